@@ -1,0 +1,54 @@
+"""The `editbench` command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from editbench.errors import EditbenchError, UnknownName
+
+COMMANDS = {
+    "demo": "every method on every attribute of the embedded world, then a table and an HTML report",
+    "run": "one job or, with -m, a sweep over methods, attributes and seeds",
+    "report": "tables, figures and one HTML page from finished runs",
+    "list": "methods, generators, attributes, metrics and experiments, a line each",
+    "bank": "build, import or describe the bank of samples that editors share",
+    "world": "train, pack and describe the embedded world",
+    "doctor": "what this machine can do, with a self-test",
+}
+HELP = """usage: editbench COMMAND [...]
+
+Compare GAN image editors: one generator, the same start images, one independent judge.
+
+commands:
+{commands}
+
+examples:
+  editbench demo
+  editbench run -m method=gradctrl,interfacegan attribute=smile,age
+  editbench report runs
+
+`editbench COMMAND --help` shows a command's options and examples.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 fine, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:8} {about}" for name, about in COMMANDS.items())))
+        return 0 if argv else 2
+    try:
+        if argv[0] not in COMMANDS:
+            raise UnknownName("command", argv[0], COMMANDS)
+        return importlib.import_module(f"editbench.commands.{argv[0]}").main(argv[1:])
+    except EditbenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UnknownName) else 1
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

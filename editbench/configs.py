@@ -1,0 +1,86 @@
+"""The Hydra configuration: where it lies, what its groups hold, and errors for names that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from editbench.errors import BadFile, EditbenchError, UnknownName
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def group_options(group: str) -> dict[str, dict]:
+    """Options of a group and their YAML, in order of their names."""
+    return {file.stem: read_yaml(file) for file in sorted((CONF / group).glob("*.yaml"))}
+
+
+def groups() -> list[str]:
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
+
+
+def read_yaml(file: Path) -> dict:
+    try:
+        return yaml.safe_load(file.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise BadFile(f"{file} is not readable YAML: {error}") from error
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """The configuration of one job, without Hydra's launcher."""
+    check_overrides(overrides)
+    return _compose(overrides)
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("run", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise EditbenchError(f"could not compose the configuration: {error}") from error
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raise UnknownName, with the nearest match, for a group option or a key that does not exist."""
+    known = groups()
+    chosen: list[str] = []
+    plain: list[str] = []
+    for override in overrides:
+        key, has_value, value = override.partition("=")
+        bare = key.lstrip("+~").split("@")[0]
+        if bare in known and has_value:
+            options = group_options(bare)
+            values = [] if value[:1] in "[{$" or "(" in value else value.split(",")
+            for option in values:
+                if option not in options and option != "null":
+                    raise UnknownName(bare, option, options)
+            chosen += [f"{key}={values[0]}"] if values else []
+        elif has_value and not key.startswith(("+", "~", "hydra")):
+            plain.append(bare)
+        elif not has_value and not key.startswith(("~", "-")):
+            raise EditbenchError(f"'{override}' is not an override: write key=value (see `editbench run --help`)")
+    if plain:
+        _check_keys(_compose(chosen), plain)
+
+
+def _check_keys(cfg: DictConfig, keys: Sequence[str]) -> None:
+    for key in keys:
+        node: object = cfg
+        path: list[str] = []
+        for part in key.split("."):
+            if not OmegaConf.is_dict(node):
+                break  # a list index or a value: Hydra's own message is precise there
+            names = [str(name) for name in node]  # type: ignore[attr-defined]
+            if part not in names:
+                where = f"option of '{'.'.join(path)}'" if path else "option"
+                raise UnknownName(where, part, [*names, *(groups() if not path else [])])
+            path.append(part)
+            node = OmegaConf.select(cfg, ".".join(path), throw_on_missing=False)

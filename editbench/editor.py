@@ -1,0 +1,191 @@
+"""The contract of an editor: fit on the fit and tune splits, then walk. Decoding, judging and stopping are the engine's.
+
+A minimal editor implements `fit` and `step`:
+
+    class Mean(Editor):
+        '''Difference of class means in W.'''
+        def fit(self, data):
+            w, labels = data.fit.codes(Space.W), data.attributes.labels(data.fit.logits)
+            ...
+            return FitReport(labels=len(w))
+        def step(self, walk):
+            return walk.codes + self.delta * self.direction[walk.target]
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from editbench.attributes import Attributes
+from editbench.errors import EditbenchError, Unsupported
+from editbench.generators.base import Generator
+from editbench.scorers.base import Scorer
+from editbench.spaces import Codes, Space
+
+# Root-mean-square distance of StyleGAN2-FFHQ W codes from their mean, from 80 published principal components
+# (omertov/encoder4editing). Step sizes that papers give for that W are scaled by the spread of the W at hand over this.
+FFHQ_W_SPREAD = 9.06
+
+
+@dataclass
+class Split:
+    """Bank samples an editor may see: index (n,), z (n, z_dim), w (n, w_dim) or None, teacher logits (n, width)."""
+
+    index: Tensor
+    z: Tensor
+    w: Tensor | None
+    logits: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def codes(self, space: Space) -> Tensor:
+        """The samples' codes in Z or W."""
+        if space == Space.Z:
+            return self.z
+        if space == Space.W and self.w is not None:
+            return self.w
+        raise Unsupported(f"the bank holds no {space.name} codes")
+
+
+@dataclass
+class FitData:
+    """All an editor may learn from: never the test split, never the judge.
+
+    `sigma` (width,) is the standard deviation of each of the teacher's log-odds over the bank.
+    """
+
+    generator: Generator
+    teacher: Scorer
+    fit: Split
+    tune: Split
+    sigma: Tensor
+    seed: int
+
+    @property
+    def attributes(self) -> Attributes:
+        return self.teacher.attributes
+
+    def spread(self, space: Space) -> float:
+        """Root-mean-square distance of the fit codes from their mean."""
+        codes = self.fit.codes(space)
+        return (codes - codes.mean(0)).square().sum(1).mean().sqrt().item()
+
+    def step_size(self, delta: float, space: Space) -> float:
+        """A step that a paper gives in units of StyleGAN2-FFHQ's W, carried over by the ratio of the spreads."""
+        return delta * self.spread(space) / FFHQ_W_SPREAD
+
+    def score(self, codes: Codes, batch: int = 256) -> Tensor:
+        """Teacher logits (N, width) of decoded codes, without gradients."""
+        with torch.inference_mode():
+            parts = [self.teacher(self.generator.decode(codes[i : i + batch])) for i in range(0, len(codes), batch)]
+        return torch.cat(parts).clone()
+
+
+@dataclass
+class FitReport:
+    """What a fit cost and what it found: labels looked at, and remarks for the record."""
+
+    labels: int = 0
+    notes: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass
+class Walk:
+    """Samples under way, all towards one attribute.
+
+    start (n,) bank indices; origin and codes (n, d) in the editor's space at step 0 and now; source and target (n,)
+    classes; steps: how many were made.
+    """
+
+    attribute: str
+    start: Tensor
+    origin: Tensor
+    codes: Tensor
+    source: Tensor
+    target: Tensor
+    steps: int = 0
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, keep: Tensor) -> Walk:
+        part = {name: getattr(self, name)[keep] for name in ("start", "origin", "codes", "source", "target")}
+        return replace(self, **part)
+
+
+class Editor(abc.ABC):
+    """Base of all editors.
+
+    Args:
+        layers: rows [a, b) of W+ that the edit reaches (the path itself stays in W), one pair for all attributes or a
+            mapping from attribute to pair; None edits every row.
+    """
+
+    space: Space = Space.W
+    unit: str = "W units"
+    citation: str = ""
+
+    def __init__(self, layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None) -> None:
+        self.layers = layers
+
+    # -- to implement -----------------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def fit(self, data: FitData) -> FitReport:
+        """Learn whatever serves all attributes. Deterministic in data.seed."""
+
+    @abc.abstractmethod
+    def step(self, walk: Walk) -> Tensor:
+        """Next codes (n, d) of the samples of a walk. May depend on each sample alone, not on its neighbours."""
+
+    def tune(self, data: FitData, attribute: str) -> FitReport:
+        """Optional: choose what belongs to one attribute, on the tune split."""
+        return FitReport()
+
+    def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
+        """Raise Unsupported with a reason where this editor cannot serve; the job is then recorded as skipped."""
+        if self.space not in generator.spaces:
+            raise Unsupported(f"needs {self.space.name} codes; the generator has "
+                              f"{', '.join(s.name for s in generator.spaces)}")
+        rows = self.rows(attribute)
+        if rows is not None:
+            if self.space != Space.W or Space.W_PLUS not in generator.spaces:
+                raise Unsupported("a layer range needs a generator with W+ and an editor that walks in W")
+            if not 0 <= rows[0] < rows[1] <= generator.num_ws:
+                raise EditbenchError(f"layers [{rows[0]}, {rows[1]}) lie outside the generator's rows "
+                                     f"[0, {generator.num_ws}): change method.layers")
+
+    def state(self) -> dict[str, Tensor]:
+        """Fitted state as flat named tensors, enough for `load_state` to restore the editor."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state` gave."""
+
+    # -- provided ---------------------------------------------------------------------------------------------------
+    def rows(self, attribute: str) -> tuple[int, int] | None:
+        """The half-open range of W+ rows the edit of an attribute reaches, or None for all."""
+        layers = self.layers.get(attribute) if isinstance(self.layers, Mapping) else self.layers
+        return None if layers is None else (int(layers[0]), int(layers[1]))
+
+    def codes(self, walk: Walk) -> Codes:
+        """What the engine decodes: at step 0 exactly the start."""
+        rows = self.rows(walk.attribute)
+        if rows is None:
+            return Codes(self.space, walk.codes)
+        count = self.num_ws
+        w_plus = walk.origin.unsqueeze(1).repeat(1, count, 1)
+        w_plus[:, rows[0] : rows[1]] = walk.codes.unsqueeze(1)
+        return Codes(Space.W_PLUS, w_plus)
+
+    num_ws: int = 0  # set by the engine from the generator
+
+
+def unit_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
+    """Rows of x (..., d) at unit Euclidean length; a zero row stays zero."""
+    return x / x.norm(dim=-1, keepdim=True).clamp_min(eps)

@@ -1,0 +1,78 @@
+"""Fits are cached by content: what was fitted once from the same bank by the same code is loaded, not repeated."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from editbench.bank import Bank
+from editbench.editor import Editor, FitData, FitReport
+from editbench.files import digest, lock, write_atomic
+from editbench.models import World, plain, source_digest
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting cost, also when it was reused."""
+
+    seconds: float
+    decoded: int
+    labels: int
+    notes: dict
+    cached: bool
+
+
+def fit_editor(editor: Editor, cfg: DictConfig, bank: Bank, world: World, attribute: str) -> Fitted:
+    """Fit an editor for all attributes, then tune it for one; both through the cache."""
+    editor.num_ws = world.generator.num_ws
+    data = FitData(world.generator, world.teacher, bank.split("fit", cfg.device), bank.split("tune", cfg.device),
+                   bank_sigma(bank, cfg.device), cfg.seed)
+    key = {"bank": bank.id, "generator": world.generator.digest, "teacher": world.teacher.digest, "method": plain(cfg.method),
+           "source": source_digest(cfg.method["_target_"]), "seed": cfg.seed}
+    folder = Path(cfg.cache) / "fits"
+    fitted = _cached(folder / f"{digest(key)}.safetensors", editor, data, lambda: editor.fit(data))
+    if type(editor).tune is Editor.tune:
+        return fitted
+    key["attribute"] = attribute
+    tuned = _cached(folder / f"{digest(key)}.safetensors", editor, data, lambda: editor.tune(data, attribute))
+    return Fitted(fitted.seconds + tuned.seconds, fitted.decoded + tuned.decoded, fitted.labels + tuned.labels,
+                  fitted.notes | tuned.notes, fitted.cached and tuned.cached)
+
+
+def bank_sigma(bank: Bank, device: str) -> torch.Tensor:
+    return torch.from_numpy(bank.sigma["teacher"]).float().to(device)
+
+
+def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitReport]) -> Fitted:
+    with lock(path):
+        found = _load(path, editor)
+        if found is not None:
+            return found
+        began, before = time.perf_counter(), data.generator.decoded
+        report = work()
+        fitted = Fitted(time.perf_counter() - began, data.generator.decoded - before, report.labels, report.notes,
+                        False)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in editor.state().items()}
+        meta = {"fitted": json.dumps(vars(fitted), default=str)}
+        write_atomic(path, save(state, meta))
+        return fitted
+
+
+def _load(path: Path, editor: Editor) -> Fitted | None:
+    """A cached fit; an unreadable file is as good as none."""
+    try:
+        with safe_open(path, "pt") as file:
+            meta = json.loads((file.metadata() or {})["fitted"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+    editor.load_state(state)
+    return Fitted(**(meta | {"cached": True}))

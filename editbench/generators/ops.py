@@ -1,0 +1,42 @@
+"""Signal operations of StyleGAN2 in plain PyTorch: FIR resampling and the scaled activation.
+
+Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix B. Nothing here is compiled.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FIR = (1.0, 3.0, 3.0, 1.0)
+ACTIVATION_GAIN = math.sqrt(2)
+
+
+def fir_kernel(gain: float = 1.0) -> Tensor:
+    """The separable low-pass filter [1, 3, 3, 1] as a normalised (4, 4) float32 kernel times `gain`."""
+    row = torch.tensor(FIR)
+    kernel = torch.outer(row, row)
+    return kernel * (gain / kernel.sum())
+
+
+def fir_filter(x: Tensor, kernel: Tensor, pad: tuple[int, int]) -> Tensor:
+    """Filter each channel of x (N, C, H, W) with a (symmetric) kernel after padding (before, after) both axes."""
+    before, after = pad
+    if before != after:
+        x, before = F.pad(x, (before, after, before, after)), 0
+    weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
+    return F.conv2d(x, weight, padding=before, groups=x.shape[1])
+
+
+def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
+    """Double the size of x (N, C, H, W); `kernel` carries the gain of 4 that replaces the inserted zeros."""
+    weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
+    return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=x.shape[1])
+
+
+def scaled_leaky_relu(x: Tensor, inplace: bool = False) -> Tensor:
+    """Leaky ReLU of slope 0.2 with the gain sqrt(2) that keeps the variance."""
+    return F.leaky_relu(x, 0.2, inplace) * ACTIVATION_GAIN

@@ -1,0 +1,179 @@
+"""One job: a generator, a method, an attribute, a seed -> a record. Running it again finds the record."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from editbench import engine, records
+from editbench.attributes import Attributes
+from editbench.bank import Bank
+from editbench.editor import Editor
+from editbench.engine import EngineSpec, walk_starts
+from editbench.errors import EditbenchError, Unsupported
+from editbench.files import atomic_folder, digest, explain_disk_errors, lock, read_json, sweep_partials, write_json
+from editbench.fits import Fitted, fit_editor
+from editbench.metric import Metric
+from editbench.models import World, load_bank, load_editor, load_metrics, load_world, plain, source_digest
+from editbench.records import Record
+from editbench.starts import Starts, StartsSpec, draw_targets
+from editbench.trajectory import Trajectories
+
+DETERMINES = ("method", "attribute", "seed", "starts", "engine")  # besides the bank, which carries the networks
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: status, its reason, the record, and whether an earlier record was found."""
+
+    status: str
+    reason: str
+    run_id: str
+    reused: bool
+
+
+def run_job(cfg: DictConfig) -> Outcome:
+    """Run one job, or find its record. Errors of the job become a failed record; Ctrl-C passes."""
+    root = Path(cfg.out)
+    try:
+        world = load_world(cfg)
+        world.judge.attributes[cfg.attribute]
+        names = benchmark_attributes(cfg, world.judge.attributes)
+        bank = load_bank(cfg)
+        run_id = make_run_id(cfg, bank, names)
+    except EditbenchError as error:  # nothing to hang a record on: the job has no identity yet
+        return Outcome("failed", str(error), "", False)
+    folder = root / run_id
+    with explain_disk_errors(root), lock(folder):
+        found = Record.open(folder)
+        if found is not None and found.final:
+            refresh_metrics(found, cfg)
+            return Outcome(found.status["status"], found.status["reason"], run_id, True)
+        sweep_partials(folder)
+        return _run(cfg, folder, world, bank, names)
+
+
+def make_run_id(cfg: DictConfig, bank: Bank, names: list[str]) -> str:
+    """Hash of all that determines the result, behind names a person can read."""
+    parts = {key: plain(cfg[key]) if OmegaConf.is_config(cfg[key]) else cfg[key] for key in DETERMINES}
+    source = source_digest(cfg.method["_target_"])
+    key = parts | {"bank": bank.id, "names": names, "source": source, "engine_version": engine.VERSION}
+    return f"{cfg.method.name}-{cfg.attribute}-s{cfg.seed}-{digest(key, 10)}"
+
+
+def benchmark_attributes(cfg: DictConfig, attributes: Attributes) -> list[str]:
+    """The attributes that share the draw of starts, in the judge's order."""
+    asked = list(attributes.names if cfg.starts.attributes is None else cfg.starts.attributes)
+    for name in asked:
+        attributes[name]
+    if cfg.attribute not in asked:
+        raise EditbenchError(f"attribute={cfg.attribute} is not among starts.attributes={asked}")
+    return [name for name in attributes.names if name in asked]
+
+
+def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[str]) -> Outcome:
+    about = {"run_id": folder.name, "method": cfg.method.name, "attribute": cfg.attribute, "seed": cfg.seed,
+             "generator": cfg.generator.name, "experiment": cfg.name, "leaking": world.leaking,
+             "judged_in": world.generator.output}
+    began = time.time()
+    with atomic_folder(folder) as partial:
+        records.write_config(partial, cfg)
+        try:
+            _walk_and_measure(cfg, partial, world, bank, names)
+            status, reason = "done", ""
+        except Unsupported as error:
+            status, reason = "skipped", str(error)
+        except EditbenchError as error:
+            status, reason = "failed", str(error)
+        except Exception as error:  # any defect of a method is a result of that method, not the end of the sweep
+            status, reason = "failed", f"{type(error).__name__}: {error} (see {folder / 'log.txt'})"
+            (partial / "log.txt").write_text(traceback.format_exc())
+        records.write_status(partial, status, reason, seconds=round(time.time() - began, 3), **about)
+    return Outcome(status, reason, folder.name, False)
+
+
+def _walk_and_measure(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[str]) -> None:
+    # The editor and what it may see.
+    editor = load_editor(cfg)
+    editor.num_ws = world.generator.num_ws
+    editor.check(world.generator, world.judge.attributes, cfg.attribute)
+    fitted = fit_editor(editor, cfg, bank, world, cfg.attribute)
+    editor.check(world.generator, world.judge.attributes, cfg.attribute)
+
+    # Starts and the walk.
+    starts = draw_targets(starts_spec(cfg), bank, names)[cfg.attribute]
+    if not len(starts):
+        raise EditbenchError(f"no start was drawn for {cfg.attribute}: raise starts.n={cfg.starts.n}")
+    codes, logits = start_codes(editor, bank, starts, cfg.device)
+    spec, before = EngineSpec(**cfg.engine), world.generator.decoded
+    codes_file = folder / "codes.parquet" if cfg.save_codes else None
+    result = walk_starts(editor, world.generator, world.judge, cfg.attribute, starts, codes, logits,
+                         bank.sigma["judge"], spec, codes_file)
+
+    # What is left behind.
+    attributes = Attributes([a for a in world.judge.attributes if a.name in names])
+    trajectories = Trajectories(result.table, attributes, cfg.attribute, select_sigma(bank, attributes))
+    trajectories.save(folder / "trajectory.parquet")
+    records.write_pictures(folder, result.pictures, trajectories)
+    write_json(folder / "provenance.json", provenance(cfg, world, bank, fitted, starts) | {
+        "walk_seconds": result.seconds, "edits_per_second": len(starts) / result.seconds,
+        "walk_generator_calls": world.generator.decoded - before,
+        "generator_calls": world.generator.decoded - before + fitted.decoded})
+    compute_metrics(folder, trajectories, cfg)
+
+
+def starts_spec(cfg: DictConfig) -> StartsSpec:
+    return StartsSpec(**{k: v for k, v in cfg.starts.items() if k != "attributes"})
+
+
+def start_codes(editor: Editor, bank: Bank, starts: Starts, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes (n, d) in the editor's space and judge logits (n, width) of the starts."""
+    field = "z" if editor.space == "z" else "w"
+    values = (bank.array(name).take(starts.index) for name in (field, "judge"))
+    codes, logits = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in values)
+    return codes, logits
+
+
+def select_sigma(bank: Bank, attributes: Attributes) -> np.ndarray:
+    columns = bank.judge_attributes.columns()
+    return bank.sigma["judge"][[columns.index(name) for name in attributes.columns()]]
+
+
+def provenance(cfg: DictConfig, world: World, bank: Bank, fitted: Fitted, starts: Starts) -> dict:
+    """Everything a reader needs to trust or repeat a number."""
+    return records.environment() | {
+        "hashes": {"generator": world.generator.digest, "teacher": world.teacher.digest, "judge": world.judge.digest,
+                   "bank": bank.id, "method_source": source_digest(cfg.method["_target_"])},
+        "bank_n": len(bank), "starts": len(starts), "pool_threshold": starts.threshold,
+        "fit_seconds": fitted.seconds, "fit_cached": fitted.cached, "fit_generator_calls": fitted.decoded,
+        "labels_used": fitted.labels, "method_notes": fitted.notes,
+        "peak_memory_mb": records.peak_memory_mb(cfg.device), "device": cfg.device}
+
+
+# -- metrics --------------------------------------------------------------------------------------------------------------
+def compute_metrics(folder: Path, trajectories: Trajectories, cfg: DictConfig) -> None:
+    """Rows and samples of every metric, from the trajectories alone."""
+    metrics = load_metrics(cfg)
+    results = {name: metric(trajectories) for name, metric in metrics.items()}
+    records.write_metrics(folder, results, {name: (m.version, m.produces) for name, m in metrics.items()})
+    write_json(folder / "metrics.json", {"key": metrics_key(cfg, metrics)})
+
+
+def metrics_key(cfg: DictConfig, metrics: dict[str, Metric]) -> str:
+    versions = {name: metric.version for name, metric in metrics.items()}
+    return digest({"versions": versions, "config": OmegaConf.to_container(cfg.metric, resolve=True)})
+
+
+def refresh_metrics(record: Record, cfg: DictConfig) -> None:
+    """Recompute the metrics of a finished record when their configuration or version has changed."""
+    if record.status["status"] != "done":
+        return
+    stamp = record.folder / "metrics.json"
+    if not stamp.exists() or read_json(stamp).get("key") != metrics_key(cfg, load_metrics(cfg)):
+        compute_metrics(record.folder, record.trajectories(), cfg)

@@ -1,0 +1,154 @@
+"""From configuration to networks: the only place where Hydra's `_target_` is instantiated."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from editbench.bank import Bank, BankSpec, bank_id
+from editbench.bank_build import Models, build_bank
+from editbench.editor import Editor
+from editbench.errors import BadFile, EditbenchError, UnknownName
+from editbench.files import file_sha256
+from editbench.generators.base import Generator
+from editbench.metric import Metric
+from editbench.scorers.base import Scorer
+
+LABELS = ("name", "about", "demo")  # keys of a group's YAML that are for people
+
+
+def plain(config: DictConfig) -> dict:
+    """A group's resolved configuration without the labels."""
+    return {key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for key, value in config.items() if key not in LABELS}
+
+
+@dataclass(frozen=True)
+class World:
+    """The networks of a job on their device."""
+
+    generator: Generator
+    teacher: Scorer
+    judge: Scorer
+
+    @property
+    def leaking(self) -> bool:
+        return self.teacher.digest == self.judge.digest
+
+
+def build(config: DictConfig) -> Any:
+    """Instantiate a group's configuration; errors that carry their own message pass through as they are."""
+    try:
+        return instantiate(plain(config), _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, EditbenchError):
+                raise cause from None
+            cause = cause.__cause__
+        raise EditbenchError(f"could not make '{config.get('name', config.get('_target_'))}': "
+                             f"{error.__cause__ or error}") from error
+
+
+@lru_cache(maxsize=4)
+def _load_world(text: str, device: str) -> World:
+    cfg = OmegaConf.create(text)
+    generator: Generator = build(cfg.generator).to(device).eval().requires_grad_(False)
+    teacher: Scorer = build(cfg.scorer.teacher).to(device).eval().requires_grad_(False)
+    same = cfg.scorer.judge == cfg.scorer.teacher
+    judge: Scorer = teacher if same else build(cfg.scorer.judge).to(device).eval().requires_grad_(False)
+    for role, scorer in (("teacher", teacher), ("judge", judge)):
+        if scorer.input != generator.output:
+            raise EditbenchError(f"the {role} scores '{scorer.input}' but generator '{cfg.generator.name}' gives "
+                                 f"'{generator.output}': choose a scorer that fits, scorer=NAME")
+    if teacher.attributes != judge.attributes:
+        raise EditbenchError("teacher and judge must have the same attributes in the same order: "
+                             f"{teacher.attributes.names} and {judge.attributes.names}")
+    return World(generator, teacher, judge)
+
+
+def load_world(cfg: DictConfig) -> World:
+    """Generator, teacher and judge of a configuration; loaded once a process."""
+    if cfg.device.startswith("cuda") and not torch.cuda.is_available():
+        raise EditbenchError(f"device={cfg.device}, but torch sees no CUDA device: use device=cpu "
+                             "(`editbench doctor` says what this machine has)")
+    part = OmegaConf.masked_copy(cfg, ["generator", "scorer", "data"])
+    return _load_world(OmegaConf.to_yaml(part, resolve=True), cfg.device)
+
+
+def _models(cfg: DictConfig) -> Models:
+    world = load_world(cfg)
+    return world.generator, world.teacher, world.judge
+
+
+_BANKS: dict[Path, Bank] = {}
+
+
+def bank_spec(cfg: DictConfig) -> BankSpec:
+    return BankSpec(**{key: value for key, value in plain(cfg.bank).items() if key not in ("path", "workers")})
+
+
+def bank_folder(cfg: DictConfig) -> tuple[Path, str]:
+    """Where the bank of a configuration lies, and its identity."""
+    world = load_world(cfg)
+    identity = bank_id(bank_spec(cfg), world.generator.digest, world.teacher.digest, world.judge.digest)
+    return Path(cfg.cache) / "banks" / identity, identity
+
+
+def load_bank(cfg: DictConfig) -> Bank:
+    """Open the bank of a configuration, building it first if need be; verified once a process."""
+    if cfg.bank.path:
+        folder = Path(cfg.bank.path)
+        if folder not in _BANKS:
+            _BANKS[folder] = check_bank(Bank(folder), load_world(cfg))
+        return _BANKS[folder]
+    folder, identity = bank_folder(cfg)
+    if folder not in _BANKS:
+        models: Callable[[], Models] = partial(_models, cfg)
+        _BANKS[folder] = build_bank(folder, identity, bank_spec(cfg), models, cfg.device, cfg.bank.workers)
+    return _BANKS[folder]
+
+
+def check_bank(bank: Bank, world: World) -> Bank:
+    """A bank given by path must have been made by these very networks."""
+    parts = (("generator", world.generator), ("teacher", world.teacher), ("judge", world.judge))
+    for role, network in parts:
+        if bank.meta[role] not in (network.digest, "imported"):
+            raise BadFile(f"bank {bank.folder} was built with another {role} ({bank.meta[role]}) than this run's "
+                          f"({network.digest}): unset bank.path to use or build the right one")
+    if bank.judge_attributes != world.judge.attributes:
+        raise BadFile(f"bank {bank.folder} has the attributes {', '.join(bank.judge_attributes.names)}, but the judge "
+                      f"has {', '.join(world.judge.attributes.names)}")
+    return bank
+
+
+def load_editor(cfg: DictConfig) -> Editor:
+    return build(cfg.method)
+
+
+def load_metrics(cfg: DictConfig) -> dict[str, Metric]:
+    return {name: build(part) for name, part in cfg.metric.items()}
+
+
+def source_digest(target: str) -> str:
+    """Hash of the file that defines a class and of the files in its package that it imports from."""
+    try:
+        module = sys.modules[get_class(target).__module__]
+    except (ImportError, ValueError, KeyError) as error:
+        raise UnknownName("class", target, []) from error
+    package = (module.__package__ or module.__name__) + "."
+    names = {module.__name__} | {getattr(value, "__module__", "") or "" for value in vars(module).values()}
+    names |= {value.__name__ for value in vars(module).values() if inspect.ismodule(value)}
+    files = {sys.modules[name].__file__ for name in names
+             if name == module.__name__ or (name.startswith(package) and name in sys.modules)}
+    return " ".join(sorted(file_sha256(Path(file))[:16] for file in files if file))

@@ -1,0 +1,47 @@
+"""Progress on long work: a live bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_EVERY = 10.0  # seconds between plain lines
+
+
+class Advance(Protocol):
+    def __call__(self, amount: int = 1) -> None: ...
+
+
+def console() -> Console:
+    """Progress and messages go to standard error; standard output is for results."""
+    return Console(stderr=True)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Advance]:
+    """Yield a function to call with the number of items just done."""
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TimeRemainingColumn())
+        with Progress(*columns, console=console(), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda amount=1: bar.advance(task, amount)
+        return
+    done, last, began = 0, time.monotonic(), time.monotonic()
+
+    def advance(amount: int = 1) -> None:
+        nonlocal done, last
+        done += amount
+        now = time.monotonic()
+        if now - last >= PLAIN_EVERY:
+            last = now
+            left = (now - began) / done * (total - done)
+            print(f"{what}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+    yield advance

@@ -1,0 +1,29 @@
+"""The contract of a scorer: decoded samples -> attribute logits. Teachers are for editors, judges for numbers."""
+
+from __future__ import annotations
+
+import abc
+
+from torch import Tensor, nn
+
+from editbench.attributes import Attributes
+
+
+class Scorer(nn.Module, abc.ABC):
+    """Base of all scorers.
+
+    Attributes:
+        attributes: what the columns of its logits mean; class 1 of a binary attribute is its positive side. An
+            adapter of a network whose LOW logit means "present" negates it (the flag is `positive_is_low` in its
+            configuration).
+        input: "image" (N, C, H, W in [-1, 1]) or "w".
+        digest: hash of all that determines its output.
+    """
+
+    attributes: Attributes
+    input: str = "image"
+    digest: str = ""
+
+    @abc.abstractmethod
+    def forward(self, decoded: Tensor) -> Tensor:
+        """decoded (N, ...) -> logits (N, attributes.width) float32."""

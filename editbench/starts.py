@@ -1,0 +1,102 @@
+"""Start images and targets of the crossing test: drawn once from the test split, the same for every method.
+
+Chen et al. 2022, section 4: "images with logits around the decision boundaries", each with a target attribute drawn
+uniformly. Choices the paper leaves open: near means q(x) = max over attributes of |margin| / sigma is among the `pool`
+share of the bank with the smallest q (the paper's joint reading; `near='target'` ranks by the target attribute alone
+and is kinder to everyone), and an ordered attribute is asked for a neighbouring class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from editbench.attributes import Attributes
+from editbench.bank import Bank
+from editbench.errors import EditbenchError
+from editbench.seeding import generator
+
+
+@dataclass(frozen=True)
+class StartsSpec:
+    """n starts in all, a candidate pool of this share of the bank, the seed of the draw, near: 'joint' or 'target'."""
+
+    n: int = 3000
+    pool: float = 0.03
+    seed: int = 0
+    near: str = "joint"
+
+
+@dataclass(frozen=True)
+class Starts:
+    """index (n,) bank indices; source, target (n,) classes of one attribute; threshold: the largest q of the pool."""
+
+    index: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    threshold: float
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def boundary_distance(logits: np.ndarray, sigma: np.ndarray, attributes: Attributes) -> np.ndarray:
+    """|log-odds of the decided class| / sigma for every attribute: (n, width) -> (n, A)."""
+    tensor = torch.from_numpy(np.asarray(logits, np.float64))
+    odds, labels = attributes.log_odds(tensor).numpy(), attributes.labels(tensor)
+    rows = np.arange(len(odds))
+    out = []
+    for position, name in enumerate(attributes.names):
+        column = np.asarray(attributes.column(name, labels[:, position])[0])
+        out.append(np.abs(odds[rows, column]) / sigma[column])
+    return np.stack(out, 1)
+
+
+def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, Starts]:
+    """Starts of every attribute in `names`: the draw depends on the bank, the spec and the names, on no method."""
+    attributes = bank.judge_attributes
+    columns = [attributes.index(name) for name in names]
+    first, last = bank.spec.split("test")
+    logits = bank.array("judge").range(first, last)
+    distance = boundary_distance(logits, bank.sigma["judge"], attributes)[:, columns]
+    pool = max(round(spec.pool * len(bank)), 1)
+    if spec.n > min(pool, last - first):
+        raise EditbenchError(f"starts.n={spec.n} exceeds the pool of {min(pool, last - first)} near-boundary samples "
+                             f"(starts.pool={spec.pool} of bank.n={len(bank)}, {last - first} of them in the test "
+                             "split): raise bank.n or starts.pool, or lower starts.n")
+    rng = generator(spec.seed, "starts", bank.id, spec.n, spec.pool, spec.near, *names)
+    if spec.near == "joint":
+        q = distance.max(1)
+        candidates = np.argsort(q, kind="stable")[:pool]
+        chosen = np.sort(rng.permutation(candidates)[: spec.n])
+        asked = rng.integers(len(names), size=spec.n)
+    elif spec.near == "target":
+        asked = np.sort(rng.integers(len(names), size=spec.n))
+        chosen = np.empty(spec.n, np.int64)
+        for k in range(len(names)):
+            candidates = np.argsort(distance[:, k], kind="stable")[:pool]
+            chosen[asked == k] = np.sort(rng.permutation(candidates)[: int((asked == k).sum())])
+        q = distance[chosen, asked]
+        candidates = np.arange(len(q))
+    else:
+        raise EditbenchError(f"starts.near must be 'joint' or 'target', got '{spec.near}'")
+    labels = attributes.labels(torch.from_numpy(np.asarray(logits[chosen]))).numpy()
+    draw = rng.random(spec.n)
+    starts = {}
+    for k, name in enumerate(names):
+        mine = asked == k
+        source = labels[mine, columns[k]]
+        target = _draw_classes(source, draw[mine], len(attributes[name].classes), attributes[name].ordered)
+        starts[name] = Starts(chosen[mine] + first, source, target, float(q[candidates].max()))
+    return starts
+
+
+def _draw_classes(source: np.ndarray, draw: np.ndarray, classes: int, ordered: bool) -> np.ndarray:
+    """A class other than the source's, uniformly; for an ordered attribute one of its neighbours."""
+    if ordered:
+        step = np.where(draw < 0.5, -1, 1)
+        step = np.where(source == 0, 1, np.where(source == classes - 1, -1, step))
+        return source + step
+    return (source + 1 + (draw * (classes - 1)).astype(np.int64)) % classes

@@ -1,0 +1,66 @@
+"""Residual StyleGAN2 discriminator with minibatch standard deviation (Karras et al. 2020), used only in training."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from editbench.generators.layers import EqualLinear
+from editbench.generators.ops import scaled_leaky_relu
+
+
+class EqualConv(nn.Module):
+    """Convolution with equalised learning rate that keeps the size of the picture."""
+
+    def __init__(self, n_in: int, n_out: int, size: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_out, n_in, size, size))
+        self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
+        self.gain = 1 / math.sqrt(n_in * size**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.gain, self.bias, padding=self.weight.shape[2] // 2)
+
+
+class DownBlock(nn.Module):
+    """Two convolutions and a halving, beside a 1x1 shortcut."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.conv = EqualConv(n_in, n_in, 3)
+        self.down = EqualConv(n_in, n_out, 3)
+        self.skip = EqualConv(n_in, n_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.avg_pool2d(self.down(scaled_leaky_relu(self.conv(x))), 2)
+        return (scaled_leaky_relu(y) + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
+
+
+class Discriminator(nn.Module):
+    """image (N, 3, R, R) -> logit of being real (N,). `channels` as in the generator: widths at 4, 8, ..., R pixels."""
+
+    def __init__(self, channels: tuple[int, ...], group: int = 8) -> None:
+        super().__init__()
+        self.group = group
+        self.rgb = EqualConv(3, channels[-1], 1)
+        self.blocks = nn.Sequential(*(DownBlock(a, b) for a, b in zip(channels[::-1], channels[-2::-1])))
+        self.conv = EqualConv(channels[0] + 1, channels[0], 3)
+        self.hidden = EqualLinear(channels[0] * 16, channels[0])
+        self.out = EqualLinear(channels[0], 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.blocks(scaled_leaky_relu(self.rgb(image.contiguous(memory_format=torch.channels_last))))
+        x = torch.cat([x, self._minibatch_std(x)], 1)
+        x = scaled_leaky_relu(self.conv(x)).flatten(1)
+        return self.out(scaled_leaky_relu(self.hidden(x))).squeeze(1)
+
+    def _minibatch_std(self, x: Tensor) -> Tensor:
+        """Mean standard deviation within groups of the batch, as one more channel (Karras 2018, section 3)."""
+        n = len(x)
+        size = math.gcd(n, self.group)
+        spread = x.float().reshape(size, n // size, *x.shape[1:]).var(0, unbiased=False).add(1e-8).sqrt()
+        value = spread.mean((1, 2, 3)).repeat(size)
+        return value.view(n, 1, 1, 1).expand(n, 1, *x.shape[2:]).to(x.dtype)

@@ -1,0 +1,190 @@
+"""The bank: bits that don't depend on how it was built, files that are whole or absent, statistics that stream."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from editbench.bank import Bank, BankSpec, ShardedArray, bank_id, shard_folder
+from editbench.bank_build import build_bank, build_shard
+from editbench.errors import BadFile, EditbenchError, NonFinite, Unsupported
+from editbench.files import digest
+from editbench.seeding import normals
+from editbench.spaces import Space
+from tests.toy_world import ATTRIBUTES, V, ToyGenerator, ToyScorer
+
+
+def models(poison=float("inf")):
+    return ToyGenerator(poison), ToyScorer("teacher", 2.0), ToyScorer("judge")
+
+
+def build(folder, n=1000, block=50, shard=250, workers=1, **kwargs):
+    spec = BankSpec(n, block=block, shard=shard)
+    return build_bank(folder, "id", spec, partial(models, **kwargs), workers=workers)
+
+
+def contents(bank):
+    return {name: bank.array(name).range(0, len(bank)).tobytes() for name in bank.fields}
+
+
+def test_samples_are_what_the_seed_says(tmp_path):
+    bank = build(tmp_path / "b")
+    z = normals(0, "bank", 0, 1000, 8).astype(np.float32)
+    assert np.array_equal(bank.array("z").range(0, 1000), z)
+    assert np.array_equal(bank.array("w").range(0, 1000), 2 * z)
+    assert np.allclose(bank.array("judge").range(0, 1000), 2 * z @ V.numpy(), atol=1e-5)
+    assert np.allclose(bank.array("teacher").range(0, 1000), 4 * z @ V.numpy(), atol=1e-5)
+
+
+def test_shards_and_workers_do_not_change_a_byte(tmp_path):
+    whole = contents(build(tmp_path / "one", shard=1000))
+    assert contents(build(tmp_path / "many", shard=50)) == whole
+    assert contents(build(tmp_path / "uneven", shard=350)) == whole
+    assert contents(build(tmp_path / "workers", shard=250, workers=2)) == whole
+
+
+def test_block_size_changes_numbers_by_float_tolerance_only(tmp_path):
+    a, b = build(tmp_path / "a", block=50), build(tmp_path / "b", block=125)
+    assert np.array_equal(a.array("z").range(0, 1000), b.array("z").range(0, 1000))
+    assert np.abs(a.array("judge").range(0, 1000) - b.array("judge").range(0, 1000)).max() < 1e-5
+
+
+def test_sigma_streams_to_the_plain_standard_deviation(tmp_path):
+    bank = build(tmp_path / "b", n=970)
+    logits = torch.from_numpy(bank.array("judge").range(0, 970)).double()
+    expected = ATTRIBUTES.log_odds(logits).std(0).numpy()
+    assert np.allclose(bank.sigma["judge"], expected, rtol=1e-12)
+
+
+def test_splits_cover_the_bank_once(tmp_path):
+    bank = build(tmp_path / "b")
+    index = torch.cat([bank.split(name).index for name in ("fit", "tune", "test")])
+    assert index.tolist() == list(range(1000))
+    assert bank.split("fit") is bank.split("fit")
+    with pytest.raises(Unsupported, match="no S codes"):
+        bank.split("fit").codes(Space.S)
+
+
+def test_sharded_array_takes_any_rows():
+    shards = [np.arange(6).reshape(3, 2), np.arange(6, 8).reshape(1, 2), np.arange(8, 14).reshape(3, 2)]
+    array, plain = ShardedArray(shards), np.concatenate(shards)
+    assert len(array) == 7
+    assert np.array_equal(array.take(np.array([6, 0, 3, 3])), plain[[6, 0, 3, 3]])
+    for a in range(8):
+        for b in range(a, 8):
+            assert np.array_equal(array.range(a, b), plain[a:b])
+
+
+def test_identity_depends_on_content_not_on_layout():
+    base = BankSpec(1000, block=50, shard=250)
+    assert bank_id(base, "g", "t", "j") == bank_id(BankSpec(1000, block=50, shard=500), "g", "t", "j")
+    others = [(BankSpec(1001, block=50, shard=250), "g", "t", "j"), (BankSpec(1000, 1, block=50, shard=250), "g", "t", "j"),
+              (base, "x", "t", "j"), (base, "g", "x", "j"), (base, "g", "t", "x")]
+    assert len({bank_id(*other) for other in others} | {bank_id(base, "g", "t", "j")}) == 6
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+def test_a_cut_shard_is_noticed_and_only_it_is_rebuilt(tmp_path):
+    bank = build(tmp_path / "b")
+    before, others = contents(bank), {k: shard_folder(bank.folder, k).stat().st_mtime_ns for k in (0, 1, 3)}
+    file = shard_folder(bank.folder, 2) / "judge.npy"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(BadFile, match=r"shard-00002.*judge\.npy was cut or altered.*delete"):
+        Bank(bank.folder)
+    for each in shard_folder(bank.folder, 2).iterdir():
+        each.unlink()
+    shard_folder(bank.folder, 2).rmdir()
+    (bank.folder / "bank.json").unlink()
+    assert contents(build(tmp_path / "b")) == before
+    assert {k: shard_folder(bank.folder, k).stat().st_mtime_ns for k in (0, 1, 3)} == others
+
+
+def test_one_flipped_bit_is_noticed(tmp_path):
+    bank = build(tmp_path / "b")
+    file = shard_folder(bank.folder, 1) / "w.npy"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(BadFile, match=r"w\.npy was cut or altered"):
+        Bank(bank.folder)
+
+
+def test_a_missing_shard_and_a_broken_index_are_named(tmp_path):
+    bank = build(tmp_path / "b")
+    shard_folder(bank.folder, 0).rename(tmp_path / "elsewhere")
+    with pytest.raises(BadFile, match="shard-00000 is missing"):
+        Bank(bank.folder)
+    (bank.folder / "bank.json").write_text("{ not json")
+    with pytest.raises(BadFile, match=r"bank\.json is not readable JSON"):
+        Bank(bank.folder)
+
+
+def test_nan_from_the_generator_names_the_sample_and_leaves_finished_shards(tmp_path):
+    z = normals(0, "bank", 0, 1000, 8)
+    worst = float(2 * np.sort(z[:, 0])[-1])
+    first_bad = int(np.argmax(z[:, 0]))
+    with pytest.raises(NonFinite, match=f"bank sample {first_bad} has NaN"):
+        build(tmp_path / "b", poison=worst - 1e-4)
+    left = sorted(path.name for path in (tmp_path / "b").iterdir() if not path.name.startswith(".locks"))
+    assert left == [f"shard-{k:05d}" for k in range(first_bad // 250)]
+
+
+def test_bad_specs_say_which_key():
+    for kwargs, key in (({"n": 0}, "bank.n"), ({"n": 10, "block": 3, "shard": 10}, "bank.shard=10 must be a multiple"),
+                        ({"n": 10, "fit": 0.9, "tune": 0.1}, "bank.fit=0.9")):
+        with pytest.raises(EditbenchError, match=key):
+            BankSpec(**kwargs)
+
+
+def test_a_full_disk_is_explained_and_nothing_half_written_stays(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    folder, spec = tmp_path / "b", BankSpec(1000, block=50, shard=250)
+    build_shard(folder, spec, models(), "cpu", 0, lambda amount=1: None)
+    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    with pytest.raises(EditbenchError, match=r"disk is full.*shard-00001.*free some space"):
+        build_shard(folder, spec, models(), "cpu", 1, lambda amount=1: None)
+    assert sorted(p.name for p in folder.iterdir()) == [".locks", "shard-00000"]
+
+
+SLOW_BUILD = """
+import sys, time
+from pathlib import Path
+from editbench.bank import BankSpec
+from editbench.bank_build import build_bank
+import tests.toy_world as toy
+class Slow(toy.ToyGenerator):
+    def _decode(self, codes):
+        time.sleep(0.02)
+        return super()._decode(codes)
+models = lambda: (Slow(), toy.ToyScorer("teacher", 2.0), toy.ToyScorer("judge"))
+build_bank(Path(sys.argv[1]), "id", BankSpec(1000, block=10, shard=100), models)
+"""
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path, kill):
+    folder = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, str(folder)], stderr=subprocess.DEVNULL,
+                               cwd=os.path.dirname(os.path.dirname(__file__)))
+    deadline = time.monotonic() + 60
+    while not (folder / "shard-00002").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(kill)
+    process.wait()
+    assert not (folder / "bank.json").exists()
+    finished = [k for k in range(10) if shard_folder(folder, k).exists()]
+    assert 3 <= len(finished) < 10
+    stamps = {k: shard_folder(folder, k).stat().st_mtime_ns for k in finished}
+    bank = build(folder, block=10, shard=100)
+    assert contents(bank) == contents(build(tmp_path / "whole", block=10, shard=100))
+    assert {k: shard_folder(folder, k).stat().st_mtime_ns for k in finished} == stamps
+    assert not list(folder.glob(".partial-*"))

@@ -1,0 +1,108 @@
+"""A world in closed form for the tests of the harness: a linear generator and linear scorers.
+
+w = 2 z; the image is w reshaped to (N, 1, 2, 4); the logits are image . V. Everything a job computes can be worked out
+by hand from V.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from editbench.attributes import Attribute, Attributes
+from editbench.configs import compose_config
+from editbench.editor import Editor, FitData, FitReport, Walk, unit_rows
+from editbench.errors import Unsupported
+from editbench.generators.base import Generator
+from editbench.scorers.base import Scorer
+from editbench.spaces import Codes, Space
+
+DIM = 8
+ATTRIBUTES = Attributes([Attribute("a", ("no", "yes")), Attribute("b", ("no", "yes")),
+                         Attribute("c", ("x", "y", "z"), ordered=True)])
+V = torch.randn(DIM, ATTRIBUTES.width, generator=torch.Generator().manual_seed(7))
+
+
+class ToyGenerator(Generator):
+    """`poison`: the sample index-free condition z[0] > poison decodes to NaN."""
+
+    spaces = (Space.Z, Space.W, Space.W_PLUS)
+    z_dim = w_dim = DIM
+    num_ws = 2
+
+    def __init__(self, poison: float = float("inf"), digest: str = "toy") -> None:
+        super().__init__()
+        self.poison, self.digest = poison, digest
+
+    def map(self, z: Tensor) -> Tensor:
+        return 2 * z
+
+    def _decode(self, codes: Codes) -> Tensor:
+        w = self.map(codes.values) if codes.space == Space.Z else codes.values
+        w = w[:, 0] if codes.space == Space.W_PLUS else w
+        return w.masked_fill(w[:, :1] > self.poison, float("nan")).reshape(-1, 1, 2, 4)
+
+
+class ToyScorer(Scorer):
+    attributes = ATTRIBUTES
+
+    def __init__(self, digest: str = "scorer", scale: float = 1.0) -> None:
+        super().__init__()
+        self.digest, self.scale = digest, scale
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        # one row after the other, so that a batch changes no bit
+        return (decoded.flatten(1).unsqueeze(2) * V).sum(1) * self.scale
+
+
+class AlongColumn(Editor):
+    """Walks along the unit normal of the target's logit: the exact answer on this world."""
+
+    def __init__(self, delta: float = 0.5, fail: str = "", layers: tuple[int, int] | None = None) -> None:
+        super().__init__(layers)
+        self.delta, self.fail = delta, fail
+        self.fits = torch.zeros(1)
+
+    def fit(self, data: FitData) -> FitReport:
+        if self.fail == "crash":
+            raise RuntimeError("a defect of the method")
+        if self.fail == "skip":
+            raise Unsupported("no control found")
+        if self.fail == "interrupt":
+            raise KeyboardInterrupt
+        self.fits += 1
+        return FitReport(labels=len(data.fit))
+
+    def state(self) -> dict[str, Tensor]:
+        return {"fits": self.fits}
+
+    def load_state(self, state) -> None:  # type: ignore[no-untyped-def]
+        self.fits = state["fits"]
+
+    def step(self, walk: Walk) -> Tensor:
+        column, sign = ATTRIBUTES.column(walk.attribute, walk.target)
+        moved = walk.codes + self.delta * torch.as_tensor(sign)[:, None] * unit_rows(V.T)[column]
+        if self.fail == "nan":
+            moved = torch.where((walk.start % 2 == 0)[:, None], moved, torch.nan)
+        if self.fail == "shape":
+            return moved[:, 1:]
+        if self.fail == "frozen":
+            return walk.codes
+        return moved
+
+
+def toy_config(out: Path, *overrides: str, **method: object) -> DictConfig:
+    """A job of AlongColumn on the toy world, writing below `out`."""
+    cfg = compose_config([f"out={out}", f"cache={out / 'cache'}", "attribute=a", *overrides])
+    OmegaConf.set_struct(cfg, False)
+    cfg.generator = {"name": "toy", "_target_": "tests.toy_world.ToyGenerator"}
+    cfg.scorer = {"name": "toy", "teacher": {"_target_": "tests.toy_world.ToyScorer", "digest": "teacher", "scale": 2.0},
+                  "judge": {"_target_": "tests.toy_world.ToyScorer"}}
+    cfg.method = {"name": "along", "_target_": "tests.toy_world.AlongColumn", **method}
+    cfg.bank.update({"n": 1000, "block": 50, "shard": 250})
+    cfg.starts.update({"n": 60, "pool": 0.2})
+    cfg.engine.update({"max_steps": 20, "sweep_steps": 4, "batch": 16, "pictures": 2})
+    return cfg

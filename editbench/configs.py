@@ -17,9 +17,10 @@ from editbench.errors import BadFile, EditbenchError, UnknownName
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
-def group_options(group: str) -> dict[str, dict]:
-    """Options of a group and their YAML, in order of their names."""
-    return {file.stem: read_yaml(file) for file in sorted((CONF / group).glob("*.yaml"))}
+def group_options(group: str, more: Sequence[Path] = ()) -> dict[str, dict]:
+    """Options of a group and their YAML, in order of their names; `more` are a user's own configuration folders."""
+    files = [file for folder in (CONF, *more) for file in (folder / group).glob("*.yaml")]
+    return {file.stem: read_yaml(file) for file in sorted(files, key=lambda file: file.stem)}
 
 
 def groups() -> list[str]:
@@ -33,23 +34,27 @@ def read_yaml(file: Path) -> dict:
         raise BadFile(f"{file} is not readable YAML: {error}") from error
 
 
-def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """The configuration of one job, without Hydra's launcher."""
-    check_overrides(overrides)
-    return _compose(overrides)
+def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictConfig:
+    """The configuration of one job, without Hydra's launcher; `more`: a user's own configuration folders."""
+    check_overrides(overrides, more)
+    return _compose(overrides, more)
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+def _compose(overrides: Sequence[str], more: Sequence[Path]) -> DictConfig:
     GlobalHydra.instance().clear()
+    paths = ",".join(f"file://{path.absolute()}" for path in more)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("run", overrides=list(overrides))
+            return compose("run", overrides=[*overrides, f"hydra.searchpath=[{paths}]"])
     except (HydraException, OmegaConfBaseException) as error:
         raise EditbenchError(f"could not compose the configuration: {error}") from error
 
 
-def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise UnknownName, with the nearest match, for a group option or a key that does not exist."""
+def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
+    """Raise UnknownName, with the nearest match, for a group option or a key that does not exist.
+
+    `more` are the folders given with --config-dir, where a user keeps options of their own.
+    """
     known = groups()
     chosen: list[str] = []
     plain: list[str] = []
@@ -57,7 +62,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         key, has_value, value = override.partition("=")
         bare = key.lstrip("+~").split("@")[0]
         if bare in known and has_value:
-            options = group_options(bare)
+            options = group_options(bare, more)
             values = [] if value[:1] in "[{$" or "(" in value else value.split(",")
             for option in values:
                 if option not in options and option != "null":
@@ -68,7 +73,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         elif not has_value and not key.startswith(("~", "-")):
             raise EditbenchError(f"'{override}' is not an override: write key=value (see `editbench run --help`)")
     if plain:
-        _check_keys(_compose(chosen), plain)
+        _check_keys(_compose(chosen, more), plain)
 
 
 def _check_keys(cfg: DictConfig, keys: Sequence[str]) -> None:

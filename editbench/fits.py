@@ -16,7 +16,7 @@ from safetensors.torch import save
 from editbench.bank import Bank
 from editbench.editor import Editor, FitData, FitReport
 from editbench.files import digest, lock, write_atomic
-from editbench.models import World, plain, source_digest
+from editbench.models import World, content, plain, source_digest
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def fit_editor(editor: Editor, cfg: DictConfig, bank: Bank, world: World, attrib
     editor.num_ws = world.generator.num_ws
     data = FitData(world.generator, world.teacher, bank.split("fit", cfg.device), bank.split("tune", cfg.device),
                    bank_sigma(bank, cfg.device), cfg.seed)
-    key = {"bank": bank.id, "generator": world.generator.digest, "teacher": world.teacher.digest, "method": plain(cfg.method),
+    key = {"bank": bank.id, "generator": world.generator.digest, "teacher": world.teacher.digest, "method": content(plain(cfg.method)),
            "source": source_digest(cfg.method["_target_"]), "seed": cfg.seed}
     folder = Path(cfg.cache) / "fits"
     fitted = _cached(folder / f"{digest(key)}.safetensors", editor, data, lambda: editor.fit(data))

@@ -20,7 +20,16 @@ from editbench.errors import EditbenchError, Unsupported
 from editbench.files import atomic_folder, digest, explain_disk_errors, lock, read_json, sweep_partials, write_json
 from editbench.fits import Fitted, fit_editor
 from editbench.metric import Metric
-from editbench.models import World, load_bank, load_editor, load_metrics, load_world, plain, source_digest
+from editbench.models import (
+    World,
+    content,
+    load_bank,
+    load_editor,
+    load_metrics,
+    load_world,
+    plain,
+    source_digest,
+)
 from editbench.records import Record
 from editbench.starts import Starts, StartsSpec, draw_targets
 from editbench.trajectory import Trajectories
@@ -61,7 +70,7 @@ def run_job(cfg: DictConfig) -> Outcome:
 
 def make_run_id(cfg: DictConfig, bank: Bank, names: list[str]) -> str:
     """Hash of all that determines the result, behind names a person can read."""
-    parts = {key: plain(cfg[key]) if OmegaConf.is_config(cfg[key]) else cfg[key] for key in DETERMINES}
+    parts = {key: content(plain(cfg[key])) if OmegaConf.is_config(cfg[key]) else cfg[key] for key in DETERMINES}
     source = source_digest(cfg.method["_target_"])
     key = parts | {"bank": bank.id, "names": names, "source": source, "engine_version": engine.VERSION}
     return f"{cfg.method.name}-{cfg.attribute}-s{cfg.seed}-{digest(key, 10)}"
@@ -78,7 +87,8 @@ def benchmark_attributes(cfg: DictConfig, attributes: Attributes) -> list[str]:
 
 
 def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[str]) -> Outcome:
-    about = {"run_id": folder.name, "method": cfg.method.name, "attribute": cfg.attribute, "seed": cfg.seed,
+    about = {"run_id": folder.name, "method": cfg.method.name, "title": cfg.method.get("title") or cfg.method.name,
+             "attribute": cfg.attribute, "seed": cfg.seed,
              "generator": cfg.generator.name, "experiment": cfg.name, "leaking": world.leaking,
              "judged_in": world.generator.output}
     began = time.time()

@@ -24,7 +24,7 @@ from editbench.generators.base import Generator
 from editbench.metric import Metric
 from editbench.scorers.base import Scorer
 
-LABELS = ("name", "about", "demo")  # keys of a group's YAML that are for people
+LABELS = ("name", "title", "about", "demo")  # keys of a group's YAML that are for people
 
 
 def plain(config: DictConfig) -> dict:
@@ -110,8 +110,8 @@ def load_bank(cfg: DictConfig) -> Bank:
     if cfg.bank.path:
         folder = Path(cfg.bank.path)
         if folder not in _BANKS:
-            _BANKS[folder] = check_bank(Bank(folder), load_world(cfg))
-        return _BANKS[folder]
+            _BANKS[folder] = Bank(folder)
+        return check_bank(_BANKS[folder], load_world(cfg))
     folder, identity = bank_folder(cfg)
     if folder not in _BANKS:
         models: Callable[[], Models] = partial(_models, cfg)
@@ -138,6 +138,17 @@ def load_editor(cfg: DictConfig) -> Editor:
 
 def load_metrics(cfg: DictConfig) -> dict[str, Metric]:
     return {name: build(part) for name, part in cfg.metric.items()}
+
+
+def content(config: object) -> object:
+    """A configuration with the names of existing files replaced by what the files hold."""
+    if isinstance(config, dict):
+        return {key: content(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [content(value) for value in config]
+    if isinstance(config, str) and "." in config and Path(config).is_file():
+        return f"sha256:{file_sha256(Path(config))}"
+    return config
 
 
 def source_digest(target: str) -> str:

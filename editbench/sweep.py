@@ -12,7 +12,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from editbench.errors import BadFile
+from editbench.errors import BadFile, EditbenchError
 from editbench.files import read_json, write_json
 from editbench.job import Outcome, run_job
 
@@ -30,7 +30,10 @@ def hydra_job(cfg: DictConfig) -> Outcome:
     """One job under a Hydra launcher: its outcome is printed and, in a multirun, left for the summary."""
     hydra = HydraConfig.get()
     multirun = hydra.mode == RunMode.MULTIRUN
-    outcome = run_job(cfg)
+    try:
+        outcome = run_job(cfg)
+    except EditbenchError as error:
+        outcome = Outcome("failed", str(error), "", False)
     say(describe(cfg, outcome, f"#{hydra.job.num}" if multirun else ""))
     if multirun:
         name = f"{cfg.method.name} x {cfg.attribute}, seed {cfg.seed}"

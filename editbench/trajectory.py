@@ -49,12 +49,12 @@ class Trajectories:
     @cached_property
     def log_odds(self) -> np.ndarray:
         """(rows, width) float64; see editbench.attributes."""
-        return self.attributes.log_odds(torch.from_numpy(self.logits)).numpy()
+        return self.attributes.log_odds(torch.tensor(self.logits)).numpy()
 
     @cached_property
     def labels(self) -> np.ndarray:
         """(rows, A) decided classes."""
-        return self.attributes.labels(torch.from_numpy(self.logits)).numpy()
+        return self.attributes.labels(torch.tensor(self.logits)).numpy()
 
     @cached_property
     def first_row(self) -> np.ndarray:
@@ -85,7 +85,7 @@ class Trajectories:
         return stacked if signed else np.abs(stacked)
 
     def _change(self, name: str, target: np.ndarray) -> np.ndarray:
-        column, sign = (np.asarray(part) for part in self.attributes.column(name, torch.from_numpy(target)))
+        column, sign = (np.asarray(part) for part in self.attributes.column(name, torch.tensor(target)))
         rows = np.arange(len(self.table))
         change = self.log_odds[rows, column] - self.log_odds[self.first_row, column]
         return sign * change / self.sigma[column]

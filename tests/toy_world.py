@@ -96,13 +96,9 @@ class AlongColumn(Editor):
 
 def toy_config(out: Path, *overrides: str, **method: object) -> DictConfig:
     """A job of AlongColumn on the toy world, writing below `out`."""
-    cfg = compose_config([f"out={out}", f"cache={out / 'cache'}", "attribute=a", *overrides])
+    names = ["generator=toy", "scorer=toy", "method=along", "budget=toy"]
+    folder = Path(__file__).parent / "conf"
+    cfg = compose_config([*names, f"out={out}", f"cache={out / 'cache'}", "attribute=a", *overrides], [folder])
     OmegaConf.set_struct(cfg, False)
-    cfg.generator = {"name": "toy", "_target_": "tests.toy_world.ToyGenerator"}
-    cfg.scorer = {"name": "toy", "teacher": {"_target_": "tests.toy_world.ToyScorer", "digest": "teacher", "scale": 2.0},
-                  "judge": {"_target_": "tests.toy_world.ToyScorer"}}
-    cfg.method = {"name": "along", "_target_": "tests.toy_world.AlongColumn", **method}
-    cfg.bank.update({"n": 1000, "block": 50, "shard": 250})
-    cfg.starts.update({"n": 60, "pool": 0.2})
-    cfg.engine.update({"max_steps": 20, "sweep_steps": 4, "batch": 16, "pictures": 2})
+    cfg.method.update(method)
     return cfg

@@ -1,0 +1,93 @@
+"""`editbench bank`: build the bank of a configuration, import one from files, or say what one holds."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from editbench.bank import Bank
+from editbench.bank_import import import_bank
+from editbench.commands.run import check_words, expand_experiment, run_hydra
+from editbench.models import bank_folder, load_bank
+from editbench.records import peak_memory_mb
+from editbench.sweep import say
+
+HELP = """usage: editbench bank [group=option ...] [key=value ...]
+       editbench bank import --w W.npy --logits LOGITS.npy --attributes ATTRIBUTES.yaml --out FOLDER
+       editbench bank info FOLDER
+
+Build the bank of samples that all editors share: latents and the logits of teacher and judge. Finished shards are
+kept, so a build that was stopped goes on; several processes may build one bank at once.
+
+examples:
+  editbench bank                                    the default bank: 50,000 samples of faces32
+  editbench bank bank.n=500000 bank.workers=2       half a million, at constant memory
+  editbench bank +experiment=ffhq_latents data=../shared/data
+  editbench bank import --w w.npy --logits logits.npy --attributes attributes.yaml --out runs/my_bank
+"""
+
+
+def main(argv: list[str]) -> int:
+    if not argv or not {"-h", "--help"} & set(argv[:1]):
+        if argv[:1] == ["import"]:
+            return import_main(argv[1:])
+        if argv[:1] == ["info"]:
+            return info_main(argv[1:])
+        argv = expand_experiment(argv)
+        check_words(argv)
+        return run_hydra(build, argv)
+    print(HELP)
+    return 0
+
+
+def build(cfg: DictConfig) -> None:
+    began = time.perf_counter()
+    folder, _ = bank_folder(cfg)
+    existed = (folder / "bank.json").exists()
+    bank = load_bank(cfg)
+    seconds = time.perf_counter() - began
+    done = "verified" if existed else "built"
+    say(f"{done} {bank.folder}: {len(bank)} samples in {seconds:.1f} s ({len(bank) / seconds:.0f}/s), "
+        f"peak memory {peak_memory_mb(cfg.device):.0f} MiB")
+    describe(bank)
+
+
+def describe(bank: Bank) -> None:
+    """Print splits and the marginals by the judge."""
+    parts = {name: bank.spec.split(name) for name in ("fit", "tune", "test")}
+    print(f"bank {bank.id}: {len(bank)} samples; " + ", ".join(f"{k} {b - a}" for k, (a, b) in parts.items()))
+    attributes = bank.judge_attributes
+    counts = {a.name: np.zeros(len(a.classes), np.int64) for a in attributes}
+    for logits in bank.array("judge").stream():
+        labels = attributes.labels(torch.from_numpy(np.array(logits))).numpy()
+        for k, a in enumerate(attributes):
+            counts[a.name] += np.bincount(labels[:, k], minlength=len(a.classes))
+    for a in attributes:
+        print(f"  {a.name}: " + ", ".join(f"{c} {n / len(bank):.3f}" for c, n in zip(a.classes, counts[a.name])))
+
+
+def import_main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("editbench bank import", description="Make a bank of latents and logits that you "
+                                     "have. It is judged in latent space: edits are scored by a scorer of latents.")
+    parser.add_argument("--w", type=Path, required=True, help=".npy (n, w_dim) float: the latents")
+    parser.add_argument("--logits", type=Path, required=True, help=".npy (n, width) float: the teacher's logits")
+    parser.add_argument("--judge-logits", type=Path, help=".npy (n, width): the judge's (default: the teacher's)")
+    parser.add_argument("--attributes", type=Path, required=True,
+                        help="YAML list of {name, classes, ordered}; one logit column for two classes, else K")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new bank; use it with bank.path=FOLDER")
+    args = parser.parse_args(argv)
+    bank = import_bank(args.out, args.w, args.logits, args.attributes, args.judge_logits)
+    describe(bank)
+    return 0
+
+
+def info_main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("editbench bank info", description="Verify a bank's checksums and describe it.")
+    parser.add_argument("folder", type=Path)
+    describe(Bank(parser.parse_args(argv).folder))
+    return 0

@@ -1,0 +1,57 @@
+"""`editbench demo`: every method on every attribute of the embedded world, then the table and the page."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from editbench.configs import compose_config, group_options
+from editbench.models import load_bank, load_world
+from editbench.records import peak_memory_mb
+from editbench.report import report
+from editbench.sweep import run_jobs, say, summarise
+
+EXAMPLES = """examples:
+  editbench demo
+  editbench demo --out /data/demo --device cuda starts.n=1400
+"""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("editbench demo", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the records and the report")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("overrides", nargs="*", help="configuration overrides, as for `editbench run`")
+    args = parser.parse_args(argv)
+    began = time.perf_counter()
+    common = ["budget=demo", "name=demo", f"out={args.out}", f"device={args.device}", *args.overrides]
+    base = compose_config(common)
+    attributes = load_world(base).judge.attributes.names
+    methods = demo_methods()
+    say(f"demo: {len(methods)} methods ({', '.join(methods)}) on {len(attributes)} attributes; bank of "
+        f"{base.bank.n} samples")
+    load_bank(base)
+
+    def configs() -> Iterator[DictConfig]:
+        for method in methods:
+            for attribute in attributes:
+                yield compose_config([*common, f"method={method}", f"attribute={attribute}"])
+
+    outcomes = []
+    for cfg, outcome in run_jobs(configs(), len(methods) * len(attributes)):
+        outcomes.append({"job": f"{cfg.method.name} x {cfg.attribute}", **vars(outcome)})
+    code = summarise(outcomes)
+    page = report(args.out)
+    say(f"demo took {time.perf_counter() - began:.0f} s, peak memory {peak_memory_mb(args.device):.0f} MiB")
+    print(f"table  {page.parent / 'table.csv'}\nreport {page}")
+    return code
+
+
+def demo_methods() -> list[str]:
+    """Methods whose configuration does not opt out with `demo: false` (they need files that are not in the box)."""
+    return [name for name, config in group_options("method").items() if config.get("demo", True)]

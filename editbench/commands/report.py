@@ -1,0 +1,30 @@
+"""`editbench report`: tables, figures and the page from the records of a runs folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from editbench.report import load, print_table, report
+
+EXAMPLES = """examples:
+  editbench report runs
+  editbench report runs/demo --out /tmp/page
+  editbench report runs --table            print the table, write nothing
+"""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("editbench report", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, nargs="?", default=Path("runs"), help="runs folder (default: runs)")
+    parser.add_argument("--out", type=Path, help="where the report goes (default: ROOT/report)")
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    args = parser.parse_args(argv)
+    print_table(load(args.root), Console())
+    if not args.table:
+        page = report(args.root, args.out)
+        print(f"table  {page.parent / 'table.csv'}\nreport {page}")
+    return 0

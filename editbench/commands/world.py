@@ -1,0 +1,162 @@
+"""`editbench world`: train, pack and describe the embedded world. Nobody needs this to run a benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pickle
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from editbench.errors import BadFile, EditbenchError
+
+EXAMPLES = """examples:
+  editbench world train-gan --kimg 600 --out runs/world/gan      start, or go on from, a generator
+  editbench world pack --checkpoint runs/world/gan/checkpoint.pt --out generator32.safetensors
+  editbench world train-scorers --out runs/world/scorers         teacher and judge, minutes each
+  editbench world card --out runs/world/card                     how good the world is, as a page
+  editbench world card --out card --generator generator32.safetensors
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit status; what a user can act on is raised as EditbenchError."""
+    args = _parser().parse_args(argv)
+    return args.run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("editbench world", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Any, about: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about,
+                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        command.set_defaults(run=run)
+        return command
+
+    gan = add("train-gan", _train_gan, "train the generator; started again, it goes on from its last checkpoint")
+    gan.add_argument("--kimg", type=float, default=600, help="length in thousands of renders shown")
+    gan.add_argument("--out", type=Path, default=Path("runs/world/gan"), help="folder of checkpoint.pt and log.jsonl")
+    gan.add_argument("--resolution", type=int, default=32, help="height and width of the pictures")
+    gan.add_argument("--channels", type=int, nargs="+", default=[64, 64, 48, 32],
+                     help="width of the layers at 4, 8, ... RESOLUTION pixels")
+    gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
+    gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+
+    scorers = add("train-scorers", _train_scorers, "train teacher and judge and print their held-out accuracy")
+    scorers.add_argument("--out", type=Path, default=Path("runs/world/scorers"), help="folder of the weights")
+    scorers.add_argument("--role", nargs="+", choices=("teacher", "judge"), default=["teacher", "judge"],
+                         help="which to train")
+    scorers.add_argument("--images", type=int, default=None, help="training pictures of each (default: the recipe's)")
+
+    card = add("card", _card, "write index.html, card.json and sheet.png that describe the world")
+    card.add_argument("--out", type=Path, required=True, help="folder of the card")
+    card.add_argument("-n", type=int, default=10_000, help="renders, and generated faces")
+    for role in ("generator", "teacher", "judge"):
+        card.add_argument(f"--{role}", type=Path, default=None, help="weights (default: those of the package)")
+
+    pack = add("pack", _pack, "copy the averaged generator of a training checkpoint to a safetensors file")
+    pack.add_argument("--checkpoint", type=Path, default=Path("runs/world/gan/checkpoint.pt"), help="what to read")
+    pack.add_argument("--out", type=Path, default=None, help="what to write (default: the file of the package)")
+    return parser
+
+
+# Networks are imported where they are used, so that --help is instant.
+
+
+def _train_gan(args: argparse.Namespace) -> int:
+    from editbench.generators.stylegan2 import StyleGAN2Config
+    from editbench.worlds.faces.factors import FactorLaw, sample_factors
+    from editbench.worlds.faces.renderer import render
+    from editbench.worlds.train_gan import GANTrainer, GANTraining, train
+
+    try:
+        config = StyleGAN2Config(args.resolution, tuple(args.channels), z_dim=128, w_dim=128, mapping_layers=4)
+    except ValueError as error:
+        raise EditbenchError(f"{error}; set --resolution and --channels together") from error
+    options = GANTraining(total_kimg=args.kimg, seed=args.seed)
+    checkpoint = args.out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = _read_checkpoint(checkpoint)
+        ours = dataclasses.asdict(config) | dataclasses.asdict(replace(options, total_kimg=0))
+        theirs = dict(state["config"]) | dict(state["options"], total_kimg=0)
+        changed = [f"{key} {theirs.get(key)} there, {ours[key]} here" for key in ours
+                   if _plain(theirs.get(key)) != _plain(ours[key])]
+        if changed:
+            raise EditbenchError(f"{checkpoint} is of another training ({'; '.join(changed)}); "
+                                 "give the same options or another --out")
+    law = FactorLaw()
+    trainer = GANTrainer(config, options, lambda a, b: render(sample_factors(law, args.seed, a, b), args.resolution),
+                         args.device)
+    train(trainer, args.out)
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _train_scorers(args: argparse.Namespace) -> int:
+    from editbench.worlds.faces.factors import FactorLaw
+    from editbench.worlds.train_scorers import ROLES, accuracy, train_scorer
+
+    for role in args.role:
+        options = ROLES[role] if args.images is None else replace(ROLES[role], images=args.images)
+        scorer = train_scorer(options, lambda line: print(line, flush=True))
+        path = args.out / f"{role}{options.resolution}.safetensors"
+        scorer.save(path)
+        print(f"{role}: {path}")
+        for title, law in (("world's law", FactorLaw()), ("dense law", FactorLaw(margin=0.0))):
+            found = accuracy(scorer, law, 5000)
+            print(f"  held out, {title}: " + ", ".join(f"{name} {100 * value:.2f}%" for name, value in found.items()))
+    return 0
+
+
+def _card(args: argparse.Namespace) -> int:
+    from editbench.worlds.card import world_card
+    from editbench.worlds.faces import load_generator, load_scorer
+
+    card = world_card(args.out, args.n, load_generator(args.generator), load_scorer("teacher", args.teacher),
+                      load_scorer("judge", args.judge))
+    print(f"{args.out / 'index.html'}: largest gap of a class share {100 * card['marginal_gap']:.1f} points, "
+          f"Fréchet distance {card['frechet']['generated']:.3f} (floor {card['frechet']['floor']:.3f}), "
+          f"lowest judge accuracy {100 * min(card['accuracy']['judge']['world law'].values()):.2f}%, "
+          f"lowest agreement {100 * min(card['agreement']['generated'].values()):.2f}%")
+    return 0
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from editbench.checkpoint import load_strict
+    from editbench.generators.embedded import StyleGAN2Generator
+    from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+    from editbench.worlds.faces import weights_path
+
+    state = _read_checkpoint(args.checkpoint)
+    network = StyleGAN2(StyleGAN2Config(**state["config"]))
+    load_strict(network, state["ema"], args.checkpoint)
+    generator = StyleGAN2Generator(network)
+    out = args.out or weights_path("generator")
+    generator.save(out)
+    kimg = state["step"] * state["options"]["batch"] / 1000
+    print(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {kimg:.0f} kimg, digest {generator.digest[:12]}")
+    return 0
+
+
+def _read_checkpoint(path: Path) -> dict:
+    """A checkpoint of train-gan, or BadFile."""
+    import torch
+
+    remedy = "give the checkpoint.pt of an `editbench world train-gan`"
+    if not path.is_file():
+        raise BadFile(f"{path}: no such checkpoint; {remedy}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise BadFile(f"{path}: not a complete checkpoint; {remedy}") from error
+    if not isinstance(state, dict) or not {"ema", "config", "options", "step"} <= set(state):
+        raise BadFile(f"{path}: not a checkpoint of a generator's training; {remedy}")
+    return state

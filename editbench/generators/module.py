@@ -1,0 +1,94 @@
+"""Any nn.Module from z to image as a generator: its space is Z."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from editbench.errors import EditbenchError, NonFinite
+from editbench.generators.base import Generator
+from editbench.seeding import normals
+from editbench.spaces import Codes, Space
+from editbench.third_party import load_network, network_digest
+
+PROBES = 8  # z that are decoded to check the declarations
+OVERSHOOT = 0.5  # of the declared range: networks without a squashing output leave it a little
+UNUSED = 0.02  # of the declared range: images of real data are not that flat
+
+
+class ModuleGenerator(Generator):
+    """A network z (N, z_dim), z ~ N(0, I), -> images (N, C, H, W), or flat (N, C*H*W), in a declared range.
+
+    Args:
+        network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`.
+        z_dim: size of z.
+        image_shape: (C, H, W).
+        image_range: the values of black and white in the network's output; mapped to [-1, 1].
+        weights: a safetensors file with exactly the network's tensors; None keeps the weights it came with.
+        check_range: refuse a network whose output does not look like `image_range`.
+
+    Raises:
+        BadFile: the weights do not fit the network; EditbenchError: z_dim, shape or range do not; NonFinite: NaN or
+        infinity in its output. All of it at once, at load.
+    """
+
+    spaces = (Space.Z,)
+
+    def __init__(self, network: nn.Module | Sequence[nn.Module], z_dim: int, image_shape: Sequence[int],
+                 image_range: Sequence[float] = (-1.0, 1.0), weights: Path | str | None = None,
+                 check_range: bool = True) -> None:
+        super().__init__()
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise EditbenchError(f"generator.image_shape is [channels, height, width], got {list(image_shape)}")
+        if len(image_range) != 2 or not image_range[0] < image_range[1]:
+            raise EditbenchError(f"generator.image_range is [black, white], black below white; got {list(image_range)}")
+        self.z_dim, self.image_shape = z_dim, tuple(image_shape)
+        self.image_range = (float(image_range[0]), float(image_range[1]))
+        self.network = load_network(network, weights)
+        self.source = str(weights or type(self.network).__name__)
+        self._check(check_range)
+        self.digest = network_digest(self.network, z_dim, self.image_shape, self.image_range)
+
+    def _decode(self, codes: Codes) -> Tensor:
+        low, high = self.image_range
+        scale = 2 / (high - low)  # for [-1, 1] exactly x * 1 + 0
+        return self.network(codes.values).reshape(-1, *self.image_shape).float() * scale + (-1 - low * scale)
+
+    @torch.no_grad()
+    def _check(self, check_range: bool) -> None:
+        """Decode a few z and compare with what was declared."""
+        z = torch.from_numpy(normals(0, "probe", 0, PROBES, self.z_dim)).float()
+        try:
+            out = self.network(z)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise EditbenchError(f"{self.source}: the network does not take z of shape {tuple(z.shape)} "
+                                 f"({str(error).splitlines()[0]}); change generator.z_dim") from error
+        if not isinstance(out, Tensor):
+            raise EditbenchError(f"{self.source}: the network gives {type(out).__name__}, one tensor is needed; "
+                                 "wrap it in a module that returns the image")
+        channels, height, width = self.image_shape
+        if tuple(out.shape) not in ((PROBES, *self.image_shape), (PROBES, channels * height * width)):
+            raise EditbenchError(f"{self.source}: the network gives {tuple(out.shape)} for {PROBES} z, which are not "
+                                 f"images {list(self.image_shape)}; change generator.image_shape")
+        if not torch.isfinite(out).all():
+            raise NonFinite(f"{self.source}: the network gives NaN or infinity; check its weights")
+        if check_range:
+            self._check_range(out.min().item(), out.max().item())
+
+    def _check_range(self, low: float, high: float) -> None:
+        black, white = self.image_range
+        span, middle = white - black, (black + white) / 2
+        if low < black - OVERSHOOT * span or high > white + OVERSHOOT * span:
+            problem = "leaves that range"
+        elif high - low < UNUSED * span:
+            problem = "hardly uses that range"
+        elif low >= middle:
+            problem = "uses its upper half alone"
+        else:
+            return
+        raise EditbenchError(f"{self.source}: image_range is declared [{black:g}, {white:g}], but {PROBES} samples "
+                             f"span [{low:.3g}, {high:.3g}], which {problem}; change generator.image_range, or set "
+                             "generator.check_range=false if it is right")

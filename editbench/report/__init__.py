@@ -1,0 +1,109 @@
+"""Reports: tables, figures and one self-contained page, made from the records of a runs folder and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from editbench.errors import EditbenchError
+from editbench.files import write_atomic
+from editbench.report import figures
+from editbench.report.html import Section, page
+from editbench.report.load import Problem, Results, load
+from editbench.report.paired import paired
+from editbench.report.settings import settings
+from editbench.report.strips import sheet, strips
+from editbench.report.tables import curves, main_table, summary
+from editbench.report.write import csv, markdown, print_table
+
+__all__ = ["Results", "load", "print_table", "report"]
+
+CAPTIONS = {
+    "accuracy": "Share of starts whose target was reached with every other attribute kept, at the first crossing; "
+                "whiskers are 95 % intervals. A cross: skipped or failed.",
+    "ad": "Mean change of the other attributes against the achieved effect on the target, both in σ; lower is better. "
+          "Bands are 95 % intervals over starts; bins of fewer than 30 points are hidden.",
+    "trade": "Mean accuracy over the attributes a method serves, against dependency (left is better), one-time fit and "
+             "speed (right is better).",
+}
+
+
+def report(root: Path, out: Path | None = None) -> Path:
+    """Write index.html, table.csv, table.md, paired.csv and figures/ under `out` (default ROOT/report).
+
+    Returns the path of the page. The tables are written first, and a figure that fails is listed in the page, so what
+    can be reported is. Raises EditbenchError when `root` is missing, holds no run, or `out` cannot be written.
+    """
+    results = load(Path(root))
+    if results.runs.empty:
+        named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
+        raise EditbenchError(f"no run in '{root}' is readable: {named}. Delete these folders and run the jobs again")
+    out = Path(root) / "report" if out is None else Path(out)
+    write_atomic(out / "table.csv", csv(results))
+    write_atomic(out / "table.md", markdown(results))
+    problems = list(results.problems)
+    look = figures.looks(results.runs["label"])
+    sections = []
+    for name, part in settings(results):
+        section = Section(name, part, paired(part))
+        suffix = f"_{_slug(name)}" if name else ""
+        for key, title, caption, draw in _drawings(part, look):
+            drawn = _draw(out / "figures" / f"{key}{suffix}", draw, problems)
+            if drawn:
+                (section.figures if key in CAPTIONS else section.more).append((title, caption, drawn))
+        section.strips, unreadable = strips(part)
+        problems += unreadable
+        for attribute, starts in section.strips.items():
+            try:
+                write_atomic(out / "figures" / f"strips_{_slug(attribute)}{suffix}.png", sheet(starts, attribute))
+            except (ValueError, MemoryError) as error:
+                problems.append(Problem(f"strips of {attribute}", str(error)))
+        sections.append(section)
+    differences = [section.paired for section in sections if not section.paired.empty]
+    if differences:
+        write_atomic(out / "paired.csv", pd.concat(differences).to_csv(index=False, lineterminator="\n"))
+    write_atomic(out / "index.html", page(sections, results, look, problems))
+    return out / "index.html"
+
+
+def _drawings(results: Results, look: dict[str, figures.Look]) -> list[tuple[str, str, str, Callable[[], Figure]]]:
+    """(file name, title, caption, function that draws) of every figure that the records have data for."""
+    table = main_table(results)
+    found: list[tuple[str, str, str, Callable[[], Figure]]] = []
+    if table["accuracy"].notna().any():
+        found = [("accuracy", "Accuracy", CAPTIONS["accuracy"], partial(figures.accuracy_figure, table, look)),
+                 ("trade", "Accuracy against side effects and cost", CAPTIONS["trade"],
+                  partial(figures.trade_figure, summary(table), look))]
+    for name, curve in curves(results).items():
+        title = {"ad": "Attribute dependency", "ad_max": "Largest attribute dependency",
+                 "ad_signed": "Signed attribute dependency"}.get(name, name.replace("_", " "))
+        label = "AD, σ" if name.startswith("ad") else name.replace("_", " ")
+        caption = CAPTIONS.get(name, "Against the achieved effect on the target; bands are 95 % intervals.")
+        found.append((name, title, caption, partial(figures.curve_figure, curve, look, label)))
+    return sorted(found, key=lambda one: ["accuracy", "ad", "trade", one[0]].index(one[0]))
+
+
+def _draw(path: Path, draw: Callable[[], Figure], problems: list[Problem]) -> str:
+    """Save a figure as PNG, PDF and SVG; the SVG for the page, or '' when it failed."""
+    try:
+        with matplotlib.rc_context(figures.STYLE):  # type: ignore[arg-type]
+            figure = draw()
+            for kind in ("png", "pdf", "svg"):
+                write_atomic(path.with_name(f"{path.name}.{kind}"), figures.render(figure, kind))
+            return figures.render(figure, "page").decode()
+    except EditbenchError:
+        raise
+    except Exception as error:  # a plot is never worth the tables
+        problems.append(Problem(f"figure {path.name}", f"{type(error).__name__}: {error}"))
+        return ""
+
+
+def _slug(text: str) -> str:
+    """A short file name; never a path."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:80] or "x"

@@ -1,0 +1,159 @@
+"""The page: one HTML file that needs no network. All text from records is escaped by the template."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from editbench.report.cells import Cell, Column, cell, columns_of, marks, number
+from editbench.report.figures import Look
+from editbench.report.load import Problem, Results
+from editbench.report.strips import Strip, frame_caption, picture_uri
+from editbench.report.tables import directions, main_table, matrix, summary
+from editbench.report.write import heading, legend
+
+PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "threads", "git")
+
+
+@dataclass
+class Section:
+    """What the page shows of one setting.
+
+    figures, more: (title, caption, inline SVG), `more` folded away; strips: attribute -> start -> strips by method.
+    """
+
+    name: str
+    results: Results
+    paired: pd.DataFrame
+    figures: list[tuple[str, str, str]] = field(default_factory=list)
+    more: list[tuple[str, str, str]] = field(default_factory=list)
+    strips: dict[str, dict[int, list[Strip]]] = field(default_factory=dict)
+
+
+def page(sections: list[Section], whole: Results, look: Mapping[str, Look], problems: list[Problem]) -> str:
+    """The whole page as text."""
+    environment = Environment(loader=PackageLoader("editbench", "report"), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = number
+    table = main_table(whole)
+    undone = table[table["status"] != "done"].to_dict("records")
+    return environment.get_template("template.html").render(
+        sections=[_section(section) for section in sections], look=look, undone=undone, problems=problems,
+        facts=facts(whole, table), warnings=warnings(table), provenance=provenance(whole), notes=method_notes(whole),
+        title=", ".join(sorted(set(table["generator"]))))
+
+
+def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
+    """What was compared: (term, text)."""
+    made = list(results.provenance.values())
+    judged = sorted({f"{run['scorer'] or 'unnamed'}, scores {'latent codes' if run['judged_in'] == 'w' else 'images'}"
+                     for run in table.to_dict("records")})
+    sizes = _spread({one["bank_n"] for one in made if one.get("bank_n")})
+    pools = _spread({one["pool_threshold"] for one in made if one.get("pool_threshold") is not None})
+    counts = table["status"].value_counts()
+    runs = ", ".join(f"{counts[state]} {state}" for state in ("done", "skipped", "failed") if state in counts)
+    found = [
+        ("Generator", ", ".join(sorted(set(table["generator"])))),
+        ("Judge", "; ".join(judged)),
+        ("Bank", ", ".join(sorted(set(table["bank"]) - {""})) + (f" ({sizes} samples)" if sizes else "")),
+        ("Starts", _spread(set(table["n"].dropna())) + " an attribute" + (
+            f"; within {pools} σ of the boundaries" if pools else "")),
+        ("Seeds", ", ".join(map(str, sorted(set(table["seed"]))))),
+        ("Methods", str(table["method"].nunique())),
+        ("Attributes", str(table["attribute"].nunique())),
+        ("Runs", runs),
+    ]
+    return [(term, text) for term, text in found if text.strip()]
+
+
+def warnings(table: pd.DataFrame) -> list[str]:
+    """What makes the numbers mean less than they seem to."""
+    found = []
+    if table["leaking"].any():
+        found.append(f"{_share(table['leaking'])} judged by the teacher the editors were trained on. Such numbers "
+                     "flatter every editor that uses the teacher; they are marked ‘leaking’.")
+    latent = table["judged_in"] == "w"
+    if latent.any():
+        found.append(f"{_share(latent)} judged on latent codes, not on images: nothing is known about what the "
+                     "pictures show. These are marked ‘latent’.")
+    return found
+
+
+def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
+    """(key, [(value, number of runs)]) of what runs say about how they were made; equal values are told once."""
+    found: dict[str, dict[str, int]] = {}
+    for made in results.provenance.values():
+        for key in PROVENANCE:
+            nested = made.get(key)
+            items = nested.items() if isinstance(nested, dict) else [("", nested)] if nested is not None else []
+            for name, value in items:
+                counts = found.setdefault(f"{key}: {name}" if name else key, {})
+                counts[str(value)] = counts.get(str(value), 0) + 1
+    return [(key, sorted(counts.items())) for key, counts in sorted(found.items())]
+
+
+def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
+    """(method, attribute, notes of the fit, run_id)."""
+    found = []
+    for run in results.runs.to_dict("records"):
+        notes = results.provenance.get(run["run_id"], {}).get("method_notes") or {}
+        text = ", ".join(f"{key}: {value if isinstance(value, (str, int, float)) else json.dumps(value, default=str)}"
+                         for key, value in notes.items()) if isinstance(notes, dict) else str(notes)
+        found.append((run["label"], run["attribute"], text, run["run_id"]))
+    return found
+
+
+def _section(section: Section) -> dict[str, Any]:
+    table = main_table(section.results)
+    columns = columns_of(table, directions(section.results))
+    means = summary(table)
+    wide = matrix(table)
+    best = {attribute: wide[attribute].max() for attribute in wide}
+    status = {(record["method"], record["attribute"]): record for record in table.to_dict("records")}
+    grid = [(method, [_grid_cell(status.get((method, attribute)), best[attribute]) for attribute in wide])
+            for method in wide.index]
+    return {"name": section.name, "columns": [(column, heading(column)) for column in columns],
+            "rows": [_row(record, columns) for record in table.to_dict("records")],
+            "means": [_row(record, columns) for record in means.to_dict("records")], "legend": legend(table),
+            "attributes": list(wide), "grid": grid, "figures": section.figures,
+            "more": section.more, "strips": _strips(section.strips),
+            "paired": section.paired.to_dict("records")}
+
+
+def _row(record: dict, columns: list[Column]) -> dict[str, Any]:
+    return {**record, "cells": [cell(record, column) for column in columns], "marks": marks(record)}
+
+
+def _grid_cell(record: dict | None, best: float) -> dict[str, Any]:
+    if record is None:
+        return {"cell": Cell("–"), "best": False, "status": "", "reason": "not run"}
+    value = cell(record, Column("accuracy", "accuracy", 3, True))
+    return {"cell": value, "best": value.number is not None and value.number == best, "status": record["status"],
+            "reason": record["reason"]}
+
+
+def _strips(found: dict[str, dict[int, list[Strip]]]) -> list[tuple[str, list[tuple[int, list[dict]]]]]:
+    return [(attribute, [(start, [
+        {"method": strip.method, "pixelated": max(strip.images.shape[-2:]) <= 64, "frames": [
+            {"uri": picture_uri(image), "caption": frame_caption(strip, place), "crossing": place == strip.crossing,
+             "step": int(strip.steps[place])} for place, image in enumerate(strip.images)]}
+        for strip in row]) for start, row in starts.items()]) for attribute, starts in sorted(found.items())]
+
+
+def _share(which: pd.Series) -> str:
+    return "All runs were" if which.all() else f"{int(which.sum())} of {len(which)} runs were"
+
+
+def _spread(values: set) -> str:
+    """'200', or '180–220'."""
+    numbers = sorted(float(value) for value in values if math.isfinite(value))
+    if not numbers:
+        return ""
+    texts = [f"{value:,.0f}" if value == int(value) else f"{value:.2g}" for value in (numbers[0], numbers[-1])]
+    return texts[0] if texts[0] == texts[1] else "–".join(texts)

@@ -1,0 +1,177 @@
+"""Read every record of a runs folder into tables. Nothing here computes a number.
+
+A folder that cannot be read is listed as a problem, with its name and the reason; the rest is still returned.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+from safetensors.numpy import load_file
+
+from editbench.errors import EditbenchError
+from editbench.report.settings import add_settings
+
+STATES = ("done", "skipped", "failed")
+STATUS_KEYS = ("status", "method", "attribute", "generator")
+ROW_TYPES = {"metric": "str", "x": "float64", "value": "float64", "low": "float64", "high": "float64", "n": "float64",
+             "note": "str", "version": "float64", "higher_is_better": "object"}
+SAMPLE_TYPES = {"metric": "str", "start": "int64", "value": "float64"}
+COSTS = ("fit_seconds", "walk_seconds", "edits_per_second", "generator_calls", "labels_used", "peak_memory_mb")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that could not be read or drawn: where, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All records of a runs folder.
+
+    Args:
+        root: the runs folder.
+        runs: one row a run, sorted by attribute and method: run_id (the folder's name), the keys of status.json, the
+            costs of provenance.json (NaN where unknown), scorer, bank, and from editbench.report.settings `setting`
+            (runs of one setting can be compared) and `label` (the method, told apart from its other variants).
+        rows: all metric rows, with run_id.
+        samples: all values of single starts, with run_id.
+        configs, provenance: run_id -> operative config, run_id -> provenance.
+        problems: what could not be read.
+    """
+
+    root: Path
+    runs: pd.DataFrame
+    rows: pd.DataFrame
+    samples: pd.DataFrame
+    configs: dict[str, dict] = field(default_factory=dict)
+    provenance: dict[str, dict] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    def only(self, setting: str) -> Results:
+        """The same, of one setting."""
+        runs = self.runs[self.runs["setting"] == setting].reset_index(drop=True)
+        keep = set(runs["run_id"])
+        return replace(self, runs=runs, rows=self.rows[self.rows["run_id"].isin(keep)],
+                       samples=self.samples[self.samples["run_id"].isin(keep)])
+
+    def strips(self, run_id: str) -> dict[str, Any] | None:
+        """Arrays of strips.safetensors, None where the run has none. Raises EditbenchError when unreadable."""
+        path = self.root / run_id / "strips.safetensors"
+        if not path.exists():
+            return None
+        try:
+            arrays = load_file(path)
+            images, shape = arrays["images"], arrays["images"].shape
+            fits = len(shape) == 5 and shape[2] in (1, 3) and all(
+                arrays[name].shape == shape[:2] for name in ("steps", "crossed", "effect"))
+            if not fits or images.dtype != "uint8" or arrays["starts"].shape != shape[:1]:
+                raise ValueError(f"images of shape {shape} and type {images.dtype} do not fit the other arrays")
+        except Exception as error:  # safetensors raises its own types
+            raise EditbenchError(f"{path} is not readable ({error}); run the job again") from error
+        return arrays
+
+
+def load(root: Path) -> Results:
+    """Read all records under `root`. Raises EditbenchError when the folder is missing or holds no record at all."""
+    root = Path(root)
+    if not root.is_dir():
+        raise EditbenchError(f"the runs folder '{root}' does not exist; name the folder that a sweep wrote to")
+    runs, rows, samples, problems = [], [], [], []
+    configs: dict[str, dict] = {}
+    provenance: dict[str, dict] = {}
+    for folder in sorted(root.iterdir()):
+        if folder.name.startswith(".") or not (folder / "status.json").is_file():
+            continue
+        try:
+            run = _status(folder)
+            config, made = _config(folder), _json(folder / "provenance.json")
+            if run["status"] == "done":
+                own_rows = _table(folder / "rows.parquet", ROW_TYPES, optional=("version", "higher_is_better"))
+                own_samples = _table(folder / "samples.parquet", SAMPLE_TYPES)
+                rows.append(own_rows.assign(run_id=folder.name))
+                samples.append(own_samples.assign(run_id=folder.name))
+        except Exception as error:  # any damage: the other runs must still be reported
+            problems.append(Problem(folder.name, f"{type(error).__name__}: {error}"))
+            continue
+        run |= {name: _number(made.get(name)) for name in COSTS} | {"fit_cached": bool(made.get("fit_cached"))}
+        run |= {"scorer": describe(config.get("scorer")), "bank": describe(config.get("bank"))}
+        runs.append(run)
+        configs[folder.name], provenance[folder.name] = config, made
+    if not runs and not problems:
+        raise EditbenchError(f"no run was found in '{root}' (a run is a folder with a status.json); run a job first, "
+                             "or name another folder")
+    columns = ["run_id", "method", "attribute", "generator", "seed", "judged_in", "leaking", "experiment", "status",
+               "reason", "seconds", *COSTS, "fit_cached", "scorer", "bank"]
+    table = pd.DataFrame(runs, columns=columns).sort_values(["attribute", "method", "run_id"], ignore_index=True)
+    return Results(root, add_settings(table, configs), _join(rows, ROW_TYPES), _join(samples, SAMPLE_TYPES), configs,
+                   provenance, tuple(problems))
+
+
+def describe(node: object) -> str:
+    """The name of a config group, '' where it has none."""
+    if isinstance(node, dict):
+        return str(node.get("name") or "")
+    return "" if node is None else str(node)
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    status = _json(folder / "status.json", required=True)
+    missing = [key for key in STATUS_KEYS if not isinstance(status.get(key), str)]
+    if missing:
+        raise ValueError(f"status.json lacks {', '.join(missing)}")
+    if status["status"] not in STATES:
+        raise ValueError(f"status.json has status '{status['status']}', expected one of {', '.join(STATES)}")
+    return {"run_id": folder.name, **{key: status[key] for key in STATUS_KEYS}, "reason": status.get("reason") or "",
+            "seed": int(status.get("seed") or 0), "judged_in": status.get("judged_in") or "image",
+            "leaking": bool(status.get("leaking")), "experiment": status.get("experiment") or "",
+            "seconds": _number(status.get("seconds"))}
+
+
+def _json(path: Path, required: bool = False) -> dict:
+    if not required and not path.exists():
+        return {}
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} holds no mapping")
+    return value
+
+
+def _config(folder: Path) -> dict:
+    path = folder / "config.yaml"
+    if not path.exists():
+        return {}
+    value = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(value, dict):
+        raise ValueError("config.yaml holds no mapping")
+    return {str(key): item for key, item in value.items()}
+
+
+def _table(path: Path, types: dict[str, str], optional: Iterable[str] = ()) -> pd.DataFrame:
+    table = pd.read_parquet(path)
+    missing = [name for name in types if name not in table and name not in optional]
+    if missing:
+        raise ValueError(f"{path.name} lacks the columns {', '.join(missing)}")
+    table = table.reindex(columns=list(types))
+    if "note" in types:
+        table["note"] = table["note"].fillna("")
+    return table.astype(types)  # type: ignore[call-overload]
+
+
+def _join(parts: list[pd.DataFrame], types: dict[str, str]) -> pd.DataFrame:
+    if parts:
+        return pd.concat(parts, ignore_index=True)
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in (types | {"run_id": "str"}).items()})
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else float("nan")

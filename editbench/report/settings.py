@@ -1,0 +1,86 @@
+"""Which runs may stand in one table, and what each is called there.
+
+Runs are comparable when generator, scorer, bank, starts, walk limits and seed agree: a setting. Two runs of one method
+on one attribute within a setting are variants, told apart by the config keys in which they differ.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from editbench.report.load import Results
+
+STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
+PROTOCOL = ("generator", "scorer", "bank", "starts", "engine.max_steps", "engine.sweep_steps")
+# Where things lie, how fast they go, what people read: none of it changes a result.
+IGNORED = ("name", "out", "cache", "data", "device", "save_codes", "hydra", "metric", "attribute", "bank.workers",
+           "bank.block", "bank.shard", "engine.batch", "engine.pictures", "experiment")
+
+
+def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
+    """Add the columns `setting` ('' when there is only one) and `label` (the method's name, or name and variant)."""
+    if runs.empty:
+        return runs.assign(setting=pd.Series(dtype="str"), label=pd.Series(dtype="str"))
+    runs = runs.copy()
+    flat = {run: flatten(configs.get(run, {})) for run in runs["run_id"]}
+    keys = [protocol(run, flat[run["run_id"]]) for run in runs.to_dict("records")]
+    names = sorted(set().union(*keys))
+    differing = [name for name in names if len({_text(key[name]) for key in keys if name in key}) > 1]
+    differing = [name for name in differing if name in STATUS_FIELDS or f"{name.split('.')[0]}.name" not in differing
+                 or name.endswith(".name")]  # a group's name says the rest
+    runs["setting"] = [", ".join(f"{name} {_text(key[name])}" for name in differing if name in key) for key in keys]
+    runs["label"] = runs["method"]
+    for _, group in runs.groupby(["setting", "method"]):
+        if group.duplicated("attribute").any():
+            variants = _variants(group, flat)
+            runs.loc[group.index, "label"] = [variants[run] for run in group["run_id"]]
+    return runs.sort_values(["setting", "attribute", "label", "run_id"], ignore_index=True)
+
+
+def settings(results: Results) -> list[tuple[str, Results]]:
+    """[(name, its records)], sorted by name."""
+    return [(name, results.only(name)) for name in sorted(set(results.runs["setting"]))]
+
+
+def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:
+    """Everything but the method and the attribute that a result depends on."""
+    key = {name: run[name] for name in STATUS_FIELDS}
+    return key | {name: value for name, value in flat.items()
+                  if any(name == part or name.startswith(f"{part}.") for part in PROTOCOL) and name != "generator.name"}
+
+
+def flatten(config: object, prefix: str = "") -> dict[str, Any]:
+    """{'a': {'b': 1}} -> {'a.b': 1}, without what does not determine a result."""
+    if prefix in IGNORED or prefix.endswith(".about"):
+        return {}
+    if not isinstance(config, dict):
+        return {prefix: config}
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """run_id -> label, from the config keys that differ between runs of the same attribute."""
+    keys: set[str] = set()
+    for _, same in group.groupby("attribute"):
+        own = [flat[run] for run in same["run_id"]]
+        keys |= {key for key in set().union(*own) if len({_text(one.get(key)) for one in own}) > 1}
+    shown = sorted({key for key in keys if key.startswith("method.")} or keys)
+    labels = {}
+    for run, method in zip(group["run_id"], group["method"]):
+        parts = [f"{key.removeprefix('method.')}={_text(flat[run].get(key))}" for key in shown]
+        labels[run] = f"{method} ({', '.join(parts)})" if parts else method
+    named = group.assign(label=[labels[run] for run in group["run_id"]])
+    for run in named.loc[named.duplicated(["attribute", "label"], keep=False), "run_id"]:
+        labels[run] += f" [{run[-8:]}]"  # the same settings, but other code or weights: both are shown
+    return labels
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

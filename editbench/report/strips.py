@@ -1,0 +1,127 @@
+"""Picture strips: the same starts under every method, source first, then small to large steps."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from editbench.errors import EditbenchError
+from editbench.report.load import Problem, Results
+from editbench.report.tables import RANDOM
+
+PIXELATED = 64  # pictures up to this side are enlarged without smoothing
+LARGEST = 128  # side of a picture in the page
+OUTLINE = (238, 119, 51)
+FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One start under one method. images (c, C, H, W) uint8, C 1 or 3, steps and effect (c,) with effect in sigmas of
+    the target; crossing: position of the first frame with the target class, None when it was never reached."""
+
+    method: str
+    start: int
+    images: np.ndarray
+    steps: np.ndarray
+    effect: np.ndarray
+    crossing: int | None
+
+
+def strips(results: Results, most: int = 4) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
+    """attribute -> start -> strips by method (random last), of at most `most` starts, those that most methods have
+    first; and the files that could not be read."""
+    found: dict[str, dict[int, list[Strip]]] = {}
+    problems = []
+    for run in results.runs[results.runs["status"] == "done"].to_dict("records"):
+        try:
+            arrays = results.strips(run["run_id"])
+        except EditbenchError as error:
+            problems.append(Problem(run["run_id"], str(error)))
+            continue
+        for strip in _of_run(run["label"], arrays) if arrays else []:
+            found.setdefault(run["attribute"], {}).setdefault(strip.start, []).append(strip)
+    chosen = {}
+    for attribute, starts in found.items():
+        kept = sorted(sorted(starts), key=lambda start: -len(starts[start]))[:most]
+        chosen[attribute] = {start: sorted(starts[start], key=lambda s: (s.method.split(" ")[0] == RANDOM, s.method))
+                             for start in sorted(kept)}
+    return chosen, problems
+
+
+def picture_uri(image: np.ndarray) -> str:
+    """(C, H, W) uint8 -> a data: URI; large pictures are reduced to LARGEST and compressed with loss."""
+    picture, buffer = _picture(image), io.BytesIO()
+    if max(picture.size) <= PIXELATED:
+        picture.save(buffer, "PNG", optimize=True)
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    picture.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
+    """All strips of an attribute as one PNG with labels; the crossing is outlined, the effect is under each frame."""
+    everything = [strip for row in starts.values() for strip in row]
+    height, width = everything[0].images.shape[-2:]
+    scale = max(1, round(96 / max(height, width)))
+    side_w, side_h, gap, caption, head = width * scale, height * scale, 6, 16, 30
+    font, bold = ImageFont.truetype(str(FONT), 13), ImageFont.truetype(str(FONT.with_name("DejaVuSans-Bold.ttf")), 15)
+    small = ImageFont.truetype(str(FONT), 10)
+    left = 24 + int(max(font.getlength(strip.method) for strip in everything))
+    columns = max(len(strip.images) for strip in everything)
+    pitch = side_h + caption + gap
+    total = head + sum(head + pitch * len(row) for row in starts.values())
+    page = Image.new("RGB", (left + columns * (side_w + gap) + 12, total + 8), "white")
+    draw = ImageDraw.Draw(page)
+    draw.text((12, 8), title, fill="black", font=bold)
+    y = head
+    for start, row in starts.items():
+        draw.text((12, y + 10), f"start {start}", fill="#57606a", font=font)
+        y += head
+        for strip in row:
+            draw.text((12, y + side_h // 2 - 8), strip.method, fill="black", font=font)
+            for place, image in enumerate(strip.images):
+                x = left + place * (side_w + gap)
+                smooth = max(height, width) > PIXELATED
+                picture = _picture(image).resize(
+                    (side_w, side_h), Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)
+                page.paste(picture, (x, y))
+                if place == strip.crossing:
+                    draw.rectangle((x - 3, y - 3, x + side_w + 2, y + side_h + 2), outline=OUTLINE, width=3)
+                draw.text((x + side_w / 2, y + side_h + 3), frame_caption(strip, place), fill="#57606a", font=small,
+                          anchor="ma")
+            y += pitch
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def frame_caption(strip: Strip, place: int) -> str:
+    """'source', or the achieved effect: '+1.2 σ'."""
+    if strip.steps[place] == 0:
+        return "source"
+    value = strip.effect[place]
+    return f"{value:+.1f} σ".replace("-", "−") if np.isfinite(value) else "not finite"
+
+
+def _of_run(method: str, arrays: dict[str, np.ndarray]) -> Sequence[Strip]:
+    found = []
+    for k, start in enumerate(arrays["starts"].tolist()):
+        steps = arrays["steps"][k]
+        keep = np.concatenate([[True], steps[1:] != steps[:-1]]) & (steps >= 0)  # short walks are padded by repeats
+        crossed = np.flatnonzero(arrays["crossed"][k][keep])
+        found.append(Strip(method, int(start), arrays["images"][k][keep], steps[keep], arrays["effect"][k][keep],
+                           int(crossed[0]) if len(crossed) else None))
+    return found
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))

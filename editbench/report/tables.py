@@ -1,0 +1,124 @@
+"""The numbers of the report: one row a method and attribute, and one row a method.
+
+These frames hold plain numbers; editbench.report.cells turns them into text. A LaTeX writer would start from the same
+two: `main_table`, `summary`, and the columns of `cells.COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from editbench.report.load import COSTS, Results
+
+AT_EFFECT = "ad_at"
+FIRST = ("accuracy", "success_rate", AT_EFFECT, "off_target_flips", "path_length")
+IDENTITY = ("setting", "method", "attribute", "status")
+REST = ("generator", "scorer", "bank", "judged_in", "leaking", "seed", "experiment", "variant_of", "run_id", "reason")
+RANDOM = "random"  # the floor: drawn grey and listed last
+FEWEST = 30  # starts: below this an interval says little, and curves hide the bin
+
+
+def main_table(results: Results) -> pd.DataFrame:
+    """One row a run. Columns: setting, method (with its variant), attribute, status; for every scalar metric `name`,
+    `name_low`, `name_high` (95 % interval), NaN where it has none, and `name_note` (why it should not be read);
+    ad_at_effect (sigmas), n (starts), costs, then what the run was.
+
+    A metric with several x is a curve and stays out, but for AD at matched effect: there the x that most runs share
+    is taken (the nearest to 1 in a tie).
+    """
+    scalars = _scalars(results.rows)
+    names = [*FIRST, *sorted(set(scalars["metric"]) - set(FIRST))]
+    records = []
+    for run in results.runs.to_dict("records"):
+        mine = scalars[scalars["run_id"] == run["run_id"]]
+        rows = {row["metric"]: row for row in mine.to_dict("records")}
+        record = {"setting": run["setting"], "method": run["label"], "attribute": run["attribute"],
+                  "status": run["status"]}
+        for name in names:
+            row = rows.get(name, {})
+            record |= {name: row.get("value", np.nan), f"{name}_low": row.get("low", np.nan),
+                       f"{name}_high": row.get("high", np.nan), f"{name}_note": row.get("note", "")}
+        counts = [rows[name]["n"] for name in ("accuracy", *names) if name in rows]
+        record |= {"ad_at_effect": rows.get(AT_EFFECT, {}).get("x", np.nan), "n": counts[0] if counts else np.nan}
+        ad_n = rows.get(AT_EFFECT, {}).get("n", FEWEST)
+        if ad_n < FEWEST and not record[f"{AT_EFFECT}_note"]:
+            record[f"{AT_EFFECT}_note"] = f"fewer than {FEWEST} starts reach this effect"
+        record |= {name: run[name] for name in (*COSTS, "fit_cached", "seconds")}
+        records.append(record | {name: run[name] for name in REST if name in run} | {"variant_of": run["method"]})
+    columns = [*IDENTITY, *(name + end for name in names for end in ("", "_low", "_high", "_note")), "ad_at_effect",
+               "n", *COSTS, "fit_cached", "seconds", *REST]
+    table = pd.DataFrame(records, columns=columns)
+    return table.sort_values(["setting", "attribute", "method"], key=_random_last, ignore_index=True)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a method: means over the attributes it serves; best accuracy first, the random floor last.
+
+    Columns: setting, method, served, asked (attributes), accuracy, accuracy_common (over the `common` attributes that
+    every method serves), success_rate, ad_at (over `ad_at_served` attributes, those without a note), off_target_flips,
+    path_length, fit_seconds, edits_per_second, generator_calls, labels_used, n.
+    """
+    done = table[(table["status"] == "done") & table["accuracy"].notna()]
+    serving = done.groupby("attribute")["method"].nunique()
+    common = set(serving.index[serving == done["method"].nunique()])
+    rows = []
+    for (setting, method), group in table.groupby(["setting", "method"], sort=False):
+        mine = group[group["status"] == "done"]
+        readable = mine[(mine[f"{AT_EFFECT}_note"] == "") & mine[AT_EFFECT].notna()]
+        row = {"setting": setting, "method": method, "served": len(mine), "asked": table["attribute"].nunique(),
+               "accuracy_common": mine.loc[mine["attribute"].isin(common), "accuracy"].mean(), "common": len(common),
+               "ad_at": readable[AT_EFFECT].mean(), "ad_at_served": len(readable),
+               "leaking": bool(group["leaking"].any()), "judged_in": group["judged_in"].iloc[0],
+               "variant_of": group["variant_of"].iloc[0]}
+        for name in ("accuracy", "success_rate", "off_target_flips", "path_length", "fit_seconds", "edits_per_second",
+                     "generator_calls", "labels_used", "n"):
+            row[name] = mine[name].mean()
+        rows.append(row)
+    columns = ["setting", "method", "served", "asked", "accuracy", "accuracy_common", "common", "success_rate", "ad_at",
+               "ad_at_served", "off_target_flips", "path_length", "fit_seconds", "edits_per_second", "generator_calls",
+               "labels_used", "n", "leaking", "judged_in", "variant_of"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame["floor"] = frame["variant_of"] == RANDOM
+    return frame.sort_values(["setting", "floor", "accuracy", "method"], ascending=[True, True, False, True],
+                             ignore_index=True).drop(columns="floor")
+
+
+def matrix(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """(methods, attributes) values of one metric, NaN where a run is not done; methods in the order of `summary`."""
+    order = summary(table)["method"].tolist()
+    wide = table.pivot_table(index="method", columns="attribute", values=metric, aggfunc="first", dropna=False)
+    return wide.reindex(order)
+
+
+def curves(results: Results) -> dict[str, pd.DataFrame]:
+    """Metrics with several x in one run: name -> its finite rows with method, variant_of, attribute; AD first."""
+    rows = results.rows[np.isfinite(results.rows["x"])]
+    spread = rows.groupby(["metric", "run_id"])["x"].nunique().groupby("metric").max()
+    names = [name for name in spread.index[spread > 2] if name != AT_EFFECT]
+    runs = results.runs[["run_id", "label", "method", "attribute"]].rename(
+        columns={"method": "variant_of", "label": "method"})
+    joined = rows.merge(runs, on="run_id").sort_values("x")
+    return {name: joined[joined["metric"] == name].reset_index(drop=True)
+            for name in sorted(names, key=lambda name: (name != "ad", name))}
+
+
+def directions(results: Results) -> dict[str, bool | None]:
+    """metric -> whether higher is better (None: neither, or unknown)."""
+    known = results.rows.dropna(subset=["higher_is_better"]).drop_duplicates("metric")
+    return {name: bool(value) for name, value in zip(known["metric"], known["higher_is_better"])}
+
+
+def _scalars(rows: pd.DataFrame) -> pd.DataFrame:
+    """At most one row a run and metric."""
+    at = rows[rows["metric"] == AT_EFFECT]
+    if len(at):
+        counts = at.groupby("x", dropna=False)["run_id"].nunique()
+        effect = min(counts.index, key=lambda x: (-counts[x], abs(x - 1.0)))
+        at = at[at["x"] == effect] if np.isfinite(effect) else at
+    others = rows[(rows["metric"] != AT_EFFECT) & ~np.isfinite(rows["x"])]
+    return pd.concat([others, at]).drop_duplicates(["run_id", "metric"])
+
+
+def _random_last(column: pd.Series) -> pd.Series:
+    return column if column.name != "method" else column.map(lambda name: (name.split(" ")[0] == RANDOM, name))

@@ -1,0 +1,129 @@
+"""The tables as text: terminal, Markdown, CSV."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from editbench.report.cells import COLUMNS, Cell, Column, cell, columns_of, marks
+from editbench.report.load import Results
+from editbench.report.tables import directions, main_table, summary
+
+WIDE = 140  # columns of a terminal that takes the costs too
+NAMED = 6  # runs that a note names
+TITLES = {column.key: column.title for column in COLUMNS}
+
+
+def print_table(results: Results, console: Console | None = None) -> None:
+    """The main table, a section an attribute, then the methods' means; what was not done, with its reason."""
+    console = console or Console()
+    whole = main_table(results)
+    for setting in sorted(set(whole["setting"])):
+        table = whole[whole["setting"] == setting]
+        title = f"editbench: {', '.join(sorted(set(table['generator'])))}" + (f" · {setting}" if setting else "")
+        columns = columns_of(table, directions(results))
+        if console.width < WIDE:
+            columns = [replace(c, interval=c.key == "accuracy") for c in columns if c.narrow]
+        out = _rich(["attribute", "method", *map(heading, columns)], title)
+        for attribute, group in table.groupby("attribute"):
+            for position, record in enumerate(group.to_dict("records")):
+                name = str(attribute) if position == 0 else ""
+                out.add_row(escape(name), escape(_name(record)), *_values(record, columns, "terminal"))
+            out.add_section()
+        console.print(out)
+        means = summary(table)
+        out = _rich(["method", "attributes", *map(heading, columns)], "mean over the attributes served")
+        for record in means.to_dict("records"):
+            out.add_row(escape(_name(record)), f"{record['served']} of {record['asked']}",
+                        *_values(record, columns, "terminal"))
+        console.print(out)
+    for line in legend(whole) + not_done(whole) + [f"broken: {p.name}: {p.reason}" for p in results.problems]:
+        console.print(escape(line), style="dim", soft_wrap=True)
+
+
+def markdown(results: Results) -> str:
+    """Both tables in Markdown."""
+    parts = ["# editbench report"]
+    whole = main_table(results)
+    for setting in sorted(set(whole["setting"])):
+        table = whole[whole["setting"] == setting]
+        columns = columns_of(table, directions(results))
+        parts.append(f"## {', '.join(sorted(set(table['generator'])))}" + (f": {setting}" if setting else ""))
+        rows = [[record["attribute"], _name(record), *_values(record, columns, "plain")]
+                for record in table.to_dict("records")]
+        parts.append(_pipes(["attribute", "method", *map(heading, columns)], rows))
+        parts.append("Mean over the attributes served:")
+        rows = [[_name(record), f"{record['served']} of {record['asked']}", *_values(record, columns, "plain")]
+                for record in summary(table).to_dict("records")]
+        parts.append(_pipes(["method", "attributes", *map(heading, columns)], rows))
+    lines = legend(whole) + not_done(whole) + [f"broken: {p.name}: {p.reason}" for p in results.problems]
+    return "\n\n".join([*parts, "\n".join(f"- {_pipe_safe(line)}" for line in lines)]).rstrip() + "\n"
+
+
+def csv(results: Results) -> str:
+    """main_table with full precision, a column a number; empty where there is none."""
+    return main_table(results).drop(columns="variant_of").to_csv(index=False, lineterminator="\n")
+
+
+def heading(column: Column) -> str:
+    """'accuracy ↑'."""
+    return column.title + {True: " ↑", False: " ↓", None: ""}[column.better]
+
+
+def legend(table: pd.DataFrame) -> list[str]:
+    """What the marks in the table mean."""
+    found = dict(mark for record in table.to_dict("records") for mark in marks(record))
+    lines = [f"{name}: {meaning}" for name, meaning in found.items()]
+    effects = sorted(set(table["ad_at_effect"].dropna()))
+    if effects:
+        lines.append(f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target")
+    for key in [key for key in table.columns if key.endswith("_note")]:
+        for note, group in table[table[key] != ""].groupby(key):
+            where = [f"{method}/{attribute}" for method, attribute in zip(group["method"], group["attribute"])]
+            more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
+            name = key.removesuffix("_note")
+            lines.append(f"† {TITLES.get(name, name)}: {note} ({', '.join(where[:NAMED])}{more})")
+    return lines
+
+
+def not_done(table: pd.DataFrame) -> list[str]:
+    rows = table[table["status"] != "done"]
+    return [f"{r['status']}: {r['method']} on {r['attribute']}: {r['reason']}" for r in rows.to_dict("records")]
+
+
+def _values(record: dict, columns: list[Column], style: str) -> list[str]:
+    status = record.get("status", "done")
+    if status != "done":
+        return [status, *[""] * (len(columns) - 1)]
+    return [_written(cell(record, column), style) for column in columns]
+
+
+def _written(value: Cell, style: str) -> str:
+    text = value.text + ("†" if value.mark else "")
+    if not value.interval:
+        return text
+    return f"{text} [dim]{value.interval}[/dim]" if style == "terminal" else f"{text} ({value.interval})"
+
+
+def _name(record: dict) -> str:
+    return record["method"] + "".join(f" [{mark}]" for mark, _ in marks(record))
+
+
+def _rich(headings: list[str], title: str) -> Table:
+    out = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for position, text in enumerate(headings):
+        out.add_column(text, justify="left" if position < 2 else "right", no_wrap=position > 1, overflow="fold")
+    return out
+
+
+def _pipes(headings: list[str], rows: list[list[str]]) -> str:
+    rule = ["---", "---", *["---:"] * (len(headings) - 2)]
+    return "\n".join("| " + " | ".join(map(_pipe_safe, row)) + " |" for row in [headings, rule, *rows])
+
+
+def _pipe_safe(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -1,0 +1,179 @@
+"""Training of a world's teacher and judge, two classifiers that share nothing but the renderer.
+
+- Factors are drawn WITHOUT correlations. A classifier trained on the correlated world may read glasses as age; a judge
+  that does so would report entanglement that is its own.
+- Half of the faces come from the dense law (margin 0), so that boundaries sit at the true thresholds and two
+  classifiers that were trained apart draw them in the same place; half come from the world's own margin.
+- Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts of another face or pose.
+
+Step t draws its faces and its augmentation from (seed, role, t) alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from editbench.attributes import Attributes
+from editbench.scorers.base import Scorer
+from editbench.scorers.convnet import ConvScorer, classification_loss
+from editbench.seeding import stream_key
+from editbench.worlds.faces import attributes
+from editbench.worlds.faces.factors import FactorLaw, Factors, sample_factors
+from editbench.worlds.faces.renderer import render
+
+DENSE = FactorLaw(correlations={}, margin=0.0)
+SPACED = FactorLaw(correlations={})
+
+
+@dataclass(frozen=True)
+class ScorerTraining:
+    """Hyperparameters of one role. `seed` and `role` name its data stream; `images` is the length in images."""
+
+    role: str
+    seed: int
+    widths: tuple[int, ...]
+    hidden: int
+    images: int = 200_000
+    bfloat16: bool = True
+    reuse: int = 2  # steps that show the same faces, augmented anew
+    batch: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    resolution: int = 32
+
+
+ROLES = {
+    "teacher": ScorerTraining("teacher", seed=101, widths=(32, 48, 64), hidden=96),
+    "judge": ScorerTraining("judge", seed=202, widths=(32, 64, 96), hidden=128),
+}
+
+
+def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Tensor:
+    """Imitate the faults of a generator: images (N, 3, R, R) -> same shape; a share `clean` stays as it is.
+
+    Features are displaced, fade, or are overlaid by those of another face, each less than half, so that the label
+    stays that of the larger part. Two classifiers that learnt to weigh all cues this way agree on faulty pictures.
+    """
+    n, _, size, _ = images.shape
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=random)
+
+    def smooth_noise(channels: int, cells: int) -> Tensor:
+        coarse = torch.randn(n, channels, cells, cells, generator=random)
+        return F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+
+    def blur(x: Tensor, reach: int) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (reach,) * 4, mode="replicate"), 2 * reach + 1, stride=1)
+
+    # Wobble and shift by about a pixel.
+    grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 3, size, size], align_corners=False)
+    pixels = uniform(-0.6, 0.6, 2, 1, 1) + uniform(0, 1.1, 1, 1, 1) * smooth_noise(2, 6)
+    grid = grid + (2 / size) * pixels.permute(0, 2, 3, 1)
+    x = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    # Parts of another face, and faded parts.
+    x = x + uniform(-0.4, 0.42, 1, 1, 1).clamp(min=0) * torch.sigmoid(3 * smooth_noise(1, 4)) * (x.roll(1, 0) - x)
+    faded = blur(blur(x, 3), 3)
+    x = x + uniform(-0.5, 0.8, 1, 1, 1).clamp(min=0) * torch.sigmoid(3 * smooth_noise(1, 4)) * (faded - x)
+    # Softer or harsher.
+    x = x + uniform(-0.6, 0.8, 1, 1, 1) * (blur(x, 1) - x)
+    # Tint and grain, fine and coarse.
+    x = x * uniform(0.95, 1.05, 3, 1, 1) + uniform(-0.04, 0.04, 3, 1, 1)
+    x = x + uniform(0, 0.06, 1, 1, 1) * torch.randn(x.shape, generator=random)
+    x = x + uniform(0, 0.08, 1, 1, 1) * smooth_noise(3, 8)
+    keep = uniform(0, 1, 1, 1, 1) < clean
+    return torch.where(keep, images, x).clamp_(-1, 1)
+
+
+@lru_cache(maxsize=1)
+def _faces(options: ScorerTraining, index: int) -> tuple[Tensor, Tensor]:
+    """The index-th batch of plain renders and labels, half of the dense law and half of the spaced one."""
+    half = options.batch // 2
+    parts = [sample_factors(law, options.seed, index * half, (index + 1) * half,
+                            f"scorer/{options.role}/{law.margin}") for law in (DENSE, SPACED)]
+    factors = Factors(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+    random = torch.Generator().manual_seed(stream_key(options.seed, f"patchwork/{options.role}/{index}") >> 65)
+    return patchwork(render(factors, options.resolution), factors, random), factors.labels()
+
+
+def patchwork(images: Tensor, factors: Factors, random: torch.Generator, every: int = 3) -> Tensor:
+    """Turn less than half of the middle of every third face by another angle: images (N, 3, R, R), changed in place.
+
+    Immature generators put eyes and mouth of different poses on one head; the label stays that of the larger part.
+    """
+    rows, size = torch.arange(0, len(images), every), images.shape[-1]
+    twin = Factors(**{name: value[rows] for name, value in vars(factors).items()})
+    twin.yaw = 80 * torch.rand(len(rows), generator=random) - 40
+    noise = F.interpolate(torch.randn(len(rows), 1, 4, 4, generator=random), size=(size, size), mode="bicubic")
+    middle = noise[:, :, size // 4 : size - size // 4, size // 4 : size - size // 4].flatten(1).sort(1).values
+    rank = 0.4 * torch.rand(len(rows), 1, generator=random) * middle.shape[1]
+    level = middle.gather(1, rank.long())[:, :, None, None]
+    images[rows] = images[rows].lerp(render(twin, size), torch.sigmoid(10 * (level - noise)))
+    return images
+
+
+def batch(options: ScorerTraining, step: int) -> tuple[Tensor, Tensor]:
+    """Augmented pictures (batch, 3, R, R) and labels (batch, A) of one step."""
+    images, labels = _faces(options, step // options.reuse)
+    random = torch.Generator().manual_seed(stream_key(options.seed, f"augment/{options.role}/{step}") >> 65)
+    order = torch.randperm(len(images), generator=random)
+    return augment(images[order], random), labels[order]
+
+
+def train_scorer(options: ScorerTraining, log: Callable[[str], None] = print, log_every: int = 100) -> ConvScorer:
+    """Train one role to the end (minutes on one core) and return it sealed."""
+    torch.manual_seed(options.seed)
+    scorer = ConvScorer(attributes(), options.resolution, options.widths, options.hidden)
+    scorer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    steps = max(1, options.images // options.batch)
+    optimiser = torch.optim.AdamW(scorer.parameters(), options.lr, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.lr, total_steps=steps + 1, pct_start=0.15)
+    started, total = time.time(), 0.0
+    for step in range(steps):
+        images, labels = batch(options, step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+            logits = scorer(images)
+        loss = classification_loss(logits, labels, scorer.attributes)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        total += loss.item()
+        if (step + 1) % log_every == 0 or step + 1 == steps:
+            done = step % log_every + 1
+            speed = (step + 1) * options.batch / (time.time() - started)
+            log(json.dumps({"role": options.role, "images": (step + 1) * options.batch,
+                            "loss": round(total / done, 4), "img_per_s": round(speed, 1)}))
+            total = 0.0
+    return scorer.seal()
+
+
+@torch.inference_mode()
+def accuracy(scorer: Scorer, law: FactorLaw, n: int, seed: int = 9_001, resolution: int = 32,
+             stream: str = "held-out") -> dict[str, float]:
+    """Share of right labels of each attribute on n held-out renders of a law.
+
+    The package asks 0.97 of its judge under the world's own law, where no trait comes near a threshold. The dense law
+    is reported beside it: a face at a threshold is a coin toss there, so it measures how sharply a boundary is drawn.
+    """
+    right = torch.zeros(len(scorer.attributes), dtype=torch.float64)
+    for start in range(0, n, 250):
+        factors = sample_factors(law, seed, start, min(start + 250, n), stream)
+        labels = scorer.attributes.labels(scorer(render(factors, resolution)))
+        right += (labels == factors.labels()).double().sum(0)
+    return dict(zip(scorer.attributes.names, (right / n).tolist()))
+
+
+def agreement(a: Tensor, b: Tensor, attributes: Attributes) -> dict[str, float]:
+    """Share of equal labels of each attribute between two sets of logits (N, width)."""
+    equal = (attributes.labels(a) == attributes.labels(b)).double().mean(0)
+    return dict(zip(attributes.names, equal.tolist()))

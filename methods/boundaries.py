@@ -1,0 +1,69 @@
+"""Linear boundaries of latent codes: support vector machines on the samples a scorer is most sure of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.svm import SVC, LinearSVC
+
+from editbench.seeding import generator
+from methods.projection import unit
+
+TRAIN = 0.7
+INTERCEPT_SCALING = 1.0  # in units of the data's root-mean-square length: liblinear penalises the intercept
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """normal (d,) unit, towards the high side; accuracy on the held-out 30 %; samples used on each side."""
+
+    normal: np.ndarray
+    accuracy: float
+    per_side: int
+
+
+def per_side(n: int, ratio: float, minimum: int) -> int:
+    """Samples on each side out of n: ratio * n, at least `minimum`, at most n // 2."""
+    return min(max(int(ratio * n), minimum), n // 2)
+
+
+def fit_boundary(codes: np.ndarray, scores: np.ndarray, ratio: float, minimum: int, solver: str, standardise: bool,
+                 seed: int, name: str) -> Boundary:
+    """Hyperplane between the samples with the highest and the lowest scores.
+
+    70 % of each side train, 30 % validate. The intercept is dropped, as in the published code: a walk is relative.
+
+    Args:
+        codes: (n, d); scores: (n,); ratio, minimum: see per_side.
+        solver: 'svc' (as published) or 'liblinear' (dual, hinge loss, centred codes; the same optimum, much faster).
+        standardise: fit on codes with unit variance in every channel; the normal is mapped back.
+        name: of the boundary, for its own random split.
+    """
+    count = per_side(len(codes), ratio, minimum)
+    if count < 2:
+        raise ValueError(f"boundary '{name}': {len(codes)} samples are too few")
+    order = np.argsort(scores, kind="stable")
+    low, high = (side[generator(seed, "boundary", name, k).permutation(count)]
+                 for k, side in enumerate((order[:count], order[-count:])))
+    cut = min(max(int(TRAIN * count), 1), count - 1)
+    train, held_out = np.concatenate([high[:cut], low[:cut]]), np.concatenate([high[cut:], low[cut:]])
+    x = np.asarray(codes, np.float64)
+    scale = x[train].std(0) if standardise else np.ones(x.shape[1])
+    scale = np.where(scale > 0, scale, 1.0)
+    normal, intercept = _solve(x[train] / scale, np.repeat([1, 0], cut), solver, seed)
+    side = (x[held_out] / scale) @ normal + intercept > 0
+    accuracy = float((side == np.repeat([True, False], count - cut)).mean())
+    return Boundary(unit(normal / scale), accuracy, count)
+
+
+def _solve(x: np.ndarray, y: np.ndarray, solver: str, seed: int) -> tuple[np.ndarray, float]:
+    """Soft-margin hyperplane with C = 1: coefficients (d,) and intercept."""
+    if solver == "svc":
+        machine = SVC(kernel="linear", C=1.0).fit(x, y)
+        return machine.coef_[0], float(machine.intercept_[0])
+    centre = x.mean(0)
+    scaling = INTERCEPT_SCALING * float(np.sqrt(np.square(x - centre).sum(1).mean()))
+    machine = LinearSVC(C=1.0, loss="hinge", dual=True, intercept_scaling=max(scaling, 1.0), tol=1e-5,
+                        max_iter=100_000, random_state=seed % 2**32).fit(x - centre, y)
+    return machine.coef_[0], float(machine.intercept_[0] - machine.coef_[0] @ centre)

@@ -1,0 +1,172 @@
+"""InterFaceGAN: a straight walk along the normal of a linear boundary, alone or conditioned on others.
+
+Shen, Gu, Tang & Zhou, "Interpreting the Latent Space of GANs for Semantic Face Editing", CVPR 2020.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editbench.attributes import Attributes
+from editbench.editor import Editor, FitData, FitReport, Walk
+from editbench.errors import EditbenchError, Unsupported
+from editbench.generators.base import Generator
+from methods.boundaries import Boundary, fit_boundary
+from methods.projection import TOO_SMALL, project
+from methods.selection import choice, class_counts, class_log_odds, empty_class, walk_space
+
+
+class InterFaceGAN(Editor):
+    """next = codes + step * n', with n' the unit normal of the boundary, projected if there are conditions.
+
+    Offsets are relative: the published tool moves 1-D codes to absolute distances from the boundary, which gives each
+    start another edit at the same nominal strength.
+
+    Args:
+        ratio: share of the fit samples on each side, by the teacher's log-odds (the published code: 0.02).
+        min_per_side: at least so many samples a side, so that 2 % of a small bank is not a handful; at most half.
+        solver, standardise: see methods.boundaries.fit_boundary.
+        conditions: 'none', 'all' (every other attribute), or names; all are projected out jointly. An attribute of
+            many classes gives all its one-vs-rest normals; dependent ones among them are found by rank.
+        multiclass: 'ovr', one boundary a class against the rest; 'pairwise', one for each of the K (K - 1) / 2 pairs
+            of classes, walked from the start's class to the target's.
+        delta, scale_step: step length for StyleGAN2-FFHQ's W (0.6), scaled to the spread of this space.
+        space: 'w' or 'z'.
+    """
+
+    citation = "Shen, Gu, Tang & Zhou: InterFaceGAN, CVPR 2020"
+
+    def __init__(self, ratio: float = 0.02, min_per_side: int = 100, solver: str = "svc", standardise: bool = False,
+                 conditions: str | Sequence[str] = "none", multiclass: str = "ovr", delta: float = 0.6,
+                 scale_step: bool = True, space: str = "w",
+                 layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None) -> None:
+        super().__init__(layers)
+        if not 0 < ratio <= 0.5 or min_per_side < 2:
+            raise EditbenchError(f"ratio={ratio} must be in (0, 0.5] and min_per_side={min_per_side} at least 2")
+        self.ratio, self.min_per_side, self.standardise = float(ratio), int(min_per_side), standardise
+        self.solver = choice("solver", solver, ("svc", "liblinear"))
+        self.multiclass = choice("multiclass", multiclass, ("ovr", "pairwise"))
+        self.conditions = choice("conditions", conditions, ("none", "all")) if isinstance(conditions, str) else tuple(
+            conditions)
+        self.delta, self.scale_step, self.space = float(delta), scale_step, walk_space(space)
+        self.unit = f"{self.space.name} units"
+        self.length = self.delta
+        self.directions: dict[str, Tensor] = {}  # name -> (K, K, d) unit, [source, target]; float64
+        self.remaining: dict[str, float] = {}  # name -> smallest norm left by the conditions
+        self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
+        self._ready: dict[str, Tensor] = {}  # directions as the walk's codes are
+
+    # -- fit --------------------------------------------------------------------------------------------------------
+    def fit(self, data: FitData) -> FitReport:
+        attributes = data.attributes
+        self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
+        self.directions, self.remaining, self._ready = {}, {}, {}
+        self.counts = {name: class_counts(data, name).cpu() for name in attributes.names}
+        for name in self.conditions if not isinstance(self.conditions, str) else ():
+            if empty_class(attributes[name], self.counts[name]):
+                raise EditbenchError(f"conditions: {empty_class(attributes[name], self.counts[name])}; leave it out")
+        names = [name for name in attributes.names if not empty_class(attributes[name], self.counts[name])]
+        codes = data.fit.codes(self.space).cpu().numpy().astype(np.float64)
+        notes: dict[str, object] = {"step": self.length}
+        rest = {name: self._one_vs_rest(data, codes, name, notes) for name in names
+                if attributes[name].binary or self.multiclass == "ovr" or self.conditions != "none"}
+        for name in names:
+            pairwise = self.multiclass == "pairwise" and not attributes[name].binary
+            primal = self._pairs(data, codes, name, notes) if pairwise else _towards(rest[name])
+            others = [rest[other] for other in names if other != name and self._is_condition(other)]
+            conditions = np.concatenate(others) if others else np.zeros((0, codes.shape[1]))
+            self._condition(name, primal, conditions, notes)
+        return FitReport(labels=len(codes), notes=notes)
+
+    def _is_condition(self, name: str) -> bool:
+        return self.conditions == "all" or (not isinstance(self.conditions, str) and name in self.conditions)
+
+    def _one_vs_rest(self, data: FitData, codes: np.ndarray, name: str, notes: dict[str, object]) -> np.ndarray:
+        """Unit normals (1, d) of a binary attribute, (K, d) of K classes."""
+        odds = class_log_odds(data, name).double().cpu().numpy()
+        classes = [1] if data.attributes[name].binary else range(odds.shape[1])
+        found = [self._boundary(codes, odds[:, c], data.seed, f"{name}:{c}") for c in classes]
+        notes[f"validation_accuracy.{name}"] = [round(b.accuracy, 4) for b in found]
+        notes[f"per_side.{name}"] = found[0].per_side
+        return np.stack([b.normal for b in found])
+
+    def _pairs(self, data: FitData, codes: np.ndarray, name: str, notes: dict[str, object]) -> np.ndarray:
+        """Unit normals (K, K, d) from class i to class j, each fitted on samples of these two classes alone."""
+        logits = data.attributes.logits(data.fit.logits, name).double().cpu().numpy()
+        labels = data.attributes.labels(data.fit.logits, name).cpu().numpy()
+        classes, accuracy = logits.shape[1], {}
+        out = np.zeros((classes, classes, codes.shape[1]))
+        for i, j in itertools.combinations(range(classes), 2):
+            both = np.flatnonzero((labels == i) | (labels == j))
+            found = self._boundary(codes[both], (logits[:, j] - logits[:, i])[both], data.seed, f"{name}:{i}:{j}")
+            out[i, j], out[j, i] = found.normal, -found.normal
+            accuracy[f"{i}-{j}"] = round(found.accuracy, 4)
+        notes[f"validation_accuracy_pairs.{name}"] = accuracy
+        return out
+
+    def _boundary(self, codes: np.ndarray, scores: np.ndarray, seed: int, name: str) -> Boundary:
+        if len(codes) < 4:
+            raise Unsupported(f"boundary '{name}': {len(codes)} fit samples are too few, at least 4 are needed")
+        return fit_boundary(codes, scores, self.ratio, self.min_per_side, self.solver, self.standardise, seed, name)
+
+    def _condition(self, name: str, primal: np.ndarray, conditions: np.ndarray, notes: dict[str, object]) -> None:
+        """Keep the walk directions (K, K, d) of one attribute, projected."""
+        directions, found = primal.copy(), []
+        for i, j in zip(*np.nonzero(np.abs(primal).sum(2))):
+            if len(conditions):
+                found.append(project(primal[i, j], conditions))
+                directions[i, j] = found[-1].direction
+        self.directions[name] = torch.from_numpy(directions)
+        self.remaining[name] = min((p.remaining for p in found), default=1.0)
+        if found:
+            notes[f"projection.{name}"] = {"residual": max(p.residual for p in found),
+                                           "remaining": self.remaining[name], "rank": found[0].rank}
+
+    # -- walk -------------------------------------------------------------------------------------------------------
+    def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
+        super().check(generator, attributes, attribute)
+        if self.directions and attribute not in self.directions:
+            reason = empty_class(attributes[attribute], self.counts[attribute]) if attribute in self.counts else ""
+            raise Unsupported(reason or f"no boundary was fitted for '{attribute}'")
+        if self.remaining.get(attribute, 1.0) < TOO_SMALL:
+            raise Unsupported(f"the boundary of '{attribute}' lies in the span of its conditions: only "
+                              f"{self.remaining[attribute]:.1e} of its unit normal is left after projection")
+
+    def step(self, walk: Walk) -> Tensor:
+        if walk.attribute not in self.directions or self.remaining[walk.attribute] < TOO_SMALL:
+            raise Unsupported(f"no direction for '{walk.attribute}'")
+        ready = self._ready.get(walk.attribute)
+        if ready is None or (ready.dtype, ready.device) != (walk.codes.dtype, walk.codes.device):
+            ready = self._ready[walk.attribute] = self.directions[walk.attribute].to(walk.codes)
+        return walk.codes + self.length * ready[walk.source, walk.target]
+
+    # -- state ------------------------------------------------------------------------------------------------------
+    def state(self) -> dict[str, Tensor]:
+        out = {"step": torch.tensor(self.length, dtype=torch.float64)}
+        out |= {f"direction.{name}": value for name, value in self.directions.items()}
+        out |= {f"remaining.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self.remaining.items()}
+        return out | {f"counts.{name}": value for name, value in self.counts.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        def group(prefix: str) -> dict[str, Tensor]:
+            return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+        self.length, self._ready = float(state["step"]), {}
+        self.directions, self.counts = group("direction."), group("counts.")
+        self.remaining = {name: float(value) for name, value in group("remaining.").items()}
+
+
+def _towards(normals: np.ndarray) -> np.ndarray:
+    """One-vs-rest normals (1 or K, d) as directions [source, target]: (K, K, d), which here ignore the source.
+
+    A binary attribute walks up its normal to class 1 and down to class 0. Walking to the class one is in is no walk.
+    """
+    each = np.concatenate([-normals, normals]) if len(normals) == 1 else normals
+    out = np.repeat(each[None], len(each), 0)
+    out[np.arange(len(each)), np.arange(len(each))] = 0.0
+    return out

@@ -1,0 +1,146 @@
+"""The command line, as a user meets it: help, sweeps, summaries, wrong names, Ctrl-C and kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from editbench.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+TOY = ["--config-dir", "tests/conf", "generator=toy", "scorer=toy", "budget=toy"]
+
+
+def editbench(*words, **kwargs):
+    return subprocess.run([sys.executable, "-m", "editbench.cli", *words], capture_output=True, text=True, cwd=ROOT,
+                          timeout=300, **kwargs)
+
+
+def toy_run(tmp_path, *words):
+    return editbench("run", *TOY, f"out={tmp_path}", f"cache={tmp_path}/cache", *words)
+
+
+def records(folder):
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/status.json")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command, capsys):
+    try:
+        code = main([command, "--help"])
+    except SystemExit as end:
+        code = end.code
+    text = capsys.readouterr().out
+    assert code == 0 and "example" in text and f"editbench {command}" in text
+
+
+def test_help_lists_the_commands(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+    assert main([]) == 2
+    assert main(["rn"]) == 2
+    assert "unknown command 'rn'. Did you mean 'run'?" in capsys.readouterr().err
+
+
+def test_list_shows_a_line_each(capsys):
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    for word in ("gradctrl", "interfacegan", "random", "faces32", "crossing_accuracy", "ffhq_latents", "mnist_digits",
+                 "eyeglasses", "hair_color"):
+        assert word in text
+    assert main(["list", "method"]) == 2
+    assert "Did you mean 'methods'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("word", "expected"), [
+    ("method=gradctl", "unknown method 'gradctl'. Did you mean 'gradctrl'? Available: "),
+    ("atribute=smile", "unknown option 'atribute'. Did you mean 'attribute'?"),
+    ("starts.nn=3", "unknown option of 'starts' 'nn'. Did you mean 'n'?"),
+    ("method.delt=3", "unknown option of 'method' 'delt'. Did you mean 'delta'?"),
+    ("+experiment=mnist", "unknown experiment 'mnist'. Did you mean 'mnist_digits'?"),
+    ("smile", "'smile' is not an override: write key=value"),
+])
+def test_a_wrong_word_gets_the_nearest_and_the_list(word, expected, capsys):
+    assert main(["run", word]) in (1, 2)
+    assert expected in capsys.readouterr().err
+
+
+def test_an_unknown_attribute_fails_with_the_list(tmp_path):
+    run = toy_run(tmp_path, "method=along", "attribute=aa")
+    assert run.returncode == 1
+    assert "unknown attribute 'aa'. Did you mean 'a'? Available: a, b, c." in run.stderr
+    assert "Traceback" not in run.stderr and not records(tmp_path)
+
+
+def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path):
+    sweep = ["-m", "method=along,skip,crash", "attribute=a,b"]
+    first = toy_run(tmp_path, *sweep)
+    assert first.returncode == 1
+    assert "6 jobs: 2 done, 2 skipped, 2 failed" in first.stderr
+    assert "skipped  skip x a, seed 0: no control found" in first.stderr
+    assert "failed  crash x b, seed 0: RuntimeError: a defect of the method" in first.stderr
+    assert sorted(s["status"] for s in records(tmp_path).values()) == ["done"] * 2 + ["failed"] * 2 + ["skipped"] * 2
+    stamps = {name: (tmp_path / name / "status.json").stat().st_mtime_ns for name in records(tmp_path)}
+    again = toy_run(tmp_path, *sweep)
+    assert "6 jobs: 2 done, 2 skipped, 2 failed (4 found from before)" in again.stderr
+    for name, status in records(tmp_path).items():
+        same = (tmp_path / name / "status.json").stat().st_mtime_ns == stamps[name]
+        assert same == (status["status"] != "failed")
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_that_is_stopped_loses_nothing_finished(tmp_path, kill):
+    seeds = "seed=" + ",".join(map(str, range(12)))
+    words = [sys.executable, "-m", "editbench.cli", "run", *TOY, f"out={tmp_path}", f"cache={tmp_path}/cache", "-m",
+             "method=along", "attribute=a", seeds]
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(records(tmp_path)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(kill)
+    _, err = process.communicate(timeout=60)
+    finished = records(tmp_path)
+    assert 2 <= len(finished) < 12 and all(s["status"] == "done" for s in finished.values())
+    if kill == signal.SIGINT:
+        assert process.returncode == 130 and "finished jobs and bank shards are kept" in err
+    again = toy_run(tmp_path, "-m", "method=along", "attribute=a", seeds)
+    assert again.returncode == 0
+    assert f"12 jobs: 12 done, 0 skipped, 0 failed ({len(finished)} found" in again.stderr
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder_is_explained(tmp_path):
+    tmp_path.chmod(0o500)
+    run = toy_run(tmp_path / "runs", "method=along", "attribute=a")
+    assert run.returncode == 1 and "set out=DIR" in run.stderr
+
+
+def test_a_file_in_the_way_of_the_output_is_explained(tmp_path):
+    (tmp_path / "runs").write_text("in the way")
+    run = editbench("run", *TOY, f"out={tmp_path}/runs", f"cache={tmp_path}/cache", "method=along", "attribute=a")
+    assert run.returncode == 1 and "cannot write" in run.stderr and "set out=DIR" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_bank_builds_describes_and_imports(tmp_path):
+    built = editbench("bank", *TOY, f"out={tmp_path}", f"cache={tmp_path}/cache")
+    assert built.returncode == 0 and "1000 samples" in built.stdout and "samples in" in built.stderr
+    (folder,) = (tmp_path / "cache" / "banks").glob("[!.]*")
+    info = editbench("bank", "info", str(folder))
+    assert info.stdout == built.stdout
+    (folder / "shard-00001" / "w.npy").write_bytes(b"cut")
+    broken = editbench("bank", "info", str(folder))
+    assert broken.returncode == 1 and "was cut or altered" in broken.stderr and "Traceback" not in broken.stderr
+
+
+def test_doctor_passes_on_this_machine():
+    run = editbench("doctor")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "self-test                  passed" in run.stdout

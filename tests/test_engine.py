@@ -1,0 +1,135 @@
+"""The engine on the linear world, where the crossing step, the path and every logit are known in closed form."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from editbench.engine import EngineSpec, walk_starts
+from editbench.errors import BadFile, EditbenchError
+from editbench.starts import Starts
+from tests.toy_world import DIM, AlongColumn, ToyGenerator, ToyScorer, V
+
+SIGMA = np.ones(5)
+
+
+def setup(n=40, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    w = torch.randn(n, DIM, generator=rng)
+    logits = ToyScorer()(w.reshape(-1, 1, 2, 4))
+    source = (logits[:, 0] > 0).long()
+    starts = Starts(np.arange(100, 100 + n), source.numpy(), 1 - source.numpy(), 1.0)
+    return w, logits, starts
+
+
+def walk(editor=None, starts=None, spec=EngineSpec(30, 0, 16, 3), generator=None, w=None, logits=None, **kwargs):
+    base = setup()
+    w, logits, starts = base[0] if w is None else w, base[1] if logits is None else logits, starts or base[2]
+    return walk_starts(editor or AlongColumn(), generator or ToyGenerator(), ToyScorer(), "a", starts, w, logits, SIGMA,
+                       spec, **kwargs)
+
+
+def test_crossing_step_is_the_closed_form():
+    w, logits, starts = setup()
+    norm = V[:, 0].norm().item()
+    table = walk().table
+    stop = table[table["stopped"]].set_index("start")["step"]
+    expected = np.floor(np.abs(logits[:, 0].numpy()) / (0.5 * norm)).astype(int) + 1
+    assert dict(stop) == dict(zip(starts.index, expected))
+    path = table[table["stopped"]].set_index("start")["path"]
+    assert np.allclose(path, 0.5 * stop, atol=1e-5)
+
+
+def test_every_logit_of_the_walk_is_linear_in_the_step():
+    table = walk(spec=EngineSpec(30, 10, 16, 0)).table
+    w, logits, starts = setup()
+    direction = (V[:, 0] / V[:, 0].norm() @ V).numpy()
+    first = logits.numpy()[table["start"] - 100]
+    sign = np.where(table["target"] == 1, 1, -1)[:, None]
+    expected = first + sign * 0.5 * table["step"].to_numpy()[:, None] * direction
+    got = table[[c for c in table if c.startswith("logit:")]].to_numpy()
+    assert np.allclose(got, expected, atol=1e-4)
+
+
+def test_finished_samples_leave_the_batch_and_nothing_is_decoded_twice():
+    generator = ToyGenerator()
+    result = walk(generator=generator)
+    walked = result.table[result.table["step"] > 0]
+    assert generator.decoded == len(walked) + 3  # and step 0 of the three with pictures
+    assert (walked.groupby("start")["step"].max() == walked[walked["stopped"]].set_index("start")["step"]).all()
+    assert not walked.duplicated(["start", "step"]).any()
+
+
+def test_the_sweep_goes_past_the_crossing_and_keeps_it():
+    table = walk(spec=EngineSpec(30, 12, 16, 0)).table
+    assert (table.groupby("start")["step"].max() >= 12).all()
+    assert (table.groupby("start")["stopped"].sum() == 1).all()
+    plain = walk().table
+    stops = [t[t["stopped"]].set_index("start")["step"] for t in (table, plain)]
+    assert (stops[0] == stops[1]).all()
+    crossed = table.groupby("start")["crossed"]
+    assert crossed.apply(lambda c: c.is_monotonic_increasing).all()
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_batch_size_changes_nothing(batch):
+    base = walk().table
+    other = walk(spec=EngineSpec(30, 0, batch, 3)).table
+    assert np.abs(base.to_numpy(float) - other.to_numpy(float)).max() < 1e-5
+
+
+def test_order_of_the_starts_changes_nothing():
+    w, logits, starts = setup()
+    order = np.random.default_rng(0).permutation(len(w))
+    shuffled = Starts(starts.index[order], starts.source[order], starts.target[order], 1.0)
+    other = walk(starts=shuffled, w=w[order], logits=logits[order]).table
+    assert np.abs(walk().table.to_numpy(float) - other.to_numpy(float)).max() < 1e-5
+
+
+def test_a_non_crossing_walks_to_the_cap():
+    table = walk(AlongColumn(fail="frozen"), spec=EngineSpec(5, 0, 16, 0)).table
+    assert (table.groupby("start")["step"].max() == 5).all() and not table["crossed"].any()
+
+
+def test_a_diverged_sample_stops_and_is_marked():
+    table = walk(AlongColumn(fail="nan")).table
+    odd = table[table["start"] % 2 == 1]
+    assert (odd.groupby("start")["step"].max() == 1).all()
+    assert (~odd[odd["step"] == 1]["finite"]).all() and not odd["crossed"].any()
+    assert table[table["start"] % 2 == 0]["finite"].all()
+
+
+def test_a_generator_that_gives_nan_is_a_failed_sample_not_a_crash():
+    w, _, _ = setup()
+    table = walk(generator=ToyGenerator(poison=float(w[:, 0].max()) + 1e-3)).table
+    assert table[table["step"] == 0]["finite"].all()
+
+
+def test_a_wrong_shape_and_a_foreign_bank_are_errors():
+    with pytest.raises(EditbenchError, match=r"AlongColumn.step returned codes of shape \(40, 7\)"):
+        walk(AlongColumn(fail="shape"))
+    _, logits, _ = setup()
+    with pytest.raises(BadFile, match="starts decode to other images"):
+        walk(logits=logits + 0.1)
+
+
+def test_codes_and_pictures_are_those_of_the_walk(tmp_path):
+    result = walk(codes_file=tmp_path / "codes.parquet")
+    stored = pq.read_table(tmp_path / "codes.parquet").to_pandas()
+    table = result.table
+    assert len(stored) == len(table)
+    merged = table.merge(stored, on=["start", "step"])
+    redone = ToyScorer()(torch.tensor(np.stack(merged["codes"])).reshape(-1, 1, 2, 4))
+    assert np.allclose(redone[:, 0], merged["logit:a"], atol=1e-5)
+    pictures = result.pictures
+    keys = list(zip(pictures.start, pictures.step))
+    assert sorted(set(pictures.start)) == [100, 101, 102] and len(keys) == len(set(keys))
+    assert sum(table["start"].isin([100, 101, 102])) == len(keys)
+
+
+def test_layer_range_edits_only_its_rows():
+    editor = AlongColumn(layers=(1, 2))
+    editor.num_ws = 2
+    table = walk(editor, spec=EngineSpec(3, 3, 16, 0)).table  # the toy decodes row 0: nothing may change
+    logits = table.pivot(index="start", columns="step", values="logit:a")
+    assert (logits.sub(logits[0], axis=0) == 0).all().all()

@@ -1,0 +1,208 @@
+"""GradCtrl against slow, obvious versions of itself: autograd, argsort, one sample at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from editbench.attributes import Attribute, Attributes
+from editbench.errors import EditbenchError, UnknownName, Unsupported
+from methods.exclusion import FFHQ_EXCLUDE, excluded_channels, scaled_count
+from methods.gradctrl import GradCtrl
+from methods.gradctrl_tune import meta_validation
+from methods.latent_classifier import LatentClassifier
+from tests.published_heads import FFHQ, HEADS, ffhq_codes, heads, published, random_classifier
+from tests.toy import BINARY, MIXED, check_editor, fit_data, make_walk, needs_data
+
+
+def with_classifier(classifier: LatentClassifier, **options: object) -> GradCtrl:
+    editor = GradCtrl(scale_step=False, **options)
+    editor.classifier = classifier
+    return editor
+
+
+def slow_mask(modules: dict, w: torch.Tensor, counts: dict[str, int]) -> tuple[set[int], set[int]]:
+    """Channels of one sample by full sort, and those too close to the cut to have a rank."""
+    chosen, close = set(), set()
+    for name, count in counts.items():
+        x = w.clone().requires_grad_()
+        jacobian = torch.autograd.functional.jacobian(modules[name], x)
+        saliency = jacobian.abs().max(0).values.numpy()
+        order = np.argsort(-saliency)
+        chosen |= set(order[:count].tolist())
+        cut = saliency[order[count - 1]]
+        close |= set(np.flatnonzero(np.abs(saliency - cut) <= 1e-9 * cut).tolist())
+    return chosen, close
+
+
+@needs_data
+def test_walk_equals_a_slow_walk_with_gradient_and_mask_taken_anew_at_every_step():
+    classifier, modules = heads("ffhq"), dict(zip(FFHQ, published("ffhq")))
+    editor = with_classifier(classifier, exclude="ffhq", layers="ffhq")
+    assert editor.rows("smile") == (2, 8) and editor.excluded("smile") == FFHQ_EXCLUDE["smile"]
+    w = ffhq_codes(4).double()
+    data = fit_data(Attributes([Attribute(name, ("no", "yes")) for name in FFHQ]), dim=512, n=50, overlap=0.0)
+    walk = make_walk(data, editor, "smile", n=4)
+    walk.codes, walk.target = w, torch.tensor([1, 0, 1, 0])
+    slow, masks = w.clone(), []
+    for _ in range(9):
+        walk.codes = editor.step(walk)
+        for row in range(4):
+            x = slow[row].clone().requires_grad_()
+            gradient = torch.autograd.grad(torch.sigmoid(modules["smile"](x)).sum(), x)[0]
+            chosen, _ = slow_mask(modules, slow[row], FFHQ_EXCLUDE["smile"])
+            gradient[list(chosen)] = 0
+            sign = 1 if walk.target[row] == 1 else -1
+            slow[row] += sign * 0.6 * gradient / gradient.norm()
+            masks.append(chosen)
+    torch.testing.assert_close(walk.codes, slow, atol=1e-5, rtol=0)
+    assert any(masks[row] != masks[row + 32] for row in range(4)), "the mask depends on the codes"
+
+
+@needs_data
+@pytest.mark.parametrize("name, counts", [("ffhq", FFHQ_EXCLUDE["age"]), ("cat", {"colour": 100})])
+def test_masks_equal_a_full_sort_but_for_rank_ties(name, counts):
+    classifier, modules = heads(name), dict(zip(HEADS[name], published(name)))
+    w = ffhq_codes(12, seed=1).double()
+    mask = excluded_channels(classifier, *classifier.forward(w), counts)
+    for row in range(len(w)):
+        chosen, close = slow_mask(modules, w[row], counts)
+        assert set(mask[row].nonzero()[:, 0].tolist()) ^ chosen <= close
+        assert max(counts.values()) <= int(mask[row].sum()) <= sum(counts.values())
+
+
+@needs_data
+def test_field_is_not_constant():
+    classifier = heads("ffhq")
+    w = ffhq_codes(60).double() * 3
+    logits, slopes = classifier.forward(w)
+    gradients = with_classifier(classifier).gradient("gender", logits, slopes, torch.ones(60, dtype=torch.long))
+    cosine = torch.nn.functional.normalize(gradients, dim=1) @ torch.nn.functional.normalize(gradients, dim=1).T
+    assert cosine.min() < 0.9
+
+
+def test_class_gradient_is_that_of_log_softmax_and_probability_and_survives_saturation():
+    classifier = random_classifier(MIXED)
+    w = torch.randn(20, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    target = torch.arange(20) % 3
+    logits, slopes = classifier.forward(w)
+    for objective, f in (("log_softmax", lambda own: own.log_softmax(1)), ("probability", lambda own: own.softmax(1)),
+                         ("logit", lambda own: own)):
+        x = w.clone().requires_grad_()
+        own = classifier.forward(x)[0][:, classifier.slices["kind"]] / 20  # off saturation, where autograd works
+        small = LatentClassifier({n: (h[0], h[1], h[2] / 20, h[3] / 20) for n, h in classifier.heads.items()})
+        expected = torch.autograd.grad(f(own).gather(1, target[:, None]).sum(), x)[0]
+        got = with_classifier(small, objective=objective).gradient("kind", logits / 20, slopes, target)
+        cosine = torch.nn.functional.cosine_similarity(got, expected)
+        torch.testing.assert_close(cosine, torch.ones_like(cosine), atol=1e-9, rtol=0)
+    huge = with_classifier(classifier).gradient("kind", logits * 1e4, slopes, logits[:, 1:4].argmax(1))
+    assert (huge.norm(dim=1) > 1e-3).all() and torch.isfinite(huge).all()
+
+
+def test_ordered_attribute_goes_through_neighbouring_classes():
+    classifier = random_classifier(MIXED)
+    editor = with_classifier(classifier, objective="logit")
+    editor.ordered = {"angle"}
+    w = torch.randn(200, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    logits, slopes = classifier.forward(w)
+    seen = logits[:, classifier.slices["angle"]].argmax(1)
+    target = torch.arange(200) % 4
+    aim = torch.where(seen == target, target, seen + (target - seen).sign())
+    got = editor.gradient("angle", logits, slopes, target)
+    rows = classifier.jacobian(slopes, torch.arange(4, 8))
+    torch.testing.assert_close(got, rows[torch.arange(200), aim])
+    assert ((aim - target).abs() >= 1).any()
+
+
+def test_everything_masked_does_not_move_and_ties_are_as_asked():
+    classifier = random_classifier(BINARY)
+    data = fit_data(dim=32)
+    editor = with_classifier(classifier, exclude=512)
+    walk = make_walk(data, editor, "a")
+    assert torch.equal(editor.step(walk), walk.codes)
+    first = torch.ones(16, 6)
+    first[:, 0] = 5.0
+    equal = LatentClassifier({"m": (first, torch.zeros(16), torch.ones(1, 16), torch.zeros(1))})
+    forward = equal.forward(torch.ones(3, 6))
+    assert excluded_channels(equal, *forward, {"m": 3}).sum(1).tolist() == [3, 3, 3]
+    assert excluded_channels(equal, *forward, {"m": 3}, ties="all").sum(1).tolist() == [6, 6, 6]
+
+
+def test_predicted_saliency_takes_the_row_of_the_class_seen():
+    classifier = random_classifier(MIXED)
+    logits, slopes = classifier.forward(torch.randn(9, 32))
+    mask = excluded_channels(classifier, logits, slopes, {"kind": 5}, multiclass="predicted")
+    rows = classifier.jacobian(slopes, torch.arange(1, 4)).abs()
+    for k, seen in enumerate(logits[:, 1:4].argmax(1)):
+        assert set(mask[k].nonzero()[:, 0].tolist()) == set(rows[k, seen].topk(5).indices.tolist())
+
+
+def test_counts_scale_with_the_width_of_the_space():
+    assert [scaled_count(100, d) for d in (512, 128, 8, 2)] == [100, 25, 2, 1]
+    assert scaled_count(0, 512) == 0 and scaled_count(1, 8) == 1 and scaled_count(600, 512) == 512
+    editor = with_classifier(random_classifier(BINARY), exclude={"a": {"b": 64}})
+    assert editor.excluded("a") == {"b": 4} and editor.excluded("b") == {}
+
+
+@pytest.mark.parametrize("space, layers, attribute", [("w", None, "angle"), ("w", (1, 3), "kind"), ("z", None, "a")])
+def test_contract(space, layers, attribute):
+    data = fit_data(MIXED)
+    editor, fresh = (GradCtrl(space=space, layers=layers, epochs=60) for _ in range(2))
+    report = editor.fit(data)
+    assert report.labels == 600 and set(editor.classifier.names) == set(MIXED.names)
+    check_editor(editor, data, attribute, fresh)
+    assert fresh.excluded(attribute) == editor.excluded(attribute) and fresh.ordered == {"angle"}
+
+
+def test_fit_learns_a_linear_world_and_is_deterministic():
+    data = fit_data(overlap=0.3)
+    editor, again = GradCtrl(selection="random", n_per_class=200), GradCtrl(selection="random", n_per_class=200)
+    report = editor.fit(data)
+    again.fit(data)
+    assert torch.equal(editor.classifier.w1, again.classifier.w1)
+    predicted = editor.classifier.forward(data.tune.w)[0] > 0
+    assert (predicted == (data.tune.logits > 0)).double().mean() > 0.85
+    assert report.notes["a"]["validation_accuracy"] > 0.8
+    walk = make_walk(data, editor, "b")
+    for _ in range(50):
+        walk.codes = editor.step(walk)
+    assert (data.attributes.labels(data.teacher(walk.codes), "b") == walk.target).double().mean() > 0.95
+
+
+def test_a_class_without_examples_is_a_reason_for_that_attribute_alone():
+    data = fit_data(bias=torch.tensor([0.0, 100.0, 0.0]))
+    editor, fresh = GradCtrl(epochs=5), GradCtrl()
+    editor.fit(data)
+    fresh.load_state(editor.state())
+    for one in (editor, fresh):
+        one.check(data.generator, BINARY, "a")
+        with pytest.raises(Unsupported, match="no example of b: no"):
+            one.check(data.generator, BINARY, "b")
+    with pytest.raises(Unsupported):
+        editor.step(make_walk(data, editor, "b"))
+
+
+def test_tuned_count_goes_with_the_state():
+    data = fit_data(dim=32, overlap=1.0)
+    editor, fresh = GradCtrl(tune_exclusion=True, epochs=100), GradCtrl(tune_exclusion=True)
+    editor.fit(data)
+    report = editor.tune(data, "a")
+    scores = report.notes["clean_crossings.a"]
+    assert scores[editor.tuned["a"]] == max(scores.values()) and report.labels > 30
+    fresh.load_state(editor.state())
+    assert fresh.excluded("a") == editor.excluded("a")
+    mixed = fit_data(MIXED)
+    for name in MIXED.names:
+        _, source, target = meta_validation(mixed, name)
+        assert (source != target).all() and target.min() >= 0 and target.max() < len(MIXED[name].classes)
+        assert name != "angle" or ((source - target).abs() == 1).all()
+
+
+def test_bad_options():
+    with pytest.raises(UnknownName, match="Available"):
+        GradCtrl(exclude={"a": {"nobody": 3}}).fit(fit_data())
+    for options in ({"selection": "x"}, {"exclude": "car"}, {"exclude": -1}, {"layers": "car"}, {"objective": "x"},
+                    {"n_per_class": 0}):
+        with pytest.raises(EditbenchError):
+            GradCtrl(**options)

@@ -1,0 +1,168 @@
+"""InterFaceGAN: published boundaries, closed forms of a linear world, and the two solvers against each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from editbench.errors import EditbenchError, Unsupported
+from methods.boundaries import fit_boundary, per_side
+from methods.interfacegan import InterFaceGAN
+from methods.projection import project, unit
+from tests.toy import BINARY, DATA, MIXED, check_editor, fit_data, make_walk, needs_data
+
+
+def boundary(name: str) -> np.ndarray:
+    return np.load(DATA / "interfacegan" / f"stylegan_ffhq_{name}_boundary.npy", allow_pickle=False)[0]
+
+
+@needs_data
+@pytest.mark.parametrize("target, condition", [("eyeglasses", "gender"), ("age", "gender"), ("eyeglasses", "age"),
+                                               ("age", "eyeglasses")])
+def test_published_conditional_boundaries(target, condition):
+    found = project(boundary(target), boundary(condition)[None])
+    np.testing.assert_allclose(found.direction, boundary(f"{target}_c_{condition}"), atol=1e-12)
+    assert found.residual < 1e-15 and found.rank == 1
+
+
+@needs_data
+def test_joint_projection_is_not_a_sequence_of_single_ones():
+    target, others = boundary("eyeglasses"), np.stack([boundary("age"), boundary("gender")])
+    joint = project(target, others)
+    sequential = target
+    for other in others:
+        sequential = unit(sequential - (sequential @ other) * other)
+    assert joint.residual < 1e-15 and np.abs(others @ sequential).max() > 1e-2
+    np.testing.assert_allclose(project(target, others[::-1]).direction, joint.direction, atol=1e-14)
+    gram = target - others.T @ np.linalg.solve(others @ others.T, others @ target)
+    np.testing.assert_allclose(joint.direction, unit(gram), atol=1e-12)
+    assert joint.remaining == pytest.approx(np.linalg.norm(gram), abs=1e-12)
+
+
+def test_projection_finds_the_rank_and_what_is_left():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3, 20))
+    dependent = np.concatenate([rows, rows[:1] * 5, rows[1:2] - rows[2:3], np.zeros((1, 20))])
+    found = project(rng.normal(size=20), dependent)
+    assert found.rank == 3 and found.residual < 1e-14
+    assert project(rows[0] + rows[2], dependent).remaining < 1e-12
+    alone = rng.normal(size=20)
+    np.testing.assert_allclose(project(alone, np.zeros((0, 20))).direction, unit(alone), atol=1e-15)
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+def test_liblinear_finds_the_normal_of_svc(offset):
+    rng = np.random.default_rng(3)
+    codes = rng.normal(size=(2000, 32)) + offset
+    scores = codes @ unit(rng.normal(size=32)) + 0.3 * rng.normal(size=2000)  # the labels are not quite linear
+    normals = [fit_boundary(codes, scores, 0.25, 10, solver, False, 0, "x") for solver in ("svc", "liblinear")]
+    assert normals[0].normal @ normals[1].normal >= 0.9999
+    assert abs(normals[0].accuracy - normals[1].accuracy) < 0.02
+
+
+def test_per_side_is_a_share_within_bounds():
+    assert [per_side(n, 0.02, 100) for n in (500_000, 1000, 150, 3)] == [10_000, 100, 75, 1]
+    with pytest.raises(ValueError, match="too few"):
+        fit_boundary(np.zeros((3, 2)), np.zeros(3), 0.02, 2, "svc", False, 0, "x")
+
+
+def test_standardised_normal_is_mapped_back():
+    rng = np.random.default_rng(4)
+    codes = rng.normal(size=(4000, 6)) * np.array([100.0, 1, 1, 1, 1, 0.01])
+    true = np.array([0.01, 1.0, 0, 0, 0, 0])
+    found = fit_boundary(codes, codes @ true, 0.2, 10, "svc", True, 0, "x")
+    scaled = unit(found.normal * codes.std(0))
+    assert scaled @ unit(true * codes.std(0)) > 0.99
+
+
+@pytest.mark.parametrize("options, attribute", [
+    ({}, "a"), ({}, "kind"), ({"conditions": "all", "layers": (1, 3)}, "kind"), ({"multiclass": "pairwise"}, "angle"),
+    ({"space": "z", "solver": "liblinear"}, "a")])
+def test_contract(options, attribute):
+    data = fit_data(MIXED)
+    editor, fresh = (InterFaceGAN(min_per_side=150, **options) for _ in range(2))
+    report = editor.fit(data)
+    assert report.labels == len(data.fit) and min(report.notes[f"validation_accuracy.{'a'}"]) > 0.9
+    check_editor(editor, data, attribute, fresh)
+    fresh.check(data.generator, MIXED, attribute)
+
+
+def test_normals_of_a_linear_world_and_steps_to_the_boundary():
+    data = fit_data(n=6000, overlap=0.5)
+    editor = InterFaceGAN(ratio=0.2, solver="liblinear", scale_step=False, delta=0.25)
+    editor.fit(data)
+    for k, name in enumerate(BINARY.names):
+        assert editor.directions[name][0, 1] @ data.teacher.normals[k].double() > 0.98
+        assert torch.equal(editor.directions[name][0, 1], -editor.directions[name][1, 0])
+    walk = make_walk(data, editor, "a")
+    sign = 2 * walk.target - 1
+    logit = data.teacher(walk.codes)[:, 0]
+    slope = editor.directions["a"][0, 1].float() @ data.teacher.normals[0]
+    expected = (-sign * logit / (0.25 * slope)).ceil()
+    reached = torch.full((len(walk),), -1.0)
+    for step in range(1, 60):
+        walk.codes = editor.step(walk)
+        now = (data.attributes.labels(data.teacher(walk.codes), "a") == walk.target) & (reached < 0)
+        reached = torch.where(now, float(step), reached)
+    assert ((reached - expected).abs() <= 1).all() and (reached == expected).double().mean() > 0.9
+
+
+def test_conditions_are_left_alone():
+    data = fit_data(MIXED, overlap=1.0)
+    plain, editor = InterFaceGAN(), InterFaceGAN(conditions="all")
+    plain.fit(data)
+    report = editor.fit(data)
+    conditions = torch.cat([plain.directions["a"][0, 1:], *plain.directions["angle"][:1]])
+    for c in range(1, 3):
+        direction = editor.directions["kind"][0, c]
+        assert direction.norm().item() == pytest.approx(1.0)
+        cosine = conditions[conditions.norm(dim=1) > 0] @ direction
+        assert cosine.abs().max() < 1e-12
+    found = report.notes["projection.kind"]
+    assert found["residual"] < 1e-12 and 0.05 < found["remaining"] < 1 and found["rank"] == 5
+    named = InterFaceGAN(conditions=["a"])
+    assert named.fit(data).notes["projection.kind"]["rank"] == 1 and "projection.a" not in named.fit(data).notes
+
+
+def test_boundary_in_the_span_of_its_conditions_is_unsupported():
+    data = fit_data(MIXED, dim=9, overlap=0.0)
+    data.fit.w[:, 2:] = data.fit.w[:, 2:] * 0  # two channels are left: the others' normals span them
+    editor, fresh = InterFaceGAN(conditions="all"), InterFaceGAN(conditions="all")
+    editor.fit(data)
+    fresh.load_state(editor.state())
+    for one in (editor, fresh):
+        with pytest.raises(Unsupported, match="span of its conditions"):
+            one.check(data.generator, MIXED, "a")
+    with pytest.raises(Unsupported):
+        editor.step(make_walk(data, editor, "a"))
+
+
+def test_pairs_depend_on_source_and_target_and_are_antisymmetric():
+    data = fit_data(MIXED, n=4000)
+    editor = InterFaceGAN(multiclass="pairwise", ratio=0.2, solver="liblinear")
+    report = editor.fit(data)
+    pairs, normals = editor.directions["kind"], data.teacher.normals[1:4].double()
+    assert torch.equal(pairs, -pairs.transpose(0, 1))
+    assert len(report.notes["validation_accuracy_pairs.angle"]) == 6
+    for i, j in ((0, 1), (0, 2), (2, 1)):
+        assert torch.nn.functional.cosine_similarity(pairs[i, j], normals[j] - normals[i], dim=0) > 0.95
+
+
+def test_a_class_without_examples_is_a_reason():
+    data = fit_data(bias=torch.tensor([0.0, -100.0, 0.0]))
+    editor = InterFaceGAN(conditions="all")
+    editor.fit(data)
+    editor.check(data.generator, BINARY, "a")
+    with pytest.raises(Unsupported, match="no example of b: yes"):
+        editor.check(data.generator, BINARY, "b")
+    with pytest.raises(EditbenchError, match="leave it out"):
+        InterFaceGAN(conditions=["b"]).fit(data)
+
+
+def test_bad_options():
+    for options in ({"solver": "x"}, {"conditions": "some"}, {"ratio": 0.7}, {"multiclass": "x"}, {"min_per_side": 1}):
+        with pytest.raises(EditbenchError):
+            InterFaceGAN(**options)
+    with pytest.raises(EditbenchError, match="unknown attribute 'smlie'"):
+        InterFaceGAN(conditions=["smlie"]).fit(fit_data())

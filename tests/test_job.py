@@ -1,0 +1,160 @@
+"""Jobs: records that are whole or absent, found instead of repeated, and failures that are results of their job only."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from editbench import job
+from editbench.errors import EditbenchError
+from editbench.job import run_job
+from editbench.records import Record
+from tests.toy_world import toy_config
+
+
+def folder_of(cfg, outcome):
+    return Path(cfg.out) / outcome.run_id
+
+
+def test_a_job_leaves_a_whole_record(tmp_path):
+    cfg = toy_config(tmp_path)
+    outcome = run_job(cfg)
+    assert (outcome.status, outcome.reason, outcome.reused) == ("done", "", False)
+    folder = folder_of(cfg, outcome)
+    files = {"status.json", "config.yaml", "provenance.json", "trajectory.parquet", "codes.parquet", "rows.parquet",
+             "samples.parquet", "strips.safetensors", "metrics.json"}
+    assert {path.name for path in folder.iterdir()} == files
+    rows = pd.read_parquet(folder / "rows.parquet").set_index("metric")
+    assert rows.loc["success_rate", "value"] == 1.0  # the exact direction crosses from everywhere within the cap
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["labels_used"] == 600 and provenance["bank_n"] == 1000
+    table = Record.open(folder).trajectories().table
+    assert provenance["walk_generator_calls"] == (table["step"] > 0).sum() + min(2, table["start"].nunique())
+    strips = load_file(folder / "strips.safetensors")
+    assert strips["images"].shape[:2] == (2, 8) and strips["steps"][:, 0].tolist() == [0, 0]
+
+
+def test_a_finished_job_is_found_and_its_content_decides(tmp_path):
+    first = run_job(toy_config(tmp_path))
+    again = run_job(toy_config(tmp_path))
+    assert again.reused and again.run_id == first.run_id
+    others = [toy_config(tmp_path, delta=0.25), toy_config(tmp_path, "seed=1"), toy_config(tmp_path, "attribute=b"),
+              toy_config(tmp_path, "engine.max_steps=19")]
+    others[3].engine.max_steps = 19
+    assert len({run_job(cfg).run_id for cfg in others} | {first.run_id}) == 5
+    batch = toy_config(tmp_path)
+    batch.method.about = "labels for people do not count"
+    assert run_job(batch).run_id == first.run_id
+
+
+def test_all_methods_get_the_same_starts_and_targets(tmp_path):
+    tables = []
+    for cfg in (toy_config(tmp_path), toy_config(tmp_path, delta=0.2), toy_config(tmp_path, "seed=3")):
+        outcome = run_job(cfg)
+        table = Record.open(folder_of(cfg, outcome)).trajectories().table
+        tables.append(table[table["step"] == 0].drop(columns="path").reset_index(drop=True))
+    assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
+
+
+def test_fits_are_reused_across_attributes_and_say_so(tmp_path):
+    one, two = toy_config(tmp_path), toy_config(tmp_path, "attribute=b")
+    notes = [json.loads((folder_of(cfg, run_job(cfg)) / "provenance.json").read_text()) for cfg in (one, two)]
+    assert [note["fit_cached"] for note in notes] == [False, True]
+    assert notes[0]["fit_seconds"] == notes[1]["fit_seconds"] and notes[1]["labels_used"] == 600
+
+
+def test_a_broken_fit_cache_is_fitted_again(tmp_path):
+    cfg = toy_config(tmp_path)
+    run_job(cfg)
+    (cache,) = (tmp_path / "cache" / "fits").glob("*.safetensors")
+    cache.write_bytes(cache.read_bytes()[:20])
+    other = toy_config(tmp_path, "attribute=b")
+    provenance = json.loads((folder_of(other, run_job(other)) / "provenance.json").read_text())
+    assert provenance["fit_cached"] is False
+
+
+def test_a_skip_is_a_result(tmp_path):
+    outcome = run_job(toy_config(tmp_path, fail="skip"))
+    assert (outcome.status, outcome.reason) == ("skipped", "no control found")
+    assert run_job(toy_config(tmp_path, fail="skip")).reused
+
+
+def test_a_failure_is_kept_for_reading_and_never_taken_for_a_result(tmp_path):
+    cfg = toy_config(tmp_path, fail="crash")
+    outcome = run_job(cfg)
+    assert outcome.status == "failed" and "RuntimeError: a defect of the method" in outcome.reason
+    assert "Traceback" in (folder_of(cfg, outcome) / "log.txt").read_text()
+    assert not run_job(cfg).reused
+
+
+def test_ctrl_c_leaves_no_record_and_the_next_start_goes_on(tmp_path):
+    cfg = toy_config(tmp_path, fail="interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        run_job(cfg)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith((".partial", "along"))]
+    assert run_job(toy_config(tmp_path)).status == "done"
+
+
+def test_what_a_killed_job_left_is_swept_and_not_believed(tmp_path):
+    cfg = toy_config(tmp_path)
+    outcome = run_job(cfg)
+    folder = folder_of(cfg, outcome)
+    half = folder.parent / f".partial-{folder.name}-99999"
+    shutil.copytree(folder, half)
+    (folder / "status.json").write_text('{"status": "do')  # cut in the middle
+    again = run_job(cfg)
+    assert (again.status, again.reused) == ("done", False)
+    assert not half.exists() and Record.open(folder).final
+
+
+def test_a_changed_metric_is_recomputed_without_walking(tmp_path, monkeypatch):
+    cfg = toy_config(tmp_path)
+    first = run_job(cfg)
+    monkeypatch.setattr(job, "walk_starts", None)
+    cfg.metric.attribute_dependency.at = 0.5
+    again = run_job(cfg)
+    assert again.reused and again.run_id == first.run_id
+    rows = pd.read_parquet(folder_of(cfg, again) / "rows.parquet")
+    assert (rows.loc[rows["metric"] == "ad_at", "x"] == 0.5).all()
+
+
+def test_names_that_do_not_exist_get_the_nearest_and_the_list(tmp_path):
+    cfg = toy_config(tmp_path)
+    cfg.attribute = "aa"
+    outcome = run_job(cfg)
+    assert outcome.status == "failed" and "unknown attribute 'aa'. Did you mean 'a'? Available: a, b, c." in outcome.reason
+    cfg = toy_config(tmp_path)
+    cfg.starts.attributes = ["b", "c"]
+    assert "attribute=a is not among starts.attributes" in run_job(cfg).reason
+
+
+def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path):
+    outcome = run_job(toy_config(tmp_path, layers=[1, 5]))
+    assert outcome.status == "failed" and "layers [1, 5) lie outside the generator's rows [0, 2)" in outcome.reason
+    cfg = toy_config(tmp_path)
+    cfg.device = "cuda:7"
+    assert "no CUDA device" in run_job(cfg).reason or os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_an_unwritable_place_is_explained(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    cfg = toy_config(tmp_path / "file")
+    cfg.cache = str(tmp_path / "cache")
+    with pytest.raises(EditbenchError, match=r"cannot write .*set out=DIR"):
+        run_job(cfg)
+
+
+def test_a_bank_of_another_generator_is_refused(tmp_path):
+    cfg = toy_config(tmp_path)
+    run_job(cfg)
+    (bank,) = (tmp_path / "cache" / "banks").glob("[!.]*")
+    other = toy_config(tmp_path)
+    other.bank.path = str(bank)
+    assert run_job(other).status == "done"
+    other.generator.digest = "another"
+    outcome = run_job(other)
+    assert outcome.status == "failed" and "was built with another generator (toy) than this run's" in outcome.reason

@@ -1,0 +1,184 @@
+"""Crossing accuracy and dependency: tables by hand, closed forms of a linear world, splits and permutations."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from editbench.attributes import Attribute, Attributes
+from editbench.metric import ROW_COLUMNS, SAMPLE_COLUMNS
+from editbench.trajectory import Trajectories
+from methods.random_direction import RandomDirection
+from metrics.crossing import CrossingAccuracy
+from metrics.dependency import AttributeDependency
+from tests.toy import BINARY, MIXED, fit_data, make_walk, trajectories
+
+METRICS = [CrossingAccuracy(), AttributeDependency(draws=100)]
+
+
+def table_of(walks: dict[int, list[tuple]], sigma: tuple = (1.0, 2.0, 4.0)) -> Trajectories:
+    """start -> logits of (a, b, c) at each step; target is a = yes; a row of None diverged."""
+    rows = []
+    for start, steps in walks.items():
+        crossed = False
+        for step, logits in enumerate(steps):
+            finite = logits is not None
+            a, b, c = logits or (np.nan,) * 3
+            arrived = finite and step > 0 and a > 0
+            rows.append({"start": start, "source": 0, "target": 1, "step": step, "path": 0.5 * step,
+                         "crossed": crossed or arrived, "stopped": arrived and not crossed, "finite": finite,
+                         "logit:a": a, "logit:b": b, "logit:c": c})
+            crossed |= arrived
+    return Trajectories(pd.DataFrame(rows), BINARY, "a", np.array(sigma))
+
+
+HAND = table_of({
+    1: [(-1, 1, 1), (-0.2, 1, 1), (0.5, 0.5, 2), (2.0, -1, 2)],  # clean at its crossing; b flips later
+    4: [(-1, 1, 1), (0.5, -1, 1)],                               # crosses and flips b
+    6: [(-1, 1, 1), (-1.5, 1, 1), (-1.2, 1, 1)],                 # goes the wrong way, never crosses
+    9: [(-1, 1, 1), (-0.5, 1, 1), None],                         # diverges
+})
+
+
+def rows_of(result, name: str) -> pd.DataFrame:
+    return result.rows[result.rows["metric"] == name]
+
+
+def test_crossing_by_hand():
+    result = CrossingAccuracy()(HAND)
+    value = result.rows.set_index("metric")["value"]
+    assert value.to_dict() == {"accuracy": 0.25, "success_rate": 0.5, "off_target_flips": 0.5, "path_length": 0.75}
+    assert result.rows.set_index("metric")["n"].to_dict() == {
+        "accuracy": 4, "success_rate": 4, "off_target_flips": 2, "path_length": 2}
+    low, high = rows_of(result, "accuracy")[["low", "high"]].to_numpy()[0]
+    expected = binomtest(1, 4).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+    samples = result.samples.pivot(index="start", columns="metric", values="value")
+    assert samples["accuracy"].to_dict() == {1: 1, 4: 0, 6: 0, 9: 0}
+    assert samples["success_rate"].to_dict() == {1: 1, 4: 1, 6: 0, 9: 0}
+
+
+def test_dependency_by_hand():
+    result = AttributeDependency(min_points=1)(HAND)
+    ad = rows_of(result, "ad").set_index("x")
+    assert len(ad) == 12 and ad.index[0] == 0.125
+    # x = 0.5 : start 9, no change. x = 0.8: start 1, none. x = 1.5 twice: start 1 (0.5/2 and 1/4), start 4 (2/2 and 0)
+    # x = 3.0 lies beyond the last bin
+    assert ad.loc[0.625, ["value", "n"]].tolist() == [0, 1] and ad.loc[0.875, ["value", "n"]].tolist() == [0, 1]
+    assert ad.loc[1.625, "value"] == pytest.approx((0.25 + 0.5) / 2) and ad.loc[1.625, "n"] == 2
+    assert np.isnan(ad.loc[2.125, "value"]) and ad["n"].sum() == 4
+    assert rows_of(result, "ad_max").set_index("x").loc[1.625, "value"] == pytest.approx((0.25 + 1.0) / 2)
+    assert rows_of(result, "ad_signed").set_index("x").loc[1.625, "value"] == pytest.approx((0 - 0.5) / 2)
+    assert rows_of(result, "wrong_direction")[["value", "n"]].to_numpy()[0].tolist() == [2, 7]
+    at = rows_of(result, "ad_at")
+    # start 1 passes x = 1 at 2/7 of its second step, start 4 at 2/3 of its first
+    expected = {1: 2 / 7 * 0.25, 4: 2 / 3 * 0.5}
+    assert at["value"].item() == pytest.approx(np.mean(list(expected.values()))) and at["n"].item() == 2
+    assert result.samples.set_index("start")["value"].to_dict() == pytest.approx(expected)
+
+
+def test_dependency_of_a_linear_world_is_the_ratio_of_the_slopes():
+    data = fit_data(overlap=0.8)
+    direction = data.teacher.normals[0]
+
+    class Line(RandomDirection):
+        def step(self, walk):
+            return walk.codes + self.length * direction * (2 * walk.target - 1)[:, None]
+
+    editor = Line(delta=0.1, scale_step=False)
+    editor.fit(data)
+    found = trajectories(data, editor, make_walk(data, editor, "a", n=30), 80)
+    slopes = (data.teacher.normals @ direction).double() / data.sigma
+    ratio = (slopes[1:].abs() / slopes[0]).numpy()
+    result = AttributeDependency()(found)
+    at = rows_of(result, "ad_at")
+    assert at["value"].item() == pytest.approx(ratio.mean(), rel=1e-4) and at["n"].item() == 30
+    np.testing.assert_allclose(result.samples["value"], ratio.mean(), rtol=1e-3)
+    np.testing.assert_allclose([at["low"].item(), at["high"].item()], ratio.mean(), rtol=1e-3)
+    x, dependency = found.effect, found.dependency().mean(1)
+    for b, row in rows_of(result, "ad").reset_index(drop=True).iterrows():
+        inside = (found.table["step"] > 0) & (x >= 0.25 * b) & (x < 0.25 * (b + 1))
+        assert row["n"] == inside.sum() and row["note"] == ""
+        assert row["value"] == pytest.approx(dependency[inside].mean(), rel=1e-9)
+        assert row["value"] == pytest.approx(ratio.mean() * x[inside].mean(), rel=1e-3)
+        assert row["low"] <= row["value"] + 1e-12 and row["value"] <= row["high"] + 1e-12
+
+
+def toy_trajectories(attributes: Attributes = MIXED, attribute: str = "kind") -> Trajectories:
+    data = fit_data(attributes, n=200)
+    editor = RandomDirection(delta=1.0)
+    editor.fit(data)
+    walk = make_walk(data, editor, attribute, n=40)
+    walk.codes[7] = torch.nan
+    walk.origin = walk.codes
+    return trajectories(data, editor, walk, 30)
+
+
+TOY = toy_trajectories()
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+@settings(max_examples=15, deadline=None)
+@given(cuts=st.lists(st.integers(1, 39), max_size=4), seed=st.integers(0, 2**20))
+def test_any_split_and_permutation_gives_the_same_number(metric, cuts, seed):
+    starts = np.random.default_rng(seed).permutation(TOY.table["start"].unique())
+    parts = []
+    for group in np.split(starts, sorted(set(cuts))):
+        table = pd.concat([TOY.table[TOY.table["start"] == start] for start in group], ignore_index=True)
+        parts.append(metric.update(dataclasses.replace(TOY, table=table)))
+    whole, split = metric(TOY), metric.compute(metric.merge(parts))
+    pd.testing.assert_frame_equal(whole.rows, split.rows, check_exact=True)
+    pd.testing.assert_frame_equal(whole.samples, split.samples, check_exact=True)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_rows_keep_the_contract(metric):
+    result = metric(TOY)
+    assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
+    assert set(result.rows["metric"]) == set(metric.produces) and set(result.samples["metric"]) <= set(metric.produces)
+    sound = result.rows.dropna(subset=["value", "low"])
+    assert (sound["low"] <= sound["value"] + 1e-12).all() and (sound["value"] <= sound["high"] + 1e-12).all()
+    assert all(values.dtype == np.float64 for name, values in metric.update(TOY).items() if ":" in name)
+
+
+def test_a_walk_of_nan_is_a_failure_and_gives_no_points():
+    first = TOY.table["start"].unique()[7]
+    crossing = CrossingAccuracy()(TOY)
+    assert rows_of(crossing, "accuracy")["n"].item() == 40
+    assert crossing.samples[crossing.samples["start"] == first]["value"].tolist() == [0, 0]
+    stats = AttributeDependency().update(TOY).set_index("start").loc[first]
+    assert stats["points"] == 0 and np.isnan(stats["at"]) and stats.drop("at").notna().all()
+
+
+def test_notes_say_why_a_number_should_not_be_read():
+    few = AttributeDependency()(HAND)
+    assert rows_of(few, "ad")["note"].str.contains("fewer than 30").all()
+    never = table_of({k: [(-1, 1, 1), (-0.9, 1, 1)] for k in range(12)} | {20: [(-1, 1, 1), (1.5, 1, 1)]})
+    rare = AttributeDependency(min_points=1)(never)
+    assert rows_of(rare, "ad")["note"].str.contains("success rate 7.7 % is below 10 %").all()
+    assert np.isfinite(rows_of(rare, "ad_at")["value"].item())
+    nobody = AttributeDependency(at=2.9)(HAND)
+    assert "no start" not in rows_of(nobody, "ad_at")["note"].item()
+    assert "no start reaches x = 9" in rows_of(AttributeDependency(at=9)(HAND), "ad_at")["note"].item()
+
+
+def test_one_attribute_has_nothing_to_depend_on():
+    alone = Attributes([Attribute("a", ("no", "yes"))])
+    result = AttributeDependency()(toy_trajectories(alone, "a"))
+    values = result.rows[result.rows["metric"] != "wrong_direction"]
+    assert values["value"].isna().all() and values["low"].isna().all()
+    assert values["note"].str.contains("one attribute only").all() and len(result.samples) == 0
+    assert rows_of(CrossingAccuracy()(toy_trajectories(alone, "a")), "off_target_flips")["value"].item() == 0
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_no_starts_is_a_note_not_a_crash(metric):
+    result = metric(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
+    assert (result.rows["n"] == 0).all() and len(result.samples) == 0

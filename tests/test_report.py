@@ -1,0 +1,237 @@
+"""The report against records whose numbers the test chose."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+from editbench.commands.report import main
+from editbench.errors import EditbenchError
+from editbench.report import figures, load, print_table, report
+from editbench.report.cells import number
+from editbench.report.paired import paired
+from editbench.report.tables import main_table, matrix, summary
+from tests.fake_records import fake_run, metric_rows
+
+HOSTILE = "no <script>alert('x')</script> & \"quotes\" | pipe {{ 7 * 7 }}"
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects tags and checks that they nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, dict]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.attributes.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    pictures = torch.randint(0, 255, (2, 5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    fake_run(folder, "alpha", "smile", metric_rows(0.7312, 0.25), pictures=pictures)
+    fake_run(folder, "alpha", "age", metric_rows(0.61, 0.3), pictures=pictures[:, :, :1])
+    fake_run(folder, "beta", "smile", metric_rows(0.1, 0.5, note="excluded: the success rate 3 % is below 10 %"))
+    fake_run(folder, "beta", "age", status="skipped", reason=HOSTILE)
+    fake_run(folder, "random", "smile", metric_rows(0.05, 0.9, sharpness=3.5))
+    fake_run(folder, "random", "age", status="failed", reason="NonFinite: step 3")
+    half = fake_run(folder, "gamma", "smile")
+    (half / "rows.parquet").write_bytes(b"PAR1 cut short")
+    bad = fake_run(folder, "alpha", "hat", pictures=pictures)
+    (bad / "strips.safetensors").write_bytes(b"nonsense")
+    (folder / "delta-hat").mkdir()
+    (folder / "delta-hat" / "status.json").write_text('{"status": "do')
+    for ignored in ("cache", "banks", ".sweeps"):
+        (folder / ignored).mkdir()
+    report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(root: Path) -> str:
+    return (root / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_csv_holds_the_numbers_of_the_records(root: Path) -> None:
+    table = pd.read_csv(root / "report" / "table.csv").set_index(["method", "attribute"])
+    assert len(table) == 7 and ("gamma", "smile") not in table.index
+    first = table.loc[("alpha", "smile")]
+    assert first["accuracy"] == 0.7312 and first["success_rate"] == 0.9312 and first["ad_at"] == 0.25
+    assert first["accuracy_high"] - first["accuracy"] == pytest.approx(1.96 * np.sqrt(0.7312 * 0.2688 / 200))
+    assert (first["ad_at_effect"], first["n"], first["fit_seconds"], first["labels_used"]) == (1.0, 200, 1.5, 60)
+    assert table.loc[("beta", "smile"), "ad_at_note"].startswith("excluded")
+    assert table.loc[("random", "smile"), "sharpness"] == 3.5 and not table["leaking"].any()
+    skipped = table.loc[("beta", "age")]
+    assert skipped["status"] == "skipped" and skipped["reason"] == HOSTILE and np.isnan(skipped["accuracy"])
+
+
+def test_means_say_over_what_they_run(root: Path) -> None:
+    table = main_table(load(root))
+    means = summary(table).set_index("method")
+    assert list(means.index) == ["alpha", "beta", "random"]
+    assert means.loc["beta", "served"] == 1 and means.loc["beta", "asked"] == 3
+    assert means.loc["alpha", "accuracy"] == pytest.approx((0.7312 + 0.61 + 0.5) / 3)
+    assert means.loc["alpha", "accuracy_common"] == pytest.approx(0.7312)  # smile alone is served by all
+    assert np.isnan(means.loc["beta", "ad_at"]) and means.loc["beta", "ad_at_served"] == 0
+    assert matrix(table).loc["alpha", "smile"] == 0.7312 and np.isnan(matrix(table).loc["beta", "age"])
+
+
+def test_page_is_whole_and_loads_nothing(html: str) -> None:
+    page = Page(html)
+    for tag, attributes in page.attributes:
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            assert not re.match(r"\s*(https?:)?//", attributes.get(name) or ""), (tag, attributes)
+    assert not re.search(r"url\(\s*['\"]?https?:|@import", html)
+    assert html.count("<svg") == 3 and "data:image/png;base64," in html
+    assert sum("crossing" in a.get("class", "").split() for _, a in page.attributes if a.get("class")) == 4
+
+
+def test_text_of_records_is_escaped(root: Path, html: str) -> None:
+    assert "<script>alert" not in html and "&lt;script&gt;alert" in html and "{{ 7 * 7 }}" in html
+    markdown = (root / "report" / "table.md").read_text()
+    assert "<script>" not in markdown and "\\| pipe" in markdown
+
+
+def test_what_was_not_done_is_listed(html: str) -> None:
+    for text in ("gamma-smile-s0", "delta-hat", "JSONDecodeError", "NonFinite: step 3", "strips.safetensors",
+                 "1 skipped", "1 failed"):
+        assert text in html, text
+
+
+def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
+    assert 'class="warning"' not in html
+    fake_run(tmp_path, "alpha", "smile", leaking=True, judged_in="w")
+    page, console = report(tmp_path).read_text(), Console(width=160, file=StringIO())
+    assert "All runs were judged by the teacher" in page and "All runs were judged on latent codes" in page
+    assert page.count('class="mark"') == 4  # two marks, in the means and in the runs
+    print_table(load(tmp_path), console)
+    assert "alpha [leaking] [latent]" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "alpha [leaking] [latent]" in (tmp_path / "report" / "table.md").read_text()
+
+
+def test_numbers_carry_their_sort_key(html: str) -> None:
+    main_part = html[html.index("data-main"):]
+    keys = re.findall(r'data-v="([^"]*)"[^>]*>0\.\d{3}', main_part)
+    assert "0.7312" in keys and re.search(r'data-v="" class="state"[^>]*>skipped', main_part)
+
+
+def test_figures_and_strips_are_files(root: Path) -> None:
+    made = {path.name for path in (root / "report" / "figures").iterdir()}
+    assert {"accuracy.png", "accuracy.pdf", "accuracy.svg", "ad.png", "trade.pdf", "strips_smile.png"} <= made
+
+
+def test_a_failed_figure_keeps_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no ink")
+
+    fake_run(tmp_path, "alpha", "smile")
+    monkeypatch.setattr(figures, "accuracy_figure", broken)
+    page = report(tmp_path, tmp_path / "elsewhere")
+    assert "no ink" in page.read_text() and (tmp_path / "elsewhere" / "table.csv").exists()
+
+
+def test_seeds_are_kept_apart_and_variants_told_apart(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile", method_config={"k": 10}, tag="aaaaaaaaaa")
+    fake_run(tmp_path, "alpha", "smile", method_config={"k": 99}, tag="bbbbbbbbbb")
+    fake_run(tmp_path, "alpha", "smile", seed=1)
+    fake_run(tmp_path, "beta", "smile", starts_n=77)
+    runs = load(tmp_path).runs
+    assert sorted(runs["label"]) == ["alpha", "alpha (k=10)", "alpha (k=99)", "beta"]
+    assert sorted(set(runs["setting"])) == ["seed 0, starts.n 1400", "seed 0, starts.n 77", "seed 1, starts.n 1400"]
+    assert "seed 1, starts.n 1400" in report(tmp_path).read_text()
+
+
+def test_paired_difference_on_common_starts(tmp_path: Path) -> None:
+    for name, values, first in (("alpha", [1.0] * 60, 0), ("beta", [0.0] * 60, 20)):
+        samples = pd.DataFrame({"metric": "accuracy", "start": np.arange(first, first + 60), "value": values})
+        fake_run(tmp_path, name, "smile", samples=samples)
+    found = paired(load(tmp_path)).iloc[0]
+    assert (found["a"], found["b"], found["n"], found["difference"]) == ("alpha", "beta", 40, 1.0)
+
+
+def test_colours_do_not_depend_on_order() -> None:
+    names = [f"m{k}" for k in range(20)] + ["random"]
+    assert figures.looks(names) == figures.looks(reversed(names))
+    assert len({look[:2] for look in figures.looks(names).values()}) == 21
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.01234, "0.0123"), (4.0, "4"), (12345, "12.3k"), (2.5e6, "2.5M"),
+                                             (float("nan"), "–"), (789.4, "789"), (0.0, "0")])
+def test_numbers_as_text(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(EditbenchError, match="no run was found"):
+        report(tmp_path)
+    with pytest.raises(EditbenchError, match="does not exist"):
+        report(tmp_path / "nowhere")
+
+
+def test_only_skipped_runs(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile", status="skipped", reason="needs W+")
+    assert "needs W+" in report(tmp_path).read_text()
+
+
+def test_terminal_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for width in (80, 160):
+        console = Console(width=width, file=StringIO())
+        print_table(load(root), console)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "0.731" in text and "skipped: beta on age" in text
+        assert max(map(len, text[:text.index("mean over")].splitlines())) <= width
+    assert main([str(root), "--table"]) == 0 and "0.731" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+def test_page_in_a_browser(root: Path, html: str, tmp_path: Path) -> None:
+    """Sort by accuracy both ways, change the tab, filter the pairs; errors and results are written into the DOM."""
+    probe = """<script>
+    const table = document.querySelector("table[data-main]"), out = document.createElement("pre");
+    const names = () => [...table.tBodies[0].rows].map(r => r.cells[2].dataset.v || "none").join(",");
+    const button = [...table.tHead.rows[0].cells][2].firstElementChild;
+    button.click(); out.append("down=" + names() + ";"); button.click(); out.append("up=" + names() + ";");
+    const panels = [...document.querySelectorAll("[role=tabpanel]")];
+    document.querySelectorAll("[role=tab]")[1].click();
+    out.append("hidden=" + panels.map(p => p.hidden) + ";");
+    const select = document.querySelector("select"); select.value = "smile";
+    select.dispatchEvent(new Event("change"));
+    const rows = [...document.querySelectorAll(".filtered tbody tr")];
+    out.append("filter=" + rows.every(r => r.hidden === (r.dataset.attribute !== "smile")) + ";");
+    out.append("errors=" + window.failures.length + ";"); document.body.append(out);</script>"""
+    catch = "<script>window.failures = []; window.onerror = text => window.failures.push(text)</script>"
+    copy = tmp_path / "copy.html"
+    copy.write_text(html.replace("<head>", "<head>" + catch).replace("</body>", probe + "</body>"), encoding="utf-8")
+    run = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
+         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom", copy.as_uri()],
+        capture_output=True, text=True, timeout=120)
+    dom = run.stdout
+    assert "down=0.7312,0.61,0.5,0.1,0.05,none,none;" in dom and "up=0.05,0.1,0.5,0.61,0.7312,none,none;" in dom
+    assert "hidden=true,false;" in dom and "filter=true;" in dom and "errors=0;" in dom
+    assert "CONSOLE" not in run.stderr

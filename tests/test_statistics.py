@@ -1,0 +1,97 @@
+"""Intervals against SciPy, by hand, and under permutation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
+
+from editbench.statistics import (
+    bootstrap_mean,
+    bootstrap_ratios,
+    holm,
+    median_interval,
+    paired_difference,
+    resampled_sums,
+    wilson,
+)
+
+
+@pytest.mark.parametrize("k, n", [(0, 1), (0, 40), (1, 3), (17, 40), (40, 40), (2900, 3000)])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_wilson_is_scipys(k, n, level):
+    expected = binomtest(k, n).proportion_ci(level, method="wilson")
+    np.testing.assert_allclose(wilson(k, n, level), (expected.low, expected.high), atol=1e-12)
+
+
+def test_wilson_of_nothing():
+    assert np.isnan(wilson(0, 0)).all()
+
+
+def test_holm_by_hand():
+    # sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1 -> 0.04, 0.06, 0.06, 0.04, made monotone: 0.04, 0.06, 0.06, 0.06
+    np.testing.assert_allclose(holm(np.array([0.03, 0.01, 0.04, 0.02])), [0.06, 0.04, 0.06, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.9, np.nan, 0.4])), [0.9, np.nan, 0.8])
+    np.testing.assert_allclose(holm(np.array([0.7, 0.6])), [1.0, 1.0])
+    assert len(holm(np.array([]))) == 0
+
+
+def test_bootstrap_interval_is_the_normal_one_for_many_samples():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 2000)
+    half = norm.ppf(0.975) * values.std() / np.sqrt(2000)
+    np.testing.assert_allclose(bootstrap_mean(values, draws=4000), (values.mean() - half, values.mean() + half),
+                               atol=0.01)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_intervals_do_not_depend_on_order(values, shuffler):
+    other = list(values)
+    shuffler.shuffle(other)
+    assert bootstrap_mean(np.array(values), draws=50) == bootstrap_mean(np.array(other), draws=50)
+    assert median_interval(np.array(values)) == median_interval(np.array(other))
+
+
+def test_resampling_takes_whole_rows_and_is_seeded():
+    sums = resampled_sums(np.column_stack([np.ones(7), np.arange(7.0), np.arange(7.0)]), 300)
+    assert (sums[:, 0] == 7).all() and (sums[:, 1] == sums[:, 2]).all() and len(set(sums[:, 1])) > 10
+    np.testing.assert_array_equal(sums[:, 0:1], resampled_sums(np.ones((7, 1)), 300))
+    assert not np.array_equal(resampled_sums(np.arange(7.0)[:, None], 300, seed=1)[:, 0], sums[:, 1])
+
+
+def test_ratio_of_identical_clusters_has_no_width_and_empty_columns_none():
+    low, high = bootstrap_ratios(np.full((9, 2), [6.0, 0.0]), np.full((9, 2), [2.0, 0.0]), draws=100)
+    np.testing.assert_array_equal([low, high], [[3.0, np.nan]] * 2)
+
+
+def test_median_interval_covers():
+    rng = np.random.default_rng(1)
+    covered = [low <= 0 <= high for low, high in (median_interval(rng.normal(size=25)) for _ in range(2000))]
+    assert 0.95 <= np.mean(covered) < 0.98
+    assert median_interval(np.array([2.0, 1.0, np.nan])) == (1.0, 2.0)
+
+
+def test_paired_difference_uses_common_starts_only():
+    a = pd.Series([1.0, 1.0, 0.0, 1.0, np.nan], index=[5, 3, 1, 9, 2])
+    b = pd.Series([0.0, 1.0, 0.0, 7.0, 1.0], index=[3, 5, 1, 11, 2])
+    found = paired_difference(a, b)
+    assert found.n == 3 and found.difference == pytest.approx(1 / 3) and found.low == 0.0 and found.high == 1.0
+    assert paired_difference(a[::-1], b) == found
+    with pytest.raises(ValueError, match="twice"):
+        paired_difference(pd.concat([a, a]), b)
+
+
+def test_paired_p_values():
+    index = np.arange(400)
+    rng = np.random.default_rng(2)
+    noise = pd.Series(rng.normal(size=400), index)
+    assert paired_difference(noise, noise).p == 1.0
+    assert paired_difference(noise + 0.5, noise + rng.normal(0, 0.5, 400)).p < 0.001
+    false = [paired_difference(pd.Series(rng.normal(size=60)), pd.Series(np.zeros(60)), draws=200).p < 0.05
+             for _ in range(300)]
+    assert np.mean(false) < 0.1
+    nothing = paired_difference(pd.Series([1.0], [0]), pd.Series([1.0], [1]))
+    assert nothing.n == 0 and np.isnan(nothing.p)

@@ -155,7 +155,7 @@ class Bank:
         return Split(torch.arange(start, stop, device=device), z, w, load("teacher"))
 
 
-# -- shards -------------------------------------------------------------------------------------------------------------
+# -- shards ------------------------------------------------------------------------------------------------------------
 def shard_folder(bank: Path, shard: int) -> Path:
     return bank / f"shard-{shard:05d}"
 

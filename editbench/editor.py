@@ -1,4 +1,4 @@
-"""The contract of an editor: fit on the fit and tune splits, then walk. Decoding, judging and stopping are the engine's.
+"""The contract of an editor: fit on the fit and tune splits, then walk. The engine decodes, judges and stops.
 
 A minimal editor implements `fit` and `step`:
 
@@ -164,7 +164,7 @@ class Editor(abc.ABC):
         """Fitted state as flat named tensors, enough for `load_state` to restore the editor."""
         return {}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - an editor without state needs none
         """Restore what `state` gave."""
 
     # -- provided ---------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ def fit_editor(editor: Editor, cfg: DictConfig, bank: Bank, world: World, attrib
     editor.num_ws = world.generator.num_ws
     data = FitData(world.generator, world.teacher, bank.split("fit", cfg.device), bank.split("tune", cfg.device),
                    bank_sigma(bank, cfg.device), cfg.seed)
-    key = {"bank": bank.id, "generator": world.generator.digest, "teacher": world.teacher.digest, "method": content(plain(cfg.method)),
+    key = {"bank": bank.id, "generator": world.generator.digest, "teacher": world.teacher.digest,
+           "method": content(plain(cfg.method)),
            "source": source_digest(cfg.method["_target_"]), "seed": cfg.seed}
     folder = Path(cfg.cache) / "fits"
     fitted = _cached(folder / f"{digest(key)}.safetensors", editor, data, lambda: editor.fit(data))

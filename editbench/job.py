@@ -87,8 +87,7 @@ def benchmark_attributes(cfg: DictConfig, attributes: Attributes) -> list[str]:
 
 
 def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[str]) -> Outcome:
-    about = {"run_id": folder.name, "method": cfg.method.name, "title": cfg.method.get("title") or cfg.method.name,
-             "attribute": cfg.attribute, "seed": cfg.seed,
+    about = {"run_id": folder.name, "method": cfg.method.name, "attribute": cfg.attribute, "seed": cfg.seed,
              "generator": cfg.generator.name, "experiment": cfg.name, "leaking": world.leaking,
              "judged_in": world.generator.output}
     began = time.time()
@@ -166,7 +165,7 @@ def provenance(cfg: DictConfig, world: World, bank: Bank, fitted: Fitted, starts
         "peak_memory_mb": records.peak_memory_mb(cfg.device), "device": cfg.device}
 
 
-# -- metrics --------------------------------------------------------------------------------------------------------------
+# -- metrics -----------------------------------------------------------------------------------------------------------
 def compute_metrics(folder: Path, trajectories: Trajectories, cfg: DictConfig) -> None:
     """Rows and samples of every metric, from the trajectories alone."""
     metrics = load_metrics(cfg)

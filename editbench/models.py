@@ -24,7 +24,7 @@ from editbench.generators.base import Generator
 from editbench.metric import Metric
 from editbench.scorers.base import Scorer
 
-LABELS = ("name", "title", "about", "demo")  # keys of a group's YAML that are for people
+LABELS = ("name", "about", "demo")  # keys of a group's YAML that are for people
 
 
 def plain(config: DictConfig) -> dict:

@@ -52,7 +52,7 @@ class GradCtrl(Editor):
         layers: as in Editor, or 'ffhq', the published code's own table.
     """
 
-    citation = "Chen, Guerrero, Jacobson, Mitra & Niloy: GradCtrl, 2022"
+    citation = "Chen, Jiang, Duke, Zhao & Aarabi: GradCtrl, ECCV 2022"
 
     def __init__(self, n_per_class: int = 30, selection: str = "extremes", pool: int | None = None,
                  exclude: Exclude = 100, tune_exclusion: bool = False, ties: str = "exact", multiclass: str = "max",

@@ -26,7 +26,7 @@ class CrossingAccuracy(Metric):
 
     name = "crossing_accuracy"
     version = 1
-    citation = "Chen, Guerrero, Jacobson, Mitra & Niloy: GradCtrl, 2022, Table 1"
+    citation = "Chen, Jiang, Duke, Zhao & Aarabi: GradCtrl, ECCV 2022, Table 1"
     produces = {"accuracy": True, "success_rate": True, "off_target_flips": False, "path_length": False}  # noqa: RUF012
 
     def update(self, trajectories: Trajectories) -> pd.DataFrame:

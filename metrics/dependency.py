@@ -40,7 +40,7 @@ class AttributeDependency(Metric):
 
     name = "attribute_dependency"
     version = 1
-    citation = "Wu, Lischinski & Shechtman: StyleSpace Analysis, CVPR 2021; Chen et al.: GradCtrl, 2022, Fig. 6"
+    citation = "Wu, Lischinski & Shechtman: StyleSpace Analysis, CVPR 2021; Chen et al.: GradCtrl, ECCV 2022, Fig. 7a"
     produces = {"ad": False, "ad_signed": None, "ad_max": False, "ad_at": False, "wrong_direction": False}  # noqa: RUF012
 
     def __init__(self, at: float = 1.0, stop: float = 3.0, width: float = 0.25, min_points: int = 30,

@@ -35,7 +35,7 @@ def test_column_points_towards_the_target():
 
 
 def test_errors_name_what_there_is():
-    with pytest.raises(UnknownName, match="unknown attribute 'smlie'. Did you mean 'smile'"):
+    with pytest.raises(UnknownName, match=r"unknown attribute 'smlie'\. Did you mean 'smile'"):
         ATTRIBUTES["smlie"]
     with pytest.raises(EditbenchError, match=r"class 3 is out of range for attribute 'hair', which has 0 \(black\)"):
         ATTRIBUTES.check_class("hair", 3)

@@ -22,7 +22,10 @@ def setup(n=40, seed=0):
     return w, logits, starts
 
 
-def walk(editor=None, starts=None, spec=EngineSpec(30, 0, 16, 3), generator=None, w=None, logits=None, **kwargs):
+PLAIN = EngineSpec(30, 0, 16, 3)
+
+
+def walk(editor=None, starts=None, spec=PLAIN, generator=None, w=None, logits=None, **kwargs):
     base = setup()
     w, logits, starts = base[0] if w is None else w, base[1] if logits is None else logits, starts or base[2]
     return walk_starts(editor or AlongColumn(), generator or ToyGenerator(), ToyScorer(), "a", starts, w, logits, SIGMA,
@@ -30,7 +33,7 @@ def walk(editor=None, starts=None, spec=EngineSpec(30, 0, 16, 3), generator=None
 
 
 def test_crossing_step_is_the_closed_form():
-    w, logits, starts = setup()
+    _, logits, starts = setup()
     norm = V[:, 0].norm().item()
     table = walk().table
     stop = table[table["stopped"]].set_index("start")["step"]
@@ -42,7 +45,7 @@ def test_crossing_step_is_the_closed_form():
 
 def test_every_logit_of_the_walk_is_linear_in_the_step():
     table = walk(spec=EngineSpec(30, 10, 16, 0)).table
-    w, logits, starts = setup()
+    _, logits, _ = setup()
     direction = (V[:, 0] / V[:, 0].norm() @ V).numpy()
     first = logits.numpy()[table["start"] - 100]
     sign = np.where(table["target"] == 1, 1, -1)[:, None]

@@ -1,4 +1,4 @@
-"""Jobs: records that are whole or absent, found instead of repeated, and failures that are results of their job only."""
+"""Jobs: records that are whole or absent, found instead of repeated; a failure stays a failure of its own job."""
 
 import json
 import os
@@ -126,7 +126,8 @@ def test_names_that_do_not_exist_get_the_nearest_and_the_list(tmp_path):
     cfg = toy_config(tmp_path)
     cfg.attribute = "aa"
     outcome = run_job(cfg)
-    assert outcome.status == "failed" and "unknown attribute 'aa'. Did you mean 'a'? Available: a, b, c." in outcome.reason
+    assert outcome.status == "failed"
+    assert "unknown attribute 'aa'. Did you mean 'a'? Available: a, b, c." in outcome.reason
     cfg = toy_config(tmp_path)
     cfg.starts.attributes = ["b", "c"]
     assert "attribute=a is not among starts.attributes" in run_job(cfg).reason

@@ -13,7 +13,7 @@ from typing import Any
 from editbench.errors import BadFile, EditbenchError
 
 EXAMPLES = """examples:
-  editbench world train-gan --kimg 600 --out runs/world/gan      start, or go on from, a generator
+  editbench world train-gan --kimg 800 --out runs/world/gan      start, or go on from, a generator
   editbench world pack --checkpoint runs/world/gan/checkpoint.pt --out generator32.safetensors
   editbench world train-scorers --out runs/world/scorers         teacher and judge, minutes each
   editbench world card --out runs/world/card                     how good the world is, as a page
@@ -39,13 +39,16 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     gan = add("train-gan", _train_gan, "train the generator; started again, it goes on from its last checkpoint")
-    gan.add_argument("--kimg", type=float, default=600, help="length in thousands of renders shown")
+    gan.add_argument("--kimg", type=float, default=800, help="length in thousands of renders shown")
     gan.add_argument("--out", type=Path, default=Path("runs/world/gan"), help="folder of checkpoint.pt and log.jsonl")
     gan.add_argument("--resolution", type=int, default=32, help="height and width of the pictures")
     gan.add_argument("--channels", type=int, nargs="+", default=[64, 64, 48, 32],
                      help="width of the layers at 4, 8, ... RESOLUTION pixels")
     gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
     gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+
+    gan.add_argument("--steer", type=Path, default=None, metavar="TEACHER",
+                     help="teacher weights that steer the class shares in the later part; train-scorers first")
 
     scorers = add("train-scorers", _train_scorers, "train teacher and judge and print their held-out accuracy")
     scorers.add_argument("--out", type=Path, default=Path("runs/world/scorers"), help="folder of the weights")
@@ -70,8 +73,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train_gan(args: argparse.Namespace) -> int:
     from editbench.generators.stylegan2 import StyleGAN2Config
+    from editbench.worlds.faces import load_scorer
     from editbench.worlds.faces.factors import FactorLaw, sample_factors
     from editbench.worlds.faces.renderer import render
+    from editbench.worlds.steering import MarginalSteering
     from editbench.worlds.train_gan import GANTrainer, GANTraining, train
 
     try:
@@ -83,15 +88,19 @@ def _train_gan(args: argparse.Namespace) -> int:
     if checkpoint.exists():
         state = _read_checkpoint(checkpoint)
         ours = dataclasses.asdict(config) | dataclasses.asdict(replace(options, total_kimg=0))
-        theirs = dict(state["config"]) | dict(state["options"], total_kimg=0)
+        theirs = ours | dict(state["config"]) | dict(state["options"], total_kimg=0)  # an old file lacks new options
         changed = [f"{key} {theirs.get(key)} there, {ours[key]} here" for key in ours
                    if _plain(theirs.get(key)) != _plain(ours[key])]
         if changed:
             raise EditbenchError(f"{checkpoint} is of another training ({'; '.join(changed)}); "
                                  "give the same options or another --out")
     law = FactorLaw()
+    steering = None
+    if args.steer is not None:
+        teacher = load_scorer("teacher", args.steer).to(args.device)
+        steering = MarginalSteering(teacher, law.priors, options.steer_weight)
     trainer = GANTrainer(config, options, lambda a, b: render(sample_factors(law, args.seed, a, b), args.resolution),
-                         args.device)
+                         args.device, steering)
     train(trainer, args.out)
     return 0
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from editbench.seeding import normals
 from editbench.worlds.discriminator import Discriminator
+from editbench.worlds.steering import MarginalSteering
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,18 @@ class GANTraining:
     bfloat16: bool = True
     seed: int = 0
     checkpoint_kimg: float = 16
+    steer_from_kimg: float = 450  # from here on the class shares are steered, see editbench.worlds.steering
+    steer_weight: float = 1.0
 
 
 class GANTrainer:
     """Networks, optimisers and one training step. `reals(start, stop)` gives images (N, 3, R, R) in [-1, 1]."""
 
     def __init__(self, config: StyleGAN2Config, options: GANTraining, reals: Callable[[int, int], Tensor],
-                 device: str = "cpu") -> None:
+                 device: str = "cpu", steering: MarginalSteering | None = None) -> None:
         torch.manual_seed(options.seed)
         self.options, self.reals, self.device = options, reals, torch.device(device)
+        self.steering = steering
         self.g = StyleGAN2(config).to(self.device)
         self.d = Discriminator(config.channels).to(self.device)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
@@ -88,8 +92,10 @@ class GANTrainer:
         with self._autocast():
             w = self.g.mapping(z_g)
             w_plus = w.unsqueeze(1).expand(-1, self.g.config.num_ws, -1)
-            logit = self.d(self.g.synthesis(self.g.synthesis.styles(w_plus)))
-        g_loss = F.softplus(-logit.float()).mean()
+            image = self.g.synthesis(self.g.synthesis.styles(w_plus))
+            logit = self.d(image)
+            steer = self._steer(image)
+        g_loss = F.softplus(-logit.float()).mean() + steer
         self._update(self.g_opt, g_loss)
         self.d.requires_grad_(True)
 
@@ -98,6 +104,11 @@ class GANTrainer:
         self.step += 1
         return {"d": d_loss.item(), "g": g_loss.item(), "real": real_logit.float().mean().item(),
                 "fake": fake_logit.float().mean().item()}
+
+    def _steer(self, image: Tensor) -> Tensor:
+        if self.steering is None or self.kimg < self.options.steer_from_kimg:
+            return image.new_zeros(())
+        return self.steering.loss(image)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bfloat16)
@@ -136,6 +147,8 @@ class GANTrainer:
     def save(self, path: Path) -> None:
         state: dict[str, object] = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"step": self.step, "options": asdict(self.options), "config": asdict(self.g.config)}
+        if self.steering is not None:
+            state["steering"] = self.steering.state_dict()
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(path)
@@ -144,6 +157,8 @@ class GANTrainer:
         state = torch.load(path, map_location=self.device, weights_only=True)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        if self.steering is not None and "steering" in state:
+            self.steering.load_state_dict(state["steering"])
         self.step = state["step"]
 
 

@@ -27,8 +27,8 @@ IDENTITY_TOLERANCE = 1e-3  # of a logit's sigma: the start's image must be the b
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """max_steps: a start not crossed by then is a failure. sweep_steps: every start walks at least so far, also past its
-    crossing, which gives dependency its range of effects. batch: samples decoded together. pictures: starts whose
+    """max_steps: a start not crossed by then is a failure. sweep_steps: every start walks at least so far, also past
+    its crossing, which gives dependency its range of effects. batch: samples decoded together. pictures: starts whose
     images are kept."""
 
     max_steps: int = 50

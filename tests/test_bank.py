@@ -85,7 +85,8 @@ def test_identity_depends_on_content_not_on_layout():
     base = BankSpec(1000, block=50, shard=250)
     assert bank_id(base, "g", "t", "j") == bank_id(BankSpec(1000, block=50, shard=500), "g", "t", "j")
     others = [(BankSpec(1001, block=50, shard=250), "g", "t", "j"),
-              (BankSpec(1000, 1, block=50, shard=250), "g", "t", "j"), (base, "x", "t", "j"), (base, "g", "x", "j"), (base, "g", "t", "x")]
+              (BankSpec(1000, 1, block=50, shard=250), "g", "t", "j"),
+              (base, "x", "t", "j"), (base, "g", "x", "j"), (base, "g", "t", "x")]
     assert len({bank_id(*other) for other in others} | {bank_id(base, "g", "t", "j")}) == 6
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
 

@@ -1,0 +1,69 @@
+"""Bank throughput against the bare networks, in one run.
+
+The bare loop maps, decodes and scores blocks of normal noise and throws the results away; the bank also draws per-index
+noise, checks for NaN, writes shards and checksums. Rounds alternate and the median ratio is printed.
+
+    python benchmarks/bank_throughput.py [--samples 12800] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from editbench.bank import BankSpec
+from editbench.bank_build import build_bank
+from editbench.configs import compose_config
+from editbench.models import load_world
+from editbench.spaces import Codes, Space
+
+
+def bare(world, samples: int, block: int, teacher: bool) -> float:  # type: ignore[no-untyped-def]
+    """Seconds of the networks alone."""
+    began = time.perf_counter()
+    with torch.inference_mode():
+        for _ in range(0, samples, block):
+            w = world.generator.map(torch.randn(block, world.generator.z_dim))
+            image = world.generator.decode(Codes(Space.W, w))
+            world.judge(image)
+            if teacher:
+                world.teacher(image)
+    return time.perf_counter() - began
+
+
+def bank(world, samples: int, block: int) -> float:  # type: ignore[no-untyped-def]
+    """Seconds of a whole bank, checksums and opening included."""
+    with tempfile.TemporaryDirectory() as folder:
+        spec = BankSpec(samples, block=block, shard=block * 50)
+        began = time.perf_counter()
+        build_bank(Path(folder) / "bank", "benchmark", spec, lambda: (world.generator, world.teacher, world.judge))
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=12800)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    world = load_world(compose_config([]))
+    block = compose_config([]).bank.block
+    bare(world, 10 * block, block, True)
+    both, all_three = [], []
+    for round_ in range(args.rounds):
+        times = {"bank": bank(world, args.samples, block), "generator+judge": bare(world, args.samples, block, False),
+                 "generator+teacher+judge": bare(world, args.samples, block, True)}
+        both.append(times["generator+judge"] / times["bank"])
+        all_three.append(times["generator+teacher+judge"] / times["bank"])
+        print(f"round {round_}: " + ", ".join(f"{name} {args.samples / s:.0f}/s" for name, s in times.items()))
+    print(f"bank over bare generator+teacher+judge: {statistics.median(all_three):.3f} "
+          f"({min(all_three):.3f} to {max(all_three):.3f})")
+    print(f"bank over bare generator+judge: {statistics.median(both):.3f} ({min(both):.3f} to {max(both):.3f})")
+
+
+if __name__ == "__main__":
+    main()

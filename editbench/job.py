@@ -89,12 +89,13 @@ def benchmark_attributes(cfg: DictConfig, attributes: Attributes) -> list[str]:
 def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[str]) -> Outcome:
     about = {"run_id": folder.name, "method": cfg.method.name, "attribute": cfg.attribute, "seed": cfg.seed,
              "generator": cfg.generator.name, "experiment": cfg.name, "leaking": world.leaking,
-             "judged_in": world.generator.output}
+             "judged_in": world.generator.output, "classes": list(world.judge.attributes[cfg.attribute].classes)}
     began = time.time()
     with atomic_folder(folder) as partial:
         records.write_config(partial, cfg)
         try:
-            _walk_and_measure(cfg, partial, world, bank, names)
+            with explain_disk_errors(folder):
+                _walk_and_measure(cfg, partial, world, bank, names)
             status, reason = "done", ""
         except Unsupported as error:
             status, reason = "skipped", str(error)

@@ -77,14 +77,16 @@ def write_metrics(folder: Path, results: dict[str, MetricResult], kinds: dict[st
 def write_pictures(folder: Path, pictures: Pictures, trajectories: Trajectories, columns: int = 8) -> None:
     """strips.safetensors: of each kept start its source, small to large steps, and the crossing.
 
-    images (k, c, C, H, W) uint8; steps (k, c); crossed (k, c); effect (k, c); starts (k,).
+    images (k, c, C, H, W) uint8; steps, crossed, effect (k, c); starts, source, target (k,). Class names are in
+    status.json.
     """
     if not pictures.images:
         return
     table = trajectories.table.assign(effect=trajectories.effect)
     table = table.set_index(["start", "step"]).sort_index()
     images = {(s, t): image for s, t, image in zip(pictures.start, pictures.step, pictures.images)}
-    strips: dict[str, list] = {"images": [], "steps": [], "crossed": [], "effect": [], "starts": []}
+    strips: dict[str, list] = {name: [] for name in ("images", "steps", "crossed", "effect", "starts", "source",
+                                                     "target")}
     for start in pictures.starts.tolist():
         walk = table.loc[start]
         last = int(walk.index.max())
@@ -100,6 +102,8 @@ def write_pictures(folder: Path, pictures: Pictures, trajectories: Trajectories,
         strips["crossed"].append(torch.tensor(walk.loc[steps, "crossed"].to_numpy(bool)))
         strips["effect"].append(torch.tensor(walk.loc[steps, "effect"].to_numpy(np.float32)))
         strips["starts"].append(torch.tensor(start))
+        for name in ("source", "target"):
+            strips[name].append(torch.tensor(int(walk[name].iloc[0])))
     save_file({name: torch.stack(parts) for name, parts in strips.items()}, folder / "strips.safetensors")
 
 

@@ -13,6 +13,7 @@ from editbench import job
 from editbench.errors import EditbenchError
 from editbench.job import run_job
 from editbench.records import Record
+from editbench.trajectory import Trajectories
 from tests.toy_world import toy_config
 
 
@@ -147,6 +148,18 @@ def test_an_unwritable_place_is_explained(tmp_path):
     cfg.cache = str(tmp_path / "cache")
     with pytest.raises(EditbenchError, match=r"cannot write .*set out=DIR"):
         run_job(cfg)
+
+
+def test_a_full_disk_is_explained_and_the_job_is_done_later(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    cfg = toy_config(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trajectories, "save", full)
+        outcome = run_job(cfg)
+    assert outcome.status == "failed" and "the disk is full" in outcome.reason and "free some space" in outcome.reason
+    assert run_job(cfg).status == "done"
 
 
 def test_a_bank_of_another_generator_is_refused(tmp_path):

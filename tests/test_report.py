@@ -127,7 +127,7 @@ def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
     fake_run(tmp_path, "alpha", "smile", leaking=True, judged_in="w")
     page, console = report(tmp_path).read_text(), Console(width=160, file=StringIO())
     assert "All runs were judged by the teacher" in page and "All runs were judged on latent codes" in page
-    assert page.count('class="mark"') == 4  # two marks, in the means and in the runs
+    assert page.count('class="mark"') == 6  # two marks in each of the three tables
     print_table(load(tmp_path), console)
     assert "alpha [leaking] [latent]" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "alpha [leaking] [latent]" in (tmp_path / "report" / "table.md").read_text()

@@ -138,12 +138,12 @@ def _grid_cell(record: dict | None, best: float) -> dict[str, Any]:
             "reason": record["reason"]}
 
 
-def _strips(found: dict[str, dict[int, list[Strip]]]) -> list[tuple[str, list[tuple[int, list[dict]]]]]:
-    return [(attribute, [(start, [
+def _strips(found: dict[str, dict[int, list[Strip]]]) -> list[tuple[str, list[tuple[str, list[dict]]]]]:
+    return [(attribute, [(row[0].title, [
         {"method": strip.method, "pixelated": max(strip.images.shape[-2:]) <= 64, "frames": [
             {"uri": picture_uri(image), "caption": frame_caption(strip, place), "crossing": place == strip.crossing,
              "step": int(strip.steps[place])} for place, image in enumerate(strip.images)]}
-        for strip in row]) for start, row in starts.items()]) for attribute, starts in sorted(found.items())]
+        for strip in row]) for row in starts.values()]) for attribute, starts in sorted(found.items())]
 
 
 def _share(which: pd.Series) -> str:

@@ -111,7 +111,7 @@ def load(root: Path) -> Results:
         raise EditbenchError(f"no run was found in '{root}' (a run is a folder with a status.json); run a job first, "
                              "or name another folder")
     columns = ["run_id", "method", "attribute", "generator", "seed", "judged_in", "leaking", "experiment", "status",
-               "reason", "seconds", *COSTS, "fit_cached", "scorer", "bank"]
+               "reason", "seconds", "classes", *COSTS, "fit_cached", "scorer", "bank"]
     table = pd.DataFrame(runs, columns=columns).sort_values(["attribute", "method", "run_id"], ignore_index=True)
     return Results(root, add_settings(table, configs), _join(rows, ROW_TYPES), _join(samples, SAMPLE_TYPES), configs,
                    provenance, tuple(problems))
@@ -134,7 +134,7 @@ def _status(folder: Path) -> dict[str, Any]:
     return {"run_id": folder.name, **{key: status[key] for key in STATUS_KEYS}, "reason": status.get("reason") or "",
             "seed": int(status.get("seed") or 0), "judged_in": status.get("judged_in") or "image",
             "leaking": bool(status.get("leaking")), "experiment": status.get("experiment") or "",
-            "seconds": _number(status.get("seconds"))}
+            "classes": list(status.get("classes") or []), "seconds": _number(status.get("seconds"))}
 
 
 def _json(path: Path, required: bool = False) -> dict:

@@ -25,7 +25,8 @@ FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 @dataclass(frozen=True)
 class Strip:
     """One start under one method. images (c, C, H, W) uint8, C 1 or 3, steps and effect (c,) with effect in sigmas of
-    the target; crossing: position of the first frame with the target class, None when it was never reached."""
+    the target; crossing: position of the first frame with the target class, None when it was never reached; goal:
+    source and target class in words, or ''."""
 
     method: str
     start: int
@@ -33,6 +34,11 @@ class Strip:
     steps: np.ndarray
     effect: np.ndarray
     crossing: int | None
+    goal: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"start {self.start}" + (f": {self.goal}" if self.goal else "")
 
 
 def strips(results: Results, most: int = 4) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
@@ -46,7 +52,7 @@ def strips(results: Results, most: int = 4) -> tuple[dict[str, dict[int, list[St
         except EditbenchError as error:
             problems.append(Problem(run["run_id"], str(error)))
             continue
-        for strip in _of_run(run["label"], arrays) if arrays else []:
+        for strip in _of_run(run["label"], arrays, run["classes"]) if arrays else []:
             found.setdefault(run["attribute"], {}).setdefault(strip.start, []).append(strip)
     chosen = {}
     for attribute, starts in found.items():
@@ -83,8 +89,8 @@ def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
     draw = ImageDraw.Draw(page)
     draw.text((12, 8), title, fill="black", font=bold)
     y = head
-    for start, row in starts.items():
-        draw.text((12, y + 10), f"start {start}", fill="#57606a", font=font)
+    for row in starts.values():
+        draw.text((12, y + 10), row[0].title, fill="#57606a", font=font)
         y += head
         for strip in row:
             draw.text((12, y + side_h // 2 - 8), strip.method, fill="black", font=font)
@@ -112,15 +118,21 @@ def frame_caption(strip: Strip, place: int) -> str:
     return f"{value:+.1f} σ".replace("-", "−") if np.isfinite(value) else "not finite"
 
 
-def _of_run(method: str, arrays: dict[str, np.ndarray]) -> Sequence[Strip]:
+def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) -> Sequence[Strip]:
     found = []
     for k, start in enumerate(arrays["starts"].tolist()):
         steps = arrays["steps"][k]
         keep = np.concatenate([[True], steps[1:] != steps[:-1]]) & (steps >= 0)  # short walks are padded by repeats
         crossed = np.flatnonzero(arrays["crossed"][k][keep])
         found.append(Strip(method, int(start), arrays["images"][k][keep], steps[keep], arrays["effect"][k][keep],
-                           int(crossed[0]) if len(crossed) else None))
+                           int(crossed[0]) if len(crossed) else None, _goal(arrays, k, classes)))
     return found
+
+
+def _goal(arrays: dict[str, np.ndarray], k: int, classes: Sequence[str]) -> str:
+    if not {"source", "target"} <= set(arrays) or not classes:
+        return ""
+    return f"{classes[int(arrays['source'][k])]} → {classes[int(arrays['target'][k])]}"
 
 
 def _picture(image: np.ndarray) -> Image.Image:

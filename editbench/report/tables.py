@@ -93,7 +93,7 @@ def matrix(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
 
 def curves(results: Results) -> dict[str, pd.DataFrame]:
     """Metrics with several x in one run: name -> its finite rows with method, variant_of, attribute; AD first."""
-    rows = results.rows[np.isfinite(results.rows["x"])]
+    rows = results.rows[np.isfinite(results.rows["x"]) & np.isfinite(results.rows["value"])]
     spread = rows.groupby(["metric", "run_id"])["x"].nunique().groupby("metric").max()
     names = [name for name in spread.index[spread > 2] if name != AT_EFFECT]
     runs = results.runs[["run_id", "label", "method", "attribute"]].rename(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -20,7 +21,7 @@ TITLES = {column.key: column.title for column in COLUMNS}
 
 def print_table(results: Results, console: Console | None = None) -> None:
     """The main table, a section an attribute, then the methods' means; what was not done, with its reason."""
-    console = console or Console()
+    console = console or (Console() if sys.stdout.isatty() else Console(width=WIDE))  # a pipe or a log gets it all
     whole = main_table(results)
     for setting in sorted(set(whole["setting"])):
         table = whole[whole["setting"] == setting]

@@ -13,8 +13,10 @@ import torch
 
 from editbench.bank import Bank, BankSpec, ShardedArray, bank_id, shard_folder
 from editbench.bank_build import build_bank, build_shard
+from editbench.configs import compose_config
 from editbench.errors import BadFile, EditbenchError, NonFinite, Unsupported
 from editbench.files import digest
+from editbench.models import load_world
 from editbench.seeding import normals
 from editbench.spaces import Space
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer, V
@@ -189,3 +191,20 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path, kill):
     assert contents(bank) == contents(build(tmp_path / "whole", block=10, shard=100))
     assert {k: shard_folder(folder, k).stat().st_mtime_ns for k in finished} == stamps
     assert not list(folder.glob(".partial-*"))
+
+
+def test_the_embedded_world_gives_the_same_bytes_for_any_layout_and_number_of_threads(tmp_path):
+    parts = load_world(compose_config([]))
+    networks = (parts.generator, parts.teacher, parts.judge)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count, shard in ((1, 64), (2, 128), (1, 192)):
+            torch.set_num_threads(count)
+            spec = BankSpec(180, block=64, shard=shard)
+            found.append(contents(build_bank(tmp_path / f"{count}-{shard}", "id", spec, lambda: networks)))
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1] == found[2]
+    other = build_bank(tmp_path / "block", "id", BankSpec(180, block=45, shard=90), lambda: networks)
+    gap = other.array("judge").range(0, 180) - np.frombuffer(found[0]["judge"], np.float32).reshape(180, -1)
+    assert np.abs(gap).max() < 1e-5 * np.abs(other.array("judge").range(0, 180)).max()

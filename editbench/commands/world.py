@@ -12,8 +12,10 @@ from typing import Any
 
 from editbench.errors import BadFile, EditbenchError
 
+STEERING_SAMPLES = 200_000  # faces whose true labels give the class shares that training is steered to
+
 EXAMPLES = """examples:
-  editbench world train-gan --kimg 800 --out runs/world/gan      start, or go on from, a generator
+  editbench world train-gan --kimg 850 --out runs/world/gan      start, or go on from, a generator
   editbench world pack --checkpoint runs/world/gan/checkpoint.pt --out generator32.safetensors
   editbench world train-scorers --out runs/world/scorers         teacher and judge, minutes each
   editbench world card --out runs/world/card                     how good the world is, as a page
@@ -39,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     gan = add("train-gan", _train_gan, "train the generator; started again, it goes on from its last checkpoint")
-    gan.add_argument("--kimg", type=float, default=800, help="length in thousands of renders shown")
+    gan.add_argument("--kimg", type=float, default=850, help="length in thousands of renders shown")
     gan.add_argument("--out", type=Path, default=Path("runs/world/gan"), help="folder of checkpoint.pt and log.jsonl")
     gan.add_argument("--resolution", type=int, default=32, help="height and width of the pictures")
     gan.add_argument("--channels", type=int, nargs="+", default=[64, 64, 48, 32],
@@ -76,7 +78,7 @@ def _train_gan(args: argparse.Namespace) -> int:
     from editbench.worlds.faces import load_scorer
     from editbench.worlds.faces.factors import FactorLaw, sample_factors
     from editbench.worlds.faces.renderer import render
-    from editbench.worlds.steering import MarginalSteering
+    from editbench.worlds.steering import ShareSteering
     from editbench.worlds.train_gan import GANTrainer, GANTraining, train
 
     try:
@@ -98,7 +100,8 @@ def _train_gan(args: argparse.Namespace) -> int:
     steering = None
     if args.steer is not None:
         teacher = load_scorer("teacher", args.steer).to(args.device)
-        steering = MarginalSteering(teacher, law.priors, options.steer_weight)
+        labels = sample_factors(law, args.seed, 0, STEERING_SAMPLES).labels()
+        steering = ShareSteering(teacher, labels, options.steer_weight)
     trainer = GANTrainer(config, options, lambda a, b: render(sample_factors(law, args.seed, a, b), args.resolution),
                          args.device, steering)
     train(trainer, args.out)

@@ -1,9 +1,10 @@
-"""Steering a GAN's class shares to the data's while it trains.
+"""Steering the class shares of a GAN, and of pairs of classes, to the data's while it trains.
 
-A small adversarial game cycles: for long stretches it makes too few frontal faces, then too few turned ones. The
-teacher watches the share of every class over the last `memory` images; the gradient of KL(shares || priors) with
-respect to the shares, ln(share / prior), weighs the class probabilities of the images at hand. Images at a class
-border drift to the class that is missing; where the shares are right the term vanishes. The judge is not used.
+A small adversarial game drifts: for long stretches it makes too few frontal faces, or glasses on nearly all of them.
+The teacher watches the joint share of every pair of classes over the last `memory` images; the gradient of
+KL(shares || data) with respect to the shares, ln(share / data), weighs the class probabilities of the images at hand.
+Images at a class border drift to the side that is missing; where the shares are right the term vanishes. The judge is
+not used.
 """
 
 from __future__ import annotations
@@ -13,34 +14,51 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from editbench.attributes import Attributes
 from editbench.scorers.base import Scorer
 
+FLOOR = 1e-3  # shares below it count as this much: the logarithm stays finite
 
-class MarginalSteering:
-    """priors: class probabilities of each attribute of the teacher. weight: of the term beside the GAN loss."""
 
-    def __init__(self, teacher: Scorer, priors: Mapping[str, tuple[float, ...]], weight: float = 1.0,
-                 memory: int = 2000) -> None:
+def class_probabilities(logits: Tensor, attributes: Attributes) -> Tensor:
+    """Probabilities of all classes of all attributes, side by side: (N, width) -> (N, sum of classes)."""
+    parts = []
+    for attribute in attributes:
+        part = attributes.logits(logits, attribute.name)
+        parts.append((torch.cat([torch.zeros_like(part), part], 1) if attribute.binary else part).softmax(1))
+    return torch.cat(parts, 1)
+
+
+def joint_shares(p: Tensor) -> Tensor:
+    """Mean outer product of class probabilities (N, C), with the single shares on the diagonal: (C, C)."""
+    joint = p.T @ p / len(p)
+    return joint - torch.diag(joint.diagonal()) + torch.diag(p.mean(0))
+
+
+class ShareSteering:
+    """Args: teacher; labels (n, A) of data, which give the shares to reach; weight of the term beside the GAN loss;
+    memory, in images, of the running shares."""
+
+    def __init__(self, teacher: Scorer, labels: Tensor, weight: float = 1.0, memory: int = 2000) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.weight, self.memory = weight, memory
-        self.priors = [torch.tensor(priors[a.name]) for a in teacher.attributes]
-        self.shares = [prior.clone() for prior in self.priors]
+        sizes = [len(attribute.classes) for attribute in teacher.attributes]
+        one_hot = [torch.nn.functional.one_hot(labels[:, k], size) for k, size in enumerate(sizes)]
+        self.data = joint_shares(torch.cat(one_hot, 1).float())
+        self.shares = self.data.clone()
+        # Each pair of attributes stands twice in the table and each attribute in A - 1 pairs.
+        same = torch.block_diag(*(torch.ones(size, size) for size in sizes))
+        self.scale = (1 - same) / (2 * max(len(sizes) - 1, 1)) + torch.eye(len(same))
 
     def loss(self, images: Tensor) -> Tensor:
         """images (N, 3, R, R) -> scalar; also moves the running shares towards this batch's."""
-        total = images.new_zeros(())
-        logits = self.teacher(images).float()
-        for k, attribute in enumerate(self.teacher.attributes):
-            part = self.teacher.attributes.logits(logits, attribute.name)
-            classes = torch.cat([torch.zeros_like(part), part], 1) if attribute.binary else part
-            batch = classes.softmax(1).mean(0)
-            self.shares[k] = torch.lerp(self.shares[k], batch.detach().cpu(), min(1.0, len(images) / self.memory))
-            pull = torch.log(self.shares[k].clamp_min(1e-3) / self.priors[k])
-            total = total + (pull.to(batch) * batch).sum()
-        return self.weight * total
+        batch = joint_shares(class_probabilities(self.teacher(images).float(), self.teacher.attributes))
+        self.shares = torch.lerp(self.shares, batch.detach().cpu(), min(1.0, len(images) / self.memory))
+        pull = self.scale * torch.log(self.shares.clamp_min(FLOOR) / self.data.clamp_min(FLOOR))
+        return self.weight * (pull.to(batch) * batch).sum()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {str(k): share for k, share in enumerate(self.shares)}
+        return {"shares": self.shares}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.shares = [state[str(k)] for k in range(len(self.shares))]
+        self.shares = state["shares"]

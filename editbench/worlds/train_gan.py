@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from editbench.seeding import normals
 from editbench.worlds.discriminator import Discriminator
-from editbench.worlds.steering import MarginalSteering
+from editbench.worlds.steering import ShareSteering
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class GANTrainer:
     """Networks, optimisers and one training step. `reals(start, stop)` gives images (N, 3, R, R) in [-1, 1]."""
 
     def __init__(self, config: StyleGAN2Config, options: GANTraining, reals: Callable[[int, int], Tensor],
-                 device: str = "cpu", steering: MarginalSteering | None = None) -> None:
+                 device: str = "cpu", steering: ShareSteering | None = None) -> None:
         torch.manual_seed(options.seed)
         self.options, self.reals, self.device = options, reals, torch.device(device)
         self.steering = steering

@@ -108,8 +108,13 @@ class Attributes(Sequence[Attribute]):
             return first + 0 * target, 2 * target - 1
         return first + target, 1 + 0 * target
 
-    def check_class(self, name: str, target: int) -> int:
+    def class_index(self, name: str, target: int | str) -> int:
+        """A class given by its index or its name."""
         classes = self[name].classes
+        if isinstance(target, str):
+            if target not in classes:
+                raise UnknownName(f"class of attribute '{name}'", target, classes)
+            return classes.index(target)
         if not 0 <= target < len(classes):
             listing = ", ".join(f"{i} ({c})" for i, c in enumerate(classes))
             raise EditbenchError(f"class {target} is out of range for attribute '{name}', which has {listing}")

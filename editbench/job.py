@@ -31,10 +31,10 @@ from editbench.models import (
     source_digest,
 )
 from editbench.records import Record
-from editbench.starts import Starts, StartsSpec, draw_targets
+from editbench.starts import Starts, StartsSpec, aim, draw_targets
 from editbench.trajectory import Trajectories
 
-DETERMINES = ("method", "attribute", "seed", "starts", "engine")  # besides the bank, which carries the networks
+DETERMINES = ("method", "attribute", "target", "seed", "starts", "engine")  # besides the bank, which carries the networks
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def run_job(cfg: DictConfig) -> Outcome:
     root = Path(cfg.out)
     try:
         world = load_world(cfg)
-        world.judge.attributes[cfg.attribute]
+        target_class(cfg, world.judge.attributes)
         names = benchmark_attributes(cfg, world.judge.attributes)
         bank = load_bank(cfg)
         run_id = make_run_id(cfg, bank, names)
@@ -74,6 +74,12 @@ def make_run_id(cfg: DictConfig, bank: Bank, names: list[str]) -> str:
     source = source_digest(cfg.method["_target_"])
     key = parts | {"bank": bank.id, "names": names, "source": source, "engine_version": engine.VERSION}
     return f"{cfg.method.name}-{cfg.attribute}-s{cfg.seed}-{digest(key, 10)}"
+
+
+def target_class(cfg: DictConfig, attributes: Attributes) -> int | None:
+    """The class that every start is asked for, or None where each has its own draw."""
+    attributes[cfg.attribute]
+    return None if cfg.target is None else attributes.class_index(cfg.attribute, cfg.target)
 
 
 def benchmark_attributes(cfg: DictConfig, attributes: Attributes) -> list[str]:
@@ -117,7 +123,8 @@ def _walk_and_measure(cfg: DictConfig, folder: Path, world: World, bank: Bank, n
     editor.check(world.generator, world.judge.attributes, cfg.attribute)
 
     # Starts and the walk.
-    starts = draw_targets(starts_spec(cfg), bank, names)[cfg.attribute]
+    target = target_class(cfg, world.judge.attributes)
+    starts = aim(draw_targets(starts_spec(cfg), bank, names)[cfg.attribute], target)
     if not len(starts):
         raise EditbenchError(f"no start was drawn for {cfg.attribute}: raise starts.n={cfg.starts.n}")
     codes, logits = start_codes(editor, bank, starts, cfg.device)

@@ -93,6 +93,15 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
     return starts
 
 
+def aim(starts: Starts, target: int | None) -> Starts:
+    """The starts of other classes, all towards one class; None leaves the draw as it is."""
+    if target is None:
+        return starts
+    keep = starts.source != target
+    aimed = np.full(int(keep.sum()), target, starts.target.dtype)
+    return Starts(starts.index[keep], starts.source[keep], aimed, starts.threshold)
+
+
 def _draw_classes(source: np.ndarray, draw: np.ndarray, classes: int, ordered: bool) -> np.ndarray:
     """A class other than the source's, uniformly; for an ordered attribute one of its neighbours."""
     if ordered:

@@ -37,8 +37,11 @@ def test_column_points_towards_the_target():
 def test_errors_name_what_there_is():
     with pytest.raises(UnknownName, match=r"unknown attribute 'smlie'\. Did you mean 'smile'"):
         ATTRIBUTES["smlie"]
+    assert ATTRIBUTES.class_index("hair", "blond") == ATTRIBUTES.class_index("hair", 2) == 2
     with pytest.raises(EditbenchError, match=r"class 3 is out of range for attribute 'hair', which has 0 \(black\)"):
-        ATTRIBUTES.check_class("hair", 3)
+        ATTRIBUTES.class_index("hair", 3)
+    with pytest.raises(UnknownName, match=r"unknown class of attribute 'hair' 'blnd'\. Did you mean 'blond'"):
+        ATTRIBUTES.class_index("hair", "blnd")
     with pytest.raises(EditbenchError, match="two classes"):
         Attribute("x", ("only",))
     with pytest.raises(EditbenchError, match="must differ"):

@@ -134,6 +134,15 @@ def test_names_that_do_not_exist_get_the_nearest_and_the_list(tmp_path):
     assert "attribute=a is not among starts.attributes" in run_job(cfg).reason
 
 
+def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
+    by_name, by_index = (run_job(toy_config(tmp_path, "attribute=c", f"target={t}")) for t in ("z", 2))
+    tables = [Record.open(tmp_path / outcome.run_id).trajectories().table for outcome in (by_name, by_index)]
+    assert (tables[0]["target"] == 2).all() and (tables[0]["source"] != 2).all() and tables[0].equals(tables[1])
+    outcome = run_job(toy_config(tmp_path, "attribute=c", "target=3"))
+    assert outcome.status == "failed"
+    assert "class 3 is out of range for attribute 'c', which has 0 (x), 1 (y), 2 (z)" in outcome.reason
+
+
 def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path):
     outcome = run_job(toy_config(tmp_path, layers=[1, 5]))
     assert outcome.status == "failed" and "layers [1, 5) lie outside the generator's rows [0, 2)" in outcome.reason

@@ -36,6 +36,10 @@ class EngineSpec:
     batch: int = 64
     pictures: int = 6
 
+    def __post_init__(self) -> None:
+        if self.max_steps < 1 or self.batch < 1 or self.sweep_steps < 0 or self.pictures < 0:
+            raise EditbenchError(f"engine.max_steps and engine.batch must be at least 1, the others not negative: {self}")
+
 
 @dataclass
 class Pictures:

@@ -34,7 +34,7 @@ from editbench.records import Record
 from editbench.starts import Starts, StartsSpec, aim, draw_targets
 from editbench.trajectory import Trajectories
 
-DETERMINES = ("method", "attribute", "target", "seed", "starts", "engine")  # besides the bank, which carries the networks
+DETERMINES = ("method", "attribute", "target", "seed", "starts", "engine")  # and the bank, which has the networks
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def run_job(cfg: DictConfig) -> Outcome:
     try:
         world = load_world(cfg)
         target_class(cfg, world.judge.attributes)
+        if not isinstance(cfg.seed, int):
+            raise EditbenchError(f"seed={cfg.seed} must be a whole number")
         names = benchmark_attributes(cfg, world.judge.attributes)
         bank = load_bank(cfg)
         run_id = make_run_id(cfg, bank, names)

@@ -79,6 +79,10 @@ def _load_world(text: str, device: str) -> World:
 
 def load_world(cfg: DictConfig) -> World:
     """Generator, teacher and judge of a configuration; loaded once a process."""
+    try:
+        torch.device(cfg.device)
+    except RuntimeError as error:
+        raise EditbenchError(f"device={cfg.device} is no device: use cpu, cuda or cuda:0") from error
     if cfg.device.startswith("cuda") and not torch.cuda.is_available():
         raise EditbenchError(f"device={cfg.device}, but torch sees no CUDA device: use device=cpu "
                              "(`editbench doctor` says what this machine has)")

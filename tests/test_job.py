@@ -1,12 +1,12 @@
 """Jobs: records that are whole or absent, found instead of repeated; a failure stays a failure of its own job."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from editbench import job
@@ -147,8 +147,21 @@ def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path
     outcome = run_job(toy_config(tmp_path, layers=[1, 5]))
     assert outcome.status == "failed" and "layers [1, 5) lie outside the generator's rows [0, 2)" in outcome.reason
     cfg = toy_config(tmp_path)
-    cfg.device = "cuda:7"
-    assert "no CUDA device" in run_job(cfg).reason or os.environ.get("CUDA_VISIBLE_DEVICES")
+    cfg.device = "gpu"
+    assert "device=gpu is no device: use cpu, cuda or cuda:0" in run_job(cfg).reason
+    if not torch.cuda.is_available():
+        cfg.device = "cuda:7"
+        assert "no CUDA device" in run_job(cfg).reason
+
+
+def test_values_of_the_wrong_kind_name_their_key(tmp_path):
+    cfg = toy_config(tmp_path)
+    cfg.seed = "abc"
+    assert "seed=abc must be a whole number" in run_job(cfg).reason
+    cfg = toy_config(tmp_path)
+    cfg.engine.batch = 0
+    outcome = run_job(cfg)
+    assert outcome.status == "failed" and "engine.max_steps and engine.batch must be at least 1" in outcome.reason
 
 
 def test_an_unwritable_place_is_explained(tmp_path):

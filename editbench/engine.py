@@ -38,7 +38,8 @@ class EngineSpec:
 
     def __post_init__(self) -> None:
         if self.max_steps < 1 or self.batch < 1 or self.sweep_steps < 0 or self.pictures < 0:
-            raise EditbenchError(f"engine.max_steps and engine.batch must be at least 1, the others not negative: {self}")
+            raise EditbenchError("engine.max_steps and engine.batch must be at least 1, the others not negative: "
+                                 f"{self}")
 
 
 @dataclass

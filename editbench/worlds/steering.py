@@ -46,9 +46,8 @@ class ShareSteering:
         one_hot = [torch.nn.functional.one_hot(labels[:, k], size) for k, size in enumerate(sizes)]
         self.data = joint_shares(torch.cat(one_hot, 1).float())
         self.shares = self.data.clone()
-        # Each pair of attributes stands twice in the table and each attribute in A - 1 pairs.
         same = torch.block_diag(*(torch.ones(size, size) for size in sizes))
-        self.scale = (1 - same) / (2 * max(len(sizes) - 1, 1)) + torch.eye(len(same))
+        self.scale = (1 - same) / 2 + torch.eye(len(same))  # each pair of attributes stands twice in the table
 
     def loss(self, images: Tensor) -> Tensor:
         """images (N, 3, R, R) -> scalar; also moves the running shares towards this batch's."""

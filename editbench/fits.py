@@ -17,6 +17,7 @@ from editbench.bank import Bank
 from editbench.editor import Editor, FitData, FitReport
 from editbench.files import digest, lock, write_atomic
 from editbench.models import World, content, plain, source_digest
+from editbench.progress import console
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitRep
         if found is not None:
             return found
         began, before = time.perf_counter(), data.generator.decoded
-        report = work()
+        with console().status(f"fitting {type(editor).__name__}"):
+            report = work()
         fitted = Fitted(time.perf_counter() - began, data.generator.decoded - before, report.labels, report.notes,
                         False)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in editor.state().items()}

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from editbench.configs import compose_config, group_options
 from editbench.models import load_bank, load_world
+from editbench.progress import console
 from editbench.records import peak_memory_mb
 from editbench.report import load, print_table, report
 from editbench.sweep import run_jobs, say, summarise
@@ -46,7 +47,8 @@ def main(argv: list[str]) -> int:
     for cfg, outcome in run_jobs(configs(), len(methods) * len(attributes)):
         outcomes.append({"job": f"{cfg.method.name} x {cfg.attribute}", **vars(outcome)})
     code = summarise(outcomes)
-    page = report(args.out)
+    with console().status("drawing the report"):
+        page = report(args.out)
     print_table(load(args.out))
     say(f"demo took {time.perf_counter() - began:.0f} s, peak memory {peak_memory_mb(args.device):.0f} MiB")
     print(f"table  {page.parent / 'table.csv'}\nreport {page}")

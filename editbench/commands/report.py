@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
+from editbench.progress import console
 from editbench.report import load, print_table, report
 
 EXAMPLES = """examples:
   editbench report runs
-  editbench report runs/demo --out /tmp/page
+  editbench report runs/demo --out page
   editbench report runs --table            print the table, write nothing
 """
 
@@ -23,8 +22,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="where the report goes (default: ROOT/report)")
     parser.add_argument("--table", action="store_true", help="only print the table")
     args = parser.parse_args(argv)
-    print_table(load(args.root), Console())
+    print_table(load(args.root))
     if not args.table:
-        page = report(args.root, args.out)
+        with console().status("drawing the report"):
+            page = report(args.root, args.out)
         print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     return 0

@@ -21,6 +21,7 @@ from torch import Tensor
 from editbench.attributes import Attributes
 from editbench.files import write_atomic, write_json
 from editbench.generators.base import Generator
+from editbench.progress import Advance, progress
 from editbench.scorers.convnet import ConvScorer
 from editbench.seeding import normals
 from editbench.spaces import Codes, Space
@@ -72,7 +73,7 @@ def largest_gap(a: dict[str, list[float]], b: dict[str, list[float]]) -> float:
 
 
 @torch.inference_mode()
-def judged(batches: Iterator[Tensor], teacher: ConvScorer, judge: ConvScorer) -> dict[str, Tensor]:
+def judged(batches: Iterator[Tensor], teacher: ConvScorer, judge: ConvScorer, advance: Advance) -> dict[str, Tensor]:
     """Logits of teacher and judge and the judge's features of a stream of pictures, on the host."""
     parts: dict[str, list[Tensor]] = {"teacher": [], "judge": [], "features": []}
     for images in batches:
@@ -80,6 +81,7 @@ def judged(batches: Iterator[Tensor], teacher: ConvScorer, judge: ConvScorer) ->
         parts["features"].append(features.cpu())
         parts["judge"].append(judge.head(features).cpu())
         parts["teacher"].append(teacher(images).cpu())
+        advance(len(images))
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
@@ -87,9 +89,9 @@ def measure(n: int, generator: Generator, teacher: ConvScorer, judge: ConvScorer
     """Everything the card shows as numbers, from n renders, n others for the floor, and n generated faces."""
     attributes, law, dense = judge.attributes, FactorLaw(), FactorLaw(margin=0.0)
     truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
-    data = judged(_renders(law, seed, 0, n), teacher, judge)
-    other = judged(_renders(law, seed, n, 2 * n), teacher, judge)
-    made = judged(_generated(generator, seed, n), teacher, judge)
+    streams = (_renders(law, seed, 0, n), _renders(law, seed, n, 2 * n), _generated(generator, seed, n))
+    with progress("pictures judged", 3 * n) as advance:
+        data, other, made = (judged(stream, teacher, judge, advance) for stream in streams)
     labels = {name: attributes.labels(part["judge"]).numpy() for name, part in (("data", data), ("generated", made))}
     shares = {name: marginals(value, attributes) for name, value in (("truth", truth), *labels.items())}
     bonds = {name: associations(value, attributes) for name, value in (("truth", truth), *labels.items())}

@@ -33,7 +33,6 @@ def main(argv: list[str]) -> int:
     line("processor", f"{facts['processor']}, {os.cpu_count()} cores, {facts['threads']} torch threads")
     line("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB")
     line("cuda", facts["cuda"] or "none: everything runs on the CPU")
-    line("bfloat16", "yes" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "CPU only")
     for name, version in facts["packages"].items():
         line(name, version)
     for name, what in OPTIONAL.items():

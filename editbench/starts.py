@@ -1,9 +1,10 @@
 """Start images and targets of the crossing test: drawn once from the test split, the same for every method.
 
 Chen et al. 2022, section 4: "images with logits around the decision boundaries", each with a target attribute drawn
-uniformly. Choices the paper leaves open: near means q(x) = max over attributes of |margin| / sigma is among the `pool`
-share of the bank with the smallest q (the paper's joint reading; `near='target'` ranks by the target attribute alone
-and is kinder to everyone), and an ordered attribute is asked for a neighbouring class.
+uniformly. Choices the paper leaves open: near means that q(x) = max over attributes of |margin| / sigma is among the M
+smallest of the test split, M = `pool` times the size of the bank (15,000 of 500,000). That is the joint reading;
+`near='target'` ranks by the target attribute alone and is kinder to everyone. An ordered attribute is asked for a
+neighbouring class.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from editbench.seeding import generator
 
 @dataclass(frozen=True)
 class StartsSpec:
-    """n starts in all, a candidate pool of this share of the bank, the seed of the draw, near: 'joint' or 'target'."""
+    """n starts in all; pool: candidates, as a share of the bank's size; seed of the draw; near: 'joint' or 'target'."""
 
     n: int = 3000
     pool: float = 0.03

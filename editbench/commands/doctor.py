@@ -9,8 +9,6 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 from editbench import records
 from editbench.bank_build import compute_block
 from editbench.configs import compose_config

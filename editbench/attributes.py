@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from editbench.checks import check_kind
 from editbench.errors import EditbenchError, UnknownName
 
 
@@ -115,6 +116,7 @@ class Attributes(Sequence[Attribute]):
             if target not in classes:
                 raise UnknownName(f"class of attribute '{name}'", target, classes)
             return classes.index(target)
+        check_kind("target", target, "int")
         if not 0 <= target < len(classes):
             listing = ", ".join(f"{i} ({c})" for i, c in enumerate(classes))
             raise EditbenchError(f"class {target} is out of range for attribute '{name}', which has {listing}")

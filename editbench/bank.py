@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from editbench.attributes import Attributes
+from editbench.checks import check_fields
 from editbench.editor import Split
 from editbench.errors import BadFile, EditbenchError
 from editbench.files import digest, file_sha256, read_json
@@ -40,6 +41,7 @@ class BankSpec:
     shard: int = 6400
 
     def __post_init__(self) -> None:
+        check_fields("bank", self)
         if self.n < 1 or self.block < 1 or self.shard < 1:
             raise EditbenchError(f"bank.n, bank.block and bank.shard must be positive, got {self}")
         if self.shard % self.block:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from editbench.attributes import Attributes
-from editbench.bank import VERSION, Bank, BankSpec, check_shard, shard_folder
+from editbench.bank import VERSION, Bank, BankSpec, shard_folder
 from editbench.errors import BadFile, NonFinite
 from editbench.files import atomic_folder, file_sha256, lock, sweep_partials, write_json
 from editbench.generators.base import Generator
@@ -26,17 +26,18 @@ Models = tuple[Generator, Scorer, Scorer]  # generator, teacher, judge
 def build_bank(folder: Path, bank_id: str, spec: BankSpec, models: Callable[[], Models], device: str = "cpu",
                workers: int = 1) -> Bank:
     """Build what is missing of a bank and open it. `models` must be picklable when workers > 1."""
-    if (folder / "bank.json").exists():
-        return Bank(folder)
-    missing = [k for k in range(spec.shards) if not _finished(folder, spec, k)]
+    missing = [k for k in range(spec.shards) if not shard_folder(folder, k).exists()]
     if workers > 1 and len(missing) > 1:
         threads = max(1, torch.get_num_threads() // workers)
         context = multiprocessing.get_context("spawn")
-        with progress("bank shards", len(missing)) as advance, ProcessPoolExecutor(workers, context) as pool:
-            jobs = [pool.submit(_build_in_worker, folder, spec, models, device, k, threads) for k in missing]
-            for job in jobs:
-                job.result()
-                advance()
+        pool = ProcessPoolExecutor(workers, context)
+        try:
+            with progress("bank shards", len(missing)) as advance:
+                for job in [pool.submit(_build_in_worker, folder, spec, models, device, k, threads) for k in missing]:
+                    job.result()
+                    advance()
+        finally:  # on an error or Ctrl-C the queued shards are not waited for
+            pool.shutdown(wait=False, cancel_futures=True)
     elif missing:
         parts = models()
         rows = sum(b - a for a, b in map(spec.range_of, missing))
@@ -50,14 +51,6 @@ def _build_in_worker(folder: Path, spec: BankSpec, models: Callable[[], Models],
                      threads: int) -> None:
     torch.set_num_threads(threads)
     build_shard(folder, spec, models(), device, shard, lambda amount=1: None)
-
-
-def _finished(folder: Path, spec: BankSpec, shard: int) -> bool:
-    path = shard_folder(folder, shard)
-    if not path.exists():
-        return False
-    check_shard(path, spec.range_of(shard))
-    return True
 
 
 def build_shard(folder: Path, spec: BankSpec, models: Models, device: str, shard: int, advance: Advance) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from editbench.attributes import Attributes
+from editbench.checks import check_fields
 from editbench.editor import Editor, Walk
 from editbench.errors import BadFile, EditbenchError
 from editbench.generators.base import Generator
@@ -21,7 +22,6 @@ from editbench.progress import progress
 from editbench.scorers.base import Scorer
 from editbench.starts import Starts
 
-VERSION = 1
 IDENTITY_TOLERANCE = 1e-3  # of a logit's sigma: the start's image must be the bank's image
 
 
@@ -37,6 +37,7 @@ class EngineSpec:
     pictures: int = 6
 
     def __post_init__(self) -> None:
+        check_fields("engine", self)
         if self.max_steps < 1 or self.batch < 1 or self.sweep_steps < 0 or self.pictures < 0:
             raise EditbenchError("engine.max_steps and engine.batch must be at least 1, the others not negative: "
                                  f"{self}")

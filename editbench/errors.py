@@ -14,7 +14,7 @@ class UnknownName(EditbenchError, KeyError):
     """A name that is not in a registry: says the nearest match and the whole list."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known = sorted(known)
+        known = sorted(set(known))
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         self.message = f"unknown {kind} '{name}'.{hint} Available: {', '.join(known) or 'none'}."

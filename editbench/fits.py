@@ -17,7 +17,7 @@ from editbench.bank import Bank
 from editbench.editor import Editor, FitData, FitReport
 from editbench.files import digest, lock, write_atomic
 from editbench.models import World, content, plain, source_digest
-from editbench.progress import console
+from editbench.progress import status
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class Fitted:
 
 def fit_editor(editor: Editor, cfg: DictConfig, bank: Bank, world: World, attribute: str) -> Fitted:
     """Fit an editor for all attributes, then tune it for one; both through the cache."""
-    editor.num_ws = world.generator.num_ws
     data = FitData(world.generator, world.teacher, bank.split("fit", cfg.device), bank.split("tune", cfg.device),
                    bank_sigma(bank, cfg.device), cfg.seed)
     key = {"bank": bank.id, "generator": world.generator.digest, "teacher": world.teacher.digest,
@@ -59,7 +58,7 @@ def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitRep
         if found is not None:
             return found
         began, before = time.perf_counter(), data.generator.decoded
-        with console().status(f"fitting {type(editor).__name__}"):
+        with status(f"fitting {type(editor).__name__}"):
             report = work()
         fitted = Fitted(time.perf_counter() - began, data.generator.decoded - before, report.labels, report.notes,
                         False)

@@ -5,19 +5,30 @@ from __future__ import annotations
 import time
 import traceback
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from editbench import engine, records
+from editbench import records
 from editbench.attributes import Attributes
 from editbench.bank import Bank
+from editbench.checks import check_kind
 from editbench.editor import Editor
-from editbench.engine import EngineSpec, walk_starts
+from editbench.engine import EngineSpec, WalkResult, walk_starts
 from editbench.errors import EditbenchError, Unsupported
-from editbench.files import atomic_folder, digest, explain_disk_errors, lock, read_json, sweep_partials, write_json
+from editbench.files import (
+    atomic_folder,
+    digest,
+    explain_disk_errors,
+    file_sha256,
+    lock,
+    read_json,
+    sweep_partials,
+    write_json,
+)
 from editbench.fits import Fitted, fit_editor
 from editbench.metric import Metric
 from editbench.models import (
@@ -34,6 +45,7 @@ from editbench.records import Record
 from editbench.starts import Starts, StartsSpec, aim, draw_targets
 from editbench.trajectory import Trajectories
 
+PROTOCOL = ("attributes", "editor", "engine", "seeding", "starts")  # modules a result depends on
 DETERMINES = ("method", "attribute", "target", "seed", "starts", "engine")  # and the bank, which has the networks
 
 
@@ -49,12 +61,12 @@ class Outcome:
 
 def run_job(cfg: DictConfig) -> Outcome:
     """Run one job, or find its record. Errors of the job become a failed record; Ctrl-C passes."""
-    root = Path(cfg.out)
+    root = Path(str(cfg.out))
     try:
         world = load_world(cfg)
         target_class(cfg, world.judge.attributes)
-        if not isinstance(cfg.seed, int):
-            raise EditbenchError(f"seed={cfg.seed} must be a whole number")
+        check_kind("seed", cfg.seed, "int")
+        check_kind("out", cfg.out or None, "str")
         names = benchmark_attributes(cfg, world.judge.attributes)
         bank = load_bank(cfg)
         run_id = make_run_id(cfg, bank, names)
@@ -74,8 +86,14 @@ def make_run_id(cfg: DictConfig, bank: Bank, names: list[str]) -> str:
     """Hash of all that determines the result, behind names a person can read."""
     parts = {key: content(plain(cfg[key])) if OmegaConf.is_config(cfg[key]) else cfg[key] for key in DETERMINES}
     source = source_digest(cfg.method["_target_"])
-    key = parts | {"bank": bank.id, "names": names, "source": source, "engine_version": engine.VERSION}
+    key = parts | {"bank": bank.id, "names": names, "source": source, "protocol": protocol_digest()}
     return f"{cfg.method.name}-{cfg.attribute}-s{cfg.seed}-{digest(key, 10)}"
+
+
+@cache
+def protocol_digest() -> str:
+    """Hash of the source that decides starts, steps, stops and logits: other code, other records."""
+    return digest([file_sha256(Path(__file__).parent / f"{name}.py") for name in PROTOCOL])
 
 
 def target_class(cfg: DictConfig, attributes: Attributes) -> int | None:
@@ -141,10 +159,21 @@ def _walk_and_measure(cfg: DictConfig, folder: Path, world: World, bank: Bank, n
     trajectories.save(folder / "trajectory.parquet")
     records.write_pictures(folder, result.pictures, trajectories)
     write_json(folder / "provenance.json", provenance(cfg, world, bank, fitted, starts) | {
-        "walk_seconds": result.seconds, "edits_per_second": len(starts) / result.seconds,
-        "walk_generator_calls": world.generator.decoded - before,
-        "generator_calls": world.generator.decoded - before + fitted.decoded})
+        "walk_seconds": result.seconds, "walk_generator_calls": world.generator.decoded - before}
+        | costs_to_crossing(result, fitted, len(starts)))
     compute_metrics(folder, trajectories, cfg)
+
+
+def costs_to_crossing(result: WalkResult, fitted: Fitted, starts: int) -> dict:
+    """What the edits cost up to their crossing, or to the cap where there was none; the sweep beyond is not charged.
+
+    edits_per_second: starts over the share of the walk's time that their needed decodes had; generator_calls: those
+    decodes and the fit's.
+    """
+    table = result.table
+    needed = int(((table["step"] > 0) & (~table["crossed"] | table["stopped"])).sum())
+    share = needed / max(int((table["step"] > 0).sum()), 1)
+    return {"edits_per_second": starts / max(result.seconds * share, 1e-9), "generator_calls": needed + fitted.decoded}
 
 
 def starts_spec(cfg: DictConfig) -> StartsSpec:

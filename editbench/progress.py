@@ -11,7 +11,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-PLAIN_EVERY = 10.0  # seconds between plain lines
+PLAIN_FIRST, PLAIN_EVERY = 2.0, 10.0  # seconds until the first plain line, and between them
 
 
 class Advance(Protocol):
@@ -24,6 +24,17 @@ def console() -> Console:
 
 
 @contextmanager
+def status(what: str) -> Iterator[None]:
+    """Say what is being worked on: a spinner on a terminal, one line elsewhere."""
+    if sys.stderr.isatty():
+        with console().status(what):
+            yield
+    else:
+        print(f"{what} ...", file=sys.stderr, flush=True)
+        yield
+
+
+@contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
     """Yield a function to call with the number of items just done."""
     if sys.stderr.isatty():
@@ -33,14 +44,15 @@ def progress(what: str, total: int) -> Iterator[Advance]:
             task = bar.add_task(what, total=total)
             yield lambda amount=1: bar.advance(task, amount)
         return
-    done, last, began = 0, time.monotonic(), time.monotonic()
+    done, began = 0, time.monotonic()
+    due = began + PLAIN_FIRST
 
     def advance(amount: int = 1) -> None:
-        nonlocal done, last
+        nonlocal done, due
         done += amount
         now = time.monotonic()
-        if now - last >= PLAIN_EVERY:
-            last = now
+        if now >= due:
+            due = now + PLAIN_EVERY
             left = (now - began) / done * (total - done)
             print(f"{what}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)
 

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
 from editbench.engine import Pictures
 from editbench.errors import BadFile
-from editbench.files import read_json, write_json
+from editbench.files import read_json, write_atomic, write_json
 from editbench.metric import MetricResult
 from editbench.trajectory import Trajectories
 
@@ -47,7 +49,19 @@ class Record:
             status = read_json(folder / "status.json")
         except BadFile:
             return None
-        return cls(folder, status) if status.get("status") in STATUSES else None
+        record = cls(folder, status)
+        return record if status.get("status") in STATUSES and record.readable() else None
+
+    def readable(self) -> bool:
+        """Whether the tables of a done record are whole; one that was damaged is run again."""
+        if self.status["status"] != "done":
+            return True
+        try:
+            for name in ("trajectory", "rows", "samples"):
+                pq.read_metadata(self.folder / f"{name}.parquet")
+        except (OSError, pa.ArrowException):
+            return False
+        return True
 
     def trajectories(self) -> Trajectories:
         return Trajectories.load(self.folder / "trajectory.parquet")
@@ -70,8 +84,8 @@ def write_metrics(folder: Path, results: dict[str, MetricResult], kinds: dict[st
         better = result.rows["metric"].map(directions).astype(object)
         rows.append(result.rows.assign(version=version, higher_is_better=better))
         samples.append(result.samples)
-    pd.concat(rows, ignore_index=True).to_parquet(folder / "rows.parquet")
-    pd.concat(samples, ignore_index=True).to_parquet(folder / "samples.parquet")
+    for name, parts in (("rows", rows), ("samples", samples)):
+        write_atomic(folder / f"{name}.parquet", pd.concat(parts, ignore_index=True).to_parquet())
 
 
 def write_pictures(folder: Path, pictures: Pictures, trajectories: Trajectories, columns: int = 8) -> None:

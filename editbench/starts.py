@@ -16,6 +16,7 @@ import torch
 
 from editbench.attributes import Attributes
 from editbench.bank import Bank
+from editbench.checks import check_fields
 from editbench.errors import EditbenchError
 from editbench.seeding import generator
 
@@ -28,6 +29,11 @@ class StartsSpec:
     pool: float = 0.03
     seed: int = 0
     near: str = "joint"
+
+    def __post_init__(self) -> None:
+        check_fields("starts", self)
+        if self.n < 1 or not 0 < self.pool <= 1:
+            raise EditbenchError(f"starts.n must be at least 1 and starts.pool between 0 and 1: {self}")
 
 
 @dataclass(frozen=True)

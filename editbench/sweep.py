@@ -10,7 +10,7 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from editbench.errors import BadFile, EditbenchError
 from editbench.files import read_json, write_json
@@ -32,31 +32,44 @@ def hydra_job(cfg: DictConfig) -> Outcome:
     multirun = hydra.mode == RunMode.MULTIRUN
     try:
         outcome = run_job(cfg)
-    except EditbenchError as error:
-        outcome = Outcome("failed", str(error), "", False)
+    except Exception as error:  # one job's trouble is not the sweep's
+        outcome = failure(error)
     say(describe(cfg, outcome, f"#{hydra.job.num}" if multirun else ""))
     if multirun:
-        name = f"{cfg.method.name} x {cfg.attribute}, seed {cfg.seed}"
-        write_json(Path(hydra.sweep.dir) / f"{hydra.job.num}.json", {"job": name, **vars(outcome)})
+        write_json(Path(hydra.sweep.dir) / f"{hydra.job.num}.json", {"job": title(cfg), **vars(outcome)})
     return outcome
+
+
+def failure(error: Exception) -> Outcome:
+    """A job that failed before it could leave a record."""
+    text = str(error) if isinstance(error, EditbenchError) else f"{type(error).__name__}: {error}"
+    return Outcome("failed", text, "", False)
 
 
 def run_jobs(configs: Iterable[DictConfig], total: int) -> Iterator[tuple[DictConfig, Outcome]]:
     """Run jobs one after the other in this process."""
     for number, cfg in enumerate(configs, 1):
-        outcome = run_job(cfg)
+        try:
+            outcome = run_job(cfg)
+        except Exception as error:  # one job's trouble is not the demo's
+            outcome = failure(error)
         say(describe(cfg, outcome, f"[{number}/{total}]"))
         yield cfg, outcome
 
 
 def describe(cfg: DictConfig, outcome: Outcome, number: str = "") -> str:
     """One line on a job: what, status, and its first numbers or its reason."""
-    head = f"{number} {cfg.method.name} x {cfg.attribute}, seed {cfg.seed}: {outcome.status}".strip()
+    head = f"{number} {title(cfg)}: {outcome.status}".strip()
     if outcome.reused:
         head += " (found)"
     if outcome.status != "done":
         return f"{head}: {outcome.reason}"
     return f"{head}: {headline(Path(cfg.out) / outcome.run_id)}"
+
+
+def title(cfg: DictConfig) -> str:
+    method = cfg.method.name if OmegaConf.is_config(cfg.method) else cfg.method
+    return f"{method} x {cfg.attribute}, seed {cfg.seed}"
 
 
 def headline(folder: Path, count: int = 2) -> str:

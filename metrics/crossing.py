@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from editbench.metric import ROW_COLUMNS, SAMPLE_COLUMNS, Metric, MetricResult, row
+from editbench.statistics import bootstrap_mean, median_interval, wilson
 from editbench.trajectory import Trajectories
-from metrics.intervals import bootstrap_mean, median_interval, wilson
 
 
 class CrossingAccuracy(Metric):

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from editbench.metric import ROW_COLUMNS, SAMPLE_COLUMNS, Metric, MetricResult, row
+from editbench.statistics import bootstrap_mean, bootstrap_ratios
 from editbench.trajectory import Trajectories
-from metrics.intervals import bootstrap_mean, bootstrap_ratios
 
 CURVES = ("ad", "ad_signed", "ad_max")
 EMPTY = float("nan")

@@ -104,7 +104,6 @@ def test_a_cut_shard_is_noticed_and_only_it_is_rebuilt(tmp_path):
     for each in shard_folder(bank.folder, 2).iterdir():
         each.unlink()
     shard_folder(bank.folder, 2).rmdir()
-    (bank.folder / "bank.json").unlink()
     assert contents(build(tmp_path / "b")) == before
     assert {k: shard_folder(bank.folder, k).stat().st_mtime_ns for k in (0, 1, 3)} == others
 
@@ -171,6 +170,25 @@ class Slow(toy.ToyGenerator):
 models = lambda: (Slow(), toy.ToyScorer("teacher", 2.0), toy.ToyScorer("judge"))
 build_bank(Path(sys.argv[1]), "id", BankSpec(1000, block=10, shard=100), models)
 """
+
+
+SLOW_WORKERS = SLOW_BUILD.replace("models = lambda: (", "def models():\n    return (").replace(
+    "build_bank(", "if __name__ == '__main__':\n    build_bank(").replace("models)", "models, workers=2)")
+
+
+def test_ctrl_c_stops_a_build_with_workers(tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW_WORKERS)
+    root = os.path.dirname(os.path.dirname(__file__))
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path / "b")], stderr=subprocess.DEVNULL, cwd=root,
+                               env=os.environ | {"PYTHONPATH": root}, start_new_session=True)
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "b" / "shard-00001").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(timeout=60)  # it would go on for all ten shards
+    assert not (tmp_path / "b" / "shard-00009").exists()
+    assert contents(build(tmp_path / "b", block=10, shard=100)) == contents(build(tmp_path / "w", block=10, shard=100))
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])

@@ -51,6 +51,8 @@ def test_help_lists_the_commands(capsys):
 def test_list_shows_a_line_each(capsys):
     assert main(["list"]) == 0
     text = capsys.readouterr().out
+    for line in text.splitlines():
+        assert not line.startswith("  ") or len(line.split()) > 1, f"{line.strip()} is not described"
     for word in ("gradctrl", "interfacegan", "random", "faces32", "crossing_accuracy", "ffhq_latents", "mnist_digits",
                  "eyeglasses", "hair_color"):
         assert word in text

@@ -134,6 +134,36 @@ def test_names_that_do_not_exist_get_the_nearest_and_the_list(tmp_path):
     assert "attribute=a is not among starts.attributes" in run_job(cfg).reason
 
 
+@pytest.mark.parametrize("name", ["rows", "samples", "trajectory"])
+def test_a_damaged_record_is_not_believed(tmp_path, name):
+    cfg = toy_config(tmp_path)
+    folder = folder_of(cfg, run_job(cfg))
+    file = folder / f"{name}.parquet"
+    file.write_bytes(file.read_bytes()[:50])
+    assert Record.open(folder) is None
+    again = run_job(cfg)
+    assert (again.status, again.reused) == ("done", False) and Record.open(folder) is not None
+
+
+def test_costs_are_those_up_to_the_crossing(tmp_path):
+    short, long = toy_config(tmp_path), toy_config(tmp_path, "engine.sweep_steps=15")
+    costs = [json.loads((folder_of(cfg, run_job(cfg)) / "provenance.json").read_text()) for cfg in (short, long)]
+    assert costs[0]["generator_calls"] == costs[1]["generator_calls"]
+    assert costs[0]["walk_generator_calls"] < costs[1]["walk_generator_calls"]
+    table = Record.open(folder_of(short, run_job(short))).trajectories().table
+    stops = table[table["stopped"]]["step"].sum() + 20 * (~table.groupby("start")["crossed"].any()).sum()
+    assert costs[0]["generator_calls"] == stops
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("starts.n=abc", "starts.n=abc must be a whole number"), ("starts.n=-5", "starts.n must be at least 1"),
+    ("starts.pool=abc", "starts.pool=abc must be a number"), ("engine.max_steps=1.5", "engine.max_steps=1.5 must be"),
+    ("bank.n=abc", "bank.n=abc must be a whole number"), ("out=''", "out=None must be text")])
+def test_a_value_of_the_wrong_kind_is_named(tmp_path, override, message):
+    outcome = run_job(toy_config(tmp_path, override))
+    assert outcome.status == "failed" and message in outcome.reason
+
+
 def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
     by_name, by_index = (run_job(toy_config(tmp_path, "attribute=c", f"target={t}")) for t in ("z", 2))
     tables = [Record.open(tmp_path / outcome.run_id).trajectories().table for outcome in (by_name, by_index)]
@@ -141,6 +171,9 @@ def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
     outcome = run_job(toy_config(tmp_path, "attribute=c", "target=3"))
     assert outcome.status == "failed"
     assert "class 3 is out of range for attribute 'c', which has 0 (x), 1 (y), 2 (z)" in outcome.reason
+    for value in ("1.5", "true"):
+        assert f"target={value.capitalize() if value == 'true' else value} must be a whole number" in run_job(
+            toy_config(tmp_path, "attribute=c", f"target={value}")).reason
 
 
 def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path):

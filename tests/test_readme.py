@@ -37,6 +37,11 @@ def test_the_example_method_runs_and_beats_the_floor(tmp_path):
     assert success["mean_difference-a"] > success["random-a"] and success["mean_difference-c"] > success["random-c"]
 
 
+def test_every_picture_and_page_that_it_shows_exists():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
 def test_every_command_that_it_shows_exists():
     from editbench.cli import COMMANDS
 

@@ -122,6 +122,21 @@ def test_what_was_not_done_is_listed(html: str) -> None:
         assert text in html, text
 
 
+def test_mean_dependency_is_taken_over_the_same_attributes_for_all(tmp_path: Path) -> None:
+    table = pd.DataFrame([
+        {"setting": "", "method": m, "variant_of": m, "attribute": a, "status": "done", "accuracy": 0.5, "ad_at": ad,
+         "ad_at_note": note, "leaking": False, "judged_in": "image"}
+        for m, a, ad, note in [("x", "smile", 0.1, ""), ("x", "age", 0.9, ""), ("y", "smile", 0.3, ""),
+                               ("y", "age", 0.2, "few"), ("random", "smile", np.nan, "few"),
+                               ("random", "age", 0.5, "")]])
+    for name in ("success_rate", "off_target_flips", "path_length", "fit_seconds", "edits_per_second",
+                 "generator_calls", "labels_used", "n"):
+        table[name] = 1.0
+    means = summary(table).set_index("method")
+    assert means.loc["x", "ad_at"] == 0.1 and means.loc["y", "ad_at"] == 0.3  # age is readable for x alone
+    assert np.isnan(means.loc["random", "ad_at"]) and (means["ad_at_served"] == 1).all()
+
+
 def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
     assert 'class="warning"' not in html
     fake_run(tmp_path, "alpha", "smile", leaking=True, judged_in="w")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from editbench.configs import compose_config, group_options
 from editbench.models import load_bank, load_world
-from editbench.progress import console
+from editbench.progress import status
 from editbench.records import peak_memory_mb
 from editbench.report import load, print_table, report
 from editbench.sweep import run_jobs, say, summarise
@@ -47,9 +47,10 @@ def main(argv: list[str]) -> int:
     for cfg, outcome in run_jobs(configs(), len(methods) * len(attributes)):
         outcomes.append({"job": f"{cfg.method.name} x {cfg.attribute}", **vars(outcome)})
     code = summarise(outcomes)
-    with console().status("drawing the report"):
-        page = report(args.out)
-    print_table(load(args.out))
+    runs = {outcome["run_id"] for outcome in outcomes}  # records of earlier demos stay, but in no table of this one
+    with status("drawing the report"):
+        page = report(args.out, only=runs)
+    print_table(load(args.out, runs))
     say(f"demo took {time.perf_counter() - began:.0f} s, peak memory {peak_memory_mb(args.device):.0f} MiB")
     print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from editbench.configs import compose_config, group_options, groups
+from editbench.configs import CONF, compose_config, group_options, groups
 from editbench.errors import EditbenchError, UnknownName
 from editbench.models import load_world
 
@@ -30,10 +30,16 @@ def main(argv: list[str]) -> int:
         if args.kind in (None, title):
             print(f"{title} ({group}=NAME)")
             for name, config in group_options(group).items():
-                print(f"  {name:26} {config.get('about', '')}")
+                print(f"  {name:26} {config.get('about') or headline(group, name)}")
     if args.kind in (None, "attributes"):
         list_attributes(args.generator, args.scorer, args.data)
     return 0
+
+
+def headline(group: str, name: str) -> str:
+    """First comment of an option's YAML that is not for Hydra."""
+    lines = (CONF / group / f"{name}.yaml").read_text().splitlines()
+    return next((line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line), "")
 
 
 def list_attributes(generator: str, scorer: str, data: str) -> None:

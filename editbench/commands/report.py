@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from editbench.progress import console
+from editbench.progress import status
 from editbench.report import load, print_table, report
 
 EXAMPLES = """examples:
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     print_table(load(args.root))
     if not args.table:
-        with console().status("drawing the report"):
+        with status("drawing the report"):
             page = report(args.root, args.out)
         print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     return 0

@@ -135,6 +135,7 @@ def _card(args: argparse.Namespace) -> int:
     card = world_card(args.out, args.n, load_generator(args.generator), load_scorer("teacher", args.teacher),
                       load_scorer("judge", args.judge))
     print(f"{args.out / 'index.html'}: largest gap of a class share {100 * card['marginal_gap']:.1f} points, "
+          f"of an association {card['association_gap']:.3f}, "
           f"Fréchet distance {card['frechet']['generated']:.3f} (floor {card['frechet']['floor']:.3f}), "
           f"lowest judge accuracy {100 * min(card['accuracy']['judge']['world law'].values()):.2f}%, "
           f"lowest agreement {100 * min(card['agreement']['generated'].values()):.2f}%")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -34,13 +34,15 @@ CAPTIONS = {
 }
 
 
-def report(root: Path, out: Path | None = None) -> Path:
+def report(root: Path, out: Path | None = None, only: Collection[str] | None = None) -> Path:
     """Write index.html, table.csv, table.md, paired.csv and figures/ under `out` (default ROOT/report).
+
+    `only`: run ids to report; None takes every record of the folder.
 
     Returns the path of the page. The tables are written first, and a figure that fails is listed in the page, so what
     can be reported is. Raises EditbenchError when `root` is missing, holds no run, or `out` cannot be written.
     """
-    results = load(Path(root))
+    results = load(Path(root), only)
     if results.runs.empty:
         named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
         raise EditbenchError(f"no run in '{root}' is readable: {named}. Delete these folders and run the jobs again")

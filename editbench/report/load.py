@@ -6,7 +6,7 @@ A folder that cannot be read is listed as a problem, with its name and the reaso
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,11 @@ class Results:
         return arrays
 
 
-def load(root: Path) -> Results:
-    """Read all records under `root`. Raises EditbenchError when the folder is missing or holds no record at all."""
+def load(root: Path, only: Collection[str] | None = None) -> Results:
+    """Read all records under `root`, or those of the run ids in `only`.
+
+    Raises EditbenchError when the folder is missing or holds no record at all.
+    """
     root = Path(root)
     if not root.is_dir():
         raise EditbenchError(f"the runs folder '{root}' does not exist; name the folder that a sweep wrote to")
@@ -91,6 +94,8 @@ def load(root: Path) -> Results:
     provenance: dict[str, dict] = {}
     for folder in sorted(root.iterdir()):
         if folder.name.startswith(".") or not (folder / "status.json").is_file():
+            continue
+        if only is not None and folder.name not in only:
             continue
         try:
             run = _status(folder)

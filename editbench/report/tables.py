@@ -56,19 +56,23 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row a method: means over the attributes it serves; best accuracy first, the random floor last.
 
     Columns: setting, method, served, asked (attributes), accuracy, accuracy_common (over the `common` attributes that
-    every method serves), success_rate, ad_at (over `ad_at_served` attributes, those without a note), off_target_flips,
-    path_length, fit_seconds, edits_per_second, generator_calls, labels_used, n.
+    every method serves), success_rate, ad_at (over the `ad_at_served` attributes on which it is readable, without a
+    note, for every method but the floor: all are averaged over the same), off_target_flips, path_length, fit_seconds,
+    edits_per_second, generator_calls, labels_used, n.
     """
     done = table[(table["status"] == "done") & table["accuracy"].notna()]
     serving = done.groupby("attribute")["method"].nunique()
     common = set(serving.index[serving == done["method"].nunique()])
+    readable = done[(done[f"{AT_EFFECT}_note"] == "") & done[AT_EFFECT].notna()]
     rows = []
     for (setting, method), group in table.groupby(["setting", "method"], sort=False):
         mine = group[group["status"] == "done"]
-        readable = mine[(mine[f"{AT_EFFECT}_note"] == "") & mine[AT_EFFECT].notna()]
+        shared = shared_attributes(readable[readable["setting"] == setting], table[table["setting"] == setting])
+        same = readable[(readable["setting"] == setting) & (readable["method"] == method)
+                        & readable["attribute"].isin(shared)]
         row = {"setting": setting, "method": method, "served": len(mine), "asked": table["attribute"].nunique(),
                "accuracy_common": mine.loc[mine["attribute"].isin(common), "accuracy"].mean(), "common": len(common),
-               "ad_at": readable[AT_EFFECT].mean(), "ad_at_served": len(readable),
+               "ad_at": same[AT_EFFECT].mean() if len(same) == len(shared) else np.nan, "ad_at_served": len(shared),
                "leaking": bool(group["leaking"].any()), "judged_in": group["judged_in"].iloc[0],
                "variant_of": group["variant_of"].iloc[0]}
         for name in ("accuracy", "success_rate", "off_target_flips", "path_length", "fit_seconds", "edits_per_second",
@@ -82,6 +86,13 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     frame["floor"] = frame["variant_of"] == RANDOM
     return frame.sort_values(["setting", "floor", "accuracy", "method"], ascending=[True, True, False, True],
                              ignore_index=True).drop(columns="floor")
+
+
+def shared_attributes(readable: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Attributes on which every method but the floor has a row in `readable`."""
+    methods = set(table.loc[table["variant_of"] != RANDOM, "method"])
+    count = readable[readable["method"].isin(methods)].groupby("attribute")["method"].nunique()
+    return sorted(count.index[count == len(methods)])
 
 
 def matrix(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:

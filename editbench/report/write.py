@@ -81,7 +81,8 @@ def legend(table: pd.DataFrame) -> list[str]:
     lines = [f"{name}: {meaning}" for name, meaning in found.items()]
     effects = sorted(set(table["ad_at_effect"].dropna()))
     if effects:
-        lines.append(f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target")
+        lines.append(f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target; means are "
+                     "over the attributes on which it is readable for every method but the floor")
     for key in [key for key in table.columns if key.endswith("_note")]:
         for note, group in table[table[key] != ""].groupby(key):
             where = [f"{method}/{attribute}" for method, attribute in zip(group["method"], group["attribute"])]

@@ -128,14 +128,6 @@ def test_judge_and_teacher_read_held_out_renders() -> None:
         assert min(found.values()) >= 0.97, found
 
 
-def test_teacher_and_judge_agree_on_generated_faces() -> None:
-    generator = load_generator()
-    with torch.inference_mode():
-        images = generator.network(torch.randn(1024, generator.z_dim, generator=torch.Generator().manual_seed(0)))
-        found = agreement(load_scorer("teacher")(images), load_scorer("judge")(images), attributes())
-    assert min(found.values()) >= 0.91, found  # 0.93 on many faces, less two standard errors of 1024
-
-
 def test_blurring_does_not_change_what_the_judge_sees() -> None:
     judge, factors = load_scorer("judge"), sample_factors(FactorLaw(), 4, 0, 256)
     from editbench.worlds.faces.renderer import render

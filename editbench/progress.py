@@ -51,9 +51,9 @@ def progress(what: str, total: int) -> Iterator[Advance]:
         nonlocal done, due
         done += amount
         now = time.monotonic()
-        if now >= due:
+        left = (now - began) / done * (total - done)
+        if now >= due and left >= 1:
             due = now + PLAIN_EVERY
-            left = (now - began) / done * (total - done)
             print(f"{what}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)
 
     yield advance

@@ -17,7 +17,7 @@ from editbench.scorers.convnet import ConvScorer, classification_loss
 from editbench.worlds import train_scorers
 from editbench.worlds.faces import attributes, load_generator, load_scorer, weights_path
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
-from editbench.worlds.train_scorers import ROLES, ScorerTraining, accuracy, agreement, augment, batch, train_scorer
+from editbench.worlds.train_scorers import ROLES, ScorerTraining, accuracy, augment, batch, train_scorer
 
 ATTRIBUTES = Attributes([Attribute("glasses", ("no", "yes")), Attribute("colour", ("red", "green", "blue"))])
 TINY = ScorerTraining("teacher", seed=1, widths=(8, 12, 16), hidden=24, images=640, batch=32)

@@ -139,7 +139,7 @@ def trade_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
         if logarithmic:
             _log_axis(axes, means[key].clip(lower=0.01))
         else:
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, 1.06 * axes.get_xlim()[1])  # no marker on the edge
             axes.margins(x=0.12)
         axes.set_xlabel(label)
         axes.set_ylim(0, 1.02)

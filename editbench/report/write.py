@@ -15,13 +15,14 @@ from editbench.report.load import Results
 from editbench.report.tables import directions, main_table, summary
 
 WIDE = 140  # columns of a terminal that takes the costs too
+PIPE = 240  # columns where there is no terminal: nothing is wrapped
 NAMED = 6  # runs that a note names
 TITLES = {column.key: column.title for column in COLUMNS}
 
 
 def print_table(results: Results, console: Console | None = None) -> None:
     """The main table, a section an attribute, then the methods' means; what was not done, with its reason."""
-    console = console or (Console() if sys.stdout.isatty() else Console(width=WIDE))  # a pipe or a log gets it all
+    console = console or (Console() if sys.stdout.isatty() else Console(width=PIPE))  # a pipe or a log gets it all
     whole = main_table(results)
     for setting in sorted(set(whole["setting"])):
         table = whole[whole["setting"] == setting]

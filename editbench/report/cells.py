@@ -12,7 +12,7 @@ import pandas as pd
 from editbench.report.tables import FIRST
 
 MISSING = "–"
-HIDDEN = {"ad", "ad_signed", "ad_max", "ad_integral", "wrong_direction"}  # CSV only: the main table must stay readable
+HIDDEN = {"ad", "ad_signed", "ad_max", "wrong_direction"}  # CSV only: the main table must stay readable
 
 
 @dataclass(frozen=True)

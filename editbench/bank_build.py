@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from editbench.attributes import Attributes
 from editbench.bank import VERSION, Bank, BankSpec, shard_folder
 from editbench.errors import BadFile, NonFinite
-from editbench.files import atomic_folder, file_sha256, lock, sweep_partials, write_json
+from editbench.files import atomic_folder, file_sha256, lock, read_json, sweep_partials, write_json
 from editbench.generators.base import Generator
 from editbench.progress import Advance, progress
 from editbench.scorers.base import Scorer
@@ -26,6 +27,7 @@ Models = tuple[Generator, Scorer, Scorer]  # generator, teacher, judge
 def build_bank(folder: Path, bank_id: str, spec: BankSpec, models: Callable[[], Models], device: str = "cpu",
                workers: int = 1) -> Bank:
     """Build what is missing of a bank and open it. `models` must be picklable when workers > 1."""
+    spec = settled_layout(folder, spec)
     missing = [k for k in range(spec.shards) if not shard_folder(folder, k).exists()]
     if workers > 1 and len(missing) > 1:
         threads = max(1, torch.get_num_threads() // workers)
@@ -45,6 +47,15 @@ def build_bank(folder: Path, bank_id: str, spec: BankSpec, models: Callable[[], 
             for k in missing:
                 build_shard(folder, spec, parts, device, k, advance)
     return finish_bank(folder, bank_id, spec, models())
+
+
+def settled_layout(folder: Path, spec: BankSpec) -> BankSpec:
+    """The spec with the shard size that the folder was begun with: the size is no part of a bank's identity."""
+    path = folder / "layout.json"
+    with lock(path):
+        if not path.exists():
+            write_json(path, {"shard": spec.shard})
+        return replace(spec, shard=read_json(path)["shard"])
 
 
 def _build_in_worker(folder: Path, spec: BankSpec, models: Callable[[], Models], device: str, shard: int,

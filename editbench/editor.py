@@ -130,6 +130,7 @@ class Editor(abc.ABC):
     space: Space = Space.W
     unit: str = "W units"
     citation: str = ""
+    num_ws: int = 0  # rows of the generator's W+, set before the fit
 
     def __init__(self, layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None) -> None:
         self.layers = layers
@@ -182,8 +183,6 @@ class Editor(abc.ABC):
         w_plus = walk.origin.unsqueeze(1).repeat(1, count, 1)
         w_plus[:, rows[0] : rows[1]] = walk.codes.unsqueeze(1)
         return Codes(Space.W_PLUS, w_plus)
-
-    num_ws: int = 0  # set by the engine from the generator
 
 
 def unit_rows(x: Tensor, eps: float = 1e-12) -> Tensor:

@@ -42,6 +42,7 @@ from editbench.models import (
     source_digest,
 )
 from editbench.records import Record
+from editbench.spaces import Space
 from editbench.starts import Starts, StartsSpec, aim, draw_targets
 from editbench.trajectory import Trajectories
 
@@ -104,7 +105,8 @@ def target_class(cfg: DictConfig, attributes: Attributes) -> int | None:
 
 def benchmark_attributes(cfg: DictConfig, attributes: Attributes) -> list[str]:
     """The attributes that share the draw of starts, in the judge's order."""
-    asked = list(attributes.names if cfg.starts.attributes is None else cfg.starts.attributes)
+    asked = cfg.starts.attributes
+    asked = [asked] if isinstance(asked, str) else list(attributes.names if asked is None else asked)
     for name in asked:
         attributes[name]
     if cfg.attribute not in asked:
@@ -140,7 +142,7 @@ def _walk_and_measure(cfg: DictConfig, folder: Path, world: World, bank: Bank, n
     editor.num_ws = world.generator.num_ws
     editor.check(world.generator, world.judge.attributes, cfg.attribute)
     fitted = fit_editor(editor, cfg, bank, world, cfg.attribute)
-    editor.check(world.generator, world.judge.attributes, cfg.attribute)
+    editor.check(world.generator, world.judge.attributes, cfg.attribute)  # the fit may have found no control
 
     # Starts and the walk.
     target = target_class(cfg, world.judge.attributes)
@@ -182,7 +184,7 @@ def starts_spec(cfg: DictConfig) -> StartsSpec:
 
 def start_codes(editor: Editor, bank: Bank, starts: Starts, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes (n, d) in the editor's space and judge logits (n, width) of the starts."""
-    field = "z" if editor.space == "z" else "w"
+    field = "z" if editor.space == Space.Z else "w"
     values = (bank.array(name).take(starts.index) for name in (field, "judge"))
     codes, logits = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in values)
     return codes, logits

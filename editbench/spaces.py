@@ -7,8 +7,6 @@ from enum import StrEnum
 
 from torch import Tensor
 
-from editbench.errors import SpaceMismatch
-
 
 class Space(StrEnum):
     """Z (N, z_dim); W (N, w_dim); W_PLUS (N, num_ws, w_dim); S (N, style channels in layer order); THETA: weights."""
@@ -32,10 +30,3 @@ class Codes:
 
     def __getitem__(self, index: Tensor | slice) -> Codes:
         return Codes(self.space, self.values[index])
-
-    def require(self, space: Space, who: str) -> Tensor:
-        """The values, if they are codes of `space`; otherwise SpaceMismatch naming `who` asked."""
-        if self.space != space:
-            raise SpaceMismatch(f"{who} takes {space.name} codes but was given {self.space.name} codes "
-                                f"of shape {tuple(self.values.shape)}; map them first")
-        return self.values

@@ -1,6 +1,7 @@
 """The bank: bits that don't depend on how it was built, files that are whole or absent, statistics that stream."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,15 @@ def test_identity_depends_on_content_not_on_layout():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
 
 
+def test_a_bank_keeps_the_layout_it_was_begun_with(tmp_path):
+    before = contents(build(tmp_path / "b", shard=250))
+    stamps = {k: shard_folder(tmp_path / "b", k).stat().st_mtime_ns for k in (0, 2, 3)}
+    shutil.rmtree(shard_folder(tmp_path / "b", 1))
+    assert contents(build(tmp_path / "b", shard=50)) == before
+    assert {k: shard_folder(tmp_path / "b", k).stat().st_mtime_ns for k in (0, 2, 3)} == stamps
+    assert len(list((tmp_path / "b").glob("shard-*"))) == 4
+
+
 # -- bad input --------------------------------------------------------------------------------------------------------
 def test_a_cut_shard_is_noticed_and_only_it_is_rebuilt(tmp_path):
     bank = build(tmp_path / "b")
@@ -134,7 +144,7 @@ def test_nan_from_the_generator_names_the_sample_and_leaves_finished_shards(tmp_
     first_bad = int(np.argmax(z[:, 0]))
     with pytest.raises(NonFinite, match=f"bank sample {first_bad} has NaN"):
         build(tmp_path / "b", poison=worst - 1e-4)
-    left = sorted(path.name for path in (tmp_path / "b").iterdir() if not path.name.startswith(".locks"))
+    left = sorted(path.name for path in (tmp_path / "b").iterdir() if path.name.startswith("shard"))
     assert left == [f"shard-{k:05d}" for k in range(first_bad // 250)]
 
 

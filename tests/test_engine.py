@@ -104,8 +104,15 @@ def test_a_diverged_sample_stops_and_is_marked():
 
 def test_a_generator_that_gives_nan_is_a_failed_sample_not_a_crash():
     w, _, _ = setup()
-    table = walk(generator=ToyGenerator(poison=float(w[:, 0].max()) + 1e-3)).table
-    assert table[table["step"] == 0]["finite"].all()
+    poison = float(w[:3, 0].max()) + 1e-3  # the starts whose image is checked are sound
+    assert (w[:, 0] > poison).any()
+    table = walk(generator=ToyGenerator(poison)).table
+    bad = table[~table["finite"]]
+    assert len(bad) and not bad["crossed"].any() and table[table["step"] == 0]["finite"].all()
+    last = table.groupby("start")["step"].max()
+    assert (bad.set_index("start")["step"] == last[bad["start"]]).all()  # nothing is decoded after it
+    others = table[~table["start"].isin(bad["start"])]
+    assert others["finite"].all() and others.groupby("start")["crossed"].any().all()
 
 
 def test_a_wrong_shape_and_a_foreign_bank_are_errors():

@@ -48,10 +48,5 @@ class Generator(nn.Module, abc.ABC):
     def _decode(self, codes: Codes) -> Tensor:
         """`decode` for a space that was checked."""
 
-    @property
-    def main_space(self) -> Space:
-        """W where there is one, else Z: where bank codes are decoded from."""
-        return Space.W if Space.W in self.spaces else Space.Z
-
     def code_dim(self, space: Space) -> int:
         return {Space.Z: self.z_dim, Space.W: self.w_dim, Space.W_PLUS: self.w_dim}[space]

@@ -64,12 +64,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     serving = done.groupby("attribute")["method"].nunique()
     common = set(serving.index[serving == done["method"].nunique()])
     readable = done[(done[f"{AT_EFFECT}_note"] == "") & done[AT_EFFECT].notna()]
+    alike = {str(setting): shared_attributes(readable[readable["setting"] == setting], part)
+             for setting, part in table.groupby("setting")}
     rows = []
     for (setting, method), group in table.groupby(["setting", "method"], sort=False):
-        mine = group[group["status"] == "done"]
-        shared = shared_attributes(readable[readable["setting"] == setting], table[table["setting"] == setting])
-        same = readable[(readable["setting"] == setting) & (readable["method"] == method)
-                        & readable["attribute"].isin(shared)]
+        mine, shared = group[group["status"] == "done"], alike[str(setting)]
+        same = mine[mine.index.isin(readable.index) & mine["attribute"].isin(shared)]
         row = {"setting": setting, "method": method, "served": len(mine), "asked": table["attribute"].nunique(),
                "accuracy_common": mine.loc[mine["attribute"].isin(common), "accuracy"].mean(), "common": len(common),
                "ad_at": same[AT_EFFECT].mean() if len(same) == len(shared) else np.nan, "ad_at_served": len(shared),

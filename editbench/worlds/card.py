@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from editbench.attributes import Attributes
+from editbench.engine import to_uint8
 from editbench.files import write_atomic, write_json
 from editbench.generators.base import Generator
 from editbench.progress import Advance, progress
@@ -125,7 +126,7 @@ def _generated(generator: Generator, seed: int, n: int) -> Iterator[Tensor]:
 @torch.inference_mode()
 def sheet(batches: Iterator[Tensor]) -> np.ndarray:
     """The pictures of a stream as one (rows R zoom, columns R zoom, 3) uint8 picture."""
-    x = ((torch.cat(list(batches)).clamp(-1, 1) + 1) * 127.5).round().byte()
+    x = to_uint8(torch.cat(list(batches)))
     size = x.shape[-1]
     x = x.view(SHEET_ROWS, SHEET_COLUMNS, 3, size, size).permute(0, 3, 1, 4, 2)
     x = x.reshape(SHEET_ROWS * size, SHEET_COLUMNS * size, 3)

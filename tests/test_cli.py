@@ -26,7 +26,7 @@ def toy_run(tmp_path, *words):
 
 
 def records(folder):
-    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/status.json")}
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("[!.]*/status.json")}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -80,6 +80,10 @@ class FitData:
         """A step that a paper gives in units of StyleGAN2-FFHQ's W, carried over by the ratio of the spreads."""
         return delta * self.spread(space) / FFHQ_W_SPREAD
 
+    def latents(self, split: Split) -> Tensor:
+        """The samples' own codes, from which walks start in every space: w, or z of a generator without W."""
+        return split.codes(Space.W if Space.W in self.generator.spaces else Space.Z)
+
     def score(self, codes: Codes, batch: int = 256) -> Tensor:
         """Teacher logits (N, width) of decoded codes, without gradients."""
         with torch.inference_mode():
@@ -99,8 +103,9 @@ class FitReport:
 class Walk:
     """Samples under way, all towards one attribute.
 
-    start (n,) bank indices; origin and codes (n, d) in the editor's space at step 0 and now; source and target (n,)
-    classes; steps: how many were made.
+    start (n,) bank indices; origin and codes (n, ...) in the editor's space at step 0 and now; source and target (n,)
+    classes; steps: how many were made; latent (n, w_dim): the samples' own w (z where there is no W), whatever the
+    space of the walk.
     """
 
     attribute: str
@@ -110,13 +115,14 @@ class Walk:
     source: Tensor
     target: Tensor
     steps: int = 0
+    latent: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.start)
 
     def __getitem__(self, keep: Tensor) -> Walk:
         part = {name: getattr(self, name)[keep] for name in ("start", "origin", "codes", "source", "target")}
-        return replace(self, **part)
+        return replace(self, **part, latent=None if self.latent is None else self.latent[keep])
 
 
 class Editor(abc.ABC):
@@ -142,7 +148,7 @@ class Editor(abc.ABC):
 
     @abc.abstractmethod
     def step(self, walk: Walk) -> Tensor:
-        """Next codes (n, d) of the samples of a walk. May depend on each sample alone, not on its neighbours."""
+        """Next codes (n, ...) of the samples of a walk. May depend on each sample alone, not on its neighbours."""
 
     def tune(self, data: FitData, attribute: str) -> FitReport:
         """Optional: choose what belongs to one attribute, on the tune split."""
@@ -155,8 +161,8 @@ class Editor(abc.ABC):
                               f"{', '.join(s.name for s in generator.spaces)}")
         rows = self.rows(attribute)
         if rows is not None:
-            if self.space != Space.W or Space.W_PLUS not in generator.spaces:
-                raise Unsupported("a layer range needs a generator with W+ and an editor that walks in W")
+            if self.space not in (Space.W, Space.W_PLUS) or Space.W_PLUS not in generator.spaces:
+                raise Unsupported("a layer range needs a generator with W+ and an editor that walks in W or W+")
             if not 0 <= rows[0] < rows[1] <= generator.num_ws:
                 raise EditbenchError(f"layers [{rows[0]}, {rows[1]}) lie outside the generator's rows "
                                      f"[0, {generator.num_ws}): change method.layers")
@@ -175,13 +181,18 @@ class Editor(abc.ABC):
         return None if layers is None else (int(layers[0]), int(layers[1]))
 
     def codes(self, walk: Walk) -> Codes:
-        """What the engine decodes: at step 0 exactly the start."""
+        """What the engine decodes: at step 0 exactly the start. An editor of the weights (THETA) must say it itself."""
+        if self.space == Space.THETA:
+            raise EditbenchError(f"{type(self).__name__} walks in THETA and must override `codes`: give the latent's "
+                                 "Codes with a WeightShift")
         rows = self.rows(walk.attribute)
         if rows is None:
             return Codes(self.space, walk.codes)
-        count = self.num_ws
-        w_plus = walk.origin.unsqueeze(1).repeat(1, count, 1)
-        w_plus[:, rows[0] : rows[1]] = walk.codes.unsqueeze(1)
+        if self.space == Space.W:
+            w_plus, moved = walk.origin.unsqueeze(1).repeat(1, self.num_ws, 1), walk.codes.unsqueeze(1)
+        else:
+            w_plus, moved = walk.origin.clone(), walk.codes[:, rows[0] : rows[1]]
+        w_plus[:, rows[0] : rows[1]] = moved
         return Codes(Space.W_PLUS, w_plus)
 
 

@@ -81,7 +81,8 @@ def walk_starts(editor: Editor, generator: Generator, judge: Scorer, attribute: 
     """Walk every start until the judge sees the target class, then on to `sweep_steps`.
 
     Args:
-        codes: (n, d) the starts in the editor's space; logits: (n, width) the judge's logits of the starts.
+        codes: (n, z_dim or w_dim) the starts' own z for an editor of Z, otherwise their w (z where there is no W); the
+            walk begins at these codes as the editor's space has them. logits: (n, width) the judge's logits of them.
         sigma: (width,) of the judge's log-odds.
         codes_file: where the codes of every step go (parquet: start, step, codes), written as the walk goes.
     """
@@ -89,8 +90,9 @@ def walk_starts(editor: Editor, generator: Generator, judge: Scorer, attribute: 
     began = time.perf_counter()
     decoder = _Decoder(editor, generator, judge, spec.batch)
     index = torch.from_numpy(starts.index).to(device)
-    walk = Walk(attribute, index, codes, codes, torch.from_numpy(starts.source).to(device),
-                torch.from_numpy(starts.target).to(device))
+    lifted = generator.lift(codes, editor.space)
+    walk = Walk(attribute, index, lifted, lifted, torch.from_numpy(starts.source).to(device),
+                torch.from_numpy(starts.target).to(device), latent=codes)
     pictures = Pictures(index[: spec.pictures])
     _check_start(walk, decoder, logits, sigma, pictures)
 

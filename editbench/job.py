@@ -30,6 +30,7 @@ from editbench.files import (
     write_json,
 )
 from editbench.fits import Fitted, fit_editor
+from editbench.generators.base import Generator
 from editbench.metric import Metric
 from editbench.models import (
     World,
@@ -149,7 +150,7 @@ def _walk_and_measure(cfg: DictConfig, folder: Path, world: World, bank: Bank, n
     starts = aim(draw_targets(starts_spec(cfg), bank, names)[cfg.attribute], target)
     if not len(starts):
         raise EditbenchError(f"no start was drawn for {cfg.attribute}: raise starts.n={cfg.starts.n}")
-    codes, logits = start_codes(editor, bank, starts, cfg.device)
+    codes, logits = start_codes(editor, world.generator, bank, starts, cfg.device)
     spec, before = EngineSpec(**cfg.engine), world.generator.decoded
     codes_file = folder / "codes.parquet" if cfg.save_codes else None
     result = walk_starts(editor, world.generator, world.judge, cfg.attribute, starts, codes, logits,
@@ -182,9 +183,10 @@ def starts_spec(cfg: DictConfig) -> StartsSpec:
     return StartsSpec(**{k: v for k, v in cfg.starts.items() if k != "attributes"})
 
 
-def start_codes(editor: Editor, bank: Bank, starts: Starts, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes (n, d) in the editor's space and judge logits (n, width) of the starts."""
-    field = "z" if editor.space == Space.Z else "w"
+def start_codes(editor: Editor, generator: Generator, bank: Bank, starts: Starts,
+                device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The starts' own latents (n, d), z for an editor of Z or a generator without W, and their judge logits."""
+    field = "z" if editor.space == Space.Z or Space.W not in generator.spaces else "w"
     values = (bank.array(name).take(starts.index) for name in (field, "judge"))
     codes, logits = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in values)
     return codes, logits

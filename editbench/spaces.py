@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import torch
 from torch import Tensor
 
 
 class Space(StrEnum):
-    """Z (N, z_dim); W (N, w_dim); W_PLUS (N, num_ws, w_dim); S (N, style channels in layer order); THETA: weights."""
+    """Z (N, z_dim); W (N, w_dim); W_PLUS (N, num_ws, w_dim); S (N, style channels in layer order).
+
+    THETA: the weights. The codes of a walk in THETA are (N, 1), how far along its direction a sample has moved; what is
+    decoded are the sample's own Z, W, W+ or S codes under a `WeightShift`.
+    """
 
     Z = "z"
     W = "w"
@@ -19,14 +24,44 @@ class Space(StrEnum):
 
 
 @dataclass(frozen=True)
+class WeightShift:
+    """Each sample's own step in the weight of one layer: weight + magnitude[n] * kernels[index[n]].
+
+    kernels (K, *weight.shape): K directions; index (N,) int64: which of them a sample takes; magnitude (N,).
+    """
+
+    layer: str
+    kernels: Tensor
+    index: Tensor
+    magnitude: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Tensor | slice) -> WeightShift:
+        return replace(self, index=self.index[rows], magnitude=self.magnitude[rows])
+
+
+@dataclass(frozen=True)
 class Codes:
-    """A batch of N codes and the space they live in."""
+    """A batch of N codes and the space they live in; `shift` decodes them with weights that are moved (THETA)."""
 
     space: Space
     values: Tensor
+    shift: WeightShift | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, index: Tensor | slice) -> Codes:
-        return Codes(self.space, self.values[index])
+    def __getitem__(self, rows: Tensor | slice) -> Codes:
+        return Codes(self.space, self.values[rows], None if self.shift is None else self.shift[rows])
+
+
+def concatenate(parts: list[Codes]) -> Codes:
+    """Codes of one space in one batch; weight shifts must share their layer and kernels."""
+    first, values = parts[0], torch.cat([part.values for part in parts])
+    if first.shift is None:
+        return Codes(first.space, values)
+    shifts = [part.shift for part in parts if part.shift is not None]
+    index, magnitude = torch.cat([s.index for s in shifts]), torch.cat([s.magnitude for s in shifts])
+    return Codes(first.space, values, replace(first.shift, index=index, magnitude=magnitude))

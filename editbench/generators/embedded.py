@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from editbench.checkpoint import load_strict, load_tensors, save_module, tensors_digest
-from editbench.errors import BadFile, EditbenchError, SpaceMismatch
+from editbench.errors import BadFile, EditbenchError, SpaceMismatch, UnknownName
 from editbench.generators.base import Generator
 from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from editbench.spaces import Codes, Space
@@ -22,8 +23,8 @@ class StyleGAN2Generator(Generator):
     """A StyleGAN2 with constant noise and constant weights, differentiable in its codes.
 
     Z (N, z_dim); W (N, w_dim); W_PLUS (N, num_ws, w_dim); S (N, sum of style_sizes): the styles of all layers, side by
-    side in the order of `layer_names`. Truncation belongs to `map`: W, W+ and S codes are decoded as they are. Weight
-    edits (THETA) go through `torch.func.functional_call` or a copy.
+    side in the order of `layer_names`. Truncation belongs to `map`: W, W+ and S codes are decoded as they are. THETA:
+    codes with a `WeightShift` move the stored weight of one layer, each sample along its own direction.
 
     Args:
         network: the trained network; it is put in evaluation mode and its parameters stop asking for gradients.
@@ -45,25 +46,23 @@ class StyleGAN2Generator(Generator):
         self.digest = tensors_digest(network.state_dict(), dataclasses.asdict(config), float(truncation_psi))
 
     # -- from space to space ----------------------------------------------------------------------------------------
-    def code_dim(self, space: Space) -> int:
-        """Last dimension of the codes of a space."""
-        sizes = {Space.Z: self.z_dim, Space.W: self.w_dim, Space.W_PLUS: self.w_dim, Space.S: sum(self.style_sizes)}
-        if space not in sizes:
-            raise SpaceMismatch(f"{space.name} has no codes; the generator has codes in "
-                                f"{', '.join(s.name for s in sizes)}")
-        return sizes[space]
-
     def map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> truncated w (N, w_dim)."""
         return self.network.truncate(self.network.mapping(z), self.truncation_psi)
 
-    def w_plus(self, w: Tensor) -> Tensor:
-        """w (N, w_dim) -> the same w in every row: (N, num_ws, w_dim), a view."""
-        return w.unsqueeze(1).expand(-1, self.num_ws, -1)
-
     def styles(self, w_plus: Tensor) -> Tensor:
         """w_plus (N, num_ws, w_dim) -> S codes (N, sum of style_sizes)."""
         return torch.cat(self.network.synthesis.styles(w_plus), 1)
+
+    def kernels(self) -> dict[str, Tensor]:
+        """The stored weights of all modulated convolutions, ToRGB among them, by layer name."""
+        return {name: cast(Tensor, layer.weight) for name, layer in self.network.synthesis.layers.items()}
+
+    def inner(self, layer: str) -> nn.Module:
+        """A synthesis layer by its name in `layer_names`."""
+        if layer not in self.layer_names:
+            raise UnknownName("layer", layer, self.layer_names)
+        return self.network.synthesis.layers[layer]
 
     def split_styles(self, s: Tensor) -> Sequence[Tensor]:
         """S codes (N, sum of style_sizes) -> one (N, channels) a layer, in the order of `layer_names`; views."""
@@ -78,13 +77,13 @@ class StyleGAN2Generator(Generator):
         # Pictures are not clamped to [-1, 1]: gradients must not vanish outside the range.
         self._check(codes)
         if codes.space is Space.S:
-            return self.network.synthesis(self.split_styles(codes.values))
+            return self.network.synthesis(self.split_styles(codes.values), shift=codes.shift)
         x = codes.values
         if codes.space is Space.Z:
             x = self.map(x)
         if codes.space is not Space.W_PLUS:
             x = self.w_plus(x)
-        return self.network.synthesis(self.network.synthesis.styles(x))
+        return self.network.synthesis(self.network.synthesis.styles(x), shift=codes.shift)
 
     def _check(self, codes: Codes) -> None:
         """Raise SpaceMismatch for codes whose shape is not that of their space, and for THETA, which has none."""

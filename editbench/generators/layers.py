@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.generators.ops import ACTIVATION_GAIN, fir_filter, fir_kernel
+from editbench.spaces import WeightShift
 
 DEMODULATION_EPS = 1e-8
 
@@ -47,25 +49,37 @@ class StyledConv(nn.Module):
         self.register_buffer("noise", torch.randn(resolution, resolution))
         self.register_buffer("fir", fir_kernel(4.0), persistent=False)
 
-    def demodulation(self, style: Tensor) -> Tensor:
-        """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out)."""
-        energy = self.weight.square().sum((2, 3))
-        return torch.rsqrt(F.linear(style.square(), energy) + DEMODULATION_EPS)
+    def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
+        """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
 
-    def forward(self, x: Tensor, style: Tensor, noise: bool = True) -> Tensor:
+        Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2 |X_oi|^2).
+        """
+        square = style.square()
+        energy = F.linear(square, self.weight.square().sum((2, 3)))
+        if shift is not None:
+            t = shift.magnitude.unsqueeze(1)
+            for rows, kernel in by_kernel(shift):
+                cross, own = (self.weight * kernel).sum((2, 3)), kernel.square().sum((2, 3))
+                more = t[rows] * (2 * F.linear(square[rows], cross) + t[rows] * F.linear(square[rows], own))
+                energy = energy.index_add(0, rows, more)
+        return torch.rsqrt(energy + DEMODULATION_EPS)
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.up:
+            return F.conv_transpose2d(x, weight.transpose(0, 1).to(x.dtype), stride=2)
+        return F.conv2d(x, weight.to(x.dtype), padding=1)
+
+    def forward(self, x: Tensor, style: Tensor, noise: bool = True, shift: WeightShift | None = None) -> Tensor:
         # x (N, n_in, h, w), style (N, n_in) -> (N, n_out, H, W), H = 2 h where the layer up-samples
         # The gain of the activation commutes with a leaky ReLU and is cheaper on small factors than on the picture.
-        demodulation = self.demodulation(style)[:, :, None, None] * ACTIVATION_GAIN
-        x = x * style[:, :, None, None].to(x.dtype)
+        demodulation = self.demodulation(style, shift)[:, :, None, None] * ACTIVATION_GAIN
+        x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
         if self.up:
-            x = F.conv_transpose2d(x, self.weight.transpose(0, 1).to(x.dtype), stride=2)
             x = fir_filter(x, self.fir, (1, 1))
-        else:
-            x = F.conv2d(x, self.weight.to(x.dtype), padding=1)
-        shift = self.bias[:, None, None]
+        offset = self.bias[:, None, None]
         if noise:
-            shift = shift + self.noise * self.noise_strength
-        return F.leaky_relu(torch.addcmul((shift * ACTIVATION_GAIN).to(x.dtype), x, demodulation.to(x.dtype)), 0.2)
+            offset = offset + self.noise * self.noise_strength
+        return F.leaky_relu(torch.addcmul((offset * ACTIVATION_GAIN).to(x.dtype), x, demodulation.to(x.dtype)), 0.2)
 
 
 class ToRGB(nn.Module):
@@ -78,6 +92,32 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(3))
         self.gain = 1 / math.sqrt(n_in)
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
         x = x * (style * self.gain)[:, :, None, None].to(x.dtype)
-        return F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        return shifted(lambda y, weight: F.conv2d(y, weight.to(y.dtype)), x, self.weight, shift) \
+            + self.bias[:, None, None].to(x.dtype)
+
+
+# -- per-sample weights without per-sample kernels -----------------------------------------------------------------
+def by_kernel(shift: WeightShift) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows of the batch, kernel) for each direction that the batch uses."""
+    for k in shift.index.unique().tolist():
+        yield (shift.index == k).nonzero()[:, 0], shift.kernels[k]
+
+
+def shifted(linear: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor,
+            shift: WeightShift | None) -> Tensor:
+    """linear(x_n, weight + t_n kernel_n) for every sample n, exact: the map is linear in its weight.
+
+    One pass for the common weight and one over the batch for the directions, grouped by direction; no kernel is copied
+    for a sample.
+
+    Args:
+        linear: (x (n, ...), weight) -> (n, ...), linear in the weight.
+    """
+    out = linear(x, weight)
+    if shift is not None:
+        t = shift.magnitude.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+        for rows, kernel in by_kernel(shift):
+            out = out.index_add(0, rows, linear(x[rows] * t[rows], kernel))
+    return out

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from editbench.generators.layers import EqualLinear, StyledConv, ToRGB
 from editbench.generators.ops import fir_kernel, fir_upsample, scaled_leaky_relu
+from editbench.spaces import WeightShift
+
+State = tuple[Tensor, Tensor | None]  # features (N, C, h, w) and the image so far
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,17 +107,31 @@ class Synthesis(nn.Module):
         """The maps from w to the style of each layer, in the order of the space S."""
         return [cast(EqualLinear, layer.affine) for layer in self.layers.values()]
 
-    def forward(self, styles: Sequence[Tensor], noise: bool = True) -> Tensor:
-        x = self.const.expand(len(styles[0]), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        image: Tensor | None = None
-        for layer, style in zip(self.layers.values(), styles, strict=True):
-            if isinstance(layer, StyledConv):
-                x = layer(x, style, noise)
-            else:
-                rgb = layer(x, style)
-                image = rgb if image is None else fir_upsample(image, self.fir) + rgb
+    def forward(self, styles: Sequence[Tensor], noise: bool = True, shift: WeightShift | None = None) -> Tensor:
+        _, image = self.run(self.begin(len(styles[0])), styles, noise, shift)
         assert image is not None
         return image
+
+    def begin(self, n: int) -> State:
+        """The state before the first layer: the constant, and no image yet."""
+        return self.const.expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last), None
+
+    def run(self, state: State, styles: Sequence[Tensor], noise: bool = True, shift: WeightShift | None = None,
+            first: int = 0, last: int | None = None) -> State:
+        """Layers [first, last) on (features, image): what precedes an edited layer is computed once and kept.
+
+        styles: of all layers; shift: moves the weight of the layer it names, if that is among them.
+        """
+        x, image = state
+        names = list(self.layers)
+        for name, style in zip(names[first:last], styles[first:last]):
+            layer, own = self.layers[name], shift if shift is not None and shift.layer == name else None
+            if isinstance(layer, StyledConv):
+                x = layer(x, style, noise, own)
+            else:
+                rgb = layer(x, style, own)
+                image = rgb if image is None else fir_upsample(image, self.fir) + rgb
+        return x, image
 
 
 class StyleGAN2(nn.Module):

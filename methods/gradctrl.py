@@ -27,6 +27,7 @@ from methods.exclusion import (
 )
 from methods.gradctrl_tune import choose_count
 from methods.latent_classifier import LatentClassifier, load_heads, train
+from methods.layer_choice import choose_layers, layers_state, load_layers
 from methods.selection import choice, class_counts, class_log_odds, empty_class, few_shot, walk_space
 
 HELD_OUT = 0.3  # share of a class's examples that validate
@@ -49,7 +50,7 @@ class GradCtrl(Editor):
             row. A binary attribute always follows its logit, which is the direction of its probability too.
         delta, scale_step: step length for StyleGAN2-FFHQ's W (the paper: 0.6), scaled to the spread of this space.
         heads, head_attributes, head_signs: published heads instead of a fit; see latent_classifier.load_heads.
-        layers: as in Editor, or 'ffhq', the published code's own table.
+        layers: as in Editor; or 'ffhq', the published code's own table; or 'tuned', by methods.layer_choice.
     """
 
     citation = "Chen, Jiang, Duke, Zhao & Aarabi: GradCtrl, ECCV 2022"
@@ -60,9 +61,10 @@ class GradCtrl(Editor):
                  space: str = "w", heads: str | None = None, head_attributes: Sequence[str] = (),
                  head_signs: Sequence[int] | None = None,
                  layers: str | tuple[int, int] | Mapping[str, tuple[int, int]] | None = None) -> None:
-        if isinstance(layers, str) and layers != "ffhq":
-            raise EditbenchError(f"layers: '{layers}' is neither a pair of rows, nor 'ffhq', nor a mapping")
-        super().__init__(FFHQ_LAYERS if isinstance(layers, str) else layers)
+        self.tune_layers = layers == "tuned"
+        if isinstance(layers, str):
+            layers = {} if choice("layers", layers, ("ffhq", "tuned")) == "tuned" else FFHQ_LAYERS
+        super().__init__(layers)
         if n_per_class < 1 or epochs < 0:
             raise EditbenchError(f"n_per_class={n_per_class} must be at least 1 and epochs={epochs} at least 0")
         self.n_per_class, self.pool, self.epochs = n_per_class, pool or 20 * n_per_class, epochs
@@ -137,10 +139,12 @@ class GradCtrl(Editor):
         return FitReport(labels=looked, notes=notes | trained)
 
     def tune(self, data: FitData, attribute: str) -> FitReport:
-        if not self.tune_exclusion or attribute not in self._fitted().names:
-            return FitReport()
-        labels, notes = choose_count(self, data, attribute)
-        return FitReport(labels=labels, notes=notes)
+        report = FitReport()
+        for wanted, choose in ((self.tune_layers, choose_layers), (self.tune_exclusion, choose_count)):
+            if wanted and attribute in self._fitted().names:
+                labels, notes = choose(self, data, attribute)
+                report = FitReport(report.labels + labels, report.notes | notes)
+        return report
 
     # -- walk -------------------------------------------------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
@@ -204,6 +208,7 @@ class GradCtrl(Editor):
             out |= {f"head.{name}.{part}": tensor.clone() for part, tensor in zip(PARTS, head)}
             out[f"place.{name}"] = torch.tensor([k, name in self.ordered])
         out |= {f"counts.{name}": counts for name, counts in self.counts.items()}
+        out |= layers_state(self.layers) if self.tune_layers else {}
         return out | {f"tuned.{name}": torch.tensor(count) for name, count in self.tuned.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -217,3 +222,5 @@ class GradCtrl(Editor):
         self.ordered = {name for name, (_, ordered) in places.items() if ordered}
         self.counts = group("counts.")
         self.tuned = {name: int(value) for name, value in group("tuned.").items()}
+        if self.tune_layers:
+            self.layers = load_layers(state)

@@ -4,62 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from editbench.editor import FitData, Walk
-from editbench.seeding import generator
+from editbench.editor import FitData
+from methods.meta_validation import score_choices
 
 if TYPE_CHECKING:
     from methods.gradctrl import GradCtrl
 
 COUNTS = (50, 100, 150, 200, 250)
 DEFAULT = 100
-EXAMPLES = 30
-MAX_STEPS = 50
-
-
-def meta_validation(data: FitData, attribute: str) -> tuple[Tensor, Tensor, Tensor]:
-    """The `EXAMPLES` tune samples nearest to all decision boundaries at once, as the crossing test draws its starts.
-
-    Returns positions in the tune split (n,), source (n,) and target (n,) classes; a target is drawn among the other
-    classes, of an ordered attribute among the neighbours.
-    """
-    attributes, logits = data.attributes, data.tune.logits
-    labels = attributes.labels(logits)
-    odds = attributes.log_odds(logits).abs() / data.sigma.to(logits)
-    columns = torch.stack([torch.as_tensor(attributes.column(name, labels[:, a])[0])
-                           for a, name in enumerate(attributes.names)], 1)
-    q = odds.gather(1, columns).amax(1)
-    position = q.argsort(stable=True)[:EXAMPLES]
-    source = labels[position, attributes.index(attribute)]
-    classes = len(attributes[attribute].classes)
-    draw = torch.from_numpy(generator(data.seed, "gradctrl", "tune", attribute).random(len(position))).to(source.device)
-    if attributes[attribute].ordered:
-        up = (source == 0) | ((source < classes - 1) & (draw < 0.5))
-        return position, source, source + 2 * up.long() - 1
-    other = (draw * (classes - 1)).long()
-    return position, source, other + (other >= source).long()
-
-
-def clean_crossings(editor: GradCtrl, data: FitData, walk: Walk, labels: Tensor) -> tuple[float, int]:
-    """Share of samples whose teacher label reaches the target while, at that step, no other label has changed; and
-    how many labels the teacher gave for it."""
-    attributes, n, clean, looked = data.attributes, len(walk), 0, 0
-    place = attributes.index(walk.attribute)
-    for _ in range(MAX_STEPS):
-        walk.codes, walk.steps = editor.step(walk), walk.steps + 1
-        logits = data.score(editor.codes(walk))
-        now, looked = attributes.labels(logits), looked + len(logits)
-        finite = torch.isfinite(logits).all(1)
-        crossed = finite & (now[:, place] == walk.target)
-        changed = (now != labels).sum(1) - (now[:, place] != labels[:, place]).long()
-        clean += int((crossed & (changed == 0)).sum())
-        go_on = finite & ~crossed
-        walk, labels = walk[go_on], labels[go_on]
-        if not len(walk):
-            break
-    return clean / max(n, 1), looked
 
 
 def choose_count(editor: GradCtrl, data: FitData, attribute: str) -> tuple[int, dict]:
@@ -67,14 +19,9 @@ def choose_count(editor: GradCtrl, data: FitData, attribute: str) -> tuple[int, 
 
     Returns the number of labels read and notes for the record.
     """
-    position, source, target = meta_validation(data, attribute)
-    codes, labels = data.tune.codes(editor.space)[position], data.attributes.labels(data.tune.logits[position])
-    editor.num_ws = editor.num_ws or data.generator.num_ws
-    scores, looked = {}, len(position)
-    for count in COUNTS:
+    def apply(count: int) -> None:
         editor.tuned[attribute] = count
-        walk = Walk(attribute, data.tune.index[position], codes, codes, source, target)
-        scores[count], more = clean_crossings(editor, data, walk, labels)
-        looked += more
-    editor.tuned[attribute] = max(COUNTS, key=lambda count: (scores[count], -abs(count - DEFAULT)))
+
+    scores, looked = score_choices(editor, data, attribute, COUNTS, apply)
+    apply(max(COUNTS, key=lambda count: (scores[count], -abs(count - DEFAULT))))
     return looked, {f"exclude.{attribute}": editor.tuned[attribute], f"clean_crossings.{attribute}": scores}

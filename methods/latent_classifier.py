@@ -59,7 +59,7 @@ class LatentClassifier:
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """w (n, d) -> logits (n, R) and slopes (n, A, 16) of the LeakyReLU units, in {1, 0.1}. float64, so that a
         sample's result does not depend on which others are in the batch."""
-        before = torch.einsum("nd,ahd->nah", w.double(), self.w1) + self.b1
+        before = (w.double() @ self.w1.flatten(0, 1).T).unflatten(1, self.b1.shape) + self.b1
         slopes = torch.where(before > 0, torch.ones_like(before), SLOPE)
         return torch.einsum("nrh,rh->nr", (before * slopes)[:, self.head], self.w2) + self.b2, slopes
 

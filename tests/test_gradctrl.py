@@ -10,8 +10,8 @@ from editbench.attributes import Attribute, Attributes
 from editbench.errors import EditbenchError, UnknownName, Unsupported
 from methods.exclusion import FFHQ_EXCLUDE, excluded_channels, scaled_count
 from methods.gradctrl import GradCtrl
-from methods.gradctrl_tune import meta_validation
 from methods.latent_classifier import LatentClassifier
+from methods.meta_validation import meta_validation
 from tests.published_heads import FFHQ, HEADS, ffhq_codes, heads, published, random_classifier
 from tests.toy import BINARY, MIXED, check_editor, fit_data, make_walk, needs_data
 

@@ -52,11 +52,11 @@ def test_projection_finds_the_rank_and_what_is_left():
 
 
 @pytest.mark.parametrize("offset", [0.0, 5.0])
-def test_liblinear_finds_the_normal_of_svc(offset):
+def test_newton_finds_the_normal_of_svc(offset):
     rng = np.random.default_rng(3)
     codes = rng.normal(size=(2000, 32)) + offset
     scores = codes @ unit(rng.normal(size=32)) + 0.3 * rng.normal(size=2000)  # the labels are not quite linear
-    normals = [fit_boundary(codes, scores, 0.25, 10, solver, False, 0, "x") for solver in ("svc", "liblinear")]
+    normals = [fit_boundary(codes, scores, 0.25, 10, solver, False, 0, "x") for solver in ("svc", "newton")]
     assert normals[0].normal @ normals[1].normal >= 0.9999
     assert abs(normals[0].accuracy - normals[1].accuracy) < 0.02
 
@@ -78,7 +78,7 @@ def test_standardised_normal_is_mapped_back():
 
 @pytest.mark.parametrize("options, attribute", [
     ({}, "a"), ({}, "kind"), ({"conditions": "all", "layers": (1, 3)}, "kind"), ({"multiclass": "pairwise"}, "angle"),
-    ({"space": "z", "solver": "liblinear"}, "a")])
+    ({"space": "z", "solver": "newton"}, "a")])
 def test_contract(options, attribute):
     data = fit_data(MIXED)
     editor, fresh = (InterFaceGAN(min_per_side=150, **options) for _ in range(2))
@@ -90,7 +90,7 @@ def test_contract(options, attribute):
 
 def test_normals_of_a_linear_world_and_steps_to_the_boundary():
     data = fit_data(n=6000, overlap=0.5)
-    editor = InterFaceGAN(ratio=0.2, solver="liblinear", scale_step=False, delta=0.25)
+    editor = InterFaceGAN(ratio=0.2, solver="newton", scale_step=False, delta=0.25)
     editor.fit(data)
     for k, name in enumerate(BINARY.names):
         assert editor.directions[name][0, 1] @ data.teacher.normals[k].double() > 0.98
@@ -106,6 +106,31 @@ def test_normals_of_a_linear_world_and_steps_to_the_boundary():
         now = (data.attributes.labels(data.teacher(walk.codes), "a") == walk.target) & (reached < 0)
         reached = torch.where(now, float(step), reached)
     assert ((reached - expected).abs() <= 1).all() and (reached == expected).double().mean() > 0.9
+
+
+@pytest.mark.parametrize("conditions", ["none", "all"])
+def test_to_distance_every_start_visits_the_same_distances_from_the_boundary(conditions):
+    data = fit_data(overlap=0.5, bias=torch.tensor([0.7, 0.0, 0.0]))
+    editor = InterFaceGAN(offsets="distance", conditions=conditions, scale_step=False, delta=0.5)
+    editor.fit(data)
+    plain = InterFaceGAN(scale_step=False)
+    plain.fit(data)
+    check_editor(editor, data, "a", InterFaceGAN(offsets="distance", conditions=conditions))
+    walk = make_walk(data, editor, "a")
+    hyperplane = fit_boundary(data.fit.w.double().numpy(), data.fit.logits[:, 0].double().numpy(), 0.02, 100, "svc",
+                              False, data.seed, "a:1")
+    sign = 2 * walk.target.numpy() - 1
+    normal = editor.directions["a"][0, 1].numpy()
+    slope = normal @ hyperplane.normal
+    before = walk.codes
+    for _ in range(4):
+        walk.codes = editor.step(walk)
+        reached = sign * (walk.codes.double().numpy() @ hyperplane.normal + hyperplane.intercept) / slope
+        np.testing.assert_allclose(reached / 0.5, (reached / 0.5).round(), atol=1e-4)
+        moved = (walk.codes - before).norm(dim=1)
+        assert (moved <= 0.5 + 1e-4).all() and (moved > 0).all()
+        before = walk.codes
+    assert moved.min() > 0.5 - 1e-3  # from the second step on it is a whole one
 
 
 def test_conditions_are_left_alone():
@@ -140,7 +165,7 @@ def test_boundary_in_the_span_of_its_conditions_is_unsupported():
 
 def test_pairs_depend_on_source_and_target_and_are_antisymmetric():
     data = fit_data(MIXED, n=4000)
-    editor = InterFaceGAN(multiclass="pairwise", ratio=0.2, solver="liblinear")
+    editor = InterFaceGAN(multiclass="pairwise", ratio=0.2, solver="newton")
     report = editor.fit(data)
     pairs, normals = editor.directions["kind"], data.teacher.normals[1:4].double()
     assert torch.equal(pairs, -pairs.transpose(0, 1))

@@ -10,7 +10,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from editbench.configs import compose_config, group_options
-from editbench.models import load_bank, load_world
+from editbench.files import read_json
+from editbench.models import bank_folder, load_bank, load_world
 from editbench.progress import status
 from editbench.records import peak_memory_mb
 from editbench.report import load, print_table, report
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> int:
     methods = demo_methods()
     say(f"demo: {len(methods)} methods ({', '.join(methods)}) on {len(attributes)} attributes; bank of "
         f"{base.bank.n} samples")
+    bank_found = (bank_folder(base)[0] / "bank.json").exists()
     load_bank(base)
 
     def configs() -> Iterator[DictConfig]:
@@ -47,6 +49,7 @@ def main(argv: list[str]) -> int:
     for cfg, outcome in run_jobs(configs(), len(methods) * len(attributes)):
         outcomes.append({"job": f"{cfg.method.name} x {cfg.attribute}", **vars(outcome)})
     code = summarise(outcomes)
+    say(reuse(bank_found, outcomes, args.out))
     runs = {outcome["run_id"] for outcome in outcomes}  # records of earlier demos stay, but in no table of this one
     with status("drawing the report"):
         page = report(args.out, only=runs)
@@ -54,6 +57,19 @@ def main(argv: list[str]) -> int:
     say(f"demo took {time.perf_counter() - began:.0f} s, peak memory {peak_memory_mb(args.device):.0f} MiB")
     print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     return code
+
+
+def reuse(bank_found: bool, outcomes: list[dict], out: Path) -> str:
+    """What this demo did not have to do again: the bank, records, and the fits of methods whose jobs ran."""
+    records = sum(outcome["reused"] for outcome in outcomes)
+    fits: dict[str, bool] = {}  # method -> was its first fit there already; its later attributes always share it
+    for outcome in outcomes:
+        made = out / outcome["run_id"] / "provenance.json"
+        if not outcome["reused"] and outcome["run_id"] and made.exists():
+            fits.setdefault(outcome["job"].split(" x ")[0], read_json(made)["fit_cached"])
+    parts = ["the bank"] * bank_found + [f"{records} of {len(outcomes)} records"] * (records > 0)
+    parts += [f"the fits of {', '.join(name for name, cached in fits.items() if cached)}"] * any(fits.values())
+    return f"reused from before: {'; '.join(parts) or 'nothing'}"
 
 
 def demo_methods() -> list[str]:

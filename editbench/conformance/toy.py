@@ -1,8 +1,8 @@
 """Worlds in closed form, with every space: what an editor does here can be worked out by hand.
 
 Linear: the decoded sample is the code (in W+ the mean of the rows, in S the code itself, under a weight shift
-(I + t X) w), the logits are linear in it. Curved: the first attribute is the sign of a product of two channels, so no
-fixed direction can move it for all starts.
+(I + t X) w), the logits are linear in it. Curved: the first attribute is whether two channels lie in a disc; along one
+fixed direction at most half of the starts outside can get there.
 """
 
 from __future__ import annotations
@@ -79,18 +79,23 @@ class LinearScorer(Scorer):
 
 
 class CurvedScorer(Scorer):
-    """logits of a, b, c: x0 x1, x2, x3. From (x0, x1) the boundary of a lies min(|x0|, |x1|) away, and a gradient walk
-    stays on the hyperbola x0^2 - x1^2 = const."""
+    """logits of a, b, c: RADIUS - |(x0, x1)|, x2, x3.
+
+    A start at radius r outside is r - RADIUS away from the boundary, straight inwards. A fixed direction u brings it
+    there only if <(x0, x1), u> < 0, which holds for half of a law that is symmetric.
+    """
 
     input = "w"
     attributes = BINARY
     digest = "curved"
+    RADIUS = 2.35  # of (x0, x1) ~ N(0, 4 I) half lies within
 
     def features(self, decoded: Tensor) -> Tensor:
+        """The sample itself."""
         return decoded
 
     def forward(self, decoded: Tensor) -> Tensor:
-        return torch.stack([decoded[:, 0] * decoded[:, 1], decoded[:, 2], decoded[:, 3]], 1)
+        return torch.stack([self.RADIUS - decoded[:, :2].norm(dim=1), decoded[:, 2], decoded[:, 3]], 1)
 
 
 def normals_for(attributes: Attributes, dim: int, seed: int = 0, overlap: float = 0.0) -> Tensor:

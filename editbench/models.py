@@ -156,14 +156,18 @@ def content(config: object) -> object:
 
 
 def source_digest(target: str) -> str:
-    """Hash of the file that defines a class and of the files in its package that it imports from."""
+    """Hash of the file that defines a class and of the files in its package that it imports from, directly or not."""
     try:
-        module = sys.modules[get_class(target).__module__]
+        first = sys.modules[get_class(target).__module__]
     except (ImportError, ValueError, KeyError) as error:
         raise UnknownName("class", target, []) from error
-    package = (module.__package__ or module.__name__) + "."
-    names = {module.__name__} | {getattr(value, "__module__", "") or "" for value in vars(module).values()}
-    names |= {value.__name__ for value in vars(module).values() if inspect.ismodule(value)}
-    files = {sys.modules[name].__file__ for name in names
-             if name == module.__name__ or (name.startswith(package) and name in sys.modules)}
+    package = (first.__package__ or first.__name__) + "."
+    found, waiting = {first.__name__}, [first]
+    while waiting:
+        values = vars(waiting.pop()).values()
+        names = {value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "") for value in values}
+        new = {name for name in names if isinstance(name, str) and name.startswith(package) and name in sys.modules}
+        waiting += [sys.modules[name] for name in new - found]
+        found |= new
+    files = {sys.modules[name].__file__ for name in found}
     return " ".join(sorted(file_sha256(Path(file))[:16] for file in files if file))

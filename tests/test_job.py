@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from editbench import job
 from editbench.errors import EditbenchError
 from editbench.job import run_job
+from editbench.models import source_digest
 from editbench.records import Record
 from editbench.trajectory import Trajectories
 from tests.toy_world import toy_config
@@ -227,3 +228,17 @@ def test_a_bank_of_another_generator_is_refused(tmp_path):
     other.generator.digest = "another"
     outcome = run_job(other)
     assert outcome.status == "failed" and "was built with another generator (toy) than this run's" in outcome.reason
+
+
+def test_the_source_of_a_method_includes_what_its_imports_import(tmp_path, monkeypatch):
+    package = tmp_path / "mine"
+    package.mkdir()
+    files = {"__init__": "", "far": "def f(): pass", "near": "from mine.far import f\ndef g(): f()",
+             "method": "from mine.near import g\nclass Mine: pass", "other": "X = 1"}
+    for name, text in files.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = source_digest("mine.method.Mine")
+    assert len(before.split()) == 3
+    (package / "far.py").write_text("def f(): return 1")
+    assert source_digest("mine.method.Mine") != before

@@ -74,14 +74,13 @@ def measure(data: FitData, apply: Callable[[int, float, Tensor], Codes], candida
 def choose(effects: Effects, attributes: Attributes, name: str, target: int, min_effect: float = MIN_EFFECT) -> Control:
     """The control towards one class of an attribute.
 
-    effect e: mean change of the target's log-odds towards the class, over samples that do not have it; off-target o:
-    mean over the other attributes of the mean absolute change of the start class's log-odds. The protocol: the largest
-    e subject to e >= min_effect; among those within 5 % of it, the largest e / o.
+    effect e: mean change of the target's log-odds towards the class, over samples that do not have it (over all, where
+    there is none); off-target o: mean over the other attributes of the mean absolute change of the start class's
+    log-odds. The protocol: the largest e subject to e >= min_effect; among those within 5 % of it, the largest e / o.
     """
     column, sign = attributes.column(name, target)
     lacking = effects.start[:, attributes.index(name)] != target
-    if not bool(lacking.any()):
-        raise Unsupported(f"every sample of the selection set is {attributes[name].classes[target]} already")
+    lacking = lacking if bool(lacking.any()) else torch.ones_like(lacking)
     change = effects.change[:, :, lacking]  # (C, T, m, width)
     effect = torch.nan_to_num((sign * change[..., column]).mean(2), nan=-torch.inf)
     others = []

@@ -6,7 +6,8 @@ takes the range with the most clean crossings on a small meta-validation set, sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,17 +17,18 @@ from methods.meta_validation import score_choices
 
 Rows = tuple[int, int]
 
-# Half-open ranges for the 18 rows of a 1024x1024 generator.
-RANGES_OF_18: tuple[Rows, ...] = ((0, 18), (0, 4), (2, 6), (4, 6), (4, 8), (6, 9), (8, 12))
+# Half-open ranges for a generator of so many rows (1024x1024).
+RANGES_OF = 18
+RANGES: tuple[Rows, ...] = ((0, 18), (0, 4), (2, 6), (4, 6), (4, 8), (6, 9), (8, 12))
 
 
-def layer_ranges(num_ws: int) -> list[Rows]:
-    """The ranges for `num_ws` rows, in proportion and without repeats; the first one holds all rows."""
-    scaled = []
-    for first, last in RANGES_OF_18:
-        a = min(round(first * num_ws / 18), num_ws - 1)
-        scaled.append((a, max(round(last * num_ws / 18), a + 1)))
-    return list(dict.fromkeys(scaled))
+def scale_ranges(ranges: Sequence[Rows], num_ws: int) -> list[Rows]:
+    """Ranges written for RANGES_OF rows, in proportion for num_ws rows: never empty, each once."""
+    out = []
+    for a, b in ranges:
+        first = min(math.floor(a * num_ws / RANGES_OF + 0.5), num_ws - 1)
+        out.append((first, max(math.floor(b * num_ws / RANGES_OF + 0.5), first + 1)))
+    return list(dict.fromkeys(out))
 
 
 def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, dict]:
@@ -40,7 +42,7 @@ def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, d
     def apply(rows: Rows) -> None:
         layers[attribute] = rows
 
-    scores, looked = score_choices(editor, data, attribute, layer_ranges(data.generator.num_ws), apply)
+    scores, looked = score_choices(editor, data, attribute, scale_ranges(RANGES, data.generator.num_ws), apply)
     apply(max(scores, key=lambda rows: (scores[rows], rows[1] - rows[0])))
     return looked, {f"layers.{attribute}": list(layers[attribute]),
                     f"clean_crossings_of_layers.{attribute}": {f"{a}:{b}": share for (a, b), share in scores.items()}}

@@ -8,7 +8,7 @@ from editbench.errors import EditbenchError
 from editbench.spaces import Codes, Space
 from methods.gradctrl import GradCtrl
 from methods.interfacegan import InterFaceGAN
-from methods.layer_choice import layer_ranges
+from methods.layer_choice import RANGES, scale_ranges
 from tests.toy import check_editor, fit_data, make_walk
 
 
@@ -59,9 +59,9 @@ def test_the_rows_that_carry_the_attribute_alone_are_chosen(make):
 
 
 def test_ranges_keep_their_proportion():
-    assert layer_ranges(18)[:3] == [(0, 18), (0, 4), (2, 6)]
+    assert scale_ranges(RANGES, 18)[:3] == [(0, 18), (0, 4), (2, 6)]
     for rows in (2, 8, 14, 18):
-        found = layer_ranges(rows)
+        found = scale_ranges(RANGES, rows)
         assert found[0] == (0, rows) and len(set(found)) == len(found)
         assert all(0 <= a < b <= rows for a, b in found)
 

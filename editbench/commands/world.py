@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   editbench world train-gan --kimg 850 --out runs/world/gan      start, or go on from, a generator
   editbench world pack --checkpoint runs/world/gan/checkpoint.pt --out generator32.safetensors
   editbench world train-scorers --out runs/world/scorers         teacher and judge, minutes each
+  editbench world train-parser --out runs/world/parser           regions of a face, minutes
   editbench world card --out runs/world/card                     how good the world is, as a page
   editbench world card --out card --generator generator32.safetensors
 """
@@ -57,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     scorers.add_argument("--role", nargs="+", choices=("teacher", "judge"), default=["teacher", "judge"],
                          help="which to train")
     scorers.add_argument("--images", type=int, default=None, help="training pictures of each (default: the recipe's)")
+
+    parts = add("train-parser", _train_parser, "train the parser of face regions and print its held-out IoU")
+    parts.add_argument("--out", type=Path, default=Path("runs/world/parser"), help="folder of the weights")
+    parts.add_argument("--faces", type=int, default=None, help="different training renders (default: the recipe's)")
 
     card = add("card", _card, "write index.html, card.json and sheet.png that describe the world")
     card.add_argument("--out", type=Path, required=True, help="folder of the card")
@@ -125,6 +130,19 @@ def _train_scorers(args: argparse.Namespace) -> int:
         for title, law in (("world's law", FactorLaw()), ("dense law", FactorLaw(margin=0.0))):
             found = accuracy(scorer, law, 5000)
             print(f"  held out, {title}: " + ", ".join(f"{name} {100 * value:.2f}%" for name, value in found.items()))
+    return 0
+
+
+def _train_parser(args: argparse.Namespace) -> int:
+    from editbench.worlds.parser import ParserTraining, parser_quality, train_parser
+
+    options = ParserTraining() if args.faces is None else ParserTraining(faces=args.faces)
+    parser = train_parser(options, lambda line: print(line, flush=True))
+    path = args.out / f"parser{options.resolution}.safetensors"
+    parser.save(path)
+    print(f"parser: {path}")
+    for name, found in parser_quality(parser).items():
+        print(f"  {name:<10} pixels found {100 * found['found']:6.2f}%, IoU {found['iou']:.3f}")
     return 0
 
 

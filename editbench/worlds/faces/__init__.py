@@ -12,10 +12,11 @@ from editbench.worlds.faces.factors import CLASSES, TRAITS
 if TYPE_CHECKING:  # importing a world must not import networks
     from editbench.generators.embedded import StyleGAN2Generator
     from editbench.scorers.convnet import ConvScorer
+    from editbench.worlds.parser import RegionParser
 
 RESOLUTION = 32
 ROLES = ("teacher", "judge")
-WEIGHTS = ("generator", *ROLES)
+WEIGHTS = ("generator", *ROLES, "parser")
 
 
 def attributes() -> Attributes:
@@ -24,7 +25,7 @@ def attributes() -> Attributes:
 
 
 def weights_path(name: str) -> Path:
-    """Where the package keeps the weights of 'generator', 'teacher' or 'judge'."""
+    """Where the package keeps the weights of 'generator', 'teacher', 'judge' or 'parser'."""
     if name not in WEIGHTS:
         raise UnknownName("weights of the faces world", name, WEIGHTS)
     return Path(__file__).parent / "weights" / f"{name}{RESOLUTION}.safetensors"
@@ -45,3 +46,10 @@ def load_scorer(role: str, weights: str | Path | None = None, device: str = "cpu
     if role not in ROLES:
         raise UnknownName("role of a scorer", role, ROLES)
     return ConvScorer.from_file(weights or weights_path(role), device)
+
+
+def load_parser(weights: str | Path | None = None, device: str = "cpu") -> RegionParser:
+    """Which region of the face each pixel shows; `weights` overrides the file of the package."""
+    from editbench.worlds.parser import RegionParser
+
+    return RegionParser.from_file(weights or weights_path("parser"), device)

@@ -19,18 +19,22 @@ SKIN_RGB = ((0.98, 0.83, 0.72), (0.85, 0.62, 0.46), (0.52, 0.34, 0.24))
 GREY_RGB = (0.82, 0.82, 0.84)
 HEAD_RX, HEAD_RY, HEAD_Y = 0.50, 0.62, 0.04
 EYE_U, EYE_Y = 0.21, -0.06
+REGIONS = ("background", "hair", "skin", "ear", "neck", "clothes", "eye", "eyebrow", "glasses", "nose", "mouth",
+           "beard")
 
 
 def render(factors: Factors, resolution: int, supersample: int = 2) -> Tensor:
     """Draw faces: (N, 3, resolution, resolution) float32 in [-1, 1], on the device of the factors."""
     size = resolution * supersample
-    canvas = _Canvas(factors, size)
+    canvas = Canvas(factors, size)
     canvas.draw()
     image = canvas.image if supersample == 1 else F.avg_pool2d(canvas.image, supersample)
     return image.mul_(2).sub_(1).clamp_(-1, 1)
 
 
-class _Canvas:
+class Canvas:
+    """One drawing of a batch of faces; every `paint` says which region of the face it draws."""
+
     def __init__(self, factors: Factors, size: int) -> None:
         self.f = factors
         device = factors.yaw.device
@@ -72,8 +76,11 @@ class _Canvas:
         line = self.cover(distance.abs() - width)
         return line if inside is None else line * inside
 
-    def paint(self, coverage: Tensor, color: Tensor | tuple[float, float, float]) -> None:
-        """Blend a colour, (N, 3) or one for all, over the picture with the given coverage (N, H, W)."""
+    def paint(self, coverage: Tensor, color: Tensor | tuple[float, float, float], region: str) -> None:
+        """Blend a colour, (N, 3) or one for all, over the picture with the given coverage (N, H, W).
+
+        region: what is painted, one of REGIONS; a picture does not need it, `regions` does.
+        """
         if isinstance(color, tuple):
             color = torch.tensor(color, device=self.image.device).expand(len(self.f), 3)
         self.image += coverage.unsqueeze(1) * (color[:, :, None, None] - self.image)
@@ -92,7 +99,7 @@ class _Canvas:
         self._background()
         head = self.cover(self.ellipse(0.0, HEAD_Y, HEAD_RX, HEAD_RY))
         self._behind(hair, skin)
-        self.paint(head, skin)
+        self.paint(head, skin, "skin")
         self._beard(head, 0.6 * hair)
         self._features(head, skin, hair)
         self._wrinkles(head, 0.62 * skin)
@@ -111,44 +118,46 @@ class _Canvas:
         bottom = 0.05 + 0.85 * long
         width = 0.60 + 0.06 * (self.y + 0.3) * long
         curtain = torch.maximum((self.x - shift).abs() - width, torch.maximum(-0.35 - self.y, self.y - bottom))
-        self.paint(self.cover(curtain) * (long * 4).clamp(max=1), 0.85 * hair)
-        self.paint(self.cover(self.ellipse(shift, -0.12, 0.60, 0.60)), 0.85 * hair)
+        self.paint(self.cover(curtain) * (long * 4).clamp(max=1), 0.85 * hair, "hair")
+        self.paint(self.cover(self.ellipse(shift, -0.12, 0.60, 0.60)), 0.85 * hair, "hair")
         shirt = (0.30, 0.38, 0.46)
-        self.paint(self.cover(self.ellipse(0.0, 1.18, 0.62, 0.40)), shirt)
+        self.paint(self.cover(self.ellipse(0.0, 1.18, 0.62, 0.40)), shirt, "clothes")
         neck = torch.maximum(self.x.abs() - 0.20, torch.maximum(0.4 - self.y, self.y - 0.86))
-        self.paint(self.cover(neck), 0.88 * skin)
+        self.paint(self.cover(neck), 0.88 * skin, "neck")
         for side in (-1.0, 1.0):  # ears sit on the limb and slide behind the head on the far side
             angle = side * math.radians(83) + self.yaw
             visible = self.cover(-(torch.cos(angle) + 0.35))
-            self.paint(self.cover(self.ellipse(HEAD_RX * torch.sin(angle), 0.02, 0.09, 0.14)) * visible, 0.92 * skin)
+            ear = self.cover(self.ellipse(HEAD_RX * torch.sin(angle), 0.02, 0.09, 0.14)) * visible
+            self.paint(ear, 0.92 * skin, "ear")
 
     def _beard(self, head: Tensor, color: Tensor) -> None:
         beard = self.amount(2)
         line = 0.26 - 0.55 * (self.u.abs() - 0.18).clamp(min=0)  # upper edge: level at the chin, up to the ears
         jaw = self.cover(line - self.y, torch.maximum(self.pixel, self.u_pixel * 0.5))
         moustache = self.spot(0.0, 0.245, 0.20, 0.055)
-        self.paint(head * torch.maximum(jaw, moustache) * beard, color)
+        self.paint(head * torch.maximum(jaw, moustache) * beard, color, "beard")
 
     def _features(self, head: Tensor, skin: Tensor, hair: Tensor) -> None:
         smile = self.amount(0)
         front = head * self.cover(self.u.abs() - 1.25 * HEAD_RX)
         for side in (-1.0, 1.0):
-            self.paint(front * self.spot(side * EYE_U, EYE_Y, 0.095, 0.065), (0.97, 0.97, 0.97))
-            self.paint(front * self.spot(side * EYE_U, EYE_Y, 0.048, 0.055), (0.10, 0.08, 0.10))
+            self.paint(front * self.spot(side * EYE_U, EYE_Y, 0.095, 0.065), (0.97, 0.97, 0.97), "eye")
+            self.paint(front * self.spot(side * EYE_U, EYE_Y, 0.048, 0.055), (0.10, 0.08, 0.10), "eye")
             brow = self.y + 0.215 - 0.3 * (self.u - side * EYE_U) ** 2
-            self.paint(front * self.stroke(brow, 0.022, self.cover((self.u - side * EYE_U).abs() - 0.12)), 0.7 * hair)
+            reach = self.cover((self.u - side * EYE_U).abs() - 0.12)
+            self.paint(front * self.stroke(brow, 0.022, reach), 0.7 * hair, "eyebrow")
         tip = 1.16 * HEAD_RX * self.turn  # the nose stands out of the head
-        self.paint(self.cover(self.ellipse(tip, 0.115, 0.055, 0.085)), 0.80 * skin)
+        self.paint(self.cover(self.ellipse(tip, 0.115, 0.055, 0.085)), 0.80 * skin, "nose")
         # The mouth: a level line that bends and opens into a white crescent.
         v = self.y - 0.36
         reach = 0.13 + 0.10 * smile
         bend = self.u**2 * (4.0 * smile) - 0.09 * smile
         within = self.cover(self.u.abs() - reach, self.u_pixel)
         lip = front * within
-        self.paint(lip * self.cover((v + bend).abs() - (0.030 + 0.022 * smile)), (0.62, 0.16, 0.18))
+        self.paint(lip * self.cover((v + bend).abs() - (0.030 + 0.022 * smile)), (0.62, 0.16, 0.18), "mouth")
         upper, lower = -0.075 * smile + 0 * v, 0.085 * smile - 2.2 * smile * self.u**2
         teeth = torch.maximum(upper - v, v - lower)
-        self.paint(lip * self.cover(teeth) * (2 * smile).clamp(max=1), (1.0, 0.99, 0.97))
+        self.paint(lip * self.cover(teeth) * (2 * smile).clamp(max=1), (1.0, 0.99, 0.97), "mouth")
 
     def _wrinkles(self, head: Tensor, color: Tensor) -> None:
         age = self.amount(4)
@@ -161,18 +170,18 @@ class _Canvas:
             bag = self.y - (EYE_Y + 0.115 - 1.5 * (self.u - side * EYE_U) ** 2)
             reach = self.cover((self.u - side * EYE_U).abs() - 0.10)
             lines = torch.maximum(lines, self.stroke(bag, 0.014, reach))
-        self.paint(head * lines * 0.75 * age, color)
+        self.paint(head * lines * 0.75 * age, color, "skin")
 
     def _front_hair(self, head: Tensor, hair: Tensor) -> None:
         shift = -0.06 * self.turn
         dome = self.cover(self.ellipse(shift, HEAD_Y - 0.02, HEAD_RX + 0.055, HEAD_RY + 0.065))
         hairline = -0.33 - 0.08 * torch.cos(2.6 * self.u) + 0.9 * (self.u.abs() - 0.42).clamp(min=0)
-        self.paint(dome * self.cover(self.y - hairline), hair)
+        self.paint(dome * self.cover(self.y - hairline), hair, "hair")
         # Locks in front of the ears, as long as the hair.
         long = self.amount(3)
         lock = torch.maximum((self.x - shift).abs() - 0.60, 0.435 - (self.x - shift).abs())
         lock = torch.maximum(lock, torch.maximum(-0.25 - self.y, self.y - (0.75 * long - 0.1)))
-        self.paint(self.cover(lock) * (long * 3).clamp(max=1), hair)
+        self.paint(self.cover(lock) * (long * 3).clamp(max=1), hair, "hair")
 
     def _eyeglasses(self, head: Tensor) -> None:
         glasses = self.amount(1)
@@ -184,5 +193,6 @@ class _Canvas:
             rim, lens = torch.maximum(rim, outer - inner), torch.maximum(lens, inner)
         arms = self.stroke(self.y - EYE_Y, 0.026, self.cover(0.37 - self.u.abs()))
         bridge = self.stroke(self.y - EYE_Y, 0.026, self.cover(self.u.abs() - 0.05))
-        self.paint(front * lens * 0.22 * glasses, (0.45, 0.60, 0.80))
-        self.paint(front * torch.maximum(rim, torch.maximum(arms, bridge)) * glasses, (0.06, 0.05, 0.10))
+        self.paint(front * lens * 0.22 * glasses, (0.45, 0.60, 0.80), "glasses")
+        frame = torch.maximum(rim, torch.maximum(arms, bridge))
+        self.paint(front * frame * glasses, (0.06, 0.05, 0.10), "glasses")

@@ -60,8 +60,8 @@ def test_mnist_generator_matches_its_network():
     network.load_state_dict(load_file(GAN))
     assert torch.equal(images, network(z).view(16, 1, 28, 28)), "a [-1, 1] network is passed through unchanged"
     assert images.min() >= -1 and images.max() <= 1 and images.dtype == torch.float32
-    assert generator.spaces == (Space.Z,) and generator.decoded == 16
-    with pytest.raises(SpaceMismatch, match="decodes Z codes but was given W"):
+    assert generator.spaces == (Space.Z, Space.THETA) and generator.decoded == 16
+    with pytest.raises(SpaceMismatch, match="decodes Z, THETA codes but was given W"):
         generator.decode(Codes(Space.W, z))
 
 

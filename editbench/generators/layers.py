@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -57,11 +57,10 @@ class StyledConv(nn.Module):
         square = style.square()
         energy = F.linear(square, self.weight.square().sum((2, 3)))
         if shift is not None:
-            t = shift.magnitude.unsqueeze(1)
-            for rows, kernel in by_kernel(shift):
+            def more(kernel: Tensor, square: Tensor, t: Tensor) -> Tensor:
                 cross, own = (self.weight * kernel).sum((2, 3)), kernel.square().sum((2, 3))
-                more = t[rows] * (2 * F.linear(square[rows], cross) + t[rows] * F.linear(square[rows], own))
-                energy = energy.index_add(0, rows, more)
+                return t * (2 * F.linear(square, cross) + t * F.linear(square, own))
+            energy = energy + by_direction(shift, more, square, shift.magnitude.unsqueeze(1))
         return torch.rsqrt(energy + DEMODULATION_EPS)
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -71,6 +70,7 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, noise: bool = True, shift: WeightShift | None = None) -> Tensor:
         # x (N, n_in, h, w), style (N, n_in) -> (N, n_out, H, W), H = 2 h where the layer up-samples
+        shift = None if shift is None else picked(shift)
         # The gain of the activation commutes with a leaky ReLU and is cheaper on small factors than on the picture.
         demodulation = self.demodulation(style, shift)[:, :, None, None] * ACTIVATION_GAIN
         x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
@@ -99,25 +99,40 @@ class ToRGB(nn.Module):
 
 
 # -- per-sample weights without per-sample kernels -----------------------------------------------------------------
-def by_kernel(shift: WeightShift) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows of the batch, kernel) for each direction that the batch uses."""
-    for k in shift.index.unique().tolist():
-        yield (shift.index == k).nonzero()[:, 0], shift.kernels[k]
+def picked(shift: WeightShift) -> WeightShift:
+    """The same shift; where directions are learned, with those alone that the batch uses: every use of a direction
+    would otherwise hand back a gradient as large as all of them."""
+    if not shift.kernels.requires_grad or not len(shift):
+        return shift
+    used, place = shift.index.unique(return_inverse=True)
+    return WeightShift(shift.layer, shift.kernels[used], place, shift.magnitude)
+
+
+def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+    """function(kernel, *rows of the batches) for the samples of each direction in turn, put back in their order."""
+    kernels, used = shift.kernels.unbind(0), shift.index.unique().tolist()
+    if len(used) <= 1:
+        return function(kernels[used[0] if used else 0], *batches)
+    groups = [(shift.index == k).nonzero()[:, 0] for k in used]
+    parts = [function(kernels[k], *(batch[rows] for batch in batches)) for k, rows in zip(used, groups)]
+    return torch.cat(parts)[torch.cat(groups).argsort()]
+
+
+def contribution(linear: Callable[[Tensor, Tensor], Tensor], x: Tensor, shift: WeightShift) -> Tensor:
+    """linear(x_n, t_n kernel_n) for every sample n of x (N, ...): one pass over the batch, grouped by direction.
+
+    Args:
+        linear: (x (n, ...), weight) -> (n, ...), linear in the weight.
+    """
+    t = shift.magnitude.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+    return by_direction(shift, lambda kernel, rows: linear(rows, kernel), x * t)
 
 
 def shifted(linear: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor,
             shift: WeightShift | None) -> Tensor:
     """linear(x_n, weight + t_n kernel_n) for every sample n, exact: the map is linear in its weight.
 
-    One pass for the common weight and one over the batch for the directions, grouped by direction; no kernel is copied
-    for a sample.
-
-    Args:
-        linear: (x (n, ...), weight) -> (n, ...), linear in the weight.
+    One pass for the common weight and one for the directions; no kernel is copied for a sample.
     """
     out = linear(x, weight)
-    if shift is not None:
-        t = shift.magnitude.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
-        for rows, kernel in by_kernel(shift):
-            out = out.index_add(0, rows, linear(x[rows] * t[rows], kernel))
-    return out
+    return out if shift is None else out + contribution(linear, x, shift)

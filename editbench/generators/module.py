@@ -1,26 +1,32 @@
-"""Any nn.Module from z to image as a generator: its space is Z."""
+"""Any nn.Module from z to image as a generator: its spaces are Z and the weights of its plain layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.errors import EditbenchError, NonFinite
 from editbench.generators.base import Generator
+from editbench.generators.layers import contribution
 from editbench.seeding import normals
-from editbench.spaces import Codes, Space
+from editbench.spaces import Codes, Space, WeightShift
 from editbench.third_party import load_network, network_digest
 
 PROBES = 8  # z that are decoded to check the declarations
 OVERSHOOT = 0.5  # of the declared range: networks without a squashing output leave it a little
 UNUSED = 0.02  # of the declared range: images of real data are not that flat
+LINEAR = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)  # whose weight can be shifted; subclasses may not be linear in it
 
 
 class ModuleGenerator(Generator):
     """A network z (N, z_dim), z ~ N(0, I), -> images (N, C, H, W), or flat (N, C*H*W), in a declared range.
+
+    THETA: z with a `WeightShift` of one of its nn.Linear, nn.Conv2d or nn.ConvTranspose2d, by dotted name.
 
     Args:
         network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`.
@@ -35,7 +41,7 @@ class ModuleGenerator(Generator):
         infinity in its output. All of it at once, at load.
     """
 
-    spaces = (Space.Z,)
+    spaces = (Space.Z, Space.THETA)
 
     def __init__(self, network: nn.Module | Sequence[nn.Module], z_dim: int, image_shape: Sequence[int],
                  image_range: Sequence[float] = (-1.0, 1.0), weights: Path | str | None = None,
@@ -52,10 +58,32 @@ class ModuleGenerator(Generator):
         self._check(check_range)
         self.digest = network_digest(self.network, z_dim, self.image_shape, self.image_range)
 
+    def kernels(self) -> dict[str, Tensor]:
+        """The weights of its plain linear and convolutional layers."""
+        layers = self.network.named_modules()
+        return {name or "network": cast(Tensor, layer.weight) for name, layer in layers if type(layer) in LINEAR}
+
     def _decode(self, codes: Codes) -> Tensor:
+        self.code_dim(codes.space)  # THETA has no codes of its own
         low, high = self.image_range
         scale = 2 / (high - low)  # for [-1, 1] exactly x * 1 + 0
-        return self.network(codes.values).reshape(-1, *self.image_shape).float() * scale + (-1 - low * scale)
+        out = self.network(codes.values) if codes.shift is None else self._shifted(codes.values, codes.shift)
+        return out.reshape(-1, *self.image_shape).float() * scale + (-1 - low * scale)
+
+    def _shifted(self, z: Tensor, shift: WeightShift) -> Tensor:
+        """The network's output with a weight that is moved: the layer's own output plus that of the direction."""
+        def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if len(inputs[0]) != len(z):
+                raise EditbenchError(f"layer '{shift.layer}' of {self.source} sees a batch of {len(inputs[0])} for "
+                                     f"{len(z)} samples, so that no weight belongs to one sample: shift another layer")
+            return output + contribution(lambda x, weight: _without_bias(layer, x, weight), inputs[0], shift)
+
+        module = dict(self.network.named_modules())["" if shift.layer == "network" else shift.layer]
+        hook = module.register_forward_hook(add)
+        try:
+            return self.network(z)
+        finally:
+            hook.remove()
 
     @torch.no_grad()
     def _check(self, check_range: bool) -> None:
@@ -92,3 +120,14 @@ class ModuleGenerator(Generator):
         raise EditbenchError(f"{self.source}: image_range is declared [{black:g}, {white:g}], but {PROBES} samples "
                              f"span [{low:.3g}, {high:.3g}], which {problem}; change generator.image_range, or set "
                              "generator.check_range=false if it is right")
+
+
+def _without_bias(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+    """A layer of LINEAR with another weight and no bias."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        padding = cast(tuple[int, ...], layer.padding)
+        return F.conv_transpose2d(x, weight, None, layer.stride, padding, layer.output_padding, layer.groups,
+                                  layer.dilation)
+    if isinstance(layer, nn.Conv2d):
+        return layer._conv_forward(x, weight, None)  # knows the padding mode
+    return F.linear(x, weight)

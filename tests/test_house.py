@@ -42,14 +42,10 @@ def test_a_file_fits_in_one_head_and_says_what_it_is(path):
 
 
 @pytest.mark.parametrize("method", group_options("method"))
-def test_every_method_is_configured_cited_and_described(method):
+def test_every_method_is_configured_and_described(method):
     config = compose_config([f"method={method}"]).method
     assert config.name == method and config.about
-    editor = get_class(config["_target_"])
-    assert issubclass(editor, Editor)
-    assert editor.citation or method == "random" or method.startswith("direction")
-    oracle = editor.__module__.split(".")[-1].removesuffix("_direction")
-    assert (ROOT / "tests" / f"test_{oracle}.py").exists()
+    assert issubclass(get_class(config["_target_"]), Editor)
 
 
 @pytest.mark.parametrize("metric", group_options("metric"))

@@ -1,5 +1,6 @@
 """The README's example method works as it stands there."""
 
+import json
 import os
 import re
 import subprocess
@@ -35,6 +36,16 @@ def test_the_example_method_runs_and_beats_the_floor(tmp_path):
         rows = pd.read_parquet(folder / "rows.parquet").set_index("metric")
         success[folder.name.rsplit("-s0", 1)[0]] = rows.loc["success_rate", "value"]
     assert success["mean_difference-a"] > success["random-a"] and success["mean_difference-c"] > success["random-c"]
+
+
+def test_the_example_method_conforms(tmp_path, capsys):
+    from editbench.cli import main
+
+    (tmp_path / "mean_difference.py").write_text(block("python", "class MeanDifference"))
+    assert "editbench conform mean_difference.py" in README
+    assert main(["conform", str(tmp_path / "mean_difference.py"), "--json"]) == 0
+    results = {result["name"]: result for result in json.loads(capsys.readouterr().out)}
+    assert {result["status"] for result in results.values()} == {"passed"}, results
 
 
 def test_every_picture_and_page_that_it_shows_exists():

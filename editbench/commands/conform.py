@@ -1,0 +1,95 @@
+"""`editbench conform`: check an editor of your own against the contract of editbench.editor."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from editbench.errors import UnknownName
+from editbench.progress import status
+
+EXAMPLES = """examples:
+  editbench conform mean_difference.py                       the one editor of a file, with its default arguments
+  editbench conform mine.py:Second --set delta=0.3           one of several, with a constructor argument
+  editbench conform my_package.my_module.MyEditor            by its dotted name
+  editbench conform my_conf/method/mine.yaml                 as a job would make it
+  editbench conform mine.py --only batch,state               two checks
+  editbench conform --list                                   the checks and what they mean
+
+exit code: 0 nothing failed, 1 a check failed, 2 there is nothing to check (no such file, no editor in it, several)
+"""
+COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "warned": "yellow"}
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("editbench conform", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("editor", nargs="?", help="FILE.py, FILE.py:CLASS, package.module.CLASS or METHOD.yaml")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+                        help="a constructor argument, or a key of the YAML; may be given several times")
+    parser.add_argument("--only", default="", metavar="CHECK,CHECK", help="these checks only")
+    parser.add_argument("--list", action="store_true", help="show the checks with their meaning")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    args = parser.parse_args(argv)
+
+    from editbench.conformance import CHECKS, CheckResult, conform  # networks: not for --help
+    from editbench.conformance.load import WrongUsage, load_factory
+
+    if args.list:
+        rows = [CheckResult(c.name, "", "", c.meaning, f"editbench.editor.{c.member}") for c in CHECKS.values()]
+        show_list(rows, args.json)
+        return 0
+    if args.editor is None:
+        parser.error("name an editor: FILE.py, FILE.py:CLASS, package.module.CLASS or METHOD.yaml")
+    try:
+        make = load_factory(args.editor, args.settings)
+        with status(f"checking {args.editor}"):
+            results = conform(make, [name for name in args.only.split(",") if name])
+    except (WrongUsage, UnknownName) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
+    else:
+        show(results)
+    return 1 if any(result.status == "failed" for result in results) else 0
+
+
+def columns(*titles: str) -> Table:
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, no_wrap=title in ("check", "result"), overflow="fold")
+    return table
+
+
+def show_list(rows: list, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([{"name": r.name, "meaning": r.meaning, "member": r.member} for r in rows], indent=1))
+        return
+    table = columns("check", "what it means", "contract")
+    for row in rows:
+        table.add_row(row.name, escape(row.meaning), row.member)
+    Console().print(table)
+
+
+def show(results: list) -> None:
+    """The table, then what is to be done, then the count."""
+    table, console = columns("check", "result", "remark"), Console()
+    for result in results:
+        remark = result.meaning if result.status in ("failed", "warned") else result.message
+        colour = COLOURS[result.status]
+        table.add_row(result.name, f"[{colour}]{result.status}[/{colour}]", escape(remark))
+    console.print(table)
+    for result in results:
+        if result.status in ("failed", "warned"):
+            colour = COLOURS[result.status]
+            console.print(f"\n[{colour}]{result.name} {result.status}[/{colour}]\n{escape(result.message)}",
+                          highlight=False)
+    counts = [f"{n} {name}" for name in COLOURS if (n := sum(r.status == name for r in results))]
+    console.print(f"\n{len(results)} checks: " + ", ".join(counts), highlight=False)

@@ -1,0 +1,267 @@
+"""The conformance suite: it passes what is sound, and says of each broken method what is broken and how to mend it."""
+
+import inspect
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+from editbench import models
+from editbench.bank import Bank
+from editbench.cli import main
+from editbench.configs import compose_config, group_options
+from editbench.conformance import CHECKS, conform
+from editbench.conformance.load import load_factory
+from editbench.conformance.worlds import DIM, FAMILIES, KINDS, SPEC, axis_normals, make_world, other_bank, other_judge
+from editbench.errors import UnknownName
+from editbench.spaces import Codes, Space
+from editbench.starts import Starts
+
+torch.set_num_threads(1)  # the worlds are tiny: more threads only wait for one another
+
+ROOT = Path(__file__).parents[1]
+BROKEN_METHODS = Path(__file__).parent / "broken_methods"
+BROKEN = {  # file -> the one check that fails, and the remedy that its message names
+    "no_default": ("constructs", "give every argument of __init__ a default, or --set key=value"),
+    "no_step": ("constructs", "implement fit(self, data) and step(self, walk)"),
+    "binary_only": ("fit", "serve what can be served and raise Unsupported"),
+    "labels_for_free": ("fit", "give FitReport(labels=...) the number of samples whose teacher logits were read"),
+    "noise_at_start": ("identity", "where walk.codes equals walk.origin, give exactly the start's codes"),
+    "still": ("moves", 'raise Unsupported("why") in `check` (and `step`) where there is no direction'),
+    "needs_gradient": ("moves", "with torch.enable_grad():"),
+    "over_the_batch": ("batch", "reduce over the last dimension (dim=1), never over the samples (dim=0)"),
+    "global_random": ("determinism", 'in `step` from editbench.seeding.normals(seed, "name", index, ...)'),
+    "random_fit": ("determinism", 'draw from editbench.seeding.generator(data.seed, "name")'),
+    "in_place": ("pure", "`walk.codes + step`, not `walk.codes += step`"),
+    "spoils_the_data": ("pure", ".clone() before writing"),
+    "single_precision": ("dtype_device", "end with .to(walk.codes)"),
+    "forgets": ("state", "put everything that `step`, `codes` and `check` read into `state`"),
+    "shares_memory": ("state", ".contiguous(), .clone()"),
+    "peeks_at_the_judge": ("blind", "look for nothing on the stack, in gc or on disk"),
+    "peeks_at_the_test_split": ("blind", "use FitData (data.fit, data.tune, data.teacher, data.score)"),
+    "looks_up_the_walk": ("blind", "and the Walk in `step`"),
+    "no_reason": ("skip", 'raise Unsupported("why")'),
+    "zero_edit": ("multi_class", 'raise Unsupported("why") in `check` for attributes with more than two classes'),
+    "one_way": ("multi_class", "use walk.target as the class index, not as a sign"),
+    "uncounted": ("costs", "decode with data.generator.decode(Codes(space, values)) or data.score(codes)"),
+}
+SMALL = {"iterations": 4, "epochs": 40, "count": 8, "candidates": 8, "components": 8, "batch": 8, "samples": 2000,
+         "search_samples": 8, "fresh": 32}  # at most, wherever a method has such a key
+
+
+def by_status(results, status):
+    return [result.name for result in results if result.status == status]
+
+
+# -- what the suite finds ----------------------------------------------------------------------------------------------
+def test_the_sound_method_passes_everything():
+    results = conform(load_factory(str(BROKEN_METHODS / "mean_shift.py")))
+    assert [r.name for r in results] == list(CHECKS)
+    assert by_status(results, "passed") == list(CHECKS), [r.message for r in results if r.status != "passed"]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_method_fails_for_its_own_reason_alone(name):
+    results = conform(load_factory(str(BROKEN_METHODS / f"{name}.py")))
+    check, remedy = BROKEN[name]
+    assert by_status(results, "failed") == [check], [r.message for r in results if r.status == "failed"]
+    message = next(r.message for r in results if r.name == check)
+    assert remedy in message.split("Fix: ")[1]
+    assert "Seen: " in message and "Owed: " in message and f"editbench.editor.{CHECKS[check].member}" in message
+
+
+def test_every_file_of_a_broken_method_is_tried_and_every_duty_is_broken_by_one():
+    assert {file.stem for file in BROKEN_METHODS.glob("*.py")} == {*BROKEN, "mean_shift"}
+    assert {check for check, _ in BROKEN.values()} == set(CHECKS) - {"steers"}
+
+
+def test_what_was_touched_is_named():
+    judge, bank = (conform(load_factory(str(BROKEN_METHODS / f"peeks_at_the_{what}.py")), ["blind"])[0].message
+                   for what in ("judge", "test_split"))
+    assert "the judge.forward" in judge and "Bank.split" in bank
+
+
+def test_chosen_checks_stand_alone_and_a_wrong_name_gets_the_list():
+    make = load_factory(str(BROKEN_METHODS / "forgets.py"))
+    assert [(r.name, r.status) for r in conform(make, ["batch", "state"])] == [("batch", "passed"), ("state", "failed")]
+    with pytest.raises(UnknownName, match=r"unknown check 'bach'\. Did you mean 'batch'"):
+        conform(make, ["bach"])
+
+
+def test_the_suite_leaves_nothing_behind():
+    torch.manual_seed(4)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    conform(load_factory(str(BROKEN_METHODS / "random_fit.py")))
+    assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[2]
+    assert (np.random.get_state()[1] == before[1]).all()
+    assert Bank.__getattribute__ is object.__getattribute__ and Starts.__getattribute__ is object.__getattribute__
+
+
+# -- its worlds --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_worlds_hold_every_class_and_another_bank_differs_only_where_an_editor_may_not_look(family, kind, tmp_path):
+    world = make_world(family, kind, tmp_path)
+    data = world.data()
+    labels = data.attributes.labels(data.fit.logits)
+    for k, item in enumerate(data.attributes):
+        assert (torch.bincount(labels[:, k], minlength=len(item.classes)) >= 30).all()
+    decoded = world.generator.decode(Codes(Space.W, data.fit.w[:9]))
+    torch.testing.assert_close(world.teacher(decoded), data.fit.logits[:9])
+    other = other_bank(world.bank, tmp_path / "other")
+    for name in ("fit", "tune"):
+        assert all(torch.equal(getattr(other.split(name), part), getattr(world.bank.split(name), part))
+                   for part in ("index", "z", "w", "logits"))
+    first, last = SPEC.split("test")
+    for name in ("z", "w", "teacher", "judge"):
+        here, there = (bank.array(name).range(first, last) for bank in (world.bank, other))
+        assert (here != there).all()
+    assert not torch.equal(other_judge(world)(decoded), world.judge(decoded))
+    assert not torch.equal(world.teacher(decoded), world.judge(decoded))
+
+
+# -- the methods of the project ----------------------------------------------------------------------------------------
+def shrink(config):
+    """Cheaper than any preset, with the paper's procedure."""
+    for key, value in config.items():
+        if OmegaConf.is_dict(value):
+            shrink(value)
+        elif key in SMALL and isinstance(value, int):
+            config[key] = min(value, SMALL[key])
+        elif key == "min_effect":  # of eight candidates on random weights, none does much
+            config[key] = 0.1
+
+
+def files_for(config, folder):
+    """Files for the methods that want some, made for the suite's world."""
+    if "paths" in config:
+        normals = axis_normals(KINDS["binary"].width).numpy()
+        for k, name in enumerate(("a", "b")):
+            np.save(folder / f"{name}.npy", normals[k])
+        config.paths = {name: str(folder / f"{name}.npy") for name in ("a", "b")}
+    if "regions" in config:
+        config.regions = {"a": ["hair"], "kind": ["hair", "skin"]}
+    if config.get("heads"):
+        heads, rng = {}, torch.Generator().manual_seed(0)
+        for i in range(2):
+            for layer, shape in ((0, (16, DIM)), (2, (1, 16))):
+                heads[f"classifiers.{i}.classifier.{layer}.weight"] = torch.randn(*shape, generator=rng)
+                heads[f"classifiers.{i}.classifier.{layer}.bias"] = torch.zeros(shape[0])
+        save_file(heads, folder / "heads.safetensors")
+        config.update({"heads": str(folder / "heads.safetensors"), "head_attributes": ["a", "b"], "head_signs": [1, 1],
+                       "exclude": 0})
+
+
+@pytest.mark.parametrize("method", group_options("method"))
+def test_every_method_of_the_project_conforms(method, tmp_path):
+    config = compose_config([f"method={method}", "budget=demo", f"data={tmp_path}"]).method
+    OmegaConf.set_struct(config, False)
+    config = OmegaConf.create(models.plain(config) | {"name": method})
+    shrink(config)
+    files_for(config, tmp_path)
+    results = conform(lambda: models.build(config))
+    assert not by_status(results, "failed"), "\n".join(r.message for r in results if r.status == "failed")
+    assert by_status(results, "passed")
+    if len(by_status(results, "skipped")) > len(CHECKS) / 2:
+        pytest.skip(next(r.message for r in results if r.status == "skipped"))
+
+
+@pytest.mark.parametrize("method", group_options("method"))
+def test_every_method_has_an_oracle_a_citation_its_arguments_written_down_and_a_demo(method):
+    raw, config = group_options("method")[method], compose_config([f"method={method}"]).method
+    editor = get_class(config["_target_"])
+    oracle = editor.__module__.split(".")[-1].removesuffix("_direction")
+    assert (ROOT / "tests" / f"test_{oracle}.py").exists(), f"write tests/test_{oracle}.py"
+    assert editor.citation, f"{editor.__name__} cites nothing"
+    arguments = {name for name in inspect.signature(editor.__init__).parameters if name != "self"}
+    assert arguments <= set(config), f"conf/method/{method}.yaml lacks {', '.join(sorted(arguments - set(config)))}"
+    text = (ROOT / "conf" / "method" / f"{method}.yaml").read_text()
+    preset = ROOT / "conf" / "preset" / f"{method}_demo.yaml"
+    if raw.get("demo", True) is False:
+        assert any("#" in line and len(line.split("#")[1].strip()) > 10 for line in text.splitlines()
+                   if line.startswith("demo:")), f"conf/method/{method}.yaml: say why behind `demo: false  #`"
+    elif raw.get("demo") != "as_is":
+        assert preset.exists(), f"write conf/preset/{method}_demo.yaml, or `demo: as_is` if it is cheap as it is"
+    if preset.exists():
+        assert preset.read_text().startswith("# @package method\n") and raw.get("demo") != "as_is"
+        demo = compose_config([f"method={method}", "budget=demo"]).method
+        assert demo != config and demo.about != config.about
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+def test_the_command_tells_passed_from_failed_from_wrong_usage(tmp_path, capsys):
+    sound, broken = (str(BROKEN_METHODS / f"{name}.py") for name in ("mean_shift", "in_place"))
+    assert main(["conform", sound, "--only", "batch,pure"]) == 0
+    text = capsys.readouterr().out
+    assert "2 checks: 2 passed" in text and "identity" not in text
+    assert main(["conform", broken, "--only", "pure", "--set", "delta=0.3"]) == 1
+    assert "pure failed" in capsys.readouterr().out
+    assert main(["conform", broken, "--only", "pure,batch", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [(r["name"], r["status"]) for r in found] == [("batch", "passed"), ("pure", "failed")]
+    assert main(["conform", "--list"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in CHECKS)
+
+
+EDITOR = "from editbench.editor import Editor\n"
+CLASS = "class {}(Editor):\n    def fit(self, data): ...\n    def step(self, walk): ...\n"
+
+
+@pytest.mark.parametrize(("text", "words", "expected"), [
+    (None, [], "no such file"),
+    ("x = 1\n", [], "holds no editor: write `class Mine(Editor)`"),
+    (EDITOR + CLASS.format("One") + CLASS.format("Two"), [], "holds several editors (One, Two): say which"),
+    (EDITOR + CLASS.format("One"), [":Onne"], "unknown editor of {file} 'Onne'. Did you mean 'One'?"),
+    (EDITOR + CLASS.format("One"), ["", "--set", "layer=3"], "unknown argument of One 'layer'. Did you mean 'layers'?"),
+    (EDITOR + CLASS.format("One"), ["", "--set", "layers"], "--set layers: write key=value"),
+    (EDITOR + CLASS.format("One"), ["", "--only", "bach"], "unknown check 'bach'. Did you mean 'batch'?"),
+    ("import no_such_package\n", [], "{file}:1: ModuleNotFoundError: No module named 'no_such_package'"),
+    ("x = 1\ndef f(:\n", [], "{file}:2: SyntaxError"),
+    ("x = 1\n\ny = x.upper()\n", [], "{file}:3: AttributeError"),
+])
+def test_what_cannot_be_checked_ends_with_2_and_says_why(tmp_path, capsys, text, words, expected):
+    file = tmp_path / "my_method.py"
+    if text is not None:
+        file.write_text(text)
+    assert main(["conform", f"{file}{''.join(words[:1])}", *words[1:]]) == 2
+    err = capsys.readouterr().err
+    assert expected.format(file=file) in err and "Traceback" not in err
+
+
+def test_no_editor_named_is_wrong_usage():
+    with pytest.raises(SystemExit) as end:
+        main(["conform"])
+    assert end.value.code == 2
+
+
+def test_one_of_several_a_dotted_name_and_a_configuration(tmp_path, monkeypatch):
+    body = "from mean_shift import MeanShift\nclass One(MeanShift): pass\nclass Two(MeanShift):\n    unit = 'twos'\n"
+    (tmp_path / "several.py").write_text("import sys\n" + f"sys.path.insert(0, {str(BROKEN_METHODS)!r})\n" + body)
+    assert type(load_factory(f"{tmp_path}/several.py:Two")()).__name__ == "Two"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert load_factory("several.Two", ["delta=0.25"])().delta == 0.25
+    conf = tmp_path / "my_conf" / "method"
+    conf.mkdir(parents=True)
+    (conf / "mine.yaml").write_text("name: mine\n_target_: several.One\ndelta: 0.5\n")
+    assert load_factory(str(conf / "mine.yaml"))().delta == 0.5
+    assert load_factory(str(conf / "mine.yaml"), ["delta=0.75"])().delta == 0.75
+    with pytest.raises(UnknownName, match="Did you mean 'delta'"):
+        load_factory(str(conf / "mine.yaml"), ["delt=1"])
+
+
+def test_from_a_shell_outside_the_project(tmp_path):
+    (tmp_path / "mean_shift.py").write_text((BROKEN_METHODS / "mean_shift.py").read_text())
+    (tmp_path / "forgets.py").write_text((BROKEN_METHODS / "forgets.py").read_text())
+    run = subprocess.run([sys.executable, "-m", "editbench.cli", "conform", "forgets.py", "--only", "state"],
+                         capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert run.returncode == 1 and "state failed" in run.stdout and "Traceback" not in run.stdout + run.stderr

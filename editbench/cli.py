@@ -11,6 +11,8 @@ COMMANDS = {
     "demo": "every method on every attribute of the embedded world, then a table and an HTML report",
     "run": "one job or, with -m, a sweep over methods, attributes and seeds",
     "report": "tables, figures and one HTML page from finished runs",
+    "baseline": "pin the numbers of finished runs, with tolerances and a reason",
+    "check": "compare finished runs with pinned numbers; fails where one moved",
     "conform": "check an editor of your own against the contract, without a benchmark",
     "list": "methods, generators, attributes, metrics and experiments, a line each",
     "bank": "build, import or describe the bank of samples that editors share",

@@ -1,0 +1,226 @@
+"""Pinned numbers against new ones: what moved, what cannot be compared, what is missing, what agrees."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from editbench.regression.pins import NAN, Pin, PinnedRun
+from editbench.statistics import percentiles, resampled_sums
+
+FAILS = ("moved", "lost", "broke", "missing")
+TOLD = ("not comparable", "new")
+AGREES = ("same", "within", "noise", "unread")
+COMPARED = ("moved", "same", "within", "noise")
+SHARED_STARTS = 0.9  # of all starts of both; fewer and the two were drawn otherwise
+RANK = {"done": 2, "skipped": 1, "failed": 0}
+SLACK = 1e-9  # of rounding, so that a difference equal to its tolerance passes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one row, or of a whole run (row '').
+
+    verdict: 'moved' (beyond tolerance, and its paired interval excludes zero or there are no samples), 'lost' (a row
+    that is gone or has no value any more), 'broke' (the run is no longer done), 'missing' (no such run), 'not
+    comparable', 'new', 'same', 'within' tolerance, 'noise' (beyond it, the paired interval holds zero), 'unread' (a
+    note says not to read it). low, high, pairs: the paired interval of the difference and the number of starts that
+    both have, NaN and 0 without samples.
+    """
+
+    run: str
+    row: str
+    verdict: str
+    text: str = ""
+    old: float = NAN
+    new: float = NAN
+    difference: float = NAN
+    low: float = NAN
+    high: float = NAN
+    pairs: int = 0
+    tolerance: float = NAN
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All findings, in order of the pins, and remarks that decide nothing."""
+
+    findings: list[Finding]
+    notes: list[str]
+
+    def count(self, *verdicts: str) -> int:
+        return sum(finding.verdict in verdicts for finding in self.findings)
+
+    @property
+    def matched(self) -> bool:
+        """Whether any pinned run was found."""
+        return any(finding.verdict not in ("missing", "new") for finding in self.findings)
+
+    def failures(self, allow_missing: bool = False, strict: bool = False) -> list[Finding]:
+        """What makes the check fail; `strict`: also what cannot be compared."""
+        kinds = {*FAILS, *(("not comparable",) if strict else ())} - ({"missing"} if allow_missing else set())
+        return [finding for finding in self.findings if finding.verdict in kinds]
+
+    @property
+    def blind(self) -> bool:
+        """Whether runs were found but not a single number or status of them could be compared."""
+        return self.count("not comparable") > 0 and self.count(*COMPARED, "lost", "broke", "unread") == 0
+
+
+def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparison:
+    pairs = match(pinned, found)
+    taken = {new for _, new in pairs}
+    findings: list[Finding] = []
+    recoded: set[str] = set()
+    changes: Counter[tuple[str, str]] = Counter()
+    for old, new in pairs:
+        if new is None:
+            findings.append(Finding(old.label, "", "missing", f"pinned as {old.status}, not among the runs"))
+            continue
+        findings += compare_run(old, new)
+        changes[old.method, ", ".join(differences(old.options, new.options))] += 1
+        if old.source and new.source and old.source != new.source:
+            recoded.add(old.method)
+    notes = [f"{method}: options differ from the pinned ones in {count} runs: {changed}"
+             for (method, changed), count in changes.items() if changed]
+    if recoded:
+        notes.append(f"code changed since the pins: {', '.join(sorted(recoded))}")
+    findings += [Finding(new.label, "", "new", f"{new.status}, not pinned") for new in found if new not in taken]
+    return Comparison(findings, notes)
+
+
+def match(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> list[tuple[PinnedRun, PinnedRun | None]]:
+    """Each pinned run with its new one: of the same method, attribute and seed, and among variants the one with the
+    same options and setting, else the same options, else the same setting, else the only one that is left."""
+    tests: list[Callable[[PinnedRun, PinnedRun], bool]] = [
+        lambda old, new: not differences(old.options, new.options) and not unlike(old, new),
+        lambda old, new: not differences(old.options, new.options),
+        lambda old, new: not unlike(old, new),
+        lambda old, new: True]
+    partner: dict[PinnedRun, PinnedRun] = {}
+    for test in tests:
+        pins = [old for old in pinned if old not in partner]
+        taken = set(partner.values())
+        fits = {old: {new for new in found if new not in taken and new.job == old.job and test(old, new)}
+                for old in pins}
+        for old in pins:
+            rivals = any(fits[old] & fits[other] for other in pins if other is not old)
+            if len(fits[old]) == 1 and not rivals:
+                partner[old] = min(fits[old], key=lambda new: new.label)
+    return [(old, partner.get(old)) for old in pinned]
+
+
+def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
+    unequal = unlike(old, new)
+    if unequal:
+        return [Finding(old.label, "", "not comparable", f"other setting: {', '.join(unequal)}")]
+    if RANK[new.status] < RANK[old.status]:
+        return [Finding(old.label, "", "broke", f"{old.status} -> {new.status}: {new.reason or 'no reason given'}")]
+    if RANK[new.status] > RANK[old.status]:
+        return [Finding(old.label, "", "new", f"{old.status} -> {new.status}: re-pin")]
+    if old.status != "done":
+        change = f", the reason is now '{new.reason}'" if new.reason != old.reason else ""
+        return [Finding(old.label, "", "same", f"{old.status} as pinned{change}")]
+    versions = {key.partition("@")[0]: pin.version for key, pin in new.rows.items()}
+    findings = []
+    for key in sorted(old.rows.keys() | new.rows.keys(), key=_order):
+        if key not in old.rows:
+            if not _bumped(old, new, key):
+                findings.append(Finding(old.label, key, "new", "not pinned", new=new.rows[key].value))
+            continue
+        was, now = old.rows[key].version, versions.get(key.partition("@")[0], NAN)
+        blank = Finding(old.label, key, "lost", "no such row any more", old=old.rows[key].value,
+                        tolerance=old.rows[key].tolerance)
+        if key.partition("@")[0] in versions and _version(was) != _version(now):
+            findings.append(replace(blank, verdict="not comparable", text=f"metric version {_version(was)} -> "
+                                                                          f"{_version(now)}: not comparable, re-pin"))
+        else:
+            findings.append(compare_row(blank, key, old, new) if key in new.rows else blank)
+    return findings
+
+
+def compare_row(blank: Finding, key: str, old: PinnedRun, new: PinnedRun) -> Finding:
+    a, b = old.rows[key], new.rows[key]
+    if a.note or not (math.isfinite(a.value) or math.isfinite(b.value)):
+        text = f"pinned with a note: {a.note}" if a.note else "no value"
+        return replace(blank, verdict="unread", text=text, new=b.value)
+    if not math.isfinite(a.value):
+        return replace(blank, verdict="new", text="had no value", new=b.value)
+    if not math.isfinite(b.value):
+        return replace(blank, verdict="lost", text=f"no value any more{f': {b.note}' if b.note else ''}")
+    if b.note:
+        return replace(blank, verdict="unread", text=f"not to be read: {b.note}", new=b.value)
+    gap = b.value - a.value
+    out = replace(blank, new=b.value, difference=gap)
+    if gap == 0:
+        return replace(out, verdict="same", text="")
+    left, right = new.series(key), old.series(key)
+    if left is not None and right is not None and len(left.index.intersection(right.index)):
+        low, high, pairs = paired_interval(left, right)
+        out = replace(out, low=low, high=high, pairs=pairs)
+    if abs(gap) <= a.tolerance * (1 + SLACK):
+        return replace(out, verdict="within", text="")
+    if out.pairs and out.low <= 0 <= out.high:
+        return replace(out, verdict="noise", text="beyond tolerance, but the paired interval holds zero")
+    return replace(out, verdict="moved", text=_side(gap, b) + ("" if out.pairs else "; no samples: tolerance alone"))
+
+
+def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
+    """(low, high, starts both have): 95 % bootstrap interval of mean(new) - mean(old), starts drawn whole.
+
+    The two values of a start are drawn together. A start that only one of them has counts in that mean alone, so that
+    the interval is of the difference of the rows; where all starts are shared it is the paired bootstrap.
+    """
+    both = pd.concat([new, old], axis=1, keys=["new", "old"]).sort_index().to_numpy(np.float64)
+    has = np.isfinite(both)
+    sums = resampled_sums(np.concatenate([np.where(has, both, 0.0), has], 1), stream="paired")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = sums[:, :2] / sums[:, 2:]
+    low, high = percentiles(means[:, :1] - means[:, 1:])[:, 0]
+    return float(low), float(high), int(has.all(1).sum())
+
+
+def unlike(old: PinnedRun, new: PinnedRun) -> list[str]:
+    """What forbids a comparison, as 'judge 586ab9d5b48a -> 0c1d2e3f4a5b'; a run that was not walked has no hashes."""
+    found = differences(old.setting, new.setting)
+    both, shared = {*old.starts.tolist()} | {*new.starts.tolist()}, {*old.starts.tolist()} & {*new.starts.tolist()}
+    if len(old.starts) and len(new.starts) and len(shared) < SHARED_STARTS * len(both) and not found:
+        found.append(f"starts: {len(shared)} in common of {len(old.starts)} pinned and {len(new.starts)} new")
+    return found
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """Keys that both have with other values, 'key old -> new', hashes cut to 12 digits."""
+    out = []
+    for key in sorted(old.keys() & new.keys()):
+        if json.dumps(old[key], default=str) != json.dumps(new[key], default=str):
+            name = key.removeprefix("hash.").removeprefix("method.")
+            cut = slice(12) if key.startswith("hash.") else slice(None)
+            out.append(f"{name} {str(old[key])[cut]} -> {str(new[key])[cut]}")
+    return out
+
+
+def _bumped(old: PinnedRun, new: PinnedRun, key: str) -> bool:
+    """Whether a row that is not pinned belongs to a metric that is, in another version."""
+    metric = key.partition("@")[0]
+    pins = [pin for name, pin in old.rows.items() if name.partition("@")[0] == metric]
+    return bool(pins) and _version(pins[0].version) != _version(new.rows[key].version)
+
+
+def _version(value: float) -> str:
+    return f"{value:g}" if math.isfinite(value) else "none"
+
+
+def _side(gap: float, pin: Pin) -> str:
+    return "moved" if pin.better is None else "better" if (gap > 0) == pin.better else "worse"
+
+
+def _order(key: str) -> tuple[str, float]:
+    metric, _, x = key.partition("@")
+    return metric, float(x or "-inf")

@@ -1,0 +1,141 @@
+"""The baseline file: JSON with sorted keys, one line a row, what runs share written once.
+
+Samples are text, one value for each of the run's starts in order: '0110-' where all are 0 or 1, else numbers apart by
+spaces; '-' is a start without a value. Start ids are the first one and the steps to the next.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from editbench.errors import BadFile
+from editbench.files import digest, write_atomic
+from editbench.regression.pins import NAN, SAMPLE_DIGITS, Pin, PinnedRun
+from editbench.regression.tolerance import RULE
+
+KIND, FORMAT = "editbench baseline", 1
+COLUMNS = ["value", "low", "high", "n", "version", "note", "tolerance", "origin"]
+PLAIN = ("method", "attribute", "seed", "status", "reason", "run_id", "source")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Pins and why they are there.
+
+    Args:
+        runs: sorted by label.
+        reason: why these numbers are pinned; history: the reasons of the earlier versions, oldest first.
+        made_with: versions and hardware; spread: folder -> how many runs and what was varied, {} for defaults.
+    """
+
+    runs: list[PinnedRun]
+    reason: str
+    history: list[str] = field(default_factory=list)
+    made_with: dict = field(default_factory=dict)
+    spread: dict = field(default_factory=dict)
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    shared: dict[str, dict[str, Any]] = {"settings": {}, "methods": {}, "starts": {}}
+
+    def once(table: str, value: Any) -> str:
+        key = digest(value, 8)
+        shared[table][key] = value
+        return key
+
+    runs = {}
+    for run in baseline.runs:
+        runs[run.label] = {name: getattr(run, name) for name in PLAIN} | {
+            "options": once("methods", run.options), "setting": once("settings", run.setting), "changed": run.changed,
+            "rows": {key: [_plain(getattr(pin, name)) for name in COLUMNS] for key, pin in run.rows.items()},
+            "starts": once("starts", " ".join(map(str, np.diff(run.starts, prepend=0)))),
+            "samples": {name: _pack(values) for name, values in run.samples.items()}}
+    whole = {"kind": KIND, "format": FORMAT, "columns": COLUMNS, "reason": baseline.reason, "runs": runs,
+             "history": baseline.history, "made_with": baseline.made_with,
+             "tolerance": {"rule": RULE, "spread": baseline.spread}, **shared}
+    write_atomic(path, _lines(whole) + "\n")
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Raises BadFile where the file is missing, cut, or of another kind."""
+    whole = _json(path)
+    try:
+        columns = whole["columns"]
+        if columns != COLUMNS:
+            raise ValueError(f"columns are {columns}")
+        runs = []
+        for label, run in whole["runs"].items():
+            starts = np.cumsum(np.array(whole["starts"][run["starts"]].split(), np.int64))
+            rows = {key: _row(values) for key, values in run["rows"].items()}
+            samples = {name: _unpack(text, len(starts)) for name, text in run["samples"].items()}
+            options, setting = whole["methods"][run["options"]], whole["settings"][run["setting"]]
+            runs.append(PinnedRun(label, **{name: run[name] for name in PLAIN}, options=options, setting=setting,
+                                  changed=run["changed"], rows=rows, starts=starts, samples=samples))
+        return Baseline(sorted(runs, key=lambda run: run.label), whole["reason"], whole["history"], whole["made_with"],
+                        whole["tolerance"]["spread"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadFile(f"{path} is a baseline with a damaged part ({type(error).__name__}: {error}); take it back from "
+                      "version control, or pin the runs again with `editbench baseline`") from error
+
+
+def _json(path: Path) -> dict:
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadFile(f"the baseline '{path}' does not exist; `editbench baseline RUNS --out {path}` makes "
+                      "it") from error
+    except (OSError, ValueError) as error:
+        raise BadFile(f"the baseline '{path}' is no whole JSON file ({error}); take it back from version control, "
+                      "or pin the runs again with `editbench baseline`") from error
+    if not isinstance(whole, dict) or whole.get("kind") != KIND:
+        raise BadFile(f"'{path}' is JSON but no baseline; `editbench baseline RUNS --out FILE` makes one")
+    if whole.get("format") != FORMAT:
+        raise BadFile(f"the baseline '{path}' has format {whole.get('format')}, this editbench reads {FORMAT}; pin the "
+                      "runs again")
+    return whole
+
+
+def _row(values: list) -> Pin:
+    cells = dict(zip(COLUMNS, values, strict=True))
+    value, low, high, n, version, tolerance = (
+        NAN if cells[name] is None else float(cells[name])
+        for name in ("value", "low", "high", "n", "version", "tolerance"))
+    return Pin(value, low, high, n, version, str(cells["note"]), tolerance, str(cells["origin"]))
+
+
+def _plain(value: object) -> object:
+    """Whole floats as integers, NaN as null: short, and strict JSON."""
+    if not isinstance(value, float):
+        return value
+    if not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) and abs(value) < 1e9 else value
+
+
+def _pack(values: np.ndarray) -> str:
+    if np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
+        return "".join("-" if math.isnan(v) else str(int(v)) for v in values)
+    return " ".join("-" if math.isnan(v) else f"{v:.{SAMPLE_DIGITS}g}" for v in values)
+
+
+def _unpack(text: str, n: int) -> np.ndarray:
+    words = list(text) if n > 1 and " " not in text else text.split()
+    if len(words) != n:
+        raise ValueError(f"{len(words)} samples for {n} starts")
+    return np.array([NAN if word == "-" else float(word) for word in words])
+
+
+def _lines(value: object, depth: int = 0) -> str:
+    """Objects a key a line, in order of the keys; everything else on one line."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
+    pad = " " * (depth + 1)
+    lines = [f"{pad}{json.dumps(str(key), ensure_ascii=False)}: {_lines(value[key], depth + 1)}"
+             for key in sorted(value, key=str)]
+    return "{\n" + ",\n".join(lines) + "\n" + " " * depth + "}"

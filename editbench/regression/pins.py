@@ -1,0 +1,199 @@
+"""What is pinned of a run: its rows, a value a start for paired differences, and everything that must agree.
+
+A pinned file and a runs folder become the same objects, so that they can be compared and either can be shown.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from editbench.models import source_digest
+from editbench.report.load import Results
+from editbench.report.settings import flatten, protocol
+
+DIGITS, SAMPLE_DIGITS = 9, 4  # significant: of a pinned number, of a value of one start
+LABELS = ("method.name", "method.about", "method.title", "method.demo")  # for people
+HASHES = ("bank", "generator", "judge", "teacher")
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One row of a run.
+
+    value, low, high, n, version, note as in the run's rows (NaN where there is none); tolerance: largest change of
+    the value that is let pass; origin: 'spread', 'floor' or 'default', '' before one was given; better: whether higher
+    is better (None: neither or unknown; not in the file).
+    """
+
+    value: float
+    low: float
+    high: float
+    n: float
+    version: float
+    note: str = ""
+    tolerance: float = NAN
+    origin: str = ""
+    better: bool | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PinnedRun:
+    """One run; equal only to itself.
+
+    Args:
+        label: 'gradctrl x smile, seed 0', with the options that tell it from its variants; unique among its runs.
+        options: the method's configuration, flat; setting: what must agree before numbers can be compared, flat.
+        source: hash of the method's code; changed: batch, threads and hardware, which should change no number.
+        rows: 'accuracy' or 'ad@0.125' (metric@x) -> pin.
+        starts: (n,) ids in ascending order; samples: metric -> (n,) values, NaN for a start that has none.
+    """
+
+    label: str
+    method: str
+    attribute: str
+    seed: int
+    status: str
+    reason: str
+    run_id: str
+    options: dict
+    setting: dict
+    source: str = ""
+    changed: dict = field(default_factory=dict)
+    rows: dict[str, Pin] = field(default_factory=dict)
+    starts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    samples: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def job(self) -> tuple[str, str, int]:
+        return self.method, self.attribute, self.seed
+
+    def series(self, key: str) -> pd.Series | None:
+        """Values a start whose mean is the row, for pairing; None where the run keeps none for it."""
+        metric = key.partition("@")[0]
+        if metric not in self.samples or sum(other.partition("@")[0] == metric for other in self.rows) != 1:
+            return None  # samples carry no x: of several rows, nobody knows which they belong to
+        found = pd.Series(self.samples[metric], index=self.starts).dropna()
+        value = self.rows[key].value
+        fits = len(found) and math.isclose(found.mean(), value, rel_tol=1e-3, abs_tol=1e-6)
+        return found if fits else None  # a median or a ratio is not the mean of its samples
+
+
+def pin_runs(results: Results, every: bool = False) -> tuple[list[PinnedRun], list[str]]:
+    """(runs sorted by label, notes). Of several records of one job (by other code) one is taken, and a note names all.
+
+    `every`: keep all of them, for the measurement of spread.
+    """
+    rows = dict(list(results.rows.groupby("run_id")))
+    samples = dict(list(results.samples.groupby("run_id")))
+    runs = [_pin(run, results, rows.get(run["run_id"]), samples.get(run["run_id"]))
+            for run in results.runs.to_dict("records")]
+    return (runs, []) if every else _distinct(runs, results)
+
+
+def surroundings(results: Results) -> dict:
+    """Versions and hardware of the runs; a list where they differ."""
+    found: dict[str, set[str]] = {}
+    for made in results.provenance.values():
+        flat = {key: made.get(key) for key in ("python", "platform", "processor", "threads", "cuda", "device", "git")}
+        flat |= {f"packages.{name}": version for name, version in (made.get("packages") or {}).items()}
+        for key, value in flat.items():
+            if value is not None:
+                found.setdefault(key, set()).add(str(value))
+    return {key: sorted(values) if len(values) > 1 else min(values) for key, values in sorted(found.items())}
+
+
+def significant(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")
+
+
+def _pin(run: dict, results: Results, rows: pd.DataFrame | None, samples: pd.DataFrame | None) -> PinnedRun:
+    run_id, made = run["run_id"], results.provenance.get(run["run_id"], {})
+    config = results.configs.get(run_id, {})
+    flat, hashes = flatten(config), made.get("hashes") or {}
+    setting = {key: value for key, value in protocol(run, flat).items() if key == "scorer.name" or not (
+        key in ("seed", "bank.name", "bank.path") or key.startswith(("generator.", "scorer.")))}
+    setting |= {f"hash.{name}": str(hashes[name]) for name in HASHES if name in hashes}
+    options = {key: value for key, value in flat.items() if key.startswith("method.") and key not in LABELS}
+    changed = {"batch": (config.get("engine") or {}).get("batch"), "seed": run["seed"]}
+    changed |= {key: made.get(key) for key in ("threads", "processor", "device")}
+    starts, values = _samples(samples)
+    return PinnedRun(f"{run['method']} x {run['attribute']}, seed {run['seed']}", run["method"], run["attribute"],
+                     int(run["seed"]), run["status"], re.sub(r" \(see [^)]*log\.txt\)", "", run["reason"]), run_id,
+                     options, setting, str(hashes.get("method_source", "")), changed, _rows(rows), starts, values)
+
+
+def _rows(table: pd.DataFrame | None) -> dict[str, Pin]:
+    if table is None:
+        return {}
+    pins = {}
+    for row in table.to_dict("records"):
+        key = row["metric"] if math.isnan(row["x"]) else f"{row['metric']}@{row['x']:g}"
+        value, low, high, n, version = (significant(row[name], DIGITS)
+                                        for name in ("value", "low", "high", "n", "version"))
+        better = None if pd.isna(row["higher_is_better"]) else bool(row["higher_is_better"])
+        pins[key] = Pin(value, low, high, n, version, row["note"], better=better)
+    return pins
+
+
+def _samples(table: pd.DataFrame | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    if table is None or table.empty:
+        return np.zeros(0, np.int64), {}
+    wide = table.drop_duplicates(["metric", "start"]).pivot(index="start", columns="metric", values="value")
+    wide = wide.sort_index()
+    rounded = {str(name): np.array([significant(v, SAMPLE_DIGITS) for v in column], np.float64)
+               for name, column in wide.items()}
+    return wide.index.to_numpy(np.int64), rounded
+
+
+def _distinct(runs: Sequence[PinnedRun], results: Results) -> tuple[list[PinnedRun], list[str]]:
+    groups: dict[str, list[PinnedRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps([run.job, run.options, _unhashed(run)], sort_keys=True, default=str),
+                          []).append(run)
+    kept, notes = [], []
+    for group in groups.values():
+        if len(group) > 1:
+            now = _present_source(group[0])
+            group.sort(key=lambda run: (run.source == now, _written(results, run)))
+            left_out = ", ".join(run.run_id for run in group[:-1])
+            notes.append(f"{group[-1].label}: {len(group)} records of the same job; {group[-1].run_id} is taken, the "
+                         f"newest of the present code if there is one, and {left_out} left out")
+        kept.append(group[-1])
+    return _labelled(kept), notes
+
+
+def _present_source(run: PinnedRun) -> str:
+    """Hash of the method's code as it is now; '' where it cannot be found."""
+    try:
+        return source_digest(str(run.options.get("method._target_")))
+    except Exception:  # a class of somebody else that cannot be imported here
+        return ""
+
+
+def _written(results: Results, run: PinnedRun) -> int:
+    return (results.root / run.run_id / "status.json").stat().st_mtime_ns
+
+
+def _unhashed(run: PinnedRun) -> dict:
+    """The setting without hashes: a skipped run has none, and one job must be recognised with and without."""
+    return {key: value for key, value in run.setting.items() if not key.startswith("hash.")}
+
+
+def _labelled(runs: Sequence[PinnedRun]) -> list[PinnedRun]:
+    """Runs of one method, attribute and seed get the options in which they differ into their labels."""
+    named = []
+    for run in runs:
+        twins = [_unhashed(other) | other.options for other in runs if other.job == run.job]
+        own = _unhashed(run) | run.options
+        keys = sorted(key for key in own if any(twin.get(key) != own[key] for twin in twins))
+        shown = ", ".join(f"{key.removeprefix('method.')}={own[key]}" for key in keys)
+        named.append(replace(run, label=run.label + (f" ({shown})" if shown else "")))
+    return sorted(named, key=lambda run: run.label)

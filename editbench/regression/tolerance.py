@@ -1,0 +1,103 @@
+"""How far a number may move: measured on runs that should agree, or a named default.
+
+Default, from the pinned row alone: the largest of 5 % of the value, a quarter of its 95 % interval's width (half where
+there are no samples to pair, since the tolerance alone must carry the noise there) and, for a count (a whole number
+without an interval), 1.
+Measured: twice the largest absolute deviation from the pinned value that the other runs of the same job show, but not
+below the floor, a fifth of the default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from editbench.errors import EditbenchError
+from editbench.regression.pins import Pin, PinnedRun, significant
+
+RELATIVE, PAIRED, ALONE, COUNT = 0.05, 0.25, 0.5, 1.0
+FACTOR, FLOOR = 2.0, 0.2
+RULE = {
+    "default": f"max({RELATIVE:g} |value|, {PAIRED:g} (high - low), or {ALONE:g} (high - low) without samples, "
+               f"{COUNT:g} for a count)",
+    "floor": f"{FLOOR:g} default",
+    "spread": f"max({FACTOR:g} largest |deviation| of the spread runs, floor)",
+}
+
+
+def default(pin: Pin, paired: bool) -> float:
+    """Tolerance of a row about whose spread nothing is known; NaN where it has no value."""
+    if not math.isfinite(pin.value):
+        return math.nan
+    width = pin.high - pin.low
+    if math.isfinite(width):
+        return max(RELATIVE * abs(pin.value), (PAIRED if paired else ALONE) * width)
+    return max(RELATIVE * abs(pin.value), COUNT if pin.value == round(pin.value) else 0.0)
+
+
+def measured(run: PinnedRun, others: Sequence[PinnedRun]) -> PinnedRun:
+    """The run with tolerances from the deviations of `others`; rows that none of them has keep the default."""
+    rows = {}
+    for key, pin in run.rows.items():
+        usual = default(pin, run.series(key) is not None)
+        seen = [other.rows[key].value for other in others if key in other.rows]
+        gaps = [abs(value - pin.value) for value in seen if math.isfinite(value) and math.isfinite(pin.value)]
+        origin, tolerance = "default", usual
+        if gaps:
+            spread, floor = FACTOR * max(gaps), FLOOR * usual
+            origin, tolerance = ("spread", spread) if spread > floor else ("floor", floor)
+        rows[key] = replace(pin, tolerance=significant(tolerance, 4), origin=origin)
+    return replace(run, rows=rows)
+
+
+def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> list[PinnedRun]:
+    """The done runs of the same job with any seed, batch, thread count or hardware.
+
+    Raises EditbenchError where all are of other code, or one of another metric version: that deviation is no noise.
+    """
+    same = [other for other in others if (other.method, other.attribute) == (run.method, run.attribute)
+            and other.status == "done" and other.options == run.options and other.setting == run.setting]
+    recoded = [other for other in same if other.source != run.source]
+    if recoded and len(recoded) == len(same):
+        raise EditbenchError(f"{recoded[0].run_id} in '{where}' was made by other code of {run.method} than "
+                             f"{run.run_id}: spread is measured with one code; run the jobs again")
+    same = [other for other in same if other.source == run.source]
+    for other in same:
+        for key in run.rows.keys() & other.rows.keys():
+            versions = run.rows[key].version, other.rows[key].version
+            if versions[0] != versions[1]:
+                raise EditbenchError(f"{other.run_id} in '{where}' has version {versions[1]:g} of {key}, "
+                                     f"{run.run_id} has {versions[0]:g}: run the jobs again")
+    return same
+
+
+def describe_changes(pairs: Sequence[tuple[PinnedRun, PinnedRun]]) -> dict[str, list[str]]:
+    """What differed between each run and its counterpart: {'batch': ['64 -> 7'], 'seed': ['0 -> 1', '0 -> 2']}."""
+    found: dict[str, set[str]] = {}
+    for run, other in pairs:
+        for key, value in run.changed.items():
+            if other.changed.get(key) != value:
+                found.setdefault(key, set()).add(f"{value} -> {other.changed.get(key)}")
+    return {key: sorted(values) for key, values in sorted(found.items())}
+
+
+def measure(runs: Sequence[PinnedRun], spreads: Mapping[str, Sequence[PinnedRun]]) -> tuple[list[PinnedRun], dict]:
+    """(runs with measured tolerances, what was varied in each folder). `spreads`: name of a folder -> its runs.
+
+    Raises EditbenchError where a folder has no run of any pinned job.
+    """
+    about: dict[str, dict] = {}
+    matched: list[list[PinnedRun]] = [[] for _ in runs]
+    for where, others in spreads.items():
+        pairs = []
+        for found, run in zip(matched, runs):
+            same = counterparts(run, others, where) if run.status == "done" else []
+            found += same
+            pairs += [(run, other) for other in same]
+        if not pairs:
+            raise EditbenchError(f"'{where}' holds no finished run of a pinned job (same method and options, "
+                                 "attribute, bank, judge, starts and walk limits): run the same jobs there with "
+                                 "another engine.batch, OMP_NUM_THREADS or seed")
+        about[where] = {"runs": len(pairs), "varied": describe_changes(pairs)}
+    return [measured(run, found) for run, found in zip(runs, matched)], about

@@ -1,0 +1,484 @@
+"""Baselines and their check: numbers, tolerances and verdicts that follow from how the runs were constructed."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from editbench import regression
+from editbench.cli import main
+from editbench.editor import Editor, FitReport, unit_rows
+from editbench.errors import BadFile, EditbenchError
+from editbench.job import run_job
+from editbench.regression import compare, measure, pin_runs, read_baseline
+from editbench.regression.compare import paired_interval
+from editbench.regression.tolerance import default
+from editbench.report.load import load
+from editbench.statistics import paired_difference
+from tests.fake_records import fake_run, metric_rows
+from tests.toy_world import ToyScorer, V, toy_config
+
+N = 200
+
+
+# -- records with chosen numbers ---------------------------------------------------------------------------------------
+def outcome(hits=100, lost=0, won=0):
+    """0/1 a start: the first `hits` succeed, but `lost` of them do not and `won` of the others do."""
+    value = (np.arange(N) < hits).astype(float)
+    value[:lost] = 0
+    value[N - won:] = 1
+    return value
+
+
+def record(root, values=None, method="m", attribute="smile", edit=None, **more):
+    """A run whose accuracy row is the mean of its samples."""
+    values = outcome() if values is None else values
+    rows = metric_rows(accuracy=values.mean(), n=N)
+    samples = pd.DataFrame({"metric": "accuracy", "start": 7 + 3 * np.arange(N), "value": values})
+    return fake_run(root, method, attribute, rows if edit is None else edit(rows), samples=samples, **more)
+
+
+def setting(**changes):
+    """Edit of rows: setting(path_length=6.0)."""
+    def edit(rows):
+        for metric, value in changes.items():
+            rows.loc[rows["metric"] == metric, "value"] = value
+        return rows
+    return edit
+
+
+def change_hash(folder, **hashes):
+    made = json.loads((folder / "provenance.json").read_text())
+    made["hashes"] |= hashes
+    (folder / "provenance.json").write_text(json.dumps(made))
+
+
+def pin(root, path, *words):
+    return main(["baseline", str(root), "--out", str(path), "--reason", "for the test", *map(str, words)])
+
+
+def check(root, path, *words):
+    return main(["check", str(root), "--baseline", str(path), *map(str, words)])
+
+
+def findings(old, new):
+    """(run, row) -> finding, of two runs folders with default tolerances."""
+    found = compare(measure(pin_runs(load(old))[0], {})[0], pin_runs(load(new))[0])
+    return {(f.run, f.row): f for f in found.findings}
+
+
+def verdicts(old, new):
+    return {row: f.verdict for (_, row), f in findings(old, new).items()}
+
+
+@pytest.mark.parametrize(("values", "verdict", "holds_zero"), [
+    (outcome(), "same", None),
+    (outcome(lost=40, won=38), "within", True),
+    (outcome(lost=6), "within", False),  # 0.03; the tolerance is a quarter of the interval's width, 0.035
+    (outcome(lost=70, won=60), "noise", True),  # a net ten of 130 that changed: chance does that
+    (outcome(lost=10), "moved", False),  # the same net ten, one way
+    (outcome(won=10), "moved", False),
+])
+def test_a_row_moves_where_tolerance_and_paired_interval_both_say_so(tmp_path, values, verdict, holds_zero):
+    record(tmp_path / "old")
+    record(tmp_path / "new", values)
+    finding = findings(tmp_path / "old", tmp_path / "new")["m x smile, seed 0", "accuracy"]
+    assert finding.verdict == verdict
+    assert finding.difference == pytest.approx(values.mean() - 0.5)
+    assert finding.tolerance == pytest.approx(0.0346, abs=1e-3)
+    if holds_zero is not None:
+        assert finding.pairs == N and (finding.low <= 0 <= finding.high) == holds_zero
+    if verdict == "moved":
+        assert finding.text == ("better" if finding.difference > 0 else "worse")
+    pin(tmp_path / "old", tmp_path / "b.json")
+    assert check(tmp_path / "new", tmp_path / "b.json") == (verdict == "moved")
+
+
+def test_the_interval_is_the_paired_bootstrap_and_follows_starts_that_only_one_side_has():
+    rng = np.random.default_rng(0)
+    old = pd.Series(rng.gamma(2.0, 0.2, 150), index=np.arange(150))
+    new = old + rng.normal(0.02, 0.1, 150)
+    low, high, pairs = paired_interval(new.sample(frac=1, random_state=1), old)
+    known = paired_difference(new, old)
+    assert (low, high, pairs) == (pytest.approx(known.low), pytest.approx(known.high), 150)
+    few = old[old < old.median()]  # values did not change, but the upper half of the starts is gone
+    low, high, pairs = paired_interval(few, old)
+    assert low < few.mean() - old.mean() < high < 0 and pairs == 75
+
+
+def test_rows_without_samples_are_judged_by_the_tolerance_alone_and_say_so(tmp_path):
+    record(tmp_path / "old")
+    tolerance = findings(tmp_path / "old", tmp_path / "old")["m x smile, seed 0", "path_length"].tolerance
+    record(tmp_path / "in", edit=setting(path_length=5.25 + 0.99 * tolerance))
+    record(tmp_path / "out", edit=setting(path_length=5.25 + 1.01 * tolerance))
+    assert verdicts(tmp_path / "old", tmp_path / "in")["path_length"] == "within"
+    moved = findings(tmp_path / "old", tmp_path / "out")["m x smile, seed 0", "path_length"]
+    assert (moved.verdict, moved.pairs) == ("moved", 0) and "no samples: tolerance alone" in moved.text
+
+
+def test_samples_that_are_not_what_the_row_averages_are_not_paired(tmp_path):
+    record(tmp_path / "old", edit=setting(accuracy=0.7))
+    (run,), _ = pin_runs(load(tmp_path / "old"))
+    assert run.series("accuracy") is None and run.series("success_rate") is None
+    record(tmp_path / "fits")
+    assert pin_runs(load(tmp_path / "fits"))[0][0].series("accuracy").tolist() == outcome().tolist()
+
+
+def test_another_metric_version_is_told_apart_from_a_number_that_moved(tmp_path, capsys):
+    def bump(rows):
+        rows.loc[rows["metric"] == "accuracy", ["version", "value"]] = (2, 0.1)
+        return rows
+
+    record(tmp_path / "old")
+    record(tmp_path / "new", edit=bump)
+    found = findings(tmp_path / "old", tmp_path / "new")["m x smile, seed 0", "accuracy"]
+    assert (found.verdict, found.text) == ("not comparable", "metric version 1 -> 2: not comparable, re-pin")
+    assert verdicts(tmp_path / "old", tmp_path / "new")["success_rate"] == "same"
+    pin(tmp_path / "old", tmp_path / "b.json")
+    assert check(tmp_path / "new", tmp_path / "b.json") == 0
+    assert "metric version 1 -> 2" in capsys.readouterr().out
+    assert check(tmp_path / "new", tmp_path / "b.json", "--strict") == 1
+
+
+@pytest.mark.parametrize(("change", "text"), [
+    (lambda folder: change_hash(folder, bank="bank-ffff"), "bank bank-0d1e2f -> bank-ffff"),
+    (lambda folder: change_hash(folder, generator="f" * 64), "generator 11aa22bb33cc -> ffffffffffff"),
+])
+def test_another_setting_is_named_by_its_hashes_and_never_compared(tmp_path, change, text, capsys):
+    for root in ("old", "new"):
+        record(tmp_path / root)
+        folder = record(tmp_path / root, outcome(30 if root == "new" else 100), "n")
+    change(folder)
+    found = findings(tmp_path / "old", tmp_path / "new")["n x smile, seed 0", ""]
+    assert (found.verdict, found.text) == ("not comparable", f"other setting: {text}")
+    pin(tmp_path / "old", tmp_path / "b.json")
+    assert check(tmp_path / "new", tmp_path / "b.json") == 0  # m was compared
+    assert check(tmp_path / "new", tmp_path / "b.json", "--strict") == 1
+    shutil.rmtree(tmp_path / "new" / "m-smile-s0-abcdef0123")
+    assert check(tmp_path / "new", tmp_path / "b.json", "--allow-missing") == 1
+    assert "not one number" in capsys.readouterr().err
+
+
+def test_other_start_numbers_and_other_starts_are_other_settings(tmp_path):
+    record(tmp_path / "old")
+    record(tmp_path / "more", starts_n=77)
+    assert "starts.n 1400 -> 77" in findings(tmp_path / "old", tmp_path / "more")["m x smile, seed 0", ""].text
+    folder = record(tmp_path / "others")
+    samples = pd.read_parquet(folder / "samples.parquet")
+    samples.assign(start=samples["start"] + 3 * 100).to_parquet(folder / "samples.parquet")
+    assert "starts: 100 in common of 200 pinned and 200 new" in \
+        findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", ""].text
+    samples.assign(start=samples["start"] + 3).to_parquet(folder / "samples.parquet")  # one start was swapped
+    assert findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", "accuracy"].verdict == "same"
+
+
+@pytest.mark.parametrize(("was", "now", "verdict", "code"), [
+    ("done", "failed", "broke", 1), ("done", "skipped", "broke", 1), ("skipped", "failed", "broke", 1),
+    ("skipped", "skipped", "same", 0), ("failed", "failed", "same", 0), ("skipped", "done", "new", 0),
+])
+def test_a_run_that_is_no_longer_done_is_a_regression_and_a_skip_that_stays_is_none(tmp_path, was, now, verdict, code,
+                                                                                 capsys):
+    for root, status in (("old", was), ("new", now)):
+        record(tmp_path / root, attribute="age")
+        record(tmp_path / root, status=status, reason="" if status == "done" else "no control found")
+    pin(tmp_path / "old", tmp_path / "b.json")
+    assert check(tmp_path / "new", tmp_path / "b.json") == code
+    assert findings(tmp_path / "old", tmp_path / "new")["m x smile, seed 0", ""].verdict == verdict
+    if verdict == "broke":
+        assert f"{was} -> {now}: no control found" in capsys.readouterr().out
+
+
+def test_missing_runs_fail_unless_allowed_and_new_ones_are_listed(tmp_path, capsys):
+    record(tmp_path / "old")
+    record(tmp_path / "old", method="gone")
+    record(tmp_path / "new")
+    record(tmp_path / "new", method="fresh")
+    pin(tmp_path / "old", tmp_path / "b.json")
+    capsys.readouterr()
+    assert check(tmp_path / "new", tmp_path / "b.json") == 1
+    assert check(tmp_path / "new", tmp_path / "b.json", "--allow-missing") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("missing") and "gone x smile" in line for line in lines)
+    assert any(line.startswith("new") and "fresh x smile" in line for line in lines)
+
+
+def test_a_row_that_lost_its_value_is_reported_and_a_note_hides_a_row(tmp_path):
+    record(tmp_path / "old")
+    record(tmp_path / "lost", edit=setting(ad_at=np.nan))
+    record(tmp_path / "gone", edit=lambda rows: rows[rows["metric"] != "ad_at"])
+    record(tmp_path / "noted", edit=lambda rows: rows.assign(note="excluded", value=9.0))
+    assert verdicts(tmp_path / "old", tmp_path / "lost")["ad_at@1"] == "lost"
+    assert verdicts(tmp_path / "old", tmp_path / "gone")["ad_at@1"] == "lost"
+    assert set(verdicts(tmp_path / "old", tmp_path / "noted").values()) == {"unread"}
+    assert verdicts(tmp_path / "old", tmp_path / "old")["ad@2.875"] == "unread"  # hidden: too few points
+    assert verdicts(tmp_path / "lost", tmp_path / "old")["ad_at@1"] == "new"
+
+
+def test_variants_are_matched_by_their_options_and_a_changed_option_is_named(tmp_path):
+    for root, steps in (("old", (0.3, 0.6)), ("new", (0.6, 0.3))):
+        for step in steps:
+            record(tmp_path / root, outcome(round(100 * step)), tag=f"{root}{step}", method_config={"delta": step})
+    found = findings(tmp_path / "old", tmp_path / "new")
+    assert found["m x smile, seed 0 (delta=0.3)", "accuracy"].verdict == "same"
+    assert found["m x smile, seed 0 (delta=0.6)", "accuracy"].verdict == "same"
+    record(tmp_path / "one", method_config={"delta": 0.3})
+    record(tmp_path / "two", outcome(20), method_config={"delta": 0.9})
+    one, two = (pin_runs(load(tmp_path / root))[0] for root in ("one", "two"))
+    found = compare(measure(one, {})[0], two)
+    assert found.count("moved") and found.notes == ["m: options differ from the pinned ones in 1 runs: "
+                                                    "delta 0.3 -> 0.9"]
+
+
+def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_path, monkeypatch):
+    for tag, hits, age in (("aaaaaaaaaa", 50, 0), ("bbbbbbbbbb", 90, 100)):
+        folder = record(tmp_path / "runs", outcome(hits), tag=tag)
+        stamp = os.stat(folder / "status.json").st_mtime - age
+        os.utime(folder / "status.json", (stamp, stamp))
+    (run,), notes = pin_runs(load(tmp_path / "runs"))
+    assert run.rows["accuracy"].value == 0.25 and "m-smile-s0-bbbbbbbbbb left out" in notes[0]
+    change_hash(folder, method_source="as it is now")  # an older record of the present code: it was found, not repeated
+    monkeypatch.setattr("editbench.regression.pins.source_digest", lambda target: "as it is now")
+    (run,), notes = pin_runs(load(tmp_path / "runs"))
+    assert run.rows["accuracy"].value == 0.45 and "m-smile-s0-aaaaaaaaaa left out" in notes[0]
+
+
+# -- tolerances --------------------------------------------------------------------------------------------------------
+def test_default_tolerances_are_the_documented_function_of_the_row():
+    row = regression.Pin(0.5, 0.4, 0.64, 100, 1)
+    assert default(row, paired=True) == pytest.approx(0.06)  # a quarter of the interval's width
+    assert default(row, paired=False) == pytest.approx(0.12)
+    assert default(replace(row, low=0.49, high=0.51), paired=True) == pytest.approx(0.025)  # 5 % of the value
+    assert default(replace(row, value=3.0, low=np.nan, high=np.nan), paired=False) == 1  # a count
+    assert default(replace(row, value=400.0, low=np.nan, high=np.nan), paired=False) == 20
+    assert np.isnan(default(replace(row, value=np.nan), paired=False))
+
+
+def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_path):
+    record(tmp_path / "runs")
+    record(tmp_path / "one", outcome(won=30), seed=1)
+    record(tmp_path / "one", outcome(lost=20), seed=2)
+    record(tmp_path / "two", edit=lambda rows: rows[rows["metric"] != "ad_at"])
+    path = tmp_path / "b.json"
+    assert pin(tmp_path / "runs", path, "--spread", tmp_path / "one", tmp_path / "two") == 0
+    rows = read_baseline(path).runs[0].rows
+    assert (rows["accuracy"].tolerance, rows["accuracy"].origin) == (pytest.approx(2 * 0.15), "spread")
+    usual = measure(pin_runs(load(tmp_path / "runs"))[0], {})[0][0].rows
+    assert rows["path_length"].origin == "floor"
+    assert rows["path_length"].tolerance == pytest.approx(0.2 * usual["path_length"].tolerance, rel=1e-3)
+    spread = json.loads(path.read_text())["tolerance"]["spread"]
+    assert spread == {"one": {"runs": 2, "varied": {"seed": ["0 -> 1", "0 -> 2"]}}, "two": {"runs": 1, "varied": {}}}
+    assert usual["accuracy"].origin == "default"
+
+
+def test_spread_of_other_code_or_of_another_job_is_refused(tmp_path):
+    record(tmp_path / "runs")
+    change_hash(record(tmp_path / "code"), method_source="other")
+    record(tmp_path / "job", starts_n=5)
+    runs = pin_runs(load(tmp_path / "runs"))[0]
+    for root, text in (("code", "other code of m"), ("job", "no finished run of a pinned job")):
+        with pytest.raises(EditbenchError, match=text):
+            measure(runs, {root: pin_runs(load(tmp_path / root), every=True)[0]})
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = record(tmp_path / "runs")
+    dense = pd.DataFrame({"metric": "ad_at", "start": 7 + 3 * np.arange(0, N, 2), "value": rng.gamma(2.0, 0.2, N // 2)})
+    samples = pd.concat([pd.read_parquet(folder / "samples.parquet"), dense])
+    samples.sample(frac=1, random_state=0).to_parquet(folder / "samples.parquet")
+    record(tmp_path / "runs", status="failed", method="n", reason="RuntimeError: x (see /tmp/somewhere/log.txt)")
+    for name in ("a", "b"):
+        pin(tmp_path / "runs", tmp_path / f"{name}.json")
+    text = (tmp_path / "a.json").read_text()
+    assert text == (tmp_path / "b.json").read_text() and str(tmp_path) not in text and "/tmp" not in text
+    assert all(len(line) < 2000 for line in text.splitlines()) and len(text) < 12_000
+    whole = json.loads(text, parse_constant=pytest.fail)
+    assert list(whole) == sorted(whole) and whole["reason"] == "for the test"
+    wanted, read = measure(pin_runs(load(tmp_path / "runs"))[0], {})[0], read_baseline(tmp_path / "a.json").runs
+    for one, two in zip(wanted, read, strict=True):
+        assert (one.label, one.status, one.reason, one.setting) == (two.label, two.status, two.reason, two.setting)
+        assert one.starts.tolist() == two.starts.tolist()
+        for name, values in one.samples.items():
+            np.testing.assert_array_equal(values, two.samples[name])
+        for key, row in one.rows.items():
+            np.testing.assert_equal(vars(replace(row, better=None)), vars(two.rows[key]))
+    np.testing.assert_allclose(read[0].samples["ad_at"][::2], dense["value"], rtol=5e-4)
+    assert (read[1].status, read[1].reason, read[1].rows) == ("failed", "RuntimeError: x", {})
+
+
+def test_an_update_needs_force_shows_the_difference_and_keeps_the_reasons(tmp_path, capsys):
+    path = tmp_path / "b.json"
+    record(tmp_path / "old")
+    record(tmp_path / "new", outcome(30))
+    pin(tmp_path / "old", path)
+    before = path.read_text()
+    capsys.readouterr()
+    assert pin(tmp_path / "new", path) == 1 and path.read_text() == before
+    said = capsys.readouterr()
+    assert "--force" in said.err and "moved" in said.out
+    assert main(["baseline", str(tmp_path / "new"), "--out", str(path), "--reason", "second", "--force"]) == 0
+    assert "moved" in capsys.readouterr().out
+    baseline = read_baseline(path)
+    assert (baseline.reason, baseline.history) == ("second", ["for the test"])
+    assert check(tmp_path / "new", path) == 0 and check(tmp_path / "old", path) == 1
+
+
+def test_a_reason_is_mandatory(tmp_path, capsys):
+    record(tmp_path / "runs")
+    with pytest.raises(SystemExit):
+        main(["baseline", str(tmp_path / "runs"), "--out", str(tmp_path / "b.json")])
+    assert main(["baseline", str(tmp_path / "runs"), "--out", str(tmp_path / "b.json"), "--reason", " "]) == 1
+    assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize(("spoil", "text"), [
+    (lambda path: path.unlink(), "does not exist"),
+    (lambda path: path.write_text(path.read_text()[:400]), "no whole JSON file"),
+    (lambda path: path.write_bytes(b"\x80\x00"), "no whole JSON file"),
+    (lambda path: path.write_text('{"a": 1}'), "JSON but no baseline"),
+    (lambda path: path.write_text("[1]"), "JSON but no baseline"),
+    (lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 9')), "has format 9"),
+    (lambda path: path.write_text(path.read_text().replace('"accuracy": "1', '"accuracy": "')), "199 samples for 200"),
+])
+def test_a_file_that_is_no_baseline_is_explained(tmp_path, spoil, text, capsys):
+    record(tmp_path / "runs")
+    pin(tmp_path / "runs", tmp_path / "b.json")
+    spoil(tmp_path / "b.json")
+    with pytest.raises(BadFile, match=text):
+        read_baseline(tmp_path / "b.json")
+    assert check(tmp_path / "runs", tmp_path / "b.json") == 1
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_baseline_of_another_experiment_and_unreadable_runs_are_named(tmp_path, capsys):
+    record(tmp_path / "old")
+    record(tmp_path / "new", method="other", attribute="age")
+    pin(tmp_path / "old", tmp_path / "b.json")
+    assert check(tmp_path / "new", tmp_path / "b.json") == 1
+    assert "is for another experiment: it pins m on smile, seed 0, and" in capsys.readouterr().err
+    folder = record(tmp_path / "old", method="cut")
+    (folder / "rows.parquet").write_bytes(b"PAR1")
+    assert pin(tmp_path / "old", tmp_path / "c.json") == 1
+    assert "cut-smile-s0-abcdef0123" in capsys.readouterr().err
+    assert check(tmp_path / "old", tmp_path / "b.json") == 0  # the rest is still checked
+    assert "unreadable: cut-smile-s0-abcdef0123" in capsys.readouterr().out
+
+
+# -- machines ----------------------------------------------------------------------------------------------------------
+def test_junit_and_annotations_name_what_failed(tmp_path, capsys):
+    for root in ("old", "new"):
+        record(tmp_path / root, outcome(20 if root == "new" else 100))
+        record(tmp_path / root, method="n", status="failed" if root == "new" else "done", reason="50 % of\n\x1b[1mit")
+        record(tmp_path / root, method=f"only_{root}")
+    pin(tmp_path / "old", tmp_path / "b.json")
+    capsys.readouterr()
+    assert check(tmp_path / "new", tmp_path / "b.json", "--junit", tmp_path / "x" / "check.xml", "--github") == 1
+    suite = ElementTree.parse(tmp_path / "x" / "check.xml").getroot().find("testsuite")
+    cases = {(case.get("classname"), case.get("name")): case for case in suite}
+    failed = {key for key, case in cases.items() if case.find("failure") is not None}
+    assert failed == {("m x smile, seed 0", "accuracy"), ("m x smile, seed 0", "success_rate"),
+                      ("n x smile, seed 0", "run"), ("only_old x smile, seed 0", "run")}
+    assert (int(suite.get("tests")), int(suite.get("failures"))) == (len(cases), len(failed))
+    assert int(suite.get("skipped")) == sum(case.find("skipped") is not None for case in cases.values())
+    assert "0.5 -> 0.1, difference -0.4 [" in cases["m x smile, seed 0", "accuracy"].find("failure").get("message")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("::")]
+    assert [line.split("::")[1] for line in lines] == ["error title=editbench%3A m x smile%2C seed 0",
+                                                       "error title=editbench%3A n x smile%2C seed 0",
+                                                       "error title=editbench%3A only_old x smile%2C seed 0",
+                                                       "notice title=editbench%3A only_new x smile%2C seed 0"]
+    assert "accuracy: moved, worse: 0.5 -> 0.1" in lines[0] and "%0Asuccess_rate" in lines[0]
+    assert "50 %25 of%0A" in lines[1]
+
+
+def test_the_table_has_what_failed_first(tmp_path, capsys):
+    record(tmp_path / "old")
+    record(tmp_path / "new", outcome(lost=70, won=40))
+    record(tmp_path / "new", method="a_new_one")
+    pin(tmp_path / "old", tmp_path / "b.json")
+    capsys.readouterr()
+    assert check(tmp_path / "new", tmp_path / "b.json", "--all") == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "seed 0" in line]
+    kinds = [line.split()[0] for line in lines]
+    assert kinds[:2] == ["moved", "moved"] and kinds.index("new") == 2 and "same" in kinds
+    assert all(word in lines[0] for word in ("accuracy", "0.5", "0.35", "-0.15 [-0.2", "worse"))
+
+
+# -- real jobs ---------------------------------------------------------------------------------------------------------
+class Bent(ToyScorer):
+    """The toy world with b's logit cubic: which channels it needs depends on where the walk is."""
+
+    def forward(self, decoded):
+        logits = super().forward(decoded)
+        cubic = (decoded.flatten(1) ** 3 * V[:, 1]).sum(1) / 8
+        return torch.cat([logits[:, :1], cubic[:, None] * self.scale, logits[:, 2:]], 1)
+
+
+class Masked(Editor):
+    """Up a's logit on the half of the channels that b's logit needs least at this point."""
+
+    delta = 0.3
+
+    def fit(self, data):
+        return FitReport()
+
+    def slopes(self, codes):
+        return (codes**2 * V[:, 1]).abs()
+
+    def direction(self, walk, at):
+        kept = self.slopes(at).argsort(1).argsort(1) < V.shape[0] // 2
+        return unit_rows(V[:, 0] * kept) * (2.0 * walk.target - 1)[:, None]
+
+    def step(self, walk):
+        return walk.codes + self.delta * self.direction(walk, walk.codes)
+
+
+BUGS = {"wrong sign": lambda self, walk: walk.codes - self.delta * self.direction(walk, walk.codes),
+        "mask computed once": lambda self, walk: walk.codes + self.delta * self.direction(walk, walk.origin),
+        "a step too long": lambda self, walk: walk.codes + 4 * self.delta * self.direction(walk, walk.codes)}
+
+
+def bent_job(tmp_path, out, *overrides):
+    cfg = toy_config(tmp_path, "starts.n=600", "bank.n=4000", "engine.max_steps=40", *overrides)
+    cfg.out = str(tmp_path / out)
+    cfg.scorer.judge._target_ = cfg.scorer.teacher._target_ = "tests.test_regression.Bent"
+    cfg.method = {"name": "masked", "_target_": "tests.test_regression.Masked"}
+    found = run_job(cfg)
+    assert found.status == "done", found.reason
+    return tmp_path / out
+
+
+@pytest.fixture(scope="module")
+def bent(tmp_path_factory):
+    """(folder of its bank, baseline of the sound editor)."""
+    folder = tmp_path_factory.mktemp("bent")
+    assert pin(bent_job(folder, "runs"), folder / "b.json") == 0
+    return folder, folder / "b.json"
+
+
+def test_the_same_job_run_again_agrees_in_every_digit(bent, tmp_path, capsys):
+    assert check(bent_job(bent[0], "again"), bent[1]) == 0
+    assert " agree (" in (text := capsys.readouterr().out) and "within" not in text and "moved" not in text
+
+
+def test_another_batch_size_agrees(bent, capsys):
+    assert check(bent_job(bent[0], "batch", "engine.batch=7"), bent[1], "--strict") == 0
+    assert pin(bent[0] / "runs", bent[0] / "measured.json", "--spread", bent[0] / "batch") == 0
+    assert "varied: batch 16 -> 7" in capsys.readouterr().out
+    assert check(bent[0] / "batch", bent[0] / "measured.json") == 0
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_bugs_are_caught(bent, bug, monkeypatch, capsys):
+    monkeypatch.setattr(Masked, "step", BUGS[bug])
+    root = bent_job(bent[0], bug.replace(" ", "_"))
+    capsys.readouterr()
+    assert check(root, bent[1]) == 1
+    moved = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("moved", "lost"))]
+    assert any("[" in line and "worse" in line for line in moved), moved  # at least one with a paired interval

@@ -3,8 +3,9 @@
 Chen et al. 2022, section 4: "images with logits around the decision boundaries", each with a target attribute drawn
 uniformly. Choices the paper leaves open: near means that q(x) = max over attributes of |margin| / sigma is among the M
 smallest of the test split, M = `pool` times the size of the bank (15,000 of 500,000). That is the joint reading;
-`near='target'` ranks by the target attribute alone and is kinder to everyone. An ordered attribute is asked for a
-neighbouring class.
+`near='target'` ranks by the target attribute alone and is kinder to everyone. `near='any'` draws uniformly from the
+whole test split, near or far, for metrics that follow walks from anywhere (Khrulkov et al. 2021, section 4); every
+start still lacks the class that it is asked for. An ordered attribute is asked for a neighbouring class.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from editbench.seeding import generator
 
 @dataclass(frozen=True)
 class StartsSpec:
-    """n starts in all; pool: candidates, as a share of the bank's size; seed of the draw; near: 'joint' or 'target'."""
+    """n starts in all; pool: candidates, as a share of the bank's size (near='any' has no pool: the whole test split);
+    seed of the draw; near: 'joint', 'target' or 'any'."""
 
     n: int = 3000
     pool: float = 0.03
@@ -38,7 +40,8 @@ class StartsSpec:
 
 @dataclass(frozen=True)
 class Starts:
-    """index (n,) bank indices; source, target (n,) classes of one attribute; threshold: the largest q of the pool."""
+    """index (n,) bank indices; source, target (n,) classes of one attribute; threshold: the largest q of the pool, NaN
+    where there is none."""
 
     index: np.ndarray
     source: np.ndarray
@@ -69,7 +72,10 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
     logits = bank.array("judge").range(first, last)
     distance = boundary_distance(logits, bank.sigma["judge"], attributes)[:, columns]
     pool = max(round(spec.pool * len(bank)), 1)
-    if spec.n > min(pool, last - first):
+    if spec.near == "any" and spec.n > last - first:
+        raise EditbenchError(f"starts.n={spec.n} exceeds the {last - first} samples of the test split of bank.n="
+                             f"{len(bank)}: raise bank.n, or lower starts.n")
+    if spec.near != "any" and spec.n > min(pool, last - first):
         raise EditbenchError(f"starts.n={spec.n} exceeds the pool of {min(pool, last - first)} near-boundary samples "
                              f"(starts.pool={spec.pool} of bank.n={len(bank)}, {last - first} of them in the test "
                              "split): raise bank.n or starts.pool, or lower starts.n")
@@ -77,6 +83,7 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
     if spec.near == "joint":
         q = distance.max(1)
         candidates = np.argsort(q, kind="stable")[:pool]
+        threshold = q[candidates].max()
         chosen = np.sort(rng.permutation(candidates)[: spec.n])
         asked = rng.integers(len(names), size=spec.n)
     elif spec.near == "target":
@@ -85,10 +92,13 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
         for k in range(len(names)):
             candidates = np.argsort(distance[:, k], kind="stable")[:pool]
             chosen[asked == k] = np.sort(rng.permutation(candidates)[: int((asked == k).sum())])
-        q = distance[chosen, asked]
-        candidates = np.arange(len(q))
+        threshold = distance[chosen, asked].max()
+    elif spec.near == "any":
+        chosen = np.sort(rng.choice(last - first, size=spec.n, replace=False))
+        asked = rng.integers(len(names), size=spec.n)
+        threshold = np.nan
     else:
-        raise EditbenchError(f"starts.near must be 'joint' or 'target', got '{spec.near}'")
+        raise EditbenchError(f"starts.near must be 'joint', 'target' or 'any', got '{spec.near}'")
     labels = attributes.labels(torch.from_numpy(np.asarray(logits[chosen]))).numpy()
     draw = rng.random(spec.n)
     starts = {}
@@ -96,7 +106,7 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
         mine = asked == k
         source = labels[mine, columns[k]]
         target = _draw_classes(source, draw[mine], len(attributes[name].classes), attributes[name].ordered)
-        starts[name] = Starts(chosen[mine] + first, source, target, float(q[candidates].max()))
+        starts[name] = Starts(chosen[mine] + first, source, target, float(threshold))
     return starts
 
 

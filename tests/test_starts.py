@@ -72,8 +72,29 @@ def test_near_target_looks_at_the_asked_attribute_alone(bank):
         assert distance[single[name].index, k].max() < distance[joint[name].index, k].max()
 
 
+def test_near_any_draws_from_the_whole_test_split_alike(bank):
+    first, last = bank.spec.split("test")
+    logits = bank.array("judge").range(0, 2000)
+    whole = draw_targets(StartsSpec(last - first, near="any"), bank, NAMES)  # no pool: every test sample can be a start
+    assert sorted(np.concatenate([s.index for s in whole.values()]).tolist()) == list(range(first, last))
+    labels = ATTRIBUTES.labels(torch.from_numpy(logits)).numpy()
+    for k, name in enumerate(NAMES):
+        assert np.array_equal(whole[name].source, labels[whole[name].index, k]) and np.isnan(whole[name].threshold)
+        assert (whole[name].source != whole[name].target).all()
+    # over many draws every quarter of the split, ordered by its distance from the boundaries, is drawn equally often
+    distance = boundary_distance(logits, bank.sigma["judge"], ATTRIBUTES).max(1)[first:last]
+    quarter = np.argsort(np.argsort(distance)) * 4 // (last - first)
+    counts = np.zeros(4)
+    for seed in range(40):
+        found = draw_targets(StartsSpec(50, seed=seed, near="any"), bank, NAMES)
+        counts += np.bincount(quarter[np.concatenate([s.index for s in found.values()]) - first], minlength=4)
+    assert counts.sum() == 2000 and (abs(counts - 500) < 4 * np.sqrt(2000 * 0.25 * 0.75)).all()
+
+
 def test_too_many_starts_and_a_wrong_rule_say_what_to_change(bank):
     with pytest.raises(EditbenchError, match=r"starts\.n=500 exceeds the pool of 60.*raise bank\.n or starts\.pool"):
         draw_targets(StartsSpec(500, pool=0.03), bank, NAMES)
+    with pytest.raises(EditbenchError, match=r"starts\.n=5000 exceeds the \d+ samples of the test split.*raise bank"):
+        draw_targets(StartsSpec(5000, near="any"), bank, NAMES)
     with pytest.raises(EditbenchError, match=r"starts\.near must be"):
         draw_targets(StartsSpec(10, pool=0.1, near="far"), bank, NAMES)

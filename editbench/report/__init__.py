@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from editbench.errors import EditbenchError
 from editbench.files import write_atomic
-from editbench.report import figures
+from editbench.report import figure_cd, figure_scatter, figures
 from editbench.report.html import Section, page
 from editbench.report.load import Problem, Results, load
 from editbench.report.paired import paired
@@ -31,6 +31,7 @@ CAPTIONS = {
           "Bands are 95 % intervals over starts; bins of fewer than 30 points are hidden.",
     "trade": "Mean accuracy over the attributes a method serves, against dependency (left is better), one-time fit and "
              "speed (right is better).",
+    **figure_cd.CAPTIONS,
 }
 
 
@@ -58,7 +59,8 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
         for key, title, caption, draw in _drawings(part, look):
             drawn = _draw(out / "figures" / f"{key}{suffix}", draw, problems)
             if drawn:
-                (section.figures if key in CAPTIONS else section.more).append((title, caption, drawn))
+                first = key in CAPTIONS or key.startswith(figure_scatter.OWN)
+                (section.figures if first else section.more).append((title, caption, drawn))
         section.strips, unreadable = strips(part)
         problems += unreadable
         for attribute, starts in section.strips.items():
@@ -82,7 +84,10 @@ def _drawings(results: Results, look: dict[str, figures.Look]) -> list[tuple[str
         found = [("accuracy", "Accuracy", CAPTIONS["accuracy"], partial(figures.accuracy_figure, table, look)),
                  ("trade", "Accuracy against side effects and cost", CAPTIONS["trade"],
                   partial(figures.trade_figure, summary(table), look))]
+    found += figure_cd.drawings(results, look) + figure_scatter.drawings(results, look)
     for name, curve in curves(results).items():
+        if name.startswith(figure_cd.OWN + figure_scatter.OWN):
+            continue
         title = {"ad": "Attribute dependency", "ad_max": "Largest attribute dependency",
                  "ad_signed": "Signed attribute dependency"}.get(name, name.replace("_", " "))
         label = "AD, σ" if name.startswith("ad") else name.replace("_", " ")

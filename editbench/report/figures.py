@@ -57,8 +57,8 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
 def accuracy_figure(table: pd.DataFrame, look: dict[str, Look]) -> Figure:
     """Accuracy per attribute, one point a method with its 95 % interval; a cross on the floor: skipped or failed."""
     attributes = sorted(set(table["attribute"]))
-    methods = _order(table)
-    figure = _figure(max(5.5, min(12.5, 1.2 + len(attributes) * (0.55 + 0.16 * len(methods)))), 3.9)
+    methods = order_methods(table)
+    figure = new_figure(max(5.5, min(12.5, 1.2 + len(attributes) * (0.55 + 0.16 * len(methods)))), 3.9)
     axes = figure.add_subplot()
     step = min(0.13, 0.8 / max(len(methods), 1))
     for place in range(0, len(attributes), 2):
@@ -78,7 +78,7 @@ def accuracy_figure(table: pd.DataFrame, look: dict[str, Look]) -> Figure:
     axes.set_xticks(range(len(attributes)), [name.replace("_", " ") for name in attributes])
     axes.grid(False, axis="x")
     axes.set_ylabel("accuracy")
-    _legend(figure, methods, look, line=False)
+    put_legend(figure, methods, look, line=False)
     return figure
 
 
@@ -91,7 +91,7 @@ def curve_figure(curve: pd.DataFrame, look: dict[str, Look], ylabel: str) -> Fig
     attributes = sorted(set(curve["attribute"]))
     columns = min(len(attributes), 4)
     lines = -(-len(attributes) // columns)
-    figure = _figure(max(5.5, 3.05 * columns), 0.6 + 2.5 * lines)
+    figure = new_figure(max(5.5, 3.05 * columns), 0.6 + 2.5 * lines)
     panels = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)).ravel()
     for axes in panels[len(attributes):]:
         axes.set_visible(False)
@@ -118,7 +118,7 @@ def curve_figure(curve: pd.DataFrame, look: dict[str, Look], ylabel: str) -> Fig
     panels[0].set_xlim(left=0)
     if (curve["value"].dropna() >= 0).all():
         panels[0].set_ylim(bottom=0)
-    _legend(figure, sorted(set(curve["method"]), key=lambda name: (look[name].floor, name)), look)
+    put_legend(figure, sorted(set(curve["method"]), key=lambda name: (look[name].floor, name)), look)
     return figure
 
 
@@ -127,7 +127,7 @@ def trade_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
     panels = [("ad_at", "mean AD at matched effect, σ", False), ("fit_seconds", "fit, seconds", True),
               ("edits_per_second", "edits a second", True)]
     panels = [panel for panel in panels if means[panel[0]].notna().any()]
-    figure = _figure(1.5 + 3.5 * len(panels), 3.5)
+    figure = new_figure(1.5 + 3.5 * len(panels), 3.5)
     for axes, (key, label, logarithmic) in zip(
             figure.subplots(1, max(len(panels), 1), sharey=True, squeeze=False).ravel(), panels):
         for record in means.to_dict("records"):
@@ -144,7 +144,7 @@ def trade_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
         axes.set_xlabel(label)
         axes.set_ylim(0, 1.02)
     figure.axes[0].set_ylabel("mean accuracy")
-    _legend(figure, list(means["method"]), look, line=False)
+    put_legend(figure, list(means["method"]), look, line=False)
     return figure
 
 
@@ -163,18 +163,18 @@ def render(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _order(table: pd.DataFrame) -> list[str]:
+def order_methods(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(table.sort_values("method", key=lambda c: c.map(lambda m: (m.split(" ")[0] == RANDOM, m)))
                               ["method"]))
 
 
-def _legend(figure: Figure, methods: list[str], look: dict[str, Look], line: bool = True) -> None:
+def put_legend(figure: Figure, methods: list[str], look: dict[str, Look], line: bool = True) -> None:
     handles = [Line2D([], [], color=look[m].colour, linestyle=look[m].dash if line else "none", linewidth=2,
                       marker=None if line else look[m].marker, markersize=6, markeredgewidth=0) for m in methods]
     column = 0.55 + 0.075 * max(map(len, methods), default=0)  # inches

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from editbench.report.cells import Cell, Column, cell, columns_of, marks, number
 from editbench.report.figures import Look
 from editbench.report.load import Problem, Results
+from editbench.report.published import published
 from editbench.report.strips import Strip, frame_caption, picture_uri
 from editbench.report.tables import directions, main_table, matrix, summary
 from editbench.report.write import heading, legend
@@ -122,7 +123,7 @@ def _section(section: Section) -> dict[str, Any]:
             "rows": [_row(record, columns) for record in table.to_dict("records")],
             "means": [_row(record, columns) for record in means.to_dict("records")], "legend": legend(table),
             "attributes": list(wide), "grid": grid, "figures": section.figures,
-            "more": section.more, "strips": _strips(section.strips),
+            "more": section.more, "published": published(section.results), "strips": _strips(section.strips),
             "paired": section.paired.to_dict("records")}
 
 

@@ -18,7 +18,7 @@ STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
 PROTOCOL = ("generator", "scorer", "bank", "starts", "target", "engine.max_steps", "engine.sweep_steps")
 # Where things lie, how fast they go, what people read: none of it changes a result.
 IGNORED = ("name", "out", "cache", "data", "device", "save_codes", "hydra", "metric", "attribute", "bank.workers",
-           "bank.block", "bank.shard", "engine.batch", "engine.pictures", "experiment")
+           "bank.block", "bank.shard", "engine.batch", "engine.pictures", "experiment", "published")
 
 
 def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from editbench.report.cells import COLUMNS, Cell, Column, cell, columns_of, marks
 from editbench.report.load import Results
+from editbench.report.published import lines
 from editbench.report.tables import directions, main_table, summary
 
 WIDE = 140  # columns of a terminal that takes the costs too
@@ -62,8 +63,9 @@ def markdown(results: Results) -> str:
         rows = [[_name(record), f"{record['served']} of {record['asked']}", *_values(record, columns, "plain")]
                 for record in summary(table).to_dict("records")]
         parts.append(_pipes(["method", "attributes", *map(heading, columns)], rows))
-    lines = legend(whole) + not_done(whole) + [f"broken: {p.name}: {p.reason}" for p in results.problems]
-    return "\n\n".join([*parts, "\n".join(f"- {_pipe_safe(line)}" for line in lines)]).rstrip() + "\n"
+    parts += lines(results)
+    notes = legend(whole) + not_done(whole) + [f"broken: {p.name}: {p.reason}" for p in results.problems]
+    return "\n\n".join([*parts, "\n".join(f"- {_pipe_safe(line)}" for line in notes)]).rstrip() + "\n"
 
 
 def csv(results: Results) -> str:

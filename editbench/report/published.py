@@ -1,0 +1,83 @@
+"""What a paper printed, beside what was measured here: from the `published` block of an experiment's configuration.
+
+The worlds differ, so the two numbers of a row are to be read side by side and not subtracted; the block says on what
+the paper's was measured. A figure whose numbers are not in the paper's text is named without one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from editbench.report.cells import COLUMNS, MISSING, number
+from editbench.report.load import Results
+from editbench.report.tables import main_table, summary
+
+ALL = "all"  # in place of an attribute: one number a method
+SERVED = "served"  # metric: attributes on which a control was found
+
+
+@dataclass(frozen=True)
+class Published:
+    """One source: what it is, what it was measured on, the metric's key and title, and a row for each number with
+    method, attribute, paper and ours as text, and value, low, high, n of ours (NaN where there is none)."""
+
+    source: str
+    setting: str
+    metric: str
+    title: str
+    rows: list[dict] = field(default_factory=list)
+
+
+def published(results: Results) -> list[Published]:
+    """The sources that the runs name, each once, in the order of their names."""
+    given = [results.configs.get(run, {}).get("published") for run in results.runs["run_id"]]
+    blocks = {json.dumps(block, sort_keys=True): block for block in given if isinstance(block, dict)}
+    titles = {column.key: column.title for column in COLUMNS} | {SERVED: "attributes with a control"}
+    table = main_table(results)
+    found = []
+    for _, block in sorted(blocks.items()):
+        metric = str(block.get("metric", ""))
+        values = block.get("values") or {}
+        rows = [_row(table, metric, method, attribute, value) for method, per in values.items()
+                for attribute, value in per.items()]
+        found.append(Published(str(block.get("source", "")), str(block.get("setting", "")), metric,
+                               titles.get(metric, metric.replace("_", " ")), rows))
+    return found
+
+
+def lines(results: Results) -> list[str]:
+    """The same as Markdown: a heading line a source and its table."""
+    out = []
+    for one in published(results):
+        out.append(f"Published: {one.source} ({one.setting}), {one.title}"
+                   + ("" if one.rows else ": the numbers are not in the paper's text"))
+        if one.rows:
+            table = ["| method | attribute | paper | here |", "| --- | --- | ---: | ---: |"]
+            table += [f"| {row['method']} | {row['attribute']} | {row['paper']} | {row['ours']} |" for row in one.rows]
+            out.append("\n".join(table))
+    return out
+
+
+def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: object) -> dict:
+    mine = table[table["method"] == method]
+    row = {"method": method, "attribute": attribute, "paper": "no control" if value == "x" else f"{value:g}"
+           if isinstance(value, (int, float)) else str(value), "ours": MISSING, "value": np.nan, "low": np.nan,
+           "high": np.nan, "n": np.nan}
+    if metric == SERVED and attribute == ALL and len(mine):
+        means = next(one for one in summary(table).to_dict("records") if one["method"] == method)
+        return row | {"value": float(means["served"]), "ours": f"{means['served']} of {means['asked']}"}
+    if attribute not in (ALL, *table["attribute"]):
+        return row | {"ours": "no such attribute in these runs"}
+    mine = mine[mine["attribute"] == attribute]
+    if not len(mine):
+        return row | {"ours": "not run"}
+    record = mine.iloc[0]
+    if record["status"] != "done" or metric not in record or not np.isfinite(record[metric]):
+        return row | {"ours": str(record["status"]) if record["status"] != "done" else MISSING}
+    low, high = record[f"{metric}_low"], record[f"{metric}_high"]
+    return row | {"value": record[metric], "low": low, "high": high, "n": record["n"],
+                  "ours": f"{number(record[metric], 3)} ({number(low, 3)}–{number(high, 3)})"}

@@ -1,0 +1,201 @@
+"""Experiments: every file is whole at every budget, names its source, and prints the paper's numbers beside ours."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from editbench.configs import CONF, group_options
+from editbench.report import report
+from editbench.report.load import load
+from editbench.report.published import published
+from editbench.worlds.faces import load_scorer
+from tests.fake_records import fake_run, metric_rows
+
+THIRD_PARTY = {"ffhq_latents", "mnist_digits"}  # of data that others published, and of no table
+ALL = group_options("experiment")
+PAPERS = {name: config for name, config in ALL.items() if name not in THIRD_PARTY}
+METHODS = group_options("method")
+BUDGETS = ("demo", "standard", "paper")
+PAPER = {  # methods.md, part C: GradCtrl Table 1
+    ("interfacegan", "gender"): 0.5859, ("interfacegan", "smile"): 0.9033, ("interfacegan", "eyeglasses"): 0.5946,
+    ("interfacegan", "age"): 0.5620, ("ganspace", "gender"): 0.2770, ("ganspace", "smile"): 0.6146,
+    ("ganspace", "eyeglasses"): "x", ("ganspace", "age"): 0.0063, ("stylespace", "gender"): 0.0812,
+    ("stylespace", "smile"): 0.7390, ("stylespace", "eyeglasses"): 0.3510, ("stylespace", "age"): 0.0034,
+    ("gradctrl", "gender"): 0.6937, ("gradctrl", "smile"): 0.9254, ("gradctrl", "eyeglasses"): 0.6626,
+    ("gradctrl", "age"): 0.6139}
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return load_scorer("judge")
+
+
+@pytest.fixture(scope="module")
+def composed():
+    """Overrides -> configuration, without the checks of names that the command line has."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield lambda *words: compose("run", overrides=list(words))
+
+
+def sweep(config: dict, budget: str, name: str) -> dict[str, list[str]]:
+    """What `run -m` sweeps: the experiment's lists, and those of its own preset for the budget."""
+    own = CONF / "preset" / f"{name}_{budget}.yaml"
+    params = dict(config["hydra"]["sweeper"]["params"])
+    if own.exists():
+        more = OmegaConf.to_container(OmegaConf.load(own))
+        params |= ((more.get("hydra") or {}).get("sweeper") or {}).get("params", {})
+    return {key: str(value).split(",") for key, value in params.items()}
+
+
+def test_the_experiments_of_the_brief_are_there():
+    assert set(PAPERS) >= {"chen2022_table1", "chen2022_fig7a", "chen2022_fig7b", "chen2022_samples",
+                           "chen2022_multiclass", "khrulkov2021_cd", "cherepkov2021_table1"}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_name_is_an_author_a_year_and_a_thing(name):
+    assert re.fullmatch(r"[a-z]+(19|20)\d\d_[a-z0-9_]+", name)
+    text = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
+    year = re.search(r"\d{4}", name).group()
+    assert text[1].startswith("# ") and year in text[1]
+    assert any(f"editbench run -m experiment={name} budget=demo" in line for line in text)
+    assert PAPERS[name]["name"] == name and PAPERS[name]["out"] == f"runs/{name}"
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("name", PAPERS)
+def test_its_jobs_compose_with_attributes_and_methods_that_exist(name, budget, judge, composed):
+    params = sweep(PAPERS[name], budget, name)
+    methods = params.pop("method", [PAPERS[name].get("method", {}).get("name", "gradctrl")])
+    named = params.get("attribute", [PAPERS[name]["attribute"]])
+    assert set(methods) <= set(METHODS) and set(named) <= set(judge.attributes.names)
+    words = [f"{key}={values[0]}" for key, values in params.items()]
+    for method in methods if budget == "demo" else methods[:1]:  # only the demo changes methods
+        cfg = composed(f"experiment={name}", f"budget={budget}", f"method={method}", *words)
+        assert cfg.name == name and cfg.method.name == method
+        options = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+                   for key, value in cfg.method.items() if key not in ("name", "about", "demo", "_target_")}
+        get_class(cfg.method["_target_"])(**options)
+        asked = cfg.starts.attributes or judge.attributes.names
+        assert set(named) <= set(asked) <= set(judge.attributes.names)
+        test_split = cfg.bank.n * (1 - cfg.bank.fit - cfg.bank.tune)
+        pool = np.inf if cfg.starts.near == "any" else round(cfg.starts.pool * cfg.bank.n)
+        assert cfg.starts.n <= min(test_split, pool)
+        if cfg.target is not None:
+            judge.attributes.class_index(cfg.attribute, cfg.target)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_metrics_are_built_and_produce_what_was_published(name, judge, composed):
+    cfg = composed(f"experiment={name}")
+    produced = {"served"}
+    for part in cfg.metric.values():
+        metric = get_class(part["_target_"])(**{key: value for key, value in part.items() if key != "_target_"})
+        produced |= set(metric.produces)
+    assert cfg.published.metric in produced
+    if "control_disentanglement" in cfg.metric:
+        steps = cfg.metric.control_disentanglement.steps
+        assert cfg.engine.max_steps >= cfg.engine.sweep_steps >= steps and cfg.starts.near == "any"
+        assert steps * cfg.method.delta == pytest.approx(METHODS["neural_ode"]["horizon"])  # t runs over T
+    if "logit_scatter" in cfg.metric:
+        scatter = cfg.metric.logit_scatter
+        assert scatter.other in (cfg.starts.attributes or judge.attributes.names) and scatter.other != cfg.attribute
+        judge.attributes.class_index(cfg.attribute, scatter.source)
+        judge.attributes.class_index(scatter.other, scatter.other_class)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_source_is_named_and_numbers_are_numbers_or_absent(name):
+    block = PAPERS[name]["published"]
+    assert set(block) == {"source", "setting", "metric", "values"} and len(block["source"]) > 20 and block["setting"]
+    assert re.search(r"\b20\d\d\b", block["source"]).group() == re.search(r"\d{4}", name).group()
+    for method, per in (block["values"] or {}).items():
+        assert method in METHODS
+        for value in per.values():
+            assert value == "x" or isinstance(value, (int, float))
+
+
+def test_table_1_of_chen_is_the_papers():
+    values = PAPERS["chen2022_table1"]["published"]["values"]
+    assert {(method, attribute): value for method, per in values.items() for attribute, value in per.items()} == PAPER
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_paper_budgets_have_the_papers_counts(budget, composed):
+    cfg = composed("experiment=chen2022_table1", f"budget={budget}")
+    counts = {"demo": (24000, 600), "standard": (50000, 1400), "paper": (500000, 3000)}
+    assert (cfg.bank.n, cfg.starts.n) == counts[budget]
+    cfg = composed("experiment=khrulkov2021_cd", f"budget={budget}")
+    assert cfg.starts.n / 7 == {"demo": 120, "standard": 400, "paper": 2000}[budget]
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "preset").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_preset_belongs_to_a_method_or_an_experiment(file):
+    stem, _, budget = file.stem.rpartition("_")
+    assert budget in BUDGETS and (stem in METHODS or stem in ALL)
+
+
+def test_the_documentation_lists_every_experiment():
+    text = (CONF.parent / "docs" / "experiments.md").read_text()
+    for name in ALL:
+        assert f"experiment={name}" in text, f"{name} is not in docs/experiments.md"
+
+
+# -- in the report -----------------------------------------------------------------------------------------------------
+def published_run(root: Path, method: str, attribute: str, block: dict, **more) -> None:
+    folder = fake_run(root, method, attribute, **more)
+    config = OmegaConf.load(folder / "config.yaml")
+    OmegaConf.save(OmegaConf.merge(config, {"published": block}), folder / "config.yaml")
+
+
+def test_published_numbers_stand_beside_ours(tmp_path):
+    block = {"source": "Chen, Table 1", "setting": "FFHQ", "metric": "accuracy",
+             "values": {"alpha": {"gender": 0.6937, "smile": 0.9254, "age": "x"}, "beta": {"smile": 0.0063},
+                        "gamma": {"age": 0.1}}}
+    published_run(tmp_path, "alpha", "smile", block, rows=metric_rows(0.7312))
+    published_run(tmp_path, "alpha", "age", block, rows=metric_rows(0.25))
+    published_run(tmp_path, "beta", "smile", block, status="skipped", reason="no control")
+    (one,) = published(load(tmp_path))
+    rows = {(row["method"], row["attribute"]): row for row in one.rows}
+    assert rows["alpha", "smile"]["paper"] == "0.9254" and rows["alpha", "smile"]["value"] == 0.7312
+    assert rows["alpha", "smile"]["ours"].startswith("0.731 (")
+    assert rows["alpha", "age"]["paper"] == "no control" and rows["alpha", "age"]["value"] == 0.25
+    assert rows["alpha", "gender"]["ours"] == "no such attribute in these runs"
+    assert rows["gamma", "age"]["ours"] == "not run"
+    assert rows["beta", "smile"]["ours"] == "skipped"
+    page = report(tmp_path)
+    text, table = page.read_text(), (page.parent / "table.md").read_text()
+    for found in (text, table):
+        assert "Chen, Table 1" in found and "0.9254" in found and "0.731 (" in found and "0.0063" in found
+
+
+def test_a_count_of_served_attributes_and_a_source_without_numbers(tmp_path):
+    block = {"source": "Horses", "setting": "layer 4", "metric": "served", "values": {"alpha": {"all": 6}}}
+    published_run(tmp_path, "alpha", "smile", block)
+    published_run(tmp_path, "alpha", "age", block, status="skipped", reason="no control")
+    assert published(load(tmp_path))[0].rows[0]["ours"] == "1 of 2"
+    published_run(tmp_path, "beta", "smile", {"source": "A plot", "setting": "s", "metric": "ad", "values": None})
+    found = {one.source: one.rows for one in published(load(tmp_path))}
+    assert found["A plot"] == [] and len(found) == 2
+    assert "not in the paper" in report(tmp_path).read_text()
+    assert set(load(tmp_path).runs["setting"]) == {""}  # another experiment's block makes no other setting
+
+
+def test_runs_without_a_block_have_no_such_table(tmp_path):
+    fake_run(tmp_path, "alpha", "smile")
+    assert published(load(tmp_path)) == [] and "Published:" not in report(tmp_path).read_text()
+
+
+def test_sweeps_are_small_enough_for_minutes_on_two_cores():
+    jobs = {name: int(np.prod([len(values) for values in sweep(config, "demo", name).values()]))
+            for name, config in PAPERS.items()}
+    assert max(jobs.values()) <= 42

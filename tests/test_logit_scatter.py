@@ -1,0 +1,179 @@
+"""Logit scatter: slopes by hand, least squares in a linear world, failures that stay in the denominator."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from scipy.stats import binomtest, iqr
+
+from editbench.metric import ROW_COLUMNS, SAMPLE_COLUMNS
+from editbench.report import load, report
+from editbench.report.figure_scatter import scatter_figure, scatter_points
+from editbench.report.figures import looks
+from editbench.trajectory import Trajectories
+from methods.random_direction import RandomDirection
+from metrics.logit_scatter import LogitScatter
+from tests.fake_records import fake_run, metric_rows
+from tests.toy import BINARY, MIXED, fit_data, make_walk, trajectories
+
+
+def table_of(starts: dict[int, tuple[int, list]]) -> Trajectories:
+    """start -> (target class of a, logits of (a, b, c) at each step); None diverged."""
+    rows = []
+    for start, (target, steps) in starts.items():
+        crossed = False
+        for step, logits in enumerate(steps):
+            a, b, c = logits or (np.nan,) * 3
+            arrived = logits is not None and step > 0 and (a > 0) == bool(target)
+            rows.append({"start": start, "source": 1 - target, "target": target, "step": step, "path": 1.0 * step,
+                         "crossed": crossed or arrived, "stopped": arrived and not crossed,
+                         "finite": logits is not None, "logit:a": a, "logit:b": b, "logit:c": c})
+            crossed |= arrived
+    return Trajectories(pd.DataFrame(rows), BINARY, "a", np.ones(3))
+
+
+HAND = table_of({
+    1: (1, [(-1, -2, 0), (0, -1.5, 0), (1, -1, 0), (5, 9, 0)]),  # stops at (1, -1): slope 1 / 2
+    2: (1, [(-1, -1, 0), (-0.5, -2, 0)]),                        # never crosses: slope -1 / 0.5, the right way
+    3: (1, [(-1, -1, 0), (-2, -1.5, 0)]),                        # the wrong way: slope -0.5 / -1
+    4: (0, [(2, -1, 0), (-2, 1, 0)]),                            # towards class 0
+    5: (1, [(-1, -3, 0), (-0.5, 0, 0), None]),                   # diverges before it crosses
+    6: (1, [(-1, -1, 0), (1, 0, 0), None]),                      # crosses, diverges after
+    7: (1, [(-1, 2, 0), (1, 7, 0)]),                             # another class of b
+    8: (1, [(-1, -1, 0), (-1, -4, 0)]),                          # x never moves: no slope
+})
+
+
+def value(result, name: str) -> float:
+    return result.rows.set_index("metric").loc[name, "value"]
+
+
+def test_by_hand():
+    result = LogitScatter("b", other_class="no", min_points=1)(HAND)
+    slopes = {1: 0.5, 2: -2.0, 3: 0.5, 4: -0.5, 6: 0.5}
+    found = result.samples[result.samples["metric"] == "scatter_slope"].set_index("start")["value"]
+    assert found.to_dict() == pytest.approx(slopes)
+    assert value(result, "scatter_slope") == 0.5
+    assert value(result, "scatter_slope_iqr") == pytest.approx(iqr(list(slopes.values())))
+    assert value(result, "scatter_ratio") == pytest.approx(np.mean([0.5, 2.0, 0.5, 0.5, 0.5]))
+    shares = result.rows.set_index("metric").loc[["scatter_crossed", "scatter_right_way"]]
+    assert shares["value"].tolist() == [3 / 7, 4 / 7] and shares["n"].tolist() == [7, 7]
+    interval = binomtest(3, 7).proportion_ci(method="wilson")
+    assert tuple(shares.iloc[0][["low", "high"]]) == pytest.approx((interval.low, interval.high))
+    ends = result.samples.pivot(index="start", columns="metric", values="value")
+    assert ends.loc[4, ["scatter_x0", "scatter_y0", "scatter_x1", "scatter_y1"]].tolist() == [2, -1, -2, 1]
+    assert ends.loc[1, ["scatter_x1", "scatter_y1"]].tolist() == [1, -1]
+    assert np.isnan(ends.loc[5, "scatter_x1"]) and ends.loc[5, "scatter_x0"] == -1 and 7 not in ends.index
+
+
+def test_the_class_combination_chooses_the_starts():
+    only = LogitScatter("b", source="yes", other_class=0, min_points=1)(HAND)
+    assert only.samples["start"].unique().tolist() == [4]
+    assert value(LogitScatter("b", source="no", other_class="yes", min_points=1)(HAND), "scatter_slope") == 2.5
+    nobody = LogitScatter("b", source="yes", other_class="yes")(HAND)
+    assert nobody.rows["note"].eq("no start has these classes").all() and nobody.rows["n"].eq(0).all()
+    assert len(LogitScatter("b")(HAND).samples.query("metric == 'scatter_x0'")) == 8
+
+
+def test_a_straight_walk_in_a_linear_world_has_the_slope_of_the_normals():
+    data = fit_data(overlap=0.7)
+    direction = data.teacher.normals[0]
+
+    class Line(RandomDirection):
+        def step(self, walk):
+            return walk.codes + self.length * direction * (2 * walk.target - 1)[:, None]
+
+    editor = Line(delta=0.1, scale_step=False)
+    editor.fit(data)
+    found = LogitScatter("b")(trajectories(data, editor, make_walk(data, editor, "a", n=40), 60))
+    moved = (data.teacher.normals @ direction).double()
+    samples = found.samples[found.samples["metric"] == "scatter_slope"].set_index("start")["value"]
+    expected = float(moved[1] / moved[0])
+    np.testing.assert_allclose(samples, expected, rtol=1e-4)  # the same both ways
+    assert value(found, "scatter_slope") == pytest.approx(expected, rel=1e-4)
+    assert value(found, "scatter_ratio") == pytest.approx(abs(expected), rel=1e-4)
+    assert value(found, "scatter_right_way") == 1.0
+
+
+def toy() -> Trajectories:
+    data = fit_data(MIXED, n=200)
+    editor = RandomDirection(delta=1.0)
+    editor.fit(data)
+    walk = make_walk(data, editor, "kind", n=40)
+    walk.codes[7] = torch.nan
+    walk.origin = walk.codes
+    return trajectories(data, editor, walk, 30)
+
+
+TOY = toy()
+
+
+@settings(max_examples=15, deadline=None)
+@given(cuts=st.lists(st.integers(1, 39), max_size=4), seed=st.integers(0, 2**20))
+def test_any_split_and_permutation_gives_the_same_number(cuts, seed):
+    metric = LogitScatter("a", draws=50)
+    starts = np.random.default_rng(seed).permutation(TOY.table["start"].unique())
+    parts = []
+    for group in np.split(starts, sorted(set(cuts))):
+        table = pd.concat([TOY.table[TOY.table["start"] == start] for start in group], ignore_index=True)
+        parts.append(metric.update(dataclasses.replace(TOY, table=table)))
+    whole, split = metric(TOY), metric.compute(metric.merge(parts))
+    pd.testing.assert_frame_equal(whole.rows, split.rows, check_exact=True)
+    pd.testing.assert_frame_equal(whole.samples, split.samples, check_exact=True)
+
+
+def test_many_classes_are_read_as_log_odds_towards_the_asked_class():
+    result = LogitScatter("a", min_points=1)(TOY)
+    ends = result.samples.pivot(index="start", columns="metric", values="value")
+    first = TOY.table.drop_duplicates("start").set_index("start")
+    for start, row in first[first["finite"]].iterrows():
+        logits = row[[c for c in first if c.startswith("logit:kind")]].to_numpy(float)
+        odds = logits[row["target"]] - np.log(np.exp(np.delete(logits, row["target"])).sum())
+        assert ends.loc[start, "scatter_x0"] == pytest.approx(odds, abs=1e-5)
+        assert ends.loc[start, "scatter_y0"] == pytest.approx(row["logit:a"], abs=1e-6)
+
+
+def test_rows_keep_the_contract_and_a_nan_walk_is_a_failure():
+    metric = LogitScatter("a", draws=200, min_points=1)
+    result = metric(TOY)
+    assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
+    assert set(result.rows["metric"]) | set(result.samples["metric"]) == set(metric.produces)
+    sound = result.rows.dropna(subset=["value", "low"])
+    assert len(sound) == 5 and (sound["low"] <= sound["value"]).all() and (sound["value"] <= sound["high"]).all()
+    assert result.rows.set_index("metric").loc["scatter_crossed", "n"] == 40
+
+
+def test_a_pair_that_is_none_says_so():
+    for other, note in (("kind", "the target itself"), ("beard", "metric.logit_scatter.other='beard' is none of")):
+        result = LogitScatter(other)(TOY)
+        assert result.rows["note"].str.contains(note).all() and result.rows["value"].isna().all()
+        assert result.rows["n"].eq(0).all() and not len(result.samples)
+    empty = LogitScatter("a")(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
+    assert empty.rows["n"].eq(0).all() and not len(empty.samples)
+    assert LogitScatter("b")(HAND).rows["note"].str.contains("fewer than 30").sum() == 3
+
+
+def test_the_figure_draws_every_start_from_its_cross_to_its_dot(tmp_path):
+    result = LogitScatter("b", other_class="no", min_points=1)(HAND)
+    rows = pd.concat([metric_rows(), result.rows.assign(version=1, higher_is_better=None)], ignore_index=True)
+    folder = fake_run(tmp_path, "alpha", "a", rows, samples=result.samples)
+    config = OmegaConf.load(folder / "config.yaml")
+    OmegaConf.save(OmegaConf.merge(config, {"metric": {"logit_scatter": {"other": "b"}}}), folder / "config.yaml")
+    results = load(tmp_path)
+    points = scatter_points(results)
+    assert points["start"].tolist() == [1, 2, 3, 4, 6, 8] and set(points["other"]) == {"b"}  # 5 failed: it has no end
+    figure = scatter_figure(points, results, looks(results.runs["label"]))
+    crosses, dots = (line.get_xydata() for line in figure.axes[0].lines[:2])
+    np.testing.assert_allclose(crosses, points[["scatter_x0", "scatter_y0"]])
+    np.testing.assert_allclose(dots, points[["scatter_x1", "scatter_y1"]])
+    assert "crossed 43 %, right way 57 %" in figure.axes[0].get_title()
+    page = report(tmp_path)
+    assert (page.parent / "figures" / "scatter_a_b.png").exists()
+    assert "Logits before and after: a against b" in page.read_text()

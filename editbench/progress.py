@@ -12,6 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 PLAIN_FIRST, PLAIN_EVERY = 2.0, 10.0  # seconds until the first plain line, and between them
+_hushed = False
+
+
+def hush() -> None:
+    """No more progress from this process: it is one of several workers, whose lines would mix."""
+    global _hushed
+    _hushed = True
 
 
 class Advance(Protocol):
@@ -26,7 +33,9 @@ def console() -> Console:
 @contextmanager
 def status(what: str) -> Iterator[None]:
     """Say what is being worked on: a spinner on a terminal, one line elsewhere."""
-    if sys.stderr.isatty():
+    if _hushed:
+        yield
+    elif sys.stderr.isatty():
         with console().status(what):
             yield
     else:
@@ -37,6 +46,9 @@ def status(what: str) -> Iterator[None]:
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
     """Yield a function to call with the number of items just done."""
+    if _hushed:
+        yield lambda amount=1: None
+        return
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TimeRemainingColumn())

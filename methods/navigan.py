@@ -47,7 +47,7 @@ class SpectrumOptions:
     products: str = "gauss_newton"
     iterations: int = 60
     tolerance: float = 0.05
-    block: int = 16
+    block: int = 8
     minibatch: int = 8
 
     def __post_init__(self) -> None:

@@ -10,12 +10,13 @@ def outcome(job, run_id, reused=False):
 
 
 def test_it_names_the_bank_the_records_and_the_fits(tmp_path):
-    for run, cached in (("m-a", False), ("m-b", True), ("n-a", True)):
+    for run, cached in (("m-a", False), ("m-b", True), ("n-a", True), ("o-a", True), ("o-b", True)):
         (tmp_path / run).mkdir()
         (tmp_path / run / "provenance.json").write_text(json.dumps({"fit_cached": cached}))
-    jobs = [outcome("m x a", "m-a"), outcome("m x b", "m-b"), outcome("n x a", "n-a"), outcome("k x a", "k-a", True),
+    jobs = [outcome("m x a", "m-a"), outcome("m x b", "m-b"), outcome("n x a", "n-a"),
+            outcome("o x a", "o-a"), outcome("o x b", "o-b"), outcome("k x a", "k-a", True),
             outcome("broken x a", "")]
-    assert reuse(True, jobs, tmp_path) == "reused from before: the bank; 1 of 5 records; the fits of n"
+    assert reuse(True, jobs, tmp_path) == "reused from before: the bank; 1 of 7 records; the fits of n, o"
     assert reuse(False, jobs[:2], tmp_path) == "reused from before: nothing"
 
 

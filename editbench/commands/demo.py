@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
 from editbench.configs import compose_config, group_options
 from editbench.files import read_json
@@ -15,7 +14,8 @@ from editbench.models import bank_folder, load_bank, load_world
 from editbench.progress import status
 from editbench.records import peak_memory_mb
 from editbench.report import load, print_table, report
-from editbench.sweep import run_jobs, say, summarise
+from editbench.sweep import say, summarise
+from editbench.workers import default_workers, run_jobs
 
 EXAMPLES = """examples:
   editbench demo
@@ -28,6 +28,7 @@ def main(argv: list[str]) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the records and the report")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core, at most 4; GPU: one)")
     parser.add_argument("overrides", nargs="*", help="configuration overrides, as for `editbench run`")
     args = parser.parse_args(argv)
     began = time.perf_counter()
@@ -40,13 +41,12 @@ def main(argv: list[str]) -> int:
     bank_found = (bank_folder(base)[0] / "bank.json").exists()
     load_bank(base)
 
-    def configs() -> Iterator[DictConfig]:
-        for method in methods:
-            for attribute in attributes:
-                yield compose_config([*common, f"method={method}", f"attribute={attribute}"])
-
+    # Attribute by attribute, so that the methods are fitted side by side at the start; those of many classes, whose
+    # fits are the longest, stand last in the world and go first here.
+    composed = [compose_config([*common, f"method={method}"]) for method in methods]
+    configs = [OmegaConf.merge(cfg, {"attribute": attribute}) for attribute in reversed(attributes) for cfg in composed]
     outcomes = []
-    for cfg, outcome in run_jobs(configs(), len(methods) * len(attributes)):
+    for cfg, outcome in run_jobs(configs, args.workers or default_workers(args.device)):
         outcomes.append({"job": f"{cfg.method.name} x {cfg.attribute}", **vars(outcome)})
     code = summarise(outcomes)
     say(reuse(bank_found, outcomes, args.out))
@@ -62,11 +62,12 @@ def main(argv: list[str]) -> int:
 def reuse(bank_found: bool, outcomes: list[dict], out: Path) -> str:
     """What this demo did not have to do again: the bank, records, and the fits of methods whose jobs ran."""
     records = sum(outcome["reused"] for outcome in outcomes)
-    fits: dict[str, bool] = {}  # method -> was its first fit there already; its later attributes always share it
+    fits: dict[str, bool] = {}  # method -> was every fit there already
     for outcome in outcomes:
         made = out / outcome["run_id"] / "provenance.json"
         if not outcome["reused"] and outcome["run_id"] and made.exists():
-            fits.setdefault(outcome["job"].split(" x ")[0], read_json(made)["fit_cached"])
+            method = outcome["job"].split(" x ")[0]
+            fits[method] = fits.get(method, True) and read_json(made)["fit_cached"]
     parts = ["the bank"] * bank_found + [f"{records} of {len(outcomes)} records"] * (records > 0)
     parts += [f"the fits of {', '.join(name for name, cached in fits.items() if cached)}"] * any(fits.values())
     return f"reused from before: {'; '.join(parts) or 'nothing'}"

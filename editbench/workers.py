@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 
 import torch
-from joblib import Parallel, delayed
 from omegaconf import DictConfig
 
+from editbench.errors import EditbenchError
 from editbench.job import Outcome, run_job
 from editbench.progress import hush
 from editbench.sweep import describe, failure, say
@@ -18,26 +22,41 @@ MOST = 4  # processes by default: each holds its networks and a split of the ban
 
 def default_workers(device: str) -> int:
     """One process a core, at most MOST; a GPU has one process."""
-    return 1 if device != "cpu" else min(len(os.sched_getaffinity(0)), MOST)
+    return 1 if device != "cpu" else min(cores(), MOST)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(configs: Sequence[DictConfig], workers: int) -> Iterator[tuple[DictConfig, Outcome]]:
     """Run jobs, on `workers` processes if there are more than one; outcomes come as jobs end, each with a line."""
-    if workers == 1:
-        ended = (_job(place, cfg) for place, cfg in enumerate(configs))
-    else:
-        threads = max(1, len(os.sched_getaffinity(0)) // workers)
-        pool = Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch=workers)
-        ended = pool(delayed(_in_worker)(place, cfg, threads) for place, cfg in enumerate(configs))
+    ended = map(_job, range(len(configs)), configs) if workers == 1 else _in_parallel(configs, workers)
     for number, (place, outcome) in enumerate(ended, 1):
         say(describe(configs[place], outcome, f"[{number}/{len(configs)}]"))
         yield configs[place], outcome
 
 
-def _in_worker(place: int, cfg: DictConfig, threads: int) -> tuple[int, Outcome]:
+def _in_parallel(configs: Sequence[DictConfig], workers: int) -> Iterator[tuple[int, Outcome]]:
+    threads = max(1, cores() // workers)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (threads,))
+    try:
+        for done in as_completed([pool.submit(_job, place, cfg) for place, cfg in enumerate(configs)]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise EditbenchError("a worker was killed, perhaps for want of memory: what was finished is kept; start again "
+                             "with fewer --workers") from error
+    finally:  # after an error or Ctrl-C nothing is waited for: the next run begins the jobs under way anew
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+def _start_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the first process ends the others
     hush()
     torch.set_num_threads(threads)
-    return _job(place, cfg)
 
 
 def _job(place: int, cfg: DictConfig) -> tuple[int, Outcome]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from editbench.configs import compose_config, group_options
 from editbench.files import read_json
@@ -44,7 +45,8 @@ def main(argv: list[str]) -> int:
     # Attribute by attribute, so that the methods are fitted side by side at the start; those of many classes, whose
     # fits are the longest, stand last in the world and go first here.
     composed = [compose_config([*common, f"method={method}"]) for method in methods]
-    configs = [OmegaConf.merge(cfg, {"attribute": attribute}) for attribute in reversed(attributes) for cfg in composed]
+    configs = [cast(DictConfig, OmegaConf.merge(cfg, {"attribute": attribute}))
+               for attribute in reversed(attributes) for cfg in composed]
     outcomes = []
     for cfg, outcome in run_jobs(configs, args.workers or default_workers(args.device)):
         outcomes.append({"job": f"{cfg.method.name} x {cfg.attribute}", **vars(outcome)})

@@ -1,0 +1,48 @@
+"""Jobs on several processes: the same records as on one, and a worker that dies is not the end of the others' work."""
+
+import os
+import signal
+
+import pandas as pd
+import pytest
+
+from editbench.editor import FitReport
+from editbench.errors import EditbenchError
+from editbench.workers import run_jobs
+from tests.toy_world import AlongColumn, toy_config
+
+
+class Killed(AlongColumn):
+    """A method that the system kills, as it does when memory runs out."""
+
+    def fit(self, data) -> FitReport:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return FitReport()
+
+
+def jobs(out):
+    names = [("along", "a"), ("along", "b"), ("along", "c"), ("crash", "a"), ("skip", "b")]
+    return [toy_config(out, f"method={method}", f"attribute={attribute}") for method, attribute in names]
+
+
+def test_two_workers_leave_the_records_of_one(tmp_path):
+    found = {}
+    for workers in (1, 2):
+        ended = list(run_jobs(jobs(tmp_path / str(workers)), workers))
+        found[workers] = {(cfg.method.name, cfg.attribute): outcome for cfg, outcome in ended}
+    assert {key: o.status for key, o in found[1].items()} == {key: o.status for key, o in found[2].items()}
+    assert sorted(o.status for o in found[2].values()) == ["done"] * 3 + ["failed", "skipped"]
+    for key, outcome in found[1].items():
+        assert outcome.run_id == found[2][key].run_id
+        if outcome.status == "done":
+            tables = [pd.read_parquet(tmp_path / n / outcome.run_id / "trajectory.parquet") for n in "12"]
+            pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_worker_that_is_killed_is_told_and_nothing_finished_is_lost(tmp_path):
+    configs = jobs(tmp_path)[:2]
+    list(run_jobs(configs, 1))
+    configs.append(toy_config(tmp_path, "attribute=a", _target_="tests.test_workers.Killed"))
+    with pytest.raises(EditbenchError, match="start again with fewer --workers"):
+        list(run_jobs(configs, 2))
+    assert all(outcome.reused for _, outcome in run_jobs(configs[:2], 1))

@@ -13,13 +13,16 @@ from matplotlib.figure import Figure
 
 from editbench.errors import EditbenchError
 from editbench.files import write_atomic
-from editbench.report import figure_cd, figure_scatter, figures
+from editbench.report import figure_cd, figure_scatter, figure_trade, figures, latex
+from editbench.report.costs import cost_table
 from editbench.report.html import Section, page
 from editbench.report.load import Problem, Results, load
 from editbench.report.paired import paired
+from editbench.report.paper import to_paper
+from editbench.report.ranking import Ranking, ranking
 from editbench.report.settings import settings
 from editbench.report.strips import sheet, strips
-from editbench.report.tables import curves, main_table, summary
+from editbench.report.tables import curves, main_table
 from editbench.report.write import csv, markdown, print_table
 
 __all__ = ["Results", "load", "print_table", "report"]
@@ -28,15 +31,15 @@ CAPTIONS = {
     "accuracy": "Share of starts whose target was reached with every other attribute kept, at the first crossing; "
                 "whiskers are 95 % intervals. A cross: skipped or failed.",
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in σ; lower is better. "
-          "Bands are 95 % intervals over starts; bins of fewer than 30 points are hidden.",
-    "trade": "Mean accuracy over the attributes a method serves, against dependency (left is better), one-time fit and "
-             "speed (right is better).",
+          "Bands are 95 % intervals over starts, drawn for up to 8 methods; bins of fewer than 30 points are hidden.",
+    "trade": figure_trade.CAPTION,
     **figure_cd.CAPTIONS,
 }
 
 
 def report(root: Path, out: Path | None = None, only: Collection[str] | None = None) -> Path:
-    """Write index.html, table.csv, table.md, paired.csv and figures/ under `out` (default ROOT/report).
+    """Write index.html, table.csv, table.md, paired.csv, ranking.csv, costs.csv, latex/ and figures/ under `out`
+    (default ROOT/report).
 
     `only`: run ids to report; None takes every record of the folder.
 
@@ -52,11 +55,18 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
     write_atomic(out / "table.md", markdown(results))
     problems = list(results.problems)
     look = figures.looks(results.runs["label"])
-    sections = []
+    sections: list[Section] = []
+    written: list[str] = []
     for name, part in settings(results):
-        section = Section(name, part, paired(part))
+        section = Section(name, part, paired(part), ranking(part))
         suffix = f"_{_slug(name)}" if name else ""
-        for key, title, caption, draw in _drawings(part, look):
+        try:
+            for key, text in latex.tables(part, section.paired, section.ranked, suffix).items():
+                write_atomic(out / "latex" / f"{key}{suffix}.tex", text)
+                written.append(text)
+        except Exception as error:  # as for a figure
+            problems.append(Problem("LaTeX tables" + suffix, f"{type(error).__name__}: {error}"))
+        for key, title, caption, draw in _drawings(part, section.ranked, look):
             drawn = _draw(out / "figures" / f"{key}{suffix}", draw, problems)
             if drawn:
                 first = key in CAPTIONS or key.startswith(figure_scatter.OWN)
@@ -69,21 +79,28 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
             except (ValueError, MemoryError) as error:
                 problems.append(Problem(f"strips of {attribute}", str(error)))
         sections.append(section)
-    differences = [section.paired for section in sections if not section.paired.empty]
-    if differences:
-        write_atomic(out / "paired.csv", pd.concat(differences).to_csv(index=False, lineterminator="\n"))
+    for file, tables in {"paired": [section.paired for section in sections],
+                         "ranking": [section.ranked.table for section in sections],
+                         "costs": [cost_table(main_table(section.results), section.ranked) for section in sections],
+                         }.items():
+        tables = [table for table in tables if not table.empty]
+        if tables:
+            write_atomic(out / f"{file}.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n"))
+    if written:
+        write_atomic(out / "latex" / "tables.tex", latex.document(written))
     write_atomic(out / "index.html", page(sections, results, look, problems))
     return out / "index.html"
 
 
-def _drawings(results: Results, look: dict[str, figures.Look]) -> list[tuple[str, str, str, Callable[[], Figure]]]:
+def _drawings(results: Results, ranked: Ranking,
+              look: dict[str, figures.Look]) -> list[tuple[str, str, str, Callable[[], Figure]]]:
     """(file name, title, caption, function that draws) of every figure that the records have data for."""
     table = main_table(results)
     found: list[tuple[str, str, str, Callable[[], Figure]]] = []
     if table["accuracy"].notna().any():
         found = [("accuracy", "Accuracy", CAPTIONS["accuracy"], partial(figures.accuracy_figure, table, look)),
                  ("trade", "Accuracy against side effects and cost", CAPTIONS["trade"],
-                  partial(figures.trade_figure, summary(table), look))]
+                  partial(figure_trade.trade_figure, cost_table(table, ranked), look))]
     found += figure_cd.drawings(results, look) + figure_scatter.drawings(results, look)
     for name, curve in curves(results).items():
         if name.startswith(figure_cd.OWN + figure_scatter.OWN):
@@ -97,13 +114,17 @@ def _drawings(results: Results, look: dict[str, figures.Look]) -> list[tuple[str
 
 
 def _draw(path: Path, draw: Callable[[], Figure], problems: list[Problem]) -> str:
-    """Save a figure as PNG, PDF and SVG; the SVG for the page, or '' when it failed."""
+    """Save a figure as SVG, and as PNG and PDF at the size of a paper's column; the SVG for the page, or '' when it
+    failed."""
     try:
         with matplotlib.rc_context(figures.STYLE):  # type: ignore[arg-type]
             figure = draw()
-            for kind in ("png", "pdf", "svg"):
+            write_atomic(path.with_name(f"{path.name}.svg"), figures.render(figure, "svg"))
+            drawn = figures.render(figure, "page").decode()
+            to_paper(figure)
+            for kind in ("png", "pdf"):
                 write_atomic(path.with_name(f"{path.name}.{kind}"), figures.render(figure, kind))
-            return figures.render(figure, "page").decode()
+            return drawn
     except EditbenchError:
         raise
     except Exception as error:  # a plot is never worth the tables

@@ -52,8 +52,8 @@ COLUMNS = (
            "comparable across editors of different units"),
     Column("fit_seconds", "fit s", None, False, False, "seconds of the one-time fit, also if cached"),
     Column("edits_per_second", "edits/s", None, False, True, "finished edits a second, decoding and judging included"),
-    Column("generator_calls", "gen. calls", None, False, False, "images decoded for fit and walk"),
-    Column("labels_used", "labels", None, False, False, "labelled samples the fit looked at"),
+    Column("generator_calls", "gen. calls", None, False, False, "images decoded, and passes of derivatives"),
+    Column("labels_used", "labels", None, False, False, "labels the fit looked at, the teacher's answers too"),
     Column("n", "n", 0, False, None, "starts, the same for every editor of an attribute"),
 )
 

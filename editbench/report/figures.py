@@ -15,16 +15,17 @@ from typing import Literal, NamedTuple
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
 
+from editbench.report.paper import columns_that_fit, legend_height
 from editbench.report.tables import FEWEST, RANDOM
 
+DPI = 300  # of a PNG, at the size of a paper's column
 INK, LINE, BAND = "#24292f", "#d3d8de", "#f2f4f6"  # the page swaps these for its own, light or dark
 COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377", "#33aacc", "#bba811", "#ee5566", "#8866cc")
+BANDED = 8  # methods up to which curves have their interval bands
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 STYLE = {"font.family": "sans-serif", "font.sans-serif": ["Liberation Sans", "Arial", "Helvetica", "DejaVu Sans"],
          "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": LINE, "xtick.color": INK,
@@ -61,6 +62,7 @@ def accuracy_figure(table: pd.DataFrame, look: dict[str, Look]) -> Figure:
     figure = new_figure(max(5.5, min(12.5, 1.2 + len(attributes) * (0.55 + 0.16 * len(methods)))), 3.9)
     axes = figure.add_subplot()
     step = min(0.13, 0.8 / max(len(methods), 1))
+    top = upper_limit(table["accuracy_high"])
     for place in range(0, len(attributes), 2):
         axes.axvspan(place - 0.5, place + 0.5, color=BAND, linewidth=0, zorder=0)
     for position, method in enumerate(methods):
@@ -69,12 +71,12 @@ def accuracy_figure(table: pd.DataFrame, look: dict[str, Look]) -> Figure:
         for record in table[table["method"] == method].to_dict("records"):
             x = attributes.index(record["attribute"]) + offset
             if record["status"] != "done" or not np.isfinite(record["accuracy"]):
-                axes.plot(x, -0.035, marker="x", color=colour, markersize=5, markeredgewidth=1.4, clip_on=False)
+                axes.plot(x, -0.034 * top, marker="x", color=colour, markersize=5, markeredgewidth=1.4, clip_on=False)
                 continue
             axes.vlines(x, record["accuracy_low"], record["accuracy_high"], color=colour, linewidth=1.7, alpha=0.65)
             axes.plot(x, record["accuracy"], marker=marker, color=colour, markersize=5.5, markeredgewidth=0)
     axes.set_xlim(-0.5, len(attributes) - 0.5)
-    axes.set_ylim(-0.06, 1.02)
+    axes.set_ylim(-0.06 * top, top)
     axes.set_xticks(range(len(attributes)), [name.replace("_", " ") for name in attributes])
     axes.grid(False, axis="x")
     axes.set_ylabel("accuracy")
@@ -83,7 +85,8 @@ def accuracy_figure(table: pd.DataFrame, look: dict[str, Look]) -> Figure:
 
 
 def curve_figure(curve: pd.DataFrame, look: dict[str, Look], ylabel: str) -> Figure:
-    """A metric against the achieved effect, a panel an attribute; bins of fewer than 30 points or with a note stay out.
+    """A metric against the achieved effect, a panel an attribute; bins of fewer than 30 points or with a note stay out,
+    and so do the bands of more methods than can be told apart.
 
     Args:
         curve: rows with method, attribute, x, value, low, high, n, note.
@@ -91,7 +94,8 @@ def curve_figure(curve: pd.DataFrame, look: dict[str, Look], ylabel: str) -> Fig
     attributes = sorted(set(curve["attribute"]))
     columns = min(len(attributes), 4)
     lines = -(-len(attributes) // columns)
-    figure = new_figure(max(5.5, 3.05 * columns), 0.6 + 2.5 * lines)
+    banded = curve["method"].nunique() <= BANDED
+    figure = new_figure(max(5.5, 3.05 * columns), 0.6 + (2.5 if banded else 3.4) * lines)
     panels = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)).ravel()
     for axes in panels[len(attributes):]:
         axes.set_visible(False)
@@ -104,9 +108,10 @@ def curve_figure(curve: pd.DataFrame, look: dict[str, Look], ylabel: str) -> Fig
             if rows["note"].str.startswith("excluded").any():
                 out.append(method)
             elif len(shown):
-                axes.fill_between(shown["x"], shown["low"], shown["high"], color=colour, alpha=0.16, linewidth=0)
+                if banded:
+                    axes.fill_between(shown["x"], shown["low"], shown["high"], color=colour, alpha=0.16, linewidth=0)
                 axes.plot(shown["x"], shown["value"], color=colour, linewidth=1.7, linestyle=dash,
-                          marker="o" if len(shown) == 1 else None, markersize=3)
+                          marker=look[method].marker, markersize=3.6, markeredgewidth=0)
         axes.set_title(attribute.replace("_", " "))
         if out:
             axes.text(0.03, 0.97, "excluded: " + ", ".join(out), transform=axes.transAxes, fontsize=7.5, va="top",
@@ -122,34 +127,8 @@ def curve_figure(curve: pd.DataFrame, look: dict[str, Look], ylabel: str) -> Fig
     return figure
 
 
-def trade_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
-    """Mean accuracy against what it costs: dependency, seconds of fit, speed. Means over the attributes served."""
-    panels = [("ad_at", "mean AD at matched effect, σ", False), ("fit_seconds", "fit, seconds", True),
-              ("edits_per_second", "edits a second", True)]
-    panels = [panel for panel in panels if means[panel[0]].notna().any()]
-    figure = new_figure(1.5 + 3.5 * len(panels), 3.5)
-    for axes, (key, label, logarithmic) in zip(
-            figure.subplots(1, max(len(panels), 1), sharey=True, squeeze=False).ravel(), panels):
-        for record in means.to_dict("records"):
-            if not (np.isfinite(record[key]) and np.isfinite(record["accuracy"])):
-                continue
-            colour, marker = look[record["method"]][:2]
-            x = max(record[key], 0.01) if logarithmic else record[key]
-            axes.plot(x, record["accuracy"], marker=marker, color=colour, markersize=8, markeredgewidth=0)
-        if logarithmic:
-            _log_axis(axes, means[key].clip(lower=0.01))
-        else:
-            axes.set_xlim(0, 1.06 * axes.get_xlim()[1])  # no marker on the edge
-            axes.margins(x=0.12)
-        axes.set_xlabel(label)
-        axes.set_ylim(0, 1.02)
-    figure.axes[0].set_ylabel("mean accuracy")
-    put_legend(figure, list(means["method"]), look, line=False)
-    return figure
-
-
 def render(figure: Figure, kind: str) -> bytes:
-    """The figure as 'png' (160 dpi), 'pdf' or 'svg' on white, or 'page': an SVG that takes the colours of its page."""
+    """The figure as 'png' (300 dpi), 'pdf' or 'svg' on white, or 'page': an SVG that takes the colours of its page."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         if kind == "page":
@@ -159,8 +138,14 @@ def render(figure: Figure, kind: str) -> bytes:
                 text = text.replace(colour, f"var({name})")
             return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg"):], flags=re.DOTALL).encode()
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        figure.savefig(buffer, format=kind, dpi=160, facecolor="white", metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
     return buffer.getvalue()
+
+
+def upper_limit(values: pd.Series) -> float:
+    """The upper end of an axis of shares that starts at 0: 1, or less where all values are low."""
+    highest = values[np.isfinite(values)].max() if len(values) else 1.0
+    return float(min(1.02, max(0.2, 1.08 * highest))) if np.isfinite(highest) else 1.02
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -176,17 +161,8 @@ def order_methods(table: pd.DataFrame) -> list[str]:
 
 def put_legend(figure: Figure, methods: list[str], look: dict[str, Look], line: bool = True) -> None:
     handles = [Line2D([], [], color=look[m].colour, linestyle=look[m].dash if line else "none", linewidth=2,
-                      marker=None if line else look[m].marker, markersize=6, markeredgewidth=0) for m in methods]
-    column = 0.55 + 0.075 * max(map(len, methods), default=0)  # inches
-    columns = max(1, min(len(methods), int(figure.get_figwidth() / column)))
-    figure.legend(handles, methods, loc="outside upper left", ncols=columns, handlelength=1.8 if line else 1,
+                      marker=look[m].marker, markersize=6, markeredgewidth=0) for m in methods]
+    columns = columns_that_fit(methods, float(figure.get_figwidth()))
+    legend = figure.legend(handles, methods, loc="outside upper left", ncols=columns, handlelength=1.8 if line else 1,
                   columnspacing=1.4, handletextpad=0.5)
-
-
-def _log_axis(axes: Axes, values: pd.Series) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(values.min() / 2.2, values.max() * 2.2)
-    narrow = values.max() < 30 * values.min()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value > 0.011 else "≤0.01" if value > 0.009 else "")
+    figure.set_figheight(figure.get_figheight() + legend_height(legend))  # the panels keep theirs

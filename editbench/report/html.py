@@ -12,10 +12,14 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from editbench.report.cells import Cell, Column, cell, columns_of, marks, number
+from editbench.report.costs import COSTS, cost_table
+from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
 from editbench.report.figures import Look
 from editbench.report.load import Problem, Results
+from editbench.report.paired import leaders
 from editbench.report.published import published
-from editbench.report.strips import Strip, frame_caption, picture_uri
+from editbench.report.ranking import Ranking, lines
+from editbench.report.strips import Strip
 from editbench.report.tables import directions, main_table, matrix, summary
 from editbench.report.write import heading, legend
 
@@ -32,6 +36,7 @@ class Section:
     name: str
     results: Results
     paired: pd.DataFrame
+    ranked: Ranking
     figures: list[tuple[str, str, str]] = field(default_factory=list)
     more: list[tuple[str, str, str]] = field(default_factory=list)
     strips: dict[str, dict[int, list[Strip]]] = field(default_factory=dict)
@@ -44,8 +49,10 @@ def page(sections: list[Section], whole: Results, look: Mapping[str, Look], prob
     environment.filters["number"] = number
     table = main_table(whole)
     undone = table[table["status"] != "done"].to_dict("records")
+    pictures = sheets([section.strips for section in sections])
     return environment.get_template("template.html").render(
-        sections=[_section(section) for section in sections], look=look, undone=undone, problems=problems,
+        sections=[_section(section, found, look) for section, found in zip(sections, pictures)], look=look,
+        sprites=css(pictures), undone=undone, problems=problems,
         facts=facts(whole, table), warnings=warnings(table), provenance=provenance(whole), notes=method_notes(whole),
         title=", ".join(sorted(set(table["generator"]))))
 
@@ -110,20 +117,28 @@ def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
     return found
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _section(section: Section, pictures: dict[str, list[Sheet]], look: Mapping[str, Look]) -> dict[str, Any]:
     table = main_table(section.results)
     columns = columns_of(table, directions(section.results))
     means = summary(table)
     wide = matrix(table)
-    best = {attribute: wide[attribute].max() for attribute in wide}
+    pairs = section.paired[section.paired["metric"] == "accuracy"]
+    best = {attribute: leaders(pairs[pairs["attribute"] == attribute], dict(zip(wide.index, wide[attribute])), True)
+            for attribute in wide}
+    costs = cost_table(table, section.ranked)
+    priced = [column for column in COSTS if costs[column.key].notna().any()]
     status = {(record["method"], record["attribute"]): record for record in table.to_dict("records")}
-    grid = [(method, [_grid_cell(status.get((method, attribute)), best[attribute]) for attribute in wide])
+    grid = [(method, [_grid_cell(status.get((method, attribute)), method in best[attribute]) for attribute in wide])
             for method in wide.index]
     return {"name": section.name, "columns": [(column, heading(column)) for column in columns],
             "rows": [_row(record, columns) for record in table.to_dict("records")],
             "means": [_row(record, columns) for record in means.to_dict("records")], "legend": legend(table),
             "attributes": list(wide), "grid": grid, "figures": section.figures,
-            "more": section.more, "published": published(section.results), "strips": _strips(section.strips),
+            "more": section.more, "published": published(section.results), "strips": gallery(pictures),
+            "explorer": explorer(pictures, section.results.runs, {name: one.colour for name, one in look.items()}),
+            "ranked": section.ranked.table.to_dict("records"), "ranked_notes": lines(section.ranked),
+            "costs": [_row(record, priced) for record in costs.to_dict("records")],
+            "priced": [(column, heading(column)) for column in priced],
             "paired": section.paired.to_dict("records")}
 
 
@@ -131,20 +146,12 @@ def _row(record: dict, columns: list[Column]) -> dict[str, Any]:
     return {**record, "cells": [cell(record, column) for column in columns], "marks": marks(record)}
 
 
-def _grid_cell(record: dict | None, best: float) -> dict[str, Any]:
+def _grid_cell(record: dict | None, best: bool) -> dict[str, Any]:
     if record is None:
         return {"cell": Cell("–"), "best": False, "status": "", "reason": "not run"}
     value = cell(record, Column("accuracy", "accuracy", 3, True))
-    return {"cell": value, "best": value.number is not None and value.number == best, "status": record["status"],
+    return {"cell": value, "best": best, "status": record["status"],
             "reason": record["reason"]}
-
-
-def _strips(found: dict[str, dict[int, list[Strip]]]) -> list[tuple[str, list[tuple[str, list[dict]]]]]:
-    return [(attribute, [(row[0].title, [
-        {"method": strip.method, "pixelated": max(strip.images.shape[-2:]) <= 64, "frames": [
-            {"uri": picture_uri(image), "caption": frame_caption(strip, place), "crossing": place == strip.crossing,
-             "step": int(strip.steps[place])} for place, image in enumerate(strip.images)]}
-        for strip in row]) for row in starts.values()]) for attribute, starts in sorted(found.items())]
 
 
 def _share(which: pd.Series) -> str:

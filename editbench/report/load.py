@@ -118,8 +118,24 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
     columns = ["run_id", "method", "attribute", "generator", "seed", "judged_in", "leaking", "experiment", "status",
                "reason", "seconds", "classes", *COSTS, "fit_cached", "scorer", "bank"]
     table = pd.DataFrame(runs, columns=columns).sort_values(["attribute", "method", "run_id"], ignore_index=True)
-    return Results(root, add_settings(table, configs), _join(rows, ROW_TYPES), _join(samples, SAMPLE_TYPES), configs,
-                   provenance, tuple(problems))
+    table, joined = add_settings(table, configs), _join(rows, ROW_TYPES)
+    problems += mixed_versions(table, joined)
+    return Results(root, table, joined, _join(samples, SAMPLE_TYPES), configs, provenance, tuple(problems))
+
+
+def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
+    """A problem for each setting and group of metrics whose rows come from different versions of the metric's code."""
+    found: dict[tuple[str, str], list[str]] = {}
+    known = rows[["run_id", "metric", "version"]].dropna().drop_duplicates()
+    known = known.merge(runs[["run_id", "setting"]], on="run_id")
+    for (setting, metric), group in known.groupby(["setting", "metric"]):
+        if group["version"].nunique() > 1:
+            sides = [f"version {version:g} in {', '.join(sorted(part['run_id']))}"
+                     for version, part in sorted(group.groupby("version"), key=lambda one: len(one[1]))]
+            found.setdefault((str(setting), "; ".join(sides)), []).append(str(metric))
+    return [Problem(f"{', '.join(metrics)}" + (f" ({setting})" if setting else ""),
+                    f"mixed versions, not comparable: {sides}. Delete the folders of the older version and run their "
+                    "jobs again") for (setting, sides), metrics in found.items()]
 
 
 def describe(node: object) -> str:

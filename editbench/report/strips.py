@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,15 +23,16 @@ FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 @dataclass(frozen=True)
 class Strip:
-    """One start under one method. images (c, C, H, W) uint8, C 1 or 3, steps and effect (c,) with effect in sigmas of
-    the target; crossing: position of the first frame with the target class, None when it was never reached; goal:
-    source and target class in words, or ''."""
+    """One start under one method. images (c, C, H, W) uint8, C 1 or 3, steps, effect and crossed (c,): effect in sigmas
+    of the target, crossed where the judge gives the frame the target class; crossing: position of the first such frame,
+    None when there is none; goal: source and target class in words, or ''."""
 
     method: str
     start: int
     images: np.ndarray
     steps: np.ndarray
     effect: np.ndarray
+    crossed: np.ndarray
     crossing: int | None
     goal: str = ""
 
@@ -62,15 +62,9 @@ def strips(results: Results, most: int = 4) -> tuple[dict[str, dict[int, list[St
     return chosen, problems
 
 
-def picture_uri(image: np.ndarray) -> str:
-    """(C, H, W) uint8 -> a data: URI; large pictures are reduced to LARGEST and compressed with loss."""
-    picture, buffer = _picture(image), io.BytesIO()
-    if max(picture.size) <= PIXELATED:
-        picture.save(buffer, "PNG", optimize=True)
-        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    picture.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def picture(image: np.ndarray) -> Image.Image:
+    """(C, H, W) uint8, C 1 or 3."""
+    return Image.fromarray(image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
 
 
 def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
@@ -97,9 +91,9 @@ def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
             for place, image in enumerate(strip.images):
                 x = left + place * (side_w + gap)
                 smooth = max(height, width) > PIXELATED
-                picture = _picture(image).resize(
+                shown = picture(image).resize(
                     (side_w, side_h), Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)
-                page.paste(picture, (x, y))
+                page.paste(shown, (x, y))
                 if place == strip.crossing:
                     draw.rectangle((x - 3, y - 3, x + side_w + 2, y + side_h + 2), outline=OUTLINE, width=3)
                 draw.text((x + side_w / 2, y + side_h + 3), frame_caption(strip, place), fill="#57606a", font=small,
@@ -123,9 +117,9 @@ def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) 
     for k, start in enumerate(arrays["starts"].tolist()):
         steps = arrays["steps"][k]
         keep = np.concatenate([[True], steps[1:] != steps[:-1]]) & (steps >= 0)  # short walks are padded by repeats
-        crossed = np.flatnonzero(arrays["crossed"][k][keep])
+        crossed = arrays["crossed"][k][keep]
         found.append(Strip(method, int(start), arrays["images"][k][keep], steps[keep], arrays["effect"][k][keep],
-                           int(crossed[0]) if len(crossed) else None, _goal(arrays, k, classes)))
+                           crossed, int(crossed.argmax()) if crossed.any() else None, _goal(arrays, k, classes)))
     return found
 
 
@@ -133,7 +127,3 @@ def _goal(arrays: dict[str, np.ndarray], k: int, classes: Sequence[str]) -> str:
     if not {"source", "target"} <= set(arrays) or not classes:
         return ""
     return f"{classes[int(arrays['source'][k])]} → {classes[int(arrays['target'][k])]}"
-
-
-def _picture(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))

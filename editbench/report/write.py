@@ -10,9 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editbench.report.cells import COLUMNS, Cell, Column, cell, columns_of, marks
+from editbench.report.cells import COLUMNS, MISSING, Cell, Column, cell, columns_of, marks
+from editbench.report.costs import COSTS, SUMMED, cost_table
 from editbench.report.load import Results
 from editbench.report.published import lines
+from editbench.report.ranking import lines as ranking_lines
+from editbench.report.ranking import ranking
 from editbench.report.tables import directions, main_table, summary
 
 WIDE = 140  # columns of a terminal that takes the costs too
@@ -44,6 +47,16 @@ def print_table(results: Results, console: Console | None = None) -> None:
             out.add_row(escape(_name(record)), f"{record['served']} of {record['asked']}",
                         *_values(record, columns, "terminal"))
         console.print(out)
+        told = []
+        for title, headings, rows, notes in _ranks_and_costs(results.only(setting), table, "terminal"):
+            out = _rich(headings, title, wrapped=(len(headings) - 1,) if title == "ranking" else (0,))
+            for row in rows:
+                out.add_row(*row)
+            if rows:
+                console.print(out)
+            told += notes
+        for line in told:
+            console.print(escape(line), style="dim", soft_wrap=True)
     for line in legend(whole) + not_done(whole) + [f"broken: {p.name}: {p.reason}" for p in results.problems]:
         console.print(escape(line), style="dim", soft_wrap=True)
 
@@ -63,6 +76,9 @@ def markdown(results: Results) -> str:
         rows = [[_name(record), f"{record['served']} of {record['asked']}", *_values(record, columns, "plain")]
                 for record in summary(table).to_dict("records")]
         parts.append(_pipes(["method", "attributes", *map(heading, columns)], rows))
+        for title, headings, rows, notes in _ranks_and_costs(results.only(setting), table, "plain"):
+            parts += [f"{title[0].upper()}{title[1:]}:", _pipes(headings, rows)] if rows else []
+            parts += [f"{line[0].upper()}{line[1:]}." for line in notes]
     parts += lines(results)
     notes = legend(whole) + not_done(whole) + [f"broken: {p.name}: {p.reason}" for p in results.problems]
     return "\n\n".join([*parts, "\n".join(f"- {_pipe_safe(line)}" for line in notes)]).rstrip() + "\n"
@@ -100,6 +116,30 @@ def not_done(table: pd.DataFrame) -> list[str]:
     return [f"{r['status']}: {r['method']} on {r['attribute']}: {r['reason']}" for r in rows.to_dict("records")]
 
 
+def _ranks_and_costs(results: Results, table: pd.DataFrame,
+                     style: str) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
+    """(title, headings, rows, notes) of the ranking and of the costs of one setting."""
+    def safe(text: object) -> str:
+        return escape(str(text)) if style == "terminal" else str(text)
+
+    ranked = ranking(results)
+    accuracy = COLUMNS[0]
+    ranks = [[row["rank"], safe(row["method"]), _written(cell(row, accuracy), style),
+              safe(_some(row["tied_with"].split(", "))) or MISSING] for row in ranked.table.to_dict("records")]
+    means = cost_table(table, ranked)
+    shown = [column for column in COSTS if means[column.key].notna().any()]
+    costs = [[safe(_name(row)), f"{row['served']} of {row['asked']}", *(cell(row, column).text for column in shown)]
+             for row in means.to_dict("records")]
+    return [("ranking", ["rank", "method", heading(accuracy), "not separated from"], ranks, ranking_lines(ranked)),
+            (f"costs: {SUMMED}", ["method", "attributes", *map(heading, shown)], costs, [])]
+
+
+def _some(names: list[str]) -> str:
+    """All names, or as many as a line takes."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
 def _values(record: dict, columns: list[Column], style: str) -> list[str]:
     status = record.get("status", "done")
     if status != "done":
@@ -118,10 +158,12 @@ def _name(record: dict) -> str:
     return record["method"] + "".join(f" [{mark}]" for mark, _ in marks(record))
 
 
-def _rich(headings: list[str], title: str) -> Table:
+def _rich(headings: list[str], title: str, wrapped: tuple[int, ...] = (0, 1)) -> Table:
+    """The columns in `wrapped` are text and fold; the others are numbers."""
     out = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for position, text in enumerate(headings):
-        out.add_column(text, justify="left" if position < 2 else "right", no_wrap=position > 1, overflow="fold")
+        out.add_column(text, justify="left" if position in (0, 1, *wrapped) else "right",
+                       no_wrap=position not in wrapped, overflow="fold")
     return out
 
 

@@ -1,0 +1,81 @@
+"""Accuracy against side effects and against every cost, with the line of what nothing beats in both."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+from editbench.report.cells import Column, number
+from editbench.report.costs import COSTS, front
+from editbench.report.figures import INK, Look, new_figure, put_legend, upper_limit
+
+SIDE = Column("ad_at", "AD", 3, True, False)
+LABELS = {"ad_at": "mean AD at matched effect, σ", "fit_seconds": "fit, seconds", "labels_used": "labels",
+          "generator_calls": "generator calls", "edits_per_second": "edits a second", "walk_seconds": "walk, seconds",
+          "peak_memory_mb": "peak memory, MiB"}
+LINEAR = ("ad_at",)
+FLOORS = {"fit_seconds": 0.01}  # on a logarithmic axis less is drawn here; 1 for the others
+CAPTION = ("Mean accuracy with its 95 % interval, over the attributes and starts that all ranked methods share, "
+           "against dependency and each cost. The arrow points to the better side; the dashed line joins the methods "
+           "that no other beats in both (Pareto front). What is the same for all is not drawn.")
+
+
+def trade_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
+    """A panel for AD and for each cost that differs between methods.
+
+    Args:
+        means: `cost_table` of one setting.
+    """
+    drawn = means[np.isfinite(means["accuracy"])]
+    panels = [column for column in (SIDE, *COSTS) if column.key != "walk_seconds" and drawn[column.key].nunique() > 1]
+    panels = panels or [COSTS[0]]
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = new_figure(1.2 + 3.05 * columns, 0.7 + 2.55 * lines)
+    grid = np.atleast_1d(figure.subplots(lines, columns, sharey=True, squeeze=False)).ravel()
+    for axes in grid[len(panels):]:
+        axes.set_visible(False)
+    for place, (axes, column) in enumerate(zip(grid, panels)):
+        _panel(axes, drawn, column, look)
+        if place % columns == 0:
+            axes.set_ylabel("mean accuracy")
+    put_legend(figure, list(drawn["method"]), look, line=False)
+    return figure
+
+
+def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: dict[str, Look]) -> None:
+    known = means[np.isfinite(means[column.key])]
+    logarithmic = column.key not in LINEAR
+    floor = FLOORS.get(column.key, 1.0)
+    x = known[column.key].clip(lower=floor) if logarithmic else known[column.key]
+    place = dict(zip(known["method"], zip(x, known["accuracy"])))
+    line = [place[method] for method in front(means, column)]
+    axes.plot(*zip(*line), color=INK, linewidth=0.9, linestyle=(0, (3, 2)), alpha=0.55, zorder=1,
+              drawstyle="steps-post")
+    for record in known.to_dict("records"):
+        colour, marker = look[record["method"]][:2]
+        at, accuracy = place[record["method"]]
+        if np.isfinite(record["accuracy_low"]):
+            axes.vlines(at, record["accuracy_low"], record["accuracy_high"], color=colour, linewidth=1.3, alpha=0.6)
+        axes.plot(at, accuracy, marker=marker, color=colour, markersize=7, markeredgewidth=0)
+    if logarithmic:
+        _log_axis(axes, x, floor)
+    else:
+        axes.margins(x=0.12)
+        axes.set_xlim(left=0)
+    axes.set_xlabel(f"{LABELS[column.key]} {'→' if column.better else '←'}")
+    axes.set_ylim(0, upper_limit(means["accuracy_high"].fillna(means["accuracy"])))
+
+
+def _log_axis(axes: Axes, values: pd.Series, floor: float) -> None:
+    axes.set_xscale("log")
+    axes.set_xlim(values.min() / 1.9, values.max() * 1.9)
+    narrow = values.max() < 30 * values.min()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(
+        lambda value, _: number(value) if value > 1.1 * floor else f"≤{floor:g}" if value > 0.9 * floor else "")

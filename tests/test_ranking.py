@@ -1,0 +1,166 @@
+"""Ranks with ties against scipy, hand-made orders and the single paired test."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from scipy.stats import ttest_rel
+
+from editbench.report import load, print_table, report
+from editbench.report.paired import compare, leaders, paired
+from editbench.report.ranking import lines, ranking
+from editbench.statistics import holm, paired_difference
+from tests.fake_records import fake_run, metric_rows
+
+
+def outcomes(shares: dict[str, float], n: int = 300, seed: int = 0) -> pd.DataFrame:
+    """Starts x methods, 0 or 1; methods share the hardness of a start, so pairing matters."""
+    rng = np.random.default_rng(seed)
+    hardness = rng.uniform(size=n)
+    return pd.DataFrame({name: (0.7 * hardness + 0.3 * rng.uniform(size=n) < share).astype(float)
+                         for name, share in shares.items()}, index=100 + np.arange(n))
+
+
+def write(root: Path, values: pd.DataFrame, attribute: str) -> None:
+    for name in values:
+        samples = pd.DataFrame({"metric": "accuracy", "start": values.index, "value": values[name].to_numpy()})
+        fake_run(root, str(name), attribute, samples=samples.dropna())
+
+
+def test_all_pairs_at_once_equal_the_single_paired_test() -> None:
+    values = outcomes({"a": 0.6, "b": 0.55, "c": 0.55, "random": 0.1})
+    found = compare(values)
+    single = {(a, b): paired_difference(values[a], values[b]) for a, b in found}
+    adjusted = holm(np.array([one.p for one in single.values()]))
+    for (pair, row), p_holm in zip(found.items(), adjusted):
+        one = single[pair]
+        assert row == pytest.approx((one.n, one.difference, one.low, one.high, one.p, p_holm), abs=1e-12)
+
+
+def test_missing_starts_leave_only_their_own_pairs() -> None:
+    values = outcomes({"a": 0.6, "b": 0.5, "c": 0.3})
+    values.loc[values.index[:120], "c"] = np.nan
+    found = compare(values)
+    whole, part = values, values.iloc[120:]
+    assert found["a", "b"][0] == 300 and found["a", "c"][0] == 180
+    assert found["a", "b"][1] == pytest.approx((whole["a"] - whole["b"]).mean())
+    assert found["a", "c"][1] == pytest.approx((part["a"] - part["c"]).mean())
+    p = ttest_rel(part["a"], part["c"])
+    assert found["a", "c"][2:4] == pytest.approx(p.confidence_interval(), abs=0.01)
+    nothing = compare(pd.DataFrame({"a": [1.0, np.nan], "b": [np.nan, 1.0]}))["a", "b"]
+    assert nothing[0] == 0 and np.isnan(nothing[1:]).all()
+
+
+def test_sixteen_methods_can_still_be_separated() -> None:
+    """120 pairs: the smallest p that 2000 draws give, times 120, is above 0.05."""
+    values = outcomes({f"m{k:02d}": 0.9 if k else 0.1 for k in range(16)})
+    assert compare(values)["m00", "m01"][5] < 0.05
+
+
+def test_clear_order_and_tie(tmp_path: Path) -> None:
+    for k, attribute in enumerate(("smile", "age")):
+        values = outcomes({"good": 0.8, "twin": 0.5, "random": 0.1}, seed=k)
+        values["other twin"] = values["twin"].sample(frac=1, random_state=k).to_numpy()  # the same mean, exactly
+        write(tmp_path, values, attribute)
+    found = ranking(load(tmp_path))
+    table = found.table.set_index("method")
+    assert table["rank"].to_dict() == {"good": "1", "twin": "2–3", "other twin": "2–3", "random": "4"}
+    assert table.loc["twin", "tied_with"] == "other twin" and table.loc["good", "tied_with"] == ""
+    assert found.attributes == ("age", "smile") and (table["n"] == 600).all()
+    assert (table["accuracy_low"] < table["accuracy"]).all() and (table["accuracy"] < table["accuracy_high"]).all()
+
+
+def test_interval_of_a_mean_over_attributes_is_the_stratified_one(tmp_path: Path) -> None:
+    sizes, rng = {"smile": 400, "age": 100}, np.random.default_rng(1)
+    variance = 0.0
+    for attribute, n in sizes.items():
+        values = pd.DataFrame({"a": rng.uniform(size=n), "b": rng.uniform(size=n)})
+        variance += values["a"].var(ddof=0) / n / 4
+        write(tmp_path, values, attribute)
+    row = ranking(load(tmp_path)).table.set_index("method").loc["a"]
+    half = (row["accuracy_high"] - row["accuracy_low"]) / 2
+    assert half == pytest.approx(1.96 * np.sqrt(variance), rel=0.06)
+
+
+def test_same_seeds_of_attributes_of_one_size_are_independent(tmp_path: Path) -> None:
+    """Two attributes with opposite outcomes: one resampling for both would leave no spread at all."""
+    values = outcomes({"a": 0.5, "b": 0.2})
+    write(tmp_path, values, "smile")
+    write(tmp_path, 1 - values, "age")
+    row = ranking(load(tmp_path)).table.iloc[0]
+    assert row["accuracy_high"] - row["accuracy_low"] > 0.05
+
+
+def test_equal_methods_are_tied_and_more_starts_separate(tmp_path: Path) -> None:
+    few, many = tmp_path / "few", tmp_path / "many"
+    write(few, outcomes({"a": 0.5, "b": 0.56}, n=25), "smile")
+    write(many, outcomes({"a": 0.5, "b": 0.56}, n=6000), "smile")
+    assert list(ranking(load(few)).table["rank"]) == ["1–2", "1–2"]
+    assert list(ranking(load(many)).table["rank"]) == ["1", "2"]
+
+
+def test_all_ranked_methods_run_over_the_same_attributes(tmp_path: Path) -> None:
+    for attribute in ("smile", "age", "beard"):
+        write(tmp_path, outcomes({"a": 0.5, "b": 0.3}), attribute)
+    write(tmp_path, outcomes({"half": 0.9}), "smile")
+    write(tmp_path, outcomes({"half": 0.9}), "age")
+    fake_run(tmp_path, "half", "beard", status="skipped", reason="no control found")
+    write(tmp_path, outcomes({"rare": 1.0}), "smile")
+    found = ranking(load(tmp_path))
+    assert found.attributes == ("age", "smile") and set(found.table["method"]) == {"a", "b", "half"}
+    assert dict(found.left) == {"rare": "serves 1 of 3 attributes"}
+    assert any("not ranked: rare" in line for line in lines(found))
+
+
+def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
+    write(tmp_path, outcomes({"a": 0.5}), "smile")
+    assert "fewer than two" in lines(ranking(load(tmp_path)))[0]
+    values = outcomes({"b": 0.5})
+    values.index += 10_000
+    write(tmp_path, values, "smile")
+    found = ranking(load(tmp_path))
+    assert found.table.empty and "common starts" in found.note
+    assert "no ranking" in report(tmp_path).read_text()
+
+
+def test_mixed_metric_versions_are_named_and_the_rest_is_made(tmp_path: Path) -> None:
+    rows = metric_rows()
+    old = fake_run(tmp_path, "a", "smile", rows.assign(version=np.where(rows["metric"] == "ad", 2, 1)))
+    fake_run(tmp_path, "b", "smile", rows)
+    fake_run(tmp_path, "b", "age", rows)
+    found = load(tmp_path).problems
+    assert [problem.name for problem in found] == ["ad"]
+    assert f"version 2 in {old.name}; version 1 in b-age" in found[0].reason
+    page = report(tmp_path)
+    assert "mixed versions" in page.read_text() and len(pd.read_csv(page.parent / "table.csv")) == 3
+    fake_run(tmp_path / "worlds", "a", "smile", rows)
+    fake_run(tmp_path / "worlds", "b", "smile", rows.assign(version=2), generator="other")
+    assert load(tmp_path / "worlds").problems == ()  # never in one table
+
+
+def test_leaders_are_the_best_and_what_is_not_separated_from_it(tmp_path: Path) -> None:
+    values = outcomes({"a": 0.7, "b": 0.7, "random": 0.1})
+    write(tmp_path, values, "smile")
+    means = values.mean().to_dict()
+    rows = paired(load(tmp_path), ("accuracy",))
+    assert leaders(rows, means, True) == {"a", "b"} and leaders(rows, means, False) == {"random"}
+    assert leaders(rows, {"a": 0.7}, True) == set() and leaders(rows.iloc[:0], means, True) == set()
+    assert leaders(rows, means | {"a": np.nan}, True) == {"b"}
+
+
+def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:
+    write(tmp_path, outcomes({"good": 0.8, "bad": 0.2}), "smile")
+    console = Console(width=120, file=StringIO())
+    print_table(load(tmp_path), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "ranking: mean accuracy over smile, the same 300 starts" in text
+    page = report(tmp_path)
+    table = pd.read_csv(page.parent / "ranking.csv")
+    assert table["method"].tolist() == ["good", "bad"] and table["best_rank"].tolist() == [1, 2]
+    assert "| rank | method |" in (page.parent / "table.md").read_text()
+    assert 'data-ranking' in page.read_text()

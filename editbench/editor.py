@@ -93,7 +93,10 @@ class FitData:
 
 @dataclass
 class FitReport:
-    """What a fit cost and what it found: labels looked at, and remarks for the record."""
+    """What a fit cost and what it found, and remarks for the record.
+
+    labels: samples of the splits whose logits it read; those that it has the teacher score are counted by the harness.
+    """
 
     labels: int = 0
     notes: dict[str, object] = field(default_factory=dict)

@@ -144,7 +144,14 @@ class _Decoder:
 
 
 def _check_start(walk: Walk, decoder: _Decoder, logits: Tensor, sigma: np.ndarray, pictures: Pictures) -> None:
-    """Step 0 is the exact identity: the editor's codes of a start decode to the bank's image."""
+    """Step 0 is the exact identity: the editor's codes are the starts', and a few decode to the bank's image."""
+    codes = decoder.editor.codes(walk)
+    assert walk.latent is not None
+    own = decoder.generator.lift(walk.latent, codes.space)
+    if codes.values.shape != own.shape or not torch.allclose(codes.values, own, rtol=1e-5, atol=1e-5) or (
+            codes.shift is not None and bool((codes.shift.magnitude != 0).any())):
+        raise EditbenchError(f"{type(decoder.editor).__name__}.codes changes the starts at step 0: give exactly the "
+                             "start's codes where walk.codes equals walk.origin")
     few = torch.arange(min(len(walk), max(len(pictures.starts), 1)), device=walk.codes.device)
     gap = (decoder(walk[few], pictures) - logits[few]).abs() / torch.from_numpy(sigma).to(logits)
     if not bool((gap < IDENTITY_TOLERANCE).all()):

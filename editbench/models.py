@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.errors import InstantiationException
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from editbench.bank import Bank, BankSpec, bank_id
 from editbench.bank_build import Models, build_bank
+from editbench.checkpoint import tensors_digest
 from editbench.editor import Editor
 from editbench.errors import BadFile, EditbenchError, UnknownName
 from editbench.files import file_sha256
@@ -25,6 +26,8 @@ from editbench.metric import Metric
 from editbench.scorers.base import Scorer
 
 LABELS = ("name", "about", "demo")  # keys of a group's YAML that are for people
+# Modules of editbench that decide no result.
+BESIDE = tuple(f"editbench.{name}" for name in ("commands", "errors", "files", "progress", "report"))
 
 
 def plain(config: DictConfig) -> dict:
@@ -144,30 +147,43 @@ def load_metrics(cfg: DictConfig) -> dict[str, Metric]:
     return {name: build(part) for name, part in cfg.metric.items()}
 
 
-def content(config: object) -> object:
-    """A configuration with the names of existing files replaced by what the files hold."""
+def content(config: object, nested: bool = False) -> object:
+    """A configuration with the names of existing files replaced by what the files hold, and what its parts name by
+    `_target_` told by the weights it comes with."""
     if isinstance(config, dict):
-        return {key: content(value) for key, value in config.items()}
+        out = {key: content(value, True) for key, value in config.items()}
+        return out | {"network": _weights_digest(OmegaConf.to_yaml(config))} if nested and "_target_" in config else out
     if isinstance(config, list):
-        return [content(value) for value in config]
+        return [content(value, True) for value in config]
     if isinstance(config, str) and "." in config and Path(config).is_file():
         return f"sha256:{file_sha256(Path(config))}"
     return config
 
 
+@lru_cache(maxsize=16)
+def _weights_digest(text: str) -> str:
+    try:
+        part = build(cast(DictConfig, OmegaConf.create(text)))
+    except EditbenchError:
+        return ""  # the job will say so
+    return tensors_digest(part.state_dict()) if isinstance(part, torch.nn.Module) else ""
+
+
 def source_digest(target: str) -> str:
-    """Hash of the file that defines a class and of the files in its package that it imports from, directly or not."""
+    """Hash of the file that defines a class and of the files of its package and of editbench that it imports from,
+    directly or not."""
     try:
         first = sys.modules[get_class(target).__module__]
     except (ImportError, ValueError, KeyError) as error:
         raise UnknownName("class", target, []) from error
-    package = (first.__package__ or first.__name__) + "."
+    roots = ((first.__package__ or first.__name__) + ".", "editbench.")
     found, waiting = {first.__name__}, [first]
     while waiting:
         values = vars(waiting.pop()).values()
         names = {value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "") for value in values}
-        new = {name for name in names if isinstance(name, str) and name.startswith(package) and name in sys.modules}
-        waiting += [sys.modules[name] for name in new - found]
+        new = {name for name in names if isinstance(name, str) and name.startswith(roots) and name in sys.modules
+               and not name.startswith(BESIDE)} - found
+        waiting += [sys.modules[name] for name in new]
         found |= new
     files = {sys.modules[name].__file__ for name in found}
     return " ".join(sorted(file_sha256(Path(file))[:16] for file in files if file))

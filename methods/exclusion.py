@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from editbench.errors import EditbenchError, UnknownName
 from methods.latent_classifier import LatentClassifier
 
 PAPER_DIM = 512  # the width of W for which the papers give counts
-ROUNDING = 1e-5  # relative; some way above that of single precision
+ROUNDING = 1e-4  # relative; well above that of single precision
 
 # The published code's own settings for StyleGAN2-FFHQ: target -> {excluded attribute: count}, and W+ rows [a, b).
 FFHQ_EXCLUDE: dict[str, dict[str, int]] = {
@@ -68,35 +68,46 @@ def excluded_channels(classifier: LatentClassifier, logits: Tensor, slopes: Tens
     for name, count in counts.items():
         if count == 0:
             continue
-        where = classifier.slices[name]
-        rows = torch.arange(where.start, where.stop, device=logits.device)
-        saliency = classifier.jacobian(slopes, rows).abs()  # (n, width, d)
-        if len(rows) > 1 and multiclass == "predicted":
-            seen = logits[:, where].argmax(1)
-            saliency = saliency[torch.arange(len(logits), device=logits.device), seen]
-        else:
-            saliency = saliency.amax(1)
+        def saliency(some: Tensor | slice, dtype: torch.dtype, name: str = name) -> Tensor:
+            return _saliency(classifier, logits[some], slopes[some], name, multiclass, dtype)
+
         mask |= most_salient(saliency, count, ties)
     return mask
 
 
-def most_salient(saliency: Tensor, count: int, ties: str = "exact") -> Tensor:
-    """The `count` largest of each row of saliency (n, d) float64: (n, d) bool.
+def most_salient(saliency: Callable[[Tensor | slice, torch.dtype], Tensor], count: int, ties: str) -> Tensor:
+    """The `count` largest of each row of saliency (n, d): (n, d) bool.
 
-    Ranked in single precision, which a CPU partitions several times faster; rows where that rounding could decide are
-    ranked again in double.
+    Ranked in single precision, which a CPU partitions several times faster; rows in which its rounding could decide are
+    computed and ranked again in double, so that the mask is the double's.
+
+    Args:
+        saliency: (rows, dtype) -> (len(rows), d).
     """
-    coarse = saliency.float()
+    coarse = saliency(slice(None), torch.float32)
     if coarse.is_cuda:
         threshold = coarse.topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
     else:
         place = coarse.shape[1] - count
         threshold = torch.from_numpy(np.partition(coarse.numpy(), place, axis=1)[:, place : place + 1])
-    mask = coarse >= threshold
-    unsure = (((coarse - threshold).abs() <= ROUNDING * threshold).sum(1) > 1).nonzero()[:, 0]
+    mask = coarse >= threshold * (1 - ROUNDING)
+    unsure = (mask.sum(1) != count).nonzero()[:, 0]  # others come close to the last one
     if len(unsure):
-        rows = saliency[unsure]
-        top = rows.topk(count, dim=1)
-        exact = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, top.indices, True)
-        mask[unsure] = rows >= top.values[:, -1:] if ties == "all" else exact
+        exact = saliency(unsure, torch.float64)
+        top = exact.topk(count, dim=1)
+        chosen = torch.zeros_like(exact, dtype=torch.bool).scatter_(1, top.indices, True)
+        mask[unsure] = exact >= top.values[:, -1:] if ties == "all" else chosen
     return mask
+
+
+def _saliency(classifier: LatentClassifier, logits: Tensor, slopes: Tensor, name: str, multiclass: str,
+              dtype: torch.dtype) -> Tensor:
+    """|d f / dw| of one attribute (n, d), over its classes as `multiclass` says."""
+    where = classifier.slices[name]
+    rows = torch.arange(where.start, where.stop, device=logits.device)
+    found = classifier.jacobian(slopes, rows, dtype).abs_()  # (n, width, d)
+    if len(rows) == 1:
+        return found[:, 0]
+    if multiclass == "predicted":
+        return found[torch.arange(len(logits), device=logits.device), logits[:, where].argmax(1)]
+    return found.amax(1)

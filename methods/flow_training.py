@@ -150,6 +150,7 @@ def train(field: Field, data: FitData, name: str, targets: Sequence[int], starts
                         original = embedding(data.generator.decode(Codes(space, codes[picks[k]])))
                     other = identity_loss(original, embedding(image))
                 slope, = torch.autograd.grad(main + options.weight * other, leaf)
+                data.generator.decoded += len(leaf)  # back through the generator, a pass as dear as one forward
                 diverged[k] = ~(torch.isfinite(main + other) & torch.isfinite(slope).all())
                 slopes[k] = slope.nan_to_num(0.0, 0.0, 0.0)
                 if iteration >= options.iterations - kept:

@@ -110,7 +110,7 @@ class GANSpace(Editor):
             self.bounds[attribute.name] = torch.tensor([bounds for _, bounds in picked])
             notes[f"control.{attribute.name}"] = {
                 name: _note(control, *pair) for name, control, pair in zip(attribute.classes, chosen, picked)}
-        return FitReport(labels=effects.decoded + len(effects.start), notes=notes)
+        return FitReport(labels=len(effects.start), notes=notes)
 
     def _directions(self, data: FitData) -> Directions:
         """Of the activations of a layer, or exact components of W.

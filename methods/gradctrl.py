@@ -27,7 +27,7 @@ from methods.exclusion import (
 )
 from methods.gradctrl_tune import choose_count
 from methods.latent_classifier import LatentClassifier, load_heads, train
-from methods.layer_choice import choose_layers, layers_state, load_layers
+from methods.layer_choice import check_tuned, choose_layers, layers_state, load_layers, scale_ranges
 from methods.selection import choice, class_counts, class_log_odds, empty_class, few_shot, walk_space
 
 HELD_OUT = 0.3  # share of a class's examples that validate
@@ -50,7 +50,8 @@ class GradCtrl(Editor):
             row. A binary attribute always follows its logit, which is the direction of its probability too.
         delta, scale_step: step length for StyleGAN2-FFHQ's W (the paper: 0.6), scaled to the spread of this space.
         heads, head_attributes, head_signs: published heads instead of a fit; see latent_classifier.load_heads.
-        layers: as in Editor; or 'ffhq', the published code's own table; or 'tuned', by methods.layer_choice.
+        layers: as in Editor; or 'ffhq', the published code's own table, in proportion to the rows; or 'tuned', by
+            methods.layer_choice.
     """
 
     citation = "Chen, Jiang, Duke, Zhao & Aarabi: GradCtrl, ECCV 2022"
@@ -61,7 +62,7 @@ class GradCtrl(Editor):
                  space: str = "w", heads: str | None = None, head_attributes: Sequence[str] = (),
                  head_signs: Sequence[int] | None = None,
                  layers: str | tuple[int, int] | Mapping[str, tuple[int, int]] | None = None) -> None:
-        self.tune_layers = layers == "tuned"
+        self.tune_layers, self.published_layers = layers == "tuned", layers == "ffhq"
         if isinstance(layers, str):
             layers = {} if choice("layers", layers, ("ffhq", "tuned")) == "tuned" else FFHQ_LAYERS
         super().__init__(layers)
@@ -147,8 +148,15 @@ class GradCtrl(Editor):
         return report
 
     # -- walk -------------------------------------------------------------------------------------------------------
+    def rows(self, attribute: str) -> tuple[int, int] | None:
+        found = super().rows(attribute)
+        return scale_ranges([found], self.num_ws)[0] if self.published_layers and found and self.num_ws else found
+
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
+        check_tuned(self.tune_layers, generator)
+        if self.published_layers and self.rows(attribute) is None:
+            raise Unsupported(f"the published table of layers has no '{attribute}': it has {', '.join(FFHQ_LAYERS)}")
         if self.classifier is not None and attribute not in self.classifier.names:
             reason = empty_class(attributes[attribute], self.counts[attribute]) if attribute in self.counts else ""
             raise Unsupported(reason or f"no latent classifier of '{attribute}': the heads are "

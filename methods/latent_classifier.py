@@ -63,10 +63,11 @@ class LatentClassifier:
         slopes = torch.where(before > 0, torch.ones_like(before), SLOPE)
         return torch.einsum("nrh,rh->nr", (before * slopes)[:, self.head], self.w2) + self.b2, slopes
 
-    def jacobian(self, slopes: Tensor, rows: Tensor) -> Tensor:
+    def jacobian(self, slopes: Tensor, rows: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """d logit / d w for some rows in closed form, J = W2 diag(s) W1: slopes (n, A, 16), rows (r,) -> (n, r, d)."""
         head = self.head[rows]
-        return torch.einsum("nrh,rhd->nrd", slopes[:, head] * self.w2[rows], self.w1[head])
+        units = (slopes[:, head] * self.w2[rows]).to(dtype)
+        return torch.einsum("nrh,rhd->nrd", units, self.w1[head].to(dtype))
 
     def pull_back(self, slopes: Tensor, name: str, weights: Tensor) -> Tensor:
         """Gradient of a weighted sum of one head's logits: weights (n, width) -> (n, d)."""

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from editbench.editor import Editor, FitData
+from editbench.errors import Unsupported
+from editbench.generators.base import Generator
+from editbench.spaces import Space
 from methods.meta_validation import score_choices
 
 Rows = tuple[int, int]
@@ -46,6 +49,12 @@ def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, d
     apply(max(scores, key=lambda rows: (scores[rows], rows[1] - rows[0])))
     return looked, {f"layers.{attribute}": list(layers[attribute]),
                     f"clean_crossings_of_layers.{attribute}": {f"{a}:{b}": share for (a, b), share in scores.items()}}
+
+
+def check_tuned(tuned: bool, generator: Generator) -> None:
+    """Raise Unsupported where there are no rows to choose from."""
+    if tuned and Space.W_PLUS not in generator.spaces:
+        raise Unsupported("layers: tuned needs a generator with W+")
 
 
 def layers_state(layers: object) -> dict[str, Tensor]:

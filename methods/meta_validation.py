@@ -41,15 +41,14 @@ def meta_validation(data: FitData, attribute: str) -> tuple[Tensor, Tensor, Tens
     return position, source, other + (other >= source).long()
 
 
-def clean_crossings(editor: Editor, data: FitData, walk: Walk, labels: Tensor) -> tuple[float, int]:
-    """Share of samples whose teacher label reaches the target while, at that step, no other label has changed; and
-    how many labels the teacher gave for it."""
-    attributes, n, clean, looked = data.attributes, len(walk), 0, 0
+def clean_crossings(editor: Editor, data: FitData, walk: Walk, labels: Tensor) -> float:
+    """Share of samples whose teacher label reaches the target while, at that step, no other label has changed."""
+    attributes, n, clean = data.attributes, len(walk), 0
     place = attributes.index(walk.attribute)
     for _ in range(MAX_STEPS):
         walk.codes, walk.steps = editor.step(walk), walk.steps + 1
         logits = data.score(editor.codes(walk))
-        now, looked = attributes.labels(logits), looked + len(logits)
+        now = attributes.labels(logits)
         finite = torch.isfinite(logits).all(1)
         crossed = finite & (now[:, place] == walk.target)
         changed = (now != labels).sum(1) - (now[:, place] != labels[:, place]).long()
@@ -58,12 +57,13 @@ def clean_crossings(editor: Editor, data: FitData, walk: Walk, labels: Tensor) -
         walk, labels = walk[go_on], labels[go_on]
         if not len(walk):
             break
-    return clean / max(n, 1), looked
+    return clean / max(n, 1)
 
 
 def score_choices(editor: Editor, data: FitData, attribute: str, choices: Sequence[Choice],
                   apply: Callable[[Choice], None]) -> tuple[dict[Choice, float], int]:
-    """Share of clean crossings of every choice, walked from the same samples; and how many labels were read.
+    """Share of clean crossings of every choice, walked from the same samples; and how many labels of the split were
+    read to find these samples, which is all of them.
 
     apply: sets a choice in the editor.
     """
@@ -72,10 +72,9 @@ def score_choices(editor: Editor, data: FitData, attribute: str, choices: Sequen
     latent = data.tune.codes(Space.Z) if editor.space == Space.Z else data.latents(data.tune)
     codes = data.generator.lift(latent[position], editor.space)
     editor.num_ws = editor.num_ws or data.generator.num_ws
-    scores, looked = {}, len(position)
+    scores = {}
     for choice in choices:
         apply(choice)
         walk = Walk(attribute, data.tune.index[position], codes, codes, source, target, latent=latent[position])
-        scores[choice], more = clean_crossings(editor, data, walk, labels)
-        looked += more
-    return scores, looked
+        scores[choice] = clean_crossings(editor, data, walk, labels)
+    return scores, len(data.tune)

@@ -163,6 +163,7 @@ def learn(generator: Generator, layer: str, basis: WeightBasis, count: int, limi
             loss = losses(logits, t_hat, k, t, options.shift_weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            generator.decoded += options.batch  # back through the generator
             optimiser.step()
             history[step] = loss.detach()
             if (step % LOOK_EVERY == 0 or step + 1 == options.iterations) and not bool(torch.isfinite(loss)):

@@ -93,7 +93,7 @@ class StyleSpace(Editor):
         effects = self._measure(data, bank, found) if self.verify and found.rows else None
         for name in found.offered:
             self._choose(data, bank, found, effects, name, notes)
-        return FitReport(labels=len(data.fit) + (effects.decoded if effects else 0), notes=notes)
+        return FitReport(labels=len(data.fit) + (len(effects.start) if effects else 0), notes=notes)
 
     def _targets(self, attribute: Attribute) -> list[int]:
         """The classes that get a control of their own."""

@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from editbench import job
+from editbench import job, models
 from editbench.errors import EditbenchError
 from editbench.job import run_job
-from editbench.models import source_digest
+from editbench.models import content, source_digest
 from editbench.records import Record
+from editbench.spaces import Codes, Space
 from editbench.trajectory import Trajectories
-from tests.toy_world import toy_config
+from tests.toy_world import AlongColumn, toy_config
 
 
 def folder_of(cfg, outcome):
@@ -242,3 +243,50 @@ def test_the_source_of_a_method_includes_what_its_imports_import(tmp_path, monke
     assert len(before.split()) == 3
     (package / "far.py").write_text("def f(): return 1")
     assert source_digest("mine.method.Mine") != before
+
+
+class Diligent(AlongColumn):
+    """Asks the teacher in its fit and decodes in its steps."""
+
+    def fit(self, data):
+        report = super().fit(data)
+        self.data = data
+        data.score(Codes(Space.W, data.tune.w[:30]))
+        return report
+
+    def step(self, walk):
+        self.data.generator.decode(Codes(Space.W, walk.codes))
+        return super().step(walk)
+
+
+def test_what_an_editor_asks_of_teacher_and_generator_is_charged(tmp_path):
+    made = {}
+    for name in ("toy_world.AlongColumn", "test_job.Diligent"):
+        outcome = run_job(toy_config(tmp_path, _target_=f"tests.{name}"))
+        made[name] = json.loads((tmp_path / outcome.run_id / "provenance.json").read_text())
+    plain, diligent = made.values()
+    assert diligent["labels_used"] == plain["labels_used"] + 30
+    steps = pd.read_parquet(tmp_path / outcome.run_id / "trajectory.parquet")["step"]
+    assert diligent["generator_calls"] == plain["generator_calls"] + 30 + (steps > 0).sum()
+
+
+class Shifted(AlongColumn):
+    def codes(self, walk):
+        moved = walk.codes.clone()
+        moved[-1] += 0.1
+        return Codes(Space.W, moved)
+
+
+def test_an_editor_that_moves_any_start_at_step_0_fails(tmp_path):
+    outcome = run_job(toy_config(tmp_path, _target_="tests.test_job.Shifted"))
+    assert outcome.status == "failed" and "changes the starts at step 0" in outcome.reason
+
+
+def test_weights_behind_a_part_of_the_configuration_are_its_content():
+    part = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1}
+    torch.manual_seed(0)
+    first = content({"embedding": part, "depth": 2})
+    models._weights_digest.cache_clear()
+    assert content({"embedding": part, "depth": 2}) != first  # drawn anew: other weights
+    assert content({"embedding": {"_target_": "no.such"}})["embedding"]["network"] == ""
+    assert content({"_target_": "torch.nn.Linear"}) == {"_target_": "torch.nn.Linear"}

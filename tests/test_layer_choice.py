@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from editbench.conformance.toy import ToyGenerator
-from editbench.errors import EditbenchError
+from editbench.errors import EditbenchError, Unsupported
 from editbench.spaces import Codes, Space
 from methods.gradctrl import GradCtrl
 from methods.interfacegan import InterFaceGAN
@@ -70,3 +70,23 @@ def test_another_word_is_refused():
     for editor in (InterFaceGAN, GradCtrl):
         with pytest.raises(EditbenchError, match="layers: 'tunde' is not one of"):
             editor(layers="tunde")
+
+
+def test_a_generator_without_rows_is_a_reason():
+    data = fit_data()
+    data.generator.spaces = (Space.W,)
+    for editor in (InterFaceGAN(layers="tuned"), GradCtrl(layers="tuned")):
+        with pytest.raises(Unsupported, match="needs a generator with W"):
+            editor.check(data.generator, data.attributes, "a")
+
+
+def test_the_published_table_keeps_its_proportion_and_serves_only_what_it_names():
+    editor = GradCtrl(layers="ffhq")
+    editor.num_ws = 18
+    assert editor.rows("smile") == (2, 8) and editor.rows("age") == (4, 10)
+    editor.num_ws = 8
+    assert editor.rows("smile") == (1, 4) and editor.rows("age") == (2, 4)
+    data = fit_data()
+    editor.num_ws = data.generator.num_ws
+    with pytest.raises(Unsupported, match="table of layers has no 'a'"):
+        editor.check(data.generator, data.attributes, "a")

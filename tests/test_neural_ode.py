@@ -100,11 +100,12 @@ def test_only_edited_images_are_decoded():
     editor.fit(data)
     before = data.generator.decoded
     report = editor.tune(data, "a")
-    assert data.generator.decoded - before == 5 * 8 * 2 and report.labels == 300
+    forward_and_back = 2
+    assert data.generator.decoded - before == 5 * 8 * 2 * forward_and_back and report.labels == 300
     one = NeuralODE(iterations=5, batch=8, targets="binary_reversed")
     one.fit(data)
     one.tune(data, "a")
-    assert data.generator.decoded - before == 5 * 8 * 3
+    assert data.generator.decoded - before == 5 * 8 * 3 * forward_and_back
 
 
 # -- worlds with a known answer ----------------------------------------------------------------------------------------

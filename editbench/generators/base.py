@@ -31,7 +31,7 @@ class Generator(nn.Module, abc.ABC):
     digest: str = ""
     layer_names: tuple[str, ...] = ()
     style_sizes: tuple[int, ...] = ()
-    decoded: int = 0  # samples decoded so far, the cost that every table shows
+    decoded: int = 0  # samples decoded so far, and passes of derivatives: the cost that every table shows
 
     def map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> w (N, w_dim), truncated as the generator is configured."""

@@ -100,7 +100,7 @@ def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
                           anchor="ma")
             y += pitch
     buffer = io.BytesIO()
-    page.save(buffer, "PNG", optimize=True)
+    page.save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
 

@@ -12,17 +12,22 @@ from methods.projection import unit
 from methods.svm import linear_svm
 
 TRAIN = 0.7
+MIN_EXAMPLES = 10  # of a class: with fewer the surest samples of its side are nearly all of another class
 
 
 @dataclass(frozen=True)
 class Boundary:
     """normal (d,) unit, towards the high side; intercept: <x, normal> + intercept is the distance of x; accuracy on the
-    held-out 30 %; samples used on each side."""
+    held-out 30 %; sides (2, per_side): positions of the samples used on the low and on the high side."""
 
     normal: np.ndarray
     intercept: float
     accuracy: float
-    per_side: int
+    sides: np.ndarray
+
+    @property
+    def per_side(self) -> int:
+        return self.sides.shape[1]
 
     @property
     def hyperplane(self) -> np.ndarray:
@@ -51,8 +56,8 @@ def fit_boundary(codes: np.ndarray, scores: np.ndarray, ratio: float, minimum: i
     if count < 2:
         raise ValueError(f"boundary '{name}': {len(codes)} samples are too few")
     order = np.argsort(scores, kind="stable")
-    low, high = (side[generator(seed, "boundary", name, k).permutation(count)]
-                 for k, side in enumerate((order[:count], order[-count:])))
+    sides = np.stack([order[:count], order[-count:]])
+    low, high = (side[generator(seed, "boundary", name, k).permutation(count)] for k, side in enumerate(sides))
     cut = min(max(int(TRAIN * count), 1), count - 1)
     train, held_out = np.concatenate([high[:cut], low[:cut]]), np.concatenate([high[cut:], low[cut:]])
     x = np.asarray(codes, np.float64)
@@ -62,7 +67,7 @@ def fit_boundary(codes: np.ndarray, scores: np.ndarray, ratio: float, minimum: i
     side = (x[held_out] / scale) @ normal + intercept > 0
     accuracy = float((side == np.repeat([True, False], count - cut)).mean())
     length = float(np.linalg.norm(normal / scale))
-    return Boundary(unit(normal / scale), intercept / max(length, 1e-300), accuracy, count)
+    return Boundary(unit(normal / scale), intercept / max(length, 1e-300), accuracy, sides)
 
 
 def _solve(x: np.ndarray, y: np.ndarray, solver: str) -> tuple[np.ndarray, float]:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editbench.attributes import Attributes
+from editbench.attributes import Attribute, Attributes
 from editbench.editor import Editor, FitData, FitReport, Walk
 from editbench.errors import EditbenchError, Unsupported
 from editbench.generators.base import Generator
-from methods.boundaries import Boundary, fit_boundary
-from methods.layer_choice import choose_layers, layers_state, load_layers
+from methods.boundaries import MIN_EXAMPLES, Boundary, fit_boundary
+from methods.layer_choice import check_tuned, choose_layers, layers_state, load_layers
 from methods.projection import TOO_SMALL, project
 from methods.selection import choice, class_counts, class_log_odds, empty_class, walk_space
 
@@ -30,6 +30,8 @@ class InterFaceGAN(Editor):
     Args:
         ratio: share of the fit samples on each side, by the teacher's log-odds (the published code: 0.02).
         min_per_side: at least so many samples a side, so that 2 % of a small bank is not a handful; at most half.
+            Of a rare class that is more than there are: the note in_class.NAME gives, for each boundary, the shares of
+            its low and its high side that the teacher puts there. Below MIN_EXAMPLES a class is not served.
         solver, standardise: see methods.boundaries.fit_boundary.
         conditions: 'none', 'all' (every other attribute), or names; all are projected out jointly. An attribute of
             many classes gives all its one-vs-rest normals; dependent ones among them are found by rank.
@@ -77,9 +79,9 @@ class InterFaceGAN(Editor):
         self.directions, self.positions, self.remaining, self._ready = {}, {}, {}, {}
         self.counts = {name: class_counts(data, name).cpu() for name in attributes.names}
         for name in self.conditions if not isinstance(self.conditions, str) else ():
-            if empty_class(attributes[name], self.counts[name]):
-                raise EditbenchError(f"conditions: {empty_class(attributes[name], self.counts[name])}; leave it out")
-        names = [name for name in attributes.names if not empty_class(attributes[name], self.counts[name])]
+            if self._too_few(attributes[name]):
+                raise EditbenchError(f"conditions: {self._too_few(attributes[name])}; leave it out")
+        names = [item.name for item in attributes if not self._too_few(item)]
         codes = data.fit.codes(self.space).cpu().numpy().astype(np.float64)
         notes: dict[str, object] = {"step": self.length}
         rest = {name: self._one_vs_rest(data, codes, name, notes) for name in names
@@ -98,9 +100,11 @@ class InterFaceGAN(Editor):
     def _one_vs_rest(self, data: FitData, codes: np.ndarray, name: str, notes: dict[str, object]) -> np.ndarray:
         """Hyperplanes (1, d + 1) of a binary attribute, (K, d + 1) of K classes: unit normal and intercept."""
         odds = class_log_odds(data, name).double().cpu().numpy()
+        labels = data.attributes.labels(data.fit.logits, name).cpu().numpy()
         classes = [1] if data.attributes[name].binary else range(odds.shape[1])
         found = [self._boundary(codes, odds[:, c], data.seed, f"{name}:{c}") for c in classes]
         notes[f"validation_accuracy.{name}"] = [round(b.accuracy, 4) for b in found]
+        notes[f"in_class.{name}"] = [_in_class(b, labels == c) for b, c in zip(found, classes)]
         notes[f"per_side.{name}"] = found[0].per_side
         return np.stack([b.hyperplane for b in found])
 
@@ -108,19 +112,17 @@ class InterFaceGAN(Editor):
         """Hyperplanes (K, K, d + 1) from class i to class j, each fitted on samples of these two classes alone."""
         logits = data.attributes.logits(data.fit.logits, name).double().cpu().numpy()
         labels = data.attributes.labels(data.fit.logits, name).cpu().numpy()
-        classes, accuracy = logits.shape[1], {}
+        classes, accuracy, in_class = logits.shape[1], {}, {}
         out = np.zeros((classes, classes, codes.shape[1] + 1))
         for i, j in itertools.combinations(range(classes), 2):
             both = np.flatnonzero((labels == i) | (labels == j))
             found = self._boundary(codes[both], (logits[:, j] - logits[:, i])[both], data.seed, f"{name}:{i}:{j}")
             out[i, j], out[j, i] = found.hyperplane, -found.hyperplane
-            accuracy[f"{i}-{j}"] = round(found.accuracy, 4)
-        notes[f"validation_accuracy_pairs.{name}"] = accuracy
+            accuracy[f"{i}-{j}"], in_class[f"{i}-{j}"] = round(found.accuracy, 4), _in_class(found, labels[both] == j)
+        notes |= {f"validation_accuracy_pairs.{name}": accuracy, f"in_class_pairs.{name}": in_class}
         return out
 
     def _boundary(self, codes: np.ndarray, scores: np.ndarray, seed: int, name: str) -> Boundary:
-        if len(codes) < 4:
-            raise Unsupported(f"boundary '{name}': {len(codes)} fit samples are too few, at least 4 are needed")
         return fit_boundary(codes, scores, self.ratio, self.min_per_side, self.solver, self.standardise, seed, name)
 
     def _condition(self, name: str, primal: np.ndarray, conditions: np.ndarray, notes: dict[str, object]) -> None:
@@ -147,10 +149,15 @@ class InterFaceGAN(Editor):
         return FitReport(labels=labels, notes=notes)
 
     # -- walk -------------------------------------------------------------------------------------------------------
+    def _too_few(self, attribute: Attribute) -> str:
+        """Why an attribute has no boundary of its own; '' when it has."""
+        return empty_class(attribute, self.counts[attribute.name], MIN_EXAMPLES)
+
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
-        if self.directions and attribute not in self.directions:
-            reason = empty_class(attributes[attribute], self.counts[attribute]) if attribute in self.counts else ""
+        check_tuned(self.tune_layers, generator)
+        if self.counts and attribute not in self.directions:
+            reason = self._too_few(attributes[attribute]) if attribute in self.counts else ""
             raise Unsupported(reason or f"no boundary was fitted for '{attribute}'")
         if self.remaining.get(attribute, 1.0) < TOO_SMALL:
             raise Unsupported(f"the boundary of '{attribute}' lies in the span of its conditions: only "
@@ -190,6 +197,12 @@ class InterFaceGAN(Editor):
         self.remaining = {name: float(value) for name, value in group("remaining.").items()}
         if self.tune_layers:
             self.layers = load_layers(state)
+
+
+def _in_class(boundary: Boundary, members: np.ndarray) -> list[float]:
+    """Shares of the low and the high side that the teacher puts there; members (n,) bool: those of the high class."""
+    low, high = members[boundary.sides].mean(1)
+    return [round(float(1 - low), 4), round(float(high), 4)]
 
 
 def _towards(normals: np.ndarray) -> np.ndarray:

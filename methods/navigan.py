@@ -26,7 +26,7 @@ from methods import curvature, reconstructor
 from methods.control_search import Control, Effects, controls, measure
 from methods.navigan_training import Training, learn
 from methods.selection import choice
-from methods.spectrum import spectrum
+from methods.spectrum import METHODS, spectrum
 from methods.weight_bases import SVDBasis, VectorBasis, WeightBasis, layer_name, paper_scale
 
 Options = TypeVar("Options")
@@ -49,13 +49,16 @@ class SpectrumOptions:
     tolerance: float = 0.05
     block: int = 8
     minibatch: int = 8
+    radius: float = 0.1
+    unit: bool = True
 
     def __post_init__(self) -> None:
         check_fields("spectrum", self)
         choice("spectrum.perceptual", self.perceptual, ("lpips", "teacher", "pixels"))
+        choice("spectrum.method", self.method, METHODS)
         choice("spectrum.products", self.products, curvature.PRODUCTS)
-        if min(self.size, self.latents, self.minibatch) < 1:
-            raise EditbenchError(f"spectrum.size, latents and minibatch must be at least 1: {self}")
+        if min(self.size, self.latents, self.minibatch) < 1 or not self.radius > 0:
+            raise EditbenchError(f"spectrum.size, latents and minibatch must be at least 1, radius positive: {self}")
 
     def distance(self, teacher: Scorer) -> Perceptual:
         if self.perceptual == "lpips":
@@ -138,7 +141,7 @@ class NaviGAN(Editor):
                   "search_decodes": self.effects.decoded}
         notes |= {f"control.{name}": {label: _note(control) for label, control in
                                       zip(data.attributes[name].classes, each)} for name, each in found.items()}
-        return FitReport(labels=self.effects.decoded + len(self.effects.start), notes=notes)
+        return FitReport(labels=len(self.effects.start), notes=notes)
 
     def _find(self, data: FitData) -> tuple[Callable[[int], Tensor], dict[str, object]]:
         """The k-th direction, built when asked for, and notes."""
@@ -169,7 +172,8 @@ class NaviGAN(Editor):
         perceptual = options.distance(data.teacher).to(weight.device)
         found = spectrum(data.generator, Codes(Space.Z, z), self.at, perceptual, size, method=options.method,
                          products=options.products, iterations=options.iterations, tolerance=options.tolerance,
-                         block=options.block, minibatch=options.minibatch, seed=data.seed)
+                         block=options.block, minibatch=options.minibatch, radius=options.radius, unit=options.unit,
+                         seed=data.seed)
         return VectorBasis(found.vectors), {"spectrum": {
             "perceptual": perceptual.about, "converged": found.converged, "products": found.products,
             "passes": found.passes, "largest": found.values[0].item(), "smallest": found.values[-1].item(),

@@ -37,10 +37,14 @@ def class_counts(data: FitData, name: str) -> Tensor:
     return torch.bincount(data.attributes.labels(data.fit.logits, name), minlength=len(data.attributes[name].classes))
 
 
-def empty_class(attribute: Attribute, counts: Tensor) -> str:
-    """Why an attribute cannot be learned when a class has no examples; '' when it can."""
-    empty = [attribute.classes[c] for c in range(len(counts)) if counts[c] == 0]
-    return f"the fit split holds no example of {attribute.name}: {', '.join(empty)}" if empty else ""
+def empty_class(attribute: Attribute, counts: Tensor, least: int = 1) -> str:
+    """Why an attribute cannot be learned when a class has no examples, or fewer than `least`; '' when it can."""
+    few = [c for c in range(len(counts)) if counts[c] < least]
+    if least == 1:
+        names, amount = [attribute.classes[c] for c in few], "no example"
+    else:
+        names, amount = [f"{attribute.classes[c]} ({counts[c]})" for c in few], f"fewer than {least} examples"
+    return f"the fit split holds {amount} of {attribute.name}: {', '.join(names)}" if few else ""
 
 
 def few_shot(odds: Tensor, labels: Tensor, order: np.ndarray, per_class: int, pool: int,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from editbench.editor import unit_rows
-from editbench.errors import EditbenchError
+from editbench.errors import EditbenchError, Unsupported
 from editbench.generators.base import Generator
 from editbench.perceptual import Perceptual
 from editbench.progress import progress, status
@@ -22,6 +22,7 @@ from editbench.spaces import Codes
 from methods.curvature import Curvature
 from methods.selection import choice
 
+METHODS = ("block", "power")
 SPURIOUS = 1e-6  # of the size of a product: what is smaller is rounding
 
 
@@ -61,13 +62,15 @@ def spectrum(generator: Generator, latents: Codes | Tensor, layer: str, perceptu
             radius; the published code does not, which displaces by radius * |v|.
 
     Raises:
-        UnknownName: the generator has no such layer; EditbenchError: it has fewer weights than `count`.
+        UnknownName: the generator has no such layer; EditbenchError: it has fewer weights than `count`; Unsupported: it
+            changes no picture.
     """
-    choice("method", method, ("block", "power"))
+    choice("method", method, METHODS)
     curvature = Curvature(generator, latents, layer, perceptual, products, minibatch, radius, unit)
     if not 1 <= count <= curvature.size:
         raise EditbenchError(f"count={count} eigenvectors were asked for, but the weight of '{layer}' has "
                              f"{curvature.size} numbers: lower count")
+    block = min(block, curvature.size)
     noise = random_stream(seed, "spectrum", layer)
 
     def draw(rows: int) -> Tensor:
@@ -83,8 +86,16 @@ def spectrum(generator: Generator, latents: Codes | Tensor, layer: str, perceptu
         passes, used = curvature.passes, curvature.products
         exact = Curvature(generator, latents, layer, perceptual, minibatch=minibatch)
         vectors, values, residuals = _measure(exact, vectors, block)
+    _check_seen(values[0], layer)
     vectors = unit_rows(vectors).reshape(count, *curvature.weight.shape).float().contiguous()
     return Spectrum(vectors, values, residuals, passes, used, bool((residuals <= tolerance).all()))
+
+
+def _check_seen(size: Tensor, layer: str) -> None:
+    """Raise Unsupported unless H is there at all; size (): its largest eigenvalue, or entry of a product with it."""
+    if not (bool(torch.isfinite(size)) and size > 0):
+        raise Unsupported(f"the weight of '{layer}' has no spectrum: a shift of it changes no picture, as far as the "
+                          f"perceptual distance sees (largest curvature {size.item():g}); choose another layer")
 
 
 # -- block Lanczos --------------------------------------------------------------------------------------------------
@@ -100,6 +111,8 @@ def _block_lanczos(curvature: Curvature, draw: Callable[[int], Tensor], count: i
     with status(f"spectrum of {curvature.layer}"):
         for step in range(1, iterations + 1):
             image = curvature(fresh)
+            if step == 1:
+                _check_seen(image.abs().max(), curvature.layer)
             known, basis = len(basis), torch.cat([basis, fresh])
             column = basis @ image.T
             image = image - column.T @ basis
@@ -138,7 +151,10 @@ def _power_iteration(curvature: Curvature, draw: Callable[[int], Tensor], count:
             for _ in range(iterations):
                 if curvature.unit:
                     v = unit_rows(v)
-                v = _off(curvature(v) / v.norm(), found)
+                image = curvature(v)
+                if not len(found):
+                    _check_seen(image.abs().max(), curvature.layer)
+                v = _off(image / v.norm(), found)
             found = torch.cat([found, unit_rows(_off(unit_rows(v), found))])
             advance()
     return found

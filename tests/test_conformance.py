@@ -1,5 +1,6 @@
 """The conformance suite: it passes what is sound, and says of each broken method what is broken and how to mend it."""
 
+import ast
 import inspect
 import json
 import random
@@ -174,26 +175,61 @@ def test_every_method_of_the_project_conforms(method, tmp_path):
         pytest.skip(next(r.message for r in results if r.status == "skipped"))
 
 
+def holds_an_oracle(source, module, name):
+    """Does a test file import the class from its module and hold at least three tests?"""
+    body = ast.parse(source).body
+    tests = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    return len(tests) >= 3 and any(isinstance(node, ast.ImportFrom) and node.module == module
+                                   and name in [alias.name for alias in node.names] for node in body)
+
+
+def says_why(text):
+    """Has the line `demo: false` of a configuration a reason of at least three words behind its #?"""
+    return any(len(line.partition("#")[2].split()) >= 3 for line in text.splitlines() if line.startswith("demo: false"))
+
+
+TESTS = "".join(f"def test_{k}(): ...\n" for k in range(3))
+
+
+@pytest.mark.parametrize(("source", "expected"), [
+    ("from methods.mine import Mine\n" + TESTS, True),
+    ("from methods.mine import (\n  Other,\n  Mine,\n)\n" + TESTS, True), ("", False), (TESTS, False),
+    ("from methods.mine import Other\n" + TESTS, False),
+    ("from methods.others import Mine\n" + TESTS, False), ("# from methods.mine import Mine\n" + TESTS, False),
+    ("from methods.mine import Mine\n" + TESTS.replace("test_2", "help_2"), False)])
+def test_a_file_that_is_there_is_no_oracle(source, expected):
+    assert holds_an_oracle(source, "methods.mine", "Mine") is expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("demo: false # as dear as mine\n", True), ("name: x\ndemo: false    # needs files here\n", True),
+    ("demo: false\n", False), ("demo: false # extraordinarily expensive\n", False),
+    ("demo: false #\nspace: w # w or z or s\n", False)])
+def test_a_reason_has_three_words(text, expected):
+    assert says_why(text) is expected
+
+
 @pytest.mark.parametrize("method", group_options("method"))
 def test_every_method_has_an_oracle_a_citation_its_arguments_written_down_and_a_demo(method):
     raw, config = group_options("method")[method], compose_config([f"method={method}"]).method
     editor = get_class(config["_target_"])
     oracle = editor.__module__.split(".")[-1].removesuffix("_direction")
-    assert (ROOT / "tests" / f"test_{oracle}.py").exists(), f"write tests/test_{oracle}.py"
+    tests = ROOT / "tests" / f"test_{oracle}.py"
+    assert tests.exists() and holds_an_oracle(tests.read_text(), editor.__module__, editor.__name__), \
+        f"write at least three tests of {editor.__name__} in tests/{tests.name}, imported from {editor.__module__}"
     assert editor.citation, f"{editor.__name__} cites nothing"
     arguments = {name for name in inspect.signature(editor.__init__).parameters if name != "self"}
     assert arguments <= set(config), f"conf/method/{method}.yaml lacks {', '.join(sorted(arguments - set(config)))}"
     text = (ROOT / "conf" / "method" / f"{method}.yaml").read_text()
     preset = ROOT / "conf" / "preset" / f"{method}_demo.yaml"
     if raw.get("demo", True) is False:
-        assert any("#" in line and len(line.split("#")[1].strip()) > 10 for line in text.splitlines()
-                   if line.startswith("demo:")), f"conf/method/{method}.yaml: say why behind `demo: false  #`"
+        assert says_why(text), f"conf/method/{method}.yaml: say why behind `demo: false  #`, in three words or more"
     elif raw.get("demo") != "as_is":
         assert preset.exists(), f"write conf/preset/{method}_demo.yaml, or `demo: as_is` if it is cheap as it is"
     if preset.exists():
         assert preset.read_text().startswith("# @package method\n") and raw.get("demo") != "as_is"
         demo = compose_config([f"method={method}", "budget=demo"]).method
-        assert demo != config and demo.about != config.about
+        assert demo != config and demo.about == f"{config.about} (demo preset: a smaller budget)"
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

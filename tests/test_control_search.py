@@ -5,8 +5,8 @@ import torch
 
 from editbench.errors import Unsupported
 from editbench.spaces import Codes, Space
-from methods.control_search import choose, controls, measure
-from tests.toy import MIXED, fit_data
+from methods.control_search import Effects, choose, controls, measure
+from tests.toy import BINARY, MIXED, fit_data
 
 
 def apply_rows(data, rows):
@@ -42,3 +42,13 @@ def test_a_diverging_candidate_is_never_chosen():
     rows = torch.stack([data.teacher.normals[0] * torch.nan, data.teacher.normals[0]])
     found = choose(measure(data, apply_rows(data, rows), 2, (3.0,)), data.attributes, "a", 1)
     assert found.candidate == 1 and found.found
+
+
+@pytest.mark.parametrize("share, chosen", [(0.8, 0), (0.94, 0), (0.96, 1), (0.97, 1)])
+def test_a_cleaner_candidate_is_taken_only_within_5_percent_of_the_best_effect(share, chosen):
+    """Candidate 0 moves 'a' by 2 sigma and the others by 1; candidate 1 moves it by a share of that, others hardly."""
+    change = torch.tensor([[2.0, 1.0, 1.0], [2 * share, 0.01, 0.01]])[:, None, None].expand(2, 1, 5, 3)
+    effects = Effects(change, (3.0,), torch.zeros(5, 3, dtype=torch.long), 10)
+    found = choose(effects, BINARY, "a", 1)
+    assert found.candidate == chosen
+    assert found.effect == pytest.approx(2 * share if chosen else 2.0)

@@ -179,10 +179,76 @@ def test_a_class_without_examples_is_a_reason():
     editor = InterFaceGAN(conditions="all")
     editor.fit(data)
     editor.check(data.generator, BINARY, "a")
-    with pytest.raises(Unsupported, match="no example of b: yes"):
+    with pytest.raises(Unsupported, match=r"fewer than 10 examples of b: yes \(0\)"):
         editor.check(data.generator, BINARY, "b")
     with pytest.raises(EditbenchError, match="leave it out"):
         InterFaceGAN(conditions=["b"]).fit(data)
+
+
+@pytest.mark.parametrize("multiclass", ["ovr", "pairwise"])
+def test_a_class_of_nine_is_a_reason_also_after_loading_and_one_of_ten_is_served(multiclass):
+    """Positions [9 of class z] + the others: the teacher's labels are planted, not drawn."""
+    for held in (9, 10):
+        data = fit_data(MIXED)
+        z = MIXED.labels(data.fit.logits, "kind") == 2
+        keep = ~z | (z.cumsum(0) <= held)
+        data.fit.w, data.fit.logits = data.fit.w[keep], data.fit.logits[keep]
+        editor, fresh = (InterFaceGAN(multiclass=multiclass) for _ in range(2))
+        editor.fit(data)
+        fresh.load_state({name: tensor.clone() for name, tensor in editor.state().items()})
+        for one in (editor, fresh):
+            one.check(data.generator, MIXED, "a")
+            if held == 10:
+                one.check(data.generator, MIXED, "kind")
+            else:
+                with pytest.raises(Unsupported, match=r"fewer than 10 examples of kind: z \(9\)"):
+                    one.check(data.generator, MIXED, "kind")
+
+
+def test_where_every_attribute_lacks_examples_each_says_so_after_loading_too():
+    data = fit_data(bias=torch.tensor([100.0, -100.0, 100.0]))
+    editor, fresh = InterFaceGAN(), InterFaceGAN()
+    editor.fit(data)
+    fresh.load_state(editor.state())
+    for one in (editor, fresh):
+        for name, label in (("a", "no"), ("b", "yes"), ("c", "no")):
+            with pytest.raises(Unsupported, match=rf"fewer than 10 examples of {name}: {label} \(0\)"):
+                one.check(data.generator, BINARY, name)
+    InterFaceGAN().check(data.generator, BINARY, "a")  # before the fit nothing is known
+
+
+def test_the_shares_of_the_sides_that_are_in_their_class_are_noted():
+    data = fit_data(bias=torch.tensor([0.0, -4.2, 0.0]))
+    rare = int((data.fit.logits[:, 1] > 0).sum())
+    assert 10 <= rare < 60, "the world should have a rare class"
+    notes = InterFaceGAN().fit(data).notes
+    assert notes["per_side.b"] == 100
+    assert notes["in_class.a"] == [[1.0, 1.0]] and notes["in_class.b"] == [[1.0, rare / 100]]
+    common = fit_data(bias=torch.tensor([0.0, 4.2, 0.0]))
+    rare = int((common.fit.logits[:, 1] <= 0).sum())
+    assert InterFaceGAN().fit(common).notes["in_class.b"] == [[rare / 100, 1.0]]
+
+
+def test_the_shares_of_many_classes_by_counting():
+    data = fit_data(MIXED, n=600)
+    logits, labels = data.fit.logits[:, 1:4].double(), MIXED.labels(data.fit.logits, "kind")
+    options = {"ratio": 0.5, "min_per_side": 2}
+    odds = MIXED.log_odds(data.fit.logits)[:, 1:4]
+    expected = []
+    for c in range(3):
+        order = odds[:, c].sort(stable=True).indices.tolist()
+        low, high = order[:300], order[300:]
+        expected.append([sum(labels[i] != c for i in low) / 300, sum(labels[i] == c for i in high) / 300])
+    found = InterFaceGAN(**options).fit(data).notes["in_class.kind"]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert 0.5 < found[0][1] < 0.9, "half of the samples are more than the class has"
+    pairs = InterFaceGAN(multiclass="pairwise", **options).fit(data).notes["in_class_pairs.kind"]
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        both = [n for n in range(600) if labels[n] in (i, j)]
+        both.sort(key=lambda n: (logits[n, j] - logits[n, i]).item())
+        half = len(both) // 2
+        expected = [sum(labels[n] == i for n in both[:half]) / half, sum(labels[n] == j for n in both[-half:]) / half]
+        np.testing.assert_allclose(pairs[f"{i}-{j}"], expected, atol=1e-4)
 
 
 def test_bad_options():

@@ -11,11 +11,14 @@ from editbench.editor import FitData, Split, Walk
 from editbench.errors import EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.generators.embedded import StyleGAN2Generator
 from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from editbench.perceptual import PixelDistance
+from editbench.seeding import generator as random_stream
 from editbench.spaces import Codes, Space, WeightShift
 from editbench.worlds.faces import load_generator
 from methods.navigan import NaviGAN
 from methods.navigan_training import Pairs, Training, decode_pair, learn, losses, push_out
 from methods.reconstructor import small
+from methods.spectrum import spectrum
 from methods.weight_bases import PAPER_NORM, SVDBasis, VectorBasis
 from tests.toy import BINARY, MIXED, LinearScorer, ToyGenerator, check_editor, fit_data, make_walk, normals_for
 
@@ -206,6 +209,26 @@ def test_spectrum_sees_the_one_channel_that_its_distance_sees():
         assert xi[5].norm() == pytest.approx(1.0, abs=1e-4)
 
 
+def test_finite_differences_have_the_radius_and_the_unit_that_were_asked_for(network):
+    """Of a network that is not linear they depend on both; the paper's and the code's numbers are at hand."""
+    data, found = picture_data(network), {}
+    z = torch.from_numpy(random_stream(data.seed, "navigan/spectrum").standard_normal((6, 10))).float()
+    paper = {"method": "power", "products": "finite_difference", "iterations": 2}
+    for radius, unit in ((0.1, True), (0.1, False), (3.0, True)):
+        options = paper | {"radius": radius, "unit": unit}
+        editor = NaviGAN("spectrum", "conv8", 2, spectrum=options | {"latents": 6, "perceptual": "pixels"})
+        editor.at = "conv8"
+        basis, _ = editor._spectrum(data, editor.spectrum)
+        expected = spectrum(network, Codes(Space.Z, z), "conv8", PixelDistance(), 2, **options)
+        found[radius, unit] = torch.stack([basis.direction(k) for k in range(2)])
+        torch.testing.assert_close(found[radius, unit], expected.vectors, atol=1e-5, rtol=0)
+    assert (found[0.1, True] - found[0.1, False]).abs().max() > 1e-3
+    assert (found[0.1, True] - found[3.0, True]).abs().max() > 1e-3
+    for given in (paper, {}):
+        defaults = NaviGAN("spectrum", spectrum=given).spectrum
+        assert (defaults.radius, defaults.unit) == (0.1, True)
+
+
 def test_eq_1_turns_its_directions_to_what_shows():
     """Of 6 basis vectors 2 change the picture; directions that a network can tell apart must use them."""
     generator = PictureToy(seen=24)
@@ -334,6 +357,9 @@ def test_generators_and_layers_that_do_not_fit():
     ({"training": {}}, "training: variant 'svd' has no such part"),
     ({"variant": "hybrid", "spectrum": {"latent": 3}}, "spectrum: .*latent"),
     ({"variant": "spectrum", "spectrum": {"perceptual": "vgg"}}, "spectrum.perceptual"),
+    ({"variant": "spectrum", "spectrum": {"method": "lanczos"}}, "spectrum.method: 'lanczos' is not one of block"),
+    ({"variant": "spectrum", "spectrum": {"radius": 0.0}}, "radius positive"),
+    ({"variant": "hybrid", "spectrum": {"unit": 1}}, "spectrum.unit=1 must be true or false"),
     ({"variant": "optimisation", "training": {"reconstructor": "big"}}, "training.reconstructor"),
     ({"variant": "optimisation", "training": {"lr": 0.0}}, "training.iterations and"),
     ({"variant": "optimisation", "training": {"iterations": 1.5}}, "whole number")])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from editbench.errors import EditbenchError, NonFinite, UnknownName
+from editbench.errors import EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.generators.embedded import StyleGAN2Generator
 from editbench.generators.module import ModuleGenerator
 from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -249,6 +249,54 @@ def test_what_cannot_be_computed_is_said() -> None:
     w[3, 3] = torch.nan
     with pytest.raises(NonFinite, match="spectrum of 'conv'"):
         spectrum(generator, w, "conv", PixelDistance(), 2)
+
+
+class Nothing(Perceptual):
+    """Sees the same in every picture."""
+
+    def residual(self, images: Tensor) -> Tensor:
+        return 0 * images
+
+
+@pytest.mark.parametrize("options", [{}, {"products": "hessian"}, {"products": "finite_difference"},
+                                     {"method": "power"}, {"method": "power", "products": "finite_difference"},
+                                     {"method": "power", "products": "finite_difference", "unit": False}])
+def test_a_layer_that_changes_no_picture_is_a_reason(options: dict) -> None:
+    generator, w, _ = toy()
+    before = generator.decoded
+    with pytest.raises(Unsupported, match="'conv' has no spectrum: a shift of it changes no picture"):
+        spectrum(generator, w, "conv", Nothing(), 2, block=4, **options)
+    assert generator.decoded - before <= 6 * 4 * len(w), "one product is enough to know"
+
+
+def test_what_long_displacements_alone_can_see_is_no_spectrum() -> None:
+    class Bright(Perceptual):
+        """Sees what is brighter than 100; the pictures are far below."""
+
+        def residual(self, images: Tensor) -> Tensor:
+            return (images - 100).relu()
+
+    generator, w, _ = toy()
+    with pytest.raises(Unsupported, match=r"changes no picture.*largest curvature 0\)"):
+        spectrum(generator, w, "conv", Bright(), 2, method="power", products="finite_difference", radius=1e4,
+                 iterations=2)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_weight_of_fewer_numbers_than_a_block_has_rows(count: int) -> None:
+    torch.manual_seed(2)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False), torch.nn.Tanh(), torch.nn.Linear(2, 12))
+    generator = ModuleGenerator(network, 3, (3, 2, 2), check_range=False).double()
+    z = torch.randn(7, 3, dtype=torch.float64)
+    inner = torch.tanh(network[0](z))
+    rows = [torch.einsum("o,i->oi", network[2].weight[m] * (1 - inner[n] ** 2), z[n]).flatten()
+            for n in range(7) for m in range(12)]
+    jacobian = torch.stack(rows).detach()
+    expected = torch.linalg.eigvalsh(2 * jacobian.T @ jacobian / 7).flip(0)[:count]
+    found = spectrum(generator, z, "0", PixelDistance(), count, block=8)
+    torch.testing.assert_close(found.values, expected, rtol=1e-6, atol=1e-9)
+    assert found.converged and found.products == 6
+    assert_orthonormal(found)
 
 
 def test_teacher_features_of_the_embedded_world() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import Timeout
 
 from editbench.attributes import Attributes
 from editbench.bank import VERSION, Bank, BankSpec, shard_folder
@@ -35,17 +36,23 @@ def build_bank(folder: Path, bank_id: str, spec: BankSpec, models: Callable[[], 
         pool = ProcessPoolExecutor(workers, context)
         try:
             with progress("bank shards", len(missing)) as advance:
-                for job in [pool.submit(_build_in_worker, folder, spec, models, device, k, threads) for k in missing]:
-                    job.result()
-                    advance()
+                for wait in (False, True):  # what other processes hold comes last: they finish it, or die
+                    jobs = {k: pool.submit(_build_in_worker, folder, spec, models, device, k, threads, wait)
+                            for k in missing}
+                    missing = []
+                    for k, job in jobs.items():
+                        if job.result():
+                            advance()
+                        else:
+                            missing.append(k)
         finally:  # on an error or Ctrl-C the queued shards are not waited for
             pool.shutdown(wait=False, cancel_futures=True)
     elif missing:
         parts = models()
         rows = sum(b - a for a, b in map(spec.range_of, missing))
         with progress("bank samples", rows) as advance:
-            for k in missing:
-                build_shard(folder, spec, parts, device, k, advance)
+            for wait in (False, True):
+                missing = [k for k in missing if not build_shard(folder, spec, parts, device, k, advance, wait)]
     return finish_bank(folder, bank_id, spec, models())
 
 
@@ -55,41 +62,59 @@ def settled_layout(folder: Path, spec: BankSpec) -> BankSpec:
     with lock(path):
         if not path.exists():
             write_json(path, {"shard": spec.shard})
-        return replace(spec, shard=read_json(path)["shard"])
+        return current_layout(folder, spec)
+
+
+def current_layout(folder: Path, spec: BankSpec) -> BankSpec:
+    """The spec with the shard size of what is there; as it is where nothing is."""
+    path = folder / "layout.json"
+    return replace(spec, shard=read_json(path)["shard"]) if path.exists() else spec
 
 
 def _build_in_worker(folder: Path, spec: BankSpec, models: Callable[[], Models], device: str, shard: int,
-                     threads: int) -> None:
+                     threads: int, wait: bool) -> bool:
     torch.set_num_threads(threads)
-    build_shard(folder, spec, models(), device, shard, lambda amount=1: None)
+    return build_shard(folder, spec, models(), device, shard, lambda amount=1: None, wait)
 
 
-def build_shard(folder: Path, spec: BankSpec, models: Models, device: str, shard: int, advance: Advance) -> None:
-    """Build one shard unless another process holds or has finished it."""
+def build_shard(folder: Path, spec: BankSpec, models: Models, device: str, shard: int, advance: Advance,
+                wait: bool = True) -> bool:
+    """Build one shard unless it is there. One that another process holds: wait for it, or return False at once."""
     path = shard_folder(folder, shard)
-    with lock(path):
-        start, stop = spec.range_of(shard)
-        if path.exists():
-            advance(stop - start)
-            return
-        sweep_partials(path)
-        with atomic_folder(path) as partial:
-            generator, teacher, judge = models
-            widths = {"z": generator.z_dim, "teacher": teacher.attributes.width, "judge": judge.attributes.width}
-            if Space.W in generator.spaces:
-                widths["w"] = generator.w_dim
-            arrays = {name: np.lib.format.open_memmap(str(partial / f"{name}.npy"), "w+", np.float32,
-                                                      (stop - start, width)) for name, width in widths.items()}
-            for first in range(start, stop, spec.block):
-                last = min(first + spec.block, stop)
-                for name, values in compute_block(spec.seed, first, last, models, device).items():
-                    arrays[name][first - start : last - start] = values
-                advance(last - first)
-            for array in arrays.values():
-                array.flush()
-            del arrays
-            sums = {file.name: file_sha256(file) for file in sorted(partial.glob("*.npy"))}
-            write_json(partial / "checksums.json", {"rows": [start, stop], "sha256": sums})
+    start, stop = spec.range_of(shard)
+    try:
+        with lock(path).acquire(blocking=wait):
+            if path.exists():
+                advance(stop - start)
+            else:
+                _write_shard(path, spec, models, device, (start, stop), advance)
+    except Timeout:
+        return False
+    return True
+
+
+def _write_shard(path: Path, spec: BankSpec, models: Models, device: str, rows: tuple[int, int],
+                 advance: Advance) -> None:
+    """Compute and write samples rows[0]..rows[1]-1; the caller holds the lock of the shard."""
+    start, stop = rows
+    sweep_partials(path)
+    with atomic_folder(path) as partial:
+        generator, teacher, judge = models
+        widths = {"z": generator.z_dim, "teacher": teacher.attributes.width, "judge": judge.attributes.width}
+        if Space.W in generator.spaces:
+            widths["w"] = generator.w_dim
+        arrays = {name: np.lib.format.open_memmap(str(partial / f"{name}.npy"), "w+", np.float32,
+                                                  (stop - start, width)) for name, width in widths.items()}
+        for first in range(start, stop, spec.block):
+            last = min(first + spec.block, stop)
+            for name, values in compute_block(spec.seed, first, last, models, device).items():
+                arrays[name][first - start : last - start] = values
+            advance(last - first)
+        for array in arrays.values():
+            array.flush()
+        del arrays
+        sums = {file.name: file_sha256(file) for file in sorted(partial.glob("*.npy"))}
+        write_json(partial / "checksums.json", {"rows": [start, stop], "sha256": sums})
 
 
 @torch.inference_mode()

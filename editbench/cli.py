@@ -10,6 +10,7 @@ from editbench.errors import EditbenchError, UnknownName
 COMMANDS = {
     "demo": "every method on every attribute of the embedded world, then a table and an HTML report",
     "run": "one job or, with -m, a sweep over methods, attributes and seeds",
+    "plan": "what a sweep would run, and what of it is there already",
     "report": "tables, figures and one HTML page from finished runs",
     "baseline": "pin the numbers of finished runs, with tolerances and a reason",
     "check": "compare finished runs with pinned numbers; fails where one moved",

@@ -58,10 +58,26 @@ def atomic_folder(final: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def claim_folder(path: Path) -> Path:
+    """Make a folder that no other process has: `path`, or `path`-2, -3 and so on where it is taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder, number = path, 1
+    while True:
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = path.with_name(f"{path.name}-{number}")
+
+
 def sweep_partials(final: Path) -> None:
     """Remove what killed writers of `final` left behind; call it while holding the lock of `final`."""
     for stale in final.parent.glob(f".partial-{final.name}-*"):
-        shutil.rmtree(stale, ignore_errors=True)
+        if stale.is_dir():
+            shutil.rmtree(stale, ignore_errors=True)
+        else:
+            stale.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

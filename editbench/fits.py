@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from safetensors.torch import save
 
 from editbench.bank import Bank
 from editbench.editor import Editor, FitData, FitReport
-from editbench.files import digest, lock, write_atomic
+from editbench.files import digest, lock, sweep_partials, write_atomic
 from editbench.models import World, content, plain, source_digest
 from editbench.progress import status
+from editbench.scorers.base import Scorer
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,22 @@ def fit_editor(editor: Editor, cfg: DictConfig, bank: Bank, world: World, attrib
     """Fit an editor for all attributes, then tune it for one; both through the cache."""
     data = FitData(world.generator, world.teacher, bank.split("fit", cfg.device), bank.split("tune", cfg.device),
                    bank_sigma(bank, cfg.device), cfg.seed)
-    key = {"bank": bank.id, "generator": world.generator.digest, "teacher": world.teacher.digest,
-           "method": content(plain(cfg.method)),
-           "source": source_digest(cfg.method["_target_"]), "seed": cfg.seed}
-    folder = Path(cfg.cache) / "fits"
-    fitted = _cached(folder / f"{digest(key)}.safetensors", editor, data, lambda: editor.fit(data))
-    if type(editor).tune is Editor.tune:
+    path, *more = fit_files(cfg, bank.id, world, attribute, type(editor))
+    fitted = _cached(path, editor, data, lambda: editor.fit(data))
+    if not more:
         return fitted
-    key["attribute"] = attribute
-    tuned = _cached(folder / f"{digest(key)}.safetensors", editor, data, lambda: editor.tune(data, attribute))
+    tuned = _cached(more[0], editor, data, lambda: editor.tune(data, attribute))
     return Fitted(fitted.seconds + tuned.seconds, fitted.decoded + tuned.decoded, fitted.labels + tuned.labels,
                   fitted.notes | tuned.notes, fitted.cached and tuned.cached)
+
+
+def fit_files(cfg: DictConfig, bank_id: str, world: World, attribute: str, editor: type[Editor]) -> list[Path]:
+    """Where the fit of a job lies in the cache and, where the method tunes for an attribute, the tuned one."""
+    key = {"bank": bank_id, "generator": world.generator.digest, "teacher": world.teacher.digest,
+           "method": content(plain(cfg.method)),
+           "source": source_digest(cfg.method["_target_"]), "seed": cfg.seed}
+    keys = [key] if editor.tune is Editor.tune else [key, key | {"attribute": attribute}]
+    return [Path(cfg.cache) / "fits" / f"{digest(each)}.safetensors" for each in keys]
 
 
 def bank_sigma(bank: Bank, device: str) -> torch.Tensor:
@@ -57,15 +64,27 @@ def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitRep
         found = _load(path, editor)
         if found is not None:
             return found
+        sweep_partials(path)
         began, before = time.perf_counter(), data.generator.decoded
-        with status(f"fitting {type(editor).__name__}"):
+        with status(f"fitting {type(editor).__name__}"), _scored(data.teacher) as scored:
             report = work()
-        fitted = Fitted(time.perf_counter() - began, data.generator.decoded - before, report.labels, report.notes,
-                        False)
+        fitted = Fitted(time.perf_counter() - began, data.generator.decoded - before, report.labels + sum(scored),
+                        report.notes, False)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in editor.state().items()}
         meta = {"fitted": json.dumps(vars(fitted), default=str)}
         write_atomic(path, save(state, meta))
         return fitted
+
+
+@contextmanager
+def _scored(teacher: Scorer) -> Iterator[list[int]]:
+    """How many samples the teacher scores meanwhile, a number a batch: each is a label that the fit asked for."""
+    counts: list[int] = []
+    hook = teacher.register_forward_hook(lambda _module, _inputs, logits: counts.append(len(logits)))
+    try:
+        yield counts
+    finally:
+        hook.remove()
 
 
 def _load(path: Path, editor: Editor) -> Fitted | None:

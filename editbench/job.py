@@ -66,12 +66,9 @@ def run_job(cfg: DictConfig) -> Outcome:
     root = Path(str(cfg.out))
     try:
         world = load_world(cfg)
-        target_class(cfg, world.judge.attributes)
-        check_kind("seed", cfg.seed, "int")
-        check_kind("out", cfg.out or None, "str")
-        names = benchmark_attributes(cfg, world.judge.attributes)
+        names = check_job(cfg, world)
         bank = load_bank(cfg)
-        run_id = make_run_id(cfg, bank, names)
+        run_id = make_run_id(cfg, bank.id, names)
     except EditbenchError as error:  # nothing to hang a record on: the job has no identity yet
         return Outcome("failed", str(error), "", False)
     folder = root / run_id
@@ -84,11 +81,19 @@ def run_job(cfg: DictConfig) -> Outcome:
         return _run(cfg, folder, world, bank, names)
 
 
-def make_run_id(cfg: DictConfig, bank: Bank, names: list[str]) -> str:
+def check_job(cfg: DictConfig, world: World) -> list[str]:
+    """Raise for what no job can be made of; the attributes that share the draw of starts."""
+    target_class(cfg, world.judge.attributes)
+    check_kind("seed", cfg.seed, "int")
+    check_kind("out", cfg.out or None, "str")
+    return benchmark_attributes(cfg, world.judge.attributes)
+
+
+def make_run_id(cfg: DictConfig, bank_id: str, names: list[str]) -> str:
     """Hash of all that determines the result, behind names a person can read."""
     parts = {key: content(plain(cfg[key])) if OmegaConf.is_config(cfg[key]) else cfg[key] for key in DETERMINES}
     source = source_digest(cfg.method["_target_"])
-    key = parts | {"bank": bank.id, "names": names, "source": source, "protocol": protocol_digest()}
+    key = parts | {"bank": bank_id, "names": names, "source": source, "protocol": protocol_digest()}
     return f"{cfg.method.name}-{cfg.attribute}-s{cfg.seed}-{digest(key, 10)}"
 
 
@@ -163,20 +168,21 @@ def _walk_and_measure(cfg: DictConfig, folder: Path, world: World, bank: Bank, n
     records.write_pictures(folder, result.pictures, trajectories)
     write_json(folder / "provenance.json", provenance(cfg, world, bank, fitted, starts) | {
         "walk_seconds": result.seconds, "walk_generator_calls": world.generator.decoded - before}
-        | costs_to_crossing(result, fitted, len(starts)))
+        | costs_to_crossing(result, fitted, len(starts), world.generator.decoded - before - result.decoded))
     compute_metrics(folder, trajectories, cfg)
 
 
-def costs_to_crossing(result: WalkResult, fitted: Fitted, starts: int) -> dict:
+def costs_to_crossing(result: WalkResult, fitted: Fitted, starts: int, in_steps: int) -> dict:
     """What the edits cost up to their crossing, or to the cap where there was none; the sweep beyond is not charged.
 
     edits_per_second: starts over the share of the walk's time that their needed decodes had; generator_calls: those
-    decodes and the fit's.
+    decodes, all that the editor's steps made, and the fit's.
     """
     table = result.table
     needed = int(((table["step"] > 0) & (~table["crossed"] | table["stopped"])).sum())
     share = needed / max(int((table["step"] > 0).sum()), 1)
-    return {"edits_per_second": starts / max(result.seconds * share, 1e-9), "generator_calls": needed + fitted.decoded}
+    return {"edits_per_second": starts / max(result.seconds * share, 1e-9),
+            "generator_calls": needed + in_steps + fitted.decoded}
 
 
 def starts_spec(cfg: DictConfig) -> StartsSpec:

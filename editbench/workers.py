@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,6 +13,7 @@ from omegaconf import DictConfig
 
 from editbench.errors import EditbenchError
 from editbench.job import Outcome, run_job
+from editbench.launch import available_cores
 from editbench.progress import hush
 from editbench.sweep import describe, failure, say
 
@@ -22,12 +22,7 @@ MOST = 4  # processes by default: each holds its networks and a split of the ban
 
 def default_workers(device: str) -> int:
     """One process a core, at most MOST; a GPU has one process."""
-    return 1 if device != "cpu" else min(cores(), MOST)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if device != "cpu" else min(available_cores(), MOST)
 
 
 def run_jobs(configs: Sequence[DictConfig], workers: int) -> Iterator[tuple[DictConfig, Outcome]]:
@@ -39,7 +34,7 @@ def run_jobs(configs: Sequence[DictConfig], workers: int) -> Iterator[tuple[Dict
 
 
 def _in_parallel(configs: Sequence[DictConfig], workers: int) -> Iterator[tuple[int, Outcome]]:
-    threads = max(1, cores() // workers)
+    threads = max(1, available_cores() // workers)
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (threads,))
     try:
         for done in as_completed([pool.submit(_job, place, cfg) for place, cfg in enumerate(configs)]):

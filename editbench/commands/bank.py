@@ -13,20 +13,24 @@ from omegaconf import DictConfig
 from editbench.bank import Bank
 from editbench.bank_import import import_bank
 from editbench.commands.run import check_words, expand_experiment, run_hydra
-from editbench.models import bank_folder, load_bank
+from editbench.errors import EditbenchError
+from editbench.job import Outcome
+from editbench.models import bank_folder, load_bank, load_world
 from editbench.records import peak_memory_mb
-from editbench.sweep import say
+from editbench.sweep import join_sweep, leave_outcome, say
 
-HELP = """usage: editbench bank [group=option ...] [key=value ...]
+HELP = """usage: editbench bank [--parts N] [group=option ...] [key=value ...]
        editbench bank import --w W.npy --logits LOGITS.npy --attributes ATTRIBUTES.yaml --out FOLDER
        editbench bank info FOLDER
 
 Build the bank of samples that all editors share: latents and the logits of teacher and judge. Finished shards are
-kept, so a build that was stopped goes on; several processes may build one bank at once.
+kept, so a build that was stopped goes on; several processes may build one bank at once, each taking shards that no
+other holds. --parts N starts N of them through hydra/launcher, on this machine or as an array of jobs on a cluster.
 
 examples:
   editbench bank                                    the default bank: 50,000 samples of faces32
   editbench bank bank.n=500000 bank.workers=2       half a million, at constant memory
+  editbench bank --parts 8 budget=paper hydra/launcher=submitit_slurm hydra.launcher.cpus_per_task=4
   editbench bank +experiment=ffhq_latents data=../shared/data
   editbench bank import --w w.npy --logits logits.npy --attributes attributes.yaml --out runs/my_bank
 """
@@ -38,23 +42,53 @@ def main(argv: list[str]) -> int:
             return import_main(argv[1:])
         if argv[:1] == ["info"]:
             return info_main(argv[1:])
-        argv = expand_experiment(argv)
+        argv = as_parts(expand_experiment(argv))
         check_words(argv)
         return run_hydra(build, argv)
     print(HELP)
     return 0
 
 
-def build(cfg: DictConfig) -> None:
+def as_parts(argv: list[str]) -> list[str]:
+    """`--parts N` as the sweep it stands for: N jobs with the same bank."""
+    if "--parts" not in argv:
+        return argv
+    at = argv.index("--parts")
+    number = argv[at + 1] if at + 1 < len(argv) else ""
+    if not number.isdecimal() or not int(number):
+        raise EditbenchError(f"--parts {number}: give how many jobs are to build the bank, as in --parts 8")
+    return [*argv[:at], *argv[at + 2 :], "-m", f"+part=range({number})"]
+
+
+def build(cfg: DictConfig) -> Outcome:
+    """Build what is missing of the bank and say so; in a multirun, leave the outcome for the summary."""
+    join_sweep(cfg)
+    part = f"part {cfg.part}" if "part" in cfg else "bank"
+    try:
+        outcome = _build(cfg, part)
+    except EditbenchError as error:
+        say(f"error: {error}")
+        outcome = Outcome("failed", str(error), "", False)
+    leave_outcome(part, outcome)
+    return outcome
+
+
+def _build(cfg: DictConfig, part: str) -> Outcome:
     began = time.perf_counter()
     folder, _ = bank_folder(cfg)
     existed = (folder / "bank.json").exists()
+    world = load_world(cfg)
+    before = world.generator.decoded
     bank = load_bank(cfg)
     seconds = time.perf_counter() - began
+    if "part" in cfg:
+        say(f"{part}: computed {world.generator.decoded - before} of {len(bank)} samples in {seconds:.1f} s")
+        return Outcome("done", "", "", existed)
     done = "verified" if existed else "built"
     say(f"{done} {bank.folder}: {len(bank)} samples in {seconds:.1f} s ({len(bank) / seconds:.0f}/s), "
         f"peak memory {peak_memory_mb(cfg.device):.0f} MiB")
     describe(bank)
+    return Outcome("done", "", "", existed)
 
 
 def describe(bank: Bank) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
 import yaml
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from editbench.configs import CONF, check_overrides, groups
 from editbench.errors import EditbenchError
-from editbench.sweep import LAST_SWEEP, hydra_job, read_outcomes, say, summarise
+from editbench.files import explain_disk_errors
+from editbench.launch import check_launcher
+from editbench.sweep import LAST_SWEEP, finish_sweep, hydra_job, own_environment, say
 
+FULL_ERROR = "HYDRA_FULL_ERROR"
 FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn", "--info", "-i"}
 
 HELP = """usage: editbench run [-m] [group=option ...] [key=value ...]
@@ -29,6 +37,7 @@ examples:
   editbench run -m +experiment=mnist_digits data=../shared/data method=gradctrl,interfacegan
   editbench run method=gradctrl attribute=hair_color target=blond
   editbench run --config-dir my_conf method=mine       with options of your own in my_conf/method/mine.yaml
+  editbench run -m attribute=smile,age method=gradctrl,interfacegan hydra/launcher=joblib hydra.launcher.n_jobs=2
   editbench run method=interfacegan --cfg job          print the configuration and stop
 
 groups:  {groups}
@@ -67,10 +76,17 @@ def flags_first(argv: list[str]) -> list[str]:
 
 def check_words(argv: list[str]) -> None:
     """Check the overrides of a command line before Hydra sees it; its flags and their values are let through."""
+    overrides, folders = split_words(argv)
+    check_launcher(overrides, folders)
+    check_overrides(overrides, folders)
+
+
+def split_words(argv: list[str]) -> tuple[list[str], list[Path]]:
+    """The overrides of a command line, and the configuration folders that it adds."""
     words = flags_first(argv)
     folders = [Path(value) for flag, value in zip(words, words[1:]) if flag in ("--config-dir", "-cd")]
     values = {i + 1 for i, flag in enumerate(words) if flag in FLAGS_WITH_VALUE}
-    check_overrides([word for i, word in enumerate(words) if i not in values and not word.startswith("-")], folders)
+    return [word for i, word in enumerate(words) if i not in values and not word.startswith("-")], folders
 
 
 def run_hydra(task, argv: list[str]) -> int:  # type: ignore[no-untyped-def]
@@ -89,11 +105,38 @@ def run_hydra(task, argv: list[str]) -> int:  # type: ignore[no-untyped-def]
     LAST_SWEEP.clear()
     interrupted = False
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="run")(job)()
+        with own_environment(), launcher_errors():
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="run")(job)()
     except KeyboardInterrupt:
         interrupted = True
-    code = summarise(read_outcomes(LAST_SWEEP[0])) if LAST_SWEEP and LAST_SWEEP[0].exists() else int(any(failed))
+    code = finish_sweep(LAST_SWEEP[0], interrupted) if LAST_SWEEP else int(any(failed))
     if interrupted:
         say("stopped: finished jobs and bank shards are kept; the same command goes on from here")
         return 130
     return code
+
+
+@contextmanager
+def launcher_errors() -> Iterator[None]:
+    """Say what Hydra or a launcher stumbled over in a line; HYDRA_FULL_ERROR=1 asks for the traceback."""
+    asked = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"  # or Hydra would print its own and exit
+    try:
+        yield
+    except Exception as error:
+        if asked == "1":
+            raise
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            raise EditbenchError(f"{error}" + (f"\n{error.__cause__}" if error.__cause__ else "")) from error
+        if isinstance(error, OSError):
+            with explain_disk_errors(Path(error.filename or ".")):
+                raise
+        if not LAST_SWEEP:
+            raise
+        say(f"the launcher stopped: {type(error).__name__}: {(str(error).splitlines() or [''])[0]} "
+            f"({FULL_ERROR}=1 shows where)")
+    finally:
+        if asked is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = asked

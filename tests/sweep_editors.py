@@ -1,0 +1,45 @@
+"""Editors of the toy world that note what they do in a file, and that hang or die where a test asks for it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.toy_world import AlongColumn
+
+
+class Noted(AlongColumn):
+    """Appends 'LABEL check ATTRIBUTE', 'LABEL fit' and 'LABEL fitted' to NOTES, a line each.
+
+    A file named DIE or HANG beside NOTES is taken away by the first fit that finds it, and that fit is killed or never
+    ends. While there is a file HOLD, fits wait.
+    """
+
+    def __init__(self, notes: str, label: str) -> None:
+        super().__init__()
+        self.notes, self.label = Path(notes), label
+
+    def note(self, text: str) -> None:
+        with self.notes.open("a") as file:
+            file.write(f"{self.label} {text}\n")
+
+    def check(self, generator, attributes, attribute) -> None:
+        super().check(generator, attributes, attribute)
+        self.note(f"check {attribute}")
+
+    def fit(self, data):
+        self.note("fit")
+        for name in ("DIE", "HANG"):
+            try:
+                self.notes.with_name(name).unlink()
+            except FileNotFoundError:
+                continue
+            if name == "DIE":
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.note("hangs")
+            time.sleep(3600)
+        while self.notes.with_name("HOLD").exists():
+            time.sleep(0.01)
+        report = super().fit(data)
+        self.note("fitted")
+        return report

@@ -151,7 +151,7 @@ def git_commit() -> str | None:
 
 
 def peak_memory_mb(device: str) -> float:
-    """Peak resident memory of this process (or peak allocation on a GPU), MiB."""
+    """Peak resident memory of this process or one that it started and that has ended; on a GPU peak allocation. MiB."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024

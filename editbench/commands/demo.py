@@ -56,7 +56,8 @@ def main(argv: list[str]) -> int:
     with status("drawing the report"):
         page = report(args.out, only=runs)
     print_table(load(args.out, runs))
-    say(f"demo took {time.perf_counter() - began:.0f} s, peak memory {peak_memory_mb(args.device):.0f} MiB")
+    say(f"demo took {time.perf_counter() - began:.0f} s, peak memory of a process "
+        f"{peak_memory_mb(args.device):.0f} MiB")
     print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     return code
 

@@ -1,12 +1,15 @@
-# Two commands do all the set-up:  make demo   make test
+# Two commands do all the set-up:  make demo   make test        (make check: are the demo's numbers still the pinned ones?)
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test venv lint clean
+.PHONY: demo test check venv lint clean
 
 demo: venv
 	$(BIN)/editbench demo
+
+check: demo
+	$(BIN)/editbench check runs/demo --baseline runs/baselines/demo.json --strict
 
 test: venv
 	$(BIN)/python -m pytest

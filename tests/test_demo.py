@@ -1,8 +1,10 @@
 """What the demo says it reused."""
 
 import json
+from pathlib import Path
 
 from editbench.commands.demo import demo_methods, reuse
+from editbench.regression.file import read_baseline
 
 
 def outcome(job, run_id, reused=False):
@@ -22,3 +24,8 @@ def test_it_names_the_bank_the_records_and_the_fits(tmp_path):
 
 def test_methods_that_need_files_are_not_in_it():
     assert "interfacegan" in demo_methods() and not {"direction", "gradctrl_ffhq_heads"} & set(demo_methods())
+
+
+def test_its_pinned_numbers_are_of_its_methods():
+    pinned = read_baseline(Path(__file__).parents[1] / "runs" / "baselines" / "demo.json")
+    assert {run.method for run in pinned.runs} == set(demo_methods())

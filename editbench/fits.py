@@ -66,9 +66,9 @@ def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitRep
             return found
         sweep_partials(path)
         began, before = time.perf_counter(), data.generator.decoded
-        with status(f"fitting {type(editor).__name__}"), _scored(data.teacher) as scored:
+        with status(f"fitting {type(editor).__name__}"), scored(data.teacher) as asked:
             report = work()
-        fitted = Fitted(time.perf_counter() - began, data.generator.decoded - before, report.labels + sum(scored),
+        fitted = Fitted(time.perf_counter() - began, data.generator.decoded - before, report.labels + sum(asked),
                         report.notes, False)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in editor.state().items()}
         meta = {"fitted": json.dumps(vars(fitted), default=str)}
@@ -77,8 +77,8 @@ def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitRep
 
 
 @contextmanager
-def _scored(teacher: Scorer) -> Iterator[list[int]]:
-    """How many samples the teacher scores meanwhile, a number a batch: each is a label that the fit asked for."""
+def scored(teacher: Scorer) -> Iterator[list[int]]:
+    """How many samples the teacher scores meanwhile, a number a batch: each is a label that the editor asked for."""
     counts: list[int] = []
     hook = teacher.register_forward_hook(lambda _module, _inputs, logits: counts.append(len(logits)))
     try:

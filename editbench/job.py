@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from editbench.files import (
     sweep_partials,
     write_json,
 )
-from editbench.fits import Fitted, fit_editor
+from editbench.fits import Fitted, fit_editor, scored
 from editbench.generators.base import Generator
 from editbench.metric import Metric
 from editbench.models import (
@@ -158,8 +158,11 @@ def _walk_and_measure(cfg: DictConfig, folder: Path, world: World, bank: Bank, n
     codes, logits = start_codes(editor, world.generator, bank, starts, cfg.device)
     spec, before = EngineSpec(**cfg.engine), world.generator.decoded
     codes_file = folder / "codes.parquet" if cfg.save_codes else None
-    result = walk_starts(editor, world.generator, world.judge, cfg.attribute, starts, codes, logits,
-                         bank.sigma["judge"], spec, codes_file)
+    with scored(world.teacher) as asked:
+        result = walk_starts(editor, world.generator, world.judge, cfg.attribute, starts, codes, logits,
+                             bank.sigma["judge"], spec, codes_file)
+    if not world.leaking:  # where the judge is the teacher, its own answers are among these
+        fitted = replace(fitted, labels=fitted.labels + sum(asked))
 
     # What is left behind.
     attributes = Attributes([a for a in world.judge.attributes if a.name in names])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-import torch
 from torch import Tensor
 
 
@@ -55,13 +54,3 @@ class Codes:
 
     def __getitem__(self, rows: Tensor | slice) -> Codes:
         return Codes(self.space, self.values[rows], None if self.shift is None else self.shift[rows])
-
-
-def concatenate(parts: list[Codes]) -> Codes:
-    """Codes of one space in one batch; weight shifts must share their layer and kernels."""
-    first, values = parts[0], torch.cat([part.values for part in parts])
-    if first.shift is None:
-        return Codes(first.space, values)
-    shifts = [part.shift for part in parts if part.shift is not None]
-    index, magnitude = torch.cat([s.index for s in shifts]), torch.cat([s.magnitude for s in shifts])
-    return Codes(first.space, values, replace(first.shift, index=index, magnitude=magnitude))

@@ -22,6 +22,7 @@ from editbench.report.figures import looks
 from editbench.trajectory import Trajectories
 from metrics.control_disentanglement import ControlDisentanglement
 from tests.fake_records import fake_run, metric_rows
+from tests.toy import check_splits
 
 KINDS = Attributes([Attribute("a", ("no", "yes")), Attribute("b", ("no", "yes")), Attribute("c", ("x", "y", "z"))])
 NAMES = [f"logit:{name}" for name in KINDS.columns()]
@@ -178,14 +179,7 @@ TOY = walks(random_labels(40, 10, seed=3), lost={7: 4, 9: 0})
 @given(cuts=st.lists(st.integers(1, 39), max_size=4), seed=st.integers(0, 2**20))
 def test_any_split_and_permutation_gives_the_same_number(cuts, seed):
     metric = ControlDisentanglement(steps=10, draws=50)
-    starts = np.random.default_rng(seed).permutation(TOY.table["start"].unique())
-    parts = []
-    for group in np.split(starts, sorted(set(cuts))):
-        table = pd.concat([TOY.table[TOY.table["start"] == start] for start in group], ignore_index=True)
-        parts.append(metric.update(dataclasses.replace(TOY, table=table)))
-    whole, split = metric(TOY), metric.compute(metric.merge(parts))
-    pd.testing.assert_frame_equal(whole.rows, split.rows, check_exact=True)
-    pd.testing.assert_frame_equal(whole.samples, split.samples, check_exact=True)
+    check_splits(metric, TOY, cuts, seed)
 
 
 def test_rows_keep_the_contract():

@@ -18,7 +18,7 @@ from editbench.trajectory import Trajectories
 from methods.random_direction import RandomDirection
 from metrics.crossing import CrossingAccuracy
 from metrics.dependency import AttributeDependency
-from tests.toy import BINARY, MIXED, fit_data, make_walk, trajectories
+from tests.toy import BINARY, MIXED, check_splits, fit_data, make_walk, trajectories
 
 METRICS = [CrossingAccuracy(), AttributeDependency(draws=100)]
 
@@ -128,14 +128,7 @@ TOY = toy_trajectories()
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(1, 39), max_size=4), seed=st.integers(0, 2**20))
 def test_any_split_and_permutation_gives_the_same_number(metric, cuts, seed):
-    starts = np.random.default_rng(seed).permutation(TOY.table["start"].unique())
-    parts = []
-    for group in np.split(starts, sorted(set(cuts))):
-        table = pd.concat([TOY.table[TOY.table["start"] == start] for start in group], ignore_index=True)
-        parts.append(metric.update(dataclasses.replace(TOY, table=table)))
-    whole, split = metric(TOY), metric.compute(metric.merge(parts))
-    pd.testing.assert_frame_equal(whole.rows, split.rows, check_exact=True)
-    pd.testing.assert_frame_equal(whole.samples, split.samples, check_exact=True)
+    check_splits(metric, TOY, cuts, seed)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from editbench.conformance import toy
 from editbench.conformance.toy import BINARY, MIXED, CurvedScorer, LinearScorer, ToyGenerator, fit_data, normals_for
 from editbench.editor import Editor, FitData, Walk
+from editbench.metric import Metric
 from editbench.spaces import Codes, Space
 from editbench.trajectory import Trajectories
 
@@ -49,6 +51,18 @@ def trajectories(data: FitData, editor: Editor, walk: Walk, steps: int) -> Traje
         frames.append(pd.DataFrame({key: np.asarray(value) for key, value in table.items()}))
     table = pd.concat(frames).sort_values(["start", "step"], ignore_index=True)
     return Trajectories(table, attributes, walk.attribute, data.sigma.double().numpy())
+
+
+def check_splits(metric: Metric, found: Trajectories, cuts: list[int], seed: int) -> None:
+    """What every metric owes: any split and permutation of the starts gives the same number, bit for bit."""
+    starts = np.random.default_rng(seed).permutation(found.table["start"].unique())
+    parts = []
+    for group in np.split(starts, sorted(set(cuts))):
+        table = pd.concat([found.table[found.table["start"] == start] for start in group], ignore_index=True)
+        parts.append(metric.update(dataclasses.replace(found, table=table)))
+    whole, split = metric(found), metric.compute(metric.merge(parts))
+    pd.testing.assert_frame_equal(whole.rows, split.rows, check_exact=True)
+    pd.testing.assert_frame_equal(whole.samples, split.samples, check_exact=True)
 
 
 def check_editor(editor: Editor, data: FitData, attribute: str, fresh: Editor) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from editbench.passage import area
-from editbench.report.figures import STYLE, Look, new_figure, order_methods, put_legend
+from editbench.report.figures import STYLE, Look, new_figure, order_methods, panel_grid, put_legend
 from editbench.report.load import Results
 from editbench.report.tables import RANDOM
 
@@ -82,9 +82,7 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: dict[str, Look]) -
     columns = min(len(attributes), 4)
     lines = -(-len(attributes) // columns)
     figure = new_figure(max(5.5, 3.05 * columns), 0.7 + 2.6 * lines)
-    panels = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)).ravel()
-    for axes in panels[len(attributes):]:
-        axes.set_visible(False)
+    panels = panel_grid(figure, len(attributes), columns)
     for place, (axes, attribute) in enumerate(zip(panels, attributes)):
         for method, walk in curves[curves["attribute"] == attribute].groupby("method"):
             colour, marker = look[str(method)][:2]

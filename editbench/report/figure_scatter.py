@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from editbench.report.figures import INK, STYLE, Look, new_figure, order_methods
+from editbench.report.figures import INK, STYLE, Look, new_figure, order_methods, panel_grid
 from editbench.report.load import Results
 
 OWN = ("scatter_",)
@@ -53,9 +53,7 @@ def scatter_figure(points: pd.DataFrame, results: Results, look: dict[str, Look]
     columns = min(len(methods), 3)
     lines = -(-len(methods) // columns)
     figure = new_figure(max(5.5, 3.3 * columns), 0.4 + 2.9 * lines)
-    panels = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)).ravel()
-    for axes in panels[len(methods):]:
-        axes.set_visible(False)
+    panels = panel_grid(figure, len(methods), columns)
     ends = points[list(ENDS)].to_numpy(np.float64)
     heights, widths = np.sort(ends[:, 1::2], None), np.sort(ends[:, ::2], None)
     for axes, method in zip(panels, methods):

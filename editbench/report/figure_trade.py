@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from editbench.report.cells import Column, number
 from editbench.report.costs import COSTS, front
-from editbench.report.figures import INK, Look, new_figure, put_legend, upper_limit
+from editbench.report.figures import INK, Look, new_figure, panel_grid, put_legend, upper_limit
 
 SIDE = Column("ad_at", "AD", 3, True, False)
 LABELS = {"ad_at": "mean AD at matched effect, σ", "fit_seconds": "fit, seconds", "labels_used": "labels",
@@ -35,9 +35,7 @@ def trade_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = new_figure(1.2 + 3.05 * columns, 0.7 + 2.55 * lines)
-    grid = np.atleast_1d(figure.subplots(lines, columns, sharey=True, squeeze=False)).ravel()
-    for axes in grid[len(panels):]:
-        axes.set_visible(False)
+    grid = panel_grid(figure, len(panels), columns, sharex=False)
     for place, (axes, column) in enumerate(zip(grid, panels)):
         _panel(axes, drawn, column, look)
         if place % columns == 0:

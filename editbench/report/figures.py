@@ -96,9 +96,7 @@ def curve_figure(curve: pd.DataFrame, look: dict[str, Look], ylabel: str) -> Fig
     lines = -(-len(attributes) // columns)
     banded = curve["method"].nunique() <= BANDED
     figure = new_figure(max(5.5, 3.05 * columns), 0.6 + (2.5 if banded else 3.4) * lines)
-    panels = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)).ravel()
-    for axes in panels[len(attributes):]:
-        axes.set_visible(False)
+    panels = panel_grid(figure, len(attributes), columns)
     for place, (axes, attribute) in enumerate(zip(panels, attributes)):
         out = []
         for method in sorted(set(curve["method"])):
@@ -152,6 +150,15 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def panel_grid(figure: Figure, count: int, columns: int, sharex: bool = True) -> np.ndarray:
+    """`count` axes in rows of `columns` with a common y; what is left of the last row stays empty."""
+    lines = -(-count // columns)
+    panels = figure.subplots(lines, columns, sharex=sharex, sharey=True, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return panels
 
 
 def order_methods(table: pd.DataFrame) -> list[str]:

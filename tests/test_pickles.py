@@ -1,0 +1,217 @@
+"""The restricted reader gives what pickle and torch.save wrote, with names as inert stand-ins."""
+
+import collections
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from editbench.errors import BadFile
+from editbench.pickles import Limits, Opaque, read_pickle, read_torch
+
+PROTOCOLS = range(6)
+
+
+def same(a, b):
+    """Equal in value, type and shape, all the way down."""
+    if isinstance(b, np.ndarray):
+        return isinstance(a, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=b.dtype.kind in "fc")
+    if isinstance(b, torch.Tensor):
+        equal = a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.detach(), b.detach())
+        return type(a) is torch.Tensor and equal
+    if isinstance(b, dict):
+        return type(a) is dict and list(a) == list(b) and all(same(a[key], b[key]) for key in b)
+    if isinstance(b, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    if isinstance(b, float) and b != b:
+        return a != a
+    return type(a) is type(b) and a == b
+
+
+def written(tmp_path, value, protocol=4):
+    path = tmp_path / "value.pkl"
+    path.write_bytes(pickle.dumps(value, protocol))
+    return path
+
+
+atoms = st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats() | st.text() | st.binary()
+keys = st.text() | st.integers(-(2**59), 2**59) | st.tuples(st.text(), st.integers(0, 9))
+nested = st.recursive(atoms, lambda inner: st.lists(inner) | st.dictionaries(keys, inner) | st.tuples(inner, inner)
+                      | st.sets(st.integers(0, 99)) | st.frozensets(st.text()), max_leaves=20)
+
+
+@settings(max_examples=150, deadline=None)
+@given(value=nested, protocol=st.sampled_from(PROTOCOLS))
+def test_plain_values_come_back_as_pickle_would_read_them(tmp_path_factory, value, protocol):
+    path = tmp_path_factory.getbasetemp() / "plain.pkl"
+    path.write_bytes(pickle.dumps(value, protocol))
+    assert same(read_pickle(path), value)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("array", [
+    np.arange(24, dtype=np.float32).reshape(2, 3, 4), np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    np.arange(10)[::3], np.array(3.5), np.zeros((0, 512), np.float16), np.array([True, False]),
+    np.arange(4, dtype=">f8"), np.array(["smile", "é"]), np.array([b"ab", b"c"]), np.array([1 + 2j, np.nan]),
+    np.arange(5, dtype=np.uint8)], ids=lambda array: f"{array.dtype}{array.shape}")
+def test_arrays_of_every_kind_and_protocol(tmp_path, protocol, array):
+    value = {"a": array, "again": array, "scalar": array.dtype.type(array.flat[0]) if array.size else 0}
+    found = read_pickle(written(tmp_path, value, protocol))
+    value["a"] = value["again"] = array.astype(array.dtype.newbyteorder("="))
+    assert same(found, value) and found["a"] is found["again"] and found["a"].flags.writeable
+
+
+class EasyDict(dict):
+    """A dict with attributes, as StyleGAN's dnnlib has it."""
+
+
+EasyDict.__module__ = "dnnlib.util"
+
+
+class Odd:
+    """A class of somebody else, with a state."""
+
+    def __init__(self, **state):
+        self.__dict__.update(state)
+
+
+class OddList(list):
+    pass
+
+
+class Keyword:
+    def __new__(cls, *, size):
+        return super().__new__(cls)
+
+    def __getnewargs_ex__(self):
+        return (), {"size": 4}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_dict_likes_are_dicts_and_other_classes_are_opaque(tmp_path, protocol, monkeypatch):
+    import sys
+    import types
+
+    monkeypatch.setitem(sys.modules, "dnnlib", types.ModuleType("dnnlib"))
+    monkeypatch.setitem(sys.modules, "dnnlib.util", types.ModuleType("dnnlib.util"))
+    monkeypatch.setattr(sys.modules["dnnlib.util"], "EasyDict", EasyDict, raising=False)
+    default = collections.defaultdict(list, a=[1])
+    value = [EasyDict(fmap_base=8192), collections.OrderedDict([("b", 1), ("a", 2)]), default, Odd(x=np.arange(3)),
+             Odd, OddList([1, 2])]
+    easy, ordered, plain, odd, name, odd_list = read_pickle(written(tmp_path, value, protocol))
+    assert same(easy, {"fmap_base": 8192}) and same(ordered, {"b": 1, "a": 2}) and same(plain, {"a": [1]})
+    for found, cls in ((odd, Odd), (name, Odd), (odd_list, OddList)):
+        assert isinstance(found, Opaque) and found.name == f"{__name__}.{cls.__name__}"
+    assert same(odd.state, {"x": np.arange(3)}) and odd_list.items == [1, 2]
+
+
+def test_named_arguments_are_kept_aside(tmp_path):
+    found = read_pickle(written(tmp_path, Keyword(size=4)))
+    assert found.name.endswith("Keyword") and found.args == () and found.kwargs == {"size": 4}
+
+
+def test_parts_that_are_shared_stay_shared(tmp_path):
+    part = [1]
+    found = read_pickle(written(tmp_path, {"a": part, "b": part}))
+    assert found["a"] is found["b"]
+
+
+class Network:
+    """As dnnlib.tflib.network.Network pickles itself: its own state, no arguments."""
+
+    def __getstate__(self):
+        return {"version": 4, "name": "Gs", "static_kwargs": EasyDict(resolution=64), "components": EasyDict(),
+                "build_module_src": "raise SystemExit", "build_func_name": "G_main",
+                "variables": [("dlatent_avg", np.arange(4, dtype=np.float32)), ("lod", np.float32(0))]}
+
+
+Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_tensorflow_networks_come_as_opaque_with_their_variables(tmp_path, protocol, monkeypatch):
+    import sys
+    import types
+
+    for name, cls in {"dnnlib": None, "dnnlib.util": EasyDict, "dnnlib.tflib": None,
+                      "dnnlib.tflib.network": Network}.items():
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        if cls:
+            monkeypatch.setattr(sys.modules[name], cls.__name__, cls, raising=False)
+    found = read_pickle(written(tmp_path, (Network(), Network(), Network()), protocol))
+    assert [network.name for network in found] == ["dnnlib.tflib.network.Network"] * 3
+    state = found[2].state
+    assert state["version"] == 4 and state["build_func_name"] == "G_main"
+    assert same(state["static_kwargs"], {"resolution": 64})
+    name, values = state["variables"][0]
+    assert name == "dlatent_avg" and same(values, np.arange(4, dtype=np.float32))
+
+
+def test_python_2_wrote_arrays_with_text_for_bytes(tmp_path):
+    raw = np.array([1.5, -2.0]).tobytes()
+    path = tmp_path / "old.pkl"
+    path.write_bytes(b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I2\ntcnumpy\ndtype\n"
+                     b"(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS" + repr(raw)[1:].encode() + b"\ntb.")
+    assert same(read_pickle(path), np.array([1.5, -2.0]))
+    assert same(pickle.loads(path.read_bytes(), encoding="latin1"), np.array([1.5, -2.0]))  # our own bytes, above
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"", "is empty"), (b"<!DOCTYPE html>", "web page"), (b"version https://git-lfs", "git-lfs"),
+    (b"\x1f\x8b\x08\x00", "gunzip"), (pickle.dumps(1) + pickle.dumps(2), "several pickles"), (b"hello", "damaged"),
+    (b"\xff\xd8\xff\xe0", "not a pickle"),
+    (pickle.dumps(1)[:-1], "ends in the middle")])
+def test_files_of_another_kind_say_what_they_are(tmp_path, content, words):
+    path = tmp_path / "value.pkl"
+    path.write_bytes(content)
+    with pytest.raises(BadFile, match=words) as error:
+        read_pickle(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_missing_files_folders_torchscript_and_other_zips(tmp_path):
+    for path in (tmp_path / "absent.pkl", tmp_path):
+        for read in (read_pickle, read_torch):
+            with pytest.raises(BadFile, match="no such file"):
+                read(path)
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "script.pt")
+    with pytest.raises(BadFile, match="TorchScript"):
+        read_torch(tmp_path / "script.pt")
+    np.savez(tmp_path / "arrays.npz", a=np.arange(3))
+    with pytest.raises(BadFile, match=r"data\.pkl|compressed"):
+        read_torch(tmp_path / "arrays.npz")
+    with pytest.raises(BadFile, match=r"not a torch\.save archive"):
+        read_torch(written(tmp_path, [1]))
+
+
+def test_limits_are_kept_and_named(tmp_path):
+    path = written(tmp_path, [np.zeros(1000), *range(1000)])
+    assert len(read_pickle(path)) == 1001
+    for limits, words in ((Limits(bytes=20_000), r"Limits\(bytes"), (Limits(objects=500), r"Limits\(objects"),
+                          (Limits(bytes=100), r"Limits\(bytes")):
+        with pytest.raises(BadFile, match=words):
+            read_pickle(path, limits)
+    deep = written(tmp_path, [[[[1]]]])
+    assert read_pickle(deep, Limits(depth=4)) == [[[[1]]]]
+    with pytest.raises(BadFile, match="3 deep"):
+        read_pickle(deep, Limits(depth=3))
+    shared = [[1]]
+    twice = written(tmp_path, [shared, [[shared]]])  # 5 levels, of which 2 are known when they are met again
+    assert read_pickle(twice, Limits(depth=5)) == [shared, [[shared]]]
+    with pytest.raises(BadFile, match="4 deep"):
+        read_pickle(twice, Limits(depth=4))
+
+
+def test_objects_with_numbers_only_in_object_arrays_are_refused(tmp_path):
+    with pytest.raises(BadFile, match="only numbers"):
+        read_pickle(written(tmp_path, np.array([1, "a"], dtype=object)))
+    with pytest.raises(BadFile, match="only numbers"):
+        read_pickle(written(tmp_path, np.zeros(2, [("x", "f4")])))
+    buffer = io.BytesIO()
+    torch.save(torch.zeros(2, 2).to_sparse(), buffer)
+    (tmp_path / "sparse.pt").write_bytes(buffer.getvalue())
+    assert read_torch(tmp_path / "sparse.pt").name == "torch._utils._rebuild_sparse_tensor"

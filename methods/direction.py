@@ -13,6 +13,7 @@ from editbench.attributes import Attributes
 from editbench.editor import Editor, FitData, FitReport, Walk
 from editbench.errors import BadFile, EditbenchError, Unsupported
 from editbench.generators.base import Generator
+from editbench.published.directions import read_direction
 from editbench.spaces import Codes, Space
 from methods.selection import walk_space
 
@@ -20,12 +21,14 @@ from methods.selection import walk_space
 class Direction(Editor):
     """next = codes + step * direction, away from it for class 0 of a binary attribute.
 
-    A file holds (d,), (1, d), or (num_ws, d): one row for each row of W+. The walk then still is a line in W, along a
-    carrier u, and only the decode is layered: row i is origin + t * rows[i], where t is read back from the codes as
-    <codes - origin, u> / |u|^2. So codes at any t (a bisection, an interpolation) decode as they should.
+    A file holds (d,), (1, d), or (num_ws, d): one row for each row of W+. It is an .npy array, a .pt tensor, or a .pkl
+    component of GANSpace, which also says which rows it edits (`layers` overrides that) and the standard deviation of
+    the samples along it (with `normalise` off a step of 1 is one deviation). The walk of a layered file still is a line
+    in W, along a carrier u, and only the decode is layered: row i is origin + t * rows[i], where t is read back from
+    the codes as <codes - origin, u> / |u|^2. So codes at any t (a bisection, an interpolation) decode as they should.
 
     Args:
-        paths: attribute -> .npy file.
+        paths: attribute -> file.
         signs: attribute -> -1 for a file that points to class 0; the rest is 1.
         normalise: make the direction unit; a layered one gets rows of unit root-mean-square length.
         delta, scale_step: step length for StyleGAN2-FFHQ's W, scaled to the spread of this space.
@@ -47,9 +50,11 @@ class Direction(Editor):
         self.unit = f"{self.space.name} units"
         self.length = self.delta
         self.directions: dict[str, Tensor] = {}  # name -> (1, d) or (num_ws, d), sign applied; float64
+        self.ranges: dict[str, tuple[int, int]] = {}  # name -> rows that the file itself says it edits
 
     def fit(self, data: FitData) -> FitReport:
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
+        self.ranges = {}
         dim, rows = data.generator.code_dim(self.space), data.generator.num_ws if self.space == Space.W else 0
         self.directions = {name: self._read(name, dim, rows) for name in self.paths if name in data.attributes.names}
         unused = sorted(set(self.paths) - set(self.directions))
@@ -57,14 +62,12 @@ class Direction(Editor):
 
     def _read(self, name: str, dim: int, num_ws: int) -> Tensor:
         path = Path(self.paths[name])
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise BadFile(f"{path}: not a readable .npy file ({error}); set method.paths.{name} to a direction saved "
-                          "with numpy.save") from error
-        if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
-            raise BadFile(f"{path}: expected one array of real numbers; save the direction with numpy.save")
-        rows = np.atleast_2d(array).astype(np.float64)
+        given = read_direction(path)
+        if given.space is not None and given.space.lower() != self.space.value:
+            raise BadFile(f"{path}: a direction of {given.space}; set method.space={given.space.lower()}")
+        array, rows = given.rows, np.atleast_2d(given.rows).astype(np.float64)
+        if given.layers and given.layers != (0, num_ws):
+            self.ranges[name] = given.layers
         if rows.ndim != 2 or rows.shape[1] != dim or len(rows) not in {1, num_ws} - {0}:
             layered = f" or ({num_ws}, {dim})" if num_ws > 1 else ""
             raise BadFile(f"{path}: shape {array.shape}, but this generator's {self.space.name} takes ({dim},), "
@@ -72,7 +75,11 @@ class Direction(Editor):
         size = float(np.sqrt(np.square(rows).sum(1).mean()))
         if not np.isfinite(size) or size == 0:
             raise BadFile(f"{path}: the direction is zero or not finite; save another one")
-        return torch.from_numpy(rows * self.signs.get(name, 1) / (size if self.normalise else 1.0))
+        return torch.from_numpy(rows * self.signs.get(name, 1) * (1.0 / size if self.normalise else given.stdev))
+
+    def rows(self, attribute: str) -> tuple[int, int] | None:
+        """The rows that `layers` gives, else those of the file."""
+        return super().rows(attribute) or self.ranges.get(attribute)
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         if attribute not in self.paths:
@@ -109,11 +116,18 @@ class Direction(Editor):
 
     def state(self) -> dict[str, Tensor]:
         return {"step": torch.tensor(self.length, dtype=torch.float64)} | {
-            f"direction.{name}": value for name, value in self.directions.items()}
+            f"direction.{name}": value for name, value in self.directions.items()} | {
+            f"range.{name}": torch.tensor(value) for name, value in self.ranges.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.length = float(state["step"])
-        self.directions = {key.removeprefix("direction."): value for key, value in state.items() if "." in key}
+        self.directions, self.ranges = {}, {}
+        for key, value in state.items():
+            kind, _, name = key.partition(".")
+            if kind == "direction":
+                self.directions[name] = value
+            elif kind == "range":
+                self.ranges[name] = (int(value[0]), int(value[1]))
 
 
 def _carrier(rows: Tensor) -> Tensor:

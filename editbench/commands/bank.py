@@ -16,11 +16,15 @@ from editbench.commands.run import check_words, expand_experiment, run_hydra
 from editbench.errors import EditbenchError
 from editbench.job import Outcome
 from editbench.models import bank_folder, load_bank, load_world
+from editbench.published.gradctrl import import_gradctrl
+from editbench.published.interfacegan import import_scores
 from editbench.records import peak_memory_mb
 from editbench.sweep import join_sweep, leave_outcome, say
 
 HELP = """usage: editbench bank [--parts N] [group=option ...] [key=value ...]
        editbench bank import --w W.npy --logits LOGITS.npy --attributes ATTRIBUTES.yaml --out FOLDER
+       editbench bank import --w W.npy --scores NAME=SCORES.npy ... --attributes ATTRIBUTES.yaml --out FOLDER
+       editbench bank import --gradctrl FOLDER --attributes ATTRIBUTES.yaml --out FOLDER
        editbench bank info FOLDER
 
 Build the bank of samples that all editors share: latents and the logits of teacher and judge. Finished shards are
@@ -95,6 +99,11 @@ def describe(bank: Bank) -> None:
     """Print splits and the marginals by the judge."""
     parts = {name: bank.spec.split(name) for name in ("fit", "tune", "test")}
     print(f"bank {bank.id}: {len(bank)} samples; " + ", ".join(f"{k} {b - a}" for k, (a, b) in parts.items()))
+    if left_out := bank.meta.get("options", {}).get("left_out"):
+        print(f"  left out: {left_out} rows with an invalid score")
+    if bank.meta.get("leaking"):
+        print("  leaking: the judge's logits are the teacher's, and runs on this bank are marked so; give the "
+              "judge's own with --logits and --judge-logits")
     attributes = bank.judge_attributes
     counts = {a.name: np.zeros(len(a.classes), np.int64) for a in attributes}
     for logits in bank.array("judge").stream():
@@ -108,16 +117,39 @@ def describe(bank: Bank) -> None:
 def import_main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("editbench bank import", description="Make a bank of latents and logits that you "
                                      "have. It is judged in latent space: edits are scored by a scorer of latents.")
-    parser.add_argument("--w", type=Path, required=True, help=".npy (n, w_dim) float: the latents")
-    parser.add_argument("--logits", type=Path, required=True, help=".npy (n, width) float: the teacher's logits")
+    parser.add_argument("--w", type=Path, help=".npy (n, w_dim) float: the latents")
+    logits = parser.add_mutually_exclusive_group(required=True)
+    logits.add_argument("--logits", type=Path, help=".npy (n, width) float: the teacher's logits")
+    logits.add_argument("--scores", nargs="+", metavar="NAME=FILE", help="InterFaceGAN's .npy (n, 1), one an attribute")
+    logits.add_argument("--gradctrl", type=Path, help="GradCtrl's data folder: latents.pkl, logits/logits_NAME.pkl")
+    parser.add_argument("--invalid", type=float, help="a score that means none was found: such rows are left out")
     parser.add_argument("--judge-logits", type=Path, help=".npy (n, width): the judge's (default: the teacher's)")
     parser.add_argument("--attributes", type=Path, required=True,
                         help="YAML list of {name, classes, ordered}; one logit column for two classes, else K")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new bank; use it with bank.path=FOLDER")
     args = parser.parse_args(argv)
-    bank = import_bank(args.out, args.w, args.logits, args.attributes, args.judge_logits)
+    if (args.gradctrl is None) != (args.w is not None) or (args.judge_logits and not args.logits):
+        parser.error("--logits and --scores need --w, --gradctrl has its own; --judge-logits goes with --logits")
+    if args.invalid is not None and not args.scores:
+        parser.error("--invalid goes with --scores")
+    if args.gradctrl:
+        bank = import_gradctrl(args.out, args.gradctrl, args.attributes)
+    elif args.scores:
+        bank = import_scores(args.out, args.w, named_files(args.scores), args.attributes, args.invalid)
+    else:
+        bank = import_bank(args.out, args.w, args.logits, args.attributes, args.judge_logits)
     describe(bank)
     return 0
+
+
+def named_files(words: list[str]) -> dict[str, Path]:
+    pairs = [word.partition("=") for word in words]
+    for name, equals, file in pairs:
+        if not name or not equals or not file:
+            raise EditbenchError(f"--scores {name}{equals}{file}: give each as NAME=FILE.npy")
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise EditbenchError("--scores names an attribute twice: give each one file")
+    return {name: Path(file) for name, _, file in pairs}
 
 
 def info_main(argv: list[str]) -> int:

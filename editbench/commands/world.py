@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from editbench.errors import BadFile, EditbenchError
+from editbench.commands import world_data
+from editbench.commands.world_data import add_data_arguments
+from editbench.errors import EditbenchError
 
+if TYPE_CHECKING:
+    from editbench.worlds.faces.factors import FactorLaw
+
+CHANNELS = (64, 64, 48, 32)  # of the faces' generator, at 4, 8, 16 and 32 pixels
 STEERING_SAMPLES = 200_000  # faces whose true labels give the class shares that training is steered to
 
 EXAMPLES = """examples:
   editbench world train-gan --kimg 850 --out runs/world/gan      start, or go on from, a generator
   editbench world pack --checkpoint runs/world/gan/checkpoint.pt --out generator32.safetensors
   editbench world train-scorers --out runs/world/scorers         teacher and judge, minutes each
+  editbench world train-scorers --data packed --out runs/world/mine    a world of your own pictures, ...
+  editbench world train-gan --data packed --out runs/world/mine        ... see docs/datasets.md
   editbench world train-parser --out runs/world/parser           regions of a face, minutes
   editbench world card --out runs/world/card                     how good the world is, as a page
   editbench world card --out card --generator generator32.safetensors
@@ -27,6 +33,10 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status; what a user can act on is raised as EditbenchError."""
     args = _parser().parse_args(argv)
+    if getattr(args, "device", "cpu") != "cpu":
+        from editbench.models import check_device
+
+        check_device(args.device)
     return args.run(args)
 
 
@@ -43,21 +53,36 @@ def _parser() -> argparse.ArgumentParser:
 
     gan = add("train-gan", _train_gan, "train the generator; started again, it goes on from its last checkpoint")
     gan.add_argument("--kimg", type=float, default=850, help="length in thousands of renders shown")
-    gan.add_argument("--out", type=Path, default=Path("runs/world/gan"), help="folder of checkpoint.pt and log.jsonl")
-    gan.add_argument("--resolution", type=int, default=32, help="height and width of the pictures")
-    gan.add_argument("--channels", type=int, nargs="+", default=[64, 64, 48, 32],
-                     help="width of the layers at 4, 8, ... RESOLUTION pixels")
+    gan.add_argument("--out", type=Path, default=None,
+                     help="folder of checkpoint.pt and log.jsonl (runs/world/gan, with --data runs/world/NAME)")
+    gan.add_argument("--resolution", type=int, default=None, help="height and width (32, with --data the data's)")
+    gan.add_argument("--channels", type=int, nargs="+", default=None,
+                     help="width of the layers at 4, 8, ... RESOLUTION pixels (64 ... 64 48 32)")
+    gan.add_argument("--batch", type=int, default=32, help="pictures a step")
+    gan.add_argument("--r1-gamma", type=float, default=0.1, help="weight of the R1 penalty")
     gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
     gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
     gan.add_argument("--steer", type=Path, default=None, metavar="TEACHER",
                      help="teacher weights that steer the class shares in the later part; train-scorers first")
 
+    gan.add_argument("--init", type=Path, default=None, metavar="GENERATOR",
+                     help="packed generator to go on from; steering then begins at once, and for the first "
+                          "--warmup-kimg only the new discriminator learns")
+    gan.add_argument("--warmup-kimg", type=float, default=16, help="see --init; without it there is no warm-up")
+    gan.add_argument("--lr", type=float, default=2e-3, help="learning rate")
+    _add_correlation(gan)
+    add_data_arguments(gan)
+
     scorers = add("train-scorers", _train_scorers, "train teacher and judge and print their held-out accuracy")
-    scorers.add_argument("--out", type=Path, default=Path("runs/world/scorers"), help="folder of the weights")
+    scorers.add_argument("--out", type=Path, default=None,
+                         help="folder of the weights (runs/world/scorers, with --data runs/world/NAME)")
     scorers.add_argument("--role", nargs="+", choices=("teacher", "judge"), default=["teacher", "judge"],
                          help="which to train")
     scorers.add_argument("--images", type=int, default=None, help="training pictures of each (default: the recipe's)")
+    scorers.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    scorers.add_argument("--resolution", type=int, default=None, help="of --data that are not packed yet")
+    add_data_arguments(scorers)
 
     parts = add("train-parser", _train_parser, "train the parser of face regions and print its held-out IoU")
     parts.add_argument("--out", type=Path, default=Path("runs/world/parser"), help="folder of the weights")
@@ -69,10 +94,17 @@ def _parser() -> argparse.ArgumentParser:
     for role in ("generator", "teacher", "judge"):
         card.add_argument(f"--{role}", type=Path, default=None, help="weights (default: those of the package)")
 
+    _add_correlation(card)
+
     pack = add("pack", _pack, "copy the averaged generator of a training checkpoint to a safetensors file")
     pack.add_argument("--checkpoint", type=Path, default=Path("runs/world/gan/checkpoint.pt"), help="what to read")
     pack.add_argument("--out", type=Path, default=None, help="what to write (default: the file of the package)")
     return parser
+
+
+def _add_correlation(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--correlation", nargs="*", default=None, metavar="A,B=RHO",
+                         help="correlations of the renders' traits instead of the world's own; none named: independent")
 
 
 # Networks are imported where they are used, so that --help is instant.
@@ -80,51 +112,65 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train_gan(args: argparse.Namespace) -> int:
     from editbench.generators.stylegan2 import StyleGAN2Config
-    from editbench.worlds.faces import load_scorer
-    from editbench.worlds.faces.factors import FactorLaw, sample_factors
+    from editbench.worlds.faces import load_generator, load_scorer
+    from editbench.worlds.faces.factors import sample_factors
     from editbench.worlds.faces.renderer import render
     from editbench.worlds.steering import ShareSteering
-    from editbench.worlds.train_gan import GANTrainer, GANTraining, train
+    from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
 
+    if args.data is not None:
+        return world_data.train_gan(args)
+    resolution, out = args.resolution or 32, args.out or Path("runs/world/gan")
     try:
-        config = StyleGAN2Config(args.resolution, tuple(args.channels), z_dim=128, w_dim=128, mapping_layers=4)
+        config = StyleGAN2Config(resolution, tuple(args.channels or CHANNELS), z_dim=128, w_dim=128, mapping_layers=4)
     except ValueError as error:
         raise EditbenchError(f"{error}; set --resolution and --channels together") from error
-    options = GANTraining(total_kimg=args.kimg, seed=args.seed)
-    checkpoint = args.out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = _read_checkpoint(checkpoint)
-        ours = dataclasses.asdict(config) | dataclasses.asdict(replace(options, total_kimg=0))
-        theirs = ours | dict(state["config"]) | dict(state["options"], total_kimg=0)  # an old file lacks new options
-        changed = [f"{key} {theirs.get(key)} there, {ours[key]} here" for key in ours
-                   if _plain(theirs.get(key)) != _plain(ours[key])]
-        if changed:
-            raise EditbenchError(f"{checkpoint} is of another training ({'; '.join(changed)}); "
-                                 "give the same options or another --out")
-    law = FactorLaw()
+    law = _law(args.correlation)
+    options = GANTraining(total_kimg=args.kimg, seed=args.seed, lr=args.lr, batch=args.batch, r1_gamma=args.r1_gamma)
+    if args.correlation is not None:
+        options = replace(options, correlations=law.correlations)
+    start = None
+    if args.init is not None:
+        start = load_generator(args.init).network
+        config = start.config
+        options = replace(options, warmup_kimg=args.warmup_kimg, steer_from_kimg=0)
+    check_checkpoint(out / "checkpoint.pt", config, options)
     steering = None
     if args.steer is not None:
         teacher = load_scorer("teacher", args.steer).to(args.device)
         labels = sample_factors(law, args.seed, 0, STEERING_SAMPLES).labels()
         steering = ShareSteering(teacher, labels, options.steer_weight)
-    trainer = GANTrainer(config, options, lambda a, b: render(sample_factors(law, args.seed, a, b), args.resolution),
-                         args.device, steering)
-    train(trainer, args.out)
+    trainer = GANTrainer(config, options, lambda a, b: render(sample_factors(law, args.seed, a, b), resolution),
+                         args.device, steering, start)
+    train(trainer, out)
     return 0
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _law(correlations: Sequence[str] | None) -> FactorLaw:
+    """The world's law, or one with the correlations of the command line, each 'a,b=rho'."""
+    from editbench.worlds.faces.factors import FactorLaw
+
+    if correlations is None:
+        return FactorLaw()
+    try:
+        law = FactorLaw({pair: float(rho) for pair, rho in (text.split("=") for text in correlations)})
+        law.correlation_matrix()
+    except ValueError as error:
+        raise EditbenchError(f"--correlation {' '.join(correlations)}: {error}; example: age,eyeglasses=0.6") from error
+    return law
 
 
 def _train_scorers(args: argparse.Namespace) -> int:
     from editbench.worlds.faces.factors import FactorLaw
     from editbench.worlds.train_scorers import ROLES, accuracy, train_scorer
 
+    if args.data is not None:
+        return world_data.train_scorers(args)
+    out = args.out or Path("runs/world/scorers")
     for role in args.role:
         options = ROLES[role] if args.images is None else replace(ROLES[role], images=args.images)
-        scorer = train_scorer(options, lambda line: print(line, flush=True))
-        path = args.out / f"{role}{options.resolution}.safetensors"
+        scorer = train_scorer(options, lambda line: print(line, flush=True), device=args.device).to("cpu")
+        path = out / f"{role}{options.resolution}.safetensors"
         scorer.save(path)
         print(f"{role}: {path}")
         for title, law in (("world's law", FactorLaw()), ("dense law", FactorLaw(margin=0.0))):
@@ -151,7 +197,7 @@ def _card(args: argparse.Namespace) -> int:
     from editbench.worlds.faces import load_generator, load_scorer
 
     card = world_card(args.out, args.n, load_generator(args.generator), load_scorer("teacher", args.teacher),
-                      load_scorer("judge", args.judge))
+                      load_scorer("judge", args.judge), law=_law(args.correlation))
     print(f"{args.out / 'index.html'}: largest gap of a class share {100 * card['marginal_gap']:.1f} points, "
           f"of an association {card['association_gap']:.3f}, "
           f"Fréchet distance {card['frechet']['generated']:.3f} (floor {card['frechet']['floor']:.3f}), "
@@ -165,8 +211,9 @@ def _pack(args: argparse.Namespace) -> int:
     from editbench.generators.embedded import StyleGAN2Generator
     from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
     from editbench.worlds.faces import weights_path
+    from editbench.worlds.train_gan import read_checkpoint
 
-    state = _read_checkpoint(args.checkpoint)
+    state = read_checkpoint(args.checkpoint)
     network = StyleGAN2(StyleGAN2Config(**state["config"]))
     load_strict(network, state["ema"], args.checkpoint)
     generator = StyleGAN2Generator(network)
@@ -175,19 +222,3 @@ def _pack(args: argparse.Namespace) -> int:
     kimg = state["step"] * state["options"]["batch"] / 1000
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {kimg:.0f} kimg, digest {generator.digest[:12]}")
     return 0
-
-
-def _read_checkpoint(path: Path) -> dict:
-    """A checkpoint of train-gan, or BadFile."""
-    import torch
-
-    remedy = "give the checkpoint.pt of an `editbench world train-gan`"
-    if not path.is_file():
-        raise BadFile(f"{path}: no such checkpoint; {remedy}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise BadFile(f"{path}: not a complete checkpoint; {remedy}") from error
-    if not isinstance(state, dict) or not {"ema", "config", "options", "step"} <= set(state):
-        raise BadFile(f"{path}: not a checkpoint of a generator's training; {remedy}")
-    return state

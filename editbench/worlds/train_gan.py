@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editbench.errors import BadFile, EditbenchError
 from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from editbench.seeding import normals
 from editbench.worlds.discriminator import Discriminator
@@ -43,17 +44,27 @@ class GANTraining:
     checkpoint_kimg: float = 16
     steer_from_kimg: float = 450  # from here on the class shares are steered, see editbench.worlds.steering
     steer_weight: float = 1.0
+    warmup_kimg: float = 0.0  # the generator stays as it is so long: a new discriminator catches up with a trained one
+    correlations: dict[str, float] | None = None  # of the renders' law, None the world's own; told for the record
+    data: str = ""  # digest of the data set that is shown, empty for renders; told for the record
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or not self.total_kimg >= 0:
+            raise EditbenchError(f"--batch is 1 or more, --kimg 0 or more, got {self.batch} and {self.total_kimg}")
 
 
 class GANTrainer:
     """Networks, optimisers and one training step. `reals(start, stop)` gives images (N, 3, R, R) in [-1, 1]."""
 
     def __init__(self, config: StyleGAN2Config, options: GANTraining, reals: Callable[[int, int], Tensor],
-                 device: str = "cpu", steering: ShareSteering | None = None) -> None:
+                 device: str = "cpu", steering: ShareSteering | None = None, start: StyleGAN2 | None = None) -> None:
+        """start: a trained network to go on from, otherwise a new one."""
         torch.manual_seed(options.seed)
         self.options, self.reals, self.device = options, reals, torch.device(device)
         self.steering = steering
         self.g = StyleGAN2(config).to(self.device)
+        if start is not None:
+            self.g.load_state_dict(start.state_dict())
         self.d = Discriminator(config.channels).to(self.device)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         betas = (0.0, 0.99)
@@ -86,6 +97,10 @@ class GANTrainer:
             d_loss = d_loss + self._r1(real) * (o.r1_gamma / 2 * o.r1_every)
         self._update(self.d_opt, d_loss)
         self.g.requires_grad_(True)
+        if self.kimg < o.warmup_kimg:
+            self.step += 1
+            return {"d": d_loss.item(), "real": real_logit.float().mean().item(),
+                    "fake": fake_logit.float().mean().item()}
 
         # Generator.
         self.d.requires_grad_(False)
@@ -162,6 +177,39 @@ class GANTrainer:
         self.step = state["step"]
 
 
+def read_checkpoint(path: Path) -> dict:
+    """A checkpoint of `train`, or BadFile."""
+    remedy = "give the checkpoint.pt of an `editbench world train-gan`"
+    if not path.is_file():
+        raise BadFile(f"{path}: no such checkpoint; {remedy}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the restricted unpickler may stumble over damaged bytes in any way
+        raise BadFile(f"{path}: not a complete checkpoint; {remedy}") from error
+    if not isinstance(state, dict) or not {"ema", "config", "options", "step"} <= set(state):
+        raise BadFile(f"{path}: not a checkpoint of a generator's training; {remedy}")
+    return state
+
+
+def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) -> None:
+    """Raise EditbenchError where a checkpoint is there and is of another training; its length may differ."""
+    if not path.exists():
+        return
+    state = read_checkpoint(path)
+    ours = asdict(config) | asdict(options) | {"total_kimg": 0}
+    # An old file lacks new options: it was trained with their defaults.
+    theirs = asdict(GANTraining()) | dict(state["config"]) | dict(state["options"], total_kimg=0)
+    changed = [f"{key} {theirs.get(key)} there, {ours[key]} here" for key in ours
+               if _plain(theirs.get(key)) != _plain(ours[key])]
+    if changed:
+        raise EditbenchError(f"{path} is of another training ({'; '.join(changed)}); "
+                             "give the same options or another --out")
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def train(trainer: GANTrainer, folder: Path, on_checkpoint: Callable[[GANTrainer], dict] | None = None) -> StyleGAN2:
     """Train to the end, or on from `folder`/checkpoint.pt; one JSON line a checkpoint goes to `folder`/log.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,19 +219,19 @@ def train(trainer: GANTrainer, folder: Path, on_checkpoint: Callable[[GANTrainer
         print(f"resuming at {trainer.kimg:.0f} kimg from {checkpoint}", flush=True)
     every = max(1, round(options.checkpoint_kimg * 1000 / options.batch))
     started, first = time.time(), trainer.step
-    sums: dict[str, float] = {}
+    values: dict[str, list[float]] = {}
     while trainer.kimg < options.total_kimg:
         for key, value in trainer.train_step().items():
-            sums[key] = sums.get(key, 0.0) + value
+            values.setdefault(key, []).append(value)
         if trainer.step % every == 0 or trainer.kimg >= options.total_kimg:
             trainer.save(checkpoint)
             speed = (trainer.step - first) * options.batch / (time.time() - started)
             row = {"kimg": round(trainer.kimg, 2), "img_per_s": round(speed, 1)}
-            row |= {key: round(value / every, 4) for key, value in sums.items()}
+            row |= {key: round(math.fsum(seen) / len(seen), 4) for key, seen in values.items()}
             if on_checkpoint is not None:
                 row |= on_checkpoint(trainer)
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
-            sums = {}
+            values = {}
     return trainer.ema

@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -128,18 +128,24 @@ def batch(options: ScorerTraining, step: int) -> tuple[Tensor, Tensor]:
     return augment(images[order], random), labels[order]
 
 
-def train_scorer(options: ScorerTraining, log: Callable[[str], None] = print, log_every: int = 100) -> ConvScorer:
-    """Train one role to the end (minutes on one core) and return it sealed."""
+def train_scorer(options: ScorerTraining, log: Callable[[str], None] = print, log_every: int = 100,
+                 batches: Callable[[int], tuple[Tensor, Tensor]] | None = None, scored: Attributes | None = None,
+                 device: str = "cpu") -> ConvScorer:
+    """Train one role to the end (minutes on one core) and return it sealed.
+
+    batches: step -> pictures (n, 3, R, R) and labels (n, A) of the attributes `scored`; None: renders of the faces.
+    """
     torch.manual_seed(options.seed)
-    scorer = ConvScorer(attributes(), options.resolution, options.widths, options.hidden)
+    batches = batches or partial(batch, options)
+    scorer = ConvScorer(scored or attributes(), options.resolution, options.widths, options.hidden).to(device)
     scorer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = max(1, options.images // options.batch)
     optimiser = torch.optim.AdamW(scorer.parameters(), options.lr, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.lr, total_steps=steps + 1, pct_start=0.15)
     started, total = time.time(), 0.0
     for step in range(steps):
-        images, labels = batch(options, step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+        images, labels = (part.to(device) for part in batches(step))
+        with torch.autocast(scorer.head.weight.device.type, torch.bfloat16, enabled=options.bfloat16):
             logits = scorer(images)
         loss = classification_loss(logits, labels, scorer.attributes)
         optimiser.zero_grad(set_to_none=True)

@@ -1,0 +1,72 @@
+"""`editbench dataset`: pack pictures of your own for training, and say what a packed data set holds."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from editbench.commands.world_data import add_data_arguments, describe, open_source
+from editbench.errors import EditbenchError
+
+EXAMPLES = """examples:
+  editbench dataset pack photos --resolution 64 --out photos64
+  editbench dataset pack img_align_celeba --labels list_attr_celeba.txt --resolution 128 --out celeba128
+  editbench dataset pack photos --labels labels.csv --attributes smile age --bins 5 --resolution 64 --out photos64
+  editbench dataset pack pets --labels folders --resolution 64 --out pets64
+  editbench dataset pack mpi3d_toy.npz --out mpi3d                seven factors, 64 x 64
+  editbench dataset pack shapes3d.yaml --out shapes3d             other arrays, declared in a YAML file
+  editbench dataset info mpi3d
+
+A pack that was stopped goes on with the same command. docs/datasets.md has the forms of labels and of the YAML file.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser("editbench dataset", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
+    pack = commands.add_parser("pack", help="pictures and labels as shards that a training reads by index",
+                               formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    pack.add_argument("source", type=Path, help="image folder, .npz, or the .yaml of one")
+    pack.add_argument("--out", type=Path, required=True, help="folder of the packed data set")
+    pack.add_argument("--resolution", type=int, default=None, help="height and width (of an .npz: its own)")
+    add_data_arguments(pack, to_train=False)
+    pack.set_defaults(run=_pack)
+    info = commands.add_parser("info", help="verify a packed data set and describe it")
+    info.add_argument("folder", type=Path)
+    info.set_defaults(run=_info)
+    args = parser.parse_args(argv)
+    return args.run(args)
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from editbench.datasets.pack import pack
+    from editbench.datasets.packed import PROBLEMS
+
+    if not args.source.is_dir() and (args.attributes, args.bins) != (None, None):
+        raise EditbenchError("arrays are packed with all their labels: give --attributes and --bins to the training")
+    began = time.perf_counter()
+    source = open_source(args.source, args)
+    data = pack(source, args.out, args.resolution, args.max_broken)
+    print(f"{args.out}: {describe(data)} in {time.perf_counter() - began:.1f} s")
+    left_out = sum(data.counts.get(key, 0) for key in ("broken", "not listed", "empty cell", "listed without file"))
+    if left_out:
+        print(f"{left_out} entries were left out, each with its reason in {args.out / PROBLEMS}")
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from editbench.datasets.packed import Packed
+
+    data = Packed(args.folder)
+    data.verify()
+    print(f"{args.folder}: {describe(data)}, digest {data.digest}, checksums right")
+    if data.attributes is not None and data.labels is not None:
+        for i, item in enumerate(data.attributes):
+            shares = np.bincount(data.labels[:, i], minlength=len(item.classes)) / len(data)
+            print(f"  {item.name}: " + ", ".join(f"{name} {share:.3f}" for name, share in zip(item.classes, shares)))
+    return 0

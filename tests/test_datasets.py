@@ -1,0 +1,391 @@
+"""Data sets of one's own: pictures against Pillow's own steps, labels against a slow reading, packs against kills."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from editbench.attributes import Attribute, Attributes
+from editbench.cli import main
+from editbench.datasets.images import ImageFolder, Unreadable, load_picture
+from editbench.datasets.labels import choose, join_classes, read_labels
+from editbench.datasets.pack import pack
+from editbench.datasets.packed import Epochs, Packed
+from editbench.datasets.training import split
+from editbench.errors import BadFile, EditbenchError, UnknownName
+
+R = 16
+CELEBA = "3\nSmiling Young\na.png -1  1\nsub/b.png  1 -1\nc.png  1  1\n"
+
+
+def noise(width: int, height: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels)
+    (image if mode is None else image.convert(mode)).save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def folder(tmp_path: Path, n: int = 12) -> Path:
+    for i in range(n):
+        save(tmp_path / "in" / f"{i % 3}" / f"{i:02d}.png", noise(9 + i, 20 - i, seed=i))
+    return tmp_path / "in"
+
+
+def sums(packed: Path) -> dict[str, str]:
+    return {str(p.relative_to(packed)): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted(packed.rglob("*")) if p.is_file()}
+
+
+# -- one picture -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("size", "box"), [((41, 30), (5, 0, 35, 30)), ((30, 41), (0, 5, 30, 35)),
+                                           ((16, 16), (0, 0, 16, 16)), ((7, 5), (1, 0, 6, 5))])
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_a_picture_is_pillows_own_crop_and_resize(tmp_path: Path, size: tuple, box: tuple, ending: str) -> None:
+    path = save(tmp_path / f"x.{ending}", noise(*size))
+    expected = Image.open(path).convert("RGB").crop(box).resize((R, R), Image.Resampling.LANCZOS)
+    pixels, enlarged = load_picture(path, R)
+    assert np.array_equal(pixels, np.asarray(expected)) and enlarged == (min(size) < R)
+
+
+def test_grey_palette_alpha_and_deep_pictures_become_rgb(tmp_path: Path) -> None:
+    grey = noise(R, R, 1)
+    expected = np.repeat(grey[..., None], 3, 2)
+    assert np.array_equal(load_picture(save(tmp_path / "l.png", grey), R)[0], expected)
+    deep = grey.astype(np.uint16) * 256 + noise(R, R, 1, seed=1)
+    assert np.array_equal(load_picture(save(tmp_path / "i16.png", deep), R)[0], expected)
+    assert np.array_equal(load_picture(save(tmp_path / "p.png", grey, "P"), R)[0], expected)
+    assert np.array_equal(load_picture(save(tmp_path / "one.png", grey, "1"), R)[0][..., 0] % 255, 0 * grey)
+    # Alpha a over white: a c + (1 - a) 255.
+    rgba = noise(R, R, 4)
+    alpha = rgba[..., 3:] / 255
+    found = load_picture(save(tmp_path / "rgba.png", rgba), R)[0]
+    assert np.abs(found - (alpha * rgba[..., :3] + (1 - alpha) * 255)).max() <= 1
+    flat = np.zeros((R, R), np.uint8)
+    flat[:, : R // 2] = 1
+    image = Image.fromarray(flat)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.save(tmp_path / "clear.png", transparency=1)  # palette entry 1 is transparent
+    found = load_picture(tmp_path / "clear.png", R)[0]
+    assert (found[:, : R // 2] == 255).all() and (found[:, R // 2 :] == (10, 20, 30)).all()
+
+
+def test_cmyk_and_turned_pictures(tmp_path: Path) -> None:
+    inks = Image.new("CMYK", (R, R), (0, 255, 255, 0))  # no cyan, all of magenta and yellow: red
+    inks.save(tmp_path / "cmyk.jpg", quality=100)
+    assert np.abs(load_picture(tmp_path / "cmyk.jpg", R)[0].astype(int) - (255, 0, 0)).max() <= 3
+    upright = noise(25, R)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
+    save(tmp_path / "turned.png", np.rot90(upright).copy(), exif=exif.tobytes())
+    assert np.array_equal(load_picture(tmp_path / "turned.png", R)[0], upright[:, 4:20])
+
+
+def bomb(path: Path, side: int) -> Path:
+    """A PNG of a few hundred bytes that claims side x side pixels."""
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 999)))
+    return path
+
+
+def broken_files(root: Path) -> dict[str, str]:
+    """Write files that cannot be read; name -> a word of the reason."""
+    root.mkdir(parents=True, exist_ok=True)
+    for ending in ("png", "jpg", "webp"):
+        whole = save(root / f"cut.{ending}", noise(64, 64)).read_bytes()
+        (root / f"cut.{ending}").write_bytes(whole[: len(whole) // 2])
+    (root / "zero.jpg").write_bytes(b"")
+    (root / "page.jpg").write_text("<html>not found</html>")
+    (root / "drawing.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    bomb(root / "bomb.png", 9_600)
+    bomb(root / "bigger.png", 60_000)
+    return {"cut.png": "truncated", "cut.jpg": "truncated", "cut.webp": "Error", "zero.jpg": "empty",
+            "page.jpg": "not a PNG", "drawing.png": "not a PNG", "bomb.png": "pixels", "bigger.png": "pixels"}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+    for name, word in broken_files(tmp_path).items():
+        with pytest.raises(Unreadable, match=word):
+            load_picture(tmp_path / name, R)
+
+
+# -- a folder ----------------------------------------------------------------------------------------------------------
+def test_broken_files_are_listed_and_left_out(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    bad = broken_files(root / "bad")
+    (root / "notes.txt").write_text("not a picture")
+    (root / ".hidden.png").write_bytes(b"x")
+    (root / "dir.png").mkdir()
+    os.mkfifo(root / "pipe.png")  # opening it would wait for ever
+    with pytest.raises(BadFile, match=r"8 of 20 pictures cannot be read.*--max-broken 0.4 "):
+        pack(ImageFolder(root), tmp_path / "out", R)
+    with pytest.raises(BadFile, match="not a finished data set"):
+        Packed(tmp_path / "out")
+    data = pack(ImageFolder(root), tmp_path / "out", R, max_broken=0.4)
+    rows = list(csv.reader((tmp_path / "out" / "problems.csv").open()))[1:]
+    assert {Path(name).name for name, _ in rows} == set(bad) and all(reason for _, reason in rows)
+    assert data.counts["packed"] == len(data) == 12 and data.counts["broken"] == 8
+    assert data.counts["of other kinds"] == 2
+    good = sorted(p for p in root.glob("[0-9]/*.png"))
+    expected = np.stack([load_picture(path, R)[0] for path in good])
+    assert np.array_equal(data.pixels(np.arange(12)), expected)
+    images = data.images(np.array([7, 2, 7]))
+    assert images.shape == (3, 3, R, R) and -1 <= images.min() < images.max() <= 1
+    assert np.array_equal(((images.numpy() + 1) * 127.5).round().transpose(0, 2, 3, 1), expected[[7, 2, 7]])
+
+
+def test_a_folder_of_nothing_but_broken_files_is_refused(tmp_path: Path) -> None:
+    broken_files(tmp_path / "in")
+    with pytest.raises(BadFile, match="8 of 8"):
+        pack(ImageFolder(tmp_path / "in"), tmp_path / "out", R, max_broken=1)
+    for wrong in (tmp_path / "absent", tmp_path / "out" / ".."  / "empty"):
+        with pytest.raises(BadFile):
+            (tmp_path / "empty").mkdir(exist_ok=True)
+            ImageFolder(wrong)
+    with pytest.raises(EditbenchError, match="--resolution"):
+        pack(ImageFolder(tmp_path / "in"), tmp_path / "out2")
+
+
+def test_ten_thousand_files_with_ten_broken_ones(tmp_path: Path) -> None:
+    root, shapes = tmp_path / "in", [(8, 8), (11, 8), (8, 13), (5, 5)]
+    for k, (w, h) in enumerate(shapes):
+        save(tmp_path / f"{k}.png", noise(w, h, seed=k))
+    for block in range(10):
+        (root / f"{block:02d}").mkdir(parents=True)
+        for i in range(1000):
+            os.link(tmp_path / f"{i % 4}.png", root / f"{block:02d}" / f"{i:04d}.png")
+    wrong = {f"{k:02d}/{97 * k:04d}.png" for k in range(10)}
+    for name in wrong:
+        (root / name).unlink()
+        (root / name).write_bytes(b"\x89PNG\r\n\x1a\nhalf")
+    data = pack(ImageFolder(root), tmp_path / "out", 8)
+    rows = list(csv.reader((tmp_path / "out" / "problems.csv").open()))[1:]
+    assert {name for name, _ in rows} == wrong and len(data) == 9_990 and data.counts["enlarged"] == 2498
+    kept = [i for i in range(10_000) if f"{i // 1000:02d}/{i % 1000:04d}.png" not in wrong]
+    kinds = np.stack([load_picture(tmp_path / f"{k}.png", 8)[0] for k in range(4)])
+    assert np.array_equal(data.pixels(np.arange(len(data))), kinds[np.array(kept) % 4])
+
+
+# -- packing -----------------------------------------------------------------------------------------------------------
+def test_shards_and_threads_change_no_picture(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    one = pack(ImageFolder(root, "folders", threads=1), tmp_path / "one", R)
+    many = pack(ImageFolder(root, "folders", threads=5), tmp_path / "many", R, shard_bytes=5 * 3 * R * R)
+    assert len(list((tmp_path / "many").glob("shard-*"))) == 3
+    rows = np.array([11, 0, 4, 5, 9, 0])
+    assert np.array_equal(one.pixels(rows), many.pixels(rows)) and np.array_equal(one.labels, many.labels)
+
+
+class Killed(ImageFolder):
+    """Ends its process, as kill -9 does, while it reads the third shard."""
+
+    def read(self, start: int, stop: int, resolution: int):  # type: ignore[no-untyped-def]
+        if start >= 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(start, stop, resolution)
+
+
+def test_a_killed_pack_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    root, size = folder(tmp_path), 4 * 3 * R * R
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pack(ImageFolder(root, "folders"), whole, R, shard_bytes=size)
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: pack(Killed(root, "folders"), parts, R, shard_bytes=size))
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL and len(list(parts.glob("shard-*"))) == 2
+    (parts / ".partial-shard-00002-1").mkdir()  # what a kill in mid-write leaves
+    before = (parts / "shard-00000" / "images.npy").stat().st_mtime_ns
+    pack(ImageFolder(root, "folders"), parts, R)  # the size of a shard is that of its beginning
+    assert sums(parts) == sums(whole)
+    assert (parts / "shard-00000" / "images.npy").stat().st_mtime_ns == before
+    assert not list(parts.glob(".partial-*"))
+
+
+def test_a_folder_of_another_source_is_not_touched(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    pack(ImageFolder(root), tmp_path / "out", R)
+    with pytest.raises(EditbenchError, match="other files, labels or sizes"):
+        pack(ImageFolder(root), tmp_path / "out", 8)
+    with pytest.raises(EditbenchError, match="is not a packed data set"):
+        pack(ImageFolder(root), root, R)
+    save(root / "new.png", noise(9, 9))
+    with pytest.raises(EditbenchError, match="other files"):
+        pack(ImageFolder(root), tmp_path / "out", R)
+
+
+def test_a_damaged_pack_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = folder(tmp_path)
+    out = tmp_path / "out"
+    assert main(["dataset", "pack", str(root), "--labels", "folders", "--resolution", "16", "--out", str(out)]) == 0
+    assert main(["dataset", "info", str(out)]) == 0
+    assert "12 pictures of 16 x 16" in (text := capsys.readouterr().out) and "0 0.333, 1 0.333, 2 0.333" in text
+    path = out / "shard-00000" / "images.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadFile, match="checksum"):
+        Packed(out).verify()
+    path.write_bytes(content[:-1])
+    with pytest.raises(BadFile, match="missing or damaged"):
+        Packed(out)
+
+
+def test_many_shards_keep_few_files_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder(tmp_path)
+    whole = pack(ImageFolder(root), tmp_path / "whole", R)
+    monkeypatch.setattr("editbench.datasets.packed.MOST_OPEN", 2)
+    many = pack(ImageFolder(root), tmp_path / "many", R, shard_bytes=3 * R * R)
+    rows = np.random.default_rng(0).integers(0, 12, 40)
+    assert np.array_equal(many.pixels(rows), whole.pixels(rows)) and len(many._open_shards) == 2
+
+
+@pytest.mark.parametrize("size", [R, 9])
+def test_twins_are_found_and_split_together(tmp_path: Path, size: int) -> None:
+    kinds = np.random.default_rng(0).integers(0, 25, 60)
+    for i, kind in enumerate(kinds):
+        save(tmp_path / "in" / f"{i:02d}.png", noise(size, size, seed=int(kind)))
+    data = pack(ImageFolder(tmp_path / "in"), tmp_path / "out", size, shard_bytes=7 * 3 * size * size)
+    assert data.twins.tolist() == [kinds.tolist().index(kind) for kind in kinds]
+    parts = split(60, data.twins)
+    assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(60))
+    for one, two in itertools.combinations(parts.values(), 2):
+        assert not set(kinds[one]) & set(kinds[two])
+    with pytest.raises(EditbenchError, match="too few"):
+        split(60, np.zeros(60, int))
+
+
+def test_a_data_set_whose_own_record_is_damaged(tmp_path: Path) -> None:
+    pack(ImageFolder(folder(tmp_path), "folders"), tmp_path / "out", R)
+    path = tmp_path / "out" / "dataset.json"
+    whole = json.loads(path.read_text())
+    for key in ("n", "shards", "attributes", "labels_sha256"):
+        for wrong in ({k: v for k, v in whole.items() if k != key}, whole | {key: [3]}):
+            if (key, wrong.get(key)) != ("labels_sha256", [3]):
+                path.write_text(json.dumps(wrong))
+                with pytest.raises(BadFile, match="pack it again"):
+                    Packed(tmp_path / "out")
+    for share in (float("nan"), -0.1, 10):
+        with pytest.raises(EditbenchError, match="between 0 and 1"):
+            pack(ImageFolder(tmp_path / "in"), tmp_path / "other", R, max_broken=share)
+
+
+def test_folders_whose_names_are_not_utf8(tmp_path: Path) -> None:
+    for k, name in enumerate((b"caf\xe9", b"tea")):
+        (tmp_path / "in" / os.fsdecode(name)).mkdir(parents=True)
+        save(tmp_path / "in" / os.fsdecode(name) / "a.png", noise(9, 9, seed=k))
+    data = pack(ImageFolder(tmp_path / "in", "folders"), tmp_path / "out", R)
+    assert data.attributes is not None and data.attributes["class"].classes == ("caf\\xe9", "tea")
+
+
+def test_epochs_show_every_row_once_and_any_split_is_the_same() -> None:
+    order = Epochs(7, 3, "reals")
+    stream = order.take(0, 35)
+    passes = stream.reshape(5, 7)
+    assert (np.sort(passes, 1) == np.arange(7)).all() and len({tuple(row) for row in passes}) > 1
+    pieces = [Epochs(7, 3, "reals").take(a, b) for a, b in itertools.pairwise([0, 3, 14, 14, 20, 35])]
+    assert np.array_equal(np.concatenate(pieces), stream)
+    assert np.array_equal(order.take(2, 5), stream[2:5])  # backwards, too
+    assert not np.array_equal(Epochs(7, 4, "reals").take(0, 35), stream)
+    assert set(Epochs(np.array([5, 9]), 0, "x").take(10, 12)) == {5, 9}
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+def test_an_attribute_list_and_files_that_do_not_agree(tmp_path: Path) -> None:
+    for i, name in enumerate(("a.png", "sub/b.png", "deep/c.png", "extra.png", "broken.png")):
+        save(tmp_path / "in" / name, noise(20, 20, seed=i))
+    (tmp_path / "in" / "broken.png").write_bytes(b"")  # between a.png and the others: labels follow the pictures
+    listing = tmp_path / "list.txt"
+    listing.write_text(CELEBA.replace("3\n", "5\n", 1) + "gone.png 1 1\nbroken.png -1 -1\n")
+    data = pack(ImageFolder(tmp_path / "in", listing), tmp_path / "out", R, max_broken=0.5)
+    assert data.attributes == Attributes([Attribute("Smiling", ("no", "yes")), Attribute("Young", ("no", "yes"))])
+    by_name = {"a.png": [0, 1], "deep/c.png": [1, 1], "sub/b.png": [1, 0]}  # in order of the paths
+    assert data.labels is not None and data.labels.tolist() == list(by_name.values())
+    assert data.counts == {"files": 5, "of other kinds": 0, "not listed": 1, "empty cell": 0, "listed without file": 1,
+                           "packed": 3, "broken": 1, "enlarged": 0}
+    text = (tmp_path / "out" / "problems.csv").read_text()
+    assert "extra.png,the labels do not name it" in text and "gone.png,\"listed, but" in text
+    with pytest.raises(BadFile, match="names none of the 12 images"):
+        ImageFolder(folder(tmp_path / "other"), listing)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "begins with the number"), ("file,smile\n", "begins with the number"),
+    (CELEBA.replace("3", "9", 1), "says 9 files, the list has 3"), (CELEBA + "d.png 1\n", "line 6: 1 values for 2"),
+    (CELEBA.replace("-1  1", "-1  7"), "line 3: values are -1"), (CELEBA.replace("c.png", "a.png"), "listed twice"),
+    ("2\nA\na 1\nb 1\n", "no column has two")])
+def test_a_damaged_attribute_list_names_its_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(BadFile, match=message):
+        read_labels(tmp_path / "list.txt")
+
+
+def test_a_table_has_numbers_words_and_empty_cells(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\ufefffile,smile,age,hair,one\n\"a,1.png\",1,9,red,x\nb.png,0,31.5,,x\nc.png,1,100,blue,x\n")
+    table = read_labels(path)
+    assert table.names == ["a,1.png", "b.png", "c.png"] and table.attributes.names == ("smile", "age", "hair")
+    assert table.attributes["smile"].classes == ("no", "yes") and table.attributes["hair"].classes == ("blue", "red")
+    assert table.attributes["age"] == Attribute("age", ("9", "31.5", "100"), ordered=True)
+    assert table.classes.tolist() == [[1, 0, 1], [0, 1, -1], [1, 2, 0]]
+    assert read_labels(path, ["age"], bins=2).classes.ravel().tolist() == [0, 0, 1]
+    with pytest.raises(UnknownName, match="Did you mean 'hair'"):
+        read_labels(path, ["hairs"])
+    for text, message in (("file\na\n", "a table of labels has a header"), ("f,a\nx,1,2\n", "row 2: 3 cells"),
+                          ("f,a\nx,\"1\n", "not a readable CSV")):
+        path.write_text(text)
+        with pytest.raises(BadFile, match=message):
+            read_labels(path)
+    path.write_text("f,t\n" + "".join(f"{i}.png,{i}\n" for i in range(300)))
+    with pytest.raises(BadFile, match="300 different values; join neighbouring ones with --bins"):
+        read_labels(path)
+    assert np.bincount(read_labels(path, bins=7).classes.ravel()).tolist() == [43, 43, 43, 43, 43, 43, 42]
+
+
+def test_a_number_is_one_class_however_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("f,smile,age\na,1,7.0\nb,0.0,7\nc,1.0,07\nd,,12.0\ne,0,9\n")
+    table = read_labels(path)
+    assert table.attributes["smile"] == Attribute("smile", ("no", "yes"))
+    assert table.attributes["age"] == Attribute("age", ("7", "9", "12.0"), ordered=True)
+    assert table.classes.tolist() == [[1, 0], [0, 0], [1, 0], [-1, 2], [0, 1]]
+    path.write_text("f,a,b\nx,1,p\ny,1.0,q\n")
+    assert read_labels(path).attributes.names == ("b",)
+    path.write_text("f,,b\nx,1,p\ny,2,q\n")
+    with pytest.raises(BadFile, match="no name"):
+        read_labels(path)
+    with pytest.raises(EditbenchError, match="2 or more"):
+        join_classes(Attribute("c", ("r", "g", "b")), np.arange(3), 1)
+
+
+def test_bins_join_neighbours_of_ordered_attributes_only() -> None:
+    item, labels = join_classes(Attribute("x", tuple(map(str, range(40))), True), np.arange(40), 5)
+    assert item.classes == ("0..7", "8..15", "16..23", "24..31", "32..39") and item.ordered
+    assert labels.tolist() == [i // 8 for i in range(40)]
+    colour = Attribute("c", ("r", "g", "b"))
+    assert join_classes(colour, np.arange(3), 2)[0] == colour
+    assert join_classes(Attribute("x", tuple("abc"), True), np.array([-1, 2]), 2)[1].tolist() == [-1, 1]
+    both = Attributes([colour, Attribute("still", ("a", "b"))])
+    kept, chosen = choose(both, np.array([[0, 1], [2, 1]]))
+    assert kept.names == ("c",) and chosen.tolist() == [[0], [2]]
+    with pytest.raises(EditbenchError, match="none of the attributes still varies"):
+        choose(both, np.array([[0, 1], [2, 1]]), ["still"])

@@ -1,0 +1,101 @@
+"""`editbench human`: pages on which raters choose between two edits, and the analysis of their answers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from editbench.commands.check import console
+from editbench.errors import EditbenchError
+from editbench.human import ASKED
+from editbench.human.responses import read_responses
+from editbench.human.study import Design, make_study, read_key, summary
+from editbench.human.write import analyse, print_analysis, write_analysis
+
+EXAMPLES = """examples:
+  editbench human make runs/demo --out study --methods gradctrl,interfacegan
+  editbench human make runs/demo --out study --methods gradctrl,interfacegan,neural_ode --pairs 30 --sets 4 --split
+  editbench human make runs/demo --out study_identity --methods neural_ode,neural_ode_identity --questions identity
+  editbench human analyse study answers/responses-*.json
+
+Give raters the files of study/pages and nothing else: key.json and manifest.json name the methods.
+exit code of analyse: 0 every file counted; 1 some file could not be counted (the rest is analysed).
+"""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("editbench human", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    jobs = parser.add_subparsers(dest="job", required=True, metavar="make|analyse")
+    plan = Design()
+    job = jobs.add_parser("make", help="draw a study from finished runs")
+    job.add_argument("root", type=Path, help="runs folder")
+    job.add_argument("--out", type=Path, required=True, help="new folder of the study")
+    job.add_argument("--methods", help="comma-separated (default: all with finished runs, the floor `random` too)")
+    job.add_argument("--pairs", type=int, default=plan.pairs, help="comparisons an attribute, spread over its pairs of "
+                     f"methods (default: {plan.pairs})")
+    job.add_argument("--sets", type=int, default=plan.sets, help="pages, each in an order of its own (default: 1)")
+    job.add_argument("--split", action="store_true", help="deal the comparisons to the pages; else each page has all")
+    job.add_argument("--duplicates", type=float, default=plan.duplicates, help="share of a page that is shown twice, "
+                     f"with swapped sides (default: {plan.duplicates:g})")
+    job.add_argument("--questions", default=",".join(ASKED), help=f"{' and/or '.join(ASKED)} (default: both)")
+    job.add_argument("--seed", type=int, default=plan.seed)
+    job.add_argument("--title", default=plan.title, help="heading of the pages")
+    job.add_argument("--intro", type=Path, help="text file shown first: consent, and whom to ask")
+    job.add_argument("--setting", help="which runs, where the folder holds runs that cannot be compared")
+    job.add_argument("--device", default="cpu", help="where pictures are redrawn (default: cpu)")
+    job.add_argument("--cache", type=Path, help="folder of banks and fits (default: the one in each record)")
+    job = jobs.add_parser("analyse", help="win rates, strengths and agreement from raters' files")
+    job.add_argument("study", type=Path, help="folder that `make` wrote")
+    job.add_argument("files", type=Path, nargs="+", help="responses-*.json")
+    job.add_argument("--out", type=Path, help="where tables go (default: STUDY/analysis)")
+    job.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    args = parser.parse_args(argv)
+    return make(args) if args.job == "make" else analyse_files(args)
+
+
+def make(args: argparse.Namespace) -> int:
+    design = Design(methods=_names(args.methods), pairs=args.pairs, sets=args.sets, split=args.split,
+                    duplicates=args.duplicates, seed=args.seed, asked=_names(args.questions), title=args.title,
+                    intro=_text(args.intro), setting=args.setting)
+    manifest = make_study(args.root, args.out, design, args.device, args.cache)
+    out = console()
+    for line in summary(manifest):
+        out.print(line, soft_wrap=True, markup=False, highlight=False)
+    print(f"pages  {args.out / 'pages'}\nkey    {args.out / 'key.json'}   (not for raters)")
+    return 0
+
+
+def analyse_files(args: argparse.Namespace) -> int:
+    key = read_key(args.study)
+    found = analyse(read_responses(args.files, key), args.study, args.seed)
+    print_analysis(found, console())
+    folder = args.out or args.study / "analysis"
+    write_analysis(found, folder)
+    print(f"tables {folder}")
+    wrong = len(found.responses.left)
+    if wrong:
+        print(f"failed: {wrong} of {len(args.files)} files could not be counted, see above", file=sys.stderr)
+    return int(bool(wrong))
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """'a,b'; commas within brackets belong to a variant's label."""
+    names, depth = [""], 0
+    for letter in text or "":
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            names.append("")
+        else:
+            names[-1] += letter
+    return tuple(name.strip() for name in names if name.strip())
+
+
+def _text(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EditbenchError(f"--intro {path} is not a readable text file ({error})") from error

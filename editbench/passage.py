@@ -3,7 +3,7 @@
 Control C and disentanglement D (Khrulkov et al. 2021, eq. 6 and 7) are both curves over steps; neither need be
 monotone. D is therefore taken as a function of C at first passage: the first time that C reaches a level c, on the
 straight line between the two grid points around it. All functions take (..., T) arrays and work along the last axis, so
-that bootstrap draws are one call.
+that bootstrap draws are one call. `at_effect` reads single walks the same way, at a matched achieved effect.
 """
 
 from __future__ import annotations
@@ -50,3 +50,25 @@ def most_within(control: np.ndarray, other: np.ndarray, limit: float) -> np.ndar
     between = np.where((share > 0) & (share < 1), meeting, -np.inf).max(-1, initial=-np.inf)
     best = np.maximum(inside, between)
     return np.where(np.isfinite(best), best, np.nan)
+
+
+def at_effect(x: np.ndarray, values: np.ndarray, owner: np.ndarray, sound: np.ndarray, level: float,
+              starts: int) -> np.ndarray:
+    """Values where each walk first passes an achieved effect, on the straight line between its two decoded neighbours.
+
+    Args:
+        x: (rows,) achieved effect, 0 at step 0; rows in the order of (start, step). values: (rows, k).
+        owner: (rows,) which of the `starts` walks a row belongs to. sound: (rows,) rows that may be read.
+        level: above 0.
+
+    Returns:
+        (starts, k), NaN where a walk never gets there.
+    """
+    rows = np.flatnonzero(sound)
+    beyond = np.flatnonzero((x[rows[1:]] >= level) & (owner[rows[1:]] == owner[rows[:-1]])) + 1
+    after = beyond[np.unique(owner[rows[beyond]], return_index=True)[1]]
+    a, b = rows[after - 1], rows[after]
+    share = ((level - x[a]) / (x[b] - x[a]))[:, None]
+    out = np.full((starts, values.shape[1]), np.nan)
+    out[owner[b]] = (1 - share) * values[a] + share * values[b]
+    return out

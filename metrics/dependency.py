@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from editbench.metric import ROW_COLUMNS, SAMPLE_COLUMNS, Metric, MetricResult, row
+from editbench.passage import at_effect
 from editbench.statistics import bootstrap_mean, bootstrap_ratios
 from editbench.trajectory import Trajectories
 
@@ -68,7 +69,7 @@ class AttributeDependency(Metric):
         if signed.shape[1]:
             size = np.abs(signed)
             values = {"ad": size.mean(1), "ad_signed": signed.mean(1), "ad_max": size.max(1)}
-            stats["at"] = self._passage(x, signed, owner, sound, len(begins))
+            stats["at"] = np.abs(at_effect(x, signed, owner, sound, self.at, len(begins))).mean(1)
         inside = np.flatnonzero(moved & (x >= 0) & (x < self.bins * self.width))
         place = np.minimum((x[inside] / self.width).astype(np.int64), self.bins - 1)
         cell, cells = owner[inside] * self.bins + place, len(begins) * self.bins
@@ -77,18 +78,6 @@ class AttributeDependency(Metric):
         for name, flat in columns.items():
             stats |= {f"{name}:{b}": flat.reshape(-1, self.bins)[:, b] for b in range(self.bins)}
         return pd.DataFrame(stats)
-
-    def _passage(self, x: np.ndarray, signed: np.ndarray, owner: np.ndarray, sound: np.ndarray,
-                 starts: int) -> np.ndarray:
-        """(starts,) AD where each walk first passes x*, NaN where it never does. x is 0 at step 0, below x*."""
-        rows = np.flatnonzero(sound)
-        beyond = np.flatnonzero((x[rows[1:]] >= self.at) & (owner[rows[1:]] == owner[rows[:-1]])) + 1
-        after = beyond[np.unique(owner[rows[beyond]], return_index=True)[1]]
-        a, b = rows[after - 1], rows[after]
-        share = ((self.at - x[a]) / (x[b] - x[a]))[:, None]
-        out = np.full(starts, EMPTY)
-        out[owner[b]] = np.abs((1 - share) * signed[a] + share * signed[b]).mean(1)
-        return out
 
     def compute(self, stats: pd.DataFrame) -> MetricResult:
         stats = stats.sort_values("start", kind="stable", ignore_index=True)

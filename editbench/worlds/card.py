@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +87,12 @@ def judged(batches: Iterator[Tensor], teacher: ConvScorer, judge: ConvScorer, ad
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-def measure(n: int, generator: Generator, teacher: ConvScorer, judge: ConvScorer, seed: int = 5_005) -> dict:
-    """Everything the card shows as numbers, from n renders, n others for the floor, and n generated faces."""
-    attributes, law, dense = judge.attributes, FactorLaw(), FactorLaw(margin=0.0)
+def measure(n: int, generator: Generator, teacher: ConvScorer, judge: ConvScorer, seed: int = 5_005,
+            law: FactorLaw | None = None) -> dict:
+    """Everything the card shows as numbers, from n renders of a law (default: the world's own), n others for the floor,
+    and n generated faces."""
+    attributes, law = judge.attributes, law or FactorLaw()
+    dense = replace(law, margin=0.0)
     truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
     streams = (_renders(law, seed, 0, n), _renders(law, seed, n, 2 * n), _generated(generator, seed, n))
     with progress("pictures judged", 3 * n) as advance:
@@ -134,16 +138,16 @@ def sheet(batches: Iterator[Tensor]) -> np.ndarray:
 
 
 def world_card(out: Path, n: int = 10_000, generator: Generator | None = None, teacher: ConvScorer | None = None,
-               judge: ConvScorer | None = None, seed: int = 5_005) -> dict:
+               judge: ConvScorer | None = None, seed: int = 5_005, law: FactorLaw | None = None) -> dict:
     """Write index.html (self-contained), card.json and sheet.png (renders left, generated right) to `out`.
 
     What is not given is loaded from the package. Returns the content of card.json.
     """
     generator = generator or load_generator()
     teacher, judge = teacher or load_scorer("teacher"), judge or load_scorer("judge")
-    card = measure(n, generator, teacher, judge, seed)
+    card = measure(n, generator, teacher, judge, seed, law)
     need = SHEET_COLUMNS * SHEET_ROWS
-    left, right = sheet(_renders(FactorLaw(), seed, 0, need)), sheet(_generated(generator, seed, need))
+    left, right = sheet(_renders(law or FactorLaw(), seed, 0, need)), sheet(_generated(generator, seed, need))
     gutter = np.full((left.shape[0], 16, 3), 255, np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate([left, gutter, right], 1)).save(buffer, "PNG", optimize=True)

@@ -1,0 +1,156 @@
+"""The entanglement dial: the same comparison in worlds of growing correlation rho, and how fast each method degrades.
+
+Reads records whose generator has a `rho` (editbench.worlds.faces.dial). The starts near the boundaries of one world are
+hardly ever those of another, so their numbers are taken as independent, and a slope over rho is that of weighted least
+squares with the variances of the intervals. These are over starts: how much another training of a world's generator
+would change is not in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.special import ndtri
+
+from editbench.report.cells import MISSING, number
+from editbench.report.figures import STYLE, Look, new_figure, order_methods, put_legend
+from editbench.report.load import Results
+from editbench.report.tables import FEWEST
+from editbench.worlds.faces.dial import partner
+
+Z95 = float(ndtri(0.975))
+TITLES = {"entanglement": "taken along from the partner, σ", "accuracy": "accuracy", "ad_at": "AD at matched effect, σ"}
+CAPTION = ("Against the correlation rho of the world: what an edit takes along from the attribute that is tied to its "
+           "own, in σ at matched effect and in the direction of the correlation, the accuracy at the first crossing, "
+           "and AD at matched effect. An attribute that is tied to none has no first panel. Whiskers are 95 % "
+           f"intervals over starts; where fewer than {FEWEST} starts reach the effect there is no point.")
+SLOPE = ("slope: change for rho from 0 to 1, weighted least squares over the worlds, averaged over the attributes; "
+         "95 % interval over starts, for these generators")
+Drawing = tuple[str, str, str, Callable[[], Figure]]
+
+
+def points(results: Results) -> pd.DataFrame:
+    """One row a number: method, variant_of, attribute, rho, quantity (a key of TITLES), value, low, high, n. Empty
+    where fewer than two values of rho were run. Values with a note are out, and so are bootstrap means over fewer than
+    FEWEST starts, whose intervals are too short for a weight."""
+    columns = ["method", "variant_of", "attribute", "rho", "quantity", "value", "low", "high", "n"]
+    rhos = {run: (config.get("generator") or {}).get("rho") for run, config in results.configs.items()}
+    runs = results.runs.assign(rho=pd.to_numeric(results.runs["run_id"].map(rhos), errors="coerce"))
+    runs = runs[np.isfinite(runs["rho"]) & (runs["status"] == "done")]
+    if runs["rho"].nunique() < 2:
+        return pd.DataFrame(columns=columns)
+    found = results.rows[np.isfinite(results.rows["value"]) & (results.rows["note"] == "")].merge(
+        runs[["run_id", "label", "method", "attribute", "rho"]].rename(
+            columns={"method": "variant_of", "label": "method"}), on="run_id")
+    tied = {name: partner(name) for name in runs["attribute"].unique()}
+    wanted = found["attribute"].map({name: f"entanglement_with[{pair[0]}]" for name, pair in tied.items() if pair})
+    found["quantity"] = np.where(found["metric"] == wanted, "entanglement", found["metric"])
+    enough = (found["n"] >= FEWEST) | (found["quantity"] == "accuracy")
+    found = found[found["quantity"].isin(list(TITLES)) & enough].copy()
+    sign = found["attribute"].map({name: pair[1] for name, pair in tied.items() if pair}).fillna(1)
+    turned = (found["quantity"] == "entanglement") & (sign < 0)
+    found.loc[turned, ["value", "low", "high"]] = -found.loc[turned, ["value", "high", "low"]].to_numpy()
+    return found[columns].sort_values(["quantity", "attribute", "method", "rho"], ignore_index=True)
+
+
+def slopes(found: pd.DataFrame) -> pd.DataFrame:
+    """One row a method and quantity: first, last (at the smallest and largest rho, means over attributes),
+    slope, low, high, attributes (how many), worlds (the fewest of them). An attribute with one world has no slope and
+    is out."""
+    rows = []
+    for (quantity, method, variant), group in found.groupby(["quantity", "method", "variant_of"]):
+        fits = {name: fit for name, part in group.groupby("attribute") if (fit := _line(part)) is not None}
+        if not fits:
+            continue
+        slope, variance = np.array(list(fits.values())).T
+        half = Z95 * np.sqrt(variance.sum()) / len(fits)
+        used = group[group["attribute"].isin(list(fits))].sort_values("rho").groupby("attribute")
+        rows.append({"quantity": quantity, "method": method, "variant_of": variant,
+                     "first": used["value"].first().mean(), "last": used["value"].last().mean(), "slope": slope.mean(),
+                     "low": slope.mean() - half, "high": slope.mean() + half, "attributes": len(fits),
+                     "worlds": int(used["rho"].nunique().min())})
+    columns = ["quantity", "method", "variant_of", "first", "last", "slope", "low", "high", "attributes", "worlds"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.sort_values(["quantity", "slope"], ignore_index=True,
+                             key=lambda column: column.abs() if column.name == "slope" else column)
+
+
+def _line(part: pd.DataFrame) -> tuple[float, float] | None:
+    """(slope, its variance) of value over rho; the variance of each point is read off its interval."""
+    deviation = (part["high"] - part["low"]).to_numpy(np.float64) / (2 * Z95)
+    sound = np.isfinite(deviation) & (deviation > 0)
+    rho, value = part["rho"].to_numpy(np.float64)[sound], part["value"].to_numpy(np.float64)[sound]
+    if len(np.unique(rho)) < 2:
+        return None
+    weight = deviation[sound] ** -2
+    centred = rho - np.average(rho, weights=weight)
+    spread = (weight * centred**2).sum()
+    return float((weight * centred * value).sum() / spread), float(1 / spread)
+
+
+def table(results: Results) -> list[list[str]]:
+    """Headings, then a row a method, least entangled by rho first; empty without a dial."""
+    found = slopes(points(results))
+    if found.empty:
+        return []
+    shown = [name for name in TITLES if name in set(found["quantity"])]
+    order = found[found["quantity"] == shown[0]]["method"].tolist()
+    lines = [["method", *(text for name in shown for text in (f"{name.replace('ad_at', 'AD')}, first to last rho",
+                                                              "slope"))]]
+    for method in order:
+        line = [method]
+        for name in shown:
+            mine = found[(found["method"] == method) & (found["quantity"] == name)]
+            if mine.empty:
+                line += [MISSING, MISSING]
+                continue
+            one = mine.iloc[0]
+            line += [f"{number(one['first'], 3)} → {number(one['last'], 3)}",
+                     f"{number(one['slope'], 3)} ({number(one['low'], 3)} to {number(one['high'], 3)})"]
+        lines.append(line)
+    return lines
+
+
+def drawings(results: Results, look: dict[str, Look]) -> list[Drawing]:
+    """(file name, title, caption, function that draws); none without a dial."""
+    found = points(results)
+    return [] if found.empty else [("dial", "The entanglement dial", CAPTION, partial(figure, found, look))]
+
+
+def figure(found: pd.DataFrame, look: dict[str, Look]) -> Figure:
+    """A line a method: quantities down, attributes across."""
+    attributes = sorted(set(found["attribute"]), key=lambda name: (partner(name) is None, name))
+    shown = [name for name in TITLES if name in set(found["quantity"])]
+    drawing = new_figure(max(5.5, 3.05 * len(attributes)), 0.7 + 2.4 * len(shown))
+    panels = drawing.subplots(len(shown), len(attributes), sharex=True, sharey="row", squeeze=False).ravel()
+    methods = order_methods(found)
+    gap = 0.05 / max(len(methods), 1)
+    for place, axes in enumerate(panels):
+        quantity, attribute = shown[place // len(attributes)], attributes[place % len(attributes)]
+        mine = found[(found["quantity"] == quantity) & (found["attribute"] == attribute)]
+        for position, method in enumerate(methods):
+            line = mine[mine["method"] == method]
+            if line.empty:
+                continue
+            colour, marker = look[method][:2]
+            x = line["rho"] + (position - (len(methods) - 1) / 2) * gap
+            axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.5)
+            axes.plot(x, line["value"], color=colour, linewidth=1.5, linestyle=look[method].dash, marker=marker,
+                      markersize=4.5, markeredgewidth=0)
+        if quantity == "entanglement":
+            axes.axhline(0, color=STYLE["axes.edgecolor"], linewidth=1.0, zorder=0)
+        if mine.empty:
+            axes.text(0.5, 0.5, "tied to no other", transform=axes.transAxes, ha="center", va="center", alpha=0.7)
+        if place < len(attributes):
+            pair = partner(attribute)
+            axes.set_title(attribute.replace("_", " ") + (f" (with {pair[0].replace('_', ' ')})" if pair else ""))
+        if place % len(attributes) == 0:
+            axes.set_ylabel(TITLES[quantity])
+        axes.set_xticks(sorted(set(found["rho"])))
+    drawing.supxlabel("rho of the world", fontsize=STYLE["font.size"])
+    put_legend(drawing, methods, look)
+    return drawing

@@ -1,0 +1,84 @@
+"""The dependency matrix: by hand, the closed form of a linear world, its mean is AD, and what every metric owes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from editbench.attributes import Attribute, Attributes
+from editbench.metric import ROW_COLUMNS, SAMPLE_COLUMNS
+from methods.random_direction import RandomDirection
+from metrics.dependency import AttributeDependency
+from metrics.dependency_matrix import DependencyMatrix
+from tests.test_metrics import HAND, TOY, toy_trajectories
+from tests.toy import check_splits, fit_data, make_walk, trajectories
+
+
+def values(result) -> dict[str, float]:
+    return result.rows.set_index("metric")["value"].to_dict()
+
+
+def test_by_hand():
+    result = DependencyMatrix()(HAND)
+    # start 1 passes x = 1 at 2/7 of its second step, where c has risen by 2/7 and b has fallen by 2/7 * 0.5;
+    # start 4 at 2/3 of its first, where b has fallen by 2/3 * 2. sigma is 2 for b and 4 for c; the target is yes.
+    b, c = [2 / 7 * 0.5 / 2, 2 / 3 * 2 / 2], [2 / 7 * 1 / 4, 0.0]
+    assert values(result) == pytest.approx({"dependency_on[b]": np.mean(b), "entanglement_with[b]": -np.mean(b),
+                                            "dependency_on[c]": np.mean(c), "entanglement_with[c]": np.mean(c)})
+    assert (result.rows["n"] == 2).all() and (result.rows["x"] == 1).all()
+    of_b = result.samples[result.samples["metric"] == "dependency_on[b]"].set_index("start")["value"]
+    assert of_b.to_dict() == pytest.approx({1: b[0], 4: b[1]})
+
+
+def test_a_linear_world_has_the_signed_ratio_of_the_slopes_whatever_the_target():
+    data = fit_data(overlap=0.8)
+    direction = data.teacher.normals[0]
+
+    class Line(RandomDirection):
+        def step(self, walk):
+            return walk.codes + self.length * direction * (2 * walk.target - 1)[:, None]
+
+    editor = Line(delta=0.1, scale_step=False)
+    editor.fit(data)
+    walk = make_walk(data, editor, "a", n=30)
+    assert len(walk.target.unique()) == 2
+    slopes = ((data.teacher.normals @ direction).double() / data.sigma).numpy()
+    found = values(DependencyMatrix()(trajectories(data, editor, walk, 80)))
+    for name, ratio in zip(("b", "c"), slopes[1:] / slopes[0]):
+        assert found[f"entanglement_with[{name}]"] == pytest.approx(ratio, rel=1e-3)
+        assert found[f"dependency_on[{name}]"] == pytest.approx(abs(ratio), rel=1e-3)
+
+
+@pytest.mark.parametrize("found", [HAND, TOY], ids=["binary", "many classes"])
+def test_the_mean_over_the_others_is_the_ad(found):
+    mine = values(DependencyMatrix()(found))
+    ad = AttributeDependency()(found).rows.set_index("metric").loc["ad_at", "value"]
+    assert np.mean([value for name, value in mine.items() if name.startswith("dependency_on")]) == pytest.approx(ad)
+
+
+def test_only_two_binary_attributes_have_a_sign():
+    assert not any(name.startswith("entanglement_with") for name in values(DependencyMatrix()(TOY)))
+
+
+@settings(max_examples=10, deadline=None)
+@given(cuts=st.lists(st.integers(1, 39), max_size=4), seed=st.integers(0, 2**20))
+def test_any_split_and_permutation_gives_the_same_number(cuts, seed):
+    check_splits(DependencyMatrix(draws=50), TOY, cuts, seed)
+
+
+def test_rows_keep_the_contract_and_nothing_to_read_is_a_note():
+    result = DependencyMatrix()(TOY)
+    assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
+    assert {name.split("[")[0] for name in result.rows["metric"]} <= set(DependencyMatrix.produces)
+    far = DependencyMatrix(at=9)(HAND)
+    assert far.rows["value"].isna().all() and far.rows["note"].str.contains("no start reaches x = 9").all()
+    none = DependencyMatrix()(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
+    assert (none.rows["n"] == 0).all() and len(none.samples) == 0
+    alone = DependencyMatrix()(toy_trajectories(Attributes([Attribute("a", ("no", "yes"))]), "a"))
+    assert len(alone.rows) == 0 and len(alone.samples) == 0
+    with pytest.raises(ValueError, match="at > 0"):
+        DependencyMatrix(at=0)

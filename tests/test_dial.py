@@ -1,0 +1,127 @@
+"""The entanglement dial: the worlds that ship, the laws behind them, slopes by hand, and their place in a report."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from editbench.errors import EditbenchError
+from editbench.report import dial, report
+from editbench.report.load import load
+from editbench.seeding import normals
+from editbench.spaces import Codes, Space
+from editbench.worlds.card import phi
+from editbench.worlds.faces import load_scorer
+from editbench.worlds.faces.dial import PAIRS, SETTINGS, law, load_generator, partner
+from editbench.worlds.faces.factors import TRAITS, sample_factors
+from tests.fake_records import fake_run, metric_rows
+
+HALF = 0.05
+
+
+def labels_of(rho: float, n: int) -> np.ndarray:
+    """The judge's labels of generated faces."""
+    generator, judge = load_generator(rho), load_scorer("judge")
+    z = torch.from_numpy(normals(77, "dial", 0, n, generator.z_dim)).float()
+    with torch.inference_mode():
+        parts = [judge(generator.decode(Codes(Space.Z, part))) for part in z.split(128)]
+    return judge.attributes.labels(torch.cat(parts)).numpy()
+
+
+@pytest.mark.parametrize("rho", SETTINGS)
+def test_the_generator_has_learnt_the_ties_of_its_world_and_no_others(rho):
+    made, data = labels_of(rho, 400), sample_factors(law(rho), 3, 0, 20000).labels().numpy()
+    binary = [k for k, name in enumerate(TRAITS) if name not in ("hair_color", "yaw")]
+    for i in binary:
+        assert abs(made[:, i].mean() - data[:, i].mean()) < 0.07, TRAITS[i]
+        for j in binary[:i]:
+            bound = 0.12 if (TRAITS[j], TRAITS[i]) in PAIRS or (TRAITS[i], TRAITS[j]) in PAIRS else 0.16
+            assert abs(phi(made[:, i], made[:, j]) - phi(data[:, i], data[:, j])) < bound, (TRAITS[i], TRAITS[j])
+
+
+def test_the_law_ties_two_pairs_and_nothing_else():
+    matrix = law(0.6).correlation_matrix()
+    expected = np.eye(len(TRAITS))
+    for a, b, rho in (("age", "eyeglasses", 0.6), ("beard", "long_hair", -0.6)):
+        i, j = TRAITS.index(a), TRAITS.index(b)
+        expected[i, j] = expected[j, i] = rho
+    np.testing.assert_array_equal(matrix, expected)
+    assert partner("eyeglasses") == ("age", 1) and partner("beard") == ("long_hair", -1) and partner("smile") is None
+
+
+def test_a_setting_that_is_not_there_is_named_with_the_remedy():
+    with pytest.raises(EditbenchError, match=r"generator.rho=0.45: the package has rho 0.0, 0.3, 0.6, 0.9; train"):
+        load_generator(0.45)
+
+
+def dial_run(root, method: str, attribute: str, rho: float, n: int = 100, note: str = "", **numbers: float) -> None:
+    other = partner(attribute)
+    rows = metric_rows(0.5)
+    rows = rows[rows["metric"] == "accuracy"]
+    for name, value in numbers.items():
+        metric = f"entanglement_with[{other[0]}]" if name == "entanglement" else name
+        x = np.nan if name == "accuracy" else 1.0
+        one = {"metric": metric, "x": x, "value": value, "low": value - HALF, "high": value + HALF, "n": n,
+               "note": note, "version": 1, "higher_is_better": None}
+        rows = pd.concat([rows[rows["metric"] != metric], pd.DataFrame([one])], ignore_index=True)
+    folder = fake_run(root, method, attribute, rows, generator=f"faces32_rho{rho}", tag=f"rho{10 * rho:.0f}")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("_target_: somewhere.load", f"_target_: somewhere.load\n  rho: {rho}"))
+
+
+def write(root, rhos=SETTINGS):
+    for rho in rhos:
+        dial_run(root, "bound", "eyeglasses", rho, entanglement=0.1 + rho, accuracy=0.8 - 0.5 * rho)
+        dial_run(root, "bound", "beard", rho, entanglement=-0.4 * rho, accuracy=0.6)
+        dial_run(root, "free", "eyeglasses", rho, entanglement=0.02, accuracy=0.7)
+    return root
+
+
+def test_slopes_by_hand(tmp_path):
+    found = dial.slopes(dial.points(load(write(tmp_path)))).set_index(["quantity", "method"])
+    assert found.loc[("entanglement", "bound"), "slope"] == pytest.approx((1 + 0.4) / 2)  # a tie of sign -1 is turned
+    assert found.loc[("entanglement", "bound"), ["first", "last"]].tolist() == pytest.approx([0.05, (1.0 + 0.36) / 2])
+    assert found.loc[("entanglement", "free"), "slope"] == pytest.approx(0, abs=1e-12)
+    assert found.loc[("accuracy", "bound"), "slope"] == pytest.approx(-0.25)
+    assert found.loc[("accuracy", "bound"), ["attributes", "worlds"]].tolist() == [2, 4]
+    # One attribute: the interval of a weighted fit with known errors.
+    _, covariance = np.polyfit(SETTINGS, np.full(4, 0.02), 1, w=np.full(4, dial.Z95 / HALF), cov="unscaled")
+    half = dial.Z95 * np.sqrt(covariance[0, 0])
+    assert found.loc[("entanglement", "free"), ["low", "high"]].tolist() == pytest.approx([-half, half], rel=1e-6)
+
+
+def test_the_report_has_the_dial_as_figure_table_and_file(tmp_path):
+    page = report(write(tmp_path / "runs", (0.0, 0.9)), tmp_path).read_text()
+    assert "Across worlds" in page and "The entanglement dial" in page and "0.700 (" in page
+    assert (tmp_path / "figures" / "dial.png").stat().st_size > 10_000
+    rows = list(csv.DictReader((tmp_path / "dial.csv").open()))
+    assert {row["method"] for row in rows} == {"bound", "free"}
+    assert "## The entanglement dial" in (tmp_path / "table.md").read_text()
+
+
+def test_few_starts_and_remarked_numbers_have_no_weight(tmp_path):
+    for rho in SETTINGS:
+        dial_run(tmp_path, "bound", "eyeglasses", rho, n=100 if rho < 0.9 else 4, entanglement=rho, accuracy=0.5)
+        dial_run(tmp_path, "excluded", "eyeglasses", rho, note="excluded: few cross", ad_at=0.1)
+    found = dial.points(load(tmp_path))
+    assert found[found["quantity"] == "entanglement"]["rho"].tolist() == [0.0, 0.3, 0.6]  # four starts say nothing
+    assert found[found["quantity"] == "accuracy"].groupby("method")["rho"].count()["bound"] == 4
+    assert not ((found["quantity"] == "ad_at") & (found["method"] == "excluded")).any()
+
+
+def test_both_ends_are_of_the_attributes_that_have_a_slope(tmp_path):
+    for rho in SETTINGS:
+        dial_run(tmp_path, "bound", "eyeglasses", rho, entanglement=rho, accuracy=0.5)
+    dial_run(tmp_path, "bound", "beard", 0.9, entanglement=-5.0, accuracy=0.5)  # one world: no line
+    one = dial.slopes(dial.points(load(tmp_path))).set_index("quantity").loc["entanglement"]
+    assert one[["first", "last", "slope"]].tolist() == pytest.approx([0, 0.9, 1]) and one["attributes"] == 1
+
+
+def test_one_world_is_no_dial(tmp_path):
+    dial_run(tmp_path, "bound", "eyeglasses", 0.3, entanglement=0.1, accuracy=0.5)
+    alone = load(tmp_path)
+    assert dial.points(alone).empty and not dial.table(alone) and not dial.drawings(alone, {})

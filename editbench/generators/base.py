@@ -7,6 +7,7 @@ import abc
 from torch import Tensor, nn
 
 from editbench.errors import EditbenchError, SpaceMismatch, UnknownName
+from editbench.precision import casting
 from editbench.spaces import Codes, Space
 
 
@@ -31,6 +32,7 @@ class Generator(nn.Module, abc.ABC):
     digest: str = ""
     layer_names: tuple[str, ...] = ()
     style_sizes: tuple[int, ...] = ()
+    precision: str = "fp32"  # of `decode`, see editbench.precision
     decoded: int = 0  # samples decoded so far, and passes of derivatives: the cost that every table shows
 
     def map(self, z: Tensor) -> Tensor:
@@ -48,7 +50,10 @@ class Generator(nn.Module, abc.ABC):
         if codes.shift is not None:
             self._check_shift(codes)
         self.decoded += len(codes)
-        return self._decode(codes)
+        if self.precision == "fp32":
+            return self._decode(codes)
+        with casting(self.precision, codes.values.device):
+            return self._decode(codes).float()
 
     @abc.abstractmethod
     def _decode(self, codes: Codes) -> Tensor:

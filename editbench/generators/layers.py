@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editbench.generators.ops import ACTIVATION_GAIN, fir_filter, fir_kernel
+from editbench.generators.ops import ACTIVATION_GAIN, FIR, fir_filter, fir_kernel, fir_upsample
+from editbench.precision import exact, lowered
 from editbench.spaces import WeightShift
 
 DEMODULATION_EPS = 1e-8
+LARGE = 64  # pixels of a side from which the layout of the noise matters; below, the last bits stay as they were
 
 
 class EqualLinear(nn.Module):
@@ -33,21 +35,25 @@ class StyledConv(nn.Module):
     """Modulated, demodulated 3x3 convolution, with up-sampling, noise, bias and activation (Karras 2020, eq. 1 to 3).
 
     The style multiplies the activations and the demodulation the result, which equals modulating the kernel of each
-    sample but shares one dense convolution over the batch.
+    sample but shares one dense convolution over the batch. `clamp` bounds the output, as networks that were trained in
+    half precision do.
     """
 
     noise: Tensor
     fir: Tensor
 
-    def __init__(self, n_in: int, n_out: int, w_dim: int, resolution: int, up: bool) -> None:
+    def __init__(self, n_in: int, n_out: int, w_dim: int, resolution: int, up: bool, fir: Sequence[float] = FIR,
+                 clamp: float | None = None) -> None:
         super().__init__()
-        self.up = up
+        self.up, self.clamp = up, clamp
+        self.pad = ((len(fir) - 1) // 2, len(fir) // 2 - 1)
+        self.gain = 1 / math.sqrt(9 * n_in)  # keeps products in the range of half precision
         self.affine = EqualLinear(w_dim, n_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(n_out, n_in, 3, 3))
         self.bias = nn.Parameter(torch.zeros(n_out))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise", torch.randn(resolution, resolution))
-        self.register_buffer("fir", fir_kernel(4.0), persistent=False)
+        self.register_buffer("fir", fir_kernel(4.0, fir), persistent=False)
 
     def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
         """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
@@ -72,30 +78,52 @@ class StyledConv(nn.Module):
         # x (N, n_in, h, w), style (N, n_in) -> (N, n_out, H, W), H = 2 h where the layer up-samples
         shift = None if shift is None else picked(shift)
         # The gain of the activation commutes with a leaky ReLU and is cheaper on small factors than on the picture.
-        demodulation = self.demodulation(style, shift)[:, :, None, None] * ACTIVATION_GAIN
+        with exact(x.device):
+            demodulation = self.demodulation(style, shift)[:, :, None, None] * ACTIVATION_GAIN
+        if lowered(x.device):
+            style, demodulation = style * self.gain, demodulation / self.gain
         x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
         if self.up:
-            x = fir_filter(x, self.fir, (1, 1))
+            x = fir_filter(x, self.fir, self.pad)
         offset = self.bias[:, None, None]
-        if noise:
+        if noise and len(self.noise) < LARGE:
             offset = offset + self.noise * self.noise_strength
-        return F.leaky_relu(torch.addcmul((offset * ACTIVATION_GAIN).to(x.dtype), x, demodulation.to(x.dtype)), 0.2)
+        elif noise:  # laid out channels last, as x is: adding another layout to it takes many times as long
+            offset = (self.bias + (self.noise * self.noise_strength).unsqueeze(2)).permute(2, 0, 1)
+        x = F.leaky_relu(torch.addcmul((offset * ACTIVATION_GAIN).to(x.dtype), x, demodulation.to(x.dtype)), 0.2)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to RGB, without demodulation or noise."""
+    """Modulated 1x1 convolution to the image's channels, without demodulation or noise."""
 
-    def __init__(self, n_in: int, w_dim: int) -> None:
+    def __init__(self, n_in: int, w_dim: int, channels: int = 3, clamp: float | None = None) -> None:
         super().__init__()
         self.affine = EqualLinear(w_dim, n_in, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(3, n_in, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(3))
-        self.gain = 1 / math.sqrt(n_in)
+        self.weight = nn.Parameter(torch.randn(channels, n_in, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.gain, self.clamp = 1 / math.sqrt(n_in), clamp
 
     def forward(self, x: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
         x = x * (style * self.gain)[:, :, None, None].to(x.dtype)
-        return shifted(lambda y, weight: F.conv2d(y, weight.to(y.dtype)), x, self.weight, shift) \
+        x = shifted(lambda y, weight: F.conv2d(y, weight.to(y.dtype)), x, self.weight, shift) \
             + self.bias[:, None, None].to(x.dtype)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class Skip(nn.Module):
+    """The residual branch of the resnet architecture: a 1x1 convolution, up-sampled, with half of the variance."""
+
+    fir: Tensor
+
+    def __init__(self, n_in: int, n_out: int, fir: Sequence[float] = FIR) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_out, n_in, 1, 1))
+        self.gain = math.sqrt(0.5 / n_in)
+        self.register_buffer("fir", fir_kernel(4.0, fir), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fir_upsample(F.conv2d(x, (self.weight * self.gain).to(x.dtype)), self.fir)
 
 
 # -- per-sample weights without per-sample kernels -----------------------------------------------------------------

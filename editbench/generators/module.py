@@ -19,6 +19,7 @@ from editbench.third_party import load_network, network_digest
 
 PROBES = 8  # z that are decoded to check the declarations
 OVERSHOOT = 0.5  # of the declared range: networks without a squashing output leave it a little
+SAME = 1e-2  # of the images' standard deviation: what rounding may change between batches
 UNUSED = 0.02  # of the declared range: images of real data are not that flat
 LINEAR = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)  # whose weight can be shifted; subclasses may not be linear in it
 
@@ -37,8 +38,8 @@ class ModuleGenerator(Generator):
         check_range: refuse a network whose output does not look like `image_range`.
 
     Raises:
-        BadFile: the weights do not fit the network; EditbenchError: z_dim, shape or range do not; NonFinite: NaN or
-        infinity in its output. All of it at once, at load.
+        BadFile: the weights do not fit the network; EditbenchError: z_dim, shape or range do not, or an image depends
+        on chance or on the others of its batch; NonFinite: NaN or infinity in its output. All of it at once, at load.
     """
 
     spaces = (Space.Z, Space.THETA)
@@ -56,7 +57,7 @@ class ModuleGenerator(Generator):
         self.network = load_network(network, weights)
         self.source = str(weights or type(self.network).__name__)
         self._check(check_range)
-        self.digest = network_digest(self.network, z_dim, self.image_shape, self.image_range)
+        self.digest = network_digest(self.network, z_dim, self.image_shape, self.image_range, *settings(self.network))
 
     def kernels(self) -> dict[str, Tensor]:
         """The weights of its plain linear and convolutional layers."""
@@ -105,6 +106,10 @@ class ModuleGenerator(Generator):
             raise NonFinite(f"{self.source}: the network gives NaN or infinity; check its weights")
         if check_range:
             self._check_range(out.min().item(), out.max().item())
+        alone, together = self.network(z[:1]).reshape(-1), out.reshape(PROBES, -1)[0]
+        if alone.shape != together.shape or (alone - together).abs().max() > SAME * out.std():
+            raise EditbenchError(f"{self.source}: the network gives another image for the same z when it is decoded "
+                                 "alone: noise must be constant, and no layer may mix the samples of a batch")
 
     def _check_range(self, low: float, high: float) -> None:
         black, white = self.image_range
@@ -120,6 +125,13 @@ class ModuleGenerator(Generator):
         raise EditbenchError(f"{self.source}: image_range is declared [{black:g}, {white:g}], but {PROBES} samples "
                              f"span [{low:.3g}, {high:.3g}], which {problem}; change generator.image_range, or set "
                              "generator.check_range=false if it is right")
+
+
+def settings(network: nn.Module) -> list[tuple[str, str, object]]:
+    """Plain attributes of a network's own classes, as the label of a conditional one: they decide its pictures too."""
+    return [(name, key, value) for name, module in network.named_modules()
+            if not type(module).__module__.startswith("torch.") for key, value in sorted(vars(module).items())
+            if not key.startswith("_") and key != "training" and isinstance(value, (int, float, str, tuple, list))]
 
 
 def _without_bias(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:

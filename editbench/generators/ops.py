@@ -6,6 +6,7 @@ Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", app
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,26 +16,28 @@ FIR = (1.0, 3.0, 3.0, 1.0)
 ACTIVATION_GAIN = math.sqrt(2)
 
 
-def fir_kernel(gain: float = 1.0) -> Tensor:
-    """The separable low-pass filter [1, 3, 3, 1] as a normalised (4, 4) float32 kernel times `gain`."""
-    row = torch.tensor(FIR)
+def fir_kernel(gain: float = 1.0, taps: Sequence[float] = FIR) -> Tensor:
+    """The separable low-pass filter `taps` (L) as a normalised (L, L) float32 kernel times `gain`."""
+    row = torch.tensor(taps)
     kernel = torch.outer(row, row)
     return kernel * (gain / kernel.sum())
 
 
 def fir_filter(x: Tensor, kernel: Tensor, pad: tuple[int, int]) -> Tensor:
-    """Filter each channel of x (N, C, H, W) with a (symmetric) kernel after padding (before, after) both axes."""
+    """Convolve each channel of x (N, C, H, W) with a kernel after padding (before, after) both axes."""
     before, after = pad
     if before != after:
         x, before = F.pad(x, (before, after, before, after)), 0
-    weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
+    weight = kernel.to(x.dtype).flip((0, 1)).expand(x.shape[1], 1, *kernel.shape)
     return F.conv2d(x, weight, padding=before, groups=x.shape[1])
 
 
 def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
     """Double the size of x (N, C, H, W); `kernel` carries the gain of 4 that replaces the inserted zeros."""
+    height, width, taps = 2 * x.shape[2], 2 * x.shape[3], len(kernel)
     weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
-    return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=x.shape[1])
+    x = F.conv_transpose2d(x, weight, stride=2, padding=taps // 2 - 1, groups=x.shape[1])
+    return x[:, :, :height, :width] if taps % 2 else x
 
 
 def scaled_leaky_relu(x: Tensor, inplace: bool = False) -> Tensor:

@@ -1,0 +1,73 @@
+"""What a lower precision does to the logits of the embedded world, in standard deviations of each logit, and to speed.
+
+The same z are decoded and scored by the judge in every mode that the device has; fp32 is the reference, and its own
+row says what another batch size changes. Seconds are medians over alternating rounds.
+
+    python benchmarks/precision.py [--n 1024] [--device cpu] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from torch import Tensor
+
+from editbench.configs import compose_config
+from editbench.errors import EditbenchError
+from editbench.models import World, load_world
+from editbench.precision import PRECISIONS
+from editbench.seeding import normals
+from editbench.spaces import Codes, Space
+
+
+@torch.inference_mode()
+def logits(world: World, z: Tensor, batch: int) -> Tensor:
+    """z (N, z_dim) -> the judge's logits (N, width)."""
+    parts = [world.judge(world.generator.decode(Codes(Space.Z, part))) for part in z.split(batch)]
+    if z.is_cuda:
+        torch.cuda.synchronize()
+    return torch.cat(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    worlds: dict[str, World] = {}
+    for precision in PRECISIONS:
+        try:
+            worlds[precision] = load_world(compose_config([f"device={args.device}", f"precision={precision}"]))
+        except EditbenchError as error:
+            print(f"{precision}: not here ({error})")
+    exact = worlds["fp32"]
+    z = torch.from_numpy(normals(0, "precision", 0, args.n, exact.generator.z_dim)).float().to(args.device)
+    times: dict[str, list[float]] = {name: [] for name in worlds}
+    found: dict[str, Tensor] = {}
+    for _ in range(args.rounds):
+        for name in worlds:
+            world = load_world(compose_config([f"device={args.device}", f"precision={name}"]))  # sets TF32 anew
+            began = time.perf_counter()
+            found[name] = logits(world, z, args.batch)
+            times[name].append(time.perf_counter() - began)
+    load_world(compose_config([f"device={args.device}"]))
+    reference = logits(exact, z, args.batch)
+    sigma, attributes = reference.std(0), exact.judge.attributes
+    rows = {f"fp32, batch {max(args.batch // 3, 1)}": logits(exact, z, max(args.batch // 3, 1)), **found}
+    labels = attributes.labels(reference)
+    print(f"{args.device}, {args.n} pictures, torch {torch.__version__}")
+    print(f"{'':>16} {'max |d logit|/sigma':>20} {'mean':>9} {'labels that change':>20} {'pictures/s':>11}")
+    for name, value in rows.items():
+        gap = (value - reference).abs() / sigma
+        changed = (attributes.labels(value) != labels).float().mean().item()
+        speed = f"{args.n / statistics.median(times[name]):11.0f}" if name in times else ""
+        print(f"{name:>16} {gap.max().item():20.1e} {gap.mean().item():9.1e} {changed:20.3%} {speed}")
+
+
+if __name__ == "__main__":
+    main()

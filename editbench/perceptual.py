@@ -12,12 +12,16 @@ import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.errors import BadFile
+from editbench.files import digest
+from editbench.networks.registry import Published, locate
+from editbench.networks.torchscript import read_torchscript, takes
 from editbench.scorers.base import Scorer
 from editbench.scorers.convnet import ConvScorer
 from editbench.third_party import read_tensors
@@ -128,6 +132,39 @@ class LPIPS(Perceptual):
             x = stage(x)
             parts.append(per_position(x, self.get_buffer(f"linear{k}")))
         return torch.cat(parts, 1)
+
+
+class ScriptedLPIPS(Perceptual):
+    """LPIPS v0.1 with VGG16 from the TorchScript file published with StyleGAN2-ADA (vgg16.pt).
+
+    Its network takes pictures of 0..255 and, asked with return_lpips, gives features whose squared distance is LPIPS.
+
+    Args:
+        file: the published file, see editbench.networks.registry.Published.
+        path: a copy of it; None looks in the folder of networks, then fetches it unless offline.
+        size: pictures are first resized to size x size (nearest neighbour, as LPIPS above); None leaves them.
+        name, about: for people.
+
+    Raises:
+        BadFile: the file has another content than the pinned one, or is no such network.
+    """
+
+    def __init__(self, file: Mapping[str, Any] | Published, path: Path | str | None = None, size: int | None = None,
+                 name: str = "", about: str = "") -> None:
+        super().__init__()
+        found = locate(file if isinstance(file, Published) else Published.from_config(file), path)
+        self.network, self.size = read_torchscript(found.path), size
+        if not takes(self.network, "resize_images", "return_lpips"):
+            raise BadFile(f"{found.path}: a TorchScript network without the arguments resize_images and return_lpips, "
+                          f"so not the published {found.file.name}; {found.file.remedy()}")
+        self.digest = digest([type(self).__name__, found.sha256, size])
+        self.about = f"LPIPS v0.1, VGG16 (TorchScript) at {f'{size}x{size}' if size else 'full size'}"
+
+    def residual(self, images: Tensor) -> Tensor:
+        # images (N, 1 or 3, H, W) in [-1, 1]
+        x = images if self.size is None else F.interpolate(images, size=(self.size, self.size), mode="nearest")
+        x = (x.expand(-1, 3, -1, -1) + 1) * 127.5
+        return self.network(x, resize_images=False, return_lpips=True).flatten(1).float()
 
 
 def per_position(x: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 from torch import Tensor, nn
 
 from editbench.attributes import Attributes
+from editbench.precision import casting
 
 
 class Scorer(nn.Module, abc.ABC):
@@ -23,6 +25,11 @@ class Scorer(nn.Module, abc.ABC):
     attributes: Attributes
     input: str = "image"
     digest: str = ""
+    precision: str = "fp32"  # of a call, see editbench.precision
+
+    def __call__(self, decoded: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with casting(self.precision, decoded.device):
+            return super().__call__(decoded, *args, **kwargs)
 
     @abc.abstractmethod
     def forward(self, decoded: Tensor) -> Tensor:

@@ -24,10 +24,11 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
 
     Raises:
         EditbenchError: an empty list, an entry without name or classes, or a sign for an attribute of many classes;
-        UnknownName: a key that is not one of KEYS.
+        labels that are not different texts; UnknownName: a key that is not one of KEYS.
     """
-    if not config:
-        raise EditbenchError("a scorer needs one attribute or more: list them under 'attributes'")
+    if not config or isinstance(config, (str, Mapping)) or not all(isinstance(entry, Mapping) for entry in config):
+        raise EditbenchError("a scorer needs one attribute or more: list them under 'attributes', each "
+                             "{name: smile, classes: [neutral, smiling]}")
     items, signs = [], []
     for entry in config:
         for key in entry:
@@ -35,11 +36,18 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
                 raise UnknownName("key of an attribute", str(key), KEYS)
         if "name" not in entry or "classes" not in entry:
             raise EditbenchError(f"an attribute needs 'name' and 'classes', got {dict(entry)}")
-        classes = tuple(str(label) for label in entry["classes"])
-        item = Attribute(str(entry["name"]), classes, bool(entry.get("ordered", False)))
-        low = bool(entry.get("positive_is_low", False))
+        labels, name = entry["classes"], str(entry["name"])
+        if not isinstance(labels, (list, tuple)) or len({str(label) for label in labels}) < len(labels):
+            raise EditbenchError(f"attribute '{name}': classes must be a list of different names, got {labels}")
+        if any(isinstance(label, bool) for label in labels):
+            raise EditbenchError(f"attribute '{name}': YAML takes its classes for {labels}; put them in quotes")
+        ordered, low = entry.get("ordered", False), entry.get("positive_is_low", False)
+        if not isinstance(ordered, bool) or not isinstance(low, bool):
+            raise EditbenchError(f"attribute '{name}': ordered and positive_is_low are true or false, without quotes; "
+                                 f"got {ordered!r} and {low!r}")
+        item = Attribute(name, tuple(str(label) for label in labels), ordered)
         if low and not item.binary:
-            raise EditbenchError(f"attribute '{item.name}' has {len(classes)} classes: positive_is_low is for two")
+            raise EditbenchError(f"attribute '{item.name}' has {len(labels)} classes: positive_is_low is for two")
         items.append(item)
         signs.append(-1.0 if low else 1.0)
     return Attributes(items), signs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editbench.errors import EditbenchError, NonFinite
+from editbench.errors import EditbenchError, Unsupported
+from editbench.networks.torchscript import first_line
 from editbench.scorers.base import Scorer
+from editbench.scorers.columns import Columns
 from editbench.scorers.declared import declare
 from editbench.third_party import load_network, network_digest
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def numbers(key: str, values: object, count: int) -> list[float]:
+    """`count` finite numbers of a configuration; EditbenchError names the key."""
+    try:
+        found = [float(value) for value in values] if isinstance(values, Sequence) else []
+    except (TypeError, ValueError):
+        found = []
+    if isinstance(values, str) or len(found) != count or not all(map(math.isfinite, found)):
+        raise EditbenchError(f"scorer.{key} needs a list of {count} finite numbers; got {values!r}")
+    return found
 
 
 class ModuleScorer(Scorer):
@@ -32,10 +46,12 @@ class ModuleScorer(Scorer):
         mean, std: one number a channel; (x - mean) / std after the change of range.
         antialias: low-pass before shrinking, as Pillow does; without it as torch interpolates.
         weights: a safetensors file with exactly the network's tensors; None keeps the weights it came with.
+        columns, output: see editbench.scorers.columns: which of the outputs to take, and what they are.
 
     Raises:
         BadFile: the weights do not fit; EditbenchError: the output does not fit the attributes or is probabilities;
         NonFinite: NaN or infinity in its output. All at load.
+        Unsupported: gradients are asked of a network that gives none.
     """
 
     sign: Tensor  # (width,)
@@ -45,29 +61,38 @@ class ModuleScorer(Scorer):
     def __init__(self, network: nn.Module | Sequence[nn.Module], attributes: Sequence[Mapping[str, Any]],
                  input_size: Sequence[int] | None, input_range: Sequence[float] = (-1.0, 1.0), channels: int = 3,
                  mean: Sequence[float] | None = None, std: Sequence[float] | None = None, antialias: bool = False,
-                 weights: Path | str | None = None) -> None:
+                 weights: Path | str | None = None, columns: Sequence[int | Sequence[int]] | None = None,
+                 output: str = "logits", source: str = "") -> None:
         super().__init__()
-        if channels not in (1, 3) or (input_size is not None and len(input_size) != 2):
-            raise EditbenchError(f"a scorer takes 1 or 3 channels and input_size [height, width]; got {channels} and "
-                                 f"{input_size}")
-        if len(input_range) != 2 or not input_range[0] < input_range[1]:
+        if channels not in (1, 3) or not isinstance(antialias, bool):
+            raise EditbenchError("scorer.channels is 1 or 3, and scorer.antialias true or false, without quotes; got "
+                                 f"{channels!r} and {antialias!r}")
+        size = None if input_size is None else [int(v) for v in numbers("input_size", input_size, 2)]
+        if size is not None and (min(size) < 1 or size != [*map(float, input_size or ())]):
+            raise EditbenchError(f"scorer.input_size is [height, width] in pixels; got {input_size}")
+        black, white = numbers("input_range", input_range, 2)
+        if not black < white:
             raise EditbenchError(f"scorer.input_range is [black, white], black below white; got {list(input_range)}")
         self.attributes, signs = declare(attributes)
-        self.input_size = None if input_size is None else (int(input_size[0]), int(input_size[1]))
-        self.input_range = (float(input_range[0]), float(input_range[1]))
+        if any("head" in entry for entry in attributes):
+            raise EditbenchError("'head' of an attribute is for heads of W codes; choose outputs with columns: [...]")
+        self.input_size = None if size is None else (size[0], size[1])
+        self.input_range = (black, white)
         self.channels, self.antialias = channels, antialias
         self.network = load_network(network, weights)
-        self.source = str(weights or type(self.network).__name__)
+        self.source = source or str(weights or type(self.network).__name__)
+        self.columns = Columns(self.attributes, columns, output)
         widths = [item.width for item in self.attributes]
         self.register_buffer("sign", torch.tensor(signs).repeat_interleave(torch.tensor(widths)), persistent=False)
         for name, values, default in (("mean", mean, 0.0), ("std", std, 1.0)):
-            row = torch.full((channels,), default) if values is None else torch.tensor([float(v) for v in values])
-            if len(row) != channels or (name == "std" and not bool((row > 0).all())):
-                raise EditbenchError(f"scorer.{name} needs {channels} numbers, std positive ones; got {row.tolist()}")
+            row = torch.tensor([default] * channels if values is None else numbers(name, values, channels))
+            if name == "std" and not bool((row > 0).all()):
+                raise EditbenchError(f"scorer.std needs positive numbers; got {row.tolist()}")
             self.register_buffer(name, row.view(-1, 1, 1), persistent=False)
         self._check()
         parts = (signs, self.attributes.as_config(), self.input_size, self.input_range, channels, antialias, mean, std)
-        self.digest = network_digest(self.network, *parts)
+        self.declared = parts + self.columns.declared
+        self.digest = network_digest(self.network, *self.declared)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images (N, 1 or 3, H, W) in [-1, 1] -> what the network takes."""
@@ -84,8 +109,17 @@ class ModuleScorer(Scorer):
             x = F.interpolate(x, size=self.input_size, mode="bilinear", align_corners=False, antialias=self.antialias)
         return (x - self.mean) / self.std
 
+    def outputs(self, decoded: Tensor) -> Tensor:
+        """What the network itself gives: (N, its columns) float32."""
+        return self.network(self.prepare(decoded)).float()
+
     def forward(self, decoded: Tensor) -> Tensor:
-        return self.network(self.prepare(decoded)).float() * self.sign
+        out = self.columns(self.outputs(decoded)) * self.sign
+        if decoded.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
+            raise Unsupported(f"the scorer {self.source} gives no gradients with respect to the image, which this "
+                              "editor needs: use a teacher that does (one that is not made of numpy, rounding or "
+                              "torch.no_grad)")
+        return out
 
     @torch.no_grad()
     def _check(self) -> None:
@@ -96,18 +130,7 @@ class ModuleScorer(Scorer):
         images = torch.cat([ramp, board.expand(1, 1, -1, -1)]).expand(-1, self.channels, -1, -1)
         try:
             out = self.network(self.prepare(images))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise EditbenchError(f"{self.source}: the network does not take images {tuple(images.shape)} "
-                                 f"({str(error).splitlines()[0]}); change the scorer's input_size or channels"
-                                 ) from error
-        expected = (len(images), self.attributes.width)
-        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        if shape != expected:
-            raise EditbenchError(f"{self.source}: the network gives {shape}, but its attributes need {expected}: "
-                                 f"{', '.join(self.attributes.columns())}")
-        if not torch.isfinite(out).all():
-            raise NonFinite(f"{self.source}: the network gives NaN or infinity; check its weights")
-        totals = [self.attributes.logits(out, item.name).sum(1) for item in self.attributes if not item.binary]
-        if totals and out.min() >= 0 and torch.allclose(torch.stack(totals), torch.ones(()), atol=1e-4):
-            raise EditbenchError(f"{self.source}: the network gives probabilities, the benchmark needs logits: leave "
-                                 "out its softmax, or end it with a log-softmax")
+                                 f"({first_line(error)}); change the scorer's input_size or channels") from error
+        self.columns.check(out, len(images), self.source)

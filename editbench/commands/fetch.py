@@ -1,0 +1,72 @@
+"""`editbench fetch`: get the files of published metric networks, or say where they lie."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from editbench.errors import BadFile, EditbenchError, UnknownName
+from editbench.networks.fetch import fetch
+from editbench.networks.registry import FOLDER, MIRROR, OFFLINE, Published, find, folder, is_offline, published
+
+EPILOG = f"""examples:
+  editbench fetch                     what there is, what is here, and whether it is whole
+  editbench fetch inception vgg16     get these; what is here already is checked and kept
+  editbench fetch all
+
+Files lie in ${FOLDER}, or in the user's cache. ${MIRROR}=URL fetches them from a folder of another server, with the
+same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A download that broke off goes on from there.
+"""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("editbench fetch", description=__doc__, epilog=EPILOG,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="networks, or 'all'; none lists them")
+    parser.add_argument("--again", action="store_true", help="fetch anew what is here")
+    args = parser.parse_args(argv)
+    known = published()
+    for name in args.names:
+        if name not in (*known, "all"):
+            raise UnknownName("published network", name, [*known, "all"])
+    if not args.names:
+        return listing(known)
+    chosen = known if "all" in args.names else {name: known[name] for name in args.names}
+    if is_offline():
+        raise EditbenchError(f"${OFFLINE} is set: nothing is fetched; unset it, or put the files into {folder()}")
+    failed = False
+    for name, file in chosen.items():
+        try:
+            found = fetch(file, args.again)
+        except EditbenchError as error:  # the others may come through
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+            continue
+        print(f"{name:12} {found.path}\n{'':12} sha256 {found.sha256} {pinned(file)}")
+    return int(failed)
+
+
+def pinned(file: Published) -> str:
+    return "as published" if file.sha256 else "(pinned from now on: none is published)"
+
+
+def listing(known: dict[str, Published]) -> int:
+    """Print every published network and its state; 1 where one is here with another content."""
+    broken = False
+    for name, file in known.items():
+        text, bad = state(file)
+        broken |= bad
+        size = f"{file.size / 1e6:.0f} MB" if file.size else "?"
+        print(f"{name:12} {size:>7}  {text}\n{'':22}{file.source}\n{'':22}{file.licence}")
+    print(f"folder: {folder()} (${FOLDER})")
+    return int(broken)
+
+
+def state(file: Published) -> tuple[str, bool]:
+    """Whether a file is here and whole, in words; True where it is here with another content."""
+    try:
+        found = find(file)
+    except BadFile as error:
+        return str(error), True
+    return (f"here, {'checksum right' if file.sha256 else 'no checksum published'}: {found.path}" if found
+            else "not here: editbench fetch NAME"), False

@@ -1,0 +1,128 @@
+"""`editbench scorer check`: does a classifier of your own say what its YAML says it does? Numbers, and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from editbench.configs import compose_config
+from editbench.errors import EditbenchError, UnknownName
+from editbench.files import write_json
+from editbench.models import build
+from editbench.scorers.agreement import compare
+from editbench.scorers.base import Scorer
+from editbench.scorers.check_page import write_page
+from editbench.scorers.checkup import Checkup, examine
+from editbench.scorers.declaration import read_scorers, scorer_file
+from editbench.scorers.sources import Folder, Generated, Pictures, resolution_of
+
+EPILOG = """examples:
+  editbench scorer check my_attributes.yaml
+  editbench scorer check my_attributes.yaml --generator ffhq256 --device cuda -n 5000
+  editbench scorer check my_attributes.yaml --images photos/ --out check
+  editbench scorer check my_attributes.yaml --against faces generator.psi=0.7
+
+Reports the share of every class, quantiles and correlations of the logits, and what looks wrong: NaN, heads that answer
+the same always, probabilities for logits, an input range under which the network says less than under another, and
+teacher and judge that point opposite ways. The page shows the pictures of each class, so that you see whether
+"positive" is the side you think. Exit code 1 where something is an error.
+"""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("editbench scorer", description=__doc__, epilog=EPILOG,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", metavar="check")
+    parser.add_argument("scorer", metavar="FILE.yaml", help="a YAML file of a scorer, or an option of the group scorer")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the configuration, e.g. data=FOLDER")
+    parser.add_argument("--generator", default="faces32", help="whose samples are looked at")
+    parser.add_argument("--images", type=Path, help="a folder of pictures instead")
+    parser.add_argument("--against", help="another scorer, by file or name: compare attributes of the same name")
+    parser.add_argument("-n", type=int, default=2000, help="pictures")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="folder of the page; default: scorer-check-NAME")
+    args = parser.parse_intermixed_args(argv)
+    if args.action != "check":
+        raise UnknownName("action of `editbench scorer`", args.action, ["check"])
+    if args.n < 2 or args.batch < 1:
+        raise EditbenchError("-n must be 2 or more, and --batch 1 or more")
+    path = scorer_file(args.scorer)
+    cfg = compose_config([f"generator={args.generator}", f"device={args.device}", *args.overrides])
+    scorers = read_scorers(path, cfg)
+    others = read_scorers(scorer_file(args.against), cfg) if args.against else {}
+    for scorer in (*scorers.values(), *others.values()):
+        scorer.to(args.device)
+    pictures = find_pictures(args, cfg, next(iter(scorers.values())))
+    checkups = check_all(scorers, pictures, args.batch)
+    references = check_all(others, pictures, args.batch)
+    pairs = [(checkups[0], part) for part in checkups[1:]]
+    pairs += [(part, other) for part in checkups for other in references]
+    agreements = []
+    for first, second in pairs:
+        table, findings = compare(first, second)
+        other = f"{args.against}: {second.role}" if second in references else second.role
+        agreements.append((f"{first.role} and {other}", table))
+        first.findings[:0] = findings
+    pictured = not isinstance(pictures, Generated) or pictures.generator.output == "image"
+    out = args.out or Path(f"scorer-check-{path.stem}")
+    written = write_page(out, str(path), checkups, pictures, agreements, pictured)
+    write_json(out / "check.json", as_json(checkups, agreements, pictures))
+    for checkup in checkups:
+        show(checkup)
+    for title, table in agreements:
+        print(f"\n{title}\n{table.to_string(float_format=lambda value: f'{value:.3f}')}")
+    print("\nlook at " + ", ".join(map(str, written)))
+    return int(any(checkup.worst == "error" for checkup in checkups))
+
+
+def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> Pictures:  # type: ignore[no-untyped-def]
+    if args.images is not None:
+        if scorer.input != "image":
+            raise EditbenchError(f"--images: this scorer scores '{scorer.input}', not pictures")
+        return Folder(args.images, args.n, resolution_of(scorer), args.device)
+    generator = build(cfg.generator).to(args.device).eval().requires_grad_(False)
+    if generator.output != scorer.input:
+        raise EditbenchError(f"the scorer scores '{scorer.input}' but generator '{args.generator}' gives "
+                             f"'{generator.output}': choose another with --generator NAME")
+    return Generated(generator, args.n, args.generator, args.device)
+
+
+def check_all(scorers: dict[str, Scorer], pictures: Pictures, batch: int) -> list[Checkup]:
+    """A checkup a role; roles that are one scorer are looked at once."""
+    found: dict[str, Checkup] = {}
+    for role, scorer in scorers.items():
+        same = [name for name in found if scorers[name] is scorer]
+        if same:
+            found[same[0]].role += f" and {role}"
+            continue
+        found[role] = examine(scorer, role, pictures, batch)
+    return list(found.values())
+
+
+def show(checkup: Checkup) -> None:
+    """The tables and findings of one scorer, on the terminal."""
+    print(f"\n{checkup.role}: {len(checkup.logits)} pictures")
+    for name, part in checkup.shares.groupby("attribute", sort=False):
+        print(f"  {name!s:16} " + ", ".join(f"{row['class']} {row['share']:.1%}" for _, row in part.iterrows()))
+    with pd.option_context("display.width", 200, "display.max_columns", 40):
+        print(f"\nquantiles of the log-odds\n{checkup.quantiles.round(2).to_string()}")
+        print(f"\ncorrelation of the log-odds\n{checkup.correlation.round(2).to_string()}")
+    for item in checkup.ranges:
+        print(f"range {item.name:40} information {item.information:5.2f} nats, median size {item.size:.1f}")
+    for finding in checkup.findings:
+        print(f"{finding.level}: {finding.where + ': ' if finding.where else ''}{finding.text}")
+
+
+def as_json(checkups: list[Checkup], agreements: list[tuple[str, pd.DataFrame]], pictures: Pictures) -> dict:
+    return {"pictures": pictures.about, "torch": torch.__version__, "scorers": {
+        checkup.role: {"shares": checkup.shares.to_dict("records"), "quantiles": checkup.quantiles.to_dict("index"),
+                       "correlation": checkup.correlation.to_dict(),
+                       "ranges": [vars(item) | {"size": item.size if math.isfinite(item.size) else None}
+                                  for item in checkup.ranges],
+                       "findings": [vars(item) for item in checkup.findings]} for checkup in checkups},
+            "agreement": {title: table.to_dict("index") for title, table in agreements}}

@@ -1,0 +1,107 @@
+"""Fetching the file of a published network: once, whole or not at all, and only with the pinned content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pooch
+
+from editbench.errors import BadFile, EditbenchError
+from editbench.files import explain_disk_errors, file_sha256, lock, read_json, write_json
+from editbench.networks.registry import FOLDER, LOCK, Found, Published, find, folder, pin
+from editbench.progress import status
+
+TIMEOUT = 30.0  # seconds without an answer
+CHUNK = 1 << 16  # bytes written at once; what is kept of a broken download is a multiple
+SIGNS = {"NameResolution": "no such host, or no connection", "refused": "the connection was refused",
+         "unreachable": "the network is unreachable", "timed out": "no answer in time",
+         "IncompleteRead": "the connection broke off", "Connection broken": "the connection broke off"}
+
+
+def fetch(file: Published, again: bool = False) -> Found:
+    """Fetch a file into the folder of networks, or find it there. Processes wait for each other.
+
+    A download that broke off goes on where it stopped (if the server can). `again` fetches anew what is there.
+
+    Raises:
+        EditbenchError: no connection, no such address, a full disk; BadFile: what came is not the pinned content.
+    """
+    place = folder() / file.name
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EditbenchError(f"cannot make {folder()} ({error.strerror}): set ${FOLDER} to a folder you may write to"
+                             ) from error
+    with lock(place), explain_disk_errors(place):
+        if not again and (found := find(file)) is not None:
+            return found
+        part = place.with_name(f".partial-{file.name}")
+        begun = part.stat().st_size if part.is_file() else 0
+        size = f", {file.size / 1e6:.0f} MB" if file.size else ""
+        with status(f"fetching {file.source}{size}"):
+            try:
+                if not (begun and _resume(file, part, begun)):
+                    _download(file, part)
+            except Interrupted as error:
+                kept = part.stat().st_size if part.is_file() else 0
+                more = f"{kept} bytes are kept: `editbench fetch` goes on from there. " if kept else ""
+                raise EditbenchError(f"could not fetch {file.name} from {file.source} ({error}). {more}Or get it "
+                                     f"elsewhere and put it at {place}") from error
+        return _accept(file, part, place)
+
+
+class Interrupted(Exception):
+    """A download that did not end."""
+
+
+def _download(file: Published, part: Path, begun: int = 0) -> None:
+    """Write the file, or its rest from byte `begun` on, to `part`."""
+    headers = {"Range": f"bytes={begun}-"} if begun else {}
+    # Sent as stored: a compressed stream could not be resumed, nor its length be compared.
+    get = pooch.HTTPDownloader(chunk_size=CHUNK, timeout=TIMEOUT, headers=headers | {"Accept-Encoding": "identity"})
+    import requests  # by pooch
+
+    try:
+        with part.open("ab" if begun else "wb") as stream:
+            get(file.source, stream, None)
+    except (requests.RequestException, ValueError) as error:
+        raise Interrupted(_short(error)) from error
+
+
+def _resume(file: Published, part: Path, begun: int) -> bool:
+    """Go on with a download that broke off; whether the result is the pinned content. If not, nothing is left of it."""
+    if pin(file) is not None:
+        try:
+            _download(file, part, begun)
+        except Interrupted as error:
+            answer = getattr(error.__cause__, "response", None)
+            if answer is None or answer.status_code != 416:
+                raise  # else the server has no more: all is there, or the rest is of something else
+        if file_sha256(part) == pin(file):
+            return True
+    part.unlink()
+    return False
+
+
+def _accept(file: Published, part: Path, place: Path) -> Found:
+    """Move a finished download to its place if its content is the pinned one, and pin it if none was."""
+    found, pinned = file_sha256(part), pin(file)
+    if pinned is not None and found != pinned:
+        size = part.stat().st_size
+        part.unlink()
+        raise BadFile(f"what {file.source} gave is not {file.name}: {size} bytes with sha256 {found}, pinned is "
+                      f"{pinned}. Nothing was kept. A proxy's page, or another version? Get it elsewhere and put it at "
+                      f"{place}")
+    part.replace(place)
+    if file.sha256 is None:
+        pins = place.with_name(LOCK)
+        with lock(pins):
+            write_json(pins, (read_json(pins) if pins.is_file() else {}) | {file.name: found})
+    return Found(file, place, found)
+
+
+def _short(error: Exception) -> str:
+    """An error of requests without its nested representations."""
+    text = str(error)
+    known = next((what for sign, what in SIGNS.items() if sign in text), None)
+    return known or (text.splitlines()[0] if text else type(error).__name__)

@@ -1,0 +1,179 @@
+"""Published metric networks: where their files lie, and whether they are the right ones.
+
+A network's file is looked for at its `path`, then in the folder of networks ($EDITBENCH_NETWORKS, or the user's cache),
+and is fetched there once otherwise (editbench.networks.fetch), unless `offline` (or $EDITBENCH_OFFLINE) says not to.
+Whatever was found must have the pinned sha256. A file of one's own without a pinned one is pinned when it is first
+fetched: its hash goes to checksums.json in that folder, and another content is an error from then on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pooch
+from omegaconf import DictConfig, OmegaConf
+
+from editbench.configs import group_options
+from editbench.errors import BadFile, EditbenchError, UnknownName
+from editbench.files import file_sha256, read_json
+
+FOLDER, OFFLINE, MIRROR = "EDITBENCH_NETWORKS", "EDITBENCH_OFFLINE", "EDITBENCH_MIRROR"
+LOCK = "checksums.json"  # file name -> sha256 of what was pinned at its first fetch
+_offline = False  # of the run that this process works on
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that others publish.
+
+    name: of the file. url: where it is. sha256: of its content; None pins it at the first fetch. size: bytes, for
+    people. licence: its terms, for people.
+    """
+
+    name: str
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
+            raise EditbenchError(f"file.name must be the name of a file without folders, got '{self.name}'")
+        if self.sha256 is not None and (len(self.sha256) != 64 or set(self.sha256.lower()) - set("0123456789abcdef")):
+            raise EditbenchError(f"file.sha256 of {self.name} must be 64 hexadecimal digits or null")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Published:
+        known = [field.name for field in fields(cls)]
+        for key in config:
+            if key not in known:
+                raise UnknownName("key of a network's file", str(key), known)
+        for key in ("name", "url"):
+            if not config.get(key):
+                raise EditbenchError(f"the file of a network needs '{key}': {dict(config)}")
+        return cls(**config)
+
+    @property
+    def source(self) -> str:
+        """Its address: on the mirror of $EDITBENCH_MIRROR where there is one."""
+        mirror = os.environ.get(MIRROR)
+        return f"{mirror.rstrip('/')}/{self.name}" if mirror else self.url
+
+    def remedy(self) -> str:
+        return (f"`editbench fetch {Path(self.name).stem}` gets it from {self.source}; or put a copy at "
+                f"{folder() / self.name}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that is there and is the right one."""
+
+    file: Published
+    path: Path
+    sha256: str
+
+
+def folder() -> Path:
+    """Where fetched networks lie."""
+    return Path(os.environ.get(FOLDER) or Path(pooch.os_cache("editbench")) / "networks")
+
+
+def is_offline() -> bool:
+    """Whether nothing may be fetched: `offline` of the run, or $EDITBENCH_OFFLINE."""
+    return _offline or os.environ.get(OFFLINE, "").lower() in ("1", "true", "yes", "on")
+
+
+def published() -> dict[str, Published]:
+    """Option of the group `network` -> its file, for those that have one."""
+    return {name: Published.from_config(config["file"]) for name, config in group_options("network").items()
+            if config.get("file")}
+
+
+def find(file: Published, path: Path | str | None = None) -> Found | None:
+    """The file at `path` or in the folder of networks; None where it is not there.
+
+    Raises:
+        BadFile: nothing at `path`, or another content than the pinned one.
+    """
+    place = folder() / file.name if path is None else Path(path)
+    if not place.is_file():
+        if path is None:
+            return None
+        raise BadFile(f"{place}: no such file (network.path); {file.remedy()}")
+    return Found(file, place, check(file, place))
+
+
+def check(file: Published, place: Path) -> str:
+    """The sha256 of a file; BadFile where it is not the pinned one."""
+    found, pinned = file_sha256(place), pin(file)
+    if pinned is not None and found != pinned:
+        size = place.stat().st_size
+        short = f"; it has {size} bytes of {file.size}" if file.size and size != file.size else ""
+        raise BadFile(f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. Delete it; "
+                      f"{file.remedy()}. For a network of your own set its file.sha256")
+    return found
+
+
+def pin(file: Published) -> str | None:
+    """The sha256 that its content must have: the configured one, or that of its first fetch."""
+    pins = folder() / LOCK
+    found = file.sha256 or (read_json(pins).get(file.name) if pins.is_file() else None)
+    return None if found is None else str(found).lower()
+
+
+def locate(file: Published, path: Path | str | None = None) -> Found:
+    """The file, fetched if need be.
+
+    Raises:
+        BadFile: wrong content, or nothing at `path`; EditbenchError: missing and offline, or the download failed.
+    """
+    found = find(file, path)
+    if found is None:
+        if is_offline():
+            raise EditbenchError(missing_text([file]))
+        from editbench.networks.fetch import fetch
+
+        found = fetch(file)
+    return found
+
+
+def missing_text(files: list[Published]) -> str:
+    listing = "\n".join(f"  {folder() / file.name}    from {file.source}" for file in files)
+    return (f"offline=true, but these files of networks are missing:\n{listing}\nput them there (or point ${FOLDER} to "
+            "their folder, or set the network's path), or run `editbench fetch` where there is a connection")
+
+
+def files_in(config: object) -> Iterator[tuple[Published, str | None]]:
+    """(file, path) of every network that a resolved configuration names, wherever it stands."""
+    waiting = [config]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if "_target_" in node and isinstance(node.get("file"), dict) and "url" in node["file"]:
+                yield Published.from_config(node["file"]), node.get("path")
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def require(cfg: DictConfig) -> None:
+    """Take `offline` of a run's configuration, and fail early: before anything is built or fitted, name every file
+    that the run needs, lacks and may not fetch.
+
+    Raises:
+        EditbenchError: offline, and files are missing; BadFile: one is there with other content.
+    """
+    global _offline
+    _offline = bool(cfg.get("offline", False))
+    missing = {}
+    for key in cfg:
+        if key != "network" and OmegaConf.is_dict(cfg[key]):  # the group is a choice; what uses it counts
+            for file, path in files_in(OmegaConf.to_container(cfg[key], resolve=True)):
+                if find(file, path) is None:
+                    missing[file.name] = file
+    if missing and is_offline():
+        raise EditbenchError(missing_text(list(missing.values())))

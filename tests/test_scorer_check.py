@@ -1,0 +1,303 @@
+"""The wizard against planted faults: wrong range, flipped sign, constant head, probabilities, NaN; and bad YAML."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor, nn
+
+from editbench.attributes import Attribute, Attributes
+from editbench.cli import main
+from editbench.configs import compose_config
+from editbench.errors import BadFile, EditbenchError, UnknownName
+from editbench.models import build
+from editbench.scorers.agreement import compare
+from editbench.scorers.check_page import parts_of, sheet
+from editbench.scorers.checkup import Checkup, correlations, examine, information, of_logits, try_ranges
+from editbench.scorers.declaration import keys_of, read_scorers, scorer_file
+from editbench.scorers.exported import FileScorer
+from editbench.scorers.module import ModuleScorer
+from editbench.scorers.sources import Folder, Generated
+from editbench.worlds.faces import load_scorer
+
+N = 64
+FACES = Attributes([Attribute("smile", ("neutral", "smiling")), Attribute("hair", ("black", "blond", "red"))])
+
+
+class Face(nn.Module):
+    """A face scorer whose first outputs can be spoiled; takes [-1, 1]."""
+
+    def __init__(self, spoil: str = "") -> None:
+        super().__init__()
+        judge = load_scorer("judge")
+        self.trunk, self.neck, self.head, self.spoil = judge.trunk, judge.neck, judge.head, spoil
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.head(nn.functional.silu(self.neck(self.trunk(images).flatten(1))))
+        if self.spoil == "flip":
+            return torch.cat([-out[:, :1], out[:, 1:]], 1)
+        if self.spoil == "constant":
+            return torch.cat([out[:, :1], 0 * out[:, 1:2] + 3, out[:, 2:]], 1)
+        if self.spoil == "probabilities":
+            return out[:, :5].sigmoid()
+        if self.spoil == "nan":
+            return torch.where(images.mean((1, 2, 3))[:, None] > 0.25, torch.nan, out)
+        return out
+
+
+@lru_cache
+def scripted(spoil: str) -> bytes:
+    with torch.no_grad():
+        network = torch.jit.trace(Face(spoil).eval(), torch.zeros(2, 3, 32, 32), check_trace=False)
+    return network.save_to_buffer()
+
+
+@lru_cache
+def configuration() -> DictConfig:
+    return compose_config([])
+
+
+def declare(folder: Path, spoil: str = "", **changed: object) -> Path:
+    """The YAML of a scorer whose teacher is the embedded one and whose judge is a spoiled file."""
+    (folder / f"face{spoil}.pt").write_bytes(scripted(spoil))
+    attributes = load_scorer("judge").attributes.as_config()
+    if spoil == "probabilities":
+        attributes = attributes[:5]
+    file = {"_target_": "editbench.scorers.exported.FileScorer", "path": str(folder / f"face{spoil}.pt"),
+            "input_size": [32, 32], "attributes": [{k: v for k, v in item.items()} for item in attributes]} | changed
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({"name": "mine", "about": "a test", "teacher": {
+        "_target_": "editbench.worlds.faces.load_scorer", "role": "teacher"}, "judge": file}
+        if spoil != "probabilities" else file))
+    return path
+
+
+# -- planted faults ----------------------------------------------------------------------------------------------------
+class Stored:
+    """Faces that were generated once."""
+
+    about = "stored faces"
+
+    def __init__(self) -> None:
+        generator = build(configuration().generator).eval().requires_grad_(False)
+        self.images = Generated(generator, N, "faces32")(range(N))
+
+    def __len__(self) -> int:
+        return N
+
+    def __call__(self, numbers: object) -> Tensor:
+        return self.images[list(numbers)]  # type: ignore[call-overload]
+
+
+@pytest.fixture(scope="module")
+def faces() -> Stored:
+    return Stored()
+
+
+@pytest.fixture(scope="module")
+def teacher(faces: Stored) -> Checkup:
+    return examine(load_scorer("teacher"), "teacher", faces)
+
+
+def judge(faces: Stored, folder: Path, spoil: str = "", **changed: object) -> Checkup:
+    scorers = read_scorers(declare(folder, spoil, **changed), configuration())
+    return examine(scorers.get("judge") or scorers["scorer"], "judge", faces)
+
+
+def findings(checkup: Checkup, level: str) -> list[tuple[str, str]]:
+    return [(item.where, item.text) for item in checkup.findings if item.level == level]
+
+
+def test_a_good_scorer_has_no_findings(faces: Stored, teacher: Checkup, tmp_path: Path) -> None:
+    checkup = judge(faces, tmp_path)
+    assert checkup.findings == [] and teacher.findings == [] and checkup.worst == ""
+    table, found = compare(teacher, checkup)
+    assert found == [] and float(table["correlation"].min()) > 0.9 and float(table["agreement"].min()) > 0.9
+    assert teacher.ranges == [] and checkup.ranges[0].name == "[-1, 1], as declared"
+
+
+@pytest.mark.parametrize("declared", [[0, 255], [0, 1]])
+def test_a_wrong_range_is_seen(faces: Stored, tmp_path: Path, declared: list) -> None:
+    checkup = judge(faces, tmp_path, input_range=declared)
+    assert any(where == "" and "range may be wrong" in text and str([float(v) for v in declared]) in text
+               for where, text in findings(checkup, "warning"))
+
+
+def test_a_flipped_sign_is_seen_by_the_other_role(faces: Stored, teacher: Checkup, tmp_path: Path) -> None:
+    table, found = compare(teacher, judge(faces, tmp_path, "flip"))
+    assert float(table["correlation"]["smile"]) < -0.9 and float(table["agreement"]["smile"]) < 0.1
+    assert [(item.level, item.where) for item in found] == [("error", "smile")] and "opposite" in found[0].text
+    other = declare(tmp_path)
+    text = yaml.safe_load(other.read_text())
+    text["judge"]["attributes"][0]["classes"].reverse()
+    other.write_text(yaml.safe_dump(text))
+    _, found = compare(teacher, of_logits(teacher.logits, read_scorers(other, configuration())["judge"].attributes))
+    assert "smiling, neutral" in found[0].text and found[0].level == "error"
+
+
+def test_a_head_that_always_says_the_same_is_seen(faces: Stored, tmp_path: Path) -> None:
+    assert [(where, text.split(" for ")[0]) for where, text in findings(judge(faces, tmp_path, "constant"), "error")
+            ] == [("eyeglasses", "answers the same")]
+
+
+def test_probabilities_are_seen_and_declaring_them_mends_it(faces: Stored, teacher: Checkup, tmp_path: Path) -> None:
+    spoiled = judge(faces, tmp_path, "probabilities")
+    assert ["look like probabilities" in text for _, text in findings(spoiled, "error")] == [True]
+    assert any("'without' is 0.0%" in text for _, text in findings(spoiled, "warning"))
+    mended = judge(faces, tmp_path, "probabilities", output="probabilities")
+    assert findings(mended, "error") == [] and compare(mended, teacher)[0]["agreement"]["smile"] > 0.95
+
+
+def test_nan_is_counted_and_the_rest_is_looked_at(faces: Stored, tmp_path: Path) -> None:
+    checkup = judge(faces, tmp_path, "nan")
+    ((where, text),) = findings(checkup, "error")
+    bad = int((faces.images.mean((1, 2, 3)) > 0.25).sum())
+    assert where == "" and 0 < bad < N and f"logits of {bad} of {N} pictures" in text
+    assert checkup.shares.groupby("attribute")["share"].sum().tolist() == pytest.approx([1] * 7)
+
+
+def test_the_page_shows_every_class_and_the_command_fails_on_errors(tmp_path: Path,
+                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    code = main(["scorer", "check", str(declare(tmp_path, "flip")), "-n", "24", "--out", str(out)])
+    report, text = json.loads((out / "check.json").read_text()), capsys.readouterr().out
+    assert code == 1 and "error: smile: teacher and judge point opposite ways" in text and "smiling" in text
+    assert report["agreement"]["teacher and judge"]["smile"]["correlation"] < -0.9
+    page = (out / "check.html").read_text()
+    assert "http" not in page and page.count("data:image/png") == 2 * (5 * 3 + 5 + 5)
+    with Image.open(out / "check-judge.png") as picture:
+        assert picture.width > 800 and np.asarray(picture).std() > 20
+
+
+# -- the numbers by hand -----------------------------------------------------------------------------------------------
+def test_shares_quantiles_correlation_and_information_by_hand() -> None:
+    rng = torch.Generator().manual_seed(2)
+    logits = torch.randn(500, 4, generator=rng) * 3 + torch.tensor([-7.0, 1, 0, 0])
+    checkup = of_logits(logits, FACES)
+    odds = logits[:, 1] - torch.logsumexp(logits[:, 2:], 1)
+    assert checkup.shares["share"].tolist()[1] == pytest.approx((logits[:, 0] > 0).double().mean().item())
+    assert checkup.shares["share"].tolist()[2:] == pytest.approx(
+        [(logits[:, 1:].argmax(1) == c).double().mean().item() for c in range(3)])
+    assert checkup.quantiles.loc["hair:black", "50%"] == pytest.approx(np.median(odds.numpy()), abs=1e-5)
+    assert checkup.correlation.loc["smile", "hair:black"] == pytest.approx(
+        np.corrcoef(logits[:, 0].numpy(), odds.numpy())[0, 1], abs=1e-5)
+    assert any("'smiling' is" in item.text for item in checkup.findings)
+    certain = torch.tensor([[50.0, 50, 0, 0], [-50.0, 0, 50, 0]])
+    assert information(certain, FACES) == pytest.approx(np.log(2), abs=1e-9)
+    assert information(torch.zeros(4, 4), FACES) == pytest.approx(0, abs=1e-9)
+    assert correlations(torch.tensor([[1.0, 5], [2, 5], [3, 5]]))[0, 1] == 0
+
+
+def test_rows_go_from_the_lowest_to_the_highest() -> None:
+    class Ramp:
+        about = "a ramp"
+
+        def __len__(self) -> int:
+            return 40
+
+        def __call__(self, numbers: object) -> Tensor:
+            return torch.tensor([i / 20 - 1 for i in numbers]).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)  # type: ignore
+
+    layers = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 1)]
+    scorer = ModuleScorer(layers, [{"name": "light", "classes": ["dark", "bright"]}], (4, 4), channels=1)
+    with torch.no_grad():
+        layers[2].weight.fill_(5.0), layers[2].bias.zero_()
+    (part,) = parts_of(examine(scorer, "scorer", Ramp(), batch=7), Ramp())
+    low, middle, high = part.rows
+    assert "dark" in low.caption and "bright" in high.caption
+    assert low.odds == pytest.approx([5 * (i / 20 - 1) for i in range(8)], abs=1e-5)
+    assert high.odds == pytest.approx([5 * (i / 20 - 1) for i in range(32, 40)], abs=1e-5)
+    assert max(map(abs, middle.odds)) <= 1.0 + 1e-5 and middle.odds == sorted(middle.odds)
+    pixels = np.asarray(high.strip)
+    assert pixels[0, 0, 0] == round(32 / 20 * 127.5) and sheet([part], "t").height > 300
+
+
+def test_trying_ranges_leaves_the_scorer_as_it_was(tmp_path: Path) -> None:
+    scorer = FileScorer(**{key: value for key, value in yaml.safe_load(declare(
+        tmp_path, "probabilities", input_range=[0, 1], mean=[0.4] * 3, std=[0.3] * 3).read_text()).items()
+        if key != "_target_"})
+    images = torch.rand(6, 3, 32, 32) * 2 - 1
+    before = scorer(images)
+    rows = try_ranges(scorer, images)
+    assert torch.equal(scorer(images), before) and len(rows) == 5 and rows[0].name == "as declared"
+
+
+# -- pictures of a folder ----------------------------------------------------------------------------------------------
+def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(12):
+        Image.fromarray(np.full((40, 50, 3), 20 * k, np.uint8)).save(photos / f"{k:02}.png")
+    (photos / "03.png").write_bytes(b"no picture")
+    folder = Folder(photos, 100, 32)
+    assert len(folder) == 11 and "1 left out: 03.png" in folder.about
+    assert folder([3]).mean().item() == pytest.approx(80 / 127.5 - 1, abs=1e-5)
+    words = ["scorer", "check", str(declare(tmp_path, "probabilities")), "--out", str(tmp_path / "out"),
+             "--images", str(photos)]
+    assert main(words) in (0, 1)
+    assert "11 pictures" in json.loads((tmp_path / "out" / "check.json").read_text())["pictures"]
+    with pytest.raises(EditbenchError, match="no such folder"):
+        Folder(tmp_path / "none", 5, 8)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EditbenchError, match="no readable"):
+        Folder(tmp_path / "empty", 5, 8)
+
+
+# -- what is wrong in a YAML file --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("change", "message", "kind"), [
+    ({"input_rang": [0, 1]}, r"key of .*mine\.yaml: judge 'input_rang'.*Did you mean 'input_range'", UnknownName),
+    ({"attributes": [{"nam": "a", "classes": ["x", "y"]}]}, r"mine\.yaml: judge: .*'nam'", EditbenchError),
+    ({"attributes": [{"name": "a", "classes": ["x", "y"]}]}, r"judge: .*gives \(2, 15\)", EditbenchError),
+    ({"_target_": "editbench.scorers.exported.FileScorr"}, r"judge: _target_ .*FileScorr", EditbenchError),
+    ({"_target_": None}, "judge", EditbenchError),
+    ({"input_size": 32}, r"judge: scorer\.input_size needs a list of 2", EditbenchError),
+    ({"input_size": [0, 32]}, r"scorer\.input_size is \[height, width\]", EditbenchError),
+    ({"input_range": ["a", 1]}, r"scorer\.input_range needs", EditbenchError),
+    ({"std": [float("inf")] * 3}, r"scorer\.std needs a list of 3 finite", EditbenchError),
+    ({"antialias": "no"}, r"scorer\.antialias true or false, without quotes", EditbenchError),
+    ({"attributes": [{"name": "a", "classes": [False, True]}]}, "put them in quotes", EditbenchError),
+    ({"attributes": [{"name": "a", "classes": "xy"}]}, "list of different names", EditbenchError),
+    ({"attributes": [{"name": "a", "classes": ["x", "y"], "positive_is_low": "no"}]}, "true or false", EditbenchError),
+    ({"attributes": [{"name": "a", "classes": ["x", "y"], "head": "3"}]}, "outputs with columns", EditbenchError),
+    ({"attributes": "smile"}, "list them under 'attributes'", EditbenchError),
+    ({"path": None}, r"judge: lacks path", EditbenchError),
+    ({"path": "${nothing.here}"}, r"judge: .*nothing", EditbenchError),
+    ({"path": "none.pt"}, r"judge: none\.pt: no such file", EditbenchError)])
+def test_a_mistake_in_the_file_names_file_role_and_key(change: dict, message: str, kind: type, tmp_path: Path) -> None:
+    path = declare(tmp_path, **change)
+    with pytest.raises(kind, match=message):
+        read_scorers(path, configuration())
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("a: [", "not readable YAML"), ("judge: {}\njudge: {}", "not readable YAML.*duplicate"),
+    ("- 1", "must be a mapping"), ("teachr: {}", "Did you mean 'teacher'"),
+    ("judge: {}", "declares no teacher"), ("teacher: {path: x}", "needs _target_")])
+def test_files_that_declare_no_scorer(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(EditbenchError, match=f"(?s){message}"):
+        read_scorers(tmp_path / "bad.yaml", configuration())
+
+
+def test_names_and_files_of_scorers() -> None:
+    assert scorer_file("faces").name == "faces.yaml"
+    with pytest.raises(UnknownName, match="Did you mean 'faces'"):
+        scorer_file("facess")
+    with pytest.raises(BadFile, match="no such file"):
+        scorer_file("none.yaml")
+    assert "path" in keys_of(FileScorer) and "network" not in keys_of(FileScorer)
+    assert keys_of(FileScorer)["input_size"] and not keys_of(FileScorer)["columns"]
+
+
+def test_the_command_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scorer", "chek", "faces"]) == 2 and "Did you mean 'check'" in capsys.readouterr().err
+    assert main(["scorer", "check", "faces", "--generator", "ffhq_latents"]) == 1
+    assert "--generator NAME" in capsys.readouterr().err

@@ -9,9 +9,12 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from editbench.errors import EditbenchError
+from editbench.probe import ProbeData
 from editbench.trajectory import Trajectories
 
 ROW_COLUMNS = ("metric", "x", "value", "low", "high", "n", "note")
@@ -43,11 +46,37 @@ class Metric(abc.ABC):
         return pd.concat(parts, ignore_index=True)
 
     @abc.abstractmethod
-    def compute(self, stats: pd.DataFrame) -> MetricResult:
+    def compute(self, stats: Any) -> MetricResult:
         """Numbers with intervals from merged statistics."""
 
     def __call__(self, trajectories: Trajectories) -> MetricResult:
         return self.compute(self.update(trajectories))
+
+
+class ProbeMetric(Metric):
+    """Base of metrics on pictures. `probe` names the probe whose arrays are the statistics; see editbench.probe."""
+
+    probe: str
+
+    @abc.abstractmethod
+    def compute(self, stats: ProbeData) -> MetricResult:
+        """Numbers with intervals from what the probe left; never called where it could not look."""
+
+    def update(self, trajectories: Trajectories) -> pd.DataFrame:
+        raise EditbenchError(f"{self.name} reads the probe '{self.probe}', not trajectories")
+
+    def read(self, found: ProbeData) -> MetricResult:
+        """`compute`, or one row without a number that says why there is none."""
+        if not found.reason:
+            return self.compute(found)
+        rows = [row(next(iter(self.produces)), float("nan"), 0, note=found.reason)]
+        return MetricResult(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), no_samples())
+
+
+def no_samples() -> pd.DataFrame:
+    """An empty table of samples, of the types that full ones have."""
+    kinds = {"metric": "str", "start": "int64", "value": "float64"}
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
 
 
 def row(metric: str, value: float, n: int, low: float = float("nan"), high: float = float("nan"),

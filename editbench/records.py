@@ -1,4 +1,5 @@
-"""What a job leaves behind: ROOT/<run id>/ with status, config, provenance, trajectories, metric rows, pictures.
+"""What a job leaves behind: ROOT/<run id>/ with status, config, provenance, trajectories, metric rows, pictures,
+and what probes left.
 
 A record is written beside its place and renamed into it, so a folder with status.json is whole. `done` and `skipped`
 are results and are kept; a failure is kept for reading but never taken for a result.
@@ -19,12 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from editbench.engine import Pictures
 from editbench.errors import BadFile
 from editbench.files import read_json, write_atomic, write_json
 from editbench.metric import MetricResult
+from editbench.probe import probe_file
 from editbench.trajectory import Trajectories
 
 STATUSES = ("done", "skipped", "failed")
@@ -59,7 +62,10 @@ class Record:
         try:
             for name in ("trajectory", "rows", "samples"):
                 pq.read_metadata(self.folder / f"{name}.parquet")
-        except (OSError, pa.ArrowException):
+            for name in self.status.get("probes", ()):
+                with safe_open(probe_file(self.folder, name), "np"):
+                    pass
+        except (OSError, pa.ArrowException, SafetensorError):
             return False
         return True
 
@@ -81,7 +87,7 @@ def write_metrics(folder: Path, results: dict[str, MetricResult], kinds: dict[st
     rows, samples = [], []
     for name, result in results.items():
         version, directions = kinds[name]
-        better = result.rows["metric"].map(directions).astype(object)
+        better = result.rows["metric"].str.split("[").str[0].map(directions).astype(object)  # 'name[of what]'
         rows.append(result.rows.assign(version=version, higher_is_better=better))
         samples.append(result.samples)
     for name, parts in (("rows", rows), ("samples", samples)):

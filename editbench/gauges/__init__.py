@@ -1,0 +1,1 @@
+"""What can be measured of a decoded sample beside the judge's logits."""

@@ -1,0 +1,437 @@
+"""Fréchet and kernel distances over strength: against closed forms, torchmetrics, and slow obvious computations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from editbench.errors import BadFile, EditbenchError, Unsupported
+from editbench.files import digest
+from editbench.networks.features import FeatureNetwork
+from editbench.probe import ProbeData
+from editbench.probes.frechet import FrechetProbe
+from editbench.probes.moments import Kernel, Moments, block_ends, covariance, unbiased
+from editbench.probes.reference import BankImages, Folder, Reference, Renders, statistics
+from editbench.probes.strength import edited
+from editbench.report.figure_frechet import drawings, frechet_points
+from editbench.report.figures import looks
+from editbench.report.load import load
+from editbench.report.write import markdown
+from editbench.seeding import normals
+from editbench.worlds.faces.dial import law
+from editbench.worlds.faces.dial import load_generator as load_dial
+from editbench.worlds.faces.factors import FactorLaw
+from editbench.worlds.frechet import frechet_distance, gaussian_distance
+from metrics.blocks import jackknife, over_blocks
+from metrics.frechet_distance import FrechetDistance
+from tests.fake_records import fake_run, metric_rows
+from tests.test_probe import DELTA, scene_of
+from tests.toy_world import DIM, AlongColumn, V, toy_config
+
+N, B = 120, 6
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(N, DIM)).astype(np.float32), (1.3 * rng.normal(size=(N, DIM)) + 0.4).astype(np.float32)
+
+TOLD = f"[pixels@{digest('pixels', 4)},none,n=120,ref=normal@{digest(['normal', 0.0], 4)},effect=1]"
+
+
+class Pixels(FeatureNetwork):
+    """The picture itself, flattened."""
+
+    name, dim, resize, digest = "pixels", DIM, "none", "pixels"
+
+    def forward(self, images):
+        return images.flatten(1)
+
+
+class Normal(Reference):
+    """Pictures of the toy world's own law, w ~ N(0, 4 I); `shift` moves all of them."""
+
+    name = "normal"
+
+    def __init__(self, shift: float = 0.0, count: int = 10_000) -> None:
+        self.shift, self.count, self.calls = shift, count, 0
+
+    def identity(self, scene):
+        return ["normal", self.shift]
+
+    def size(self, scene):
+        return self.count
+
+    def images(self, scene, start, stop, resolution):
+        self.calls += 1
+        x = 2 * normals(1, "a reference", start, stop, DIM) + self.shift
+        return torch.from_numpy(x).float().reshape(-1, 1, 2, 4)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return scene_of(toy_config(tmp_path_factory.mktemp("frechet")))
+
+
+def probe(**options) -> FrechetProbe:
+    given = {"network": Pixels(), "reference": Normal(), "n": N, "points": 5, "samples": 60, "blocks": B,
+             "subsets": B} | options
+    return FrechetProbe(**given)
+
+
+def value(result, name: str, x: float | None = None) -> float:
+    rows = result.rows[result.rows["metric"].str.split("[").str[0] == name]
+    rows = rows[np.isclose(rows["x"], x)] if x is not None else rows
+    assert len(rows) == 1, (name, x, len(rows))
+    return float(rows["value"].iloc[0])
+
+
+def curve(result, name: str) -> tuple[np.ndarray, np.ndarray]:
+    rows = result.rows[result.rows["metric"].str.split("[").str[0] == name]
+    return rows["x"].to_numpy(), rows["value"].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def found(scene):
+    return probe().look(scene)
+
+
+# -- statistics --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("batch", [1, 7, 20, 120])
+def test_streamed_moments_are_numpys_in_any_batches(batch):
+    moments = Moments(N, B, DIM)
+    for first in range(0, N, batch):
+        moments.add(X[first : first + batch], first)
+    mean, cov = covariance(float(moments.count.sum()), moments.sum.sum(0), moments.outer.sum(0))
+    np.testing.assert_allclose(mean, X.astype(np.float64).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(cov, np.cov(X.astype(np.float64), rowvar=False), rtol=1e-10, atol=1e-12)
+    assert moments.count.tolist() == [N // B] * B
+    np.testing.assert_allclose(moments.sum[2], X[40:60].astype(np.float64).sum(0), rtol=1e-12)
+
+
+def test_blocks_of_a_number_that_does_not_divide():
+    ends = block_ends(23, 5)
+    assert [i * 5 // 23 for i in range(23)] == [b for b in range(5) for _ in range(ends[b + 1] - ends[b])]
+
+
+@pytest.mark.parametrize("batch", [3, 16, 120])
+def test_block_kernel_distances_are_those_of_the_slow_formula(batch):
+    kernel = Kernel(N, B, 15, 2, Y[:30])
+    for first in range(0, N, batch):
+        for place, x in enumerate((X, X + 1)):
+            kernel.add(place, x[first : first + batch], first)
+    for b in range(B):
+        x, y = X[20 * b : 20 * b + 15].astype(np.float64), Y[:30].astype(np.float64)
+        k = lambda u, v: (sum(p * q for p, q in zip(u, v)) / DIM + 1) ** 3  # noqa: E731
+        slow = (np.mean([k(u, v) for i, u in enumerate(x) for j, v in enumerate(x) if i != j])
+                + np.mean([k(u, v) for i, u in enumerate(y) for j, v in enumerate(y) if i != j])
+                - 2 * np.mean([k(u, v) for u in x for v in y]))
+        assert kernel.value[0, b] == pytest.approx(slow, rel=1e-9)
+    assert not kernel._open and np.isfinite(kernel.value).all()
+
+
+def test_torchmetrics_gives_the_same_distances_of_the_same_features():
+    fid = pytest.importorskip("torchmetrics.image.fid")
+    kid = pytest.importorskip("torchmetrics.image.kid")
+
+    class Features(torch.nn.Module):
+        num_features = DIM
+
+        def forward(self, x):
+            return x.flatten(1)
+
+    def fed(metric):
+        for real, x in ((True, Y), (False, X)):
+            metric.update(torch.tensor(x.astype(np.float64)).reshape(N, 1, 2, 4), real=real)
+        return metric
+
+    whole = fed(fid.FrechetInceptionDistance(Features(), normalize=True).set_dtype(torch.float64))
+    assert frechet_distance(X, Y) == pytest.approx(float(whole.compute()), rel=1e-8)
+    moments, other = Moments(N, B, DIM), Moments(N, 1, DIM)
+    moments.add(X, 0)
+    other.add(Y, 0)
+    arrays = {"count": moments.count[None], "sum": moments.sum[None], "outer": moments.outer[None],
+              "reference_count": other.count, "reference_sum": other.sum[0], "reference_outer": other.outer[0]}
+    assert jackknife(arrays, np.array([True])).value[0] == pytest.approx(float(whole.compute()), rel=1e-8)
+    mean, _ = fed(kid.KernelInceptionDistance(Features(), subsets=1, subset_size=N, normalize=True)).compute()
+    assert unbiased(X.astype(np.float64), Y.astype(np.float64)) == pytest.approx(float(mean), rel=1e-5)
+
+
+def test_a_set_is_at_no_distance_from_itself():
+    moments = Moments(N, 2, DIM)
+    moments.add(X, 0)
+    one = covariance(float(moments.count.sum()), moments.sum.sum(0), moments.outer.sum(0))
+    assert gaussian_distance(*one, *one) == pytest.approx(0, abs=1e-9)
+    halves = np.stack([X, rng.normal(size=X.shape)]).astype(np.float64)
+    assert abs(unbiased(*halves)) < 0.3 < unbiased(halves[0], halves[1] + 1)  # no bias away from 0
+
+
+def test_the_jackknife_is_that_of_leaving_blocks_out_and_covers():
+    hits, spread = 0, []
+    for trial in range(60):
+        x = np.random.default_rng(trial).normal(size=(N, 3)) + 0.5
+        moments, other = Moments(N, B, 3), Moments(N, 1, 3)
+        moments.add(x, 0)
+        other.add(Y[:, :3], 0)
+        arrays = {"count": moments.count[None], "sum": moments.sum[None], "outer": moments.outer[None],
+                  "reference_count": other.count, "reference_sum": other.sum[0], "reference_outer": other.outer[0]}
+        made = jackknife(arrays, np.array([True]))
+        if not trial:
+            left = [frechet_distance(np.delete(x, slice(20 * b, 20 * b + 20), 0), Y[:, :3]) for b in range(B)]
+            slow = [B * frechet_distance(x, Y[:, :3]) - (B - 1) * one for one in left]
+            np.testing.assert_allclose(made.blocks[0], slow, rtol=1e-7)
+        low, high = made.interval(0)
+        spread.append(made.value[0])
+        hits += low <= 0.5276 <= high  # the mean of 4,000 trials
+    assert hits >= 51 and np.mean(spread) == pytest.approx(0.5276, abs=0.05)
+
+
+# -- the probe and the metric ------------------------------------------------------------------------------------------
+def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(scene, found):
+    result = FrechetDistance().compute(found)
+    t, distance = curve(result, "frechet_distance")
+    line = (V.T / V.T.norm(dim=1, keepdim=True))[0].double().numpy()
+    start = torch.cat([scene.generator.decode(c).flatten(1) for _, _, c in edited(scene, [0.0], N)]).double().numpy()
+    real = Normal().images(scene, 0, N, 4).flatten(1).double().numpy()
+    own = frechet_distance(start, real)
+    expected = own + (DELTA * t) ** 2 + 2 * DELTA * t * ((start - real).mean(0) @ line)
+    np.testing.assert_allclose(distance, expected, rtol=1e-6)
+    assert len(t) == 5 and t[2] == 0 and value(result, "frechet_distance_zero") == pytest.approx(own, rel=1e-9)
+    assert (np.diff(distance[2:]) > 0).all() and (np.diff(distance[:3]) < 0).all()
+    _, effect = curve(result, "achieved_effect")
+    np.testing.assert_allclose(effect[[0, 2, 4]], [-1, 0, 1], atol=0.025)
+    np.testing.assert_allclose(curve(result, "frechet_distance_by_effect")[0], effect)
+    up, down = (value(result, f"frechet_distance_{side}") for side in ("up", "down"))
+    assert (down, up) == (distance[0], distance[4])
+    assert value(result, "frechet_distance_asymmetry") == pytest.approx(up - down)
+    floor = frechet_distance(Normal().images(scene, N, 2 * N, 4).flatten(1), real)
+    assert value(result, "frechet_distance_floor") == pytest.approx(floor, rel=1e-9)
+    assert set(result.rows["metric"].str.split("[").str[0]) <= set(FrechetDistance.produces)
+
+
+def test_the_name_tells_network_size_and_reference_and_only_inception_makes_a_fid(found):
+    names = set(FrechetDistance().compute(found).rows["metric"])
+    assert f"frechet_distance{TOLD}" in names and found.meta["network"] == f"pixels@{digest('pixels', 4)}"
+    assert not any(name.startswith(("fid", "kid")) for name in names)
+    told = {"network": "inception-2015-12-05@12ab", "resize": "299 bilinear inside the network (TF 1.x style)",
+            "inception": True}
+    other = {name.split("[")[0]: name for name in FrechetDistance().compute(
+        ProbeData(found.arrays, found.meta | told)).rows["metric"]}
+    assert other["fid"] == f"fid[inception-2015-12-05@12ab,299 bilinear,n=120,ref={found.meta['reference']},effect=1]"
+    assert "kid_up" in other and not any("distance" in name for name in other) and set(other) <= set(
+        FrechetDistance.produces)
+
+
+def test_a_name_tells_apart_what_does_not_compare(scene):
+    class Mine(Pixels):
+        name, digest = "inception-of-mine", "other weights"
+
+    def names(**options) -> set[str]:
+        rows = FrechetDistance().compute(probe(**options).look(scene)).rows["metric"]
+        return {name for name in rows if name.startswith(("frechet_distance_up", "fid_up"))}
+
+    alike = names(n=60, points=3)
+    assert names(n=60, points=5, samples=50) == alike
+    others = [names(n=60, points=3, **changed) for changed in (
+        {"network": Mine()}, {"reference": Normal(shift=0.2)}, {"effect": 0.5})]
+    assert len(set.union(alike, *others)) == 4 and not any("fid" in name for name in set.union(*others))
+
+
+def test_blocks_and_subsets_are_of_their_own_distance(scene):
+    result = FrechetDistance().compute(probe(blocks=1, subsets=7, kernel=15).look(scene))
+    rows = result.rows.assign(base=result.rows["metric"].str.split("[").str[0]).set_index("base")
+    assert np.isnan(rows.loc["frechet_distance_up", "low"]) and rows.loc["frechet_distance_up", "n"] == N
+    up = rows.loc["kernel_distance_up"]
+    assert up["low"] < up["value"] < up["high"] and up["n"] == 7 * 15 and ",n=105," in up["metric"]
+
+
+def test_any_batch_leaves_the_same_statistics(scene, found):
+    again = probe(reference=Normal()).look(replace(scene, batch=13))
+    assert set(again.arrays) == set(found.arrays)
+    for name, array in found.arrays.items():
+        np.testing.assert_allclose(again.arrays[name], array, rtol=1e-4, atol=1e-3, err_msg=name)
+
+
+def test_samples_are_pseudo_values_with_the_interval_of_the_number(found):
+    result = FrechetDistance().compute(found)
+    name = f"frechet_distance_up{TOLD}"
+    mine = result.samples[result.samples["metric"] == name]
+    row = result.rows[result.rows["metric"] == name].iloc[0]
+    half = 2.5706 * mine["value"].std(ddof=1) / np.sqrt(B)  # t of 5 degrees of freedom
+    assert mine["start"].tolist() == list(range(B)) and row["high"] - row["value"] == pytest.approx(half, rel=1e-4)
+
+
+def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(scene):
+    result = FrechetDistance().compute(probe(effect=40.0, cap=3).look(scene))
+    rows = result.rows.assign(base=result.rows["metric"].str.split("[").str[0]).set_index("base")
+    assert np.isnan(rows.loc["frechet_distance_up", "value"])
+    assert "40 sigma towards 'yes' was not reached: at most" in rows.loc["frechet_distance_up", "note"]
+    assert "towards 'no'" in rows.loc["frechet_distance_asymmetry", "note"]
+    assert rows.loc["frechet_distance", "value"].notna().all() and curve(result, "frechet_distance")[0][-1] == 3
+
+
+def test_an_end_whose_effect_is_another_over_all_samples_says_so(found):
+    gained = found.arrays["effect"] * [1, 1, 1, 1, 0.5]
+    rows = FrechetDistance().compute(ProbeData(found.arrays | {"effect": gained}, found.meta)).rows
+    notes = rows.assign(base=rows["metric"].str.split("[").str[0]).set_index("base")["note"]
+    assert "over all 120 the mean effect is 0.5" in notes["frechet_distance_up"] and not notes["frechet_distance_down"]
+
+
+def test_pictures_that_are_not_finite_have_no_number_at_that_strength(scene):
+    first = scene.bank.spec.split("test")[0]
+    most = float(scene.bank.array("w").range(first, first + N)[:, 0].max())  # the calibration's 3 samples lie below
+    sick = replace(scene, generator=type(scene.generator)(poison=most + 0.01))
+    result = FrechetDistance().compute(probe(samples=3).look(sick))
+    rows = result.rows[result.rows["metric"].str.startswith("frechet_distance[")]
+    lost = rows[rows["note"] != ""]
+    assert 0 < len(lost) < len(rows) and lost["value"].isna().all() and "not finite" in lost["note"].iloc[0]
+    assert rows.loc[rows["x"] == 0, "value"].notna().all()
+
+
+def test_an_editor_that_goes_nowhere_leaves_the_start_alone(scene):
+    result = FrechetDistance().compute(probe().look(replace(scene, editor=AlongColumn(DELTA, fail="frozen"))))
+    t, _ = curve(result, "frechet_distance")
+    assert t.tolist() == [0.0] and np.isnan(value(result, "frechet_distance_up"))
+
+
+def test_over_blocks_is_their_mean_and_a_broken_block_takes_the_strength_out():
+    made = over_blocks(np.array([[1.0, 2.0, 3.0], [1.0, np.nan, 1.0], [0, 0, 0]]), np.array([True, True, False]))
+    assert made.value[0] == 2 and np.isnan(made.value[1:]).all()
+    assert made.interval(0) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), rel=1e-4)
+    assert np.isnan(made.interval(1)[0])
+
+
+# -- references --------------------------------------------------------------------------------------------------------
+def test_statistics_of_a_reference_are_computed_once_and_a_damaged_file_again(scene, tmp_path):
+    here, reference = replace(scene, cache=tmp_path), Normal(shift=0.5)
+    first = statistics(here, reference, Pixels(), 50, 10, 4)
+    calls = reference.calls
+    again = statistics(here, reference, Pixels(), 50, 10, 4)
+    assert reference.calls == calls and all(np.array_equal(first[name], again[name]) for name in first)
+    (file,) = (tmp_path / "references").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:100])
+    assert np.array_equal(statistics(here, reference, Pixels(), 50, 10, 4)["sum"], first["sum"])
+    assert reference.calls == 2 * calls
+    statistics(here, Normal(shift=0.6), Pixels(), 50, 10, 4)
+    assert len(list((tmp_path / "references").glob("*.safetensors"))) == 2
+
+
+def test_a_small_reference_has_no_floor_and_one_that_is_too_small_says_so(scene, tmp_path):
+    here = replace(scene, cache=tmp_path)
+    assert "floor_sum" not in statistics(here, Normal(count=60), Pixels(), 50, 10, 4)
+    with pytest.raises(EditbenchError, match="has 60 pictures, fewer than n=70"):
+        statistics(here, Normal(count=60), Pixels(), 70, 10, 4)
+
+
+def test_renders_and_the_bank_and_a_folder_give_their_pictures(scene, tmp_path):
+    renders = Renders().images(scene, 3, 7, 32)
+    assert renders.shape == (4, 3, 32, 32) and torch.equal(renders[2:], Renders().images(scene, 5, 7, 32))
+    assert Renders(margin=0.0).identity(scene) != Renders().identity(scene)
+    tied = SimpleNamespace(generator=SimpleNamespace(law=law(0.9)))  # of the dial
+    assert Renders().law(tied) == law(0.9) and Renders(margin=0.0).law(tied) == replace(law(0.9), margin=0.0)
+    assert load_dial(0.9).law == law(0.9) and Renders().law(scene) == FactorLaw()
+    made = BankImages().images(scene, 2, 5, 4).flatten(1)
+    torch.testing.assert_close(made, torch.tensor(scene.bank.array("w").range(2, 5)))
+    for k in range(3):
+        Image.new("RGB", (8, 8), (100 * k, 255, 0)).save(tmp_path / f"{k}.png")
+    found = Folder(str(tmp_path)).images(scene, 1, 3, 8)
+    assert found.shape == (2, 3, 8, 8) and found[1, :, 0, 0].tolist() == pytest.approx([200 / 127.5 - 1, 1, -1])
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    with pytest.raises(BadFile, match=r"1\.png"):
+        Folder(str(tmp_path)).images(scene, 0, 3, 8)
+
+
+# -- what it refuses ---------------------------------------------------------------------------------------------------
+def test_codes_without_pictures_are_not_served(scene):
+    latent = type(scene.generator)()
+    latent.output = "w"
+    with pytest.raises(Unsupported, match="no pictures"):
+        probe().look(replace(scene, generator=latent))
+
+
+def test_too_few_samples_are_told_before_anything_is_computed(scene):
+    reference = Normal()
+    with pytest.raises(EditbenchError, match="lower the probe's n"):
+        probe(n=5_000, reference=reference).look(scene)
+    assert not reference.calls
+
+
+def test_pictures_of_another_kind_are_no_reference(scene):
+    class Coloured(Normal):
+        def images(self, *args):
+            return super().images(*args).expand(-1, 3, -1, -1)
+
+    with pytest.raises(Unsupported, match=r"'normal' are \(3, 2, 4\), those of the generator \(1, 2, 4\)"):
+        probe(reference=Coloured()).look(scene)
+    with pytest.raises(Unsupported, match="faces of the embedded world, which has no a"):
+        probe(reference=None).look(scene)
+
+
+def test_moments_that_would_fill_the_disk_are_refused():
+    class Wide(Pixels):
+        dim = 2048
+
+    with pytest.raises(EditbenchError, match=r"1\.7 GiB: set probe.frechet.blocks=1"):
+        probe(network=Wide(), points=11, blocks=10)
+    probe(network=Wide(), points=11, blocks=1)
+
+
+@pytest.mark.parametrize("options", [{"points": 4}, {"n": 5, "blocks": 4}, {"n": 20, "subsets": 11}, {"effect": 0},
+                                     {"network": "generator"}, {"tolerance": 1.0}, {"n": 2.5}])
+def test_wrong_options_are_named(options):
+    with pytest.raises(EditbenchError):
+        FrechetProbe(**options)
+
+
+def test_statistics_of_renders_in_the_judges_features_are_those_of_all_at_once(tmp_path):
+    from editbench.networks.features import ScorerFeatures
+    from editbench.worlds.faces import load_scorer
+
+    network = ScorerFeatures(load_scorer("judge"))
+    bare = SimpleNamespace(cache=tmp_path, batch=64, device="cpu", generator=None)  # all that renders need of a scene
+    stats = statistics(bare, Renders(), network, 150, 100, 32)
+    features = network(Renders().images(bare, 0, 150, 32)).numpy().astype(np.float64)
+    mean, cov = covariance(float(stats["count"][0]), stats["sum"], stats["outer"])
+    np.testing.assert_allclose(mean, features.mean(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(cov, np.cov(features, rowvar=False), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(stats["features"], features[:100], rtol=1e-4, atol=1e-4)
+
+
+# -- in the report -----------------------------------------------------------------------------------------------------
+def fake_frechet_run(root, method: str, found: ProbeData, **changes) -> None:
+    result = FrechetDistance().compute(ProbeData(found.arrays, found.meta | changes))
+    better = result.rows["metric"].str.split("[").str[0].map(FrechetDistance.produces).astype(object)
+    rows = pd.concat([metric_rows(0.5), result.rows.assign(version=1, higher_is_better=better)], ignore_index=True)
+    fake_run(root, method, "smile", rows=rows, method_config={"pace": len(method)})
+
+
+def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found):
+    fake_frechet_run(tmp_path, "alpha", found)
+    missed = {"up": {"strength": 3.0, "effect": 0.4, "reached": False}}
+    fake_frechet_run(tmp_path, "beta", found, **missed)
+    fake_run(tmp_path, "gamma", "smile")
+    results = load(tmp_path)
+    drawn = {name: draw for name, _, _, draw in drawings(results, looks(["alpha", "beta", "gamma"]))}
+    assert set(drawn) == {"frechet_distance_strength", "frechet_distance_effect", "kernel_distance_effect"}
+    points = frechet_points(results)
+    mine = points[(points["method"] == "beta") & (points["kind"] == "frechet_distance")]
+    assert mine["open"].tolist() == [False] * 4 + [True] and mine["share"].tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert not points.loc[points["method"] == "alpha", "open"].any()
+    axes = drawn["frechet_distance_strength"]().axes[0]
+    lines = [line.get_ydata() for line in axes.get_lines()]
+    value = mine["value"].to_numpy()
+    assert any(np.array_equal(each, value) for each in lines) and axes.get_ylim()[0] == 0
+    text = markdown(results)
+    assert "frechet distance up ↓" in text and "of n pictures lies above" in text
+    assert "asymmetry" not in text and "not reached: at most 0.4" in text
+
+
+def test_other_sizes_are_other_figures_and_columns(tmp_path, found):
+    fake_frechet_run(tmp_path, "alpha", found)
+    fake_frechet_run(tmp_path, "beta", found, n=240, kernel_n=240)
+    results = load(tmp_path)
+    names = [name for name, *_ in drawings(results, looks(["alpha", "beta"]))]
+    assert len(names) == len(set(names)) == 6
+    assert f"frechet distance up{TOLD.replace('n=120', 'n=240')}" in markdown(results)

@@ -1,0 +1,305 @@
+"""Probes: what a job measures on pictures after its walk, at strengths that mean the same for every method."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from editbench import job
+from editbench.configs import check_overrides, compose_config
+from editbench.editor import Editor, FitReport
+from editbench.errors import BadFile, EditbenchError, UnknownName, Unsupported
+from editbench.job import make_run_id, run_job
+from editbench.metric import MetricResult, ProbeMetric, no_samples, row
+from editbench.models import load_bank, load_world
+from editbench.probe import Probe, ProbeData, Scene, probe_file, read_probe
+from editbench.probes.strength import Walker, aimed, calibrate, edited, effect, sides, start_logits, starts
+from editbench.records import Record
+from editbench.spaces import Codes, Space, WeightShift
+from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
+
+DELTA = 0.5
+
+
+class Peek(Probe):
+    """Mean picture of the first samples."""
+
+    def __init__(self, n: int = 10, fail: str = "") -> None:
+        self.n, self.fail = n, fail
+        if fail == "from the start":
+            raise Unsupported("no use here")
+        if fail == "wrong option":
+            raise EditbenchError("n is wrong")
+
+    def look(self, scene: Scene) -> ProbeData:
+        if self.fail == "unsupported":
+            raise Unsupported("nothing to see")
+        if self.fail == "error":
+            raise EditbenchError("a file is missing")
+        total = sum(scene.generator.decode(codes).double().sum(0) for _, _, codes in edited(scene, [0.0], self.n))
+        return ProbeData({"mean": total.numpy() / self.n}, {"n": self.n})
+
+
+class Brightness(ProbeMetric):
+    """The mean of the mean picture."""
+
+    name, probe, version, citation, produces = "brightness", "peek", 1, "a test", {"brightness": None}
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def compute(self, stats: ProbeData) -> MetricResult:
+        value = self.scale * float(stats.arrays["mean"].mean())
+        return MetricResult(pd.DataFrame([row("brightness", value, stats.meta["n"])]), no_samples())
+
+
+def with_probe(cfg, fail: str = "", n: int = 10):
+    cfg.probe = OmegaConf.create({"peek": {"_target_": f"{__name__}.Peek", "n": n, "fail": fail}})
+    return with_metric(cfg)
+
+
+def with_metric(cfg):
+    cfg.metric.brightness = OmegaConf.create({"_target_": f"{__name__}.Brightness"})
+    return cfg
+
+
+def scene_of(cfg, editor: Editor | None = None, **changes) -> Scene:
+    world, bank = load_world(cfg), load_bank(cfg)
+    scene = Scene(editor or AlongColumn(DELTA), world.generator, world.teacher, world.judge, bank, "a", None, 0, "cpu",
+                  64, Path(cfg.cache))
+    return replace(scene, **changes)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return scene_of(toy_config(tmp_path_factory.mktemp("probe")))
+
+
+def number(cfg, outcome) -> dict:
+    rows = pd.read_parquet(Path(cfg.out) / outcome.run_id / "rows.parquet")
+    return rows[rows["metric"] == "brightness"].iloc[0].to_dict()
+
+
+# -- the stage ---------------------------------------------------------------------------------------------------------
+def test_a_probe_leaves_arrays_that_a_metric_reads_and_is_no_cost_of_the_method(tmp_path):
+    plain, probed = toy_config(tmp_path), with_probe(toy_config(tmp_path))
+    ids = [run_job(plain).run_id, run_job(probed).run_id]
+    made = [json.loads((tmp_path / each / "provenance.json").read_text()) for each in ids]
+    assert made[1]["probes"]["peek"]["generator_calls"] == 10 and "probes" not in made[0]
+    for name in ("generator_calls", "walk_generator_calls", "labels_used"):
+        assert made[0][name] == made[1][name]
+    bank = load_bank(probed)
+    first = bank.spec.split("test")[0]
+    found = number(probed, run_job(probed))
+    assert found["value"] == pytest.approx(bank.array("w").range(first, first + 10).mean()) and found["n"] == 10
+
+
+def test_only_a_probe_that_is_there_makes_another_identity(tmp_path):
+    cfg = toy_config(tmp_path)
+    bare = make_run_id(cfg, "bank", ["a"])
+    cfg.probe = OmegaConf.create({})
+    assert make_run_id(cfg, "bank", ["a"]) == bare
+    ids = {make_run_id(with_probe(toy_config(tmp_path), n=n), "bank", ["a"]) for n in (10, 11, 10)}
+    assert len(ids) == 2 and bare not in ids
+
+
+def test_other_pictures_in_the_folder_of_a_reference_make_another_identity(tmp_path):
+    pictures, cfg = tmp_path / "pictures", with_probe(toy_config(tmp_path))
+    pictures.mkdir()
+    cfg.probe.peek.reference = {"path": str(pictures)}
+    before = make_run_id(cfg, "bank", ["a"])
+    assert make_run_id(cfg, "bank", ["a"]) == before
+    (pictures / "1.png").write_bytes(b"one")
+    after = make_run_id(cfg, "bank", ["a"])
+    pictures.rename(tmp_path / "moved")  # the same files, wherever they lie
+    cfg.probe.peek.reference.path = str(tmp_path / "moved")
+    assert after != before and make_run_id(cfg, "bank", ["a"]) == after
+
+
+def test_a_metric_on_pictures_is_recomputed_without_a_generator(tmp_path, monkeypatch):
+    cfg = with_probe(toy_config(tmp_path))
+    before = number(cfg, run_job(cfg))["value"]
+    monkeypatch.setattr(job, "walk_starts", None)
+    monkeypatch.setattr(job, "run_probes", None)
+    cfg.metric.brightness.scale = 3.0
+    again = run_job(cfg)
+    assert again.reused and number(cfg, again)["value"] == pytest.approx(3 * before)
+
+
+def test_without_its_probe_a_metric_says_so_and_the_rest_is_there(tmp_path):
+    cfg = with_metric(toy_config(tmp_path))
+    found = number(cfg, run_job(cfg))
+    assert np.isnan(found["value"]) and found["note"] == "no probe: run the job with probe=[peek]"
+    rows = pd.read_parquet(next(tmp_path.glob("along*")) / "rows.parquet")
+    assert rows.loc[rows["metric"] == "accuracy", "value"].notna().all()
+
+
+def test_a_probe_that_cannot_look_gives_its_reason_and_a_defect_fails_the_job(tmp_path):
+    cfg = with_probe(toy_config(tmp_path), fail="unsupported")
+    outcome = run_job(cfg)
+    assert outcome.status == "done" and number(cfg, outcome)["note"] == "nothing to see"
+    assert run_job(cfg).reused
+    cfg = with_probe(toy_config(tmp_path), fail="from the start")
+    outcome = run_job(cfg)
+    assert outcome.status == "done" and number(cfg, outcome)["note"] == "no use here"
+    outcome = run_job(with_probe(toy_config(tmp_path), fail="error"))
+    assert (outcome.status, outcome.reason) == ("failed", "a file is missing")
+
+
+def test_a_wrong_option_of_a_probe_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "fit_editor", None)  # would fail with another message
+    outcome = run_job(with_probe(toy_config(tmp_path), fail="wrong option"))
+    assert outcome.status == "failed" and "n is wrong" in outcome.reason
+
+
+def test_a_record_with_a_lost_or_cut_probe_is_run_again(tmp_path):
+    cfg = with_probe(toy_config(tmp_path))
+    folder = tmp_path / run_job(cfg).run_id
+    path = probe_file(folder, "peek")
+    path.write_bytes(path.read_bytes()[:40])
+    assert "delete its folder" in read_probe(folder, "peek").reason and Record.open(folder) is None
+    with pytest.raises(BadFile, match="run the job again"):
+        ProbeData.load(path)
+    assert not run_job(cfg).reused
+    path.unlink()
+    assert not run_job(cfg).reused and path.exists()
+
+
+def test_probes_are_chosen_as_metrics_are():
+    cfg = compose_config(["probe=[frechet]", "probe.frechet.n=100"])
+    assert cfg.probe.frechet.n == 100 and not compose_config([]).get("probe")
+    with pytest.raises(UnknownName, match="frechet"):
+        compose_config(["probe=[frechett]"])
+    check_overrides(["metric=[crossing_accuracy],[crossing_accuracy,attribute_dependency]"])  # a sweep over lists
+
+
+# -- strengths ---------------------------------------------------------------------------------------------------------
+def moves(scene: Scene, strengths, n: int) -> dict[float, torch.Tensor]:
+    """strength -> decoded samples as (n, 8), from the stream."""
+    parts: dict[float, list] = {}
+    for t, rows, codes in edited(scene, strengths, n):
+        parts.setdefault(t, []).append((rows.start, scene.generator.decode(codes).flatten(1)))
+    assert all([start for start, _ in each] == sorted(start for start, _ in each) for each in parts.values())
+    return {t: torch.cat([x for _, x in each]) for t, each in parts.items()}
+
+
+@settings(max_examples=20, deadline=None)
+@given(strengths=st.lists(st.floats(-6, 6, width=16), min_size=1, max_size=5, unique=True),
+       batch=st.sampled_from([7, 64]))
+def test_every_sample_moves_by_its_strength_to_either_side(scene, strengths, batch):
+    found = moves(replace(scene, batch=batch), strengths, 30)
+    first = scene.bank.spec.split("test")[0]
+    start = torch.tensor(scene.bank.array("w").range(first, first + 30))
+    line = (V.T / V.T.norm(dim=1, keepdim=True))[0]
+    assert set(found) == set(strengths)
+    for t, x in found.items():
+        torch.testing.assert_close(x, start + t * DELTA * line, atol=1e-4, rtol=1e-4)
+        assert t != 0 or torch.equal(x, start)
+
+
+def test_every_step_is_made_once_and_nothing_is_decoded_twice(scene):
+    steps = []
+
+    class Counted(AlongColumn):
+        def step(self, walk):
+            steps.append(walk.steps)
+            return super().step(walk)
+
+    counted = replace(scene, editor=Counted(DELTA))
+    before = scene.generator.decoded
+    moves(counted, [-2.5, -1.0, 0.0, 0.25, 0.5, 3.0], 20)
+    assert steps == [0, 1, 2, 0, 1, 2] and scene.generator.decoded - before == 6 * 20
+
+
+def test_strengths_of_an_editor_of_the_weights(scene):
+    kernels = torch.zeros(2, 4, 4, 1, 1)
+
+    class Weights(Editor):
+        space = Space.THETA
+
+        def fit(self, data):
+            return FitReport()
+
+        def step(self, walk):
+            return walk.codes + 3.0
+
+        def codes(self, walk):
+            return Codes(Space.W, walk.latent, WeightShift("conv", kernels, walk.target, walk.codes[:, 0]))
+
+    found = {t: (codes.shift.magnitude.unique().tolist(), codes.shift.index.unique().tolist())
+             for t, _, codes in edited(replace(scene, editor=Weights()), [-1.5, 0.0, 0.5, 2.0], 5)}
+    assert found == {0.0: ([0.0], [1]), 0.5: ([1.5], [1]), 2.0: ([6.0], [1]), -1.5: ([4.5], [0])}
+
+
+def test_a_sample_that_has_the_class_counts_as_one_of_the_other_side(scene):
+    (_, walk, logits), = starts(scene, 50)
+    assert torch.equal(walk.source, ATTRIBUTES.labels(logits, "a"))
+    ahead = aimed(walk, 1, 0)
+    assert (ahead.target == 1).all() and (ahead.source == 0).all()
+    kinds = next(starts(replace(scene, attribute="c"), 50))[1]
+    there = aimed(kinds, 2, 0)
+    assert torch.equal(there.source, torch.where(kinds.source == 2, 0, kinds.source))
+
+
+@pytest.mark.parametrize("name, target, expected", [("a", None, (0, 1)), ("a", 0, (1, 0)), ("c", None, (0, 2)),
+                                                    ("c", 1, (0, 1)), ("c", 0, (1, 0))])
+def test_the_two_sides_of_an_attribute(name, target, expected):
+    assert sides(ATTRIBUTES[name], target) == expected
+
+
+def test_too_few_samples_name_the_bank(scene):
+    with pytest.raises(EditbenchError, match="lower the probe's n"):
+        list(edited(scene, [0.0], 10_000))
+
+
+def test_going_back_starts_from_the_mark_and_gives_the_same(scene):
+    (_, walk, _), = starts(scene, 6)
+    way, fresh = Walker(scene.editor, aimed(walk, 1, 0)), Walker(scene.editor, aimed(walk, 1, 0))
+    way.at(2.0)
+    way.mark()
+    way.at(7.3)
+    assert torch.equal(way.at(3.6).values, fresh.at(3.6).values)
+    assert torch.equal(way.at(1.2).values, Walker(scene.editor, aimed(walk, 1, 0)).at(1.2).values)
+
+
+# -- calibration -------------------------------------------------------------------------------------------------------
+def test_effect_and_calibration_on_a_linear_world_are_those_of_the_closed_form(scene):
+    sigma = float(scene.bank.sigma["judge"][0])
+    exact = sigma / (DELTA * float(V[:, 0].norm()))  # steps a sigma
+    for sign in (1, -1):
+        for wanted in (0.3, 1.0, 2.0):
+            found = calibrate(scene, sign, wanted, 64)
+            assert found.reached and found.effect == pytest.approx(wanted, rel=0.02)
+            assert found.strength == pytest.approx(sign * wanted * exact, rel=0.021)
+    for t, rows, codes in edited(scene, [2.0], 30):
+        change = effect(scene, scene.judge(scene.generator.decode(codes)), start_logits(scene, rows), 1)
+        torch.testing.assert_close(change, torch.full_like(change, t / exact), rtol=1e-4, atol=1e-4)
+
+
+def test_the_batch_does_not_change_a_calibration(scene):
+    assert calibrate(replace(scene, batch=5), 1, 1.0, 33).strength == pytest.approx(
+        calibrate(scene, 1, 1.0, 33).strength, rel=1e-6)
+
+
+def test_an_effect_out_of_reach_is_a_result_with_the_largest_one(scene):
+    found = calibrate(scene, 1, 50.0, 20, cap=9)
+    assert not found.reached and found.strength == 9.0 and found.effect > 1
+
+    class Turning(AlongColumn):  # three steps forth, and then back
+        def step(self, walk):
+            moved = super().step(walk)
+            return moved if walk.steps < 3 else 2 * walk.codes - moved
+
+    found = calibrate(replace(scene, editor=Turning(DELTA)), 1, 50.0, 20)
+    assert not found.reached and 2 < found.strength < 4.5
+    found = calibrate(replace(scene, editor=AlongColumn(DELTA, fail="frozen")), 1, 1.0, 20)
+    assert (found.strength, found.effect, found.reached) == (0.0, 0.0, False)
+    found = calibrate(replace(scene, editor=AlongColumn(DELTA, fail="nan")), 1, 1.0, 20)
+    assert (found.strength, found.reached) == (0.0, False)

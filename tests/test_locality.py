@@ -1,0 +1,322 @@
+"""Heatmaps of edits and their numbers: against closed forms of a linear world, planted edits, and a slow loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from editbench.configs import CONF, compose_config, group_options
+from editbench.editor import Editor, FitReport
+from editbench.errors import EditbenchError, UnknownName, Unsupported
+from editbench.probe import ProbeData, probe_file
+from editbench.probes.heatmap import HeatmapProbe
+from editbench.probes.strength import edited
+from editbench.report.figure_heatmap import drawings, heatmap_figure, heats
+from editbench.report.figures import looks
+from editbench.report.load import load
+from editbench.spaces import Codes, Space
+from editbench.worlds.faces import attributes as face_attributes
+from editbench.worlds.faces.factors import FactorLaw
+from editbench.worlds.faces.regions import REGIONS, regions
+from editbench.worlds.faces.truth import RenderGenerator, to_factors
+from metrics.locality import Locality, entropy, top_share
+from tests.fake_records import fake_run
+from tests.test_probe import DELTA, scene_of
+from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
+
+N, B, POINTS = 40, 5, 6
+LINE = (V.T / V.T.norm(dim=1, keepdim=True))[0].double().numpy()
+SHRINK = 0.01
+
+
+class Small(ToyGenerator):
+    """The toy pictures, so dark that none is clamped."""
+
+    def _decode(self, codes: Codes) -> Tensor:
+        return SHRINK * super()._decode(codes)
+
+
+class Halves(torch.nn.Module):
+    """Regions of a 2x4 picture by position; 'bright' where the picture is above zero in the right half."""
+
+    names = ("left", "right", "bright")
+
+    def forward(self, images: Tensor) -> Tensor:
+        place = torch.tensor([0, 0, 1, 1]).expand(len(images), 2, 4)
+        return torch.where((place == 1) & (images[:, 0] > 0), 2, place)
+
+
+class Planted(Editor):
+    """Adds a step along a fixed vector of the picture."""
+
+    space = Space.W
+
+    def __init__(self, vector: Tensor) -> None:
+        super().__init__()
+        self.vector = vector
+
+    def fit(self, data):
+        return FitReport()
+
+    def step(self, walk):
+        sign = torch.where(walk.target == 1, 1.0, -1.0)[:, None]
+        return walk.codes + sign * self.vector
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return replace(scene_of(toy_config(tmp_path_factory.mktemp("heat"))), generator=Small())
+
+
+def probe(**options) -> HeatmapProbe:
+    return HeatmapProbe(**{"parser": Halves(), "n": N, "points": POINTS, "limit": 3.0, "blocks": B} | options)
+
+
+def value(found: ProbeData, name: str, x: float | None = None, **own) -> float:
+    rows = Locality({"a": ["left"]} | own, draws=50).compute(found).rows
+    rows = rows[(rows["metric"] == name) & (rows["x"].isna() if x is None else rows["x"] == x)]
+    assert len(rows) == 1, name
+    return float(rows["value"].iloc[0])
+
+
+# -- the probe ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("points", [6, 7])
+def test_a_linear_generator_has_the_closed_form(scene, points):
+    found = probe(points=points).look(scene)
+    t = np.linspace(-3, 3, points)
+    exact = np.mean(t**2) * (SHRINK * DELTA * LINE.reshape(2, 4)) ** 2
+    np.testing.assert_allclose(found.arrays["energy"].sum(0) / found.arrays["count"].sum(), exact, rtol=1e-3)
+    assert found.arrays["count"].tolist() == [points * N / B] * B and not found.arrays["broken"].any()
+    np.testing.assert_allclose(found.arrays["strength"], t, atol=1e-12)
+    change = value(found, "locality_change")
+    assert change == pytest.approx(np.sqrt(exact.mean()), rel=1e-3)
+    first = scene.bank.spec.split("test")[0]
+    start = SHRINK * scene.bank.array("w").range(first, first + N).mean(0).reshape(1, 2, 4)
+    np.testing.assert_allclose(found.arrays["mean"], start, atol=1e-6)
+
+
+def test_pictures_are_clamped_before_the_difference(scene):
+    bright = replace(scene, generator=ToyGenerator())
+    found = probe(parser=None).look(bright)
+    slow = 0.0
+    pictures = {t: torch.cat([c.values.reshape(-1, 2, 4) for s, _, c in edited(bright, [t], N) if s == t]).clamp(-1, 1)
+                for t in [0.0, *np.linspace(-3, 3, POINTS)]}
+    for t, after in pictures.items():
+        if t:
+            slow += (after.double() - pictures[0.0].double()).square().sum(0).numpy()
+    np.testing.assert_allclose(found.arrays["energy"].sum(0), slow, rtol=1e-5)
+    assert not {"region_energy", "region_pixels"} & set(found.arrays)
+
+
+def test_any_batch_and_any_split_leave_the_same_sums(scene):
+    found = probe().look(scene)
+    for batch in (1, 7, 40):
+        again = probe().look(replace(scene, batch=batch))
+        for name, array in found.arrays.items():
+            np.testing.assert_allclose(again.arrays[name], array, rtol=1e-5, atol=1e-9, err_msg=name)
+    part = probe(n=24, blocks=3).look(scene)  # blocks of 8, as above: the first three of five
+    for name in ("energy", "count", "region_energy", "region_pixels"):
+        np.testing.assert_allclose(part.arrays[name], found.arrays[name][:3], rtol=1e-5, atol=1e-12, err_msg=name)
+
+
+def test_regions_share_out_all_energy_and_all_pixels(scene):
+    arrays = probe().look(scene).arrays
+    np.testing.assert_allclose(arrays["region_energy"].sum((1, 2)), arrays["energy"].sum((1, 2)), rtol=1e-12)
+    np.testing.assert_array_equal(arrays["region_pixels"].sum((1, 2)), arrays["count"] * 8)
+    slow = np.zeros((3, 3))
+    labels, ts = Halves(), np.linspace(-3, 3, POINTS)
+    for t in ts:
+        both = [scene.generator.decode(c) for s, _, c in edited(replace(scene, batch=N), [0.0, t], N)]
+        for i, j in zip(labels(both[0]).flatten().tolist(), labels(both[1]).flatten().tolist()):
+            slow[i, j] += 1
+    np.testing.assert_array_equal(arrays["region_pixels"].sum(0), slow)
+    assert slow[1, 2] > 0 and slow[2, 1] > 0
+
+
+def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_nowhere(scene):
+    sigma = float(scene.bank.sigma["judge"][0])
+    sharp = replace(scene, judge=type(scene.judge)(scale=1 / SHRINK))  # the bank's logits, of the undimmed pictures
+    found = probe(limit=None, effect=1.0, samples=40).look(sharp)
+    exact = sigma / (DELTA * float(V[:, 0].norm()))
+    assert found.arrays["strength"][[0, -1]] == pytest.approx([-exact, exact], rel=0.03)
+    assert found.meta["up"]["reached"] and "not reached" not in Locality().compute(found).rows["note"].iloc[0]
+
+    class OneWay(AlongColumn):
+        def step(self, walk):
+            return torch.where((walk.target == 1)[:, None], super().step(walk), walk.codes)
+
+    found = probe(limit=None, samples=40).look(replace(sharp, editor=OneWay(DELTA)))
+    assert (found.arrays["strength"] > 0).all() and len(found.arrays["strength"]) == POINTS // 2
+    assert "towards 'no' was not reached" in Locality().compute(found).rows["note"].iloc[0]
+    with pytest.raises(Unsupported, match="changes nothing"):
+        probe(limit=None).look(replace(sharp, editor=AlongColumn(DELTA, fail="frozen")))
+
+
+def test_pictures_that_are_not_finite_are_left_out_and_told(scene):
+    found = probe().look(replace(scene, editor=AlongColumn(DELTA, fail="nan")))
+    assert found.arrays["broken"].sum() == POINTS * N / 2 and np.isfinite(found.arrays["energy"]).all()
+    assert "120 edited pictures are not finite" in Locality().compute(found).rows["note"].iloc[0]
+
+
+def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_path):
+    class Smile(Editor):
+        space = Space.W
+
+        def fit(self, data):
+            return FitReport()
+
+        def step(self, walk):
+            out = walk.codes.clone()
+            out[:, 0] = (walk.target == 1).float()
+            return out
+
+    class Judge(torch.nn.Module):
+        attributes = face_attributes()
+
+    generator = RenderGenerator()
+
+    class FakeBank:
+        spec = type("Spec", (), {"split": staticmethod(lambda name: (0, 6))})
+
+        def array(self, name):
+            z = torch.randn(6, generator.z_dim, generator=torch.Generator().manual_seed(0))
+            w = generator.map(z).numpy() if name == "w" else np.zeros((6, Judge.attributes.width), np.float32)
+            return type("Field", (), {"range": staticmethod(lambda a, b: w[a:b])})
+
+    scene = replace(scene_of(toy_config(tmp_path)), generator=generator, editor=Smile(), judge=Judge(),
+                    bank=FakeBank(), attribute="smile")
+    found = HeatmapProbe(n=6, points=2, limit=1.0, blocks=2).look(scene)
+    assert found.meta["regions"] == list(REGIONS) and found.meta["masks"] == "exact"
+    w = torch.from_numpy(FakeBank().array("w").range(0, 6))
+    before, slow = regions(to_factors(w), 32), np.zeros((len(REGIONS), len(REGIONS)))
+    for amount in (0.0, 1.0):
+        moved = w.clone()
+        moved[:, 0] = amount
+        np.add.at(slow, (before.numpy(), regions(to_factors(moved), 32).numpy()), 1)
+    np.testing.assert_array_equal(found.arrays["region_pixels"].sum(0), slow)
+    own = {"smile": ["mouth"]}
+    rows = Locality(own).compute(found).rows.set_index("metric")["value"]
+    assert rows["locality_touched"] > 0.5 and rows["locality_touched_ratio"] > 20
+    assert rows["locality_inside"] <= rows["locality_touched"]
+    assert FactorLaw() == generator.law
+
+
+# -- the numbers -------------------------------------------------------------------------------------------------------
+def test_an_edit_in_a_mask_is_in_it_and_one_of_everything_is_nowhere(scene):
+    inside = torch.tensor([1.0, 1, 0, 0, 1, 1, 0, 0])
+    found = probe().look(replace(scene, editor=Planted(inside)))
+    assert value(found, "locality_inside") == pytest.approx(1, rel=1e-12)
+    assert value(found, "locality_inside_ratio") == pytest.approx(2)
+    assert value(found, "locality_top") == pytest.approx(0.8 / 4, rel=1e-5)
+    assert value(found, "locality_entropy") == pytest.approx(np.log(4) / np.log(8), rel=1e-6)
+    assert value(found, "locality_region", 0) == pytest.approx(1)
+    assert value(found, "locality_region_ratio", 0) == pytest.approx(2)
+    everywhere = probe().look(replace(scene, editor=Planted(torch.ones(DIM))))
+    assert value(everywhere, "locality_entropy") == pytest.approx(1, abs=1e-6)
+    assert value(everywhere, "locality_top") == pytest.approx(0.1, rel=1e-4)
+    for name in ("locality_inside_ratio", "locality_touched_ratio"):
+        assert value(everywhere, name) == pytest.approx(1, rel=1e-4)
+    sums = [value(everywhere, "locality_region", k) for k in range(3)]
+    assert sum(sums) == pytest.approx(1) and sums[0] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_pixels_that_become_a_region_count_as_touched(scene):
+    found = probe().look(replace(scene, editor=Planted(torch.tensor([0.0, 0, 9, 9, 0, 0, 9, 9]))))
+    own = {"a": ["bright"]}
+    arrays = {name: array.sum(0) for name, array in found.arrays.items() if name.startswith("region")}
+    energy = arrays["region_energy"]
+    assert value(found, "locality_inside", **own) == pytest.approx(energy[2].sum() / energy.sum())
+    touched = energy[2].sum() + energy[1, 2]
+    assert value(found, "locality_touched", **own) == pytest.approx(touched / energy.sum()) and energy[1, 2] > 0
+
+
+def test_top_share_and_entropy_of_known_maps():
+    heat = np.zeros((2, 25))
+    heat[0, 3] = 5
+    heat[1] = np.arange(25)
+    assert top_share(heat).tolist() == pytest.approx([1.0, (24 + 23 + 0.5 * 22) / 300])
+    p = np.arange(1, 25) / 300
+    assert entropy(heat).tolist() == pytest.approx([0.0, -(p * np.log(p)).sum() / np.log(25)])
+    assert np.isnan(top_share(np.zeros((1, 10)))).all() and np.isnan(entropy(np.zeros((1, 10)))).all()
+
+
+def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_value(scene):
+    found = probe().look(replace(scene, editor=AlongColumn(DELTA), generator=ToyGenerator()))
+    result = Locality({"a": ["left"]}, draws=200).compute(found)
+    rows = result.rows[result.rows["x"].isna()].set_index("metric")
+    for name in ("locality_top", "locality_entropy", "locality_inside", "locality_touched_ratio", "locality_change"):
+        pseudo = result.samples[result.samples["metric"] == name]["value"].to_numpy()
+        left = []
+        for b in range(B):
+            arrays = {k: np.delete(v, b, 0) if len(v) == B and k != "strength" else v for k, v in found.arrays.items()}
+            left.append(value(ProbeData(arrays, found.meta), name))
+        whole = rows.loc[name, "value"]
+        np.testing.assert_allclose(pseudo, B * whole - (B - 1) * np.array(left), rtol=1e-9, atol=1e-12)
+        assert rows.loc[name, "low"] < whole < rows.loc[name, "high"]
+    assert set(result.rows["metric"]) <= set(Locality.produces)
+
+
+def test_maps_in_pieces_give_the_same(scene, monkeypatch):
+    found = probe().look(scene)
+    whole = Locality({"a": ["left"]}, draws=30).compute(found).rows
+    monkeypatch.setattr("metrics.locality.CHUNK", 20)
+    pd.testing.assert_frame_equal(Locality({"a": ["left"]}, draws=30).compute(found).rows, whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("own, note", [({}, "no regions are declared for 'a'"), ({"a": "all"}, "the whole picture")])
+def test_an_attribute_without_regions_has_no_share_of_its_own(scene, own, note):
+    rows = Locality(own).compute(probe().look(scene)).rows.set_index("metric")
+    assert np.isnan(rows.loc["locality_inside", "value"]) and note in rows.loc["locality_inside", "note"]
+    bare = Locality({"a": ["left"]}).compute(probe(parser=None).look(scene)).rows.set_index("metric")
+    assert "no parser" in bare.loc["locality_touched", "note"] and np.isfinite(bare.loc["locality_top", "value"])
+
+
+def test_a_wrong_declaration_or_option_is_named(scene):
+    with pytest.raises(UnknownName, match=r"metric\.locality\.regions\.a"):
+        Locality({"a": ["nose"]}).compute(probe().look(scene))
+    with pytest.raises(EditbenchError, match=r"regions\.a=left"):
+        Locality({"a": "left"})
+    for wrong in ({"points": 1}, {"limit": -1.0}, {"n": 3}, {"effect": 0}, {"tolerance": 1}):
+        with pytest.raises(EditbenchError, match=r"probe\.heatmap"):
+            probe(**wrong)
+    with pytest.raises(EditbenchError, match="whole number"):
+        probe(blocks=2.5)
+
+
+def test_declared_regions_are_the_worlds():
+    declared = compose_config(["metric=[locality]"]).metric.locality.regions
+    assert set(declared) == set(face_attributes().names)
+    assert all(own == "all" or set(own) <= set(REGIONS) for own in declared.values())
+    assert "heatmap" in group_options("probe") and (CONF / "probe" / "heatmap.yaml").exists()
+
+
+# -- the figure --------------------------------------------------------------------------------------------------------
+def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, scene):
+    maps = {"alpha": torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]), "beta": torch.ones(DIM)}
+    for method, vector in maps.items():
+        for seed in (0, 1) if method == "beta" else (0,):
+            folder = fake_run(tmp_path, method, "smile", seed=seed, tag=f"{seed:010d}")
+            found = probe(limit=float(1 + seed)).look(replace(scene, editor=Planted(vector)))
+            found.save(probe_file(folder, "heatmap"))
+    fake_run(tmp_path, "gamma", "smile")
+    results = load(tmp_path)
+    found = heats(results)
+    assert set(found) == {("smile", "alpha"), ("smile", "beta")}
+    mean = [np.mean((SHRINK * np.linspace(-limit, limit, POINTS)) ** 2) for limit in (1, 2)]
+    np.testing.assert_allclose(found["smile", "beta"].heat, np.full((2, 4), np.mean(mean)), rtol=1e-3)
+    assert found["smile", "alpha"].heat[0, 0] == pytest.approx(mean[0], rel=1e-3)
+    names = [one[0] for one in drawings(results, looks(["alpha", "beta"]))]
+    assert names == ["heatmaps", "heatmaps_shared"] and drawings(load_empty(tmp_path / "x"), {}) == []
+    own, shared = (heatmap_figure(found, kind) for kind in (False, True))
+    limits = [[image.get_clim()[1] for axes in figure.axes for image in axes.images][1:3] for figure in (own, shared)]
+    assert limits[0][0] != limits[0][1] and limits[1][0] == limits[1][1]
+
+
+def load_empty(root):
+    fake_run(root, "alpha", "smile")
+    return load(root)

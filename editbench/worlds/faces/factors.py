@@ -102,10 +102,13 @@ class Factors:
 
 def sample_factors(law: FactorLaw, seed: int, start: int, stop: int, stream: str = "faces") -> Factors:
     """Factors of faces start..stop-1; face i depends on (seed, stream, i) alone."""
-    latent = normals(seed, f"{stream}/traits", start, stop, len(TRAITS)) @ np.linalg.cholesky(
-        law.correlation_matrix()
-    ).T
-    spread = uniforms(seed, f"{stream}/spread", start, stop, len(TRAITS) + 6)
+    return factors_from(law, normals(seed, f"{stream}/traits", start, stop, len(TRAITS)),
+                        uniforms(seed, f"{stream}/spread", start, stop, len(TRAITS) + 6))
+
+
+def factors_from(law: FactorLaw, independent: np.ndarray, spread: np.ndarray) -> Factors:
+    """Factors of N faces from standard normals (N, 7) of the traits' classes and uniforms (N, 13) of all the rest."""
+    latent = independent @ np.linalg.cholesky(law.correlation_matrix()).T
     inside = (1 - law.margin) * spread[:, : len(TRAITS)]  # distance from the clearest member of the class, in [0, 1)
     cell = {
         trait: np.searchsorted(np.cumsum(law.priors[trait])[:-1], ndtr(latent[:, column]))

@@ -1,0 +1,149 @@
+"""The renderer itself as a generator, its factors as the codes: the world in which every answer is known.
+
+Z (N, 20): standard normals, pushed through the world's law. W (N, 16): the factors, in units that agree: a trait's
+amount from one clear class (0) to the other (1), the shares of the hair's colours, the head's turn in pose bins, then
+the nuisances. A walk in W may leave the law of the data (a half-opaque pair of glasses, an old face without its usual
+glasses); what is drawn is always a face: codes out of range are drawn as the nearest that is in range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from scipy.special import ndtr
+from torch import Tensor
+
+from editbench.errors import EditbenchError, Unsupported
+from editbench.files import digest, file_sha256
+from editbench.generators.base import Generator
+from editbench.spaces import Codes, Space
+from editbench.worlds.faces import RESOLUTION, attributes
+from editbench.worlds.faces.factors import (
+    BINARY,
+    HAIR_COLORS,
+    TRAITS,
+    YAW_BINS,
+    YAW_STEP,
+    FactorLaw,
+    Factors,
+    factors_from,
+)
+from editbench.worlds.faces.renderer import render
+
+NORMALS, UNIFORMS = len(TRAITS), len(TRAITS) + 6
+HAIR = slice(len(BINARY), len(BINARY) + len(HAIR_COLORS))
+YAW, SKIN, BACKGROUND, SIZE = HAIR.stop, HAIR.stop + 1, slice(HAIR.stop + 2, HAIR.stop + 5), HAIR.stop + 5
+WIDTH = SIZE + 1
+FRONT = len(YAW_BINS) // 2
+FURTHEST = len(YAW_BINS) / 2  # bins from the front to the outer end of the last
+SOURCES = ("factors.py", "renderer.py", "truth.py")
+
+
+class RenderGenerator(Generator):
+    """The world's renderer. Differentiable in W, not in Z, where the law draws classes.
+
+    Args:
+        margin: of the factor law, in [0, 1], see `FactorLaw`; None: the world's own. 0 is the dense law, under which
+            faces lie at the thresholds too.
+        correlations: of the factor law; None: the world's own.
+        resolution: of the pictures.
+
+    Raises:
+        EditbenchError: no such margin or resolution; ValueError: correlations that cannot be.
+    """
+
+    spaces = (Space.Z, Space.W)
+    z_dim, w_dim = NORMALS + UNIFORMS, WIDTH
+
+    def __init__(self, margin: float | None = None, correlations: Mapping[str, float] | None = None,
+                 resolution: int = RESOLUTION) -> None:
+        super().__init__()
+        if not (margin is None or 0 <= margin <= 1) or resolution < 1:
+            raise EditbenchError("generator.margin lies between 0 and 1 and generator.resolution is at least 1, got "
+                                 f"margin={margin}, resolution={resolution}")
+        law = FactorLaw() if correlations is None else FactorLaw(correlations=dict(correlations))
+        self.law = law if margin is None else replace(law, margin=float(margin))
+        self.law.correlation_matrix()  # an impossible one is an error here, not in the first batch
+        self.resolution, self.true_attributes = int(resolution), attributes()
+        folder = Path(__file__).parent
+        self.digest = digest([asdict(self.law), self.resolution, [file_sha256(folder / name) for name in SOURCES]])
+
+    def map(self, z: Tensor) -> Tensor:
+        """z (N, 20) standard normals -> the factors of N faces of the law, (N, 16)."""
+        if z.requires_grad:
+            raise Unsupported("generator=renders has no derivative in Z: use an editor of W")
+        values = z.double().cpu().numpy()
+        factors = factors_from(self.law, values[:, :NORMALS], ndtr(values[:, NORMALS:]))
+        return to_codes(factors).to(z)
+
+    def _decode(self, codes: Codes) -> Tensor:
+        w = self.map(codes.values) if codes.space == Space.Z else codes.values
+        return render(to_factors(w), self.resolution)
+
+    def true_labels(self, codes: Codes) -> Tensor:
+        """What the factors say: codes of Z or W -> (N, 7) classes in the order of `true_attributes`."""
+        return to_factors(self.map(codes.values) if codes.space == Space.Z else codes.values).labels()
+
+    def true_margins(self, codes: Codes, attribute: str, target: Tensor) -> Tensor:
+        """How far inside a class: codes of Z or W, target (N,) -> (N,). See `margins`."""
+        return margins(self.map(codes.values) if codes.space == Space.Z else codes.values, attribute, target)
+
+
+def to_codes(factors: Factors) -> Tensor:
+    """Factors of N faces -> W codes (N, 16) float32."""
+    columns = [factors.amounts, factors.hair, factors.yaw[:, None] / YAW_STEP, factors.skin[:, None],
+               factors.background, factors.size[:, None]]
+    return torch.cat(columns, 1)
+
+
+def to_factors(w: Tensor) -> Factors:
+    """W codes (N, 16) -> the nearest factors that can be drawn."""
+    hair = w[:, HAIR].clamp(min=0)
+    share = hair.sum(1, keepdim=True)
+    hair = torch.where(share > 0, hair / share.clamp_min(1e-12), 1 / len(HAIR_COLORS))
+    return Factors(w[:, : len(BINARY)].clamp(0, 1), hair, YAW_STEP * w[:, YAW].clamp(-FURTHEST, FURTHEST),
+                   w[:, SKIN].clamp(0, 1), w[:, BACKGROUND].clamp(0, 1), w[:, SIZE].clamp(0.5, 1.5))
+
+
+def margins(w: Tensor, attribute: str, target: Tensor) -> Tensor:
+    """Signed distance from the true threshold of a class, in amounts: 0 on it, 1/2 at the clearest member, negative
+    outside. (N, 16), (N,) -> (N,).
+
+    Binary: the amount beyond 1/2. Hair: half the lead of the colour's share over the next. Yaw: bins inside the pose;
+    the outermost poses have no outer end.
+    """
+    if attribute in BINARY:
+        return (w[:, BINARY.index(attribute)].clamp(0, 1) - 0.5) * (2 * target - 1)
+    if attribute == "yaw":
+        y = w[:, YAW].clamp(-FURTHEST, FURTHEST) + FRONT
+        gap = (y - target).abs()
+        beyond = ((target == 0) & (y < 0)) | ((target == len(YAW_BINS) - 1) & (y > len(YAW_BINS) - 1))
+        return torch.where(beyond, 0.5, 0.5 - gap)
+    hair = to_factors(w).hair
+    own = torch.nn.functional.one_hot(target, len(HAIR_COLORS)).bool()
+    return (hair[own] - hair.masked_fill(own, -1).amax(1)) / 2
+
+
+def towards(w: Tensor, attribute: str, target: Tensor, length: float) -> Tensor:
+    """Move the one factor of an attribute towards the clearest member of a class by `length` amounts, no further.
+
+    (N, 16), (N,) -> (N, 16); every other coordinate is the same to the bit. Hair: the colour's share grows, the others
+    shrink in proportion, so that no third colour takes the lead. Raises UnknownName for another attribute.
+    """
+    attributes()[attribute]
+    out = w.clone()
+    if attribute == "hair_color":
+        own = torch.nn.functional.one_hot(target, len(HAIR_COLORS)).bool()
+        hair = w[:, HAIR]
+        share = hair[own].unsqueeze(1)
+        grown = (share + length).clamp(max=1)
+        rest = hair * ((1 - grown) / (1 - share).clamp_min(1e-12))
+        out[:, HAIR] = torch.where(own, grown, rest)
+        return out
+    column, goal = (YAW, target - FRONT) if attribute == "yaw" else (BINARY.index(attribute), target)
+    out[:, column] = w[:, column] + (goal - w[:, column]).clamp(-length, length)
+    return out
+

@@ -1,0 +1,50 @@
+"""The perfect edit: move the one true factor of the attribute and nothing else. What is wrong with it is the judge's.
+
+It needs a generator that is the world's own renderer, whose codes are the factors.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from editbench.attributes import Attributes
+from editbench.editor import Editor, FitData, FitReport, Walk
+from editbench.errors import EditbenchError, Unsupported
+from editbench.generators.base import Generator
+from editbench.spaces import Space
+from editbench.worlds.faces.truth import RenderGenerator, towards
+
+
+class TrueFactor(Editor):
+    """next = codes with the attribute's factor `delta` amounts nearer to the clearest member of the target class.
+
+    A walk that has arrived there stays. One amount is the way from a clear member of a class to one of its neighbour;
+    the true threshold lies half-way.
+
+    Args:
+        delta: step in amounts.
+    """
+
+    space = Space.W
+    unit = "amounts"
+    citation = "the world's own factors"
+
+    def __init__(self, delta: float = 0.05) -> None:
+        super().__init__(None)
+        if not delta > 0:
+            raise EditbenchError(f"delta must be positive, got {delta}")
+        self.delta = float(delta)
+
+    def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
+        if not isinstance(generator, RenderGenerator):
+            raise Unsupported("needs codes that are the world's true factors: use generator=renders")
+        super().check(generator, attributes, attribute)
+        known = generator.true_attributes
+        if attribute not in known.names or known[attribute].classes != attributes[attribute].classes:
+            raise Unsupported(f"the renderer has no factor '{attribute}' ({', '.join(attributes[attribute].classes)})")
+
+    def fit(self, data: FitData) -> FitReport:
+        return FitReport()
+
+    def step(self, walk: Walk) -> Tensor:
+        return towards(walk.codes, walk.attribute, walk.target, self.delta)

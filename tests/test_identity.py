@@ -1,0 +1,212 @@
+"""Likeness to the original: the gauges in closed form, the metric by hand, and a walk that is none the wiser."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from editbench.editor import Walk
+from editbench.errors import EditbenchError
+from editbench.gauge import Gauge, Gauges
+from editbench.gauges.similarity import JUDGE, FeatureSimilarity, PixelDistance
+from editbench.job import run_job
+from editbench.records import Record
+from editbench.seeding import normals
+from editbench.spaces import Codes, Space
+from editbench.trajectory import Trajectories
+from metrics.identity import Identity, titled
+from tests.toy import BINARY, check_splits
+from tests.toy_world import ToyGenerator, ToyScorer, toy_config
+
+GENERATOR, JUDGE_NET = ToyGenerator(), ToyScorer()
+
+
+class Features(ToyScorer):
+    """A scorer with features of its own."""
+
+    def features(self, decoded):
+        return decoded.flatten(1)[:, :3] + 1
+
+
+def world(judge=JUDGE_NET, generator=GENERATOR):
+    return SimpleNamespace(generator=generator, judge=judge)
+
+
+def walk_of(w, start):
+    zeros = torch.zeros(len(w), dtype=torch.int64)
+    return Walk("a", torch.tensor(start), w, w, zeros, zeros + 1, latent=w)
+
+
+# -- gauges ------------------------------------------------------------------------------------------------------------
+def test_the_columns_are_the_cosine_and_the_pixels():
+    w = torch.from_numpy(normals(0, "w", 0, 6, 8)).float()
+    moved = w + torch.from_numpy(normals(1, "w", 0, 6, 8)).float() * 0.3
+    similarity, pixels = FeatureSimilarity(nn.Flatten(), label="flat", threshold=0.4), PixelDistance()
+    for gauge in (similarity, pixels):
+        gauge.prepare(world(), "cpu")
+    gauges = Gauges({"similarity": similarity, "pixels": pixels})
+    walk = walk_of(w, [40, 8, 90, 3, 5, 77])  # references are found by start, in whatever order
+    gauges.start(walk, Codes(Space.W, w), GENERATOR, 4)
+    first = gauges.take()
+    np.testing.assert_allclose(first["similarity:flat"], 1, atol=1e-6)
+    assert (first["pixel_distance"] == 0).all() and gauges.decoded == 12
+    some = torch.tensor([5, 0, 3])
+    part = walk[some]
+    gauges.measure(part, Codes(Space.W, moved[some]), GENERATOR.decode(Codes(Space.W, moved[some])))
+    found = gauges.take()
+    a, b = w[some].double().numpy(), moved[some].double().numpy()
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    np.testing.assert_allclose(found["similarity:flat"], cosine, rtol=1e-5)
+    assert (found["similarity_threshold:flat"] == np.float32(0.4)).all()
+    gap = np.sqrt(((a.clip(-1, 1) - b.clip(-1, 1)) ** 2).mean(1))
+    np.testing.assert_allclose(found["pixel_distance"], gap, rtol=1e-5)
+    assert gauges.take() == {}
+
+
+def test_the_threshold_lets_a_share_of_the_strangers_pass():
+    gauge = FeatureSimilarity(nn.Flatten(), far=0.1, samples=70)
+    gauge.prepare(world(), "cpu")
+    x = 2 * normals(0, "gauge/impostors", 0, 70, 8)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    pairs = np.array([x[i] @ x[j] for i in range(70) for j in range(i)])
+    assert (pairs > gauge.threshold + 1e-6).mean() == pytest.approx(0.1, abs=1e-3)
+    assert (pairs >= gauge.threshold - 1e-6).sum() == round(0.1 * len(pairs)) + 1
+    assert gauge.label == "Flatten" and GENERATOR.output == "image"
+
+
+def test_the_judge_stands_in_under_its_own_name():
+    gauge = FeatureSimilarity(samples=8)
+    gauge.prepare(world(Features()), "cpu")
+    image = GENERATOR.decode(Codes(Space.W, torch.ones(2, 8)))
+    np.testing.assert_allclose(gauge.reference(image), np.full((2, 3), 3**-0.5), rtol=1e-6)
+    assert gauge.label == JUDGE and titled(JUDGE, "similarity_at") == "judge_feature_similarity_at"
+    assert titled("facenet", "verified") == "identity_verified[facenet]"
+
+
+def test_what_cannot_be_measured_is_said():
+    latents = SimpleNamespace(output="w")
+    for gauge in (FeatureSimilarity(), PixelDistance()):
+        with pytest.raises(EditbenchError, match="no pictures in this world"):
+            gauge.prepare(world(generator=latents), "cpu")
+    with pytest.raises(EditbenchError, match="far=0"):
+        FeatureSimilarity(far=0)
+    with pytest.raises(EditbenchError, match="size must be"):
+        PixelDistance(0)
+
+
+def test_large_pictures_are_averaged_down():
+    image = torch.rand(2, 3, 8, 8) * 2 - 1
+    small = PixelDistance(4).reference(image)
+    np.testing.assert_allclose(small.reshape(2, 3, 4, 4), image.reshape(2, 3, 4, 2, 4, 2).mean((3, 5)), atol=1e-6)
+    assert PixelDistance(8).reference(image).shape == (2, 192)
+
+
+# -- in a job ----------------------------------------------------------------------------------------------------------
+def job(tmp_path, *words: str, batch: int = 16):
+    cfg = toy_config(tmp_path, "gauge=[feature_similarity,pixel_distance]", *words)
+    cfg.gauge.feature_similarity.network = {"_target_": "torch.nn.Flatten"}
+    cfg.gauge.feature_similarity.samples = 40
+    cfg.engine.batch = batch
+    cfg.metric = OmegaConf.create({"identity": {"_target_": "metrics.identity.Identity", "draws": 50}})
+    outcome = run_job(cfg)
+    assert outcome.status == "done", outcome.reason
+    return tmp_path / outcome.run_id
+
+
+def test_a_gauge_changes_no_step_and_no_cost(tmp_path):
+    plain = tmp_path / run_job(toy_config(tmp_path)).run_id
+    folder = job(tmp_path)
+    assert plain != folder
+    table, walked = (Record.open(one).trajectories().table for one in (folder, plain))
+    pd.testing.assert_frame_equal(table[walked.columns], walked)
+    assert set(table.columns) - set(walked.columns) == {"similarity:Flatten", "similarity_threshold:Flatten",
+                                                        "pixel_distance"}
+    made, without = (json.loads((one / "provenance.json").read_text()) for one in (folder, plain))
+    assert made["generator_calls"] == without["generator_calls"]
+    starts = table["start"].nunique()
+    assert made["walk_generator_calls"] == without["walk_generator_calls"] + 2 * starts
+    first = table[table["step"] == 0]
+    assert np.allclose(first["similarity:Flatten"], 1) and (first["pixel_distance"] == 0).all()
+    assert run_job(toy_config(tmp_path)).reused
+    other = Record.open(job(tmp_path / "other", batch=5)).trajectories().table
+    pd.testing.assert_frame_equal(other, table, rtol=1e-5, atol=1e-6)
+
+
+def test_the_options_of_a_gauge_belong_to_the_run(tmp_path):
+    assert job(tmp_path) != job(tmp_path, "gauge.feature_similarity.far=0.05")
+
+
+def test_a_gauge_that_cannot_serve_fails_its_job_with_the_remedy(tmp_path):
+    outcome = run_job(toy_config(tmp_path, "gauge=[truth]"))
+    assert outcome.status == "failed" and "generator=renders" in outcome.reason
+
+
+def test_a_gauge_without_a_reference_needs_none():
+    class Step(Gauge):
+        def measure(self, walk, codes, decoded, reference):
+            assert reference.shape == (len(walk), 0)
+            return {"step": torch.full((len(walk),), float(walk.steps))}
+
+    gauges, w = Gauges({"step": Step()}), torch.zeros(3, 8)
+    gauges.start(walk_of(w, [1, 2, 3]), Codes(Space.W, w), GENERATOR, 2)
+    assert gauges.take()["step"].tolist() == [0, 0, 0]
+
+
+# -- the metric --------------------------------------------------------------------------------------------------------
+def table_of(walks: dict[int, list[tuple]], threshold: float = 0.8) -> Trajectories:
+    """start -> (effect, cosine) of each step; sigma of the target is 2."""
+    rows = []
+    for start, steps in walks.items():
+        rows += [{"start": start, "source": 0, "target": 1, "step": step, "path": step, "crossed": False,
+                  "stopped": False, "finite": cosine is not None, "similarity:judge_features": cosine,
+                  "similarity_threshold:judge_features": threshold, "logit:a": -1 + 2 * (x or 0), "logit:b": 1.0,
+                  "logit:c": 1.0} for step, (x, cosine) in enumerate(steps)]
+    table = pd.DataFrame(rows).astype({"similarity:judge_features": float})
+    return Trajectories(table, BINARY, "a", np.array([2.0, 1.0, 1.0]))
+
+
+HAND = table_of({
+    3: [(0, 1.0), (0.4, 0.9), (0.8, 0.9), (1.2, 0.7)],  # passes x = 1 at 0.8
+    5: [(0, 1.0), (0.4, 0.7), (2.0, 0.3)],              # at 0.7 + 0.375 * -0.4 = 0.55
+    6: [(0, 1.0), (-0.2, 0.9), (0.6, 0.8)],             # goes back first, never reaches it
+    9: [(0, 1.0), (0.4, 0.6), (1.5, None)],             # diverges
+})
+
+
+def test_by_hand():
+    result = Identity(draws=50)(HAND)
+    at = result.rows.set_index("metric")
+    assert at.loc["judge_feature_similarity_at", "value"] == pytest.approx((0.8 + 0.55) / 2)
+    assert at.loc["judge_feature_verified_at", ["value", "n"]].tolist() == [0.5, 2]
+    curve = result.rows[result.rows["metric"] == "judge_feature_similarity"].set_index("x")
+    assert curve.loc[0.375, ["value", "n"]].tolist() == pytest.approx([(0.9 + 0.7 + 0.6) / 3, 3])
+    assert curve.loc[0.625, ["value", "n"]].tolist() == pytest.approx([0.8, 1])
+    assert curve["n"].sum() == 7 and curve["note"].str.startswith("hidden").all()
+    passed = result.rows[result.rows["metric"] == "judge_feature_verified"].set_index("x")
+    assert passed.loc[0.375, "value"] == pytest.approx(1 / 3) and passed.loc[0.625, "value"] == 1
+    samples = result.samples[result.samples["metric"] == "judge_feature_similarity_at"]
+    assert dict(zip(samples["start"], samples["value"])) == pytest.approx({3: 0.8, 5: 0.55})
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_splits_and_permutations(seed):
+    check_splits(Identity(draws=50), HAND, [1, 2], seed)
+
+
+def test_without_a_gauge_there_is_a_remark_and_no_number():
+    table = HAND.table[[c for c in HAND.table if not c.startswith("similarity")]]
+    result = Identity()(Trajectories(table, BINARY, "a", HAND.sigma))
+    assert len(result.rows) == 1 and "gauge=[feature_similarity]" in result.rows["note"].iloc[0]
+    assert result.samples.empty and set(result.rows["metric"]) <= set(Identity.produces)
+
+
+def test_impossible_bins_are_refused():
+    with pytest.raises(ValueError, match="at > 0"):
+        Identity(at=0)

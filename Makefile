@@ -11,8 +11,9 @@ demo: venv
 check: demo
 	$(BIN)/editbench check runs/demo --baseline runs/baselines/demo.json --strict
 
+# One process a core, each with one thread: two pools of threads would wait for one another.
 test: venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: venv
 	$(BIN)/ruff check .

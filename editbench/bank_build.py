@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,19 +118,33 @@ def _write_shard(path: Path, spec: BankSpec, models: Models, device: str, rows: 
         write_json(partial / "checksums.json", {"rows": [start, stop], "sha256": sums})
 
 
+@contextmanager
+def _one_thread(device: str) -> Iterator[None]:
+    """On some processors several threads share one sum, whose last bits then depend on their number; a bank must not.
+    Cores are put to use by workers."""
+    threads = torch.get_num_threads()
+    try:
+        if torch.device(device).type == "cpu":
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @torch.inference_mode()
 def compute_block(seed: int, start: int, stop: int, models: Models, device: str) -> dict[str, np.ndarray]:
     """Samples start..stop-1, every image decoded once: z, w where there is one, teacher and judge logits."""
     generator, teacher, judge = models
     z = torch.from_numpy(normals(seed, "bank", start, stop, generator.z_dim)).float()
     out = {"z": z}
-    codes = Codes(Space.Z, z.to(device))
-    if Space.W in generator.spaces:
-        codes = Codes(Space.W, generator.map(codes.values))
-        out["w"] = codes.values
-    decoded = generator.decode(codes)
-    out["teacher"] = teacher(decoded)
-    out["judge"] = out["teacher"] if judge is teacher else judge(decoded)
+    with _one_thread(device):
+        codes = Codes(Space.Z, z.to(device))
+        if Space.W in generator.spaces:
+            codes = Codes(Space.W, generator.map(codes.values))
+            out["w"] = codes.values
+        decoded = generator.decode(codes)
+        out["teacher"] = teacher(decoded)
+        out["judge"] = out["teacher"] if judge is teacher else judge(decoded)
     for name, values in out.items():
         if not torch.isfinite(values).all():
             bad = start + int((~torch.isfinite(values).all(1)).nonzero()[0])

@@ -12,12 +12,18 @@ COMMANDS = {
     "run": "one job or, with -m, a sweep over methods, attributes and seeds",
     "plan": "what a sweep would run, and what of it is there already",
     "report": "tables, figures and one HTML page from finished runs",
+    "human": "pages on which people choose between two edits, and the analysis of their answers",
     "baseline": "pin the numbers of finished runs, with tolerances and a reason",
     "check": "compare finished runs with pinned numbers; fails where one moved",
     "conform": "check an editor of your own against the contract, without a benchmark",
     "list": "methods, generators, attributes, metrics and experiments, a line each",
     "bank": "build, import or describe the bank of samples that editors share",
+    "invert": "real images into the generator's latents, to edit them; real beside generated",
+    "convert": "a StyleGAN2 checkpoint of another project as one safe file, checked by decoding",
+    "dataset": "pack image folders and arrays with labels, to train a world on",
     "world": "train, pack and describe the embedded world",
+    "scorer": "check a classifier of your own: range, sign, shares of its classes, with pictures",
+    "fetch": "get the published networks of metrics (FID, LPIPS), or say where they lie",
     "doctor": "what this machine can do, with a self-test",
 }
 HELP = """usage: editbench COMMAND [...]

@@ -30,7 +30,7 @@ def groups() -> list[str]:
 def read_yaml(file: Path) -> dict:
     try:
         return yaml.safe_load(file.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadFile(f"{file} is not readable YAML: {error}") from error
 
 
@@ -63,11 +63,14 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
         bare = key.lstrip("+~").split("@")[0]
         if bare in known and has_value:
             options = group_options(bare, more)
-            values = [] if value[:1] in "[{$" or "(" in value else value.split(",")
+            # a list of options, as metric and probe take; Hydra itself reads a sweep over such lists
+            several = value.startswith("[") and value.endswith("]") and value.count("[") == 1
+            values = [] if value[:1] in "{$" or "(" in value or (value[:1] == "[" and not several) else [
+                part.strip() for part in value.strip("[]").split(",") if part.strip() or not several]
             for option in values:
                 if option not in options and option != "null":
                     raise UnknownName(bare, option, options)
-            chosen += [f"{key}={values[0]}"] if values else []
+            chosen += [override if several else f"{key}={values[0]}"] if values else []
         elif has_value and not key.startswith(("+", "~", "hydra")):
             plain.append(bare)
         elif not has_value and not key.startswith(("~", "-")):

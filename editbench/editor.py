@@ -123,7 +123,7 @@ class Walk:
     def __len__(self) -> int:
         return len(self.start)
 
-    def __getitem__(self, keep: Tensor) -> Walk:
+    def __getitem__(self, keep: Tensor | slice) -> Walk:
         part = {name: getattr(self, name)[keep] for name in ("start", "origin", "codes", "source", "target")}
         return replace(self, **part, latent=None if self.latent is None else self.latent[keep])
 

@@ -17,7 +17,9 @@ from editbench.attributes import Attributes
 from editbench.checks import check_fields
 from editbench.editor import Editor, Walk
 from editbench.errors import BadFile, EditbenchError
+from editbench.gauge import Gauges
 from editbench.generators.base import Generator
+from editbench.precision import COARSER
 from editbench.progress import progress
 from editbench.scorers.base import Scorer
 from editbench.starts import Starts
@@ -62,7 +64,7 @@ class Pictures:
 
 @dataclass
 class WalkResult:
-    """table: the columns of editbench.trajectory; pictures; seconds of the walk; decoded samples."""
+    """table: the columns of editbench.trajectory; pictures; seconds of the walk, less its gauges'; decoded samples."""
 
     table: pd.DataFrame
     pictures: Pictures
@@ -77,7 +79,8 @@ def to_uint8(image: Tensor) -> Tensor:
 
 @torch.no_grad()
 def walk_starts(editor: Editor, generator: Generator, judge: Scorer, attribute: str, starts: Starts, codes: Tensor,
-                logits: Tensor, sigma: np.ndarray, spec: EngineSpec, codes_file: Path | None = None) -> WalkResult:
+                logits: Tensor, sigma: np.ndarray, spec: EngineSpec, codes_file: Path | None = None,
+                gauges: Gauges | None = None) -> WalkResult:
     """Walk every start until the judge sees the target class, then on to `sweep_steps`.
 
     Args:
@@ -85,21 +88,25 @@ def walk_starts(editor: Editor, generator: Generator, judge: Scorer, attribute: 
             walk begins at these codes as the editor's space has them. logits: (n, width) the judge's logits of them.
         sigma: (width,) of the judge's log-odds.
         codes_file: where the codes of every step go (parquet: start, step, codes), written as the walk goes.
+        gauges: what else is measured of every decoded sample: a column each.
     """
     attributes, device = judge.attributes, codes.device
     began = time.perf_counter()
-    decoder = _Decoder(editor, generator, judge, spec.batch)
+    gauges = gauges or Gauges()
+    decoder = _Decoder(editor, generator, judge, spec.batch, gauges)
     index = torch.from_numpy(starts.index).to(device)
     lifted = generator.lift(codes, editor.space)
     walk = Walk(attribute, index, lifted, lifted, torch.from_numpy(starts.source).to(device),
                 torch.from_numpy(starts.target).to(device), latent=codes)
     pictures = Pictures(index[: spec.pictures])
     _check_start(walk, decoder, logits, sigma, pictures)
+    gauges.start(walk, editor.codes(walk), generator, spec.batch)
+    decoder.decoded += gauges.decoded
 
     crossed = torch.zeros(len(walk), dtype=torch.bool, device=device)
     path = torch.zeros(len(walk), device=device)
     never = torch.zeros_like(crossed)
-    frames = [_frame(walk, path, crossed, never, ~never, logits, attributes)]
+    frames = [_frame(walk, path, crossed, never, ~never, logits, attributes, gauges)]
     with _CodesFile(codes_file) as store, progress(f"{attribute}: steps", spec.max_steps) as advance:
         store.add(walk)
         while len(walk) and walk.steps < spec.max_steps:
@@ -114,20 +121,21 @@ def walk_starts(editor: Editor, generator: Generator, judge: Scorer, attribute: 
             arrived = finite & (attributes.labels(logits, attribute) == walk.target)
             stopped = arrived & ~crossed
             crossed = crossed | arrived
-            frames.append(_frame(walk, path, crossed, stopped, finite, logits, attributes))
+            frames.append(_frame(walk, path, crossed, stopped, finite, logits, attributes, gauges))
             store.add(walk)
             keep = finite & (~crossed | (walk.steps < spec.sweep_steps))
             walk, path, crossed = walk[keep], path[keep], crossed[keep]
             advance()
     table = pd.concat(frames, ignore_index=True).sort_values(["start", "step"], ignore_index=True)
-    return WalkResult(table, pictures, time.perf_counter() - began, decoder.decoded)
+    return WalkResult(table, pictures, time.perf_counter() - began - gauges.seconds, decoder.decoded)
 
 
 class _Decoder:
     """Codes of a walk -> judge logits, in batches; images live no longer than their batch."""
 
-    def __init__(self, editor: Editor, generator: Generator, judge: Scorer, batch: int) -> None:
+    def __init__(self, editor: Editor, generator: Generator, judge: Scorer, batch: int, gauges: Gauges) -> None:
         self.editor, self.generator, self.judge, self.batch = editor, generator, judge, batch
+        self.gauges = gauges
         self.decoded = 0
 
     def __call__(self, walk: Walk, pictures: Pictures) -> Tensor:
@@ -137,6 +145,7 @@ class _Decoder:
             rows = slice(first, first + self.batch)
             decoded = self.generator.decode(codes[rows])
             parts.append(self.judge(decoded).float())
+            self.gauges.measure(walk[rows], codes[rows], decoded)
             if self.generator.output == "image":
                 pictures.add(walk.start[rows], walk.steps, decoded)
         self.decoded += len(codes)
@@ -154,16 +163,16 @@ def _check_start(walk: Walk, decoder: _Decoder, logits: Tensor, sigma: np.ndarra
                              "start's codes where walk.codes equals walk.origin")
     few = torch.arange(min(len(walk), max(len(pictures.starts), 1)), device=walk.codes.device)
     gap = (decoder(walk[few], pictures) - logits[few]).abs() / torch.from_numpy(sigma).to(logits)
-    if not bool((gap < IDENTITY_TOLERANCE).all()):
+    if not bool((gap < IDENTITY_TOLERANCE * COARSER[decoder.generator.precision]).all()):
         raise BadFile(f"the starts decode to other images than the bank's (judge logits differ by {gap.max():.2g} "
                       "sigma): the editor changes codes at step 0, or the bank belongs to another generator or judge")
 
 
 def _frame(walk: Walk, path: Tensor, crossed: Tensor, stopped: Tensor, finite: Tensor, logits: Tensor,
-           attributes: Attributes) -> pd.DataFrame:
+           attributes: Attributes, gauges: Gauges) -> pd.DataFrame:
     columns = {"start": walk.start, "source": walk.source, "target": walk.target,
                "step": torch.full_like(walk.start, walk.steps), "path": path, "crossed": crossed, "stopped": stopped,
-               "finite": finite}
+               "finite": finite} | gauges.take()
     frame = pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
     values = logits.float().cpu().numpy()
     return frame.assign(**{f"logit:{name}": values[:, k] for k, name in enumerate(attributes.columns())})

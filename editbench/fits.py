@@ -17,7 +17,7 @@ from safetensors.torch import save
 from editbench.bank import Bank
 from editbench.editor import Editor, FitData, FitReport
 from editbench.files import digest, lock, sweep_partials, write_atomic
-from editbench.models import World, content, plain, source_digest
+from editbench.models import World, content, load_editor, plain, source_digest
 from editbench.progress import status
 from editbench.scorers.base import Scorer
 
@@ -44,6 +44,16 @@ def fit_editor(editor: Editor, cfg: DictConfig, bank: Bank, world: World, attrib
     tuned = _cached(more[0], editor, data, lambda: editor.tune(data, attribute))
     return Fitted(fitted.seconds + tuned.seconds, fitted.decoded + tuned.decoded, fitted.labels + tuned.labels,
                   fitted.notes | tuned.notes, fitted.cached and tuned.cached)
+
+
+def fitted_editor(cfg: DictConfig, bank: Bank, world: World, attribute: str) -> Editor:
+    """The method of a configuration, fitted for an attribute. Raises Unsupported where it finds no control."""
+    editor = load_editor(cfg)
+    editor.num_ws = world.generator.num_ws
+    editor.check(world.generator, world.judge.attributes, attribute)
+    fit_editor(editor, cfg, bank, world, attribute)
+    editor.check(world.generator, world.judge.attributes, attribute)
+    return editor
 
 
 def fit_files(cfg: DictConfig, bank_id: str, world: World, attribute: str, editor: type[Editor]) -> list[Path]:

@@ -17,7 +17,7 @@ from editbench.attributes import Attributes
 from editbench.bank import Bank
 from editbench.checks import check_kind
 from editbench.editor import Editor
-from editbench.engine import EngineSpec, WalkResult, walk_starts
+from editbench.engine import EngineSpec, walk_starts
 from editbench.errors import EditbenchError, Unsupported
 from editbench.files import (
     atomic_folder,
@@ -25,23 +25,28 @@ from editbench.files import (
     explain_disk_errors,
     file_sha256,
     lock,
-    read_json,
     sweep_partials,
     write_json,
 )
-from editbench.fits import Fitted, fit_editor, scored
+from editbench.fits import fit_editor, fitted_editor, scored
 from editbench.generators.base import Generator
-from editbench.metric import Metric
+from editbench.inversion.load import asked, inversion_key, load_inversion
+from editbench.inversion.walks import Departure, check_walk, depart, draw_inverted, leave_originals
+from editbench.measure import compute_metrics, refresh_metrics
 from editbench.models import (
     World,
     content,
     load_bank,
     load_editor,
-    load_metrics,
+    load_gauges,
+    load_probes,
     load_world,
     plain,
     source_digest,
 )
+from editbench.networks.registry import require
+from editbench.probe import Scene, run_probes
+from editbench.provenance import costs_to_crossing, provenance
 from editbench.records import Record
 from editbench.spaces import Space
 from editbench.starts import Starts, StartsSpec, aim, draw_targets
@@ -65,6 +70,7 @@ def run_job(cfg: DictConfig) -> Outcome:
     """Run one job, or find its record. Errors of the job become a failed record; Ctrl-C passes."""
     root = Path(str(cfg.out))
     try:
+        require(cfg)
         world = load_world(cfg)
         names = check_job(cfg, world)
         bank = load_bank(cfg)
@@ -94,6 +100,14 @@ def make_run_id(cfg: DictConfig, bank_id: str, names: list[str]) -> str:
     parts = {key: content(plain(cfg[key])) if OmegaConf.is_config(cfg[key]) else cfg[key] for key in DETERMINES}
     source = source_digest(cfg.method["_target_"])
     key = parts | {"bank": bank_id, "names": names, "source": source, "protocol": protocol_digest()}
+    for group in ("probe", "gauge"):
+        if cfg.get(group):
+            key |= {group: {name: [content(plain(part)), source_digest(part["_target_"])]
+                            for name, part in cfg[group].items()}}
+    if asked(cfg):
+        key |= {"inversion": inversion_key(cfg)}
+    if (cfg.get("precision") or "fp32") != "fp32":
+        key |= {"precision": cfg.precision}
     return f"{cfg.method.name}-{cfg.attribute}-s{cfg.seed}-{digest(key, 10)}"
 
 
@@ -111,19 +125,21 @@ def target_class(cfg: DictConfig, attributes: Attributes) -> int | None:
 
 def benchmark_attributes(cfg: DictConfig, attributes: Attributes) -> list[str]:
     """The attributes that share the draw of starts, in the judge's order."""
-    asked = cfg.starts.attributes
-    asked = [asked] if isinstance(asked, str) else list(attributes.names if asked is None else asked)
-    for name in asked:
+    chosen = cfg.starts.attributes
+    chosen = [chosen] if isinstance(chosen, str) else list(attributes.names if chosen is None else chosen)
+    for name in chosen:
         attributes[name]
-    if cfg.attribute not in asked:
-        raise EditbenchError(f"attribute={cfg.attribute} is not among starts.attributes={asked}")
-    return [name for name in attributes.names if name in asked]
+    if cfg.attribute not in chosen:
+        raise EditbenchError(f"attribute={cfg.attribute} is not among starts.attributes={chosen}")
+    return [name for name in attributes.names if name in chosen]
 
 
 def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[str]) -> Outcome:
     about = {"run_id": folder.name, "method": cfg.method.name, "attribute": cfg.attribute, "seed": cfg.seed,
-             "generator": cfg.generator.name, "experiment": cfg.name, "leaking": world.leaking,
+             "generator": cfg.generator.name, "experiment": cfg.name,
+             "leaking": world.leaking or bool(bank.meta.get("leaking")),  # the networks, or an imported bank's logits
              "judged_in": world.generator.output, "classes": list(world.judge.attributes[cfg.attribute].classes)}
+    about |= {"probes": list(cfg.probe)} if cfg.get("probe") else {}
     began = time.time()
     with atomic_folder(folder) as partial:
         records.write_config(partial, cfg)
@@ -147,45 +163,52 @@ def _walk_and_measure(cfg: DictConfig, folder: Path, world: World, bank: Bank, n
     editor = load_editor(cfg)
     editor.num_ws = world.generator.num_ws
     editor.check(world.generator, world.judge.attributes, cfg.attribute)
+    probes = load_probes(cfg)  # before the work, which a wrong option of theirs would waste
+    real = load_inversion(cfg)  # None: walks start from the bank's own samples
+    if real is not None:
+        check_walk(editor, real)
     fitted = fit_editor(editor, cfg, bank, world, cfg.attribute)
     editor.check(world.generator, world.judge.attributes, cfg.attribute)  # the fit may have found no control
 
     # Starts and the walk.
     target = target_class(cfg, world.judge.attributes)
-    starts = aim(draw_targets(starts_spec(cfg), bank, names)[cfg.attribute], target)
+    drawn = draw_targets(starts_spec(cfg), bank, names) if real is None else draw_inverted(starts_spec(cfg), real, bank,
+                                                                                           names)
+    starts = aim(drawn[cfg.attribute], target)
     if not len(starts):
         raise EditbenchError(f"no start was drawn for {cfg.attribute}: raise starts.n={cfg.starts.n}")
-    codes, logits = start_codes(editor, world.generator, bank, starts, cfg.device)
+    if real is None:
+        from_here = Departure(editor, world.generator, *start_codes(editor, world.generator, bank, starts, cfg.device))
+    else:
+        from_here = depart(editor, world.generator, real, starts, cfg.device)
+        leave_originals(folder / "originals.parquet", real, starts)
+    gauges = load_gauges(cfg, world)
     spec, before = EngineSpec(**cfg.engine), world.generator.decoded
     codes_file = folder / "codes.parquet" if cfg.save_codes else None
-    with scored(world.teacher) as asked:
-        result = walk_starts(editor, world.generator, world.judge, cfg.attribute, starts, codes, logits,
-                             bank.sigma["judge"], spec, codes_file)
+    with scored(world.teacher) as labelled:
+        result = walk_starts(from_here.editor, from_here.generator, world.judge, cfg.attribute, starts, from_here.codes,
+                             from_here.logits, bank.sigma["judge"], spec, codes_file, gauges)
     if not world.leaking:  # where the judge is the teacher, its own answers are among these
-        fitted = replace(fitted, labels=fitted.labels + sum(asked))
+        fitted = replace(fitted, labels=fitted.labels + sum(labelled))
 
     # What is left behind.
     attributes = Attributes([a for a in world.judge.attributes if a.name in names])
     trajectories = Trajectories(result.table, attributes, cfg.attribute, select_sigma(bank, attributes))
     trajectories.save(folder / "trajectory.parquet")
     records.write_pictures(folder, result.pictures, trajectories)
-    write_json(folder / "provenance.json", provenance(cfg, world, bank, fitted, starts) | {
-        "walk_seconds": result.seconds, "walk_generator_calls": world.generator.decoded - before}
-        | costs_to_crossing(result, fitted, len(starts), world.generator.decoded - before - result.decoded))
+    made = provenance(cfg, world, bank, fitted, starts) | {
+        "walk_seconds": result.seconds, "walk_generator_calls": world.generator.decoded - before} | costs_to_crossing(
+            result, fitted, len(starts), world.generator.decoded - before - result.decoded)
+    if real is not None:
+        made["inversion"] = {"id": real.id, "folder": str(real.folder), "images": real.meta["images"], "n": len(real),
+                             "space": real.space.value}
+    if probes:  # theirs are no costs of the method
+        scene = Scene(editor, world.generator, world.teacher, world.judge, bank, cfg.attribute, target, cfg.seed,
+                      cfg.device, spec.batch, Path(str(cfg.cache)),
+                      lambda name: fitted_editor(cfg, bank, world, name))
+        made["probes"] = run_probes(folder, probes, scene)
+    write_json(folder / "provenance.json", made)
     compute_metrics(folder, trajectories, cfg)
-
-
-def costs_to_crossing(result: WalkResult, fitted: Fitted, starts: int, in_steps: int) -> dict:
-    """What the edits cost up to their crossing, or to the cap where there was none; the sweep beyond is not charged.
-
-    edits_per_second: starts over the share of the walk's time that their needed decodes had; generator_calls: those
-    decodes, all that the editor's steps made, and the fit's.
-    """
-    table = result.table
-    needed = int(((table["step"] > 0) & (~table["crossed"] | table["stopped"])).sum())
-    share = needed / max(int((table["step"] > 0).sum()), 1)
-    return {"edits_per_second": starts / max(result.seconds * share, 1e-9),
-            "generator_calls": needed + in_steps + fitted.decoded}
 
 
 def starts_spec(cfg: DictConfig) -> StartsSpec:
@@ -204,37 +227,3 @@ def start_codes(editor: Editor, generator: Generator, bank: Bank, starts: Starts
 def select_sigma(bank: Bank, attributes: Attributes) -> np.ndarray:
     columns = bank.judge_attributes.columns()
     return bank.sigma["judge"][[columns.index(name) for name in attributes.columns()]]
-
-
-def provenance(cfg: DictConfig, world: World, bank: Bank, fitted: Fitted, starts: Starts) -> dict:
-    """Everything a reader needs to trust or repeat a number."""
-    return records.environment() | {
-        "hashes": {"generator": world.generator.digest, "teacher": world.teacher.digest, "judge": world.judge.digest,
-                   "bank": bank.id, "method_source": source_digest(cfg.method["_target_"])},
-        "bank_n": len(bank), "starts": len(starts), "pool_threshold": starts.threshold,
-        "fit_seconds": fitted.seconds, "fit_cached": fitted.cached, "fit_generator_calls": fitted.decoded,
-        "labels_used": fitted.labels, "method_notes": fitted.notes,
-        "peak_memory_mb": records.peak_memory_mb(cfg.device), "device": cfg.device}
-
-
-# -- metrics -----------------------------------------------------------------------------------------------------------
-def compute_metrics(folder: Path, trajectories: Trajectories, cfg: DictConfig) -> None:
-    """Rows and samples of every metric, from the trajectories alone."""
-    metrics = load_metrics(cfg)
-    results = {name: metric(trajectories) for name, metric in metrics.items()}
-    records.write_metrics(folder, results, {name: (m.version, m.produces) for name, m in metrics.items()})
-    write_json(folder / "metrics.json", {"key": metrics_key(cfg, metrics)})
-
-
-def metrics_key(cfg: DictConfig, metrics: dict[str, Metric]) -> str:
-    versions = {name: metric.version for name, metric in metrics.items()}
-    return digest({"versions": versions, "config": OmegaConf.to_container(cfg.metric, resolve=True)})
-
-
-def refresh_metrics(record: Record, cfg: DictConfig) -> None:
-    """Recompute the metrics of a finished record when their configuration or version has changed."""
-    if record.status["status"] != "done":
-        return
-    stamp = record.folder / "metrics.json"
-    if not stamp.exists() or read_json(stamp).get("key") != metrics_key(cfg, load_metrics(cfg)):
-        compute_metrics(record.folder, record.trajectories(), cfg)

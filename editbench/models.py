@@ -6,8 +6,9 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -19,10 +20,13 @@ from editbench.bank import Bank, BankSpec, bank_id
 from editbench.bank_build import Models, build_bank
 from editbench.checkpoint import tensors_digest
 from editbench.editor import Editor
-from editbench.errors import BadFile, EditbenchError, UnknownName
-from editbench.files import file_sha256
+from editbench.errors import BadFile, EditbenchError, UnknownName, Unsupported
+from editbench.files import digest, file_sha256
+from editbench.gauge import Gauge, Gauges
 from editbench.generators.base import Generator
 from editbench.metric import Metric
+from editbench.precision import use_precision
+from editbench.probe import Blind, Probe
 from editbench.scorers.base import Scorer
 
 LABELS = ("name", "about", "demo")  # keys of a group's YAML that are for people
@@ -77,19 +81,30 @@ def _load_world(text: str, device: str) -> World:
     if teacher.attributes != judge.attributes:
         raise EditbenchError("teacher and judge must have the same attributes in the same order: "
                              f"{teacher.attributes.names} and {judge.attributes.names}")
+    if cfg.precision != "fp32":
+        networks: list[Generator | Scorer] = [generator, teacher, *([] if same else [judge])]
+        for network in networks:
+            network.precision, network.digest = cfg.precision, f"{network.digest}-{cfg.precision}"
     return World(generator, teacher, judge)
+
+
+def check_device(name: str) -> None:
+    """Raise EditbenchError for a device that torch does not know or this machine has not."""
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise EditbenchError(f"device={name} is no device: use cpu, cuda or cuda:0") from error
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise EditbenchError(f"device={name}, but torch sees no CUDA device: use device=cpu "
+                             "(`editbench doctor` says what this machine has)")
 
 
 def load_world(cfg: DictConfig) -> World:
     """Generator, teacher and judge of a configuration; loaded once a process."""
-    try:
-        torch.device(cfg.device)
-    except RuntimeError as error:
-        raise EditbenchError(f"device={cfg.device} is no device: use cpu, cuda or cuda:0") from error
-    if cfg.device.startswith("cuda") and not torch.cuda.is_available():
-        raise EditbenchError(f"device={cfg.device}, but torch sees no CUDA device: use device=cpu "
-                             "(`editbench doctor` says what this machine has)")
+    check_device(cfg.device)
     part = OmegaConf.masked_copy(cfg, ["generator", "scorer", "data"])
+    part.precision = cfg.get("precision") or "fp32"
+    use_precision(part.precision, cfg.device)
     return _load_world(OmegaConf.to_yaml(part, resolve=True), cfg.device)
 
 
@@ -147,17 +162,43 @@ def load_metrics(cfg: DictConfig) -> dict[str, Metric]:
     return {name: build(part) for name, part in cfg.metric.items()}
 
 
+def load_gauges(cfg: DictConfig, world: World) -> Gauges:
+    """The gauges of a configuration, ready for a walk in this world."""
+    gauges: dict[str, Gauge] = {name: build(part) for name, part in (cfg.get("gauge") or {}).items()}
+    for gauge in gauges.values():
+        gauge.prepare(world, cfg.device)
+    return Gauges(gauges)
+
+
+def load_probes(cfg: DictConfig) -> dict[str, Probe]:
+    """The probes of a configuration; one that has no use in this world keeps the reason."""
+    probes: dict[str, Probe] = {}
+    for name, part in (cfg.get("probe") or {}).items():
+        try:
+            probes[name] = build(part)
+        except Unsupported as error:
+            probes[name] = Blind(str(error))
+    return probes
+
+
 def content(config: object, nested: bool = False) -> object:
-    """A configuration with the names of existing files replaced by what the files hold, and what its parts name by
-    `_target_` told by the weights it comes with."""
+    """A configuration with the names of existing files replaced by what the files hold, a `path` that is a folder by
+    the list of its files, and what its parts name by `_target_` told by the weights it comes with."""
     if isinstance(config, dict):
-        out = {key: content(value, True) for key, value in config.items()}
+        out = {key: _listing(value) if key == "path" and isinstance(value, str) and Path(value).is_dir()
+               else content(value, True) for key, value in config.items()}
         return out | {"network": _weights_digest(OmegaConf.to_yaml(config))} if nested and "_target_" in config else out
     if isinstance(config, list):
         return [content(value, True) for value in config]
     if isinstance(config, str) and "." in config and Path(config).is_file():
         return f"sha256:{file_sha256(Path(config))}"
     return config
+
+
+def _listing(folder: str) -> str:
+    """Hash of the names, sizes and times of all files below a folder."""
+    files = [(str(file.relative_to(folder)), file.stat()) for file in sorted(Path(folder).rglob("*")) if file.is_file()]
+    return f"folder:{digest([[name, about.st_size, about.st_mtime_ns] for name, about in files])}"
 
 
 @lru_cache(maxsize=16)
@@ -171,7 +212,7 @@ def _weights_digest(text: str) -> str:
 
 def source_digest(target: str) -> str:
     """Hash of the file that defines a class and of the files of its package and of editbench that it imports from,
-    directly or not."""
+    directly or not; as this process first saw them, for that is the code that runs."""
     try:
         first = sys.modules[get_class(target).__module__]
     except (ImportError, ValueError, KeyError) as error:
@@ -185,5 +226,10 @@ def source_digest(target: str) -> str:
                and not name.startswith(BESIDE)} - found
         waiting += [sys.modules[name] for name in new]
         found |= new
-    files = {sys.modules[name].__file__ for name in found}
-    return " ".join(sorted(file_sha256(Path(file))[:16] for file in files if file))
+    files = {module.__file__: module for module in map(sys.modules.__getitem__, found)}
+    return " ".join(sorted(_source_hash(module) for file, module in files.items() if file))
+
+
+@cache
+def _source_hash(module: ModuleType) -> str:
+    return file_sha256(Path(str(module.__file__)))[:16]

@@ -105,7 +105,7 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
     for k, name in enumerate(names):
         mine = asked == k
         source = labels[mine, columns[k]]
-        target = _draw_classes(source, draw[mine], len(attributes[name].classes), attributes[name].ordered)
+        target = draw_classes(source, draw[mine], len(attributes[name].classes), attributes[name].ordered)
         starts[name] = Starts(chosen[mine] + first, source, target, float(threshold))
     return starts
 
@@ -119,7 +119,7 @@ def aim(starts: Starts, target: int | None) -> Starts:
     return Starts(starts.index[keep], starts.source[keep], aimed, starts.threshold)
 
 
-def _draw_classes(source: np.ndarray, draw: np.ndarray, classes: int, ordered: bool) -> np.ndarray:
+def draw_classes(source: np.ndarray, draw: np.ndarray, classes: int, ordered: bool) -> np.ndarray:
     """A class other than the source's, uniformly; for an ordered attribute one of its neighbours."""
     if ordered:
         step = np.where(draw < 0.5, -1, 1)

@@ -1,8 +1,9 @@
 """What a job leaves for the metrics: one tidy row for every decoded step of every start, with the judge's logits.
 
 Columns: start (bank index), source and target (classes), step, path (length walked, editor's unit), crossed (at or
-before this step), stopped (the row of the first crossing), finite (false: the walk diverged here), then one column
-'logit:NAME' for each of the judge's logits. Rows are sorted by (start, step); step 0 is the unedited start.
+before this step), stopped (the row of the first crossing), finite (false: the walk diverged here), those of the job's
+gauges (editbench.gauge), then one column 'logit:NAME' for each of the judge's logits. Rows are sorted by (start, step);
+step 0 is the unedited start.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
@@ -21,7 +22,8 @@ from tests.fake_records import fake_run, metric_rows
 
 THIRD_PARTY = {"ffhq_latents", "mnist_digits"}  # of data that others published, and of no table
 ALL = group_options("experiment")
-PAPERS = {name: config for name, config in ALL.items() if name not in THIRD_PARTY}
+OWN = {"entanglement_dial", "ground_truth", "ground_truth_cd", "real_images"}  # that no paper has
+PAPERS = {name: config for name, config in ALL.items() if name not in THIRD_PARTY | OWN}
 METHODS = group_options("method")
 BUDGETS = ("demo", "standard", "paper")
 PAPER = {  # methods.md, part C: GradCtrl Table 1
@@ -53,7 +55,9 @@ def sweep(config: dict, budget: str, name: str) -> dict[str, list[str]]:
     if own.exists():
         more = OmegaConf.to_container(OmegaConf.load(own))
         params |= ((more.get("hydra") or {}).get("sweeper") or {}).get("params", {})
-    return {key: str(value).split(",") for key, value in params.items()}
+    parsed = [OverridesParser.create().parse_override(f"{key}={value}") for key, value in params.items()]
+    return {one.key_or_group: list(one.sweep_string_iterator()) if one.is_sweep_override() else
+            [one.get_value_element_as_str()] for one in parsed}
 
 
 def test_the_experiments_of_the_brief_are_there():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -242,6 +243,9 @@ def test_the_source_of_a_method_includes_what_its_imports_import(tmp_path, monke
     before = source_digest("mine.method.Mine")
     assert len(before.split()) == 3
     (package / "far.py").write_text("def f(): return 1")
+    assert source_digest("mine.method.Mine") == before  # what runs is still the old code
+    for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
+        del sys.modules[name]
     assert source_digest("mine.method.Mine") != before
 
 

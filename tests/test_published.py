@@ -177,7 +177,8 @@ def test_lists_become_arrays_or_are_refused(tmp_path):
     deep: object = 1.0
     for _ in range(70):
         deep = [deep]
-    for value, words in ((deep, "nested"), ([10**400, 1], "integer"), ([True, 1], "real numbers"), ([[1], [1, 2]], "shapes")):
+    for value, words in ((deep, "nested"), ([10**400, 1], "integer"), ([True, 1], "real numbers"),
+                         ([[1], [1, 2]], "shapes")):
         with pytest.raises(BadFile, match=words):
             as_array(value, "x")
 

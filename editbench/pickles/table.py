@@ -28,7 +28,7 @@ def plain_dict(budget: Budget, *args: Any) -> dict:
         return {}
     pairs = list(args[0].items()) if isinstance(args[0], dict) else as_items(budget, args[0])
     budget.take(200 * len(pairs))
-    found = {}
+    found: dict[Any, Any] = {}
     for pair in pairs:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise Refused("a dict is made from what is not pairs; the file is damaged")

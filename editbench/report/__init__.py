@@ -13,7 +13,20 @@ from matplotlib.figure import Figure
 
 from editbench.errors import EditbenchError
 from editbench.files import write_atomic
-from editbench.report import figure_cd, figure_scatter, figure_trade, figures, latex
+from editbench.report import (
+    dial,
+    figure_cd,
+    figure_entropy,
+    figure_frechet,
+    figure_heatmap,
+    figure_matrix,
+    figure_reproduction,
+    figure_scatter,
+    figure_trade,
+    figures,
+    latex,
+    matched,
+)
 from editbench.report.costs import cost_table
 from editbench.report.html import Section, page
 from editbench.report.load import Problem, Results, load
@@ -38,8 +51,8 @@ CAPTIONS = {
 
 
 def report(root: Path, out: Path | None = None, only: Collection[str] | None = None) -> Path:
-    """Write index.html, table.csv, table.md, paired.csv, ranking.csv, costs.csv, latex/ and figures/ under `out`
-    (default ROOT/report).
+    """Write index.html, table.csv, table.md, paired.csv, ranking.csv, costs.csv, matched.csv, matched_paired.csv,
+    latex/ and figures/ under `out` (default ROOT/report).
 
     `only`: run ids to report; None takes every record of the folder.
 
@@ -69,7 +82,8 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
         for key, title, caption, draw in _drawings(part, section.ranked, look):
             drawn = _draw(out / "figures" / f"{key}{suffix}", draw, problems)
             if drawn:
-                first = key in CAPTIONS or key.startswith(figure_scatter.OWN)
+                first = key in CAPTIONS or key.startswith(
+                    (*figure_scatter.OWN, *figure_frechet.OWN, "heatmaps", "reproduction"))
                 (section.figures if first else section.more).append((title, caption, drawn))
         section.strips, unreadable = strips(part)
         problems += unreadable
@@ -79,16 +93,23 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
             except (ValueError, MemoryError) as error:
                 problems.append(Problem(f"strips of {attribute}", str(error)))
         sections.append(section)
+    across = [(title, caption, drawn) for key, title, caption, draw in dial.drawings(results, look)
+              if (drawn := _draw(out / "figures" / key, draw, problems))]
+    slopes = dial.slopes(dial.points(results))
+    if len(slopes):
+        write_atomic(out / "dial.csv", slopes.to_csv(index=False, lineterminator="\n"))
     for file, tables in {"paired": [section.paired for section in sections],
                          "ranking": [section.ranked.table for section in sections],
                          "costs": [cost_table(main_table(section.results), section.ranked) for section in sections],
+                         "matched": [matched.matched_table(section.results) for section in sections],
+                         "matched_paired": [matched.matched_differences(section.results) for section in sections],
                          }.items():
         tables = [table for table in tables if not table.empty]
         if tables:
             write_atomic(out / f"{file}.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n"))
     if written:
         write_atomic(out / "latex" / "tables.tex", latex.document(written))
-    write_atomic(out / "index.html", page(sections, results, look, problems))
+    write_atomic(out / "index.html", page(sections, results, look, problems, across))
     return out / "index.html"
 
 
@@ -102,8 +123,12 @@ def _drawings(results: Results, ranked: Ranking,
                  ("trade", "Accuracy against side effects and cost", CAPTIONS["trade"],
                   partial(figure_trade.trade_figure, cost_table(table, ranked), look))]
     found += figure_cd.drawings(results, look) + figure_scatter.drawings(results, look)
+    found += figure_entropy.drawings(results, look) + figure_frechet.drawings(results, look)
+    found += figure_heatmap.drawings(results, look) + figure_reproduction.drawings(results, look)
+    found += figure_matrix.drawings(results, look)
     for name, curve in curves(results).items():
-        if name.startswith(figure_cd.OWN + figure_scatter.OWN):
+        if name.startswith(figure_cd.OWN + figure_scatter.OWN + figure_entropy.OWN + figure_frechet.OWN
+                           + figure_heatmap.OWN):
             continue
         title = {"ad": "Attribute dependency", "ad_max": "Largest attribute dependency",
                  "ad_signed": "Signed attribute dependency"}.get(name, name.replace("_", " "))

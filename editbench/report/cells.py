@@ -12,7 +12,9 @@ import pandas as pd
 from editbench.report.tables import FIRST
 
 MISSING = "–"
-HIDDEN = {"ad", "ad_signed", "ad_max", "wrong_direction"}  # CSV only: the main table must stay readable
+HIDDEN = {"ad", "ad_signed", "ad_max", "wrong_direction"} | {  # CSV only: the main table must stay readable
+    f"{kind}_{end}" for kind in ("frechet_distance", "fid") for end in ("zero", "floor", "asymmetry")} | {
+    f"{kind}_{end}" for kind in ("kernel_distance", "kid") for end in ("up", "down", "zero", "asymmetry")}
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,10 @@ def columns_of(table: pd.DataFrame, better: Mapping[str, bool | None] | None = N
     better = better or {}
     shown = [column for column in COLUMNS if column.key in table and table[column.key].notna().any()]
     extra = [key.removesuffix("_low") for key in table.columns if key.endswith("_low")]
-    shown += [Column(key, key.replace("_", " "), None, True, better.get(key)) for key in extra
-              if key not in (*FIRST, *HIDDEN) and table[key].notna().any()]
+    extra = [key for key in extra if key.split("[")[0] not in (*FIRST, *HIDDEN) and table[key].notna().any()]
+    bare = [key.split("[")[0] for key in extra]  # 'name[of what]': the brackets are told where two would look alike
+    shown += [Column(key, (name if bare.count(name) == 1 else key).replace("_", " "), None, True, better.get(key),
+                     key.replace("_", " ") if name != key else "") for key, name in zip(extra, bare)]
     return shown
 
 

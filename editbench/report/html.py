@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from editbench.report import dial
 from editbench.report.cells import Cell, Column, cell, columns_of, marks, number
 from editbench.report.costs import COSTS, cost_table
 from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
@@ -42,8 +43,9 @@ class Section:
     strips: dict[str, dict[int, list[Strip]]] = field(default_factory=dict)
 
 
-def page(sections: list[Section], whole: Results, look: Mapping[str, Look], problems: list[Problem]) -> str:
-    """The whole page as text."""
+def page(sections: list[Section], whole: Results, look: Mapping[str, Look], problems: list[Problem],
+         across: list[tuple[str, str, str]] | None = None) -> str:
+    """The whole page as text. across: figures over several settings."""
     environment = Environment(loader=PackageLoader("editbench", "report"), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = number
@@ -52,7 +54,8 @@ def page(sections: list[Section], whole: Results, look: Mapping[str, Look], prob
     pictures = sheets([section.strips for section in sections])
     return environment.get_template("template.html").render(
         sections=[_section(section, found, look) for section, found in zip(sections, pictures)], look=look,
-        sprites=css(pictures), undone=undone, problems=problems,
+        across=across or [], dial=dial.table(whole), dial_note=dial.SLOPE, sprites=css(pictures), undone=undone,
+        problems=problems,
         facts=facts(whole, table), warnings=warnings(table), provenance=provenance(whole), notes=method_notes(whole),
         title=", ".join(sorted(set(table["generator"]))))
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from editbench.report.load import Results
 
 STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
-PROTOCOL = ("generator", "scorer", "bank", "starts", "target", "engine.max_steps", "engine.sweep_steps")
+PROTOCOL = ("generator", "scorer", "bank", "starts", "inversion", "target", "precision", "engine.max_steps",
+            "engine.sweep_steps")
 # Where things lie, how fast they go, what people read: none of it changes a result.
 IGNORED = ("name", "out", "cache", "data", "device", "save_codes", "hydra", "metric", "attribute", "bank.workers",
            "bank.block", "bank.shard", "engine.batch", "engine.pictures", "experiment", "published")
@@ -31,7 +32,7 @@ def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
     names = sorted(set().union(*keys))
     differing = [name for name in names if len({_text(key[name]) for key in keys if name in key}) > 1]
     differing = [name for name in differing if name in STATUS_FIELDS or f"{name.split('.')[0]}.name" not in differing
-                 or name.endswith(".name")]  # a group's name says the rest
+                 or name.endswith(".name") or not _told(name, keys)]
     runs["setting"] = [", ".join(f"{name} {_text(key[name])}" for name in differing if name in key) for key in keys]
     runs["label"] = runs["method"]
     for _, group in runs.groupby(["setting", "method"]):
@@ -39,6 +40,13 @@ def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
             variants = _variants(group, flat)
             runs.loc[group.index, "label"] = [variants[run] for run in group["run_id"]]
     return runs.sort_values(["setting", "attribute", "label", "run_id"], ignore_index=True)
+
+
+def _told(name: str, keys: list[dict[str, Any]]) -> bool:
+    """Whether the name of a key's group says its value: runs that share the one share the other."""
+    group = f"{name.split('.')[0]}.name"
+    pairs = {(_text(key.get(group)), _text(key[name])) for key in keys if name in key}
+    return len(pairs) == len({first for first, _ in pairs})
 
 
 def settings(results: Results) -> list[tuple[str, Results]]:
@@ -49,15 +57,21 @@ def settings(results: Results) -> list[tuple[str, Results]]:
 def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:
     """Everything but the method and the attribute that a result depends on."""
     key = {name: run[name] for name in STATUS_FIELDS}
+    if flat.get("inversion.name") == "none":  # the bank's samples: options of an inversion say nothing
+        flat = {name: value for name, value in flat.items() if not name.startswith("inversion.") or
+                name == "inversion.name"}
     return key | {name: value for name, value in flat.items()
                   if any(name == part or name.startswith(f"{part}.") for part in PROTOCOL) and name != "generator.name"}
 
 
 def flatten(config: object, prefix: str = "") -> dict[str, Any]:
-    """{'a': {'b': 1}} -> {'a.b': 1}, without what does not determine a result."""
+    """{'a': {'b': 1}} -> {'a.b': 1}, without what does not determine a result.
+
+    An option of the generator stays whole, so that a mapping differs from null: they are two worlds.
+    """
     if prefix in IGNORED or prefix.endswith(".about"):
         return {}
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or not config or prefix.startswith("generator."):
         return {prefix: config}
     flat: dict[str, Any] = {}
     for key, value in config.items():
@@ -74,7 +88,7 @@ def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str,
     shown = sorted({key for key in keys if key.startswith("method.")} or keys)
     labels = {}
     for run, method in zip(group["run_id"], group["method"]):
-        parts = [f"{key.removeprefix('method.')}={_text(flat[run].get(key))}" for key in shown]
+        parts = [f"{key.removeprefix('method.')}={_text(flat[run][key])}" for key in shown if key in flat[run]]
         labels[run] = f"{method} ({', '.join(parts)})" if parts else method
     named = group.assign(label=[labels[run] for run in group["run_id"]])
     for run in named.loc[named.duplicated(["attribute", "label"], keep=False), "run_id"]:
@@ -83,4 +97,4 @@ def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str,
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)

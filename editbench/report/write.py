@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editbench.report.cells import COLUMNS, MISSING, Cell, Column, cell, columns_of, marks
+from editbench.report import dial
+from editbench.report.cells import COLUMNS, HIDDEN, MISSING, Cell, Column, cell, columns_of, marks
 from editbench.report.costs import COSTS, SUMMED, cost_table
 from editbench.report.load import Results
 from editbench.report.published import lines
@@ -20,6 +21,7 @@ from editbench.report.tables import directions, main_table, summary
 
 WIDE = 140  # columns of a terminal that takes the costs too
 PIPE = 240  # columns where there is no terminal: nothing is wrapped
+FRECHET = ("frechet_distance_up[", "frechet_distance_down[", "fid_up[", "fid_down[")
 NAMED = 6  # runs that a note names
 TITLES = {column.key: column.title for column in COLUMNS}
 
@@ -57,6 +59,12 @@ def print_table(results: Results, console: Console | None = None) -> None:
             told += notes
         for line in told:
             console.print(escape(line), style="dim", soft_wrap=True)
+    if tied := dial.table(results):
+        out = _rich(tied[0], "the entanglement dial, least entangled first", wrapped=(0,))
+        for row in tied[1:]:
+            out.add_row(*map(escape, row))
+        console.print(out)
+        console.print(dial.SLOPE, style="dim", soft_wrap=True)
     for line in legend(whole) + not_done(whole) + [f"broken: {p.name}: {p.reason}" for p in results.problems]:
         console.print(escape(line), style="dim", soft_wrap=True)
 
@@ -79,6 +87,8 @@ def markdown(results: Results) -> str:
         for title, headings, rows, notes in _ranks_and_costs(results.only(setting), table, "plain"):
             parts += [f"{title[0].upper()}{title[1:]}:", _pipes(headings, rows)] if rows else []
             parts += [f"{line[0].upper()}{line[1:]}." for line in notes]
+    if tied := dial.table(results):
+        parts += ["## The entanglement dial", _pipes(tied[0], tied[1:]), f"{dial.SLOPE}."]
     parts += lines(results)
     notes = legend(whole) + not_done(whole) + [f"broken: {p.name}: {p.reason}" for p in results.problems]
     return "\n\n".join([*parts, "\n".join(f"- {_pipe_safe(line)}" for line in notes)]).rstrip() + "\n"
@@ -102,7 +112,10 @@ def legend(table: pd.DataFrame) -> list[str]:
     if effects:
         lines.append(f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target; means are "
                      "over the attributes on which it is readable for every method but the floor")
-    for key in [key for key in table.columns if key.endswith("_note")]:
+    if any(key.startswith(FRECHET) and table[key].notna().any() for key in table.columns):
+        lines.append("Fréchet distance, FID: that of n pictures lies above that of all, by more where they vary more; "
+                     "the kernel distance, in table.csv and the figures, has no such bias")
+    for key in [key for key in table.columns if key.endswith("_note") and key[:-5].split("[")[0] not in HIDDEN]:
         for note, group in table[table[key] != ""].groupby(key):
             where = [f"{method}/{attribute}" for method, attribute in zip(group["method"], group["attribute"])]
             more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""

@@ -1,0 +1,177 @@
+"""Images -> codes by optimisation, the projector of StyleGAN2.
+
+Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix D. From the mean latent, Adam
+lowers a perceptual distance to the image while a jitter on the latent, which dies away, keeps it from the first basin.
+All images of a block go side by side. Image i has draws of its own from (seed, i), and neither the loss nor Adam mixes
+images, so that its neighbours change no more than the last bit of a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editbench.checks import check_kind
+from editbench.errors import EditbenchError, NonFinite, Unsupported
+from editbench.generators.base import Generator
+from editbench.inversion.noise import NoiseMaps, decode_with, rows_of_normals
+from editbench.inversion.schedule import Schedule
+from editbench.perceptual import Perceptual
+from editbench.progress import Advance
+from editbench.seeding import normals
+from editbench.spaces import Codes, Space
+
+NOISES = ("const", "optimise")
+BLOCK = 500  # latents mapped together for the statistics
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How images are inverted. The defaults are the paper's, but for `noise`.
+
+    space: 'w', 'w_plus' or 'z'. noise: 'const' decodes with the generator's own noise, as the benchmark does;
+    'optimise' (the paper) makes the maps variables, with the regulariser's weight `noise_weight`. pixel_weight: of the
+    mean squared difference of pixels, added to the perceptual distance (the paper has none). samples: latents for mean
+    and spread. seed: of the draws.
+    """
+
+    space: str = "w"
+    noise: str = "const"
+    noise_weight: float = 1e5
+    pixel_weight: float = 0.0
+    samples: int = 10_000
+    seed: int = 0
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        kinds = {"space": "str", "noise": "str", "noise_weight": "float", "pixel_weight": "float", "samples": "int",
+                 "seed": "int"}
+        for name, kind in kinds.items():
+            check_kind(f"inversion.{name}", getattr(self, name), kind)
+        if self.space not in (Space.Z, Space.W, Space.W_PLUS):
+            raise EditbenchError(f"inversion.space must be w, w_plus or z, got '{self.space}'")
+        if self.noise not in NOISES:
+            raise EditbenchError(f"inversion.noise must be one of {', '.join(NOISES)}, got '{self.noise}'")
+        if self.noise_weight < 0 or self.pixel_weight < 0 or self.samples < 2:
+            raise EditbenchError(f"inversion weights must not be negative and samples at least 2: {self}")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """mean (d,) of the latents and spread, their root-mean-square distance from it."""
+
+    mean: Tensor
+    spread: float
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """codes of the projection's space; noise: buffer name -> (n, 1, H, W), empty for constant noise; distance (n,) of
+    the last step, with jitter and maps as they were."""
+
+    codes: Codes
+    noise: dict[str, Tensor]
+    distance: Tensor
+
+
+def check_invertible(generator: Generator, space: str) -> None:
+    """Raise Unsupported where images can't be inverted into this space."""
+    if generator.output != "image":
+        raise Unsupported(f"{type(generator).__name__} makes no pictures: there is nothing to invert")
+    if Space(space) not in generator.spaces:
+        able = [s.value for s in (Space.W, Space.W_PLUS, Space.Z) if s in generator.spaces]
+        raise Unsupported(f"the generator has no {Space(space).name} codes: set inversion.space={able[0]}")
+
+
+@torch.no_grad()
+def latent_statistics(generator: Generator, spec: Projection, device: torch.device | str = "cpu") -> Statistics:
+    """Mean and spread of w over fresh z, as `map` is configured; of Z in closed form."""
+    if spec.space == Space.Z:
+        return Statistics(torch.zeros(generator.z_dim, device=device), generator.z_dim**0.5)
+    total = torch.zeros(generator.w_dim, dtype=torch.float64, device=device)
+    square = 0.0
+    origin: Tensor | None = None  # sums about a sample: nothing cancels
+    for first in range(0, spec.samples, BLOCK):
+        last = min(first + BLOCK, spec.samples)
+        z = torch.from_numpy(normals(spec.seed, "inversion/statistics", first, last, generator.z_dim)).float()
+        w = generator.map(z.to(device)).double()
+        origin = w[0] if origin is None else origin
+        total += (w - origin).sum(0)
+        square += float((w - origin).square().sum())
+    assert origin is not None
+    shift = total / spec.samples
+    return Statistics((origin + shift).float(), (square / spec.samples - float(shift.square().sum())) ** 0.5)
+
+
+def invert(generator: Generator, distance: Perceptual, targets: Tensor, spec: Projection,
+           index: np.ndarray | None = None, statistics: Statistics | None = None, origin: Tensor | None = None,
+           advance: Advance | None = None, watch: Callable[[int, Tensor], None] | None = None) -> Inverted:
+    """Codes of n images.
+
+    Args:
+        targets: (n, C, H, W) in [-1, 1], of the generator's size.
+        index: (n,) the images' numbers, which decide their draws; None: 0..n-1.
+        origin: where to begin, of the code's shape; None: the mean latent.
+        advance: called once a step. watch: called with the step and the distances (n,) at it.
+
+    Raises:
+        Unsupported: the generator has no such space or noise. NonFinite: the loss of an image is NaN or infinite.
+    """
+    check_invertible(generator, spec.space)
+    space, n, device = Space(spec.space), len(targets), targets.device
+    index = np.arange(n) if index is None else index
+    statistics = statistics or latent_statistics(generator, spec, device)
+    mean = statistics.mean.to(targets)
+    rows = (generator.num_ws,) if space == Space.W_PLUS else ()
+    code = (mean.expand(n, *rows, -1) if origin is None else origin).clone().requires_grad_()
+    maps = NoiseMaps(generator, spec.seed, index) if spec.noise == "optimise" else None
+    with torch.no_grad():
+        goal = distance.residual(targets)
+    variables = [code, *(maps.maps.values() if maps else ())]
+    optimiser = torch.optim.Adam(variables, lr=spec.schedule.lr, betas=(0.9, 0.999))
+    apart = goal.new_zeros(n)
+    for step in range(spec.schedule.steps):
+        t = step / spec.schedule.steps
+        optimiser.param_groups[0]["lr"] = spec.schedule.rate(t)
+        codes = Codes(space, code + jitter(spec, step, index, code) * statistics.spread)
+        image = decode_with(generator, codes, maps.maps) if maps else generator.decode(codes)
+        apart = (distance.residual(image) - goal).square().sum(1)
+        loss = apart
+        if spec.pixel_weight:
+            loss = loss + spec.pixel_weight * (image - targets).square().flatten(1).mean(1)
+        if maps:
+            loss = loss + spec.noise_weight * maps.penalty()
+        if not bool(torch.isfinite(loss).all()):
+            bad = index[int((~torch.isfinite(loss)).nonzero()[0])]
+            raise NonFinite(f"the inversion of image {bad} has a NaN or infinite loss at step {step}: lower "
+                            f"inversion.lr={spec.schedule.lr}, or check the weights of the generator")
+        if watch:
+            watch(step, apart.detach())
+        for variable, slope in zip(variables, torch.autograd.grad(loss.sum(), variables)):
+            variable.grad = slope
+        optimiser.step()
+        if maps:
+            maps.renormalise()
+        if advance:
+            advance()
+    noise = {name: x.detach() for name, x in maps.maps.items()} if maps else {}
+    return Inverted(Codes(space, code.detach()), noise, apart.detach())
+
+
+def decode_inverted(generator: Generator, found: Inverted) -> Tensor:
+    """The reconstructions, with the optimised noise where there is some: (n, C, H, W)."""
+    return decode_with(generator, found.codes, found.noise) if found.noise else generator.decode(found.codes)
+
+
+def jitter(spec: Projection, step: int, index: np.ndarray, code: Tensor) -> Tensor:
+    """Normal noise of the schedule's size on every coordinate of code (n, ...); zero once the schedule says so."""
+    scale = spec.schedule.scale(step / spec.schedule.steps)
+    if scale == 0:
+        return torch.zeros_like(code)
+    width = code[0].numel()
+    values = rows_of_normals(spec.seed, f"inversion/jitter/{step}", index, width) * scale
+    return torch.from_numpy(values.astype(np.float32)).to(code).reshape(code.shape)

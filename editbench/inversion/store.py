@@ -1,0 +1,128 @@
+"""An inversion on disk: blocks of images, each written whole or not at all, then one table of all of them.
+
+A folder holds inversion.json; table.parquet, a row an image; block-NNNNN/codes.safetensors with the codes (n, d) or
+(n, num_ws, d) and, where it was optimised, the noise (n, H, W) of each layer; and pictures.safetensors, the first
+images beside their reconstructions. Columns of the table: index (the image's number), name, block and row (where its
+code lies), mse (over [-1, 1]), psnr (dB), perceptual, noise_mse (with the optimised noise maps, else NaN), then logits
+judge:NAME and teacher:NAME of the reconstruction, real_judge:NAME and real_teacher:NAME of the image itself, and
+truth:ATTRIBUTE, the true class or -1. A reconstruction is what the benchmark decodes: the code under constant noise.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from editbench.attributes import Attributes
+from editbench.errors import BadFile
+from editbench.files import file_sha256, read_json
+from editbench.spaces import Space
+
+VERSION = 1
+RANGE = 2.0  # of a pixel, for the PSNR
+KEYS = {"id", "space", "spec", "attributes", "images", "identity", "perceptual", "skipped", "generator", "teacher",
+        "judge"}
+
+
+class Inversion:
+    """A finished inversion, opened read-only with its checksums verified."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "inversion.json").is_file():
+            raise BadFile(f"{folder} holds no finished inversion: make one with `editbench invert IMAGES --out "
+                          f"{folder}`")
+        self.folder, self.meta = folder, read_json(folder / "inversion.json")
+        if self.meta.get("version") != VERSION:
+            raise BadFile(f"{folder} is an inversion of format {self.meta.get('version')}, this is {VERSION}: make it "
+                          "again")
+        if not isinstance(self.meta.get("sha256"), dict) or not KEYS <= set(self.meta):
+            raise BadFile(f"{folder / 'inversion.json'} is not whole; delete it and start the inversion again")
+        for name, expected in self.meta["sha256"].items():
+            if not (folder / name).is_file() or file_sha256(folder / name) != expected:
+                raise BadFile(f"{folder / name} is missing, cut or altered (its checksum differs); delete "
+                              f"{folder / Path(name).parts[0]} and inversion.json and start the inversion again")
+        self.id: str = self.meta["id"]
+        self.space = Space(self.meta["space"])
+        self.attributes = Attributes.from_config(self.meta["attributes"])
+        try:
+            self.table = pd.read_parquet(folder / "table.parquet")
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise BadFile(f"{folder / 'table.parquet'} is not readable ({error}); delete inversion.json and start the "
+                          "inversion again") from error
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Images that could not be read: name -> reason."""
+        return self.meta["skipped"]
+
+    def codes(self, rows: np.ndarray) -> Tensor:
+        """Codes of rows of the table, in their order: (n, d), or (n, num_ws, d) of W+."""
+        blocks, places = (self.table[name].to_numpy()[rows] for name in ("block", "row"))
+        out: Tensor | None = None
+        for block in np.unique(blocks):
+            mine = torch.from_numpy(blocks == block)
+            values = self._read(block)[torch.from_numpy(places[blocks == block])]
+            out = values.new_empty(len(rows), *values.shape[1:]) if out is None else out
+            out[mine] = values
+        assert out is not None, "no rows"
+        return out
+
+    def _read(self, block: int) -> Tensor:
+        path = block_folder(self.folder, block) / "codes.safetensors"
+        try:
+            with safe_open(path, "pt") as file:
+                return file.get_tensor("codes")
+        except (OSError, SafetensorError) as error:
+            raise BadFile(f"{path} is not readable ({error}); delete {path.parent} and inversion.json and start the "
+                          "inversion again") from error
+
+    def logits(self, role: str) -> np.ndarray:
+        """(n, width) float32 of the role: judge, teacher, real_judge or real_teacher."""
+        return self.table[[f"{role}:{name}" for name in self.attributes.columns()]].to_numpy(np.float32, copy=True)
+
+    def labels(self, role: str) -> np.ndarray:
+        """(n, A) classes that a role decides."""
+        return self.attributes.labels(torch.from_numpy(self.logits(role))).numpy()
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """(n, A) true classes, -1 where unknown."""
+        return self.table[[f"truth:{name}" for name in self.attributes.names]].to_numpy()
+
+    def pictures(self) -> tuple[Tensor, Tensor]:
+        """The first images and their reconstructions: uint8 (k, C, H, W) each; k may be 0."""
+        parts = load_file(self.folder / "pictures.safetensors")
+        return parts["original"], parts["reconstruction"]
+
+    def summary(self) -> pd.DataFrame:
+        """A row an attribute: shares of images whose judged class is the same in the image and its reconstruction
+        (kept), and is the true one, in the image (real_true) and in the reconstruction (true); NaN where unknown."""
+        real, made, truth = self.labels("real_judge"), self.labels("judge"), self.truth
+        known = truth >= 0
+
+        def share(same: np.ndarray, mask: np.ndarray) -> np.ndarray:
+            count = mask.sum(0)
+            return np.where(count > 0, (same & mask).sum(0) / np.maximum(count, 1), np.nan)
+
+        return pd.DataFrame({"attribute": self.attributes.names, "kept": share(real == made, np.ones_like(known)),
+                             "real_true": share(real == truth, known), "true": share(made == truth, known)})
+
+
+def block_folder(folder: Path, block: int) -> Path:
+    return folder / f"block-{block:05d}"
+
+
+def psnr(mse: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of pictures in [-1, 1]."""
+    return 10 * torch.log10(RANGE**2 / mse.clamp_min(1e-20))

@@ -1,0 +1,169 @@
+"""Inverted images as the starts of a job.
+
+The bank stays what editors are fitted on; only the starts change. A W editor walks from a W inversion as from any w.
+From a W+ inversion it walks from the mean of the rows, wbar, and every row of the image moves as wbar does:
+w_plus + (w(t) - w(0)), in the rows that the edit reaches. S editors start from the styles of w_plus, editors of the
+weights keep w_plus under their shift, W+ editors walk w_plus itself. A W or W+ code has no z: Z editors are skipped.
+From a Z inversion everyone starts, from z or from its w. Step 0 is the reconstruction, with the logits that it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editbench.attributes import Attributes
+from editbench.bank import Bank
+from editbench.editor import Editor, FitData, FitReport, Walk
+from editbench.errors import EditbenchError, Unsupported
+from editbench.files import digest
+from editbench.generators.base import Generator
+from editbench.inversion.store import Inversion
+from editbench.spaces import Codes, Space
+from editbench.starts import Starts, StartsSpec, draw_targets
+
+
+class Pool:
+    """The inverted images, in the place where `draw_targets` looks for a bank's test split: all of them are in it.
+
+    Distances are measured in the bank's standard deviations. The draw is keyed by the images, not by how they were
+    inverted, so that inversions into other spaces are asked the same.
+    """
+
+    def __init__(self, inversion: Inversion, bank: Bank) -> None:
+        images = digest(inversion.meta["identity"])
+        self.inversion, self.id, self.sigma = inversion, f"{bank.id}/{images}", bank.sigma
+        self.judge_attributes: Attributes = bank.judge_attributes
+        self.spec = self
+
+    def __len__(self) -> int:
+        return len(self.inversion)
+
+    def split(self, name: str) -> tuple[int, int]:
+        return 0, len(self)
+
+    def array(self, field: str) -> Pool:
+        return self
+
+    @cached_property
+    def logits(self) -> np.ndarray:
+        return self.inversion.logits("judge")
+
+    def range(self, start: int, stop: int) -> np.ndarray:
+        return self.logits[start:stop]
+
+
+def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank, names: list[str]) -> dict[str, Starts]:
+    """`draw_targets` among the inverted images; a start is a row of the inversion's table."""
+    n = len(inversion)
+    near = n if spec.near == "any" else max(round(spec.pool * n), 1)
+    if spec.n > min(n, near):
+        raise EditbenchError(f"starts.n={spec.n} exceeds the {min(n, near)} of {n} inverted images that can be starts "
+                             f"(starts.near={spec.near}, starts.pool={spec.pool}): invert more, lower starts.n, or set "
+                             "starts.near=any or a larger starts.pool")
+    return draw_targets(spec, cast(Bank, Pool(inversion, bank)), names)
+
+
+def check_walk(editor: Editor, inversion: Inversion) -> None:
+    """Raise Unsupported where an editor cannot start from these codes."""
+    if editor.space == Space.Z and inversion.space != Space.Z:
+        raise Unsupported(f"walks in Z, and images inverted into {inversion.space.name} have no z: set "
+                          "inversion.space=z")
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What `walk_starts` is given: editor and generator as the walk sees them, codes and judge logits of the starts."""
+
+    editor: Editor
+    generator: Generator
+    codes: Tensor
+    logits: Tensor
+
+
+def depart(editor: Editor, generator: Generator, inversion: Inversion, starts: Starts, device: str) -> Departure:
+    """Everything for a walk from inverted images."""
+    codes = inversion.codes(starts.index).to(device)
+    logits = torch.from_numpy(inversion.logits("judge")[starts.index]).to(device)
+    if inversion.space == Space.W_PLUS:
+        return Departure(LayeredEditor(editor, generator), LayeredStarts(generator), codes, logits)
+    if inversion.space == Space.Z and editor.space != Space.Z and Space.W in generator.spaces:
+        with torch.no_grad():
+            codes = generator.map(codes)
+    return Departure(editor, generator, codes, logits)
+
+
+class LayeredStarts(Generator):
+    """A generator whose samples' own latents are W+ (n, num_ws, w_dim): `lift` begins walks there."""
+
+    def __init__(self, base: Generator) -> None:
+        super().__init__()
+        self.base = base
+        for name in ("spaces", "z_dim", "w_dim", "num_ws", "output", "digest", "layer_names", "style_sizes",
+                     "precision"):
+            setattr(self, name, getattr(base, name))
+
+    def decode(self, codes: Codes) -> Tensor:
+        return self.base.decode(codes)  # which counts
+
+    def _decode(self, codes: Codes) -> Tensor:
+        return self.base._decode(codes)
+
+    def styles(self, w_plus: Tensor) -> Tensor:
+        return self.base.styles(w_plus)
+
+    def lift(self, latent: Tensor, space: Space) -> Tensor:
+        """W: the mean row; W_PLUS: unchanged; S: the styles of w_plus; THETA: zero."""
+        if space == Space.THETA:
+            return latent.new_zeros(len(latent), 1)
+        if space == Space.S:
+            return self.styles(latent)
+        return latent.clone() if space == Space.W_PLUS else latent.mean(1)
+
+
+class LayeredEditor(Editor):
+    """An editor whose walk of the mean row carries the rows of a W+ start along."""
+
+    def __init__(self, inner: Editor, generator: Generator) -> None:
+        super().__init__()
+        self.inner, self.generator = inner, generator
+        self.space, self.unit, self.num_ws = inner.space, inner.unit, inner.num_ws
+
+    def fit(self, data: FitData) -> FitReport:
+        return self.inner.fit(data)
+
+    def step(self, walk: Walk) -> Tensor:
+        return self.inner.step(self._flat(walk))
+
+    def codes(self, walk: Walk) -> Codes:
+        flat = self._flat(walk)
+        made = self.inner.codes(flat)
+        if self.space not in (Space.W, Space.THETA):
+            return made
+        if made.space not in (Space.W, Space.W_PLUS):
+            raise Unsupported(f"decodes {made.space.name} codes, which W+ starts do not have: set inversion.space=w")
+        assert walk.latent is not None and flat.latent is not None
+        home, rows = flat.latent, made.values
+        if made.space == Space.W:
+            home, rows = self.generator.w_plus(home), self.generator.w_plus(rows)
+        else:
+            home = home.unsqueeze(1)  # in the very rows that an editor of a layer range repeats
+        return Codes(Space.W_PLUS, walk.latent + (rows - home), made.shift)
+
+    def _flat(self, walk: Walk) -> Walk:
+        """The walk with one w a sample, as editors expect it: the mean row."""
+        assert walk.latent is not None
+        return replace(walk, latent=walk.latent.mean(1))
+
+
+def leave_originals(path: Path, inversion: Inversion, starts: Starts) -> None:
+    """What is known of the starts' own images: their rows of the inversion's table, with start as in the walk."""
+    rows = inversion.table.iloc[starts.index].drop(columns=["block", "row"])
+    rows.insert(0, "start", starts.index)
+    rows.to_parquet(path, index=False)

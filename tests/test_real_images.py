@@ -1,0 +1,239 @@
+"""Jobs whose walks start from inverted images: what moves, what stays, who is skipped."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import open_dict
+
+from editbench.configs import compose_config
+from editbench.editor import Editor, FitReport, Walk
+from editbench.engine import EngineSpec, walk_starts
+from editbench.errors import BadFile, EditbenchError
+from editbench.inversion.build import build_inversion
+from editbench.inversion.load import inversion_task, load_inversion
+from editbench.inversion.walks import LayeredEditor, LayeredStarts, check_walk, depart, draw_inverted
+from editbench.job import make_run_id, run_job
+from editbench.models import load_bank, load_world
+from editbench.seeding import normals
+from editbench.spaces import Codes, Space, WeightShift
+from editbench.starts import Starts, StartsSpec
+from editbench.trajectory import Trajectories
+
+torch.set_num_threads(1)
+NAMES = ["smile", "eyeglasses"]
+
+
+class Shift(Editor):
+    """Along a fixed direction, in any space."""
+
+    def __init__(self, space=Space.W, layers=None):
+        super().__init__(layers)
+        self.space, self.num_ws = space, 8
+
+    def fit(self, data):
+        return FitReport()
+
+    def step(self, walk):
+        return walk.codes + 0.3 * torch.linspace(-1, 1, walk.codes.shape[-1])
+
+
+class Weight(Shift):
+    """Along a fixed direction in a weight."""
+
+    def __init__(self, kernel):
+        super().__init__(Space.THETA)
+        self.kernel = kernel
+
+    def step(self, walk):
+        return walk.codes + 0.5
+
+    def codes(self, walk):
+        index = torch.zeros(len(walk), dtype=torch.int64)
+        return Codes(Space.W, walk.latent, WeightShift("conv8", self.kernel[None], index, walk.codes[:, 0]))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("real")
+
+
+def real_job(home, *words):
+    """A job of the faces world on a small bank, from 12 renders inverted in 4 steps."""
+    return compose_config([f"out={home / 'runs'}", f"cache={home / 'cache'}", "bank.n=320", "bank.block=64",
+                           "bank.shard=320", "method=random", "inversion=faces", "inversion.images=faces:12",
+                           "inversion.steps=4", "inversion.samples=50", "starts.near=any", "starts.n=12",
+                           "starts.attributes=[smile,eyeglasses]", "engine.max_steps=3", "engine.sweep_steps=2",
+                           "engine.pictures=2", *words])
+
+
+@pytest.fixture(scope="module")
+def config(home):
+    return partial(real_job, home)
+
+
+@pytest.fixture(scope="module")
+def world(config):
+    return load_world(config())
+
+
+@pytest.fixture(scope="module")
+def layered(config):
+    return load_inversion(config("inversion.space=w_plus"))
+
+
+def a_walk(editor, generator, latent, steps=2):
+    codes = generator.lift(latent, editor.space)
+    zero = torch.zeros(len(latent), dtype=torch.int64)
+    walk = Walk("smile", torch.arange(len(latent)), codes, codes, zero, zero + 1, latent=latent)
+    for _ in range(steps):
+        walk.codes, walk.steps = editor.step(walk), walk.steps + 1
+    return walk
+
+
+def rows(n, generator):
+    w_plus = torch.from_numpy(normals(1, "rows", 0, n, generator.num_ws * generator.w_dim)).float()
+    return w_plus.reshape(n, generator.num_ws, generator.w_dim)
+
+
+# -- W+ starts ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("layers", [None, (2, 5)])
+def test_every_row_in_reach_moves_as_the_mean_does_and_no_other(world, layers):
+    editor, latent = LayeredEditor(Shift(layers=layers), world.generator), rows(3, world.generator)
+    starts = LayeredStarts(world.generator)
+    walk = a_walk(editor, starts, latent)
+    expected = latent.clone()
+    first, last = layers or (0, 8)
+    expected[:, first:last] += 2 * 0.3 * torch.linspace(-1, 1, 128)
+    made = editor.codes(walk)
+    assert made.space == Space.W_PLUS and torch.allclose(made.values, expected, atol=1e-5)
+    assert torch.equal(editor.codes(a_walk(editor, starts, latent, 0)).values, latent)
+
+
+def test_an_editor_of_w_plus_walks_the_rows_themselves(world):
+    editor, latent = LayeredEditor(Shift(Space.W_PLUS, (1, 3)), world.generator), rows(2, world.generator)
+    made = editor.codes(a_walk(editor, LayeredStarts(world.generator), latent)).values
+    assert torch.equal(made[:, [0, *range(3, 8)]], latent[:, [0, *range(3, 8)]])
+    assert torch.allclose(made[:, 1:3], latent[:, 1:3] + 0.6 * torch.linspace(-1, 1, 128), atol=1e-5)
+
+
+def test_an_editor_of_styles_starts_from_the_images_styles(world):
+    generator, latent = world.generator, rows(2, world.generator)
+    editor = LayeredEditor(Shift(Space.S), generator)
+    made = editor.codes(a_walk(editor, LayeredStarts(generator), latent))
+    assert made.space == Space.S
+    styles = generator.styles(latent)
+    assert torch.allclose(made.values, styles + 0.6 * torch.linspace(-1, 1, styles.shape[1]), atol=1e-4)
+
+
+def test_an_editor_of_weights_keeps_the_rows_under_its_shift(world):
+    generator, latent = world.generator, rows(2, world.generator)
+    kernel = torch.from_numpy(normals(2, "kernel", 0, 1, generator.kernels()["conv8"].numel())).float()
+    kernel = kernel.reshape(generator.kernels()["conv8"].shape)
+    editor = LayeredEditor(Weight(kernel), generator)
+    made = editor.codes(a_walk(editor, LayeredStarts(generator), latent))
+    assert made.space == Space.W_PLUS and torch.equal(made.values, latent)
+    moved = dict(generator.network.state_dict())
+    moved["synthesis.layers.conv8.weight"] = moved["synthesis.layers.conv8.weight"] + kernel
+    expected = torch.func.functional_call(generator, {f"network.{key}": value for key, value in moved.items()},
+                                          (Codes(Space.W_PLUS, latent),))
+    assert torch.allclose(generator.decode(made), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [None, (2, 5)])
+def test_from_equal_rows_a_walk_is_the_walk_from_w(world, layers):
+    generator, n = world.generator, 6
+    w = generator.map(torch.from_numpy(normals(3, "w", 0, n, generator.z_dim)).float())
+    starts = Starts(np.arange(n), np.zeros(n, np.int64), np.ones(n, np.int64), np.nan)
+    logits = world.judge(generator.decode(Codes(Space.W, w)))
+    spec, sigma = EngineSpec(max_steps=3, sweep_steps=3), np.ones(world.judge.attributes.width)
+    editor = Shift(layers=layers)
+    flat = walk_starts(editor, generator, world.judge, "smile", starts, w, logits, sigma, spec)
+    wide = walk_starts(LayeredEditor(editor, generator), LayeredStarts(generator), world.judge, "smile", starts,
+                       generator.w_plus(w).clone(), logits, sigma, spec)
+    pd.testing.assert_frame_equal(flat.table, wide.table, rtol=1e-3, atol=1e-3)
+
+
+# -- the draw ----------------------------------------------------------------------------------------------------------
+def test_starts_are_drawn_among_the_images(config, layered):
+    bank = load_bank(config())
+    drawn = draw_inverted(StartsSpec(12, near="any"), layered, bank, NAMES)
+    assert sorted(np.concatenate([one.index for one in drawn.values()])) == list(range(12))
+    labels = layered.labels("judge")
+    for name, one in drawn.items():
+        own = labels[one.index, layered.attributes.index(name)]
+        assert (one.source == own).all() and (one.target == 1 - own).all()
+    again = draw_inverted(StartsSpec(12, near="any"), layered, bank, NAMES)
+    assert all((again[name].index == one.index).all() for name, one in drawn.items())
+    flat = draw_inverted(StartsSpec(12, near="any"), load_inversion(config()), bank, NAMES)  # the same images, into W
+    assert all((flat[name].index == one.index).all() for name, one in drawn.items())
+    assert sum(map(len, draw_inverted(StartsSpec(4, pool=0.5), layered, bank, NAMES).values())) == 4
+    for spec in (StartsSpec(13, near="any"), StartsSpec(4, pool=0.03)):
+        with pytest.raises(EditbenchError, match="12 inverted images"):
+            draw_inverted(spec, layered, bank, NAMES)
+
+
+def test_codes_and_logits_are_the_reconstructions(world, layered):
+    starts = Starts(np.array([7, 2]), np.zeros(2, np.int64), np.ones(2, np.int64), np.nan)
+    here = depart(Shift(), world.generator, layered, starts, "cpu")
+    assert torch.equal(here.codes, layered.codes(np.array([7, 2])))
+    decoded = world.generator.decode(Codes(Space.W_PLUS, here.codes))
+    assert torch.allclose(here.logits, world.judge(decoded), atol=1e-3)
+
+
+def test_a_z_inversion_serves_both_z_and_w(config, world):
+    found = load_inversion(config("inversion.space=z"))
+    starts = Starts(np.arange(3), np.zeros(3, np.int64), np.ones(3, np.int64), np.nan)
+    z = depart(Shift(Space.Z), world.generator, found, starts, "cpu").codes
+    w = depart(Shift(Space.W), world.generator, found, starts, "cpu").codes
+    assert torch.equal(z, found.codes(np.arange(3))) and torch.equal(w, world.generator.map(z))
+    check_walk(Shift(Space.Z), found)
+
+
+# -- jobs --------------------------------------------------------------------------------------------------------------
+def test_names_of_runs_from_the_bank_stay_as_they_were(config):
+    plain, asked = config("inversion=none"), config()
+    identity = make_run_id(plain, "bank", NAMES)
+    with open_dict(plain):
+        del plain["inversion"]
+    assert make_run_id(plain, "bank", NAMES) == identity
+    names = {identity, make_run_id(asked, "bank", NAMES), make_run_id(config("inversion.steps=5"), "bank", NAMES),
+             make_run_id(config("inversion.space=w_plus"), "bank", NAMES)}
+    assert len(names) == 4
+
+
+@pytest.mark.parametrize("method, space, status", [
+    ("random", "w", "done"), ("interfacegan", "w_plus", "done"), ("interfacegan_z", "w", "skipped")])
+def test_jobs_run_from_inverted_images(config, method, space, status, home):
+    words = ["method=interfacegan", "method.space=z"] if method == "interfacegan_z" else [f"method={method}"]
+    cfg = config(*words, f"inversion.space={space}", "attribute=smile")
+    outcome = run_job(cfg)
+    assert outcome.status == status, outcome.reason
+    if status == "skipped":
+        assert "no z" in outcome.reason
+        return
+    folder, found = home / "runs" / outcome.run_id, load_inversion(cfg)
+    walks = Trajectories.load(folder / "trajectory.parquet")
+    begin = walks.table[walks.table["step"] == 0]
+    logits = begin[[f"logit:{name}" for name in walks.attributes.columns()]].to_numpy()
+    columns = [found.attributes.columns().index(name) for name in walks.attributes.columns()]
+    assert np.allclose(logits, found.logits("judge")[begin["start"]][:, columns], atol=1e-5)
+    originals = pd.read_parquet(folder / "originals.parquet").set_index("start")
+    assert (originals["name"] == found.table["name"][originals.index]).all() and len(originals) == len(begin)
+    assert json.loads((folder / "provenance.json").read_text())["inversion"]["space"] == space
+    assert run_job(cfg).reused
+
+
+def test_an_inversion_by_path_must_be_of_these_networks(config, home):
+    folder = home / "by_path"
+    found = build_inversion(folder, inversion_task(config()))
+    assert load_inversion(config("inversion.images=null", f"inversion.path={folder}")).id == found.id
+    with pytest.raises(BadFile, match="another generator"):
+        load_inversion(config(f"inversion.path={folder}", "generator.truncation_psi=0.5"))
+    for wrong in ("7", "true"):
+        assert "must be text" in run_job(config(f"inversion.path={wrong}")).reason
+    outcome = run_job(config("inversion.images=null"))
+    assert outcome.status == "failed" and "inversion.images is not set" in outcome.reason

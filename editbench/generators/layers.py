@@ -86,7 +86,7 @@ class StyledConv(nn.Module):
         if self.up:
             x = fir_filter(x, self.fir, self.pad)
         offset = self.bias[:, None, None]
-        if noise and len(self.noise) < LARGE:
+        if noise and (self.noise.dim() > 2 or len(self.noise) < LARGE):  # more than two axes: a map for each sample
             offset = offset + self.noise * self.noise_strength
         elif noise:  # laid out channels last, as x is: adding another layout to it takes many times as long
             offset = (self.bias + (self.noise * self.noise_strength).unsqueeze(2)).permute(2, 0, 1)

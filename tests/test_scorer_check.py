@@ -27,6 +27,7 @@ from editbench.scorers.exported import FileScorer
 from editbench.scorers.module import ModuleScorer
 from editbench.scorers.sources import Folder, Generated
 from editbench.worlds.faces import load_scorer
+from tests.data_folder import needs_data
 
 N = 64
 FACES = Attributes([Attribute("smile", ("neutral", "smiling")), Attribute("hair", ("black", "blond", "red"))])
@@ -299,5 +300,9 @@ def test_names_and_files_of_scorers() -> None:
 
 def test_the_command_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scorer", "chek", "faces"]) == 2 and "Did you mean 'check'" in capsys.readouterr().err
+
+
+@needs_data
+def test_a_generator_of_latents_has_no_pictures_to_look_at(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scorer", "check", "faces", "--generator", "ffhq_latents"]) == 1
     assert "--generator NAME" in capsys.readouterr().err

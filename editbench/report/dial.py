@@ -28,8 +28,8 @@ CAPTION = ("Against the correlation rho of the world: what an edit takes along f
            "own, in σ at matched effect and in the direction of the correlation, the accuracy at the first crossing, "
            "and AD at matched effect. An attribute that is tied to none has no first panel. Whiskers are 95 % "
            f"intervals over starts; where fewer than {FEWEST} starts reach the effect there is no point.")
-SLOPE = ("slope: change for rho from 0 to 1, weighted least squares over the worlds, averaged over the attributes; "
-         "95 % interval over starts, for these generators")
+SLOPE = ("values: at the smallest and at the largest rho; slope: change for rho from 0 to 1, weighted least squares "
+         "over the worlds, averaged over the attributes; 95 % interval over starts, for these generators")
 Drawing = tuple[str, str, str, Callable[[], Figure]]
 
 
@@ -99,8 +99,7 @@ def table(results: Results) -> list[list[str]]:
         return []
     shown = [name for name in TITLES if name in set(found["quantity"])]
     order = found[found["quantity"] == shown[0]]["method"].tolist()
-    lines = [["method", *(text for name in shown for text in (f"{name.replace('ad_at', 'AD')}, first to last rho",
-                                                              "slope"))]]
+    lines = [["method", *(text for name in shown for text in (name.replace("ad_at", "AD"), "slope"))]]
     for method in order:
         line = [method]
         for name in shown:

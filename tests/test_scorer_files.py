@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import os
+import tempfile
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -283,11 +285,12 @@ def alter(path: Path, out: Path, member: str, change: Any) -> Path:
     return out
 
 
+MARKER = Path(tempfile.gettempdir()) / "editbench-was-here"
+
+
 class Payload:
     def __reduce__(self) -> tuple:
-        import os
-
-        return os.system, ("touch /tmp/editbench-was-here",)
+        return os.system, (f"touch {MARKER}",)
 
 
 def set_target(graph: dict) -> dict:
@@ -326,13 +329,12 @@ def test_what_torch_would_run_or_import_is_refused(files: Path, tmp_path: Path, 
 def test_pickled_inputs_and_guards_are_left_unread(files: Path, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(Payload(), buffer)
-    marker = Path("/tmp/editbench-was-here")
-    marker.unlink(missing_ok=True)
+    MARKER.unlink(missing_ok=True)
     hostile = alter(files / "net.pt2", tmp_path / "a.pt2", "sample_inputs/model.pt", lambda _: buffer.getvalue())
     hostile = alter(hostile, tmp_path / "b.pt2", "models/model.json",
-                    lambda graph: graph | {"guards_code": [f"open({str(marker)!r}, 'w') is not None"]})
+                    lambda graph: graph | {"guards_code": [f"open({str(MARKER)!r}, 'w') is not None"]})
     scorer = FileScorer(hostile, **DECLARED)
-    assert torch.allclose(scorer(noise()).double(), by_hand(), atol=1e-5) and not marker.exists()
+    assert torch.allclose(scorer(noise()).double(), by_hand(), atol=1e-5) and not MARKER.exists()
     with zipfile.ZipFile(rebuild(hostile)) as clean:
         assert json.loads(clean.read("network/models/model.json"))["guards_code"] == []
         assert clean.read("network/data/sample_inputs/model.pt") == b""

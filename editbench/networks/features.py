@@ -123,9 +123,9 @@ class _Published(FeatureNetwork):
         x = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         return self.network(self.prepare(x), return_features=True).flatten(1).float()
 
-    @abc.abstractmethod
     def prepare(self, images: Tensor) -> Tensor:
-        """[-1, 1] -> what the network takes."""
+        """[-1, 1] -> 0..255 as uint8, which the published files take."""
+        return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 class InceptionFeatures(_Published):
@@ -147,9 +147,6 @@ class InceptionFeatures(_Published):
                  name: str = "inception-2015-12-05", about: str = "") -> None:
         super().__init__(file, path, dim, name)
 
-    def prepare(self, images: Tensor) -> Tensor:
-        return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-
 
 class VGG16Features(_Published):
     """The 4096 features of VGG16's second linear layer, as precision and recall take them (Kynkaanniemi et al. 2019).
@@ -163,9 +160,6 @@ class VGG16Features(_Published):
     def __init__(self, file: Mapping[str, Any] | Published, path: Path | str | None = None, dim: int = 4096,
                  name: str = "vgg16", about: str = "") -> None:
         super().__init__(file, path, dim, name)
-
-    def prepare(self, images: Tensor) -> Tensor:
-        return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 @torch.no_grad()

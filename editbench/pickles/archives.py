@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import io
 import zipfile
 from typing import Any, BinaryIO
@@ -40,15 +41,16 @@ def load_from_bytes(budget: Budget, raw: Any = b"") -> Any:
 NAMES = TABLE | {"torch.storage._load_from_bytes": load_from_bytes}
 
 
-class Storages:
+class Storages(abc.ABC):
     """The storages of one archive by key, each made once, of the size that its first mention declares."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.known: dict[str, Storage] = {}
 
+    @abc.abstractmethod
     def open(self, key: str, dtype: torch.dtype, numel: int) -> torch.Tensor:
-        raise NotImplementedError
+        """The storage of a key, numel elements, 1-D."""
 
     def __call__(self, identity: Any) -> Any:
         if isinstance(identity, tuple) and len(identity) > 1 and identity[0] == "module":

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from editbench.probe import ProbeData, probe_file, read_probe
-from editbench.report.figures import Look, new_figure
+from editbench.report.figures import Look, bare, new_figure
 from editbench.report.load import Results
 from editbench.report.tables import RANDOM
 
@@ -71,12 +71,7 @@ def heatmap_figure(found: dict[tuple[str, str], Heat], shared: bool = False) -> 
     width = max(5.5, 1.5 * (1 + len(methods)) + 0.8 * shared)
     figure = new_figure(width, 0.5 + 1.75 * len(attributes))
     panels = figure.subplots(len(attributes), 1 + len(methods), squeeze=False)
-    for axes in panels.ravel():
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.grid(False)
-        for side in axes.spines.values():
-            side.set_visible(False)
+    bare(panels)
     for line, attribute in zip(panels, attributes):
         mine = {method: found[attribute, method] for method in methods if (attribute, method) in found}
         most = max(float(one.heat.max()) for one in mine.values())

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from editbench.probe import probe_file, read_probe
-from editbench.report.figures import Look, new_figure
+from editbench.report.figures import Look, bare, new_figure
 from editbench.report.load import Results
 
 NAMES = {"z": "shift in Z", "w": "shift in W", "w_plus": "shift in W+", "activation": "shift of the\nactivation"}
@@ -61,12 +61,7 @@ def reproduction_figure(methods: dict[str, Reproduced]) -> Figure:
     pictures = max(len(next(iter(one.lines.values()))) for one in methods.values())
     figure = new_figure(max(5.5, 0.9 + 0.62 * pictures * len(methods)), 0.4 + 0.85 * len(names))
     panels = figure.subplots(len(names), len(methods), squeeze=False)
-    for axes in panels.ravel():
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.grid(False)
-        for side in axes.spines.values():
-            side.set_visible(False)
+    bare(panels)
     for column, (method, one) in enumerate(sorted(methods.items())):
         panels[0][column].set_title(method.replace("_", " "), fontsize=8.5, loc="center")
         for line, name in enumerate(names):

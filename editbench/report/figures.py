@@ -161,6 +161,16 @@ def panel_grid(figure: Figure, count: int, columns: int, sharex: bool = True) ->
     return panels
 
 
+def bare(panels: np.ndarray) -> None:
+    """Axes that hold pictures: no ticks, grid or frame."""
+    for axes in panels.ravel():
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.grid(False)
+        for side in axes.spines.values():
+            side.set_visible(False)
+
+
 def order_methods(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(table.sort_values("method", key=lambda c: c.map(lambda m: (m.split(" ")[0] == RANDOM, m)))
                               ["method"]))

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from editbench.bank import BankSpec
-from editbench.bank_build import build_bank
-from editbench.configs import compose_config
-from editbench.models import load_world
-from editbench.spaces import Codes, Space
+from editbench.bank.bank import BankSpec
+from editbench.bank.build import build_bank
+from editbench.base.spaces import Codes, Space
+from editbench.run.compose import compose_config
+from editbench.run.loading import load_world
 
 
 def bare(world, samples: int, block: int, teacher: bool) -> float:  # type: ignore[no-untyped-def]
@@ -41,12 +41,19 @@ def bank(world, samples: int, block: int) -> float:  # type: ignore[no-untyped-d
     with tempfile.TemporaryDirectory() as folder:
         spec = BankSpec(samples, block=block, shard=block * 50)
         began = time.perf_counter()
-        build_bank(Path(folder) / "bank", "benchmark", spec, lambda: (world.generator, world.teacher, world.judge))
+        build_bank(
+            Path(folder) / "bank",
+            "benchmark",
+            spec,
+            lambda: (world.generator, world.teacher, world.judge),
+        )
         return time.perf_counter() - began
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=12800)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
@@ -55,14 +62,24 @@ def main() -> None:
     bare(world, 10 * block, block, True)
     both, all_three = [], []
     for round_ in range(args.rounds):
-        times = {"bank": bank(world, args.samples, block), "generator+judge": bare(world, args.samples, block, False),
-                 "generator+teacher+judge": bare(world, args.samples, block, True)}
+        times = {
+            "bank": bank(world, args.samples, block),
+            "generator+judge": bare(world, args.samples, block, False),
+            "generator+teacher+judge": bare(world, args.samples, block, True),
+        }
         both.append(times["generator+judge"] / times["bank"])
         all_three.append(times["generator+teacher+judge"] / times["bank"])
-        print(f"round {round_}: " + ", ".join(f"{name} {args.samples / s:.0f}/s" for name, s in times.items()))
-    print(f"bank over bare generator+teacher+judge: {statistics.median(all_three):.3f} "
-          f"({min(all_three):.3f} to {max(all_three):.3f})")
-    print(f"bank over bare generator+judge: {statistics.median(both):.3f} ({min(both):.3f} to {max(both):.3f})")
+        print(
+            f"round {round_}: "
+            + ", ".join(f"{name} {args.samples / s:.0f}/s" for name, s in times.items())
+        )
+    print(
+        f"bank over bare generator+teacher+judge: {statistics.median(all_three):.3f} "
+        f"({min(all_three):.3f} to {max(all_three):.3f})"
+    )
+    print(
+        f"bank over bare generator+judge: {statistics.median(both):.3f} ({min(both):.3f} to {max(both):.3f})"
+    )
 
 
 if __name__ == "__main__":

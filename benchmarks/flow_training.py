@@ -14,14 +14,15 @@ import statistics
 import time
 
 import torch
+from editbench.methods.neural_ode.field import Field, Solver
+from editbench.methods.neural_ode.training import Training, main_loss, other_loss, train
 from torchdiffeq import odeint_adjoint
 
-from editbench.editor import FitData, Split
-from editbench.seeding import generator
-from editbench.spaces import Codes, Space
+from editbench.bank.bank import Split
+from editbench.base.seeding import generator
+from editbench.base.spaces import Codes, Space
+from editbench.walk.editor import FitData
 from editbench.worlds.faces import load_generator, load_scorer
-from methods.flow_field import Field, Solver
-from methods.flow_training import Training, main_loss, other_loss, train
 
 NAME, TARGET, BANK = "smile", 1, 1024
 DEPTH = {"linear": 1, "mlp": 2}
@@ -32,14 +33,18 @@ class Velocity(torch.nn.Module):
 
     def __init__(self, field: Field) -> None:
         super().__init__()
-        self.weight, self.bias = torch.nn.Parameter(field.weight.clone()), torch.nn.Parameter(field.bias.clone())
+        self.weight, self.bias = (
+            torch.nn.Parameter(field.weight.clone()),
+            torch.nn.Parameter(field.bias.clone()),
+        )
 
     def forward(self, _: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return Field(self.weight, self.bias).velocity(w)
 
 
-def published(field: Field, data: FitData, pool: torch.Tensor, scale: float, options: Training,
-              solver: Solver) -> Field:
+def published(
+    field: Field, data: FitData, pool: torch.Tensor, scale: float, options: Training, solver: Solver
+) -> Field:
     """The published arrangement: originals decoded and scored anew, adjoint gradient."""
     velocity, codes = Velocity(field), data.fit.codes(Space.W)
     adam = torch.optim.Adam(velocity.parameters(), lr=options.lr)
@@ -49,13 +54,25 @@ def published(field: Field, data: FitData, pool: torch.Tensor, scale: float, opt
         w = codes[pool[torch.from_numpy(draw.integers(len(pool), size=options.batch))]]
         t = options.horizon * (0.25 + 0.75 * clock.random())
         times, step = torch.tensor([0.0, t]), t / solver.steps(t)
-        moved = odeint_adjoint(velocity, (w * scale).unsqueeze(0), times, method="rk4",
-                               options={"step_size": step})[-1, 0] / scale
+        moved = (
+            odeint_adjoint(
+                velocity, (w * scale).unsqueeze(0), times, method="rk4", options={"step_size": step}
+            )[-1, 0]
+            / scale
+        )
         with torch.no_grad():
             before = data.teacher(data.generator.decode(Codes(Space.W, w)))
         after = data.teacher(data.generator.decode(Codes(Space.W, moved)))
-        loss = main_loss(data.attributes, after, NAME, TARGET, options.temperature) + options.weight * other_loss(
-            data.attributes, before, after, NAME, options.temperature, options.tempering == "symmetric")
+        loss = main_loss(
+            data.attributes, after, NAME, TARGET, options.temperature
+        ) + options.weight * other_loss(
+            data.attributes,
+            before,
+            after,
+            NAME,
+            options.temperature,
+            options.tempering == "symmetric",
+        )
         adam.zero_grad(set_to_none=True)
         loss.backward()
         adam.step()
@@ -63,13 +80,20 @@ def published(field: Field, data: FitData, pool: torch.Tensor, scale: float, opt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--rhs", choices=sorted(DEPTH), default="mlp")
-    parser.add_argument("--single-step", action="store_true", help="one rk4 step, as the published code takes")
+    parser.add_argument(
+        "--single-step", action="store_true", help="one rk4 step, as the published code takes"
+    )
     args = parser.parse_args()
-    made, teacher = load_generator().requires_grad_(False), load_scorer("teacher").requires_grad_(False)
+    made, teacher = (
+        load_generator().requires_grad_(False),
+        load_scorer("teacher").requires_grad_(False),
+    )
     with torch.no_grad():
         z = torch.randn(BANK, made.z_dim, generator=torch.Generator().manual_seed(0))
         w = made.map(z)
@@ -77,7 +101,10 @@ def main() -> None:
     split = Split(torch.arange(BANK), z, w, logits)
     data = FitData(made, teacher, split, split, teacher.attributes.log_odds(logits).std(0), 0)
     pool = (teacher.attributes.labels(logits, NAME) != TARGET).nonzero()[:, 0]
-    options, solver = Training(iterations=args.iterations), Solver(reference_single_step=args.single_step)
+    options, solver = (
+        Training(iterations=args.iterations),
+        Solver(reference_single_step=args.single_step),
+    )
     scale = 1.0 / data.step_size(1.0, Space.W)
     field = Field.initial(DEPTH[args.rhs], [f"{NAME}/{TARGET}"], made.w_dim, 0)
     ratios = []
@@ -90,10 +117,14 @@ def main() -> None:
         if repeat:  # the first one warms up
             ratios.append(slow / fast)
     gap = (here.weight - there.weight).norm() / (here.weight - field.weight).norm()
-    print(f"published {slow / args.iterations * 1e3:.0f} ms an iteration, here {fast / args.iterations * 1e3:.0f} ms; "
-          f"the weights they arrive at differ by {gap:.1e} of the way")
-    print(f"ratio {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}) of processor time, "
-          f"{torch.get_num_threads()} threads")
+    print(
+        f"published {slow / args.iterations * 1e3:.0f} ms an iteration, here {fast / args.iterations * 1e3:.0f} ms; "
+        f"the weights they arrive at differ by {gap:.1e} of the way"
+    )
+    print(
+        f"ratio {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}) of processor time, "
+        f"{torch.get_num_threads()} threads"
+    )
 
 
 if __name__ == "__main__":

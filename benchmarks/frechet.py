@@ -13,10 +13,10 @@ import argparse
 import time
 
 import numpy as np
+from editbench.metrics.frechet_distance.blocks import jackknife
 
-from editbench.probes.moments import Moments
-from editbench.worlds.frechet import gaussian_distance, moments
-from metrics.blocks import jackknife
+from editbench.stats.frechet import gaussian_distance, moments
+from editbench.stats.moments import Moments
 
 BATCH, BLOCKS = 64, 10
 
@@ -28,7 +28,12 @@ def straightforward(features: np.ndarray, real: np.ndarray) -> tuple[np.ndarray,
     for each in features:
         value.append(gaussian_distance(*moments(each), *reference))
         left = [np.delete(each, slice(b * size, (b + 1) * size), 0) for b in range(BLOCKS)]
-        pseudo.append([BLOCKS * value[-1] - (BLOCKS - 1) * gaussian_distance(*moments(x), *reference) for x in left])
+        pseudo.append(
+            [
+                BLOCKS * value[-1] - (BLOCKS - 1) * gaussian_distance(*moments(x), *reference)
+                for x in left
+            ]
+        )
     return np.array(value), np.array(pseudo)
 
 
@@ -40,16 +45,26 @@ def streamed(features: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.nda
         other.add(real[first : first + BATCH], first)
         for moment, each in zip(sets, features):
             moment.add(each[first : first + BATCH], first)
-    arrays = {name: np.stack([getattr(m, name) for m in sets]) for name in ("count", "sum", "outer")}
+    arrays = {
+        name: np.stack([getattr(m, name) for m in sets]) for name in ("count", "sum", "outer")
+    }
     kept = sum(array.nbytes for array in arrays.values())
-    arrays |= {"reference_count": other.count, "reference_sum": other.sum[0], "reference_outer": other.outer[0]}
+    arrays |= {
+        "reference_count": other.count,
+        "reference_sum": other.sum[0],
+        "reference_outer": other.outer[0],
+    }
     made = jackknife(arrays, np.ones(len(sets), bool))
     return made.value, made.blocks, kept
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=20000, help="pictures at each strength, a multiple of 10")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--n", type=int, default=20000, help="pictures at each strength, a multiple of 10"
+    )
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--points", type=int, default=11)
     args = parser.parse_args()
@@ -68,7 +83,9 @@ def main() -> None:
     print(f"n={args.n}, d={args.dim}, {args.points} strengths, {BLOCKS} blocks")
     print(f"{'way':20}{'seconds':>10}{'ratio':>8}{'kept, MiB':>12}{'difference':>12}")
     print(f"{'all features':20}{slow:10.2f}{1.0:8.1f}{features.nbytes / 2**20:12.1f}{'':>12}")
-    print(f"{'moments by blocks':20}{fast:10.2f}{slow / fast:8.1f}{kept / 2**20:12.1f}{worst:12.1e}")
+    print(
+        f"{'moments by blocks':20}{fast:10.2f}{slow / fast:8.1f}{kept / 2**20:12.1f}{worst:12.1e}"
+    )
 
 
 if __name__ == "__main__":

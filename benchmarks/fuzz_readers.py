@@ -30,11 +30,11 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from editbench.bank_import import read_matrix
-from editbench.errors import BadFile
-from editbench.pickles import read_pickle, read_torch
-from editbench.pickles.limits import FLOOR, RATIO
-from editbench.third_party import read_tensors
+from editbench.bank.importing import read_matrix
+from editbench.base.errors import BadFile
+from editbench.networks.external import read_tensors
+from editbench.networks.pickles import read_pickle, read_torch
+from editbench.networks.pickles.limits import FLOOR, RATIO
 
 CHUNK = 500  # cases of one worker
 CASE_SECONDS = 20  # of one case, far above what any takes
@@ -46,15 +46,30 @@ Reader = Callable[[Path], object]
 def small_files() -> dict[str, tuple[bytes, Reader]]:
     """name -> (content, reader) of small files in every format."""
     rng = np.random.default_rng(0)
-    plain = {"latents": rng.normal(size=(6, 8)).astype(np.float32), "names": ["smile", "é"], "n": [1, 2.5, None, True],
-             "scalar": np.float64(3), "set": {1, 2}, "state": OrderedDict(a=b"x" * 20), "turned": np.ones((2, 3)).T}
+    plain = {
+        "latents": rng.normal(size=(6, 8)).astype(np.float32),
+        "names": ["smile", "é"],
+        "n": [1, 2.5, None, True],
+        "scalar": np.float64(3),
+        "set": {1, 2},
+        "state": OrderedDict(a=b"x" * 20),
+        "turned": np.ones((2, 3)).T,
+    }
     state = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)).state_dict()
     files: dict[str, tuple[bytes, Reader]] = {
-        f"protocol {n}": (pickle.dumps(plain, n), read_pickle) for n in range(6)}
-    files["module"] = pickle.dumps({"G": torch.nn.Linear(3, 2), "t": torch.arange(6.0).view(2, 3).t()}), read_pickle
+        f"protocol {n}": (pickle.dumps(plain, n), read_pickle) for n in range(6)
+    }
+    files["module"] = (
+        pickle.dumps({"G": torch.nn.Linear(3, 2), "t": torch.arange(6.0).view(2, 3).t()}),
+        read_pickle,
+    )
     for name, zipped in (("torch zip", True), ("torch older", False)):
         buffer = io.BytesIO()
-        torch.save({"g_ema": state, "latent_avg": torch.ones(4)}, buffer, _use_new_zipfile_serialization=zipped)
+        torch.save(
+            {"g_ema": state, "latent_avg": torch.ones(4)},
+            buffer,
+            _use_new_zipfile_serialization=zipped,
+        )
         files[name] = buffer.getvalue(), read_torch
     array = io.BytesIO()
     np.save(array, plain["latents"])
@@ -80,6 +95,7 @@ def opcodes(content: bytes) -> np.ndarray:
 
 def change(content: bytearray, rng: np.random.Generator, targets: np.ndarray) -> None:
     """One damage, in place."""
+
     def place() -> int:
         if len(targets) and rng.random() < 0.5:
             return min(int(rng.choice(targets)) + int(rng.integers(0, 6)), max(len(content) - 1, 0))
@@ -98,7 +114,7 @@ def change(content: bytearray, rng: np.random.Generator, targets: np.ndarray) ->
     elif kind == 4:
         content[at:at] = rng.bytes(length)
     elif kind == 5:
-        content[at:at] = content[place():][:length * int(rng.integers(1, 40))]
+        content[at:at] = content[place() :][: length * int(rng.integers(1, 40))]
     elif kind == 6:
         content[at : at + length] = bytes(length)
     elif kind == 7:
@@ -107,7 +123,9 @@ def change(content: bytearray, rng: np.random.Generator, targets: np.ndarray) ->
         del content[at : at + length]
 
 
-def case(i: int, seed: int, files: dict, golden: dict, targets: Callable) -> tuple[str, bytes, Reader]:
+def case(
+    i: int, seed: int, files: dict, golden: dict, targets: Callable
+) -> tuple[str, bytes, Reader]:
     """(name, damaged content, reader) of case i."""
     rng = np.random.default_rng((seed, i))
     group = golden if golden and rng.random() < GOLDEN_SHARE else files
@@ -140,7 +158,11 @@ def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
         return known[name]
 
     counts: Counter = Counter()
-    slowest, growth, largest = 0.0, 0, max(len(content) for content, _ in [*files.values(), *golden.values()])
+    slowest, growth, largest = (
+        0.0,
+        0,
+        max(len(content) for content, _ in [*files.values(), *golden.values()]),
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.bin"
         for content, reader in [*files.values(), *golden.values()]:
@@ -148,7 +170,9 @@ def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for i in range(first, last):
             name, content, reader = case(i, seed, files, golden, targets)
-            print(i, file=sys.stderr, flush=True)  # the last line says which case killed or held up a worker
+            print(
+                i, file=sys.stderr, flush=True
+            )  # the last line says which case killed or held up a worker
             began = time.perf_counter()
             outcome = read_case(path, content, reader)
             slowest = max(slowest, time.perf_counter() - began)
@@ -156,7 +180,12 @@ def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
             counts[f"{'golden' if name in golden else name}: {outcome}"] += 1
         growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     bound = FLOOR + RATIO * largest
-    return {"counts": counts, "slowest": slowest, "growth_mb": growth / 1024, "bound_mb": bound / 2**20}
+    return {
+        "counts": counts,
+        "slowest": slowest,
+        "growth_mb": growth / 1024,
+        "bound_mb": bound / 2**20,
+    }
 
 
 def limited(extra_mb: int) -> None:
@@ -173,21 +202,43 @@ def worker(first: int, last: int, seed: int, data: Path, extra_mb: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", type=int, nargs="?", default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--extra-mb", type=int, default=1024, help="address space of a worker beyond its start")
+    parser.add_argument(
+        "--extra-mb", type=int, default=1024, help="address space of a worker beyond its start"
+    )
     parser.add_argument("--first", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.first is not None:
         worker(args.first, args.cases, args.seed, args.data, args.extra_mb)
         return
-    total, failures, slowest, growth, bound, began = Counter(), [], 0.0, 0.0, 0.0, time.perf_counter()
+    total, failures, slowest, growth, bound, began = (
+        Counter(),
+        [],
+        0.0,
+        0.0,
+        0.0,
+        time.perf_counter(),
+    )
     for first in range(0, args.cases, CHUNK):
         last = min(first + CHUNK, args.cases)
-        command = [sys.executable, __file__, str(last), "--first", str(first), "--seed", str(args.seed), "--data",
-                   str(args.data), "--extra-mb", str(args.extra_mb)]
+        command = [
+            sys.executable,
+            __file__,
+            str(last),
+            "--first",
+            str(first),
+            "--seed",
+            str(args.seed),
+            "--data",
+            str(args.data),
+            "--extra-mb",
+            str(args.extra_mb),
+        ]
         start = partial(subprocess.run, command, capture_output=True, text=True)
         try:
             done = start(timeout=CASE_SECONDS * CHUNK)
@@ -204,11 +255,15 @@ def main() -> None:
     for name, number in sorted(total.items()):
         if ":" in name:
             print(f"  {name} {number}")
-    print(f"cases {total['read'] + total['BadFile']} of {args.cases}, BadFile {total['BadFile']}, "
-          f"read {total['read']}, failures {len(failures)}")
-    print(f"slowest case {slowest:.2f} s, all {time.perf_counter() - began:.0f} s; memory beyond the good files' "
-          f"{growth:.0f} MiB at most (bound {bound:.0f} MiB; address space capped at {args.extra_mb} MiB more than at "
-          "the start)")
+    print(
+        f"cases {total['read'] + total['BadFile']} of {args.cases}, BadFile {total['BadFile']}, "
+        f"read {total['read']}, failures {len(failures)}"
+    )
+    print(
+        f"slowest case {slowest:.2f} s, all {time.perf_counter() - began:.0f} s; memory beyond the good files' "
+        f"{growth:.0f} MiB at most (bound {bound:.0f} MiB; address space capped at {args.extra_mb} MiB more than at "
+        "the start)"
+    )
     for failure in failures:
         print(failure)
     sys.exit(bool(failures))

@@ -14,18 +14,27 @@ import time
 
 import numpy as np
 import torch
+from editbench.methods.gradctrl.exclusion import excluded_channels
+from editbench.methods.gradctrl.latent_classifier import LatentClassifier
 
-from editbench.editor import unit_rows
-from methods.exclusion import excluded_channels
-from methods.latent_classifier import LatentClassifier
+from editbench.walk.editor import unit_rows
 
 NAMES, DIM, HIDDEN, EXCLUDED = ("gender", "smile", "eyeglasses", "age"), 512, 16, 100
 
 
 def classifier() -> LatentClassifier:
     rng = torch.Generator().manual_seed(0)
-    return LatentClassifier({name: (torch.randn(HIDDEN, DIM, generator=rng) / DIM**0.5, torch.zeros(HIDDEN),
-                                    torch.randn(1, HIDDEN, generator=rng), torch.zeros(1)) for name in NAMES})
+    return LatentClassifier(
+        {
+            name: (
+                torch.randn(HIDDEN, DIM, generator=rng) / DIM**0.5,
+                torch.zeros(HIDDEN),
+                torch.randn(1, HIDDEN, generator=rng),
+                torch.zeros(1),
+            )
+            for name in NAMES
+        }
+    )
 
 
 def batched(heads: LatentClassifier, w: torch.Tensor) -> torch.Tensor:
@@ -45,7 +54,9 @@ class Heads(torch.nn.Module):
             first, second = torch.nn.Linear(DIM, HIDDEN), torch.nn.Linear(HIDDEN, 1)
             for layer, weight, bias in ((first, weight1, bias1), (second, weight2, bias2)):
                 layer.weight.data, layer.bias.data = weight.float(), bias.float()
-            self.classifiers.append(torch.nn.Sequential(first, torch.nn.LeakyReLU(0.1), second, torch.nn.Sigmoid()))
+            self.classifiers.append(
+                torch.nn.Sequential(first, torch.nn.LeakyReLU(0.1), second, torch.nn.Sigmoid())
+            )
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         return [classifier(x) for classifier in self.classifiers]
@@ -67,11 +78,20 @@ def one_by_one(model: Heads, w: torch.Tensor) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=3000, help="starts of the paper's crossing test")
-    parser.add_argument("--slow", type=int, default=100, help="samples that the slow way is timed on")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--samples", type=int, default=3000, help="starts of the paper's crossing test"
+    )
+    parser.add_argument(
+        "--slow", type=int, default=100, help="samples that the slow way is timed on"
+    )
     args = parser.parse_args()
-    heads, w = classifier(), torch.randn(args.samples, DIM, generator=torch.Generator().manual_seed(1))
+    heads, w = (
+        classifier(),
+        torch.randn(args.samples, DIM, generator=torch.Generator().manual_seed(1)),
+    )
     model = Heads(heads)
     fast, slow, ratios = batched(heads, w), one_by_one(model, w[: args.slow]), []
     for _ in range(5):
@@ -79,13 +99,20 @@ def main() -> None:
         one_by_one(model, w[: args.slow])
         middle = time.perf_counter()
         batched(heads, w)
-        per_slow, per_fast = (middle - began) / args.slow, (time.perf_counter() - middle) / args.samples
+        per_slow, per_fast = (
+            (middle - began) / args.slow,
+            (time.perf_counter() - middle) / args.samples,
+        )
         ratios.append(per_slow / per_fast)
     same = (fast[: args.slow] - slow).abs().amax(1) < 1e-5
-    print(f"one by one {per_slow * 1e3:.2f} ms a sample, batched {per_fast * 1e3:.4f} ms a sample; same direction for "
-          f"{same.double().mean():.3f} of the samples")
-    print(f"ratio {statistics.median(ratios):.0f}x ({min(ratios):.0f} to {max(ratios):.0f}), {torch.get_num_threads()} "
-          "threads")
+    print(
+        f"one by one {per_slow * 1e3:.2f} ms a sample, batched {per_fast * 1e3:.4f} ms a sample; same direction for "
+        f"{same.double().mean():.3f} of the samples"
+    )
+    print(
+        f"ratio {statistics.median(ratios):.0f}x ({min(ratios):.0f} to {max(ratios):.0f}), {torch.get_num_threads()} "
+        "threads"
+    )
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ import argparse
 import time
 
 import numpy as np
+from editbench.methods.ganspace.pca import Moments
 from sklearn.decomposition import IncrementalPCA
 from threadpoolctl import threadpool_limits
-
-from methods.pca import Moments
 
 
 class Stream:
@@ -52,7 +51,9 @@ def two_pass(stream: Stream) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--components", type=int, default=80)
@@ -61,7 +62,9 @@ def main() -> None:
     k, batch = args.components, max(2000, 3 * args.components)
     stream = Stream(args.n - args.n % batch or batch, args.dim, batch)
     moments, incremental = Moments(args.dim), IncrementalPCA(k)
-    seconds = {name: np.zeros(2) for name in ("blocks", "exact", "incremental")}  # of the wall clock and of the CPU
+    seconds = {
+        name: np.zeros(2) for name in ("blocks", "exact", "incremental")
+    }  # of the wall clock and of the CPU
     with threadpool_limits(args.threads):
         before = clock()
         for block in stream:  # block by block in turn: both see the machine in the same state
@@ -78,17 +81,27 @@ def main() -> None:
         values, columns = np.linalg.eigh(two_pass(stream))
     true_std, true_rows = np.sqrt(values[::-1][:k]), columns.T[::-1][:k]
 
-    print(f"{stream.n} x {args.dim}, {k} components, {args.threads} thread(s); drawing the blocks took "
-          f"{seconds['blocks'][0]:.1f} s")
-    print(f"{'':12} {'wall s':>8} {'CPU s':>8} {'largest error of a standard deviation':>38} {'subspace overlap':>17}")
-    found = {"exact": (exact.stdev, exact.rows),
-             "incremental": (np.sqrt(incremental.explained_variance_), incremental.components_)}
+    print(
+        f"{stream.n} x {args.dim}, {k} components, {args.threads} thread(s); drawing the blocks took "
+        f"{seconds['blocks'][0]:.1f} s"
+    )
+    print(
+        f"{'':12} {'wall s':>8} {'CPU s':>8} {'largest error of a standard deviation':>38} {'subspace overlap':>17}"
+    )
+    found = {
+        "exact": (exact.stdev, exact.rows),
+        "incremental": (np.sqrt(incremental.explained_variance_), incremental.components_),
+    }
     for name, (std, rows) in found.items():
         wall, cpu = seconds[name]
         overlap = np.square(rows @ true_rows.T).sum() / k
-        print(f"{name:12} {wall:8.2f} {cpu:8.2f} {np.abs(std / true_std - 1).max():38.1e} {overlap:17.6f}")
+        print(
+            f"{name:12} {wall:8.2f} {cpu:8.2f} {np.abs(std / true_std - 1).max():38.1e} {overlap:17.6f}"
+        )
     wall, cpu = seconds["incremental"] / seconds["exact"]
-    print(f"exact is {wall:.1f} times as fast as incremental by the wall clock, {cpu:.1f} times by CPU time")
+    print(
+        f"exact is {wall:.1f} times as fast as incremental by the wall clock, {cpu:.1f} times by CPU time"
+    )
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ import time
 import torch
 from torch import Tensor
 
-from editbench.configs import compose_config
-from editbench.errors import EditbenchError
-from editbench.models import World, load_world
-from editbench.precision import PRECISIONS
-from editbench.seeding import normals
-from editbench.spaces import Codes, Space
+from editbench.base.errors import EditbenchError
+from editbench.base.precision import PRECISIONS
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space
+from editbench.networks.roles import World
+from editbench.run.compose import compose_config
+from editbench.run.loading import load_world
 
 
 @torch.inference_mode()
@@ -33,7 +34,9 @@ def logits(world: World, z: Tensor, batch: int) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--device", default="cpu")
@@ -42,31 +45,46 @@ def main() -> None:
     worlds: dict[str, World] = {}
     for precision in PRECISIONS:
         try:
-            worlds[precision] = load_world(compose_config([f"device={args.device}", f"precision={precision}"]))
+            worlds[precision] = load_world(
+                compose_config([f"device={args.device}", f"precision={precision}"])
+            )
         except EditbenchError as error:
             print(f"{precision}: not here ({error})")
     exact = worlds["fp32"]
-    z = torch.from_numpy(normals(0, "precision", 0, args.n, exact.generator.z_dim)).float().to(args.device)
+    z = (
+        torch.from_numpy(normals(0, "precision", 0, args.n, exact.generator.z_dim))
+        .float()
+        .to(args.device)
+    )
     times: dict[str, list[float]] = {name: [] for name in worlds}
     found: dict[str, Tensor] = {}
     for _ in range(args.rounds):
         for name in worlds:
-            world = load_world(compose_config([f"device={args.device}", f"precision={name}"]))  # sets TF32 anew
+            world = load_world(
+                compose_config([f"device={args.device}", f"precision={name}"])
+            )  # sets TF32 anew
             began = time.perf_counter()
             found[name] = logits(world, z, args.batch)
             times[name].append(time.perf_counter() - began)
     load_world(compose_config([f"device={args.device}"]))
     reference = logits(exact, z, args.batch)
     sigma, attributes = reference.std(0), exact.judge.attributes
-    rows = {f"fp32, batch {max(args.batch // 3, 1)}": logits(exact, z, max(args.batch // 3, 1)), **found}
+    rows = {
+        f"fp32, batch {max(args.batch // 3, 1)}": logits(exact, z, max(args.batch // 3, 1)),
+        **found,
+    }
     labels = attributes.labels(reference)
     print(f"{args.device}, {args.n} pictures, torch {torch.__version__}")
-    print(f"{'':>16} {'max |d logit|/sigma':>20} {'mean':>9} {'labels that change':>20} {'pictures/s':>11}")
+    print(
+        f"{'':>16} {'max |d logit|/sigma':>20} {'mean':>9} {'labels that change':>20} {'pictures/s':>11}"
+    )
     for name, value in rows.items():
         gap = (value - reference).abs() / sigma
         changed = (attributes.labels(value) != labels).float().mean().item()
         speed = f"{args.n / statistics.median(times[name]):11.0f}" if name in times else ""
-        print(f"{name:>16} {gap.max().item():20.1e} {gap.mean().item():9.1e} {changed:20.3%} {speed}")
+        print(
+            f"{name:>16} {gap.max().item():20.1e} {gap.mean().item():9.1e} {changed:20.3%} {speed}"
+        )
 
 
 if __name__ == "__main__":

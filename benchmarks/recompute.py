@@ -14,18 +14,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from editbench.metrics.attribute_dependency.metric import AttributeDependency
+from editbench.metrics.control_disentanglement.metric import ControlDisentanglement
+from editbench.metrics.crossing_accuracy.metric import CrossingAccuracy
+from editbench.metrics.dependency_matrix.metric import DependencyMatrix
+from editbench.metrics.matched_effect.metric import MatchedEffect
 
-from editbench.seeding import generator
-from editbench.trajectory import Trajectories
+from editbench.base.seeding import generator
+from editbench.walk.trajectory import Trajectories
 from editbench.worlds.faces import attributes
-from metrics.control_disentanglement import ControlDisentanglement
-from metrics.crossing import CrossingAccuracy
-from metrics.dependency import AttributeDependency
-from metrics.dependency_matrix import DependencyMatrix
-from metrics.matched_effect import MatchedEffect
 
 METHODS, STARTS, STEPS = 7, 3000, 40
-METRICS = (CrossingAccuracy(), AttributeDependency(), ControlDisentanglement(), DependencyMatrix(), MatchedEffect())
+METRICS = (
+    CrossingAccuracy(),
+    AttributeDependency(),
+    ControlDisentanglement(),
+    DependencyMatrix(),
+    MatchedEffect(),
+)
 
 
 def made_up(job: int, attribute: str, starts: int) -> Trajectories:
@@ -39,15 +45,27 @@ def made_up(job: int, attribute: str, starts: int) -> Trajectories:
     sign = 2 * target - 1 if layout[attribute].binary else np.ones(n)
     logits[:, :, place] += 0.12 * sign[:, None] * np.arange(STEPS + 1)
     start, step = np.repeat(np.arange(n), STEPS + 1), np.tile(np.arange(STEPS + 1), n)
-    table = pd.DataFrame({"start": start, "source": 0, "target": target[start], "step": step, "path": 0.1 * step,
-                          "crossed": False, "stopped": False, "finite": True})
+    table = pd.DataFrame(
+        {
+            "start": start,
+            "source": 0,
+            "target": target[start],
+            "step": step,
+            "path": 0.1 * step,
+            "crossed": False,
+            "stopped": False,
+            "finite": True,
+        }
+    )
     flat = logits.reshape(-1, width).astype(np.float32)
     table = table.assign(**{f"logit:{name}": flat[:, k] for k, name in enumerate(layout.columns())})
     found = Trajectories(table, layout, attribute, np.full(width, 1.5))
     there = found.labels[:, layout.index(attribute)] == table["target"]
     crossed = there.groupby(table["start"]).cummax()
     stopped = crossed & ~crossed.groupby(table["start"]).shift(fill_value=False)
-    return Trajectories(table.assign(crossed=crossed, stopped=stopped), layout, attribute, found.sigma)
+    return Trajectories(
+        table.assign(crossed=crossed, stopped=stopped), layout, attribute, found.sigma
+    )
 
 
 def main() -> None:

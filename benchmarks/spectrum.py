@@ -17,16 +17,18 @@ import time
 
 import numpy as np
 import torch
+from editbench.methods.navigan.spectrum import Spectrum, spectrum
 from torch import Tensor
 
-from editbench.perceptual import FeatureDistance
-from editbench.seeding import normals
+from editbench.base.seeding import normals
+from editbench.networks.perceptual import FeatureDistance
 from editbench.worlds.faces import load_generator, load_scorer
-from methods.spectrum import Spectrum, spectrum
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--counts", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--latents", type=int, default=16)
     parser.add_argument("--iterations", type=int, nargs="*", default=[10, 20])
@@ -35,34 +37,50 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     generator, perceptual = load_generator(), FeatureDistance(load_scorer("teacher"))
-    w = generator.map(torch.from_numpy(normals(0, "benchmark", 0, args.latents, generator.z_dim)).float())
+    w = generator.map(
+        torch.from_numpy(normals(0, "benchmark", 0, args.latents, generator.z_dim)).float()
+    )
 
     def timed(count: int, **options: object) -> tuple[Spectrum, float]:
         began = time.process_time()
         found = spectrum(generator, w, args.layer, perceptual, count, **options)  # type: ignore[arg-type]
         return found, time.process_time() - began
 
-    def line(name: str, found: Spectrum, took: float, best: Tensor, paper: Spectrum | None = None) -> None:
+    def line(
+        name: str, found: Spectrum, took: float, best: Tensor, paper: Spectrum | None = None
+    ) -> None:
         ratio = "" if paper is None else f"{paper.passes / found.passes:8.1f}x"
-        print(f"{name:34s}{found.products:9d}{found.passes / args.latents:13.0f}{found.residuals.median():12.4f}"
-              f"{found.residuals.max():10.4f}{found.values.sum() / best.sum():10.4f}{took:9.1f}{ratio}", flush=True)
+        print(
+            f"{name:34s}{found.products:9d}{found.passes / args.latents:13.0f}{found.residuals.median():12.4f}"
+            f"{found.residuals.max():10.4f}{found.values.sum() / best.sum():10.4f}{took:9.1f}{ratio}",
+            flush=True,
+        )
 
     for count in args.counts:
-        print(f"\n{count} eigenvectors of {args.layer} ({generator.kernels()[args.layer].numel()} weights), "
-              f"{args.latents} latents, {perceptual.about}\n{'':34s}{'products':>9s}{'passes / z':>13s}"
-              f"{'residual: median':>12s}{'max':>6s}{'captured':>10s}{'CPU s':>9s}  passes saved")
+        print(
+            f"\n{count} eigenvectors of {args.layer} ({generator.kernels()[args.layer].numel()} weights), "
+            f"{args.latents} latents, {perceptual.about}\n{'':34s}{'products':>9s}{'passes / z':>13s}"
+            f"{'residual: median':>12s}{'max':>6s}{'captured':>10s}{'CPU s':>9s}  passes saved"
+        )
         reference, took = timed(count, tolerance=0.05, block=args.block)
         line("block Lanczos to 0.05", reference, took, reference.values)
         for iterations in args.iterations:
-            for name, options in (("paper, as published", {"products": "finite_difference", "unit": False}),
-                                  ("paper, unit vectors", {"products": "finite_difference"})):
-                paper, took = timed(count, method="power", iterations=iterations, minibatch=16, **options)
+            for name, options in (
+                ("paper, as published", {"products": "finite_difference", "unit": False}),
+                ("paper, unit vectors", {"products": "finite_difference"}),
+            ):
+                paper, took = timed(
+                    count, method="power", iterations=iterations, minibatch=16, **options
+                )
                 line(f"{name}, {iterations} iterations", paper, took, reference.values)
                 tolerance = float(np.nextafter(paper.residuals.max().item(), np.inf))
                 ours, took = timed(count, tolerance=tolerance, block=args.block)
                 line("  block Lanczos to the same max", ours, took, reference.values, paper)
                 if paper.residuals.max() > 0.05:
-                    print(f"{'  block Lanczos to 0.05':34s}{'':63s}{paper.passes / reference.passes:8.1f}x", flush=True)
+                    print(
+                        f"{'  block Lanczos to 0.05':34s}{'':63s}{paper.passes / reference.passes:8.1f}x",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

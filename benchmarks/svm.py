@@ -11,14 +11,15 @@ import argparse
 import time
 
 import numpy as np
+from editbench.methods.interfacegan.projection import unit
+from editbench.methods.interfacegan.svm import linear_svm
 from sklearn.svm import SVC, LinearSVC
-
-from methods.projection import unit
-from methods.svm import linear_svm
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--noise", type=float, default=0.5)
@@ -30,16 +31,22 @@ def main() -> None:
     def liblinear() -> np.ndarray:
         return LinearSVC(loss="hinge", dual=True, tol=1e-5, max_iter=100_000).fit(x, y).coef_[0]
 
-    solvers = {"SVC (published)": lambda: SVC(kernel="linear", C=1.0, cache_size=2000).fit(x, y).coef_[0],
-               "newton (editbench)": lambda: linear_svm(x, y).normal, "LinearSVC": liblinear}
+    solvers = {
+        "SVC (published)": lambda: SVC(kernel="linear", C=1.0, cache_size=2000).fit(x, y).coef_[0],
+        "newton (editbench)": lambda: linear_svm(x, y).normal,
+        "LinearSVC": liblinear,
+    }
     normals, seconds = {}, {}
     for name, solve in solvers.items():
         began = time.perf_counter()
         normals[name] = unit(solve())
         seconds[name] = time.perf_counter() - began
         first = next(iter(solvers))
-        print(f"{name:20} {seconds[name]:8.2f} s   {seconds[first] / seconds[name]:7.1f}x   cosine to SVC "
-              f"{normals[name] @ normals[first]:.6f}", flush=True)
+        print(
+            f"{name:20} {seconds[name]:8.2f} s   {seconds[first] / seconds[name]:7.1f}x   cosine to SVC "
+            f"{normals[name] @ normals[first]:.6f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -27,21 +27,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editbench.generators.layers import DEMODULATION_EPS, StyledConv, ToRGB
-from editbench.generators.ops import ACTIVATION_GAIN, fir_upsample
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from editbench.precision import casting
+from editbench.base.precision import casting
+from editbench.networks.stylegan2.layers import DEMODULATION_EPS, StyledConv, ToRGB
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.networks.stylegan2.ops import ACTIVATION_GAIN, fir_upsample
 
 
 def grouped_conv(layer: StyledConv, x: Tensor, style: Tensor) -> Tensor:
     """One kernel a sample: modulate, demodulate, convolve with a group a sample."""
     n, n_out, n_in = len(x), *layer.weight.shape[:2]
     kernels = layer.weight * style[:, None, :, None, None]
-    kernels = kernels * torch.rsqrt(kernels.square().sum((2, 3, 4), keepdim=True) + DEMODULATION_EPS)
+    kernels = kernels * torch.rsqrt(
+        kernels.square().sum((2, 3, 4), keepdim=True) + DEMODULATION_EPS
+    )
     x = x.reshape(1, n * n_in, *x.shape[2:])
     if layer.up:
-        x = F.conv_transpose2d(x, kernels.transpose(1, 2).reshape(n * n_in, n_out, 3, 3), stride=2, groups=n)
-        x = F.conv2d(x, layer.fir.expand(x.shape[1], 1, *layer.fir.shape), padding=1, groups=x.shape[1])
+        x = F.conv_transpose2d(
+            x, kernels.transpose(1, 2).reshape(n * n_in, n_out, 3, 3), stride=2, groups=n
+        )
+        x = F.conv2d(
+            x, layer.fir.expand(x.shape[1], 1, *layer.fir.shape), padding=1, groups=x.shape[1]
+        )
     else:
         x = F.conv2d(x, kernels.reshape(n * n_out, n_in, 3, 3), padding=1, groups=n)
     x = x.view(n, n_out, *x.shape[2:]) + layer.noise * layer.noise_strength
@@ -50,7 +56,9 @@ def grouped_conv(layer: StyledConv, x: Tensor, style: Tensor) -> Tensor:
 
 def grouped_rgb(layer: ToRGB, x: Tensor, style: Tensor) -> Tensor:
     n, channels, n_in = len(x), *layer.weight.shape[:2]
-    kernels = (layer.weight * layer.gain * style[:, None, :, None, None]).reshape(n * channels, n_in, 1, 1)
+    kernels = (layer.weight * layer.gain * style[:, None, :, None, None]).reshape(
+        n * channels, n_in, 1, 1
+    )
     x = F.conv2d(x.reshape(1, n * n_in, *x.shape[2:]), kernels, groups=n)
     return x.view(n, channels, *x.shape[2:]) + layer.bias[:, None, None]
 
@@ -71,7 +79,9 @@ def straightforward(network: StyleGAN2, w: Tensor) -> Tensor:
 
 
 def ours(network: StyleGAN2, w: Tensor) -> Tensor:
-    return network.synthesis(network.synthesis.styles(w.unsqueeze(1).expand(-1, network.config.num_ws, -1)))
+    return network.synthesis(
+        network.synthesis.styles(w.unsqueeze(1).expand(-1, network.config.num_ws, -1))
+    )
 
 
 def lowered(network: StyleGAN2, w: Tensor) -> Tensor:
@@ -120,21 +130,29 @@ def peaks(device: str, rounds: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--layouts", nargs="+", default=["256x4", "256x8", "1024x2"], help="RESOLUTIONxBATCH")
+    parser.add_argument(
+        "--layouts", nargs="+", default=["256x4", "256x8", "1024x2"], help="RESOLUTIONxBATCH"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
     if args.device != "cpu":  # float32 as it says, in both ways and in the floor
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     rate, bandwidth = peaks(args.device, args.rounds)
-    print(f"{args.device}, {args.threads} thread(s), torch {torch.__version__}, float32: matrix product "
-          f"{rate / 1e9:.1f} G multiply-adds/s, copy {bandwidth / 1e9:.1f} GB/s")
-    print(f"{'layout':>10} {'batch':>6} {'grouped':>12} {'ours':>12} {'ratio':>6} {'floor':>22} "
-          f"{'difference / std':>17}")
+    print(
+        f"{args.device}, {args.threads} thread(s), torch {torch.__version__}, float32: matrix product "
+        f"{rate / 1e9:.1f} G multiply-adds/s, copy {bandwidth / 1e9:.1f} GB/s"
+    )
+    print(
+        f"{'layout':>10} {'batch':>6} {'grouped':>12} {'ours':>12} {'ratio':>6} {'floor':>22} "
+        f"{'difference / std':>17}"
+    )
     for text in args.layouts:
         resolution, batch = map(int, text.split("x"))
         torch.manual_seed(0)
@@ -156,10 +174,15 @@ def main() -> None:
         weights = sum(p.nbytes for p in network.synthesis.parameters()) / batch
         floors = rate / operations, bandwidth / (moved + weights)
         name = "operations" if floors[0] < floors[1] else "bytes"
-        print(f"{resolution:>5}x{resolution:<4} {batch:>6} {slow:>8.3f} /s {fast:>10.3f} /s {fast / slow:>5.2f}x "
-              f"{min(floors):>7.2f} /s {name:<11} {gap:>14.1e}   {operations / 1e9:.1f} G multiply-adds an image; "
-              f"{fast / min(floors) if math.isfinite(min(floors)) else math.nan:.0%} of the floor")
-        print(f"{'in bf16':>10} {'':>20} {half:>10.3f} /s {half / slow:>5.2f}x {low:>38.1e}", flush=True)
+        print(
+            f"{resolution:>5}x{resolution:<4} {batch:>6} {slow:>8.3f} /s {fast:>10.3f} /s {fast / slow:>5.2f}x "
+            f"{min(floors):>7.2f} /s {name:<11} {gap:>14.1e}   {operations / 1e9:.1f} G multiply-adds an image; "
+            f"{fast / min(floors) if math.isfinite(min(floors)) else math.nan:.0%} of the floor"
+        )
+        print(
+            f"{'in bf16':>10} {'':>20} {half:>10.3f} /s {half / slow:>5.2f}x {low:>38.1e}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

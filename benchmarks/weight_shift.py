@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editbench.generators.layers import ACTIVATION_GAIN, DEMODULATION_EPS, StyledConv
-from editbench.spaces import WeightShift
+from editbench.base.spaces import WeightShift
+from editbench.networks.stylegan2.layers import ACTIVATION_GAIN, DEMODULATION_EPS, StyledConv
 
 
 def tiled(layer: StyledConv, x: Tensor, style: Tensor, shift: WeightShift) -> Tensor:
@@ -37,7 +37,9 @@ def tiled(layer: StyledConv, x: Tensor, style: Tensor, shift: WeightShift) -> Te
 def contracted(layer: StyledConv, x: Tensor, style: Tensor, shift: WeightShift) -> Tensor:
     """One kernel a sample, out of one matrix product with the basis."""
     coefficients = F.one_hot(shift.index, len(shift.kernels)) * shift.magnitude[:, None]
-    kernels = layer.weight + (coefficients @ shift.kernels.flatten(1)).view(len(x), *layer.weight.shape)
+    kernels = layer.weight + (coefficients @ shift.kernels.flatten(1)).view(
+        len(x), *layer.weight.shape
+    )
     return grouped(layer, x, style, kernels)
 
 
@@ -45,9 +47,15 @@ def grouped(layer: StyledConv, x: Tensor, style: Tensor, kernels: Tensor) -> Ten
     """Modulate, demodulate and convolve: kernels (N, n_out, n_in, 3, 3)."""
     n, n_out, n_in = kernels.shape[:3]
     kernels = kernels * style[:, None, :, None, None]
-    kernels = kernels * torch.rsqrt(kernels.square().sum((2, 3, 4), keepdim=True) + DEMODULATION_EPS)
+    kernels = kernels * torch.rsqrt(
+        kernels.square().sum((2, 3, 4), keepdim=True) + DEMODULATION_EPS
+    )
     x = F.conv2d(x.reshape(1, n * n_in, *x.shape[2:]), kernels.flatten(0, 1), padding=1, groups=n)
-    x = x.view(n, n_out, *x.shape[2:]) + layer.bias[:, None, None] + layer.noise * layer.noise_strength
+    x = (
+        x.view(n, n_out, *x.shape[2:])
+        + layer.bias[:, None, None]
+        + layer.noise * layer.noise_strength
+    )
     return F.leaky_relu(x, 0.2) * ACTIVATION_GAIN
 
 
@@ -67,13 +75,18 @@ def compare(width: int, batch: int, size: int, directions: int, rounds: int) -> 
     ways: dict[str, Callable[[WeightShift], Tensor]] = {
         "tiled": lambda shift: tiled(layer, x, style, shift),
         "contracted": lambda shift: contracted(layer, x, style, shift),
-        "ours": lambda shift: layer(x, style, True, shift)}
+        "ours": lambda shift: layer(x, style, True, shift),
+    }
     shift = WeightShift("conv", kernels, index, magnitude)
-    gap = max(((way(shift) - ways["tiled"](shift)).abs().max() / ways["tiled"](shift).abs().max()).item()
-              for way in ways.values())
+    gap = max(
+        ((way(shift) - ways["tiled"](shift)).abs().max() / ways["tiled"](shift).abs().max()).item()
+        for way in ways.values()
+    )
     still = statistics.median(seconds(lambda: layer(x, style)) for _ in range(rounds))
-    print(f"\n{width}x{width}x3x3 at {size}x{size}, batch {batch}, {len(index.unique())} of {directions} directions in "
-          f"the batch; largest relative difference {gap:.1e}; the layer without a shift {still * 1e3:.1f} ms")
+    print(
+        f"\n{width}x{width}x3x3 at {size}x{size}, batch {batch}, {len(index.unique())} of {directions} directions in "
+        f"the batch; largest relative difference {gap:.1e}; the layer without a shift {still * 1e3:.1f} ms"
+    )
     for gradients in (False, True):
         learned = kernels.clone().requires_grad_(gradients)
 
@@ -87,16 +100,27 @@ def compare(width: int, batch: int, size: int, directions: int, rounds: int) -> 
             for name, way in ways.items():
                 times[name].append(seconds(lambda way=way: once(way)))  # type: ignore[misc]
         medians = {name: statistics.median(values) for name, values in times.items()}
-        print(f"  {'forward, backward' if gradients else 'forward':18s}" + "".join(
-            f"{name} {value * 1e3:9.1f} ms ({value / medians['ours']:5.1f}x)   " for name, value in medians.items()))
+        print(
+            f"  {'forward, backward' if gradients else 'forward':18s}"
+            + "".join(
+                f"{name} {value * 1e3:9.1f} ms ({value / medians['ours']:5.1f}x)   "
+                for name, value in medians.items()
+            )
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--directions", type=int, default=64)
-    parser.add_argument("--sizes", nargs="+", default=["64x16x8", "128x16x16", "128x32x16", "256x8x16"],
-                        help="WIDTHxBATCHxPIXELS")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        default=["64x16x8", "128x16x16", "128x32x16", "256x8x16"],
+        help="WIDTHxBATCHxPIXELS",
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     for text in args.sizes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from editbench.errors import EditbenchError, UnknownName
+from editbench.base.errors import EditbenchError, UnknownName
 
 COMMANDS = {
     "demo": "every method on every attribute of the embedded world, then a table and an HTML report",
@@ -46,7 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 fine, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {name:8} {about}" for name, about in COMMANDS.items())))
+        print(
+            HELP.format(
+                commands="\n".join(f"  {name:8} {about}" for name, about in COMMANDS.items())
+            )
+        )
         return 0 if argv else 2
     try:
         if argv[0] not in COMMANDS:
@@ -56,7 +60,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UnknownName) else 1
     except KeyboardInterrupt:
-        print("stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        print(
+            "stopped; what was finished is kept, and the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
 
 

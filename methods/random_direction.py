@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from editbench.methods.shared.selection import walk_space
 from torch import Tensor
 
-from editbench.editor import Editor, FitData, FitReport, Walk
-from editbench.seeding import normals
-from methods.selection import walk_space
+from editbench.base.seeding import normals
+from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
 class RandomDirection(Editor):
@@ -23,8 +23,13 @@ class RandomDirection(Editor):
 
     citation = "control without knowledge"
 
-    def __init__(self, delta: float = 0.6, scale_step: bool = True, space: str = "w",
-                 layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self,
+        delta: float = 0.6,
+        scale_step: bool = True,
+        space: str = "w",
+        layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
         super().__init__(layers)
         self.delta, self.scale_step, self.space = float(delta), scale_step, walk_space(space)
         self.unit = f"{self.space.name} units"
@@ -48,12 +53,23 @@ class RandomDirection(Editor):
         new = np.setdiff1d(wanted, self._starts)
         if len(new) or self._units.shape[1] != dim:
             self._starts = np.union1d(wanted, self._starts)
-            runs = np.split(self._starts, np.flatnonzero(np.diff(self._starts) > 1) + 1)  # of neighbouring indices
-            drawn = np.concatenate([normals(self.seed, "random_direction", int(run[0]), int(run[-1]) + 1, dim)
-                                    for run in runs if len(run)] or [np.empty((0, dim))])
+            runs = np.split(
+                self._starts, np.flatnonzero(np.diff(self._starts) > 1) + 1
+            )  # of neighbouring indices
+            drawn = np.concatenate(
+                [
+                    normals(self.seed, "random_direction", int(run[0]), int(run[-1]) + 1, dim)
+                    for run in runs
+                    if len(run)
+                ]
+                or [np.empty((0, dim))]
+            )
             self._units = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
             self._cast = torch.empty(0)
-        if self._cast.shape != self._units.shape or (self._cast.dtype, self._cast.device) != (like.dtype, like.device):
+        if self._cast.shape != self._units.shape or (self._cast.dtype, self._cast.device) != (
+            like.dtype,
+            like.device,
+        ):
             self._cast = torch.from_numpy(self._units).to(like)
         return self._cast[torch.from_numpy(np.searchsorted(self._starts, wanted)).to(like.device)]
 
@@ -61,7 +77,10 @@ class RandomDirection(Editor):
         return walk.codes + self.length * self.directions(walk.start, walk.codes)
 
     def state(self) -> dict[str, Tensor]:
-        return {"seed": torch.tensor(self.seed), "step": torch.tensor(self.length, dtype=torch.float64)}
+        return {
+            "seed": torch.tensor(self.seed),
+            "step": torch.tensor(self.length, dtype=torch.float64),
+        }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self._forget()

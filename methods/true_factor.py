@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from editbench.attributes import Attributes
-from editbench.editor import Editor, FitData, FitReport, Walk
-from editbench.errors import EditbenchError, Unsupported
-from editbench.generators.base import Generator
-from editbench.spaces import Space
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Space
+from editbench.networks.generator import Generator
+from editbench.walk.editor import Editor, FitData, FitReport, Walk
 from editbench.worlds.faces.truth import RenderGenerator, towards
 
 
@@ -37,11 +37,18 @@ class TrueFactor(Editor):
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         if not isinstance(generator, RenderGenerator):
-            raise Unsupported("needs codes that are the world's true factors: use generator=renders")
+            raise Unsupported(
+                "needs codes that are the world's true factors: use generator=renders"
+            )
         super().check(generator, attributes, attribute)
         known = generator.true_attributes
-        if attribute not in known.names or known[attribute].classes != attributes[attribute].classes:
-            raise Unsupported(f"the renderer has no factor '{attribute}' ({', '.join(attributes[attribute].classes)})")
+        if (
+            attribute not in known.names
+            or known[attribute].classes != attributes[attribute].classes
+        ):
+            raise Unsupported(
+                f"the renderer has no factor '{attribute}' ({', '.join(attributes[attribute].classes)})"
+            )
 
     def fit(self, data: FitData) -> FitReport:
         return FitReport()

@@ -7,4 +7,6 @@ from pathlib import Path
 import pytest
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the third-party inputs (../shared/data) are not here")
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the third-party inputs (../shared/data) are not here"
+)

@@ -11,45 +11,125 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-BETTER = {"accuracy": True, "success_rate": True, "off_target_flips": False, "path_length": None, "ad": False,
-          "ad_at": False, "ad_signed": None, "wrong_direction": False}
+BETTER = {
+    "accuracy": True,
+    "success_rate": True,
+    "off_target_flips": False,
+    "path_length": None,
+    "ad": False,
+    "ad_at": False,
+    "ad_signed": None,
+    "wrong_direction": False,
+}
 
 
-def metric_rows(accuracy: float = 0.5, ad: float = 0.4, n: int = 200, note: str = "", **more: float) -> pd.DataFrame:
+def metric_rows(
+    accuracy: float = 0.5, ad: float = 0.4, n: int = 200, note: str = "", **more: float
+) -> pd.DataFrame:
     """Scalars around `accuracy` and an AD curve that rises to `ad` at 1 sigma; the last bin is too thin to show."""
     half = 1.96 * np.sqrt(max(accuracy * (1 - accuracy), 0.01) / n)
-    scalars = {"accuracy": accuracy, "success_rate": min(1.0, accuracy + 0.2), "off_target_flips": 1.3 * ad,
-               "path_length": 5.25, "wrong_direction": 0.0, **more}
-    rows = [{"metric": name, "x": np.nan, "value": value, "low": value - half, "high": value + half, "n": n,
-             "note": ""} for name, value in scalars.items()]
-    rows.append({"metric": "ad_at", "x": 1.0, "value": ad, "low": ad - 0.03, "high": ad + 0.03, "n": n, "note": note})
+    scalars = {
+        "accuracy": accuracy,
+        "success_rate": min(1.0, accuracy + 0.2),
+        "off_target_flips": 1.3 * ad,
+        "path_length": 5.25,
+        "wrong_direction": 0.0,
+        **more,
+    }
+    rows = [
+        {
+            "metric": name,
+            "x": np.nan,
+            "value": value,
+            "low": value - half,
+            "high": value + half,
+            "n": n,
+            "note": "",
+        }
+        for name, value in scalars.items()
+    ]
+    rows.append(
+        {
+            "metric": "ad_at",
+            "x": 1.0,
+            "value": ad,
+            "low": ad - 0.03,
+            "high": ad + 0.03,
+            "n": n,
+            "note": note,
+        }
+    )
     for k in range(12):
         x = 0.125 + 0.25 * k
         value, few = ad * x**0.8, k == 11
-        rows.append({"metric": "ad", "x": x, "value": value, "low": value * 0.92, "high": value * 1.08,
-                     "n": 12 if few else 400, "note": note or ("hidden: 12 points are fewer than 30" if few else "")})
+        rows.append(
+            {
+                "metric": "ad",
+                "x": x,
+                "value": value,
+                "low": value * 0.92,
+                "high": value * 1.08,
+                "n": 12 if few else 400,
+                "note": note or ("hidden: 12 points are fewer than 30" if few else ""),
+            }
+        )
     frame = pd.DataFrame(rows).assign(version=1)
     return frame.assign(higher_is_better=frame["metric"].map(BETTER).astype(object))
 
 
-def fake_run(root: Path, method: str, attribute: str, rows: pd.DataFrame | None = None, *, status: str = "done",
-             reason: str = "", seed: int = 0, judged_in: str = "image", leaking: bool = False,
-             generator: str = "faces32", pictures: torch.Tensor | None = None, samples: pd.DataFrame | None = None,
-             method_config: dict | None = None, starts_n: int = 1400, fit_seconds: float = 1.5, tag: str = "") -> Path:
+def fake_run(
+    root: Path,
+    method: str,
+    attribute: str,
+    rows: pd.DataFrame | None = None,
+    *,
+    status: str = "done",
+    reason: str = "",
+    seed: int = 0,
+    judged_in: str = "image",
+    leaking: bool = False,
+    generator: str = "faces32",
+    pictures: torch.Tensor | None = None,
+    samples: pd.DataFrame | None = None,
+    method_config: dict | None = None,
+    starts_n: int = 1400,
+    fit_seconds: float = 1.5,
+    tag: str = "",
+) -> Path:
     """Write one record. pictures: (k, c, C, H, W) uint8; they cross at the last column but one."""
     folder = root / f"{method}-{attribute}-s{seed}-{tag or 'abcdef0123'}"
     folder.mkdir(parents=True)
-    config = {"generator": {"name": generator, "_target_": "somewhere.load"}, "scorer": {"name": "faces"},
-              "bank": {"name": "standard", "n": 50000}, "starts": {"n": starts_n, "near": "joint"},
-              "engine": {"max_steps": 50}, "method": {"name": method, **(method_config or {})},
-              "attribute": attribute, "seed": seed, "name": "demo"}
+    config = {
+        "generator": {"name": generator, "_target_": "somewhere.load"},
+        "scorer": {"name": "faces"},
+        "bank": {"name": "standard", "n": 50000},
+        "starts": {"n": starts_n, "near": "joint"},
+        "engine": {"max_steps": 50},
+        "method": {"name": method, **(method_config or {})},
+        "attribute": attribute,
+        "seed": seed,
+        "name": "demo",
+    }
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     if status == "done":
-        made = {"fit_seconds": fit_seconds, "fit_cached": False, "edits_per_second": 41.5, "walk_seconds": 4.8,
-                "generator_calls": 12345, "labels_used": 60, "peak_memory_mb": 900.0, "starts": 200, "bank_n": 50000,
-                "pool_threshold": 0.31, "hashes": {"generator": "11aa22bb33cc", "bank": "bank-0d1e2f"},
-                "packages": {"torch": "2.9.0", "numpy": "2.3.1"}, "python": "3.11.9", "processor": "a processor",
-                "method_notes": {"k": 50}, "device": "cpu"}
+        made = {
+            "fit_seconds": fit_seconds,
+            "fit_cached": False,
+            "edits_per_second": 41.5,
+            "walk_seconds": 4.8,
+            "generator_calls": 12345,
+            "labels_used": 60,
+            "peak_memory_mb": 900.0,
+            "starts": 200,
+            "bank_n": 50000,
+            "pool_threshold": 0.31,
+            "hashes": {"generator": "11aa22bb33cc", "bank": "bank-0d1e2f"},
+            "packages": {"torch": "2.9.0", "numpy": "2.3.1"},
+            "python": "3.11.9",
+            "processor": "a processor",
+            "method_notes": {"k": 50},
+            "device": "cpu",
+        }
         (folder / "provenance.json").write_text(json.dumps(made))
         rows = metric_rows() if rows is None else rows
         rows.to_parquet(folder / "rows.parquet")
@@ -60,8 +140,17 @@ def fake_run(root: Path, method: str, attribute: str, rows: pd.DataFrame | None 
         samples.to_parquet(folder / "samples.parquet")
         if pictures is not None:
             save_strips(folder, pictures)
-    about = {"method": method, "attribute": attribute, "generator": generator, "seed": seed, "judged_in": judged_in,
-             "leaking": leaking, "run_id": folder.name, "experiment": "demo", "seconds": 9.5}
+    about = {
+        "method": method,
+        "attribute": attribute,
+        "generator": generator,
+        "seed": seed,
+        "judged_in": judged_in,
+        "leaking": leaking,
+        "run_id": folder.name,
+        "experiment": "demo",
+        "seconds": 9.5,
+    }
     (folder / "status.json").write_text(json.dumps({"status": status, "reason": reason, **about}))
     return folder
 
@@ -69,6 +158,13 @@ def fake_run(root: Path, method: str, attribute: str, rows: pd.DataFrame | None 
 def save_strips(folder: Path, pictures: torch.Tensor) -> None:
     k, c = pictures.shape[:2]
     crossed = (torch.arange(c) >= c - 2).expand(k, c).clone()
-    save_file({"images": pictures.contiguous(), "steps": torch.arange(c).expand(k, c).clone(), "crossed": crossed,
-               "starts": torch.arange(k) + 40, "effect": (torch.arange(c) * 0.3).expand(k, c).clone()},
-              folder / "strips.safetensors")
+    save_file(
+        {
+            "images": pictures.contiguous(),
+            "steps": torch.arange(c).expand(k, c).clone(),
+            "crossed": crossed,
+            "starts": torch.arange(k) + 40,
+            "effect": (torch.arange(c) * 0.3).expand(k, c).clone(),
+        },
+        folder / "strips.safetensors",
+    )

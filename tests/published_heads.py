@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
+from editbench.methods.gradctrl.latent_classifier import LatentClassifier, load_heads
 from safetensors.torch import load_file
 from torch import nn
 
-from editbench.attributes import Attributes
-from methods.latent_classifier import LatentClassifier, load_heads
+from editbench.base.attributes import Attributes
 from tests.toy import DATA
 
 FFHQ = ("gender", "smile", "eyeglasses", "age", "pose")
@@ -26,9 +26,14 @@ def published(name: str) -> list[nn.Sequential]:
     tensors = load_file(DATA / "gradctrl-heads" / f"{name}.safetensors")
     modules = []
     for i in range(len(HEADS[name])):
-        own = {k.removeprefix(f"classifiers.{i}.classifier."): v for k, v in tensors.items()
-               if k.startswith(f"classifiers.{i}.")}
-        module = nn.Sequential(nn.Linear(512, 16), nn.LeakyReLU(0.1), nn.Linear(16, len(own["2.bias"])))
+        own = {
+            k.removeprefix(f"classifiers.{i}.classifier."): v
+            for k, v in tensors.items()
+            if k.startswith(f"classifiers.{i}.")
+        }
+        module = nn.Sequential(
+            nn.Linear(512, 16), nn.LeakyReLU(0.1), nn.Linear(16, len(own["2.bias"]))
+        )
         module.load_state_dict(own)
         modules.append(module.double())
     return modules
@@ -40,5 +45,12 @@ def heads(name: str) -> LatentClassifier:
 
 def random_classifier(attributes: Attributes, dim: int = 32, seed: int = 0) -> LatentClassifier:
     rng = torch.Generator().manual_seed(seed)
-    return LatentClassifier({item.name: [torch.randn(*shape, generator=rng) for shape in
-                                         ((16, dim), (16,), (item.width, 16), (item.width,))] for item in attributes})
+    return LatentClassifier(
+        {
+            item.name: [
+                torch.randn(*shape, generator=rng)
+                for shape in ((16, dim), (16,), (item.width, 16), (item.width,))
+            ]
+            for item in attributes
+        }
+    )

@@ -22,8 +22,13 @@ class SmallInception(nn.Module):
         rng = torch.Generator().manual_seed(3)
         self.weight = nn.Parameter(torch.randn(DIM, 12, generator=rng))
 
-    def forward(self, img: Tensor, return_features: bool = False, use_fp16: bool = False,
-                no_output_bias: bool = False) -> Tensor:
+    def forward(
+        self,
+        img: Tensor,
+        return_features: bool = False,
+        use_fp16: bool = False,
+        no_output_bias: bool = False,
+    ) -> Tensor:
         x = (img.to(torch.float32) - 128) / 128
         features = torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1) @ self.weight.t()
         return features if return_features else features.softmax(1)
@@ -40,8 +45,13 @@ class SmallVGG16(nn.Module):
         self.lpips0 = nn.Parameter(torch.rand(WIDTHS[0], generator=rng))
         self.lpips1 = nn.Parameter(torch.rand(WIDTHS[1], generator=rng))
 
-    def forward(self, img: Tensor, resize_images: bool = True, return_features: bool = False,
-                return_lpips: bool = False) -> Tensor:
+    def forward(
+        self,
+        img: Tensor,
+        resize_images: bool = True,
+        return_features: bool = False,
+        return_lpips: bool = False,
+    ) -> Tensor:
         x = img.to(torch.float32)
         if resize_images:
             x = torch.nn.functional.interpolate(x, (16, 16), mode="bilinear", align_corners=False)
@@ -52,7 +62,10 @@ class SmallVGG16(nn.Module):
             parts = []
             for y, weight in ((one, self.lpips0), (two, self.lpips1)):
                 unit = y / (y.square().sum(1, keepdim=True).sqrt() + 1e-10)
-                parts.append((unit * weight.sqrt()[:, None, None]).flatten(1) / float(y.shape[2] * y.shape[3]) ** 0.5)
+                parts.append(
+                    (unit * weight.sqrt()[:, None, None]).flatten(1)
+                    / float(y.shape[2] * y.shape[3]) ** 0.5
+                )
             return torch.cat(parts, 1)
         features = two.mean((2, 3))
         return features if return_features else features.softmax(1)
@@ -66,6 +79,10 @@ def save(network: nn.Module, path: Path) -> Path:
 def published(path: Path, **changed: object) -> Published:
     """The registry's entry of a file, with its true checksum unless one is given."""
     content = path.read_bytes()
-    about = {"name": path.name, "url": "http://127.0.0.1:9/none", "sha256": hashlib.sha256(content).hexdigest(),
-             "size": len(content)}
+    about = {
+        "name": path.name,
+        "url": "http://127.0.0.1:9/none",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size": len(content),
+    }
     return Published(**(about | changed))  # type: ignore[arg-type]

@@ -25,7 +25,9 @@ def slow_w(part: Part, z: Tensor, label: Tensor | None, depth: int, gain: float)
     x = moment(z.double())
     if label is not None:
         weight = part("mapping", "embed.weight")
-        embedded = label.double() @ (weight / weight.shape[1] ** 0.5).T + part("mapping", "embed.bias")
+        embedded = label.double() @ (weight / weight.shape[1] ** 0.5).T + part(
+            "mapping", "embed.bias"
+        )
         x = torch.cat([x, moment(embedded)], 1)
     for k in range(depth):
         weight = part("mapping", f"{k}.weight")
@@ -53,8 +55,15 @@ def doubled(x: Tensor, taps: Tensor) -> Tensor:
     return filtered(spread(x), taps, (len(taps) + 1) // 2, (len(taps) - 2) // 2)
 
 
-def slow_image(part: Part, rows: Tensor, resolution: int, how: str, taps: Tensor, noise: bool = True,
-               clamp: float | None = None) -> Tensor:
+def slow_image(
+    part: Part,
+    rows: Tensor,
+    resolution: int,
+    how: str,
+    taps: Tensor,
+    noise: bool = True,
+    clamp: float | None = None,
+) -> Tensor:
     """One sample's rows of w_plus (num_ws, w_dim) -> image (C, R, R).
 
     The kernel of an up-convolution is given as the one that is correlated with the spread picture.
@@ -68,7 +77,9 @@ def slow_image(part: Part, rows: Tensor, resolution: int, how: str, taps: Tensor
     def conv(x: Tensor, place: tuple[str, int], row: int) -> Tensor:
         kernel = part(place, "weight") * style(place, row)[None, :, None, None]
         kernel = kernel / (kernel.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
-        if place[0] == "up":  # a full correlation of the spread picture, without its last, empty line
+        if (
+            place[0] == "up"
+        ):  # a full correlation of the spread picture, without its last, empty line
             x = F.conv2d(F.pad(spread(x)[:, :-1, :-1], (2, 2, 2, 2))[None], kernel)[0]
             x = filtered(x, taps, (len(taps) + 1) // 2 - 1, (len(taps) - 2) // 2)
         else:
@@ -102,28 +113,41 @@ def slow_image(part: Part, rows: Tensor, resolution: int, how: str, taps: Tensor
 def slow_images(part: Part, w: Tensor, resolution: int, **options: object) -> Tensor:
     """w (N, w_dim) -> images (N, C, R, R) float64."""
     num_ws = 2 * (resolution.bit_length() - 2)
-    return torch.stack([slow_image(part, row.expand(num_ws, -1), resolution, **options) for row in w])  # type: ignore
+    return torch.stack(
+        [slow_image(part, row.expand(num_ws, -1), resolution, **options) for row in w]
+    )  # type: ignore
 
 
 # -- parameters in the names of two projects ---------------------------------------------------------------------------
 def nvlabs_part(state: Mapping[str, Tensor]) -> Part:
     """Of a state dict in NVlabs' PyTorch names, whose up-convolution is a transposed one: a turned kernel."""
+
     def part(place: object, name: str) -> Tensor:
         if place in ("mapping", "const"):
-            head = {"const": "synthesis.b4.const"}.get(str(place), "mapping." + ("" if "embed" in name else "fc"))
+            head = {"const": "synthesis.b4.const"}.get(
+                str(place), "mapping." + ("" if "embed" in name else "fc")
+            )
             return state[head + name].double()
         kind, size = place  # type: ignore[misc]
         layer = {"up": "conv0", "conv": "conv1", "rgb": "torgb", "skip": "skip"}[kind]
-        value = state[f"synthesis.b{size}.{layer}.{'noise_const' if name == 'noise' else name}"].double()
+        value = state[
+            f"synthesis.b{size}.{layer}.{'noise_const' if name == 'noise' else name}"
+        ].double()
         return value.flip((2, 3)) if (kind, name) == ("up", "weight") else value
+
     return part
 
 
 def tensorflow_part(variables: Mapping[str, np.ndarray]) -> Part:
     """Of the variables of a TensorFlow network: dense (in, out), kernels (h, w, in, out), modulation x W + b + 1."""
+
     def part(place: object, name: str) -> Tensor:
         if place == "mapping":
-            name = name.replace("embed.", "LabelEmbed/") if "embed" in name else "Dense" + name.replace(".", "/")
+            name = (
+                name.replace("embed.", "LabelEmbed/")
+                if "embed" in name
+                else "Dense" + name.replace(".", "/")
+            )
             value = torch.from_numpy(variables[f"mapping/{name}"]).double()
             return value.T if value.dim() == 2 else value
         if place == "const":
@@ -133,10 +157,24 @@ def tensorflow_part(variables: Mapping[str, np.ndarray]) -> Part:
         if name == "noise":
             number = 2 * level - (5 if kind == "up" else 4)
             return torch.from_numpy(variables[f"synthesis/noise{number}"][0, 0]).double()
-        layer = {"up": "Conv0_up", "conv": "Conv" if size == 4 else "Conv1", "rgb": "ToRGB", "skip": "Skip"}[kind]
+        layer = {
+            "up": "Conv0_up",
+            "conv": "Conv" if size == 4 else "Conv1",
+            "rgb": "ToRGB",
+            "skip": "Skip",
+        }[kind]
         theirs = {"affine.weight": "mod_weight", "affine.bias": "mod_bias"}.get(name, name)
-        value = torch.from_numpy(np.asarray(variables[f"synthesis/{size}x{size}/{layer}/{theirs}"])).double()
+        value = torch.from_numpy(
+            np.asarray(variables[f"synthesis/{size}x{size}/{layer}/{theirs}"])
+        ).double()
         if name == "affine.bias":
             return value + 1
-        return value.T if name == "affine.weight" else value.permute(3, 2, 0, 1) if name == "weight" else value
+        return (
+            value.T
+            if name == "affine.weight"
+            else value.permute(3, 2, 0, 1)
+            if name == "weight"
+            else value
+        )
+
     return part

@@ -3,11 +3,16 @@
 import pytest
 import torch
 
-from editbench.attributes import Attribute, Attributes
-from editbench.errors import EditbenchError, UnknownName
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, UnknownName
 
-ATTRIBUTES = Attributes([Attribute("smile", ("no", "yes")), Attribute("hair", ("black", "brown", "blond")),
-                         Attribute("age", ("young", "old"))])
+ATTRIBUTES = Attributes(
+    [
+        Attribute("smile", ("no", "yes")),
+        Attribute("hair", ("black", "brown", "blond")),
+        Attribute("age", ("young", "old")),
+    ]
+)
 
 
 def test_layout():
@@ -38,9 +43,13 @@ def test_errors_name_what_there_is():
     with pytest.raises(UnknownName, match=r"unknown attribute 'smlie'\. Did you mean 'smile'"):
         ATTRIBUTES["smlie"]
     assert ATTRIBUTES.class_index("hair", "blond") == ATTRIBUTES.class_index("hair", 2) == 2
-    with pytest.raises(EditbenchError, match=r"class 3 is out of range for attribute 'hair', which has 0 \(black\)"):
+    with pytest.raises(
+        EditbenchError, match=r"class 3 is out of range for attribute 'hair', which has 0 \(black\)"
+    ):
         ATTRIBUTES.class_index("hair", 3)
-    with pytest.raises(UnknownName, match=r"unknown class of attribute 'hair' 'blnd'\. Did you mean 'blond'"):
+    with pytest.raises(
+        UnknownName, match=r"unknown class of attribute 'hair' 'blnd'\. Did you mean 'blond'"
+    ):
         ATTRIBUTES.class_index("hair", "blnd")
     with pytest.raises(EditbenchError, match="two classes"):
         Attribute("x", ("only",))

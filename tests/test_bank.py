@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from editbench.bank import Bank, BankSpec, ShardedArray, bank_id, shard_folder
-from editbench.bank_build import build_bank, build_shard
-from editbench.configs import compose_config
-from editbench.errors import BadFile, EditbenchError, NonFinite, Unsupported
-from editbench.files import digest
-from editbench.models import load_world
-from editbench.seeding import normals
-from editbench.spaces import Space
+from editbench.bank.bank import Bank, BankSpec, ShardedArray, bank_id, shard_folder
+from editbench.bank.build import build_bank, build_shard
+from editbench.base.errors import BadFile, EditbenchError, NonFinite, Unsupported
+from editbench.base.files import digest
+from editbench.base.seeding import normals
+from editbench.base.spaces import Space
+from editbench.run.compose import compose_config
+from editbench.run.loading import load_world
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer, V
 
 
@@ -75,7 +75,11 @@ def test_splits_cover_the_bank_once(tmp_path):
 
 
 def test_sharded_array_takes_any_rows():
-    shards = [np.arange(6).reshape(3, 2), np.arange(6, 8).reshape(1, 2), np.arange(8, 14).reshape(3, 2)]
+    shards = [
+        np.arange(6).reshape(3, 2),
+        np.arange(6, 8).reshape(1, 2),
+        np.arange(8, 14).reshape(3, 2),
+    ]
     array, plain = ShardedArray(shards), np.concatenate(shards)
     assert len(array) == 7
     assert np.array_equal(array.take(np.array([6, 0, 3, 3])), plain[[6, 0, 3, 3]])
@@ -86,10 +90,16 @@ def test_sharded_array_takes_any_rows():
 
 def test_identity_depends_on_content_not_on_layout():
     base = BankSpec(1000, block=50, shard=250)
-    assert bank_id(base, "g", "t", "j") == bank_id(BankSpec(1000, block=50, shard=500), "g", "t", "j")
-    others = [(BankSpec(1001, block=50, shard=250), "g", "t", "j"),
-              (BankSpec(1000, 1, block=50, shard=250), "g", "t", "j"),
-              (base, "x", "t", "j"), (base, "g", "x", "j"), (base, "g", "t", "x")]
+    assert bank_id(base, "g", "t", "j") == bank_id(
+        BankSpec(1000, block=50, shard=500), "g", "t", "j"
+    )
+    others = [
+        (BankSpec(1001, block=50, shard=250), "g", "t", "j"),
+        (BankSpec(1000, 1, block=50, shard=250), "g", "t", "j"),
+        (base, "x", "t", "j"),
+        (base, "g", "x", "j"),
+        (base, "g", "t", "x"),
+    ]
     assert len({bank_id(*other) for other in others} | {bank_id(base, "g", "t", "j")}) == 6
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
 
@@ -106,7 +116,10 @@ def test_a_bank_keeps_the_layout_it_was_begun_with(tmp_path):
 # -- bad input --------------------------------------------------------------------------------------------------------
 def test_a_cut_shard_is_noticed_and_only_it_is_rebuilt(tmp_path):
     bank = build(tmp_path / "b")
-    before, others = contents(bank), {k: shard_folder(bank.folder, k).stat().st_mtime_ns for k in (0, 1, 3)}
+    before, others = (
+        contents(bank),
+        {k: shard_folder(bank.folder, k).stat().st_mtime_ns for k in (0, 1, 3)},
+    )
     file = shard_folder(bank.folder, 2) / "judge.npy"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(BadFile, match=r"shard-00002.*judge\.npy was cut or altered.*delete"):
@@ -149,8 +162,11 @@ def test_nan_from_the_generator_names_the_sample_and_leaves_finished_shards(tmp_
 
 
 def test_bad_specs_say_which_key():
-    for kwargs, key in (({"n": 0}, "bank.n"), ({"n": 10, "block": 3, "shard": 10}, "bank.shard=10 must be a multiple"),
-                        ({"n": 10, "fit": 0.9, "tune": 0.1}, "bank.fit=0.9")):
+    for kwargs, key in (
+        ({"n": 0}, "bank.n"),
+        ({"n": 10, "block": 3, "shard": 10}, "bank.shard=10 must be a multiple"),
+        ({"n": 10, "fit": 0.9, "tune": 0.1}, "bank.fit=0.9"),
+    ):
         with pytest.raises(EditbenchError, match=key):
             BankSpec(**kwargs)
 
@@ -170,8 +186,8 @@ def test_a_full_disk_is_explained_and_nothing_half_written_stays(tmp_path, monke
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
-from editbench.bank import BankSpec
-from editbench.bank_build import build_bank
+from editbench.bank.bank import BankSpec
+from editbench.bank.build import build_bank
 import tests.toy_world as toy
 class Slow(toy.ToyGenerator):
     def _decode(self, codes):
@@ -182,30 +198,43 @@ build_bank(Path(sys.argv[1]), "id", BankSpec(1000, block=10, shard=100), models)
 """
 
 
-SLOW_WORKERS = SLOW_BUILD.replace("models = lambda: (", "def models():\n    return (").replace(
-    "build_bank(", "if __name__ == '__main__':\n    build_bank(").replace("models)", "models, workers=2)")
+SLOW_WORKERS = (
+    SLOW_BUILD.replace("models = lambda: (", "def models():\n    return (")
+    .replace("build_bank(", "if __name__ == '__main__':\n    build_bank(")
+    .replace("models)", "models, workers=2)")
+)
 
 
 def test_ctrl_c_stops_a_build_with_workers(tmp_path):
     script = tmp_path / "slow.py"
     script.write_text(SLOW_WORKERS)
     root = os.path.dirname(os.path.dirname(__file__))
-    process = subprocess.Popen([sys.executable, str(script), str(tmp_path / "b")], stderr=subprocess.DEVNULL, cwd=root,
-                               env=os.environ | {"PYTHONPATH": root}, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "b")],
+        stderr=subprocess.DEVNULL,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": root},
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 90
     while not (tmp_path / "b" / "shard-00001").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     process.wait(timeout=60)  # it would go on for all ten shards
     assert not (tmp_path / "b" / "shard-00009").exists()
-    assert contents(build(tmp_path / "b", block=10, shard=100)) == contents(build(tmp_path / "w", block=10, shard=100))
+    assert contents(build(tmp_path / "b", block=10, shard=100)) == contents(
+        build(tmp_path / "w", block=10, shard=100)
+    )
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path, kill):
     folder = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, str(folder)], stderr=subprocess.DEVNULL,
-                               cwd=os.path.dirname(os.path.dirname(__file__)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_BUILD, str(folder)],
+        stderr=subprocess.DEVNULL,
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+    )
     deadline = time.monotonic() + 60
     while not (folder / "shard-00002").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -229,10 +258,16 @@ def test_the_embedded_world_gives_the_same_bytes_for_any_layout_and_number_of_th
         for count, shard in ((1, 64), (2, 128), (1, 192)):
             torch.set_num_threads(count)
             spec = BankSpec(180, block=64, shard=shard)
-            found.append(contents(build_bank(tmp_path / f"{count}-{shard}", "id", spec, lambda: networks)))
+            found.append(
+                contents(build_bank(tmp_path / f"{count}-{shard}", "id", spec, lambda: networks))
+            )
     finally:
         torch.set_num_threads(threads)
     assert found[0] == found[1] == found[2]
-    other = build_bank(tmp_path / "block", "id", BankSpec(180, block=45, shard=90), lambda: networks)
-    gap = other.array("judge").range(0, 180) - np.frombuffer(found[0]["judge"], np.float32).reshape(180, -1)
+    other = build_bank(
+        tmp_path / "block", "id", BankSpec(180, block=45, shard=90), lambda: networks
+    )
+    gap = other.array("judge").range(0, 180) - np.frombuffer(found[0]["judge"], np.float32).reshape(
+        180, -1
+    )
     assert np.abs(gap).max() < 1e-5 * np.abs(other.array("judge").range(0, 180)).max()

@@ -9,9 +9,16 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from editbench import checkpoint
-from editbench.checkpoint import file_digest, load_strict, load_tensors, save_module, save_tensors, tensors_digest
-from editbench.errors import BadFile
+from editbench.base.errors import BadFile
+from editbench.networks import weights as checkpoint
+from editbench.networks.weights import (
+    file_digest,
+    load_strict,
+    load_tensors,
+    save_module,
+    save_tensors,
+    tensors_digest,
+)
 
 
 @pytest.fixture
@@ -34,8 +41,14 @@ def test_round_trip_keeps_every_bit_and_the_layout_does_not_matter(tmp_path: Pat
 
 def test_digest_sees_names_types_shapes_values_and_extras() -> None:
     x = torch.arange(6.0)
-    digests = [tensors_digest({"x": x}), tensors_digest({"y": x}), tensors_digest({"x": x.double()}),
-               tensors_digest({"x": x.view(2, 3)}), tensors_digest({"x": x + 1}), tensors_digest({"x": x}, 0.5)]
+    digests = [
+        tensors_digest({"x": x}),
+        tensors_digest({"y": x}),
+        tensors_digest({"x": x.double()}),
+        tensors_digest({"x": x.view(2, 3)}),
+        tensors_digest({"x": x + 1}),
+        tensors_digest({"x": x}, 0.5),
+    ]
     assert len(set(digests)) == len(digests)
     assert digests[0] == tensors_digest({"x": x.clone()})
 

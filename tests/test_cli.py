@@ -17,8 +17,14 @@ TOY = ["--config-dir", "tests/conf", "generator=toy", "scorer=toy", "budget=toy"
 
 
 def editbench(*words, **kwargs):
-    return subprocess.run([sys.executable, "-m", "editbench.cli", *words], capture_output=True, text=True, cwd=ROOT,
-                          timeout=300, **kwargs)
+    return subprocess.run(
+        [sys.executable, "-m", "editbench.cli", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        **kwargs,
+    )
 
 
 def toy_run(tmp_path, *words):
@@ -26,7 +32,9 @@ def toy_run(tmp_path, *words):
 
 
 def records(folder):
-    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("[!.]*/status.json")}
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in folder.glob("[!.]*/status.json")
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -52,22 +60,36 @@ def test_list_shows_a_line_each(capsys):
     assert main(["list"]) == 0
     text = capsys.readouterr().out
     for line in text.splitlines():
-        assert not line.startswith("  ") or len(line.split()) > 1, f"{line.strip()} is not described"
-    for word in ("gradctrl", "interfacegan", "random", "faces32", "crossing_accuracy", "ffhq_latents", "mnist_digits",
-                 "eyeglasses", "hair_color"):
+        assert not line.startswith("  ") or len(line.split()) > 1, (
+            f"{line.strip()} is not described"
+        )
+    for word in (
+        "gradctrl",
+        "interfacegan",
+        "random",
+        "faces32",
+        "crossing_accuracy",
+        "ffhq_latents",
+        "mnist_digits",
+        "eyeglasses",
+        "hair_color",
+    ):
         assert word in text
     assert main(["list", "method"]) == 2
     assert "Did you mean 'methods'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("word", "expected"), [
-    ("method=gradctl", "unknown method 'gradctl'. Did you mean 'gradctrl'? Available: "),
-    ("atribute=smile", "unknown option 'atribute'. Did you mean 'attribute'?"),
-    ("starts.nn=3", "unknown option of 'starts' 'nn'. Did you mean 'n'?"),
-    ("method.delt=3", "unknown option of 'method' 'delt'. Did you mean 'delta'?"),
-    ("+experiment=mnist", "unknown experiment 'mnist'. Did you mean 'mnist_digits'?"),
-    ("smile", "'smile' is not an override: write key=value"),
-])
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("method=gradctl", "unknown method 'gradctl'. Did you mean 'gradctrl'? Available: "),
+        ("atribute=smile", "unknown option 'atribute'. Did you mean 'attribute'?"),
+        ("starts.nn=3", "unknown option of 'starts' 'nn'. Did you mean 'n'?"),
+        ("method.delt=3", "unknown option of 'method' 'delt'. Did you mean 'delta'?"),
+        ("+experiment=mnist", "unknown experiment 'mnist'. Did you mean 'mnist_digits'?"),
+        ("smile", "'smile' is not an override: write key=value"),
+    ],
+)
 def test_a_wrong_word_gets_the_nearest_and_the_list(word, expected, capsys):
     assert main(["run", word]) in (1, 2)
     assert expected in capsys.readouterr().err
@@ -87,8 +109,13 @@ def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path):
     assert "6 jobs: 2 done, 2 skipped, 2 failed" in first.stderr
     assert "skipped  skip x a, seed 0: no control found" in first.stderr
     assert "failed  crash x b, seed 0: RuntimeError: a defect of the method" in first.stderr
-    assert sorted(s["status"] for s in records(tmp_path).values()) == ["done"] * 2 + ["failed"] * 2 + ["skipped"] * 2
-    stamps = {name: (tmp_path / name / "status.json").stat().st_mtime_ns for name in records(tmp_path)}
+    assert (
+        sorted(s["status"] for s in records(tmp_path).values())
+        == ["done"] * 2 + ["failed"] * 2 + ["skipped"] * 2
+    )
+    stamps = {
+        name: (tmp_path / name / "status.json").stat().st_mtime_ns for name in records(tmp_path)
+    }
     again = toy_run(tmp_path, *sweep)
     assert "6 jobs: 2 done, 2 skipped, 2 failed (4 found from before)" in again.stderr
     for name, status in records(tmp_path).items():
@@ -99,8 +126,19 @@ def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path):
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_sweep_that_is_stopped_loses_nothing_finished(tmp_path, kill):
     seeds = "seed=" + ",".join(map(str, range(12)))
-    words = [sys.executable, "-m", "editbench.cli", "run", *TOY, f"out={tmp_path}", f"cache={tmp_path}/cache", "-m",
-             "method=along", "attribute=a", seeds]
+    words = [
+        sys.executable,
+        "-m",
+        "editbench.cli",
+        "run",
+        *TOY,
+        f"out={tmp_path}",
+        f"cache={tmp_path}/cache",
+        "-m",
+        "method=along",
+        "attribute=a",
+        seeds,
+    ]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while len(records(tmp_path)) < 2 and time.monotonic() < deadline:
@@ -126,7 +164,14 @@ def test_an_unwritable_folder_is_explained(tmp_path):
 
 def test_a_file_in_the_way_of_the_output_is_explained(tmp_path):
     (tmp_path / "runs").write_text("in the way")
-    run = editbench("run", *TOY, f"out={tmp_path}/runs", f"cache={tmp_path}/cache", "method=along", "attribute=a")
+    run = editbench(
+        "run",
+        *TOY,
+        f"out={tmp_path}/runs",
+        f"cache={tmp_path}/cache",
+        "method=along",
+        "attribute=a",
+    )
     assert run.returncode == 1 and "cannot write" in run.stderr and "set out=DIR" in run.stderr
     assert "Traceback" not in run.stderr
 
@@ -139,7 +184,11 @@ def test_bank_builds_describes_and_imports(tmp_path):
     assert info.stdout == built.stdout
     (folder / "shard-00001" / "w.npy").write_bytes(b"cut")
     broken = editbench("bank", "info", str(folder))
-    assert broken.returncode == 1 and "was cut or altered" in broken.stderr and "Traceback" not in broken.stderr
+    assert (
+        broken.returncode == 1
+        and "was cut or altered" in broken.stderr
+        and "Traceback" not in broken.stderr
+    )
 
 
 def test_doctor_passes_on_this_machine():

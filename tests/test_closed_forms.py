@@ -11,27 +11,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from editbench.methods.direction import Direction
+from editbench.methods.ganspace.editor import GANSpace
+from editbench.methods.gradctrl.editor import GradCtrl
+from editbench.methods.gradctrl.latent_classifier import LatentClassifier
+from editbench.methods.interfacegan.editor import InterFaceGAN
+from editbench.methods.navigan.editor import NaviGAN
+from editbench.methods.neural_ode.editor import NeuralODE
+from editbench.methods.random_direction import RandomDirection
+from editbench.methods.stylespace.editor import StyleSpace
+from editbench.metrics.attribute_dependency.metric import AttributeDependency
 
+from editbench.bank.starts import Starts
+from editbench.base.spaces import Space
 from editbench.conformance.toy import CurvedScorer, fit_data, make_walk
-from editbench.editor import Editor, FitData
-from editbench.engine import EngineSpec, walk_starts
-from editbench.spaces import Space
-from editbench.starts import Starts
-from editbench.trajectory import Trajectories
-from methods.direction import Direction
-from methods.ganspace import GANSpace
-from methods.gradctrl import GradCtrl
-from methods.interfacegan import InterFaceGAN
-from methods.latent_classifier import LatentClassifier
-from methods.navigan import NaviGAN
-from methods.neural_ode import NeuralODE
-from methods.random_direction import RandomDirection
-from methods.stylespace import StyleSpace
-from metrics.dependency import AttributeDependency
+from editbench.walk.editor import Editor, FitData
+from editbench.walk.engine import EngineSpec, walk_starts
+from editbench.walk.trajectory import Trajectories
 
 
-def walk(editor: Editor, data: FitData, attribute: str = "a", steps: int = 40, n: int = 80, fit: bool = True,
-         lacking: bool = False) -> Trajectories:
+def walk(
+    editor: Editor,
+    data: FitData,
+    attribute: str = "a",
+    steps: int = 40,
+    n: int = 80,
+    fit: bool = True,
+    lacking: bool = False,
+) -> Trajectories:
     """Fit, tune and walk through the engine, with the teacher as judge; `lacking`: only starts of class 0."""
     editor.num_ws = data.generator.num_ws
     if fit:
@@ -44,8 +51,17 @@ def walk(editor: Editor, data: FitData, attribute: str = "a", steps: int = 40, n
     starts = Starts(begin.start.numpy(), begin.source.numpy(), begin.target.numpy(), 1.0)
     w = begin.latent if editor.space != Space.Z else data.generator.map(begin.latent)
     sigma = data.sigma.double().numpy()
-    result = walk_starts(editor, data.generator, data.teacher, attribute, starts, begin.latent, data.teacher(w), sigma,
-                         EngineSpec(steps, steps, 32, 0))
+    result = walk_starts(
+        editor,
+        data.generator,
+        data.teacher,
+        attribute,
+        starts,
+        begin.latent,
+        data.teacher(w),
+        sigma,
+        EngineSpec(steps, steps, 32, 0),
+    )
     return Trajectories(result.table, data.attributes, attribute, sigma)
 
 
@@ -68,11 +84,20 @@ STRAIGHT = {
     "random": lambda data, tmp: RandomDirection(delta=0.4),
     "direction": lambda data, tmp: Direction({"a": saved(data, tmp)}, delta=0.4),
     "ganspace": lambda data, tmp: GANSpace(samples=4000, components=24, step=0.2, min_effect=0.1),
-    "stylespace": lambda data, tmp: StyleSpace(strengths=[5.0], candidates=12, min_effect=0.1, step=0.2),
-    "neural ode, constant": lambda data, tmp: NeuralODE("constant", iterations=60, lr=0.1, weight=0.2, delta=0.4),
-    "navigan, svd": lambda data, tmp: NaviGAN("svd", layer="conv", count=24, limit=1e4, min_effect=0.01),
+    "stylespace": lambda data, tmp: StyleSpace(
+        strengths=[5.0], candidates=12, min_effect=0.1, step=0.2
+    ),
+    "neural ode, constant": lambda data, tmp: NeuralODE(
+        "constant", iterations=60, lr=0.1, weight=0.2, delta=0.4
+    ),
+    "navigan, svd": lambda data, tmp: NaviGAN(
+        "svd", layer="conv", count=24, limit=1e4, min_effect=0.01
+    ),
 }
-NOT_EVERY_START = ("random", "navigan, svd")  # no knowledge; a shift of weights acts on each start in its own way
+NOT_EVERY_START = (
+    "random",
+    "navigan, svd",
+)  # no knowledge; a shift of weights acts on each start in its own way
 
 
 def saved(data: FitData, folder) -> str:  # type: ignore[no-untyped-def]
@@ -93,22 +118,33 @@ def test_gradctrl_with_the_true_classifier_walks_along_the_normal():
     check_straight(found)
     stopped = found.table[found.table["stopped"]]
     start = found.logits[found.first_row[stopped.index], 0]
-    np.testing.assert_array_equal(stopped["step"], np.floor(np.abs(start) / 0.3).astype(int) + 1)  # unit normals
+    np.testing.assert_array_equal(
+        stopped["step"], np.floor(np.abs(start) / 0.3).astype(int) + 1
+    )  # unit normals
     np.testing.assert_allclose(stopped["path"], 0.3 * stopped["step"], rtol=1e-4)
 
 
 def check_straight(found: Trajectories, steers: bool = True) -> None:
     table, logits = found.table, found.logits
-    first, last = logits[found.first_row], (table.groupby("start").cumcount(ascending=False) == 0).to_numpy()
+    first, last = (
+        logits[found.first_row],
+        (table.groupby("start").cumcount(ascending=False) == 0).to_numpy(),
+    )
     # Over the whole walk: of one step, single precision leaves too little where a direction hardly moves the target.
-    slope = ((logits - first)[last] / table["step"].to_numpy()[last, None]).repeat(table.groupby("start").size(), 0)
+    slope = ((logits - first)[last] / table["step"].to_numpy()[last, None]).repeat(
+        table.groupby("start").size(), 0
+    )
     np.testing.assert_allclose(logits, first + slope * table["step"].to_numpy()[:, None], atol=2e-3)
 
     k = found.attributes.index(found.attribute)
     towards = (slope[:, k] * (2 * table["target"] - 1)).to_numpy()
-    expected = np.where(towards > 0, np.floor(np.abs(first[:, k]) / np.abs(slope[:, k])) + 1, np.inf)
+    expected = np.where(
+        towards > 0, np.floor(np.abs(first[:, k]) / np.abs(slope[:, k])) + 1, np.inf
+    )
     step = table["step"].to_numpy()
-    sure = np.abs(np.abs(first[:, k] / slope[:, k]) % 1 - 0.5) < 0.499  # off a tie, rounding cannot move the crossing
+    sure = (
+        np.abs(np.abs(first[:, k] / slope[:, k]) % 1 - 0.5) < 0.499
+    )  # off a tie, rounding cannot move the crossing
     np.testing.assert_array_equal((table["crossed"] == (step >= expected))[sure], True)
     assert not steers or (towards > 0).mean() == 1
 
@@ -117,14 +153,25 @@ def check_straight(found: Trajectories, steers: bool = True) -> None:
     np.testing.assert_allclose(found.dependency().mean(1), np.abs(found.effect) * ratio, atol=2e-3)
     measured = AttributeDependency(at=1.0)(found).rows.set_index("metric").loc["ad_at"]
     reached = found.effect[last] >= 1
-    assert measured["n"] == reached.sum() and measured["value"] == pytest.approx(ratio[last][reached].mean(), rel=1e-3)
+    assert measured["n"] == reached.sum() and measured["value"] == pytest.approx(
+        ratio[last][reached].mean(), rel=1e-3
+    )
 
 
 CURVED = {
     "gradctrl": (lambda: GradCtrl(n_per_class=300, exclude=0, delta=0.3), True),
-    "neural ode, linear": (lambda: NeuralODE("linear", iterations=200, lr=0.1, weight=0.1, delta=0.3), True),
-    "neural ode, mlp": (lambda: NeuralODE("mlp", iterations=60, lr=3e-2, weight=0.1, delta=0.3), True),
-    "neural ode, constant": (lambda: NeuralODE("constant", iterations=60, lr=0.1, weight=0.1, delta=0.3), False),
+    "neural ode, linear": (
+        lambda: NeuralODE("linear", iterations=200, lr=0.1, weight=0.1, delta=0.3),
+        True,
+    ),
+    "neural ode, mlp": (
+        lambda: NeuralODE("mlp", iterations=60, lr=3e-2, weight=0.1, delta=0.3),
+        True,
+    ),
+    "neural ode, constant": (
+        lambda: NeuralODE("constant", iterations=60, lr=0.1, weight=0.1, delta=0.3),
+        False,
+    ),
     "interfacegan": (lambda: InterFaceGAN(ratio=0.2, delta=0.3), False),
     "ganspace": (lambda: GANSpace(samples=4000, components=12, min_effect=-9.0, step=0.15), False),
     "stylespace": (lambda: StyleSpace(strengths=[5.0], min_effect=-9.0, step=0.15), False),
@@ -143,6 +190,8 @@ def test_a_fixed_direction_cannot_reach_a_disc_and_a_field_can(name):
         return
     assert success.mean() > 0.9
     stopped = found.table[found.table["stopped"]].set_index("start")
-    margin = -found.logits[found.first_row[found.table["stopped"].to_numpy()], 0]  # distance to the disc
+    margin = -found.logits[
+        found.first_row[found.table["stopped"].to_numpy()], 0
+    ]  # distance to the disc
     assert (stopped["path"] >= margin - 1e-3).all()  # the closed form is the shortest way
     assert (stopped["path"] / np.maximum(margin, 0.5)).median() < 1.6

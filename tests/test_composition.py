@@ -9,21 +9,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.metrics.composition.metric import CompositionSuccess
+from editbench.metrics.composition.observation import Composition, advance
 
-from editbench.editor import Editor, FitReport, unit_rows
-from editbench.errors import EditbenchError, Unsupported
-from editbench.job import run_job
-from editbench.probe import ProbeData, read_probe
-from editbench.probes.composition import Composition, advance
-from editbench.spaces import Space
-from metrics.composition import CompositionSuccess
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Space
+from editbench.run.job import run_job
+from editbench.walk.editor import Editor, FitReport, unit_rows
+from editbench.walk.probe import ProbeData, read_probe
 from tests.toy_world import ATTRIBUTES, AlongColumn, ToyGenerator, ToyScorer, V, toy_config
 
 
 class Bank:
     """150 samples of the toy world, all of them the test split."""
 
-    id, spec, sigma = "bank", SimpleNamespace(split=lambda name: (0, 150)), {"judge": np.ones(ATTRIBUTES.width)}
+    id, spec, sigma = (
+        "bank",
+        SimpleNamespace(split=lambda name: (0, 150)),
+        {"judge": np.ones(ATTRIBUTES.width)},
+    )
 
     def __init__(self):
         w = torch.randn(150, 8, generator=torch.Generator().manual_seed(0)) * 2
@@ -35,10 +39,20 @@ class Bank:
 
 
 def scene(editor, other=None, **more):
-    parts = {"editor": editor, "generator": ToyGenerator(), "teacher": ToyScorer(), "judge": ToyScorer(),
-             "bank": Bank(), "attribute": "a",
-             "target": None, "seed": 0, "device": "cpu", "batch": 16, "cache": Path("nowhere"),
-             "editor_for": lambda name: other or editor}
+    parts = {
+        "editor": editor,
+        "generator": ToyGenerator(),
+        "teacher": ToyScorer(),
+        "judge": ToyScorer(),
+        "bank": Bank(),
+        "attribute": "a",
+        "target": None,
+        "seed": 0,
+        "device": "cpu",
+        "batch": 16,
+        "cache": Path("nowhere"),
+        "editor_for": lambda name: other or editor,
+    }
     return SimpleNamespace(**(parts | more))
 
 
@@ -51,7 +65,11 @@ class Turning(Editor):
     def step(self, walk):
         column, sign = ATTRIBUTES.column(walk.attribute, walk.target)
         straight = torch.as_tensor(sign)[:, None] * unit_rows(V.T)[column]
-        return walk.codes + 0.5 * straight + 0.1 * walk.codes.roll(1, 1) * (1 if walk.attribute == "a" else -1)
+        return (
+            walk.codes
+            + 0.5 * straight
+            + 0.1 * walk.codes.roll(1, 1) * (1 if walk.attribute == "a" else -1)
+        )
 
 
 def test_straight_edits_commute_and_turning_ones_do_not():
@@ -59,7 +77,11 @@ def test_straight_edits_commute_and_turning_ones_do_not():
     both = straight.arrays["both"]
     assert np.nanmax(straight.arrays["distance"]) < 1e-5
     walked = np.isfinite(straight.arrays["distance"])
-    assert walked.sum() > 30 and both[walked].all() and (straight.arrays["travelled"][walked] > 0).all()
+    assert (
+        walked.sum() > 30
+        and both[walked].all()
+        and (straight.arrays["travelled"][walked] > 0).all()
+    )
     assert (straight.arrays["pixels"][walked] < 1e-5).all()
     turning = Composition("b", n=80, max_steps=30).look(scene(Turning()))
     walked = np.isfinite(turning.arrays["distance"])
@@ -87,14 +109,24 @@ def test_both_orders_have_the_same_starts_and_targets():
     one = Composition("b", n=50, max_steps=30).look(scene(AlongColumn())).arrays
     other = Composition("a", n=50, max_steps=30).look(scene(AlongColumn(), attribute="b")).arrays
     assert np.array_equal(one["start"], other["start"])
-    assert np.array_equal(one["both"], other["both_reversed"]) and np.array_equal(one["both_reversed"], other["both"])
+    assert np.array_equal(one["both"], other["both_reversed"]) and np.array_equal(
+        one["both_reversed"], other["both"]
+    )
     assert np.array_equal(one["others"], other["others_reversed"])
 
 
 def test_advance_gives_each_sample_its_own_number_of_steps():
     codes = np.zeros((3, 8), np.float32)
-    end = advance(AlongColumn(), "a", np.arange(3), codes, np.array([0, 0, 1]), np.array([1, 1, 0]),
-                  np.array([0, 3, 2]), "cpu")
+    end = advance(
+        AlongColumn(),
+        "a",
+        np.arange(3),
+        codes,
+        np.array([0, 0, 1]),
+        np.array([1, 1, 0]),
+        np.array([0, 3, 2]),
+        "cpu",
+    )
     normal = unit_rows(V.T)[0].numpy()
     np.testing.assert_allclose(end, np.outer([0, 1.5, -1.0], normal), atol=1e-6)
 
@@ -107,7 +139,10 @@ class Leaving(AlongColumn):
 
 
 def test_an_editor_that_reads_the_class_it_leaves_walks_the_same_lengths():
-    plain, leaving = (Composition("b", n=60, max_steps=30).look(scene(one())).arrays for one in (AlongColumn, Leaving))
+    plain, leaving = (
+        Composition("b", n=60, max_steps=30).look(scene(one())).arrays
+        for one in (AlongColumn, Leaving)
+    )
     walked = np.isfinite(plain["travelled"])
     assert walked.any() and (leaving["travelled"][walked] > 0).all()
     np.testing.assert_array_equal(leaving["travelled"], plain["travelled"])
@@ -117,7 +152,9 @@ def test_the_class_that_the_job_asks_for_is_asked_for():
     free = Composition("b", n=60, max_steps=30).look(scene(AlongColumn())).arrays
     asked = Composition("b", n=60, max_steps=30).look(scene(AlongColumn(), target=1)).arrays
     bank = Bank()
-    without = bank.arrays["judge"][free["start"], 0] <= 0  # a's first column; the others have class 1 already
+    without = (
+        bank.arrays["judge"][free["start"], 0] <= 0
+    )  # a's first column; the others have class 1 already
     np.testing.assert_array_equal(asked["start"], free["start"][without])
     np.testing.assert_array_equal(asked["both"], free["both"][without])  # binary: the same targets
 
@@ -143,28 +180,48 @@ def test_what_cannot_be_composed_is_said():
 
 
 def test_the_metric_by_hand():
-    arrays = {"start": np.array([9, 2, 5, 7]), "both": np.array([True, True, False, True]),
-              "both_reversed": np.array([True, False, False, False]), "others": np.array([0, 2, 0, 0]),
-              "others_reversed": np.array([1, 0, 0, 0]), "distance": np.array([1.0, 0.0, np.nan, 3.0]),
-              "travelled": np.array([2.0, 0.0, np.nan, 4.0]), "pixels": np.array([0.1, 0.2, np.nan, 0.3]),
-              "pictures": np.zeros((2, 5, 1, 2, 2))}
+    arrays = {
+        "start": np.array([9, 2, 5, 7]),
+        "both": np.array([True, True, False, True]),
+        "both_reversed": np.array([True, False, False, False]),
+        "others": np.array([0, 2, 0, 0]),
+        "others_reversed": np.array([1, 0, 0, 0]),
+        "distance": np.array([1.0, 0.0, np.nan, 3.0]),
+        "travelled": np.array([2.0, 0.0, np.nan, 4.0]),
+        "pixels": np.array([0.1, 0.2, np.nan, 0.3]),
+        "pictures": np.zeros((2, 5, 1, 2, 2)),
+    }
     result = CompositionSuccess(draws=50).read(ProbeData(arrays))
     value = result.rows.set_index("metric")["value"]
-    assert value.to_dict() == pytest.approx({
-        "composition_success": 0.75, "composition_accuracy": 0.5, "composition_success_reversed": 0.25,
-        "composition_accuracy_reversed": 0.0, "commutator": (0.5 + 0 + 0.75) / 3, "commutator_pixels": 0.2})
+    assert value.to_dict() == pytest.approx(
+        {
+            "composition_success": 0.75,
+            "composition_accuracy": 0.5,
+            "composition_success_reversed": 0.25,
+            "composition_accuracy_reversed": 0.0,
+            "commutator": (0.5 + 0 + 0.75) / 3,
+            "commutator_pixels": 0.2,
+        }
+    )
     assert result.rows.set_index("metric")["n"].to_dict()["commutator"] == 3
     samples = result.samples[result.samples["metric"] == "commutator"]
-    assert samples["start"].tolist() == [2, 7, 9] and set(value.index) == set(CompositionSuccess.produces)
+    assert samples["start"].tolist() == [2, 7, 9] and set(value.index) == set(
+        CompositionSuccess.produces
+    )
     order = [2, 0, 3, 1]
     mixed = {name: values[order] if len(values) == 4 else values for name, values in arrays.items()}
-    pd.testing.assert_frame_equal(CompositionSuccess(draws=50).read(ProbeData(mixed)).rows, result.rows)
+    pd.testing.assert_frame_equal(
+        CompositionSuccess(draws=50).read(ProbeData(mixed)).rows, result.rows
+    )
 
 
 def test_in_a_job(tmp_path, monkeypatch):
     graded = []
-    monkeypatch.setattr(AlongColumn, "tune", lambda self, data, name: graded.append(
-        (name, torch.is_grad_enabled())) or FitReport())
+    monkeypatch.setattr(
+        AlongColumn,
+        "tune",
+        lambda self, data, name: graded.append((name, torch.is_grad_enabled())) or FitReport(),
+    )
     cfg = toy_config(tmp_path, "probe=[composition]", "metric=[crossing_accuracy,composition]")
     cfg.probe.composition.then, cfg.probe.composition.n = "b", 30
     outcome = run_job(cfg)

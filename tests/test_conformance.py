@@ -15,16 +15,26 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from editbench import models
-from editbench.bank import Bank
+from editbench.bank.bank import Bank
+from editbench.bank.starts import Starts
+from editbench.base.conf import group_options
+from editbench.base.errors import UnknownName
+from editbench.base.spaces import Codes, Space
 from editbench.cli import main
-from editbench.configs import compose_config, group_options
 from editbench.conformance import CHECKS, conform
 from editbench.conformance.load import load_factory
-from editbench.conformance.worlds import DIM, FAMILIES, KINDS, SPEC, axis_normals, make_world, other_bank, other_judge
-from editbench.errors import UnknownName
-from editbench.spaces import Codes, Space
-from editbench.starts import Starts
+from editbench.conformance.worlds import (
+    DIM,
+    FAMILIES,
+    KINDS,
+    SPEC,
+    axis_normals,
+    make_world,
+    other_bank,
+    other_judge,
+)
+from editbench.run import loading as models
+from editbench.run.compose import compose_config
 
 torch.set_num_threads(1)  # the worlds are tiny: more threads only wait for one another
 
@@ -34,28 +44,61 @@ BROKEN = {  # file -> the one check that fails, and the remedy that its message 
     "no_default": ("constructs", "give every argument of __init__ a default, or --set key=value"),
     "no_step": ("constructs", "implement fit(self, data) and step(self, walk)"),
     "binary_only": ("fit", "serve what can be served and raise Unsupported"),
-    "labels_for_free": ("fit", "give FitReport(labels=...) the number of samples whose teacher logits were read"),
-    "noise_at_start": ("identity", "where walk.codes equals walk.origin, give exactly the start's codes"),
-    "still": ("moves", 'raise Unsupported("why") in `check` (and `step`) where there is no direction'),
+    "labels_for_free": (
+        "fit",
+        "give FitReport(labels=...) the number of samples whose teacher logits were read",
+    ),
+    "noise_at_start": (
+        "identity",
+        "where walk.codes equals walk.origin, give exactly the start's codes",
+    ),
+    "still": (
+        "moves",
+        'raise Unsupported("why") in `check` (and `step`) where there is no direction',
+    ),
     "needs_gradient": ("moves", "with torch.enable_grad():"),
-    "over_the_batch": ("batch", "reduce over the last dimension (dim=1), never over the samples (dim=0)"),
-    "global_random": ("determinism", 'in `step` from editbench.seeding.normals(seed, "name", index, ...)'),
-    "random_fit": ("determinism", 'draw from editbench.seeding.generator(data.seed, "name")'),
+    "over_the_batch": (
+        "batch",
+        "reduce over the last dimension (dim=1), never over the samples (dim=0)",
+    ),
+    "global_random": (
+        "determinism",
+        'in `step` from editbench.base.seeding.normals(seed, "name", index, ...)',
+    ),
+    "random_fit": ("determinism", 'draw from editbench.base.seeding.generator(data.seed, "name")'),
     "in_place": ("pure", "`walk.codes + step`, not `walk.codes += step`"),
     "spoils_the_data": ("pure", ".clone() before writing"),
     "single_precision": ("dtype_device", "end with .to(walk.codes)"),
     "forgets": ("state", "put everything that `step`, `codes` and `check` read into `state`"),
     "shares_memory": ("state", ".contiguous(), .clone()"),
     "peeks_at_the_judge": ("blind", "look for nothing on the stack, in gc or on disk"),
-    "peeks_at_the_test_split": ("blind", "use FitData (data.fit, data.tune, data.teacher, data.score)"),
+    "peeks_at_the_test_split": (
+        "blind",
+        "use FitData (data.fit, data.tune, data.teacher, data.score)",
+    ),
     "looks_up_the_walk": ("blind", "and the Walk in `step`"),
     "no_reason": ("skip", 'raise Unsupported("why")'),
-    "zero_edit": ("multi_class", 'raise Unsupported("why") in `check` for attributes with more than two classes'),
+    "zero_edit": (
+        "multi_class",
+        'raise Unsupported("why") in `check` for attributes with more than two classes',
+    ),
     "one_way": ("multi_class", "use walk.target as the class index, not as a sign"),
-    "uncounted": ("costs", "decode with data.generator.decode(Codes(space, values)) or data.score(codes)"),
+    "uncounted": (
+        "costs",
+        "decode with data.generator.decode(Codes(space, values)) or data.score(codes)",
+    ),
 }
-SMALL = {"iterations": 4, "epochs": 40, "count": 8, "candidates": 8, "components": 8, "batch": 8, "samples": 2000,
-         "search_samples": 8, "fresh": 32}  # at most, wherever a method has such a key
+SMALL = {
+    "iterations": 4,
+    "epochs": 40,
+    "count": 8,
+    "candidates": 8,
+    "components": 8,
+    "batch": 8,
+    "samples": 2000,
+    "search_samples": 8,
+    "fresh": 32,
+}  # at most, wherever a method has such a key
 
 
 def by_status(results, status):
@@ -66,17 +109,25 @@ def by_status(results, status):
 def test_the_sound_method_passes_everything():
     results = conform(load_factory(str(BROKEN_METHODS / "mean_shift.py")))
     assert [r.name for r in results] == list(CHECKS)
-    assert by_status(results, "passed") == list(CHECKS), [r.message for r in results if r.status != "passed"]
+    assert by_status(results, "passed") == list(CHECKS), [
+        r.message for r in results if r.status != "passed"
+    ]
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_method_fails_for_its_own_reason_alone(name):
     results = conform(load_factory(str(BROKEN_METHODS / f"{name}.py")))
     check, remedy = BROKEN[name]
-    assert by_status(results, "failed") == [check], [r.message for r in results if r.status == "failed"]
+    assert by_status(results, "failed") == [check], [
+        r.message for r in results if r.status == "failed"
+    ]
     message = next(r.message for r in results if r.name == check)
     assert remedy in message.split("Fix: ")[1]
-    assert "Seen: " in message and "Owed: " in message and f"editbench.editor.{CHECKS[check].member}" in message
+    assert (
+        "Seen: " in message
+        and "Owed: " in message
+        and f"editbench.walk.editor.{CHECKS[check].member}" in message
+    )
 
 
 def test_every_file_of_a_broken_method_is_tried_and_every_duty_is_broken_by_one():
@@ -85,14 +136,19 @@ def test_every_file_of_a_broken_method_is_tried_and_every_duty_is_broken_by_one(
 
 
 def test_what_was_touched_is_named():
-    judge, bank = (conform(load_factory(str(BROKEN_METHODS / f"peeks_at_the_{what}.py")), ["blind"])[0].message
-                   for what in ("judge", "test_split"))
+    judge, bank = (
+        conform(load_factory(str(BROKEN_METHODS / f"peeks_at_the_{what}.py")), ["blind"])[0].message
+        for what in ("judge", "test_split")
+    )
     assert "the judge.forward" in judge and "Bank.split" in bank
 
 
 def test_chosen_checks_stand_alone_and_a_wrong_name_gets_the_list():
     make = load_factory(str(BROKEN_METHODS / "forgets.py"))
-    assert [(r.name, r.status) for r in conform(make, ["batch", "state"])] == [("batch", "passed"), ("state", "failed")]
+    assert [(r.name, r.status) for r in conform(make, ["batch", "state"])] == [
+        ("batch", "passed"),
+        ("state", "failed"),
+    ]
     with pytest.raises(UnknownName, match=r"unknown check 'bach'\. Did you mean 'batch'"):
         conform(make, ["bach"])
 
@@ -103,13 +159,18 @@ def test_the_suite_leaves_nothing_behind():
     conform(load_factory(str(BROKEN_METHODS / "random_fit.py")))
     assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[2]
     assert (np.random.get_state()[1] == before[1]).all()
-    assert Bank.__getattribute__ is object.__getattribute__ and Starts.__getattribute__ is object.__getattribute__
+    assert (
+        Bank.__getattribute__ is object.__getattribute__
+        and Starts.__getattribute__ is object.__getattribute__
+    )
 
 
 # -- its worlds --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_worlds_hold_every_class_and_another_bank_differs_only_where_an_editor_may_not_look(family, kind, tmp_path):
+def test_worlds_hold_every_class_and_another_bank_differs_only_where_an_editor_may_not_look(
+    family, kind, tmp_path
+):
     world = make_world(family, kind, tmp_path)
     data = world.data()
     labels = data.attributes.labels(data.fit.logits)
@@ -119,8 +180,10 @@ def test_worlds_hold_every_class_and_another_bank_differs_only_where_an_editor_m
     torch.testing.assert_close(world.teacher(decoded), data.fit.logits[:9])
     other = other_bank(world.bank, tmp_path / "other")
     for name in ("fit", "tune"):
-        assert all(torch.equal(getattr(other.split(name), part), getattr(world.bank.split(name), part))
-                   for part in ("index", "z", "w", "logits"))
+        assert all(
+            torch.equal(getattr(other.split(name), part), getattr(world.bank.split(name), part))
+            for part in ("index", "z", "w", "logits")
+        )
     first, last = SPEC.split("test")
     for name in ("z", "w", "teacher", "judge"):
         here, there = (bank.array(name).range(first, last) for bank in (world.bank, other))
@@ -154,11 +217,19 @@ def files_for(config, folder):
         heads, rng = {}, torch.Generator().manual_seed(0)
         for i in range(2):
             for layer, shape in ((0, (16, DIM)), (2, (1, 16))):
-                heads[f"classifiers.{i}.classifier.{layer}.weight"] = torch.randn(*shape, generator=rng)
+                heads[f"classifiers.{i}.classifier.{layer}.weight"] = torch.randn(
+                    *shape, generator=rng
+                )
                 heads[f"classifiers.{i}.classifier.{layer}.bias"] = torch.zeros(shape[0])
         save_file(heads, folder / "heads.safetensors")
-        config.update({"heads": str(folder / "heads.safetensors"), "head_attributes": ["a", "b"], "head_signs": [1, 1],
-                       "exclude": 0})
+        config.update(
+            {
+                "heads": str(folder / "heads.safetensors"),
+                "head_attributes": ["a", "b"],
+                "head_signs": [1, 1],
+                "exclude": 0,
+            }
+        )
 
 
 @pytest.mark.parametrize("method", group_options("method"))
@@ -169,7 +240,9 @@ def test_every_method_of_the_project_conforms(method, tmp_path):
     shrink(config)
     files_for(config, tmp_path)
     results = conform(lambda: models.build(config))
-    assert not by_status(results, "failed"), "\n".join(r.message for r in results if r.status == "failed")
+    assert not by_status(results, "failed"), "\n".join(
+        r.message for r in results if r.status == "failed"
+    )
     assert by_status(results, "passed")
     if len(by_status(results, "skipped")) > len(CHECKS) / 2:
         pytest.skip(next(r.message for r in results if r.status == "skipped"))
@@ -178,33 +251,56 @@ def test_every_method_of_the_project_conforms(method, tmp_path):
 def holds_an_oracle(source, module, name):
     """Does a test file import the class from its module and hold at least three tests?"""
     body = ast.parse(source).body
-    tests = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
-    return len(tests) >= 3 and any(isinstance(node, ast.ImportFrom) and node.module == module
-                                   and name in [alias.name for alias in node.names] for node in body)
+    tests = [
+        node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    return len(tests) >= 3 and any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == module
+        and name in [alias.name for alias in node.names]
+        for node in body
+    )
 
 
 def says_why(text):
     """Has the line `demo: false` of a configuration a reason of at least three words behind its #?"""
-    return any(len(line.partition("#")[2].split()) >= 3 for line in text.splitlines() if line.startswith("demo: false"))
+    return any(
+        len(line.partition("#")[2].split()) >= 3
+        for line in text.splitlines()
+        if line.startswith("demo: false")
+    )
 
 
 TESTS = "".join(f"def test_{k}(): ...\n" for k in range(3))
 
 
-@pytest.mark.parametrize(("source", "expected"), [
-    ("from methods.mine import Mine\n" + TESTS, True),
-    ("from methods.mine import (\n  Other,\n  Mine,\n)\n" + TESTS, True), ("", False), (TESTS, False),
-    ("from methods.mine import Other\n" + TESTS, False),
-    ("from methods.others import Mine\n" + TESTS, False), ("# from methods.mine import Mine\n" + TESTS, False),
-    ("from methods.mine import Mine\n" + TESTS.replace("test_2", "help_2"), False)])
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from methods.mine import Mine\n" + TESTS, True),
+        ("from methods.mine import (\n  Other,\n  Mine,\n)\n" + TESTS, True),
+        ("", False),
+        (TESTS, False),
+        ("from methods.mine import Other\n" + TESTS, False),
+        ("from methods.others import Mine\n" + TESTS, False),
+        ("# from methods.mine import Mine\n" + TESTS, False),
+        ("from methods.mine import Mine\n" + TESTS.replace("test_2", "help_2"), False),
+    ],
+)
 def test_a_file_that_is_there_is_no_oracle(source, expected):
     assert holds_an_oracle(source, "methods.mine", "Mine") is expected
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("demo: false # as dear as mine\n", True), ("name: x\ndemo: false    # needs files here\n", True),
-    ("demo: false\n", False), ("demo: false # extraordinarily expensive\n", False),
-    ("demo: false #\nspace: w # w or z or s\n", False)])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("demo: false # as dear as mine\n", True),
+        ("name: x\ndemo: false    # needs files here\n", True),
+        ("demo: false\n", False),
+        ("demo: false # extraordinarily expensive\n", False),
+        ("demo: false #\nspace: w # w or z or s\n", False),
+    ],
+)
 def test_a_reason_has_three_words(text, expected):
     assert says_why(text) is expected
 
@@ -215,17 +311,26 @@ def test_every_method_has_an_oracle_a_citation_its_arguments_written_down_and_a_
     editor = get_class(config["_target_"])
     oracle = editor.__module__.split(".")[-1].removesuffix("_direction")
     tests = ROOT / "tests" / f"test_{oracle}.py"
-    assert tests.exists() and holds_an_oracle(tests.read_text(), editor.__module__, editor.__name__), \
+    assert tests.exists() and holds_an_oracle(
+        tests.read_text(), editor.__module__, editor.__name__
+    ), (
         f"write at least three tests of {editor.__name__} in tests/{tests.name}, imported from {editor.__module__}"
+    )
     assert editor.citation, f"{editor.__name__} cites nothing"
     arguments = {name for name in inspect.signature(editor.__init__).parameters if name != "self"}
-    assert arguments <= set(config), f"conf/method/{method}.yaml lacks {', '.join(sorted(arguments - set(config)))}"
+    assert arguments <= set(config), (
+        f"conf/method/{method}.yaml lacks {', '.join(sorted(arguments - set(config)))}"
+    )
     text = (ROOT / "conf" / "method" / f"{method}.yaml").read_text()
     preset = ROOT / "conf" / "preset" / f"{method}_demo.yaml"
     if raw.get("demo", True) is False:
-        assert says_why(text), f"conf/method/{method}.yaml: say why behind `demo: false  #`, in three words or more"
+        assert says_why(text), (
+            f"conf/method/{method}.yaml: say why behind `demo: false  #`, in three words or more"
+        )
     elif raw.get("demo") != "as_is":
-        assert preset.exists(), f"write conf/preset/{method}_demo.yaml, or `demo: as_is` if it is cheap as it is"
+        assert preset.exists(), (
+            f"write conf/preset/{method}_demo.yaml, or `demo: as_is` if it is cheap as it is"
+        )
     if preset.exists():
         assert preset.read_text().startswith("# @package method\n") and raw.get("demo") != "as_is"
         demo = compose_config([f"method={method}", "budget=demo"]).method
@@ -248,22 +353,45 @@ def test_the_command_tells_passed_from_failed_from_wrong_usage(tmp_path, capsys)
     assert all(name in text for name in CHECKS)
 
 
-EDITOR = "from editbench.editor import Editor\n"
+EDITOR = "from editbench.walk.editor import Editor\n"
 CLASS = "class {}(Editor):\n    def fit(self, data): ...\n    def step(self, walk): ...\n"
 
 
-@pytest.mark.parametrize(("text", "words", "expected"), [
-    (None, [], "no such file"),
-    ("x = 1\n", [], "holds no editor: write `class Mine(Editor)`"),
-    (EDITOR + CLASS.format("One") + CLASS.format("Two"), [], "holds several editors (One, Two): say which"),
-    (EDITOR + CLASS.format("One"), [":Onne"], "unknown editor of {file} 'Onne'. Did you mean 'One'?"),
-    (EDITOR + CLASS.format("One"), ["", "--set", "layer=3"], "unknown argument of One 'layer'. Did you mean 'layers'?"),
-    (EDITOR + CLASS.format("One"), ["", "--set", "layers"], "--set layers: write key=value"),
-    (EDITOR + CLASS.format("One"), ["", "--only", "bach"], "unknown check 'bach'. Did you mean 'batch'?"),
-    ("import no_such_package\n", [], "{file}:1: ModuleNotFoundError: No module named 'no_such_package'"),
-    ("x = 1\ndef f(:\n", [], "{file}:2: SyntaxError"),
-    ("x = 1\n\ny = x.upper()\n", [], "{file}:3: AttributeError"),
-])
+@pytest.mark.parametrize(
+    ("text", "words", "expected"),
+    [
+        (None, [], "no such file"),
+        ("x = 1\n", [], "holds no editor: write `class Mine(Editor)`"),
+        (
+            EDITOR + CLASS.format("One") + CLASS.format("Two"),
+            [],
+            "holds several editors (One, Two): say which",
+        ),
+        (
+            EDITOR + CLASS.format("One"),
+            [":Onne"],
+            "unknown editor of {file} 'Onne'. Did you mean 'One'?",
+        ),
+        (
+            EDITOR + CLASS.format("One"),
+            ["", "--set", "layer=3"],
+            "unknown argument of One 'layer'. Did you mean 'layers'?",
+        ),
+        (EDITOR + CLASS.format("One"), ["", "--set", "layers"], "--set layers: write key=value"),
+        (
+            EDITOR + CLASS.format("One"),
+            ["", "--only", "bach"],
+            "unknown check 'bach'. Did you mean 'batch'?",
+        ),
+        (
+            "import no_such_package\n",
+            [],
+            "{file}:1: ModuleNotFoundError: No module named 'no_such_package'",
+        ),
+        ("x = 1\ndef f(:\n", [], "{file}:2: SyntaxError"),
+        ("x = 1\n\ny = x.upper()\n", [], "{file}:3: AttributeError"),
+    ],
+)
 def test_what_cannot_be_checked_ends_with_2_and_says_why(tmp_path, capsys, text, words, expected):
     file = tmp_path / "my_method.py"
     if text is not None:
@@ -281,7 +409,9 @@ def test_no_editor_named_is_wrong_usage():
 
 def test_one_of_several_a_dotted_name_and_a_configuration(tmp_path, monkeypatch):
     body = "from mean_shift import MeanShift\nclass One(MeanShift): pass\nclass Two(MeanShift):\n    unit = 'twos'\n"
-    (tmp_path / "several.py").write_text("import sys\n" + f"sys.path.insert(0, {str(BROKEN_METHODS)!r})\n" + body)
+    (tmp_path / "several.py").write_text(
+        "import sys\n" + f"sys.path.insert(0, {str(BROKEN_METHODS)!r})\n" + body
+    )
     assert type(load_factory(f"{tmp_path}/several.py:Two")()).__name__ == "Two"
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -298,6 +428,15 @@ def test_one_of_several_a_dotted_name_and_a_configuration(tmp_path, monkeypatch)
 def test_from_a_shell_outside_the_project(tmp_path):
     (tmp_path / "mean_shift.py").write_text((BROKEN_METHODS / "mean_shift.py").read_text())
     (tmp_path / "forgets.py").write_text((BROKEN_METHODS / "forgets.py").read_text())
-    run = subprocess.run([sys.executable, "-m", "editbench.cli", "conform", "forgets.py", "--only", "state"],
-                         capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert run.returncode == 1 and "state failed" in run.stdout and "Traceback" not in run.stdout + run.stderr
+    run = subprocess.run(
+        [sys.executable, "-m", "editbench.cli", "conform", "forgets.py", "--only", "state"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert (
+        run.returncode == 1
+        and "state failed" in run.stdout
+        and "Traceback" not in run.stdout + run.stderr
+    )

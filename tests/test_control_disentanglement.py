@@ -9,27 +9,34 @@ from math import log
 import numpy as np
 import pandas as pd
 import pytest
+from editbench.metrics.control_disentanglement.metric import ControlDisentanglement
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from editbench.attributes import Attribute, Attributes
-from editbench.metric import ROW_COLUMNS, SAMPLE_COLUMNS
-from editbench.passage import area, at_level, most_within
+from editbench.base.attributes import Attribute, Attributes
 from editbench.report import load, report
 from editbench.report.figure_cd import bands, cd_curves, cd_figure, common_means, drawings
 from editbench.report.figures import looks
-from editbench.trajectory import Trajectories
-from metrics.control_disentanglement import ControlDisentanglement
+from editbench.stats.first_crossing import area, at_level, most_within
+from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
+from editbench.walk.trajectory import Trajectories
 from tests.fake_records import fake_run, metric_rows
 from tests.toy import check_splits
 
-KINDS = Attributes([Attribute("a", ("no", "yes")), Attribute("b", ("no", "yes")), Attribute("c", ("x", "y", "z"))])
+KINDS = Attributes(
+    [Attribute("a", ("no", "yes")), Attribute("b", ("no", "yes")), Attribute("c", ("x", "y", "z"))]
+)
 NAMES = [f"logit:{name}" for name in KINDS.columns()]
 
 
-def walks(labels: np.ndarray, target: np.ndarray | int = 1, attribute: str = "a", lost: dict[int, int] | None = None,
-          attributes: Attributes = KINDS) -> Trajectories:
+def walks(
+    labels: np.ndarray,
+    target: np.ndarray | int = 1,
+    attribute: str = "a",
+    lost: dict[int, int] | None = None,
+    attributes: Attributes = KINDS,
+) -> Trajectories:
     """(n, T, A) classes -> trajectories whose logits decide them; lost: start -> step at which it turns NaN."""
     lost, rows = lost or {}, []
     place = attributes.index(attribute)
@@ -38,16 +45,33 @@ def walks(labels: np.ndarray, target: np.ndarray | int = 1, attribute: str = "a"
         for step, row in enumerate(classes):
             logits = []
             for item, value in zip(attributes, row):
-                logits += [2.0 * value - 1] if item.binary else [3.0 * (value == k) for k in range(len(item.classes))]
+                logits += (
+                    [2.0 * value - 1]
+                    if item.binary
+                    else [3.0 * (value == k) for k in range(len(item.classes))]
+                )
             finite = step < lost.get(start, len(classes))
             arrived = finite and step > 0 and row[place] == aim
-            rows.append([10 + start, classes[0][place], aim, step, 0.5 * step, crossed or arrived,
-                         arrived and not crossed, finite, *(logits if finite else [np.nan] * len(logits))])
+            rows.append(
+                [
+                    10 + start,
+                    classes[0][place],
+                    aim,
+                    step,
+                    0.5 * step,
+                    crossed or arrived,
+                    arrived and not crossed,
+                    finite,
+                    *(logits if finite else [np.nan] * len(logits)),
+                ]
+            )
             crossed |= arrived
             if not finite:
                 break
     columns = ["start", "source", "target", "step", "path", "crossed", "stopped", "finite"]
-    table = pd.DataFrame(rows, columns=[*columns, *(f"logit:{name}" for name in attributes.columns())])
+    table = pd.DataFrame(
+        rows, columns=[*columns, *(f"logit:{name}" for name in attributes.columns())]
+    )
     return Trajectories(table, attributes, attribute, np.ones(attributes.width))
 
 
@@ -70,13 +94,21 @@ def scalar(result, name: str) -> float:
     return curve(result, name)["value"].item()
 
 
-def slow(labels: np.ndarray, target: np.ndarray, place: int, sizes=(2, 2, 3)) -> tuple[list, list, list]:
+def slow(
+    labels: np.ndarray, target: np.ndarray, place: int, sizes=(2, 2, 3)
+) -> tuple[list, list, list]:
     """C by eq. 6, C of the code, D by eq. 7, each at every step, in plain loops."""
     reached, ever, spread = [], [], []
     n, steps = labels.shape[:2]
     for t in range(steps):
         reached.append(sum(labels[i, t, place] == target[i] for i in range(n)) / n)
-        ever.append(sum(any(labels[i, s, place] != labels[i, 0, place] for s in range(t + 1)) for i in range(n)) / n)
+        ever.append(
+            sum(
+                any(labels[i, s, place] != labels[i, 0, place] for s in range(t + 1))
+                for i in range(n)
+            )
+            / n
+        )
         total = 0.0
         for i in range(n):
             for k, size in enumerate(sizes):
@@ -93,17 +125,32 @@ def test_the_curves_are_the_formulas(place):
     target = (labels[:, 0, place] + 1) % (2, 2, 3)[place]
     result = ControlDisentanglement(steps=12, draws=50)(walks(labels, target, KINDS.names[place]))
     reached, ever, spread = slow(labels, target, place)
-    for name, expected in (("cd_control", reached), ("cd_control_ever", ever), ("cd_entropy", spread)):
+    for name, expected in (
+        ("cd_control", reached),
+        ("cd_control_ever", ever),
+        ("cd_entropy", spread),
+    ):
         found = curve(result, name)
-        assert found["x"].tolist() == list(range(13)) and (found["n"] == 25).all() and (found["note"] == "").all()
+        assert (
+            found["x"].tolist() == list(range(13))
+            and (found["n"] == 25).all()
+            and (found["note"] == "").all()
+        )
         np.testing.assert_allclose(found["value"], expected, atol=1e-12)
     assert scalar(result, "cd_max_control") == pytest.approx(max(reached))
-    ends = [np.mean([labels[i, -1, k] != labels[i, 0, k] for k in range(3) if k != place]) for i in range(25)]
+    ends = [
+        np.mean([labels[i, -1, k] != labels[i, 0, k] for k in range(3) if k != place])
+        for i in range(25)
+    ]
     assert scalar(result, "cd_end_flips") == pytest.approx(np.mean(ends))
     interval = binomtest(round(25 * reached[5]), 25).proportion_ci(method="wilson")
-    assert curve(result, "cd_control").loc[5, ["low", "high"]].tolist() == pytest.approx([interval.low, interval.high])
+    assert curve(result, "cd_control").loc[5, ["low", "high"]].tolist() == pytest.approx(
+        [interval.low, interval.high]
+    )
     single = result.samples.pivot(index="start", columns="metric", values="value")
-    assert single["cd_end_control"].tolist() == (labels[:, -1, place] == target).astype(float).tolist()
+    assert (
+        single["cd_end_control"].tolist() == (labels[:, -1, place] == target).astype(float).tolist()
+    )
     np.testing.assert_allclose(single["cd_end_flips"], ends)
     assert single["cd_end_entropy"].mean() == pytest.approx(spread[-1])
 
@@ -112,7 +159,9 @@ def test_the_curves_are_the_formulas(place):
 def test_a_permanent_flip_has_the_entropy_of_two_shares(flip):
     labels = np.zeros((3, 41, 3), int)
     labels[:, flip:, 1] = 1  # one of two other attributes changes for good at step `flip`
-    entropy = curve(ControlDisentanglement(draws=20)(walks(labels)), "cd_entropy")["value"].to_numpy()
+    entropy = curve(ControlDisentanglement(draws=20)(walks(labels)), "cd_entropy")[
+        "value"
+    ].to_numpy()
     for t in range(41):
         p = max(0, t - flip + 1) / (t + 1)
         expected = 0.0 if p == 0 else -(p * log(p) + (1 - p) * log(1 - p)) / log(2) / 2
@@ -143,33 +192,56 @@ def test_control_of_the_two_definitions_differs_where_a_class_comes_back_or_is_a
 
 def test_a_diverged_walk_stays_in_the_denominator_of_control_and_has_no_entropy():
     labels = np.zeros((4, 6, 3), int)
-    labels[:, 1:, 0] = 1                     # all reach the target at once
-    labels[3, 1:, 1] = 1                     # this one would spoil b, but it diverges at step 3
+    labels[:, 1:, 0] = 1  # all reach the target at once
+    labels[3, 1:, 1] = 1  # this one would spoil b, but it diverges at step 3
     result = ControlDisentanglement(steps=5, draws=20)(walks(labels, lost={3: 3}))
     assert curve(result, "cd_control")["value"].tolist() == [0] + [0.75] * 5
-    assert curve(result, "cd_control_ever")["value"].max() == 0.75 and (curve(result, "cd_control")["n"] == 4).all()
-    assert (curve(result, "cd_entropy")["value"] == 0).all() and (curve(result, "cd_entropy")["n"] == 3).all()
+    assert (
+        curve(result, "cd_control_ever")["value"].max() == 0.75
+        and (curve(result, "cd_control")["n"] == 4).all()
+    )
+    assert (curve(result, "cd_entropy")["value"] == 0).all() and (
+        curve(result, "cd_entropy")["n"] == 3
+    ).all()
     assert scalar(result, "cd_end_flips") == 0
     for name in ("cd_area", "cd_max_control", "cd_control_at", "cd_end_flips"):
         assert "1 of 4 walks diverged" in curve(result, name)["note"].item()
     kept = result.samples.groupby("metric")["start"].count().to_dict()
     assert kept == {"cd_end_control": 4, "cd_end_entropy": 3, "cd_end_flips": 3}
     gone = ControlDisentanglement(steps=5, draws=20)(walks(labels, lost=dict.fromkeys(range(4), 2)))
-    assert curve(gone, "cd_control")["value"].eq(0).all() and curve(gone, "cd_entropy")["value"].isna().all()
+    assert (
+        curve(gone, "cd_control")["value"].eq(0).all()
+        and curve(gone, "cd_entropy")["value"].isna().all()
+    )
     assert "every walk diverged" in curve(gone, "cd_area")["note"].item()
 
 
 def test_walks_that_stop_at_their_crossing_are_refused_with_the_fix():
     trajectories = walks(random_labels(6, 10))
-    table = trajectories.table[(trajectories.table["start"] != 12) | (trajectories.table["step"] < 4)]
-    result = ControlDisentanglement(steps=10)(dataclasses.replace(trajectories, table=table.reset_index(drop=True)))
-    assert result.rows["value"].isna().all() and result.rows["low"].isna().all() and not len(result.samples)
-    assert result.rows["note"].str.contains("1 of 6 walks end before step 10: set engine.max_steps and "
-                                            "engine.sweep_steps to 10").all()
+    table = trajectories.table[
+        (trajectories.table["start"] != 12) | (trajectories.table["step"] < 4)
+    ]
+    result = ControlDisentanglement(steps=10)(
+        dataclasses.replace(trajectories, table=table.reset_index(drop=True))
+    )
+    assert (
+        result.rows["value"].isna().all()
+        and result.rows["low"].isna().all()
+        and not len(result.samples)
+    )
+    assert (
+        result.rows["note"]
+        .str.contains(
+            "1 of 6 walks end before step 10: set engine.max_steps and engine.sweep_steps to 10"
+        )
+        .all()
+    )
     longer = ControlDisentanglement(steps=8)(trajectories)  # rows beyond the grid play no part
     cut = trajectories.table[trajectories.table["step"] <= 8].reset_index(drop=True)
-    pd.testing.assert_frame_equal(longer.rows, ControlDisentanglement(steps=8)(
-        dataclasses.replace(trajectories, table=cut)).rows)
+    pd.testing.assert_frame_equal(
+        longer.rows,
+        ControlDisentanglement(steps=8)(dataclasses.replace(trajectories, table=cut)).rows,
+    )
 
 
 TOY = walks(random_labels(40, 10, seed=3), lost={7: 4, 9: 0})
@@ -189,8 +261,12 @@ def test_rows_keep_the_contract():
     assert set(result.rows["metric"]) | set(result.samples["metric"]) == set(metric.produces)
     sound = result.rows.dropna(subset=["value", "low"])
     assert len(sound) > 30
-    assert (sound["low"] <= sound["value"] + 1e-12).all() and (sound["value"] <= sound["high"] + 1e-12).all()
-    assert all(dtype == np.float64 for name, dtype in metric.update(TOY).dtypes.items() if name != "start")
+    assert (sound["low"] <= sound["value"] + 1e-12).all() and (
+        sound["value"] <= sound["high"] + 1e-12
+    ).all()
+    assert all(
+        dtype == np.float64 for name, dtype in metric.update(TOY).dtypes.items() if name != "start"
+    )
 
 
 def test_one_attribute_and_no_starts_are_notes():
@@ -199,9 +275,15 @@ def test_one_attribute_and_no_starts_are_notes():
     labels[:, 2:] = 1
     result = ControlDisentanglement(steps=3)(walks(labels, attributes=alone))
     assert curve(result, "cd_control")["value"].tolist() == [0, 0, 1, 1]
-    assert "one attribute only" in curve(result, "cd_area")["note"].item() and np.isnan(scalar(result, "cd_area"))
+    assert "one attribute only" in curve(result, "cd_area")["note"].item() and np.isnan(
+        scalar(result, "cd_area")
+    )
     nobody = ControlDisentanglement(steps=3)(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
-    assert (nobody.rows["n"] == 0).all() and nobody.rows["note"].eq("no starts").all() and not len(nobody.samples)
+    assert (
+        (nobody.rows["n"] == 0).all()
+        and nobody.rows["note"].eq("no starts").all()
+        and not len(nobody.samples)
+    )
 
 
 def test_a_method_without_control_has_no_area():
@@ -216,20 +298,26 @@ def test_area_and_levels_of_a_straight_and_of_a_falling_back_curve():
     c = np.linspace(0, 0.8, 41)
     assert area(c, 0.5 * c) == pytest.approx(0.5 * 0.8**2 / 2)
     assert area(c, 0.5 * c, 0.3) == pytest.approx(0.5 * 0.3**2 / 2)
-    np.testing.assert_allclose(at_level(c, 0.5 * c, np.array([0.25, 0.8, 0.9])), [0.125, 0.4, np.nan])
+    np.testing.assert_allclose(
+        at_level(c, 0.5 * c, np.array([0.25, 0.8, 0.9])), [0.125, 0.4, np.nan]
+    )
     # up to 0.4, back to 0.2, on to 0.6: between 0.4 and 0.6 D is that of the last piece, 0.3 + (c - 0.2) * 0.25
     c, d = np.array([0, 0.4, 0.2, 0.6]), np.array([0, 0.1, 0.3, 0.4])
     grid = np.linspace(0, 0.6, 60001)
     fine = np.where(grid <= 0.4, grid * 0.25, 0.3 + (grid - 0.2) * 0.25)
     assert area(c, d) == pytest.approx(np.trapezoid(fine, grid), abs=1e-5)
     np.testing.assert_allclose(at_level(c, d, grid[7::501]), fine[7::501], atol=1e-12)
-    assert area(np.stack([c, c]), np.stack([d, 2 * d])) == pytest.approx([area(c, d), 2 * area(c, d)])
+    assert area(np.stack([c, c]), np.stack([d, 2 * d])) == pytest.approx(
+        [area(c, d), 2 * area(c, d)]
+    )
 
 
 def test_most_within_looks_between_the_points_and_over_all_of_the_curve():
     assert most_within(np.array([0, 0.5]), np.array([0, 0.2]), 0.1) == pytest.approx(0.25)
     assert most_within(np.array([0, 0.5, 0.9]), np.array([0, 0.2, 0.05]), 0.1) == pytest.approx(0.9)
-    assert most_within(np.array([0, 0.5, 0.9]), np.array([0, 0.05, 0.3]), 0.1) == pytest.approx(0.5 + 0.4 * 0.2)
+    assert most_within(np.array([0, 0.5, 0.9]), np.array([0, 0.05, 0.3]), 0.1) == pytest.approx(
+        0.5 + 0.4 * 0.2
+    )
     assert most_within(np.array([0.2, 0.3]), np.array([0.0, 0.0]), 0.1) == 0.3
 
 
@@ -248,26 +336,49 @@ def test_most_within_is_what_a_fine_grid_finds(points):
 def cd_rows(scale: float, most: float) -> pd.DataFrame:
     """D = scale C along a walk that reaches the control `most`."""
     control = np.linspace(0, most, 41)
-    rows = [{"metric": name, "x": float(t), "value": value, "low": value, "high": value, "n": 50, "note": ""}
-            for name, values in (("cd_control", control), ("cd_entropy", scale * control))
-            for t, value in enumerate(values)]
+    rows = [
+        {
+            "metric": name,
+            "x": float(t),
+            "value": value,
+            "low": value,
+            "high": value,
+            "n": 50,
+            "note": "",
+        }
+        for name, values in (("cd_control", control), ("cd_entropy", scale * control))
+        for t, value in enumerate(values)
+    ]
     frame = pd.concat([metric_rows(), pd.DataFrame(rows)], ignore_index=True)
     return frame.assign(version=1, higher_is_better=None)
 
 
 def test_the_common_range_is_that_of_the_shortest_method_but_the_floor(tmp_path):
-    for name, scale, most in (("alpha", 0.2, 0.8), ("beta", 0.4, 0.5), ("weak", 0.9, 0.05), ("random", 0.5, 0.3)):
+    for name, scale, most in (
+        ("alpha", 0.2, 0.8),
+        ("beta", 0.4, 0.5),
+        ("weak", 0.9, 0.05),
+        ("random", 0.5, 0.3),
+    ):
         fake_run(tmp_path, name, "smile", cd_rows(scale, most))
     results = load(tmp_path)
     means = common_means(cd_curves(results)).set_index("method")
     assert (means["common"] == 0.5).all()
-    assert means["mean"].dropna().to_dict() == pytest.approx({"alpha": 0.2 * 0.25, "beta": 0.4 * 0.25})
+    assert means["mean"].dropna().to_dict() == pytest.approx(
+        {"alpha": 0.2 * 0.25, "beta": 0.4 * 0.25}
+    )
     keys = [key for key, *_ in drawings(results, looks(results.runs["label"]))]
     page = report(tmp_path)
     assert keys == ["cd", "cd_area"] and not load(tmp_path).problems
-    assert all((page.parent / "figures" / f"{key}.{kind}").exists() for key in keys for kind in ("png", "pdf", "svg"))
+    assert all(
+        (page.parent / "figures" / f"{key}.{kind}").exists()
+        for key in keys
+        for kind in ("png", "pdf", "svg")
+    )
     text = page.read_text()
-    assert "Control and disentanglement" in text and "cd control" not in text  # no curve over steps as if over effects
+    assert (
+        "Control and disentanglement" in text and "cd control" not in text
+    )  # no curve over steps as if over effects
 
 
 def test_the_ends_of_the_figure_are_those_of_the_curve(tmp_path):

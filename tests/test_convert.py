@@ -14,15 +14,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from editbench import cli
-from editbench.configs import compose_config
-from editbench.errors import BadFile, EditbenchError
-from editbench.files import file_sha256
-from editbench.generators.checkpoints import assemble, read_source
-from editbench.generators.embedded import StyleGAN2Generator, read_network
-from editbench.generators.stylegan2 import StyleGAN2
-from editbench.models import build
-from editbench.spaces import Codes, Space
-from tests.checkpoint_files import nvlabs_pickle, nvlabs_state, tensorflow_pickle, tensorflow_variables
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import file_sha256
+from editbench.base.instantiate import build
+from editbench.base.spaces import Codes, Space
+from editbench.networks.checkpoints import assemble, read_source
+from editbench.networks.stylegan2.generator import StyleGAN2Generator, read_network
+from editbench.networks.stylegan2.network import StyleGAN2
+from editbench.run.compose import compose_config
+from tests.checkpoint_files import (
+    nvlabs_pickle,
+    nvlabs_state,
+    tensorflow_pickle,
+    tensorflow_variables,
+)
 from tests.slow_stylegan2 import nvlabs_part, slow_w
 
 
@@ -34,18 +39,31 @@ def convert(*words: object) -> int:
 def conditional(tmp_path: Path) -> Path:
     """A converted conditional resnet, of 4 classes."""
     state = nvlabs_state(how="resnet", c_dim=4)
-    path, out = nvlabs_pickle(tmp_path / "net.pkl", state, clamp=256), tmp_path / "out" / "net.safetensors"
+    path, out = (
+        nvlabs_pickle(tmp_path / "net.pkl", state, clamp=256),
+        tmp_path / "out" / "net.safetensors",
+    )
     assert convert(path, "--out", out) == 0
     return out
 
 
-def test_what_is_written_decodes_as_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_written_decodes_as_the_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tensorflow_pickle(tmp_path / "net.pkl", tensorflow_variables(how="resnet", c_dim=4))
     out = tmp_path / "net.safetensors"
     assert convert(source, "--out", out) == 0
     shown = capsys.readouterr().out
-    for text in ("TensorFlow StyleGAN2 pickle", "3 x 16 x 16", "resnet, 6 layers", "4:6 8:5 16:4", "3 layers",
-                 "4 values", "decoded 4 z", "generator.label=0"):
+    for text in (
+        "TensorFlow StyleGAN2 pickle",
+        "3 x 16 x 16",
+        "resnet, 6 layers",
+        "4:6 8:5 16:4",
+        "3 layers",
+        "4 values",
+        "decoded 4 z",
+        "generator.label=0",
+    ):
         assert text in shown
     expected, got = assemble(read_source(source)), read_network(out)
     assert got.config == expected.config
@@ -54,13 +72,20 @@ def test_what_is_written_decodes_as_the_source(tmp_path: Path, capsys: pytest.Ca
     with safe_open(out, "pt") as file:
         header = json.loads(file.metadata()["editbench"])
     assert header["kind"] == "stylegan2" and header["config"]["architecture"] == "resnet"
-    assert header["config"]["origin"] == {"file": "net.pkl", "format": "TensorFlow StyleGAN2 pickle",
-                                          "sha256": file_sha256(source)}
+    assert header["config"]["origin"] == {
+        "file": "net.pkl",
+        "format": "TensorFlow StyleGAN2 pickle",
+        "sha256": file_sha256(source),
+    }
     first = out.read_bytes()
-    assert convert(source, "--out", out) == 0 and out.read_bytes() == first  # and a second time over it
+    assert (
+        convert(source, "--out", out) == 0 and out.read_bytes() == first
+    )  # and a second time over it
 
 
-def test_without_out_the_file_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_out_the_file_is_described(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = nvlabs_pickle(tmp_path / "net.pkl", nvlabs_state(), clamp=256)
     assert convert(path) == 0
     assert "clamp" in (shown := capsys.readouterr().out) and "256" in shown
@@ -80,17 +105,36 @@ def zero_state() -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda path: path.write_bytes(b""), "empty"),
-    (lambda path: path.write_bytes(nvlabs_pickle(path, nvlabs_state()).read_bytes()[:5000]), "damaged or incomplete"),
-    (lambda path: nvlabs_pickle(path, nan_state()), "NaN or infinity"),
-    (lambda path: nvlabs_pickle(path, zero_state()), "pictures hold NaN"),
-    (lambda path: nvlabs_pickle(path, {"synthesis.L0_36_512.weight": torch.zeros(2)}), "StyleGAN3"),
-    (lambda path: nvlabs_pickle(path, nvlabs_state() | {"synthesis.b8.more": torch.zeros(2)}), "unexpected"),
-    (lambda path: nvlabs_pickle(path, nvlabs_state(), key="D"), "not a StyleGAN2|where a generator"),
-    (lambda path: None, "no such file"),
-])
-def test_nothing_half_converted_is_left(make, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda path: path.write_bytes(b""), "empty"),
+        (
+            lambda path: path.write_bytes(nvlabs_pickle(path, nvlabs_state()).read_bytes()[:5000]),
+            "damaged or incomplete",
+        ),
+        (lambda path: nvlabs_pickle(path, nan_state()), "NaN or infinity"),
+        (lambda path: nvlabs_pickle(path, zero_state()), "pictures hold NaN"),
+        (
+            lambda path: nvlabs_pickle(path, {"synthesis.L0_36_512.weight": torch.zeros(2)}),
+            "StyleGAN3",
+        ),
+        (
+            lambda path: nvlabs_pickle(
+                path, nvlabs_state() | {"synthesis.b8.more": torch.zeros(2)}
+            ),
+            "unexpected",
+        ),
+        (
+            lambda path: nvlabs_pickle(path, nvlabs_state(), key="D"),
+            "not a StyleGAN2|where a generator",
+        ),
+        (lambda path: None, "no such file"),
+    ],
+)
+def test_nothing_half_converted_is_left(
+    make, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, out = tmp_path / "net.pkl", tmp_path / "out" / "net.safetensors"
     make(path)
     assert convert(path, "--out", out) == 1
@@ -100,8 +144,9 @@ def test_nothing_half_converted_is_left(make, message: str, tmp_path: Path, caps
     assert not out.parent.exists() or not list(out.parent.iterdir())
 
 
-def test_a_file_that_does_not_decode_alike_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_does_not_decode_alike_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, out = nvlabs_pickle(tmp_path / "net.pkl", nvlabs_state()), tmp_path / "net.safetensors"
     other = assemble(read_source(nvlabs_pickle(tmp_path / "other.pkl", nvlabs_state(seed=1))))
     monkeypatch.setattr("editbench.commands.convert.read_network", lambda _: other)
@@ -115,23 +160,38 @@ def test_a_golden_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     w = slow_w(nvlabs_part(state), z, None, 3, 0.01).float().numpy()
     np.savez(tmp_path / "good.npz", z=z.double().numpy(), w=w, more=w)
     np.savez(tmp_path / "bad.npz", z=z.numpy(), w=w + 1)
-    for name, arrays in (("wide", {"z": np.zeros((2, 9)), "w": w}), ("none", {"z": z.numpy()}),
-                         ("short", {"z": z.numpy(), "w": w[:1]})):
+    for name, arrays in (
+        ("wide", {"z": np.zeros((2, 9)), "w": w}),
+        ("none", {"z": z.numpy()}),
+        ("short", {"z": z.numpy(), "w": w[:1]}),
+    ):
         np.savez(tmp_path / f"{name}.npz", **arrays)
-        assert convert(path, "--golden", tmp_path / f"{name}.npz") == 1 and f"{name}.npz" in capsys.readouterr().err
+        assert (
+            convert(path, "--golden", tmp_path / f"{name}.npz") == 1
+            and f"{name}.npz" in capsys.readouterr().err
+        )
     assert convert(path, "--golden", tmp_path / "good.npz") == 0
     assert "not compared: more" in capsys.readouterr().out
-    assert convert(path, "--golden", tmp_path / "bad.npz", "--out", tmp_path / "net.safetensors") == 1
+    assert (
+        convert(path, "--golden", tmp_path / "bad.npz", "--out", tmp_path / "net.safetensors") == 1
+    )
     shown = capsys.readouterr()
     assert "TOO LARGE" in shown.out and "nothing is written" in shown.err
     assert not (tmp_path / "net.safetensors").exists()
 
 
-@pytest.mark.parametrize("words, message", [
-    (["--out", "net.pkl"], "ending"), (["--mapping-lr", 0, "--name", "G_ema"], "mapping_lr is positive"),
-    (["--conv-clamp", -1], "conv_clamp is positive"), (["--name", "g", "--out", "net.safetensors"], "unknown part"),
-])
-def test_wrong_words_are_explained(words, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--out", "net.pkl"], "ending"),
+        (["--mapping-lr", 0, "--name", "G_ema"], "mapping_lr is positive"),
+        (["--conv-clamp", -1], "conv_clamp is positive"),
+        (["--name", "g", "--out", "net.safetensors"], "unknown part"),
+    ],
+)
+def test_wrong_words_are_explained(
+    words, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "net.pt"
     torch.save({"G_ema": nvlabs_state()}, path)
     assert convert(path, *words) and message in capsys.readouterr().err
@@ -146,7 +206,9 @@ def test_the_checkpoint_itself_is_kept(tmp_path: Path, capsys: pytest.CaptureFix
     assert path.read_bytes() == before
 
 
-def test_a_converted_file_is_not_converted_again(conditional: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_converted_file_is_not_converted_again(
+    conditional: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert convert(conditional, "--out", conditional.with_name("b.safetensors")) == 1
     assert "generator=stylegan2" in capsys.readouterr().err
 
@@ -159,24 +221,40 @@ def generator(*words: str) -> StyleGAN2Generator:
 def test_a_run_takes_the_converted_file(conditional: Path) -> None:
     network: StyleGAN2 = read_network(conditional)
     z = torch.randn(2, 7)
-    made = generator(f"generator.weights={conditional}", "generator.label=3", "generator.truncation_psi=0.5")
+    made = generator(
+        f"generator.weights={conditional}", "generator.label=3", "generator.truncation_psi=0.5"
+    )
     expected = network(z, 0.5, torch.eye(4)[[3, 3]])
     torch.testing.assert_close(made.decode(Codes(Space.Z, z)), expected)
-    vector = generator(f"generator.weights={conditional}", "generator.label=[0,0,0,1]", "generator.truncation_psi=0.5")
+    vector = generator(
+        f"generator.weights={conditional}",
+        "generator.label=[0,0,0,1]",
+        "generator.truncation_psi=0.5",
+    )
     assert vector.digest == made.digest
     elsewhere = StyleGAN2Generator.from_file(conditional, device="meta", label=1)
-    assert elsewhere.label is not None and elsewhere.label.device.type == "meta"  # moves along with the network
+    assert (
+        elsewhere.label is not None and elsewhere.label.device.type == "meta"
+    )  # moves along with the network
     assert generator(f"generator.weights={conditional}", "generator.label=2").digest != made.digest
 
 
-@pytest.mark.parametrize("words, message", [
-    ([], "label=0 to 3"), (["generator.label=4"], "are 0 to 3"), (["generator.label=[1,2]"], "has 2 numbers"),
-    (["generator.label=smile"], "a class is a whole number"), (["generator.label=1.5"], "a class is a whole number"),
-    (["generator.label=1", "generator.truncation_cutoff=7"], "0 to 6"),
-    (["generator.label=1", "generator.truncation_cutoff=2.5"], "counts rows"),
-    (["generator.label=1", "generator.truncation_psi=half"], "between 0 and 1"),
-])
-def test_a_wrong_label_or_cutoff_is_explained(conditional: Path, words: list[str], message: str) -> None:
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "label=0 to 3"),
+        (["generator.label=4"], "are 0 to 3"),
+        (["generator.label=[1,2]"], "has 2 numbers"),
+        (["generator.label=smile"], "a class is a whole number"),
+        (["generator.label=1.5"], "a class is a whole number"),
+        (["generator.label=1", "generator.truncation_cutoff=7"], "0 to 6"),
+        (["generator.label=1", "generator.truncation_cutoff=2.5"], "counts rows"),
+        (["generator.label=1", "generator.truncation_psi=half"], "between 0 and 1"),
+    ],
+)
+def test_a_wrong_label_or_cutoff_is_explained(
+    conditional: Path, words: list[str], message: str
+) -> None:
     with pytest.raises(EditbenchError, match=message):
         generator(f"generator.weights={conditional}", *words)
 
@@ -203,7 +281,7 @@ def test_an_altered_file_is_refused(conditional: Path) -> None:
 def test_an_altered_architecture_is_refused(conditional: Path) -> None:
     """Some numbers of it change pictures without changing a shape."""
     whole = conditional.read_bytes()
-    assert whole.count(rb'\"mapping_lr\": 0.01') == 1
-    conditional.write_bytes(whole.replace(rb'\"mapping_lr\": 0.01', rb'\"mapping_lr\": 0.03'))
+    assert whole.count(rb"\"mapping_lr\": 0.01") == 1
+    conditional.write_bytes(whole.replace(rb"\"mapping_lr\": 0.01", rb"\"mapping_lr\": 0.03"))
     with pytest.raises(BadFile, match="not what was written"):
         read_network(conditional)

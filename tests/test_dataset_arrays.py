@@ -10,11 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.cli import main
-from editbench.datasets.mpi3d import CARDINALITIES, COMPLEX, NAMES, ArrayImages, mpi3d_factors, row_major_labels
-from editbench.datasets.pack import pack
-from editbench.datasets.packed import Packed
-from editbench.errors import BadFile, EditbenchError, UnknownName
+from editbench.worlds.datasets.mpi3d import (
+    CARDINALITIES,
+    COMPLEX,
+    NAMES,
+    ArrayImages,
+    mpi3d_factors,
+    row_major_labels,
+)
+from editbench.worlds.datasets.pack import pack
+from editbench.worlds.datasets.packed import Packed
 
 SMALL = (2, 2, 2, 1, 1, 3, 3)
 N = int(np.prod(SMALL))
@@ -33,7 +40,9 @@ def declare(path: Path, text: str) -> Path:
 
 # -- factors -----------------------------------------------------------------------------------------------------------
 def test_labels_are_the_row_major_indices() -> None:
-    grid = np.arange(np.prod(CARDINALITIES)).reshape(CARDINALITIES)  # as the data set's own page reshapes its array
+    grid = np.arange(np.prod(CARDINALITIES)).reshape(
+        CARDINALITIES
+    )  # as the data set's own page reshapes its array
     for start in (0, 500_000, int(grid[5, 5, 1, 2, 2, 39, 37])):
         for i, row in enumerate(row_major_labels(start, start + 3, CARDINALITIES)):
             assert grid[tuple(row)] == start + i
@@ -53,7 +62,9 @@ def test_an_mpi3d_file_becomes_pictures_and_labels(tmp_path: Path, compressed: b
     rows = np.random.default_rng(1).permutation(N)
     assert np.array_equal(data.pixels(rows), images[rows])
     assert data.attributes is not None and data.labels is not None
-    assert data.attributes.names == tuple(name for name, k in zip(NAMES, SMALL) if k > 1)  # one value: no attribute
+    assert data.attributes.names == tuple(
+        name for name, k in zip(NAMES, SMALL) if k > 1
+    )  # one value: no attribute
     expected = np.stack(np.unravel_index(np.arange(N), SMALL), 1)[:, [k > 1 for k in SMALL]]
     assert np.array_equal(data.labels, expected)
     view = data.select(["vertical_axis", "object_color"], bins=2)
@@ -62,13 +73,19 @@ def test_an_mpi3d_file_becomes_pictures_and_labels(tmp_path: Path, compressed: b
 
 
 def test_full_size_arrays_are_known_by_their_number(tmp_path: Path) -> None:
-    images = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (460_800, 2, 2, 3), (0, 0, 0, 0))
+    images = np.lib.stride_tricks.as_strided(
+        np.zeros(1, np.uint8), (460_800, 2, 2, 3), (0, 0, 0, 0)
+    )
     np.savez_compressed(tmp_path / "complex.npz", images=images)
     source = ArrayImages(tmp_path / "complex.npz")
-    assert source.attributes is not None and [len(a.classes) for a in source.attributes] == list(COMPLEX)
+    assert source.attributes is not None and [len(a.classes) for a in source.attributes] == list(
+        COMPLEX
+    )
     assert np.array_equal(source.labels()[123_456], np.unravel_index(123_456, COMPLEX))
     toy(tmp_path / "toy.npz")
-    with pytest.raises(BadFile, match="72 images, where MPI3D has 1036800 or 460800: give --cardinalities"):
+    with pytest.raises(
+        BadFile, match="72 images, where MPI3D has 1036800 or 460800: give --cardinalities"
+    ):
         ArrayImages(tmp_path / "toy.npz")
     with pytest.raises(BadFile, match=r"2 x 2 x 2 x 1 x 1 x 3 x 4 factors make 96"):
         ArrayImages(tmp_path / "toy.npz", (2, 2, 2, 1, 1, 3, 4))
@@ -81,18 +98,24 @@ def test_other_sizes_are_resized_as_files_are(tmp_path: Path) -> None:
     images = toy(tmp_path / "toy.npz", size=24)
     data = pack(ArrayImages(tmp_path / "toy.npz", SMALL), tmp_path / "out", 16)
     for i in (0, 71):
-        assert np.array_equal(data.pixels(np.array([i]))[0],
-                              np.asarray(Image.fromarray(images[i]).resize((16, 16), Image.Resampling.LANCZOS)))
+        assert np.array_equal(
+            data.pixels(np.array([i]))[0],
+            np.asarray(Image.fromarray(images[i]).resize((16, 16), Image.Resampling.LANCZOS)),
+        )
 
 
 # -- arrays that a YAML file declares ----------------------------------------------------------------------------------
 def test_declared_arrays_with_labels_of_any_kind(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     classes = np.stack([random.integers(0, 3, 50), random.integers(0, 4, 50), np.zeros(50, int)], 1)
-    labels = np.stack([classes[:, 0], [(-30.0, -7.5, 8, 30)[k] for k in classes[:, 1]], classes[:, 2]], 1)
+    labels = np.stack(
+        [classes[:, 0], [(-30.0, -7.5, 8, 30)[k] for k in classes[:, 1]], classes[:, 2]], 1
+    )
     grey = random.integers(0, 256, (50, 16, 16), np.uint8)
     np.savez(tmp_path / "shapes.npz", pictures=grey, values=labels)
-    path = declare(tmp_path / "shapes.yaml", """
+    path = declare(
+        tmp_path / "shapes.yaml",
+        """
 arrays: shapes.npz
 images: pictures
 labels: values
@@ -100,18 +123,21 @@ attributes:
   - {name: shape, classes: [cube, ball, pill]}
   - {name: angle, classes: 4, ordered: true}
   - {name: still, classes: 1}
-""")
+""",
+    )
     data = pack(ArrayImages(path), tmp_path / "out")
     assert data.attributes is not None and data.attributes.names == ("shape", "angle")
     assert data.labels is not None and np.array_equal(data.labels, classes[:, :2])
     assert np.array_equal(data.pixels(np.arange(50)), np.repeat(grey[..., None], 3, 3))
-    for old, new, message in (("classes: 4", "classes: 5", "4 different values from -30 to 30"),
-                              ("values", "vales", "has no array 'vales'; it holds pictures, values"),
-                              ("labels: values\n", "", r"3 x 4 x 1 factors make 12"),
-                              ("- {name: still, classes: 1}", "", r"\(50, 2\) numbers"),
-                              ("classes: 1", "classes: none", "are a number up to 10000 or a list"),
-                              ("classes: 1", "classes: 1000000000000", "are a number up to 10000"),
-                              ("shapes.npz", "gone.npz", "no such .npz")):
+    for old, new, message in (
+        ("classes: 4", "classes: 5", "4 different values from -30 to 30"),
+        ("values", "vales", "has no array 'vales'; it holds pictures, values"),
+        ("labels: values\n", "", r"3 x 4 x 1 factors make 12"),
+        ("- {name: still, classes: 1}", "", r"\(50, 2\) numbers"),
+        ("classes: 1", "classes: none", "are a number up to 10000 or a list"),
+        ("classes: 1", "classes: 1000000000000", "are a number up to 10000"),
+        ("shapes.npz", "gone.npz", "no such .npz"),
+    ):
         with pytest.raises(BadFile, match=message):
             ArrayImages(declare(tmp_path / "wrong.yaml", path.read_text().replace(old, new)))
     with pytest.raises(UnknownName, match="Did you mean 'images'"):
@@ -128,12 +154,16 @@ attributes:
 
 # -- size and damage ---------------------------------------------------------------------------------------------------
 def test_a_large_array_is_streamed(tmp_path: Path) -> None:
-    images = np.lib.stride_tricks.as_strided(np.arange(64 * 64 * 3, dtype=np.uint8), (2304, 64, 64, 3), (0, 192, 3, 1))
+    images = np.lib.stride_tricks.as_strided(
+        np.arange(64 * 64 * 3, dtype=np.uint8), (2304, 64, 64, 3), (0, 192, 3, 1)
+    )
     np.savez_compressed(tmp_path / "big.npz", images=images)  # 28 MB
     del images
     cardinalities = (2, 2, 2, 2, 2, 8, 9)
     tracemalloc.start()
-    data = pack(ArrayImages(tmp_path / "big.npz", cardinalities), tmp_path / "out", shard_bytes=1 << 20)
+    data = pack(
+        ArrayImages(tmp_path / "big.npz", cardinalities), tmp_path / "out", shard_bytes=1 << 20
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(data) == 2304 and peak < 6 << 20
@@ -151,12 +181,14 @@ def rewrite(path: Path, out: Path, change) -> Path:  # type: ignore[no-untyped-d
 def test_arrays_that_are_not_what_they_say(tmp_path: Path) -> None:
     path = tmp_path / "toy.npz"
     toy(path)
-    for change, message in ((lambda c: c + b"\0" * 10_000_000, "declared as 10055424 bytes"),  # a bomb
-                            (lambda c: c[:-100], "the file is damaged"),
-                            (lambda c: c.replace(b"(72,", b"(7e,"), "not a complete"),
-                            (lambda c: c.replace(b"'|u1'", b"'|O' "), "holds object"),
-                            (lambda c: c.replace(b"False", b"True "), "Fortran"),
-                            (lambda c: c.replace(b"|u1", b"|i1"), "images are uint8")):
+    for change, message in (
+        (lambda c: c + b"\0" * 10_000_000, "declared as 10055424 bytes"),  # a bomb
+        (lambda c: c[:-100], "the file is damaged"),
+        (lambda c: c.replace(b"(72,", b"(7e,"), "not a complete"),
+        (lambda c: c.replace(b"'|u1'", b"'|O' "), "holds object"),
+        (lambda c: c.replace(b"False", b"True "), "Fortran"),
+        (lambda c: c.replace(b"|u1", b"|i1"), "images are uint8"),
+    ):
         with pytest.raises(BadFile, match=message):
             ArrayImages(rewrite(path, tmp_path / "wrong.npz", change), SMALL)
     np.savez(tmp_path / "objects.npz", images=np.array([{"a": 1}], object))
@@ -187,7 +219,9 @@ def test_damaged_bytes_are_found_and_nothing_is_left(tmp_path: Path) -> None:
     assert found > 70
 
 
-def test_a_stopped_pack_of_an_array_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_pack_of_an_array_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = toy(tmp_path / "toy.npz", compressed=True)
     read = ArrayImages.read
 
@@ -207,20 +241,30 @@ def test_a_stopped_pack_of_an_array_goes_on(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_full_disk_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy(tmp_path / "toy.npz")
-    monkeypatch.setattr("editbench.datasets.pack.shutil.disk_usage", lambda path: type("U", (), {"free": 1000})())
+    monkeypatch.setattr(
+        "editbench.worlds.datasets.pack.shutil.disk_usage",
+        lambda path: type("U", (), {"free": 1000})(),
+    )
     with pytest.raises(EditbenchError, match="are free on that disk"):
         pack(ArrayImages(tmp_path / "toy.npz", SMALL), tmp_path / "out")
     monkeypatch.undo()
-    assert len(pack(ArrayImages(tmp_path / "toy.npz", SMALL), tmp_path / "out", 8)) == N  # as the message says
+    assert (
+        len(pack(ArrayImages(tmp_path / "toy.npz", SMALL), tmp_path / "out", 8)) == N
+    )  # as the message says
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy(tmp_path / "toy.npz")
     words = ["dataset", "pack", str(tmp_path / "toy.npz"), "--out", str(tmp_path / "out")]
     assert main([*words, "--cardinalities", *map(str, SMALL)]) == 0
-    assert "72 pictures of 16 x 16" in capsys.readouterr().out and len(Packed(tmp_path / "out")) == N
-    for more, message in (([], "give --cardinalities"), (["--bins", "2"], "to the training"),
-                          (["--labels", "x.csv"], "for a folder of images")):
+    assert (
+        "72 pictures of 16 x 16" in capsys.readouterr().out and len(Packed(tmp_path / "out")) == N
+    )
+    for more, message in (
+        ([], "give --cardinalities"),
+        (["--bins", "2"], "to the training"),
+        (["--labels", "x.csv"], "for a folder of images"),
+    ):
         assert main([*words, *more]) == 1
         assert message in capsys.readouterr().err
     assert main(["dataset", "pack", str(tmp_path / "gone"), "--out", str(tmp_path / "o")]) == 1

@@ -10,15 +10,22 @@ import pytest
 import torch
 import yaml
 
+from editbench.base.errors import EditbenchError
 from editbench.cli import main
-from editbench.datasets.mpi3d import ArrayImages
-from editbench.datasets.pack import pack
-from editbench.datasets.packed import Packed
-from editbench.datasets.training import commonest, gan_channels, reals, scorer_batches, scorer_training, split
-from editbench.errors import EditbenchError
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.stylegan2 import StyleGAN2Config
-from editbench.scorers.convnet import ConvScorer
+from editbench.networks.scorers.convnet import ConvScorer
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2Config
+from editbench.worlds.datasets.mpi3d import ArrayImages
+from editbench.worlds.datasets.pack import pack
+from editbench.worlds.datasets.packed import Packed
+from editbench.worlds.datasets.training import (
+    commonest,
+    gan_channels,
+    reals,
+    scorer_batches,
+    scorer_training,
+    split,
+)
 from editbench.worlds.faces import weights_path
 from editbench.worlds.train_gan import GANTraining, train
 
@@ -49,11 +56,19 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
 def test_real_images_are_addressed_by_index_and_each_epoch_shows_all(packed: Packed) -> None:
     show = reals(packed, seed=4)
     stream = show(0, 2 * N)
-    assert stream.shape == (2 * N, 3, 16, 16) and stream.dtype == torch.float32 and stream.abs().max() <= 1
-    assert torch.equal(torch.cat([reals(packed, 4)(a, a + 24) for a in range(0, 2 * N, 24)]), stream)
+    assert (
+        stream.shape == (2 * N, 3, 16, 16)
+        and stream.dtype == torch.float32
+        and stream.abs().max() <= 1
+    )
+    assert torch.equal(
+        torch.cat([reals(packed, 4)(a, a + 24) for a in range(0, 2 * N, 24)]), stream
+    )
     whole = packed.images(np.arange(N)).flatten(1).sort(0).values
     first, second = stream[:N], stream[N:]
-    assert torch.equal(first.flatten(1).sort(0).values, whole) and torch.equal(second.flatten(1).sort(0).values, whole)
+    assert torch.equal(first.flatten(1).sort(0).values, whole) and torch.equal(
+        second.flatten(1).sort(0).values, whole
+    )
     assert not torch.equal(first, second) and not torch.equal(reals(packed, 5)(0, N), first)
 
 
@@ -71,11 +86,18 @@ def test_a_scorer_sees_its_own_half_with_its_labels(packed: Packed) -> None:
     options = scorer_training("judge", 16)
     images, labels = scorer_batches(packed, options)(3)
     again, _ = scorer_batches(packed, options)(3)
-    assert torch.equal(images, again) and images.shape == (128, 3, 16, 16) and labels.dtype == torch.int64
+    assert (
+        torch.equal(images, again)
+        and images.shape == (128, 3, 16, 16)
+        and labels.dtype == torch.int64
+    )
     # Clean pictures are recognised; each must be of the judge's half and carry that picture's labels.
     flat, mine = packed.images(np.arange(N)).flatten(1), set(split(N)["judge"].tolist())
-    clean = [(i, int(row)) for i, image in enumerate(images.flatten(1))
-             for row in (flat == image).all(1).nonzero()[:, 0]]
+    clean = [
+        (i, int(row))
+        for i, image in enumerate(images.flatten(1))
+        for row in (flat == image).all(1).nonzero()[:, 0]
+    ]
     assert len(clean) > 40 and packed.labels is not None
     same = {row for _, row in clean}
     assert same <= mine and all((labels[i].numpy() == packed.labels[row]).all() for i, row in clean)
@@ -92,24 +114,49 @@ def test_layouts_follow_the_resolution() -> None:
 
 
 # -- the commands ------------------------------------------------------------------------------------------------------
-def test_from_an_array_to_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_an_array_to_a_finished_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     np.savez(tmp_path / "toy.npz", images=scenes())
-    data = ["--data", str(tmp_path / "toy.npz"), "--cardinalities", *map(str, CARDINALITIES), "--bins", "2",
-            "--name", "toyworld", "--out", str(tmp_path / "world"), "--cache", str(tmp_path / "cache")]
+    data = [
+        "--data",
+        str(tmp_path / "toy.npz"),
+        "--cardinalities",
+        *map(str, CARDINALITIES),
+        "--bins",
+        "2",
+        "--name",
+        "toyworld",
+        "--out",
+        str(tmp_path / "world"),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
     assert main(["world", "train-scorers", *data, "--images", "5120"]) == 0
     text = capsys.readouterr()
     assert "object_color" in text.out and "next: editbench world train-gan" in text.err
-    teacher, judge = (ConvScorer.from_file(tmp_path / "world" / f"{role}16.safetensors")
-                      for role in ("teacher", "judge"))
+    teacher, judge = (
+        ConvScorer.from_file(tmp_path / "world" / f"{role}16.safetensors")
+        for role in ("teacher", "judge")
+    )
     assert teacher.attributes == judge.attributes and teacher.digest != judge.digest
-    assert teacher.attributes.names == ("object_color", "object_shape", "object_size", "horizontal_axis",
-                                        "vertical_axis")
+    assert teacher.attributes.names == (
+        "object_color",
+        "object_shape",
+        "object_size",
+        "horizontal_axis",
+        "vertical_axis",
+    )
     assert teacher.attributes["vertical_axis"].classes == ("0..1", "2")
     images = torch.from_numpy(scenes()).permute(0, 3, 1, 2).float() / 127.5 - 1
     colour = np.unravel_index(np.arange(N), CARDINALITIES)[0]
-    right = {scorer: (scorer.attributes.labels(scorer(images), "object_color").numpy() == colour).mean()
-             for scorer in (teacher, judge)}
-    assert max(right.values()) > 0.8 and min(right.values()) > 0.6, right  # after 40 steps; chance 0.5
+    right = {
+        scorer: (scorer.attributes.labels(scorer(images), "object_color").numpy() == colour).mean()
+        for scorer in (teacher, judge)
+    }
+    assert max(right.values()) > 0.8 and min(right.values()) > 0.6, (
+        right
+    )  # after 40 steps; chance 0.5
 
     steer = ["--steer", str(tmp_path / "world" / "teacher16.safetensors")]
     assert main(["world", "train-gan", *data, *TINY, *steer, "--kimg", "0.16"]) == 0
@@ -118,58 +165,113 @@ def test_from_an_array_to_a_finished_run(tmp_path: Path, capsys: pytest.CaptureF
     assert generator.resolution == 16 and generator.config.channels == (8, 8, 8)
 
     out = tmp_path / "runs"
-    words = ["--config-dir", str(tmp_path / "world" / "conf"), "generator=toyworld", "scorer=toyworld", "method=random",
-             "attribute=object_color", "bank.n=600", "bank.shard=300", "bank.block=50", "starts.n=20",
-             "starts.pool=0.4", "starts.near=target", "engine.max_steps=5", "engine.sweep_steps=2", f"out={out}",
-             f"cache={tmp_path}/cache"]
+    words = [
+        "--config-dir",
+        str(tmp_path / "world" / "conf"),
+        "generator=toyworld",
+        "scorer=toyworld",
+        "method=random",
+        "attribute=object_color",
+        "bank.n=600",
+        "bank.shard=300",
+        "bank.block=50",
+        "starts.n=20",
+        "starts.pool=0.4",
+        "starts.near=target",
+        "engine.max_steps=5",
+        "engine.sweep_steps=2",
+        f"out={out}",
+        f"cache={tmp_path}/cache",
+    ]
     assert main(["run", *words]) == 0, capsys.readouterr().err
     (status,) = [json.loads(path.read_text()) for path in out.glob("[!.]*/status.json")]
     assert (status["status"], status["generator"], status["leaking"]) == ("done", "toyworld", False)
 
 
-def test_training_on_data_goes_on_and_refuses_other_data(packed: Packed, tmp_path: Path,
-                                                         capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_on_data_goes_on_and_refuses_other_data(
+    packed: Packed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def train(folder: str, kimg: float, *more: str) -> int:
-        return main(["world", "train-gan", "--data", str(packed.folder), "--name", "w", "--kimg", str(kimg), *TINY,
-                     "--out", str(tmp_path / folder), *more])
+        return main(
+            [
+                "world",
+                "train-gan",
+                "--data",
+                str(packed.folder),
+                "--name",
+                "w",
+                "--kimg",
+                str(kimg),
+                *TINY,
+                "--out",
+                str(tmp_path / folder),
+                *more,
+            ]
+        )
 
     assert train("whole", 0.032) == 0
     first = (tmp_path / "whole" / "generator16.safetensors").read_bytes()
     assert train("whole", 0.032) == 0  # nothing is left to do
     assert (tmp_path / "whole" / "generator16.safetensors").read_bytes() == first
     conf = yaml.safe_load((tmp_path / "whole" / "conf" / "generator" / "w.yaml").read_text())
-    assert Path(conf["path"]).is_absolute() and conf["about"].startswith("StyleGAN2 trained on 0.032 thousand")
+    assert Path(conf["path"]).is_absolute() and conf["about"].startswith(
+        "StyleGAN2 trained on 0.032 thousand"
+    )
     capsys.readouterr()
     state = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)
     assert state["options"]["data"] == packed.digest
     del state["options"]["data"]  # as a checkpoint has it that is older than --data
     torch.save(state, tmp_path / "whole" / "checkpoint.pt")
-    assert train("whole", 0.064) == 1 and "of another training (data  there" in capsys.readouterr().err
+    assert (
+        train("whole", 0.064) == 1 and "of another training (data  there" in capsys.readouterr().err
+    )
     state["options"]["data"] = "other"
     torch.save(state, tmp_path / "whole" / "checkpoint.pt")
-    for words, message in (((), "of another training (data other there"),
-                           (("--resolution", "32"), "is packed at 16 pixels, not 32"),
-                           (("--labels", "x.csv"), "leave out --labels"), (("--correlation",), "renders' law"),
-                           (("--name", "faces32"), "is an option of the package"), (("--name", "a b"), "is made of"),
-                           (("--name", "2024"), "a letter first"), (("--name", "null"), "a letter first"),
-                           (("--batch", "0"), "--batch is 1 or more"), (("--device", "gpu"), "is no device"),
-                           (("--channels", "8", "8"), "set --channels"),
-                           (("--init", str(weights_path("generator"))), "of 32 pixels"),
-                           (("--attributes", "colour"), "unknown attribute 'colour'"),
-                           (("--bins", "1"), "2 or more")):
+    for words, message in (
+        ((), "of another training (data other there"),
+        (("--resolution", "32"), "is packed at 16 pixels, not 32"),
+        (("--labels", "x.csv"), "leave out --labels"),
+        (("--correlation",), "renders' law"),
+        (("--name", "faces32"), "is an option of the package"),
+        (("--name", "a b"), "is made of"),
+        (("--name", "2024"), "a letter first"),
+        (("--name", "null"), "a letter first"),
+        (("--batch", "0"), "--batch is 1 or more"),
+        (("--device", "gpu"), "is no device"),
+        (("--channels", "8", "8"), "set --channels"),
+        (("--init", str(weights_path("generator"))), "of 32 pixels"),
+        (("--attributes", "colour"), "unknown attribute 'colour'"),
+        (("--bins", "1"), "2 or more"),
+    ):
         assert train("whole", 0.032, *words) in (1, 2)
         assert message in capsys.readouterr().err
 
 
-def test_a_role_trained_alone_needs_the_same_data(packed: Packed, tmp_path: Path,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_role_trained_alone_needs_the_same_data(
+    packed: Packed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The halves are fixed by the data set: with another one the judge could see the teacher's pictures."""
     np.savez_compressed(tmp_path / "other.npz", images=255 - scenes())
     pack(ArrayImages(tmp_path / "other.npz", CARDINALITIES), tmp_path / "other")
 
     def train(role: str, data: Path, *more: str) -> int:
-        return main(["world", "train-scorers", "--data", str(data), "--name", "w", "--role", role, "--images", "128",
-                     "--out", str(tmp_path / "w"), *more])
+        return main(
+            [
+                "world",
+                "train-scorers",
+                "--data",
+                str(data),
+                "--name",
+                "w",
+                "--role",
+                role,
+                "--images",
+                "128",
+                "--out",
+                str(tmp_path / "w"),
+                *more,
+            ]
+        )
 
     assert train("teacher", packed.folder) == 0
     for words in ((tmp_path / "other",), (packed.folder, "--bins", "2")):
@@ -177,7 +279,10 @@ def test_a_role_trained_alone_needs_the_same_data(packed: Packed, tmp_path: Path
         assert train("judge", *words) == 1
         assert "was trained on other pictures or attributes" in capsys.readouterr().err
     assert not (tmp_path / "w" / "judge16.safetensors").exists()
-    assert train("judge", packed.folder) == 0 and (tmp_path / "w" / "conf" / "scorer" / "w.yaml").exists()
+    assert (
+        train("judge", packed.folder) == 0
+        and (tmp_path / "w" / "conf" / "scorer" / "w.yaml").exists()
+    )
 
 
 def test_the_commonest_class_is_measured_on_the_held_out_pictures(packed: Packed) -> None:
@@ -196,7 +301,9 @@ def test_a_log_line_holds_means_of_the_steps_it_tells_of(tmp_path: Path) -> None
 
         def train_step(self) -> dict[str, float]:
             self.step += 1
-            return {"d": self.step} | ({"g": 7} if self.step > 1 else {})  # no g while the generator waits
+            return {"d": self.step} | (
+                {"g": 7} if self.step > 1 else {}
+            )  # no g while the generator waits
 
         def save(self, path: Path) -> None: ...
 
@@ -205,15 +312,26 @@ def test_a_log_line_holds_means_of_the_steps_it_tells_of(tmp_path: Path) -> None
     assert [(row["d"], row["g"]) for row in rows] == [(1.5, 7), (3, 7)]
 
 
-def test_a_folder_without_labels_trains_a_generator_but_no_scorer(packed: Packed, tmp_path: Path,
-                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_labels_trains_a_generator_but_no_scorer(
+    packed: Packed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from PIL import Image
 
     (tmp_path / "in").mkdir()
     for i, pixels in enumerate(packed.pixels(np.arange(24))):
         Image.fromarray(pixels).resize((20 + i, 18)).save(tmp_path / "in" / f"{i:02d}.png")
-    data = ["--data", str(tmp_path / "in"), "--name", "w", "--resolution", "16", "--cache", str(tmp_path / "cache"),
-            "--out", str(tmp_path / "w")]
+    data = [
+        "--data",
+        str(tmp_path / "in"),
+        "--name",
+        "w",
+        "--resolution",
+        "16",
+        "--cache",
+        str(tmp_path / "cache"),
+        "--out",
+        str(tmp_path / "w"),
+    ]
     assert main(["world", "train-gan", *data, *TINY, "--kimg", "0.016"]) == 0
     assert (tmp_path / "w" / "generator16.safetensors").exists()
     assert main(["world", "train-scorers", *data]) == 1

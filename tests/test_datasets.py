@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from editbench.attributes import Attribute, Attributes
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.cli import main
-from editbench.datasets.images import ImageFolder, Unreadable, load_picture
-from editbench.datasets.labels import choose, join_classes, read_labels
-from editbench.datasets.pack import pack
-from editbench.datasets.packed import Epochs, Packed
-from editbench.datasets.training import split
-from editbench.errors import BadFile, EditbenchError, UnknownName
+from editbench.worlds.datasets.images import ImageFolder, Unreadable, load_picture
+from editbench.worlds.datasets.labels import choose, join_classes, read_labels
+from editbench.worlds.datasets.pack import pack
+from editbench.worlds.datasets.packed import Epochs, Packed
+from editbench.worlds.datasets.training import split
 
 R = 16
 CELEBA = "3\nSmiling Young\na.png -1  1\nsub/b.png  1 -1\nc.png  1  1\n"
@@ -49,15 +49,27 @@ def folder(tmp_path: Path, n: int = 12) -> Path:
 
 
 def sums(packed: Path) -> dict[str, str]:
-    return {str(p.relative_to(packed)): hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in sorted(packed.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(packed)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(packed.rglob("*"))
+        if p.is_file()
+    }
 
 
 # -- one picture -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("size", "box"), [((41, 30), (5, 0, 35, 30)), ((30, 41), (0, 5, 30, 35)),
-                                           ((16, 16), (0, 0, 16, 16)), ((7, 5), (1, 0, 6, 5))])
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((41, 30), (5, 0, 35, 30)),
+        ((30, 41), (0, 5, 30, 35)),
+        ((16, 16), (0, 0, 16, 16)),
+        ((7, 5), (1, 0, 6, 5)),
+    ],
+)
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-def test_a_picture_is_pillows_own_crop_and_resize(tmp_path: Path, size: tuple, box: tuple, ending: str) -> None:
+def test_a_picture_is_pillows_own_crop_and_resize(
+    tmp_path: Path, size: tuple, box: tuple, ending: str
+) -> None:
     path = save(tmp_path / f"x.{ending}", noise(*size))
     expected = Image.open(path).convert("RGB").crop(box).resize((R, R), Image.Resampling.LANCZOS)
     pixels, enlarged = load_picture(path, R)
@@ -71,7 +83,9 @@ def test_grey_palette_alpha_and_deep_pictures_become_rgb(tmp_path: Path) -> None
     deep = grey.astype(np.uint16) * 256 + noise(R, R, 1, seed=1)
     assert np.array_equal(load_picture(save(tmp_path / "i16.png", deep), R)[0], expected)
     assert np.array_equal(load_picture(save(tmp_path / "p.png", grey, "P"), R)[0], expected)
-    assert np.array_equal(load_picture(save(tmp_path / "one.png", grey, "1"), R)[0][..., 0] % 255, 0 * grey)
+    assert np.array_equal(
+        load_picture(save(tmp_path / "one.png", grey, "1"), R)[0][..., 0] % 255, 0 * grey
+    )
     # Alpha a over white: a c + (1 - a) 255.
     rgba = noise(R, R, 4)
     alpha = rgba[..., 3:] / 255
@@ -99,10 +113,16 @@ def test_cmyk_and_turned_pictures(tmp_path: Path) -> None:
 
 def bomb(path: Path, side: int) -> Path:
     """A PNG of a few hundred bytes that claims side x side pixels."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 999)))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 999))
+    )
     return path
 
 
@@ -117,8 +137,16 @@ def broken_files(root: Path) -> dict[str, str]:
     (root / "drawing.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
     bomb(root / "bomb.png", 9_600)
     bomb(root / "bigger.png", 60_000)
-    return {"cut.png": "truncated", "cut.jpg": "truncated", "cut.webp": "Error", "zero.jpg": "empty",
-            "page.jpg": "not a PNG", "drawing.png": "not a PNG", "bomb.png": "pixels", "bigger.png": "pixels"}
+    return {
+        "cut.png": "truncated",
+        "cut.jpg": "truncated",
+        "cut.webp": "Error",
+        "zero.jpg": "empty",
+        "page.jpg": "not a PNG",
+        "drawing.png": "not a PNG",
+        "bomb.png": "pixels",
+        "bigger.png": "pixels",
+    }
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -150,14 +178,16 @@ def test_broken_files_are_listed_and_left_out(tmp_path: Path) -> None:
     assert np.array_equal(data.pixels(np.arange(12)), expected)
     images = data.images(np.array([7, 2, 7]))
     assert images.shape == (3, 3, R, R) and -1 <= images.min() < images.max() <= 1
-    assert np.array_equal(((images.numpy() + 1) * 127.5).round().transpose(0, 2, 3, 1), expected[[7, 2, 7]])
+    assert np.array_equal(
+        ((images.numpy() + 1) * 127.5).round().transpose(0, 2, 3, 1), expected[[7, 2, 7]]
+    )
 
 
 def test_a_folder_of_nothing_but_broken_files_is_refused(tmp_path: Path) -> None:
     broken_files(tmp_path / "in")
     with pytest.raises(BadFile, match="8 of 8"):
         pack(ImageFolder(tmp_path / "in"), tmp_path / "out", R, max_broken=1)
-    for wrong in (tmp_path / "absent", tmp_path / "out" / ".."  / "empty"):
+    for wrong in (tmp_path / "absent", tmp_path / "out" / ".." / "empty"):
         with pytest.raises(BadFile):
             (tmp_path / "empty").mkdir(exist_ok=True)
             ImageFolder(wrong)
@@ -179,7 +209,11 @@ def test_ten_thousand_files_with_ten_broken_ones(tmp_path: Path) -> None:
         (root / name).write_bytes(b"\x89PNG\r\n\x1a\nhalf")
     data = pack(ImageFolder(root), tmp_path / "out", 8)
     rows = list(csv.reader((tmp_path / "out" / "problems.csv").open()))[1:]
-    assert {name for name, _ in rows} == wrong and len(data) == 9_990 and data.counts["enlarged"] == 2498
+    assert (
+        {name for name, _ in rows} == wrong
+        and len(data) == 9_990
+        and data.counts["enlarged"] == 2498
+    )
     kept = [i for i in range(10_000) if f"{i // 1000:02d}/{i % 1000:04d}.png" not in wrong]
     kinds = np.stack([load_picture(tmp_path / f"{k}.png", 8)[0] for k in range(4)])
     assert np.array_equal(data.pixels(np.arange(len(data))), kinds[np.array(kept) % 4])
@@ -189,10 +223,14 @@ def test_ten_thousand_files_with_ten_broken_ones(tmp_path: Path) -> None:
 def test_shards_and_threads_change_no_picture(tmp_path: Path) -> None:
     root = folder(tmp_path)
     one = pack(ImageFolder(root, "folders", threads=1), tmp_path / "one", R)
-    many = pack(ImageFolder(root, "folders", threads=5), tmp_path / "many", R, shard_bytes=5 * 3 * R * R)
+    many = pack(
+        ImageFolder(root, "folders", threads=5), tmp_path / "many", R, shard_bytes=5 * 3 * R * R
+    )
     assert len(list((tmp_path / "many").glob("shard-*"))) == 3
     rows = np.array([11, 0, 4, 5, 9, 0])
-    assert np.array_equal(one.pixels(rows), many.pixels(rows)) and np.array_equal(one.labels, many.labels)
+    assert np.array_equal(one.pixels(rows), many.pixels(rows)) and np.array_equal(
+        one.labels, many.labels
+    )
 
 
 class Killed(ImageFolder):
@@ -209,7 +247,8 @@ def test_a_killed_pack_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     pack(ImageFolder(root, "folders"), whole, R, shard_bytes=size)
     child = multiprocessing.get_context("fork").Process(
-        target=lambda: pack(Killed(root, "folders"), parts, R, shard_bytes=size))
+        target=lambda: pack(Killed(root, "folders"), parts, R, shard_bytes=size)
+    )
     child.start()
     child.join(60)
     assert child.exitcode == -signal.SIGKILL and len(list(parts.glob("shard-*"))) == 2
@@ -236,9 +275,27 @@ def test_a_folder_of_another_source_is_not_touched(tmp_path: Path) -> None:
 def test_a_damaged_pack_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = folder(tmp_path)
     out = tmp_path / "out"
-    assert main(["dataset", "pack", str(root), "--labels", "folders", "--resolution", "16", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "dataset",
+                "pack",
+                str(root),
+                "--labels",
+                "folders",
+                "--resolution",
+                "16",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert main(["dataset", "info", str(out)]) == 0
-    assert "12 pictures of 16 x 16" in (text := capsys.readouterr().out) and "0 0.333, 1 0.333, 2 0.333" in text
+    assert (
+        "12 pictures of 16 x 16" in (text := capsys.readouterr().out)
+        and "0 0.333, 1 0.333, 2 0.333" in text
+    )
     path = out / "shard-00000" / "images.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -253,7 +310,7 @@ def test_a_damaged_pack_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_many_shards_keep_few_files_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path)
     whole = pack(ImageFolder(root), tmp_path / "whole", R)
-    monkeypatch.setattr("editbench.datasets.packed.MOST_OPEN", 2)
+    monkeypatch.setattr("editbench.worlds.datasets.packed.MOST_OPEN", 2)
     many = pack(ImageFolder(root), tmp_path / "many", R, shard_bytes=3 * R * R)
     rows = np.random.default_rng(0).integers(0, 12, 40)
     assert np.array_equal(many.pixels(rows), whole.pixels(rows)) and len(many._open_shards) == 2
@@ -264,7 +321,9 @@ def test_twins_are_found_and_split_together(tmp_path: Path, size: int) -> None:
     kinds = np.random.default_rng(0).integers(0, 25, 60)
     for i, kind in enumerate(kinds):
         save(tmp_path / "in" / f"{i:02d}.png", noise(size, size, seed=int(kind)))
-    data = pack(ImageFolder(tmp_path / "in"), tmp_path / "out", size, shard_bytes=7 * 3 * size * size)
+    data = pack(
+        ImageFolder(tmp_path / "in"), tmp_path / "out", size, shard_bytes=7 * 3 * size * size
+    )
     assert data.twins.tolist() == [kinds.tolist().index(kind) for kind in kinds]
     parts = split(60, data.twins)
     assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(60))
@@ -302,7 +361,9 @@ def test_epochs_show_every_row_once_and_any_split_is_the_same() -> None:
     stream = order.take(0, 35)
     passes = stream.reshape(5, 7)
     assert (np.sort(passes, 1) == np.arange(7)).all() and len({tuple(row) for row in passes}) > 1
-    pieces = [Epochs(7, 3, "reals").take(a, b) for a, b in itertools.pairwise([0, 3, 14, 14, 20, 35])]
+    pieces = [
+        Epochs(7, 3, "reals").take(a, b) for a, b in itertools.pairwise([0, 3, 14, 14, 20, 35])
+    ]
     assert np.array_equal(np.concatenate(pieces), stream)
     assert np.array_equal(order.take(2, 5), stream[2:5])  # backwards, too
     assert not np.array_equal(Epochs(7, 4, "reals").take(0, 35), stream)
@@ -313,26 +374,45 @@ def test_epochs_show_every_row_once_and_any_split_is_the_same() -> None:
 def test_an_attribute_list_and_files_that_do_not_agree(tmp_path: Path) -> None:
     for i, name in enumerate(("a.png", "sub/b.png", "deep/c.png", "extra.png", "broken.png")):
         save(tmp_path / "in" / name, noise(20, 20, seed=i))
-    (tmp_path / "in" / "broken.png").write_bytes(b"")  # between a.png and the others: labels follow the pictures
+    (tmp_path / "in" / "broken.png").write_bytes(
+        b""
+    )  # between a.png and the others: labels follow the pictures
     listing = tmp_path / "list.txt"
     listing.write_text(CELEBA.replace("3\n", "5\n", 1) + "gone.png 1 1\nbroken.png -1 -1\n")
     data = pack(ImageFolder(tmp_path / "in", listing), tmp_path / "out", R, max_broken=0.5)
-    assert data.attributes == Attributes([Attribute("Smiling", ("no", "yes")), Attribute("Young", ("no", "yes"))])
+    assert data.attributes == Attributes(
+        [Attribute("Smiling", ("no", "yes")), Attribute("Young", ("no", "yes"))]
+    )
     by_name = {"a.png": [0, 1], "deep/c.png": [1, 1], "sub/b.png": [1, 0]}  # in order of the paths
     assert data.labels is not None and data.labels.tolist() == list(by_name.values())
-    assert data.counts == {"files": 5, "of other kinds": 0, "not listed": 1, "empty cell": 0, "listed without file": 1,
-                           "packed": 3, "broken": 1, "enlarged": 0}
+    assert data.counts == {
+        "files": 5,
+        "of other kinds": 0,
+        "not listed": 1,
+        "empty cell": 0,
+        "listed without file": 1,
+        "packed": 3,
+        "broken": 1,
+        "enlarged": 0,
+    }
     text = (tmp_path / "out" / "problems.csv").read_text()
-    assert "extra.png,the labels do not name it" in text and "gone.png,\"listed, but" in text
+    assert "extra.png,the labels do not name it" in text and 'gone.png,"listed, but' in text
     with pytest.raises(BadFile, match="names none of the 12 images"):
         ImageFolder(folder(tmp_path / "other"), listing)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "begins with the number"), ("file,smile\n", "begins with the number"),
-    (CELEBA.replace("3", "9", 1), "says 9 files, the list has 3"), (CELEBA + "d.png 1\n", "line 6: 1 values for 2"),
-    (CELEBA.replace("-1  1", "-1  7"), "line 3: values are -1"), (CELEBA.replace("c.png", "a.png"), "listed twice"),
-    ("2\nA\na 1\nb 1\n", "no column has two")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "begins with the number"),
+        ("file,smile\n", "begins with the number"),
+        (CELEBA.replace("3", "9", 1), "says 9 files, the list has 3"),
+        (CELEBA + "d.png 1\n", "line 6: 1 values for 2"),
+        (CELEBA.replace("-1  1", "-1  7"), "line 3: values are -1"),
+        (CELEBA.replace("c.png", "a.png"), "listed twice"),
+        ("2\nA\na 1\nb 1\n", "no column has two"),
+    ],
+)
 def test_a_damaged_attribute_list_names_its_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(BadFile, match=message):
@@ -341,24 +421,43 @@ def test_a_damaged_attribute_list_names_its_line(tmp_path: Path, text: str, mess
 
 def test_a_table_has_numbers_words_and_empty_cells(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("\ufefffile,smile,age,hair,one\n\"a,1.png\",1,9,red,x\nb.png,0,31.5,,x\nc.png,1,100,blue,x\n")
+    path.write_text(
+        '\ufefffile,smile,age,hair,one\n"a,1.png",1,9,red,x\nb.png,0,31.5,,x\nc.png,1,100,blue,x\n'
+    )
     table = read_labels(path)
-    assert table.names == ["a,1.png", "b.png", "c.png"] and table.attributes.names == ("smile", "age", "hair")
-    assert table.attributes["smile"].classes == ("no", "yes") and table.attributes["hair"].classes == ("blue", "red")
+    assert table.names == ["a,1.png", "b.png", "c.png"] and table.attributes.names == (
+        "smile",
+        "age",
+        "hair",
+    )
+    assert table.attributes["smile"].classes == ("no", "yes") and table.attributes[
+        "hair"
+    ].classes == ("blue", "red")
     assert table.attributes["age"] == Attribute("age", ("9", "31.5", "100"), ordered=True)
     assert table.classes.tolist() == [[1, 0, 1], [0, 1, -1], [1, 2, 0]]
     assert read_labels(path, ["age"], bins=2).classes.ravel().tolist() == [0, 0, 1]
     with pytest.raises(UnknownName, match="Did you mean 'hair'"):
         read_labels(path, ["hairs"])
-    for text, message in (("file\na\n", "a table of labels has a header"), ("f,a\nx,1,2\n", "row 2: 3 cells"),
-                          ("f,a\nx,\"1\n", "not a readable CSV")):
+    for text, message in (
+        ("file\na\n", "a table of labels has a header"),
+        ("f,a\nx,1,2\n", "row 2: 3 cells"),
+        ('f,a\nx,"1\n', "not a readable CSV"),
+    ):
         path.write_text(text)
         with pytest.raises(BadFile, match=message):
             read_labels(path)
     path.write_text("f,t\n" + "".join(f"{i}.png,{i}\n" for i in range(300)))
     with pytest.raises(BadFile, match="300 different values; join neighbouring ones with --bins"):
         read_labels(path)
-    assert np.bincount(read_labels(path, bins=7).classes.ravel()).tolist() == [43, 43, 43, 43, 43, 43, 42]
+    assert np.bincount(read_labels(path, bins=7).classes.ravel()).tolist() == [
+        43,
+        43,
+        43,
+        43,
+        43,
+        43,
+        42,
+    ]
 
 
 def test_a_number_is_one_class_however_it_is_written(tmp_path: Path) -> None:
@@ -383,7 +482,10 @@ def test_bins_join_neighbours_of_ordered_attributes_only() -> None:
     assert labels.tolist() == [i // 8 for i in range(40)]
     colour = Attribute("c", ("r", "g", "b"))
     assert join_classes(colour, np.arange(3), 2)[0] == colour
-    assert join_classes(Attribute("x", tuple("abc"), True), np.array([-1, 2]), 2)[1].tolist() == [-1, 1]
+    assert join_classes(Attribute("x", tuple("abc"), True), np.array([-1, 2]), 2)[1].tolist() == [
+        -1,
+        1,
+    ]
     both = Attributes([colour, Attribute("still", ("a", "b"))])
     kept, chosen = choose(both, np.array([[0, 1], [2, 1]]))
     assert kept.names == ("c",) and chosen.tolist() == [[0], [2]]

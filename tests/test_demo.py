@@ -15,15 +15,26 @@ def test_it_names_the_bank_the_records_and_the_fits(tmp_path):
     for run, cached in (("m-a", False), ("m-b", True), ("n-a", True), ("o-a", True), ("o-b", True)):
         (tmp_path / run).mkdir()
         (tmp_path / run / "provenance.json").write_text(json.dumps({"fit_cached": cached}))
-    jobs = [outcome("m x a", "m-a"), outcome("m x b", "m-b"), outcome("n x a", "n-a"),
-            outcome("o x a", "o-a"), outcome("o x b", "o-b"), outcome("k x a", "k-a", True),
-            outcome("broken x a", "")]
-    assert reuse(True, jobs, tmp_path) == "reused from before: the bank; 1 of 7 records; the fits of n, o"
+    jobs = [
+        outcome("m x a", "m-a"),
+        outcome("m x b", "m-b"),
+        outcome("n x a", "n-a"),
+        outcome("o x a", "o-a"),
+        outcome("o x b", "o-b"),
+        outcome("k x a", "k-a", True),
+        outcome("broken x a", ""),
+    ]
+    assert (
+        reuse(True, jobs, tmp_path)
+        == "reused from before: the bank; 1 of 7 records; the fits of n, o"
+    )
     assert reuse(False, jobs[:2], tmp_path) == "reused from before: nothing"
 
 
 def test_methods_that_need_files_are_not_in_it():
-    assert "interfacegan" in demo_methods() and not {"direction", "gradctrl_ffhq_heads"} & set(demo_methods())
+    assert "interfacegan" in demo_methods() and not {"direction", "gradctrl_ffhq_heads"} & set(
+        demo_methods()
+    )
 
 
 def test_its_pinned_numbers_are_of_its_methods():

@@ -6,14 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from editbench.methods.random_direction import RandomDirection
+from editbench.metrics.attribute_dependency.metric import AttributeDependency
+from editbench.metrics.dependency_matrix.metric import DependencyMatrix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editbench.attributes import Attribute, Attributes
-from editbench.metric import ROW_COLUMNS, SAMPLE_COLUMNS
-from methods.random_direction import RandomDirection
-from metrics.dependency import AttributeDependency
-from metrics.dependency_matrix import DependencyMatrix
+from editbench.base.attributes import Attribute, Attributes
+from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from tests.test_metrics import HAND, TOY, toy_trajectories
 from tests.toy import check_splits, fit_data, make_walk, trajectories
 
@@ -27,10 +27,18 @@ def test_by_hand():
     # start 1 passes x = 1 at 2/7 of its second step, where c has risen by 2/7 and b has fallen by 2/7 * 0.5;
     # start 4 at 2/3 of its first, where b has fallen by 2/3 * 2. sigma is 2 for b and 4 for c; the target is yes.
     b, c = [2 / 7 * 0.5 / 2, 2 / 3 * 2 / 2], [2 / 7 * 1 / 4, 0.0]
-    assert values(result) == pytest.approx({"dependency_on[b]": np.mean(b), "entanglement_with[b]": -np.mean(b),
-                                            "dependency_on[c]": np.mean(c), "entanglement_with[c]": np.mean(c)})
+    assert values(result) == pytest.approx(
+        {
+            "dependency_on[b]": np.mean(b),
+            "entanglement_with[b]": -np.mean(b),
+            "dependency_on[c]": np.mean(c),
+            "entanglement_with[c]": np.mean(c),
+        }
+    )
     assert (result.rows["n"] == 2).all() and (result.rows["x"] == 1).all()
-    of_b = result.samples[result.samples["metric"] == "dependency_on[b]"].set_index("start")["value"]
+    of_b = result.samples[result.samples["metric"] == "dependency_on[b]"].set_index("start")[
+        "value"
+    ]
     assert of_b.to_dict() == pytest.approx({1: b[0], 4: b[1]})
 
 
@@ -57,7 +65,9 @@ def test_a_linear_world_has_the_signed_ratio_of_the_slopes_whatever_the_target()
 def test_the_mean_over_the_others_is_the_ad(found):
     mine = values(DependencyMatrix()(found))
     ad = AttributeDependency()(found).rows.set_index("metric").loc["ad_at", "value"]
-    assert np.mean([value for name, value in mine.items() if name.startswith("dependency_on")]) == pytest.approx(ad)
+    assert np.mean(
+        [value for name, value in mine.items() if name.startswith("dependency_on")]
+    ) == pytest.approx(ad)
 
 
 def test_only_two_binary_attributes_have_a_sign():
@@ -75,7 +85,10 @@ def test_rows_keep_the_contract_and_nothing_to_read_is_a_note():
     assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
     assert {name.split("[")[0] for name in result.rows["metric"]} <= set(DependencyMatrix.produces)
     far = DependencyMatrix(at=9)(HAND)
-    assert far.rows["value"].isna().all() and far.rows["note"].str.contains("no start reaches x = 9").all()
+    assert (
+        far.rows["value"].isna().all()
+        and far.rows["note"].str.contains("no start reaches x = 9").all()
+    )
     none = DependencyMatrix()(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
     assert (none.rows["n"] == 0).all() and len(none.samples) == 0
     alone = DependencyMatrix()(toy_trajectories(Attributes([Attribute("a", ("no", "yes"))]), "a"))

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from editbench.errors import EditbenchError
+from editbench.base.errors import EditbenchError
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space
 from editbench.report import dial, report
 from editbench.report.load import load
-from editbench.seeding import normals
-from editbench.spaces import Codes, Space
 from editbench.worlds.card import phi
 from editbench.worlds.faces import load_scorer
 from editbench.worlds.faces.dial import PAIRS, SETTINGS, law, load_generator, partner
@@ -39,8 +39,13 @@ def test_the_generator_has_learnt_the_ties_of_its_world_and_no_others(rho):
     for i in binary:
         assert abs(made[:, i].mean() - data[:, i].mean()) < 0.07, TRAITS[i]
         for j in binary[:i]:
-            bound = 0.12 if (TRAITS[j], TRAITS[i]) in PAIRS or (TRAITS[i], TRAITS[j]) in PAIRS else 0.16
-            assert abs(phi(made[:, i], made[:, j]) - phi(data[:, i], data[:, j])) < bound, (TRAITS[i], TRAITS[j])
+            bound = (
+                0.12 if (TRAITS[j], TRAITS[i]) in PAIRS or (TRAITS[i], TRAITS[j]) in PAIRS else 0.16
+            )
+            assert abs(phi(made[:, i], made[:, j]) - phi(data[:, i], data[:, j])) < bound, (
+                TRAITS[i],
+                TRAITS[j],
+            )
 
 
 def test_the_law_ties_two_pairs_and_nothing_else():
@@ -50,27 +55,50 @@ def test_the_law_ties_two_pairs_and_nothing_else():
         i, j = TRAITS.index(a), TRAITS.index(b)
         expected[i, j] = expected[j, i] = rho
     np.testing.assert_array_equal(matrix, expected)
-    assert partner("eyeglasses") == ("age", 1) and partner("beard") == ("long_hair", -1) and partner("smile") is None
+    assert (
+        partner("eyeglasses") == ("age", 1)
+        and partner("beard") == ("long_hair", -1)
+        and partner("smile") is None
+    )
 
 
 def test_a_setting_that_is_not_there_is_named_with_the_remedy():
-    with pytest.raises(EditbenchError, match=r"generator.rho=0.45: the package has rho 0.0, 0.3, 0.6, 0.9; train"):
+    with pytest.raises(
+        EditbenchError, match=r"generator.rho=0.45: the package has rho 0.0, 0.3, 0.6, 0.9; train"
+    ):
         load_generator(0.45)
 
 
-def dial_run(root, method: str, attribute: str, rho: float, n: int = 100, note: str = "", **numbers: float) -> None:
+def dial_run(
+    root, method: str, attribute: str, rho: float, n: int = 100, note: str = "", **numbers: float
+) -> None:
     other = partner(attribute)
     rows = metric_rows(0.5)
     rows = rows[rows["metric"] == "accuracy"]
     for name, value in numbers.items():
         metric = f"entanglement_with[{other[0]}]" if name == "entanglement" else name
         x = np.nan if name == "accuracy" else 1.0
-        one = {"metric": metric, "x": x, "value": value, "low": value - HALF, "high": value + HALF, "n": n,
-               "note": note, "version": 1, "higher_is_better": None}
+        one = {
+            "metric": metric,
+            "x": x,
+            "value": value,
+            "low": value - HALF,
+            "high": value + HALF,
+            "n": n,
+            "note": note,
+            "version": 1,
+            "higher_is_better": None,
+        }
         rows = pd.concat([rows[rows["metric"] != metric], pd.DataFrame([one])], ignore_index=True)
-    folder = fake_run(root, method, attribute, rows, generator=f"faces32_rho{rho}", tag=f"rho{10 * rho:.0f}")
+    folder = fake_run(
+        root, method, attribute, rows, generator=f"faces32_rho{rho}", tag=f"rho{10 * rho:.0f}"
+    )
     config = folder / "config.yaml"
-    config.write_text(config.read_text().replace("_target_: somewhere.load", f"_target_: somewhere.load\n  rho: {rho}"))
+    config.write_text(
+        config.read_text().replace(
+            "_target_: somewhere.load", f"_target_: somewhere.load\n  rho: {rho}"
+        )
+    )
 
 
 def write(root, rhos=SETTINGS):
@@ -83,15 +111,23 @@ def write(root, rhos=SETTINGS):
 
 def test_slopes_by_hand(tmp_path):
     found = dial.slopes(dial.points(load(write(tmp_path)))).set_index(["quantity", "method"])
-    assert found.loc[("entanglement", "bound"), "slope"] == pytest.approx((1 + 0.4) / 2)  # a tie of sign -1 is turned
-    assert found.loc[("entanglement", "bound"), ["first", "last"]].tolist() == pytest.approx([0.05, (1.0 + 0.36) / 2])
+    assert found.loc[("entanglement", "bound"), "slope"] == pytest.approx(
+        (1 + 0.4) / 2
+    )  # a tie of sign -1 is turned
+    assert found.loc[("entanglement", "bound"), ["first", "last"]].tolist() == pytest.approx(
+        [0.05, (1.0 + 0.36) / 2]
+    )
     assert found.loc[("entanglement", "free"), "slope"] == pytest.approx(0, abs=1e-12)
     assert found.loc[("accuracy", "bound"), "slope"] == pytest.approx(-0.25)
     assert found.loc[("accuracy", "bound"), ["attributes", "worlds"]].tolist() == [2, 4]
     # One attribute: the interval of a weighted fit with known errors.
-    _, covariance = np.polyfit(SETTINGS, np.full(4, 0.02), 1, w=np.full(4, dial.Z95 / HALF), cov="unscaled")
+    _, covariance = np.polyfit(
+        SETTINGS, np.full(4, 0.02), 1, w=np.full(4, dial.Z95 / HALF), cov="unscaled"
+    )
     half = dial.Z95 * np.sqrt(covariance[0, 0])
-    assert found.loc[("entanglement", "free"), ["low", "high"]].tolist() == pytest.approx([-half, half], rel=1e-6)
+    assert found.loc[("entanglement", "free"), ["low", "high"]].tolist() == pytest.approx(
+        [-half, half], rel=1e-6
+    )
 
 
 def test_the_report_has_the_dial_as_figure_table_and_file(tmp_path):
@@ -105,10 +141,22 @@ def test_the_report_has_the_dial_as_figure_table_and_file(tmp_path):
 
 def test_few_starts_and_remarked_numbers_have_no_weight(tmp_path):
     for rho in SETTINGS:
-        dial_run(tmp_path, "bound", "eyeglasses", rho, n=100 if rho < 0.9 else 4, entanglement=rho, accuracy=0.5)
+        dial_run(
+            tmp_path,
+            "bound",
+            "eyeglasses",
+            rho,
+            n=100 if rho < 0.9 else 4,
+            entanglement=rho,
+            accuracy=0.5,
+        )
         dial_run(tmp_path, "excluded", "eyeglasses", rho, note="excluded: few cross", ad_at=0.1)
     found = dial.points(load(tmp_path))
-    assert found[found["quantity"] == "entanglement"]["rho"].tolist() == [0.0, 0.3, 0.6]  # four starts say nothing
+    assert found[found["quantity"] == "entanglement"]["rho"].tolist() == [
+        0.0,
+        0.3,
+        0.6,
+    ]  # four starts say nothing
     assert found[found["quantity"] == "accuracy"].groupby("method")["rho"].count()["bound"] == 4
     assert not ((found["quantity"] == "ad_at") & (found["method"] == "excluded")).any()
 
@@ -118,7 +166,10 @@ def test_both_ends_are_of_the_attributes_that_have_a_slope(tmp_path):
         dial_run(tmp_path, "bound", "eyeglasses", rho, entanglement=rho, accuracy=0.5)
     dial_run(tmp_path, "bound", "beard", 0.9, entanglement=-5.0, accuracy=0.5)  # one world: no line
     one = dial.slopes(dial.points(load(tmp_path))).set_index("quantity").loc["entanglement"]
-    assert one[["first", "last", "slope"]].tolist() == pytest.approx([0, 0.9, 1]) and one["attributes"] == 1
+    assert (
+        one[["first", "last", "slope"]].tolist() == pytest.approx([0, 0.9, 1])
+        and one["attributes"] == 1
+    )
 
 
 def test_one_world_is_no_dial(tmp_path):

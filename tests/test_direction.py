@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from editbench.methods.direction import Direction
 
-from editbench.errors import BadFile, EditbenchError, Unsupported
-from editbench.spaces import Space
-from methods.direction import Direction
+from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.spaces import Space
 from tests.toy import BINARY, DATA, MIXED, check_editor, fit_data, make_walk, needs_data
 
 DIM, ROWS = 24, 4
@@ -46,7 +46,9 @@ def test_flat_direction_is_a_line_with_the_sign_of_the_file(tmp_path):
     raw = Direction({"a": path}, normalise=False, scale_step=False)
     raw.fit(data)
     walk = make_walk(data, raw, "a")
-    assert (raw.step(walk) - walk.codes)[0].norm().item() == pytest.approx(0.6 * np.linalg.norm(line), rel=1e-5)
+    assert (raw.step(walk) - walk.codes)[0].norm().item() == pytest.approx(
+        0.6 * np.linalg.norm(line), rel=1e-5
+    )
 
 
 def test_step_is_scaled_to_the_spread(tmp_path):
@@ -55,7 +57,9 @@ def test_step_is_scaled_to_the_spread(tmp_path):
     editor.fit(data)
     walk = make_walk(data, editor, "a")
     expected = 0.6 * data.spread(Space.W) / 9.06
-    torch.testing.assert_close((editor.step(walk) - walk.codes).norm(dim=1), torch.full((len(walk),), expected))
+    torch.testing.assert_close(
+        (editor.step(walk) - walk.codes).norm(dim=1), torch.full((len(walk),), expected)
+    )
 
 
 @pytest.mark.parametrize("layers", [None, (1, 3)])
@@ -72,8 +76,12 @@ def test_layered_direction_moves_each_row_along_its_own(tmp_path, layers):
     way = (2 * walk.target - 1)[:, None, None]
     decoded = editor.codes(walk)
     assert decoded.space == Space.W_PLUS
-    torch.testing.assert_close(decoded.values, (walk.origin[:, None] + 1.5 * way * rows).float(), atol=1e-5, rtol=0)
-    torch.testing.assert_close((walk.codes - walk.origin).norm(dim=1), torch.full((len(walk),), 1.5))
+    torch.testing.assert_close(
+        decoded.values, (walk.origin[:, None] + 1.5 * way * rows).float(), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        (walk.codes - walk.origin).norm(dim=1), torch.full((len(walk),), 1.5)
+    )
     walk.codes = (walk.codes + walk.origin) / 2  # halfway in W is halfway in W+
     expected = (walk.origin[:, None] + 0.75 * way * rows).float()
     torch.testing.assert_close(editor.codes(walk).values, expected, atol=1e-5, rtol=0)
@@ -83,12 +91,16 @@ def test_bad_files_name_themselves_and_the_remedy(tmp_path):
     data = fit_data()
     pickled = str(tmp_path / "object.npy")
     np.save(pickled, np.array([{}], dtype=object), allow_pickle=True)
-    bad = {"none.npy": str(tmp_path / "none.npy"), "object.npy": pickled,
-           "shape.npy": saved(tmp_path, some(7), "shape.npy"), "rows.npy": saved(tmp_path, some(3, DIM), "rows.npy"),
-           "deep.npy": saved(tmp_path, some(1, 1, DIM), "deep.npy"),
-           "zero.npy": saved(tmp_path, np.zeros(DIM), "zero.npy"),
-           "nan.npy": saved(tmp_path, np.full(DIM, np.nan), "nan.npy"),
-           "integers.npy": saved(tmp_path, np.ones(DIM, int), "integers.npy")}
+    bad = {
+        "none.npy": str(tmp_path / "none.npy"),
+        "object.npy": pickled,
+        "shape.npy": saved(tmp_path, some(7), "shape.npy"),
+        "rows.npy": saved(tmp_path, some(3, DIM), "rows.npy"),
+        "deep.npy": saved(tmp_path, some(1, 1, DIM), "deep.npy"),
+        "zero.npy": saved(tmp_path, np.zeros(DIM), "zero.npy"),
+        "nan.npy": saved(tmp_path, np.full(DIM, np.nan), "nan.npy"),
+        "integers.npy": saved(tmp_path, np.ones(DIM, int), "integers.npy"),
+    }
     for name, path in bad.items():
         with pytest.raises(BadFile, match=name):
             Direction({"a": path}).fit(data)
@@ -110,10 +122,14 @@ def test_what_it_cannot_serve_is_skipped_with_a_reason(tmp_path):
 
 @needs_data
 def test_published_files_are_read():
-    paths = {"a": str(DATA / "interfacegan" / "stylegan_ffhq_smile_w_boundary.npy"),
-             "b": str(DATA / "ffhq-latents" / "direction_smile_e4e.npy")}
+    paths = {
+        "a": str(DATA / "interfacegan" / "stylegan_ffhq_smile_w_boundary.npy"),
+        "b": str(DATA / "ffhq-latents" / "direction_smile_e4e.npy"),
+    }
     data, editor = fit_data(dim=512, n=20), Direction(paths)
     editor.fit(data)
     for name, path in paths.items():
         file = np.load(path, allow_pickle=False)[0].astype(np.float64)
-        np.testing.assert_allclose(editor.directions[name][0], file / np.linalg.norm(file), atol=1e-7)
+        np.testing.assert_allclose(
+            editor.directions[name][0], file / np.linalg.norm(file), atol=1e-7
+        )

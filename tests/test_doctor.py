@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from editbench import machine
 from editbench.cli import main
 from editbench.commands import doctor
 from editbench.networks import registry
+from editbench.run import machine
 from tests.scripted import SmallInception, published, save
 
 
@@ -20,7 +20,9 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of networks; small products; the self-test is run in test_cli."""
     monkeypatch.setenv(registry.FOLDER, str(tmp_path / "networks"))
     monkeypatch.setattr(doctor, "kinds", lambda device: machine.kinds(device, side=64, repeats=1))
-    monkeypatch.setattr(doctor, "self_test", lambda device, problems: {"passed": True, "samples_per_second": 1.0})
+    monkeypatch.setattr(
+        doctor, "self_test", lambda device, problems: {"passed": True, "samples_per_second": 1.0}
+    )
     return tmp_path / "networks"
 
 
@@ -36,33 +38,56 @@ def test_it_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert len(found["devices"]) == 1 + torch.cuda.device_count()
     assert 0 < found["devices"][0]["free"] <= found["devices"][0]["memory"]
     assert found["packages"]["torch"] == torch.__version__
-    assert found["networks"]["inception"] == {"state": "not here: editbench fetch inception", "path": None}
-    assert [kind["name"] for kind in found["precision"]["kinds"]] == ["fp32", "tf32", "bf16", "fp16"]
+    assert found["networks"]["inception"] == {
+        "state": "not here: editbench fetch inception",
+        "path": None,
+    }
+    assert [kind["name"] for kind in found["precision"]["kinds"]] == [
+        "fp32",
+        "tf32",
+        "bf16",
+        "fp16",
+    ]
 
 
-def test_the_text_has_a_line_for_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_has_a_line_for_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["doctor", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    for word in ("python", "cpu", "fp32 on cpu", "bf16 on cpu", "launchers", "inception", "vgg16", "self-test"):
+    for word in (
+        "python",
+        "cpu",
+        "fp32 on cpu",
+        "bf16 on cpu",
+        "launchers",
+        "inception",
+        "vgg16",
+        "self-test",
+    ):
         assert any(line.strip().startswith(word) for line in text.splitlines()), word
 
 
-def test_a_network_with_another_content_is_a_problem(quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_with_another_content_is_a_problem(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     quick.mkdir()
     good = published(save(SmallInception(), quick / "inception.pt"))
     monkeypatch.setattr(doctor, "published", lambda: {"inception": good})
     code, found = report(capsys, "--out", str(tmp_path))
-    assert code == 0 and found["networks"]["inception"] == {"state": "here, checksum right",
-                                                            "path": str(quick / "inception.pt")}
+    assert code == 0 and found["networks"]["inception"] == {
+        "state": "here, checksum right",
+        "path": str(quick / "inception.pt"),
+    }
     (quick / "inception.pt").write_bytes(b"cut")
     code, found = report(capsys, "--out", str(tmp_path))
     assert code == 1 and "sha256" in found["problems"][0]
     assert found["networks"]["inception"]["state"] == "wrong checksum"
 
 
-def test_a_folder_that_cannot_hold_runs_and_a_failed_test_are_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_hold_runs_and_a_failed_test_are_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("in the way")
     code, found = report(capsys, "--out", str(tmp_path / "file" / "runs"))
     assert code == 1 and "set out=DIR" in found["problems"][0]
@@ -72,8 +97,9 @@ def test_a_folder_that_cannot_hold_runs_and_a_failed_test_are_problems(tmp_path:
     assert code == 1 and "no device" in found["self_test"]["reason"]
 
 
-def test_a_gpu_that_is_not_there_or_breaks_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gpu_that_is_not_there_or_breaks_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(*_: object) -> None:
         raise AssertionError("Invalid device id")
 
@@ -82,13 +108,19 @@ def test_a_gpu_that_is_not_there_or_breaks_is_a_problem(tmp_path: Path, monkeypa
     monkeypatch.setattr(doctor, "kinds", broken)
     monkeypatch.setattr(doctor, "load_world", broken)
     code, found = report(capsys, "--out", str(tmp_path), "--device", "cuda:7")
-    assert code == 1 and found["precision"]["kinds"] == [] and "Invalid device id" in found["self_test"]["reason"]
+    assert (
+        code == 1
+        and found["precision"]["kinds"] == []
+        and "Invalid device id" in found["self_test"]["reason"]
+    )
 
 
 def test_the_error_of_a_product_is_that_of_its_number_of_bits() -> None:
     assert machine.product_error("cpu", torch.float64) < 1e-15
     assert machine.product_error("cpu", torch.float32) < 1e-6
-    exact = 2.0**-9 / 3**0.5  # a rounding to 8 bits, of each of two factors and the result: about sqrt(3) of one
+    exact = (
+        2.0**-9 / 3**0.5
+    )  # a rounding to 8 bits, of each of two factors and the result: about sqrt(3) of one
     assert 0.3 * exact < machine.product_error("cpu", torch.bfloat16) < 3 * exact
 
 
@@ -101,7 +133,9 @@ def test_a_kind_that_does_not_run_or_is_wrong_says_why(monkeypatch: pytest.Monke
     monkeypatch.setattr(machine, "product_error", broken)
     kinds = {kind.name: kind for kind in machine.kinds("cpu", side=16, repeats=1)}
     assert not kinds["bf16"].works and "off by" in kinds["bf16"].reason
-    assert kinds["fp16"].reason == "\"addmm\" not implemented for 'Half'" and kinds["fp16"].matmul == 0
+    assert (
+        kinds["fp16"].reason == "\"addmm\" not implemented for 'Half'" and kinds["fp16"].matmul == 0
+    )
     assert "compute capability" in kinds["tf32"].reason
 
 

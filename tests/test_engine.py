@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from editbench.engine import EngineSpec, walk_starts
-from editbench.errors import BadFile, EditbenchError
-from editbench.starts import Starts
+from editbench.bank.starts import Starts
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.walk.engine import EngineSpec, walk_starts
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, ToyScorer, V
 
 SIGMA = np.ones(5)
@@ -27,9 +27,23 @@ PLAIN = EngineSpec(30, 0, 16, 3)
 
 def walk(editor=None, starts=None, spec=PLAIN, generator=None, w=None, logits=None, **kwargs):
     base = setup()
-    w, logits, starts = base[0] if w is None else w, base[1] if logits is None else logits, starts or base[2]
-    return walk_starts(editor or AlongColumn(), generator or ToyGenerator(), ToyScorer(), "a", starts, w, logits, SIGMA,
-                       spec, **kwargs)
+    w, logits, starts = (
+        base[0] if w is None else w,
+        base[1] if logits is None else logits,
+        starts or base[2],
+    )
+    return walk_starts(
+        editor or AlongColumn(),
+        generator or ToyGenerator(),
+        ToyScorer(),
+        "a",
+        starts,
+        w,
+        logits,
+        SIGMA,
+        spec,
+        **kwargs,
+    )
 
 
 def test_crossing_step_is_the_closed_form():
@@ -59,7 +73,10 @@ def test_finished_samples_leave_the_batch_and_nothing_is_decoded_twice():
     result = walk(generator=generator)
     walked = result.table[result.table["step"] > 0]
     assert generator.decoded == len(walked) + 3  # and step 0 of the three with pictures
-    assert (walked.groupby("start")["step"].max() == walked[walked["stopped"]].set_index("start")["step"]).all()
+    assert (
+        walked.groupby("start")["step"].max()
+        == walked[walked["stopped"]].set_index("start")["step"]
+    ).all()
     assert not walked.duplicated(["start", "step"]).any()
 
 
@@ -110,7 +127,9 @@ def test_a_generator_that_gives_nan_is_a_failed_sample_not_a_crash():
     bad = table[~table["finite"]]
     assert len(bad) and not bad["crossed"].any() and table[table["step"] == 0]["finite"].all()
     last = table.groupby("start")["step"].max()
-    assert (bad.set_index("start")["step"] == last[bad["start"]]).all()  # nothing is decoded after it
+    assert (
+        bad.set_index("start")["step"] == last[bad["start"]]
+    ).all()  # nothing is decoded after it
     others = table[~table["start"].isin(bad["start"])]
     assert others["finite"].all() and others.groupby("start")["crossed"].any().all()
 
@@ -140,6 +159,8 @@ def test_codes_and_pictures_are_those_of_the_walk(tmp_path):
 def test_layer_range_edits_only_its_rows():
     editor = AlongColumn(layers=(1, 2))
     editor.num_ws = 2
-    table = walk(editor, spec=EngineSpec(3, 3, 16, 0)).table  # the toy decodes row 0: nothing may change
+    table = walk(
+        editor, spec=EngineSpec(3, 3, 16, 0)
+    ).table  # the toy decodes row 0: nothing may change
     logits = table.pivot(index="start", columns="step", values="logit:a")
     assert (logits.sub(logits[0], axis=0) == 0).all().all()

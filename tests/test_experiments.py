@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from editbench.configs import CONF, group_options
+from editbench.base.conf import CONF, group_options
 from editbench.report import report
 from editbench.report.load import load
 from editbench.report.published import published
@@ -27,12 +27,23 @@ PAPERS = {name: config for name, config in ALL.items() if name not in THIRD_PART
 METHODS = group_options("method")
 BUDGETS = ("demo", "standard", "paper")
 PAPER = {  # methods.md, part C: GradCtrl Table 1
-    ("interfacegan", "gender"): 0.5859, ("interfacegan", "smile"): 0.9033, ("interfacegan", "eyeglasses"): 0.5946,
-    ("interfacegan", "age"): 0.5620, ("ganspace", "gender"): 0.2770, ("ganspace", "smile"): 0.6146,
-    ("ganspace", "eyeglasses"): "x", ("ganspace", "age"): 0.0063, ("stylespace", "gender"): 0.0812,
-    ("stylespace", "smile"): 0.7390, ("stylespace", "eyeglasses"): 0.3510, ("stylespace", "age"): 0.0034,
-    ("gradctrl", "gender"): 0.6937, ("gradctrl", "smile"): 0.9254, ("gradctrl", "eyeglasses"): 0.6626,
-    ("gradctrl", "age"): 0.6139}
+    ("interfacegan", "gender"): 0.5859,
+    ("interfacegan", "smile"): 0.9033,
+    ("interfacegan", "eyeglasses"): 0.5946,
+    ("interfacegan", "age"): 0.5620,
+    ("ganspace", "gender"): 0.2770,
+    ("ganspace", "smile"): 0.6146,
+    ("ganspace", "eyeglasses"): "x",
+    ("ganspace", "age"): 0.0063,
+    ("stylespace", "gender"): 0.0812,
+    ("stylespace", "smile"): 0.7390,
+    ("stylespace", "eyeglasses"): 0.3510,
+    ("stylespace", "age"): 0.0034,
+    ("gradctrl", "gender"): 0.6937,
+    ("gradctrl", "smile"): 0.9254,
+    ("gradctrl", "eyeglasses"): 0.6626,
+    ("gradctrl", "age"): 0.6139,
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +66,27 @@ def sweep(config: dict, budget: str, name: str) -> dict[str, list[str]]:
     if own.exists():
         more = OmegaConf.to_container(OmegaConf.load(own))
         params |= ((more.get("hydra") or {}).get("sweeper") or {}).get("params", {})
-    parsed = [OverridesParser.create().parse_override(f"{key}={value}") for key, value in params.items()]
-    return {one.key_or_group: list(one.sweep_string_iterator()) if one.is_sweep_override() else
-            [one.get_value_element_as_str()] for one in parsed}
+    parsed = [
+        OverridesParser.create().parse_override(f"{key}={value}") for key, value in params.items()
+    ]
+    return {
+        one.key_or_group: list(one.sweep_string_iterator())
+        if one.is_sweep_override()
+        else [one.get_value_element_as_str()]
+        for one in parsed
+    }
 
 
 def test_the_experiments_of_the_brief_are_there():
-    assert set(PAPERS) >= {"chen2022_table1", "chen2022_fig7a", "chen2022_fig7b", "chen2022_samples",
-                           "chen2022_multiclass", "khrulkov2021_cd", "cherepkov2021_table1"}
+    assert set(PAPERS) >= {
+        "chen2022_table1",
+        "chen2022_fig7a",
+        "chen2022_fig7b",
+        "chen2022_samples",
+        "chen2022_multiclass",
+        "khrulkov2021_cd",
+        "cherepkov2021_table1",
+    }
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -86,8 +110,11 @@ def test_its_jobs_compose_with_attributes_and_methods_that_exist(name, budget, j
     for method in methods if budget == "demo" else methods[:1]:  # only the demo changes methods
         cfg = composed(f"experiment={name}", f"budget={budget}", f"method={method}", *words)
         assert cfg.name == name and cfg.method.name == method
-        options = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-                   for key, value in cfg.method.items() if key not in ("name", "about", "demo", "_target_")}
+        options = {
+            key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for key, value in cfg.method.items()
+            if key not in ("name", "about", "demo", "_target_")
+        }
         get_class(cfg.method["_target_"])(**options)
         asked = cfg.starts.attributes or judge.attributes.names
         assert set(named) <= set(asked) <= set(judge.attributes.names)
@@ -103,16 +130,23 @@ def test_metrics_are_built_and_produce_what_was_published(name, judge, composed)
     cfg = composed(f"experiment={name}")
     produced = {"served"}
     for part in cfg.metric.values():
-        metric = get_class(part["_target_"])(**{key: value for key, value in part.items() if key != "_target_"})
+        metric = get_class(part["_target_"])(
+            **{key: value for key, value in part.items() if key != "_target_"}
+        )
         produced |= set(metric.produces)
     assert cfg.published.metric in produced
     if "control_disentanglement" in cfg.metric:
         steps = cfg.metric.control_disentanglement.steps
         assert cfg.engine.max_steps >= cfg.engine.sweep_steps >= steps and cfg.starts.near == "any"
-        assert steps * cfg.method.delta == pytest.approx(METHODS["neural_ode"]["horizon"])  # t runs over T
+        assert steps * cfg.method.delta == pytest.approx(
+            METHODS["neural_ode"]["horizon"]
+        )  # t runs over T
     if "logit_scatter" in cfg.metric:
         scatter = cfg.metric.logit_scatter
-        assert scatter.other in (cfg.starts.attributes or judge.attributes.names) and scatter.other != cfg.attribute
+        assert (
+            scatter.other in (cfg.starts.attributes or judge.attributes.names)
+            and scatter.other != cfg.attribute
+        )
         judge.attributes.class_index(cfg.attribute, scatter.source)
         judge.attributes.class_index(scatter.other, scatter.other_class)
 
@@ -120,7 +154,11 @@ def test_metrics_are_built_and_produce_what_was_published(name, judge, composed)
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_source_is_named_and_numbers_are_numbers_or_absent(name):
     block = PAPERS[name]["published"]
-    assert set(block) == {"source", "setting", "metric", "values"} and len(block["source"]) > 20 and block["setting"]
+    assert (
+        set(block) == {"source", "setting", "metric", "values"}
+        and len(block["source"]) > 20
+        and block["setting"]
+    )
     assert re.search(r"\b20\d\d\b", block["source"]).group() == re.search(r"\d{4}", name).group()
     for method, per in (block["values"] or {}).items():
         assert method in METHODS
@@ -130,7 +168,11 @@ def test_a_source_is_named_and_numbers_are_numbers_or_absent(name):
 
 def test_table_1_of_chen_is_the_papers():
     values = PAPERS["chen2022_table1"]["published"]["values"]
-    assert {(method, attribute): value for method, per in values.items() for attribute, value in per.items()} == PAPER
+    assert {
+        (method, attribute): value
+        for method, per in values.items()
+        for attribute, value in per.items()
+    } == PAPER
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -142,7 +184,9 @@ def test_paper_budgets_have_the_papers_counts(budget, composed):
     assert cfg.starts.n / 7 == {"demo": 120, "standard": 400, "paper": 2000}[budget]
 
 
-@pytest.mark.parametrize("file", sorted((CONF / "preset").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted((CONF / "preset").glob("*.yaml")), ids=lambda file: file.stem
+)
 def test_a_preset_belongs_to_a_method_or_an_experiment(file):
     stem, _, budget = file.stem.rpartition("_")
     assert budget in BUDGETS and (stem in METHODS or stem in ALL)
@@ -162,9 +206,16 @@ def published_run(root: Path, method: str, attribute: str, block: dict, **more) 
 
 
 def test_published_numbers_stand_beside_ours(tmp_path):
-    block = {"source": "Chen, Table 1", "setting": "FFHQ", "metric": "accuracy",
-             "values": {"alpha": {"gender": 0.6937, "smile": 0.9254, "age": "x"}, "beta": {"smile": 0.0063},
-                        "gamma": {"age": 0.1}}}
+    block = {
+        "source": "Chen, Table 1",
+        "setting": "FFHQ",
+        "metric": "accuracy",
+        "values": {
+            "alpha": {"gender": 0.6937, "smile": 0.9254, "age": "x"},
+            "beta": {"smile": 0.0063},
+            "gamma": {"age": 0.1},
+        },
+    }
     published_run(tmp_path, "alpha", "smile", block, rows=metric_rows(0.7312))
     published_run(tmp_path, "alpha", "age", block, rows=metric_rows(0.25))
     published_run(tmp_path, "beta", "smile", block, status="skipped", reason="no control")
@@ -179,19 +230,36 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     page = report(tmp_path)
     text, table = page.read_text(), (page.parent / "table.md").read_text()
     for found in (text, table):
-        assert "Chen, Table 1" in found and "0.9254" in found and "0.731 (" in found and "0.0063" in found
+        assert (
+            "Chen, Table 1" in found
+            and "0.9254" in found
+            and "0.731 (" in found
+            and "0.0063" in found
+        )
 
 
 def test_a_count_of_served_attributes_and_a_source_without_numbers(tmp_path):
-    block = {"source": "Horses", "setting": "layer 4", "metric": "served", "values": {"alpha": {"all": 6}}}
+    block = {
+        "source": "Horses",
+        "setting": "layer 4",
+        "metric": "served",
+        "values": {"alpha": {"all": 6}},
+    }
     published_run(tmp_path, "alpha", "smile", block)
     published_run(tmp_path, "alpha", "age", block, status="skipped", reason="no control")
     assert published(load(tmp_path))[0].rows[0]["ours"] == "1 of 2"
-    published_run(tmp_path, "beta", "smile", {"source": "A plot", "setting": "s", "metric": "ad", "values": None})
+    published_run(
+        tmp_path,
+        "beta",
+        "smile",
+        {"source": "A plot", "setting": "s", "metric": "ad", "values": None},
+    )
     found = {one.source: one.rows for one in published(load(tmp_path))}
     assert found["A plot"] == [] and len(found) == 2
     assert "not in the paper" in report(tmp_path).read_text()
-    assert set(load(tmp_path).runs["setting"]) == {""}  # another experiment's block makes no other setting
+    assert set(load(tmp_path).runs["setting"]) == {
+        ""
+    }  # another experiment's block makes no other setting
 
 
 def test_runs_without_a_block_have_no_such_table(tmp_path):
@@ -200,6 +268,8 @@ def test_runs_without_a_block_have_no_such_table(tmp_path):
 
 
 def test_sweeps_are_small_enough_for_minutes_on_two_cores():
-    jobs = {name: int(np.prod([len(values) for values in sweep(config, "demo", name).values()]))
-            for name, config in PAPERS.items()}
+    jobs = {
+        name: int(np.prod([len(values) for values in sweep(config, "demo", name).values()]))
+        for name, config in PAPERS.items()
+    }
     assert max(jobs.values()) <= 42

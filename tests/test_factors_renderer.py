@@ -12,7 +12,14 @@ from scipy.special import ndtri
 from scipy.stats import multivariate_normal
 
 from editbench.worlds.faces import attributes
-from editbench.worlds.faces.factors import BINARY, TRAITS, YAW_STEP, FactorLaw, Factors, sample_factors
+from editbench.worlds.faces.factors import (
+    BINARY,
+    TRAITS,
+    YAW_STEP,
+    FactorLaw,
+    Factors,
+    sample_factors,
+)
 from editbench.worlds.faces.renderer import render
 
 N = 20_000
@@ -25,8 +32,14 @@ def labels() -> np.ndarray:
 
 def face(**changes: float) -> Factors:
     """A plain frontal face with one thing changed."""
-    values = {"amounts": torch.zeros(1, 5), "hair": torch.eye(5)[1:2].clone(), "yaw": torch.zeros(1),
-              "skin": torch.full((1,), 0.2), "background": torch.full((1, 3), 0.5), "size": torch.ones(1)}
+    values = {
+        "amounts": torch.zeros(1, 5),
+        "hair": torch.eye(5)[1:2].clone(),
+        "yaw": torch.zeros(1),
+        "skin": torch.full((1,), 0.2),
+        "background": torch.full((1, 3), 0.5),
+        "size": torch.ones(1),
+    }
     for name, value in changes.items():
         if name in BINARY:
             values["amounts"][0, BINARY.index(name)] = value
@@ -82,8 +95,14 @@ def test_labels_fit_the_attributes(labels: np.ndarray) -> None:
     assert (labels.max(0) + 1).tolist() == [len(item.classes) for item in world]
 
 
-@pytest.mark.parametrize("correlations, word", [({"smile,nose": 0.1}, "smile,nose"), ({"smile": 0.1}, "expected"),
-                                               ({"smile,age": 0.9, "age,beard": 0.9, "smile,beard": -0.9}, "positive")])
+@pytest.mark.parametrize(
+    "correlations, word",
+    [
+        ({"smile,nose": 0.1}, "smile,nose"),
+        ({"smile": 0.1}, "expected"),
+        ({"smile,age": 0.9, "age,beard": 0.9, "smile,beard": -0.9}, "positive"),
+    ],
+)
 def test_a_bad_correlation_is_named(correlations: dict[str, float], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         FactorLaw(correlations=correlations).correlation_matrix()
@@ -94,14 +113,25 @@ def test_a_face_does_not_depend_on_its_batch() -> None:
     whole = render(sample_factors(FactorLaw(), 1, 0, 9), 32)
     assert whole.shape == (9, 3, 32, 32) and whole.abs().max() <= 1
     for i in range(9):
-        torch.testing.assert_close(render(sample_factors(FactorLaw(), 1, i, i + 1), 32)[0], whole[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            render(sample_factors(FactorLaw(), 1, i, i + 1), 32)[0], whole[i], atol=1e-5, rtol=0
+        )
 
 
-@pytest.mark.parametrize("factor, value, low, high", [
-    ("smile", 1.0, 0.20, 0.55), ("eyeglasses", 1.0, -0.25, 0.15), ("beard", 1.0, 0.10, 0.75),
-    ("long_hair", 1.0, -0.40, 0.95), ("age", 1.0, -0.85, 0.75), ("hair_color", 4, -0.80, 0.30),
-])
-def test_a_trait_changes_the_picture_where_it_should(factor: str, value: float, low: float, high: float) -> None:
+@pytest.mark.parametrize(
+    "factor, value, low, high",
+    [
+        ("smile", 1.0, 0.20, 0.55),
+        ("eyeglasses", 1.0, -0.25, 0.15),
+        ("beard", 1.0, 0.10, 0.75),
+        ("long_hair", 1.0, -0.40, 0.95),
+        ("age", 1.0, -0.85, 0.75),
+        ("hair_color", 4, -0.80, 0.30),
+    ],
+)
+def test_a_trait_changes_the_picture_where_it_should(
+    factor: str, value: float, low: float, high: float
+) -> None:
     change = (render(face(**{factor: value}), 64) - render(face(), 64)).abs().sum((0, 1, 3))
     height = (torch.arange(64) + 0.5) / 32 - 1
     inside = change[(height > low) & (height < high)].sum()
@@ -110,7 +140,9 @@ def test_a_trait_changes_the_picture_where_it_should(factor: str, value: float, 
 
 def test_an_amount_moves_the_picture_steadily() -> None:
     for trait in BINARY:
-        steps = torch.cat([render(face(**{trait: a}), 32) for a in torch.linspace(0, 1, 6).tolist()])
+        steps = torch.cat(
+            [render(face(**{trait: a}), 32) for a in torch.linspace(0, 1, 6).tolist()]
+        )
         away = (steps - steps[:1]).abs().mean((1, 2, 3))
         assert (away.diff() > 0).all(), trait
 
@@ -126,9 +158,15 @@ def test_yaw_moves_the_features_to_its_side() -> None:
     column = (torch.arange(64) + 0.5) / 32 - 1
     centres = []
     for yaw in (-32.0, -16.0, 0.0, 16.0, 32.0):
-        mouth = (render(face(yaw=yaw, smile=1.0), 64) - render(face(yaw=yaw), 64)).abs().sum((0, 1, 2))
+        mouth = (
+            (render(face(yaw=yaw, smile=1.0), 64) - render(face(yaw=yaw), 64)).abs().sum((0, 1, 2))
+        )
         centres.append(float((mouth * column).sum() / mouth.sum()))
-    assert centres == sorted(centres) and centres[2] == pytest.approx(0, abs=0.01) and centres[4] > 0.15
+    assert (
+        centres == sorted(centres)
+        and centres[2] == pytest.approx(0, abs=0.01)
+        and centres[4] > 0.15
+    )
 
 
 def test_resolutions_show_the_same_face() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
 from editbench.commands import fetch as command
-from editbench.errors import BadFile, EditbenchError
 from editbench.networks import registry
 from editbench.networks.fetch import fetch
 from editbench.networks.registry import Published
@@ -128,7 +128,9 @@ def test_a_folder_that_cannot_be_made_names_its_variable(server: Server, network
 
 
 @pytest.mark.parametrize("partial", [b"of something else", CONTENT + b"more"])
-def test_a_rest_that_does_not_fit_is_thrown_away(server: Server, networks: Path, partial: bytes) -> None:
+def test_a_rest_that_does_not_fit_is_thrown_away(
+    server: Server, networks: Path, partial: bytes
+) -> None:
     networks.mkdir()
     (networks / ".partial-net.pt").write_bytes(partial)
     assert fetch(file_of(server)).path.read_bytes() == CONTENT
@@ -145,14 +147,18 @@ def test_a_server_without_ranges_gives_all_again(server: Server, networks: Path)
 
 def test_no_connection_and_no_such_file_are_said_in_a_line(server: Server, networks: Path) -> None:
     nowhere = Published("net.pt", "http://127.0.0.1:9/net.pt", SHA256)
-    with pytest.raises(EditbenchError, match=r"could not fetch net\.pt from http://127.*refused.*put it at"):
+    with pytest.raises(
+        EditbenchError, match=r"could not fetch net\.pt from http://127.*refused.*put it at"
+    ):
         fetch(nowhere)
     with pytest.raises(EditbenchError, match="404"):
         fetch(file_of(server, name="missing.pt"))
     assert left(networks) <= {".partial-net.pt", ".partial-missing.pt"}
 
 
-def test_without_a_published_checksum_the_first_fetch_pins_it(server: Server, networks: Path) -> None:
+def test_without_a_published_checksum_the_first_fetch_pins_it(
+    server: Server, networks: Path
+) -> None:
     file = file_of(server, sha256=None)
     assert fetch(file).sha256 == SHA256
     assert json.loads((networks / registry.LOCK).read_text()) == {"net.pt": SHA256}
@@ -171,8 +177,12 @@ def test_processes_that_want_the_same_file_fetch_it_once(server: Server) -> None
     assert len(server.asked) == 1 and len({item.path for item in found}) == 1
 
 
-def test_the_command_lists_fetches_and_checks(server: Server, networks: Path, monkeypatch: pytest.MonkeyPatch,
-                                              capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_fetches_and_checks(
+    server: Server,
+    networks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     known = {"net": file_of(server), "gone": file_of(server, name="missing.pt")}
     monkeypatch.setattr(command, "published", lambda: known)
     assert main(["fetch"]) == 0
@@ -187,8 +197,9 @@ def test_the_command_lists_fetches_and_checks(server: Server, networks: Path, mo
     assert main(["fetch", "nett"]) == 2 and "Did you mean 'net'" in capsys.readouterr().err
 
 
-def test_the_command_keeps_to_offline_and_the_mirror(server: Server, monkeypatch: pytest.MonkeyPatch,
-                                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_keeps_to_offline_and_the_mirror(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     known = {"net": Published("net.pt", "http://127.0.0.1:9/elsewhere/net.pt", SHA256)}
     monkeypatch.setattr(command, "published", lambda: known)
     monkeypatch.setenv(registry.OFFLINE, "1")

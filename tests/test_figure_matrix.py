@@ -11,25 +11,46 @@ from editbench.report.figure_matrix import cells, drawings, figure
 from editbench.report.load import load
 from tests.fake_records import fake_run, metric_rows
 
-VALUES = {("alpha", "smile"): {"age": 0.25, "beard": 0.5}, ("beta", "smile"): {"age": 0.1, "beard": 0.0},
-          ("alpha", "age"): {"smile": 0.75, "beard": 0.3}}
+VALUES = {
+    ("alpha", "smile"): {"age": 0.25, "beard": 0.5},
+    ("beta", "smile"): {"age": 0.1, "beard": 0.0},
+    ("alpha", "age"): {"smile": 0.75, "beard": 0.3},
+}
 
 
 def write(root, counts: dict[str, int] | None = None) -> None:
     for (method, target), values in VALUES.items():
-        more = [{"metric": f"{kind}[{other}]", "x": 1.0, "value": sign * value, "low": value - 0.05,
-                 "high": value + 0.05, "n": (counts or {}).get(other, 40), "note": "", "version": 1,
-                 "higher_is_better": None}
-                for kind, sign in (("dependency_on", 1), ("entanglement_with", -1)) for other, value in values.items()]
+        more = [
+            {
+                "metric": f"{kind}[{other}]",
+                "x": 1.0,
+                "value": sign * value,
+                "low": value - 0.05,
+                "high": value + 0.05,
+                "n": (counts or {}).get(other, 40),
+                "note": "",
+                "version": 1,
+                "higher_is_better": None,
+            }
+            for kind, sign in (("dependency_on", 1), ("entanglement_with", -1))
+            for other, value in values.items()
+        ]
         fake_run(root, method, target, rows=pd.concat([metric_rows(), pd.DataFrame(more)]))
 
 
 def test_cells_by_hand(tmp_path):
     write(tmp_path, {"beard": 29})
     fake_run(tmp_path, "beta", "age", status="skipped", reason="no control")
-    found = cells(load(tmp_path))  # no beard: 29 starts are too few; no sign: that is another number
-    assert set(zip(found["attribute"], found["method"], found["other"], found["value"], found["n"])) == {
-        ("smile", "alpha", "age", 0.25, 40), ("smile", "beta", "age", 0.1, 40), ("age", "alpha", "smile", 0.75, 40)}
+    found = cells(
+        load(tmp_path)
+    )  # no beard: 29 starts are too few; no sign: that is another number
+    assert set(
+        zip(found["attribute"], found["method"], found["other"], found["value"], found["n"])
+    ) == {
+        ("smile", "alpha", "age", 0.25, 40),
+        ("smile", "beta", "age", 0.1, 40),
+        ("age", "alpha", "smile", 0.75, 40),
+    }
 
 
 def test_the_figure_has_a_panel_a_target_and_a_number_a_cell(tmp_path):
@@ -38,13 +59,36 @@ def test_the_figure_has_a_panel_a_target_and_a_number_a_cell(tmp_path):
     panels = [axes for axes in figure(cells(results)).axes if axes.get_title()]
     assert [axes.get_title() for axes in panels] == ["age", "smile"]
     age, smile = panels
-    assert [one.get_text() for one in smile.get_xticklabels()] == ["age", "beard"]  # never the target itself
-    assert [one.get_text() for one in age.get_yticklabels()] == ["alpha", "beta"]  # shared by the panels of a line
-    np.testing.assert_allclose(np.ma.filled(smile.images[0].get_array(), np.nan), [[0.25, 0.5], [0.1, 0.0]])
-    np.testing.assert_allclose(np.ma.filled(age.images[0].get_array(), np.nan), [[0.3, 0.75], [np.nan, np.nan]])
-    assert sorted(one.get_text() for one in age.texts) == ["0.30", "0.75"]  # beta was not run there: empty
-    assert smile.images[0].get_clim() == age.images[0].get_clim() == pytest.approx((0, pd.Series(
-        [value for values in VALUES.values() for value in values.values()]).quantile(0.98)))
+    assert [one.get_text() for one in smile.get_xticklabels()] == [
+        "age",
+        "beard",
+    ]  # never the target itself
+    assert [one.get_text() for one in age.get_yticklabels()] == [
+        "alpha",
+        "beta",
+    ]  # shared by the panels of a line
+    np.testing.assert_allclose(
+        np.ma.filled(smile.images[0].get_array(), np.nan), [[0.25, 0.5], [0.1, 0.0]]
+    )
+    np.testing.assert_allclose(
+        np.ma.filled(age.images[0].get_array(), np.nan), [[0.3, 0.75], [np.nan, np.nan]]
+    )
+    assert sorted(one.get_text() for one in age.texts) == [
+        "0.30",
+        "0.75",
+    ]  # beta was not run there: empty
+    assert (
+        smile.images[0].get_clim()
+        == age.images[0].get_clim()
+        == pytest.approx(
+            (
+                0,
+                pd.Series(
+                    [value for values in VALUES.values() for value in values.values()]
+                ).quantile(0.98),
+            )
+        )
+    )
 
 
 def test_without_the_numbers_there_is_no_figure(tmp_path):

@@ -6,23 +6,27 @@ import math
 
 import pytest
 import torch
+from editbench.methods.neural_ode.field import Field, Solver
 from scipy.integrate import solve_ivp
 from torch.nn.functional import leaky_relu
 
-from editbench.errors import EditbenchError, Unsupported
-from methods.flow_field import Field, Solver
+from editbench.base.errors import EditbenchError, Unsupported
 
 DIM = 12
 
 
 def field(layers: int, flows: int = 2, dim: int = DIM, strength: float = 1.0) -> Field:
     """Fields with larger weights than at the start, so that their paths bend."""
-    first = Field.initial(layers, [f"test/{k}" for k in range(flows)], dim, 3).to(torch.device("cpu"), torch.float64)
+    first = Field.initial(layers, [f"test/{k}" for k in range(flows)], dim, 3).to(
+        torch.device("cpu"), torch.float64
+    )
     return Field(first.weight * strength, first.bias)
 
 
 def starts(flows: int = 2, n: int = 5, dim: int = DIM) -> torch.Tensor:
-    return torch.randn(flows, n, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.randn(
+        flows, n, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
 
 
 def length(t: float) -> torch.Tensor:
@@ -36,7 +40,9 @@ def test_start_is_the_code_s_default():
     for one, layers in ((linear, 1), (mlp, 3)):
         assert one.weight.shape == (layers, 2, 256, 256) and one.bias.shape == (layers, 2, 256)
         for part in (one.weight, one.bias):
-            assert part.abs().max() <= 1 / 16 and abs(part.std().item() - 1 / 16 / math.sqrt(3)) < 2e-3
+            assert (
+                part.abs().max() <= 1 / 16 and abs(part.std().item() - 1 / 16 / math.sqrt(3)) < 2e-3
+            )
     alone = Field.initial(3, ["a/1"], 256, 0)
     assert torch.equal(alone.weight, mlp[1].weight) and torch.equal(alone.bias, mlp[1].bias)
     assert not torch.equal(mlp[0].weight, mlp[1].weight)
@@ -61,13 +67,17 @@ def test_constant_flow_is_a_straight_line_of_the_asked_length():
     for t in (2.7, -6.0):
         moved = Solver().integrate(constant.velocity, w, length(t)) - w
         unit = constant.bias[0] / constant.bias[0].norm(dim=1, keepdim=True)
-        torch.testing.assert_close(moved, (t * unit).unsqueeze(1).expand_as(moved), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            moved, (t * unit).unsqueeze(1).expand_as(moved), atol=1e-5, rtol=0
+        )
 
 
 def test_linear_flow_stays_on_the_curve_of_the_matrix_exponential():
     linear = field(1, flows=1, strength=2.0)
     w, matrix = starts(1, 1), torch.eye(DIM, dtype=torch.float64) + linear.weight[0, 0]
-    system = torch.zeros(DIM + 1, DIM + 1, dtype=torch.float64)  # (w, 1)' = [[I + A, b], [0, 0]] (w, 1)
+    system = torch.zeros(
+        DIM + 1, DIM + 1, dtype=torch.float64
+    )  # (w, 1)' = [[I + A, b], [0, 0]] (w, 1)
     system[:DIM, :DIM], system[:DIM, DIM] = matrix, linear.bias[0, 0]
     lifted = torch.cat([w[0, 0], torch.ones(1, dtype=torch.float64)])
     times = torch.linspace(0, 2, 8001, dtype=torch.float64)
@@ -76,13 +86,19 @@ def test_linear_flow_stays_on_the_curve_of_the_matrix_exponential():
     for _ in times[1:]:
         curve.append(small @ curve[-1])
     points = torch.stack(curve)[:, :DIM]
-    arc = torch.cat([torch.zeros(1, dtype=torch.float64), (points[1:] - points[:-1]).norm(dim=1).cumsum(0)])
+    arc = torch.cat(
+        [torch.zeros(1, dtype=torch.float64), (points[1:] - points[:-1]).norm(dim=1).cumsum(0)]
+    )
     for t in (0.5, 2.0, 5.0):
         assert arc[-1] > t
         at = Solver(step_size=0.02).integrate(linear.velocity, w, length(t))[0, 0]
         distance, nearest = (points - at).norm(dim=1).min(0)
-        assert distance < 1e-3 and abs(arc[nearest] - t) < 1e-3, "the same curve, at the arc length t"
-        assert (at - w[0, 0] - t * linear.velocity(w)[0, 0]).norm() > 0.01, "and the curve is not a line"
+        assert distance < 1e-3 and abs(arc[nearest] - t) < 1e-3, (
+            "the same curve, at the arc length t"
+        )
+        assert (at - w[0, 0] - t * linear.velocity(w)[0, 0]).norm() > 0.01, (
+            "and the curve is not a line"
+        )
 
 
 @pytest.mark.parametrize("solver", [Solver(step_size=0.05), Solver("dopri5")])
@@ -92,8 +108,12 @@ def test_flows_equal_scipy_at_a_tight_tolerance(layers, solver):
     for t in (3.0, -1.5):
         moved = solver.integrate(fields.velocity, w, length(t))
         for k in range(2):
+
             def rhs(_, x, k=k, t=t):
-                return math.copysign(1, t) * fields[k].velocity(torch.from_numpy(x)[None, None])[0, 0].numpy()
+                return (
+                    math.copysign(1, t)
+                    * fields[k].velocity(torch.from_numpy(x)[None, None])[0, 0].numpy()
+                )
 
             exact = solve_ivp(rhs, (0, abs(t)), w[k, 0].numpy(), rtol=1e-8, atol=1e-9).y[:, -1]
             torch.testing.assert_close(moved[k, 0], torch.from_numpy(exact), atol=1e-4, rtol=0)
@@ -112,7 +132,10 @@ def test_path_is_as_long_as_t(layers):
 def test_halving_the_step_divides_the_error_by_sixteen():
     linear, w = field(1, strength=2.0), starts()
     exact = Solver(step_size=2**-8).integrate(linear.velocity, w, length(4.0))
-    errors = [(Solver(step_size=h).integrate(linear.velocity, w, length(4.0)) - exact).norm() for h in (0.25, 0.125)]
+    errors = [
+        (Solver(step_size=h).integrate(linear.velocity, w, length(4.0)) - exact).norm()
+        for h in (0.25, 0.125)
+    ]
     assert 3.5 < math.log2(errors[0] / errors[1]) < 4.6
 
 
@@ -121,10 +144,14 @@ def test_steps_join_and_a_flow_turns_back():
     walked = w
     for _ in range(10):
         walked = solver.integrate(fields.velocity, walked, length(0.6))
-    torch.testing.assert_close(walked, Solver(step_size=0.3).integrate(fields.velocity, w, length(6.0)))
+    torch.testing.assert_close(
+        walked, Solver(step_size=0.3).integrate(fields.velocity, w, length(6.0))
+    )
     fine = Solver(step_size=0.02)
     there = fine.integrate(fields.velocity, w, length(3.0))
-    torch.testing.assert_close(fine.integrate(fields.velocity, there, length(-3.0)), w, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        fine.integrate(fields.velocity, there, length(-3.0)), w, atol=1e-4, rtol=0
+    )
 
 
 def test_reference_single_step_is_the_three_eighths_rule_with_four_evaluations():
@@ -153,7 +180,9 @@ def test_a_length_a_row_equals_each_row_alone():
     together = Solver(step_size=0.02).integrate(fields.velocity, w, far)
     for k in range(2):
         for row in range(5):
-            alone = Solver(step_size=0.02).integrate(fields[k].velocity, w[k, row][None, None], far[k, row])
+            alone = Solver(step_size=0.02).integrate(
+                fields[k].velocity, w[k, row][None, None], far[k, row]
+            )
             torch.testing.assert_close(together[k, row], alone[0, 0], atol=1e-5, rtol=0)
 
 
@@ -165,7 +194,7 @@ def test_gradient_is_that_of_a_difference():
     def value(b):
         return (Solver().integrate(Field(fields.weight, b).velocity, w, length(3.0)) * probe).sum()
 
-    gradient, = torch.autograd.grad(value(bias), bias)
+    (gradient,) = torch.autograd.grad(value(bias), bias)
     for at in ((0, 0, 3), (1, 1, 7)):
         step = torch.zeros_like(bias)
         step[at] = 1e-6
@@ -192,7 +221,11 @@ def test_a_field_that_breaks_down_is_unsupported():
 
 
 def test_bad_options():
-    for options in ({"solver": "euler"}, {"step_size": 0.0}, {"solver": "dopri5", "reference_single_step": True},
-                    {"step_size": "x"}):
+    for options in (
+        {"solver": "euler"},
+        {"step_size": 0.0},
+        {"solver": "dopri5", "reference_single_step": True},
+        {"step_size": "x"},
+    ):
         with pytest.raises(EditbenchError):
             Solver(**options)

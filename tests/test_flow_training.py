@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from editbench.methods.neural_ode.field import Field, Solver
+from editbench.methods.neural_ode.training import Training, starts_of, train
 from scipy import stats
 
-from editbench.spaces import Space
-from methods.flow_field import Field, Solver
-from methods.flow_training import Training, starts_of, train
+from editbench.base.spaces import Space
 from tests.toy import BINARY, fit_data
 
 
@@ -18,7 +18,9 @@ def run(options: Training, solver: Solver) -> None:
     train(start, data, "a", [0, 1], pools, Space.W, 1.0, options, solver)
 
 
-@pytest.mark.parametrize("times, iterations, draws", [("batch", 150, 150), ("sample", 20, 20 * 2 * 4)])
+@pytest.mark.parametrize(
+    "times, iterations, draws", [("batch", 150, 150), ("sample", 20, 20 * 2 * 4)]
+)
 def test_lengths_are_uniform_from_a_quarter_of_t_to_t(times, iterations, draws):
     seen = []
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from editbench.worlds.frechet import frechet_distance, gaussian_distance, moments
+from editbench.stats.frechet import frechet_distance, gaussian_distance, moments
 
 rng = np.random.default_rng(0)
 
 
 def test_one_dimension() -> None:
     # (m1 - m2)^2 + (s1 - s2)^2
-    found = gaussian_distance(np.array([1.0]), np.array([[4.0]]), np.array([-2.0]), np.array([[9.0]]))
+    found = gaussian_distance(
+        np.array([1.0]), np.array([[4.0]]), np.array([-2.0]), np.array([[9.0]])
+    )
     assert found == pytest.approx(9 + 1)
 
 

@@ -9,34 +9,43 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.metrics.frechet_distance.blocks import jackknife, over_blocks
+from editbench.metrics.frechet_distance.metric import FrechetDistance
+from editbench.metrics.frechet_distance.observation import FrechetProbe
+from editbench.metrics.frechet_distance.reference import (
+    BankImages,
+    Folder,
+    Reference,
+    Renders,
+    statistics,
+)
 from PIL import Image
 
-from editbench.errors import BadFile, EditbenchError, Unsupported
-from editbench.files import digest
+from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.files import digest
+from editbench.base.seeding import normals
 from editbench.networks.features import FeatureNetwork
-from editbench.probe import ProbeData
-from editbench.probes.frechet import FrechetProbe
-from editbench.probes.moments import Kernel, Moments, block_ends, covariance, unbiased
-from editbench.probes.reference import BankImages, Folder, Reference, Renders, statistics
-from editbench.probes.strength import edited
 from editbench.report.figure_frechet import drawings, frechet_points
 from editbench.report.figures import looks
 from editbench.report.load import load
 from editbench.report.write import markdown
-from editbench.seeding import normals
+from editbench.stats.frechet import frechet_distance, gaussian_distance
+from editbench.stats.moments import Kernel, Moments, block_ends, covariance, unbiased
+from editbench.walk.probe import ProbeData
+from editbench.walk.strength import edited
 from editbench.worlds.faces.dial import law
 from editbench.worlds.faces.dial import load_generator as load_dial
 from editbench.worlds.faces.factors import FactorLaw
-from editbench.worlds.frechet import frechet_distance, gaussian_distance
-from metrics.blocks import jackknife, over_blocks
-from metrics.frechet_distance import FrechetDistance
 from tests.fake_records import fake_run, metric_rows
 from tests.test_probe import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, V, toy_config
 
 N, B = 120, 6
 rng = np.random.default_rng(0)
-X, Y = rng.normal(size=(N, DIM)).astype(np.float32), (1.3 * rng.normal(size=(N, DIM)) + 0.4).astype(np.float32)
+X, Y = (
+    rng.normal(size=(N, DIM)).astype(np.float32),
+    (1.3 * rng.normal(size=(N, DIM)) + 0.4).astype(np.float32),
+)
 
 TOLD = f"[pixels@{digest('pixels', 4)},none,n=120,ref=normal@{digest(['normal', 0.0], 4)},effect=1]"
 
@@ -76,8 +85,15 @@ def scene(tmp_path_factory):
 
 
 def probe(**options) -> FrechetProbe:
-    given = {"network": Pixels(), "reference": Normal(), "n": N, "points": 5, "samples": 60, "blocks": B,
-             "subsets": B} | options
+    given = {
+        "network": Pixels(),
+        "reference": Normal(),
+        "n": N,
+        "points": 5,
+        "samples": 60,
+        "blocks": B,
+        "subsets": B,
+    } | options
     return FrechetProbe(**given)
 
 
@@ -106,14 +122,18 @@ def test_streamed_moments_are_numpys_in_any_batches(batch):
         moments.add(X[first : first + batch], first)
     mean, cov = covariance(float(moments.count.sum()), moments.sum.sum(0), moments.outer.sum(0))
     np.testing.assert_allclose(mean, X.astype(np.float64).mean(0), rtol=1e-12)
-    np.testing.assert_allclose(cov, np.cov(X.astype(np.float64), rowvar=False), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        cov, np.cov(X.astype(np.float64), rowvar=False), rtol=1e-10, atol=1e-12
+    )
     assert moments.count.tolist() == [N // B] * B
     np.testing.assert_allclose(moments.sum[2], X[40:60].astype(np.float64).sum(0), rtol=1e-12)
 
 
 def test_blocks_of_a_number_that_does_not_divide():
     ends = block_ends(23, 5)
-    assert [i * 5 // 23 for i in range(23)] == [b for b in range(5) for _ in range(ends[b + 1] - ends[b])]
+    assert [i * 5 // 23 for i in range(23)] == [
+        b for b in range(5) for _ in range(ends[b + 1] - ends[b])
+    ]
 
 
 @pytest.mark.parametrize("batch", [3, 16, 120])
@@ -125,9 +145,11 @@ def test_block_kernel_distances_are_those_of_the_slow_formula(batch):
     for b in range(B):
         x, y = X[20 * b : 20 * b + 15].astype(np.float64), Y[:30].astype(np.float64)
         k = lambda u, v: (sum(p * q for p, q in zip(u, v)) / DIM + 1) ** 3  # noqa: E731
-        slow = (np.mean([k(u, v) for i, u in enumerate(x) for j, v in enumerate(x) if i != j])
-                + np.mean([k(u, v) for i, u in enumerate(y) for j, v in enumerate(y) if i != j])
-                - 2 * np.mean([k(u, v) for u in x for v in y]))
+        slow = (
+            np.mean([k(u, v) for i, u in enumerate(x) for j, v in enumerate(x) if i != j])
+            + np.mean([k(u, v) for i, u in enumerate(y) for j, v in enumerate(y) if i != j])
+            - 2 * np.mean([k(u, v) for u in x for v in y])
+        )
         assert kernel.value[0, b] == pytest.approx(slow, rel=1e-9)
     assert not kernel._open and np.isfinite(kernel.value).all()
 
@@ -152,11 +174,23 @@ def test_torchmetrics_gives_the_same_distances_of_the_same_features():
     moments, other = Moments(N, B, DIM), Moments(N, 1, DIM)
     moments.add(X, 0)
     other.add(Y, 0)
-    arrays = {"count": moments.count[None], "sum": moments.sum[None], "outer": moments.outer[None],
-              "reference_count": other.count, "reference_sum": other.sum[0], "reference_outer": other.outer[0]}
-    assert jackknife(arrays, np.array([True])).value[0] == pytest.approx(float(whole.compute()), rel=1e-8)
-    mean, _ = fed(kid.KernelInceptionDistance(Features(), subsets=1, subset_size=N, normalize=True)).compute()
-    assert unbiased(X.astype(np.float64), Y.astype(np.float64)) == pytest.approx(float(mean), rel=1e-5)
+    arrays = {
+        "count": moments.count[None],
+        "sum": moments.sum[None],
+        "outer": moments.outer[None],
+        "reference_count": other.count,
+        "reference_sum": other.sum[0],
+        "reference_outer": other.outer[0],
+    }
+    assert jackknife(arrays, np.array([True])).value[0] == pytest.approx(
+        float(whole.compute()), rel=1e-8
+    )
+    mean, _ = fed(
+        kid.KernelInceptionDistance(Features(), subsets=1, subset_size=N, normalize=True)
+    ).compute()
+    assert unbiased(X.astype(np.float64), Y.astype(np.float64)) == pytest.approx(
+        float(mean), rel=1e-5
+    )
 
 
 def test_a_set_is_at_no_distance_from_itself():
@@ -175,11 +209,20 @@ def test_the_jackknife_is_that_of_leaving_blocks_out_and_covers():
         moments, other = Moments(N, B, 3), Moments(N, 1, 3)
         moments.add(x, 0)
         other.add(Y[:, :3], 0)
-        arrays = {"count": moments.count[None], "sum": moments.sum[None], "outer": moments.outer[None],
-                  "reference_count": other.count, "reference_sum": other.sum[0], "reference_outer": other.outer[0]}
+        arrays = {
+            "count": moments.count[None],
+            "sum": moments.sum[None],
+            "outer": moments.outer[None],
+            "reference_count": other.count,
+            "reference_sum": other.sum[0],
+            "reference_outer": other.outer[0],
+        }
         made = jackknife(arrays, np.array([True]))
         if not trial:
-            left = [frechet_distance(np.delete(x, slice(20 * b, 20 * b + 20), 0), Y[:, :3]) for b in range(B)]
+            left = [
+                frechet_distance(np.delete(x, slice(20 * b, 20 * b + 20), 0), Y[:, :3])
+                for b in range(B)
+            ]
             slow = [B * frechet_distance(x, Y[:, :3]) - (B - 1) * one for one in left]
             np.testing.assert_allclose(made.blocks[0], slow, rtol=1e-7)
         low, high = made.interval(0)
@@ -193,12 +236,20 @@ def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(sce
     result = FrechetDistance().compute(found)
     t, distance = curve(result, "frechet_distance")
     line = (V.T / V.T.norm(dim=1, keepdim=True))[0].double().numpy()
-    start = torch.cat([scene.generator.decode(c).flatten(1) for _, _, c in edited(scene, [0.0], N)]).double().numpy()
+    start = (
+        torch.cat([scene.generator.decode(c).flatten(1) for _, _, c in edited(scene, [0.0], N)])
+        .double()
+        .numpy()
+    )
     real = Normal().images(scene, 0, N, 4).flatten(1).double().numpy()
     own = frechet_distance(start, real)
     expected = own + (DELTA * t) ** 2 + 2 * DELTA * t * ((start - real).mean(0) @ line)
     np.testing.assert_allclose(distance, expected, rtol=1e-6)
-    assert len(t) == 5 and t[2] == 0 and value(result, "frechet_distance_zero") == pytest.approx(own, rel=1e-9)
+    assert (
+        len(t) == 5
+        and t[2] == 0
+        and value(result, "frechet_distance_zero") == pytest.approx(own, rel=1e-9)
+    )
     assert (np.diff(distance[2:]) > 0).all() and (np.diff(distance[:3]) < 0).all()
     _, effect = curve(result, "achieved_effect")
     np.testing.assert_allclose(effect[[0, 2, 4]], [-1, 0, 1], atol=0.025)
@@ -213,15 +264,31 @@ def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(sce
 
 def test_the_name_tells_network_size_and_reference_and_only_inception_makes_a_fid(found):
     names = set(FrechetDistance().compute(found).rows["metric"])
-    assert f"frechet_distance{TOLD}" in names and found.meta["network"] == f"pixels@{digest('pixels', 4)}"
+    assert (
+        f"frechet_distance{TOLD}" in names
+        and found.meta["network"] == f"pixels@{digest('pixels', 4)}"
+    )
     assert not any(name.startswith(("fid", "kid")) for name in names)
-    told = {"network": "inception-2015-12-05@12ab", "resize": "299 bilinear inside the network (TF 1.x style)",
-            "inception": True}
-    other = {name.split("[")[0]: name for name in FrechetDistance().compute(
-        ProbeData(found.arrays, found.meta | told)).rows["metric"]}
-    assert other["fid"] == f"fid[inception-2015-12-05@12ab,299 bilinear,n=120,ref={found.meta['reference']},effect=1]"
-    assert "kid_up" in other and not any("distance" in name for name in other) and set(other) <= set(
-        FrechetDistance.produces)
+    told = {
+        "network": "inception-2015-12-05@12ab",
+        "resize": "299 bilinear inside the network (TF 1.x style)",
+        "inception": True,
+    }
+    other = {
+        name.split("[")[0]: name
+        for name in FrechetDistance()
+        .compute(ProbeData(found.arrays, found.meta | told))
+        .rows["metric"]
+    }
+    assert (
+        other["fid"]
+        == f"fid[inception-2015-12-05@12ab,299 bilinear,n=120,ref={found.meta['reference']},effect=1]"
+    )
+    assert (
+        "kid_up" in other
+        and not any("distance" in name for name in other)
+        and set(other) <= set(FrechetDistance.produces)
+    )
 
 
 def test_a_name_tells_apart_what_does_not_compare(scene):
@@ -234,15 +301,22 @@ def test_a_name_tells_apart_what_does_not_compare(scene):
 
     alike = names(n=60, points=3)
     assert names(n=60, points=5, samples=50) == alike
-    others = [names(n=60, points=3, **changed) for changed in (
-        {"network": Mine()}, {"reference": Normal(shift=0.2)}, {"effect": 0.5})]
-    assert len(set.union(alike, *others)) == 4 and not any("fid" in name for name in set.union(*others))
+    others = [
+        names(n=60, points=3, **changed)
+        for changed in ({"network": Mine()}, {"reference": Normal(shift=0.2)}, {"effect": 0.5})
+    ]
+    assert len(set.union(alike, *others)) == 4 and not any(
+        "fid" in name for name in set.union(*others)
+    )
 
 
 def test_blocks_and_subsets_are_of_their_own_distance(scene):
     result = FrechetDistance().compute(probe(blocks=1, subsets=7, kernel=15).look(scene))
     rows = result.rows.assign(base=result.rows["metric"].str.split("[").str[0]).set_index("base")
-    assert np.isnan(rows.loc["frechet_distance_up", "low"]) and rows.loc["frechet_distance_up", "n"] == N
+    assert (
+        np.isnan(rows.loc["frechet_distance_up", "low"])
+        and rows.loc["frechet_distance_up", "n"] == N
+    )
     up = rows.loc["kernel_distance_up"]
     assert up["low"] < up["value"] < up["high"] and up["n"] == 7 * 15 and ",n=105," in up["metric"]
 
@@ -260,44 +334,64 @@ def test_samples_are_pseudo_values_with_the_interval_of_the_number(found):
     mine = result.samples[result.samples["metric"] == name]
     row = result.rows[result.rows["metric"] == name].iloc[0]
     half = 2.5706 * mine["value"].std(ddof=1) / np.sqrt(B)  # t of 5 degrees of freedom
-    assert mine["start"].tolist() == list(range(B)) and row["high"] - row["value"] == pytest.approx(half, rel=1e-4)
+    assert mine["start"].tolist() == list(range(B)) and row["high"] - row["value"] == pytest.approx(
+        half, rel=1e-4
+    )
 
 
 def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(scene):
     result = FrechetDistance().compute(probe(effect=40.0, cap=3).look(scene))
     rows = result.rows.assign(base=result.rows["metric"].str.split("[").str[0]).set_index("base")
     assert np.isnan(rows.loc["frechet_distance_up", "value"])
-    assert "40 sigma towards 'yes' was not reached: at most" in rows.loc["frechet_distance_up", "note"]
+    assert (
+        "40 sigma towards 'yes' was not reached: at most" in rows.loc["frechet_distance_up", "note"]
+    )
     assert "towards 'no'" in rows.loc["frechet_distance_asymmetry", "note"]
-    assert rows.loc["frechet_distance", "value"].notna().all() and curve(result, "frechet_distance")[0][-1] == 3
+    assert (
+        rows.loc["frechet_distance", "value"].notna().all()
+        and curve(result, "frechet_distance")[0][-1] == 3
+    )
 
 
 def test_an_end_whose_effect_is_another_over_all_samples_says_so(found):
     gained = found.arrays["effect"] * [1, 1, 1, 1, 0.5]
     rows = FrechetDistance().compute(ProbeData(found.arrays | {"effect": gained}, found.meta)).rows
     notes = rows.assign(base=rows["metric"].str.split("[").str[0]).set_index("base")["note"]
-    assert "over all 120 the mean effect is 0.5" in notes["frechet_distance_up"] and not notes["frechet_distance_down"]
+    assert (
+        "over all 120 the mean effect is 0.5" in notes["frechet_distance_up"]
+        and not notes["frechet_distance_down"]
+    )
 
 
 def test_pictures_that_are_not_finite_have_no_number_at_that_strength(scene):
     first = scene.bank.spec.split("test")[0]
-    most = float(scene.bank.array("w").range(first, first + N)[:, 0].max())  # the calibration's 3 samples lie below
+    most = float(
+        scene.bank.array("w").range(first, first + N)[:, 0].max()
+    )  # the calibration's 3 samples lie below
     sick = replace(scene, generator=type(scene.generator)(poison=most + 0.01))
     result = FrechetDistance().compute(probe(samples=3).look(sick))
     rows = result.rows[result.rows["metric"].str.startswith("frechet_distance[")]
     lost = rows[rows["note"] != ""]
-    assert 0 < len(lost) < len(rows) and lost["value"].isna().all() and "not finite" in lost["note"].iloc[0]
+    assert (
+        0 < len(lost) < len(rows)
+        and lost["value"].isna().all()
+        and "not finite" in lost["note"].iloc[0]
+    )
     assert rows.loc[rows["x"] == 0, "value"].notna().all()
 
 
 def test_an_editor_that_goes_nowhere_leaves_the_start_alone(scene):
-    result = FrechetDistance().compute(probe().look(replace(scene, editor=AlongColumn(DELTA, fail="frozen"))))
+    result = FrechetDistance().compute(
+        probe().look(replace(scene, editor=AlongColumn(DELTA, fail="frozen")))
+    )
     t, _ = curve(result, "frechet_distance")
     assert t.tolist() == [0.0] and np.isnan(value(result, "frechet_distance_up"))
 
 
 def test_over_blocks_is_their_mean_and_a_broken_block_takes_the_strength_out():
-    made = over_blocks(np.array([[1.0, 2.0, 3.0], [1.0, np.nan, 1.0], [0, 0, 0]]), np.array([True, True, False]))
+    made = over_blocks(
+        np.array([[1.0, 2.0, 3.0], [1.0, np.nan, 1.0], [0, 0, 0]]), np.array([True, True, False])
+    )
     assert made.value[0] == 2 and np.isnan(made.value[1:]).all()
     assert made.interval(0) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), rel=1e-4)
     assert np.isnan(made.interval(1)[0])
@@ -309,7 +403,9 @@ def test_statistics_of_a_reference_are_computed_once_and_a_damaged_file_again(sc
     first = statistics(here, reference, Pixels(), 50, 10, 4)
     calls = reference.calls
     again = statistics(here, reference, Pixels(), 50, 10, 4)
-    assert reference.calls == calls and all(np.array_equal(first[name], again[name]) for name in first)
+    assert reference.calls == calls and all(
+        np.array_equal(first[name], again[name]) for name in first
+    )
     (file,) = (tmp_path / "references").glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:100])
     assert np.array_equal(statistics(here, reference, Pixels(), 50, 10, 4)["sum"], first["sum"])
@@ -327,17 +423,23 @@ def test_a_small_reference_has_no_floor_and_one_that_is_too_small_says_so(scene,
 
 def test_renders_and_the_bank_and_a_folder_give_their_pictures(scene, tmp_path):
     renders = Renders().images(scene, 3, 7, 32)
-    assert renders.shape == (4, 3, 32, 32) and torch.equal(renders[2:], Renders().images(scene, 5, 7, 32))
+    assert renders.shape == (4, 3, 32, 32) and torch.equal(
+        renders[2:], Renders().images(scene, 5, 7, 32)
+    )
     assert Renders(margin=0.0).identity(scene) != Renders().identity(scene)
     tied = SimpleNamespace(generator=SimpleNamespace(law=law(0.9)))  # of the dial
-    assert Renders().law(tied) == law(0.9) and Renders(margin=0.0).law(tied) == replace(law(0.9), margin=0.0)
+    assert Renders().law(tied) == law(0.9) and Renders(margin=0.0).law(tied) == replace(
+        law(0.9), margin=0.0
+    )
     assert load_dial(0.9).law == law(0.9) and Renders().law(scene) == FactorLaw()
     made = BankImages().images(scene, 2, 5, 4).flatten(1)
     torch.testing.assert_close(made, torch.tensor(scene.bank.array("w").range(2, 5)))
     for k in range(3):
         Image.new("RGB", (8, 8), (100 * k, 255, 0)).save(tmp_path / f"{k}.png")
     found = Folder(str(tmp_path)).images(scene, 1, 3, 8)
-    assert found.shape == (2, 3, 8, 8) and found[1, :, 0, 0].tolist() == pytest.approx([200 / 127.5 - 1, 1, -1])
+    assert found.shape == (2, 3, 8, 8) and found[1, :, 0, 0].tolist() == pytest.approx(
+        [200 / 127.5 - 1, 1, -1]
+    )
     (tmp_path / "1.png").write_bytes(b"no picture")
     with pytest.raises(BadFile, match=r"1\.png"):
         Folder(str(tmp_path)).images(scene, 0, 3, 8)
@@ -363,7 +465,9 @@ def test_pictures_of_another_kind_are_no_reference(scene):
         def images(self, *args):
             return super().images(*args).expand(-1, 3, -1, -1)
 
-    with pytest.raises(Unsupported, match=r"'normal' are \(3, 2, 4\), those of the generator \(1, 2, 4\)"):
+    with pytest.raises(
+        Unsupported, match=r"'normal' are \(3, 2, 4\), those of the generator \(1, 2, 4\)"
+    ):
         probe(reference=Coloured()).look(scene)
     with pytest.raises(Unsupported, match="faces of the embedded world, which has no a"):
         probe(reference=None).look(scene)
@@ -378,8 +482,18 @@ def test_moments_that_would_fill_the_disk_are_refused():
     probe(network=Wide(), points=11, blocks=1)
 
 
-@pytest.mark.parametrize("options", [{"points": 4}, {"n": 5, "blocks": 4}, {"n": 20, "subsets": 11}, {"effect": 0},
-                                     {"network": "generator"}, {"tolerance": 1.0}, {"n": 2.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"points": 4},
+        {"n": 5, "blocks": 4},
+        {"n": 20, "subsets": 11},
+        {"effect": 0},
+        {"network": "generator"},
+        {"tolerance": 1.0},
+        {"n": 2.5},
+    ],
+)
 def test_wrong_options_are_named(options):
     with pytest.raises(EditbenchError):
         FrechetProbe(**options)
@@ -390,7 +504,9 @@ def test_statistics_of_renders_in_the_judges_features_are_those_of_all_at_once(t
     from editbench.worlds.faces import load_scorer
 
     network = ScorerFeatures(load_scorer("judge"))
-    bare = SimpleNamespace(cache=tmp_path, batch=64, device="cpu", generator=None)  # all that renders need of a scene
+    bare = SimpleNamespace(
+        cache=tmp_path, batch=64, device="cpu", generator=None
+    )  # all that renders need of a scene
     stats = statistics(bare, Renders(), network, 150, 100, 32)
     features = network(Renders().images(bare, 0, 150, 32)).numpy().astype(np.float64)
     mean, cov = covariance(float(stats["count"][0]), stats["sum"], stats["outer"])
@@ -402,8 +518,13 @@ def test_statistics_of_renders_in_the_judges_features_are_those_of_all_at_once(t
 # -- in the report -----------------------------------------------------------------------------------------------------
 def fake_frechet_run(root, method: str, found: ProbeData, **changes) -> None:
     result = FrechetDistance().compute(ProbeData(found.arrays, found.meta | changes))
-    better = result.rows["metric"].str.split("[").str[0].map(FrechetDistance.produces).astype(object)
-    rows = pd.concat([metric_rows(0.5), result.rows.assign(version=1, higher_is_better=better)], ignore_index=True)
+    better = (
+        result.rows["metric"].str.split("[").str[0].map(FrechetDistance.produces).astype(object)
+    )
+    rows = pd.concat(
+        [metric_rows(0.5), result.rows.assign(version=1, higher_is_better=better)],
+        ignore_index=True,
+    )
     fake_run(root, method, "smile", rows=rows, method_config={"pace": len(method)})
 
 
@@ -413,11 +534,23 @@ def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found)
     fake_frechet_run(tmp_path, "beta", found, **missed)
     fake_run(tmp_path, "gamma", "smile")
     results = load(tmp_path)
-    drawn = {name: draw for name, _, _, draw in drawings(results, looks(["alpha", "beta", "gamma"]))}
-    assert set(drawn) == {"frechet_distance_strength", "frechet_distance_effect", "kernel_distance_effect"}
+    drawn = {
+        name: draw for name, _, _, draw in drawings(results, looks(["alpha", "beta", "gamma"]))
+    }
+    assert set(drawn) == {
+        "frechet_distance_strength",
+        "frechet_distance_effect",
+        "kernel_distance_effect",
+    }
     points = frechet_points(results)
     mine = points[(points["method"] == "beta") & (points["kind"] == "frechet_distance")]
-    assert mine["open"].tolist() == [False] * 4 + [True] and mine["share"].tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert mine["open"].tolist() == [False] * 4 + [True] and mine["share"].tolist() == [
+        -1,
+        -0.5,
+        0,
+        0.5,
+        1,
+    ]
     assert not points.loc[points["method"] == "alpha", "open"].any()
     axes = drawn["frechet_distance_strength"]().axes[0]
     lines = [line.get_ydata() for line in axes.get_lines()]

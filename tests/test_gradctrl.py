@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from editbench.methods.gradctrl.editor import GradCtrl
+from editbench.methods.gradctrl.exclusion import FFHQ_EXCLUDE, excluded_channels, scaled_count
+from editbench.methods.gradctrl.latent_classifier import LatentClassifier
+from editbench.methods.shared.meta_validation import meta_validation
 
-from editbench.attributes import Attribute, Attributes
-from editbench.errors import EditbenchError, UnknownName, Unsupported
-from methods.exclusion import FFHQ_EXCLUDE, excluded_channels, scaled_count
-from methods.gradctrl import GradCtrl
-from methods.latent_classifier import LatentClassifier
-from methods.meta_validation import meta_validation
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from tests.published_heads import FFHQ, HEADS, ffhq_codes, heads, published, random_classifier
 from tests.toy import BINARY, MIXED, check_editor, fit_data, make_walk, needs_data
 
@@ -42,7 +42,9 @@ def test_walk_equals_a_slow_walk_with_gradient_and_mask_taken_anew_at_every_step
     editor = with_classifier(classifier, exclude="ffhq", layers="ffhq")
     assert editor.rows("smile") == (2, 8) and editor.excluded("smile") == FFHQ_EXCLUDE["smile"]
     w = ffhq_codes(4).double()
-    data = fit_data(Attributes([Attribute(name, ("no", "yes")) for name in FFHQ]), dim=512, n=50, overlap=0.0)
+    data = fit_data(
+        Attributes([Attribute(name, ("no", "yes")) for name in FFHQ]), dim=512, n=50, overlap=0.0
+    )
     walk = make_walk(data, editor, "smile", n=4)
     walk.codes, walk.target = w, torch.tensor([1, 0, 1, 0])
     slow, masks = w.clone(), []
@@ -77,8 +79,13 @@ def test_field_is_not_constant():
     classifier = heads("ffhq")
     w = ffhq_codes(60).double() * 3
     logits, slopes = classifier.forward(w)
-    gradients = with_classifier(classifier).gradient("gender", logits, slopes, torch.ones(60, dtype=torch.long))
-    cosine = torch.nn.functional.normalize(gradients, dim=1) @ torch.nn.functional.normalize(gradients, dim=1).T
+    gradients = with_classifier(classifier).gradient(
+        "gender", logits, slopes, torch.ones(60, dtype=torch.long)
+    )
+    cosine = (
+        torch.nn.functional.normalize(gradients, dim=1)
+        @ torch.nn.functional.normalize(gradients, dim=1).T
+    )
     assert cosine.min() < 0.9
 
 
@@ -87,16 +94,27 @@ def test_class_gradient_is_that_of_log_softmax_and_probability_and_survives_satu
     w = torch.randn(20, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     target = torch.arange(20) % 3
     logits, slopes = classifier.forward(w)
-    for objective, f in (("log_softmax", lambda own: own.log_softmax(1)), ("probability", lambda own: own.softmax(1)),
-                         ("logit", lambda own: own)):
+    for objective, f in (
+        ("log_softmax", lambda own: own.log_softmax(1)),
+        ("probability", lambda own: own.softmax(1)),
+        ("logit", lambda own: own),
+    ):
         x = w.clone().requires_grad_()
-        own = classifier.forward(x)[0][:, classifier.slices["kind"]] / 20  # off saturation, where autograd works
-        small = LatentClassifier({n: (h[0], h[1], h[2] / 20, h[3] / 20) for n, h in classifier.heads.items()})
+        own = (
+            classifier.forward(x)[0][:, classifier.slices["kind"]] / 20
+        )  # off saturation, where autograd works
+        small = LatentClassifier(
+            {n: (h[0], h[1], h[2] / 20, h[3] / 20) for n, h in classifier.heads.items()}
+        )
         expected = torch.autograd.grad(f(own).gather(1, target[:, None]).sum(), x)[0]
-        got = with_classifier(small, objective=objective).gradient("kind", logits / 20, slopes, target)
+        got = with_classifier(small, objective=objective).gradient(
+            "kind", logits / 20, slopes, target
+        )
         cosine = torch.nn.functional.cosine_similarity(got, expected)
         torch.testing.assert_close(cosine, torch.ones_like(cosine), atol=1e-9, rtol=0)
-    huge = with_classifier(classifier).gradient("kind", logits * 1e4, slopes, logits[:, 1:4].argmax(1))
+    huge = with_classifier(classifier).gradient(
+        "kind", logits * 1e4, slopes, logits[:, 1:4].argmax(1)
+    )
     assert (huge.norm(dim=1) > 1e-3).all() and torch.isfinite(huge).all()
 
 
@@ -145,7 +163,9 @@ def test_counts_scale_with_the_width_of_the_space():
     assert editor.excluded("a") == {"b": 4} and editor.excluded("b") == {}
 
 
-@pytest.mark.parametrize("space, layers, attribute", [("w", None, "angle"), ("w", (1, 3), "kind"), ("z", None, "a")])
+@pytest.mark.parametrize(
+    "space, layers, attribute", [("w", None, "angle"), ("w", (1, 3), "kind"), ("z", None, "a")]
+)
 def test_contract(space, layers, attribute):
     data = fit_data(MIXED)
     editor, fresh = (GradCtrl(space=space, layers=layers, epochs=60) for _ in range(2))
@@ -157,7 +177,10 @@ def test_contract(space, layers, attribute):
 
 def test_fit_learns_a_linear_world_and_is_deterministic():
     data = fit_data(overlap=0.3)
-    editor, again = GradCtrl(selection="random", n_per_class=200), GradCtrl(selection="random", n_per_class=200)
+    editor, again = (
+        GradCtrl(selection="random", n_per_class=200),
+        GradCtrl(selection="random", n_per_class=200),
+    )
     report = editor.fit(data)
     again.fit(data)
     assert torch.equal(editor.classifier.w1, again.classifier.w1)
@@ -167,7 +190,9 @@ def test_fit_learns_a_linear_world_and_is_deterministic():
     walk = make_walk(data, editor, "b")
     for _ in range(50):
         walk.codes = editor.step(walk)
-    assert (data.attributes.labels(data.teacher(walk.codes), "b") == walk.target).double().mean() > 0.95
+    assert (
+        data.attributes.labels(data.teacher(walk.codes), "b") == walk.target
+    ).double().mean() > 0.95
 
 
 def test_a_class_without_examples_is_a_reason_for_that_attribute_alone():
@@ -195,14 +220,24 @@ def test_tuned_count_goes_with_the_state():
     mixed = fit_data(MIXED)
     for name in MIXED.names:
         _, source, target = meta_validation(mixed, name)
-        assert (source != target).all() and target.min() >= 0 and target.max() < len(MIXED[name].classes)
+        assert (
+            (source != target).all()
+            and target.min() >= 0
+            and target.max() < len(MIXED[name].classes)
+        )
         assert name != "angle" or ((source - target).abs() == 1).all()
 
 
 def test_bad_options():
     with pytest.raises(UnknownName, match="Available"):
         GradCtrl(exclude={"a": {"nobody": 3}}).fit(fit_data())
-    for options in ({"selection": "x"}, {"exclude": "car"}, {"exclude": -1}, {"layers": "car"}, {"objective": "x"},
-                    {"n_per_class": 0}):
+    for options in (
+        {"selection": "x"},
+        {"exclude": "car"},
+        {"exclude": -1},
+        {"layers": "car"},
+        {"objective": "x"},
+        {"n_per_class": 0},
+    ):
         with pytest.raises(EditbenchError):
             GradCtrl(**options)

@@ -6,22 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.metrics.judge_truth.metric import JudgeTruth, target_lead
 from omegaconf import OmegaConf
 
-from editbench.configs import compose_config, group_options
-from editbench.errors import EditbenchError, Unsupported
-from editbench.job import run_job
-from editbench.records import Record
+from editbench.base.conf import group_options
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space
 from editbench.report.load import load
 from editbench.report.settings import settings
-from editbench.seeding import normals
-from editbench.spaces import Codes, Space
-from editbench.trajectory import Trajectories
+from editbench.run.compose import compose_config
+from editbench.run.job import run_job
+from editbench.run.record import Record
+from editbench.walk.trajectory import Trajectories
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import PRIORS, YAW_STEP, FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
 from editbench.worlds.faces.truth import WIDTH, YAW, RenderGenerator, to_codes, to_factors
-from metrics.judge_truth import JudgeTruth, target_lead
 from tests.fake_records import fake_run
 from tests.toy import BINARY, MIXED, check_splits
 
@@ -47,7 +48,9 @@ def test_codes_are_the_factors_and_decode_to_the_render():
     back = to_factors(w)
     for name, value in vars(factors).items():
         torch.testing.assert_close(getattr(back, name), value, atol=1e-5, rtol=1e-6)
-    torch.testing.assert_close(RenderGenerator().decode(Codes(Space.W, w)), render(factors, 32), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        RenderGenerator().decode(Codes(Space.W, w)), render(factors, 32), atol=1e-4, rtol=0
+    )
 
 
 def test_z_has_the_law_of_the_world(codes):
@@ -108,15 +111,32 @@ def test_derivatives_are_of_w_alone(dense, codes):
 def walks(threshold: float, late: float = 0.5, steps: int = 12, starts: int = 7) -> Trajectories:
     """Amount 0.03 + 0.08 t (+ 0.01 for each start), true from 0.5 on; the judge of `a` switches at `threshold`.
     `b` never truly changes, but the judge calls it 1 beyond amount `late`; `c` changes at 0.9, the judge knows."""
-    amount = np.minimum(0.03 + 0.08 * np.arange(steps)[None] + 0.01 * np.arange(starts)[:, None], 0.85).ravel()
+    amount = np.minimum(
+        0.03 + 0.08 * np.arange(steps)[None] + 0.01 * np.arange(starts)[:, None], 0.85
+    ).ravel()
     step = np.tile(np.arange(steps), starts)
     crossed = amount > threshold
-    table = pd.DataFrame({"start": np.repeat(np.arange(starts) * 3 + 2, steps), "source": 0, "target": 1, "step": step,
-                          "path": amount - np.repeat(amount.reshape(starts, -1)[:, 0], steps), "crossed": crossed,
-                          "finite": True, "logit:a": 5 * (amount - threshold), "logit:b": amount - late,
-                          "logit:c": amount - 0.9, "true:a": amount > 0.5, "true:b": 0, "true:c": amount > 0.9,
-                          "true_margin": amount - 0.5})
-    table["stopped"] = table["crossed"] & ~table.groupby("start")["crossed"].shift(fill_value=False).astype(bool)
+    table = pd.DataFrame(
+        {
+            "start": np.repeat(np.arange(starts) * 3 + 2, steps),
+            "source": 0,
+            "target": 1,
+            "step": step,
+            "path": amount - np.repeat(amount.reshape(starts, -1)[:, 0], steps),
+            "crossed": crossed,
+            "finite": True,
+            "logit:a": 5 * (amount - threshold),
+            "logit:b": amount - late,
+            "logit:c": amount - 0.9,
+            "true:a": amount > 0.5,
+            "true:b": 0,
+            "true:c": amount > 0.9,
+            "true_margin": amount - 0.5,
+        }
+    )
+    table["stopped"] = table["crossed"] & ~table.groupby("start")["crossed"].shift(
+        fill_value=False
+    ).astype(bool)
     return Trajectories(table, BINARY, "a", np.ones(3))
 
 
@@ -131,11 +151,16 @@ def test_the_threshold_is_found_between_two_steps(threshold):
     assert value(result, "threshold_error") == pytest.approx(abs(threshold - 0.5), abs=1e-9)
     found = walks(threshold)
     table = found.table[found.table["step"] > 0]
-    moved = table[table.groupby("start")["true_margin"].diff().fillna(1) > 0]  # stands still at 0.85
+    moved = table[
+        table.groupby("start")["true_margin"].diff().fillna(1) > 0
+    ]  # stands still at 0.85
     truly = moved["true_margin"] > 0
     assert value(result, "judge_right_target") == pytest.approx(
-        ((moved["true_margin"] > threshold - 0.5) == truly).mean())
-    assert value(result, "judge_right_others") == pytest.approx(((moved["true_margin"] <= 0).mean() + 1) / 2)
+        ((moved["true_margin"] > threshold - 0.5) == truly).mean()
+    )
+    assert value(result, "judge_right_others") == pytest.approx(
+        ((moved["true_margin"] <= 0).mean() + 1) / 2
+    )
     stops = found.table[found.table["stopped"]]
     assert value(result, "stop_is_true") == pytest.approx((stops["true_margin"] > 0).mean())
     assert value(result, "true_flips") == 0
@@ -144,8 +169,12 @@ def test_the_threshold_is_found_between_two_steps(threshold):
 
 def test_a_true_flip_is_no_false_one():
     found = walks(0.6, late=9.0)
-    table = found.table.assign(**{"true:b": (found.table["true_margin"] > 0.05).astype(int),
-                                  "logit:b": found.table["true_margin"] - 0.05})
+    table = found.table.assign(
+        **{
+            "true:b": (found.table["true_margin"] > 0.05).astype(int),
+            "logit:b": found.table["true_margin"] - 0.05,
+        }
+    )
     result = JudgeTruth(draws=50)(Trajectories(table, BINARY, "a", np.ones(3)))
     assert value(result, "true_flips") == 1 and value(result, "false_flips") == 0
 
@@ -169,16 +198,32 @@ def test_without_truth_there_is_a_remark_and_no_number():
     found = walks(0.5)
     table = found.table[[c for c in found.table if not c.startswith("true")]]
     result = JudgeTruth(draws=20)(Trajectories(table, BINARY, "a", np.ones(3)))
-    assert result.rows["value"].isna().all() and result.rows["note"].str.contains("gauge=\\[truth\\]").all()
+    assert (
+        result.rows["value"].isna().all()
+        and result.rows["note"].str.contains("gauge=\\[truth\\]").all()
+    )
     assert result.samples.empty
 
 
 # -- the experiment ----------------------------------------------------------------------------------------------------
 def job(tmp_path, *words: str):
-    cfg = compose_config(["experiment=ground_truth", "budget=demo", "attribute=smile", "bank.n=500", "bank.shard=250",
-                          "bank.block=50", "starts.n=14", "starts.pool=0.1", "engine.sweep_steps=5",
-                          "engine.pictures=1",
-                          f"out={tmp_path}", f"cache={tmp_path / 'cache'}", *words])
+    cfg = compose_config(
+        [
+            "experiment=ground_truth",
+            "budget=demo",
+            "attribute=smile",
+            "bank.n=500",
+            "bank.shard=250",
+            "bank.block=50",
+            "starts.n=14",
+            "starts.pool=0.1",
+            "engine.sweep_steps=5",
+            "engine.pictures=1",
+            f"out={tmp_path}",
+            f"cache={tmp_path / 'cache'}",
+            *words,
+        ]
+    )
     for name in ("attribute_dependency", "matched_effect", "identity", "judge_truth"):
         cfg.metric[name].draws = 50
     outcome = run_job(cfg)
@@ -191,19 +236,28 @@ def test_the_experiment_on_a_small_bank(tmp_path):
     record = Record.open(folder)
     table = record.trajectories().table
     first = table[table["step"] == 0]
-    assert np.allclose(first["similarity:judge_features"], 1) and (first["pixel_distance"] == 0).all()
+    assert (
+        np.allclose(first["similarity:judge_features"], 1) and (first["pixel_distance"] == 0).all()
+    )
     others = [f"true:{name}" for name in attributes().names if name != "smile"]
-    assert (table.groupby("start")[others].nunique() == 1).all(axis=None)  # the truth of all others stands still
+    assert (table.groupby("start")[others].nunique() == 1).all(
+        axis=None
+    )  # the truth of all others stands still
     assert (table["true_margin"].abs() <= 0.5 + 1e-6).all()
     rows = pd.read_parquet(folder / "rows.parquet").set_index("metric")
     assert rows.loc["true_flips", "value"] == 0 and rows.loc["judge_right_target", "value"] > 0.7
-    assert {"matched_similarity[judge_features]", "judge_feature_similarity_at", "ad_at"} <= set(rows.index)
+    assert {"matched_similarity[judge_features]", "judge_feature_similarity_at", "ad_at"} <= set(
+        rows.index
+    )
     plain = Record.open(job(tmp_path, "gauge=[]"))
     assert plain.folder != folder
     walked = plain.trajectories().table
     pd.testing.assert_frame_equal(walked, table[walked.columns])  # a gauge changes no step
     notes = pd.read_parquet(plain.folder / "rows.parquet").set_index("metric")["note"]
-    assert "gauge=[truth]" in notes["threshold_shift"] and "gauge=[feature_sim" in notes["judge_feature_similarity"]
+    assert (
+        "gauge=[truth]" in notes["threshold_shift"]
+        and "gauge=[feature_sim" in notes["judge_feature_similarity"]
+    )
 
 
 def test_renders_and_the_gan_are_never_in_one_table(tmp_path):
@@ -217,7 +271,9 @@ def test_renders_and_the_gan_are_never_in_one_table(tmp_path):
 def test_renders_of_different_laws_are_never_in_one_table(tmp_path):
     laws = {"a": None, "b": {}, "c": {"age,beard": 0.3}, "d": {"age,beard": 0.3, "smile,age": 0.1}}
     for tag, law in laws.items():
-        path = fake_run(tmp_path, "true_factor", "smile", generator="renders", tag=tag) / "config.yaml"
+        path = (
+            fake_run(tmp_path, "true_factor", "smile", generator="renders", tag=tag) / "config.yaml"
+        )
         config = OmegaConf.load(path)
         config.generator.correlations = law
         OmegaConf.save(config, path)
@@ -231,5 +287,7 @@ def test_both_experiments_compose_and_cover_all_attributes():
         for generator in params["generator"].split(","):
             cfg = compose_config([f"experiment={name}", "budget=demo", f"generator={generator}"])
             assert cfg.method.name == "true_factor" and "truth" in cfg.gauge
-    assert cfg.engine.sweep_steps * cfg.method.delta == pytest.approx(1.0)  # from a clear class to its neighbour
+    assert cfg.engine.sweep_steps * cfg.method.delta == pytest.approx(
+        1.0
+    )  # from a clear class to its neighbour
     assert cfg.starts.near == "any"

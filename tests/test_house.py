@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from hydra.utils import get_class
 
-from editbench.configs import CONF, compose_config, group_options
-from editbench.editor import Editor
-from editbench.metric import Metric
+from editbench.base.conf import CONF, group_options
+from editbench.run.compose import compose_config
+from editbench.walk.editor import Editor
+from editbench.walk.metric import Metric
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [path for folder in ("editbench", "methods", "metrics") for path in sorted((ROOT / folder).rglob("*.py"))]
+SOURCES = [
+    path
+    for folder in ("editbench", "methods", "metrics")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
 
 
 def imported(path):
@@ -27,11 +32,21 @@ def imported(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_one_way(path):
-    forbidden = {"editbench": ("methods", "metrics"), "methods": ("metrics", "editbench.report", "editbench.records"),
-                 "metrics": ("methods", "editbench.generators", "editbench.scorers", "editbench.bank")}
+    forbidden = {
+        "editbench": ("methods", "metrics"),
+        "methods": ("metrics", "editbench.report", "editbench.run.record"),
+        "metrics": (
+            "methods",
+            "editbench.networks",
+            "editbench.networks.scorers",
+            "editbench.bank.bank",
+        ),
+    }
     for name in imported(path):
         for prefix in forbidden[path.relative_to(ROOT).parts[0]]:
-            assert name != prefix and not name.startswith(prefix + "."), f"{path.name} imports {name}"
+            assert name != prefix and not name.startswith(prefix + "."), (
+                f"{path.name} imports {name}"
+            )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -63,7 +78,9 @@ def test_every_experiment_composes(experiment):
 @pytest.mark.parametrize("budget", group_options("budget"))
 def test_every_budget_sets_what_the_job_reads(budget):
     cfg = compose_config([f"budget={budget}"])
-    assert cfg.starts.n <= round(cfg.starts.pool * cfg.bank.n) and cfg.bank.shard % cfg.bank.block == 0
+    assert (
+        cfg.starts.n <= round(cfg.starts.pool * cfg.bank.n) and cfg.bank.shard % cfg.bank.block == 0
+    )
 
 
 def test_groups_and_keys_of_the_main_configuration_exist():

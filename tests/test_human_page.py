@@ -14,12 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from editbench.human.draw import Comparison, questions
-from editbench.human.responses import read_sheet
-from editbench.human.study import Design, _key, render
+from editbench.studies.human.draw import Comparison, questions
+from editbench.studies.human.responses import read_sheet
+from editbench.studies.human.study import Design, _key, render
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
-KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Backspace": 8, "1": 49, "2": 50, "3": 51}
+KEYS = {
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+    "Backspace": 8,
+    "1": 49,
+    "2": 50,
+    "3": 51,
+}
 METHODS = ("alphamethod", "betamethod")
 
 
@@ -29,19 +38,40 @@ class Browser:
     def __init__(self, profile: Path, downloads: Path, url: str) -> None:
         to_browser, self.out = os.pipe()
         self.inp, from_browser = os.pipe()
-        words = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                 "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,900",
-                 f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
+        words = [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--window-size=1280,900",
+            f"--user-data-dir={profile}",
+            "--remote-debugging-pipe",
+            "about:blank",
+        ]
         script = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
-        self.process = subprocess.Popen(["bash", "-c", script, "bash", *words], pass_fds=(to_browser, from_browser),
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            ["bash", "-c", script, "bash", *words],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         for end in (to_browser, from_browser):
             os.close(end)
         self.events: list[dict] = []
         self.rest, self.number, self.session = b"", 0, ""
-        target = next(one for one in self.send("Target.getTargets")["targetInfos"] if one["type"] == "page")
-        self.session = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        target = next(
+            one for one in self.send("Target.getTargets")["targetInfos"] if one["type"] == "page"
+        )
+        self.session = self.send(
+            "Target.attachToTarget", targetId=target["targetId"], flatten=True
+        )["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
         self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
@@ -75,13 +105,19 @@ class Browser:
             self.events.append(self._next())
 
     def js(self, code: str) -> Any:
-        found = self.send("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        found = self.send(
+            "Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     def press(self, *keys: str) -> None:
         for key in keys:
-            common = {"key": key, "windowsVirtualKeyCode": KEYS[key], **({"text": key} if key.isdigit() else {})}
+            common = {
+                "key": key,
+                "windowsVirtualKeyCode": KEYS[key],
+                **({"text": key} if key.isdigit() else {}),
+            }
             self.send("Input.dispatchKeyEvent", type="keyDown", **common)
             self.send("Input.dispatchKeyEvent", type="keyUp", **common)
 
@@ -101,8 +137,14 @@ class Browser:
         found = []
         for one in self.events:
             url = one.get("params", {}).get("request", {}).get("url", "")
-            if one["method"] in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded") or (
-                    one["method"] == "Network.requestWillBeSent" and not url.startswith(("file:", "data:"))):
+            if one["method"] in (
+                "Runtime.consoleAPICalled",
+                "Runtime.exceptionThrown",
+                "Log.entryAdded",
+            ) or (
+                one["method"] == "Network.requestWillBeSent"
+                and not url.startswith(("file:", "data:"))
+            ):
                 found.append(one)
         return found
 
@@ -115,11 +157,18 @@ class Browser:
 
 def make_page(folder: Path, asked: tuple[str, ...] = ("change", "identity")) -> tuple[Path, dict]:
     """Four comparisons and one repeat; each method's edit has a grey level of its own, which tells it by its pixels."""
-    drawn = [Comparison(f"c{k}", "hair_color", 40 + k, "red", "<b>blond</b>", *METHODS) for k in range(4)]
+    drawn = [
+        Comparison(f"c{k}", "hair_color", 40 + k, "red", "<b>blond</b>", *METHODS) for k in range(4)
+    ]
     grey = dict(zip(METHODS, (100, 200)))
-    pictures = {(one.attribute, one.start, name): (np.full((3, 8, 8), 10 + k, np.uint8),
-                                                   np.full((3, 8, 8), grey[name] + k, np.uint8))
-                for k, one in enumerate(drawn) for name in METHODS}
+    pictures = {
+        (one.attribute, one.start, name): (
+            np.full((3, 8, 8), 10 + k, np.uint8),
+            np.full((3, 8, 8), grey[name] + k, np.uint8),
+        )
+        for k, one in enumerate(drawn)
+        for name in METHODS
+    }
     design = Design(asked=asked, intro="First line.\nSecond </script><b>line</b>.")
     page = questions(drawn, "1", 0.25, 0)
     key = _key({"1": page}, design)
@@ -147,7 +196,9 @@ PIXEL = """(async side => { const image = document.getElementById(side); await i
 
 
 def begin(browser: Browser, rater: str = "r-7") -> None:
-    browser.js(f"document.getElementById('rater').value = '{rater}'; document.querySelector('#enter button').click()")
+    browser.js(
+        f"document.getElementById('rater').value = '{rater}'; document.querySelector('#enter button').click()"
+    )
 
 
 def test_a_rater_answers_by_keys_closes_the_tab_and_saves(tmp_path: Path, open_browser) -> None:
@@ -156,33 +207,60 @@ def test_a_rater_answers_by_keys_closes_the_tab_and_saves(tmp_path: Path, open_b
     order = [one["id"] for one in browser.js("data.questions")]
     assert sorted(order) == sorted(key["questions"]) and len(order) == 5
     browser.press("ArrowLeft")  # nothing is answered before a rater is named
-    assert browser.js("state.answers") == {} and "Second </script><b>line</b>." in browser.text("#begin .intro")
+    assert browser.js("state.answers") == {} and "Second </script><b>line</b>." in browser.text(
+        "#begin .intro"
+    )
     begin(browser)
-    assert browser.text("fieldset.active legend") == "Which changes hair color better towards ‘<b>blond</b>’?"
-    assert browser.text("#place") == "1 of 5" and browser.js("document.activeElement.tagName") == "BODY"
+    assert (
+        browser.text("fieldset.active legend")
+        == "Which changes hair color better towards ‘<b>blond</b>’?"
+    )
+    assert (
+        browser.text("#place") == "1 of 5"
+        and browser.js("document.activeElement.tagName") == "BODY"
+    )
 
     # The pictures are those of the key's methods, on its sides.
     base = dict(zip(METHODS, (100, 200)))
     one, k = key["questions"][order[0]], key["questions"][order[0]]["start"] - 40
     seen = {side: browser.js(f"{PIXEL}('{side}')") for side in ("left", "original", "right")}
-    assert seen == {"left": base[one["left"]] + k, "original": 10 + k, "right": base[one["right"]] + k}
-    assert browser.js("getComputedStyle(document.getElementById('left')).imageRendering") == "pixelated"
+    assert seen == {
+        "left": base[one["left"]] + k,
+        "original": 10 + k,
+        "right": base[one["right"]] + k,
+    }
+    assert (
+        browser.js("getComputedStyle(document.getElementById('left')).imageRendering")
+        == "pixelated"
+    )
     assert browser.js("document.getElementById('left').clientWidth") == 256
 
     bold = "[...document.querySelectorAll('fieldset.active legend b')].map(node => node.innerText).join('|')"
     assert browser.js(bold) == "hair color|‘<b>blond</b>’"
     browser.press("ArrowLeft")
-    assert browser.text("fieldset.active legend") == "Which better keeps the original, apart from hair color?"
+    assert (
+        browser.text("fieldset.active legend")
+        == "Which better keeps the original, apart from hair color?"
+    )
     assert browser.js(bold) == "hair color"
     browser.press("ArrowDown", "3", "1")  # the rest of screens 1 and 2
-    browser.js("document.querySelector('[data-asked=identity] [data-answer=right]').click()")  # screen 3, Q2 first
+    browser.js(
+        "document.querySelector('[data-asked=identity] [data-answer=right]').click()"
+    )  # screen 3, Q2 first
     assert browser.text("fieldset.active legend").startswith("Which changes")
     browser.press("2", "ArrowRight")
     assert browser.text("#place") == "4 of 5"
-    assert browser.js("localStorage.getItem(place) === JSON.stringify(state)")  # each screen is kept as it is answered
-    browser.press("Backspace", "ArrowUp", "ArrowLeft")  # back to screen 3, its first question, answered anew
-    wanted = {order[0]: {"change": "left", "identity": "none"}, order[1]: {"change": "right", "identity": "left"},
-              order[2]: {"change": "left", "identity": "right"}}
+    assert browser.js(
+        "localStorage.getItem(place) === JSON.stringify(state)"
+    )  # each screen is kept as it is answered
+    browser.press(
+        "Backspace", "ArrowUp", "ArrowLeft"
+    )  # back to screen 3, its first question, answered anew
+    wanted = {
+        order[0]: {"change": "left", "identity": "none"},
+        order[1]: {"change": "right", "identity": "left"},
+        order[2]: {"change": "left", "identity": "right"},
+    }
     assert browser.js("state.answers") == wanted
 
     browser.load("Page.reload")  # a tab that is closed and opened again
@@ -197,26 +275,43 @@ def test_a_rater_answers_by_keys_closes_the_tab_and_saves(tmp_path: Path, open_b
     browser.wait(lambda: saved.stat().st_size > 0)
     assert saved.name == f"responses-{key['study']}-1-r-7.json"
     sheet = read_sheet(saved, key)
-    assert (sheet.rater, sheet.page, sheet.given, sheet.missing, sheet.unknown, sheet.invalid) == ("r-7", "1", 10, 0, 0,
-                                                                                                  0)
-    assert sheet.answers == wanted | {order[2]: {"change": "right", "identity": "right"},
-                                      order[3]: {"change": "left", "identity": "none"},
-                                      order[4]: {"change": "right", "identity": "none"}}
+    assert (sheet.rater, sheet.page, sheet.given, sheet.missing, sheet.unknown, sheet.invalid) == (
+        "r-7",
+        "1",
+        10,
+        0,
+        0,
+        0,
+    )
+    assert sheet.answers == wanted | {
+        order[2]: {"change": "right", "identity": "right"},
+        order[3]: {"change": "left", "identity": "none"},
+        order[4]: {"change": "right", "identity": "none"},
+    }
     assert set(sheet.seconds) == set(order)
     assert browser.trouble() == []
 
 
-def test_one_question_pages_keep_two_raters_apart_and_do_not_reach_the_network(tmp_path: Path, open_browser) -> None:
+def test_one_question_pages_keep_two_raters_apart_and_do_not_reach_the_network(
+    tmp_path: Path, open_browser
+) -> None:
     page, key = make_page(tmp_path, ("identity",))
     browser = open_browser(page)
-    browser.js("document.getElementById('rater').value = '=cmd()'; document.querySelector('#enter button').click()")
+    browser.js(
+        "document.getElementById('rater').value = '=cmd()'; document.querySelector('#enter button').click()"
+    )
     assert browser.js("document.getElementById('ask').hidden")  # no code of a rater
     begin(browser, "one")
     assert browser.text("fieldset.active legend") == "Which better keeps the original?"
     browser.press(*"12312")
-    assert browser.js("Object.values(state.answers).map(one => one.identity).join()") == "left,none,right,left,none"
+    assert (
+        browser.js("Object.values(state.answers).map(one => one.identity).join()")
+        == "left,none,right,left,none"
+    )
     browser.js("window.confirm = () => true; document.getElementById('clear').click()")
-    assert browser.js("JSON.parse(localStorage.getItem(place)).answers") == {} and browser.text("#begin h1")
+    assert browser.js("JSON.parse(localStorage.getItem(place)).answers") == {} and browser.text(
+        "#begin h1"
+    )
     begin(browser, "two")
     browser.press("1")
     browser.js("document.querySelector('#ask .save').click()")  # half-way
@@ -226,4 +321,6 @@ def test_one_question_pages_keep_two_raters_apart_and_do_not_reach_the_network(t
     assert (sheet.rater, sheet.given, sheet.missing) == ("two", 1, 4)
     assert browser.trouble() == []
     blocked = browser.js("fetch('https://example.org/').then(() => 'open', () => 'blocked')")
-    assert blocked == "blocked" and "Content Security Policy" in json.dumps(browser.trouble())  # the page's own no
+    assert blocked == "blocked" and "Content Security Policy" in json.dumps(
+        browser.trouble()
+    )  # the page's own no

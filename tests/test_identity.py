@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.metrics.identity.metric import Identity, titled
+from editbench.metrics.identity.observation import JUDGE, FeatureSimilarity, PixelDistance
 from omegaconf import OmegaConf
 from torch import nn
 
-from editbench.editor import Walk
-from editbench.errors import EditbenchError
-from editbench.gauge import Gauge, Gauges
-from editbench.gauges.similarity import JUDGE, FeatureSimilarity, PixelDistance
-from editbench.job import run_job
-from editbench.records import Record
-from editbench.seeding import normals
-from editbench.spaces import Codes, Space
-from editbench.trajectory import Trajectories
-from metrics.identity import Identity, titled
+from editbench.base.errors import EditbenchError
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space
+from editbench.run.job import run_job
+from editbench.run.record import Record
+from editbench.walk.editor import Walk
+from editbench.walk.gauge import Gauge, Gauges
+from editbench.walk.trajectory import Trajectories
 from tests.toy import BINARY, check_splits
 from tests.toy_world import ToyGenerator, ToyScorer, toy_config
 
@@ -48,7 +48,10 @@ def walk_of(w, start):
 def test_the_columns_are_the_cosine_and_the_pixels():
     w = torch.from_numpy(normals(0, "w", 0, 6, 8)).float()
     moved = w + torch.from_numpy(normals(1, "w", 0, 6, 8)).float() * 0.3
-    similarity, pixels = FeatureSimilarity(nn.Flatten(), label="flat", threshold=0.4), PixelDistance()
+    similarity, pixels = (
+        FeatureSimilarity(nn.Flatten(), label="flat", threshold=0.4),
+        PixelDistance(),
+    )
     for gauge in (similarity, pixels):
         gauge.prepare(world(), "cpu")
     gauges = Gauges({"similarity": similarity, "pixels": pixels})
@@ -104,7 +107,9 @@ def test_what_cannot_be_measured_is_said():
 def test_large_pictures_are_averaged_down():
     image = torch.rand(2, 3, 8, 8) * 2 - 1
     small = PixelDistance(4).reference(image)
-    np.testing.assert_allclose(small.reshape(2, 3, 4, 4), image.reshape(2, 3, 4, 2, 4, 2).mean((3, 5)), atol=1e-6)
+    np.testing.assert_allclose(
+        small.reshape(2, 3, 4, 4), image.reshape(2, 3, 4, 2, 4, 2).mean((3, 5)), atol=1e-6
+    )
     assert PixelDistance(8).reference(image).shape == (2, 192)
 
 
@@ -114,7 +119,9 @@ def job(tmp_path, *words: str, batch: int = 16):
     cfg.gauge.feature_similarity.network = {"_target_": "torch.nn.Flatten"}
     cfg.gauge.feature_similarity.samples = 40
     cfg.engine.batch = batch
-    cfg.metric = OmegaConf.create({"identity": {"_target_": "metrics.identity.Identity", "draws": 50}})
+    cfg.metric = OmegaConf.create(
+        {"identity": {"_target_": "editbench.metrics.identity.Identity", "draws": 50}}
+    )
     outcome = run_job(cfg)
     assert outcome.status == "done", outcome.reason
     return tmp_path / outcome.run_id
@@ -126,8 +133,11 @@ def test_a_gauge_changes_no_step_and_no_cost(tmp_path):
     assert plain != folder
     table, walked = (Record.open(one).trajectories().table for one in (folder, plain))
     pd.testing.assert_frame_equal(table[walked.columns], walked)
-    assert set(table.columns) - set(walked.columns) == {"similarity:Flatten", "similarity_threshold:Flatten",
-                                                        "pixel_distance"}
+    assert set(table.columns) - set(walked.columns) == {
+        "similarity:Flatten",
+        "similarity_threshold:Flatten",
+        "pixel_distance",
+    }
     made, without = (json.loads((one / "provenance.json").read_text()) for one in (folder, plain))
     assert made["generator_calls"] == without["generator_calls"]
     starts = table["start"].nunique()
@@ -164,20 +174,36 @@ def table_of(walks: dict[int, list[tuple]], threshold: float = 0.8) -> Trajector
     """start -> (effect, cosine) of each step; sigma of the target is 2."""
     rows = []
     for start, steps in walks.items():
-        rows += [{"start": start, "source": 0, "target": 1, "step": step, "path": step, "crossed": False,
-                  "stopped": False, "finite": cosine is not None, "similarity:judge_features": cosine,
-                  "similarity_threshold:judge_features": threshold, "logit:a": -1 + 2 * (x or 0), "logit:b": 1.0,
-                  "logit:c": 1.0} for step, (x, cosine) in enumerate(steps)]
+        rows += [
+            {
+                "start": start,
+                "source": 0,
+                "target": 1,
+                "step": step,
+                "path": step,
+                "crossed": False,
+                "stopped": False,
+                "finite": cosine is not None,
+                "similarity:judge_features": cosine,
+                "similarity_threshold:judge_features": threshold,
+                "logit:a": -1 + 2 * (x or 0),
+                "logit:b": 1.0,
+                "logit:c": 1.0,
+            }
+            for step, (x, cosine) in enumerate(steps)
+        ]
     table = pd.DataFrame(rows).astype({"similarity:judge_features": float})
     return Trajectories(table, BINARY, "a", np.array([2.0, 1.0, 1.0]))
 
 
-HAND = table_of({
-    3: [(0, 1.0), (0.4, 0.9), (0.8, 0.9), (1.2, 0.7)],  # passes x = 1 at 0.8
-    5: [(0, 1.0), (0.4, 0.7), (2.0, 0.3)],              # at 0.7 + 0.375 * -0.4 = 0.55
-    6: [(0, 1.0), (-0.2, 0.9), (0.6, 0.8)],             # goes back first, never reaches it
-    9: [(0, 1.0), (0.4, 0.6), (1.5, None)],             # diverges
-})
+HAND = table_of(
+    {
+        3: [(0, 1.0), (0.4, 0.9), (0.8, 0.9), (1.2, 0.7)],  # passes x = 1 at 0.8
+        5: [(0, 1.0), (0.4, 0.7), (2.0, 0.3)],  # at 0.7 + 0.375 * -0.4 = 0.55
+        6: [(0, 1.0), (-0.2, 0.9), (0.6, 0.8)],  # goes back first, never reaches it
+        9: [(0, 1.0), (0.4, 0.6), (1.5, None)],  # diverges
+    }
+)
 
 
 def test_by_hand():

@@ -5,21 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from editbench.methods.interfacegan.boundaries import fit_boundary, per_side
+from editbench.methods.interfacegan.editor import InterFaceGAN
+from editbench.methods.interfacegan.projection import project, unit
 
-from editbench.errors import EditbenchError, Unsupported
-from methods.boundaries import fit_boundary, per_side
-from methods.interfacegan import InterFaceGAN
-from methods.projection import project, unit
+from editbench.base.errors import EditbenchError, Unsupported
 from tests.toy import BINARY, DATA, MIXED, check_editor, fit_data, make_walk, needs_data
 
 
 def boundary(name: str) -> np.ndarray:
-    return np.load(DATA / "interfacegan" / f"stylegan_ffhq_{name}_boundary.npy", allow_pickle=False)[0]
+    return np.load(
+        DATA / "interfacegan" / f"stylegan_ffhq_{name}_boundary.npy", allow_pickle=False
+    )[0]
 
 
 @needs_data
-@pytest.mark.parametrize("target, condition", [("eyeglasses", "gender"), ("age", "gender"), ("eyeglasses", "age"),
-                                               ("age", "eyeglasses")])
+@pytest.mark.parametrize(
+    "target, condition",
+    [("eyeglasses", "gender"), ("age", "gender"), ("eyeglasses", "age"), ("age", "eyeglasses")],
+)
 def test_published_conditional_boundaries(target, condition):
     found = project(boundary(target), boundary(condition)[None])
     np.testing.assert_allclose(found.direction, boundary(f"{target}_c_{condition}"), atol=1e-12)
@@ -55,8 +59,12 @@ def test_projection_finds_the_rank_and_what_is_left():
 def test_newton_finds_the_normal_of_svc(offset):
     rng = np.random.default_rng(3)
     codes = rng.normal(size=(2000, 32)) + offset
-    scores = codes @ unit(rng.normal(size=32)) + 0.3 * rng.normal(size=2000)  # the labels are not quite linear
-    normals = [fit_boundary(codes, scores, 0.25, 10, solver, False, 0, "x") for solver in ("svc", "newton")]
+    scores = codes @ unit(rng.normal(size=32)) + 0.3 * rng.normal(
+        size=2000
+    )  # the labels are not quite linear
+    normals = [
+        fit_boundary(codes, scores, 0.25, 10, solver, False, 0, "x") for solver in ("svc", "newton")
+    ]
     assert normals[0].normal @ normals[1].normal >= 0.9999
     assert abs(normals[0].accuracy - normals[1].accuracy) < 0.02
 
@@ -76,9 +84,16 @@ def test_standardised_normal_is_mapped_back():
     assert scaled @ unit(true * codes.std(0)) > 0.99
 
 
-@pytest.mark.parametrize("options, attribute", [
-    ({}, "a"), ({}, "kind"), ({"conditions": "all", "layers": (1, 3)}, "kind"), ({"multiclass": "pairwise"}, "angle"),
-    ({"space": "z", "solver": "newton"}, "a")])
+@pytest.mark.parametrize(
+    "options, attribute",
+    [
+        ({}, "a"),
+        ({}, "kind"),
+        ({"conditions": "all", "layers": (1, 3)}, "kind"),
+        ({"multiclass": "pairwise"}, "angle"),
+        ({"space": "z", "solver": "newton"}, "a"),
+    ],
+)
 def test_contract(options, attribute):
     data = fit_data(MIXED)
     editor, fresh = (InterFaceGAN(min_per_side=150, **options) for _ in range(2))
@@ -117,15 +132,25 @@ def test_to_distance_every_start_visits_the_same_distances_from_the_boundary(con
     plain.fit(data)
     check_editor(editor, data, "a", InterFaceGAN(offsets="distance", conditions=conditions))
     walk = make_walk(data, editor, "a")
-    hyperplane = fit_boundary(data.fit.w.double().numpy(), data.fit.logits[:, 0].double().numpy(), 0.02, 100, "svc",
-                              False, data.seed, "a:1")
+    hyperplane = fit_boundary(
+        data.fit.w.double().numpy(),
+        data.fit.logits[:, 0].double().numpy(),
+        0.02,
+        100,
+        "svc",
+        False,
+        data.seed,
+        "a:1",
+    )
     sign = 2 * walk.target.numpy() - 1
     normal = editor.directions["a"][0, 1].numpy()
     slope = normal @ hyperplane.normal
     before = walk.codes
     for _ in range(4):
         walk.codes = editor.step(walk)
-        reached = sign * (walk.codes.double().numpy() @ hyperplane.normal + hyperplane.intercept) / slope
+        reached = (
+            sign * (walk.codes.double().numpy() @ hyperplane.normal + hyperplane.intercept) / slope
+        )
         np.testing.assert_allclose(reached / 0.5, (reached / 0.5).round(), atol=1e-4)
         moved = (walk.codes - before).norm(dim=1)
         assert (moved <= 0.5 + 1e-4).all() and (moved > 0).all()
@@ -147,12 +172,17 @@ def test_conditions_are_left_alone():
     found = report.notes["projection.kind"]
     assert found["residual"] < 1e-12 and 0.05 < found["remaining"] < 1 and found["rank"] == 5
     named = InterFaceGAN(conditions=["a"])
-    assert named.fit(data).notes["projection.kind"]["rank"] == 1 and "projection.a" not in named.fit(data).notes
+    assert (
+        named.fit(data).notes["projection.kind"]["rank"] == 1
+        and "projection.a" not in named.fit(data).notes
+    )
 
 
 def test_boundary_in_the_span_of_its_conditions_is_unsupported():
     data = fit_data(MIXED, dim=9, overlap=0.0)
-    data.fit.w[:, 2:] = data.fit.w[:, 2:] * 0  # two channels are left: the others' normals span them
+    data.fit.w[:, 2:] = (
+        data.fit.w[:, 2:] * 0
+    )  # two channels are left: the others' normals span them
     editor, fresh = InterFaceGAN(conditions="all"), InterFaceGAN(conditions="all")
     editor.fit(data)
     fresh.load_state(editor.state())
@@ -171,7 +201,10 @@ def test_pairs_depend_on_source_and_target_and_are_antisymmetric():
     assert torch.equal(pairs, -pairs.transpose(0, 1))
     assert len(report.notes["validation_accuracy_pairs.angle"]) == 6
     for i, j in ((0, 1), (0, 2), (2, 1)):
-        assert torch.nn.functional.cosine_similarity(pairs[i, j], normals[j] - normals[i], dim=0) > 0.95
+        assert (
+            torch.nn.functional.cosine_similarity(pairs[i, j], normals[j] - normals[i], dim=0)
+            > 0.95
+        )
 
 
 def test_a_class_without_examples_is_a_reason():
@@ -212,7 +245,9 @@ def test_where_every_attribute_lacks_examples_each_says_so_after_loading_too():
     fresh.load_state(editor.state())
     for one in (editor, fresh):
         for name, label in (("a", "no"), ("b", "yes"), ("c", "no")):
-            with pytest.raises(Unsupported, match=rf"fewer than 10 examples of {name}: {label} \(0\)"):
+            with pytest.raises(
+                Unsupported, match=rf"fewer than 10 examples of {name}: {label} \(0\)"
+            ):
                 one.check(data.generator, BINARY, name)
     InterFaceGAN().check(data.generator, BINARY, "a")  # before the fit nothing is known
 
@@ -238,7 +273,9 @@ def test_the_shares_of_many_classes_by_counting():
     for c in range(3):
         order = odds[:, c].sort(stable=True).indices.tolist()
         low, high = order[:300], order[300:]
-        expected.append([sum(labels[i] != c for i in low) / 300, sum(labels[i] == c for i in high) / 300])
+        expected.append(
+            [sum(labels[i] != c for i in low) / 300, sum(labels[i] == c for i in high) / 300]
+        )
     found = InterFaceGAN(**options).fit(data).notes["in_class.kind"]
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert 0.5 < found[0][1] < 0.9, "half of the samples are more than the class has"
@@ -247,12 +284,21 @@ def test_the_shares_of_many_classes_by_counting():
         both = [n for n in range(600) if labels[n] in (i, j)]
         both.sort(key=lambda n: (logits[n, j] - logits[n, i]).item())
         half = len(both) // 2
-        expected = [sum(labels[n] == i for n in both[:half]) / half, sum(labels[n] == j for n in both[-half:]) / half]
+        expected = [
+            sum(labels[n] == i for n in both[:half]) / half,
+            sum(labels[n] == j for n in both[-half:]) / half,
+        ]
         np.testing.assert_allclose(pairs[f"{i}-{j}"], expected, atol=1e-4)
 
 
 def test_bad_options():
-    for options in ({"solver": "x"}, {"conditions": "some"}, {"ratio": 0.7}, {"multiclass": "x"}, {"min_per_side": 1}):
+    for options in (
+        {"solver": "x"},
+        {"conditions": "some"},
+        {"ratio": 0.7},
+        {"multiclass": "x"},
+        {"min_per_side": 1},
+    ):
         with pytest.raises(EditbenchError):
             InterFaceGAN(**options)
     with pytest.raises(EditbenchError, match="unknown attribute 'smlie'"):

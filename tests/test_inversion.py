@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from editbench.errors import NonFinite, Unsupported
-from editbench.generators.base import Generator
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from editbench.base.errors import NonFinite, Unsupported
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space
 from editbench.inversion.noise import NoiseMaps, autocorrelation, decode_with
 from editbench.inversion.projector import (
     Projection,
@@ -18,9 +17,10 @@ from editbench.inversion.projector import (
 )
 from editbench.inversion.schedule import Schedule
 from editbench.inversion.store import psnr
-from editbench.perceptual import FeatureDistance, PixelDistance
-from editbench.seeding import normals
-from editbench.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.networks.perceptual import FeatureDistance, PixelDistance
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.worlds.faces import load_generator, load_scorer
 
 torch.set_num_threads(1)
@@ -29,7 +29,11 @@ SHORT = Schedule(steps=12)
 
 
 def normal(name, *shape):
-    return torch.from_numpy(normals(0, name, 0, shape[0], int(np.prod(shape[1:])))).float().reshape(shape)
+    return (
+        torch.from_numpy(normals(0, name, 0, shape[0], int(np.prod(shape[1:]))))
+        .float()
+        .reshape(shape)
+    )
 
 
 class Linear(Generator):
@@ -85,25 +89,41 @@ def test_optimised_noise_explains_what_the_latent_cannot_and_leaves_the_generato
     target = decode_with(small, Codes(Space.W, w), other.maps).detach()
     spec = Projection(noise="optimise", noise_weight=1.0, samples=500, schedule=Schedule(steps=50))
     found = invert(small, PixelDistance(), target, spec)
-    fixed = invert(small, PixelDistance(), target, Projection(samples=500, schedule=Schedule(steps=50)))
+    fixed = invert(
+        small, PixelDistance(), target, Projection(samples=500, schedule=Schedule(steps=50))
+    )
     error = (decode_inverted(small, found) - target).square().mean()
     assert error < 0.5 * (small.decode(fixed.codes) - target).square().mean()
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
-    assert all(value.mean((2, 3)).abs().max() < 1e-5 for value in found.noise.values()) and not fixed.noise
-    heavy = invert(small, PixelDistance(), target, Projection(noise="optimise", samples=500, schedule=Schedule(50)))
-    penalty = [sum(float(autocorrelation(x).sum()) for x in one.noise.values()) for one in (found, heavy)]
+    assert (
+        all(value.mean((2, 3)).abs().max() < 1e-5 for value in found.noise.values())
+        and not fixed.noise
+    )
+    heavy = invert(
+        small,
+        PixelDistance(),
+        target,
+        Projection(noise="optimise", samples=500, schedule=Schedule(50)),
+    )
+    penalty = [
+        sum(float(autocorrelation(x).sum()) for x in one.noise.values()) for one in (found, heavy)
+    ]
     assert penalty[1] < 0.5 * penalty[0]
 
 
 def test_many_images_decode_with_their_own_maps():
     """More images than pixels from which a layer lays its noise out otherwise."""
     torch.manual_seed(5)
-    generator = StyleGAN2Generator(StyleGAN2(StyleGAN2Config(8, (2, 2), z_dim=3, w_dim=3, mapping_layers=2)))
+    generator = StyleGAN2Generator(
+        StyleGAN2(StyleGAN2Config(8, (2, 2), z_dim=3, w_dim=3, mapping_layers=2))
+    )
     maps = {name: x.detach() for name, x in NoiseMaps(generator, 0, np.arange(70)).maps.items()}
     codes = Codes(Space.W, generator.map(normal("many", 70, 3)))
     made = decode_with(generator, codes, maps)
     for i in (0, 31, 32, 69):
-        alone = decode_with(generator, codes[i : i + 1], {name: x[i : i + 1] for name, x in maps.items()})
+        alone = decode_with(
+            generator, codes[i : i + 1], {name: x[i : i + 1] for name, x in maps.items()}
+        )
         assert torch.allclose(made[i], alone[0], atol=1e-5)
 
 
@@ -112,7 +132,9 @@ def test_statistics_are_those_of_the_samples():
     found = latent_statistics(small_map := Linear(), Projection(samples=1234))
     w = 2 * torch.from_numpy(normals(0, "inversion/statistics", 0, 1234, 5)).float()
     assert torch.allclose(found.mean, w.mean(0), atol=1e-5)
-    assert found.spread == pytest.approx(float((w - w.mean(0)).square().sum(1).mean().sqrt()), rel=1e-5)
+    assert found.spread == pytest.approx(
+        float((w - w.mean(0)).square().sum(1).mean().sqrt()), rel=1e-5
+    )
     assert latent_statistics(small_map, Projection(space="z")).spread == pytest.approx(5**0.5)
 
 
@@ -120,9 +142,15 @@ def test_statistics_are_those_of_the_samples():
 def test_a_linear_generator_is_inverted_by_least_squares(space):
     generator = Linear()
     target = normal("images", 6, 1, 3, 4)
-    found = invert(generator, PixelDistance(), target, Projection(space=space, schedule=Schedule(steps=400)))
+    found = invert(
+        generator, PixelDistance(), target, Projection(space=space, schedule=Schedule(steps=400))
+    )
     w = torch.linalg.lstsq(generator.a, (target.flatten(1) - generator.b).T).solution.T
-    codes = found.codes.values.mean(1) if space == "w_plus" else found.codes.values * (2 if space == "z" else 1)
+    codes = (
+        found.codes.values.mean(1)
+        if space == "w_plus"
+        else found.codes.values * (2 if space == "z" else 1)
+    )
     assert torch.allclose(codes, w, atol=2e-3)
     apart = (generator.decode(found.codes) - target).square().flatten(1).sum(1)
     assert torch.allclose(found.distance, apart, rtol=1e-3)
@@ -133,16 +161,25 @@ def test_at_equal_rows_w_plus_is_w():
     generator, target = Linear(), normal("images", 4, 1, 3, 4)
     flat = invert(generator, PixelDistance(), target, Projection(schedule=STILL))
     rows = invert(generator, PixelDistance(), target, Projection(space="w_plus", schedule=STILL))
-    assert torch.allclose(rows.codes.values, flat.codes.values.unsqueeze(1).expand(-1, 3, -1), atol=1e-3)
+    assert torch.allclose(
+        rows.codes.values, flat.codes.values.unsqueeze(1).expand(-1, 3, -1), atol=1e-3
+    )
     draws = jitter(Projection(space="w_plus"), 0, np.arange(2), torch.zeros(2, 3, 5))
     assert not torch.equal(draws[:, 0], draws[:, 1])  # but with jitter each row has its own
 
 
 def test_the_jitter_is_a_share_of_the_latents_spread():
-    generator, target, spec, seen = Linear(), normal("images", 200, 1, 3, 4), Projection(schedule=SHORT), []
+    generator, target, spec, seen = (
+        Linear(),
+        normal("images", 200, 1, 3, 4),
+        Projection(schedule=SHORT),
+        [],
+    )
     known = latent_statistics(generator, spec)
     invert(generator, PixelDistance(), target, spec, watch=lambda step, apart: seen.append(apart))
-    draws = torch.from_numpy(normals(0, "inversion/jitter/0", 0, 200, 5)).float()  # no code has moved yet
+    draws = torch.from_numpy(
+        normals(0, "inversion/jitter/0", 0, 200, 5)
+    ).float()  # no code has moved yet
     image = generator.decode(Codes(Space.W, known.mean + 0.05 * known.spread * draws))
     assert torch.allclose(seen[0], (image - target).square().flatten(1).sum(1), rtol=1e-4)
 
@@ -154,16 +191,31 @@ def test_from_the_known_code_nothing_is_lost_and_nothing_moves(space):
     codes = w if space == "w" else generator.w_plus(w).contiguous()
     target = generator.decode(Codes(Space(space), codes))
     seen = []
-    found = invert(generator, distance, target, Projection(space=space, schedule=Schedule(steps=4, jitter=0.0)),
-                   origin=codes, watch=lambda step, apart: seen.append(float(apart.max())))
+    found = invert(
+        generator,
+        distance,
+        target,
+        Projection(space=space, schedule=Schedule(steps=4, jitter=0.0)),
+        origin=codes,
+        watch=lambda step, apart: seen.append(float(apart.max())),
+    )
     assert seen == [0.0] * 4 and torch.equal(found.codes.values, codes)
 
 
 def test_an_image_that_the_generator_made_is_recovered():
     generator, distance = load_generator(), FeatureDistance(load_scorer("teacher"))
     target = generator.decode(Codes(Space.W, generator.map(normal("made", 2, generator.z_dim))))
-    before = psnr((generator.decode(Codes(Space.W, latent_statistics(generator, Projection()).mean.expand(2, -1)))
-                   - target).square().flatten(1).mean(1))
+    before = psnr(
+        (
+            generator.decode(
+                Codes(Space.W, latent_statistics(generator, Projection()).mean.expand(2, -1))
+            )
+            - target
+        )
+        .square()
+        .flatten(1)
+        .mean(1)
+    )
     found = invert(generator, distance, target, Projection(schedule=Schedule(steps=120)))
     after = psnr((generator.decode(found.codes) - target).square().flatten(1).mean(1))
     assert before.max() < 20 < 25 < after.min()
@@ -174,14 +226,20 @@ def test_an_images_neighbours_do_not_matter(small, noise):
     target = normal("pictures", 5, 3, 8, 8).clamp(-1, 1)
     spec = Projection(noise=noise, samples=200, schedule=SHORT)
     whole = invert(small, PixelDistance(), target, spec, np.array([0, 1, 4, 7, 9]))
-    parts = [invert(small, PixelDistance(), target[rows], spec, np.array(index))
-             for rows, index in ((slice(0, 2), [0, 1]), (slice(2, 5), [4, 7, 9]))]
-    assert torch.allclose(torch.cat([part.codes.values for part in parts]), whole.codes.values, atol=2e-4)
+    parts = [
+        invert(small, PixelDistance(), target[rows], spec, np.array(index))
+        for rows, index in ((slice(0, 2), [0, 1]), (slice(2, 5), [4, 7, 9]))
+    ]
+    assert torch.allclose(
+        torch.cat([part.codes.values for part in parts]), whole.codes.values, atol=2e-4
+    )
     for name, values in whole.noise.items():
         assert torch.allclose(torch.cat([part.noise[name] for part in parts]), values, atol=5e-3)
     again = invert(small, PixelDistance(), target, spec, np.array([0, 1, 4, 7, 9]))
     assert torch.equal(again.codes.values, whole.codes.values)
-    other = invert(small, PixelDistance(), target, spec, np.array([0, 1, 4, 7, 8]))  # another number, other draws
+    other = invert(
+        small, PixelDistance(), target, spec, np.array([0, 1, 4, 7, 8])
+    )  # another number, other draws
     moved = (other.codes.values - whole.codes.values).abs().amax(1)
     assert moved[4] > 1e-3 > moved[:4].max()
 
@@ -195,7 +253,9 @@ def test_the_pixel_term_and_the_seed_are_used(small):
             return 0 * images.flatten(1)
 
     still = invert(small, Blind(), target, Projection(**base))
-    assert torch.allclose(still.codes.values, latent_statistics(small, Projection(**base)).mean.expand(2, -1))
+    assert torch.allclose(
+        still.codes.values, latent_statistics(small, Projection(**base)).mean.expand(2, -1)
+    )
     moved = invert(small, Blind(), target, Projection(pixel_weight=1.0, **base))
     assert not torch.allclose(moved.codes.values, still.codes.values, atol=1e-2)
     other = invert(small, Blind(), target, Projection(pixel_weight=1.0, seed=1, **base))

@@ -13,15 +13,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import editbench.inversion.build as building
-from editbench.attributes import Attribute, Attributes
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.spaces import Codes, Space
 from editbench.cli import main
 from editbench.commands.invert import invert_config
-from editbench.errors import BadFile, EditbenchError
 from editbench.inversion.build import build_inversion
 from editbench.inversion.images import FaceRenders, open_images
 from editbench.inversion.load import inversion_task
 from editbench.inversion.store import Inversion
-from editbench.spaces import Codes, Space
 from editbench.worlds.faces import load_generator, load_scorer
 from editbench.worlds.faces.factors import TRAITS
 from tests.toy_world import ATTRIBUTES
@@ -56,7 +56,9 @@ def folder(tmp_path):
 
 
 def files(path):
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------
@@ -74,9 +76,14 @@ def test_the_folder_holds_codes_errors_logits_and_truth(done):
     for role, scorer in (("judge", judge), ("teacher", teacher)):
         assert np.allclose(done.logits(role), scorer(made), atol=1e-3)
         assert np.allclose(done.logits(f"real_{role}"), scorer(part.pixels), atol=1e-3)
-    assert (done.truth == renders.factors(0, 5).labels().numpy()).all() and list(judge.attributes.names) == list(TRAITS)
+    assert (done.truth == renders.factors(0, 5).labels().numpy()).all() and list(
+        judge.attributes.names
+    ) == list(TRAITS)
     summary = done.summary().set_index("attribute")
-    real, then = judge.attributes.labels(judge(part.pixels)).numpy(), judge.attributes.labels(judge(made)).numpy()
+    real, then = (
+        judge.attributes.labels(judge(part.pixels)).numpy(),
+        judge.attributes.labels(judge(made)).numpy(),
+    )
     assert np.allclose(summary["kept"], (real == then).mean(0))
     assert np.allclose(summary["true"], (then == done.truth).mean(0))
     assert np.allclose(summary["real_true"], (real == done.truth).mean(0))
@@ -95,7 +102,9 @@ def test_renders_are_new_and_of_the_worlds_law():
     for seed, stream in ((0, "faces"), (101, "faces"), (202, "faces"), (0, "gan")):
         other = sample_factors(FactorLaw(), seed, 0, 300, stream)
         assert not (mine.amounts[:, None] == other.amounts[None]).all(2).any()
-    assert FaceRenders(5, 32).read(3, 5, ATTRIBUTES).truth.tolist() == [[-1, -1, -1]] * 2  # attributes of another world
+    assert (
+        FaceRenders(5, 32).read(3, 5, ATTRIBUTES).truth.tolist() == [[-1, -1, -1]] * 2
+    )  # attributes of another world
     same = Attribute("smile", ("neutral", "smiling"))
     turned = Attribute("smile", ("smiling", "neutral"))
     assert (FaceRenders(9, 32).read(0, 9, Attributes([same])).truth >= 0).all()
@@ -104,7 +113,10 @@ def test_renders_are_new_and_of_the_worlds_law():
 
 def test_a_folder_of_mixed_and_broken_files(folder, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["invert", str(folder), "--out", str(out), "--space", "w_plus", "--steps", "2", *FAST]) == 0
+    assert (
+        main(["invert", str(folder), "--out", str(out), "--space", "w_plus", "--steps", "2", *FAST])
+        == 0
+    )
     text = capsys.readouterr().out
     found = Inversion(out)
     assert list(found.table["name"]) == ["a.png", "d.jpg", "more/z.png"]
@@ -112,7 +124,10 @@ def test_a_folder_of_mixed_and_broken_files(folder, tmp_path, capsys):
     assert set(found.skipped) == {"b.png", "c.jpg", "e.png"} and "skipped c.jpg" in text
     assert found.codes(np.array([2])).shape == (1, 8, 128) and (found.truth == -1).all()
     assert "image, as judged, true" not in text and found.summary()["true"].isna().all()
-    assert main(["invert", "show", str(out)]) == 0 and "3 inverted into w_plus" in capsys.readouterr().out
+    assert (
+        main(["invert", "show", str(out)]) == 0
+        and "3 inverted into w_plus" in capsys.readouterr().out
+    )
 
 
 def test_a_folder_of_nothing_leaves_nothing(folder, tmp_path, capsys):
@@ -128,8 +143,13 @@ def test_a_folder_of_nothing_leaves_nothing(folder, tmp_path, capsys):
 def test_a_folder_named_like_markup_and_an_output_inside_it(folder, tmp_path, capsys):
     odd = folder.rename(tmp_path / "photos [old]")
     (odd / "e.png").unlink()
-    assert main(["invert", str(odd), "--out", str(odd / "more" / "out"), "--steps", "1", *FAST]) == 1
-    assert "lies in the folder of the images" in capsys.readouterr().err and not (odd / "more" / "out").exists()
+    assert (
+        main(["invert", str(odd), "--out", str(odd / "more" / "out"), "--steps", "1", *FAST]) == 1
+    )
+    assert (
+        "lies in the folder of the images" in capsys.readouterr().err
+        and not (odd / "more" / "out").exists()
+    )
     assert main(["invert", str(odd), "--out", str(tmp_path / "out"), "--steps", "1", *FAST]) == 0
     assert "photos [old]" in capsys.readouterr().out
 
@@ -204,9 +224,19 @@ def test_another_task_does_not_write_over_it(done, tmp_path):
 
 def test_what_determines_the_codes_is_in_the_name(done):
     cfg = invert_config("faces:5", "w", 3, FAST)
-    changes = [{}, {"images": "faces:6"}, {"space": "w_plus"}, {"perceptual": "pixels"}, {"pixel_weight": 2},
-               {"noise": "optimise"}, {"seed": 1}, {"block": 4}, {"lr": 0.2}, {"jitter": 0.1},
-               {"perceptual": {"_target_": "editbench.perceptual.PixelDistance"}}]
+    changes = [
+        {},
+        {"images": "faces:6"},
+        {"space": "w_plus"},
+        {"perceptual": "pixels"},
+        {"pixel_weight": 2},
+        {"noise": "optimise"},
+        {"seed": 1},
+        {"block": 4},
+        {"lr": 0.2},
+        {"jitter": 0.1},
+        {"perceptual": {"_target_": "editbench.networks.perceptual.PixelDistance"}},
+    ]
     names = [inversion_task(OmegaConf.merge(cfg, {"inversion": change})).id for change in changes]
     names.append(task("faces:5", "w", 3, "generator.truncation_psi=0.7").id)
     assert len(set(names)) == len(names) and names[0] == done.id
@@ -216,17 +246,32 @@ def test_other_code_is_another_inversion(done, monkeypatch):
     monkeypatch.setattr(building, "code_digest", lambda: "other")
     assert task().id != done.id
     monkeypatch.undo()
-    own = task("faces:5", "w", 3, "inversion.perceptual={_target_:editbench.perceptual.PixelDistance}")
+    own = task(
+        "faces:5",
+        "w",
+        3,
+        "inversion.perceptual={_target_:editbench.networks.perceptual.PixelDistance}",
+    )
     monkeypatch.setattr("editbench.inversion.load.source_digest", lambda target: f"edited {target}")
-    again = task("faces:5", "w", 3, "inversion.perceptual={_target_:editbench.perceptual.PixelDistance}")
-    assert again.id != own.id and "edited editbench.perceptual.PixelDistance" in str(again.distance)
+    again = task(
+        "faces:5",
+        "w",
+        3,
+        "inversion.perceptual={_target_:editbench.networks.perceptual.PixelDistance}",
+    )
+    assert again.id != own.id and "edited editbench.networks.perceptual.PixelDistance" in str(
+        again.distance
+    )
 
 
 def test_optimised_noise_is_kept(tmp_path):
     found = build_inversion(tmp_path / "noise", task("faces:2", "w", 3, "inversion.noise=optimise"))
     parts = load_file(found.folder / "block-00000" / "codes.safetensors")
     assert parts["network.synthesis.layers.conv32.noise"].shape == (2, 32, 32)
-    assert found.table["noise_mse"].notna().all() and "optimised noise" in (found.folder / "index.html").read_text()
+    assert (
+        found.table["noise_mse"].notna().all()
+        and "optimised noise" in (found.folder / "index.html").read_text()
+    )
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------
@@ -251,11 +296,22 @@ def test_damage_is_named(done, tmp_path):
         Inversion(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("words, message", [
-    (["faces:0"], "faces:N"), (["faces:many"], "faces:N"), (["faces:2", "--steps", "0"], "at least 1"),
-    (["faces:2", "inversion.perceptual=lpips"], "teacher, pixels"), (["faces:2", "inversion.block=0"], "at least 1"),
-    (["faces:2", "inversion.perceptual={_target_:builtins.list}"], "no editbench.perceptual"),
-    (["faces:2", "inversion.stepz=3"], "stepz"), (["inversion.steps=3"], "no such folder")])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["faces:0"], "faces:N"),
+        (["faces:many"], "faces:N"),
+        (["faces:2", "--steps", "0"], "at least 1"),
+        (["faces:2", "inversion.perceptual=lpips"], "teacher, pixels"),
+        (["faces:2", "inversion.block=0"], "at least 1"),
+        (
+            ["faces:2", "inversion.perceptual={_target_:builtins.list}"],
+            "no editbench.networks.perceptual",
+        ),
+        (["faces:2", "inversion.stepz=3"], "stepz"),
+        (["inversion.steps=3"], "no such folder"),
+    ],
+)
 def test_wrong_words_get_an_error_that_says_so(words, message, tmp_path, capsys):
     assert main(["invert", words[0], *FAST, *words[1:], "--out", str(tmp_path / "out")]) != 0
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -264,4 +320,6 @@ def test_wrong_words_get_an_error_that_says_so(words, message, tmp_path, capsys)
 def test_the_table_is_plain_parquet(done):
     table = pd.read_parquet(done.folder / "table.parquet")
     assert len(table) == 5
-    assert {"mse", "psnr", "perceptual", "judge:smile", "real_teacher:age", "truth:yaw"} <= set(table)
+    assert {"mse", "psnr", "perceptual", "judge:smile", "real_teacher:age", "truth:yaw"} <= set(
+        table
+    )

@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from editbench import job, models
-from editbench.errors import EditbenchError
-from editbench.job import run_job
-from editbench.models import content, source_digest
-from editbench.records import Record
-from editbench.spaces import Codes, Space
-from editbench.trajectory import Trajectories
+from editbench.base.errors import EditbenchError
+from editbench.base.sources import content, source_digest
+from editbench.base.spaces import Codes, Space
+from editbench.run import job
+from editbench.run import loading as models
+from editbench.run.job import run_job
+from editbench.run.record import Record
+from editbench.walk.trajectory import Trajectories
 from tests.toy_world import AlongColumn, toy_config
 
 
@@ -29,15 +30,28 @@ def test_a_job_leaves_a_whole_record(tmp_path):
     outcome = run_job(cfg)
     assert (outcome.status, outcome.reason, outcome.reused) == ("done", "", False)
     folder = folder_of(cfg, outcome)
-    files = {"status.json", "config.yaml", "provenance.json", "trajectory.parquet", "codes.parquet", "rows.parquet",
-             "samples.parquet", "strips.safetensors", "metrics.json"}
+    files = {
+        "status.json",
+        "config.yaml",
+        "provenance.json",
+        "trajectory.parquet",
+        "codes.parquet",
+        "rows.parquet",
+        "samples.parquet",
+        "strips.safetensors",
+        "metrics.json",
+    }
     assert {path.name for path in folder.iterdir()} == files
     rows = pd.read_parquet(folder / "rows.parquet").set_index("metric")
-    assert rows.loc["success_rate", "value"] == 1.0  # the exact direction crosses from everywhere within the cap
+    assert (
+        rows.loc["success_rate", "value"] == 1.0
+    )  # the exact direction crosses from everywhere within the cap
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["labels_used"] == 600 and provenance["bank_n"] == 1000
     table = Record.open(folder).trajectories().table
-    assert provenance["walk_generator_calls"] == (table["step"] > 0).sum() + min(2, table["start"].nunique())
+    assert provenance["walk_generator_calls"] == (table["step"] > 0).sum() + min(
+        2, table["start"].nunique()
+    )
     strips = load_file(folder / "strips.safetensors")
     assert strips["images"].shape[:2] == (2, 8) and strips["steps"][:, 0].tolist() == [0, 0]
 
@@ -46,8 +60,12 @@ def test_a_finished_job_is_found_and_its_content_decides(tmp_path):
     first = run_job(toy_config(tmp_path))
     again = run_job(toy_config(tmp_path))
     assert again.reused and again.run_id == first.run_id
-    others = [toy_config(tmp_path, delta=0.25), toy_config(tmp_path, "seed=1"), toy_config(tmp_path, "attribute=b"),
-              toy_config(tmp_path, "engine.max_steps=19")]
+    others = [
+        toy_config(tmp_path, delta=0.25),
+        toy_config(tmp_path, "seed=1"),
+        toy_config(tmp_path, "attribute=b"),
+        toy_config(tmp_path, "engine.max_steps=19"),
+    ]
     others[3].engine.max_steps = 19
     assert len({run_job(cfg).run_id for cfg in others} | {first.run_id}) == 5
     batch = toy_config(tmp_path)
@@ -57,7 +75,11 @@ def test_a_finished_job_is_found_and_its_content_decides(tmp_path):
 
 def test_all_methods_get_the_same_starts_and_targets(tmp_path):
     tables = []
-    for cfg in (toy_config(tmp_path), toy_config(tmp_path, delta=0.2), toy_config(tmp_path, "seed=3")):
+    for cfg in (
+        toy_config(tmp_path),
+        toy_config(tmp_path, delta=0.2),
+        toy_config(tmp_path, "seed=3"),
+    ):
         outcome = run_job(cfg)
         table = Record.open(folder_of(cfg, outcome)).trajectories().table
         tables.append(table[table["step"] == 0].drop(columns="path").reset_index(drop=True))
@@ -66,7 +88,10 @@ def test_all_methods_get_the_same_starts_and_targets(tmp_path):
 
 def test_fits_are_reused_across_attributes_and_say_so(tmp_path):
     one, two = toy_config(tmp_path), toy_config(tmp_path, "attribute=b")
-    notes = [json.loads((folder_of(cfg, run_job(cfg)) / "provenance.json").read_text()) for cfg in (one, two)]
+    notes = [
+        json.loads((folder_of(cfg, run_job(cfg)) / "provenance.json").read_text())
+        for cfg in (one, two)
+    ]
     assert [note["fit_cached"] for note in notes] == [False, True]
     assert notes[0]["fit_seconds"] == notes[1]["fit_seconds"] and notes[1]["labels_used"] == 600
 
@@ -150,38 +175,67 @@ def test_a_damaged_record_is_not_believed(tmp_path, name):
 
 def test_costs_are_those_up_to_the_crossing(tmp_path):
     short, long = toy_config(tmp_path), toy_config(tmp_path, "engine.sweep_steps=15")
-    costs = [json.loads((folder_of(cfg, run_job(cfg)) / "provenance.json").read_text()) for cfg in (short, long)]
+    costs = [
+        json.loads((folder_of(cfg, run_job(cfg)) / "provenance.json").read_text())
+        for cfg in (short, long)
+    ]
     assert costs[0]["generator_calls"] == costs[1]["generator_calls"]
     assert costs[0]["walk_generator_calls"] < costs[1]["walk_generator_calls"]
     table = Record.open(folder_of(short, run_job(short))).trajectories().table
-    stops = table[table["stopped"]]["step"].sum() + 20 * (~table.groupby("start")["crossed"].any()).sum()
+    stops = (
+        table[table["stopped"]]["step"].sum()
+        + 20 * (~table.groupby("start")["crossed"].any()).sum()
+    )
     assert costs[0]["generator_calls"] == stops
 
 
-@pytest.mark.parametrize(("override", "message"), [
-    ("starts.n=abc", "starts.n=abc must be a whole number"), ("starts.n=-5", "starts.n must be at least 1"),
-    ("starts.pool=abc", "starts.pool=abc must be a number"), ("engine.max_steps=1.5", "engine.max_steps=1.5 must be"),
-    ("bank.n=abc", "bank.n=abc must be a whole number"), ("out=''", "out=None must be text")])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("starts.n=abc", "starts.n=abc must be a whole number"),
+        ("starts.n=-5", "starts.n must be at least 1"),
+        ("starts.pool=abc", "starts.pool=abc must be a number"),
+        ("engine.max_steps=1.5", "engine.max_steps=1.5 must be"),
+        ("bank.n=abc", "bank.n=abc must be a whole number"),
+        ("out=''", "out=None must be text"),
+    ],
+)
 def test_a_value_of_the_wrong_kind_is_named(tmp_path, override, message):
     outcome = run_job(toy_config(tmp_path, override))
     assert outcome.status == "failed" and message in outcome.reason
 
 
 def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
-    by_name, by_index = (run_job(toy_config(tmp_path, "attribute=c", f"target={t}")) for t in ("z", 2))
-    tables = [Record.open(tmp_path / outcome.run_id).trajectories().table for outcome in (by_name, by_index)]
-    assert (tables[0]["target"] == 2).all() and (tables[0]["source"] != 2).all() and tables[0].equals(tables[1])
+    by_name, by_index = (
+        run_job(toy_config(tmp_path, "attribute=c", f"target={t}")) for t in ("z", 2)
+    )
+    tables = [
+        Record.open(tmp_path / outcome.run_id).trajectories().table
+        for outcome in (by_name, by_index)
+    ]
+    assert (
+        (tables[0]["target"] == 2).all()
+        and (tables[0]["source"] != 2).all()
+        and tables[0].equals(tables[1])
+    )
     outcome = run_job(toy_config(tmp_path, "attribute=c", "target=3"))
     assert outcome.status == "failed"
-    assert "class 3 is out of range for attribute 'c', which has 0 (x), 1 (y), 2 (z)" in outcome.reason
+    assert (
+        "class 3 is out of range for attribute 'c', which has 0 (x), 1 (y), 2 (z)" in outcome.reason
+    )
     for value in ("1.5", "true"):
-        assert f"target={value.capitalize() if value == 'true' else value} must be a whole number" in run_job(
-            toy_config(tmp_path, "attribute=c", f"target={value}")).reason
+        assert (
+            f"target={value.capitalize() if value == 'true' else value} must be a whole number"
+            in run_job(toy_config(tmp_path, "attribute=c", f"target={value}")).reason
+        )
 
 
 def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path):
     outcome = run_job(toy_config(tmp_path, layers=[1, 5]))
-    assert outcome.status == "failed" and "layers [1, 5) lie outside the generator's rows [0, 2)" in outcome.reason
+    assert (
+        outcome.status == "failed"
+        and "layers [1, 5) lie outside the generator's rows [0, 2)" in outcome.reason
+    )
     cfg = toy_config(tmp_path)
     cfg.device = "gpu"
     assert "device=gpu is no device: use cpu, cuda or cuda:0" in run_job(cfg).reason
@@ -197,7 +251,10 @@ def test_values_of_the_wrong_kind_name_their_key(tmp_path):
     cfg = toy_config(tmp_path)
     cfg.engine.batch = 0
     outcome = run_job(cfg)
-    assert outcome.status == "failed" and "engine.max_steps and engine.batch must be at least 1" in outcome.reason
+    assert (
+        outcome.status == "failed"
+        and "engine.max_steps and engine.batch must be at least 1" in outcome.reason
+    )
 
 
 def test_an_unwritable_place_is_explained(tmp_path):
@@ -216,7 +273,11 @@ def test_a_full_disk_is_explained_and_the_job_is_done_later(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Trajectories, "save", full)
         outcome = run_job(cfg)
-    assert outcome.status == "failed" and "the disk is full" in outcome.reason and "free some space" in outcome.reason
+    assert (
+        outcome.status == "failed"
+        and "the disk is full" in outcome.reason
+        and "free some space" in outcome.reason
+    )
     assert run_job(cfg).status == "done"
 
 
@@ -229,14 +290,22 @@ def test_a_bank_of_another_generator_is_refused(tmp_path):
     assert run_job(other).status == "done"
     other.generator.digest = "another"
     outcome = run_job(other)
-    assert outcome.status == "failed" and "was built with another generator (toy) than this run's" in outcome.reason
+    assert (
+        outcome.status == "failed"
+        and "was built with another generator (toy) than this run's" in outcome.reason
+    )
 
 
 def test_the_source_of_a_method_includes_what_its_imports_import(tmp_path, monkeypatch):
     package = tmp_path / "mine"
     package.mkdir()
-    files = {"__init__": "", "far": "def f(): pass", "near": "from mine.far import f\ndef g(): f()",
-             "method": "from mine.near import g\nclass Mine: pass", "other": "X = 1"}
+    files = {
+        "__init__": "",
+        "far": "def f(): pass",
+        "near": "from mine.far import f\ndef g(): f()",
+        "method": "from mine.near import g\nclass Mine: pass",
+        "other": "X = 1",
+    }
     for name, text in files.items():
         (package / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))

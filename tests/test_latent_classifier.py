@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from editbench.methods.gradctrl.editor import GradCtrl
+from editbench.methods.gradctrl.latent_classifier import train
+from editbench.methods.shared.selection import few_shot
 
-from editbench.attributes import Attribute, Attributes
-from editbench.errors import BadFile
-from methods.gradctrl import GradCtrl
-from methods.latent_classifier import train
-from methods.selection import few_shot
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import BadFile
 from tests.published_heads import FFHQ, ffhq_codes, heads, published
 from tests.toy import DATA, fit_data, needs_data
 
@@ -42,7 +42,9 @@ def test_a_head_does_not_depend_on_the_others():
     together, _ = train(["p", "q", "r"], widths, codes, labels, weights, held, seed=3, epochs=80)
     for a, name in enumerate("pqr"):
         one = slice(a, a + 1)
-        alone, _ = train([name], widths[one], codes[one], labels[one], weights[one], held[one], seed=3, epochs=80)
+        alone, _ = train(
+            [name], widths[one], codes[one], labels[one], weights[one], held[one], seed=3, epochs=80
+        )
         for x, y in zip(together.heads[name], alone.heads[name]):
             torch.testing.assert_close(x, y, atol=2e-4, rtol=1e-3)
 
@@ -55,7 +57,11 @@ def test_few_shot_takes_the_surest_of_the_pool_and_scans_on_for_a_rare_class():
     chosen, looked = few_shot(odds, labels, order, 2, 50, extremes=True)
     assert chosen[0].tolist() == [49, 48] and chosen[1].tolist() == [70, 80] and looked == 81
     chosen, looked = few_shot(odds, labels, order, 5, 50, extremes=False)
-    assert chosen[0].tolist() == [0, 1, 2, 3, 4] and chosen[1].tolist() == [70, 80, 90] and looked == 100
+    assert (
+        chosen[0].tolist() == [0, 1, 2, 3, 4]
+        and chosen[1].tolist() == [70, 80, 90]
+        and looked == 100
+    )
 
 
 @needs_data
@@ -63,7 +69,12 @@ def test_published_heads_with_signs_and_their_errors(tmp_path):
     file = str(DATA / "gradctrl-heads" / "ffhq.safetensors")
     scored = Attributes([Attribute("gender", ("f", "m")), Attribute("age", ("young", "old"))])
     data = fit_data(scored, dim=512, n=60)
-    editor = GradCtrl(heads=file, head_attributes=FFHQ, head_signs=[1, 1, 1, -1, 1], exclude={"age": {"gender": 100}})
+    editor = GradCtrl(
+        heads=file,
+        head_attributes=FFHQ,
+        head_signs=[1, 1, 1, -1, 1],
+        exclude={"age": {"gender": 100}},
+    )
     assert editor.fit(data).labels == 0
     plain, flipped = heads("ffhq").forward(data.fit.w)[0], editor.classifier.forward(data.fit.w)[0]
     torch.testing.assert_close(flipped, plain * torch.tensor([1, 1, 1, -1, 1]))

@@ -8,30 +8,49 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.metrics.latent_reproduction.latent_shift import (
+    SPACES,
+    activations,
+    added,
+    optimise,
+    plant,
+    shift_space,
+)
+from editbench.metrics.latent_reproduction.metric import LatentReproduction
+from editbench.metrics.latent_reproduction.observation import ReproductionProbe
+from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
 from torch import Tensor, nn
 
-from editbench.configs import compose_config
-from editbench.editor import Editor, FitReport
-from editbench.errors import EditbenchError, Unsupported
-from editbench.generators.layers import shifted
-from editbench.perceptual import PixelDistance
-from editbench.probe import ProbeData, probe_file
-from editbench.probes.latent_shift import SPACES, activations, added, optimise, plant, shift_space
-from editbench.probes.reproduction import ReproductionProbe
-from editbench.probes.weight_edit import WeightEdit
-from editbench.report.figure_reproduction import drawings, reproduced, reproduction_figure, side_by_side
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.networks.perceptual import PixelDistance
+from editbench.networks.stylegan2.layers import shifted
+from editbench.report.figure_reproduction import (
+    drawings,
+    reproduced,
+    reproduction_figure,
+    side_by_side,
+)
 from editbench.report.load import load
-from editbench.spaces import Codes, Space, WeightShift
+from editbench.run.compose import compose_config
+from editbench.walk.editor import Editor, FitReport
+from editbench.walk.probe import ProbeData, probe_file
 from editbench.worlds.faces import load_generator
-from metrics.latent_reproduction import LatentReproduction
 from tests.fake_records import fake_run, metric_rows
 from tests.test_probe import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
 
 N = 96
 LINE = (V / V.norm(dim=0))[:, 0]
-FAST = {"steps": 60, "batch": 16, "restarts": 2, "held_out": N, "samples": 64, "pictures": 2,
-        "lr": dict.fromkeys(SPACES, 0.2)}
+FAST = {
+    "steps": 60,
+    "batch": 16,
+    "restarts": 2,
+    "held_out": N,
+    "samples": 64,
+    "pictures": 2,
+    "lr": dict.fromkeys(SPACES, 0.2),
+}
 
 
 class Layer(nn.Module):
@@ -81,7 +100,9 @@ class Weights(Editor):
 
     def codes(self, walk):
         t = walk.codes[:, 0] * torch.where(walk.target == 1, 1.0, -1.0)
-        return Codes(Space.W, walk.latent, WeightShift("conv", self.kernel, torch.zeros_like(walk.target), t))
+        return Codes(
+            Space.W, walk.latent, WeightShift("conv", self.kernel, torch.zeros_like(walk.target), t)
+        )
 
 
 MIX = 0.1 * torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(2))
@@ -90,7 +111,9 @@ MIX = MIX - LINE[:, None] * (LINE @ MIX)  # no part along the normal: the effect
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    return replace(scene_of(toy_config(tmp_path_factory.mktemp("reproduction"))), generator=Affine())
+    return replace(
+        scene_of(toy_config(tmp_path_factory.mktemp("reproduction"))), generator=Affine()
+    )
 
 
 def rows_of(found: ProbeData, **options):
@@ -100,13 +123,17 @@ def rows_of(found: ProbeData, **options):
 @pytest.fixture(scope="module")
 def mixed(scene):
     with torch.no_grad():
-        return ReproductionProbe(**FAST, comparator=AlongColumn(DELTA)).look(replace(scene, editor=Weights(MIX)))
+        return ReproductionProbe(**FAST, comparator=AlongColumn(DELTA)).look(
+            replace(scene, editor=Weights(MIX))
+        )
 
 
 # -- what is found -----------------------------------------------------------------------------------------------------
 def test_a_weight_shift_that_is_a_latent_shift_is_reproduced_in_every_space(scene):
     with torch.no_grad():
-        found = ReproductionProbe(**FAST).look(replace(scene, editor=Weights(torch.zeros(DIM, DIM))))
+        found = ReproductionProbe(**FAST).look(
+            replace(scene, editor=Weights(torch.zeros(DIM, DIM)))
+        )
     rows = rows_of(found)
     for space in SPACES:
         assert rows.loc[f"reproduction_{space}", "value"] < 1e-3, space
@@ -114,7 +141,9 @@ def test_a_weight_shift_that_is_a_latent_shift_is_reproduced_in_every_space(scen
         assert rows.loc[f"reproduction_control_{space}", "value"] < 1e-3
         assert rows.loc[f"reproduction_{space}", "note"] == ""
     assert found.arrays["pictures"].shape == (2 + 4, 2, 1, 2, 4)
-    assert found.meta["panels"] == ["start", "weight shift", *SPACES] and found.meta["layer"] == "conv"
+    assert (
+        found.meta["panels"] == ["start", "weight shift", *SPACES] and found.meta["layer"] == "conv"
+    )
     shown = found.arrays["pictures"].astype(int)
     assert np.abs(shown[2:] - shown[1]).max() <= 8 < np.abs(shown[0] - shown[1]).max()
 
@@ -128,14 +157,22 @@ def test_what_no_shift_can_do_is_left_over_as_in_closed_form(scene, mixed):
     left, whole = (w @ MIX.T).square().sum(1), (w @ MIX.T + LINE).square().sum(1)  # t cancels
     held_out = float(left.mean() / whole.mean())
     for space in SPACES:
-        assert rows.loc[f"reproduction_{space}", "value"] == pytest.approx(held_out, rel=0.03), space
+        assert rows.loc[f"reproduction_{space}", "value"] == pytest.approx(held_out, rel=0.03), (
+            space
+        )
         assert rows.loc[f"reproduction_control_{space}", "value"] < 0.01
         assert rows.loc[f"reproduction_{space}", "value"] == pytest.approx(exact, rel=0.1)
-        assert rows.loc[f"reproduction_{space}", "low"] < held_out < rows.loc[f"reproduction_{space}", "high"]
+        assert (
+            rows.loc[f"reproduction_{space}", "low"]
+            < held_out
+            < rows.loc[f"reproduction_{space}", "high"]
+        )
     assert 0.3 < exact < 0.9 and set(rows.index) <= set(LatentReproduction.produces)
     t = mixed.meta["reach"]["strength"] * DELTA
     np.testing.assert_allclose(mixed.arrays["pixels"], t**2 * whole, rtol=1e-4)
-    logits = (scene.teacher.scale * (w @ MIX.T + LINE) @ V).square().mean(1)  # a teacher without features
+    logits = (
+        (scene.teacher.scale * (w @ MIX.T + LINE) @ V).square().mean(1)
+    )  # a teacher without features
     np.testing.assert_allclose(mixed.arrays["perceptual"], t**2 * logits, rtol=1e-3)
 
 
@@ -153,11 +190,16 @@ def test_a_latent_editor_at_the_same_effect_is_the_comparator(scene, mixed):
     left = (DELTA * own * LINE - DELTA * t * (w @ MIX.T + LINE)).square().sum(1)
     np.testing.assert_allclose(mixed.arrays["editor_pixels"], left, rtol=1e-3, atol=1e-5)
     assert rows.loc["reproduction_editor", "value"] == pytest.approx(
-        float(left.mean()) / mixed.arrays["pixels"].mean(), rel=1e-3)
+        float(left.mean()) / mixed.arrays["pixels"].mean(), rel=1e-3
+    )
     with torch.no_grad():
         served = ReproductionProbe(**FAST | {"steps": 1, "spaces": ["w"]}, comparator=Nowhere())
-        assert "Nowhere: no way" in rows_of(served.look(replace(scene, editor=Weights(MIX)))).loc[
-            "reproduction_editor", "note"]
+        assert (
+            "Nowhere: no way"
+            in rows_of(served.look(replace(scene, editor=Weights(MIX)))).loc[
+                "reproduction_editor", "note"
+            ]
+        )
 
 
 class Nowhere(AlongColumn):
@@ -198,16 +240,32 @@ def test_it_is_torchs_adam_on_equation_5(scene):
 
 def test_any_batch_of_held_out_samples_gives_the_same(scene, mixed):
     with torch.no_grad():
-        again = ReproductionProbe(**FAST | {"spaces": ["w"]}).look(replace(scene, editor=Weights(MIX), batch=11))
-    for name in ("pixels_w", "perceptual_w", "restarts_w", "training_w", "planted_pixels_w", "pixels", "perceptual"):
-        np.testing.assert_allclose(again.arrays[name], mixed.arrays[name], rtol=2e-2, atol=1e-3, err_msg=name)
+        again = ReproductionProbe(**FAST | {"spaces": ["w"]}).look(
+            replace(scene, editor=Weights(MIX), batch=11)
+        )
+    for name in (
+        "pixels_w",
+        "perceptual_w",
+        "restarts_w",
+        "training_w",
+        "planted_pixels_w",
+        "pixels",
+        "perceptual",
+    ):
+        np.testing.assert_allclose(
+            again.arrays[name], mixed.arrays[name], rtol=2e-2, atol=1e-3, err_msg=name
+        )
     best = mixed.arrays["training_w"].argmin(1)
-    np.testing.assert_allclose(mixed.arrays["restarts_w"][[0, 1], best], mixed.arrays["pixels_w"].mean(1), rtol=1e-6)
+    np.testing.assert_allclose(
+        mixed.arrays["restarts_w"][[0, 1], best], mixed.arrays["pixels_w"].mean(1), rtol=1e-6
+    )
 
 
 def test_an_optimiser_that_fails_its_control_may_not_say_unreachable(scene):
     with torch.no_grad():
-        found = ReproductionProbe(**FAST | {"steps": 1, "spaces": ["w"]}).look(replace(scene, editor=Weights(MIX)))
+        found = ReproductionProbe(**FAST | {"steps": 1, "spaces": ["w"]}).look(
+            replace(scene, editor=Weights(MIX))
+        )
     rows = rows_of(found)
     for kind in ("", "perceptual_", "control_"):
         assert "must not be concluded" in rows.loc[f"reproduction_{kind}w", "note"]
@@ -220,22 +278,40 @@ def test_shifts_in_a_stylegan_are_where_they_say():
     generator = load_generator()
     z = torch.randn(3, generator.z_dim, generator=torch.Generator().manual_seed(0))
     w = generator.map(z)
-    edit = type("Edit", (), {"generator": generator, "layer": "conv8", "latent_space": Space.W,
-                             "draw": staticmethod(lambda a, b: (z, w)), "latents": staticmethod(lambda rows, f: w)})()
-    for name, by in (("z", lambda h: Codes(Space.Z, z + h)), ("w", lambda h: Codes(Space.W, w + h)),
-                     ("w_plus", lambda h: Codes(Space.W_PLUS, generator.w_plus(w) + h))):
+    edit = type(
+        "Edit",
+        (),
+        {
+            "generator": generator,
+            "layer": "conv8",
+            "latent_space": Space.W,
+            "draw": staticmethod(lambda a, b: (z, w)),
+            "latents": staticmethod(lambda rows, f: w),
+        },
+    )()
+    for name, by in (
+        ("z", lambda h: Codes(Space.Z, z + h)),
+        ("w", lambda h: Codes(Space.W, w + h)),
+        ("w_plus", lambda h: Codes(Space.W_PLUS, generator.w_plus(w) + h)),
+    ):
         space = shift_space(name, edit, 0.1)
         shifts = 0.3 * torch.randn(2, *space.shape, generator=torch.Generator().manual_seed(1))
         made = space.decode(z if name == "z" else w, shifts)
-        torch.testing.assert_close(made, torch.cat([generator.decode(by(h)) for h in shifts]), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            made, torch.cat([generator.decode(by(h)) for h in shifts]), atol=1e-4, rtol=1e-4
+        )
     space = shift_space("activation", edit, 0.1)
     before = generator.activation(Codes(Space.W, w), "conv8_up")
-    assert space.shape == before.shape[1:] and space.unit == pytest.approx(float(before.square().mean().sqrt()))
+    assert space.shape == before.shape[1:] and space.unit == pytest.approx(
+        float(before.square().mean().sqrt())
+    )
     assert space.lr == pytest.approx(0.1 * space.unit)
     shift, style = torch.randn(space.shape), generator.inner("conv8").affine(w)
     with added(generator.inner("conv8"), shift[None].expand(3, -1, -1, -1)):
         inside = generator.activation(Codes(Space.W, w), "conv8")
-    torch.testing.assert_close(inside, generator.inner("conv8")(before + shift, style), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        inside, generator.inner("conv8")(before + shift, style), atol=1e-4, rtol=1e-4
+    )
     torch.testing.assert_close(activations(generator, "conv8", Codes(Space.W, w)), before)
 
 
@@ -245,8 +321,11 @@ def test_a_space_that_is_not_there_has_a_reason(scene):
 
     with torch.no_grad():
         found = ReproductionProbe(**FAST | {"steps": 1, "spaces": ["w_plus", "w"]}).look(
-            replace(scene, generator=Flat(), editor=Weights(MIX)))
-    assert found.meta["left_out"] == {"w_plus": "the generator has no W_PLUS"} and found.meta["spaces"] == ["w"]
+            replace(scene, generator=Flat(), editor=Weights(MIX))
+        )
+    assert found.meta["left_out"] == {"w_plus": "the generator has no W_PLUS"} and found.meta[
+        "spaces"
+    ] == ["w"]
     assert "no W_PLUS" in rows_of(found).loc["reproduction_w_plus", "note"]
 
 
@@ -254,18 +333,32 @@ def test_only_editors_of_the_weights_are_asked(scene):
     with pytest.raises(Unsupported, match="walks in W"):
         ReproductionProbe(**FAST).look(scene)
     with pytest.raises(Unsupported, match="changes nothing"):
-        ReproductionProbe(**FAST).look(replace(scene, editor=Weights(torch.zeros(DIM, DIM), torch.zeros(DIM))))
+        ReproductionProbe(**FAST).look(
+            replace(scene, editor=Weights(torch.zeros(DIM, DIM), torch.zeros(DIM)))
+        )
 
 
 def test_an_effect_out_of_reach_is_told(scene):
     with torch.no_grad():
-        found = ReproductionProbe(**FAST | {"steps": 1, "spaces": ["w"], "effect": 40.0, "cap": 2}).look(
-            replace(scene, editor=Weights(MIX)))
+        found = ReproductionProbe(
+            **FAST | {"steps": 1, "spaces": ["w"], "effect": 40.0, "cap": 2}
+        ).look(replace(scene, editor=Weights(MIX)))
     assert "40 sigma towards 'yes' was not reached" in rows_of(found).loc["reproduction_w", "note"]
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"spaces": ["s"]}, {"spaces": []}, {"lr": {"w": 0}}, {"lr": {"s": 1}},
-                                   {"effect": -1}, {"restarts": 1.5}, {"pictures": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"spaces": ["s"]},
+        {"spaces": []},
+        {"lr": {"w": 0}},
+        {"lr": {"s": 1}},
+        {"effect": -1},
+        {"restarts": 1.5},
+        {"pictures": -1},
+    ],
+)
 def test_a_wrong_option_is_named(wrong):
     with pytest.raises(EditbenchError, match=r"probe\.reproduction"):
         ReproductionProbe(**wrong)
@@ -275,9 +368,21 @@ def test_a_wrong_option_is_named(wrong):
 def test_rho_its_interval_and_its_samples():
     rng = np.random.default_rng(0)
     whole, left = rng.gamma(2, 1, 400), rng.gamma(2, 0.5, 400)
-    meta = {"spaces": ["w"], "left_out": {}, "reach": {"reached": True}, "effect": 1.0, "class": "yes", "editor": ""}
-    arrays = {"pixels": whole, "perceptual": 2 * whole, "pixels_w": np.stack([left, 0.01 * whole]),
-              "perceptual_w": np.stack([left, left]), "planted_pixels_w": whole}
+    meta = {
+        "spaces": ["w"],
+        "left_out": {},
+        "reach": {"reached": True},
+        "effect": 1.0,
+        "class": "yes",
+        "editor": "",
+    }
+    arrays = {
+        "pixels": whole,
+        "perceptual": 2 * whole,
+        "pixels_w": np.stack([left, 0.01 * whole]),
+        "perceptual_w": np.stack([left, left]),
+        "planted_pixels_w": whole,
+    }
     result = LatentReproduction().compute(ProbeData(arrays, meta))
     rows = result.rows.set_index("metric")
     ratio = left.mean() / whole.mean()
@@ -288,12 +393,16 @@ def test_rho_its_interval_and_its_samples():
     low, high = rows.loc["reproduction_w", ["low", "high"]]
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15) and low < ratio < high
     mine = result.samples[result.samples["metric"] == "reproduction_w"]
-    assert mine["value"].mean() == pytest.approx(ratio) and mine["start"].tolist() == list(range(400))
+    assert mine["value"].mean() == pytest.approx(ratio) and mine["start"].tolist() == list(
+        range(400)
+    )
     assert float(PixelDistance()(torch.zeros(1, 3), torch.ones(1, 3))) == 3
 
 
 def test_the_configured_probe_is_the_papers():
-    options = compose_config(["probe=[reproduction]", "metric=[latent_reproduction]"]).probe.reproduction
+    options = compose_config(
+        ["probe=[reproduction]", "metric=[latent_reproduction]"]
+    ).probe.reproduction
     assert (options.steps, options.batch, options.restarts, options.held_out) == (5000, 16, 3, 512)
     assert dict(options.lr) == {"z": 0.05, "w": 0.01, "w_plus": 0.01, "activation": 0.01}
 
@@ -302,7 +411,9 @@ def test_the_configured_probe_is_the_papers():
 def test_pictures_stand_by_space_and_a_failed_control_in_brackets(tmp_path, mixed):
     rows = LatentReproduction(draws=10, recovered=1e-9).compute(mixed).rows
     rows.loc[rows["metric"] == "reproduction_z", "note"] = ""
-    folder = fake_run(tmp_path, "alpha", "smile", rows=pd.concat([metric_rows(), rows], ignore_index=True))
+    folder = fake_run(
+        tmp_path, "alpha", "smile", rows=pd.concat([metric_rows(), rows], ignore_index=True)
+    )
     mixed.save(probe_file(folder, "reproduction"))
     other = fake_run(tmp_path, "beta", "smile")
     ProbeData(reason="walks in W").save(probe_file(other, "reproduction"))
@@ -313,9 +424,21 @@ def test_pictures_stand_by_space_and_a_failed_control_in_brackets(tmp_path, mixe
     assert list(one.lines) == ["start", "weight shift", *SPACES]
     np.testing.assert_array_equal(one.lines["w_plus"], mixed.arrays["pictures"][4])
     assert {space: sound for space, (_, sound) in one.rho.items()} == {
-        "z": True, "w": False, "w_plus": False, "activation": False}
+        "z": True,
+        "w": False,
+        "w_plus": False,
+        "activation": False,
+    }
     assert [each[0] for each in drawings(results, {})] == ["reproduction_smile"]
     told = [axes.get_xlabel() for axes in reproduction_figure(found["smile"]).axes]
-    assert told[:2] == ["", ""] and not told[2].startswith("(") and told[3] == f"({one.rho['w'][0]:.2f})"
+    assert (
+        told[:2] == ["", ""]
+        and not told[2].startswith("(")
+        and told[3] == f"({one.rho['w'][0]:.2f})"
+    )
     strip = side_by_side(np.arange(2 * 3 * 2 * 4, dtype=np.uint8).reshape(2, 3, 2, 4))
-    assert strip.shape == (2, 10, 3) and (strip[:, 4:6] == 255).all() and strip[0, 6].tolist() == [24, 32, 40]
+    assert (
+        strip.shape == (2, 10, 3)
+        and (strip[:, 4:6] == 255).all()
+        and strip[0, 6].tolist() == [24, 32, 40]
+    )

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from editbench.methods.gradctrl.editor import GradCtrl
+from editbench.methods.interfacegan.editor import InterFaceGAN
+from editbench.methods.shared.layer_choice import RANGES, scale_ranges
 
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Codes, Space
 from editbench.conformance.toy import ToyGenerator
-from editbench.errors import EditbenchError, Unsupported
-from editbench.spaces import Codes, Space
-from methods.gradctrl import GradCtrl
-from methods.interfacegan import InterFaceGAN
-from methods.layer_choice import RANGES, scale_ranges
 from tests.toy import check_editor, fit_data, make_walk
 
 
@@ -22,7 +22,9 @@ class LayeredGenerator(ToyGenerator):
         if codes.space != Space.W_PLUS:
             return super()._decode(codes)
         x = codes.values
-        return torch.cat([x[:, 2:6, :8].mean(1), torch.cat([x[:, :2], x[:, 6:]], 1)[:, :, 8:].mean(1)], 1)
+        return torch.cat(
+            [x[:, 2:6, :8].mean(1), torch.cat([x[:, :2], x[:, 6:]], 1)[:, :, 8:].mean(1)], 1
+        )
 
 
 def layered_data():
@@ -39,9 +41,14 @@ def layered_data():
     return data
 
 
-@pytest.mark.parametrize("make", [lambda: InterFaceGAN(layers="tuned", delta=1.5),
-                                  lambda: GradCtrl(layers="tuned", delta=1.5, exclude=0, n_per_class=100)],
-                         ids=["interfacegan", "gradctrl"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: InterFaceGAN(layers="tuned", delta=1.5),
+        lambda: GradCtrl(layers="tuned", delta=1.5, exclude=0, n_per_class=100),
+    ],
+    ids=["interfacegan", "gradctrl"],
+)
 def test_the_rows_that_carry_the_attribute_alone_are_chosen(make):
     data, editor, fresh = layered_data(), make(), make()
     editor.fit(data)

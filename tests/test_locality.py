@@ -8,23 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.metrics.locality.metric import Locality, entropy, top_share
+from editbench.metrics.locality.observation import HeatmapProbe
 from torch import Tensor
 
-from editbench.configs import CONF, compose_config, group_options
-from editbench.editor import Editor, FitReport
-from editbench.errors import EditbenchError, UnknownName, Unsupported
-from editbench.probe import ProbeData, probe_file
-from editbench.probes.heatmap import HeatmapProbe
-from editbench.probes.strength import edited
+from editbench.base.conf import CONF, group_options
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
+from editbench.base.spaces import Codes, Space
 from editbench.report.figure_heatmap import drawings, heatmap_figure, heats
 from editbench.report.figures import looks
 from editbench.report.load import load
-from editbench.spaces import Codes, Space
+from editbench.run.compose import compose_config
+from editbench.walk.editor import Editor, FitReport
+from editbench.walk.probe import ProbeData, probe_file
+from editbench.walk.strength import edited
 from editbench.worlds.faces import attributes as face_attributes
 from editbench.worlds.faces.factors import FactorLaw
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.truth import RenderGenerator, to_factors
-from metrics.locality import Locality, entropy, top_share
 from tests.fake_records import fake_run
 from tests.test_probe import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
@@ -74,7 +75,9 @@ def scene(tmp_path_factory):
 
 
 def probe(**options) -> HeatmapProbe:
-    return HeatmapProbe(**{"parser": Halves(), "n": N, "points": POINTS, "limit": 3.0, "blocks": B} | options)
+    return HeatmapProbe(
+        **{"parser": Halves(), "n": N, "points": POINTS, "limit": 3.0, "blocks": B} | options
+    )
 
 
 def value(found: ProbeData, name: str, x: float | None = None, **own) -> float:
@@ -90,8 +93,12 @@ def test_a_linear_generator_has_the_closed_form(scene, points):
     found = probe(points=points).look(scene)
     t = np.linspace(-3, 3, points)
     exact = np.mean(t**2) * (SHRINK * DELTA * LINE.reshape(2, 4)) ** 2
-    np.testing.assert_allclose(found.arrays["energy"].sum(0) / found.arrays["count"].sum(), exact, rtol=1e-3)
-    assert found.arrays["count"].tolist() == [points * N / B] * B and not found.arrays["broken"].any()
+    np.testing.assert_allclose(
+        found.arrays["energy"].sum(0) / found.arrays["count"].sum(), exact, rtol=1e-3
+    )
+    assert (
+        found.arrays["count"].tolist() == [points * N / B] * B and not found.arrays["broken"].any()
+    )
     np.testing.assert_allclose(found.arrays["strength"], t, atol=1e-12)
     change = value(found, "locality_change")
     assert change == pytest.approx(np.sqrt(exact.mean()), rel=1e-3)
@@ -104,8 +111,12 @@ def test_pictures_are_clamped_before_the_difference(scene):
     bright = replace(scene, generator=ToyGenerator())
     found = probe(parser=None).look(bright)
     slow = 0.0
-    pictures = {t: torch.cat([c.values.reshape(-1, 2, 4) for s, _, c in edited(bright, [t], N) if s == t]).clamp(-1, 1)
-                for t in [0.0, *np.linspace(-3, 3, POINTS)]}
+    pictures = {
+        t: torch.cat(
+            [c.values.reshape(-1, 2, 4) for s, _, c in edited(bright, [t], N) if s == t]
+        ).clamp(-1, 1)
+        for t in [0.0, *np.linspace(-3, 3, POINTS)]
+    }
     for t, after in pictures.items():
         if t:
             slow += (after.double() - pictures[0.0].double()).square().sum(0).numpy()
@@ -118,20 +129,28 @@ def test_any_batch_and_any_split_leave_the_same_sums(scene):
     for batch in (1, 7, 40):
         again = probe().look(replace(scene, batch=batch))
         for name, array in found.arrays.items():
-            np.testing.assert_allclose(again.arrays[name], array, rtol=1e-5, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(
+                again.arrays[name], array, rtol=1e-5, atol=1e-9, err_msg=name
+            )
     part = probe(n=24, blocks=3).look(scene)  # blocks of 8, as above: the first three of five
     for name in ("energy", "count", "region_energy", "region_pixels"):
-        np.testing.assert_allclose(part.arrays[name], found.arrays[name][:3], rtol=1e-5, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            part.arrays[name], found.arrays[name][:3], rtol=1e-5, atol=1e-12, err_msg=name
+        )
 
 
 def test_regions_share_out_all_energy_and_all_pixels(scene):
     arrays = probe().look(scene).arrays
-    np.testing.assert_allclose(arrays["region_energy"].sum((1, 2)), arrays["energy"].sum((1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(
+        arrays["region_energy"].sum((1, 2)), arrays["energy"].sum((1, 2)), rtol=1e-12
+    )
     np.testing.assert_array_equal(arrays["region_pixels"].sum((1, 2)), arrays["count"] * 8)
     slow = np.zeros((3, 3))
     labels, ts = Halves(), np.linspace(-3, 3, POINTS)
     for t in ts:
-        both = [scene.generator.decode(c) for s, _, c in edited(replace(scene, batch=N), [0.0, t], N)]
+        both = [
+            scene.generator.decode(c) for s, _, c in edited(replace(scene, batch=N), [0.0, t], N)
+        ]
         for i, j in zip(labels(both[0]).flatten().tolist(), labels(both[1]).flatten().tolist()):
             slow[i, j] += 1
     np.testing.assert_array_equal(arrays["region_pixels"].sum(0), slow)
@@ -140,11 +159,16 @@ def test_regions_share_out_all_energy_and_all_pixels(scene):
 
 def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_nowhere(scene):
     sigma = float(scene.bank.sigma["judge"][0])
-    sharp = replace(scene, judge=type(scene.judge)(scale=1 / SHRINK))  # the bank's logits, of the undimmed pictures
+    sharp = replace(
+        scene, judge=type(scene.judge)(scale=1 / SHRINK)
+    )  # the bank's logits, of the undimmed pictures
     found = probe(limit=None, effect=1.0, samples=40).look(sharp)
     exact = sigma / (DELTA * float(V[:, 0].norm()))
     assert found.arrays["strength"][[0, -1]] == pytest.approx([-exact, exact], rel=0.03)
-    assert found.meta["up"]["reached"] and "not reached" not in Locality().compute(found).rows["note"].iloc[0]
+    assert (
+        found.meta["up"]["reached"]
+        and "not reached" not in Locality().compute(found).rows["note"].iloc[0]
+    )
 
     class OneWay(AlongColumn):
         def step(self, walk):
@@ -159,7 +183,9 @@ def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_no
 
 def test_pictures_that_are_not_finite_are_left_out_and_told(scene):
     found = probe().look(replace(scene, editor=AlongColumn(DELTA, fail="nan")))
-    assert found.arrays["broken"].sum() == POINTS * N / 2 and np.isfinite(found.arrays["energy"]).all()
+    assert (
+        found.arrays["broken"].sum() == POINTS * N / 2 and np.isfinite(found.arrays["energy"]).all()
+    )
     assert "120 edited pictures are not finite" in Locality().compute(found).rows["note"].iloc[0]
 
 
@@ -185,11 +211,21 @@ def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_pat
 
         def array(self, name):
             z = torch.randn(6, generator.z_dim, generator=torch.Generator().manual_seed(0))
-            w = generator.map(z).numpy() if name == "w" else np.zeros((6, Judge.attributes.width), np.float32)
+            w = (
+                generator.map(z).numpy()
+                if name == "w"
+                else np.zeros((6, Judge.attributes.width), np.float32)
+            )
             return type("Field", (), {"range": staticmethod(lambda a, b: w[a:b])})
 
-    scene = replace(scene_of(toy_config(tmp_path)), generator=generator, editor=Smile(), judge=Judge(),
-                    bank=FakeBank(), attribute="smile")
+    scene = replace(
+        scene_of(toy_config(tmp_path)),
+        generator=generator,
+        editor=Smile(),
+        judge=Judge(),
+        bank=FakeBank(),
+        attribute="smile",
+    )
     found = HeatmapProbe(n=6, points=2, limit=1.0, blocks=2).look(scene)
     assert found.meta["regions"] == list(REGIONS) and found.meta["masks"] == "exact"
     w = torch.from_numpy(FakeBank().array("w").range(0, 6))
@@ -228,11 +264,16 @@ def test_an_edit_in_a_mask_is_in_it_and_one_of_everything_is_nowhere(scene):
 def test_pixels_that_become_a_region_count_as_touched(scene):
     found = probe().look(replace(scene, editor=Planted(torch.tensor([0.0, 0, 9, 9, 0, 0, 9, 9]))))
     own = {"a": ["bright"]}
-    arrays = {name: array.sum(0) for name, array in found.arrays.items() if name.startswith("region")}
+    arrays = {
+        name: array.sum(0) for name, array in found.arrays.items() if name.startswith("region")
+    }
     energy = arrays["region_energy"]
     assert value(found, "locality_inside", **own) == pytest.approx(energy[2].sum() / energy.sum())
     touched = energy[2].sum() + energy[1, 2]
-    assert value(found, "locality_touched", **own) == pytest.approx(touched / energy.sum()) and energy[1, 2] > 0
+    assert (
+        value(found, "locality_touched", **own) == pytest.approx(touched / energy.sum())
+        and energy[1, 2] > 0
+    )
 
 
 def test_top_share_and_entropy_of_known_maps():
@@ -242,21 +283,34 @@ def test_top_share_and_entropy_of_known_maps():
     assert top_share(heat).tolist() == pytest.approx([1.0, (24 + 23 + 0.5 * 22) / 300])
     p = np.arange(1, 25) / 300
     assert entropy(heat).tolist() == pytest.approx([0.0, -(p * np.log(p)).sum() / np.log(25)])
-    assert np.isnan(top_share(np.zeros((1, 10)))).all() and np.isnan(entropy(np.zeros((1, 10)))).all()
+    assert (
+        np.isnan(top_share(np.zeros((1, 10)))).all() and np.isnan(entropy(np.zeros((1, 10)))).all()
+    )
 
 
 def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_value(scene):
     found = probe().look(replace(scene, editor=AlongColumn(DELTA), generator=ToyGenerator()))
     result = Locality({"a": ["left"]}, draws=200).compute(found)
     rows = result.rows[result.rows["x"].isna()].set_index("metric")
-    for name in ("locality_top", "locality_entropy", "locality_inside", "locality_touched_ratio", "locality_change"):
+    for name in (
+        "locality_top",
+        "locality_entropy",
+        "locality_inside",
+        "locality_touched_ratio",
+        "locality_change",
+    ):
         pseudo = result.samples[result.samples["metric"] == name]["value"].to_numpy()
         left = []
         for b in range(B):
-            arrays = {k: np.delete(v, b, 0) if len(v) == B and k != "strength" else v for k, v in found.arrays.items()}
+            arrays = {
+                k: np.delete(v, b, 0) if len(v) == B and k != "strength" else v
+                for k, v in found.arrays.items()
+            }
             left.append(value(ProbeData(arrays, found.meta), name))
         whole = rows.loc[name, "value"]
-        np.testing.assert_allclose(pseudo, B * whole - (B - 1) * np.array(left), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            pseudo, B * whole - (B - 1) * np.array(left), rtol=1e-9, atol=1e-12
+        )
         assert rows.loc[name, "low"] < whole < rows.loc[name, "high"]
     assert set(result.rows["metric"]) <= set(Locality.produces)
 
@@ -264,16 +318,27 @@ def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_
 def test_maps_in_pieces_give_the_same(scene, monkeypatch):
     found = probe().look(scene)
     whole = Locality({"a": ["left"]}, draws=30).compute(found).rows
-    monkeypatch.setattr("metrics.locality.CHUNK", 20)
-    pd.testing.assert_frame_equal(Locality({"a": ["left"]}, draws=30).compute(found).rows, whole, rtol=1e-12)
+    monkeypatch.setattr("editbench.metrics.locality.CHUNK", 20)
+    pd.testing.assert_frame_equal(
+        Locality({"a": ["left"]}, draws=30).compute(found).rows, whole, rtol=1e-12
+    )
 
 
-@pytest.mark.parametrize("own, note", [({}, "no regions are declared for 'a'"), ({"a": "all"}, "the whole picture")])
+@pytest.mark.parametrize(
+    "own, note", [({}, "no regions are declared for 'a'"), ({"a": "all"}, "the whole picture")]
+)
 def test_an_attribute_without_regions_has_no_share_of_its_own(scene, own, note):
     rows = Locality(own).compute(probe().look(scene)).rows.set_index("metric")
-    assert np.isnan(rows.loc["locality_inside", "value"]) and note in rows.loc["locality_inside", "note"]
-    bare = Locality({"a": ["left"]}).compute(probe(parser=None).look(scene)).rows.set_index("metric")
-    assert "no parser" in bare.loc["locality_touched", "note"] and np.isfinite(bare.loc["locality_top", "value"])
+    assert (
+        np.isnan(rows.loc["locality_inside", "value"])
+        and note in rows.loc["locality_inside", "note"]
+    )
+    bare = (
+        Locality({"a": ["left"]}).compute(probe(parser=None).look(scene)).rows.set_index("metric")
+    )
+    assert "no parser" in bare.loc["locality_touched", "note"] and np.isfinite(
+        bare.loc["locality_top", "value"]
+    )
 
 
 def test_a_wrong_declaration_or_option_is_named(scene):
@@ -308,12 +373,19 @@ def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, scene):
     found = heats(results)
     assert set(found) == {("smile", "alpha"), ("smile", "beta")}
     mean = [np.mean((SHRINK * np.linspace(-limit, limit, POINTS)) ** 2) for limit in (1, 2)]
-    np.testing.assert_allclose(found["smile", "beta"].heat, np.full((2, 4), np.mean(mean)), rtol=1e-3)
+    np.testing.assert_allclose(
+        found["smile", "beta"].heat, np.full((2, 4), np.mean(mean)), rtol=1e-3
+    )
     assert found["smile", "alpha"].heat[0, 0] == pytest.approx(mean[0], rel=1e-3)
     names = [one[0] for one in drawings(results, looks(["alpha", "beta"]))]
-    assert names == ["heatmaps", "heatmaps_shared"] and drawings(load_empty(tmp_path / "x"), {}) == []
+    assert (
+        names == ["heatmaps", "heatmaps_shared"] and drawings(load_empty(tmp_path / "x"), {}) == []
+    )
     own, shared = (heatmap_figure(found, kind) for kind in (False, True))
-    limits = [[image.get_clim()[1] for axes in figure.axes for image in axes.images][1:3] for figure in (own, shared)]
+    limits = [
+        [image.get_clim()[1] for axes in figure.axes for image in axes.images][1:3]
+        for figure in (own, shared)
+    ]
     assert limits[0][0] != limits[0][1] and limits[1][0] == limits[1][1]
 
 

@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.methods.random_direction import RandomDirection
+from editbench.metrics.logit_scatter.metric import LogitScatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy.stats import binomtest, iqr
 
-from editbench.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from editbench.report import load, report
 from editbench.report.figure_scatter import scatter_figure, scatter_points
 from editbench.report.figures import looks
-from editbench.trajectory import Trajectories
-from methods.random_direction import RandomDirection
-from metrics.logit_scatter import LogitScatter
+from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
+from editbench.walk.trajectory import Trajectories
 from tests.fake_records import fake_run, metric_rows
 from tests.toy import BINARY, MIXED, check_splits, fit_data, make_walk, trajectories
 
@@ -32,23 +32,37 @@ def table_of(starts: dict[int, tuple[int, list]]) -> Trajectories:
         for step, logits in enumerate(steps):
             a, b, c = logits or (np.nan,) * 3
             arrived = logits is not None and step > 0 and (a > 0) == bool(target)
-            rows.append({"start": start, "source": 1 - target, "target": target, "step": step, "path": 1.0 * step,
-                         "crossed": crossed or arrived, "stopped": arrived and not crossed,
-                         "finite": logits is not None, "logit:a": a, "logit:b": b, "logit:c": c})
+            rows.append(
+                {
+                    "start": start,
+                    "source": 1 - target,
+                    "target": target,
+                    "step": step,
+                    "path": 1.0 * step,
+                    "crossed": crossed or arrived,
+                    "stopped": arrived and not crossed,
+                    "finite": logits is not None,
+                    "logit:a": a,
+                    "logit:b": b,
+                    "logit:c": c,
+                }
+            )
             crossed |= arrived
     return Trajectories(pd.DataFrame(rows), BINARY, "a", np.ones(3))
 
 
-HAND = table_of({
-    1: (1, [(-1, -2, 0), (0, -1.5, 0), (1, -1, 0), (5, 9, 0)]),  # stops at (1, -1): slope 1 / 2
-    2: (1, [(-1, -1, 0), (-0.5, -2, 0)]),                        # never crosses: slope -1 / 0.5, the right way
-    3: (1, [(-1, -1, 0), (-2, -1.5, 0)]),                        # the wrong way: slope -0.5 / -1
-    4: (0, [(2, -1, 0), (-2, 1, 0)]),                            # towards class 0
-    5: (1, [(-1, -3, 0), (-0.5, 0, 0), None]),                   # diverges before it crosses
-    6: (1, [(-1, -1, 0), (1, 0, 0), None]),                      # crosses, diverges after
-    7: (1, [(-1, 2, 0), (1, 7, 0)]),                             # another class of b
-    8: (1, [(-1, -1, 0), (-1, -4, 0)]),                          # x never moves: no slope
-})
+HAND = table_of(
+    {
+        1: (1, [(-1, -2, 0), (0, -1.5, 0), (1, -1, 0), (5, 9, 0)]),  # stops at (1, -1): slope 1 / 2
+        2: (1, [(-1, -1, 0), (-0.5, -2, 0)]),  # never crosses: slope -1 / 0.5, the right way
+        3: (1, [(-1, -1, 0), (-2, -1.5, 0)]),  # the wrong way: slope -0.5 / -1
+        4: (0, [(2, -1, 0), (-2, 1, 0)]),  # towards class 0
+        5: (1, [(-1, -3, 0), (-0.5, 0, 0), None]),  # diverges before it crosses
+        6: (1, [(-1, -1, 0), (1, 0, 0), None]),  # crosses, diverges after
+        7: (1, [(-1, 2, 0), (1, 7, 0)]),  # another class of b
+        8: (1, [(-1, -1, 0), (-1, -4, 0)]),  # x never moves: no slope
+    }
+)
 
 
 def value(result, name: str) -> float:
@@ -68,17 +82,33 @@ def test_by_hand():
     interval = binomtest(3, 7).proportion_ci(method="wilson")
     assert tuple(shares.iloc[0][["low", "high"]]) == pytest.approx((interval.low, interval.high))
     ends = result.samples.pivot(index="start", columns="metric", values="value")
-    assert ends.loc[4, ["scatter_x0", "scatter_y0", "scatter_x1", "scatter_y1"]].tolist() == [2, -1, -2, 1]
+    assert ends.loc[4, ["scatter_x0", "scatter_y0", "scatter_x1", "scatter_y1"]].tolist() == [
+        2,
+        -1,
+        -2,
+        1,
+    ]
     assert ends.loc[1, ["scatter_x1", "scatter_y1"]].tolist() == [1, -1]
-    assert np.isnan(ends.loc[5, "scatter_x1"]) and ends.loc[5, "scatter_x0"] == -1 and 7 not in ends.index
+    assert (
+        np.isnan(ends.loc[5, "scatter_x1"])
+        and ends.loc[5, "scatter_x0"] == -1
+        and 7 not in ends.index
+    )
 
 
 def test_the_class_combination_chooses_the_starts():
     only = LogitScatter("b", source="yes", other_class=0, min_points=1)(HAND)
     assert only.samples["start"].unique().tolist() == [4]
-    assert value(LogitScatter("b", source="no", other_class="yes", min_points=1)(HAND), "scatter_slope") == 2.5
+    assert (
+        value(
+            LogitScatter("b", source="no", other_class="yes", min_points=1)(HAND), "scatter_slope"
+        )
+        == 2.5
+    )
     nobody = LogitScatter("b", source="yes", other_class="yes")(HAND)
-    assert nobody.rows["note"].eq("no start has these classes").all() and nobody.rows["n"].eq(0).all()
+    assert (
+        nobody.rows["note"].eq("no start has these classes").all() and nobody.rows["n"].eq(0).all()
+    )
     assert len(LogitScatter("b")(HAND).samples.query("metric == 'scatter_x0'")) == 8
 
 
@@ -139,12 +169,19 @@ def test_rows_keep_the_contract_and_a_nan_walk_is_a_failure():
     assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
     assert set(result.rows["metric"]) | set(result.samples["metric"]) == set(metric.produces)
     sound = result.rows.dropna(subset=["value", "low"])
-    assert len(sound) == 5 and (sound["low"] <= sound["value"]).all() and (sound["value"] <= sound["high"]).all()
+    assert (
+        len(sound) == 5
+        and (sound["low"] <= sound["value"]).all()
+        and (sound["value"] <= sound["high"]).all()
+    )
     assert result.rows.set_index("metric").loc["scatter_crossed", "n"] == 40
 
 
 def test_a_pair_that_is_none_says_so():
-    for other, note in (("kind", "the target itself"), ("beard", "metric.logit_scatter.other='beard' is none of")):
+    for other, note in (
+        ("kind", "the target itself"),
+        ("beard", "metric.logit_scatter.other='beard' is none of"),
+    ):
         result = LogitScatter(other)(TOY)
         assert result.rows["note"].str.contains(note).all() and result.rows["value"].isna().all()
         assert result.rows["n"].eq(0).all() and not len(result.samples)
@@ -155,13 +192,20 @@ def test_a_pair_that_is_none_says_so():
 
 def test_the_figure_draws_every_start_from_its_cross_to_its_dot(tmp_path):
     result = LogitScatter("b", other_class="no", min_points=1)(HAND)
-    rows = pd.concat([metric_rows(), result.rows.assign(version=1, higher_is_better=None)], ignore_index=True)
+    rows = pd.concat(
+        [metric_rows(), result.rows.assign(version=1, higher_is_better=None)], ignore_index=True
+    )
     folder = fake_run(tmp_path, "alpha", "a", rows, samples=result.samples)
     config = OmegaConf.load(folder / "config.yaml")
-    OmegaConf.save(OmegaConf.merge(config, {"metric": {"logit_scatter": {"other": "b"}}}), folder / "config.yaml")
+    OmegaConf.save(
+        OmegaConf.merge(config, {"metric": {"logit_scatter": {"other": "b"}}}),
+        folder / "config.yaml",
+    )
     results = load(tmp_path)
     points = scatter_points(results)
-    assert points["start"].tolist() == [1, 2, 3, 4, 6, 8] and set(points["other"]) == {"b"}  # 5 failed: it has no end
+    assert points["start"].tolist() == [1, 2, 3, 4, 6, 8] and set(points["other"]) == {
+        "b"
+    }  # 5 failed: it has no end
     figure = scatter_figure(points, results, looks(results.runs["label"]))
     crosses, dots = (line.get_xydata() for line in figure.axes[0].lines[:2])
     np.testing.assert_allclose(crosses, points[["scatter_x0", "scatter_y0"]])

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.methods.random_direction import RandomDirection
+from editbench.metrics.attribute_dependency.metric import AttributeDependency
+from editbench.metrics.crossing_accuracy.metric import CrossingAccuracy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from editbench.attributes import Attribute, Attributes
-from editbench.metric import ROW_COLUMNS, SAMPLE_COLUMNS
-from editbench.trajectory import Trajectories
-from methods.random_direction import RandomDirection
-from metrics.crossing import CrossingAccuracy
-from metrics.dependency import AttributeDependency
+from editbench.base.attributes import Attribute, Attributes
+from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
+from editbench.walk.trajectory import Trajectories
 from tests.toy import BINARY, MIXED, check_splits, fit_data, make_walk, trajectories
 
 METRICS = [CrossingAccuracy(), AttributeDependency(draws=100)]
@@ -32,19 +32,38 @@ def table_of(walks: dict[int, list[tuple]], sigma: tuple = (1.0, 2.0, 4.0)) -> T
             finite = logits is not None
             a, b, c = logits or (np.nan,) * 3
             arrived = finite and step > 0 and a > 0
-            rows.append({"start": start, "source": 0, "target": 1, "step": step, "path": 0.5 * step,
-                         "crossed": crossed or arrived, "stopped": arrived and not crossed, "finite": finite,
-                         "logit:a": a, "logit:b": b, "logit:c": c})
+            rows.append(
+                {
+                    "start": start,
+                    "source": 0,
+                    "target": 1,
+                    "step": step,
+                    "path": 0.5 * step,
+                    "crossed": crossed or arrived,
+                    "stopped": arrived and not crossed,
+                    "finite": finite,
+                    "logit:a": a,
+                    "logit:b": b,
+                    "logit:c": c,
+                }
+            )
             crossed |= arrived
     return Trajectories(pd.DataFrame(rows), BINARY, "a", np.array(sigma))
 
 
-HAND = table_of({
-    1: [(-1, 1, 1), (-0.2, 1, 1), (0.5, 0.5, 2), (2.0, -1, 2)],  # clean at its crossing; b flips later
-    4: [(-1, 1, 1), (0.5, -1, 1)],                               # crosses and flips b
-    6: [(-1, 1, 1), (-1.5, 1, 1), (-1.2, 1, 1)],                 # goes the wrong way, never crosses
-    9: [(-1, 1, 1), (-0.5, 1, 1), None],                         # diverges
-})
+HAND = table_of(
+    {
+        1: [
+            (-1, 1, 1),
+            (-0.2, 1, 1),
+            (0.5, 0.5, 2),
+            (2.0, -1, 2),
+        ],  # clean at its crossing; b flips later
+        4: [(-1, 1, 1), (0.5, -1, 1)],  # crosses and flips b
+        6: [(-1, 1, 1), (-1.5, 1, 1), (-1.2, 1, 1)],  # goes the wrong way, never crosses
+        9: [(-1, 1, 1), (-0.5, 1, 1), None],  # diverges
+    }
+)
 
 
 def rows_of(result, name: str) -> pd.DataFrame:
@@ -54,9 +73,18 @@ def rows_of(result, name: str) -> pd.DataFrame:
 def test_crossing_by_hand():
     result = CrossingAccuracy()(HAND)
     value = result.rows.set_index("metric")["value"]
-    assert value.to_dict() == {"accuracy": 0.25, "success_rate": 0.5, "off_target_flips": 0.5, "path_length": 0.75}
+    assert value.to_dict() == {
+        "accuracy": 0.25,
+        "success_rate": 0.5,
+        "off_target_flips": 0.5,
+        "path_length": 0.75,
+    }
     assert result.rows.set_index("metric")["n"].to_dict() == {
-        "accuracy": 4, "success_rate": 4, "off_target_flips": 2, "path_length": 2}
+        "accuracy": 4,
+        "success_rate": 4,
+        "off_target_flips": 2,
+        "path_length": 2,
+    }
     low, high = rows_of(result, "accuracy")[["low", "high"]].to_numpy()[0]
     expected = binomtest(1, 4).proportion_ci(method="wilson")
     assert (low, high) == pytest.approx((expected.low, expected.high))
@@ -71,16 +99,25 @@ def test_dependency_by_hand():
     assert len(ad) == 12 and ad.index[0] == 0.125
     # x = 0.5 : start 9, no change. x = 0.8: start 1, none. x = 1.5 twice: start 1 (0.5/2 and 1/4), start 4 (2/2 and 0)
     # x = 3.0 lies beyond the last bin
-    assert ad.loc[0.625, ["value", "n"]].tolist() == [0, 1] and ad.loc[0.875, ["value", "n"]].tolist() == [0, 1]
+    assert ad.loc[0.625, ["value", "n"]].tolist() == [0, 1] and ad.loc[
+        0.875, ["value", "n"]
+    ].tolist() == [0, 1]
     assert ad.loc[1.625, "value"] == pytest.approx((0.25 + 0.5) / 2) and ad.loc[1.625, "n"] == 2
     assert np.isnan(ad.loc[2.125, "value"]) and ad["n"].sum() == 4
-    assert rows_of(result, "ad_max").set_index("x").loc[1.625, "value"] == pytest.approx((0.25 + 1.0) / 2)
-    assert rows_of(result, "ad_signed").set_index("x").loc[1.625, "value"] == pytest.approx((0 - 0.5) / 2)
+    assert rows_of(result, "ad_max").set_index("x").loc[1.625, "value"] == pytest.approx(
+        (0.25 + 1.0) / 2
+    )
+    assert rows_of(result, "ad_signed").set_index("x").loc[1.625, "value"] == pytest.approx(
+        (0 - 0.5) / 2
+    )
     assert rows_of(result, "wrong_direction")[["value", "n"]].to_numpy()[0].tolist() == [2, 7]
     at = rows_of(result, "ad_at")
     # start 1 passes x = 1 at 2/7 of its second step, start 4 at 2/3 of its first
     expected = {1: 2 / 7 * 0.25, 4: 2 / 3 * 0.5}
-    assert at["value"].item() == pytest.approx(np.mean(list(expected.values()))) and at["n"].item() == 2
+    assert (
+        at["value"].item() == pytest.approx(np.mean(list(expected.values())))
+        and at["n"].item() == 2
+    )
     assert result.samples.set_index("start")["value"].to_dict() == pytest.approx(expected)
 
 
@@ -135,10 +172,16 @@ def test_any_split_and_permutation_gives_the_same_number(metric, cuts, seed):
 def test_rows_keep_the_contract(metric):
     result = metric(TOY)
     assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
-    assert set(result.rows["metric"]) == set(metric.produces) and set(result.samples["metric"]) <= set(metric.produces)
+    assert set(result.rows["metric"]) == set(metric.produces) and set(
+        result.samples["metric"]
+    ) <= set(metric.produces)
     sound = result.rows.dropna(subset=["value", "low"])
-    assert (sound["low"] <= sound["value"] + 1e-12).all() and (sound["value"] <= sound["high"] + 1e-12).all()
-    assert all(values.dtype == np.float64 for name, values in metric.update(TOY).items() if ":" in name)
+    assert (sound["low"] <= sound["value"] + 1e-12).all() and (
+        sound["value"] <= sound["high"] + 1e-12
+    ).all()
+    assert all(
+        values.dtype == np.float64 for name, values in metric.update(TOY).items() if ":" in name
+    )
 
 
 def test_a_walk_of_nan_is_a_failure_and_gives_no_points():
@@ -153,13 +196,17 @@ def test_a_walk_of_nan_is_a_failure_and_gives_no_points():
 def test_notes_say_why_a_number_should_not_be_read():
     few = AttributeDependency()(HAND)
     assert rows_of(few, "ad")["note"].str.contains("fewer than 30").all()
-    never = table_of({k: [(-1, 1, 1), (-0.9, 1, 1)] for k in range(12)} | {20: [(-1, 1, 1), (1.5, 1, 1)]})
+    never = table_of(
+        {k: [(-1, 1, 1), (-0.9, 1, 1)] for k in range(12)} | {20: [(-1, 1, 1), (1.5, 1, 1)]}
+    )
     rare = AttributeDependency(min_points=1)(never)
     assert rows_of(rare, "ad")["note"].str.contains("success rate 7.7 % is below 10 %").all()
     assert np.isfinite(rows_of(rare, "ad_at")["value"].item())
     nobody = AttributeDependency(at=2.9)(HAND)
     assert "no start" not in rows_of(nobody, "ad_at")["note"].item()
-    assert "no start reaches x = 9" in rows_of(AttributeDependency(at=9)(HAND), "ad_at")["note"].item()
+    assert (
+        "no start reaches x = 9" in rows_of(AttributeDependency(at=9)(HAND), "ad_at")["note"].item()
+    )
 
 
 def test_one_attribute_has_nothing_to_depend_on():
@@ -168,7 +215,12 @@ def test_one_attribute_has_nothing_to_depend_on():
     values = result.rows[result.rows["metric"] != "wrong_direction"]
     assert values["value"].isna().all() and values["low"].isna().all()
     assert values["note"].str.contains("one attribute only").all() and len(result.samples) == 0
-    assert rows_of(CrossingAccuracy()(toy_trajectories(alone, "a")), "off_target_flips")["value"].item() == 0
+    assert (
+        rows_of(CrossingAccuracy()(toy_trajectories(alone, "a")), "off_target_flips")[
+            "value"
+        ].item()
+        == 0
+    )
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from editbench.errors import EditbenchError
-from editbench.generators.module import ModuleGenerator
-from editbench.spaces import Codes, Space
+from editbench.base.errors import EditbenchError
+from editbench.base.spaces import Codes, Space
+from editbench.networks.module_generator import ModuleGenerator
 
 
 class Noisy(nn.Module):
@@ -44,4 +44,6 @@ def test_a_fixed_label_makes_another_generator() -> None:
     z = torch.randn(4, 12)
     expected = torch.tanh(z + second.network.table.weight[2]).reshape(4, 3, 2, 2)
     torch.testing.assert_close(second.decode(Codes(Space.Z, z)), expected)
-    assert not torch.equal(first.decode(Codes(Space.Z, z)), expected) and first.digest != second.digest
+    assert (
+        not torch.equal(first.decode(Codes(Space.Z, z)), expected) and first.digest != second.digest
+    )

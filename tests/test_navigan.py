@@ -5,22 +5,32 @@ import copy
 import numpy as np
 import pytest
 import torch
+from editbench.methods.navigan.editor import NaviGAN
+from editbench.methods.navigan.reconstructor import small
+from editbench.methods.navigan.spectrum import spectrum
+from editbench.methods.navigan.training import Pairs, Training, decode_pair, learn, losses, push_out
+from editbench.methods.navigan.weight_bases import PAPER_NORM, SVDBasis, VectorBasis
 from torch import nn
 
-from editbench.editor import FitData, Split, Walk
-from editbench.errors import EditbenchError, NonFinite, UnknownName, Unsupported
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from editbench.perceptual import PixelDistance
-from editbench.seeding import generator as random_stream
-from editbench.spaces import Codes, Space, WeightShift
+from editbench.bank.bank import Split
+from editbench.base.errors import EditbenchError, NonFinite, UnknownName, Unsupported
+from editbench.base.seeding import generator as random_stream
+from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.networks.perceptual import PixelDistance
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.walk.editor import FitData, Walk
 from editbench.worlds.faces import load_generator
-from methods.navigan import NaviGAN
-from methods.navigan_training import Pairs, Training, decode_pair, learn, losses, push_out
-from methods.reconstructor import small
-from methods.spectrum import spectrum
-from methods.weight_bases import PAPER_NORM, SVDBasis, VectorBasis
-from tests.toy import BINARY, MIXED, LinearScorer, ToyGenerator, check_editor, fit_data, make_walk, normals_for
+from tests.toy import (
+    BINARY,
+    MIXED,
+    LinearScorer,
+    ToyGenerator,
+    check_editor,
+    fit_data,
+    make_walk,
+    normals_for,
+)
 
 DIM = 24
 SMALL = {"iterations": 8, "batch": 8, "reconstructor": "small", "resolution": 0, "fresh": 16}
@@ -28,7 +38,12 @@ SHORT = {"latents": 16, "size": 4, "block": 4}
 
 
 def toy_editor(**options) -> NaviGAN:
-    return NaviGAN(**({"layer": "conv", "count": DIM, "samples": 30, "limit": 200 * PAPER_NORM / DIM} | options))
+    return NaviGAN(
+        **(
+            {"layer": "conv", "count": DIM, "samples": 30, "limit": 200 * PAPER_NORM / DIM}
+            | options
+        )
+    )
 
 
 class PictureScorer(LinearScorer):
@@ -52,7 +67,9 @@ def picture_walk(generator, attributes, name, n) -> Walk:
     """n new samples, asked for one class after the other."""
     w = generator.map(torch.randn(n, generator.z_dim, generator=torch.Generator().manual_seed(5)))
     target = torch.arange(n) % len(attributes[name].classes)
-    return Walk(name, torch.arange(n), torch.zeros(n, 1), torch.zeros(n, 1), target, target, latent=w)
+    return Walk(
+        name, torch.arange(n), torch.zeros(n, 1), torch.zeros(n, 1), target, target, latent=w
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +123,9 @@ def test_effects_and_walks_of_the_linear_world(variant):
             delta = sign * walk.codes[n] * (data.teacher.normals @ matrix @ walk.latent[n])
             torch.testing.assert_close(logits[n], base[n] + delta, atol=1e-3, rtol=1e-4)
             moved = effects.change[named["candidate"], 3 if sign > 0 else 0]
-            odds = MIXED.log_odds(data.teacher(w + sign * editor.reach * w @ matrix.T)) - MIXED.log_odds(
-                data.teacher(w))
+            odds = MIXED.log_odds(
+                data.teacher(w + sign * editor.reach * w @ matrix.T)
+            ) - MIXED.log_odds(data.teacher(w))
             torch.testing.assert_close(moved, odds / data.sigma, atol=1e-3, rtol=1e-3)
 
 
@@ -117,7 +135,9 @@ def test_the_step_does_not_depend_on_the_size_of_the_weight_but_with_it():
     notes = editor.fit(data).notes
     data.generator.weight.data *= 3
     larger = toy_editor(steps_to_t=10).fit(data).notes
-    assert larger["T"] == pytest.approx(3 * notes["T"]) and larger["step"] == pytest.approx(larger["T"] / 10)
+    assert larger["T"] == pytest.approx(3 * notes["T"]) and larger["step"] == pytest.approx(
+        larger["T"] / 10
+    )
 
 
 @pytest.mark.parametrize("attribute", ["a", "kind", "angle"])
@@ -143,13 +163,30 @@ def edited_alone(generator, layer, kernel, t, codes: Codes):
     return other.decode(codes)[0]
 
 
-@pytest.mark.parametrize("variant, layer", [("svd", "conv8_up"), ("svd", 1), ("svd", "rgb16"), ("optimisation", 0),
-                                            ("spectrum", "conv4"), ("hybrid", 3)])
+@pytest.mark.parametrize(
+    "variant, layer",
+    [
+        ("svd", "conv8_up"),
+        ("svd", 1),
+        ("svd", "rgb16"),
+        ("optimisation", 0),
+        ("spectrum", "conv4"),
+        ("hybrid", 3),
+    ],
+)
 def test_a_walk_decodes_as_copies_of_the_network_do(network, variant, layer):
     data = picture_data(network, MIXED)
-    editor = NaviGAN(variant, layer, 3, 300.0 if variant in ("svd", "optimisation") else 80.0, 4, 6, 0.0,
-                     SMALL | {"min_shift": 15} if variant in ("optimisation", "hybrid") else None,
-                     SHORT if variant in ("spectrum", "hybrid") else None)
+    editor = NaviGAN(
+        variant,
+        layer,
+        3,
+        300.0 if variant in ("svd", "optimisation") else 80.0,
+        4,
+        6,
+        0.0,
+        SMALL | {"min_shift": 15} if variant in ("optimisation", "hybrid") else None,
+        SHORT if variant in ("spectrum", "hybrid") else None,
+    )
     editor.fit(data)
     norms = editor.kernels.flatten(1).norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms))
@@ -159,8 +196,13 @@ def test_a_walk_decodes_as_copies_of_the_network_do(network, variant, layer):
     pictures, shift = network.decode(codes), codes.shift
     assert (pictures - network.decode(Codes(Space.W, walk.latent))).abs().max() > 1e-2
     for n in range(6):
-        alone = edited_alone(network, editor.at, shift.kernels[shift.index[n]], shift.magnitude[n],
-                             Codes(Space.W, walk.latent[n : n + 1]))
+        alone = edited_alone(
+            network,
+            editor.at,
+            shift.kernels[shift.index[n]],
+            shift.magnitude[n],
+            Codes(Space.W, walk.latent[n : n + 1]),
+        )
         torch.testing.assert_close(pictures[n], alone, atol=1e-4, rtol=1e-4)
     walk.latent = network.w_plus(walk.latent).clone()
     torch.testing.assert_close(network.decode(editor.codes(walk)), pictures, atol=1e-5, rtol=1e-5)
@@ -176,8 +218,13 @@ def test_the_same_on_the_embedded_world():
     codes = editor.codes(walk)
     pictures = world.decode(codes)
     for n in range(3):
-        alone = edited_alone(world, "conv16", codes.shift.kernels[codes.shift.index[n]], codes.shift.magnitude[n],
-                             Codes(Space.W, walk.latent[n : n + 1]))
+        alone = edited_alone(
+            world,
+            "conv16",
+            codes.shift.kernels[codes.shift.index[n]],
+            codes.shift.magnitude[n],
+            Codes(Space.W, walk.latent[n : n + 1]),
+        )
         torch.testing.assert_close(pictures[n], alone, atol=1e-4, rtol=1e-4)
 
 
@@ -198,11 +245,16 @@ class OneChannel(LinearScorer):
 def test_spectrum_sees_the_one_channel_that_its_distance_sees():
     """Of |X w|_5^2 the Hessian is 2 E[w w^T] in the row of channel 5 and zero elsewhere."""
     data = fit_data(scorer=OneChannel(BINARY, normals_for(BINARY, DIM)))
-    editor = toy_editor(variant="spectrum", count=3, spectrum=SHORT | {"tolerance": 1e-3, "latents": 40})
+    editor = toy_editor(
+        variant="spectrum", count=3, spectrum=SHORT | {"tolerance": 1e-3, "latents": 40}
+    )
     editor.at = "conv"
     direction, notes = editor._find(data)
     basis, _ = editor._spectrum(data, editor.spectrum)
-    assert notes["spectrum"]["converged"] and notes["spectrum"]["perceptual"] == "features of OneChannel"
+    assert (
+        notes["spectrum"]["converged"]
+        and notes["spectrum"]["perceptual"] == "features of OneChannel"
+    )
     for k in range(3):
         xi = direction(k)[:, :, 0, 0]
         assert torch.equal(xi, basis.direction(k)[:, :, 0, 0])
@@ -212,11 +264,15 @@ def test_spectrum_sees_the_one_channel_that_its_distance_sees():
 def test_finite_differences_have_the_radius_and_the_unit_that_were_asked_for(network):
     """Of a network that is not linear they depend on both; the paper's and the code's numbers are at hand."""
     data, found = picture_data(network), {}
-    z = torch.from_numpy(random_stream(data.seed, "navigan/spectrum").standard_normal((6, 10))).float()
+    z = torch.from_numpy(
+        random_stream(data.seed, "navigan/spectrum").standard_normal((6, 10))
+    ).float()
     paper = {"method": "power", "products": "finite_difference", "iterations": 2}
     for radius, unit in ((0.1, True), (0.1, False), (3.0, True)):
         options = paper | {"radius": radius, "unit": unit}
-        editor = NaviGAN("spectrum", "conv8", 2, spectrum=options | {"latents": 6, "perceptual": "pixels"})
+        editor = NaviGAN(
+            "spectrum", "conv8", 2, spectrum=options | {"latents": 6, "perceptual": "pixels"}
+        )
         editor.at = "conv8"
         basis, _ = editor._spectrum(data, editor.spectrum)
         expected = spectrum(network, Codes(Space.Z, z), "conv8", PixelDistance(), 2, **options)
@@ -233,7 +289,9 @@ def test_eq_1_turns_its_directions_to_what_shows():
     """Of 6 basis vectors 2 change the picture; directions that a network can tell apart must use them."""
     generator = PictureToy(seen=24)
     vectors = torch.zeros(6, 48, 48, 1, 1)
-    for j in range(6):  # the vectors move output 4 j (of the numbers that show) or 24 + 4 j (of those that do not)
+    for j in range(
+        6
+    ):  # the vectors move output 4 j (of the numbers that show) or 24 + 4 j (of those that do not)
         vectors[j, 4 * j if j < 2 else 24 + 4 * (j - 2), :, 0, 0] = 48**-0.5
     scale = generator.weight.norm().item() / PAPER_NORM
     options = Training(150, 16, 5e-3, 0.1, 2e-4, 2 / scale, "small", 0, "limit", 128)
@@ -265,7 +323,10 @@ def test_pairs_share_z_and_obey_the_law_of_k_and_t(network):
     before, after, k, t = pairs(torch.randn(4, 6), 400)
     assert before.shape == after.shape == (400, 3, 16, 16)
     assert t.abs().min() == 300 and 3300 < t.abs().max() <= 3500 and abs(t.mean()) < 300
-    assert torch.bincount(k, minlength=4).min() > 70 and abs((t.abs() == 300).float().mean() - 0.086) < 0.04
+    assert (
+        torch.bincount(k, minlength=4).min() > 70
+        and abs((t.abs() == 300).float().mean() - 0.086) < 0.04
+    )
 
 
 @pytest.mark.parametrize("layer", ["conv4", "rgb4", "conv8_up", "conv16", "rgb16"])
@@ -277,9 +338,13 @@ def test_a_pair_is_two_decodes_and_asks_for_gradients_of_the_directions_alone(ne
     before, after = decode_pair(network, z, shift)
     assert network.decoded == count + 10 and not before.requires_grad and after.requires_grad
     torch.testing.assert_close(before, network.decode(Codes(Space.Z, z)), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(after, network.decode(Codes(Space.Z, z, shift)), atol=1e-5, rtol=1e-5)
-    slope, = torch.autograd.grad(after.square().sum(), kernels)
-    direct, = torch.autograd.grad(network.decode(Codes(Space.Z, z, shift)).square().sum(), kernels)
+    torch.testing.assert_close(
+        after, network.decode(Codes(Space.Z, z, shift)), atol=1e-5, rtol=1e-5
+    )
+    (slope,) = torch.autograd.grad(after.square().sum(), kernels)
+    (direct,) = torch.autograd.grad(
+        network.decode(Codes(Space.Z, z, shift)).square().sum(), kernels
+    )
     torch.testing.assert_close(slope, direct, atol=1e-3, rtol=1e-3)
 
 
@@ -288,11 +353,15 @@ def test_training_lowers_the_loss_tells_directions_apart_and_repeats():
     basis = SVDBasis(generator.weight)
     scale = generator.weight.norm().item() / PAPER_NORM
     options = Training(120, 16, 5e-3, 1e-2, 2e-4, 4 / scale, "small", 0, "limit", 128)
-    found, again = (learn(generator, "conv", basis, 3, 12 / scale, options, small, 0) for _ in range(2))
+    found, again = (
+        learn(generator, "conv", basis, 3, 12 / scale, options, small, 0) for _ in range(2)
+    )
     assert found.last_loss < 0.6 * found.first_loss and found.accuracy > 0.75
     assert torch.equal(found.coefficients, again.coefficients) and found.accuracy == again.accuracy
     short = Training(**(vars(options) | {"iterations": 2}))
-    one, other = (learn(generator, "conv", basis, 3, 12 / scale, short, small, seed) for seed in (0, 1))
+    one, other = (
+        learn(generator, "conv", basis, 3, 12 / scale, short, small, seed) for seed in (0, 1)
+    )
     assert not torch.allclose(one.coefficients, other.coefficients)
 
 
@@ -309,9 +378,20 @@ class Blind(nn.Module):
 
 def test_the_judgement_of_a_blind_reconstructor():
     options = Training(1, 16, 1e-12, 1e-12, 2.5e-3, 4.0, "small", 0, "raw", 3000)
-    found = learn(PictureToy(), "conv", SVDBasis(torch.eye(48).reshape(48, 48, 1, 1)), 4, 12.0, options, Blind, 0)
+    found = learn(
+        PictureToy(),
+        "conv",
+        SVDBasis(torch.eye(48).reshape(48, 48, 1, 1)),
+        4,
+        12.0,
+        options,
+        Blind,
+        0,
+    )
     assert found.accuracy == pytest.approx(0.25, abs=0.03)
-    assert found.shift_mae == pytest.approx(4 * 4 / 12 + 8 * 8 / 12, abs=0.15)  # |t| is 4, or uniform from 4 to 12
+    assert found.shift_mae == pytest.approx(
+        4 * 4 / 12 + 8 * 8 / 12, abs=0.15
+    )  # |t| is 4, or uniform from 4 to 12
 
 
 def test_divergence_is_an_error():
@@ -329,7 +409,9 @@ def test_no_control_is_a_reason_also_after_loading():
     fresh.load_state(editor.state())
     walk = make_walk(data, editor, "a", 3)
     for one in (editor, fresh):
-        with pytest.raises(Unsupported, match="no control found for 'a': the best of 24 candidates"):
+        with pytest.raises(
+            Unsupported, match="no control found for 'a': the best of 24 candidates"
+        ):
             one.check(data.generator, BINARY, "a")
         with pytest.raises(Unsupported, match="no control found"):
             one.step(walk)
@@ -347,22 +429,36 @@ def test_generators_and_layers_that_do_not_fit():
     with pytest.raises(EditbenchError, match="has 24 singular values: lower count"):
         toy_editor(count=25).fit(data)
     with pytest.raises(EditbenchError, match="LPIPS needs"):
-        toy_editor(variant="spectrum", count=2, spectrum={"perceptual": "lpips", "vgg": "missing.pth"}).fit(data)
+        toy_editor(
+            variant="spectrum", count=2, spectrum={"perceptual": "lpips", "vgg": "missing.pth"}
+        ).fit(data)
     with pytest.raises(Unsupported, match="compares pictures"):
         toy_editor(variant="optimisation").fit(data)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"variant": "x"}, "variant: 'x'"), ({"count": 0}, "count=0"), ({"limit": -1.0}, "limit"),
-    ({"training": {}}, "training: variant 'svd' has no such part"),
-    ({"variant": "hybrid", "spectrum": {"latent": 3}}, "spectrum: .*latent"),
-    ({"variant": "spectrum", "spectrum": {"perceptual": "vgg"}}, "spectrum.perceptual"),
-    ({"variant": "spectrum", "spectrum": {"method": "lanczos"}}, "spectrum.method: 'lanczos' is not one of block"),
-    ({"variant": "spectrum", "spectrum": {"radius": 0.0}}, "radius positive"),
-    ({"variant": "hybrid", "spectrum": {"unit": 1}}, "spectrum.unit=1 must be true or false"),
-    ({"variant": "optimisation", "training": {"reconstructor": "big"}}, "training.reconstructor"),
-    ({"variant": "optimisation", "training": {"lr": 0.0}}, "training.iterations and"),
-    ({"variant": "optimisation", "training": {"iterations": 1.5}}, "whole number")])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"variant": "x"}, "variant: 'x'"),
+        ({"count": 0}, "count=0"),
+        ({"limit": -1.0}, "limit"),
+        ({"training": {}}, "training: variant 'svd' has no such part"),
+        ({"variant": "hybrid", "spectrum": {"latent": 3}}, "spectrum: .*latent"),
+        ({"variant": "spectrum", "spectrum": {"perceptual": "vgg"}}, "spectrum.perceptual"),
+        (
+            {"variant": "spectrum", "spectrum": {"method": "lanczos"}},
+            "spectrum.method: 'lanczos' is not one of block",
+        ),
+        ({"variant": "spectrum", "spectrum": {"radius": 0.0}}, "radius positive"),
+        ({"variant": "hybrid", "spectrum": {"unit": 1}}, "spectrum.unit=1 must be true or false"),
+        (
+            {"variant": "optimisation", "training": {"reconstructor": "big"}},
+            "training.reconstructor",
+        ),
+        ({"variant": "optimisation", "training": {"lr": 0.0}}, "training.iterations and"),
+        ({"variant": "optimisation", "training": {"iterations": 1.5}}, "whole number"),
+    ],
+)
 def test_bad_options(options, message):
     with pytest.raises(EditbenchError, match=message):
         NaviGAN(**options)

@@ -12,17 +12,23 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from editbench.configs import compose_config, group_options
-from editbench.errors import BadFile, EditbenchError, UnknownName, Unsupported
-from editbench.models import build
+from editbench.base.conf import group_options
+from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
+from editbench.base.instantiate import build
 from editbench.networks import registry
-from editbench.networks.features import FeatureNetwork, InceptionFeatures, ScorerFeatures, VGG16Features
+from editbench.networks.features import (
+    FeatureNetwork,
+    InceptionFeatures,
+    ScorerFeatures,
+    VGG16Features,
+)
+from editbench.networks.perceptual import ScriptedLPIPS
 from editbench.networks.registry import Published
+from editbench.networks.scorers.convnet import ConvScorer
+from editbench.networks.scorers.exported import FileScorer
+from editbench.networks.scorers.module import ModuleScorer
 from editbench.networks.torchscript import kind_of, read_torchscript
-from editbench.perceptual import ScriptedLPIPS
-from editbench.scorers.convnet import ConvScorer
-from editbench.scorers.exported import FileScorer
-from editbench.scorers.module import ModuleScorer
+from editbench.run.compose import compose_config
 from tests.scripted import DIM, WIDTHS, SmallInception, SmallVGG16, published, save
 from tests.toy import BINARY, LinearScorer, normals_for
 
@@ -48,7 +54,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def noise(n: int = 4, size: int = 12, channels: int = 3) -> Tensor:
-    return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(5)) * 2.4 - 1.2
+    return (
+        torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(5)) * 2.4 - 1.2
+    )
 
 
 # -- features --------------------------------------------------------------------------------------------------------
@@ -56,11 +64,16 @@ def test_inception_is_given_bytes_and_asked_for_features(files: Path) -> None:
     path = files / "inception-2015-12-05.pt"
     network = InceptionFeatures(published(path), path, dim=DIM)
     images = noise()
-    levels = torch.floor(images.double() * 127.5 + 128).clamp(0, 255)  # as the StyleGAN2-ADA code makes bytes
+    levels = torch.floor(images.double() * 127.5 + 128).clamp(
+        0, 255
+    )  # as the StyleGAN2-ADA code makes bytes
     patches = ((levels - 128) / 128).unfold(2, 6, 6).unfold(3, 6, 6).mean((4, 5)).flatten(1)
     expected = patches @ SmallInception().weight.double().t()
     assert torch.allclose(network(images).double(), expected, atol=1e-5)
-    assert network(images).dtype == torch.float32 and (network.dim, network.name) == (DIM, "inception-2015-12-05")
+    assert network(images).dtype == torch.float32 and (network.dim, network.name) == (
+        DIM,
+        "inception-2015-12-05",
+    )
     grey = noise(channels=1)
     assert torch.equal(network(grey), network(grey.expand(-1, 3, -1, -1).contiguous()))
 
@@ -68,7 +81,9 @@ def test_inception_is_given_bytes_and_asked_for_features(files: Path) -> None:
 def test_a_byte_that_was_read_as_a_float_is_itself_again(files: Path) -> None:
     path = files / "inception-2015-12-05.pt"
     levels = torch.arange(256).view(1, 1, 16, 16).expand(1, 3, -1, -1)
-    assert torch.equal(InceptionFeatures(published(path), path, dim=DIM).prepare(levels / 127.5 - 1), levels.byte())
+    assert torch.equal(
+        InceptionFeatures(published(path), path, dim=DIM).prepare(levels / 127.5 - 1), levels.byte()
+    )
 
 
 def test_vgg_gives_the_features_of_precision_and_recall(files: Path) -> None:
@@ -76,8 +91,12 @@ def test_vgg_gives_the_features_of_precision_and_recall(files: Path) -> None:
     network = VGG16Features(published(path), path, dim=WIDTHS[1])
     levels = (noise() * 127.5 + 128).clamp(0, 255).byte()
     assert torch.allclose(network(noise()), SmallVGG16()(levels, return_features=True), atol=1e-6)
-    assert network.digest != InceptionFeatures(published(files / "inception-2015-12-05.pt"),
-                                               files / "inception-2015-12-05.pt", dim=DIM).digest
+    assert (
+        network.digest
+        != InceptionFeatures(
+            published(files / "inception-2015-12-05.pt"), files / "inception-2015-12-05.pt", dim=DIM
+        ).digest
+    )
 
 
 def test_features_of_the_judge_are_its_embedding() -> None:
@@ -85,20 +104,36 @@ def test_features_of_the_judge_are_its_embedding() -> None:
     scorer = ConvScorer(BINARY, 16, (4, 4, 4), 7).seal()
     network = ScorerFeatures(scorer)
     images = noise(size=16).clamp(-1, 1)
-    assert isinstance(network, FeatureNetwork) and (network.dim, network.resize, network.name) == (7, "none", "judge")
+    assert isinstance(network, FeatureNetwork) and (network.dim, network.resize, network.name) == (
+        7,
+        "none",
+        "judge",
+    )
     assert torch.allclose(scorer.head(network(images)), scorer(images), atol=1e-6)
     assert network.digest != ScorerFeatures(scorer, "trunk.0").digest
 
 
 def test_features_of_any_module_are_what_its_last_linear_layer_takes() -> None:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(20, 6), nn.Tanh(),
-              nn.Linear(6, 2)]
+    layers = [
+        nn.Conv2d(3, 5, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(20, 6),
+        nn.Tanh(),
+        nn.Linear(6, 2),
+    ]
     scorer = ModuleScorer(layers, ATTRIBUTES, input_size=(16, 16))
     images = noise(size=16)
     eager = nn.Sequential(*layers)
-    assert torch.allclose(ScorerFeatures(scorer)(images), eager[:6](images)) and ScorerFeatures(scorer).dim == 6
-    assert torch.allclose(ScorerFeatures(scorer, "network.1")(images), eager[:2](images).mean((2, 3)), atol=1e-6)
+    assert (
+        torch.allclose(ScorerFeatures(scorer)(images), eager[:6](images))
+        and ScorerFeatures(scorer).dim == 6
+    )
+    assert torch.allclose(
+        ScorerFeatures(scorer, "network.1")(images), eager[:2](images).mean((2, 3)), atol=1e-6
+    )
     assert not scorer.network[6]._forward_pre_hooks and not scorer.network[1]._forward_hooks
     with pytest.raises(UnknownName, match=r"network\.1"):
         ScorerFeatures(scorer, "network.l")
@@ -143,7 +178,9 @@ def test_lpips_of_the_scripted_network_is_its_formula(files: Path) -> None:
     assert torch.equal(distance(a, a), torch.zeros(2))
     small = ScriptedLPIPS(published(files / "vgg16.pt"), files / "vgg16.pt", size=3)
     assert torch.allclose(small(a, b), slow_lpips(a[:, :, ::2, ::2], b[:, :, ::2, ::2]), atol=1e-6)
-    assert small.digest != distance.digest and "3x3" in small.about and "full size" in distance.about
+    assert (
+        small.digest != distance.digest and "3x3" in small.about and "full size" in distance.about
+    )
 
 
 def test_lpips_has_gradients_and_takes_grey(files: Path) -> None:
@@ -204,8 +241,12 @@ def test_a_state_dict_a_pickle_and_weights_alone_are_told_apart(tmp_path: Path) 
     (tmp_path / "text.pt").write_text("<html>404</html>")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
         other.writestr("a/readme", "nothing")
-    for name, kind in (("state.pt", "state dict or pickled module"), ("old.pt", "state dict or pickled module"),
-                       ("text.pt", "unknown"), ("other.zip", "unknown")):
+    for name, kind in (
+        ("state.pt", "state dict or pickled module"),
+        ("old.pt", "state dict or pickled module"),
+        ("text.pt", "unknown"),
+        ("other.zip", "unknown"),
+    ):
         assert kind_of(tmp_path / name) == kind
         with pytest.raises(BadFile, match=name):
             read_torchscript(tmp_path / name)
@@ -231,7 +272,9 @@ class Reads(nn.Module):
 
 
 @pytest.mark.parametrize("module", [Writes, Reads])
-def test_operators_that_touch_the_disk_are_refused_before_loading(module: type, tmp_path: Path) -> None:
+def test_operators_that_touch_the_disk_are_refused_before_loading(
+    module: type, tmp_path: Path
+) -> None:
     network = module(str(tmp_path / "written")) if module is Writes else module()
     path = save(network, tmp_path / "disk.pt")
     with pytest.raises(BadFile, match="reaches the disk"):
@@ -239,18 +282,30 @@ def test_operators_that_touch_the_disk_are_refused_before_loading(module: type, 
     assert not (tmp_path / "written").exists()
 
 
-@pytest.mark.parametrize("call", [
-    "torch.\\\n  save(x, 'F')", "(torch. # a note\n  save)(x, 'F')", "t = torch\n    t.save(x, 'F')",
-    'getattr(torch, "save")(x, \'F\')', 'getattr(torch, "sa" "ve")(x, \'F\')', "CASE torch.save(x, 'F')",
-    "TWICE torch.save(x, 'F')"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "torch.\\\n  save(x, 'F')",
+        "(torch. # a note\n  save)(x, 'F')",
+        "t = torch\n    t.save(x, 'F')",
+        "getattr(torch, \"save\")(x, 'F')",
+        'getattr(torch, "sa" "ve")(x, \'F\')',
+        "CASE torch.save(x, 'F')",
+        "TWICE torch.save(x, 'F')",
+    ],
+)
 def test_they_are_found_however_they_are_written(call: str, tmp_path: Path) -> None:
     plain = save(nn.Sequential(nn.Flatten()), tmp_path / "plain.pt")
-    how, call = (call.split(" ", 1) if call[:4] in ("CASE", "TWIC") else ("", call))
+    how, call = call.split(" ", 1) if call[:4] in ("CASE", "TWIC") else ("", call)
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(tmp_path / "bad.pt", "w") as target:
         for name in source.namelist():
             data = source.read(name)
-            if name.endswith(".py") and b"getattr(self" in data:  # as torch writes it, and no reason to refuse
-                code = data.decode().replace("    return", f"    x = input\n    {call}\n    return", 1)
+            if (
+                name.endswith(".py") and b"getattr(self" in data
+            ):  # as torch writes it, and no reason to refuse
+                code = data.decode().replace(
+                    "    return", f"    x = input\n    {call}\n    return", 1
+                )
                 assert call in code
                 target.writestr(name.replace(".py", ".PY") if how == "CASE" else name, code)
                 data = data if how == "TWICE" else b""
@@ -268,7 +323,12 @@ def test_the_published_networks_are_pinned_and_described() -> None:
     known = registry.published()
     assert set(known) == {"inception", "vgg16"}
     for file in known.values():
-        assert file.sha256 and file.size and file.url.startswith("https://nvlabs-fi-cdn.nvidia.com/") and file.licence
+        assert (
+            file.sha256
+            and file.size
+            and file.url.startswith("https://nvlabs-fi-cdn.nvidia.com/")
+            and file.licence
+        )
         assert file.url.endswith(file.name)
     for name, config in group_options("network").items():
         assert config["name"] and config["about"] and config["_target_"], name
@@ -277,17 +337,31 @@ def test_the_published_networks_are_pinned_and_described() -> None:
 def test_a_network_is_an_option_of_the_configuration(files: Path, networks: Path) -> None:
     cfg = compose_config([])
     judge = build(cfg.network)
-    assert isinstance(judge, ScorerFeatures) and judge.dim == 128 and judge.scorer.digest == build(
-        cfg.scorer.judge).digest
-    for option, key, kind in (("inception", f"dim={DIM}", InceptionFeatures),
-                              ("vgg16", f"dim={WIDTHS[1]}", VGG16Features), ("lpips", "size=null", ScriptedLPIPS)):
+    assert (
+        isinstance(judge, ScorerFeatures)
+        and judge.dim == 128
+        and judge.scorer.digest == build(cfg.scorer.judge).digest
+    )
+    for option, key, kind in (
+        ("inception", f"dim={DIM}", InceptionFeatures),
+        ("vgg16", f"dim={WIDTHS[1]}", VGG16Features),
+        ("lpips", "size=null", ScriptedLPIPS),
+    ):
         file = published(files / compose_config([f"network={option}"]).network.file.name)
-        cfg = compose_config([f"network={option}", f"network.path={files / file.name}",
-                              f"network.file.sha256={file.sha256}", f"++network.{key}"])
+        cfg = compose_config(
+            [
+                f"network={option}",
+                f"network.path={files / file.name}",
+                f"network.file.sha256={file.sha256}",
+                f"++network.{key}",
+            ]
+        )
         assert isinstance(build(cfg.network), kind)
 
 
-def test_a_file_lies_at_its_path_or_in_the_folder_and_is_checked(files: Path, networks: Path) -> None:
+def test_a_file_lies_at_its_path_or_in_the_folder_and_is_checked(
+    files: Path, networks: Path
+) -> None:
     path = files / "vgg16.pt"
     file = published(path)
     assert registry.find(file) is None
@@ -296,20 +370,37 @@ def test_a_file_lies_at_its_path_or_in_the_folder_and_is_checked(files: Path, ne
     found = registry.locate(file)
     assert found.path == networks / "vgg16.pt" and found.sha256 == file.sha256
     (networks / "vgg16.pt").write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(BadFile, match=rf"{path.stat().st_size - 9} bytes of {path.stat().st_size}.*fetch vgg16"):
+    with pytest.raises(
+        BadFile, match=rf"{path.stat().st_size - 9} bytes of {path.stat().st_size}.*fetch vgg16"
+    ):
         registry.locate(file)
     with pytest.raises(BadFile, match=r"no such file \(network\.path\)"):
         registry.locate(file, files / "none.pt")
 
 
 def test_offline_names_all_that_is_missing_before_anything_is_built(networks: Path) -> None:
-    words = ["offline=true", "+metric.one.network=${network}", "+metric.one._target_=x", "network=inception"]
+    words = [
+        "offline=true",
+        "+metric.one.network=${network}",
+        "+metric.one._target_=x",
+        "network=inception",
+    ]
     cfg = compose_config(words)
-    OmegaConf.update(cfg, "metric.two", {"_target_": "y", "network": group_options("network")["vgg16"]},
-                     force_add=True)
+    OmegaConf.update(
+        cfg,
+        "metric.two",
+        {"_target_": "y", "network": group_options("network")["vgg16"]},
+        force_add=True,
+    )
     with pytest.raises(EditbenchError) as error:
         registry.require(cfg)
-    for part in ("inception-2015-12-05.pt", "vgg16.pt", str(networks), "nvlabs-fi-cdn", "editbench fetch"):
+    for part in (
+        "inception-2015-12-05.pt",
+        "vgg16.pt",
+        str(networks),
+        "nvlabs-fi-cdn",
+        "editbench fetch",
+    ):
         assert part in str(error.value)
     with pytest.raises(EditbenchError, match="offline=true"):
         registry.locate(registry.published()["vgg16"])
@@ -323,9 +414,15 @@ def test_the_environment_can_say_offline(monkeypatch: pytest.MonkeyPatch) -> Non
         registry.locate(registry.published()["inception"])
 
 
-@pytest.mark.parametrize(("config", "message"), [
-    ({"name": "../x.pt", "url": "u"}, "without folders"), ({"name": "x.pt", "url": "u", "sha256": "12"}, "64"),
-    ({"name": "x.pt"}, "needs 'url'"), ({"name": "x.pt", "url": "u", "sha265": "0"}, "Did you mean 'sha256'")])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"name": "../x.pt", "url": "u"}, "without folders"),
+        ({"name": "x.pt", "url": "u", "sha256": "12"}, "64"),
+        ({"name": "x.pt"}, "needs 'url'"),
+        ({"name": "x.pt", "url": "u", "sha265": "0"}, "Did you mean 'sha256'"),
+    ],
+)
 def test_a_file_that_is_described_wrongly(config: dict, message: str) -> None:
     with pytest.raises(EditbenchError, match=message):
         Published.from_config(config)
@@ -339,5 +436,3 @@ def test_a_pin_of_the_first_fetch_counts(files: Path, networks: Path) -> None:
     (networks / registry.LOCK).write_text(json.dumps({"vgg16.pt": "0" * 64}))
     with pytest.raises(BadFile, match="pinned is 0000"):
         registry.locate(file)
-
-

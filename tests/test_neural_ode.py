@@ -6,13 +6,21 @@ import copy
 
 import pytest
 import torch
+from editbench.methods.neural_ode.editor import NeuralODE
+from editbench.methods.neural_ode.field import Field, Solver
+from editbench.methods.neural_ode.training import (
+    Training,
+    class_logits,
+    identity_loss,
+    main_loss,
+    other_loss,
+    starts_of,
+    train,
+)
 from torch.nn import functional as F
 
-from editbench.errors import EditbenchError, Unsupported
-from editbench.spaces import Codes, Space
-from methods.flow_field import Field, Solver
-from methods.flow_training import Training, class_logits, identity_loss, main_loss, other_loss, starts_of, train
-from methods.neural_ode import NeuralODE
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Codes, Space
 from tests.toy import BINARY, MIXED, CurvedScorer, LinearScorer, check_editor, fit_data, make_walk
 
 SMALL = {"iterations": 30, "batch": 16, "lr": 2e-2, "step_size": 2.0}
@@ -27,15 +35,21 @@ def tuned(data, attribute, **options):
 
 
 def random_logits(seed: int, n: int = 9) -> torch.Tensor:
-    return 3 * torch.randn(n, MIXED.width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 3 * torch.randn(
+        n, MIXED.width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 # -- losses ------------------------------------------------------------------------------------------------------------
 def test_a_binary_attribute_has_the_softmax_of_its_sigmoid():
     logits = random_logits(0)
-    torch.testing.assert_close(class_logits(MIXED, logits, "a").softmax(1)[:, 1], logits[:, 0].sigmoid())
+    torch.testing.assert_close(
+        class_logits(MIXED, logits, "a").softmax(1)[:, 1], logits[:, 0].sigmoid()
+    )
     for target in (0, 1):
-        expected = F.binary_cross_entropy_with_logits(logits[:, 0] / 4, torch.full((9,), float(target)).double())
+        expected = F.binary_cross_entropy_with_logits(
+            logits[:, 0] / 4, torch.full((9,), float(target)).double()
+        )
         torch.testing.assert_close(main_loss(MIXED, logits, "a", target, 4.0), expected)
 
 
@@ -51,18 +65,26 @@ def test_losses_equal_their_formulas_sample_by_sample():
             total += (p * (p / q).log()).sum()
             p, q = (b[4:8] / tau if symmetric else b[4:8]).softmax(0), (a[4:8] / tau).softmax(0)
             total += (p * (p / q).log()).sum()
-        torch.testing.assert_close(other_loss(MIXED, before, after, "kind", tau, symmetric), total / 9 / 2)
+        torch.testing.assert_close(
+            other_loss(MIXED, before, after, "kind", tau, symmetric), total / 9 / 2
+        )
     target = -(after[:, 1:4] / tau).log_softmax(1)[:, 2].mean()
     torch.testing.assert_close(main_loss(MIXED, after, "kind", 2, tau), target)
     assert other_loss(MIXED, before, before, "kind", tau, True).abs() < 1e-12
-    assert other_loss(MIXED, before, before, "kind", tau, False) > 0.05, "the code's form charges no edit"
+    assert other_loss(MIXED, before, before, "kind", tau, False) > 0.05, (
+        "the code's form charges no edit"
+    )
     unit = [x / x.norm(dim=1, keepdim=True) for x in (before, after)]
     torch.testing.assert_close(identity_loss(before, after), 1 - (unit[0] * unit[1]).sum(1).mean())
 
 
 def test_first_iteration_equals_autograd_through_everything_with_decoded_originals():
     """One step of Adam from the whole loss at once, with the originals' logits decoded anew."""
-    data, options, solver = fit_data(MIXED, n=300), Training(iterations=1, batch=8, weight=0.7), Solver()
+    data, options, solver = (
+        fit_data(MIXED, n=300),
+        Training(iterations=1, batch=8, weight=0.7),
+        Solver(),
+    )
     start = Field.initial(2, ["kind/0", "kind/2"], 24, 0)
     labels = MIXED.labels(data.fit.logits, "kind").numpy()
     pools = [starts_of(labels, target, None, torch.device("cpu")) for target in (0, 2)]
@@ -83,8 +105,11 @@ def test_first_iteration_equals_autograd_through_everything_with_decoded_origina
             before = data.teacher(data.generator.decode(Codes(Space.W, seen[0][k] / 1.5)))
         assert (MIXED.labels(before, "kind") != target).all()
         after = data.teacher(data.generator.decode(Codes(Space.W, moved[k])))
-        loss = loss + main_loss(MIXED, after, "kind", target, 4.0) + 0.7 * other_loss(MIXED, before, after, "kind",
-                                                                                    4.0, True)
+        loss = (
+            loss
+            + main_loss(MIXED, after, "kind", target, 4.0)
+            + 0.7 * other_loss(MIXED, before, after, "kind", 4.0, True)
+        )
     adam = torch.optim.Adam([weight, bias], lr=1e-3)
     loss.backward()
     big = weight.grad.abs() > 1e-5  # Adam's first step is the sign of the gradient
@@ -117,11 +142,19 @@ def directions(editor, attribute):
 def test_constant_flow_of_a_linear_world_finds_the_normal_and_with_weight_leaves_the_others():
     data = fit_data(n=1000, overlap=1.0)
     normals = data.teacher.normals
-    budget = {"rhs": "constant", "iterations": 250, "lr": 5e-2, "decay_every": 100, "step_size": 9.0}
+    budget = {
+        "rhs": "constant",
+        "iterations": 250,
+        "lr": 5e-2,
+        "decay_every": 100,
+        "step_size": 9.0,
+    }
     free = directions(tuned(data, "a", weight=0.0, **budget), "a")
     assert free[1] @ normals[0] > 0.95 and free[0] @ normals[0] < -0.95
     bound = directions(tuned(data, "a", weight=30.0, **budget), "a")
-    rest = normals[0] - normals[1:].T @ torch.linalg.solve(normals[1:] @ normals[1:].T, normals[1:] @ normals[0])
+    rest = normals[0] - normals[1:].T @ torch.linalg.solve(
+        normals[1:] @ normals[1:].T, normals[1:] @ normals[0]
+    )
     rest = rest / rest.norm()
     assert bound[1] @ rest > 0.9 > free[1] @ rest
     assert (normals[1:] @ bound[1]).abs().max() < 0.35 * (normals[1:] @ free[1]).abs().min()
@@ -149,7 +182,11 @@ def test_every_class_is_reached_from_the_others():
     for attribute in ("kind", "angle"):
         editor = tuned(data, attribute, iterations=60)
         walk = make_walk(data, editor, attribute, n=100)
-        assert len(walk.target.unique()) == len(MIXED[attribute].classes) == len(editor.routes[attribute])
+        assert (
+            len(walk.target.unique())
+            == len(MIXED[attribute].classes)
+            == len(editor.routes[attribute])
+        )
         assert crossings(editor, data, attribute, steps=14) > 0.8
 
 
@@ -158,10 +195,21 @@ def test_identity_variant_keeps_the_embedding():
     probe = torch.eye(24)[:, :6]
 
     def angle(**options):
-        editor = tuned(data, "a", rhs="constant", iterations=120, lr=5e-2, step_size=9.0, other="identity",
-                       embedding=lambda x: x @ probe, **options)
+        editor = tuned(
+            data,
+            "a",
+            rhs="constant",
+            iterations=120,
+            lr=5e-2,
+            step_size=9.0,
+            other="identity",
+            embedding=lambda x: x @ probe,
+            **options,
+        )
         walk = make_walk(data, editor, "a")
-        return identity_loss(walk.codes @ probe, editor.flow(walk.codes, "a", walk.target, 4.0) @ probe).item()
+        return identity_loss(
+            walk.codes @ probe, editor.flow(walk.codes, "a", walk.target, 4.0) @ probe
+        ).item()
 
     assert angle(weight=50.0) < 0.5 * angle(weight=0.0)
     plain = tuned(data, "a", other="identity")
@@ -174,10 +222,19 @@ def test_identity_variant_keeps_the_embedding():
 
 
 # -- walk --------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("options, attribute", [
-    ({}, "a"), ({"rhs": "linear", "times": "sample"}, "kind"), ({"rhs": "constant", "targets": "binary_reversed"}, "a"),
-    ({"space": "w_plus", "layers": (1, 3)}, "angle"), ({"space": "z"}, "a"), ({"layers": (0, 2)}, "kind"),
-    ({"reference_single_step": True, "tempering": "reference"}, "a"), ({"other": "identity", "depth": 3}, "kind")])
+@pytest.mark.parametrize(
+    "options, attribute",
+    [
+        ({}, "a"),
+        ({"rhs": "linear", "times": "sample"}, "kind"),
+        ({"rhs": "constant", "targets": "binary_reversed"}, "a"),
+        ({"space": "w_plus", "layers": (1, 3)}, "angle"),
+        ({"space": "z"}, "a"),
+        ({"layers": (0, 2)}, "kind"),
+        ({"reference_single_step": True, "tempering": "reference"}, "a"),
+        ({"other": "identity", "depth": 3}, "kind"),
+    ],
+)
 def test_contract(options, attribute):
     data = fit_data(MIXED, n=300)
     budget = {"iterations": 4, "batch": 4} | options
@@ -203,17 +260,22 @@ def test_lengths_are_carried_over_from_the_paper_s_units():
     editor = tuned(data, "a", rhs="constant", iterations=2)
     walk = make_walk(data, editor, "a")
     moved = (editor.step(walk) - walk.codes).norm(dim=1)
-    torch.testing.assert_close(moved, torch.full_like(moved, data.step_size(0.6, Space.W)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        moved, torch.full_like(moved, data.step_size(0.6, Space.W)), atol=1e-5, rtol=0
+    )
     plain = tuned(data, "a", rhs="constant", iterations=2, scale_step=False)
-    torch.testing.assert_close((plain.step(walk) - walk.codes).norm(dim=1), torch.full_like(moved, 0.6), atol=1e-5,
-                               rtol=0)
+    torch.testing.assert_close(
+        (plain.step(walk) - walk.codes).norm(dim=1), torch.full_like(moved, 0.6), atol=1e-5, rtol=0
+    )
 
 
 def test_rows_of_w_plus_flow_by_themselves_and_the_others_stay():
     data = fit_data(n=300)
     editor, flat = tuned(data, "a", space="w_plus", layers=(1, 3)), tuned(data, "a")
     walk = make_walk(data, editor, "a")
-    codes = walk.codes + 0.3 * torch.randn(walk.codes.shape, generator=torch.Generator().manual_seed(0))
+    codes = walk.codes + 0.3 * torch.randn(
+        walk.codes.shape, generator=torch.Generator().manual_seed(0)
+    )
     moved = editor.flow(codes, "a", walk.target, 2.0)
     assert torch.equal(moved[:, [0, 3]], codes[:, [0, 3]])
     for row in (1, 2):
@@ -231,7 +293,9 @@ def test_edits_compose_and_turn_back():
     assert (change[:, 0] > 0.5).all() and (change[:, 1] < -0.5).all()
     shift = sum(t * directions(editor, name)[k] for name, k, t in (("a", 1, 3.0), ("b", 0, 2.0)))
     torch.testing.assert_close(both - w, (shift / editor.scale).expand_as(w), atol=1e-5, rtol=0)
-    torch.testing.assert_close(editor.flow(editor.flow(w, "a", 1, 3.0), "a", 1, -3.0), w, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        editor.flow(editor.flow(w, "a", 1, 3.0), "a", 1, -3.0), w, atol=1e-5, rtol=0
+    )
     with pytest.raises(Unsupported, match="no flow was trained for 'c'"):
         editor.flow(w, "c", 1, 1.0)
 
@@ -253,7 +317,9 @@ def test_reference_targets_serve_the_first_and_the_last_class():
     first = data.fit.w[MIXED.labels(data.fit.logits, "kind") == 0]
     arrived = MIXED.labels(data.teacher(editor.flow(first, "kind", 2, 8.0)), "kind") == 2
     assert arrived.double().mean() > 0.8
-    torch.testing.assert_close(editor.flow(first, "kind", 0, 1.0), editor.flow(first, "kind", 2, -1.0))
+    torch.testing.assert_close(
+        editor.flow(first, "kind", 0, 1.0), editor.flow(first, "kind", 2, -1.0)
+    )
     with pytest.raises(Unsupported, match="first and last class"):
         editor.flow(first, "kind", 1, 1.0)
 
@@ -297,8 +363,19 @@ def test_no_start_is_a_reason():
 
 
 def test_bad_options():
-    for options in ({"rhs": "x"}, {"depth": 1}, {"targets": "both"}, {"other": "x"}, {"tempering": "x"},
-                    {"times": "x"}, {"iterations": 0}, {"weight": -1.0}, {"solver": "euler"}, {"space": "s"},
-                    {"embedding": 3, "other": "identity"}, {"embedding": len}):
+    for options in (
+        {"rhs": "x"},
+        {"depth": 1},
+        {"targets": "both"},
+        {"other": "x"},
+        {"tempering": "x"},
+        {"times": "x"},
+        {"iterations": 0},
+        {"weight": -1.0},
+        {"solver": "euler"},
+        {"space": "s"},
+        {"embedding": 3, "other": "identity"},
+        {"embedding": len},
+    ):
         with pytest.raises(EditbenchError):
             NeuralODE(**options)

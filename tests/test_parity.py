@@ -9,18 +9,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from editbench.errors import BadFile
-from editbench.generators.checkpoints import assemble, read_source
-from editbench.generators.checkpoints.parity import BOUND, not_compared, parity, read_golden
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from editbench.spaces import Codes, Space
+from editbench.base.errors import BadFile
+from editbench.base.spaces import Codes, Space
+from editbench.networks.checkpoints import assemble, read_source
+from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from tests.data_folder import DATA, needs_data
 
-FILES = {"stylegan2-ada/stylegan2ada_64": ".pkl", "stylegan2-ada/stylegan2ada_128": ".pkl",
-         "rosinality/rosinality_64": ".pt"}
+FILES = {
+    "stylegan2-ada/stylegan2ada_64": ".pkl",
+    "stylegan2-ada/stylegan2ada_128": ".pkl",
+    "rosinality/rosinality_64": ".pt",
+}
 ROWS = dict(zip(FILES, (5 + 14, 5 + 17, 4)))  # W and pictures, and a style a layer
-STEP = 3e-9  # of a finite difference: hardly any of a million activations changes its sign within it
+STEP = (
+    3e-9  # of a finite difference: hardly any of a million activations changes its sign within it
+)
 
 
 def load(name: str) -> StyleGAN2:
@@ -60,12 +65,18 @@ def test_a_cutoff_truncates_the_first_rows_alone() -> None:
     golden, network = read_golden(DATA / f"{name}.golden.npz"), load(name)
     generator = StyleGAN2Generator(network, truncation_psi=0.7, truncation_cutoff=4)
     rows = torch.cat([golden["ws_trunc07"][:, :4], golden["ws"][:, 4:]], 1)
-    torch.testing.assert_close(generator.w_plus(generator.map(golden["z"])), rows, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        generator.w_plus(generator.map(golden["z"])), rows, atol=1e-5, rtol=0
+    )
     z = Codes(Space.Z, golden["z"])
-    torch.testing.assert_close(generator.decode(z), generator.decode(Codes(Space.W_PLUS, rows)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        generator.decode(z), generator.decode(Codes(Space.W_PLUS, rows)), atol=1e-4, rtol=0
+    )
     whole = StyleGAN2Generator(network, truncation_psi=0.7, truncation_cutoff=network.config.num_ws)
     image = golden["img_trunc07_const"]
-    assert (whole.decode(z) - image).abs().max() <= BOUND * image.std() and whole.digest != generator.digest
+    assert (
+        whole.decode(z) - image
+    ).abs().max() <= BOUND * image.std() and whole.digest != generator.digest
 
 
 @needs_data
@@ -87,7 +98,9 @@ def test_gradients_with_respect_to_w_are_those_of_finite_differences(name: str) 
         with torch.no_grad():
             slope = (value(w + STEP * direction) - value(w - STEP * direction)) / (2 * STEP)
         expected = (gradient * direction).sum(1)
-        assert ((slope - expected).abs() <= 1e-5 * gradient.norm(dim=1) * direction.norm(dim=1)).all()
+        assert (
+            (slope - expected).abs() <= 1e-5 * gradient.norm(dim=1) * direction.norm(dim=1)
+        ).all()
 
 
 @needs_data
@@ -122,12 +135,21 @@ def test_a_golden_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_golden_of_another_network_and_one_without_spread() -> None:
-    network = StyleGAN2(StyleGAN2Config(8, (4, 4), z_dim=5, w_dim=6, mapping_layers=2, c_dim=2)).requires_grad_(False)
+    network = StyleGAN2(
+        StyleGAN2Config(8, (4, 4), z_dim=5, w_dim=6, mapping_layers=2, c_dim=2)
+    ).requires_grad_(False)
     z, label = torch.randn(3, 5), torch.eye(2)[[0, 1, 1]]
-    for golden in ({"z": z[:, :4], "c": label}, {"z": z}, {"z": z, "c": label[:, :1]}, {"z": z, "c": label[:2]}):
+    for golden in (
+        {"z": z[:, :4], "c": label},
+        {"z": z},
+        {"z": z, "c": label[:, :1]},
+        {"z": z, "c": label[:2]},
+    ):
         with pytest.raises(BadFile, match=r"needed"):
             parity(network, golden)
     golden = {"z": z, "c": label, "w": network.mapping(z, label), "latent_avg": torch.zeros(1, 6)}
     assert all(row.good and row.error == 0 for row in parity(network, golden))
-    network.mapping.w_avg[2] = 1e-6  # any difference from numbers that are all the same is too large
+    network.mapping.w_avg[2] = (
+        1e-6  # any difference from numbers that are all the same is too large
+    )
     assert [row.name for row in parity(network, golden) if not row.good] == ["latent_avg"]

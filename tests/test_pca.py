@@ -6,13 +6,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from editbench.methods.ganspace import pca
+from editbench.methods.ganspace.pca import Components, Incremental, Moments, estimator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA, IncrementalPCA
 
-from editbench.errors import EditbenchError, NonFinite
-from methods import pca
-from methods.pca import Components, Incremental, Moments, estimator
+from editbench.base.errors import EditbenchError, NonFinite
 
 
 def correlated(n: int, dim: int, seed: int = 0, mean: float = 0.0) -> np.ndarray:
@@ -38,27 +38,42 @@ def assert_same(a: Components, b: Components, atol: float) -> None:
 @pytest.mark.parametrize("dtype, atol", [(np.float64, 1e-10), (np.float32, 2e-5)])
 def test_the_components_are_those_of_the_full_decomposition(dtype, atol):
     x = correlated(3000, 40, mean=3.0).astype(dtype)
-    found, oracle = streamed(x, [7, 1500]).components(12), PCA(12, svd_solver="full").fit(x.astype(np.float64))
+    found, oracle = (
+        streamed(x, [7, 1500]).components(12),
+        PCA(12, svd_solver="full").fit(x.astype(np.float64)),
+    )
     np.testing.assert_allclose(found.stdev, np.sqrt(oracle.explained_variance_), atol=atol)
     np.testing.assert_allclose(found.ratio, oracle.explained_variance_ratio_, atol=atol)
     np.testing.assert_allclose(found.mean, oracle.mean_, atol=atol)
-    np.testing.assert_allclose(found.rows.T @ found.rows, oracle.components_.T @ oracle.components_, atol=10 * atol)
+    np.testing.assert_allclose(
+        found.rows.T @ found.rows, oracle.components_.T @ oracle.components_, atol=10 * atol
+    )
     gaps = -np.diff(PCA(13).fit(x).explained_variance_) / oracle.explained_variance_
-    apart = (gaps > 0.05) & np.r_[True, gaps[:-1] > 0.05]  # where neighbours are close, rows may turn into one another
+    apart = (gaps > 0.05) & np.r_[
+        True, gaps[:-1] > 0.05
+    ]  # where neighbours are close, rows may turn into one another
     assert apart.sum() >= 5
-    np.testing.assert_allclose(np.abs((found.rows * oracle.components_).sum(1))[apart], 1, atol=1e-8)
+    np.testing.assert_allclose(
+        np.abs((found.rows * oracle.components_).sum(1))[apart], 1, atol=1e-8
+    )
     projected = (x.astype(np.float64) - found.mean) @ found.rows.T
     np.testing.assert_allclose(np.cov(projected.T), np.diag(found.stdev**2), atol=10 * atol)
 
 
 def test_a_planted_covariance_is_recovered():
     rng = np.random.default_rng(1)
-    axes, std, n = np.linalg.qr(rng.normal(size=(20, 20)))[0][:4], np.array([4.0, 2.0, 1.0, 0.5]), 200_000
+    axes, std, n = (
+        np.linalg.qr(rng.normal(size=(20, 20)))[0][:4],
+        np.array([4.0, 2.0, 1.0, 0.5]),
+        200_000,
+    )
     x = (rng.normal(size=(n, 4)) * std) @ axes + 10
     found = streamed(x, list(range(20_000, n, 20_000))).components(20)
     assert len(found) == 4 and found.samples == n and found.exact  # the other 16 axes hold nothing
     np.testing.assert_allclose(found.stdev, std, rtol=0.01)  # 4 sampling errors, 1 / sqrt(2 n) each
-    assert (np.abs((found.rows * axes).sum(1)) > 0.9999).all() and found.ratio.sum() == pytest.approx(1, abs=1e-12)
+    assert (
+        np.abs((found.rows * axes).sum(1)) > 0.9999
+    ).all() and found.ratio.sum() == pytest.approx(1, abs=1e-12)
 
 
 def test_in_every_row_the_largest_channel_is_positive():
@@ -92,7 +107,9 @@ def test_splits_permutations_and_merges_change_nothing(cuts, seed, half):
 def test_a_mean_far_from_zero_costs_no_digits(mean, dtype, rtol):
     x = correlated(20_000, 6, mean=mean).astype(dtype)
     found = streamed(x, [100]).components(6)
-    oracle = np.linalg.eigvalsh(np.cov((x - x.mean(0, dtype=np.float64)).T.astype(np.float64)))[::-1]
+    oracle = np.linalg.eigvalsh(np.cov((x - x.mean(0, dtype=np.float64)).T.astype(np.float64)))[
+        ::-1
+    ]
     np.testing.assert_allclose(found.stdev, np.sqrt(oracle), rtol=rtol)
 
 
@@ -152,7 +169,9 @@ def test_the_estimator_is_exact_up_to_a_limit(monkeypatch):
 @pytest.mark.parametrize("n", [1500, 2003, 4500])
 def test_incremental_is_scikit_learns_in_the_published_batches_however_they_arrive(n):
     x, model = correlated(n, 30, mean=2.0), IncrementalPCA(5)
-    cuts = [0, 2000, 4000, n] if n > 4000 else [0, n]  # a rest of less than k samples joins the batch before it
+    cuts = (
+        [0, 2000, 4000, n] if n > 4000 else [0, n]
+    )  # a rest of less than k samples joins the batch before it
     for a, b in zip(cuts, cuts[1:]):
         model.partial_fit(x[a:b])
     found, pieces = Incremental(5), Incremental(5)

@@ -11,14 +11,27 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from editbench.errors import BadFile
-from editbench.perceptual import LPIPS, FeatureDistance, PixelDistance, per_position
-from editbench.scorers.base import Scorer
-from editbench.scorers.convnet import ConvScorer
+from editbench.base.errors import BadFile
+from editbench.networks.perceptual import LPIPS, FeatureDistance, PixelDistance, per_position
+from editbench.networks.scorer import Scorer
+from editbench.networks.scorers.convnet import ConvScorer
 from tests.toy import BINARY, LinearScorer, normals_for
 
-CONVOLUTIONS = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256),
-                17: (256, 512), 19: (512, 512), 21: (512, 512), 24: (512, 512), 26: (512, 512), 28: (512, 512)}
+CONVOLUTIONS = {
+    0: (3, 64),
+    2: (64, 64),
+    5: (64, 128),
+    7: (128, 128),
+    10: (128, 256),
+    12: (256, 256),
+    14: (256, 256),
+    17: (256, 512),
+    19: (512, 512),
+    21: (512, 512),
+    24: (512, 512),
+    26: (512, 512),
+    28: (512, 512),
+}
 POOLS, TAPS = (4, 9, 16, 23), (3, 8, 15, 22, 29)  # of torchvision's vgg16.features
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -29,17 +42,27 @@ def tensors() -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(0)
     out = {}
     for k, (n_in, n_out) in CONVOLUTIONS.items():
-        out[f"features.{k}.weight"] = torch.randn(n_out, n_in, 3, 3, generator=rng) * (2 / (9 * n_in)) ** 0.5
+        out[f"features.{k}.weight"] = (
+            torch.randn(n_out, n_in, 3, 3, generator=rng) * (2 / (9 * n_in)) ** 0.5
+        )
         out[f"features.{k}.bias"] = 0.1 * torch.randn(n_out, generator=rng)
-    return out | {f"lin{k}.model.1.weight": torch.rand(1, width, 1, 1, generator=rng) for k, width in enumerate(WIDTHS)}
+    return out | {
+        f"lin{k}.model.1.weight": torch.rand(1, width, 1, 1, generator=rng)
+        for k, width in enumerate(WIDTHS)
+    }
 
 
 @pytest.fixture(scope="module")
 def folder(tensors: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two published files, vgg16.pth and vgg.pth."""
     path = tmp_path_factory.mktemp("lpips")
-    torch.save({name: value for name, value in tensors.items() if name.startswith("features")}, path / "vgg16.pth")
-    torch.save({name: value for name, value in tensors.items() if name.startswith("lin")}, path / "vgg.pth")
+    torch.save(
+        {name: value for name, value in tensors.items() if name.startswith("features")},
+        path / "vgg16.pth",
+    )
+    torch.save(
+        {name: value for name, value in tensors.items() if name.startswith("lin")}, path / "vgg.pth"
+    )
     return path
 
 
@@ -55,12 +78,15 @@ def slow_lpips(tensors: dict[str, Tensor], a: Tensor, b: Tensor) -> Tensor:
     for x in (a, b):
         rows = torch.arange(64) * x.shape[2] // 64  # the nearest pixel
         x = x[:, :, rows][:, :, :, rows]
-        x = (x - torch.tensor([-0.030, -0.088, -0.188])[:, None, None]) / torch.tensor([0.458, 0.448, 0.450])[
-            :, None, None]
+        x = (x - torch.tensor([-0.030, -0.088, -0.188])[:, None, None]) / torch.tensor(
+            [0.458, 0.448, 0.450]
+        )[:, None, None]
         found = []
         for k in range(30):
             if k in CONVOLUTIONS:
-                x = F.conv2d(x, tensors[f"features.{k}.weight"], tensors[f"features.{k}.bias"], padding=1)
+                x = F.conv2d(
+                    x, tensors[f"features.{k}.weight"], tensors[f"features.{k}.bias"], padding=1
+                )
             else:
                 x = F.max_pool2d(x, 2, 2) if k in POOLS else x.clamp_min(0)
             if k in TAPS:
@@ -77,32 +103,51 @@ def test_lpips_equals_its_definition(tensors: dict[str, Tensor], folder: Path) -
     lpips = LPIPS([folder / "vgg16.pth", folder / "vgg.pth"])
     a, b = images()
     torch.testing.assert_close(lpips(a, b), slow_lpips(tensors, a, b), rtol=1e-4, atol=1e-6)
-    assert torch.equal(lpips(a, a), torch.zeros(2)) and not any(p.requires_grad for p in lpips.parameters())
+    assert torch.equal(lpips(a, a), torch.zeros(2)) and not any(
+        p.requires_grad for p in lpips.parameters()
+    )
     grey, other = images(1, 64, 1)
-    torch.testing.assert_close(lpips(grey, other), lpips(grey.repeat(1, 3, 1, 1), other.repeat(1, 3, 1, 1)))
+    torch.testing.assert_close(
+        lpips(grey, other), lpips(grey.repeat(1, 3, 1, 1), other.repeat(1, 3, 1, 1))
+    )
 
 
-def test_lpips_from_one_safetensors_file_with_the_names_of_a_saved_network(tensors: dict[str, Tensor],
-                                                                          folder: Path) -> None:
+def test_lpips_from_one_safetensors_file_with_the_names_of_a_saved_network(
+    tensors: dict[str, Tensor], folder: Path
+) -> None:
     slices = {0: 1, 2: 1, 5: 2, 7: 2, 10: 3, 12: 3, 14: 3, 17: 4, 19: 4, 21: 4, 24: 5, 26: 5, 28: 5}
     renamed = {name: value for name, value in tensors.items() if name.startswith("lin")}
     for k, number in slices.items():
-        renamed |= {f"net.slice{number}.{k}.{part}": tensors[f"features.{k}.{part}"] for part in ("weight", "bias")}
+        renamed |= {
+            f"net.slice{number}.{k}.{part}": tensors[f"features.{k}.{part}"]
+            for part in ("weight", "bias")
+        }
     save_file(renamed, folder / "lpips.safetensors")
     a, b = images(1)
-    both = [LPIPS(files, size=None)(a, b) for files in (str(folder / "lpips.safetensors"),
-                                                        [folder / "vgg16.pth", folder / "vgg.pth"])]
-    assert torch.equal(*both) and not torch.allclose(both[0], LPIPS(folder / "lpips.safetensors")(a, b), rtol=1e-3)
+    both = [
+        LPIPS(files, size=None)(a, b)
+        for files in (str(folder / "lpips.safetensors"), [folder / "vgg16.pth", folder / "vgg.pth"])
+    ]
+    assert torch.equal(*both) and not torch.allclose(
+        both[0], LPIPS(folder / "lpips.safetensors")(a, b), rtol=1e-3
+    )
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda t: t.pop("features.28.bias"), "no tensor 'features.28.bias'"),
-    (lambda t: t.update({"lin2.model.1.weight": torch.ones(1, 64, 1, 1)}), "'lin2.model.1.weight' has the shape"),
-    (lambda t: t["lin4.model.1.weight"].neg_(), "negative"),
-    (lambda t: t["features.0.weight"].fill_(torch.nan), "NaN"),
-])
-def test_wrong_weights_are_named(tensors: dict[str, Tensor], tmp_path: Path, change: Callable[[dict], object],
-                                 message: str) -> None:
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t.pop("features.28.bias"), "no tensor 'features.28.bias'"),
+        (
+            lambda t: t.update({"lin2.model.1.weight": torch.ones(1, 64, 1, 1)}),
+            "'lin2.model.1.weight' has the shape",
+        ),
+        (lambda t: t["lin4.model.1.weight"].neg_(), "negative"),
+        (lambda t: t["features.0.weight"].fill_(torch.nan), "NaN"),
+    ],
+)
+def test_wrong_weights_are_named(
+    tensors: dict[str, Tensor], tmp_path: Path, change: Callable[[dict], object], message: str
+) -> None:
     wrong = {name: value.clone() for name, value in tensors.items()}
     change(wrong)
     torch.save(wrong, tmp_path / "wrong.pth")
@@ -111,7 +156,9 @@ def test_wrong_weights_are_named(tensors: dict[str, Tensor], tmp_path: Path, cha
     assert "wrong.pth" in str(error.value) and "vgg16-397923af.pth" in str(error.value)
 
 
-def test_files_that_are_missing_cut_or_of_another_kind_are_named(folder: Path, tmp_path: Path) -> None:
+def test_files_that_are_missing_cut_or_of_another_kind_are_named(
+    folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(BadFile, match=r"absent\.pth: no such file"):
         LPIPS(tmp_path / "absent.pth")
     with pytest.raises(BadFile, match=r"absent\.safetensors: no such file"):

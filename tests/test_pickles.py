@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editbench.errors import BadFile
-from editbench.pickles import Limits, Opaque, read_pickle, read_torch
+from editbench.base.errors import BadFile
+from editbench.networks.pickles import Limits, Opaque, read_pickle, read_torch
 
 PROTOCOLS = range(6)
 
@@ -19,7 +19,11 @@ PROTOCOLS = range(6)
 def same(a, b):
     """Equal in value, type and shape, all the way down."""
     if isinstance(b, np.ndarray):
-        return isinstance(a, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=b.dtype.kind in "fc")
+        return (
+            isinstance(a, np.ndarray)
+            and a.dtype == b.dtype
+            and np.array_equal(a, b, equal_nan=b.dtype.kind in "fc")
+        )
     if isinstance(b, torch.Tensor):
         equal = a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.detach(), b.detach())
         return type(a) is torch.Tensor and equal
@@ -38,10 +42,26 @@ def written(tmp_path, value, protocol=4):
     return path
 
 
-atoms = st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats() | st.text() | st.binary()
+atoms = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**200), 2**200)
+    | st.floats()
+    | st.text()
+    | st.binary()
+)
 keys = st.text() | st.integers(-(2**59), 2**59) | st.tuples(st.text(), st.integers(0, 9))
-nested = st.recursive(atoms, lambda inner: st.lists(inner) | st.dictionaries(keys, inner) | st.tuples(inner, inner)
-                      | st.sets(st.integers(0, 99)) | st.frozensets(st.text()), max_leaves=20)
+nested = st.recursive(
+    atoms,
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(keys, inner)
+        | st.tuples(inner, inner)
+        | st.sets(st.integers(0, 99))
+        | st.frozensets(st.text())
+    ),
+    max_leaves=20,
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -53,13 +73,29 @@ def test_plain_values_come_back_as_pickle_would_read_them(tmp_path_factory, valu
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("array", [
-    np.arange(24, dtype=np.float32).reshape(2, 3, 4), np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-    np.arange(10)[::3], np.array(3.5), np.zeros((0, 512), np.float16), np.array([True, False]),
-    np.arange(4, dtype=">f8"), np.array(["smile", "é"]), np.array([b"ab", b"c"]), np.array([1 + 2j, np.nan]),
-    np.arange(5, dtype=np.uint8)], ids=lambda array: f"{array.dtype}{array.shape}")
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(10)[::3],
+        np.array(3.5),
+        np.zeros((0, 512), np.float16),
+        np.array([True, False]),
+        np.arange(4, dtype=">f8"),
+        np.array(["smile", "é"]),
+        np.array([b"ab", b"c"]),
+        np.array([1 + 2j, np.nan]),
+        np.arange(5, dtype=np.uint8),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
 def test_arrays_of_every_kind_and_protocol(tmp_path, protocol, array):
-    value = {"a": array, "again": array, "scalar": array.dtype.type(array.flat[0]) if array.size else 0}
+    value = {
+        "a": array,
+        "again": array,
+        "scalar": array.dtype.type(array.flat[0]) if array.size else 0,
+    }
     found = read_pickle(written(tmp_path, value, protocol))
     value["a"] = value["again"] = array.astype(array.dtype.newbyteorder("="))
     assert same(found, value) and found["a"] is found["again"] and found["a"].flags.writeable
@@ -100,10 +136,20 @@ def test_dict_likes_are_dicts_and_other_classes_are_opaque(tmp_path, protocol, m
     monkeypatch.setitem(sys.modules, "dnnlib.util", types.ModuleType("dnnlib.util"))
     monkeypatch.setattr(sys.modules["dnnlib.util"], "EasyDict", EasyDict, raising=False)
     default = collections.defaultdict(list, a=[1])
-    value = [EasyDict(fmap_base=8192), collections.OrderedDict([("b", 1), ("a", 2)]), default, Odd(x=np.arange(3)),
-             Odd, OddList([1, 2])]
+    value = [
+        EasyDict(fmap_base=8192),
+        collections.OrderedDict([("b", 1), ("a", 2)]),
+        default,
+        Odd(x=np.arange(3)),
+        Odd,
+        OddList([1, 2]),
+    ]
     easy, ordered, plain, odd, name, odd_list = read_pickle(written(tmp_path, value, protocol))
-    assert same(easy, {"fmap_base": 8192}) and same(ordered, {"b": 1, "a": 2}) and same(plain, {"a": [1]})
+    assert (
+        same(easy, {"fmap_base": 8192})
+        and same(ordered, {"b": 1, "a": 2})
+        and same(plain, {"a": [1]})
+    )
     for found, cls in ((odd, Odd), (name, Odd), (odd_list, OddList)):
         assert isinstance(found, Opaque) and found.name == f"{__name__}.{cls.__name__}"
     assert same(odd.state, {"x": np.arange(3)}) and odd_list.items == [1, 2]
@@ -124,9 +170,15 @@ class Network:
     """As dnnlib.tflib.network.Network pickles itself: its own state, no arguments."""
 
     def __getstate__(self):
-        return {"version": 4, "name": "Gs", "static_kwargs": EasyDict(resolution=64), "components": EasyDict(),
-                "build_module_src": "raise SystemExit", "build_func_name": "G_main",
-                "variables": [("dlatent_avg", np.arange(4, dtype=np.float32)), ("lod", np.float32(0))]}
+        return {
+            "version": 4,
+            "name": "Gs",
+            "static_kwargs": EasyDict(resolution=64),
+            "components": EasyDict(),
+            "build_module_src": "raise SystemExit",
+            "build_func_name": "G_main",
+            "variables": [("dlatent_avg", np.arange(4, dtype=np.float32)), ("lod", np.float32(0))],
+        }
 
 
 Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
@@ -137,8 +189,12 @@ def test_tensorflow_networks_come_as_opaque_with_their_variables(tmp_path, proto
     import sys
     import types
 
-    for name, cls in {"dnnlib": None, "dnnlib.util": EasyDict, "dnnlib.tflib": None,
-                      "dnnlib.tflib.network": Network}.items():
+    for name, cls in {
+        "dnnlib": None,
+        "dnnlib.util": EasyDict,
+        "dnnlib.tflib": None,
+        "dnnlib.tflib.network": Network,
+    }.items():
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
         if cls:
             monkeypatch.setattr(sys.modules[name], cls.__name__, cls, raising=False)
@@ -154,17 +210,31 @@ def test_tensorflow_networks_come_as_opaque_with_their_variables(tmp_path, proto
 def test_python_2_wrote_arrays_with_text_for_bytes(tmp_path):
     raw = np.array([1.5, -2.0]).tobytes()
     path = tmp_path / "old.pkl"
-    path.write_bytes(b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I2\ntcnumpy\ndtype\n"
-                     b"(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS" + repr(raw)[1:].encode() + b"\ntb.")
+    path.write_bytes(
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I2\ntcnumpy\ndtype\n"
+        b"(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS"
+        + repr(raw)[1:].encode()
+        + b"\ntb."
+    )
     assert same(read_pickle(path), np.array([1.5, -2.0]))
-    assert same(pickle.loads(path.read_bytes(), encoding="latin1"), np.array([1.5, -2.0]))  # our own bytes, above
+    assert same(
+        pickle.loads(path.read_bytes(), encoding="latin1"), np.array([1.5, -2.0])
+    )  # our own bytes, above
 
 
-@pytest.mark.parametrize("content, words", [
-    (b"", "is empty"), (b"<!DOCTYPE html>", "web page"), (b"version https://git-lfs", "git-lfs"),
-    (b"\x1f\x8b\x08\x00", "gunzip"), (pickle.dumps(1) + pickle.dumps(2), "several pickles"), (b"hello", "damaged"),
-    (b"\xff\xd8\xff\xe0", "not a pickle"),
-    (pickle.dumps(1)[:-1], "ends in the middle")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"version https://git-lfs", "git-lfs"),
+        (b"\x1f\x8b\x08\x00", "gunzip"),
+        (pickle.dumps(1) + pickle.dumps(2), "several pickles"),
+        (b"hello", "damaged"),
+        (b"\xff\xd8\xff\xe0", "not a pickle"),
+        (pickle.dumps(1)[:-1], "ends in the middle"),
+    ],
+)
 def test_files_of_another_kind_say_what_they_are(tmp_path, content, words):
     path = tmp_path / "value.pkl"
     path.write_bytes(content)
@@ -191,8 +261,11 @@ def test_missing_files_folders_torchscript_and_other_zips(tmp_path):
 def test_limits_are_kept_and_named(tmp_path):
     path = written(tmp_path, [np.zeros(1000), *range(1000)])
     assert len(read_pickle(path)) == 1001
-    for limits, words in ((Limits(bytes=20_000), r"Limits\(bytes"), (Limits(objects=500), r"Limits\(objects"),
-                          (Limits(bytes=100), r"Limits\(bytes")):
+    for limits, words in (
+        (Limits(bytes=20_000), r"Limits\(bytes"),
+        (Limits(objects=500), r"Limits\(objects"),
+        (Limits(bytes=100), r"Limits\(bytes"),
+    ):
         with pytest.raises(BadFile, match=words):
             read_pickle(path, limits)
     deep = written(tmp_path, [[[[1]]]])
@@ -200,7 +273,9 @@ def test_limits_are_kept_and_named(tmp_path):
     with pytest.raises(BadFile, match="3 deep"):
         read_pickle(deep, Limits(depth=3))
     shared = [[1]]
-    twice = written(tmp_path, [shared, [[shared]]])  # 5 levels, of which 2 are known when they are met again
+    twice = written(
+        tmp_path, [shared, [[shared]]]
+    )  # 5 levels, of which 2 are known when they are met again
     assert read_pickle(twice, Limits(depth=5)) == [shared, [[shared]]]
     with pytest.raises(BadFile, match="4 deep"):
         read_pickle(twice, Limits(depth=4))

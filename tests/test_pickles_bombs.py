@@ -11,24 +11,44 @@ import numpy as np
 import pytest
 import torch
 
-from editbench.errors import BadFile
-from editbench.pickles import read_pickle, read_torch
-from editbench.pickles.limits import FLOOR, RATIO
+from editbench.base.errors import BadFile
+from editbench.networks.pickles import read_pickle, read_torch
+from editbench.networks.pickles.limits import FLOOR, RATIO
 from tests.test_pickles_hostile import Call, glob
 
 
 def array_pickle(shape, code="f8", raw=b"\0" * 16):
-    dtype = pickle.dumps(np.dtype("f8"), 2)[2:-1].replace(b"\x02\x00\x00\x00f8", struct.pack("<I", len(code))
-                                                         + code.encode())
-    state = [pickle.dumps(part, 4)[2:-1] for part in (1, shape)] + [dtype, b"\x89", pickle.dumps(raw, 4)[2:-1]]
-    return (b"\x80\x04" + glob("numpy.core.multiarray", "_reconstruct") + glob("numpy", "ndarray")
-            + b"K\x00\x85C\x01b\x87R(" + b"".join(state) + b"tb.")
+    dtype = pickle.dumps(np.dtype("f8"), 2)[2:-1].replace(
+        b"\x02\x00\x00\x00f8", struct.pack("<I", len(code)) + code.encode()
+    )
+    state = [pickle.dumps(part, 4)[2:-1] for part in (1, shape)] + [
+        dtype,
+        b"\x89",
+        pickle.dumps(raw, 4)[2:-1],
+    ]
+    return (
+        b"\x80\x04"
+        + glob("numpy.core.multiarray", "_reconstruct")
+        + glob("numpy", "ndarray")
+        + b"K\x00\x85C\x01b\x87R("
+        + b"".join(state)
+        + b"tb."
+    )
 
 
 def tensor_pickle(offset, size, stride, numel=4):
     storage = torch.zeros(numel)._typed_storage()
-    return pickle.dumps(Call(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False,
-                             collections.OrderedDict()))
+    return pickle.dumps(
+        Call(
+            torch._utils._rebuild_tensor_v2,
+            storage,
+            offset,
+            size,
+            stride,
+            False,
+            collections.OrderedDict(),
+        )
+    )
 
 
 def repeated(prefix, step, number):
@@ -37,15 +57,21 @@ def repeated(prefix, step, number):
 
 MILLION = b"B" + struct.pack("<I", 1 << 20) + bytes(1 << 20)
 COPY_BYTES = b"cbuiltins\nbytearray\nh\xc8\x85R"
-COPY_ARRAY = (glob("numpy.core.numeric", "_frombuffer") + b"(h\xc8" + pickle.dumps(
-              np.dtype("u1"), 2)[2:-1] + b"J\x00\x00\x10\x00\x85VC\ntR")
+COPY_ARRAY = (
+    glob("numpy.core.numeric", "_frombuffer")
+    + b"(h\xc8"
+    + pickle.dumps(np.dtype("u1"), 2)[2:-1]
+    + b"J\x00\x00\x10\x00\x85VC\ntR"
+)
 U8, U4 = "<Q", "<I"
 PARAMETER = pickle.dumps(torch.ones(1), 2)[2:-1]
 REMEMBER, RECALL = b"r\xe8\x03\0\0", b"j\xe8\x03\0\0"
 BOMBS = {
     "tuples of tuples": b"\x80\x04)" + b"2\x86" * 60 + b".",
-    "lists of one list": b"\x80\x04]" + b"\x94](h\x00h\x00e" + b"".join(
-        b"\x94](h%ch%ce" % (n, n) for n in range(1, 60)) + b".",
+    "lists of one list": b"\x80\x04]"
+    + b"\x94](h\x00h\x00e"
+    + b"".join(b"\x94](h%ch%ce" % (n, n) for n in range(1, 60))
+    + b".",
     "a key of nested tuples": b"\x80\x04})" + b"2\x86" * 60 + b"Ns.",
     "a list in itself": b"\x80\x04]\x94h\x00a.",
     "deep lists": b"]" * 20_000 + b"a" * 19_999 + b".",
@@ -62,42 +88,72 @@ BOMBS = {
     "an integer in digits": b"I" + b"9" * 100_000 + b"\n.",
     "a float in digits": b"F" + b"9" * 1_000_000 + b"\n.",
     "a false frame": b"\x80\x04\x95" + struct.pack(U8, 1 << 60) + b"N.",
-    "keys of one hash": b"\x80\x04}(" + b"".join(
-        b"\x8a\x0a" + (k * ((1 << 61) - 1)).to_bytes(10, "little") + b"N" for k in range(1, 9_000)) + b"u.",
-    "many tuples as keys": b"\x80\x04}(" + b"".join(
-        b"J" + struct.pack(U4, k) + b"\x85N" for k in range(12_000)) + b"u.",
-    "a huge array": array_pickle((1 << 60,)), "a shape that overflows": array_pickle((1 << 32, 1 << 32)),
-    "a negative shape": array_pickle((-2,)), "no items of no size": array_pickle((1 << 40,), "U0", b""),
+    "keys of one hash": b"\x80\x04}("
+    + b"".join(
+        b"\x8a\x0a" + (k * ((1 << 61) - 1)).to_bytes(10, "little") + b"N" for k in range(1, 9_000)
+    )
+    + b"u.",
+    "many tuples as keys": b"\x80\x04}("
+    + b"".join(b"J" + struct.pack(U4, k) + b"\x85N" for k in range(12_000))
+    + b"u.",
+    "a huge array": array_pickle((1 << 60,)),
+    "a shape that overflows": array_pickle((1 << 32, 1 << 32)),
+    "a negative shape": array_pickle((-2,)),
+    "no items of no size": array_pickle((1 << 40,), "U0", b""),
     "an empty array that sums to a huge one": array_pickle((0, 1 << 40), raw=b""),
-    "an array of objects": array_pickle((2,), "O8"), "an array of records": array_pickle((2,), "V8"),
-    "too many axes": array_pickle((1,) * 40 + (2,)), "booleans of other bytes": array_pickle((16,), "b1", b"\x07" * 16),
+    "an array of objects": array_pickle((2,), "O8"),
+    "an array of records": array_pickle((2,), "V8"),
+    "too many axes": array_pickle((1,) * 40 + (2,)),
+    "booleans of other bytes": array_pickle((16,), "b1", b"\x07" * 16),
     "text of no characters": array_pickle((4,), "U1", b"\xff" * 16),
-    "a tensor beyond its storage": tensor_pickle(0, (5,), (1,)), "a stride beyond": tensor_pickle(0, (2, 2), (3, 1)),
-    "an offset beyond": tensor_pickle(4, (1,), (1,)), "an offset before": tensor_pickle(-1, (2,), (1,)),
-    "a negative stride": tensor_pickle(3, (2,), (-1,)), "strides for other axes": tensor_pickle(0, (2, 2), (1,)),
-    "a huge stride": tensor_pickle(0, (2,), (1 << 61,)), "an expanded tensor": tensor_pickle(0, (1 << 40,), (0,)),
+    "a tensor beyond its storage": tensor_pickle(0, (5,), (1,)),
+    "a stride beyond": tensor_pickle(0, (2, 2), (3, 1)),
+    "an offset beyond": tensor_pickle(4, (1,), (1,)),
+    "an offset before": tensor_pickle(-1, (2,), (1,)),
+    "a negative stride": tensor_pickle(3, (2,), (-1,)),
+    "strides for other axes": tensor_pickle(0, (2, 2), (1,)),
+    "a huge stride": tensor_pickle(0, (2,), (1 << 61,)),
+    "an expanded tensor": tensor_pickle(0, (1 << 40,), (0,)),
     "many expanded tensors": tensor_pickle(0, (1 << 20, 1 << 20), (0, 0)),
-    "a tensor of another object": pickle.dumps(Call(torch._utils._rebuild_tensor_v2, "x", 0, (1,), (1,), False, {})),
+    "a tensor of another object": pickle.dumps(
+        Call(torch._utils._rebuild_tensor_v2, "x", 0, (1,), (1,), False, {})
+    ),
     "an empty huge tensor": tensor_pickle(0, (0, 1 << 50), (1, 1)),
     "archives within archives": b"",
     "one array many times": pickle.dumps([np.zeros(1 << 15)] * 2000),
-    "a long tuple of arguments": b"\x80\x02" + glob("torch._utils", "_rebuild_parameter") + b"(" + PARAMETER
-    + b"N" * 20_000 + b"tR.",
-    "new of new of new": b"\x80\x02" + glob("copyreg", "__newobj__") + REMEMBER + b"(" + RECALL * 20_000 + b"tR.",
-    "items of a known dict": b"\x80\x02}q\x00(" + b"".join(
-        b"J" + struct.pack(U4, k) + b"N" for k in range(5000)) + b"u(cx\ny\nNh\x00tq\x010]("
-    + (glob("copyreg", "_reconstructor") + b"h\x01R") * 200 + b"e.",
-    "scattered integers as keys": b"\x80\x02}(" + b"".join(
-        b"J" + struct.pack(U4, k << 13) + b"N" for k in range(1, 40_000)) + b"u.",
-    "floats in a set": b"\x80\x04\x8f(" + b"".join(
-        b"G" + struct.pack(">d", 2.0 + k) for k in range(40_000)) + b"\x90.",
-    "scattered entries of the memo": b"\x80\x02N" + b"".join(
-        b"r" + struct.pack(U4, k << 13) for k in range(1, 50_000)) + b".",
+    "a long tuple of arguments": b"\x80\x02"
+    + glob("torch._utils", "_rebuild_parameter")
+    + b"("
+    + PARAMETER
+    + b"N" * 20_000
+    + b"tR.",
+    "new of new of new": b"\x80\x02"
+    + glob("copyreg", "__newobj__")
+    + REMEMBER
+    + b"("
+    + RECALL * 20_000
+    + b"tR.",
+    "items of a known dict": b"\x80\x02}q\x00("
+    + b"".join(b"J" + struct.pack(U4, k) + b"N" for k in range(5000))
+    + b"u(cx\ny\nNh\x00tq\x010]("
+    + (glob("copyreg", "_reconstructor") + b"h\x01R") * 200
+    + b"e.",
+    "scattered integers as keys": b"\x80\x02}("
+    + b"".join(b"J" + struct.pack(U4, k << 13) + b"N" for k in range(1, 40_000))
+    + b"u.",
+    "floats in a set": b"\x80\x04\x8f("
+    + b"".join(b"G" + struct.pack(">d", 2.0 + k) for k in range(40_000))
+    + b"\x90.",
+    "scattered entries of the memo": b"\x80\x02N"
+    + b"".join(b"r" + struct.pack(U4, k << 13) for k in range(1, 50_000))
+    + b".",
 }
 inner = pickle.dumps(torch.ones(2)._typed_storage())
 for _ in range(6):
     outer = io.BytesIO()
-    torch.save(Call(torch.storage._load_from_bytes, inner), outer, _use_new_zipfile_serialization=False)
+    torch.save(
+        Call(torch.storage._load_from_bytes, inner), outer, _use_new_zipfile_serialization=False
+    )
     inner = outer.getvalue()
 BOMBS["archives within archives"] = pickle.dumps(Call(torch.storage._load_from_bytes, inner))
 
@@ -110,20 +166,41 @@ REASONS = {
     "contain themselves": ["a list in itself"],
     "nested more than 300 deep": ["deep lists", "deep tuples", "deep states"],
     "damaged or incomplete .IndexError": ["many marks"],
-    "would take more than": ["items of a known dict",
-                             "copies of bytes", "copies of arrays", "an expanded tensor", "many expanded tensors"],
+    "would take more than": [
+        "items of a known dict",
+        "copies of bytes",
+        "copies of arrays",
+        "an expanded tensor",
+        "many expanded tensors",
+    ],
     "declared": ["long bytes", "long text", "long byte array", "negative length", "a false frame"],
     "an integer of 2,147,483,647 bytes": ["long integer"],
     "too long": ["an integer in digits", "a float in digits"],
-    "more than 10,000,000 objects": ["many tuples as keys", "scattered integers as keys", "floats in a set",
-                                     "scattered entries of the memo"],
+    "more than 10,000,000 objects": [
+        "many tuples as keys",
+        "scattered integers as keys",
+        "floats in a set",
+        "scattered entries of the memo",
+    ],
     "comes with": ["a huge array", "a shape that overflows", "no items of no size"],
-    "lengths; the file": ["a negative shape", "too many axes", "an offset before", "a negative stride"],
+    "lengths; the file": [
+        "a negative shape",
+        "too many axes",
+        "an offset before",
+        "a negative stride",
+    ],
     "an empty array of shape": ["an empty array that sums to a huge one", "an empty huge tensor"],
     "only numbers and fixed-size text": ["an array of objects", "an array of records"],
-    "other bytes than 0 and 1": ["booleans of other bytes"], "no characters": ["text of no characters"],
-    "reaches element": ["a tensor beyond its storage", "a stride beyond", "an offset beyond", "a huge stride"],
-    "2 axes has 1 strides": ["strides for other axes"], "has no storage": ["a tensor of another object"],
+    "other bytes than 0 and 1": ["booleans of other bytes"],
+    "no characters": ["text of no characters"],
+    "reaches element": [
+        "a tensor beyond its storage",
+        "a stride beyond",
+        "an offset beyond",
+        "a huge stride",
+    ],
+    "2 axes has 1 strides": ["strides for other axes"],
+    "has no storage": ["a tensor of another object"],
     "more than 4 deep": ["archives within archives"],
 }
 
@@ -131,12 +208,19 @@ REASONS = {
 def test_the_forgeries_are_read_where_they_tell_the_truth(tmp_path):
     """Otherwise a mistake in the forging would be what the tests below see refused."""
     path = tmp_path / "value.pkl"
-    for content, expected in ((array_pickle((2,)), [0.0, 0.0]), (tensor_pickle(1, (3,), (1,)), [0.0] * 3),
-                              (array_pickle((2, 0, 3), raw=b""), [[], []]), (tensor_pickle(0, (2, 2), (0, 3)), None),
-                              (repeated(MILLION, COPY_BYTES, 2), [bytes(1 << 20)] * 2)):
+    for content, expected in (
+        (array_pickle((2,)), [0.0, 0.0]),
+        (tensor_pickle(1, (3,), (1,)), [0.0] * 3),
+        (array_pickle((2, 0, 3), raw=b""), [[], []]),
+        (tensor_pickle(0, (2, 2), (0, 3)), None),
+        (repeated(MILLION, COPY_BYTES, 2), [bytes(1 << 20)] * 2),
+    ):
         path.write_bytes(content)
         found = read_pickle(path)
-        assert expected is None or list(found.tolist() if hasattr(found, "tolist") else found) == expected
+        assert (
+            expected is None
+            or list(found.tolist() if hasattr(found, "tolist") else found) == expected
+        )
     path.write_bytes(repeated(MILLION, COPY_ARRAY, 2))
     assert [array.shape for array in read_pickle(path)] == [(1 << 20,)] * 2
 
@@ -167,11 +251,17 @@ def test_zip_bombs_and_odd_zips_are_refused(tmp_path):
     good = tmp_path / "good.pt"
     torch.save({"w": torch.zeros(100), "v": torch.ones(3)}, good)
     assert torch.equal(read_torch(rezip(good, tmp_path / "same.pt"))["v"], torch.ones(3))
-    bomb = rezip(good, tmp_path / "bomb.pt", zipfile.ZIP_DEFLATED,
-                 lambda name, data: bytes(50 << 20) if name.endswith("data/0") else data)
+    bomb = rezip(
+        good,
+        tmp_path / "bomb.pt",
+        zipfile.ZIP_DEFLATED,
+        lambda name, data: bytes(50 << 20) if name.endswith("data/0") else data,
+    )
     with pytest.raises(BadFile, match="compressed"):
         read_torch(bomb)
-    short = rezip(good, tmp_path / "short.pt", edit=lambda name, data: data[:-4] if "data/0" in name else data)
+    short = rezip(
+        good, tmp_path / "short.pt", edit=lambda name, data: data[:-4] if "data/0" in name else data
+    )
     with pytest.raises(BadFile, match="396 bytes, 400 declared"):
         read_torch(short)
     with pytest.warns(UserWarning):
@@ -180,7 +270,9 @@ def test_zip_bombs_and_odd_zips_are_refused(tmp_path):
         read_torch(twice)
     data = bytearray((tmp_path / "same.pt").read_bytes())
     entries = [at for at in range(len(data)) if data[at : at + 4] == b"PK\x01\x02"]
-    data[entries[2] + 42 : entries[2] + 46] = data[entries[1] + 42 : entries[1] + 46]  # its offset, that of another
+    data[entries[2] + 42 : entries[2] + 46] = data[
+        entries[1] + 42 : entries[1] + 46
+    ]  # its offset, that of another
     (tmp_path / "overlap.pt").write_bytes(data)
     with pytest.raises(BadFile, match="overlap"):
         read_torch(tmp_path / "overlap.pt")
@@ -192,8 +284,12 @@ def test_an_older_archive_cannot_declare_more_than_it_holds(tmp_path):
     whole = path.read_bytes()
     declared = b"M" + struct.pack("<H", 1000)
     assert whole.count(declared) >= 2  # as a storage's length, and as a size
-    for number, words in ((1 << 30, "larger than what follows"), (1 << 20, "larger than what follows"),
-                          (1001, "damaged"), (999, "length")):
+    for number, words in (
+        (1 << 30, "larger than what follows"),
+        (1 << 20, "larger than what follows"),
+        (1001, "damaged"),
+        (999, "length"),
+    ):
         path.write_bytes(whole.replace(declared, b"J" + struct.pack("<I", number)))
         with pytest.raises(BadFile, match=words):
             read_torch(path)

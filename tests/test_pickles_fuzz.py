@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from editbench.errors import BadFile
-from editbench.pickles import Limits, read_pickle
+from editbench.base.errors import BadFile
+from editbench.networks.pickles import Limits, read_pickle
 from tests.data_folder import DATA, needs_data
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz_readers.py"
@@ -22,7 +22,10 @@ spec.loader.exec_module(fuzz)
 
 
 def outcomes(tmp_path, files, cases, golden=None):
-    known = {name: fuzz.opcodes(content) for name, (content, _) in [*files.items(), *(golden or {}).items()]}
+    known = {
+        name: fuzz.opcodes(content)
+        for name, (content, _) in [*files.items(), *(golden or {}).items()]
+    }
     found = []
     for i in cases:
         _, content, reader = fuzz.case(i, 99, files, golden or {}, lambda name, group: known[name])
@@ -48,18 +51,36 @@ def test_damaged_and_truncated_goldens_are_read_or_refused(tmp_path):
             assert fuzz.read_case(tmp_path / "case.bin", content[:end], reader) == "BadFile"
 
 
-DENSE = {"lists": b"]", "dicts": b"}", "sets": b"\x8f", "tuples": b"K\x01\x85", "marks": b"](", "kept lists": b"]\x94",
-         "numbers": b"J\1\2\3\4", "objects": b"h\x00)R", "names": b"cab\nc\n", "lists of one": b"]\x94Na",
-         "dicts of one": b"}\x94K\1Ns", "frozen sets": b"(\x91", "text": b"\x8c\x04\xf0\x9f\x98\x80", "doubles": b"2",
-         "short text": b"U\x02\xe9\xe8",
-         "short bytes": b"C\x02ab", "encoded": b"c_codecs\nencode\n\x94(Vab\nVlatin1\ntR"}
+DENSE = {
+    "lists": b"]",
+    "dicts": b"}",
+    "sets": b"\x8f",
+    "tuples": b"K\x01\x85",
+    "marks": b"](",
+    "kept lists": b"]\x94",
+    "numbers": b"J\1\2\3\4",
+    "objects": b"h\x00)R",
+    "names": b"cab\nc\n",
+    "lists of one": b"]\x94Na",
+    "dicts of one": b"}\x94K\1Ns",
+    "frozen sets": b"(\x91",
+    "text": b"\x8c\x04\xf0\x9f\x98\x80",
+    "doubles": b"2",
+    "short text": b"U\x02\xe9\xe8",
+    "short bytes": b"C\x02ab",
+    "encoded": b"c_codecs\nencode\n\x94(Vab\nVlatin1\ntR",
+}
 
 
-@pytest.mark.parametrize("size", [9_000, 60_000])  # the smaller ones are read, and most of the larger ones refused
+@pytest.mark.parametrize(
+    "size", [9_000, 60_000]
+)  # the smaller ones are read, and most of the larger ones refused
 @pytest.mark.parametrize("name", DENSE)
 def test_many_small_objects_stay_within_the_memory_allowed(tmp_path, name, size):
     path = tmp_path / "dense.pkl"
-    path.write_bytes(b"\x80\x04cos\nsystem\n\x94N(" + DENSE[name] * (size // len(DENSE[name])) + b"l.")
+    path.write_bytes(
+        b"\x80\x04cos\nsystem\n\x94N(" + DENSE[name] * (size // len(DENSE[name])) + b"l."
+    )
     allowed = 1 << 19
     tracemalloc.start()
     try:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from editbench.errors import BadFile
-from editbench.pickles import Limits, Opaque, read_pickle, read_torch
+from editbench.base.errors import BadFile
+from editbench.networks.pickles import Limits, Opaque, read_pickle, read_torch
 
 LOUD: list[str] = []  # what a payload of this module's own classes did
 
@@ -65,17 +65,27 @@ def payloads(canary):
         "system": pickle.dumps(Call(os.system, f"mkdir {canary}")),
         "eval": pickle.dumps(Call(eval, f"__import__('os').mkdir({canary!r})"), 2),
         "exec": pickle.dumps(Call(exec, f"import os; os.mkdir({canary!r})"), 0),
-        "getattr chain": glob("builtins", "getattr") + b"(" + glob("builtins", "__import__") + b"(Vos\ntRVmkdir\ntR("
-        + made + b"tR.",
+        "getattr chain": glob("builtins", "getattr")
+        + b"("
+        + glob("builtins", "__import__")
+        + b"(Vos\ntRVmkdir\ntR("
+        + made
+        + b"tR.",
         "inst": b"(" + made + b"i" + line("os") + line("mkdir") + b".",
         "obj": b"(" + glob("os", "mkdir") + made + b"o.",
         "stack global": b"\x80\x04\x8c\x02os\x8c\x05mkdir\x93" + made + b"\x85R.",
         "extension": b"\x80\x02\x82\xf0" + made + b"\x85R.",
         "nested pickle": pickle.dumps(Call(pickle.loads, pickle.dumps(mkdir))),
-        "older archive in bytes": pickle.dumps(Call(torch.storage._load_from_bytes, archive.getvalue())),
-        "zip archive in bytes": pickle.dumps(Call(torch.storage._load_from_bytes, zipped.getvalue())),
+        "older archive in bytes": pickle.dumps(
+            Call(torch.storage._load_from_bytes, archive.getvalue())
+        ),
+        "zip archive in bytes": pickle.dumps(
+            Call(torch.storage._load_from_bytes, zipped.getvalue())
+        ),
         "in numpy's _reconstruct": pickle.dumps(Call(array[0], mkdir, *array[1][1:])),
-        "in an array's state": pickle.dumps([np.zeros(2)]).replace(b"tb", b"0" + pickle.dumps(mkdir)[2:-1] + b"tb"),
+        "in an array's state": pickle.dumps([np.zeros(2)]).replace(
+            b"tb", b"0" + pickle.dumps(mkdir)[2:-1] + b"tb"
+        ),
         "in an object array": pickle.dumps(np.array([mkdir, 1], dtype=object)),
         "in an ordered dict": pickle.dumps(Call(collections.OrderedDict, [("a", mkdir)])),
         "as a key": b"}" + pickle.dumps(mkdir)[:-1] + b"I1\ns.",
@@ -127,7 +137,9 @@ def test_no_payload_runs(tmp_path, canary, name):
         assert not canary.exists() and not LOUD, f"{name} ran"
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("in an array's state", "class state")])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n not in ("in an array's state", "class state")]
+)
 def test_the_payloads_are_live(canary, name):
     """Otherwise the test above would show nothing: Python's own unpickler does run each, made by this very file."""
     try:
@@ -140,10 +152,17 @@ def test_the_payloads_are_live(canary, name):
 @pytest.mark.parametrize("zipped", [True, False])
 def test_no_payload_in_a_torch_file_runs(tmp_path, canary, zipped):
     path = tmp_path / "model.pt"
-    torch.save({"g_ema": torch.ones(3), "args": Call(os.mkdir, str(canary))}, path,
-               _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {"g_ema": torch.ones(3), "args": Call(os.mkdir, str(canary))},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
     found = read_torch(path)
-    assert not canary.exists() and found["args"].name == "posix.mkdir" and found["args"].args == (str(canary),)
+    assert (
+        not canary.exists()
+        and found["args"].name == "posix.mkdir"
+        and found["args"].args == (str(canary),)
+    )
     assert torch.equal(found["g_ema"], torch.ones(3))
 
 

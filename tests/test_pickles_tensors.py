@@ -6,24 +6,35 @@ import numpy as np
 import pytest
 import torch
 
-from editbench.errors import BadFile
-from editbench.pickles import read_pickle, read_torch
+from editbench.base.errors import BadFile
+from editbench.networks.pickles import read_pickle, read_torch
 from tests.data_folder import DATA, needs_data
 from tests.test_pickles import PROTOCOLS, same, written
 
 TENSORS = {
-    "plain": torch.arange(12.0).reshape(3, 4), "turned": torch.arange(12.0).reshape(3, 4).t(),
-    "part": torch.arange(12)[2:9:3], "half": torch.ones(3, dtype=torch.float16), "empty": torch.zeros(0, 4),
-    "bfloat": torch.ones(2, dtype=torch.bfloat16), "bool": torch.tensor([True, False]), "number": torch.tensor(2.5),
-    "complex": torch.tensor([1 + 2j]), "byte": torch.arange(4, dtype=torch.uint8), "wide": torch.ones(1).expand(5, 3),
-    "parameter": torch.nn.Parameter(torch.ones(2)), "nan": torch.tensor([1, 2], dtype=torch.int16),
+    "plain": torch.arange(12.0).reshape(3, 4),
+    "turned": torch.arange(12.0).reshape(3, 4).t(),
+    "part": torch.arange(12)[2:9:3],
+    "half": torch.ones(3, dtype=torch.float16),
+    "empty": torch.zeros(0, 4),
+    "bfloat": torch.ones(2, dtype=torch.bfloat16),
+    "bool": torch.tensor([True, False]),
+    "number": torch.tensor(2.5),
+    "complex": torch.tensor([1 + 2j]),
+    "byte": torch.arange(4, dtype=torch.uint8),
+    "wide": torch.ones(1).expand(5, 3),
+    "parameter": torch.nn.Parameter(torch.ones(2)),
+    "nan": torch.tensor([1, 2], dtype=torch.int16),
 }
 
 
 def test_the_byte_order_in_a_dtypes_own_code_counts_where_it_has_no_state(tmp_path):
     path = tmp_path / "value.pkl"
-    content = (b"cnumpy.core.numeric\n_frombuffer\n(" + pickle.dumps(np.arange(3, dtype=">f4").tobytes(), 3)[2:-1]
-               + b"cnumpy\ndtype\n(V>f4\nI00\nI01\ntR(I3\ntVC\ntR.")
+    content = (
+        b"cnumpy.core.numeric\n_frombuffer\n("
+        + pickle.dumps(np.arange(3, dtype=">f4").tobytes(), 3)[2:-1]
+        + b"cnumpy\ndtype\n(V>f4\nI00\nI01\ntR(I3\ntVC\ntR."
+    )
     path.write_bytes(content)
     assert same(read_pickle(path), np.arange(3, dtype=np.float32))
 
@@ -52,8 +63,13 @@ def test_conjugate_and_negative_views_are_refused_and_unsigned_integers_read(tmp
 def test_torch_files_equal_the_safe_reader_of_torch(tmp_path, zipped):
     path = tmp_path / "value.pt"
     shared = torch.arange(6.0)
-    value = {**TENSORS, "shared": [shared, shared[2:], shared.view(2, 3)], "epoch": 3, "names": ("a", "b"),
-             "state": torch.nn.Linear(2, 3).state_dict()}
+    value = {
+        **TENSORS,
+        "shared": [shared, shared[2:], shared.view(2, 3)],
+        "epoch": 3,
+        "names": ("a", "b"),
+        "state": torch.nn.Linear(2, 3).state_dict(),
+    }
     torch.save(value, path, _use_new_zipfile_serialization=zipped)
     found, expected = read_torch(path), torch.load(path, weights_only=True)
     assert same(found, {**expected, "state": dict(expected["state"])})
@@ -81,7 +97,10 @@ def test_nvlabs_pickles_come_as_opaque_modules_with_their_tensors(size):
     path = DATA / "stylegan2-ada" / f"stylegan2ada_{size}.pkl"
     found = read_pickle(path)
     network = found["G_ema"]
-    assert network.name == "torch_utils.persistence._reconstruct_persistent_obj" and len(network.args) == 1
+    assert (
+        network.name == "torch_utils.persistence._reconstruct_persistent_obj"
+        and len(network.args) == 1
+    )
     meta = network.args[0]
     assert meta["class_name"] == "Generator" and isinstance(meta["module_src"], str)
     mapping = meta["state"]["_modules"]["mapping"].args[0]["state"]

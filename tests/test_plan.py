@@ -19,8 +19,16 @@ def toy(tmp_path):
     (conf / "experiment").mkdir()
     (conf / "experiment" / "own.yaml").write_text(
         f"# @package _global_\nname: own\nout: {tmp_path}/own\nattribute: a\n"
-        "hydra:\n  sweeper:\n    params:\n      method: along,skip\n      attribute: a,b\n")
-    return ["--config-dir", str(conf), "generator=toy", "scorer=toy", "budget=toy", f"cache={tmp_path}/cache"]
+        "hydra:\n  sweeper:\n    params:\n      method: along,skip\n      attribute: a,b\n"
+    )
+    return [
+        "--config-dir",
+        str(conf),
+        "generator=toy",
+        "scorer=toy",
+        "budget=toy",
+        f"cache={tmp_path}/cache",
+    ]
 
 
 def plan(capsys, *words):
@@ -33,29 +41,55 @@ def plan(capsys, *words):
 def ran(folder):
     """(title, run id) of every job of the one sweep below `folder`, in order."""
     files = sorted(folder.glob(".sweeps/*/*.json"), key=lambda file: int(file.stem))
-    return [(found["job"], found["run_id"]) for found in map(json.loads, (file.read_text() for file in files))]
+    return [
+        (found["job"], found["run_id"])
+        for found in map(json.loads, (file.read_text() for file in files))
+    ]
 
 
 def titles(found):
-    return [(f"{job['method']} x {job['attribute']}, seed {job['seed']}", job["run_id"]) for job in found["jobs"]]
+    return [
+        (f"{job['method']} x {job['attribute']}, seed {job['seed']}", job["run_id"])
+        for job in found["jobs"]
+    ]
 
 
-@pytest.mark.parametrize("sweep", [
-    ["method=along,skip", "attribute=a,b", "seed=range(1,3)"], ["experiment=own"], ["+experiment=own", "attribute=c,a"],
-    ["attribute=choice(b,a)", "method=glob(a*)", "starts.n=60"]])
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        ["method=along,skip", "attribute=a,b", "seed=range(1,3)"],
+        ["experiment=own"],
+        ["+experiment=own", "attribute=c,a"],
+        ["attribute=choice(b,a)", "method=glob(a*)", "starts.n=60"],
+    ],
+)
 def test_it_names_what_hydra_runs(sweep, toy, tmp_path, capsys):
     sweep = sweep if "own" in sweep[0] else [*sweep, f"out={tmp_path}/own"]
     code, before = plan(capsys, *toy, *sweep)
     assert code == 0 and {job["status"] for job in before["jobs"]} == {"missing"}
     assert not (tmp_path / "cache").exists() and not (tmp_path / "own").exists()
-    assert before["banks"][0] | {"folder": ""} == {"id": before["jobs"][0]["bank"], "folder": "", "n": 1000,
-                                                   "built": False, "shards": 4, "shards_there": 0}
+    assert before["banks"][0] | {"folder": ""} == {
+        "id": before["jobs"][0]["bank"],
+        "folder": "",
+        "n": 1000,
+        "built": False,
+        "shards": 4,
+        "shards_there": 0,
+    }
     assert main(["run", *toy, "-m", *sweep]) == 0
-    assert titles(before) == ran(tmp_path / "own") and len(before["jobs"]) == before["totals"]["to_run"]
+    assert (
+        titles(before) == ran(tmp_path / "own")
+        and len(before["jobs"]) == before["totals"]["to_run"]
+    )
     code, after = plan(capsys, "-m", *toy, *sweep)
-    assert titles(after) == titles(before) and after["totals"]["to_run"] == after["totals"]["to_fit"] == 0
+    assert (
+        titles(after) == titles(before)
+        and after["totals"]["to_run"] == after["totals"]["to_fit"] == 0
+    )
     for job in after["jobs"]:
-        assert (job["status"], job["fit_cached"]) == (("skipped", False) if job["method"] == "skip" else ("done", True))
+        assert (job["status"], job["fit_cached"]) == (
+            ("skipped", False) if job["method"] == "skip" else ("done", True)
+        )
     made = len(list((tmp_path / "cache" / "fits").glob("[!.]*")))
     skips = len({(job["method"], job["seed"]) for job in after["jobs"] if job["method"] == "skip"})
     assert before["totals"]["to_fit"] == made + skips  # a fit that finds no control is not kept
@@ -71,12 +105,21 @@ def test_the_table_says_what_is_there(toy, tmp_path, capsys):
     capsys.readouterr()
     assert main(["plan", *words, "method=along,skip,crash", "starts.seed=0,1"]) == 0
     text = capsys.readouterr().out
-    rows = {tuple(line.split()[i] for i in (0, 3)): line.split()[4:] for line in text.splitlines()[1:7]}
+    rows = {
+        tuple(line.split()[i] for i in (0, 3)): line.split()[4:] for line in text.splitlines()[1:7]
+    }
     assert {key: (row[0], *row[-1:]) for key, row in rows.items()} == {
-        ("along", "starts.seed=0"): ("done", "cached"), ("along", "starts.seed=1"): ("missing", "cached"),
-        ("skip", "starts.seed=0"): ("skipped", "-"), ("skip", "starts.seed=1"): ("missing", "fit"),
-        ("crash", "starts.seed=0"): ("failed", "fit"), ("crash", "starts.seed=1"): ("missing", "fit")}
-    assert "to be built, 3 of 4 shards there, 1000 samples" in text and "skipped, 1 job: no control found" in text
+        ("along", "starts.seed=0"): ("done", "cached"),
+        ("along", "starts.seed=1"): ("missing", "cached"),
+        ("skip", "starts.seed=0"): ("skipped", "-"),
+        ("skip", "starts.seed=1"): ("missing", "fit"),
+        ("crash", "starts.seed=0"): ("failed", "fit"),
+        ("crash", "starts.seed=1"): ("missing", "fit"),
+    }
+    assert (
+        "to be built, 3 of 4 shards there, 1000 samples" in text
+        and "skipped, 1 job: no control found" in text
+    )
     assert "failed, 1 job: RuntimeError: a defect of the method" in text
     assert "6 jobs: 1 done, 1 skipped, 1 failed, 3 missing; to run: 4; fits to make: 2" in text
 
@@ -87,14 +130,17 @@ def test_a_tuned_method_needs_a_fit_and_a_tuning(capsys, tmp_path):
     assert found["totals"]["to_fit"] == 3 and found["jobs"][0]["bank"] == found["jobs"][1]["bank"]
 
 
-@pytest.mark.parametrize(("words", "code", "message"), [
-    (["method=gradctl"], 2, "unknown method 'gradctl'. Did you mean 'gradctrl'? Available: "),
-    (["atribute=smile"], 2, "unknown option 'atribute'. Did you mean 'attribute'?"),
-    (["smile"], 1, "'smile' is not an override: write key=value"),
-    (["hydra/launcher=jobli"], 2, "unknown launcher 'jobli'. Did you mean 'joblib'?"),
-    (["seed=range(1"], 1, "could not compose the configuration: "),
-    (["--cfg", "job"], 1, "--cfg means nothing to a plan"),
-])
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["method=gradctl"], 2, "unknown method 'gradctl'. Did you mean 'gradctrl'? Available: "),
+        (["atribute=smile"], 2, "unknown option 'atribute'. Did you mean 'attribute'?"),
+        (["smile"], 1, "'smile' is not an override: write key=value"),
+        (["hydra/launcher=jobli"], 2, "unknown launcher 'jobli'. Did you mean 'joblib'?"),
+        (["seed=range(1"], 1, "could not compose the configuration: "),
+        (["--cfg", "job"], 1, "--cfg means nothing to a plan"),
+    ],
+)
 def test_wrong_words_get_the_errors_of_run(words, code, message, capsys):
     assert main(["plan", *words]) == code
     err = capsys.readouterr().err
@@ -104,5 +150,8 @@ def test_wrong_words_get_the_errors_of_run(words, code, message, capsys):
 def test_a_job_that_cannot_run_says_why(toy, tmp_path, capsys):
     code, found = plan(capsys, *toy, f"out={tmp_path}/runs", "method=along", "attribute=a,aa")
     assert code == 1 and [job["status"] for job in found["jobs"]] == ["missing", "impossible"]
-    assert "unknown attribute 'aa'. Did you mean 'a'? Available: a, b, c." in found["jobs"][1]["reason"]
+    assert (
+        "unknown attribute 'aa'. Did you mean 'a'? Available: a, b, c."
+        in found["jobs"][1]["reason"]
+    )
     assert found["jobs"][1]["bank"] is None and found["totals"]["impossible"] == 1

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from editbench import models
-from editbench.configs import compose_config
-from editbench.errors import EditbenchError, UnknownName
-from editbench.generators.base import Generator
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.precision import casting, lowered
+from editbench.base.spaces import Codes, Space
 from editbench.inversion.walks import LayeredStarts
-from editbench.job import make_run_id
-from editbench.models import World, bank_folder, load_world
-from editbench.precision import casting, lowered
-from editbench.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.networks.roles import World
+from editbench.run import loading as models
+from editbench.run.compose import compose_config
+from editbench.run.job import make_run_id
+from editbench.run.loading import bank_folder, load_world
 
 MEAN, MOST = 0.02, 0.25  # of a logit's standard deviation, over 96 pictures
 
@@ -34,7 +35,9 @@ def z() -> torch.Tensor:
 
 
 def test_bf16_stays_within_its_bound(z: torch.Tensor) -> None:
-    expected, got = (scored(world(f"precision={name}"), Codes(Space.Z, z)) for name in ("fp32", "bf16"))
+    expected, got = (
+        scored(world(f"precision={name}"), Codes(Space.Z, z)) for name in ("fp32", "bf16")
+    )
     gap = (got - expected).abs() / expected.std(0)
     assert got.dtype == torch.float32 and 0 < gap.mean() < MEAN and gap.max() < MOST
 
@@ -45,9 +48,13 @@ def test_the_spaces_agree_in_bf16(z: torch.Tensor) -> None:
     w = generator.map(z[:8])
     assert torch.equal(w, world().generator.map(z[:8]))
     picture = generator.decode(Codes(Space.Z, z[:8]))
-    assert picture.dtype == torch.float32 and not torch.equal(picture, world().generator.decode(Codes(Space.Z, z[:8])))
+    assert picture.dtype == torch.float32 and not torch.equal(
+        picture, world().generator.decode(Codes(Space.Z, z[:8]))
+    )
     for space in (Space.W, Space.W_PLUS, Space.S):
-        torch.testing.assert_close(generator.decode(Codes(space, generator.lift(w, space))), picture, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            generator.decode(Codes(space, generator.lift(w, space))), picture, atol=1e-5, rtol=0
+        )
 
 
 def test_fp32_is_the_plain_network_to_the_last_bit(z: torch.Tensor) -> None:
@@ -61,23 +68,35 @@ def test_gradients_reach_the_codes_in_bf16(z: torch.Tensor) -> None:
     gradients = []
     for name in ("fp32", "bf16"):
         part, w = world(f"precision={name}"), world().generator.map(z[:4]).requires_grad_(True)
-        (gradient,) = torch.autograd.grad(part.judge(part.generator.decode(Codes(Space.W, w))).sum(), w)
+        (gradient,) = torch.autograd.grad(
+            part.judge(part.generator.decode(Codes(Space.W, w))).sum(), w
+        )
         gradients.append(gradient)
     assert gradients[1].dtype == torch.float32
     assert torch.cosine_similarity(*gradients, dim=1).min() > 0.95
 
 
 def test_precision_is_part_of_a_bank_s_identity_but_for_fp32() -> None:
-    names = {name: bank_folder(compose_config([f"precision={name}"]))[1] for name in ("fp32", "bf16")}
+    names = {
+        name: bank_folder(compose_config([f"precision={name}"]))[1] for name in ("fp32", "bf16")
+    }
     spec, plain = models.bank_spec(compose_config([])), world()
-    assert names["fp32"] == models.bank_id(spec, plain.generator.digest, plain.teacher.digest, plain.judge.digest)
-    assert len(set(names.values())) == 2 and not any("fp32" in network.digest for network in
-                                                     (plain.generator, plain.teacher, plain.judge))
+    assert names["fp32"] == models.bank_id(
+        spec, plain.generator.digest, plain.teacher.digest, plain.judge.digest
+    )
+    assert len(set(names.values())) == 2 and not any(
+        "fp32" in network.digest for network in (plain.generator, plain.teacher, plain.judge)
+    )
 
 
-@pytest.mark.parametrize("name, error, message", [
-    ("fp8", UnknownName, "bf16, fp16, fp32, tf32"), ("tf32", EditbenchError, "mode of NVIDIA GPUs"),
-    ("fp16", EditbenchError, "for GPUs")])
+@pytest.mark.parametrize(
+    "name, error, message",
+    [
+        ("fp8", UnknownName, "bf16, fp16, fp32, tf32"),
+        ("tf32", EditbenchError, "mode of NVIDIA GPUs"),
+        ("fp16", EditbenchError, "for GPUs"),
+    ],
+)
 def test_what_a_device_lacks_is_said(name: str, error: type[EditbenchError], message: str) -> None:
     with pytest.raises(error, match=message):
         world(f"precision={name}", "device=cpu")
@@ -85,7 +104,7 @@ def test_what_a_device_lacks_is_said(name: str, error: type[EditbenchError], mes
 
 def test_half_precision_does_not_overflow_in_a_wide_network() -> None:
     """Sums over 512 inputs of large styles leave the range of float16 unless they are scaled."""
-    from editbench.generators.layers import StyledConv
+    from editbench.networks.stylegan2.layers import StyledConv
 
     torch.manual_seed(0)
     layer = StyledConv(512, 64, 8, 8, up=False).requires_grad_(False)
@@ -98,9 +117,14 @@ def test_half_precision_does_not_overflow_in_a_wide_network() -> None:
 
 def test_a_generator_says_its_precision() -> None:
     assert Generator.precision == "fp32" and world("precision=bf16").judge.precision == "bf16"
-    assert LayeredStarts(world("precision=bf16").generator).precision == "bf16"  # the bound of a walk's start asks it
+    assert (
+        LayeredStarts(world("precision=bf16").generator).precision == "bf16"
+    )  # the bound of a walk's start asks it
 
 
 def test_an_unset_precision_is_fp32() -> None:
-    ids = {name: make_run_id(compose_config([f"precision={name}"]), "bank", []) for name in ("fp32", "null", "bf16")}
+    ids = {
+        name: make_run_id(compose_config([f"precision={name}"]), "bank", [])
+        for name in ("fp32", "null", "bf16")
+    }
     assert ids["fp32"] == ids["null"] != ids["bf16"] and world("precision=null") is world()

@@ -12,17 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from editbench import job
-from editbench.configs import check_overrides, compose_config
-from editbench.editor import Editor, FitReport
-from editbench.errors import BadFile, EditbenchError, UnknownName, Unsupported
-from editbench.job import make_run_id, run_job
-from editbench.metric import MetricResult, ProbeMetric, no_samples, row
-from editbench.models import load_bank, load_world
-from editbench.probe import Probe, ProbeData, Scene, probe_file, read_probe
-from editbench.probes.strength import Walker, aimed, calibrate, edited, effect, sides, start_logits, starts
-from editbench.records import Record
-from editbench.spaces import Codes, Space, WeightShift
+from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
+from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.run import job
+from editbench.run.compose import check_overrides, compose_config
+from editbench.run.job import make_run_id, run_job
+from editbench.run.loading import load_bank, load_world
+from editbench.run.record import Record
+from editbench.walk.editor import Editor, FitReport
+from editbench.walk.metric import MetricResult, ProbeMetric, no_samples, row
+from editbench.walk.probe import Probe, ProbeData, Scene, probe_file, read_probe
+from editbench.walk.strength import (
+    Walker,
+    aimed,
+    calibrate,
+    edited,
+    effect,
+    sides,
+    start_logits,
+    starts,
+)
 from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
 
 DELTA = 0.5
@@ -43,14 +52,23 @@ class Peek(Probe):
             raise Unsupported("nothing to see")
         if self.fail == "error":
             raise EditbenchError("a file is missing")
-        total = sum(scene.generator.decode(codes).double().sum(0) for _, _, codes in edited(scene, [0.0], self.n))
+        total = sum(
+            scene.generator.decode(codes).double().sum(0)
+            for _, _, codes in edited(scene, [0.0], self.n)
+        )
         return ProbeData({"mean": total.numpy() / self.n}, {"n": self.n})
 
 
 class Brightness(ProbeMetric):
     """The mean of the mean picture."""
 
-    name, probe, version, citation, produces = "brightness", "peek", 1, "a test", {"brightness": None}
+    name, probe, version, citation, produces = (
+        "brightness",
+        "peek",
+        1,
+        "a test",
+        {"brightness": None},
+    )
 
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
@@ -72,8 +90,19 @@ def with_metric(cfg):
 
 def scene_of(cfg, editor: Editor | None = None, **changes) -> Scene:
     world, bank = load_world(cfg), load_bank(cfg)
-    scene = Scene(editor or AlongColumn(DELTA), world.generator, world.teacher, world.judge, bank, "a", None, 0, "cpu",
-                  64, Path(cfg.cache))
+    scene = Scene(
+        editor or AlongColumn(DELTA),
+        world.generator,
+        world.teacher,
+        world.judge,
+        bank,
+        "a",
+        None,
+        0,
+        "cpu",
+        64,
+        Path(cfg.cache),
+    )
     return replace(scene, **changes)
 
 
@@ -98,7 +127,10 @@ def test_a_probe_leaves_arrays_that_a_metric_reads_and_is_no_cost_of_the_method(
     bank = load_bank(probed)
     first = bank.spec.split("test")[0]
     found = number(probed, run_job(probed))
-    assert found["value"] == pytest.approx(bank.array("w").range(first, first + 10).mean()) and found["n"] == 10
+    assert (
+        found["value"] == pytest.approx(bank.array("w").range(first, first + 10).mean())
+        and found["n"] == 10
+    )
 
 
 def test_only_a_probe_that_is_there_makes_another_identity(tmp_path):
@@ -177,7 +209,9 @@ def test_probes_are_chosen_as_metrics_are():
     assert cfg.probe.frechet.n == 100 and not compose_config([]).get("probe")
     with pytest.raises(UnknownName, match="frechet"):
         compose_config(["probe=[frechett]"])
-    check_overrides(["metric=[crossing_accuracy],[crossing_accuracy,attribute_dependency]"])  # a sweep over lists
+    check_overrides(
+        ["metric=[crossing_accuracy],[crossing_accuracy,attribute_dependency]"]
+    )  # a sweep over lists
 
 
 # -- strengths ---------------------------------------------------------------------------------------------------------
@@ -186,13 +220,18 @@ def moves(scene: Scene, strengths, n: int) -> dict[float, torch.Tensor]:
     parts: dict[float, list] = {}
     for t, rows, codes in edited(scene, strengths, n):
         parts.setdefault(t, []).append((rows.start, scene.generator.decode(codes).flatten(1)))
-    assert all([start for start, _ in each] == sorted(start for start, _ in each) for each in parts.values())
+    assert all(
+        [start for start, _ in each] == sorted(start for start, _ in each)
+        for each in parts.values()
+    )
     return {t: torch.cat([x for _, x in each]) for t, each in parts.items()}
 
 
 @settings(max_examples=20, deadline=None)
-@given(strengths=st.lists(st.floats(-6, 6, width=16), min_size=1, max_size=5, unique=True),
-       batch=st.sampled_from([7, 64]))
+@given(
+    strengths=st.lists(st.floats(-6, 6, width=16), min_size=1, max_size=5, unique=True),
+    batch=st.sampled_from([7, 64]),
+)
 def test_every_sample_moves_by_its_strength_to_either_side(scene, strengths, batch):
     found = moves(replace(scene, batch=batch), strengths, 30)
     first = scene.bank.spec.split("test")[0]
@@ -231,15 +270,19 @@ def test_strengths_of_an_editor_of_the_weights(scene):
             return walk.codes + 3.0
 
         def codes(self, walk):
-            return Codes(Space.W, walk.latent, WeightShift("conv", kernels, walk.target, walk.codes[:, 0]))
+            return Codes(
+                Space.W, walk.latent, WeightShift("conv", kernels, walk.target, walk.codes[:, 0])
+            )
 
-    found = {t: (codes.shift.magnitude.unique().tolist(), codes.shift.index.unique().tolist())
-             for t, _, codes in edited(replace(scene, editor=Weights()), [-1.5, 0.0, 0.5, 2.0], 5)}
+    found = {
+        t: (codes.shift.magnitude.unique().tolist(), codes.shift.index.unique().tolist())
+        for t, _, codes in edited(replace(scene, editor=Weights()), [-1.5, 0.0, 0.5, 2.0], 5)
+    }
     assert found == {0.0: ([0.0], [1]), 0.5: ([1.5], [1]), 2.0: ([6.0], [1]), -1.5: ([4.5], [0])}
 
 
 def test_a_sample_that_has_the_class_counts_as_one_of_the_other_side(scene):
-    (_, walk, logits), = starts(scene, 50)
+    ((_, walk, logits),) = starts(scene, 50)
     assert torch.equal(walk.source, ATTRIBUTES.labels(logits, "a"))
     ahead = aimed(walk, 1, 0)
     assert (ahead.target == 1).all() and (ahead.source == 0).all()
@@ -248,8 +291,16 @@ def test_a_sample_that_has_the_class_counts_as_one_of_the_other_side(scene):
     assert torch.equal(there.source, torch.where(kinds.source == 2, 0, kinds.source))
 
 
-@pytest.mark.parametrize("name, target, expected", [("a", None, (0, 1)), ("a", 0, (1, 0)), ("c", None, (0, 2)),
-                                                    ("c", 1, (0, 1)), ("c", 0, (1, 0))])
+@pytest.mark.parametrize(
+    "name, target, expected",
+    [
+        ("a", None, (0, 1)),
+        ("a", 0, (1, 0)),
+        ("c", None, (0, 2)),
+        ("c", 1, (0, 1)),
+        ("c", 0, (1, 0)),
+    ],
+)
 def test_the_two_sides_of_an_attribute(name, target, expected):
     assert sides(ATTRIBUTES[name], target) == expected
 
@@ -260,7 +311,7 @@ def test_too_few_samples_name_the_bank(scene):
 
 
 def test_going_back_starts_from_the_mark_and_gives_the_same(scene):
-    (_, walk, _), = starts(scene, 6)
+    ((_, walk, _),) = starts(scene, 6)
     way, fresh = Walker(scene.editor, aimed(walk, 1, 0)), Walker(scene.editor, aimed(walk, 1, 0))
     way.at(2.0)
     way.mark()
@@ -279,13 +330,16 @@ def test_effect_and_calibration_on_a_linear_world_are_those_of_the_closed_form(s
             assert found.reached and found.effect == pytest.approx(wanted, rel=0.02)
             assert found.strength == pytest.approx(sign * wanted * exact, rel=0.021)
     for t, rows, codes in edited(scene, [2.0], 30):
-        change = effect(scene, scene.judge(scene.generator.decode(codes)), start_logits(scene, rows), 1)
+        change = effect(
+            scene, scene.judge(scene.generator.decode(codes)), start_logits(scene, rows), 1
+        )
         torch.testing.assert_close(change, torch.full_like(change, t / exact), rtol=1e-4, atol=1e-4)
 
 
 def test_the_batch_does_not_change_a_calibration(scene):
     assert calibrate(replace(scene, batch=5), 1, 1.0, 33).strength == pytest.approx(
-        calibrate(scene, 1, 1.0, 33).strength, rel=1e-6)
+        calibrate(scene, 1, 1.0, 33).strength, rel=1e-6
+    )
 
 
 def test_an_effect_out_of_reach_is_a_result_with_the_largest_one(scene):

@@ -9,26 +9,33 @@ import pytest
 import torch
 import yaml
 
-from editbench.bank import Bank
-from editbench.bank_import import import_bank
+from editbench.bank.bank import Bank
+from editbench.bank.importing import import_bank
+from editbench.bank.published.__main__ import main as show
+from editbench.bank.published.gradctrl import import_gradctrl
+from editbench.bank.published.interfacegan import import_scores
+from editbench.bank.published.values import as_array
+from editbench.base.errors import BadFile, UnknownName
 from editbench.cli import main
-from editbench.errors import BadFile, UnknownName
-from editbench.published.__main__ import main as show
-from editbench.published.gradctrl import import_gradctrl
-from editbench.published.interfacegan import import_scores
-from editbench.published.values import as_array
 from tests.test_published_directions import Evil, dump, ganspace
 
 N, DIM = 300, 6
-LAYOUT = [{"name": "smile", "classes": ["neutral", "smiling"]}, {"name": "color", "classes": ["a", "b", "c"]},
-          {"name": "age", "classes": ["young", "old"], "positive_is_low": True}]
+LAYOUT = [
+    {"name": "smile", "classes": ["neutral", "smiling"]},
+    {"name": "color", "classes": ["a", "b", "c"]},
+    {"name": "age", "classes": ["young", "old"], "positive_is_low": True},
+]
 
 
 @pytest.fixture
 def data():
     rng = np.random.default_rng(0)
-    return {"w": rng.normal(size=(N, DIM)), "smile": rng.normal(size=(N, 1)), "color": rng.normal(size=(N, 3)),
-            "age": rng.normal(size=(N, 1)) + 0.5}
+    return {
+        "w": rng.normal(size=(N, DIM)),
+        "smile": rng.normal(size=(N, 1)),
+        "color": rng.normal(size=(N, 3)),
+        "age": rng.normal(size=(N, 1)) + 0.5,
+    }
 
 
 @pytest.fixture
@@ -71,7 +78,9 @@ def test_a_gradctrl_folder_becomes_a_bank(tmp_path, folder, data, attributes, ki
     for role in ("teacher", "judge"):
         np.testing.assert_array_equal(rows_of(bank, role), expected_logits(data))
     printed = capsys.readouterr().out
-    assert f"age: young {(data['age'] >= 0).mean():.3f}, old {(data['age'] < 0).mean():.3f}" in printed
+    assert (
+        f"age: young {(data['age'] >= 0).mean():.3f}, old {(data['age'] < 0).mean():.3f}" in printed
+    )
     assert f"smile: neutral {(data['smile'] <= 0).mean():.3f}" in printed
 
 
@@ -84,10 +93,15 @@ def test_a_gradctrl_folder_that_is_not_whole_leaves_nothing(tmp_path, folder, da
             import_gradctrl(out, folder, attributes)
         assert not out.exists() and not canary.exists()
 
-    for value, words in ((Evil(canary), "where an array"), ([1.0, Evil(canary)], "where an array"),
-                         (data["smile"][:-1], r"shape \(299, 1\), expected \(300, 1\)"), ({"a": 1}, "holds a dict"),
-                         (np.full((N, 1), np.nan), "NaN"), (data["color"], r"\(300, 1\): a row for each latent"),
-                         ([data["smile"], data["color"]], "different shapes")):
+    for value, words in (
+        (Evil(canary), "where an array"),
+        ([1.0, Evil(canary)], "where an array"),
+        (data["smile"][:-1], r"shape \(299, 1\), expected \(300, 1\)"),
+        ({"a": 1}, "holds a dict"),
+        (np.full((N, 1), np.nan), "NaN"),
+        (data["color"], r"\(300, 1\): a row for each latent"),
+        ([data["smile"], data["color"]], "different shapes"),
+    ):
         dump(logits, value)
         refused(words)
     logits.write_bytes(pickle.dumps(data["smile"])[:-50])
@@ -111,13 +125,26 @@ def test_a_gradctrl_folder_that_is_not_whole_leaves_nothing(tmp_path, folder, da
 
 def test_interfacegan_scores_become_a_bank(tmp_path, data, attributes):
     np.save(tmp_path / "w.npy", data["w"])
-    for name, values in (("smile", data["smile"]), ("color", data["color"]), ("age", data["age"][:, 0])):
+    for name, values in (
+        ("smile", data["smile"]),
+        ("color", data["color"]),
+        ("age", data["age"][:, 0]),
+    ):
         np.save(tmp_path / f"{name}.npy", values)
-    files = {name: tmp_path / f"{name}.npy" for name in ("age", "color", "smile")}  # another order than the attributes'
-    words = ["--w", str(tmp_path / "w.npy"), "--scores", *(f"{name}={path}" for name, path in files.items())]
+    files = {
+        name: tmp_path / f"{name}.npy" for name in ("age", "color", "smile")
+    }  # another order than the attributes'
+    words = [
+        "--w",
+        str(tmp_path / "w.npy"),
+        "--scores",
+        *(f"{name}={path}" for name, path in files.items()),
+    ]
     words += ["--attributes", str(attributes)]
     assert main(["bank", "import", *words, "--out", str(tmp_path / "bank")]) == 0
-    np.testing.assert_array_equal(rows_of(Bank(tmp_path / "bank"), "teacher"), expected_logits(data))
+    np.testing.assert_array_equal(
+        rows_of(Bank(tmp_path / "bank"), "teacher"), expected_logits(data)
+    )
     scored = data["smile"].copy()
     scored[[3, 200]] = -9.0
     np.save(files["smile"], scored)
@@ -126,11 +153,18 @@ def test_interfacegan_scores_become_a_bank(tmp_path, data, attributes):
     np.testing.assert_array_equal(rows_of(bank, "w"), data["w"][keep].astype(np.float32))
     np.testing.assert_array_equal(rows_of(bank, "judge"), expected_logits(data)[keep])
     for change, error, match in (
-            ({"beard": files["age"]}, UnknownName, "beard"), ({"smile": None}, BadFile, "no score file for smile"),
-            ({"age": tmp_path / "w.npy"}, BadFile, r"expected \(300, 1\)"), ({"age": attributes}, BadFile, "readable")):
+        ({"beard": files["age"]}, UnknownName, "beard"),
+        ({"smile": None}, BadFile, "no score file for smile"),
+        ({"age": tmp_path / "w.npy"}, BadFile, r"expected \(300, 1\)"),
+        ({"age": attributes}, BadFile, "readable"),
+    ):
         with pytest.raises(error, match=match):
-            import_scores(tmp_path / "x", tmp_path / "w.npy", {k: v for k, v in (files | change).items() if v},
-                          attributes)
+            import_scores(
+                tmp_path / "x",
+                tmp_path / "w.npy",
+                {k: v for k, v in (files | change).items() if v},
+                attributes,
+            )
     assert not (tmp_path / "x").exists()
     assert main(["bank", "import", *words[:3], "smile", *words[-2:], "--out", "x"]) == 1
 
@@ -150,7 +184,10 @@ def test_scores_are_left_out_in_the_precision_of_their_file(tmp_path, data, caps
     np.testing.assert_array_equal(rows_of(Bank(tmp_path / "bank"), "w"), expected)
     printed = capsys.readouterr().out
     assert "left out: 3 rows" in printed and "leaking" in printed
-    for wrong in (["--logits", str(tmp_path / "smile.npy"), "--invalid=-1"], [*given[:2], given[1]]):
+    for wrong in (
+        ["--logits", str(tmp_path / "smile.npy"), "--invalid=-1"],
+        [*given[:2], given[1]],
+    ):
         try:
             assert main(["bank", "import", *words, str(tmp_path / "no"), *wrong]) == 1
         except SystemExit as error:
@@ -158,14 +195,21 @@ def test_scores_are_left_out_in_the_precision_of_their_file(tmp_path, data, caps
     assert not (tmp_path / "no").exists()
 
 
-def test_a_bank_leaks_where_judge_and_teacher_are_one_and_holds_finite_numbers(tmp_path, data, attributes):
+def test_a_bank_leaks_where_judge_and_teacher_are_one_and_holds_finite_numbers(
+    tmp_path, data, attributes
+):
     logits = np.concatenate([data["smile"], data["color"], data["age"]], 1)
     files = {"w": data["w"], "a": logits, "b": logits + 0.5, "copy": logits, "big": logits * 1e39}
     for name, values in files.items():
         np.save(tmp_path / f"{name}.npy", values)
     for judge, leaking in ((None, True), ("copy", True), ("b", False)):
-        bank = import_bank(tmp_path / f"bank_{judge}", tmp_path / "w.npy", tmp_path / "a.npy", attributes,
-                           judge and tmp_path / f"{judge}.npy")
+        bank = import_bank(
+            tmp_path / f"bank_{judge}",
+            tmp_path / "w.npy",
+            tmp_path / "a.npy",
+            attributes,
+            judge and tmp_path / f"{judge}.npy",
+        )
         assert bank.meta["leaking"] is leaking
     with pytest.raises(BadFile, match="float32"):
         import_bank(tmp_path / "no", tmp_path / "w.npy", tmp_path / "big.npy", attributes)
@@ -177,8 +221,12 @@ def test_lists_become_arrays_or_are_refused(tmp_path):
     deep: object = 1.0
     for _ in range(70):
         deep = [deep]
-    for value, words in ((deep, "nested"), ([10**400, 1], "integer"), ([True, 1], "real numbers"),
-                         ([[1], [1, 2]], "shapes")):
+    for value, words in (
+        (deep, "nested"),
+        ([10**400, 1], "integer"),
+        ([True, 1], "real numbers"),
+        ([[1], [1, 2]], "shapes"),
+    ):
         with pytest.raises(BadFile, match=words):
             as_array(value, "x")
 
@@ -188,15 +236,34 @@ def test_what_published_files_hold_is_shown(tmp_path, folder, data, capsys):
     np.save(tmp_path / "normal.npy", np.eye(1, 512))
     np.save(tmp_path / "scores.npy", np.array([[-1.0], [2.0], [3.0]]))
     component = ganspace(tmp_path / "light.pkl", np.eye(1, 24))
-    dump(tmp_path / "net.pkl", {"G": Evil(tmp_path / "canary"), "w": torch.zeros(2, 3), "a": list(range(99))}, 2)
-    files = [folder, tmp_path / "steer.npy", tmp_path / "normal.npy", tmp_path / "scores.npy", component,
-             tmp_path / "net.pkl"]
+    dump(
+        tmp_path / "net.pkl",
+        {"G": Evil(tmp_path / "canary"), "w": torch.zeros(2, 3), "a": list(range(99))},
+        2,
+    )
+    files = [
+        folder,
+        tmp_path / "steer.npy",
+        tmp_path / "normal.npy",
+        tmp_path / "scores.npy",
+        component,
+        tmp_path / "net.pkl",
+    ]
     assert show([str(path) for path in files]) == 0
     printed = capsys.readouterr().out
-    for words in ("latents (300, 6)", f"smile: 2 classes, {(data['smile'] > 0).mean():.3f} above 0",
-                  "color: 3 classes", "18 rows", "unit as a boundary", "0.667 above 0", "'Light' in W: (1, 24)",
-                  "deviation 1.25, layers [1, 3)", "'posix.mkdir', left as it is", "w: tensor (2, 3) float32",
-                  "... and 87 more"):
+    for words in (
+        "latents (300, 6)",
+        f"smile: 2 classes, {(data['smile'] > 0).mean():.3f} above 0",
+        "color: 3 classes",
+        "18 rows",
+        "unit as a boundary",
+        "0.667 above 0",
+        "'Light' in W: (1, 24)",
+        "deviation 1.25, layers [1, 3)",
+        "'posix.mkdir', left as it is",
+        "w: tensor (2, 3) float32",
+        "... and 87 more",
+    ):
         assert words in printed, words
     assert not (tmp_path / "canary").exists()
     assert show([str(tmp_path / "none.pkl"), component]) == 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from editbench.methods.random_direction import RandomDirection
 
-from editbench.editor import Walk
-from editbench.errors import EditbenchError
-from editbench.seeding import normals
-from methods.random_direction import RandomDirection
+from editbench.base.errors import EditbenchError
+from editbench.base.seeding import normals
+from editbench.walk.editor import Walk
 from tests.toy import check_editor, fit_data, make_walk
 
 
@@ -21,7 +21,11 @@ def test_contract(space):
 
 
 def test_each_start_has_its_own_draw_whatever_came_before():
-    data, editor, other = fit_data(dim=8), RandomDirection(scale_step=False), RandomDirection(scale_step=False)
+    data, editor, other = (
+        fit_data(dim=8),
+        RandomDirection(scale_step=False),
+        RandomDirection(scale_step=False),
+    )
     editor.fit(data)
     other.fit(data)
     codes = torch.zeros(4, 8)
@@ -45,7 +49,10 @@ def test_directions_stay_along_the_walk_and_differ_by_seed():
     torch.testing.assert_close(editor.step(walk) - walk.codes, first)
     data.seed = 1
     editor.fit(data)
-    assert torch.nn.functional.cosine_similarity(editor.step(walk) - walk.codes, first).abs().max() < 0.9
+    assert (
+        torch.nn.functional.cosine_similarity(editor.step(walk) - walk.codes, first).abs().max()
+        < 0.9
+    )
 
 
 def test_bad_space():

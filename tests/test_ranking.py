@@ -14,7 +14,7 @@ from scipy.stats import ttest_rel
 from editbench.report import load, print_table, report
 from editbench.report.paired import compare, leaders, paired
 from editbench.report.ranking import lines, ranking
-from editbench.statistics import holm, paired_difference
+from editbench.stats.intervals import holm, paired_difference
 from tests.fake_records import fake_run, metric_rows
 
 
@@ -22,13 +22,20 @@ def outcomes(shares: dict[str, float], n: int = 300, seed: int = 0) -> pd.DataFr
     """Starts x methods, 0 or 1; methods share the hardness of a start, so pairing matters."""
     rng = np.random.default_rng(seed)
     hardness = rng.uniform(size=n)
-    return pd.DataFrame({name: (0.7 * hardness + 0.3 * rng.uniform(size=n) < share).astype(float)
-                         for name, share in shares.items()}, index=100 + np.arange(n))
+    return pd.DataFrame(
+        {
+            name: (0.7 * hardness + 0.3 * rng.uniform(size=n) < share).astype(float)
+            for name, share in shares.items()
+        },
+        index=100 + np.arange(n),
+    )
 
 
 def write(root: Path, values: pd.DataFrame, attribute: str) -> None:
     for name in values:
-        samples = pd.DataFrame({"metric": "accuracy", "start": values.index, "value": values[name].to_numpy()})
+        samples = pd.DataFrame(
+            {"metric": "accuracy", "start": values.index, "value": values[name].to_numpy()}
+        )
         fake_run(root, str(name), attribute, samples=samples.dropna())
 
 
@@ -39,7 +46,9 @@ def test_all_pairs_at_once_equal_the_single_paired_test() -> None:
     adjusted = holm(np.array([one.p for one in single.values()]))
     for (pair, row), p_holm in zip(found.items(), adjusted):
         one = single[pair]
-        assert row == pytest.approx((one.n, one.difference, one.low, one.high, one.p, p_holm), abs=1e-12)
+        assert row == pytest.approx(
+            (one.n, one.difference, one.low, one.high, one.p, p_holm), abs=1e-12
+        )
 
 
 def test_missing_starts_leave_only_their_own_pairs() -> None:
@@ -65,14 +74,23 @@ def test_sixteen_methods_can_still_be_separated() -> None:
 def test_clear_order_and_tie(tmp_path: Path) -> None:
     for k, attribute in enumerate(("smile", "age")):
         values = outcomes({"good": 0.8, "twin": 0.5, "random": 0.1}, seed=k)
-        values["other twin"] = values["twin"].sample(frac=1, random_state=k).to_numpy()  # the same mean, exactly
+        values["other twin"] = (
+            values["twin"].sample(frac=1, random_state=k).to_numpy()
+        )  # the same mean, exactly
         write(tmp_path, values, attribute)
     found = ranking(load(tmp_path))
     table = found.table.set_index("method")
-    assert table["rank"].to_dict() == {"good": "1", "twin": "2–3", "other twin": "2–3", "random": "4"}
+    assert table["rank"].to_dict() == {
+        "good": "1",
+        "twin": "2–3",
+        "other twin": "2–3",
+        "random": "4",
+    }
     assert table.loc["twin", "tied_with"] == "other twin" and table.loc["good", "tied_with"] == ""
     assert found.attributes == ("age", "smile") and (table["n"] == 600).all()
-    assert (table["accuracy_low"] < table["accuracy"]).all() and (table["accuracy"] < table["accuracy_high"]).all()
+    assert (table["accuracy_low"] < table["accuracy"]).all() and (
+        table["accuracy"] < table["accuracy_high"]
+    ).all()
 
 
 def test_interval_of_a_mean_over_attributes_is_the_stratified_one(tmp_path: Path) -> None:
@@ -130,7 +148,9 @@ def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
 
 def test_mixed_metric_versions_are_named_and_the_rest_is_made(tmp_path: Path) -> None:
     rows = metric_rows()
-    old = fake_run(tmp_path, "a", "smile", rows.assign(version=np.where(rows["metric"] == "ad", 2, 1)))
+    old = fake_run(
+        tmp_path, "a", "smile", rows.assign(version=np.where(rows["metric"] == "ad", 2, 1))
+    )
     fake_run(tmp_path, "b", "smile", rows)
     fake_run(tmp_path, "b", "age", rows)
     found = load(tmp_path).problems
@@ -163,4 +183,4 @@ def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:
     table = pd.read_csv(page.parent / "ranking.csv")
     assert table["method"].tolist() == ["good", "bad"] and table["best_rank"].tolist() == [1, 2]
     assert "| rank | method |" in (page.parent / "table.md").read_text()
-    assert 'data-ranking' in page.read_text()
+    assert "data-ranking" in page.read_text()

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from editbench.attributes import Attribute, Attributes
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import BadFile
 from editbench.cli import main
-from editbench.configs import compose_config
-from editbench.errors import BadFile
-from editbench.inversion.compare import _against_images, _distance, _key, means_of
-from editbench.job import run_job
 from editbench.report.load import Results, load
 from editbench.report.settings import add_settings
-from editbench.trajectory import Trajectories
+from editbench.run.compose import compose_config
+from editbench.run.job import run_job
+from editbench.studies.real_images import _against_images, _distance, _key, means_of
+from editbench.walk.trajectory import Trajectories
 from tests.test_real_images import real_job
 
 PAIR = Attributes([Attribute("a", ("no", "yes")), Attribute("b", ("no", "yes"))])
@@ -23,16 +23,35 @@ PAIR = Attributes([Attribute("a", ("no", "yes")), Attribute("b", ("no", "yes"))]
 @pytest.fixture
 def record(tmp_path):
     """Two starts: 4 crosses at step 1 towards class 1, and loses b; 9 never crosses towards class 0."""
-    table = pd.DataFrame({"start": [4, 4, 9, 9], "source": [0, 0, 1, 1], "target": [1, 1, 0, 0], "step": [0, 1, 0, 1],
-                          "path": 0.0, "crossed": [False, True, False, False], "stopped": [False, True, False, False],
-                          "finite": True, "logit:a": [-3.0, 1.0, 2.0, 2.5], "logit:b": [1.0, -1.0, 1.0, 1.0]})
-    images = pd.DataFrame({"start": [4, 9], "truth:a": [0, 1], "truth:b": [0, 1], "real_judge:a": [-1.0, 1.0],
-                           "real_judge:b": [1.0, 1.0]})
+    table = pd.DataFrame(
+        {
+            "start": [4, 4, 9, 9],
+            "source": [0, 0, 1, 1],
+            "target": [1, 1, 0, 0],
+            "step": [0, 1, 0, 1],
+            "path": 0.0,
+            "crossed": [False, True, False, False],
+            "stopped": [False, True, False, False],
+            "finite": True,
+            "logit:a": [-3.0, 1.0, 2.0, 2.5],
+            "logit:b": [1.0, -1.0, 1.0, 1.0],
+        }
+    )
+    images = pd.DataFrame(
+        {
+            "start": [4, 9],
+            "truth:a": [0, 1],
+            "truth:b": [0, 1],
+            "real_judge:a": [-1.0, 1.0],
+            "real_judge:b": [1.0, 1.0],
+        }
+    )
 
     def write(table=table, images=images):
         Trajectories(table, PAIR, "a", np.array([2.0, 1.0])).save(tmp_path / "trajectory.parquet")
         images.to_parquet(tmp_path / "originals.parquet")
         return tmp_path
+
     write.table, write.images = table, images
     return write
 
@@ -40,7 +59,10 @@ def record(tmp_path):
 def test_truth_and_sight_are_of_the_image_and_of_all_starts(record):
     assert _against_images(record()) == {"accuracy_true": 0.5, "accuracy_seen": 0.0}
     none = record.table.assign(crossed=False, stopped=False)
-    assert _against_images(record(none)) == {"accuracy_true": 0.0, "accuracy_seen": 0.0}  # no crossing is a failure
+    assert _against_images(record(none)) == {
+        "accuracy_true": 0.0,
+        "accuracy_seen": 0.0,
+    }  # no crossing is a failure
     unknown = _against_images(record(images=record.images.assign(**{"truth:b": -1})))
     assert np.isnan(unknown["accuracy_true"]) and unknown["accuracy_seen"] == 0.0
 
@@ -57,10 +79,19 @@ def test_a_record_without_its_images_is_named(record):
 
 
 def test_means_are_over_the_rows_that_have_both():
-    rows = pd.DataFrame({"real_accuracy": [0.2, 0.4, 0.9], "generated_accuracy": [0.1, 0.3, np.nan],
-                         "real_ad_at": [1.0, 2.0, 3.0], "generated_ad_at": [np.nan, 4.0, 5.0], "method": "m"})
+    rows = pd.DataFrame(
+        {
+            "real_accuracy": [0.2, 0.4, 0.9],
+            "generated_accuracy": [0.1, 0.3, np.nan],
+            "real_ad_at": [1.0, 2.0, 3.0],
+            "generated_ad_at": [np.nan, 4.0, 5.0],
+            "method": "m",
+        }
+    )
     means = means_of(rows)
-    assert means["real_accuracy"] == pytest.approx(0.3) and means["generated_accuracy"] == pytest.approx(0.2)
+    assert means["real_accuracy"] == pytest.approx(0.3) and means[
+        "generated_accuracy"
+    ] == pytest.approx(0.2)
     assert means["real_ad_at"] == 2.0 and means["generated_ad_at"] == 4.0
     alone = means_of(rows.assign(generated_accuracy=np.nan, generated_ad_at=np.nan))
     assert alone["real_accuracy"] == pytest.approx(0.5) and np.isnan(alone["generated_accuracy"])
@@ -68,8 +99,13 @@ def test_means_are_over_the_rows_that_have_both():
 
 def test_pairs_share_configuration_networks_and_precision(tmp_path):
     base = {"method": {"name": "m", "step": 1}, "starts": {"n": 4}, "inversion": {"name": "faces"}}
-    configs = {"a": base, "b": base | {"inversion": {"name": "none"}, "precision": "fp32"},
-               "c": base | {"precision": "bf16"}, "d": base | {"starts": {"n": 5}}, "e": base}
+    configs = {
+        "a": base,
+        "b": base | {"inversion": {"name": "none"}, "precision": "fp32"},
+        "c": base | {"precision": "bf16"},
+        "d": base | {"starts": {"n": 5}},
+        "e": base,
+    }
     made = {run: {"hashes": {"generator": "other" if run == "e" else "g"}} for run in configs}
     results = Results(tmp_path, pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), configs, made)
     keys = {run: _key({"run_id": run, "attribute": "a"}, results) for run in configs}
@@ -77,12 +113,25 @@ def test_pairs_share_configuration_networks_and_precision(tmp_path):
 
 
 def test_inversions_into_other_spaces_are_other_settings():
-    runs = pd.DataFrame({"run_id": list("abcd"), "method": "m", "attribute": "smile", "generator": "g", "seed": 0,
-                         "judged_in": "image", "leaking": False})
-    configs = {"a": {"inversion": {"name": "none", "space": "w", "steps": 9}},
-               "b": {"inversion": {"name": "none", "space": "z", "steps": 8}},  # of no meaning where there is none
-               "c": {"inversion": {"name": "faces", "space": "w", "steps": 9}},
-               "d": {"inversion": {"name": "faces", "space": "w_plus", "steps": 9}}}
+    runs = pd.DataFrame(
+        {
+            "run_id": list("abcd"),
+            "method": "m",
+            "attribute": "smile",
+            "generator": "g",
+            "seed": 0,
+            "judged_in": "image",
+            "leaking": False,
+        }
+    )
+    configs = {
+        "a": {"inversion": {"name": "none", "space": "w", "steps": 9}},
+        "b": {
+            "inversion": {"name": "none", "space": "z", "steps": 8}
+        },  # of no meaning where there is none
+        "c": {"inversion": {"name": "faces", "space": "w", "steps": 9}},
+        "d": {"inversion": {"name": "faces", "space": "w_plus", "steps": 9}},
+    }
     found = add_settings(runs, configs).set_index("run_id")["setting"]
     assert found["a"] == found["b"] == "inversion.name none"
     assert found["c"] == "inversion.name faces, inversion.space w" and "w_plus" in found["d"]
@@ -109,7 +158,9 @@ def test_edits_on_real_images_stand_beside_generated_ones(config, home, capsys):
             outcome = run_job(cfg)
             assert outcome.status == "done", outcome.reason
             ids[starts, method] = outcome.run_id
-            if starts == "faces":  # so few steps and images: let judge and truth disagree on some of them
+            if (
+                starts == "faces"
+            ):  # so few steps and images: let judge and truth disagree on some of them
                 originals = pd.read_parquet(root / outcome.run_id / "originals.parquet")
                 originals.loc[::2, "truth:eyeglasses"] = 1 - originals.loc[::2, "truth:eyeglasses"]
                 originals.loc[::3, "real_judge:eyeglasses"] *= -1
@@ -117,11 +168,22 @@ def test_edits_on_real_images_stand_beside_generated_ones(config, home, capsys):
     assert main(["invert", "compare", str(root)]) == 0
     text = capsys.readouterr().out
     table = pd.read_csv(root / "real_images.csv").set_index("method")
-    assert set(table.index) == {"random", "interfacegan"} and "Edits on real" in text and "class kept" in text
+    assert (
+        set(table.index) == {"random", "interfacegan"}
+        and "Edits on real" in text
+        and "class kept" in text
+    )
     for method, row in table.iterrows():
         for starts, name in (("faces", "real"), ("none", "generated")):
-            own = pd.read_parquet(root / ids[starts, method] / "rows.parquet").set_index("metric").loc["accuracy"]
-            assert row[f"{name}_accuracy"] == pytest.approx(own["value"]) and row[f"{name}_accuracy_n"] == own["n"]
+            own = (
+                pd.read_parquet(root / ids[starts, method] / "rows.parquet")
+                .set_index("metric")
+                .loc["accuracy"]
+            )
+            assert (
+                row[f"{name}_accuracy"] == pytest.approx(own["value"])
+                and row[f"{name}_accuracy_n"] == own["n"]
+            )
         # by hand: crossed, and the glasses as they truly are
         folder = root / ids["faces", method]
         walks = pd.read_parquet(folder / "trajectory.parquet")
@@ -132,9 +194,14 @@ def test_edits_on_real_images_stand_beside_generated_ones(config, home, capsys):
             hits += glasses == (truth.loc[walk["start"], "truth:eyeglasses"] == 1)
             seen += glasses == (truth.loc[walk["start"], "real_judge:eyeglasses"] > 0)
         n = walks["start"].nunique()
-        assert row["accuracy_true"] == pytest.approx(hits / n) and row["accuracy_seen"] == pytest.approx(seen / n)
+        assert row["accuracy_true"] == pytest.approx(hits / n) and row[
+            "accuracy_seen"
+        ] == pytest.approx(seen / n)
     runs = load(root).runs
-    assert sorted(runs["setting"].unique()) == ["inversion.name faces", "inversion.name none"]  # told apart in reports
+    assert sorted(runs["setting"].unique()) == [
+        "inversion.name faces",
+        "inversion.name none",
+    ]  # told apart in reports
 
 
 def test_without_such_runs_the_comparison_says_what_to_do(config, tmp_path, capsys):
@@ -146,5 +213,9 @@ def test_without_such_runs_the_comparison_says_what_to_do(config, tmp_path, caps
 def test_the_experiment_is_whole():
     for budget, images in (("demo", 128), ("standard", 256), ("paper", 256)):
         cfg = compose_config(["experiment=real_images", f"budget={budget}"])
-        assert cfg.inversion.images == f"faces:{images}" and cfg.starts.n == images and cfg.starts.near == "any"
+        assert (
+            cfg.inversion.images == f"faces:{images}"
+            and cfg.starts.n == images
+            and cfg.starts.near == "any"
+        )
     assert compose_config(["experiment=real_images", "inversion=none"]).inversion.name == "none"

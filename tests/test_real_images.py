@@ -9,19 +9,25 @@ import pytest
 import torch
 from omegaconf import open_dict
 
-from editbench.configs import compose_config
-from editbench.editor import Editor, FitReport, Walk
-from editbench.engine import EngineSpec, walk_starts
-from editbench.errors import BadFile, EditbenchError
+from editbench.bank.starts import Starts, StartsSpec
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.inversion.build import build_inversion
 from editbench.inversion.load import inversion_task, load_inversion
-from editbench.inversion.walks import LayeredEditor, LayeredStarts, check_walk, depart, draw_inverted
-from editbench.job import make_run_id, run_job
-from editbench.models import load_bank, load_world
-from editbench.seeding import normals
-from editbench.spaces import Codes, Space, WeightShift
-from editbench.starts import Starts, StartsSpec
-from editbench.trajectory import Trajectories
+from editbench.inversion.walks import (
+    LayeredEditor,
+    LayeredStarts,
+    check_walk,
+    depart,
+    draw_inverted,
+)
+from editbench.run.compose import compose_config
+from editbench.run.job import make_run_id, run_job
+from editbench.run.loading import load_bank, load_world
+from editbench.walk.editor import Editor, FitReport, Walk
+from editbench.walk.engine import EngineSpec, walk_starts
+from editbench.walk.trajectory import Trajectories
 
 torch.set_num_threads(1)
 NAMES = ["smile", "eyeglasses"]
@@ -53,7 +59,9 @@ class Weight(Shift):
 
     def codes(self, walk):
         index = torch.zeros(len(walk), dtype=torch.int64)
-        return Codes(Space.W, walk.latent, WeightShift("conv8", self.kernel[None], index, walk.codes[:, 0]))
+        return Codes(
+            Space.W, walk.latent, WeightShift("conv8", self.kernel[None], index, walk.codes[:, 0])
+        )
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +71,27 @@ def home(tmp_path_factory):
 
 def real_job(home, *words):
     """A job of the faces world on a small bank, from 12 renders inverted in 4 steps."""
-    return compose_config([f"out={home / 'runs'}", f"cache={home / 'cache'}", "bank.n=320", "bank.block=64",
-                           "bank.shard=320", "method=random", "inversion=faces", "inversion.images=faces:12",
-                           "inversion.steps=4", "inversion.samples=50", "starts.near=any", "starts.n=12",
-                           "starts.attributes=[smile,eyeglasses]", "engine.max_steps=3", "engine.sweep_steps=2",
-                           "engine.pictures=2", *words])
+    return compose_config(
+        [
+            f"out={home / 'runs'}",
+            f"cache={home / 'cache'}",
+            "bank.n=320",
+            "bank.block=64",
+            "bank.shard=320",
+            "method=random",
+            "inversion=faces",
+            "inversion.images=faces:12",
+            "inversion.steps=4",
+            "inversion.samples=50",
+            "starts.near=any",
+            "starts.n=12",
+            "starts.attributes=[smile,eyeglasses]",
+            "engine.max_steps=3",
+            "engine.sweep_steps=2",
+            "engine.pictures=2",
+            *words,
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +138,15 @@ def test_every_row_in_reach_moves_as_the_mean_does_and_no_other(world, layers):
 
 
 def test_an_editor_of_w_plus_walks_the_rows_themselves(world):
-    editor, latent = LayeredEditor(Shift(Space.W_PLUS, (1, 3)), world.generator), rows(2, world.generator)
+    editor, latent = (
+        LayeredEditor(Shift(Space.W_PLUS, (1, 3)), world.generator),
+        rows(2, world.generator),
+    )
     made = editor.codes(a_walk(editor, LayeredStarts(world.generator), latent)).values
     assert torch.equal(made[:, [0, *range(3, 8)]], latent[:, [0, *range(3, 8)]])
-    assert torch.allclose(made[:, 1:3], latent[:, 1:3] + 0.6 * torch.linspace(-1, 1, 128), atol=1e-5)
+    assert torch.allclose(
+        made[:, 1:3], latent[:, 1:3] + 0.6 * torch.linspace(-1, 1, 128), atol=1e-5
+    )
 
 
 def test_an_editor_of_styles_starts_from_the_images_styles(world):
@@ -126,20 +155,27 @@ def test_an_editor_of_styles_starts_from_the_images_styles(world):
     made = editor.codes(a_walk(editor, LayeredStarts(generator), latent))
     assert made.space == Space.S
     styles = generator.styles(latent)
-    assert torch.allclose(made.values, styles + 0.6 * torch.linspace(-1, 1, styles.shape[1]), atol=1e-4)
+    assert torch.allclose(
+        made.values, styles + 0.6 * torch.linspace(-1, 1, styles.shape[1]), atol=1e-4
+    )
 
 
 def test_an_editor_of_weights_keeps_the_rows_under_its_shift(world):
     generator, latent = world.generator, rows(2, world.generator)
-    kernel = torch.from_numpy(normals(2, "kernel", 0, 1, generator.kernels()["conv8"].numel())).float()
+    kernel = torch.from_numpy(
+        normals(2, "kernel", 0, 1, generator.kernels()["conv8"].numel())
+    ).float()
     kernel = kernel.reshape(generator.kernels()["conv8"].shape)
     editor = LayeredEditor(Weight(kernel), generator)
     made = editor.codes(a_walk(editor, LayeredStarts(generator), latent))
     assert made.space == Space.W_PLUS and torch.equal(made.values, latent)
     moved = dict(generator.network.state_dict())
     moved["synthesis.layers.conv8.weight"] = moved["synthesis.layers.conv8.weight"] + kernel
-    expected = torch.func.functional_call(generator, {f"network.{key}": value for key, value in moved.items()},
-                                          (Codes(Space.W_PLUS, latent),))
+    expected = torch.func.functional_call(
+        generator,
+        {f"network.{key}": value for key, value in moved.items()},
+        (Codes(Space.W_PLUS, latent),),
+    )
     assert torch.allclose(generator.decode(made), expected, atol=1e-4)
 
 
@@ -152,8 +188,17 @@ def test_from_equal_rows_a_walk_is_the_walk_from_w(world, layers):
     spec, sigma = EngineSpec(max_steps=3, sweep_steps=3), np.ones(world.judge.attributes.width)
     editor = Shift(layers=layers)
     flat = walk_starts(editor, generator, world.judge, "smile", starts, w, logits, sigma, spec)
-    wide = walk_starts(LayeredEditor(editor, generator), LayeredStarts(generator), world.judge, "smile", starts,
-                       generator.w_plus(w).clone(), logits, sigma, spec)
+    wide = walk_starts(
+        LayeredEditor(editor, generator),
+        LayeredStarts(generator),
+        world.judge,
+        "smile",
+        starts,
+        generator.w_plus(w).clone(),
+        logits,
+        sigma,
+        spec,
+    )
     pd.testing.assert_frame_equal(flat.table, wide.table, rtol=1e-3, atol=1e-3)
 
 
@@ -168,7 +213,9 @@ def test_starts_are_drawn_among_the_images(config, layered):
         assert (one.source == own).all() and (one.target == 1 - own).all()
     again = draw_inverted(StartsSpec(12, near="any"), layered, bank, NAMES)
     assert all((again[name].index == one.index).all() for name, one in drawn.items())
-    flat = draw_inverted(StartsSpec(12, near="any"), load_inversion(config()), bank, NAMES)  # the same images, into W
+    flat = draw_inverted(
+        StartsSpec(12, near="any"), load_inversion(config()), bank, NAMES
+    )  # the same images, into W
     assert all((flat[name].index == one.index).all() for name, one in drawn.items())
     assert sum(map(len, draw_inverted(StartsSpec(4, pool=0.5), layered, bank, NAMES).values())) == 4
     for spec in (StartsSpec(13, near="any"), StartsSpec(4, pool=0.03)):
@@ -200,15 +247,29 @@ def test_names_of_runs_from_the_bank_stay_as_they_were(config):
     with open_dict(plain):
         del plain["inversion"]
     assert make_run_id(plain, "bank", NAMES) == identity
-    names = {identity, make_run_id(asked, "bank", NAMES), make_run_id(config("inversion.steps=5"), "bank", NAMES),
-             make_run_id(config("inversion.space=w_plus"), "bank", NAMES)}
+    names = {
+        identity,
+        make_run_id(asked, "bank", NAMES),
+        make_run_id(config("inversion.steps=5"), "bank", NAMES),
+        make_run_id(config("inversion.space=w_plus"), "bank", NAMES),
+    }
     assert len(names) == 4
 
 
-@pytest.mark.parametrize("method, space, status", [
-    ("random", "w", "done"), ("interfacegan", "w_plus", "done"), ("interfacegan_z", "w", "skipped")])
+@pytest.mark.parametrize(
+    "method, space, status",
+    [
+        ("random", "w", "done"),
+        ("interfacegan", "w_plus", "done"),
+        ("interfacegan_z", "w", "skipped"),
+    ],
+)
 def test_jobs_run_from_inverted_images(config, method, space, status, home):
-    words = ["method=interfacegan", "method.space=z"] if method == "interfacegan_z" else [f"method={method}"]
+    words = (
+        ["method=interfacegan", "method.space=z"]
+        if method == "interfacegan_z"
+        else [f"method={method}"]
+    )
     cfg = config(*words, f"inversion.space={space}", "attribute=smile")
     outcome = run_job(cfg)
     assert outcome.status == status, outcome.reason
@@ -222,7 +283,9 @@ def test_jobs_run_from_inverted_images(config, method, space, status, home):
     columns = [found.attributes.columns().index(name) for name in walks.attributes.columns()]
     assert np.allclose(logits, found.logits("judge")[begin["start"]][:, columns], atol=1e-5)
     originals = pd.read_parquet(folder / "originals.parquet").set_index("start")
-    assert (originals["name"] == found.table["name"][originals.index]).all() and len(originals) == len(begin)
+    assert (originals["name"] == found.table["name"][originals.index]).all() and len(
+        originals
+    ) == len(begin)
     assert json.loads((folder / "provenance.json").read_text())["inversion"]["space"] == space
     assert run_job(cfg).reused
 
@@ -230,7 +293,9 @@ def test_jobs_run_from_inverted_images(config, method, space, status, home):
 def test_an_inversion_by_path_must_be_of_these_networks(config, home):
     folder = home / "by_path"
     found = build_inversion(folder, inversion_task(config()))
-    assert load_inversion(config("inversion.images=null", f"inversion.path={folder}")).id == found.id
+    assert (
+        load_inversion(config("inversion.images=null", f"inversion.path={folder}")).id == found.id
+    )
     with pytest.raises(BadFile, match="another generator"):
         load_inversion(config(f"inversion.path={folder}", "generator.truncation_psi=0.5"))
     for wrong in ("7", "true"):

@@ -3,9 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from editbench.methods.navigan.reconstructor import BasicBlock, resnet18, small
 from torch import nn
-
-from methods.reconstructor import BasicBlock, resnet18, small
 
 
 def pair(n=4, size=32, channels=3):
@@ -68,8 +67,9 @@ def test_both_heads_see_both_pictures(make):
     network = make(3, 3, 1.0, 32)
     pictures = [picture.requires_grad_() for picture in pair(8)]
     for head in network(*pictures):
-        gradients = torch.autograd.grad(head.square().sum(), [*pictures, *network.trunk.parameters()],
-                                        retain_graph=True)
+        gradients = torch.autograd.grad(
+            head.square().sum(), [*pictures, *network.trunk.parameters()], retain_graph=True
+        )
         assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 

@@ -7,14 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.base.spaces import Codes, Space
 from editbench.commands import world
-from editbench.errors import BadFile, EditbenchError, UnknownName
-from editbench.spaces import Codes, Space
 from editbench.worlds.faces import load_generator, load_parser, weights_path
 from editbench.worlds.faces.factors import FactorLaw, Factors, sample_factors
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.renderer import Canvas, render
-from editbench.worlds.parser import ParserTraining, RegionParser, parser_quality, photometric, train_parser
+from editbench.worlds.parser import (
+    ParserTraining,
+    RegionParser,
+    parser_quality,
+    photometric,
+    train_parser,
+)
 from tests.test_factors_renderer import face
 
 
@@ -30,7 +36,9 @@ def test_masks_are_labels_and_a_face_does_not_depend_on_its_batch():
     assert 0 <= labels.min() and labels.max() < len(REGIONS)
     for i in range(6):
         alone = Factors(**{name: value[i : i + 1] for name, value in vars(factors).items()})
-        assert (regions(alone, 32)[0] != labels[i]).double().mean() < 1e-2  # a point on an edge may round
+        assert (
+            regions(alone, 32)[0] != labels[i]
+        ).double().mean() < 1e-2  # a point on an edge may round
     whole = sample_factors(FactorLaw(), 1, 0, 300)
     seen = torch.bincount(regions(whole, 32, 2).flatten(), minlength=len(REGIONS))
     assert bool((seen > 0).all())
@@ -52,12 +60,18 @@ def test_regions_lie_where_they_are_painted():
 
     heights = [centre(name)[0] for name in ("eyebrow", "eye", "nose", "mouth", "beard", "clothes")]
     assert heights == sorted(heights) and all(abs(centre(name)[1]) < 0.03 for name in REGIONS)
-    assert centre("eye")[0] == pytest.approx(-0.06, abs=0.02) and centre("mouth")[0] == pytest.approx(0.36, abs=0.03)
+    assert centre("eye")[0] == pytest.approx(-0.06, abs=0.02) and centre("mouth")[
+        0
+    ] == pytest.approx(0.36, abs=0.03)
     # An area in closed form: two ellipses of half-axes 0.095 and 0.065 (nearly flat near the middle of the head).
     bare = share(regions(face(), 64), "eye") * 4
     assert bare == pytest.approx(2 * 3.1416 * 0.095 * 0.065, rel=0.15)
-    assert share(regions(face(smile=1.0), 64), "mouth") > 2 * share(regions(face(smile=0.0), 64), "mouth")
-    assert share(regions(face(long_hair=1.0), 64), "hair") > 1.3 * share(regions(face(), 64), "hair")
+    assert share(regions(face(smile=1.0), 64), "mouth") > 2 * share(
+        regions(face(smile=0.0), 64), "mouth"
+    )
+    assert share(regions(face(long_hair=1.0), 64), "hair") > 1.3 * share(
+        regions(face(), 64), "hair"
+    )
 
 
 def test_a_pixel_takes_the_majority_of_its_points():
@@ -72,7 +86,9 @@ def test_a_pixel_takes_the_majority_of_its_points():
 def test_pictures_are_blind_to_region_names(monkeypatch):
     factors = sample_factors(FactorLaw(), 6, 0, 4)
     plain, original = render(factors, 32), Canvas.paint
-    monkeypatch.setattr(Canvas, "paint", lambda self, cover, color, region: original(self, cover, color, "skin"))
+    monkeypatch.setattr(
+        Canvas, "paint", lambda self, cover, color, region: original(self, cover, color, "skin")
+    )
     assert torch.equal(render(factors, 32), plain)
 
 
@@ -112,7 +128,9 @@ def test_training_learns_and_repeats(tmp_path: Path):
     tiny = ParserTraining(faces=32, passes=6, batch=16, resolution=16)
     lines: list[str] = []
     one, again = train_parser(tiny, lines.append, 3), train_parser(tiny, lambda _: None)
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), again.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), again.state_dict().values())
+    )
     losses = [float(line.split('"loss": ')[1].rstrip("}")) for line in lines]
     assert len(losses) == 4 and losses[-1] < losses[0]
     one.save(tmp_path / "p.safetensors")
@@ -123,11 +141,18 @@ def test_training_learns_and_repeats(tmp_path: Path):
         read(images[:, :, :30])
 
 
-def test_the_command_trains_saves_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+def test_the_command_trains_saves_and_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+):
     asked = []
-    monkeypatch.setattr("editbench.worlds.parser.train_parser", lambda options, log: asked.append(options) or
-                        RegionParser())
-    monkeypatch.setattr("editbench.worlds.parser.parser_quality", lambda parser: {"hair": {"found": 0.5, "iou": 0.25}})
+    monkeypatch.setattr(
+        "editbench.worlds.parser.train_parser",
+        lambda options, log: asked.append(options) or RegionParser(),
+    )
+    monkeypatch.setattr(
+        "editbench.worlds.parser.parser_quality",
+        lambda parser: {"hair": {"found": 0.5, "iou": 0.25}},
+    )
     assert world.main(["train-parser", "--out", str(tmp_path / "deep"), "--faces", "64"]) == 0
     assert asked == [ParserTraining(faces=64)]
     assert "hair       pixels found  50.00%, IoU 0.250" in capsys.readouterr().out
@@ -146,5 +171,6 @@ def test_augmentation_leaves_the_pixels_where_they_are():
     assert torch.equal(shown, photometric(images, torch.Generator().manual_seed(0)))
     flat = lambda x: (x - x.mean((2, 3), keepdim=True)).flatten(1)  # noqa: E731
     here = torch.nn.functional.cosine_similarity(flat(shown), flat(images))
-    assert here.min() > 0.9 and bool((here > torch.nn.functional.cosine_similarity(
-        flat(shown), flat(images.roll(2, 3)))).all())
+    assert here.min() > 0.9 and bool(
+        (here > torch.nn.functional.cosine_similarity(flat(shown), flat(images.roll(2, 3)))).all()
+    )

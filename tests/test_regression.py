@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from editbench import regression
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
-from editbench.editor import Editor, FitReport, unit_rows
-from editbench.errors import BadFile, EditbenchError
-from editbench.job import run_job
 from editbench.regression import compare, measure, pin_runs, read_baseline
 from editbench.regression.compare import paired_interval
 from editbench.regression.tolerance import default
 from editbench.report.load import load
-from editbench.statistics import paired_difference
+from editbench.run.job import run_job
+from editbench.stats.intervals import paired_difference
+from editbench.walk.editor import Editor, FitReport, unit_rows
 from tests.fake_records import fake_run, metric_rows
 from tests.toy_world import ToyScorer, V, toy_config
 
@@ -32,7 +32,7 @@ def outcome(hits=100, lost=0, won=0):
     """0/1 a start: the first `hits` succeed, but `lost` of them do not and `won` of the others do."""
     value = (np.arange(N) < hits).astype(float)
     value[:lost] = 0
-    value[N - won:] = 1
+    value[N - won :] = 1
     return value
 
 
@@ -41,15 +41,19 @@ def record(root, values=None, method="m", attribute="smile", edit=None, **more):
     values = outcome() if values is None else values
     rows = metric_rows(accuracy=values.mean(), n=N)
     samples = pd.DataFrame({"metric": "accuracy", "start": 7 + 3 * np.arange(N), "value": values})
-    return fake_run(root, method, attribute, rows if edit is None else edit(rows), samples=samples, **more)
+    return fake_run(
+        root, method, attribute, rows if edit is None else edit(rows), samples=samples, **more
+    )
 
 
 def setting(**changes):
     """Edit of rows: setting(path_length=6.0)."""
+
     def edit(rows):
         for metric, value in changes.items():
             rows.loc[rows["metric"] == metric, "value"] = value
         return rows
+
     return edit
 
 
@@ -60,7 +64,9 @@ def change_hash(folder, **hashes):
 
 
 def pin(root, path, *words):
-    return main(["baseline", str(root), "--out", str(path), "--reason", "for the test", *map(str, words)])
+    return main(
+        ["baseline", str(root), "--out", str(path), "--reason", "for the test", *map(str, words)]
+    )
 
 
 def check(root, path, *words):
@@ -77,15 +83,28 @@ def verdicts(old, new):
     return {row: f.verdict for (_, row), f in findings(old, new).items()}
 
 
-@pytest.mark.parametrize(("values", "verdict", "holds_zero"), [
-    (outcome(), "same", None),
-    (outcome(lost=40, won=38), "within", True),
-    (outcome(lost=6), "within", False),  # 0.03; the tolerance is a quarter of the interval's width, 0.035
-    (outcome(lost=70, won=60), "noise", True),  # a net ten of 130 that changed: chance does that
-    (outcome(lost=10), "moved", False),  # the same net ten, one way
-    (outcome(won=10), "moved", False),
-])
-def test_a_row_moves_where_tolerance_and_paired_interval_both_say_so(tmp_path, values, verdict, holds_zero):
+@pytest.mark.parametrize(
+    ("values", "verdict", "holds_zero"),
+    [
+        (outcome(), "same", None),
+        (outcome(lost=40, won=38), "within", True),
+        (
+            outcome(lost=6),
+            "within",
+            False,
+        ),  # 0.03; the tolerance is a quarter of the interval's width, 0.035
+        (
+            outcome(lost=70, won=60),
+            "noise",
+            True,
+        ),  # a net ten of 130 that changed: chance does that
+        (outcome(lost=10), "moved", False),  # the same net ten, one way
+        (outcome(won=10), "moved", False),
+    ],
+)
+def test_a_row_moves_where_tolerance_and_paired_interval_both_say_so(
+    tmp_path, values, verdict, holds_zero
+):
     record(tmp_path / "old")
     record(tmp_path / "new", values)
     finding = findings(tmp_path / "old", tmp_path / "new")["m x smile, seed 0", "accuracy"]
@@ -114,12 +133,17 @@ def test_the_interval_is_the_paired_bootstrap_and_follows_starts_that_only_one_s
 
 def test_rows_without_samples_are_judged_by_the_tolerance_alone_and_say_so(tmp_path):
     record(tmp_path / "old")
-    tolerance = findings(tmp_path / "old", tmp_path / "old")["m x smile, seed 0", "path_length"].tolerance
+    tolerance = findings(tmp_path / "old", tmp_path / "old")[
+        "m x smile, seed 0", "path_length"
+    ].tolerance
     record(tmp_path / "in", edit=setting(path_length=5.25 + 0.99 * tolerance))
     record(tmp_path / "out", edit=setting(path_length=5.25 + 1.01 * tolerance))
     assert verdicts(tmp_path / "old", tmp_path / "in")["path_length"] == "within"
     moved = findings(tmp_path / "old", tmp_path / "out")["m x smile, seed 0", "path_length"]
-    assert (moved.verdict, moved.pairs) == ("moved", 0) and "no samples: tolerance alone" in moved.text
+    assert (moved.verdict, moved.pairs) == (
+        "moved",
+        0,
+    ) and "no samples: tolerance alone" in moved.text
 
 
 def test_samples_that_are_not_what_the_row_averages_are_not_paired(tmp_path):
@@ -138,7 +162,10 @@ def test_another_metric_version_is_told_apart_from_a_number_that_moved(tmp_path,
     record(tmp_path / "old")
     record(tmp_path / "new", edit=bump)
     found = findings(tmp_path / "old", tmp_path / "new")["m x smile, seed 0", "accuracy"]
-    assert (found.verdict, found.text) == ("not comparable", "metric version 1 -> 2: not comparable, re-pin")
+    assert (found.verdict, found.text) == (
+        "not comparable",
+        "metric version 1 -> 2: not comparable, re-pin",
+    )
     assert verdicts(tmp_path / "old", tmp_path / "new")["success_rate"] == "same"
     pin(tmp_path / "old", tmp_path / "b.json")
     assert check(tmp_path / "new", tmp_path / "b.json") == 0
@@ -146,10 +173,16 @@ def test_another_metric_version_is_told_apart_from_a_number_that_moved(tmp_path,
     assert check(tmp_path / "new", tmp_path / "b.json", "--strict") == 1
 
 
-@pytest.mark.parametrize(("change", "text"), [
-    (lambda folder: change_hash(folder, bank="bank-ffff"), "bank bank-0d1e2f -> bank-ffff"),
-    (lambda folder: change_hash(folder, generator="f" * 64), "generator 11aa22bb33cc -> ffffffffffff"),
-])
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda folder: change_hash(folder, bank="bank-ffff"), "bank bank-0d1e2f -> bank-ffff"),
+        (
+            lambda folder: change_hash(folder, generator="f" * 64),
+            "generator 11aa22bb33cc -> ffffffffffff",
+        ),
+    ],
+)
 def test_another_setting_is_named_by_its_hashes_and_never_compared(tmp_path, change, text, capsys):
     for root in ("old", "new"):
         record(tmp_path / root)
@@ -168,25 +201,45 @@ def test_another_setting_is_named_by_its_hashes_and_never_compared(tmp_path, cha
 def test_other_start_numbers_and_other_starts_are_other_settings(tmp_path):
     record(tmp_path / "old")
     record(tmp_path / "more", starts_n=77)
-    assert "starts.n 1400 -> 77" in findings(tmp_path / "old", tmp_path / "more")["m x smile, seed 0", ""].text
+    assert (
+        "starts.n 1400 -> 77"
+        in findings(tmp_path / "old", tmp_path / "more")["m x smile, seed 0", ""].text
+    )
     folder = record(tmp_path / "others")
     samples = pd.read_parquet(folder / "samples.parquet")
     samples.assign(start=samples["start"] + 3 * 100).to_parquet(folder / "samples.parquet")
-    assert "starts: 100 in common of 200 pinned and 200 new" in \
-        findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", ""].text
-    samples.assign(start=samples["start"] + 3).to_parquet(folder / "samples.parquet")  # one start was swapped
-    assert findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", "accuracy"].verdict == "same"
+    assert (
+        "starts: 100 in common of 200 pinned and 200 new"
+        in findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", ""].text
+    )
+    samples.assign(start=samples["start"] + 3).to_parquet(
+        folder / "samples.parquet"
+    )  # one start was swapped
+    assert (
+        findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", "accuracy"].verdict
+        == "same"
+    )
 
 
-@pytest.mark.parametrize(("was", "now", "verdict", "code"), [
-    ("done", "failed", "broke", 1), ("done", "skipped", "broke", 1), ("skipped", "failed", "broke", 1),
-    ("skipped", "skipped", "same", 0), ("failed", "failed", "same", 0), ("skipped", "done", "new", 0),
-])
-def test_a_run_that_is_no_longer_done_is_a_regression_and_a_skip_that_stays_is_none(tmp_path, was, now, verdict, code,
-                                                                                 capsys):
+@pytest.mark.parametrize(
+    ("was", "now", "verdict", "code"),
+    [
+        ("done", "failed", "broke", 1),
+        ("done", "skipped", "broke", 1),
+        ("skipped", "failed", "broke", 1),
+        ("skipped", "skipped", "same", 0),
+        ("failed", "failed", "same", 0),
+        ("skipped", "done", "new", 0),
+    ],
+)
+def test_a_run_that_is_no_longer_done_is_a_regression_and_a_skip_that_stays_is_none(
+    tmp_path, was, now, verdict, code, capsys
+):
     for root, status in (("old", was), ("new", now)):
         record(tmp_path / root, attribute="age")
-        record(tmp_path / root, status=status, reason="" if status == "done" else "no control found")
+        record(
+            tmp_path / root, status=status, reason="" if status == "done" else "no control found"
+        )
     pin(tmp_path / "old", tmp_path / "b.json")
     assert check(tmp_path / "new", tmp_path / "b.json") == code
     assert findings(tmp_path / "old", tmp_path / "new")["m x smile, seed 0", ""].verdict == verdict
@@ -216,14 +269,21 @@ def test_a_row_that_lost_its_value_is_reported_and_a_note_hides_a_row(tmp_path):
     assert verdicts(tmp_path / "old", tmp_path / "lost")["ad_at@1"] == "lost"
     assert verdicts(tmp_path / "old", tmp_path / "gone")["ad_at@1"] == "lost"
     assert set(verdicts(tmp_path / "old", tmp_path / "noted").values()) == {"unread"}
-    assert verdicts(tmp_path / "old", tmp_path / "old")["ad@2.875"] == "unread"  # hidden: too few points
+    assert (
+        verdicts(tmp_path / "old", tmp_path / "old")["ad@2.875"] == "unread"
+    )  # hidden: too few points
     assert verdicts(tmp_path / "lost", tmp_path / "old")["ad_at@1"] == "new"
 
 
 def test_variants_are_matched_by_their_options_and_a_changed_option_is_named(tmp_path):
     for root, steps in (("old", (0.3, 0.6)), ("new", (0.6, 0.3))):
         for step in steps:
-            record(tmp_path / root, outcome(round(100 * step)), tag=f"{root}{step}", method_config={"delta": step})
+            record(
+                tmp_path / root,
+                outcome(round(100 * step)),
+                tag=f"{root}{step}",
+                method_config={"delta": step},
+            )
     found = findings(tmp_path / "old", tmp_path / "new")
     assert found["m x smile, seed 0 (delta=0.3)", "accuracy"].verdict == "same"
     assert found["m x smile, seed 0 (delta=0.6)", "accuracy"].verdict == "same"
@@ -231,8 +291,9 @@ def test_variants_are_matched_by_their_options_and_a_changed_option_is_named(tmp
     record(tmp_path / "two", outcome(20), method_config={"delta": 0.9})
     one, two = (pin_runs(load(tmp_path / root))[0] for root in ("one", "two"))
     found = compare(measure(one, {})[0], two)
-    assert found.count("moved") and found.notes == ["m: options differ from the pinned ones in 1 runs: "
-                                                    "delta 0.3 -> 0.9"]
+    assert found.count("moved") and found.notes == [
+        "m: options differ from the pinned ones in 1 runs: delta 0.3 -> 0.9"
+    ]
 
 
 def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_path, monkeypatch):
@@ -242,7 +303,9 @@ def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_p
         os.utime(folder / "status.json", (stamp, stamp))
     (run,), notes = pin_runs(load(tmp_path / "runs"))
     assert run.rows["accuracy"].value == 0.25 and "m-smile-s0-bbbbbbbbbb left out" in notes[0]
-    change_hash(folder, method_source="as it is now")  # an older record of the present code: it was found, not repeated
+    change_hash(
+        folder, method_source="as it is now"
+    )  # an older record of the present code: it was found, not repeated
     monkeypatch.setattr("editbench.regression.pins.source_digest", lambda target: "as it is now")
     (run,), notes = pin_runs(load(tmp_path / "runs"))
     assert run.rows["accuracy"].value == 0.45 and "m-smile-s0-aaaaaaaaaa left out" in notes[0]
@@ -253,7 +316,9 @@ def test_default_tolerances_are_the_documented_function_of_the_row():
     row = regression.Pin(0.5, 0.4, 0.64, 100, 1)
     assert default(row, paired=True) == pytest.approx(0.06)  # a quarter of the interval's width
     assert default(row, paired=False) == pytest.approx(0.12)
-    assert default(replace(row, low=0.49, high=0.51), paired=True) == pytest.approx(0.025)  # 5 % of the value
+    assert default(replace(row, low=0.49, high=0.51), paired=True) == pytest.approx(
+        0.025
+    )  # 5 % of the value
     assert default(replace(row, value=3.0, low=np.nan, high=np.nan), paired=False) == 1  # a count
     assert default(replace(row, value=400.0, low=np.nan, high=np.nan), paired=False) == 20
     assert np.isnan(default(replace(row, value=np.nan), paired=False))
@@ -267,12 +332,20 @@ def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_pa
     path = tmp_path / "b.json"
     assert pin(tmp_path / "runs", path, "--spread", tmp_path / "one", tmp_path / "two") == 0
     rows = read_baseline(path).runs[0].rows
-    assert (rows["accuracy"].tolerance, rows["accuracy"].origin) == (pytest.approx(2 * 0.15), "spread")
+    assert (rows["accuracy"].tolerance, rows["accuracy"].origin) == (
+        pytest.approx(2 * 0.15),
+        "spread",
+    )
     usual = measure(pin_runs(load(tmp_path / "runs"))[0], {})[0][0].rows
     assert rows["path_length"].origin == "floor"
-    assert rows["path_length"].tolerance == pytest.approx(0.2 * usual["path_length"].tolerance, rel=1e-3)
+    assert rows["path_length"].tolerance == pytest.approx(
+        0.2 * usual["path_length"].tolerance, rel=1e-3
+    )
     spread = json.loads(path.read_text())["tolerance"]["spread"]
-    assert spread == {"one": {"runs": 2, "varied": {"seed": ["0 -> 1", "0 -> 2"]}}, "two": {"runs": 1, "varied": {}}}
+    assert spread == {
+        "one": {"runs": 2, "varied": {"seed": ["0 -> 1", "0 -> 2"]}},
+        "two": {"runs": 1, "varied": {}},
+    }
     assert usual["accuracy"].origin == "default"
 
 
@@ -290,20 +363,38 @@ def test_spread_of_other_code_or_of_another_job_is_refused(tmp_path):
 def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
     rng = np.random.default_rng(0)
     folder = record(tmp_path / "runs")
-    dense = pd.DataFrame({"metric": "ad_at", "start": 7 + 3 * np.arange(0, N, 2), "value": rng.gamma(2.0, 0.2, N // 2)})
+    dense = pd.DataFrame(
+        {
+            "metric": "ad_at",
+            "start": 7 + 3 * np.arange(0, N, 2),
+            "value": rng.gamma(2.0, 0.2, N // 2),
+        }
+    )
     samples = pd.concat([pd.read_parquet(folder / "samples.parquet"), dense])
     samples.sample(frac=1, random_state=0).to_parquet(folder / "samples.parquet")
     record(tmp_path / "runs", status="failed", method="n", reason="RuntimeError: x (see log.txt)")
     for name in ("a", "b"):
         pin(tmp_path / "runs", tmp_path / f"{name}.json")
     text = (tmp_path / "a.json").read_text()
-    assert text == (tmp_path / "b.json").read_text() and str(tmp_path) not in text and "/tmp" not in text
+    assert (
+        text == (tmp_path / "b.json").read_text()
+        and str(tmp_path) not in text
+        and "/tmp" not in text
+    )
     assert all(len(line) < 2000 for line in text.splitlines()) and len(text) < 12_000
     whole = json.loads(text, parse_constant=pytest.fail)
     assert list(whole) == sorted(whole) and whole["reason"] == "for the test"
-    wanted, read = measure(pin_runs(load(tmp_path / "runs"))[0], {})[0], read_baseline(tmp_path / "a.json").runs
+    wanted, read = (
+        measure(pin_runs(load(tmp_path / "runs"))[0], {})[0],
+        read_baseline(tmp_path / "a.json").runs,
+    )
     for one, two in zip(wanted, read, strict=True):
-        assert (one.label, one.status, one.reason, one.setting) == (two.label, two.status, two.reason, two.setting)
+        assert (one.label, one.status, one.reason, one.setting) == (
+            two.label,
+            two.status,
+            two.reason,
+            two.setting,
+        )
         assert one.starts.tolist() == two.starts.tolist()
         for name, values in one.samples.items():
             np.testing.assert_array_equal(values, two.samples[name])
@@ -323,7 +414,12 @@ def test_an_update_needs_force_shows_the_difference_and_keeps_the_reasons(tmp_pa
     assert pin(tmp_path / "new", path) == 1 and path.read_text() == before
     said = capsys.readouterr()
     assert "--force" in said.err and "moved" in said.out
-    assert main(["baseline", str(tmp_path / "new"), "--out", str(path), "--reason", "second", "--force"]) == 0
+    assert (
+        main(
+            ["baseline", str(tmp_path / "new"), "--out", str(path), "--reason", "second", "--force"]
+        )
+        == 0
+    )
     assert "moved" in capsys.readouterr().out
     baseline = read_baseline(path)
     assert (baseline.reason, baseline.history) == ("second", ["for the test"])
@@ -334,19 +430,35 @@ def test_a_reason_is_mandatory(tmp_path, capsys):
     record(tmp_path / "runs")
     with pytest.raises(SystemExit):
         main(["baseline", str(tmp_path / "runs"), "--out", str(tmp_path / "b.json")])
-    assert main(["baseline", str(tmp_path / "runs"), "--out", str(tmp_path / "b.json"), "--reason", " "]) == 1
+    assert (
+        main(
+            ["baseline", str(tmp_path / "runs"), "--out", str(tmp_path / "b.json"), "--reason", " "]
+        )
+        == 1
+    )
     assert not (tmp_path / "b.json").exists()
 
 
-@pytest.mark.parametrize(("spoil", "text"), [
-    (lambda path: path.unlink(), "does not exist"),
-    (lambda path: path.write_text(path.read_text()[:400]), "no whole JSON file"),
-    (lambda path: path.write_bytes(b"\x80\x00"), "no whole JSON file"),
-    (lambda path: path.write_text('{"a": 1}'), "JSON but no baseline"),
-    (lambda path: path.write_text("[1]"), "JSON but no baseline"),
-    (lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 9')), "has format 9"),
-    (lambda path: path.write_text(path.read_text().replace('"accuracy": "1', '"accuracy": "')), "199 samples for 200"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda path: path.unlink(), "does not exist"),
+        (lambda path: path.write_text(path.read_text()[:400]), "no whole JSON file"),
+        (lambda path: path.write_bytes(b"\x80\x00"), "no whole JSON file"),
+        (lambda path: path.write_text('{"a": 1}'), "JSON but no baseline"),
+        (lambda path: path.write_text("[1]"), "JSON but no baseline"),
+        (
+            lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 9')),
+            "has format 9",
+        ),
+        (
+            lambda path: path.write_text(
+                path.read_text().replace('"accuracy": "1', '"accuracy": "')
+            ),
+            "199 samples for 200",
+        ),
+    ],
+)
 def test_a_file_that_is_no_baseline_is_explained(tmp_path, spoil, text, capsys):
     record(tmp_path / "runs")
     pin(tmp_path / "runs", tmp_path / "b.json")
@@ -375,24 +487,48 @@ def test_a_baseline_of_another_experiment_and_unreadable_runs_are_named(tmp_path
 def test_junit_and_annotations_name_what_failed(tmp_path, capsys):
     for root in ("old", "new"):
         record(tmp_path / root, outcome(20 if root == "new" else 100))
-        record(tmp_path / root, method="n", status="failed" if root == "new" else "done", reason="50 % of\n\x1b[1mit")
+        record(
+            tmp_path / root,
+            method="n",
+            status="failed" if root == "new" else "done",
+            reason="50 % of\n\x1b[1mit",
+        )
         record(tmp_path / root, method=f"only_{root}")
     pin(tmp_path / "old", tmp_path / "b.json")
     capsys.readouterr()
-    assert check(tmp_path / "new", tmp_path / "b.json", "--junit", tmp_path / "x" / "check.xml", "--github") == 1
+    assert (
+        check(
+            tmp_path / "new",
+            tmp_path / "b.json",
+            "--junit",
+            tmp_path / "x" / "check.xml",
+            "--github",
+        )
+        == 1
+    )
     suite = ElementTree.parse(tmp_path / "x" / "check.xml").getroot().find("testsuite")
     cases = {(case.get("classname"), case.get("name")): case for case in suite}
     failed = {key for key, case in cases.items() if case.find("failure") is not None}
-    assert failed == {("m x smile, seed 0", "accuracy"), ("m x smile, seed 0", "success_rate"),
-                      ("n x smile, seed 0", "run"), ("only_old x smile, seed 0", "run")}
+    assert failed == {
+        ("m x smile, seed 0", "accuracy"),
+        ("m x smile, seed 0", "success_rate"),
+        ("n x smile, seed 0", "run"),
+        ("only_old x smile, seed 0", "run"),
+    }
     assert (int(suite.get("tests")), int(suite.get("failures"))) == (len(cases), len(failed))
-    assert int(suite.get("skipped")) == sum(case.find("skipped") is not None for case in cases.values())
-    assert "0.5 -> 0.1, difference -0.4 [" in cases["m x smile, seed 0", "accuracy"].find("failure").get("message")
+    assert int(suite.get("skipped")) == sum(
+        case.find("skipped") is not None for case in cases.values()
+    )
+    assert "0.5 -> 0.1, difference -0.4 [" in cases["m x smile, seed 0", "accuracy"].find(
+        "failure"
+    ).get("message")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("::")]
-    assert [line.split("::")[1] for line in lines] == ["error title=editbench%3A m x smile%2C seed 0",
-                                                       "error title=editbench%3A n x smile%2C seed 0",
-                                                       "error title=editbench%3A only_old x smile%2C seed 0",
-                                                       "notice title=editbench%3A only_new x smile%2C seed 0"]
+    assert [line.split("::")[1] for line in lines] == [
+        "error title=editbench%3A m x smile%2C seed 0",
+        "error title=editbench%3A n x smile%2C seed 0",
+        "error title=editbench%3A only_old x smile%2C seed 0",
+        "notice title=editbench%3A only_new x smile%2C seed 0",
+    ]
     assert "accuracy: moved, worse: 0.5 -> 0.1" in lines[0] and "%0Asuccess_rate" in lines[0]
     assert "50 %25 of%0A" in lines[1]
 
@@ -439,9 +575,15 @@ class Masked(Editor):
         return walk.codes + self.delta * self.direction(walk, walk.codes)
 
 
-BUGS = {"wrong sign": lambda self, walk: walk.codes - self.delta * self.direction(walk, walk.codes),
-        "mask computed once": lambda self, walk: walk.codes + self.delta * self.direction(walk, walk.origin),
-        "a step too long": lambda self, walk: walk.codes + 4 * self.delta * self.direction(walk, walk.codes)}
+BUGS = {
+    "wrong sign": lambda self, walk: walk.codes - self.delta * self.direction(walk, walk.codes),
+    "mask computed once": lambda self, walk: (
+        walk.codes + self.delta * self.direction(walk, walk.origin)
+    ),
+    "a step too long": lambda self, walk: (
+        walk.codes + 4 * self.delta * self.direction(walk, walk.codes)
+    ),
+}
 
 
 def bent_job(tmp_path, out, *overrides):
@@ -464,7 +606,11 @@ def bent(tmp_path_factory):
 
 def test_the_same_job_run_again_agrees_in_every_digit(bent, tmp_path, capsys):
     assert check(bent_job(bent[0], "again"), bent[1]) == 0
-    assert " agree (" in (text := capsys.readouterr().out) and "within" not in text and "moved" not in text
+    assert (
+        " agree (" in (text := capsys.readouterr().out)
+        and "within" not in text
+        and "moved" not in text
+    )
 
 
 def test_another_batch_size_agrees(bent, capsys):
@@ -480,5 +626,9 @@ def test_planted_bugs_are_caught(bent, bug, monkeypatch, capsys):
     root = bent_job(bent[0], bug.replace(" ", "_"))
     capsys.readouterr()
     assert check(root, bent[1]) == 1
-    moved = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("moved", "lost"))]
-    assert any("[" in line and "worse" in line for line in moved), moved  # at least one with a paired interval
+    moved = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith(("moved", "lost"))
+    ]
+    assert any("[" in line and "worse" in line for line in moved), (
+        moved
+    )  # at least one with a paired interval

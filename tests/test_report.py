@@ -15,8 +15,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from editbench.base.errors import EditbenchError
 from editbench.commands.report import main
-from editbench.errors import EditbenchError
 from editbench.report import figures, load, print_table, report
 from editbench.report.cells import number
 from editbench.report.paired import paired
@@ -52,10 +52,17 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    pictures = torch.randint(0, 255, (2, 5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pictures = torch.randint(
+        0, 255, (2, 5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     fake_run(folder, "alpha", "smile", metric_rows(0.7312, 0.25), pictures=pictures)
     fake_run(folder, "alpha", "age", metric_rows(0.61, 0.3), pictures=pictures[:, :, :1])
-    fake_run(folder, "beta", "smile", metric_rows(0.1, 0.5, note="excluded: the success rate 3 % is below 10 %"))
+    fake_run(
+        folder,
+        "beta",
+        "smile",
+        metric_rows(0.1, 0.5, note="excluded: the success rate 3 % is below 10 %"),
+    )
     fake_run(folder, "beta", "age", status="skipped", reason=HOSTILE)
     fake_run(folder, "random", "smile", metric_rows(0.05, 0.9, sharpness=3.5))
     fake_run(folder, "random", "age", status="failed", reason="NonFinite: step 3")
@@ -80,13 +87,26 @@ def test_csv_holds_the_numbers_of_the_records(root: Path) -> None:
     table = pd.read_csv(root / "report" / "table.csv").set_index(["method", "attribute"])
     assert len(table) == 7 and ("gamma", "smile") not in table.index
     first = table.loc[("alpha", "smile")]
-    assert first["accuracy"] == 0.7312 and first["success_rate"] == 0.9312 and first["ad_at"] == 0.25
-    assert first["accuracy_high"] - first["accuracy"] == pytest.approx(1.96 * np.sqrt(0.7312 * 0.2688 / 200))
-    assert (first["ad_at_effect"], first["n"], first["fit_seconds"], first["labels_used"]) == (1.0, 200, 1.5, 60)
+    assert (
+        first["accuracy"] == 0.7312 and first["success_rate"] == 0.9312 and first["ad_at"] == 0.25
+    )
+    assert first["accuracy_high"] - first["accuracy"] == pytest.approx(
+        1.96 * np.sqrt(0.7312 * 0.2688 / 200)
+    )
+    assert (first["ad_at_effect"], first["n"], first["fit_seconds"], first["labels_used"]) == (
+        1.0,
+        200,
+        1.5,
+        60,
+    )
     assert table.loc[("beta", "smile"), "ad_at_note"].startswith("excluded")
     assert table.loc[("random", "smile"), "sharpness"] == 3.5 and not table["leaking"].any()
     skipped = table.loc[("beta", "age")]
-    assert skipped["status"] == "skipped" and skipped["reason"] == HOSTILE and np.isnan(skipped["accuracy"])
+    assert (
+        skipped["status"] == "skipped"
+        and skipped["reason"] == HOSTILE
+        and np.isnan(skipped["accuracy"])
+    )
 
 
 def test_means_say_over_what_they_run(root: Path) -> None:
@@ -95,9 +115,13 @@ def test_means_say_over_what_they_run(root: Path) -> None:
     assert list(means.index) == ["alpha", "beta", "random"]
     assert means.loc["beta", "served"] == 1 and means.loc["beta", "asked"] == 3
     assert means.loc["alpha", "accuracy"] == pytest.approx((0.7312 + 0.61 + 0.5) / 3)
-    assert means.loc["alpha", "accuracy_common"] == pytest.approx(0.7312)  # smile alone is served by all
+    assert means.loc["alpha", "accuracy_common"] == pytest.approx(
+        0.7312
+    )  # smile alone is served by all
     assert np.isnan(means.loc["beta", "ad_at"]) and means.loc["beta", "ad_at_served"] == 0
-    assert matrix(table).loc["alpha", "smile"] == 0.7312 and np.isnan(matrix(table).loc["beta", "age"])
+    assert matrix(table).loc["alpha", "smile"] == 0.7312 and np.isnan(
+        matrix(table).loc["beta", "age"]
+    )
 
 
 def test_page_is_whole_and_loads_nothing(html: str) -> None:
@@ -107,7 +131,10 @@ def test_page_is_whole_and_loads_nothing(html: str) -> None:
             assert not re.match(r"\s*(https?:)?//", attributes.get(name) or ""), (tag, attributes)
     assert not re.search(r"url\(\s*['\"]?https?:|@import", html)
     assert html.count("<svg") == 3 and "data:image/png;base64," in html
-    assert sum("crossing" in a.get("class", "").split() for _, a in page.attributes if a.get("class")) == 4
+    assert (
+        sum("crossing" in a.get("class", "").split() for _, a in page.attributes if a.get("class"))
+        == 4
+    )
 
 
 def test_text_of_records_is_escaped(root: Path, html: str) -> None:
@@ -117,23 +144,58 @@ def test_text_of_records_is_escaped(root: Path, html: str) -> None:
 
 
 def test_what_was_not_done_is_listed(html: str) -> None:
-    for text in ("gamma-smile-s0", "delta-hat", "JSONDecodeError", "NonFinite: step 3", "strips.safetensors",
-                 "1 skipped", "1 failed"):
+    for text in (
+        "gamma-smile-s0",
+        "delta-hat",
+        "JSONDecodeError",
+        "NonFinite: step 3",
+        "strips.safetensors",
+        "1 skipped",
+        "1 failed",
+    ):
         assert text in html, text
 
 
 def test_mean_dependency_is_taken_over_the_same_attributes_for_all(tmp_path: Path) -> None:
-    table = pd.DataFrame([
-        {"setting": "", "method": m, "variant_of": m, "attribute": a, "status": "done", "accuracy": 0.5, "ad_at": ad,
-         "ad_at_note": note, "leaking": False, "judged_in": "image"}
-        for m, a, ad, note in [("x", "smile", 0.1, ""), ("x", "age", 0.9, ""), ("y", "smile", 0.3, ""),
-                               ("y", "age", 0.2, "few"), ("random", "smile", np.nan, "few"),
-                               ("random", "age", 0.5, "")]])
-    for name in ("success_rate", "off_target_flips", "path_length", "fit_seconds", "edits_per_second",
-                 "generator_calls", "labels_used", "n"):
+    table = pd.DataFrame(
+        [
+            {
+                "setting": "",
+                "method": m,
+                "variant_of": m,
+                "attribute": a,
+                "status": "done",
+                "accuracy": 0.5,
+                "ad_at": ad,
+                "ad_at_note": note,
+                "leaking": False,
+                "judged_in": "image",
+            }
+            for m, a, ad, note in [
+                ("x", "smile", 0.1, ""),
+                ("x", "age", 0.9, ""),
+                ("y", "smile", 0.3, ""),
+                ("y", "age", 0.2, "few"),
+                ("random", "smile", np.nan, "few"),
+                ("random", "age", 0.5, ""),
+            ]
+        ]
+    )
+    for name in (
+        "success_rate",
+        "off_target_flips",
+        "path_length",
+        "fit_seconds",
+        "edits_per_second",
+        "generator_calls",
+        "labels_used",
+        "n",
+    ):
         table[name] = 1.0
     means = summary(table).set_index("method")
-    assert means.loc["x", "ad_at"] == 0.1 and means.loc["y", "ad_at"] == 0.3  # age is readable for x alone
+    assert (
+        means.loc["x", "ad_at"] == 0.1 and means.loc["y", "ad_at"] == 0.3
+    )  # age is readable for x alone
     assert np.isnan(means.loc["random", "ad_at"]) and (means["ad_at_served"] == 1).all()
 
 
@@ -141,7 +203,10 @@ def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
     assert 'class="warning"' not in html
     fake_run(tmp_path, "alpha", "smile", leaking=True, judged_in="w")
     page, console = report(tmp_path).read_text(), Console(width=160, file=StringIO())
-    assert "All runs were judged by the teacher" in page and "All runs were judged on latent codes" in page
+    assert (
+        "All runs were judged by the teacher" in page
+        and "All runs were judged on latent codes" in page
+    )
     assert page.count('class="mark"') == 6  # two marks in each of the three tables
     print_table(load(tmp_path), console)
     assert "alpha [leaking] [latent]" in console.file.getvalue()  # type: ignore[attr-defined]
@@ -149,14 +214,21 @@ def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
 
 
 def test_numbers_carry_their_sort_key(html: str) -> None:
-    main_part = html[html.index("data-main"):]
+    main_part = html[html.index("data-main") :]
     keys = re.findall(r'data-v="([^"]*)"[^>]*>0\.\d{3}', main_part)
     assert "0.7312" in keys and re.search(r'data-v="" class="state"[^>]*>skipped', main_part)
 
 
 def test_figures_and_strips_are_files(root: Path) -> None:
     made = {path.name for path in (root / "report" / "figures").iterdir()}
-    assert {"accuracy.png", "accuracy.pdf", "accuracy.svg", "ad.png", "trade.pdf", "strips_smile.png"} <= made
+    assert {
+        "accuracy.png",
+        "accuracy.pdf",
+        "accuracy.svg",
+        "ad.png",
+        "trade.pdf",
+        "strips_smile.png",
+    } <= made
 
 
 def test_a_failed_figure_keeps_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,13 +248,19 @@ def test_seeds_are_kept_apart_and_variants_told_apart(tmp_path: Path) -> None:
     fake_run(tmp_path, "beta", "smile", starts_n=77)
     runs = load(tmp_path).runs
     assert sorted(runs["label"]) == ["alpha", "alpha (k=10)", "alpha (k=99)", "beta"]
-    assert sorted(set(runs["setting"])) == ["seed 0, starts.n 1400", "seed 0, starts.n 77", "seed 1, starts.n 1400"]
+    assert sorted(set(runs["setting"])) == [
+        "seed 0, starts.n 1400",
+        "seed 0, starts.n 77",
+        "seed 1, starts.n 1400",
+    ]
     assert "seed 1, starts.n 1400" in report(tmp_path).read_text()
 
 
 def test_paired_difference_on_common_starts(tmp_path: Path) -> None:
     for name, values, first in (("alpha", [1.0] * 60, 0), ("beta", [0.0] * 60, 20)):
-        samples = pd.DataFrame({"metric": "accuracy", "start": np.arange(first, first + 60), "value": values})
+        samples = pd.DataFrame(
+            {"metric": "accuracy", "start": np.arange(first, first + 60), "value": values}
+        )
         fake_run(tmp_path, name, "smile", samples=samples)
     found = paired(load(tmp_path)).iloc[0]
     assert (found["a"], found["b"], found["n"], found["difference"]) == ("alpha", "beta", 40, 1.0)
@@ -194,8 +272,18 @@ def test_colours_do_not_depend_on_order() -> None:
     assert len({look[:2] for look in figures.looks(names).values()}) == 21
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.01234, "0.0123"), (4.0, "4"), (12345, "12.3k"), (2.5e6, "2.5M"),
-                                             (float("nan"), "–"), (789.4, "789"), (0.0, "0")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.01234, "0.0123"),
+        (4.0, "4"),
+        (12345, "12.3k"),
+        (2.5e6, "2.5M"),
+        (float("nan"), "–"),
+        (789.4, "789"),
+        (0.0, "0"),
+    ],
+)
 def test_numbers_as_text(value: float, text: str) -> None:
     assert number(value) == text
 
@@ -218,7 +306,7 @@ def test_terminal_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         print_table(load(root), console)
         text = console.file.getvalue()  # type: ignore[attr-defined]
         assert "0.731" in text and "skipped: beta on age" in text
-        assert max(map(len, text[:text.index("mean over")].splitlines())) <= width
+        assert max(map(len, text[: text.index("mean over")].splitlines())) <= width
     assert main([str(root), "--table"]) == 0 and "0.731" in capsys.readouterr().out
 
 
@@ -238,15 +326,39 @@ def test_page_in_a_browser(root: Path, html: str, tmp_path: Path) -> None:
     const rows = [...document.querySelectorAll(".filtered tbody tr")];
     out.append("filter=" + rows.every(r => r.hidden === (r.dataset.attribute !== "smile")) + ";");
     out.append("errors=" + window.failures.length + ";"); document.body.append(out);</script>"""
-    catch = "<script>window.failures = []; window.onerror = text => window.failures.push(text)</script>"
+    catch = (
+        "<script>window.failures = []; window.onerror = text => window.failures.push(text)</script>"
+    )
     copy = tmp_path / "copy.html"
-    copy.write_text(html.replace("<head>", "<head>" + catch).replace("</body>", probe + "</body>"), encoding="utf-8")
+    copy.write_text(
+        html.replace("<head>", "<head>" + catch).replace("</body>", probe + "</body>"),
+        encoding="utf-8",
+    )
     run = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom", copy.as_uri()],
-        capture_output=True, text=True, timeout=120)
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=2000",
+            "--dump-dom",
+            copy.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     dom = run.stdout
-    assert "down=0.7312,0.61,0.5,0.1,0.05,none,none;" in dom and "up=0.05,0.1,0.5,0.61,0.7312,none,none;" in dom
+    assert (
+        "down=0.7312,0.61,0.5,0.1,0.05,none,none;" in dom
+        and "up=0.05,0.1,0.5,0.61,0.7312,none,none;" in dom
+    )
     assert "hidden=true,false;" in dom and "filter=true;" in dom and "errors=0;" in dom
     assert "CONSOLE" not in run.stderr

@@ -26,7 +26,9 @@ NAME = "</script><b>alpha"
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def decode(sheet: Sheet) -> np.ndarray:
@@ -35,7 +37,9 @@ def decode(sheet: Sheet) -> np.ndarray:
 
 def made_strip(method: str, images: np.ndarray) -> Strip:
     count = len(images)
-    return Strip(method, 5, images, np.arange(count), 0.3 * np.arange(count), np.arange(count) > 2, 3)
+    return Strip(
+        method, 5, images, np.arange(count), 0.3 * np.arange(count), np.arange(count) > 2, 3
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """alpha and beta with pictures (beta's walks shorter), gamma without, delta skipped."""
     folder = tmp_path_factory.mktemp("runs")
     for attribute in ("smile", "age"):
-        one = fake_run(folder, "alpha", attribute, pictures=noise(2, 6, 3, 16, 16, seed=len(attribute)))
+        one = fake_run(
+            folder, "alpha", attribute, pictures=noise(2, 6, 3, 16, 16, seed=len(attribute))
+        )
         arrays = load_file(one / "strips.safetensors")
         arrays["crossed"][:] = [False, False, True, True, False, True]  # back at the fifth
         arrays["effect"][0, 5] = np.nan
@@ -57,12 +63,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_cells_of_a_sprite_are_the_pictures() -> None:
     images = {name: noise(c, 3, 16, 16, seed=c).numpy() for name, c in (("a", 5), ("b", 3))}
-    made = sheets([{"smile": {5: [made_strip(name, one) for name, one in images.items()]}}])[0]["smile"][0]
+    made = sheets([{"smile": {5: [made_strip(name, one) for name, one in images.items()]}}])[0][
+        "smile"
+    ][0]
     pixels = decode(made)
-    assert made.uri.startswith("data:image/png") and (made.columns, made.rows, made.shape) == (5, 2, (16, 16))
+    assert made.uri.startswith("data:image/png") and (made.columns, made.rows, made.shape) == (
+        5,
+        2,
+        (16, 16),
+    )
     for row, one in enumerate(images.values()):
         for column, image in enumerate(one):
-            cell = pixels[16 * row:16 * row + 16, 16 * column:16 * column + 16]
+            cell = pixels[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
             np.testing.assert_array_equal(cell, image.transpose(1, 2, 0))
 
 
@@ -79,8 +91,10 @@ def test_places_are_those_of_css() -> None:
 @pytest.mark.parametrize(("side", "channels"), [(32, 3), (128, 3), (100, 1), (1024, 3)])
 def test_sprites_keep_to_the_budget(side: int, channels: int) -> None:
     count = 2 if side == 1024 else 6
-    starts = {k: [made_strip(name, noise(count, channels, side, side, seed=k).numpy()) for name in "ab"]
-              for k in range(2)}
+    starts = {
+        k: [made_strip(name, noise(count, channels, side, side, seed=k).numpy()) for name in "ab"]
+        for k in range(2)
+    }
     whole = sheets([{"smile": starts}])[0]["smile"]
     assert all(("png" in sheet.uri[:20]) == (side <= 64) for sheet in whole)
     size = sum(len(sheet.uri) for sheet in whole)
@@ -95,16 +109,27 @@ def test_jpeg_cells_do_not_bleed() -> None:
     images = np.zeros((4, 3, 128, 128), np.uint8)
     images[::2] = 255
     pixels = decode(sheets([{"a": {0: [made_strip("m", images)]}}])[0]["a"][0]).astype(int)
-    assert [int(np.ptp(pixels[:, 128 * k:128 * k + 128])) for k in range(4)] == [0, 0, 0, 0]
+    assert [int(np.ptp(pixels[:, 128 * k : 128 * k + 128])) for k in range(4)] == [0, 0, 0, 0]
 
 
 def test_sixteen_methods_on_seven_attributes_fit(tmp_path: Path) -> None:
     """Pure noise, which nothing compresses, is the worst case: 4 starts of 8 frames."""
-    found = {f"attribute {a}": {k: [made_strip(f"m{m:02d}", noise(8, 3, 32, 32, seed=a + k + m).numpy())
-                                    for m in range(METHODS)] for k in range(4)} for a in range(ATTRIBUTES)}
+    found = {
+        f"attribute {a}": {
+            k: [
+                made_strip(f"m{m:02d}", noise(8, 3, 32, 32, seed=a + k + m).numpy())
+                for m in range(METHODS)
+            ]
+            for k in range(4)
+        }
+        for a in range(ATTRIBUTES)
+    }
     made = sheets([found])[0]
     rows = json.dumps(gallery(made))
-    assert sum(len(sheet.uri) for group in made.values() for sheet in group) + 3 * len(rows) < LIMIT - 8_000_000
+    assert (
+        sum(len(sheet.uri) for group in made.values() for sheet in group) + 3 * len(rows)
+        < LIMIT - 8_000_000
+    )
     assert WAYS[-1].side >= 32
 
 
@@ -117,8 +142,14 @@ def test_data_of_the_explorer(root: Path) -> None:
     assert [one["name"] for one in data["attributes"]] == ["age", "smile"]
     smile = data["attributes"][1]["starts"][0]
     alpha, beta, delta, gamma = smile["methods"]
-    assert alpha["crossed"] == [False, False, True, True, False, True] and alpha["effects"][5] is None
-    assert alpha["steps"] == [0, 1, 2, 3, 4, 5] and len(beta["steps"]) == 4 and (alpha["row"], beta["row"]) == (0, 1)
+    assert (
+        alpha["crossed"] == [False, False, True, True, False, True] and alpha["effects"][5] is None
+    )
+    assert (
+        alpha["steps"] == [0, 1, 2, 3, 4, 5]
+        and len(beta["steps"]) == 4
+        and (alpha["row"], beta["row"]) == (0, 1)
+    )
     assert "no control found" in delta["why"] and gamma["why"] == "no pictures of this start"
     json.loads(json.dumps(data, allow_nan=False))
 
@@ -136,17 +167,27 @@ def test_broken_and_missing_strips_keep_the_rest(tmp_path: Path) -> None:
     (broken / "strips.safetensors").write_bytes(b"half a fi")
     half = tmp_path / "gamma-smile-s0-0123456789"
     half.mkdir()
-    (half / "status.json").write_text('{"status": "done", "method": "gamma", "attribute": "smile", "generator": "g"}')
+    (half / "status.json").write_text(
+        '{"status": "done", "method": "gamma", "attribute": "smile", "generator": "g"}'
+    )
     html = report(tmp_path).read_text(encoding="utf-8")
-    assert 'class="explorer"' in html and broken.name in html and half.name in html and "no pictures of" in html
+    assert (
+        'class="explorer"' in html
+        and broken.name in html
+        and half.name in html
+        and "no pictures of" in html
+    )
 
 
 def test_mixed_worlds_have_an_explorer_each(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile", pictures=noise(1, 4, 3, 8, 8), generator="faces32")
-    fake_run(tmp_path, "alpha", "smile", pictures=noise(1, 4, 1, 28, 28), generator="digits", tag="b")
+    fake_run(
+        tmp_path, "alpha", "smile", pictures=noise(1, 4, 1, 28, 28), generator="digits", tag="b"
+    )
     html = report(tmp_path).read_text(encoding="utf-8")
     assert html.count('class="explorer"') == 2 and {".sp-0-0-0 {", ".sp-1-0-0 {"} <= set(
-        re.findall(r"\.sp-[\d-]+ \{", html))
+        re.findall(r"\.sp-[\d-]+ \{", html)
+    )
 
 
 def test_no_pictures_no_explorer(tmp_path: Path) -> None:
@@ -186,26 +227,59 @@ say("errors", window.failures.length); document.body.append(out);
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_explorer_in_a_browser(root: Path, tmp_path: Path, scheme: str) -> None:
     html = (root / "report" / "index.html").read_text(encoding="utf-8")
-    catch = "<script>window.failures = []; window.onerror = text => window.failures.push(text)</script>"
+    catch = (
+        "<script>window.failures = []; window.onerror = text => window.failures.push(text)</script>"
+    )
     copy = tmp_path / "copy.html"
-    copy.write_text(html.replace("<head>", "<head>" + catch, 1).replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    copy.write_text(
+        html.replace("<head>", "<head>" + catch, 1).replace("</body>", PROBE + "</body>"),
+        encoding="utf-8",
+    )
     run = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-         f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}",
-         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}",
-         "--virtual-time-budget=2000", "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120)
-    found = dict(re.findall(r"(\w+)=([^;]*);", run.stdout[run.stdout.rindex("<pre>"):]))
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--enable-logging=stderr",
+            f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=2000",
+            "--dump-dom",
+            copy.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = dict(re.findall(r"(\w+)=([^;]*);", run.stdout[run.stdout.rindex("<pre>") :]))
     assert found["errors"] == "0" and "CONSOLE" not in run.stderr
     # source, alpha, beta, delta (skipped), gamma (no pictures); six columns, two rows
     assert found["max"] == "5" and found["zero"] == "0% 0%|0% 0%|0% 100%|none|none"
     assert found["end"] == "0% 0%|100% 0%|60% 100%|none|none"
-    assert found["endwords"].split("|")[1:3] == ["not finite · step 5/judge: crossed", "+0.9 σ · step 3/judge: crossed"]
+    assert found["endwords"].split("|")[1:3] == [
+        "not finite · step 5/judge: crossed",
+        "+0.9 σ · step 3/judge: crossed",
+    ]
     assert found["back"].split("|")[1] == "+1.2 σ · step 4/crossed, then back"
     assert found["title"] == "start 41" and found["sprite"].split()[1] == "sp-0-1-1"
-    assert found["image"].startswith('url("data:image/png') and found["paper"] == {"light": "255", "dark": "20"}[scheme]
+    assert (
+        found["image"].startswith('url("data:image/png')
+        and found["paper"] == {"light": "255", "dark": "20"}[scheme]
+    )
     # the largest finite effect is 1.5 σ in the second start; at 0.9 σ both are at their fourth frame
     assert found["emax"] == "15"
-    assert found["matched"].split("|")[1:3] == ["+0.9 σ · step 3/judge: crossed", "+0.9 σ · step 3/judge: crossed"]
+    assert found["matched"].split("|")[1:3] == [
+        "+0.9 σ · step 3/judge: crossed",
+        "+0.9 σ · step 3/judge: crossed",
+    ]
     assert found["focus"] == "true" and found["labels"] == "true"
-    assert found["up"].split(",") == sorted(found["up"].split(",")) == found["down"].split(",")[::-1]
+    assert (
+        found["up"].split(",") == sorted(found["up"].split(",")) == found["down"].split(",")[::-1]
+    )

@@ -23,7 +23,9 @@ from editbench.report.tables import main_table
 from tests.fake_records import fake_run, metric_rows
 
 HOSTILE = r"100 % of_x & y # $5 ~ ^ {a} \input{/etc/passwd} [b] <c> | “q” é σ 中" + "\nline"
-ENGINE = next((name for name in ("tectonic", "pdflatex", "lualatex", "xelatex") if shutil.which(name)), None)
+ENGINE = next(
+    (name for name in ("tectonic", "pdflatex", "lualatex", "xelatex") if shutil.which(name)), None
+)
 
 
 def accuracy(share: float, n: int = 200, seed: int = 0) -> pd.DataFrame:
@@ -49,13 +51,21 @@ def check_structure(text: str) -> list[tuple[int, list[list[str]]]]:
         else:
             assert stack.pop() == name
     assert not stack
-    for shape, body in re.findall(r"\\begin\{tabular\}\{((?:[^{}]|\{[^{}]*\})*)\}(.*?)\\end\{tabular\}", text, re.S):
+    for shape, body in re.findall(
+        r"\\begin\{tabular\}\{((?:[^{}]|\{[^{}]*\})*)\}(.*?)\\end\{tabular\}", text, re.S
+    ):
         columns = len(re.sub(r"\{[^}]*\}", "", shape))
-        assert [body.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+        assert [body.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [
+            1,
+            1,
+            1,
+        ]
         body = re.sub(r"\\(top|mid|bottom)rule", "", body)
         rows = [re.split(r"(?<!\\)&", row) for row in body.split(r"\\")[:-1]]
         assert rows and all(len(row) == columns for row in rows), (columns, rows)
-        assert not any(row[0].strip().startswith("[") for row in rows), "an argument of the line end before it"
+        assert not any(row[0].strip().startswith("[") for row in rows), (
+            "an argument of the line end before it"
+        )
         tabulars.append((columns, rows))
     assert "&" not in re.sub(r"\\begin\{tabular\}.*?\\end\{tabular\}", "", bare, flags=re.S)
     return tabulars
@@ -66,7 +76,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for k, attribute in enumerate(("smile", "long_hair")):
         for m, (name, share) in enumerate((("good_one", 0.8), ("close", 0.76), ("random", 0.1))):
-            fake_run(folder, name, attribute, metric_rows(share), samples=accuracy(share, seed=3 * k + m))
+            fake_run(
+                folder, name, attribute, metric_rows(share), samples=accuracy(share, seed=3 * k + m)
+            )
     fake_run(folder, "close", "age", metric_rows(0.5, note="fewer than 30"), samples=accuracy(0.5))
     fake_run(folder, "good_one", "age", status="skipped", reason=HOSTILE)
     report(folder)
@@ -80,14 +92,21 @@ def test_tables_are_well_formed(root: Path) -> None:
         tabulars = check_structure(text)
         assert len(tabulars) == (4 if name == "tables" else 1)
     assert check_structure(made["accuracy"])[0][0] == 1 + 3 + 1  # method, attributes, mean
-    assert made["tables"].startswith(r"\documentclass") and made["tables"].rstrip().endswith(r"\end{document}")
+    assert made["tables"].startswith(r"\documentclass") and made["tables"].rstrip().endswith(
+        r"\end{document}"
+    )
 
 
 def test_caption_says_what_was_measured(root: Path) -> None:
     text = (root / "report" / "latex" / "accuracy.tex").read_text()
-    caption = text[text.index(r"\caption"):text.index(r"\label")]
-    for part in ("n: 200 an attribute", "Judge: faces, scores images", "Bank: standard (50,000 samples)",
-                 "Generator: faces32", "Seed: 0"):
+    caption = text[text.index(r"\caption") : text.index(r"\label")]
+    for part in (
+        "n: 200 an attribute",
+        "Judge: faces, scores images",
+        "Bank: standard (50,000 samples)",
+        "Generator: faces32",
+        "Seed: 0",
+    ):
         assert part in caption, part
     assert r"\emph{skipped}" in text and "skipped: good\\_one on age" in text
 
@@ -98,17 +117,25 @@ def test_settings_are_named_and_apart(tmp_path: Path) -> None:
     report(tmp_path)
     made = sorted(path.name for path in (tmp_path / "report" / "latex").glob("accuracy*.tex"))
     assert made == ["accuracy_seed-0.tex", "accuracy_seed-1.tex"]
-    labels = re.findall(r"\\label\{([^}]*)\}", (tmp_path / "report" / "latex" / "tables.tex").read_text())
+    labels = re.findall(
+        r"\\label\{([^}]*)\}", (tmp_path / "report" / "latex" / "tables.tex").read_text()
+    )
     assert len(labels) == len(set(labels)) >= 4
     assert "Setting: seed 1." in (tmp_path / "report" / "latex" / made[1]).read_text()
 
 
 def test_bold_is_what_the_paired_test_leaves(root: Path) -> None:
     rows = check_structure((root / "report" / "latex" / "accuracy.tex").read_text())[0][1]
-    bold = {row[0].strip(): [r"\textbf" in value for value in row[1:]] for row in rows if row[0].strip()}
+    bold = {
+        row[0].strip(): [r"\textbf" in value for value in row[1:]] for row in rows if row[0].strip()
+    }
     # 0.80 and 0.76 of 200 starts drawn apart are not separated; the floor is. age: one method alone
-    assert bold == {r"good\_one": [False, True, True, True], "close": [False, True, True, True],
-                    "random": [False] * 4, "method": [False] * 4}
+    assert bold == {
+        r"good\_one": [False, True, True, True],
+        "close": [False, True, True, True],
+        "random": [False] * 4,
+        "method": [False] * 4,
+    }
 
 
 def test_a_clear_winner_alone_is_bold(tmp_path: Path) -> None:
@@ -116,7 +143,10 @@ def test_a_clear_winner_alone_is_bold(tmp_path: Path) -> None:
         fake_run(tmp_path, name, "smile", metric_rows(share), samples=accuracy(share))
     report(tmp_path)
     text = (tmp_path / "report" / "latex" / "accuracy.tex").read_text()
-    assert re.findall(r"\\textbf\{([0-9.]+)\}", text) == ["0.900", "0.900"]  # the attribute and the mean
+    assert re.findall(r"\\textbf\{([0-9.]+)\}", text) == [
+        "0.900",
+        "0.900",
+    ]  # the attribute and the mean
 
 
 def test_daggers_mark_values_with_a_note(root: Path) -> None:
@@ -136,7 +166,11 @@ def test_many_attributes_go_below_each_other(tmp_path: Path) -> None:
 def test_escapes() -> None:
     text = latex.escape(HOSTILE)
     check_structure(text)
-    assert r"\textbackslash{}input\{/etc/passwd\}" in text and "{[}U+4E2D{]}" in text and "\n" not in text
+    assert (
+        r"\textbackslash{}input\{/etc/passwd\}" in text
+        and "{[}U+4E2D{]}" in text
+        and "\n" not in text
+    )
     assert "é" in text and r"$\sigma$" in text
 
 
@@ -144,9 +178,21 @@ def test_escapes() -> None:
 def test_document_compiles(root: Path, tmp_path: Path) -> None:
     file = tmp_path / "tables.tex"
     file.write_text((root / "report" / "latex" / "tables.tex").read_text(), encoding="utf-8")
-    options = ["--outdir", str(tmp_path)] if ENGINE == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]
-    run = subprocess.run([str(ENGINE), *options, str(file)], cwd=tmp_path, capture_output=True, text=True, timeout=180)
-    assert run.returncode == 0 and (tmp_path / "tables.pdf").stat().st_size > 1000, run.stdout[-2000:]
+    options = (
+        ["--outdir", str(tmp_path)]
+        if ENGINE == "tectonic"
+        else ["-interaction=nonstopmode", "-halt-on-error"]
+    )
+    run = subprocess.run(
+        [str(ENGINE), *options, str(file)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert run.returncode == 0 and (tmp_path / "tables.pdf").stat().st_size > 1000, run.stdout[
+        -2000:
+    ]
 
 
 def test_broken_tables_keep_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,19 +201,35 @@ def test_broken_tables_keep_the_report(tmp_path: Path, monkeypatch: pytest.Monke
 
     fake_run(tmp_path, "alpha", "smile")
     monkeypatch.setattr(latex, "tables", broken)
-    assert "no type" in report(tmp_path).read_text() and (tmp_path / "report" / "table.csv").exists()
+    assert (
+        "no type" in report(tmp_path).read_text() and (tmp_path / "report" / "table.csv").exists()
+    )
 
 
 @pytest.mark.parametrize("better", [False, True])
 def test_front_is_what_nothing_beats(better: bool) -> None:
     rng = np.random.default_rng(int(better))
-    means = pd.DataFrame({"method": [f"m{k}" for k in range(40)], "accuracy": rng.integers(0, 12, 40) / 12,
-                          "cost": rng.integers(1, 12, 40).astype(float)})
+    means = pd.DataFrame(
+        {
+            "method": [f"m{k}" for k in range(40)],
+            "accuracy": rng.integers(0, 12, 40) / 12,
+            "cost": rng.integers(1, 12, 40).astype(float),
+        }
+    )
     means.loc[3, "accuracy"] = np.nan
     cost = -means["cost"] if better else means["cost"]
-    slow = {row.method for k, row in means.iterrows() if np.isfinite(row.accuracy) and not any(
-        means.accuracy[j] >= row.accuracy and cost[j] <= cost[k] and (means.accuracy[j], cost[j]) != (
-            row.accuracy, cost[k]) for j in range(40) if np.isfinite(means.accuracy[j]))}
+    slow = {
+        row.method
+        for k, row in means.iterrows()
+        if np.isfinite(row.accuracy)
+        and not any(
+            means.accuracy[j] >= row.accuracy
+            and cost[j] <= cost[k]
+            and (means.accuracy[j], cost[j]) != (row.accuracy, cost[k])
+            for j in range(40)
+            if np.isfinite(means.accuracy[j])
+        )
+    }
     assert set(front(means, Column("cost", "cost", better=better))) == slow
 
 
@@ -180,15 +242,29 @@ def test_costs_are_means_over_the_attributes_ranked(tmp_path: Path) -> None:
     found = load(tmp_path)
     table = cost_table(main_table(found), ranking(found)).set_index("method")
     assert table.loc["a", "fit_seconds"] == 3.0 and table.loc["b", "fit_seconds"] == 1.0
-    assert table.loc["b", "on_front"].split(", ")[0] == "fit s" and "fit s" not in table.loc["a", "on_front"]
-    assert {column.key for column in COSTS} <= set(table.columns) and table.loc["a", "peak_memory_mb"] == 900.0
-    assert cost_table(main_table(found)).set_index("method").loc["a", "fit_seconds"] == pytest.approx(102.0)
+    assert (
+        table.loc["b", "on_front"].split(", ")[0] == "fit s"
+        and "fit s" not in table.loc["a", "on_front"]
+    )
+    assert {column.key for column in COSTS} <= set(table.columns) and table.loc[
+        "a", "peak_memory_mb"
+    ] == 900.0
+    assert cost_table(main_table(found)).set_index("method").loc[
+        "a", "fit_seconds"
+    ] == pytest.approx(102.0)
 
 
 def test_sixteen_methods_fit_a_paper(tmp_path: Path) -> None:
     names = [f"a_method_of_some_length_{k}" for k in range(15)] + ["random"]
-    means = pd.DataFrame({"method": names, "accuracy": np.linspace(0.1, 0.9, 16), "accuracy_low": np.nan,
-                          "accuracy_high": np.nan, "ad_at": np.linspace(0.2, 0.5, 16)})
+    means = pd.DataFrame(
+        {
+            "method": names,
+            "accuracy": np.linspace(0.1, 0.9, 16),
+            "accuracy_low": np.nan,
+            "accuracy_high": np.nan,
+            "ad_at": np.linspace(0.2, 0.5, 16),
+        }
+    )
     for k, column in enumerate(COSTS):
         means[column.key] = np.geomspace(1, 1000, 16) * (k + 1)
     figure = to_paper(trade_figure(means, figures.looks(names)))
@@ -219,7 +295,13 @@ def check_layout(figure: Figure) -> None:
 def test_files_have_the_size_of_a_column(root: Path) -> None:
     for name in ("accuracy", "ad", "trade"):
         with Image.open(root / "report" / "figures" / f"{name}.png") as picture:
-            assert picture.size[0] / figures.DPI in (pytest.approx(SINGLE, abs=0.01), pytest.approx(DOUBLE, abs=0.01))
+            assert picture.size[0] / figures.DPI in (
+                pytest.approx(SINGLE, abs=0.01),
+                pytest.approx(DOUBLE, abs=0.01),
+            )
         pdf = (root / "report" / "figures" / f"{name}.pdf").read_bytes()
         box = re.search(rb"/MediaBox \[ ?0 0 ([0-9.]+) ", pdf)
-        assert box and float(box[1]) / 72 in (pytest.approx(SINGLE, abs=0.01), pytest.approx(DOUBLE, abs=0.01))
+        assert box and float(box[1]) / 72 in (
+            pytest.approx(SINGLE, abs=0.01),
+            pytest.approx(DOUBLE, abs=0.01),
+        )

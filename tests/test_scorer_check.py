@@ -14,23 +14,32 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
 
-from editbench.attributes import Attribute, Attributes
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.base.instantiate import build
 from editbench.cli import main
-from editbench.configs import compose_config
-from editbench.errors import BadFile, EditbenchError, UnknownName
-from editbench.models import build
-from editbench.scorers.agreement import compare
-from editbench.scorers.check_page import parts_of, sheet
-from editbench.scorers.checkup import Checkup, correlations, examine, information, of_logits, try_ranges
-from editbench.scorers.declaration import keys_of, read_scorers, scorer_file
-from editbench.scorers.exported import FileScorer
-from editbench.scorers.module import ModuleScorer
-from editbench.scorers.sources import Folder, Generated
+from editbench.networks.scorers.declaration import keys_of, read_scorers, scorer_file
+from editbench.networks.scorers.exported import FileScorer
+from editbench.networks.scorers.module import ModuleScorer
+from editbench.run.compose import compose_config
+from editbench.studies.scorer_check.agreement import compare
+from editbench.studies.scorer_check.checkup import (
+    Checkup,
+    correlations,
+    examine,
+    information,
+    of_logits,
+    try_ranges,
+)
+from editbench.studies.scorer_check.page import parts_of, sheet
+from editbench.studies.scorer_check.sources import Folder, Generated
 from editbench.worlds.faces import load_scorer
 from tests.data_folder import needs_data
 
 N = 64
-FACES = Attributes([Attribute("smile", ("neutral", "smiling")), Attribute("hair", ("black", "blond", "red"))])
+FACES = Attributes(
+    [Attribute("smile", ("neutral", "smiling")), Attribute("hair", ("black", "blond", "red"))]
+)
 
 
 class Face(nn.Module):
@@ -72,12 +81,25 @@ def declare(folder: Path, spoil: str = "", **changed: object) -> Path:
     attributes = load_scorer("judge").attributes.as_config()
     if spoil == "probabilities":
         attributes = attributes[:5]
-    file = {"_target_": "editbench.scorers.exported.FileScorer", "path": str(folder / f"face{spoil}.pt"),
-            "input_size": [32, 32], "attributes": [{k: v for k, v in item.items()} for item in attributes]} | changed
+    file = {
+        "_target_": "editbench.networks.scorers.exported.FileScorer",
+        "path": str(folder / f"face{spoil}.pt"),
+        "input_size": [32, 32],
+        "attributes": [{k: v for k, v in item.items()} for item in attributes],
+    } | changed
     path = folder / "mine.yaml"
-    path.write_text(yaml.safe_dump({"name": "mine", "about": "a test", "teacher": {
-        "_target_": "editbench.worlds.faces.load_scorer", "role": "teacher"}, "judge": file}
-        if spoil != "probabilities" else file))
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "name": "mine",
+                "about": "a test",
+                "teacher": {"_target_": "editbench.worlds.faces.load_scorer", "role": "teacher"},
+                "judge": file,
+            }
+            if spoil != "probabilities"
+            else file
+        )
+    )
     return path
 
 
@@ -121,40 +143,58 @@ def test_a_good_scorer_has_no_findings(faces: Stored, teacher: Checkup, tmp_path
     checkup = judge(faces, tmp_path)
     assert checkup.findings == [] and teacher.findings == [] and checkup.worst == ""
     table, found = compare(teacher, checkup)
-    assert found == [] and float(table["correlation"].min()) > 0.9 and float(table["agreement"].min()) > 0.9
+    assert (
+        found == []
+        and float(table["correlation"].min()) > 0.9
+        and float(table["agreement"].min()) > 0.9
+    )
     assert teacher.ranges == [] and checkup.ranges[0].name == "[-1, 1], as declared"
 
 
 @pytest.mark.parametrize("declared", [[0, 255], [0, 1]])
 def test_a_wrong_range_is_seen(faces: Stored, tmp_path: Path, declared: list) -> None:
     checkup = judge(faces, tmp_path, input_range=declared)
-    assert any(where == "" and "range may be wrong" in text and str([float(v) for v in declared]) in text
-               for where, text in findings(checkup, "warning"))
+    assert any(
+        where == "" and "range may be wrong" in text and str([float(v) for v in declared]) in text
+        for where, text in findings(checkup, "warning")
+    )
 
 
-def test_a_flipped_sign_is_seen_by_the_other_role(faces: Stored, teacher: Checkup, tmp_path: Path) -> None:
+def test_a_flipped_sign_is_seen_by_the_other_role(
+    faces: Stored, teacher: Checkup, tmp_path: Path
+) -> None:
     table, found = compare(teacher, judge(faces, tmp_path, "flip"))
     assert float(table["correlation"]["smile"]) < -0.9 and float(table["agreement"]["smile"]) < 0.1
-    assert [(item.level, item.where) for item in found] == [("error", "smile")] and "opposite" in found[0].text
+    assert [(item.level, item.where) for item in found] == [
+        ("error", "smile")
+    ] and "opposite" in found[0].text
     other = declare(tmp_path)
     text = yaml.safe_load(other.read_text())
     text["judge"]["attributes"][0]["classes"].reverse()
     other.write_text(yaml.safe_dump(text))
-    _, found = compare(teacher, of_logits(teacher.logits, read_scorers(other, configuration())["judge"].attributes))
+    _, found = compare(
+        teacher, of_logits(teacher.logits, read_scorers(other, configuration())["judge"].attributes)
+    )
     assert "smiling, neutral" in found[0].text and found[0].level == "error"
 
 
 def test_a_head_that_always_says_the_same_is_seen(faces: Stored, tmp_path: Path) -> None:
-    assert [(where, text.split(" for ")[0]) for where, text in findings(judge(faces, tmp_path, "constant"), "error")
-            ] == [("eyeglasses", "answers the same")]
+    assert [
+        (where, text.split(" for ")[0])
+        for where, text in findings(judge(faces, tmp_path, "constant"), "error")
+    ] == [("eyeglasses", "answers the same")]
 
 
-def test_probabilities_are_seen_and_declaring_them_mends_it(faces: Stored, teacher: Checkup, tmp_path: Path) -> None:
+def test_probabilities_are_seen_and_declaring_them_mends_it(
+    faces: Stored, teacher: Checkup, tmp_path: Path
+) -> None:
     spoiled = judge(faces, tmp_path, "probabilities")
     assert ["look like probabilities" in text for _, text in findings(spoiled, "error")] == [True]
     assert any("'without' is 0.0%" in text for _, text in findings(spoiled, "warning"))
     mended = judge(faces, tmp_path, "probabilities", output="probabilities")
-    assert findings(mended, "error") == [] and compare(mended, teacher)[0]["agreement"]["smile"] > 0.95
+    assert (
+        findings(mended, "error") == [] and compare(mended, teacher)[0]["agreement"]["smile"] > 0.95
+    )
 
 
 def test_nan_is_counted_and_the_rest_is_looked_at(faces: Stored, tmp_path: Path) -> None:
@@ -165,12 +205,17 @@ def test_nan_is_counted_and_the_rest_is_looked_at(faces: Stored, tmp_path: Path)
     assert checkup.shares.groupby("attribute")["share"].sum().tolist() == pytest.approx([1] * 7)
 
 
-def test_the_page_shows_every_class_and_the_command_fails_on_errors(tmp_path: Path,
-                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_shows_every_class_and_the_command_fails_on_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     code = main(["scorer", "check", str(declare(tmp_path, "flip")), "-n", "24", "--out", str(out)])
     report, text = json.loads((out / "check.json").read_text()), capsys.readouterr().out
-    assert code == 1 and "error: smile: teacher and judge point opposite ways" in text and "smiling" in text
+    assert (
+        code == 1
+        and "error: smile: teacher and judge point opposite ways" in text
+        and "smiling" in text
+    )
     assert report["agreement"]["teacher and judge"]["smile"]["correlation"] < -0.9
     page = (out / "check.html").read_text()
     assert "http" not in page and page.count("data:image/png") == 2 * (5 * 3 + 5 + 5)
@@ -184,12 +229,18 @@ def test_shares_quantiles_correlation_and_information_by_hand() -> None:
     logits = torch.randn(500, 4, generator=rng) * 3 + torch.tensor([-7.0, 1, 0, 0])
     checkup = of_logits(logits, FACES)
     odds = logits[:, 1] - torch.logsumexp(logits[:, 2:], 1)
-    assert checkup.shares["share"].tolist()[1] == pytest.approx((logits[:, 0] > 0).double().mean().item())
+    assert checkup.shares["share"].tolist()[1] == pytest.approx(
+        (logits[:, 0] > 0).double().mean().item()
+    )
     assert checkup.shares["share"].tolist()[2:] == pytest.approx(
-        [(logits[:, 1:].argmax(1) == c).double().mean().item() for c in range(3)])
-    assert checkup.quantiles.loc["hair:black", "50%"] == pytest.approx(np.median(odds.numpy()), abs=1e-5)
+        [(logits[:, 1:].argmax(1) == c).double().mean().item() for c in range(3)]
+    )
+    assert checkup.quantiles.loc["hair:black", "50%"] == pytest.approx(
+        np.median(odds.numpy()), abs=1e-5
+    )
     assert checkup.correlation.loc["smile", "hair:black"] == pytest.approx(
-        np.corrcoef(logits[:, 0].numpy(), odds.numpy())[0, 1], abs=1e-5)
+        np.corrcoef(logits[:, 0].numpy(), odds.numpy())[0, 1], abs=1e-5
+    )
     assert any("'smiling' is" in item.text for item in checkup.findings)
     certain = torch.tensor([[50.0, 50, 0, 0], [-50.0, 0, 50, 0]])
     assert information(certain, FACES) == pytest.approx(np.log(2), abs=1e-9)
@@ -208,7 +259,9 @@ def test_rows_go_from_the_lowest_to_the_highest() -> None:
             return torch.tensor([i / 20 - 1 for i in numbers]).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)  # type: ignore
 
     layers = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 1)]
-    scorer = ModuleScorer(layers, [{"name": "light", "classes": ["dark", "bright"]}], (4, 4), channels=1)
+    scorer = ModuleScorer(
+        layers, [{"name": "light", "classes": ["dark", "bright"]}], (4, 4), channels=1
+    )
     with torch.no_grad():
         layers[2].weight.fill_(5.0), layers[2].bias.zero_()
     (part,) = parts_of(examine(scorer, "scorer", Ramp(), batch=7), Ramp())
@@ -222,9 +275,17 @@ def test_rows_go_from_the_lowest_to_the_highest() -> None:
 
 
 def test_trying_ranges_leaves_the_scorer_as_it_was(tmp_path: Path) -> None:
-    scorer = FileScorer(**{key: value for key, value in yaml.safe_load(declare(
-        tmp_path, "probabilities", input_range=[0, 1], mean=[0.4] * 3, std=[0.3] * 3).read_text()).items()
-        if key != "_target_"})
+    scorer = FileScorer(
+        **{
+            key: value
+            for key, value in yaml.safe_load(
+                declare(
+                    tmp_path, "probabilities", input_range=[0, 1], mean=[0.4] * 3, std=[0.3] * 3
+                ).read_text()
+            ).items()
+            if key != "_target_"
+        }
+    )
     images = torch.rand(6, 3, 32, 32) * 2 - 1
     before = scorer(images)
     rows = try_ranges(scorer, images)
@@ -241,8 +302,15 @@ def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
     folder = Folder(photos, 100, 32)
     assert len(folder) == 11 and "1 left out: 03.png" in folder.about
     assert folder([3]).mean().item() == pytest.approx(80 / 127.5 - 1, abs=1e-5)
-    words = ["scorer", "check", str(declare(tmp_path, "probabilities")), "--out", str(tmp_path / "out"),
-             "--images", str(photos)]
+    words = [
+        "scorer",
+        "check",
+        str(declare(tmp_path, "probabilities")),
+        "--out",
+        str(tmp_path / "out"),
+        "--images",
+        str(photos),
+    ]
     assert main(words) in (0, 1)
     assert "11 pictures" in json.loads((tmp_path / "out" / "check.json").read_text())["pictures"]
     with pytest.raises(EditbenchError, match="no such folder"):
@@ -253,35 +321,80 @@ def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
 
 
 # -- what is wrong in a YAML file --------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("change", "message", "kind"), [
-    ({"input_rang": [0, 1]}, r"key of .*mine\.yaml: judge 'input_rang'.*Did you mean 'input_range'", UnknownName),
-    ({"attributes": [{"nam": "a", "classes": ["x", "y"]}]}, r"mine\.yaml: judge: .*'nam'", EditbenchError),
-    ({"attributes": [{"name": "a", "classes": ["x", "y"]}]}, r"judge: .*gives \(2, 15\)", EditbenchError),
-    ({"_target_": "editbench.scorers.exported.FileScorr"}, r"judge: _target_ .*FileScorr", EditbenchError),
-    ({"_target_": None}, "judge", EditbenchError),
-    ({"input_size": 32}, r"judge: scorer\.input_size needs a list of 2", EditbenchError),
-    ({"input_size": [0, 32]}, r"scorer\.input_size is \[height, width\]", EditbenchError),
-    ({"input_range": ["a", 1]}, r"scorer\.input_range needs", EditbenchError),
-    ({"std": [float("inf")] * 3}, r"scorer\.std needs a list of 3 finite", EditbenchError),
-    ({"antialias": "no"}, r"scorer\.antialias true or false, without quotes", EditbenchError),
-    ({"attributes": [{"name": "a", "classes": [False, True]}]}, "put them in quotes", EditbenchError),
-    ({"attributes": [{"name": "a", "classes": "xy"}]}, "list of different names", EditbenchError),
-    ({"attributes": [{"name": "a", "classes": ["x", "y"], "positive_is_low": "no"}]}, "true or false", EditbenchError),
-    ({"attributes": [{"name": "a", "classes": ["x", "y"], "head": "3"}]}, "outputs with columns", EditbenchError),
-    ({"attributes": "smile"}, "list them under 'attributes'", EditbenchError),
-    ({"path": None}, r"judge: lacks path", EditbenchError),
-    ({"path": "${nothing.here}"}, r"judge: .*nothing", EditbenchError),
-    ({"path": "none.pt"}, r"judge: none\.pt: no such file", EditbenchError)])
-def test_a_mistake_in_the_file_names_file_role_and_key(change: dict, message: str, kind: type, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message", "kind"),
+    [
+        (
+            {"input_rang": [0, 1]},
+            r"key of .*mine\.yaml: judge 'input_rang'.*Did you mean 'input_range'",
+            UnknownName,
+        ),
+        (
+            {"attributes": [{"nam": "a", "classes": ["x", "y"]}]},
+            r"mine\.yaml: judge: .*'nam'",
+            EditbenchError,
+        ),
+        (
+            {"attributes": [{"name": "a", "classes": ["x", "y"]}]},
+            r"judge: .*gives \(2, 15\)",
+            EditbenchError,
+        ),
+        (
+            {"_target_": "editbench.networks.scorers.exported.FileScorr"},
+            r"judge: _target_ .*FileScorr",
+            EditbenchError,
+        ),
+        ({"_target_": None}, "judge", EditbenchError),
+        ({"input_size": 32}, r"judge: scorer\.input_size needs a list of 2", EditbenchError),
+        ({"input_size": [0, 32]}, r"scorer\.input_size is \[height, width\]", EditbenchError),
+        ({"input_range": ["a", 1]}, r"scorer\.input_range needs", EditbenchError),
+        ({"std": [float("inf")] * 3}, r"scorer\.std needs a list of 3 finite", EditbenchError),
+        ({"antialias": "no"}, r"scorer\.antialias true or false, without quotes", EditbenchError),
+        (
+            {"attributes": [{"name": "a", "classes": [False, True]}]},
+            "put them in quotes",
+            EditbenchError,
+        ),
+        (
+            {"attributes": [{"name": "a", "classes": "xy"}]},
+            "list of different names",
+            EditbenchError,
+        ),
+        (
+            {"attributes": [{"name": "a", "classes": ["x", "y"], "positive_is_low": "no"}]},
+            "true or false",
+            EditbenchError,
+        ),
+        (
+            {"attributes": [{"name": "a", "classes": ["x", "y"], "head": "3"}]},
+            "outputs with columns",
+            EditbenchError,
+        ),
+        ({"attributes": "smile"}, "list them under 'attributes'", EditbenchError),
+        ({"path": None}, r"judge: lacks path", EditbenchError),
+        ({"path": "${nothing.here}"}, r"judge: .*nothing", EditbenchError),
+        ({"path": "none.pt"}, r"judge: none\.pt: no such file", EditbenchError),
+    ],
+)
+def test_a_mistake_in_the_file_names_file_role_and_key(
+    change: dict, message: str, kind: type, tmp_path: Path
+) -> None:
     path = declare(tmp_path, **change)
     with pytest.raises(kind, match=message):
         read_scorers(path, configuration())
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("a: [", "not readable YAML"), ("judge: {}\njudge: {}", "not readable YAML.*duplicate"),
-    ("- 1", "must be a mapping"), ("teachr: {}", "Did you mean 'teacher'"),
-    ("judge: {}", "declares no teacher"), ("teacher: {path: x}", "needs _target_")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not readable YAML"),
+        ("judge: {}\njudge: {}", "not readable YAML.*duplicate"),
+        ("- 1", "must be a mapping"),
+        ("teachr: {}", "Did you mean 'teacher'"),
+        ("judge: {}", "declares no teacher"),
+        ("teacher: {path: x}", "needs _target_"),
+    ],
+)
 def test_files_that_declare_no_scorer(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(EditbenchError, match=f"(?s){message}"):
@@ -299,10 +412,14 @@ def test_names_and_files_of_scorers() -> None:
 
 
 def test_the_command_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["scorer", "chek", "faces"]) == 2 and "Did you mean 'check'" in capsys.readouterr().err
+    assert (
+        main(["scorer", "chek", "faces"]) == 2 and "Did you mean 'check'" in capsys.readouterr().err
+    )
 
 
 @needs_data
-def test_a_generator_of_latents_has_no_pictures_to_look_at(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_generator_of_latents_has_no_pictures_to_look_at(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["scorer", "check", "faces", "--generator", "ffhq_latents"]) == 1
     assert "--generator NAME" in capsys.readouterr().err

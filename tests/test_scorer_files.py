@@ -19,20 +19,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
+from editbench.base.files import file_sha256
 from editbench.cli import main
-from editbench.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
-from editbench.files import file_sha256
 from editbench.networks.exported import SIZE, known_operator, read_exported, rebuild
-from editbench.scorers.callable import CallableScorer, identity, resolve, source_sha256
-from editbench.scorers.exported import FileScorer
-from editbench.scorers.module import ModuleScorer
+from editbench.networks.scorers.callable import CallableScorer, identity, resolve, source_sha256
+from editbench.networks.scorers.exported import FileScorer
+from editbench.networks.scorers.module import ModuleScorer
 from tests.scripted import save
 
 DECLARED: dict[str, Any] = {
-    "attributes": [{"name": "smile", "classes": ["neutral", "smiling"]},
-                   {"name": "age", "classes": ["young", "old"], "positive_is_low": True},
-                   {"name": "hair", "classes": ["black", "blond", "brown"]}],
-    "input_size": (12, 12), "input_range": (0, 1), "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    "attributes": [
+        {"name": "smile", "classes": ["neutral", "smiling"]},
+        {"name": "age", "classes": ["young", "old"], "positive_is_low": True},
+        {"name": "hair", "classes": ["black", "blond", "brown"]},
+    ],
+    "input_size": (12, 12),
+    "input_range": (0, 1),
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.3, 0.4],
+}
 
 
 class Classifier(nn.Module):
@@ -47,9 +53,13 @@ class Classifier(nn.Module):
         return self.head(F.silu(self.conv(images)).mean((2, 3)))
 
 
-def export(network: nn.Module, path: Path, batch: int = 2, fixed: bool = False, size: int = 12) -> Path:
+def export(
+    network: nn.Module, path: Path, batch: int = 2, fixed: bool = False, size: int = 12
+) -> Path:
     shapes = None if fixed else ({0: torch.export.Dim.DYNAMIC},)
-    program = torch.export.export(network, (torch.rand(batch, 3, size, size),), dynamic_shapes=shapes)
+    program = torch.export.export(
+        network, (torch.rand(batch, 3, size, size),), dynamic_shapes=shapes
+    )
     torch.export.save(program, path)
     return path
 
@@ -80,7 +90,9 @@ def in_numpy(images: Tensor) -> np.ndarray:
 def by_hand() -> Tensor:
     """Range, normalisation and signs written out, on images resized beforehand."""
     small = F.interpolate(noise(), (12, 12), mode="bilinear", align_corners=False).double()
-    x = ((small + 1) / 2 - torch.tensor([0.5, 0.4, 0.3])[:, None, None]) / torch.tensor([0.2, 0.3, 0.4])[:, None, None]
+    x = ((small + 1) / 2 - torch.tensor([0.5, 0.4, 0.3])[:, None, None]) / torch.tensor(
+        [0.2, 0.3, 0.4]
+    )[:, None, None]
     out = Classifier().double()(x).detach()
     out[:, 1] = -out[:, 1]
     return out
@@ -88,8 +100,12 @@ def by_hand() -> Tensor:
 
 def test_script_export_module_and_function_give_the_same_logits(files: Path) -> None:
     eager = ModuleScorer(Classifier(), **DECLARED)
-    scorers = [eager, FileScorer(files / "net.pt", **DECLARED), FileScorer(files / "net.pt2", **DECLARED),
-               CallableScorer("tests.test_scorer_files.function", **DECLARED)]
+    scorers = [
+        eager,
+        FileScorer(files / "net.pt", **DECLARED),
+        FileScorer(files / "net.pt2", **DECLARED),
+        CallableScorer("tests.test_scorer_files.function", **DECLARED),
+    ]
     for scorer in scorers:
         assert torch.allclose(scorer(noise()).double(), by_hand(), atol=1e-5), type(scorer)
         assert torch.allclose(scorer(noise()[2:3]), scorer(noise())[2:3], atol=1e-5)
@@ -98,9 +114,12 @@ def test_script_export_module_and_function_give_the_same_logits(files: Path) -> 
 
 def test_gradients_with_respect_to_the_image_are_the_eager_ones(files: Path) -> None:
     found = []
-    for scorer in (ModuleScorer(Classifier(), **DECLARED), FileScorer(files / "net.pt", **DECLARED),
-                   FileScorer(files / "net.pt2", **DECLARED),
-                   CallableScorer("tests.test_scorer_files.function", **DECLARED)):
+    for scorer in (
+        ModuleScorer(Classifier(), **DECLARED),
+        FileScorer(files / "net.pt", **DECLARED),
+        FileScorer(files / "net.pt2", **DECLARED),
+        CallableScorer("tests.test_scorer_files.function", **DECLARED),
+    ):
         scorer.to("cpu").eval().requires_grad_(False)  # as a run loads it
         images = noise().requires_grad_()
         found.append(torch.autograd.grad(scorer(images)[:, 2].sum(), images)[0])
@@ -121,14 +140,20 @@ def test_a_digest_is_of_the_file_and_of_what_was_declared(files: Path, tmp_path:
     first = FileScorer(files / "net.pt", **DECLARED).digest
     copy = tmp_path / "elsewhere.pt"
     copy.write_bytes((files / "net.pt").read_bytes())
-    assert FileScorer(copy, **DECLARED).digest == first and file_sha256(copy) == file_sha256(files / "net.pt")
+    assert FileScorer(copy, **DECLARED).digest == first and file_sha256(copy) == file_sha256(
+        files / "net.pt"
+    )
     assert FileScorer(copy, **DECLARED | {"input_range": (-1, 1)}).digest != first
     changed = Classifier()
     with torch.no_grad():
         changed.head.bias[0] += 1
     assert FileScorer(save(changed, tmp_path / "other.pt"), **DECLARED).digest != first
-    named = {version: CallableScorer("tests.test_scorer_files.function", **DECLARED, version=version).digest
-             for version in ("1", "2")}
+    named = {
+        version: CallableScorer(
+            "tests.test_scorer_files.function", **DECLARED, version=version
+        ).digest
+        for version in ("1", "2")
+    }
     assert named["1"] != named["2"]
 
 
@@ -154,12 +179,26 @@ def without_gradients(images: Tensor) -> Tensor:
 
 
 def test_a_callable_is_known_by_what_it_holds() -> None:
-    kinds: list[Callable[[float], Any]] = [Scaled, maker, lambda scale: partial(scaled, scale=scale),
-                                           lambda scale: Scaled(scale).__call__]
+    kinds: list[Callable[[float], Any]] = [
+        Scaled,
+        maker,
+        lambda scale: partial(scaled, scale=scale),
+        lambda scale: Scaled(scale).__call__,
+    ]
     for kind in kinds:
-        first, again, other = (CallableScorer(kind(scale), **DECLARED).digest for scale in (1.0, 1.0, 2.0))
+        first, again, other = (
+            CallableScorer(kind(scale), **DECLARED).digest for scale in (1.0, 1.0, 2.0)
+        )
         assert first == again != other
-    assert len({CallableScorer(called, **DECLARED).digest for called in (function, scaled, Scaled(1.0))}) == 3
+    assert (
+        len(
+            {
+                CallableScorer(called, **DECLARED).digest
+                for called in (function, scaled, Scaled(1.0))
+            }
+        )
+        == 3
+    )
     assert source_sha256(inspect.unwrap(without_gradients)) == file_sha256(Path(__file__))
     assert file_sha256(Path(__file__)) in str(identity(without_gradients))
     loop: list = [torch.ones(2), np.ones(3), {"a": nn.Linear(1, 1)}]
@@ -182,24 +221,46 @@ class Gives(nn.Module):
 BOTH = [{"name": "a", "classes": ["no", "yes"]}, {"name": "b", "classes": ["x", "y", "z"]}]
 
 
-@pytest.mark.parametrize(("row", "columns", "output", "expected"), [
-    ([0.0, 1, 2, 3, 4, 5, 6], [6, 1, 2, 4], "logits", [6, 1, 2, 4]),
-    ([0.5, 3.0, 1, 2, 7], [[0, 1], 2, 3, 4], "logits", [2.5, 1, 2, 7]),
-    ([0.8, 0.5, 0.25, 0.25], None, "probabilities", [np.log(4), np.log(0.5), np.log(0.25), np.log(0.25)]),
-    ([0.8, 0.2, 0.5, 0.25, 0.25], [[0, 1], 2, 3, 4], "probabilities",
-     [-np.log(4), np.log(0.5), np.log(0.25), np.log(0.25)]),
-    ([1.0, 1.0, 0.0, 0.0], None, "probabilities", [np.log(1e6), 0, np.log(1e-6), np.log(1e-6)])])
-def test_chosen_outputs_become_logits(row: list, columns: list | None, output: str, expected: list,
-                                      tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("row", "columns", "output", "expected"),
+    [
+        ([0.0, 1, 2, 3, 4, 5, 6], [6, 1, 2, 4], "logits", [6, 1, 2, 4]),
+        ([0.5, 3.0, 1, 2, 7], [[0, 1], 2, 3, 4], "logits", [2.5, 1, 2, 7]),
+        (
+            [0.8, 0.5, 0.25, 0.25],
+            None,
+            "probabilities",
+            [np.log(4), np.log(0.5), np.log(0.25), np.log(0.25)],
+        ),
+        (
+            [0.8, 0.2, 0.5, 0.25, 0.25],
+            [[0, 1], 2, 3, 4],
+            "probabilities",
+            [-np.log(4), np.log(0.5), np.log(0.25), np.log(0.25)],
+        ),
+        ([1.0, 1.0, 0.0, 0.0], None, "probabilities", [np.log(1e6), 0, np.log(1e-6), np.log(1e-6)]),
+    ],
+)
+def test_chosen_outputs_become_logits(
+    row: list, columns: list | None, output: str, expected: list, tmp_path: Path
+) -> None:
     path = save(Gives(row), tmp_path / "gives.pt")
     scorer = FileScorer(path, BOTH, (4, 4), columns=columns, output=output)
     assert scorer(noise(2))[1].tolist() == pytest.approx(expected, abs=2e-2 if 1.0 in row else 1e-5)
 
 
-@pytest.mark.parametrize(("columns", "message"), [
-    ([0, 1, 2], "3 entries, but the attributes have 4 columns: a, b:x, b:y, b:z"), ([0, 1, 2, 9], "asks for output 9"),
-    ("0123", "is a list of outputs"), ([0, True, 2, 3], "no output"),
-    ([0, [1, 2], 3, 4], r"b:x is a class of many"), ([[0, 1, 2], 1, 2, 3], r"no output"), ([-1, 0, 1, 2], "no output")])
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ([0, 1, 2], "3 entries, but the attributes have 4 columns: a, b:x, b:y, b:z"),
+        ([0, 1, 2, 9], "asks for output 9"),
+        ("0123", "is a list of outputs"),
+        ([0, True, 2, 3], "no output"),
+        ([0, [1, 2], 3, 4], r"b:x is a class of many"),
+        ([[0, 1, 2], 1, 2, 3], r"no output"),
+        ([-1, 0, 1, 2], "no output"),
+    ],
+)
 def test_columns_that_do_not_fit_are_named(columns: list, message: str, tmp_path: Path) -> None:
     path = save(Gives([0.0, 1, 2, 3, 4]), tmp_path / "gives.pt")
     with pytest.raises(EditbenchError, match=message):
@@ -208,7 +269,10 @@ def test_columns_that_do_not_fit_are_named(columns: list, message: str, tmp_path
 
 def test_a_wrong_number_of_outputs_names_file_and_key(tmp_path: Path) -> None:
     path = save(Gives([0.0] * 40), tmp_path / "celeba.pt")
-    with pytest.raises(EditbenchError, match=r"celeba\.pt: the network gives \(2, 40\).*choose outputs with columns"):
+    with pytest.raises(
+        EditbenchError,
+        match=r"celeba\.pt: the network gives \(2, 40\).*choose outputs with columns",
+    ):
         FileScorer(path, BOTH, (4, 4))
     with pytest.raises(UnknownName, match="Did you mean 'logits'"):
         FileScorer(path, BOTH, (4, 4), output="logit")
@@ -255,7 +319,9 @@ def test_weights_without_a_network_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_an_export_for_one_batch_size_is_named_with_the_way_out(files: Path) -> None:
-    with pytest.raises(EditbenchError, match=r"fixed\.pt2: .*batches of exactly 2 images.*Dim\.DYNAMIC"):
+    with pytest.raises(
+        EditbenchError, match=r"fixed\.pt2: .*batches of exactly 2 images.*Dim\.DYNAMIC"
+    ):
         FileScorer(files / "fixed.pt2", **{**DECLARED, "input_size": (12, 12)})
 
 
@@ -270,7 +336,9 @@ def test_a_network_that_was_saved_while_training_is_noticed(tmp_path: Path) -> N
         FileScorer(export(layers, tmp_path / "train.pt2"), **DECLARED)
     script = torch.jit.script(layers)
     script.save(str(tmp_path / "train.pt"))
-    FileScorer(tmp_path / "train.pt", **DECLARED)  # TorchScript has modes, and is put into evaluation
+    FileScorer(
+        tmp_path / "train.pt", **DECLARED
+    )  # TorchScript has modes, and is put into evaluation
 
 
 # -- archives that would run code in torch's own reader --------------------------------------------------------------
@@ -315,13 +383,18 @@ def set_pickle(config: dict) -> dict:
     return config
 
 
-@pytest.mark.parametrize(("member", "change", "message"), [
-    ("models/model.json", set_target, r"calls 'torch\.os\.system'"),
-    ("models/model.json", set_size, "not arithmetic"),
-    ("models/model.json", set_layout, "defaultdict"),
-    ("model_weights_config.json", set_pickle, "stored as a pickle")])
-def test_what_torch_would_run_or_import_is_refused(files: Path, tmp_path: Path, member: str, change: Any,
-                                                   message: str) -> None:
+@pytest.mark.parametrize(
+    ("member", "change", "message"),
+    [
+        ("models/model.json", set_target, r"calls 'torch\.os\.system'"),
+        ("models/model.json", set_size, "not arithmetic"),
+        ("models/model.json", set_layout, "defaultdict"),
+        ("model_weights_config.json", set_pickle, "stored as a pickle"),
+    ],
+)
+def test_what_torch_would_run_or_import_is_refused(
+    files: Path, tmp_path: Path, member: str, change: Any, message: str
+) -> None:
     with pytest.raises(BadFile, match=message):
         read_exported(alter(files / "net.pt2", tmp_path / "bad.pt2", member, change))
 
@@ -330,9 +403,15 @@ def test_pickled_inputs_and_guards_are_left_unread(files: Path, tmp_path: Path) 
     buffer = io.BytesIO()
     torch.save(Payload(), buffer)
     MARKER.unlink(missing_ok=True)
-    hostile = alter(files / "net.pt2", tmp_path / "a.pt2", "sample_inputs/model.pt", lambda _: buffer.getvalue())
-    hostile = alter(hostile, tmp_path / "b.pt2", "models/model.json",
-                    lambda graph: graph | {"guards_code": [f"open({str(MARKER)!r}, 'w') is not None"]})
+    hostile = alter(
+        files / "net.pt2", tmp_path / "a.pt2", "sample_inputs/model.pt", lambda _: buffer.getvalue()
+    )
+    hostile = alter(
+        hostile,
+        tmp_path / "b.pt2",
+        "models/model.json",
+        lambda graph: graph | {"guards_code": [f"open({str(MARKER)!r}, 'w') is not None"]},
+    )
     scorer = FileScorer(hostile, **DECLARED)
     assert torch.allclose(scorer(noise()).double(), by_hand(), atol=1e-5) and not MARKER.exists()
     with zipfile.ZipFile(rebuild(hostile)) as clean:
@@ -341,10 +420,23 @@ def test_pickled_inputs_and_guards_are_left_unread(files: Path, tmp_path: Path) 
 
 
 def test_operators_are_the_registered_ones() -> None:
-    for name in ("torch.ops.aten.conv2d.default", "torch.ops.aten.add.Tensor", "_operator.mul", "torch.sym_int"):
+    for name in (
+        "torch.ops.aten.conv2d.default",
+        "torch.ops.aten.add.Tensor",
+        "_operator.mul",
+        "torch.sym_int",
+    ):
         assert known_operator(name)
-    for name in ("torch.ops.aten.from_file.default", "torch.ops.aten.conv2d.__class__", "torch.load", "os.system",
-                 "_operator.attrgetter", "torch.ops.aten.nothing.default", "builtins.eval", "math.__loader__"):
+    for name in (
+        "torch.ops.aten.from_file.default",
+        "torch.ops.aten.conv2d.__class__",
+        "torch.load",
+        "os.system",
+        "_operator.attrgetter",
+        "torch.ops.aten.nothing.default",
+        "builtins.eval",
+        "math.__loader__",
+    ):
         assert not known_operator(name)
 
 
@@ -363,9 +455,15 @@ def test_an_archive_that_unpacks_to_far_more_is_not_read(tmp_path: Path) -> None
 
 
 # -- functions -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("name", "message"), [
-    ("tests.test_scorer_files.functoin", "Did you mean 'function'"), ("no_such_module_here.f", "no_such_module_here"),
-    ("tests.broken_import.f", "tests"), ("plain", "plain")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tests.test_scorer_files.functoin", "Did you mean 'function'"),
+        ("no_such_module_here.f", "no_such_module_here"),
+        ("tests.broken_import.f", "tests"),
+        ("plain", "plain"),
+    ],
+)
 def test_a_function_that_is_not_there(name: str, message: str) -> None:
     with pytest.raises(EditbenchError, match=message):
         resolve(name)
@@ -383,12 +481,12 @@ YAML = """
 name: mine
 about: a test
 teacher:
-  _target_: editbench.scorers.{target}
+  _target_: editbench.networks.scorers.{target}
   {given}
   input_size: [16, 16]
   attributes: [{{name: bright, classes: [dark, light]}}]
 judge:
-  _target_: editbench.scorers.exported.FileScorer
+  _target_: editbench.networks.scorers.exported.FileScorer
   path: {judge}
   input_size: [16, 16]
   attributes: [{{name: bright, classes: [dark, light]}}]
@@ -406,22 +504,45 @@ def bright_in_numpy(images: Tensor) -> np.ndarray:
     return 6 * images.detach().numpy().mean((1, 2, 3))[:, None] + 0.31
 
 
-@pytest.mark.parametrize(("target", "status"), [
-    ("exported.FileScorer", "done"), ("callable.CallableScorer", "skipped")])
-def test_a_run_scores_with_files_and_skips_where_gradients_are_missing(target: str, status: str,
-                                                                       tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "status"), [("exported.FileScorer", "done"), ("callable.CallableScorer", "skipped")]
+)
+def test_a_run_scores_with_files_and_skips_where_gradients_are_missing(
+    target: str, status: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "conf" / "scorer"
     folder.mkdir(parents=True)
     export(Bright(), tmp_path / "teacher.pt2", size=16)
     save(Bright(), tmp_path / "judge.pt")
-    given = (f"path: {tmp_path}/teacher.pt2" if status == "done" else
-             "function: tests.test_scorer_files.bright_in_numpy")
+    given = (
+        f"path: {tmp_path}/teacher.pt2"
+        if status == "done"
+        else "function: tests.test_scorer_files.bright_in_numpy"
+    )
     method = "random" if status == "done" else "neural_ode_constant"
-    (folder / "mine.yaml").write_text(YAML.format(target=target, given=given, judge=tmp_path / "judge.pt"))
-    words = ["run", "--config-dir", str(tmp_path / "conf"), "scorer=mine", "attribute=bright", f"method={method}",
-             "budget=demo", "bank.n=128", "bank.shard=128", "starts.n=4", "starts.pool=0.1", "engine.max_steps=2",
-             "engine.sweep_steps=1", f"out={tmp_path}/runs", f"cache={tmp_path}/cache"]
+    (folder / "mine.yaml").write_text(
+        YAML.format(target=target, given=given, judge=tmp_path / "judge.pt")
+    )
+    words = [
+        "run",
+        "--config-dir",
+        str(tmp_path / "conf"),
+        "scorer=mine",
+        "attribute=bright",
+        f"method={method}",
+        "budget=demo",
+        "bank.n=128",
+        "bank.shard=128",
+        "starts.n=4",
+        "starts.pool=0.1",
+        "engine.max_steps=2",
+        "engine.sweep_steps=1",
+        f"out={tmp_path}/runs",
+        f"cache={tmp_path}/cache",
+    ]
     assert main(words) == 0
     folders = [path for path in (tmp_path / "runs").iterdir() if (path / "status.json").exists()]
     found = json.loads((folders[0] / "status.json").read_text())
-    assert found["status"] == status and ("no gradients" in found["reason"]) == (status == "skipped")
+    assert found["status"] == status and ("no gradients" in found["reason"]) == (
+        status == "skipped"
+    )

@@ -11,15 +11,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from editbench.attributes import Attribute, Attributes
-from editbench.errors import BadFile, EditbenchError, UnknownName
-from editbench.scorers.convnet import ConvScorer, classification_loss
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.networks.scorers.convnet import ConvScorer, classification_loss
 from editbench.worlds import train_scorers
 from editbench.worlds.faces import attributes, load_generator, load_scorer, weights_path
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
-from editbench.worlds.train_scorers import ROLES, ScorerTraining, accuracy, augment, batch, train_scorer
+from editbench.worlds.train_scorers import (
+    ROLES,
+    ScorerTraining,
+    accuracy,
+    augment,
+    batch,
+    train_scorer,
+)
 
-ATTRIBUTES = Attributes([Attribute("glasses", ("no", "yes")), Attribute("colour", ("red", "green", "blue"))])
+ATTRIBUTES = Attributes(
+    [Attribute("glasses", ("no", "yes")), Attribute("colour", ("red", "green", "blue"))]
+)
 TINY = ScorerTraining("teacher", seed=1, widths=(8, 12, 16), hidden=24, images=640, batch=32)
 
 
@@ -79,7 +88,9 @@ def test_loss_is_the_mean_of_the_cross_entropies() -> None:
     logits, labels = torch.tensor([[2.0, 0.0, 1.0, -1.0]]), torch.tensor([[0, 1]])
     softmax = np.exp([0.0, 1.0, -1.0]) / np.exp([0.0, 1.0, -1.0]).sum()
     expected = (np.log1p(np.exp(2.0)) - np.log(softmax[1])) / 2
-    assert classification_loss(logits, labels, ATTRIBUTES).item() == pytest.approx(expected, rel=1e-6)
+    assert classification_loss(logits, labels, ATTRIBUTES).item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 # -- the recipe -------------------------------------------------------------------------------------------------------
@@ -88,7 +99,11 @@ def test_a_step_depends_on_seed_role_and_step_alone() -> None:
     batch(TINY, 9)
     again = batch(TINY, 4)
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
-    others = [batch(TINY, 5), batch(replace(TINY, role="judge"), 4), batch(replace(TINY, seed=2), 4)]
+    others = [
+        batch(TINY, 5),
+        batch(replace(TINY, role="judge"), 4),
+        batch(replace(TINY, seed=2), 4),
+    ]
     assert not any(torch.equal(first[0], other[0]) for other in others)
 
 
@@ -140,7 +155,9 @@ def test_blurring_does_not_change_what_the_judge_sees() -> None:
 
 
 def test_weights_of_the_package_are_small_and_named() -> None:
-    assert sum(weights_path(name).stat().st_size for name in ("generator", "teacher", "judge")) < 8e6
+    assert (
+        sum(weights_path(name).stat().st_size for name in ("generator", "teacher", "judge")) < 8e6
+    )
     with pytest.raises(UnknownName, match="Did you mean 'judge'"):
         weights_path("juge")
     with pytest.raises(UnknownName, match="generator"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from editbench.seeding import generator, normals, uniforms
+from editbench.base.seeding import generator, normals, uniforms
 
 
 @pytest.mark.parametrize("width", [1, 4, 5, 128])
@@ -17,7 +17,11 @@ def test_any_split_of_the_indices_draws_the_same_bits(width):
 
 def test_streams_and_seeds_are_independent():
     base = uniforms(0, "a", 0, 5000, 1)[:, 0]
-    for other in (uniforms(1, "a", 0, 5000, 1), uniforms(0, "b", 0, 5000, 1), uniforms(0, "a", 5000, 10000, 1)):
+    for other in (
+        uniforms(1, "a", 0, 5000, 1),
+        uniforms(0, "b", 0, 5000, 1),
+        uniforms(0, "a", 5000, 10000, 1),
+    ):
         assert abs(np.corrcoef(base, other[:, 0])[0, 1]) < 0.05
 
 
@@ -28,7 +32,11 @@ def test_the_law_is_right():
 
 
 def test_named_generators_differ_by_name_only():
-    assert generator(0, "x", 1).random() == generator(0, "x", 1).random() != generator(0, "x", 2).random()
+    assert (
+        generator(0, "x", 1).random()
+        == generator(0, "x", 1).random()
+        != generator(0, "x", 2).random()
+    )
 
 
 def test_bad_range():

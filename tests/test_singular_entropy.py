@@ -10,18 +10,18 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
+from editbench.methods.neural_ode.field import Field
+from editbench.metrics.singular_entropy.metric import SingularEntropy, entropy
+from editbench.metrics.singular_entropy.observation import SingularValues
 
-from editbench.errors import Unsupported
-from editbench.probe import ProbeData
-from editbench.probes.singular_values import SingularValues
-from editbench.rank_correlation import spearman
+from editbench.base.errors import Unsupported
 from editbench.report import _drawings
 from editbench.report.figure_entropy import STAND_IN, drawings, entropies, sentence
 from editbench.report.figures import looks
 from editbench.report.load import load
 from editbench.report.ranking import ranking
-from methods.flow_field import Field
-from metrics.singular_entropy import SingularEntropy, entropy
+from editbench.stats.rank_correlation import spearman
+from editbench.walk.probe import ProbeData
 from tests.fake_records import fake_run, metric_rows
 
 
@@ -30,7 +30,9 @@ def test_planted_spectra():
     assert entropy(np.ones(40), 100) == pytest.approx(np.log(40))
     assert entropy(np.ones(40), 10) == pytest.approx(np.log(10))
     assert entropy(np.array([3.0, 0, 0]), 3) == 0
-    assert entropy(np.array([[1.0, 1, 0], [2.0, 0, 0]]), 2).tolist() == pytest.approx([np.log(2), 0])
+    assert entropy(np.array([[1.0, 1, 0], [2.0, 0, 0]]), 2).tolist() == pytest.approx(
+        [np.log(2), 0]
+    )
     assert np.isnan(entropy(np.zeros(4), 4))
     values = np.random.default_rng(0).exponential(size=30)
     top = np.sort(values)[::-1][:12]
@@ -49,29 +51,49 @@ def test_the_probe_has_the_values_of_the_layer_and_of_the_field():
     found = SingularValues().look(scene(weight, torch.zeros(1, 2, 9)))
     for k in range(2):
         layer = weight[0, k].double().numpy()
-        np.testing.assert_allclose(found.arrays["layer"][k], np.linalg.svd(layer, compute_uv=False), rtol=1e-10)
+        np.testing.assert_allclose(
+            found.arrays["layer"][k], np.linalg.svd(layer, compute_uv=False), rtol=1e-10
+        )
         # F(w + e) - F(w) = (I + A) e: the field's own derivative, column by column
         field = Field(weight, torch.zeros(1, 2, 9)).to(torch.device("cpu"), torch.float64)
-        columns = (field.raw(torch.eye(9).double().expand(2, 9, 9)) - field.raw(torch.zeros(2, 9, 9).double()))[k]
-        np.testing.assert_allclose(found.arrays["effective"][k], torch.linalg.svdvals(columns.T), rtol=1e-10)
+        columns = (
+            field.raw(torch.eye(9).double().expand(2, 9, 9))
+            - field.raw(torch.zeros(2, 9, 9).double())
+        )[k]
+        np.testing.assert_allclose(
+            found.arrays["effective"][k], torch.linalg.svdvals(columns.T), rtol=1e-10
+        )
     assert found.meta == {"dim": 9, "flows": 2}
 
 
 def test_rotations_of_the_matrix_change_nothing():
     rng = torch.Generator().manual_seed(2)
-    u, v = (torch.linalg.qr(torch.randn(12, 12, generator=rng, dtype=torch.float64)).Q for _ in range(2))
+    u, v = (
+        torch.linalg.qr(torch.randn(12, 12, generator=rng, dtype=torch.float64)).Q for _ in range(2)
+    )
     singular = torch.linspace(4, 0.1, 12).double()
-    found = [SingularValues().look(scene((u @ singular.diag() @ v - torch.eye(12))[None, None], torch.zeros(1, 1, 12))),
-             SingularValues().look(scene((singular.diag() - torch.eye(12))[None, None].double(),
-                                         torch.zeros(1, 1, 12)))]
+    found = [
+        SingularValues().look(
+            scene((u @ singular.diag() @ v - torch.eye(12))[None, None], torch.zeros(1, 1, 12))
+        ),
+        SingularValues().look(
+            scene((singular.diag() - torch.eye(12))[None, None].double(), torch.zeros(1, 1, 12))
+        ),
+    ]
     numbers = [SingularEntropy(kept=8).compute(one) for one in found]
     a, b = (one.rows.set_index("metric").loc["singular_entropy", "value"] for one in numbers)
     assert a == pytest.approx(b) == pytest.approx(scipy.stats.entropy(singular[:8].numpy()))
 
 
-@pytest.mark.parametrize(("weight", "reason"), [
-    (None, "has no flow"), (torch.zeros(0, 1, 4, 4), "constant"), (torch.zeros(2, 1, 4, 4), "2 layers"),
-    (torch.full((1, 1, 4, 4), torch.nan), "NaN")])
+@pytest.mark.parametrize(
+    ("weight", "reason"),
+    [
+        (None, "has no flow"),
+        (torch.zeros(0, 1, 4, 4), "constant"),
+        (torch.zeros(2, 1, 4, 4), "2 layers"),
+        (torch.full((1, 1, 4, 4), torch.nan), "NaN"),
+    ],
+)
 def test_what_is_no_linear_flow_is_said(weight, reason):
     with pytest.raises(Unsupported, match=reason):
         SingularValues().look(scene(weight, torch.zeros(1, 1, 4)))
@@ -83,7 +105,9 @@ def test_rows_are_the_mean_over_flows_and_the_sweep_is_clipped():
     metric = SingularEntropy(kept=100, sweep=(8, 50, 64, 100))
     result = metric.read(ProbeData(arrays))
     rows = result.rows[result.rows["metric"] == "singular_entropy"]
-    assert rows["value"].item() == pytest.approx(np.mean([scipy.stats.entropy(row) for row in arrays["effective"]]))
+    assert rows["value"].item() == pytest.approx(
+        np.mean([scipy.stats.entropy(row) for row in arrays["effective"]])
+    )
     assert rows["n"].item() == 3 and rows["note"].item() == "all 50 singular values"
     kept = result.rows[result.rows["metric"] == "singular_entropy_layer_kept"]
     assert kept["x"].tolist() == [8, 50] and set(result.rows["metric"]) == set(metric.produces)
@@ -104,16 +128,24 @@ def test_rho_is_scipys_and_p_is_brute_force(seed, ties):
     found, expected = spearman(a, b), scipy.stats.spearmanr(a, b).statistic
     assert found.rho == pytest.approx(expected, abs=1e-12) and found.exact and found.n == 7
     ranks = scipy.stats.rankdata(b)
-    every = [np.corrcoef(scipy.stats.rankdata(a), ranks[list(order)])[0, 1]
-             for order in permutations(range(7))] if seed == 0 else []
+    every = (
+        [
+            np.corrcoef(scipy.stats.rankdata(a), ranks[list(order)])[0, 1]
+            for order in permutations(range(7))
+        ]
+        if seed == 0
+        else []
+    )
     if every:
         assert found.p == pytest.approx((np.abs(every) >= abs(expected) - 1e-9).mean())
     assert found.low < found.rho < found.high and spearman(b, a).p == found.p
 
 
 def test_known_p_values():
-    assert spearman(np.arange(4), np.arange(4)).p == pytest.approx(2 / 24)  # one order, and its reverse
-    perfect = spearman(np.arange(8), -np.arange(8) ** 3)
+    assert spearman(np.arange(4), np.arange(4)).p == pytest.approx(
+        2 / 24
+    )  # one order, and its reverse
+    perfect = spearman(np.arange(8), -(np.arange(8) ** 3))
     assert perfect.rho == -1 and perfect.p == pytest.approx(2 / 40320)
     assert np.isnan([perfect.low, perfect.high]).all()  # a perfect order of eight is no certainty
     rng = np.random.default_rng(5)
@@ -147,10 +179,24 @@ GAIN = {"smile": -0.05, "age": 0.2, "beard": 0.0, "yaw": 0.1}
 
 def write(root) -> None:
     for name in H:
-        more = pd.DataFrame([{"metric": f"singular_entropy{end}", "x": x, "value": H[name] - 0.1 * k, "low": np.nan,
-                              "high": np.nan, "n": 1, "note": "", "version": 1, "higher_is_better": None}
-                             for k, (end, x) in enumerate((("", np.nan), ("_layer", np.nan), ("_kept", 32.0),
-                                                           ("_kept", 64.0)))])
+        more = pd.DataFrame(
+            [
+                {
+                    "metric": f"singular_entropy{end}",
+                    "x": x,
+                    "value": H[name] - 0.1 * k,
+                    "low": np.nan,
+                    "high": np.nan,
+                    "n": 1,
+                    "note": "",
+                    "version": 1,
+                    "higher_is_better": None,
+                }
+                for k, (end, x) in enumerate(
+                    (("", np.nan), ("_layer", np.nan), ("_kept", 32.0), ("_kept", 64.0))
+                )
+            ]
+        )
         fake_run(root, "neural_ode_linear", name, rows=pd.concat([metric_rows(0.4), more]))
         fake_run(root, "neural_ode", name, rows=metric_rows(0.5 + GAIN[name]))
         fake_run(root, "neural_ode_constant", name, rows=metric_rows(0.5))
@@ -160,16 +206,23 @@ def test_the_report_orders_the_attributes_and_tests_the_order(tmp_path):
     write(tmp_path)
     found = entropies(load(tmp_path))
     assert found.table["attribute"].tolist() == ["smile", "beard", "age", "yaw"]
-    assert found.table["gain"].tolist() == pytest.approx([-0.05, 0.0, 0.2, 0.1]) and found.gain == STAND_IN
+    assert (
+        found.table["gain"].tolist() == pytest.approx([-0.05, 0.0, 0.2, 0.1])
+        and found.gain == STAND_IN
+    )
     assert found.test.rho == pytest.approx(0.8) and found.kept["kept"].tolist() == [32, 64]
-    assert all(word in sentence(found) for word in ("rho 0.80", "exact p", "accuracy of neural_ode"))
+    assert all(
+        word in sentence(found) for word in ("rho 0.80", "exact p", "accuracy of neural_ode")
+    )
     results = load(tmp_path)
     ((key, _, caption, draw),) = drawings(results, looks(results.runs["label"]))
     assert key == "singular_entropy" and "Spearman" in caption
     left, right = draw().axes
     assert left.lines[0].get_xdata().tolist() == sorted(H.values())
     assert right.lines[0].get_ydata().tolist() == pytest.approx([-0.05, 0.0, 0.2, 0.1])
-    drawn = [name for name, *_ in _drawings(results, ranking(results), looks(results.runs["label"]))]
+    drawn = [
+        name for name, *_ in _drawings(results, ranking(results), looks(results.runs["label"]))
+    ]
     assert drawn.count("singular_entropy") == 1 and "singular_entropy_kept" not in drawn
 
 
@@ -179,10 +232,18 @@ def test_human_answers_take_the_place_of_the_stand_in(tmp_path):
     pd.DataFrame({"attribute": list(H), "gain": [0.1, 0.2, 0.3, 0.4]}).to_csv(path, index=False)
     found = entropies(load(tmp_path))
     assert found.gain.startswith("human preference") and found.test.rho == pytest.approx(
-        scipy.stats.spearmanr(list(H.values()), [0.1, 0.2, 0.3, 0.4]).statistic)
-    for text in ("name,value\nsmile,1\n", "attribute,gain\nsmile,much\n", "attribute,gain\nsmile,1\nsmile,2\n", ""):
+        scipy.stats.spearmanr(list(H.values()), [0.1, 0.2, 0.3, 0.4]).statistic
+    )
+    for text in (
+        "name,value\nsmile,1\n",
+        "attribute,gain\nsmile,much\n",
+        "attribute,gain\nsmile,1\nsmile,2\n",
+        "",
+    ):
         path.write_text(text)
-        ((*_, draw),) = drawings(load(tmp_path), {})  # a figure that fails is listed, the rest of the report is made
+        ((*_, draw),) = drawings(
+            load(tmp_path), {}
+        )  # a figure that fails is listed, the rest of the report is made
         with pytest.raises(ValueError, match="columns attribute and gain"):
             draw()
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from editbench.methods.navigan import curvature as curvature_module
+from editbench.methods.navigan.curvature import Curvature
+from editbench.methods.navigan.spectrum import Spectrum, spectrum
 from torch import Tensor
 
-from editbench.errors import EditbenchError, NonFinite, UnknownName, Unsupported
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.module import ModuleGenerator
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from editbench.perceptual import FeatureDistance, Perceptual, PixelDistance
-from editbench.spaces import Codes, Space
-from methods import curvature as curvature_module
-from methods.curvature import Curvature
-from methods.spectrum import Spectrum, spectrum
+from editbench.base.errors import EditbenchError, NonFinite, UnknownName, Unsupported
+from editbench.base.spaces import Codes, Space
+from editbench.networks.module_generator import ModuleGenerator
+from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from tests.toy import ToyGenerator
 
 DIM = 10
@@ -23,8 +23,11 @@ DIM = 10
 
 def tiny(resolution: int = 8) -> StyleGAN2Generator:
     torch.manual_seed(0)
-    network = StyleGAN2(StyleGAN2Config(resolution, (4, 3, 2)[: resolution.bit_length() - 2], z_dim=6, w_dim=5,
-                                        mapping_layers=2))
+    network = StyleGAN2(
+        StyleGAN2Config(
+            resolution, (4, 3, 2)[: resolution.bit_length() - 2], z_dim=6, w_dim=5, mapping_layers=2
+        )
+    )
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith(("noise_strength", "bias")):
@@ -41,10 +44,14 @@ class Bends(Perceptual):
 
 
 def latents(generator: StyleGAN2Generator, n: int = 5) -> Tensor:
-    return generator.map(torch.randn(n, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3)))
+    return generator.map(
+        torch.randn(n, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    )
 
 
-def dense(generator: StyleGAN2Generator, w: Tensor, layer: str, perceptual: Perceptual) -> np.ndarray:
+def dense(
+    generator: StyleGAN2Generator, w: Tensor, layer: str, perceptual: Perceptual
+) -> np.ndarray:
     """The whole Hessian by autograd, twice, through a network with changed weights: (D, D)."""
     name = f"network.synthesis.layers.{layer}.weight"
     weight, codes = generator.kernels()[layer], Codes(Space.W, w)
@@ -74,14 +81,18 @@ def true_residuals(found: Spectrum, hessian: np.ndarray) -> np.ndarray:
 
 def assert_orthonormal(found: Spectrum) -> None:
     vectors = found.vectors.flatten(1).double()
-    torch.testing.assert_close(vectors @ vectors.T, torch.eye(len(vectors), dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        vectors @ vectors.T, torch.eye(len(vectors), dtype=torch.float64), atol=1e-5, rtol=0
+    )
 
 
 # -- the eigenpairs -------------------------------------------------------------------------------------------------
 def test_toy_world_has_the_spectrum_of_its_closed_form() -> None:
     generator, w, hessian = toy()
     expected = np.linalg.eigvalsh(hessian)[::-1]  # each eigenvalue DIM times
-    found = spectrum(generator, w, "conv", PixelDistance(), 25, block=DIM, tolerance=1e-6, minibatch=40)
+    found = spectrum(
+        generator, w, "conv", PixelDistance(), 25, block=DIM, tolerance=1e-6, minibatch=40
+    )
     np.testing.assert_allclose(found.values, expected[:25], rtol=1e-9)
     assert found.converged and true_residuals(found, hessian).max() < 1e-5
     assert found.vectors.shape == (25, DIM, DIM, 1, 1) and found.vectors.dtype == torch.float32
@@ -110,7 +121,9 @@ def test_latents_of_any_space(latent: Space) -> None:
     z = torch.randn(4, 6, dtype=torch.float64)
     w = generator.map(z)
     codes = Codes(latent, z if latent == Space.Z else generator.lift(w, latent))
-    got, expected = (spectrum(generator, x, "conv8_up", Bends(), 3, tolerance=1e-5) for x in (codes, w))
+    got, expected = (
+        spectrum(generator, x, "conv8_up", Bends(), 3, tolerance=1e-5) for x in (codes, w)
+    )
     torch.testing.assert_close(got.values, expected.values)
 
 
@@ -120,23 +133,30 @@ def test_reported_residuals_are_the_true_ones_and_within_the_tolerance() -> None
     hessian = dense(generator, w, "conv8", perceptual)
     for tolerance in (0.3, 0.05, 1e-3):
         found = spectrum(generator, w, "conv8", perceptual, 6, block=2, tolerance=tolerance)
-        np.testing.assert_allclose(found.residuals, true_residuals(found, hessian), rtol=1e-2, atol=1e-5)
+        np.testing.assert_allclose(
+            found.residuals, true_residuals(found, hessian), rtol=1e-2, atol=1e-5
+        )
         assert found.converged and found.residuals.max() <= tolerance
     short = spectrum(generator, w, "conv8", perceptual, 6, block=2, iterations=3, tolerance=1e-3)
     assert not short.converged and short.products == 6
-    np.testing.assert_allclose(short.residuals, true_residuals(short, hessian), rtol=1e-2, atol=1e-5)
+    np.testing.assert_allclose(
+        short.residuals, true_residuals(short, hessian), rtol=1e-2, atol=1e-5
+    )
 
 
 def test_a_planted_direction_is_found() -> None:
     class OneChannel(Perceptual):
         """Sees nothing but 100 times the third coordinate, and faintly the rest."""
+
         def residual(self, images: Tensor) -> Tensor:
             return images * torch.where(torch.arange(DIM) == 3, 100.0, 0.01)
 
     w = torch.zeros(6, DIM, dtype=torch.float64)
     w[:, 7] = 5 + torch.arange(6)
     for method in ("block", "power"):
-        found = spectrum(ToyGenerator(DIM).double(), w, "conv", OneChannel(), 1, method=method, iterations=20)
+        found = spectrum(
+            ToyGenerator(DIM).double(), w, "conv", OneChannel(), 1, method=method, iterations=20
+        )
         assert found.vectors[0, 3, 7].abs() > 0.999
         torch.testing.assert_close(found.values[0], 2e4 * w.square().sum(1).mean())
 
@@ -157,18 +177,28 @@ def test_products_agree_with_one_another_and_with_the_dense_hessian(layer: str) 
     for unit in (True, False):
         near = product("finite_difference", radius=1e-5, unit=unit) - expected
         assert near.norm() < 1e-6 * expected.norm()
-        if layer == "rgb8":  # no kink of a leaky ReLU comes after it: a central difference is of second order
-            one, two = (product("finite_difference", radius=r, unit=unit) - expected for r in (1e-3, 2e-3))
+        if (
+            layer == "rgb8"
+        ):  # no kink of a leaky ReLU comes after it: a central difference is of second order
+            one, two = (
+                product("finite_difference", radius=r, unit=unit) - expected for r in (1e-3, 2e-3)
+            )
             assert 3.9 < two.norm() / one.norm() < 4.1
 
 
 def test_a_minibatch_does_not_change_the_result() -> None:
     generator = tiny()
     w = latents(generator, 4)
-    a, b = (spectrum(generator, w, "conv8", Bends(), 3, minibatch=size, tolerance=1e-3) for size in (2, 3))
+    a, b = (
+        spectrum(generator, w, "conv8", Bends(), 3, minibatch=size, tolerance=1e-3)
+        for size in (2, 3)
+    )
     torch.testing.assert_close(a.vectors, b.vectors, atol=1e-6, rtol=0)
     torch.testing.assert_close(a.values, b.values)
-    again, other = (spectrum(generator, w, "conv8", Bends(), 3, minibatch=2, tolerance=1e-3, seed=s) for s in (0, 1))
+    again, other = (
+        spectrum(generator, w, "conv8", Bends(), 3, minibatch=2, tolerance=1e-3, seed=s)
+        for s in (0, 1)
+    )
     assert torch.equal(again.vectors, a.vectors) and not torch.equal(other.vectors, a.vectors)
 
 
@@ -176,16 +206,34 @@ def test_passes_are_counted() -> None:
     generator, n = tiny(), 5
     w = latents(generator, n)
     rows = torch.randn(3, generator.kernels()["conv8"].numel(), dtype=torch.float64)
-    for kind, passes in (("gauss_newton", 2 + 2 * 3), ("hessian", 3 + 2 * 3), ("finite_difference", 6 * 3)):
-        curvature, before = Curvature(generator, w, "conv8", Bends(), kind, minibatch=2), generator.decoded
+    for kind, passes in (
+        ("gauss_newton", 2 + 2 * 3),
+        ("hessian", 3 + 2 * 3),
+        ("finite_difference", 6 * 3),
+    ):
+        curvature, before = (
+            Curvature(generator, w, "conv8", Bends(), kind, minibatch=2),
+            generator.decoded,
+        )
         curvature(rows)
         assert (curvature.passes, curvature.products) == (n * passes, 3)
         assert generator.decoded - before == n * passes
-    paper = spectrum(generator, w, "conv8", Bends(), 2, method="power", products="finite_difference", iterations=10)
+    paper = spectrum(
+        generator,
+        w,
+        "conv8",
+        Bends(),
+        2,
+        method="power",
+        products="finite_difference",
+        iterations=10,
+    )
     assert paper.passes == 6 * 10 * 2 * n and paper.products == 20
 
 
-def test_what_precedes_the_layer_runs_once_where_it_fits_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_precedes_the_layer_runs_once_where_it_fits_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     generator, calls = tiny(), []
     hook = generator.inner("conv4").register_forward_hook(lambda *_: calls.append(1))
     kept = spectrum(generator, latents(generator), "conv8", Bends(), 4, block=2, minibatch=5)
@@ -197,9 +245,15 @@ def test_what_precedes_the_layer_runs_once_where_it_fits_into_memory(monkeypatch
 
 
 # -- the paper's iteration --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("options", [{}, {"products": "finite_difference", "radius": 1e-3},
-                                     {"products": "finite_difference", "radius": 1e-4, "unit": False}],
-                         ids=["exact", "unit", "as published"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"products": "finite_difference", "radius": 1e-3},
+        {"products": "finite_difference", "radius": 1e-4, "unit": False},
+    ],
+    ids=["exact", "unit", "as published"],
+)
 def test_power_iteration_converges_to_the_dense_spectrum(options: dict) -> None:
     generator, w, hessian = toy()
     w[:, 1:] *= 0.05  # one row of X after the other, each with one eigenvalue that counts
@@ -209,11 +263,15 @@ def test_power_iteration_converges_to_the_dense_spectrum(options: dict) -> None:
         def residual(self, images: Tensor) -> Tensor:
             return images * torch.linspace(1, 4, DIM, dtype=torch.float64).sqrt()
 
-    found = spectrum(generator, w, "conv", Graded(), 3, method="power", iterations=80, minibatch=40, **options)
+    found = spectrum(
+        generator, w, "conv", Graded(), 3, method="power", iterations=80, minibatch=40, **options
+    )
     np.testing.assert_allclose(found.values, np.linalg.eigvalsh(hessian)[::-1][:3], rtol=1e-4)
     assert found.converged and true_residuals(found, hessian).max() < 0.01
     assert_orthonormal(found)
-    few = spectrum(generator, w, "conv", Graded(), 3, method="power", iterations=3, minibatch=40, **options)
+    few = spectrum(
+        generator, w, "conv", Graded(), 3, method="power", iterations=3, minibatch=40, **options
+    )
     assert not few.converged and (few.values.diff() <= 0).all()
     np.testing.assert_allclose(few.residuals, true_residuals(few, hessian), rtol=1e-3)
 
@@ -226,8 +284,11 @@ def test_any_module_and_the_features_of_a_scorer() -> None:
     z, weight = torch.randn(9, 6), network[0].weight
     found = spectrum(generator, z, "0", PixelDistance(), 4, tolerance=1e-3)
     inner = torch.tanh(network[0](z))
-    rows = [torch.einsum("o,i->oi", network[2].weight[m] * (1 - inner[n] ** 2), z[n]).flatten()
-            for n in range(9) for m in range(12)]
+    rows = [
+        torch.einsum("o,i->oi", network[2].weight[m] * (1 - inner[n] ** 2), z[n]).flatten()
+        for n in range(9)
+        for m in range(12)
+    ]
     jacobian = torch.stack(rows).double()
     expected = torch.linalg.eigvalsh(2 * jacobian.T @ jacobian / 9).flip(0)[:4]
     torch.testing.assert_close(found.values, expected.detach(), rtol=1e-4, atol=1e-6)
@@ -258,13 +319,23 @@ class Nothing(Perceptual):
         return 0 * images
 
 
-@pytest.mark.parametrize("options", [{}, {"products": "hessian"}, {"products": "finite_difference"},
-                                     {"method": "power"}, {"method": "power", "products": "finite_difference"},
-                                     {"method": "power", "products": "finite_difference", "unit": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"products": "hessian"},
+        {"products": "finite_difference"},
+        {"method": "power"},
+        {"method": "power", "products": "finite_difference"},
+        {"method": "power", "products": "finite_difference", "unit": False},
+    ],
+)
 def test_a_layer_that_changes_no_picture_is_a_reason(options: dict) -> None:
     generator, w, _ = toy()
     before = generator.decoded
-    with pytest.raises(Unsupported, match="'conv' has no spectrum: a shift of it changes no picture"):
+    with pytest.raises(
+        Unsupported, match="'conv' has no spectrum: a shift of it changes no picture"
+    ):
         spectrum(generator, w, "conv", Nothing(), 2, block=4, **options)
     assert generator.decoded - before <= 6 * 4 * len(w), "one product is enough to know"
 
@@ -278,19 +349,33 @@ def test_what_long_displacements_alone_can_see_is_no_spectrum() -> None:
 
     generator, w, _ = toy()
     with pytest.raises(Unsupported, match=r"changes no picture.*largest curvature 0\)"):
-        spectrum(generator, w, "conv", Bright(), 2, method="power", products="finite_difference", radius=1e4,
-                 iterations=2)
+        spectrum(
+            generator,
+            w,
+            "conv",
+            Bright(),
+            2,
+            method="power",
+            products="finite_difference",
+            radius=1e4,
+            iterations=2,
+        )
 
 
 @pytest.mark.parametrize("count", [1, 6])
 def test_a_weight_of_fewer_numbers_than_a_block_has_rows(count: int) -> None:
     torch.manual_seed(2)
-    network = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False), torch.nn.Tanh(), torch.nn.Linear(2, 12))
+    network = torch.nn.Sequential(
+        torch.nn.Linear(3, 2, bias=False), torch.nn.Tanh(), torch.nn.Linear(2, 12)
+    )
     generator = ModuleGenerator(network, 3, (3, 2, 2), check_range=False).double()
     z = torch.randn(7, 3, dtype=torch.float64)
     inner = torch.tanh(network[0](z))
-    rows = [torch.einsum("o,i->oi", network[2].weight[m] * (1 - inner[n] ** 2), z[n]).flatten()
-            for n in range(7) for m in range(12)]
+    rows = [
+        torch.einsum("o,i->oi", network[2].weight[m] * (1 - inner[n] ** 2), z[n]).flatten()
+        for n in range(7)
+        for m in range(12)
+    ]
     jacobian = torch.stack(rows).detach()
     expected = torch.linalg.eigvalsh(2 * jacobian.T @ jacobian / 7).flip(0)[:count]
     found = spectrum(generator, z, "0", PixelDistance(), count, block=8)
@@ -306,6 +391,8 @@ def test_teacher_features_of_the_embedded_world() -> None:
     w = generator.map(torch.randn(4, generator.z_dim, generator=torch.Generator().manual_seed(0)))
     found = spectrum(generator, w, "conv8", perceptual, 6, block=4)
     images = Curvature(generator, w, "conv8", perceptual, "hessian")(found.vectors.flatten(1))
-    gaps = (images - found.values[:, None].float() * found.vectors.flatten(1)).norm(dim=1) / found.values
+    gaps = (images - found.values[:, None].float() * found.vectors.flatten(1)).norm(
+        dim=1
+    ) / found.values
     assert found.converged and gaps.max() < 0.06
     assert_orthonormal(found)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from editbench.bank import BankSpec
-from editbench.bank_build import build_bank
-from editbench.errors import EditbenchError
-from editbench.starts import StartsSpec, boundary_distance, draw_targets
+from editbench.bank.bank import BankSpec
+from editbench.bank.build import build_bank
+from editbench.bank.starts import StartsSpec, boundary_distance, draw_targets
+from editbench.base.errors import EditbenchError
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer
 
 NAMES = ["a", "b", "c"]
@@ -21,7 +21,12 @@ def models():
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
-    return build_bank(tmp_path_factory.mktemp("bank") / "b", "id", BankSpec(2000, block=50, shard=500), partial(models))
+    return build_bank(
+        tmp_path_factory.mktemp("bank") / "b",
+        "id",
+        BankSpec(2000, block=50, shard=500),
+        partial(models),
+    )
 
 
 def test_the_pool_is_the_jointly_nearest_of_the_test_split(bank):
@@ -57,7 +62,9 @@ def test_a_draw_is_repeatable_disjoint_and_even(bank):
     every = np.concatenate([one[name].index for name in NAMES])
     assert len(set(every.tolist())) == 200
     for name in NAMES:
-        assert np.array_equal(one[name].index, two[name].index) and np.array_equal(one[name].target, two[name].target)
+        assert np.array_equal(one[name].index, two[name].index) and np.array_equal(
+            one[name].target, two[name].target
+        )
         assert 40 < len(one[name]) < 95
     other = draw_targets(StartsSpec(200, pool=0.2, seed=1), bank, NAMES)
     assert not np.array_equal(one["a"].index, other["a"].index)
@@ -75,11 +82,17 @@ def test_near_target_looks_at_the_asked_attribute_alone(bank):
 def test_near_any_draws_from_the_whole_test_split_alike(bank):
     first, last = bank.spec.split("test")
     logits = bank.array("judge").range(0, 2000)
-    whole = draw_targets(StartsSpec(last - first, near="any"), bank, NAMES)  # no pool: every test sample can be a start
-    assert sorted(np.concatenate([s.index for s in whole.values()]).tolist()) == list(range(first, last))
+    whole = draw_targets(
+        StartsSpec(last - first, near="any"), bank, NAMES
+    )  # no pool: every test sample can be a start
+    assert sorted(np.concatenate([s.index for s in whole.values()]).tolist()) == list(
+        range(first, last)
+    )
     labels = ATTRIBUTES.labels(torch.from_numpy(logits)).numpy()
     for k, name in enumerate(NAMES):
-        assert np.array_equal(whole[name].source, labels[whole[name].index, k]) and np.isnan(whole[name].threshold)
+        assert np.array_equal(whole[name].source, labels[whole[name].index, k]) and np.isnan(
+            whole[name].threshold
+        )
         assert (whole[name].source != whole[name].target).all()
     # over many draws every quarter of the split, ordered by its distance from the boundaries, is drawn equally often
     distance = boundary_distance(logits, bank.sigma["judge"], ATTRIBUTES).max(1)[first:last]
@@ -87,14 +100,21 @@ def test_near_any_draws_from_the_whole_test_split_alike(bank):
     counts = np.zeros(4)
     for seed in range(40):
         found = draw_targets(StartsSpec(50, seed=seed, near="any"), bank, NAMES)
-        counts += np.bincount(quarter[np.concatenate([s.index for s in found.values()]) - first], minlength=4)
+        counts += np.bincount(
+            quarter[np.concatenate([s.index for s in found.values()]) - first], minlength=4
+        )
     assert counts.sum() == 2000 and (abs(counts - 500) < 4 * np.sqrt(2000 * 0.25 * 0.75)).all()
 
 
 def test_too_many_starts_and_a_wrong_rule_say_what_to_change(bank):
-    with pytest.raises(EditbenchError, match=r"starts\.n=500 exceeds the pool of 60.*raise bank\.n or starts\.pool"):
+    with pytest.raises(
+        EditbenchError, match=r"starts\.n=500 exceeds the pool of 60.*raise bank\.n or starts\.pool"
+    ):
         draw_targets(StartsSpec(500, pool=0.03), bank, NAMES)
-    with pytest.raises(EditbenchError, match=r"starts\.n=5000 exceeds the \d+ samples of the test split.*raise bank"):
+    with pytest.raises(
+        EditbenchError,
+        match=r"starts\.n=5000 exceeds the \d+ samples of the test split.*raise bank",
+    ):
         draw_targets(StartsSpec(5000, near="any"), bank, NAMES)
     with pytest.raises(EditbenchError, match=r"starts\.near must be"):
         draw_targets(StartsSpec(10, pool=0.1, near="far"), bank, NAMES)

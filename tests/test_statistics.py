@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from editbench.statistics import (
+from editbench.stats.intervals import (
     bootstrap_mean,
     bootstrap_ratios,
     holm,
@@ -42,8 +42,9 @@ def test_holm_by_hand():
 def test_bootstrap_interval_is_the_normal_one_for_many_samples():
     values = np.random.default_rng(0).normal(3.0, 2.0, 2000)
     half = norm.ppf(0.975) * values.std() / np.sqrt(2000)
-    np.testing.assert_allclose(bootstrap_mean(values, draws=4000), (values.mean() - half, values.mean() + half),
-                               atol=0.01)
+    np.testing.assert_allclose(
+        bootstrap_mean(values, draws=4000), (values.mean() - half, values.mean() + half), atol=0.01
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -57,19 +58,28 @@ def test_intervals_do_not_depend_on_order(values, shuffler):
 
 def test_resampling_takes_whole_rows_and_is_seeded():
     sums = resampled_sums(np.column_stack([np.ones(7), np.arange(7.0), np.arange(7.0)]), 300)
-    assert (sums[:, 0] == 7).all() and (sums[:, 1] == sums[:, 2]).all() and len(set(sums[:, 1])) > 10
+    assert (
+        (sums[:, 0] == 7).all() and (sums[:, 1] == sums[:, 2]).all() and len(set(sums[:, 1])) > 10
+    )
     np.testing.assert_array_equal(sums[:, 0:1], resampled_sums(np.ones((7, 1)), 300))
-    assert not np.array_equal(resampled_sums(np.arange(7.0)[:, None], 300, seed=1)[:, 0], sums[:, 1])
+    assert not np.array_equal(
+        resampled_sums(np.arange(7.0)[:, None], 300, seed=1)[:, 0], sums[:, 1]
+    )
 
 
 def test_ratio_of_identical_clusters_has_no_width_and_empty_columns_none():
-    low, high = bootstrap_ratios(np.full((9, 2), [6.0, 0.0]), np.full((9, 2), [2.0, 0.0]), draws=100)
+    low, high = bootstrap_ratios(
+        np.full((9, 2), [6.0, 0.0]), np.full((9, 2), [2.0, 0.0]), draws=100
+    )
     np.testing.assert_array_equal([low, high], [[3.0, np.nan]] * 2)
 
 
 def test_median_interval_covers():
     rng = np.random.default_rng(1)
-    covered = [low <= 0 <= high for low, high in (median_interval(rng.normal(size=25)) for _ in range(2000))]
+    covered = [
+        low <= 0 <= high
+        for low, high in (median_interval(rng.normal(size=25)) for _ in range(2000))
+    ]
     assert 0.95 <= np.mean(covered) < 0.98
     assert median_interval(np.array([2.0, 1.0, np.nan])) == (1.0, 2.0)
 
@@ -78,7 +88,12 @@ def test_paired_difference_uses_common_starts_only():
     a = pd.Series([1.0, 1.0, 0.0, 1.0, np.nan], index=[5, 3, 1, 9, 2])
     b = pd.Series([0.0, 1.0, 0.0, 7.0, 1.0], index=[3, 5, 1, 11, 2])
     found = paired_difference(a, b)
-    assert found.n == 3 and found.difference == pytest.approx(1 / 3) and found.low == 0.0 and found.high == 1.0
+    assert (
+        found.n == 3
+        and found.difference == pytest.approx(1 / 3)
+        and found.low == 0.0
+        and found.high == 1.0
+    )
     assert paired_difference(a[::-1], b) == found
     with pytest.raises(ValueError, match="twice"):
         paired_difference(pd.concat([a, a]), b)
@@ -90,8 +105,11 @@ def test_paired_p_values():
     noise = pd.Series(rng.normal(size=400), index)
     assert paired_difference(noise, noise).p == 1.0
     assert paired_difference(noise + 0.5, noise + rng.normal(0, 0.5, 400)).p < 0.001
-    false = [paired_difference(pd.Series(rng.normal(size=60)), pd.Series(np.zeros(60)), draws=200).p < 0.05
-             for _ in range(300)]
+    false = [
+        paired_difference(pd.Series(rng.normal(size=60)), pd.Series(np.zeros(60)), draws=200).p
+        < 0.05
+        for _ in range(300)
+    ]
     assert np.mean(false) < 0.1
     nothing = paired_difference(pd.Series([1.0], [0]), pd.Series([1.0], [1]))
     assert nothing.n == 0 and np.isnan(nothing.p)

@@ -26,9 +26,13 @@ def shares(x):
 
 def test_joint_shares_count_pairs_of_labels():
     y = labels(500)
-    one_hot = torch.cat([torch.nn.functional.one_hot(y[:, k], n) for k, n in enumerate((2, 2, 3))], 1).float()
+    one_hot = torch.cat(
+        [torch.nn.functional.one_hot(y[:, k], n) for k, n in enumerate((2, 2, 3))], 1
+    ).float()
     joint = joint_shares(one_hot)
-    assert joint[1, 3].item() == pytest.approx(((y[:, 0] == 1) & (y[:, 1] == 1)).float().mean().item())
+    assert joint[1, 3].item() == pytest.approx(
+        ((y[:, 0] == 1) & (y[:, 1] == 1)).float().mean().item()
+    )
     assert joint[4, 4].item() == pytest.approx((y[:, 2] == 0).float().mean().item())
 
 
@@ -40,7 +44,9 @@ def test_with_no_memory_the_gradient_is_that_of_the_divergence():
     parts = [(p.diagonal(), q.diagonal())]
     parts += [(p[BLOCKS[i], BLOCKS[j]], q[BLOCKS[i], BLOCKS[j]]) for i, j in ("ab", "ac", "bc")]
     total = sum((mine * torch.log(mine / theirs)).sum() for mine, theirs in parts)
-    (expected,) = torch.autograd.grad(total, x)  # the + 1 of d(p ln p) drops out, as shares sum to one
+    (expected,) = torch.autograd.grad(
+        total, x
+    )  # the + 1 of d(p ln p) drops out, as shares sum to one
     assert torch.allclose(got, expected, atol=1e-6)
 
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editbench.errors import BadFile, EditbenchError, SpaceMismatch
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.layers import StyledConv
-from editbench.generators.ops import fir_kernel, fir_upsample
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from editbench.spaces import Codes, Space
+from editbench.base.errors import BadFile, EditbenchError, SpaceMismatch
+from editbench.base.spaces import Codes, Space
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.layers import StyledConv
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.networks.stylegan2.ops import fir_kernel, fir_upsample
 
 CONFIG = StyleGAN2Config(16, (12, 8, 6), z_dim=10, w_dim=9, mapping_layers=2)
 
@@ -54,7 +54,9 @@ def slow_styled_conv(layer: StyledConv, x: Tensor, style: Tensor) -> Tensor:
         kernel = layer.weight * s[None, :, None, None]
         kernel = kernel / kernel.square().sum((1, 2, 3), keepdim=True).add(1e-8).sqrt()
         if layer.up:  # zeros between pixels, a full true convolution, then the low-pass filter
-            spread = torch.zeros(1, len(s), 2 * image.shape[1] - 1, 2 * image.shape[2] - 1, dtype=x.dtype)
+            spread = torch.zeros(
+                1, len(s), 2 * image.shape[1] - 1, 2 * image.shape[2] - 1, dtype=x.dtype
+            )
             spread[0, :, ::2, ::2] = image
             y = F.conv2d(F.pad(spread, (2, 2, 2, 2)), kernel.flip((2, 3)))
             fir = fir_kernel(4.0).to(x.dtype)[None, None].repeat(y.shape[1], 1, 1, 1)
@@ -74,14 +76,18 @@ def test_styled_conv_equals_modulating_each_kernel(up: bool) -> None:
     torch.nn.init.normal_(layer.bias)
     torch.nn.init.constant_(layer.noise_strength, 0.4)
     x, style = torch.randn(3, 5, 6, 6).double(), torch.randn(3, 5).double()
-    torch.testing.assert_close(layer(x, style), slow_styled_conv(layer, x, style), atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(
+        layer(x, style), slow_styled_conv(layer, x, style), atol=1e-10, rtol=1e-10
+    )
 
 
 def test_fir_upsample_equals_its_definition() -> None:
     x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
     torch.testing.assert_close(fir_upsample(x, fir_kernel(4.0)), up_firdn(x), atol=1e-12, rtol=0)
     flat = fir_upsample(torch.ones(1, 1, 8, 8), fir_kernel(4.0))
-    torch.testing.assert_close(flat[..., 2:-2, 2:-2], torch.ones(1, 1, 12, 12))  # a constant stays one
+    torch.testing.assert_close(
+        flat[..., 2:-2, 2:-2], torch.ones(1, 1, 12, 12)
+    )  # a constant stays one
 
 
 def test_demodulation_keeps_the_picture_whatever_the_scale_of_a_style() -> None:
@@ -96,11 +102,17 @@ def test_all_spaces_decode_to_the_same_picture(generator: StyleGAN2Generator) ->
     w = generator.map(z)
     w_plus = generator.w_plus(w)
     s = generator.styles(w_plus)
-    assert s.shape == (4, generator.code_dim(Space.S)) and w_plus.shape == (4, generator.num_ws, CONFIG.w_dim)
+    assert s.shape == (4, generator.code_dim(Space.S)) and w_plus.shape == (
+        4,
+        generator.num_ws,
+        CONFIG.w_dim,
+    )
     assert [part.shape[1] for part in generator.split_styles(s)] == list(generator.style_sizes)
     expected = generator.network(z)
     for space, values in ((Space.Z, z), (Space.W, w), (Space.W_PLUS, w_plus), (Space.S, s)):
-        torch.testing.assert_close(generator.decode(Codes(space, values)), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            generator.decode(Codes(space, values)), expected, atol=1e-4, rtol=0
+        )
 
 
 def test_pictures_do_not_depend_on_the_batch(generator: StyleGAN2Generator) -> None:
@@ -108,7 +120,9 @@ def test_pictures_do_not_depend_on_the_batch(generator: StyleGAN2Generator) -> N
     whole = generator.decode(Codes(Space.W, w))
     assert whole.shape == (5, 3, 16, 16) and whole.dtype == torch.float32
     for i in range(5):
-        torch.testing.assert_close(generator.decode(Codes(Space.W, w[i : i + 1]))[0], whole[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            generator.decode(Codes(Space.W, w[i : i + 1]))[0], whole[i], atol=1e-5, rtol=0
+        )
 
 
 @pytest.mark.parametrize("space", [Space.Z, Space.W, Space.W_PLUS, Space.S])
@@ -116,8 +130,16 @@ def test_gradients_match_finite_differences(space: Space) -> None:
     generator = StyleGAN2Generator(network().double())
     torch.manual_seed(2)
     w_plus = torch.randn(2, generator.num_ws, CONFIG.w_dim).double()
-    x = {Space.Z: torch.randn(2, CONFIG.z_dim).double(), Space.W: w_plus[:, 0], Space.W_PLUS: w_plus,
-         Space.S: generator.styles(w_plus)}[space].clone().requires_grad_(True)
+    x = (
+        {
+            Space.Z: torch.randn(2, CONFIG.z_dim).double(),
+            Space.W: w_plus[:, 0],
+            Space.W_PLUS: w_plus,
+            Space.S: generator.styles(w_plus),
+        }[space]
+        .clone()
+        .requires_grad_(True)
+    )
     probe = torch.randn(2, 3, 16, 16).double()
 
     def value(x: Tensor) -> Tensor:
@@ -152,11 +174,21 @@ def test_truncation_moves_w_towards_the_mean() -> None:
         StyleGAN2Generator(network(), 1.5)
 
 
-@pytest.mark.parametrize("space, shape", [(Space.Z, (2, 9)), (Space.W, (2, 10)), (Space.W_PLUS, (2, 9)),
-                                          (Space.W_PLUS, (2, 5, 9)), (Space.S, (2, 9)), (Space.W, (9,)),
-                                          (Space.THETA, (2, 9))])
-def test_codes_of_a_wrong_shape_or_space_are_refused(generator: StyleGAN2Generator, space: Space,
-                                                     shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    "space, shape",
+    [
+        (Space.Z, (2, 9)),
+        (Space.W, (2, 10)),
+        (Space.W_PLUS, (2, 9)),
+        (Space.W_PLUS, (2, 5, 9)),
+        (Space.S, (2, 9)),
+        (Space.W, (9,)),
+        (Space.THETA, (2, 9)),
+    ],
+)
+def test_codes_of_a_wrong_shape_or_space_are_refused(
+    generator: StyleGAN2Generator, space: Space, shape: tuple[int, ...]
+) -> None:
     with pytest.raises(SpaceMismatch, match=space.name):
         generator.decode(Codes(space, torch.zeros(shape)))
 
@@ -170,7 +202,11 @@ def test_config_f_has_the_published_layout() -> None:
     assert config.num_ws == 18 and config.channels == (512, 512, 512, 512, 512, 256, 128, 64, 32)
     assert len(styles) == 26 and sum(style.shape[1] for style in styles) == 9088
     assert net.synthesis.rows[:8] == [0, 1, 1, 2, 3, 3, 4, 5] and net.synthesis.rows[-1] == 17
-    rgb = sum(style.shape[1] for name, style in zip(net.synthesis.layers, styles) if name.startswith("rgb"))
+    rgb = sum(
+        style.shape[1]
+        for name, style in zip(net.synthesis.layers, styles)
+        if name.startswith("rgb")
+    )
     assert 9088 - rgb == 6048  # the style channels of StyleSpace (Wu et al. 2021) without ToRGB
 
 
@@ -191,8 +227,10 @@ def test_file_round_trip(generator: StyleGAN2Generator, tmp_path: Path) -> None:
     assert not any(p.requires_grad for p in again.parameters())
 
 
-def test_a_file_of_another_architecture_is_refused(generator: StyleGAN2Generator, tmp_path: Path) -> None:
-    from editbench.checkpoint import save_module
+def test_a_file_of_another_architecture_is_refused(
+    generator: StyleGAN2Generator, tmp_path: Path
+) -> None:
+    from editbench.networks.weights import save_module
 
     wrong = dataclasses.asdict(CONFIG) | {"w_dim": 11}
     save_module(tmp_path / "a", generator.network, "stylegan2", wrong)

@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
-from editbench.attributes import Attribute, Attributes
-from editbench.conformance.toy import RGB
-from editbench.editor import FitData, Split
-from editbench.errors import EditbenchError, Unsupported
-from editbench.generators.latent_only import LatentOnly
-from editbench.spaces import Codes, Space
-from editbench.worlds.faces import load_generator
-from methods.style_channels import (
+from editbench.methods.stylespace.channels import (
     Candidates,
     Moments,
     channel_moments,
@@ -24,14 +16,27 @@ from methods.style_channels import (
     positive_bank,
     rank_channels,
 )
-from methods.stylespace import StyleSpace
+from editbench.methods.stylespace.editor import StyleSpace
+
+from editbench.bank.bank import Split
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Codes, Space
+from editbench.conformance.toy import RGB
+from editbench.networks.latent_only import LatentOnly
+from editbench.walk.editor import FitData
+from editbench.worlds.faces import load_generator
 from tests.toy import BINARY, MIXED, LinearScorer, check_editor, fit_data, make_walk
 
 DIM = 24  # channels 0 to 20 belong to 'conv', 21 to 23 to 'rgb'
 
 
-def planted(rows: dict[int, dict[int, float]], attributes: Attributes = BINARY, n: int = 3000,
-            bias: torch.Tensor | None = None) -> FitData:
+def planted(
+    rows: dict[int, dict[int, float]],
+    attributes: Attributes = BINARY,
+    n: int = 3000,
+    bias: torch.Tensor | None = None,
+) -> FitData:
     """A world whose logit `column` is the given combination of style channels: {column: {channel: weight}}."""
     normals = torch.zeros(attributes.width, DIM)
     for column, weights in rows.items():
@@ -50,11 +55,18 @@ def fitted(data: FitData, **options) -> StyleSpace:
 def test_the_styles_of_a_w_decode_to_its_picture_and_offsets_name_the_channels():
     generator = load_generator()
     w = generator.map(torch.randn(8, generator.z_dim, generator=torch.Generator().manual_seed(0)))
-    pictures = [generator.decode(Codes(space, generator.lift(w, space))) for space in (Space.W, Space.W_PLUS, Space.S)]
+    pictures = [
+        generator.decode(Codes(space, generator.lift(w, space)))
+        for space in (Space.W, Space.W_PLUS, Space.S)
+    ]
     for picture in pictures[1:]:
         torch.testing.assert_close(picture, pictures[0], atol=1e-4, rtol=0)
     names = [channel_name(generator, u) for u in range(sum(generator.style_sizes))]
-    slow = [f"{name}:{i}" for name, size in zip(generator.layer_names, generator.style_sizes) for i in range(size)]
+    slow = [
+        f"{name}:{i}"
+        for name, size in zip(generator.layer_names, generator.style_sizes)
+        for i in range(size)
+    ]
     assert names == slow and offsets(generator)[-1] == len(slow)
     assert movable(generator).tolist() == [not name.startswith("rgb") for name in slow]
 
@@ -84,11 +96,16 @@ def test_ranking_is_that_of_a_slow_loop():
         delta[u] = np.mean(d)
         if u < 7:
             theta[u] = abs(np.mean(d)) / max(np.std(d), 1e-3)
-    found = rank_channels(*(Moments(torch.from_numpy(x.mean(0)), torch.from_numpy(x.std(0))) for x in (rows, bank)),
-                          allowed)
+    found = rank_channels(
+        *(Moments(torch.from_numpy(x.mean(0)), torch.from_numpy(x.std(0))) for x in (rows, bank)),
+        allowed,
+    )
     np.testing.assert_allclose(found.theta.numpy(), theta, rtol=1e-10)
     np.testing.assert_allclose(found.delta[:4].numpy(), delta[:4], rtol=1e-10)
-    assert found.order.tolist() == np.argsort(-theta, kind="stable")[:6].tolist() and found.order[0] == 2
+    assert (
+        found.order.tolist() == np.argsort(-theta, kind="stable")[:6].tolist()
+        and found.order[0] == 2
+    )
 
 
 def test_positives_are_the_most_extreme_members_of_the_class_and_exemplars_come_from_them():
@@ -98,7 +115,9 @@ def test_positives_are_the_most_extreme_members_of_the_class_and_exemplars_come_
     assert positive_bank(odds, labels, 1, 0.1, 2).tolist() == [1, 5]
     assert positive_bank(odds, labels, 1, 1.0, 1).tolist() == [1, 5, 3, 0]
     bank = torch.arange(100, 200)
-    one, again, other = (draw_exemplars(bank, 30, 0, *names) for names in (("a", 1), ("a", 1), ("a", 0)))
+    one, again, other = (
+        draw_exemplars(bank, 30, 0, *names) for names in (("a", 1), ("a", 1), ("a", 0))
+    )
     assert torch.equal(one, again) and not torch.equal(one, other)
     assert len(one.unique()) == 30 and bool(torch.isin(one, bank).all())
     assert draw_exemplars(bank, None, 0) is bank
@@ -116,11 +135,21 @@ def test_the_top_channel_is_stable_under_resampled_exemplars():
 
 
 # -- the edit ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("options, attribute", [
-    ({}, "a"), ({"verify": False}, "a"), ({"channels": [1, 3], "negative": "own"}, "a"), ({"exemplars": None}, "kind")])
+@pytest.mark.parametrize(
+    "options, attribute",
+    [
+        ({}, "a"),
+        ({"verify": False}, "a"),
+        ({"channels": [1, 3], "negative": "own"}, "a"),
+        ({"exemplars": None}, "kind"),
+    ],
+)
 def test_contract(options, attribute):
-    data = planted({0: {7: 1.0}, 1: {2: 1.0}, 2: {3: 1.0}, 3: {4: 1.0}} | {4 + k: {5 + k: 1.0} for k in range(4)},
-                   MIXED)
+    data = planted(
+        {0: {7: 1.0}, 1: {2: 1.0}, 2: {3: 1.0}, 3: {4: 1.0}}
+        | {4 + k: {5 + k: 1.0} for k in range(4)},
+        MIXED,
+    )
     editor, fresh = fitted(data, **options), StyleSpace(**options)
     assert editor.report.labels >= len(data.fit)
     check_editor(editor, data, attribute, fresh)
@@ -146,13 +175,17 @@ def test_planted_channels_are_found_with_their_sign_and_move_alone(verify, negat
     toward = (2 * walk.target - 1).float()
     torch.testing.assert_close(moved[:, 7], -toward * 0.5 * sigma[7].float(), rtol=1e-3, atol=1e-5)
     gain = (data.teacher(walk.codes + moved) - data.teacher(walk.codes))[:, 0] * toward
-    torch.testing.assert_close(gain, torch.full_like(gain, 0.5 * sigma[7].item()), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        gain, torch.full_like(gain, 0.5 * sigma[7].item()), rtol=1e-3, atol=1e-5
+    )
 
 
 def test_verification_prefers_a_channel_that_acts_over_one_that_only_goes_along():
     data = planted({0: {7: 1.0}, 1: {3: 1.0}, 2: {20: 1.0}})
     for split in (data.fit, data.tune):
-        split.w[:, 9] = 5 * split.w[:, 7] * torch.tensor(0.2)  # as extreme as the cause, and without effect
+        split.w[:, 9] = (
+            5 * split.w[:, 7] * torch.tensor(0.2)
+        )  # as extreme as the cause, and without effect
         split.w[:, 7] += 0.5 * torch.randn(len(split), generator=torch.Generator().manual_seed(1))
         split.logits[:, 0] = split.w[:, 9]  # the labels follow the bystander
     blind, seeing = fitted(data, verify=False), fitted(data)
@@ -160,14 +193,19 @@ def test_verification_prefers_a_channel_that_acts_over_one_that_only_goes_along(
     assert int(seeing.directions["a"][1].abs().argmax()) == 7
     note = seeing.report.notes["control.a"][0]
     assert note["rank"] > 1 and note["sign_of_exemplars"] == note["sign"] == 1
-    assert note["effect"] == pytest.approx(note["strength"] * data.fit.w[:, 7].std().item() / data.sigma[0].item(),
-                                           rel=0.05)
+    assert note["effect"] == pytest.approx(
+        note["strength"] * data.fit.w[:, 7].std().item() / data.sigma[0].item(), rel=0.05
+    )
 
 
 def test_colour_channels_are_neither_chosen_nor_moved():
     first = DIM - RGB
     data = planted({0: {first: 1.0, 5: 0.3}, 1: {first + 1: 1.0}, 2: {20: 1.0}})
-    for options in ({}, {"channels": [10, 21], "verify": False}, {"negative": "own", "candidates": 100}):
+    for options in (
+        {},
+        {"channels": [10, 21], "verify": False},
+        {"negative": "own", "candidates": 100},
+    ):
         editor = fitted(data, **options)
         for name in editor.directions:
             assert bool((editor.directions[name][:, first:] == 0).all())
@@ -181,7 +219,9 @@ def test_a_constant_channel_is_never_chosen():
     data.fit.w[:, 12] = 3.25
     editor = fitted(data, channels=[100], verify=False)
     for name in BINARY.names:
-        assert bool((editor.directions[name][:, 12] == 0).all()) and bool(editor.directions[name].isfinite().all())
+        assert bool((editor.directions[name][:, 12] == 0).all()) and bool(
+            editor.directions[name].isfinite().all()
+        )
 
 
 def test_several_channels_have_the_weights_of_their_mean_deltas_and_a_step_its_length():
@@ -193,7 +233,9 @@ def test_several_channels_have_the_weights_of_their_mean_deltas_and_a_step_its_l
     delta = ((styles[top] - mean) / sigma).mean(0)
     row = torch.zeros(DIM, dtype=torch.float64)
     row[[7, 2, 14]] = delta[[7, 2, 14]]
-    torch.testing.assert_close(editor.directions["a"][1], row / row.norm() * sigma, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        editor.directions["a"][1], row / row.norm() * sigma, rtol=1e-6, atol=1e-9
+    )
     walk = make_walk(data, editor, "a")
     length = ((editor.step(walk) - walk.codes) / sigma.float()).norm(dim=1)
     torch.testing.assert_close(length, torch.full_like(length, 2.0), rtol=1e-4, atol=0)
@@ -223,7 +265,9 @@ def test_a_class_without_positives_is_a_reason_and_the_others_are_served():
             one.check(data.generator, BINARY, "b")
         with pytest.raises(Unsupported):
             one.step(make_walk(data, one, "b"))
-    few = Split(*(value[:12] for value in (data.fit.index, data.fit.z, data.fit.w, data.fit.logits)))
+    few = Split(
+        *(value[:12] for value in (data.fit.index, data.fit.z, data.fit.w, data.fit.logits))
+    )
     editor = fitted(FitData(data.generator, data.teacher, few, data.tune, data.sigma, 0))
     with pytest.raises(Unsupported, match="fewer than 10 positives of a"):
         editor.check(data.generator, BINARY, "a")
@@ -232,8 +276,12 @@ def test_a_class_without_positives_is_a_reason_and_the_others_are_served():
 def test_a_control_is_found_where_every_sample_looked_at_has_the_class():
     data = planted({0: {7: 1.0}, 1: {3: 1.0}, 2: {20: 1.0}})
     keep = data.tune.logits[:, 0] > 0
-    tune = Split(*(value[keep] for value in (data.tune.index, data.tune.z, data.tune.w, data.tune.logits)))
-    editor = fitted(FitData(data.generator, data.teacher, data.fit, tune, data.sigma, 0), negative="own")
+    tune = Split(
+        *(value[keep] for value in (data.tune.index, data.tune.z, data.tune.w, data.tune.logits))
+    )
+    editor = fitted(
+        FitData(data.generator, data.teacher, data.fit, tune, data.sigma, 0), negative="own"
+    )
     assert editor.directions["a"].abs().argmax(1).tolist() == [7, 7]
     assert editor.directions["a"][0, 7] < 0 < editor.directions["a"][1, 7]
     editor.check(data.generator, BINARY, "a")
@@ -246,8 +294,18 @@ def test_a_generator_without_styles_is_a_reason():
 
 
 def test_bad_options():
-    for options in ({"positives": 0}, {"min_positives": 3}, {"exemplars": 9}, {"negative": "x"}, {"channels": []},
-                    {"channels": [0]}, {"candidates": 0}, {"strengths": []}, {"strengths": [-5.0]}, {"step": 0},
-                    {"verify": "maybe"}):
+    for options in (
+        {"positives": 0},
+        {"min_positives": 3},
+        {"exemplars": 9},
+        {"negative": "x"},
+        {"channels": []},
+        {"channels": [0]},
+        {"candidates": 0},
+        {"strengths": []},
+        {"strengths": [-5.0]},
+        {"step": 0},
+        {"verify": "maybe"},
+    ):
         with pytest.raises(EditbenchError):
             StyleSpace(**options)

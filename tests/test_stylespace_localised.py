@@ -5,17 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from editbench.methods.stylespace.channels import movable
+from editbench.methods.stylespace.localised import LocalisedStyleSpace
+from editbench.methods.stylespace.regions import (
+    belongs,
+    gradient_maps,
+    localise,
+    pooled_labels,
+    select,
+)
 from torch import Tensor
 
+from editbench.bank.bank import Split
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
+from editbench.base.spaces import Codes, Space
 from editbench.conformance.toy import ToyGenerator
-from editbench.editor import FitData, Split
-from editbench.errors import EditbenchError, UnknownName, Unsupported
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from editbench.spaces import Codes, Space
-from methods.style_channels import movable
-from methods.style_regions import belongs, gradient_maps, localise, pooled_labels, select
-from methods.stylespace_localised import LocalisedStyleSpace
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.walk.editor import FitData
 from tests.toy import BINARY, LinearScorer, check_editor, fit_data
 
 DIM, SIDE = 12, 8
@@ -60,13 +67,17 @@ def world() -> FitData:
 
     class Seen(LinearScorer):
         def forward(self, decoded: Tensor) -> Tensor:
-            if decoded.dim() == 2:  # the walks of tests.toy label the codes, which decode to themselves there
+            if (
+                decoded.dim() == 2
+            ):  # the walks of tests.toy label the codes, which decode to themselves there
                 decoded = generator.decode(Codes(Space.S, decoded))
             return super().forward(decoded.flatten(1))
 
     teacher = Seen(BINARY, picked.flatten(1))
-    splits = [Split(part.index, part.z, part.w, teacher(generator.decode(Codes(Space.W, part.w))))
-              for part in (plain.fit, plain.tune)]
+    splits = [
+        Split(part.index, part.z, part.w, teacher(generator.decode(Codes(Space.W, part.w))))
+        for part in (plain.fit, plain.tune)
+    ]
     return FitData(generator, teacher, *splits, splits[0].logits.std(0), 0)
 
 
@@ -78,17 +89,27 @@ def test_gradient_maps_are_those_of_autograd_and_of_finite_differences(block):
     styles = generator.lift(generator.map(torch.randn(1, 8, dtype=torch.float64)), Space.S)[0]
     channels = movable(generator).nonzero()[:, 0]
     maps = gradient_maps(generator, styles, channels, 16, block)
-    jacobian = torch.autograd.functional.jacobian(lambda s: generator.decode(Codes(Space.S, s[None]))[0], styles)
-    torch.testing.assert_close(maps, jacobian[..., channels].abs().mean(0).permute(2, 0, 1), atol=1e-10, rtol=1e-8)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda s: generator.decode(Codes(Space.S, s[None]))[0], styles
+    )
+    torch.testing.assert_close(
+        maps, jacobian[..., channels].abs().mean(0).permute(2, 0, 1), atol=1e-10, rtol=1e-8
+    )
     step = 1e-6
     for at in (0, len(channels) - 1):
         bump = torch.zeros_like(styles)
         bump[channels[at]] = step
         pair = generator.decode(Codes(Space.S, torch.stack([styles + bump, styles - bump])))
-        torch.testing.assert_close(maps[at], ((pair[0] - pair[1]) / (2 * step)).abs().mean(0), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(
+            maps[at], ((pair[0] - pair[1]) / (2 * step)).abs().mean(0), atol=1e-6, rtol=1e-4
+        )
     coarse = gradient_maps(generator, styles, channels, 4, block)
-    pooled = torch.nn.functional.avg_pool2d(jacobian[..., channels].permute(3, 0, 1, 2), 4).abs().mean(1)
-    torch.testing.assert_close(coarse, pooled, atol=1e-10, rtol=1e-8)  # signed slopes are averaged, then the size taken
+    pooled = (
+        torch.nn.functional.avg_pool2d(jacobian[..., channels].permute(3, 0, 1, 2), 4).abs().mean(1)
+    )
+    torch.testing.assert_close(
+        coarse, pooled, atol=1e-10, rtol=1e-8
+    )  # signed slopes are averaged, then the size taken
 
 
 def test_gradient_maps_of_a_linear_generator_are_its_patterns():
@@ -98,7 +119,9 @@ def test_gradient_maps_of_a_linear_generator_are_its_patterns():
 
 
 # -- alignment --------------------------------------------------------------------------------------------------------
-def triple_loop(maps: np.ndarray, labels: np.ndarray, regions: int) -> tuple[np.ndarray, list[list[int]]]:
+def triple_loop(
+    maps: np.ndarray, labels: np.ndarray, regions: int
+) -> tuple[np.ndarray, list[list[int]]]:
     """As the method is described, a percentile for each image, channel and region. maps (N, C, P), labels (N, P)."""
     images, channels, pixels = maps.shape
     counts, shown = np.zeros((regions, channels)), np.zeros(regions)
@@ -116,8 +139,12 @@ def triple_loop(maps: np.ndarray, labels: np.ndarray, regions: int) -> tuple[np.
     rate = counts / np.maximum(shown, 1)[:, None]
     chosen = []
     for r in range(regions):
-        rows = [u for u in range(channels) if rate[r, u] > 0.5
-                and rate[r, u] - max(rate[q, u] for q in range(regions) if q != r) > 0.25]
+        rows = [
+            u
+            for u in range(channels)
+            if rate[r, u] > 0.5
+            and rate[r, u] - max(rate[q, u] for q in range(regions) if q != r) > 0.25
+        ]
         chosen.append(sorted(rows, key=lambda u: -rate[r, u]))
     return rate, chosen
 
@@ -128,16 +155,25 @@ def test_alignment_is_that_of_the_triple_loop():
     labels = rng.choice(4, size=(images, pixels), p=[0.5, 0.3, 0.15, 0.05])
     labels[0] = 0
     labels[0, :5] = 1  # one image shows two regions only; nobody shows the fifth
-    maps = rng.random((images, channels, pixels)) + 2.0 * (labels[:, None] == (np.arange(channels) % 5)[None, :, None])
+    maps = rng.random((images, channels, pixels)) + 2.0 * (
+        labels[:, None] == (np.arange(channels) % 5)[None, :, None]
+    )
     rate, chosen = triple_loop(maps, labels, regions)
-    counts, shown = torch.zeros(regions, channels, dtype=torch.int64), torch.zeros(regions, dtype=torch.int64)
+    counts, shown = (
+        torch.zeros(regions, channels, dtype=torch.int64),
+        torch.zeros(regions, dtype=torch.int64),
+    )
     for i in range(images):
         best, area = belongs(torch.from_numpy(maps[i]), torch.from_numpy(labels[i]), regions)
         counts[best, torch.arange(channels)] += 1
         shown += area > 0
     found = select(counts, shown)
     np.testing.assert_allclose(found.rate.numpy(), rate)
-    assert [own.tolist() for own in found.channels] == chosen and sum(map(len, chosen)) >= 8 and not chosen[4]
+    assert (
+        [own.tolist() for own in found.channels] == chosen
+        and sum(map(len, chosen)) >= 8
+        and not chosen[4]
+    )
 
 
 def test_a_small_region_wins_over_a_large_one_that_is_hit_as_well():
@@ -157,13 +193,19 @@ def test_channels_without_effect_belong_nowhere():
 def test_margin_and_rate_both_bind():
     counts = torch.tensor([[9, 6, 5, 6, 10], [1, 4, 5, 3, 0]])
     found = select(counts, torch.tensor([10, 10]))
-    assert [own.tolist() for own in found.channels] == [[4, 0, 3], []]  # 0.6 - 0.4 is too little, 0.6 - 0.3 is not
+    assert [own.tolist() for own in found.channels] == [
+        [4, 0, 3],
+        [],
+    ]  # 0.6 - 0.4 is too little, 0.6 - 0.3 is not
     assert select(torch.tensor([[6, 4]]), torch.tensor([10])).channels[0].tolist() == [0]
 
 
 def test_pooled_labels_are_the_majority():
     fine = torch.tensor([[1, 1, 0, 2], [1, 0, 2, 2], [3, 3, 0, 0], [3, 3, 0, 1]])[None]
-    assert pooled_labels(fine, 4, 2).tolist() == [[[1, 2], [3, 0]]] and pooled_labels(fine, 4, 8) is fine
+    assert (
+        pooled_labels(fine, 4, 2).tolist() == [[[1, 2], [3, 0]]]
+        and pooled_labels(fine, 4, 8) is fine
+    )
 
 
 def test_planted_patterns_are_found_by_their_region():
@@ -187,7 +229,10 @@ def test_the_contract_and_the_channels_of_the_regions():
         one.check(data.generator, BINARY, "a")
         with pytest.raises(Unsupported, match="no region of the picture is named for 'c'"):
             one.check(data.generator, BINARY, "c")
-    assert report.notes["derivatives"] == 4 * (DIM - 3) and report.notes["images_of_region"]["dot"] == 4
+    assert (
+        report.notes["derivatives"] == 4 * (DIM - 3)
+        and report.notes["images_of_region"]["dot"] == 4
+    )
     assert report.notes["channels_of_region"]["right"] == ["conv:2"]
     brighter = data.generator.patterns[:, :, LABELS == 1].sum((1, 2)) * data.fit.w.std(0)
     wanted = max((0, 1), key=lambda u: brighter[u].item())
@@ -211,7 +256,9 @@ def test_who_cannot_be_served():
         LocalisedStyleSpace(SideParser(), {"a": ["lfet"]})
     with pytest.raises(EditbenchError, match="images=0"):
         LocalisedStyleSpace(SideParser(), REGIONS, images=0)
-    strict = LocalisedStyleSpace(SideParser(), REGIONS, images=2, min_margin=1.0)  # no channel passes
+    strict = LocalisedStyleSpace(
+        SideParser(), REGIONS, images=2, min_margin=1.0
+    )  # no channel passes
     strict.fit(data)
     with pytest.raises(Unsupported, match="no style channel acts on right or dot alone"):
         strict.check(data.generator, BINARY, "b")

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+from editbench.methods.interfacegan.svm import linear_svm
 from sklearn.svm import SVC
 
-from methods.svm import linear_svm
 
-
-@pytest.mark.parametrize("noise, offset, d", [(0.0, 0.0, 24), (0.3, 5.0, 32), (1.0, 0.0, 96), (3.0, -2.0, 48)],
-                         ids=["separable", "far off", "overlapping", "hardly separable"])
+@pytest.mark.parametrize(
+    "noise, offset, d",
+    [(0.0, 0.0, 24), (0.3, 5.0, 32), (1.0, 0.0, 96), (3.0, -2.0, 48)],
+    ids=["separable", "far off", "overlapping", "hardly separable"],
+)
 def test_it_finds_the_optimum_of_svc(noise, offset, d):
     rng = np.random.default_rng(d)
     x = rng.normal(size=(1500, d))

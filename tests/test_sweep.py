@@ -16,11 +16,11 @@ import pytest
 from joblib.externals.loky import get_reusable_executor
 from omegaconf import OmegaConf
 
-from editbench import launch
-from editbench.bank import BankSpec, shard_folder
-from editbench.bank_build import build_bank, build_shard
+from editbench.bank.bank import BankSpec, shard_folder
+from editbench.bank.build import build_bank, build_shard
+from editbench.base.files import claim_folder, lock
 from editbench.cli import main
-from editbench.files import claim_folder, lock
+from editbench.run import launch
 from tests.toy_world import ToyGenerator, ToyScorer
 
 ROOT = Path(__file__).parents[1]
@@ -34,8 +34,16 @@ def words(tmp_path):
     shutil.copytree(ROOT / "tests" / "conf", conf)
     for name in ("one", "two"):
         (conf / "method" / f"{name}.yaml").write_text(
-            f"name: {name}\n_target_: tests.sweep_editors.Noted\nlabel: {name}\nnotes: {tmp_path}/notes\n")
-    return ["--config-dir", str(conf), "generator=toy", "scorer=toy", "budget=toy", f"cache={tmp_path}/cache"]
+            f"name: {name}\n_target_: tests.sweep_editors.Noted\nlabel: {name}\nnotes: {tmp_path}/notes\n"
+        )
+    return [
+        "--config-dir",
+        str(conf),
+        "generator=toy",
+        "scorer=toy",
+        "budget=toy",
+        f"cache={tmp_path}/cache",
+    ]
 
 
 @pytest.fixture
@@ -50,7 +58,9 @@ def notes(tmp_path):
 
 
 def records(folder):
-    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("[!.]*/status.json")}
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in folder.glob("[!.]*/status.json")
+    }
 
 
 def outcomes(folder):
@@ -68,8 +78,13 @@ def wait_until(there, *processes):
 
 
 def start(*argv):
-    return subprocess.Popen([sys.executable, "-m", "editbench.cli", *argv], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-                            start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "editbench.cli", *argv],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------
@@ -79,9 +94,18 @@ def test_two_workers_leave_what_one_leaves(tmp_path, words, in_root, capfd, monk
     jobs = ["-m", "method=along,skip,crash", "attribute=a,b"]
     summaries = []
     for name, launcher in (("one", []), ("two", JOBLIB)):
-        code = main(["run", *words[:-1], f"out={tmp_path}/{name}", f"cache={tmp_path}/cache-{name}", *jobs, *launcher])
+        code = main(
+            [
+                "run",
+                *words[:-1],
+                f"out={tmp_path}/{name}",
+                f"cache={tmp_path}/cache-{name}",
+                *jobs,
+                *launcher,
+            ]
+        )
         err = capfd.readouterr().err
-        summaries.append((code, err[err.index("6 jobs:"):].replace(f"{tmp_path}/{name}", "OUT")))
+        summaries.append((code, err[err.index("6 jobs:") :].replace(f"{tmp_path}/{name}", "OUT")))
     assert summaries[0] == summaries[1] and summaries[0][0] == 1
     assert "6 jobs: 2 done, 2 skipped, 2 failed\n" in summaries[0][1]
     alone, both = records(tmp_path / "one"), records(tmp_path / "two")
@@ -90,32 +114,61 @@ def test_two_workers_leave_what_one_leaves(tmp_path, words, in_root, capfd, monk
         assert both[name]["status"] == status["status"]
         if status["status"] == "done":
             for table in ("rows", "trajectory"):
-                pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / run / name / f"{table}.parquet")
-                                                for run in ("one", "two")))
+                pd.testing.assert_frame_equal(
+                    *(
+                        pd.read_parquet(tmp_path / run / name / f"{table}.parquet")
+                        for run in ("one", "two")
+                    )
+                )
             made = json.loads((tmp_path / "two" / name / "provenance.json").read_text())
             assert made["threads"] == max(1, launch.available_cores() // 2)
     assert "OMP_NUM_THREADS" not in os.environ
-    described = [{k: v for k, v in found.items() if k != "reason"} for run in ("one", "two")
-                 for _, found in sorted(outcomes(tmp_path / run).items())]
+    described = [
+        {k: v for k, v in found.items() if k != "reason"}
+        for run in ("one", "two")
+        for _, found in sorted(outcomes(tmp_path / run).items())
+    ]
     assert described[:6] == described[6:]
 
 
 def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, capfd):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "DIE").touch()
-    sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "method=one", "attribute=a", "seed=0,1,2", *JOBLIB]
+    sweep = [
+        "run",
+        *words,
+        f"out={tmp_path}/runs",
+        "-m",
+        "method=one",
+        "attribute=a",
+        "seed=0,1,2",
+        *JOBLIB,
+    ]
     assert main(sweep) == 1
     err = capfd.readouterr().err
     finished = records(tmp_path / "runs")
     assert "the launcher stopped: TerminatedWorkerError" in err and "Traceback" not in err
-    assert f"3 jobs: {len(finished)} done, 0 skipped, 0 failed, {3 - len(finished)} not finished" in err
+    assert (
+        f"3 jobs: {len(finished)} done, 0 skipped, 0 failed, {3 - len(finished)} not finished"
+        in err
+    )
     assert "  not finished  #" in err and "the same command runs what is missing" in err
-    stamps = {name: (tmp_path / "runs" / name / "status.json").stat().st_mtime_ns for name in finished}
+    stamps = {
+        name: (tmp_path / "runs" / name / "status.json").stat().st_mtime_ns for name in finished
+    }
     assert main(sweep) == 0
-    assert f"3 jobs: 3 done, 0 skipped, 0 failed{f' ({len(finished)} found from before)' if finished else ''}" \
+    assert (
+        f"3 jobs: 3 done, 0 skipped, 0 failed{f' ({len(finished)} found from before)' if finished else ''}"
         in capfd.readouterr().err
-    assert all((tmp_path / "runs" / name / "status.json").stat().st_mtime_ns == at for name, at in stamps.items())
-    assert notes(tmp_path)["one fitted"] == 3 and len(list((tmp_path / "cache" / "fits").glob("[!.]*"))) == 3
+    )
+    assert all(
+        (tmp_path / "runs" / name / "status.json").stat().st_mtime_ns == at
+        for name, at in stamps.items()
+    )
+    assert (
+        notes(tmp_path)["one fitted"] == 3
+        and len(list((tmp_path / "cache" / "fits").glob("[!.]*"))) == 3
+    )
     assert not list((tmp_path / "runs").glob(".partial-*"))
 
 
@@ -128,7 +181,9 @@ def test_of_two_sweeps_at_once_one_dies_and_the_other_does_the_rest_once(tmp_pat
     survivor = next(error for process, error in zip(both, errors) if process.returncode == 0)
     assert "4 jobs: 4 done, 0 skipped, 0 failed" in survivor
     found = notes(tmp_path)
-    assert found["one fitted"] == found["two fitted"] == 1 and found["one fit"] + found["two fit"] == 3
+    assert (
+        found["one fitted"] == found["two fitted"] == 1 and found["one fit"] + found["two fit"] == 3
+    )
     # A job checks its attribute twice, before and after the fit; the killed one came as far as its first.
     assert sum(n for text, n in found.items() if " check " in text) == 4 * 2 + 1
     assert len(list((tmp_path / "runs" / ".sweeps").iterdir())) == 2
@@ -139,7 +194,16 @@ def test_of_two_sweeps_at_once_one_dies_and_the_other_does_the_rest_once(tmp_pat
 def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "HANG").touch()
-    sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "method=one", "attribute=a", "seed=0,1", *JOBLIB]
+    sweep = [
+        "run",
+        *words,
+        f"out={tmp_path}/runs",
+        "-m",
+        "method=one",
+        "attribute=a",
+        "seed=0,1",
+        *JOBLIB,
+    ]
     process = start(*sweep)
     wait_until(lambda: notes(tmp_path)["one hangs"], process)
     if kill == signal.SIGINT:
@@ -158,7 +222,10 @@ def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
 def test_what_several_need_at_once_is_made_once(tmp_path, words):
     (tmp_path / "HOLD").touch()
     assert main(["bank", *words]) == 0
-    jobs = [start("run", *words, f"out={tmp_path}/runs", "method=one", f"attribute={name}") for name in "aab"]
+    jobs = [
+        start("run", *words, f"out={tmp_path}/runs", "method=one", f"attribute={name}")
+        for name in "aab"
+    ]
     wait_until(lambda: notes(tmp_path)["one check a"] and notes(tmp_path)["one check b"], *jobs)
     time.sleep(1.5)  # for those that should wait, to show whether they do
     (tmp_path / "HOLD").unlink()
@@ -170,8 +237,20 @@ def test_what_several_need_at_once_is_made_once(tmp_path, words):
 
 def test_submitit_runs_jobs_of_its_own(tmp_path, words, in_root, capfd):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    assert main(["run", *words, f"out={tmp_path}/runs", "-m", "method=one", "attribute=a,c",
-                 "hydra/launcher=submitit_local"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                *words,
+                f"out={tmp_path}/runs",
+                "-m",
+                "method=one",
+                "attribute=a,c",
+                "hydra/launcher=submitit_local",
+            ]
+        )
+        == 0
+    )
     assert "2 jobs: 2 done, 0 skipped, 0 failed\n" in capfd.readouterr().err
     assert notes(tmp_path)["one fitted"] == 1 and len(records(tmp_path / "runs")) == 2
 
@@ -187,41 +266,84 @@ def test_jobs_with_other_outputs_come_into_one_summary(tmp_path, words, in_root,
     (tmp_path / "conf" / "experiment").mkdir()
     for name in ("first", "it's"):
         (tmp_path / "conf" / "experiment" / f"{name[0]}.yaml").write_text(
-            f"# @package _global_\nname: {name[0]}\nout: \"{tmp_path}/{name}\"\n")
-    assert main(["run", *words, "-m", "experiment=f,i", "method=along", "attribute=a",
-                 f"hydra.sweep.dir=\"{tmp_path}/it's all\""]) == 0
+            f'# @package _global_\nname: {name[0]}\nout: "{tmp_path}/{name}"\n'
+        )
+    assert (
+        main(
+            [
+                "run",
+                *words,
+                "-m",
+                "experiment=f,i",
+                "method=along",
+                "attribute=a",
+                f'hydra.sweep.dir="{tmp_path}/it\'s all"',
+            ]
+        )
+        == 0
+    )
     assert "2 jobs: 2 done" in capfd.readouterr().err
     assert all(len(records(tmp_path / name)) == 1 for name in ("first", "it's"))
 
 
 # -- shares of the machine ---------------------------------------------------------------------------------------------
 def config(target, **hydra):
-    return OmegaConf.create({"hydra": {"launcher": {"_target_": f"x.{target}", "n_jobs": hydra.pop("n_jobs", None)},
-                                       "sweeper": hydra}})
+    return OmegaConf.create(
+        {
+            "hydra": {
+                "launcher": {"_target_": f"x.{target}", "n_jobs": hydra.pop("n_jobs", None)},
+                "sweeper": hydra,
+            }
+        }
+    )
 
 
-@pytest.mark.parametrize(("target", "options", "jobs", "workers"), [
-    ("BasicLauncher", {}, 20, 1), ("JoblibLauncher", {"n_jobs": 3}, 20, 3), ("JoblibLauncher", {"n_jobs": 3}, 2, 2),
-    ("JoblibLauncher", {"n_jobs": -1}, 20, 8), ("JoblibLauncher", {"n_jobs": -2}, 20, 7), ("LocalLauncher", {}, 20, 20),
-    ("LocalLauncher", {"max_batch_size": 4}, 20, 4), ("SlurmLauncher", {}, 20, None)])
+@pytest.mark.parametrize(
+    ("target", "options", "jobs", "workers"),
+    [
+        ("BasicLauncher", {}, 20, 1),
+        ("JoblibLauncher", {"n_jobs": 3}, 20, 3),
+        ("JoblibLauncher", {"n_jobs": 3}, 2, 2),
+        ("JoblibLauncher", {"n_jobs": -1}, 20, 8),
+        ("JoblibLauncher", {"n_jobs": -2}, 20, 7),
+        ("LocalLauncher", {}, 20, 20),
+        ("LocalLauncher", {"max_batch_size": 4}, 20, 4),
+        ("SlurmLauncher", {}, 20, None),
+    ],
+)
 def test_workers_on_this_machine(target, options, jobs, workers):
     assert launch.local_workers(config(target, **options), jobs, cores=8) == workers
 
 
 def test_threads_share_the_cores_unless_the_user_said_how_many():
-    assert [launch.worker_threads(workers, 8, {}) for workers in (None, 1, 2, 3, 8, 20)] == [None, None, 4, 2, 1, 1]
+    assert [launch.worker_threads(workers, 8, {}) for workers in (None, 1, 2, 3, 8, 20)] == [
+        None,
+        None,
+        4,
+        2,
+        1,
+        1,
+    ]
     assert launch.worker_threads(2, 8, {"OMP_NUM_THREADS": "3"}) is None
 
 
 def test_gpus_are_dealt_in_turn():
-    assert [launch.dealt_device("cuda", k, 3) for k in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    assert [launch.dealt_device("cuda", k, 3) for k in range(5)] == [
+        "cuda:0",
+        "cuda:1",
+        "cuda:2",
+        "cuda:0",
+        "cuda:1",
+    ]
     assert [launch.dealt_device(name, 4, 3) for name in ("cpu", "cuda:2")] == ["cpu", "cuda:2"]
     assert launch.dealt_device("cuda", 1, 0) == "cuda"  # no GPU: the job says so itself
 
 
 # -- launchers that are not there --------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("name", "extra"), [("joblib", "launch"), ("submitit_local", "slurm"),
-                                             ("submitit_slurm", "slurm")])
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("joblib", "launch"), ("submitit_local", "slurm"), ("submitit_slurm", "slurm")],
+)
 def test_a_missing_plugin_is_named_with_its_extra(name, extra, monkeypatch, capsys):
     monkeypatch.setattr(launch, "installed", lambda plugin: False)
     assert main(["run", "-m", f"hydra/launcher={name}", "seed=0,1"]) == 1
@@ -230,21 +352,27 @@ def test_a_missing_plugin_is_named_with_its_extra(name, extra, monkeypatch, caps
 
 
 def test_a_worker_whose_parent_is_gone_ends():
-    code = "import time; from editbench.launch import end_with_parent; end_with_parent(1 << 30); time.sleep(60)"
+    code = "import time; from editbench.run.launch import end_with_parent; end_with_parent(1 << 30); time.sleep(60)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=50).returncode == 1
 
 
 def test_an_unknown_launcher_gets_the_nearest(capsys):
     assert not launch.installed("no_such_plugin")
     assert main(["run", "-m", "hydra/launcher=jobli", "seed=0,1"]) == 2
-    assert "unknown launcher 'jobli'. Did you mean 'joblib'? Available: basic, joblib" in capsys.readouterr().err
+    assert (
+        "unknown launcher 'jobli'. Did you mean 'joblib'? Available: basic, joblib"
+        in capsys.readouterr().err
+    )
 
 
 # -- banks -------------------------------------------------------------------------------------------------------------
 def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words, in_root, capfd):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     get_reusable_executor().shutdown()  # workers of an earlier test write to what was captured there
-    assert main(["bank", *words, f"out={tmp_path}/runs", "--parts", "4", *JOBLIB, "bank.shard=50"]) == 0
+    assert (
+        main(["bank", *words, f"out={tmp_path}/runs", "--parts", "4", *JOBLIB, "bank.shard=50"])
+        == 0
+    )
     err = capfd.readouterr().err
     counts = [int(line.split()[3]) for line in err.splitlines() if line.startswith("part ")]
     assert len(counts) == 4 and sum(counts) == 1000 and "4 jobs: 4 done, 0 skipped, 0 failed" in err
@@ -265,9 +393,14 @@ def test_a_builder_goes_round_the_shards_that_another_holds(tmp_path):
     with ThreadPoolExecutor(1) as other:
         with lock(shard_folder(folder, 1)):
             building = other.submit(build_bank, folder, "id", spec, lambda: models)
-            while not shard_folder(folder, 3).exists() and not building.done():  # all but the one that is held
+            while (
+                not shard_folder(folder, 3).exists() and not building.done()
+            ):  # all but the one that is held
                 time.sleep(0.001)
-            assert not build_shard(folder, spec, models, "cpu", 1, built.append, wait=False) and not built
+            assert (
+                not build_shard(folder, spec, models, "cpu", 1, built.append, wait=False)
+                and not built
+            )
             assert [shard_folder(folder, k).exists() for k in range(4)] == [True, False, True, True]
             assert not building.done()
         bank = building.result(timeout=60)

@@ -11,18 +11,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from editbench.configs import CONF, compose_config, read_yaml
-from editbench.editor import FitData, Split, Walk
-from editbench.errors import BadFile, EditbenchError, NonFinite, SpaceMismatch, UnknownName
-from editbench.generators.latent_only import LatentOnly, PCALatents
-from editbench.generators.module import ModuleGenerator
-from editbench.models import build
+from editbench.bank.bank import Split
+from editbench.base.conf import CONF, read_yaml
+from editbench.base.errors import BadFile, EditbenchError, NonFinite, SpaceMismatch, UnknownName
+from editbench.base.instantiate import build
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space
+from editbench.networks.latent_only import LatentOnly, PCALatents
 from editbench.networks.lenet import LeNet
 from editbench.networks.mlp import mlp
-from editbench.scorers.latent_heads import LatentHeads
-from editbench.scorers.module import ModuleScorer
-from editbench.seeding import normals
-from editbench.spaces import Codes, Space
+from editbench.networks.module_generator import ModuleGenerator
+from editbench.networks.scorers.latent_heads import LatentHeads
+from editbench.networks.scorers.module import ModuleScorer
+from editbench.run.compose import compose_config
+from editbench.walk.editor import FitData, Walk
 from tests.data_folder import DATA, needs_data
 
 GAN, LENET = DATA / "mnist/mlp_gan.safetensors", DATA / "mnist/lenet.safetensors"
@@ -55,10 +57,18 @@ def test_mnist_generator_matches_its_network():
     generator = from_config("generator", "mnist_mlp")
     z = draw(16, 64)
     images = generator.decode(Codes(Space.Z, z))
-    network = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 784),
-                            nn.Tanh())
+    network = nn.Sequential(
+        nn.Linear(64, 256),
+        nn.ReLU(),
+        nn.Linear(256, 256),
+        nn.ReLU(),
+        nn.Linear(256, 784),
+        nn.Tanh(),
+    )
     network.load_state_dict(load_file(GAN))
-    assert torch.equal(images, network(z).view(16, 1, 28, 28)), "a [-1, 1] network is passed through unchanged"
+    assert torch.equal(images, network(z).view(16, 1, 28, 28)), (
+        "a [-1, 1] network is passed through unchanged"
+    )
     assert images.min() >= -1 and images.max() <= 1 and images.dtype == torch.float32
     assert generator.spaces == (Space.Z, Space.THETA) and generator.decoded == 16
     with pytest.raises(SpaceMismatch, match="decodes Z, THETA codes but was given W"):
@@ -87,7 +97,10 @@ def test_lenet_accuracy_on_mnist_test_images():
 
 @needs_data
 def test_generated_digits_spread_over_classes():
-    generator, scorer = from_config("generator", "mnist_mlp"), from_config("scorer", "mnist_lenet", "teacher")
+    generator, scorer = (
+        from_config("generator", "mnist_mlp"),
+        from_config("scorer", "mnist_lenet", "teacher"),
+    )
     with torch.inference_mode():
         logits = scorer(generator.decode(Codes(Space.Z, draw(2000, 64))))
     shares = torch.bincount(scorer.attributes.labels(logits, "digit"), minlength=10) / 2000
@@ -97,7 +110,11 @@ def test_generated_digits_spread_over_classes():
 @needs_data
 def test_teacher_and_judge_of_the_rigs_are_one():
     for name in ("mnist_lenet", "ffhq_heads"):
-        assert from_config("scorer", name, "teacher").digest == from_config("scorer", name, "judge").digest != ""
+        assert (
+            from_config("scorer", name, "teacher").digest
+            == from_config("scorer", name, "judge").digest
+            != ""
+        )
 
 
 # -- FFHQ: W codes and heads on W --------------------------------------------------------------------------------------
@@ -110,7 +127,9 @@ def test_heads_equal_a_loop_over_networks():
     for head in range(5):
         network = nn.Sequential(nn.Linear(512, 16), nn.LeakyReLU(0.1), nn.Linear(16, 1)).double()
         prefix = f"classifiers.{head}.classifier."
-        network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        network.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
         columns.append(network(w.double()))
     exact = torch.cat(columns, 1)
     assert (scorer(w) - exact).abs().max() < 1e-5, "float32 sums of 512 products"
@@ -122,18 +141,30 @@ def test_heads_equal_a_loop_over_networks():
 def test_published_signs():
     """Logits against directions published by others. Pearson correlation over 20,000 draws, and the change of the mean
     logit along the direction itself, both in the sign that the class names claim."""
-    generator, scorer = from_config("generator", "ffhq_latents"), from_config("scorer", "ffhq_heads", "teacher")
+    generator, scorer = (
+        from_config("generator", "ffhq_latents"),
+        from_config("scorer", "ffhq_heads", "teacher"),
+    )
     w = generator.map(draw(20000, 80))
     logits = scorer(w)
-    folder, claims = DATA / "ffhq-latents", {
-        "stylegan2_ffhq_smile_w_boundary": ("smile", 0.6), "direction_smile_e4e": ("smile", 0.6),
-        "stylegan2_ffhq_gender_w_boundary": ("gender", 0.8), "stylegan2_ffhq_glasses_w_boundary": ("eyeglasses", 0.6),
-        "direction_age_e4e": ("age", 0.6), "stylegan2_ffhq_yaw_w_boundary": ("pose", 0.8)}
+    folder, claims = (
+        DATA / "ffhq-latents",
+        {
+            "stylegan2_ffhq_smile_w_boundary": ("smile", 0.6),
+            "direction_smile_e4e": ("smile", 0.6),
+            "stylegan2_ffhq_gender_w_boundary": ("gender", 0.8),
+            "stylegan2_ffhq_glasses_w_boundary": ("eyeglasses", 0.6),
+            "direction_age_e4e": ("age", 0.6),
+            "stylegan2_ffhq_yaw_w_boundary": ("pose", 0.8),
+        },
+    )
     for file, (name, least) in claims.items():
         direction = torch.from_numpy(np.load(folder / f"{file}.npy", allow_pickle=False)).float()
         column = scorer.attributes.logits(logits, name)[:, 0]
         correlation = torch.corrcoef(torch.stack([(w @ direction.T)[:, 0], column]))[0, 1]
-        moved = scorer.attributes.logits(scorer(w[:2000] + 3 * direction), name)[:, 0] - column[:2000]
+        moved = (
+            scorer.attributes.logits(scorer(w[:2000] + 3 * direction), name)[:, 0] - column[:2000]
+        )
         assert correlation > least, (file, correlation)
         assert moved.mean() > 0.5 * column.std(), (file, moved.mean())
 
@@ -142,9 +173,18 @@ def test_published_signs():
 def test_sign_trap_the_published_age_logit_is_positive_for_the_young():
     w = PCALatents(PCA).map(draw(500, 80))
     entry = {"name": "age", "classes": ["young", "old"], "head": 3}
-    published, turned = LatentHeads(HEADS, [entry]), LatentHeads(HEADS, [entry | {"positive_is_low": True}])
-    older = torch.from_numpy(np.load(DATA / "ffhq-latents/direction_age_e4e.npy", allow_pickle=False)).float()
-    assert (published(w + 3 * older) - published(w)).mean() < 0 < (turned(w + 3 * older) - turned(w)).mean()
+    published, turned = (
+        LatentHeads(HEADS, [entry]),
+        LatentHeads(HEADS, [entry | {"positive_is_low": True}]),
+    )
+    older = torch.from_numpy(
+        np.load(DATA / "ffhq-latents/direction_age_e4e.npy", allow_pickle=False)
+    ).float()
+    assert (
+        (published(w + 3 * older) - published(w)).mean()
+        < 0
+        < (turned(w + 3 * older) - turned(w)).mean()
+    )
     assert torch.equal(published(w), -turned(w)) and published.digest != turned.digest
 
 
@@ -152,7 +192,10 @@ def test_sign_trap_the_published_age_logit_is_positive_for_the_young():
 def test_men_are_the_positive_side_of_gender():
     """No direction here says which end of its own is male; FFHQ does: men there wear more glasses, smile less and are
     older than women, and each correlation must agree with the class names."""
-    generator, scorer = from_config("generator", "ffhq_latents"), from_config("scorer", "ffhq_heads", "teacher")
+    generator, scorer = (
+        from_config("generator", "ffhq_latents"),
+        from_config("scorer", "ffhq_heads", "teacher"),
+    )
     table = torch.corrcoef(scorer(generator.map(draw(20000, 80))).T)
     index = scorer.attributes.index
     row = table[index("gender")]
@@ -161,7 +204,9 @@ def test_men_are_the_positive_side_of_gender():
 
 @needs_data
 def test_many_classes_in_one_head():
-    scorer = LatentHeads(DATA / "gradctrl-heads/cat.safetensors", [{"name": "color", "classes": list("abcdefgh")}])
+    scorer = LatentHeads(
+        DATA / "gradctrl-heads/cat.safetensors", [{"name": "color", "classes": list("abcdefgh")}]
+    )
     assert scorer(torch.zeros(3, 512)).shape == (3, 8)
     with pytest.raises(BadFile, match="8 outputs"):
         LatentHeads(DATA / "gradctrl-heads/cat.safetensors", BINARY)
@@ -201,7 +246,12 @@ def test_latent_only_decodes_to_itself():
 
 # -- declarations, on networks made here -------------------------------------------------------------------------------
 def test_mlp_has_the_tensor_names_of_a_plain_sequential():
-    assert list(mlp([2, 3, 4], output="tanh").state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert list(mlp([2, 3, 4], output="tanh").state_dict()) == [
+        "0.weight",
+        "0.bias",
+        "2.weight",
+        "2.bias",
+    ]
     with pytest.raises(UnknownName, match="Did you mean 'relu'"):
         mlp([2, 3], "rellu")
 
@@ -220,10 +270,21 @@ def test_layer_list_and_dotted_names_in_a_config(tmp_path: Path):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Unflatten(1, (3, 2, 2)))
     save_file(network.state_dict(), tmp_path / "g.safetensors")
-    layers = [{"_target_": "torch.nn.Linear", "in_features": 4, "out_features": 12}, {"_target_": "torch.nn.Tanh"},
-              {"_target_": "torch.nn.Unflatten", "dim": 1, "unflattened_size": [3, 2, 2]}]
-    generator = build({"name": "mine", "_target_": "editbench.generators.module.ModuleGenerator", "network": layers,
-                       "z_dim": 4, "image_shape": [3, 2, 2], "weights": str(tmp_path / "g.safetensors")})
+    layers = [
+        {"_target_": "torch.nn.Linear", "in_features": 4, "out_features": 12},
+        {"_target_": "torch.nn.Tanh"},
+        {"_target_": "torch.nn.Unflatten", "dim": 1, "unflattened_size": [3, 2, 2]},
+    ]
+    generator = build(
+        {
+            "name": "mine",
+            "_target_": "editbench.networks.module_generator.ModuleGenerator",
+            "network": layers,
+            "z_dim": 4,
+            "image_shape": [3, 2, 2],
+            "weights": str(tmp_path / "g.safetensors"),
+        }
+    )
     assert torch.equal(generator.decode(Codes(Space.Z, draw(2, 4))), network(draw(2, 4)))
 
 
@@ -235,7 +296,9 @@ class Pixel(nn.Module):
 
 
 def test_scorer_converts_range_channels_size_and_sign():
-    three = [{"name": name, "classes": ["n", "y"], "positive_is_low": name == "b"} for name in "rgb"]
+    three = [
+        {"name": name, "classes": ["n", "y"], "positive_is_low": name == "b"} for name in "rgb"
+    ]
     scorer = ModuleScorer(Pixel(), three, (6, 6), (0, 255), mean=[1, 2, 3], std=[2, 2, 2])
     grey = torch.full((2, 1, 9, 9), 0.5)
     want = (torch.tensor([191.25] * 3) - torch.tensor([1.0, 2, 3])) / 2 * torch.tensor([1.0, 1, -1])
@@ -244,9 +307,13 @@ def test_scorer_converts_range_channels_size_and_sign():
     red = torch.tensor([1.0, -1, -1]).view(1, 3, 1, 1).expand(1, 3, 5, 5)
     assert luma(red).item() == pytest.approx(2 * 0.299 - 1, abs=1e-6)
     stripes = torch.tensor([-1.0, 1.0]).repeat(16).expand(1, 1, 32, 32)
-    plain, smooth = (ModuleScorer(Pixel(), BINARY, (8, 8), channels=1, antialias=flag) for flag in (False, True))
+    plain, smooth = (
+        ModuleScorer(Pixel(), BINARY, (8, 8), channels=1, antialias=flag) for flag in (False, True)
+    )
     assert plain.prepare(stripes).shape == smooth.prepare(stripes).shape == (1, 1, 8, 8)
-    assert smooth.prepare(stripes)[..., 2:-2].abs().max() < 0.2, "stripes finer than a pixel average out"
+    assert smooth.prepare(stripes)[..., 2:-2].abs().max() < 0.2, (
+        "stripes finer than a pixel average out"
+    )
     assert plain.digest != smooth.digest
 
 
@@ -265,15 +332,18 @@ class Gives(nn.Module):
 BLACK_AND_WHITE = torch.linspace(0, 1, 12).expand(8, 12)
 
 
-@pytest.mark.parametrize("value, image_range, message", [
-    (BLACK_AND_WHITE, (-1, 1), "image_range"),  # [0, 1] declared as [-1, 1]
-    (2 * BLACK_AND_WHITE - 1, (0, 1), "image_range"),  # the reverse
-    (2 * BLACK_AND_WHITE - 1, (0, 255), "image_range"),
-    (255 * BLACK_AND_WHITE, (-1, 1), "image_range"),
-    (BLACK_AND_WHITE[:, :11], (0, 1), "image_shape"),
-    (BLACK_AND_WHITE[:7], (0, 1), "image_shape"),
-    ([BLACK_AND_WHITE], (0, 1), "list"),
-])
+@pytest.mark.parametrize(
+    "value, image_range, message",
+    [
+        (BLACK_AND_WHITE, (-1, 1), "image_range"),  # [0, 1] declared as [-1, 1]
+        (2 * BLACK_AND_WHITE - 1, (0, 1), "image_range"),  # the reverse
+        (2 * BLACK_AND_WHITE - 1, (0, 255), "image_range"),
+        (255 * BLACK_AND_WHITE, (-1, 1), "image_range"),
+        (BLACK_AND_WHITE[:, :11], (0, 1), "image_shape"),
+        (BLACK_AND_WHITE[:7], (0, 1), "image_shape"),
+        ([BLACK_AND_WHITE], (0, 1), "list"),
+    ],
+)
 def test_generator_says_which_declaration_is_wrong(value: object, image_range: tuple, message: str):
     with pytest.raises(EditbenchError, match=message):
         ModuleGenerator(Gives(value), 4, (3, 2, 2), image_range)
@@ -294,11 +364,16 @@ def test_files_and_declarations_are_named(tmp_path: Path):
     save_file({k: v for k, v in state.items() if k != "2.bias"}, lacking)
 
     def load(path: Path, z_dim: int = 4, sizes: tuple = (4, 8, 12)) -> ModuleGenerator:
-        return ModuleGenerator(mlp(sizes, output="tanh"), z_dim, (3, 2, 2), weights=path, check_range=False)
+        return ModuleGenerator(
+            mlp(sizes, output="tanh"), z_dim, (3, 2, 2), weights=path, check_range=False
+        )
 
     load(good)
-    for path, text in ((tmp_path / "absent", "no such file"), (cut, "cut.safetensors: not a complete"),
-                       (lacking, r"missing: 2\.bias")):
+    for path, text in (
+        (tmp_path / "absent", "no such file"),
+        (cut, "cut.safetensors: not a complete"),
+        (lacking, r"missing: 2\.bias"),
+    ):
         with pytest.raises(BadFile, match=text):
             load(path)
     with pytest.raises(BadFile, match=r"0\.weight \(8, 4\) \(needs \(9, 4\)\)"):
@@ -314,14 +389,25 @@ def test_files_and_declarations_are_named(tmp_path: Path):
         LatentHeads(good, BINARY)
 
 
-@pytest.mark.parametrize("attributes, error, message", [
-    ([], EditbenchError, "one attribute or more"),
-    ([{"name": "a"}], EditbenchError, "'name' and 'classes'"),
-    ([{"name": "a", "classes": ["x"]}], EditbenchError, "two classes"),
-    ([{"name": "a", "classes": ["x", "y"], "positive_is_lo": True}], UnknownName, "positive_is_low"),
-    ([{"name": "a", "classes": ["x", "y", "z"], "positive_is_low": True}], EditbenchError, "is for two"),
-    ([{"name": "a", "classes": ["x", "y", "z"]}], EditbenchError, "a:x, a:y, a:z"),
-])
+@pytest.mark.parametrize(
+    "attributes, error, message",
+    [
+        ([], EditbenchError, "one attribute or more"),
+        ([{"name": "a"}], EditbenchError, "'name' and 'classes'"),
+        ([{"name": "a", "classes": ["x"]}], EditbenchError, "two classes"),
+        (
+            [{"name": "a", "classes": ["x", "y"], "positive_is_lo": True}],
+            UnknownName,
+            "positive_is_low",
+        ),
+        (
+            [{"name": "a", "classes": ["x", "y", "z"], "positive_is_low": True}],
+            EditbenchError,
+            "is for two",
+        ),
+        ([{"name": "a", "classes": ["x", "y", "z"]}], EditbenchError, "a:x, a:y, a:z"),
+    ],
+)
 def test_scorer_declarations_are_checked(attributes: list, error: type, message: str):
     with pytest.raises(error, match=message):
         ModuleScorer(Gives(torch.zeros(2, 1)), attributes, (8, 8))
@@ -349,13 +435,20 @@ def test_experiment_composes_and_sweeps_over_what_exists(name: str):
         assert cfg.method.get("space", "w") == ("z" if name == "mnist_digits" else "w")
         known = [item["name"] for item in cfg.scorer.teacher.attributes]
         assert asked == known and cfg.scorer.judge == cfg.scorer.teacher
-        assert list(cfg.method.get("head_attributes") or known) == list(cfg.method.get("paths") or known) == known
+        assert (
+            list(cfg.method.get("head_attributes") or known)
+            == list(cfg.method.get("paths") or known)
+            == known
+        )
 
 
 @needs_data
 def test_published_directions_point_to_the_class_that_the_run_asks_for():
     """One step of each given direction towards class 1 raises that attribute's logit for the average start."""
-    editor, generator = from_config("method", "direction_ffhq"), from_config("generator", "ffhq_latents")
+    editor, generator = (
+        from_config("method", "direction_ffhq"),
+        from_config("generator", "ffhq_latents"),
+    )
     scorer = from_config("scorer", "ffhq_heads", "teacher")
     w = generator.map(draw(1000, 80))
     logits = scorer(w)

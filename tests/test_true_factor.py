@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from editbench.methods.true_factor import TrueFactor
+from editbench.metrics.judge_truth.observation import Truth
 
-from editbench.attributes import Attribute, Attributes
-from editbench.errors import EditbenchError, UnknownName, Unsupported
-from editbench.gauges.truth import Truth
-from editbench.seeding import normals
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
+from editbench.base.seeding import normals
 from editbench.worlds.faces import attributes, load_generator
 from editbench.worlds.faces.factors import BINARY as TRAITS
 from editbench.worlds.faces.truth import WIDTH, YAW, RenderGenerator, margins, to_factors, towards
-from methods.true_factor import TrueFactor
 from tests.toy import BINARY, ToyGenerator
 
 N = 1500
@@ -41,9 +41,15 @@ def test_margins_by_hand():
     w[:, 0] = torch.tensor([0.1, 0.5, 0.9])
     w[:, 5:10] = torch.tensor([[0.6, 0.4, 0, 0, 0], [0.3, 0.5, 0.2, 0, 0], [0, 0, 0, 0, 1.0]])
     w[:, YAW] = torch.tensor([-2.3, 0.2, 1.0])
-    np.testing.assert_allclose(margins(w, "smile", torch.tensor([1, 1, 0])), [-0.4, 0, -0.4], atol=1e-6)
-    np.testing.assert_allclose(margins(w, "hair_color", torch.tensor([1, 1, 0])), [-0.1, 0.1, -0.5], atol=1e-6)
-    np.testing.assert_allclose(margins(w, "yaw", torch.tensor([0, 2, 2])), [0.5, 0.3, -0.5], atol=1e-6)
+    np.testing.assert_allclose(
+        margins(w, "smile", torch.tensor([1, 1, 0])), [-0.4, 0, -0.4], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        margins(w, "hair_color", torch.tensor([1, 1, 0])), [-0.1, 0.1, -0.5], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        margins(w, "yaw", torch.tensor([0, 2, 2])), [0.5, 0.3, -0.5], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", [*attributes().names])
@@ -52,14 +58,21 @@ def test_the_perfect_edit_changes_no_other_true_label_and_arrives(codes, name):
     before = to_factors(codes).labels()
     target = (before[:, place] + 1) % len(attributes()[name].classes)
     w, others = codes, [k for k in range(7) if k != place]
-    own = slice(5, 10) if name == "hair_color" else slice(YAW, YAW + 1) if name == "yaw" else slice(
-        TRAITS.index(name), TRAITS.index(name) + 1)
+    own = (
+        slice(5, 10)
+        if name == "hair_color"
+        else slice(YAW, YAW + 1)
+        if name == "yaw"
+        else slice(TRAITS.index(name), TRAITS.index(name) + 1)
+    )
     fixed = [k for k in range(WIDTH) if k not in range(own.start, own.stop)]
     last = margins(w, name, target)
     for _ in range(95 if name == "yaw" else 21):  # yaw may have to cross all five poses
         w = towards(w, name, target, 0.05)
         now, margin = to_factors(w).labels(), margins(w, name, target)
-        assert torch.equal(w[:, fixed], codes[:, fixed]) and torch.equal(now[:, others], before[:, others])
+        assert torch.equal(w[:, fixed], codes[:, fixed]) and torch.equal(
+            now[:, others], before[:, others]
+        )
         assert (margin >= last - 1e-6).all()
         if name == "hair_color":  # from the old colour to the new one, by no third
             assert ((now[:, place] == target) | (now[:, place] == before[:, place])).all()
@@ -83,7 +96,10 @@ def test_one_step_is_delta_amounts():
 def test_other_generators_are_refused_with_the_remedy():
     with pytest.raises(Unsupported, match="generator=renders"):
         TrueFactor().check(ToyGenerator(8), BINARY, "a")
-    for strange in (BINARY, Attributes([Attribute("smile", ("no", "yes", "grin"))])):  # the judge of another world
+    for strange in (
+        BINARY,
+        Attributes([Attribute("smile", ("no", "yes", "grin"))]),
+    ):  # the judge of another world
         with pytest.raises(Unsupported, match="the renderer has no factor"):
             TrueFactor().check(RenderGenerator(), strange, strange.names[0])
     with pytest.raises(EditbenchError, match="delta must be positive"):
@@ -91,4 +107,7 @@ def test_other_generators_are_refused_with_the_remedy():
     with pytest.raises(EditbenchError, match="generator=renders"):
         Truth().prepare(SimpleNamespace(generator=load_generator()), "cpu")
     with pytest.raises(EditbenchError, match="attribute 'a'"):
-        Truth().prepare(SimpleNamespace(generator=RenderGenerator(), judge=SimpleNamespace(attributes=BINARY)), "cpu")
+        Truth().prepare(
+            SimpleNamespace(generator=RenderGenerator(), judge=SimpleNamespace(attributes=BINARY)),
+            "cpu",
+        )

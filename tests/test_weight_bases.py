@@ -5,11 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
+from editbench.methods.navigan.weight_bases import (
+    SVDBasis,
+    VectorBasis,
+    flat_kernel,
+    layer_name,
+    paper_scale,
+)
 
-from editbench.errors import UnknownName
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from methods.weight_bases import SVDBasis, VectorBasis, flat_kernel, layer_name, paper_scale
+from editbench.base.errors import UnknownName
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from tests.toy import ToyGenerator
 
 SHAPES = [(5, 4, 3, 3), (40, 4, 3, 3), (3, 6, 1, 1)]  # tall, wide and thin once they are flat
@@ -37,7 +43,9 @@ def test_singular_directions_rebuild_the_weight_and_are_those_of_numpy(shape):
     torch.testing.assert_close(sum(s * basis.direction(k) for k, s in enumerate(basis.s)), w)
     torch.testing.assert_close(basis.combine(basis.s[None])[0], w)
     for k in (0, basis.size - 1):
-        np.testing.assert_allclose(flat_kernel(basis.direction(k)), np.outer(u[:, k], v[k]), atol=1e-5)
+        np.testing.assert_allclose(
+            flat_kernel(basis.direction(k)), np.outer(u[:, k], v[k]), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -45,9 +53,13 @@ def test_every_direction_has_unit_norm_and_the_basis_is_orthonormal(shape):
     basis = SVDBasis(weight(shape))
     rows = torch.stack([basis.direction(k) for k in range(basis.size)])
     assert rows.shape == (basis.size, *shape) and all(row.is_contiguous() for row in rows)
-    torch.testing.assert_close(rows.flatten(1) @ rows.flatten(1).T, torch.eye(basis.size), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        rows.flatten(1) @ rows.flatten(1).T, torch.eye(basis.size), atol=1e-5, rtol=0
+    )
     d = weight((7, basis.size))
-    torch.testing.assert_close(basis.combine(d), torch.einsum("bk,koihw->boihw", d, rows), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        basis.combine(d), torch.einsum("bk,koihw->boihw", d, rows), atol=1e-5, rtol=1e-5
+    )
     torch.testing.assert_close(basis.unit(d).flatten(1).norm(dim=1), torch.ones(7))
     given = VectorBasis(rows)
     torch.testing.assert_close(given.combine(d), basis.combine(d), atol=1e-5, rtol=1e-5)
@@ -61,14 +73,21 @@ def test_normalising_coefficients_is_normalising_in_weight_space():
     normalised = weights / weights.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1, 1)
     torch.testing.assert_close(basis.unit(d), normalised)
     probe = weight(tuple(normalised.shape))
-    ours, = torch.autograd.grad((basis.unit(d) * probe).sum(), d, retain_graph=True)
-    theirs, = torch.autograd.grad((normalised * probe).sum(), d)
+    (ours,) = torch.autograd.grad((basis.unit(d) * probe).sum(), d, retain_graph=True)
+    (theirs,) = torch.autograd.grad((normalised * probe).sum(), d)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 def test_layers_by_name_and_by_the_published_number():
-    generator = StyleGAN2Generator(StyleGAN2(StyleGAN2Config(16, (4, 4, 3), z_dim=5, w_dim=5, mapping_layers=1)))
-    assert [layer_name(generator, i) for i in range(4)] == ["conv8_up", "conv8", "conv16_up", "conv16"]
+    generator = StyleGAN2Generator(
+        StyleGAN2(StyleGAN2Config(16, (4, 4, 3), z_dim=5, w_dim=5, mapping_layers=1))
+    )
+    assert [layer_name(generator, i) for i in range(4)] == [
+        "conv8_up",
+        "conv8",
+        "conv16_up",
+        "conv16",
+    ]
     assert layer_name(generator, "conv4") == "conv4" and layer_name(generator, "rgb8") == "rgb8"
     with pytest.raises(UnknownName, match=r"Did you mean 'conv8_up'.*conv16_up, conv4"):
         layer_name(generator, "conv8up")

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from editbench.errors import EditbenchError, SpaceMismatch, UnknownName
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.layers import StyledConv
-from editbench.generators.module import ModuleGenerator
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from editbench.spaces import Codes, Space, WeightShift
+from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName
+from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.networks.module_generator import ModuleGenerator
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.layers import StyledConv
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 
 CONFIG = StyleGAN2Config(16, (7, 6, 5), z_dim=8, w_dim=9, mapping_layers=2)
 LAYERS = ("conv4", "rgb4", "conv8_up", "conv8", "rgb8", "conv16_up", "conv16", "rgb16")
@@ -44,7 +44,9 @@ def make_shift(weight: Tensor, layer: str, directions: int = 4) -> WeightShift:
     return WeightShift(layer, kernels, torch.tensor([3, 0, 3, 1, 0, 3]) % directions, t)
 
 
-def make_codes(space: Space, generator: StyleGAN2Generator, shift: WeightShift | None = None) -> Codes:
+def make_codes(
+    space: Space, generator: StyleGAN2Generator, shift: WeightShift | None = None
+) -> Codes:
     torch.manual_seed(2)
     w = generator.map(torch.randn(N, CONFIG.z_dim, dtype=torch.float64))
     return Codes(space, generator.lift(w, space), shift)
@@ -64,7 +66,9 @@ def slowly(generator: StyleGAN2Generator, codes: Codes) -> Tensor:
 
 # -- StyleGAN2 ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_shift_equals_a_changed_network_for_every_sample(generator: StyleGAN2Generator, layer: str) -> None:
+def test_a_shift_equals_a_changed_network_for_every_sample(
+    generator: StyleGAN2Generator, layer: str
+) -> None:
     assert set(LAYERS) == set(generator.layer_names)
     codes = make_codes(Space.W, generator, make_shift(generator.kernels()[layer], layer))
     got, expected = generator.decode(codes), slowly(generator, codes)
@@ -74,9 +78,13 @@ def test_a_shift_equals_a_changed_network_for_every_sample(generator: StyleGAN2G
 
 
 @pytest.mark.parametrize("space", [Space.W_PLUS, Space.S])
-def test_a_shift_works_on_codes_of_other_spaces(generator: StyleGAN2Generator, space: Space) -> None:
+def test_a_shift_works_on_codes_of_other_spaces(
+    generator: StyleGAN2Generator, space: Space
+) -> None:
     codes = make_codes(space, generator, make_shift(generator.kernels()["conv8"], "conv8"))
-    torch.testing.assert_close(generator.decode(codes), slowly(generator, codes), atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(
+        generator.decode(codes), slowly(generator, codes), atol=1e-10, rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("directions", [1, 4])
@@ -86,26 +94,45 @@ def test_no_step_is_no_change_to_the_last_bit(layer: str, directions: int) -> No
     shift = make_shift(generator.kernels()[layer], layer, directions)
     still = WeightShift(layer, shift.kernels, shift.index, torch.zeros(N))
     w = torch.randn(N, CONFIG.w_dim)
-    assert torch.equal(generator.decode(Codes(Space.W, w, still)), generator.decode(Codes(Space.W, w)))
+    assert torch.equal(
+        generator.decode(Codes(Space.W, w, still)), generator.decode(Codes(Space.W, w))
+    )
 
 
 @pytest.mark.parametrize("layer", ["conv4", "conv8_up", "conv8", "rgb16"])
-def test_gradients_equal_autograd_through_changed_networks(generator: StyleGAN2Generator, layer: str) -> None:
+def test_gradients_equal_autograd_through_changed_networks(
+    generator: StyleGAN2Generator, layer: str
+) -> None:
     shift = make_shift(generator.kernels()[layer], layer)
     codes = make_codes(Space.W, generator)
-    probe, name = torch.randn(N, 3, 16, 16, dtype=torch.float64), f"network.synthesis.layers.{layer}.weight"
+    probe, name = (
+        torch.randn(N, 3, 16, 16, dtype=torch.float64),
+        f"network.synthesis.layers.{layer}.weight",
+    )
     weight = generator.kernels()[layer]
 
     def gradients(decode) -> tuple[Tensor, ...]:
-        t, kernels = shift.magnitude.clone().requires_grad_(), shift.kernels.clone().requires_grad_()
+        t, kernels = (
+            shift.magnitude.clone().requires_grad_(),
+            shift.kernels.clone().requires_grad_(),
+        )
         return torch.autograd.grad((decode(t, kernels) * probe).sum(), (t, kernels))
 
     def slow(t: Tensor, kernels: Tensor) -> Tensor:
-        return torch.cat([torch.func.functional_call(generator, {name: weight + t[n] * kernels[shift.index[n]]},
-                                                     (codes[n : n + 1],)) for n in range(N)])
+        return torch.cat(
+            [
+                torch.func.functional_call(
+                    generator, {name: weight + t[n] * kernels[shift.index[n]]}, (codes[n : n + 1],)
+                )
+                for n in range(N)
+            ]
+        )
 
-    fast = gradients(lambda t, kernels: generator.decode(
-        Codes(Space.W, codes.values, WeightShift(layer, kernels, shift.index, t))))
+    fast = gradients(
+        lambda t, kernels: generator.decode(
+            Codes(Space.W, codes.values, WeightShift(layer, kernels, shift.index, t))
+        )
+    )
     for got, expected in zip(fast, gradients(slow), strict=True):
         torch.testing.assert_close(got, expected, atol=1e-9, rtol=1e-9)
     assert fast[1][2].abs().max() == 0 and fast[1][1].abs().max() > 0  # direction 2 is not used
@@ -117,7 +144,9 @@ def test_demodulation_of_a_shifted_kernel_is_its_norm() -> None:
     style, shift = torch.randn(N, 5).double(), make_shift(layer.weight, "conv")
     got = layer.demodulation(style, shift)
     for n in range(N):
-        kernel = (layer.weight + shift.magnitude[n] * shift.kernels[shift.index[n]]) * style[n][None, :, None, None]
+        kernel = (layer.weight + shift.magnitude[n] * shift.kernels[shift.index[n]]) * style[n][
+            None, :, None, None
+        ]
         torch.testing.assert_close(got[n], 1 / (kernel.square().sum((1, 2, 3)) + 1e-8).sqrt())
 
 
@@ -157,10 +186,17 @@ class Halved(nn.Conv2d):
 def module_generator() -> ModuleGenerator:
     torch.manual_seed(4)
     network = nn.Sequential(
-        nn.Linear(8, 6 * 4 * 4), nn.LeakyReLU(0.2), nn.Unflatten(1, (6, 4, 4)),
-        nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1, groups=2), nn.BatchNorm2d(4), nn.Tanh(),
-        nn.Conv2d(4, 6, 3, padding=2, dilation=2, groups=2, padding_mode="reflect"), nn.SiLU(),
-        nn.Sequential(nn.Conv2d(6, 3, 1, bias=False), Halved(3, 3, 1)), nn.Sigmoid())
+        nn.Linear(8, 6 * 4 * 4),
+        nn.LeakyReLU(0.2),
+        nn.Unflatten(1, (6, 4, 4)),
+        nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1, groups=2),
+        nn.BatchNorm2d(4),
+        nn.Tanh(),
+        nn.Conv2d(4, 6, 3, padding=2, dilation=2, groups=2, padding_mode="reflect"),
+        nn.SiLU(),
+        nn.Sequential(nn.Conv2d(6, 3, 1, bias=False), Halved(3, 3, 1)),
+        nn.Sigmoid(),
+    )
     return ModuleGenerator(network, 8, (3, 8, 8), image_range=(0.0, 1.0), check_range=False)
 
 
@@ -176,14 +212,21 @@ def test_a_shift_of_a_plain_layer_equals_a_changed_module(layer: str) -> None:
         own = copy.deepcopy(generator)
         with torch.no_grad():
             own.kernels()[layer].add_(shift.magnitude[n] * shift.kernels[shift.index[n]])
-        torch.testing.assert_close(got[n : n + 1], own.decode(Codes(Space.Z, z[n : n + 1])), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            got[n : n + 1], own.decode(Codes(Space.Z, z[n : n + 1])), atol=1e-6, rtol=1e-5
+        )
         assert torch.equal(got[n], still[n]) == (shift.magnitude[n] == 0)
     assert not any(module._forward_hooks for module in generator.modules())
 
 
 def test_a_layer_that_does_not_keep_samples_apart_is_refused() -> None:
-    network = nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Flatten(0, 1), nn.Linear(4, 6), nn.Unflatten(0, (-1, 2)),
-                            nn.Flatten(1))
+    network = nn.Sequential(
+        nn.Unflatten(1, (2, 4)),
+        nn.Flatten(0, 1),
+        nn.Linear(4, 6),
+        nn.Unflatten(0, (-1, 2)),
+        nn.Flatten(1),
+    )
     generator = ModuleGenerator(network, 8, (3, 2, 2), check_range=False)
     shift = make_shift(generator.kernels()["2"], "2")
     with pytest.raises(EditbenchError, match="sees a batch of 12 for 6 samples"):
@@ -194,7 +237,11 @@ def test_a_layer_that_does_not_keep_samples_apart_is_refused() -> None:
 def test_a_module_that_is_one_layer_and_theta_codes() -> None:
     generator = ModuleGenerator(nn.Linear(8, 12), 8, (3, 2, 2), check_range=False)
     shift, z = make_shift(generator.kernels()["network"], "network"), torch.randn(N, 8)
-    steps = torch.einsum("n,noi,ni->no", shift.magnitude, shift.kernels[shift.index], z).reshape(N, 3, 2, 2)
-    torch.testing.assert_close(generator.decode(Codes(Space.Z, z, shift)), generator.decode(Codes(Space.Z, z)) + steps)
+    steps = torch.einsum("n,noi,ni->no", shift.magnitude, shift.kernels[shift.index], z).reshape(
+        N, 3, 2, 2
+    )
+    torch.testing.assert_close(
+        generator.decode(Codes(Space.Z, z, shift)), generator.decode(Codes(Space.Z, z)) + steps
+    )
     with pytest.raises(SpaceMismatch, match="THETA has no codes"):
         generator.decode(Codes(Space.THETA, torch.zeros(N, 1)))

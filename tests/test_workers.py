@@ -6,9 +6,9 @@ import signal
 import pandas as pd
 import pytest
 
-from editbench.editor import FitReport
-from editbench.errors import EditbenchError
-from editbench.workers import run_jobs
+from editbench.base.errors import EditbenchError
+from editbench.run.workers import run_jobs
+from editbench.walk.editor import FitReport
 from tests.toy_world import AlongColumn, toy_config
 
 
@@ -22,7 +22,9 @@ class Killed(AlongColumn):
 
 def jobs(out):
     names = [("along", "a"), ("along", "b"), ("along", "c"), ("crash", "a"), ("skip", "b")]
-    return [toy_config(out, f"method={method}", f"attribute={attribute}") for method, attribute in names]
+    return [
+        toy_config(out, f"method={method}", f"attribute={attribute}") for method, attribute in names
+    ]
 
 
 def test_two_workers_leave_the_records_of_one(tmp_path):
@@ -30,12 +32,16 @@ def test_two_workers_leave_the_records_of_one(tmp_path):
     for workers in (1, 2):
         ended = list(run_jobs(jobs(tmp_path / str(workers)), workers))
         found[workers] = {(cfg.method.name, cfg.attribute): outcome for cfg, outcome in ended}
-    assert {key: o.status for key, o in found[1].items()} == {key: o.status for key, o in found[2].items()}
+    assert {key: o.status for key, o in found[1].items()} == {
+        key: o.status for key, o in found[2].items()
+    }
     assert sorted(o.status for o in found[2].values()) == ["done"] * 3 + ["failed", "skipped"]
     for key, outcome in found[1].items():
         assert outcome.run_id == found[2][key].run_id
         if outcome.status == "done":
-            tables = [pd.read_parquet(tmp_path / n / outcome.run_id / "trajectory.parquet") for n in "12"]
+            tables = [
+                pd.read_parquet(tmp_path / n / outcome.run_id / "trajectory.parquet") for n in "12"
+            ]
             pd.testing.assert_frame_equal(*tables)
 
 

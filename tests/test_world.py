@@ -30,11 +30,18 @@ def test_traits_go_together_as_the_law_says(card):
     truth, made = (np.array(card["associations"][name]) for name in ("truth", "generated"))
     names = [item["name"] for item in card["attributes"]]
     assert np.abs(truth - made).max() <= 0.17, "an entanglement that nobody planted"
-    planted = {("age", "eyeglasses"): 0.30, ("age", "beard"): 0.21, ("beard", "long_hair"): -0.33,
-               ("smile", "age"): -0.12}
+    planted = {
+        ("age", "eyeglasses"): 0.30,
+        ("age", "beard"): 0.21,
+        ("beard", "long_hair"): -0.33,
+        ("smile", "age"): -0.12,
+    }
     for (a, b), phi in planted.items():
         assert made[names.index(a), names.index(b)] == pytest.approx(phi, abs=0.10)
 
 
 def test_the_whole_world_is_small():
-    assert sum(file.stat().st_size for file in weights_path("judge").parent.glob("*.safetensors")) <= 8e6
+    assert (
+        sum(file.stat().st_size for file in weights_path("judge").parent.glob("*.safetensors"))
+        <= 8e6
+    )

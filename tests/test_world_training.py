@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.commands import world
-from editbench.errors import BadFile, EditbenchError
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from editbench.scorers.convnet import ConvScorer
+from editbench.networks.scorers.convnet import ConvScorer
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.worlds.card import associations, cramers_v, largest_gap, marginals, phi, world_card
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
@@ -23,7 +23,9 @@ from editbench.worlds.train_gan import GANTrainer, GANTraining, train
 
 CONFIG = StyleGAN2Config(8, (8, 8), z_dim=6, w_dim=6, mapping_layers=2)
 STEPS, BATCH = 6, 8
-OPTIONS = GANTraining(total_kimg=STEPS * BATCH / 1000, batch=BATCH, r1_every=2, checkpoint_kimg=2 * BATCH / 1000)
+OPTIONS = GANTraining(
+    total_kimg=STEPS * BATCH / 1000, batch=BATCH, r1_every=2, checkpoint_kimg=2 * BATCH / 1000
+)
 
 
 def reals(start: int, stop: int) -> Tensor:
@@ -53,8 +55,12 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Pa
     train(second, folder)
     assert whole.step == second.step == STEPS
     assert_same_state(whole, second)
-    rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
-    assert [row["kimg"] for row in rows] == [0.02, 0.03, 0.05] and all(np.isfinite(row["d"]) for row in rows)
+    rows = [
+        json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
+    ]
+    assert [row["kimg"] for row in rows] == [0.02, 0.03, 0.05] and all(
+        np.isfinite(row["d"]) for row in rows
+    )
     assert [path.name for path in folder.iterdir() if path.suffix == ".partial"] == []
 
 
@@ -78,12 +84,17 @@ def test_r1_of_a_linear_discriminator_is_its_squared_norm() -> None:
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
-def test_pack_writes_the_averaged_generator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pack_writes_the_averaged_generator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     t = trainer()
     t.train_step()
     t.save(tmp_path / "checkpoint.pt")
     out = tmp_path / "deep" / "net.safetensors"
-    assert world.main(["pack", "--checkpoint", str(tmp_path / "checkpoint.pt"), "--out", str(out)]) == 0
+    assert (
+        world.main(["pack", "--checkpoint", str(tmp_path / "checkpoint.pt"), "--out", str(out)])
+        == 0
+    )
     assert str(out) in capsys.readouterr().out
     z = torch.randn(2, CONFIG.z_dim)
     torch.testing.assert_close(StyleGAN2Generator.from_file(out).network(z), t.ema(z))
@@ -101,7 +112,9 @@ def test_what_is_not_a_checkpoint_is_named(tmp_path: Path) -> None:
         world.main(["pack", "--checkpoint", str(path), "--out", str(tmp_path / "out")])
 
 
-def test_train_gan_refuses_what_cannot_be_and_what_does_not_fit_its_checkpoint(tmp_path: Path) -> None:
+def test_train_gan_refuses_what_cannot_be_and_what_does_not_fit_its_checkpoint(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(EditbenchError, match="--channels"):
         world.main(["train-gan", "--resolution", "64", "--out", str(tmp_path)])
     trainer().save(tmp_path / "checkpoint.pt")
@@ -128,7 +141,10 @@ def test_statistics_of_the_card_against_closed_forms() -> None:
     labels = sample_factors(FactorLaw(), 0, 0, 200).labels().numpy()
     matrix, shares = associations(labels, attributes()), marginals(labels, attributes())
     assert matrix.shape == (7, 7) and np.allclose(matrix, matrix.T)
-    assert all(sum(share) == pytest.approx(1) for share in shares.values()) and largest_gap(shares, shares) == 0
+    assert (
+        all(sum(share) == pytest.approx(1) for share in shares.values())
+        and largest_gap(shares, shares) == 0
+    )
 
 
 def test_the_card_is_one_self_contained_page(tmp_path: Path) -> None:
@@ -141,4 +157,6 @@ def test_the_card_is_one_self_contained_page(tmp_path: Path) -> None:
     assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     assert "http" not in page.replace("http-equiv", "") and generator.digest in page
     assert all(name in page for item in attributes() for name in (item.name, *item.classes))
-    assert card["frechet"]["generated"] > 0 and set(card["agreement"]["generated"]) == set(attributes().names)
+    assert card["frechet"]["generated"] > 0 and set(card["agreement"]["generated"]) == set(
+        attributes().names
+    )

@@ -10,20 +10,37 @@ import pandas as pd
 import pytest
 import torch
 
+from editbench.base.spaces import Codes, Space
 from editbench.conformance import toy
-from editbench.conformance.toy import BINARY, MIXED, CurvedScorer, LinearScorer, ToyGenerator, fit_data, normals_for
-from editbench.editor import Editor, FitData, Walk
-from editbench.metric import Metric
-from editbench.spaces import Codes, Space
-from editbench.trajectory import Trajectories
+from editbench.conformance.toy import (
+    BINARY,
+    MIXED,
+    CurvedScorer,
+    LinearScorer,
+    ToyGenerator,
+    fit_data,
+    normals_for,
+)
+from editbench.walk.editor import Editor, FitData, Walk
+from editbench.walk.metric import Metric
+from editbench.walk.trajectory import Trajectories
 
-__all__ = ["BINARY", "MIXED", "CurvedScorer", "LinearScorer", "ToyGenerator", "fit_data", "normals_for"]
+__all__ = [
+    "BINARY",
+    "MIXED",
+    "CurvedScorer",
+    "LinearScorer",
+    "ToyGenerator",
+    "fit_data",
+    "normals_for",
+]
 
 torch.set_num_threads(1)  # the matrices are tiny: more threads only wait for one another
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no third-party data: put it in ../shared/data")
-
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="no third-party data: put it in ../shared/data"
+)
 
 
 def make_walk(data: FitData, editor: Editor, attribute: str, n: int = 40, seed: int = 5) -> Walk:
@@ -45,8 +62,16 @@ def trajectories(data: FitData, editor: Editor, walk: Walk, steps: int) -> Traje
         finite = torch.isfinite(logits).all(1)
         arrived = finite & (attributes.labels(logits, walk.attribute) == walk.target)
         stopped, crossed = arrived & ~crossed, crossed | arrived
-        table = {"start": walk.start, "source": walk.source, "target": walk.target, "step": torch.full((n,), step),
-                 "path": path.clone(), "crossed": crossed, "stopped": stopped, "finite": finite}
+        table = {
+            "start": walk.start,
+            "source": walk.source,
+            "target": walk.target,
+            "step": torch.full((n,), step),
+            "path": path.clone(),
+            "crossed": crossed,
+            "stopped": stopped,
+            "finite": finite,
+        }
         table |= {f"logit:{c}": logits[:, k] for k, c in enumerate(attributes.columns())}
         frames.append(pd.DataFrame({key: np.asarray(value) for key, value in table.items()}))
     table = pd.concat(frames).sort_values(["start", "step"], ignore_index=True)
@@ -58,7 +83,9 @@ def check_splits(metric: Metric, found: Trajectories, cuts: list[int], seed: int
     starts = np.random.default_rng(seed).permutation(found.table["start"].unique())
     parts = []
     for group in np.split(starts, sorted(set(cuts))):
-        table = pd.concat([found.table[found.table["start"] == start] for start in group], ignore_index=True)
+        table = pd.concat(
+            [found.table[found.table["start"] == start] for start in group], ignore_index=True
+        )
         parts.append(metric.update(dataclasses.replace(found, table=table)))
     whole, split = metric(found), metric.compute(metric.merge(parts))
     pd.testing.assert_frame_equal(whole.rows, split.rows, check_exact=True)
@@ -70,7 +97,9 @@ def check_editor(editor: Editor, data: FitData, attribute: str, fresh: Editor) -
     walk = make_walk(data, editor, attribute)
     start = data.generator.decode(editor.codes(walk))
     latent = Space.Z if editor.space == Space.Z else Space.W
-    torch.testing.assert_close(start, data.generator.decode(Codes(latent, walk.latent)), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        start, data.generator.decode(Codes(latent, walk.latent)), atol=1e-6, rtol=1e-6
+    )
     after = editor.step(walk)
     assert after.shape == walk.codes.shape and after.dtype == walk.codes.dtype
     assert torch.equal(editor.step(walk), after)

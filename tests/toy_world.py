@@ -12,17 +12,22 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from editbench.attributes import Attribute, Attributes
-from editbench.configs import compose_config
-from editbench.editor import Editor, FitData, FitReport, Walk, unit_rows
-from editbench.errors import Unsupported
-from editbench.generators.base import Generator
-from editbench.scorers.base import Scorer
-from editbench.spaces import Codes, Space
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import Unsupported
+from editbench.base.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.networks.scorer import Scorer
+from editbench.run.compose import compose_config
+from editbench.walk.editor import Editor, FitData, FitReport, Walk, unit_rows
 
 DIM = 8
-ATTRIBUTES = Attributes([Attribute("a", ("no", "yes")), Attribute("b", ("no", "yes")),
-                         Attribute("c", ("x", "y", "z"), ordered=True)])
+ATTRIBUTES = Attributes(
+    [
+        Attribute("a", ("no", "yes")),
+        Attribute("b", ("no", "yes")),
+        Attribute("c", ("x", "y", "z"), ordered=True),
+    ]
+)
 V = torch.randn(DIM, ATTRIBUTES.width, generator=torch.Generator().manual_seed(7))
 
 
@@ -61,7 +66,9 @@ class ToyScorer(Scorer):
 class AlongColumn(Editor):
     """Walks along the unit normal of the target's logit: the exact answer on this world."""
 
-    def __init__(self, delta: float = 0.5, fail: str = "", layers: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, delta: float = 0.5, fail: str = "", layers: tuple[int, int] | None = None
+    ) -> None:
         super().__init__(layers)
         self.delta, self.fail = delta, fail
         self.fits = torch.zeros(1)
@@ -98,7 +105,9 @@ def toy_config(out: Path, *overrides: str, **method: object) -> DictConfig:
     """A job of AlongColumn on the toy world, writing below `out`."""
     names = ["generator=toy", "scorer=toy", "method=along", "budget=toy"]
     folder = Path(__file__).parent / "conf"
-    cfg = compose_config([*names, f"out={out}", f"cache={out / 'cache'}", "attribute=a", *overrides], [folder])
+    cfg = compose_config(
+        [*names, f"out={out}", f"cache={out / 'cache'}", "attribute=a", *overrides], [folder]
+    )
     OmegaConf.set_struct(cfg, False)
     cfg.method.update(method)
     return cfg

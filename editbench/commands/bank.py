@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from editbench.bank import Bank
-from editbench.bank_import import import_bank
+from editbench.bank.bank import Bank
+from editbench.bank.importing import import_bank
+from editbench.bank.published.gradctrl import import_gradctrl
+from editbench.bank.published.interfacegan import import_scores
+from editbench.base.errors import EditbenchError
 from editbench.commands.run import check_words, expand_experiment, run_hydra
-from editbench.errors import EditbenchError
-from editbench.job import Outcome
-from editbench.models import bank_folder, load_bank, load_world
-from editbench.published.gradctrl import import_gradctrl
-from editbench.published.interfacegan import import_scores
-from editbench.records import peak_memory_mb
-from editbench.sweep import join_sweep, leave_outcome, say
+from editbench.run.job import Outcome
+from editbench.run.loading import bank_folder, load_bank, load_world
+from editbench.run.record import peak_memory_mb
+from editbench.run.sweep import join_sweep, leave_outcome, say
 
 HELP = """usage: editbench bank [--parts N] [group=option ...] [key=value ...]
        editbench bank import --w W.npy --logits LOGITS.npy --attributes ATTRIBUTES.yaml --out FOLDER
@@ -60,7 +60,9 @@ def as_parts(argv: list[str]) -> list[str]:
     at = argv.index("--parts")
     number = argv[at + 1] if at + 1 < len(argv) else ""
     if not number.isdecimal() or not int(number):
-        raise EditbenchError(f"--parts {number}: give how many jobs are to build the bank, as in --parts 8")
+        raise EditbenchError(
+            f"--parts {number}: give how many jobs are to build the bank, as in --parts 8"
+        )
     return [*argv[:at], *argv[at + 2 :], "-m", f"+part=range({number})"]
 
 
@@ -86,11 +88,15 @@ def _build(cfg: DictConfig, part: str) -> Outcome:
     bank = load_bank(cfg)
     seconds = time.perf_counter() - began
     if "part" in cfg:
-        say(f"{part}: computed {world.generator.decoded - before} of {len(bank)} samples in {seconds:.1f} s")
+        say(
+            f"{part}: computed {world.generator.decoded - before} of {len(bank)} samples in {seconds:.1f} s"
+        )
         return Outcome("done", "", "", existed)
     done = "verified" if existed else "built"
-    say(f"{done} {bank.folder}: {len(bank)} samples in {seconds:.1f} s ({len(bank) / seconds:.0f}/s), "
-        f"peak memory {peak_memory_mb(cfg.device):.0f} MiB")
+    say(
+        f"{done} {bank.folder}: {len(bank)} samples in {seconds:.1f} s ({len(bank) / seconds:.0f}/s), "
+        f"peak memory {peak_memory_mb(cfg.device):.0f} MiB"
+    )
     describe(bank)
     return Outcome("done", "", "", existed)
 
@@ -98,12 +104,17 @@ def _build(cfg: DictConfig, part: str) -> Outcome:
 def describe(bank: Bank) -> None:
     """Print splits and the marginals by the judge."""
     parts = {name: bank.spec.split(name) for name in ("fit", "tune", "test")}
-    print(f"bank {bank.id}: {len(bank)} samples; " + ", ".join(f"{k} {b - a}" for k, (a, b) in parts.items()))
+    print(
+        f"bank {bank.id}: {len(bank)} samples; "
+        + ", ".join(f"{k} {b - a}" for k, (a, b) in parts.items())
+    )
     if left_out := bank.meta.get("options", {}).get("left_out"):
         print(f"  left out: {left_out} rows with an invalid score")
     if bank.meta.get("leaking"):
-        print("  leaking: the judge's logits are the teacher's, and runs on this bank are marked so; give the "
-              "judge's own with --logits and --judge-logits")
+        print(
+            "  leaking: the judge's logits are the teacher's, and runs on this bank are marked so; give the "
+            "judge's own with --logits and --judge-logits"
+        )
     attributes = bank.judge_attributes
     counts = {a.name: np.zeros(len(a.classes), np.int64) for a in attributes}
     for logits in bank.array("judge").stream():
@@ -111,31 +122,61 @@ def describe(bank: Bank) -> None:
         for k, a in enumerate(attributes):
             counts[a.name] += np.bincount(labels[:, k], minlength=len(a.classes))
     for a in attributes:
-        print(f"  {a.name}: " + ", ".join(f"{c} {n / len(bank):.3f}" for c, n in zip(a.classes, counts[a.name])))
+        print(
+            f"  {a.name}: "
+            + ", ".join(f"{c} {n / len(bank):.3f}" for c, n in zip(a.classes, counts[a.name]))
+        )
 
 
 def import_main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench bank import", description="Make a bank of latents and logits that you "
-                                     "have. It is judged in latent space: edits are scored by a scorer of latents.")
+    parser = argparse.ArgumentParser(
+        "editbench bank import",
+        description="Make a bank of latents and logits that you "
+        "have. It is judged in latent space: edits are scored by a scorer of latents.",
+    )
     parser.add_argument("--w", type=Path, help=".npy (n, w_dim) float: the latents")
     logits = parser.add_mutually_exclusive_group(required=True)
     logits.add_argument("--logits", type=Path, help=".npy (n, width) float: the teacher's logits")
-    logits.add_argument("--scores", nargs="+", metavar="NAME=FILE", help="InterFaceGAN's .npy (n, 1), one an attribute")
-    logits.add_argument("--gradctrl", type=Path, help="GradCtrl's data folder: latents.pkl, logits/logits_NAME.pkl")
-    parser.add_argument("--invalid", type=float, help="a score that means none was found: such rows are left out")
-    parser.add_argument("--judge-logits", type=Path, help=".npy (n, width): the judge's (default: the teacher's)")
-    parser.add_argument("--attributes", type=Path, required=True,
-                        help="YAML list of {name, classes, ordered}; one logit column for two classes, else K")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new bank; use it with bank.path=FOLDER")
+    logits.add_argument(
+        "--scores",
+        nargs="+",
+        metavar="NAME=FILE",
+        help="InterFaceGAN's .npy (n, 1), one an attribute",
+    )
+    logits.add_argument(
+        "--gradctrl", type=Path, help="GradCtrl's data folder: latents.pkl, logits/logits_NAME.pkl"
+    )
+    parser.add_argument(
+        "--invalid", type=float, help="a score that means none was found: such rows are left out"
+    )
+    parser.add_argument(
+        "--judge-logits", type=Path, help=".npy (n, width): the judge's (default: the teacher's)"
+    )
+    parser.add_argument(
+        "--attributes",
+        type=Path,
+        required=True,
+        help="YAML list of {name, classes, ordered}; one logit column for two classes, else K",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder of the new bank; use it with bank.path=FOLDER",
+    )
     args = parser.parse_args(argv)
     if (args.gradctrl is None) != (args.w is not None) or (args.judge_logits and not args.logits):
-        parser.error("--logits and --scores need --w, --gradctrl has its own; --judge-logits goes with --logits")
+        parser.error(
+            "--logits and --scores need --w, --gradctrl has its own; --judge-logits goes with --logits"
+        )
     if args.invalid is not None and not args.scores:
         parser.error("--invalid goes with --scores")
     if args.gradctrl:
         bank = import_gradctrl(args.out, args.gradctrl, args.attributes)
     elif args.scores:
-        bank = import_scores(args.out, args.w, named_files(args.scores), args.attributes, args.invalid)
+        bank = import_scores(
+            args.out, args.w, named_files(args.scores), args.attributes, args.invalid
+        )
     else:
         bank = import_bank(args.out, args.w, args.logits, args.attributes, args.judge_logits)
     describe(bank)
@@ -153,7 +194,9 @@ def named_files(words: list[str]) -> dict[str, Path]:
 
 
 def info_main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench bank info", description="Verify a bank's checksums and describe it.")
+    parser = argparse.ArgumentParser(
+        "editbench bank info", description="Verify a bank's checksums and describe it."
+    )
     parser.add_argument("folder", type=Path)
     describe(Bank(parser.parse_args(argv).folder))
     return 0

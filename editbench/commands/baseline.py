@@ -8,9 +8,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from editbench.base.errors import EditbenchError
 from editbench.commands.check import console
-from editbench.errors import EditbenchError
-from editbench.regression import Baseline, compare, measure, pin_runs, read_baseline, surroundings, write_baseline
+from editbench.regression import (
+    Baseline,
+    compare,
+    measure,
+    pin_runs,
+    read_baseline,
+    surroundings,
+    write_baseline,
+)
 from editbench.regression.show import print_comparison
 from editbench.report.load import Results, load
 
@@ -27,19 +35,35 @@ noise of a fit, which hides small bugs from a check at the pinned seed (docs/reg
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench baseline", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "editbench baseline",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("root", type=Path, help="runs folder")
-    parser.add_argument("--out", type=Path, required=True, help="the baseline file, runs/baselines/NAME.json")
-    parser.add_argument("--reason", required=True, help="why these numbers are pinned; kept in the file")
-    parser.add_argument("--spread", type=Path, nargs="+", default=[], metavar="RUNS", help="folders to measure by")
-    parser.add_argument("--force", action="store_true", help="replace a baseline that is there, keeping its reasons")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the baseline file, runs/baselines/NAME.json"
+    )
+    parser.add_argument(
+        "--reason", required=True, help="why these numbers are pinned; kept in the file"
+    )
+    parser.add_argument(
+        "--spread", type=Path, nargs="+", default=[], metavar="RUNS", help="folders to measure by"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace a baseline that is there, keeping its reasons"
+    )
     args = parser.parse_args(argv)
     if not args.reason.strip():
-        raise EditbenchError('--reason is empty: say why these numbers are pinned, as in --reason "first pins"')
+        raise EditbenchError(
+            '--reason is empty: say why these numbers are pinned, as in --reason "first pins"'
+        )
     results = whole(args.root)
     runs, notes = pin_runs(results)
-    runs, spread = measure(runs, {path.name: others for path, others in read_spreads(args.spread, args.root).items()})
+    runs, spread = measure(
+        runs, {path.name: others for path, others in read_spreads(args.spread, args.root).items()}
+    )
     out = console()
     for note in notes:
         out.print(f"note: {note}", style="dim", soft_wrap=True, markup=False)
@@ -49,12 +73,20 @@ def main(argv: list[str]) -> int:
         history = [*old.history, old.reason]
         print_comparison(compare(old.runs, runs), out, title=f"against {args.out} ({old.reason})")
         if not args.force:
-            raise EditbenchError(f"{args.out} is there already, the table shows how these runs differ from it; --force "
-                                 "replaces it and keeps its reasons")
+            raise EditbenchError(
+                f"{args.out} is there already, the table shows how these runs differ from it; --force "
+                "replaces it and keeps its reasons"
+            )
         if old.spread and not spread:
-            out.print("note: the old tolerances were measured, the new ones are defaults: name the runs to measure by "
-                      "with --spread", style="dim", soft_wrap=True)
-    write_baseline(args.out, Baseline(runs, args.reason.strip(), history, surroundings(results), spread))
+            out.print(
+                "note: the old tolerances were measured, the new ones are defaults: name the runs to measure by "
+                "with --spread",
+                style="dim",
+                soft_wrap=True,
+            )
+    write_baseline(
+        args.out, Baseline(runs, args.reason.strip(), history, surroundings(results), spread)
+    )
     report(runs, spread, out)
     print(f"baseline {args.out}")
     return 0
@@ -65,8 +97,10 @@ def whole(root: Path) -> Results:
     results = load(root)
     if results.problems:
         named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
-        raise EditbenchError(f"not every record of '{root}' is readable: {named}. Run these jobs again, or delete "
-                             "their folders")
+        raise EditbenchError(
+            f"not every record of '{root}' is readable: {named}. Run these jobs again, or delete "
+            "their folders"
+        )
     return results
 
 
@@ -74,21 +108,36 @@ def read_spreads(paths: list[Path], root: Path) -> dict[Path, list]:
     """Folder -> its runs. The pinned folder itself may be named, for its other seeds."""
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
-        raise EditbenchError(f"--spread names two folders alike ({', '.join(names)}): the file keeps the names alone, "
-                             "so rename one")
+        raise EditbenchError(
+            f"--spread names two folders alike ({', '.join(names)}): the file keeps the names alone, "
+            "so rename one"
+        )
     return {path: pin_runs(whole(path), every=True)[0] for path in paths}
 
 
 def report(runs: list, spread: dict, out: Console) -> None:
     """What was pinned, where the tolerances came from, and which runs are pinned as not done."""
     origins = [pin.origin for run in runs for pin in run.rows.values()]
-    told = ", ".join(f"{origins.count(name)} {words}" for name, words in
-                     (("spread", "measured"), ("floor", "at the floor"), ("default", "default")) if name in origins)
-    out.print(f"{len(runs)} runs, {len(origins)} rows; tolerances: {told or 'none'}", highlight=False)
+    told = ", ".join(
+        f"{origins.count(name)} {words}"
+        for name, words in (
+            ("spread", "measured"),
+            ("floor", "at the floor"),
+            ("default", "default"),
+        )
+        if name in origins
+    )
+    out.print(
+        f"{len(runs)} runs, {len(origins)} rows; tolerances: {told or 'none'}", highlight=False
+    )
     for name, about in spread.items():
         varied = "; ".join(f"{key} {', '.join(values)}" for key, values in about["varied"].items())
-        out.print(f"{name}: {about['runs']} runs, varied: {varied or 'nothing'}", soft_wrap=True, markup=False,
-                  highlight=False)
+        out.print(
+            f"{name}: {about['runs']} runs, varied: {varied or 'nothing'}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
     for run in runs:
         if run.status != "done":
             print(f"pinned as {run.status}: {run.label}: {run.reason}", file=sys.stderr)

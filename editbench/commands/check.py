@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from editbench.errors import EditbenchError
+from editbench.base.errors import EditbenchError
 from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
 from editbench.regression.compare import differences
 from editbench.regression.show import github, print_comparison, write_junit
@@ -26,15 +26,29 @@ starts both have, excludes zero. exit code: 0 agrees; 1 moved, lost, missing, no
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench check", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "editbench check",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("root", type=Path, help="runs folder")
-    parser.add_argument("--baseline", type=Path, required=True, help="file that `editbench baseline` wrote")
-    parser.add_argument("--allow-missing", action="store_true", help="pinned runs that are not there do not fail it")
-    parser.add_argument("--strict", action="store_true", help="numbers that cannot be compared fail it")
+    parser.add_argument(
+        "--baseline", type=Path, required=True, help="file that `editbench baseline` wrote"
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="pinned runs that are not there do not fail it"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="numbers that cannot be compared fail it"
+    )
     parser.add_argument("--all", action="store_true", help="show the rows that agree too")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case a row")
-    parser.add_argument("--github", action="store_true", help="print annotations of GitHub Actions, one a run")
+    parser.add_argument(
+        "--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case a row"
+    )
+    parser.add_argument(
+        "--github", action="store_true", help="print annotations of GitHub Actions, one a run"
+    )
     args = parser.parse_args(argv)
     baseline = read_baseline(args.baseline)
     results = load(args.root)
@@ -42,21 +56,31 @@ def main(argv: list[str]) -> int:
     broken = [f"unreadable: {problem.name}: {problem.reason}" for problem in results.problems]
     found = compare(baseline.runs, runs)
     if not found.matched:
-        raise EditbenchError(f"{args.baseline} is for another experiment: it pins {described(baseline.runs)}, and "
-                             f"{args.root} holds {'; '.join([described(runs), *broken])}")
+        raise EditbenchError(
+            f"{args.baseline} is for another experiment: it pins {described(baseline.runs)}, and "
+            f"{args.root} holds {'; '.join([described(runs), *broken])}"
+        )
     found.notes[:0] = broken + notes + made_otherwise(baseline, surroundings(results))
     failures = found.failures(args.allow_missing, args.strict)
-    print_comparison(found, console(), args.all, f"{args.root} against {args.baseline} ({baseline.reason})")
+    print_comparison(
+        found, console(), args.all, f"{args.root} against {args.baseline} ({baseline.reason})"
+    )
     if args.junit:
         write_junit(args.junit, found, failures)
     if args.github:
         print("\n".join(github(found, failures)))
     if found.blind:
-        print(f"failed: not one number of {args.root} can be compared with {args.baseline}; pin these runs, or check "
-              "the ones it was made for", file=sys.stderr)
+        print(
+            f"failed: not one number of {args.root} can be compared with {args.baseline}; pin these runs, or check "
+            "the ones it was made for",
+            file=sys.stderr,
+        )
     elif failures:
-        print("failed: see the rows above. If the change is meant, pin it: editbench baseline "
-              f"{args.root} --out {args.baseline} --force --reason \"...\"", file=sys.stderr)
+        print(
+            "failed: see the rows above. If the change is meant, pin it: editbench baseline "
+            f'{args.root} --out {args.baseline} --force --reason "..."',
+            file=sys.stderr,
+        )
     return int(bool(failures) or found.blind)
 
 
@@ -69,13 +93,18 @@ def described(runs: list[PinnedRun]) -> str:
     """'gradctrl, random on age, smile, seed 0'."""
     if not runs:
         return "no readable run"
-    methods, attributes = (sorted({getattr(run, name) for run in runs}) for name in ("method", "attribute"))
+    methods, attributes = (
+        sorted({getattr(run, name) for run in runs}) for name in ("method", "attribute")
+    )
     seeds = sorted({run.seed for run in runs})
     return f"{', '.join(methods)} on {', '.join(attributes)}, seed {', '.join(map(str, seeds))}"
 
 
 def made_otherwise(baseline: Baseline, now: dict) -> list[str]:
     """A note on versions and hardware that differ from the pinned ones."""
-    changed = [words.removeprefix("packages.") for words in differences(baseline.made_with, now)
-               if not words.startswith("git ")]
+    changed = [
+        words.removeprefix("packages.")
+        for words in differences(baseline.made_with, now)
+        if not words.startswith("git ")
+    ]
     return [f"made with other versions or hardware: {'; '.join(changed)}"] if changed else []

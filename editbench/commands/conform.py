@@ -1,4 +1,4 @@
-"""`editbench conform`: check an editor of your own against the contract of editbench.editor."""
+"""`editbench conform`: check an editor of your own against the contract of editbench.walk.editor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editbench.errors import UnknownName
-from editbench.progress import status
+from editbench.base.errors import UnknownName
+from editbench.base.progress import status
 
 EXAMPLES = """examples:
   editbench conform mean_difference.py                       the one editor of a file, with its default arguments
@@ -28,11 +28,23 @@ COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "warned": 
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench conform", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("editor", nargs="?", help="FILE.py, FILE.py:CLASS, package.module.CLASS or METHOD.yaml")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
-                        help="a constructor argument, or a key of the YAML; may be given several times")
+    parser = argparse.ArgumentParser(
+        "editbench conform",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "editor", nargs="?", help="FILE.py, FILE.py:CLASS, package.module.CLASS or METHOD.yaml"
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a constructor argument, or a key of the YAML; may be given several times",
+    )
     parser.add_argument("--only", default="", metavar="CHECK,CHECK", help="these checks only")
     parser.add_argument("--list", action="store_true", help="show the checks with their meaning")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
@@ -42,7 +54,10 @@ def main(argv: list[str]) -> int:
     from editbench.conformance.load import WrongUsage, load_factory
 
     if args.list:
-        rows = [CheckResult(c.name, "", "", c.meaning, f"editbench.editor.{c.member}") for c in CHECKS.values()]
+        rows = [
+            CheckResult(c.name, "", "", c.meaning, f"editbench.walk.editor.{c.member}")
+            for c in CHECKS.values()
+        ]
         show_list(rows, args.json)
         return 0
     if args.editor is None:
@@ -70,7 +85,11 @@ def columns(*titles: str) -> Table:
 
 def show_list(rows: list, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([{"name": r.name, "meaning": r.meaning, "member": r.member} for r in rows], indent=1))
+        print(
+            json.dumps(
+                [{"name": r.name, "meaning": r.meaning, "member": r.member} for r in rows], indent=1
+            )
+        )
         return
     table = columns("check", "what it means", "contract")
     for row in rows:
@@ -89,7 +108,9 @@ def show(results: list) -> None:
     for result in results:
         if result.status in ("failed", "warned"):
             colour = COLOURS[result.status]
-            console.print(f"\n[{colour}]{result.name} {result.status}[/{colour}]\n{escape(result.message)}",
-                          highlight=False)
+            console.print(
+                f"\n[{colour}]{result.name} {result.status}[/{colour}]\n{escape(result.message)}",
+                highlight=False,
+            )
     counts = [f"{n} {name}" for name in COLOURS if (n := sum(r.status == name for r in results))]
     console.print(f"\n{len(results)} checks: " + ", ".join(counts), highlight=False)

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editbench.checkpoint import save_tensors, tensors_digest
-from editbench.errors import BadFile, EditbenchError
-from editbench.files import explain_disk_errors, file_sha256
-from editbench.generators.checkpoints import Source, assemble, read_source
-from editbench.generators.checkpoints.parity import BOUND, not_compared, parity, read_golden
-from editbench.generators.embedded import CHECKSUM, KIND, ORIGIN, read_network
-from editbench.generators.stylegan2 import StyleGAN2
-from editbench.seeding import normals
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import explain_disk_errors, file_sha256
+from editbench.base.seeding import normals
+from editbench.networks.checkpoints import Source, assemble, read_source
+from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
+from editbench.networks.stylegan2.generator import CHECKSUM, KIND, ORIGIN, read_network
+from editbench.networks.stylegan2.network import StyleGAN2
+from editbench.networks.weights import save_tensors, tensors_digest
 
 PROBES = 4
 EPILOG = """reads, without running any code of the file:
@@ -36,23 +36,50 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench convert", description=__doc__, epilog=EPILOG,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "editbench convert",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("file", type=Path, help="the checkpoint: .pkl, .pt or .safetensors")
-    parser.add_argument("--out", type=Path, help="the .safetensors file to write; without it, the file is only read, "
-                                                 "decoded and described")
-    parser.add_argument("--name", help="key of the generator in the file, dots leading inwards (default: G_ema, g_ema, "
-                                       "Gs or another usual one)")
-    parser.add_argument("--mapping-lr", type=float, default=0.01,
-                        help="learning-rate multiplier of the mapping, where the file does not hold it (default 0.01)")
-    parser.add_argument("--conv-clamp", type=float, help="bound of the activations, where the file does not hold it: "
-                        "256 for networks trained in half precision by NVlabs' code (default: none)")
-    parser.add_argument("--golden", type=Path, help=".npz of what the authors' code computed: print the parity table")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the .safetensors file to write; without it, the file is only read, "
+        "decoded and described",
+    )
+    parser.add_argument(
+        "--name",
+        help="key of the generator in the file, dots leading inwards (default: G_ema, g_ema, "
+        "Gs or another usual one)",
+    )
+    parser.add_argument(
+        "--mapping-lr",
+        type=float,
+        default=0.01,
+        help="learning-rate multiplier of the mapping, where the file does not hold it (default 0.01)",
+    )
+    parser.add_argument(
+        "--conv-clamp",
+        type=float,
+        help="bound of the activations, where the file does not hold it: "
+        "256 for networks trained in half precision by NVlabs' code (default: none)",
+    )
+    parser.add_argument(
+        "--golden",
+        type=Path,
+        help=".npz of what the authors' code computed: print the parity table",
+    )
     args = parser.parse_args(argv)
     if args.out is not None and args.out.suffix != ".safetensors":
-        raise EditbenchError(f"--out {args.out}: the file is written as safetensors, give it that ending")
+        raise EditbenchError(
+            f"--out {args.out}: the file is written as safetensors, give it that ending"
+        )
     if args.out is not None and args.out.resolve() == args.file.resolve():
-        raise EditbenchError(f"--out {args.out}: that is the checkpoint itself, which is kept; give another name")
+        raise EditbenchError(
+            f"--out {args.out}: that is the checkpoint itself, which is kept; give another name"
+        )
     source = read_source(args.file, args.name, args.mapping_lr, args.conv_clamp)
     network = assemble(source)
     console = Console(width=None if Console().is_terminal else 110)
@@ -60,16 +87,26 @@ def main(argv: list[str]) -> int:
     images = decode(network)
     console.print(statistics(images), markup=False)
     if not torch.isfinite(images).all():
-        raise BadFile(f"{args.file}: its pictures hold NaN or infinity: the weights are of no use, nothing is written")
+        raise BadFile(
+            f"{args.file}: its pictures hold NaN or infinity: the weights are of no use, nothing is written"
+        )
     if args.golden is not None and not show_parity(console, network, args.golden):
-        raise BadFile(f"{args.file}: differs from {args.golden} by more than {BOUND:g}; nothing is written")
+        raise BadFile(
+            f"{args.file}: differs from {args.golden} by more than {BOUND:g}; nothing is written"
+        )
     if args.out is not None:
         write(args.out, source, network, images)
-        console.print(f"wrote {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB), read it back: the same pictures",
-                      markup=False, soft_wrap=True)
+        console.print(
+            f"wrote {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB), read it back: the same pictures",
+            markup=False,
+            soft_wrap=True,
+        )
         label = " generator.label=0" if source.config.c_dim else ""
-        console.print(f"use it: editbench run generator=stylegan2 generator.weights={args.out}{label} scorer=...",
-                      markup=False, soft_wrap=True)
+        console.print(
+            f"use it: editbench run generator=stylegan2 generator.weights={args.out}{label} scorer=...",
+            markup=False,
+            soft_wrap=True,
+        )
     return 0
 
 
@@ -87,14 +124,21 @@ def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -
     state = dict(network.state_dict())
     header = network.config.as_dict() | {
         CHECKSUM: tensors_digest(state, network.config.as_dict()),
-        ORIGIN: {"file": source.path.name, "format": source.format, "sha256": file_sha256(source.path)}}
+        ORIGIN: {
+            "file": source.path.name,
+            "format": source.format,
+            "sha256": file_sha256(source.path),
+        },
+    }
     partial = out.with_name(f".partial-{os.getpid()}-{out.name}")
     with explain_disk_errors(out):
         try:
             save_tensors(partial, state, KIND, header)
             if not torch.equal(decode(read_network(partial)), images):
-                raise EditbenchError(f"{out}: the file does not decode as the network that was written; the disk or "
-                                     "the memory is faulty, nothing was kept")
+                raise EditbenchError(
+                    f"{out}: the file does not decode as the network that was written; the disk or "
+                    "the memory is faulty, nothing was kept"
+                )
             partial.replace(out)
         finally:
             partial.unlink(missing_ok=True)
@@ -110,18 +154,36 @@ def description(source: Source, network: StyleGAN2) -> Table:
     guess = {name: " (assumed: such a file does not hold it)" for name in source.assumed}
     size, layers = config.resolution, len(network.synthesis.layers)
     rows = [
-        ("format", source.format), ("image", f"{config.img_channels} x {size} x {size}"),
-        ("architecture", f"{config.architecture}, {layers} layers with styles, "
-                         f"{sum(len(affine.bias) for affine in network.synthesis.affines()):,} style channels"),
+        ("format", source.format),
+        ("image", f"{config.img_channels} x {size} x {size}"),
+        (
+            "architecture",
+            f"{config.architecture}, {layers} layers with styles, "
+            f"{sum(len(affine.bias) for affine in network.synthesis.affines()):,} style channels",
+        ),
         ("widths", " ".join(f"{4 << k}:{width}" for k, width in enumerate(config.channels))),
         ("z, w, w_plus", f"{config.z_dim}, {config.w_dim}, {config.num_ws} x {config.w_dim}"),
-        ("mapping", f"{config.mapping_layers} layers, learning-rate multiplier {config.mapping_lr:g}"
-                    f"{guess.get('mapping_lr', '')}"),
-        ("label", f"{config.c_dim} values: choose a class with generator.label" if config.c_dim else "unconditional"),
+        (
+            "mapping",
+            f"{config.mapping_layers} layers, learning-rate multiplier {config.mapping_lr:g}"
+            f"{guess.get('mapping_lr', '')}",
+        ),
+        (
+            "label",
+            f"{config.c_dim} values: choose a class with generator.label"
+            if config.c_dim
+            else "unconditional",
+        ),
         ("low-pass filter", " ".join(f"{tap:g}" for tap in config.fir)),
-        ("clamp", ("none" if config.conv_clamp is None else f"{config.conv_clamp:g}") + guess.get("conv_clamp", "")),
-        ("w_avg", f"norm {network.mapping.w_avg.norm().item():.3f}"), *source.notes,
-        ("parameters", f"{sum(p.numel() for p in network.parameters()):,}")]
+        (
+            "clamp",
+            ("none" if config.conv_clamp is None else f"{config.conv_clamp:g}")
+            + guess.get("conv_clamp", ""),
+        ),
+        ("w_avg", f"norm {network.mapping.w_avg.norm().item():.3f}"),
+        *source.notes,
+        ("parameters", f"{sum(p.numel() for p in network.parameters()):,}"),
+    ]
     for name, value in rows:
         table.add_row(name, value)
     return table
@@ -129,8 +191,10 @@ def description(source: Source, network: StyleGAN2) -> Table:
 
 def statistics(images: torch.Tensor) -> str:
     outside = (images.abs() > 1).float().mean().item()
-    return (f"decoded {len(images)} z: mean {images.mean().item():.3f}, std {images.std().item():.3f}, range "
-            f"[{images.min().item():.2f}, {images.max().item():.2f}], {outside:.1%} outside [-1, 1]")
+    return (
+        f"decoded {len(images)} z: mean {images.mean().item():.3f}, std {images.std().item():.3f}, range "
+        f"[{images.min().item():.2f}, {images.max().item():.2f}], {outside:.1%} outside [-1, 1]"
+    )
 
 
 def show_parity(console: Console, network: StyleGAN2, path: Path) -> bool:
@@ -140,12 +204,24 @@ def show_parity(console: Console, network: StyleGAN2, path: Path) -> bool:
     except BadFile as error:
         raise BadFile(f"{path}: {error}; see docs/checkpoints.md") from error
     if not rows:
-        raise BadFile(f"{path}: nothing to compare among {', '.join(sorted(golden))}; see docs/checkpoints.md")
-    table = Table("tensor", "shape", "std", "largest difference / std", title=f"parity with {escape(path.name)}",
-                  title_justify="left")
+        raise BadFile(
+            f"{path}: nothing to compare among {', '.join(sorted(golden))}; see docs/checkpoints.md"
+        )
+    table = Table(
+        "tensor",
+        "shape",
+        "std",
+        "largest difference / std",
+        title=f"parity with {escape(path.name)}",
+        title_justify="left",
+    )
     for row in rows:
-        table.add_row(row.name, " x ".join(map(str, row.shape)), f"{row.std:.4f}",
-                      f"{row.error:.1e}" + ("" if row.good else " TOO LARGE"))
+        table.add_row(
+            row.name,
+            " x ".join(map(str, row.shape)),
+            f"{row.std:.4f}",
+            f"{row.error:.1e}" + ("" if row.good else " TOO LARGE"),
+        )
     console.print(table)
     if others := not_compared(rows, golden):
         console.print(f"not compared: {', '.join(others)}", markup=False)

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from editbench.base.errors import EditbenchError
 from editbench.commands.world_data import add_data_arguments, describe, open_source
-from editbench.errors import EditbenchError
 
 EXAMPLES = """examples:
   editbench dataset pack photos --resolution 64 --out photos64
@@ -24,14 +24,23 @@ A pack that was stopped goes on with the same command. docs/datasets.md has the 
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser("editbench dataset", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "editbench dataset",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
-    pack = commands.add_parser("pack", help="pictures and labels as shards that a training reads by index",
-                               formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    pack = commands.add_parser(
+        "pack",
+        help="pictures and labels as shards that a training reads by index",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     pack.add_argument("source", type=Path, help="image folder, .npz, or the .yaml of one")
     pack.add_argument("--out", type=Path, required=True, help="folder of the packed data set")
-    pack.add_argument("--resolution", type=int, default=None, help="height and width (of an .npz: its own)")
+    pack.add_argument(
+        "--resolution", type=int, default=None, help="height and width (of an .npz: its own)"
+    )
     add_data_arguments(pack, to_train=False)
     pack.set_defaults(run=_pack)
     info = commands.add_parser("info", help="verify a packed data set and describe it")
@@ -42,16 +51,21 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from editbench.datasets.pack import pack
-    from editbench.datasets.packed import PROBLEMS
+    from editbench.worlds.datasets.pack import pack
+    from editbench.worlds.datasets.packed import PROBLEMS
 
     if not args.source.is_dir() and (args.attributes, args.bins) != (None, None):
-        raise EditbenchError("arrays are packed with all their labels: give --attributes and --bins to the training")
+        raise EditbenchError(
+            "arrays are packed with all their labels: give --attributes and --bins to the training"
+        )
     began = time.perf_counter()
     source = open_source(args.source, args)
     data = pack(source, args.out, args.resolution, args.max_broken)
     print(f"{args.out}: {describe(data)} in {time.perf_counter() - began:.1f} s")
-    left_out = sum(data.counts.get(key, 0) for key in ("broken", "not listed", "empty cell", "listed without file"))
+    left_out = sum(
+        data.counts.get(key, 0)
+        for key in ("broken", "not listed", "empty cell", "listed without file")
+    )
     if left_out:
         print(f"{left_out} entries were left out, each with its reason in {args.out / PROBLEMS}")
     return 0
@@ -60,7 +74,7 @@ def _pack(args: argparse.Namespace) -> int:
 def _info(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from editbench.datasets.packed import Packed
+    from editbench.worlds.datasets.packed import Packed
 
     data = Packed(args.folder)
     data.verify()
@@ -68,5 +82,8 @@ def _info(args: argparse.Namespace) -> int:
     if data.attributes is not None and data.labels is not None:
         for i, item in enumerate(data.attributes):
             shares = np.bincount(data.labels[:, i], minlength=len(item.classes)) / len(data)
-            print(f"  {item.name}: " + ", ".join(f"{name} {share:.3f}" for name, share in zip(item.classes, shares)))
+            print(
+                f"  {item.name}: "
+                + ", ".join(f"{name} {share:.3f}" for name, share in zip(item.classes, shares))
+            )
     return 0

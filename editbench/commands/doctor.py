@@ -14,27 +14,38 @@ from typing import Any
 
 import torch
 
-from editbench import records
-from editbench.bank_build import compute_block
-from editbench.configs import compose_config
-from editbench.errors import BadFile, EditbenchError
-from editbench.launch import EXTRAS, installed
-from editbench.machine import devices, kinds
-from editbench.models import load_world
+from editbench.bank.build import compute_block
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.networks.registry import find, folder, pin, published
+from editbench.run import record as records
+from editbench.run.compose import compose_config
+from editbench.run.launch import EXTRAS, installed
+from editbench.run.loading import load_world
+from editbench.run.machine import devices, kinds
 
-OPTIONAL = {"hydra-joblib-launcher": "sweeps over several processes", "hydra-submitit-launcher": "sweeps on SLURM",
-            "torchvision": "not needed", "torch-fidelity": "not needed"}
+OPTIONAL = {
+    "hydra-joblib-launcher": "sweeps over several processes",
+    "hydra-submitit-launcher": "sweeps on SLURM",
+    "torchvision": "not needed",
+    "torch-fidelity": "not needed",
+}
 ROOM = 1.0  # GiB that `out` should have
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench doctor", description=__doc__,
-                                     epilog="example:\n  editbench doctor --device cuda --out runs\n"
-                                            "Exit code 1 where something does not work.",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", help="device of the self-test and of the trial of precisions")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder that runs will be written to")
+    parser = argparse.ArgumentParser(
+        "editbench doctor",
+        description=__doc__,
+        epilog="example:\n  editbench doctor --device cuda --out runs\n"
+        "Exit code 1 where something does not work.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="device of the self-test and of the trial of precisions"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), help="folder that runs will be written to"
+    )
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
     args = parser.parse_args(argv)
     report = look(args.device, args.out)
@@ -49,15 +60,27 @@ def look(device: str, out: Path) -> dict[str, Any]:
     """Everything that is found, as plain values; `problems` are sentences."""
     facts = records.environment()
     report: dict[str, Any] = {
-        "python": facts["python"], "platform": facts["platform"], "cuda_of_torch": torch.version.cuda,
-        "devices": devices(), "packages": facts["packages"],
+        "python": facts["python"],
+        "platform": facts["platform"],
+        "cuda_of_torch": torch.version.cuda,
+        "devices": devices(),
+        "packages": facts["packages"],
         "optional": {name: version_of(name) for name in OPTIONAL},
-        "launchers": {name: installed(plugin) for name, (_, plugin) in EXTRAS.items()}}
+        "launchers": {name: installed(plugin) for name, (_, plugin) in EXTRAS.items()},
+    }
     problems: list[str] = []
-    report["networks"] = {"folder": str(folder()), **{name: network(name, problems) for name in published()}}
+    report["networks"] = {
+        "folder": str(folder()),
+        **{name: network(name, problems) for name in published()},
+    }
     report["out"] = room(out, problems)
-    usable = (f"{device}:0" if device == "cuda" else device) in [item["name"] for item in report["devices"]]
-    report["precision"] = {"device": device, "kinds": [asdict(kind) for kind in kinds(device)] if usable else []}
+    usable = (f"{device}:0" if device == "cuda" else device) in [
+        item["name"] for item in report["devices"]
+    ]
+    report["precision"] = {
+        "device": device,
+        "kinds": [asdict(kind) for kind in kinds(device)] if usable else [],
+    }
     report["self_test"] = self_test(device, problems)
     return report | {"problems": problems}
 
@@ -77,18 +100,29 @@ def network(name: str, problems: list[str]) -> dict[str, Any]:
     except BadFile as error:
         problems.append(str(error))
         return {"state": "wrong checksum", "path": str(folder() / file.name)}
-    return {"state": f"here, {'checksum right' if pin(file) else 'no checksum published'}", "path": str(found.path)
-            } if found else {"state": f"not here: editbench fetch {name}", "path": None}
+    return (
+        {
+            "state": f"here, {'checksum right' if pin(file) else 'no checksum published'}",
+            "path": str(found.path),
+        }
+        if found
+        else {"state": f"not here: editbench fetch {name}", "path": None}
+    )
 
 
 def room(out: Path, problems: list[str]) -> dict[str, Any]:
     """Whether `out` can be written, and what is free there, in GiB."""
     there = next(path for path in (out, *out.absolute().parents) if os.path.exists(path))
-    free, writable = shutil.disk_usage(there).free / 2**30, there.is_dir() and os.access(there, os.W_OK)
+    free, writable = (
+        shutil.disk_usage(there).free / 2**30,
+        there.is_dir() and os.access(there, os.W_OK),
+    )
     if not writable:
         problems.append(f"{out} cannot be written: set out=DIR")
     elif free < ROOM:
-        problems.append(f"{out} has {free:.2f} GiB free, less than {ROOM:g}: set out=DIR and cache=DIR on another disk")
+        problems.append(
+            f"{out} has {free:.2f} GiB free, less than {ROOM:g}: set out=DIR and cache=DIR on another disk"
+        )
     return {"path": str(out), "writable": writable, "free_gib": round(free, 2)}
 
 
@@ -100,7 +134,11 @@ def self_test(device: str, problems: list[str]) -> dict[str, Any]:
         compute_block(0, 0, 64, models, device)
         began = time.perf_counter()
         compute_block(0, 64, 256, models, device)
-    except (EditbenchError, RuntimeError, AssertionError) as error:  # a device that is busy, full or not there
+    except (
+        EditbenchError,
+        RuntimeError,
+        AssertionError,
+    ) as error:  # a device that is busy, full or not there
         problems.append(f"self-test: {error}")
         return {"passed": False, "reason": str(error)}
     return {"passed": True, "samples_per_second": round(192 / (time.perf_counter() - began), 1)}
@@ -119,16 +157,26 @@ def show(report: dict[str, Any]) -> None:
     line("packages", ", ".join(f"{name} {version}" for name, version in report["packages"].items()))
     for name, version in report["optional"].items():
         line(name, f"{version or 'not installed'} ({OPTIONAL[name]})")
-    line("launchers", ", ".join(["basic", *(name for name, there in report["launchers"].items() if there)]))
+    line(
+        "launchers",
+        ", ".join(["basic", *(name for name, there in report["launchers"].items() if there)]),
+    )
     networks = dict(report["networks"])
     line("networks", networks.pop("folder"))
     for name, item in networks.items():
         line(f"  {name}", item["state"])
-    line(f"out {report['out']['path']}", f"{'writable' if report['out']['writable'] else 'NOT WRITABLE'}, "
-                                         f"{report['out']['free_gib']} GiB free")
+    line(
+        f"out {report['out']['path']}",
+        f"{'writable' if report['out']['writable'] else 'NOT WRITABLE'}, "
+        f"{report['out']['free_gib']} GiB free",
+    )
     test = report["self_test"]
-    line("self-test", f"passed: {test['samples_per_second']:.0f} bank samples/s on {report['precision']['device']}"
-         if test["passed"] else f"FAILED: {test['reason']}")
+    line(
+        "self-test",
+        f"passed: {test['samples_per_second']:.0f} bank samples/s on {report['precision']['device']}"
+        if test["passed"]
+        else f"FAILED: {test['reason']}",
+    )
     for problem in report["problems"]:
         print(f"problem: {problem}")
 

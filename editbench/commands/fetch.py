@@ -5,9 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 
-from editbench.errors import BadFile, EditbenchError, UnknownName
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.networks.fetch import fetch
-from editbench.networks.registry import FOLDER, MIRROR, OFFLINE, Published, find, folder, is_offline, published
+from editbench.networks.registry import (
+    FOLDER,
+    MIRROR,
+    OFFLINE,
+    Published,
+    find,
+    folder,
+    is_offline,
+    published,
+)
 
 EPILOG = f"""examples:
   editbench fetch                     what there is, what is here, and whether it is whole
@@ -20,9 +29,15 @@ same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A dow
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench fetch", description=__doc__, epilog=EPILOG,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="networks, or 'all'; none lists them")
+    parser = argparse.ArgumentParser(
+        "editbench fetch",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="networks, or 'all'; none lists them"
+    )
     parser.add_argument("--again", action="store_true", help="fetch anew what is here")
     args = parser.parse_args(argv)
     known = published()
@@ -33,7 +48,9 @@ def main(argv: list[str]) -> int:
         return listing(known)
     chosen = known if "all" in args.names else {name: known[name] for name in args.names}
     if is_offline():
-        raise EditbenchError(f"${OFFLINE} is set: nothing is fetched; unset it, or put the files into {folder()}")
+        raise EditbenchError(
+            f"${OFFLINE} is set: nothing is fetched; unset it, or put the files into {folder()}"
+        )
     failed = False
     for name, file in chosen.items():
         try:
@@ -68,5 +85,8 @@ def state(file: Published) -> tuple[str, bool]:
         found = find(file)
     except BadFile as error:
         return str(error), True
-    return (f"here, {'checksum right' if file.sha256 else 'no checksum published'}: {found.path}" if found
-            else "not here: editbench fetch NAME"), False
+    return (
+        f"here, {'checksum right' if file.sha256 else 'no checksum published'}: {found.path}"
+        if found
+        else "not here: editbench fetch NAME"
+    ), False

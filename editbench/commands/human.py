@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from editbench.base.errors import EditbenchError
 from editbench.commands.check import console
-from editbench.errors import EditbenchError
-from editbench.human import ASKED
-from editbench.human.responses import read_responses
-from editbench.human.study import Design, make_study, read_key, summary
-from editbench.human.write import analyse, print_analysis, write_analysis
+from editbench.studies.human import ASKED
+from editbench.studies.human.responses import read_responses
+from editbench.studies.human.study import Design, make_study, read_key, summary
+from editbench.studies.human.write import analyse, print_analysis, write_analysis
 
 EXAMPLES = """examples:
   editbench human make runs/demo --out study --methods gradctrl,interfacegan
@@ -25,27 +25,58 @@ exit code of analyse: 0 every file counted; 1 some file could not be counted (th
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench human", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "editbench human",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     jobs = parser.add_subparsers(dest="job", required=True, metavar="make|analyse")
     plan = Design()
     job = jobs.add_parser("make", help="draw a study from finished runs")
     job.add_argument("root", type=Path, help="runs folder")
     job.add_argument("--out", type=Path, required=True, help="new folder of the study")
-    job.add_argument("--methods", help="comma-separated (default: all with finished runs, the floor `random` too)")
-    job.add_argument("--pairs", type=int, default=plan.pairs, help="comparisons an attribute, spread over its pairs of "
-                     f"methods (default: {plan.pairs})")
-    job.add_argument("--sets", type=int, default=plan.sets, help="pages, each in an order of its own (default: 1)")
-    job.add_argument("--split", action="store_true", help="deal the comparisons to the pages; else each page has all")
-    job.add_argument("--duplicates", type=float, default=plan.duplicates, help="share of a page that is shown twice, "
-                     f"with swapped sides (default: {plan.duplicates:g})")
-    job.add_argument("--questions", default=",".join(ASKED), help=f"{' and/or '.join(ASKED)} (default: both)")
+    job.add_argument(
+        "--methods",
+        help="comma-separated (default: all with finished runs, the floor `random` too)",
+    )
+    job.add_argument(
+        "--pairs",
+        type=int,
+        default=plan.pairs,
+        help=f"comparisons an attribute, spread over its pairs of methods (default: {plan.pairs})",
+    )
+    job.add_argument(
+        "--sets",
+        type=int,
+        default=plan.sets,
+        help="pages, each in an order of its own (default: 1)",
+    )
+    job.add_argument(
+        "--split",
+        action="store_true",
+        help="deal the comparisons to the pages; else each page has all",
+    )
+    job.add_argument(
+        "--duplicates",
+        type=float,
+        default=plan.duplicates,
+        help="share of a page that is shown twice, "
+        f"with swapped sides (default: {plan.duplicates:g})",
+    )
+    job.add_argument(
+        "--questions", default=",".join(ASKED), help=f"{' and/or '.join(ASKED)} (default: both)"
+    )
     job.add_argument("--seed", type=int, default=plan.seed)
     job.add_argument("--title", default=plan.title, help="heading of the pages")
     job.add_argument("--intro", type=Path, help="text file shown first: consent, and whom to ask")
-    job.add_argument("--setting", help="which runs, where the folder holds runs that cannot be compared")
+    job.add_argument(
+        "--setting", help="which runs, where the folder holds runs that cannot be compared"
+    )
     job.add_argument("--device", default="cpu", help="where pictures are redrawn (default: cpu)")
-    job.add_argument("--cache", type=Path, help="folder of banks and fits (default: the one in each record)")
+    job.add_argument(
+        "--cache", type=Path, help="folder of banks and fits (default: the one in each record)"
+    )
     job = jobs.add_parser("analyse", help="win rates, strengths and agreement from raters' files")
     job.add_argument("study", type=Path, help="folder that `make` wrote")
     job.add_argument("files", type=Path, nargs="+", help="responses-*.json")
@@ -56,9 +87,18 @@ def main(argv: list[str]) -> int:
 
 
 def make(args: argparse.Namespace) -> int:
-    design = Design(methods=_names(args.methods), pairs=args.pairs, sets=args.sets, split=args.split,
-                    duplicates=args.duplicates, seed=args.seed, asked=_names(args.questions), title=args.title,
-                    intro=_text(args.intro), setting=args.setting)
+    design = Design(
+        methods=_names(args.methods),
+        pairs=args.pairs,
+        sets=args.sets,
+        split=args.split,
+        duplicates=args.duplicates,
+        seed=args.seed,
+        asked=_names(args.questions),
+        title=args.title,
+        intro=_text(args.intro),
+        setting=args.setting,
+    )
     manifest = make_study(args.root, args.out, design, args.device, args.cache)
     out = console()
     for line in summary(manifest):
@@ -76,7 +116,10 @@ def analyse_files(args: argparse.Namespace) -> int:
     print(f"tables {folder}")
     wrong = len(found.responses.left)
     if wrong:
-        print(f"failed: {wrong} of {len(args.files)} files could not be counted, see above", file=sys.stderr)
+        print(
+            f"failed: {wrong} of {len(args.files)} files could not be counted, see above",
+            file=sys.stderr,
+        )
     return int(bool(wrong))
 
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from editbench.configs import compose_config
-from editbench.errors import EditbenchError
+from editbench.base.errors import EditbenchError
 from editbench.inversion.build import build_inversion
-from editbench.inversion.compare import compare_runs
 from editbench.inversion.load import inversion_task
 from editbench.inversion.page import print_inversion
 from editbench.inversion.store import Inversion
 from editbench.networks.registry import require
-from editbench.records import peak_memory_mb
-from editbench.sweep import say
+from editbench.run.compose import compose_config
+from editbench.run.record import peak_memory_mb
+from editbench.run.sweep import say
+from editbench.studies.real_images import compare_runs
 
 EXAMPLES = """examples:
   editbench invert faces:64 --out runs/inverted_faces --steps 200
   editbench invert photos/ --out runs/photos --space w_plus generator=stylegan2 scorer=mine device=cuda
-  editbench invert photos/ --out runs/photos 'inversion.perceptual={_target_:editbench.perceptual.PixelDistance}'
+  editbench invert photos/ --out runs/photos 'inversion.perceptual={_target_:editbench.networks.perceptual.PixelDistance}'
   editbench run method=gradctrl inversion=folder inversion.path=runs/photos starts.near=any starts.n=64
   editbench invert show runs/inverted_faces            what a finished inversion holds
   editbench invert compare runs/real_images            edits on real images beside generated ones
@@ -36,13 +36,27 @@ def main(argv: list[str]) -> int:
         return show_main(argv[1:])
     if argv[:1] == ["compare"]:
         return compare_main(argv[1:])
-    parser = argparse.ArgumentParser("editbench invert", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", help="a folder of pictures, or faces:N: renders that the generator never produced")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the codes, the table and the page")
+    parser = argparse.ArgumentParser(
+        "editbench invert",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "images", help="a folder of pictures, or faces:N: renders that the generator never produced"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the codes, the table and the page"
+    )
     parser.add_argument("--space", choices=("w", "w_plus", "z"), default="w")
-    parser.add_argument("--steps", type=int, default=None, help="of the optimisation (default: the paper's 1000)")
-    parser.add_argument("overrides", nargs="*", help="configuration overrides: generator=..., inversion.noise=optimise")
+    parser.add_argument(
+        "--steps", type=int, default=None, help="of the optimisation (default: the paper's 1000)"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="configuration overrides: generator=..., inversion.noise=optimise",
+    )
     args = parser.parse_intermixed_args(argv)
     inversion = make(args.out, invert_config(args.images, args.space, args.steps, args.overrides))
     print_inversion(inversion)
@@ -52,8 +66,10 @@ def main(argv: list[str]) -> int:
 
 def invert_config(images: str, space: str, steps: int | None, overrides: list[str]) -> DictConfig:
     """The configuration of a command line; words of the user come last and win."""
-    cfg = compose_config(["inversion=folder", f"inversion.space={space}", *overrides]
-                         + ([] if steps is None else [f"inversion.steps={steps}"]))
+    cfg = compose_config(
+        ["inversion=folder", f"inversion.space={space}", *overrides]
+        + ([] if steps is None else [f"inversion.steps={steps}"])
+    )
     cfg.inversion.images = images  # as it is: a folder's name may hold anything
     return cfg
 
@@ -61,26 +77,37 @@ def invert_config(images: str, space: str, steps: int | None, overrides: list[st
 def make(folder: Path, cfg: DictConfig) -> Inversion:
     source = Path(str(cfg.inversion.images))
     if folder.resolve().is_relative_to(source.resolve()) and source.is_dir():
-        raise EditbenchError(f"--out {folder} lies in the folder of the images, whose pictures it would add to: name "
-                             "a folder elsewhere")
+        raise EditbenchError(
+            f"--out {folder} lies in the folder of the images, whose pictures it would add to: name "
+            "a folder elsewhere"
+        )
     require(cfg)  # with offline=true, before anything is made
     began = time.perf_counter()
     inversion = build_inversion(folder, inversion_task(cfg))
-    say(f"{len(inversion)} images in {time.perf_counter() - began:.0f} s, peak memory "
-        f"{peak_memory_mb(cfg.device):.0f} MiB")
+    say(
+        f"{len(inversion)} images in {time.perf_counter() - began:.0f} s, peak memory "
+        f"{peak_memory_mb(cfg.device):.0f} MiB"
+    )
     return inversion
 
 
 def show_main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench invert show", description="Verify an inversion and say what it holds.")
+    parser = argparse.ArgumentParser(
+        "editbench invert show", description="Verify an inversion and say what it holds."
+    )
     parser.add_argument("folder", type=Path)
     print_inversion(Inversion(parser.parse_args(argv).folder))
     return 0
 
 
 def compare_main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench invert compare", description="Edits on real images beside generated "
-                                     "ones: every method and attribute that was run on both.")
-    parser.add_argument("runs", type=Path, help="folder of the records, as written by experiment=real_images")
+    parser = argparse.ArgumentParser(
+        "editbench invert compare",
+        description="Edits on real images beside generated "
+        "ones: every method and attribute that was run on both.",
+    )
+    parser.add_argument(
+        "runs", type=Path, help="folder of the records, as written by experiment=real_images"
+    )
     args = parser.parse_args(argv)
     return compare_runs(args.runs)

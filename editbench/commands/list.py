@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from editbench.configs import CONF, compose_config, group_options, groups
-from editbench.errors import EditbenchError, UnknownName
-from editbench.models import load_world
+from editbench.base.conf import CONF, group_options, groups
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.run.compose import compose_config
+from editbench.run.loading import load_world
 
 EXAMPLES = """examples:
   editbench list                     everything
@@ -17,8 +18,12 @@ EXAMPLES = """examples:
 
 def main(argv: list[str]) -> int:
     kinds = {f"{group}s": group for group in groups()}
-    parser = argparse.ArgumentParser("editbench list", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "editbench list",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("kind", nargs="?", help=", ".join([*kinds, "attributes"]))
     parser.add_argument("--generator", default="faces32")
     parser.add_argument("--scorer", default="faces")
@@ -39,7 +44,9 @@ def main(argv: list[str]) -> int:
 def headline(group: str, name: str) -> str:
     """First comment of an option's YAML that is not for Hydra."""
     lines = (CONF / group / f"{name}.yaml").read_text().splitlines()
-    return next((line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line), "")
+    return next(
+        (line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line), ""
+    )
 
 
 def list_attributes(generator: str, scorer: str, data: str) -> None:
@@ -53,4 +60,6 @@ def list_attributes(generator: str, scorer: str, data: str) -> None:
         print(f"  not available: {error}")
         return
     for attribute in attributes:
-        print(f"  {attribute.name:26} {', '.join(attribute.classes)}{' (ordered)' if attribute.ordered else ''}")
+        print(
+            f"  {attribute.name:26} {', '.join(attribute.classes)}{' (ordered)' if attribute.ordered else ''}"
+        )

@@ -21,18 +21,18 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from editbench.bank import shard_folder
-from editbench.bank_build import current_layout
+from editbench.bank.bank import shard_folder
+from editbench.bank.build import current_layout
+from editbench.base.conf import CONF
+from editbench.base.errors import EditbenchError
+from editbench.base.progress import status
 from editbench.commands.run import check_words, expand_experiment, flags_first, split_words
-from editbench.configs import CONF
-from editbench.errors import EditbenchError
-from editbench.fits import fit_files
-from editbench.job import check_job, make_run_id
-from editbench.launch import sweep_jobs
-from editbench.models import bank_folder, bank_spec, load_bank, load_world
-from editbench.progress import status
-from editbench.records import Record
 from editbench.report.write import PIPE
+from editbench.run.fits import fit_files
+from editbench.run.job import check_job, make_run_id
+from editbench.run.launch import sweep_jobs
+from editbench.run.loading import bank_folder, bank_spec, load_bank, load_world
+from editbench.run.record import Record
 
 HELP = """usage: editbench plan [--json] [the words of `editbench run -m`]
 
@@ -47,7 +47,13 @@ examples:
 exit code: 0; 1 where a job cannot run at all (an unknown attribute, a file that is not there), with the reason
 """
 STATUSES = ("done", "skipped", "failed", "missing", "impossible")
-COLOURS = {"done": "green", "skipped": "dim", "failed": "bold red", "missing": "yellow", "impossible": "bold red"}
+COLOURS = {
+    "done": "green",
+    "skipped": "dim",
+    "failed": "bold red",
+    "missing": "yellow",
+    "impossible": "bold red",
+}
 SHOWN = ("method", "attribute", "seed")  # overrides that have a column of their own
 
 
@@ -95,7 +101,11 @@ def main(argv: list[str]) -> int:
     argv = expand_experiment([word for word in argv if word not in ("--json", "-m", "--multirun")])
     check_words(argv)
     overrides, folders = split_words(argv)
-    others = [word for word in flags_first(argv) if word.startswith("-") and word not in ("--config-dir", "-cd")]
+    others = [
+        word
+        for word in flags_first(argv)
+        if word.startswith("-") and word not in ("--config-dir", "-cd")
+    ]
     if others:
         raise EditbenchError(f"{others[0]} means nothing to a plan (see `editbench plan --help`)")
     with status("planning") if sys.stderr.isatty() else nullcontext():
@@ -112,10 +122,14 @@ def job_configs(overrides: list[str], more: list[Path]) -> Iterator[tuple[list[s
     GlobalHydra.instance().clear()
     search_path = create_config_search_path(str(CONF))
     for folder in more:
-        search_path.prepend("command-line", f"file://{folder.absolute()}", SearchPathQuery(provider="schema"))
+        search_path.prepend(
+            "command-line", f"file://{folder.absolute()}", SearchPathQuery(provider="schema")
+        )
     try:
         hydra = Hydra.create_main_hydra2("editbench", search_path)
-        master = hydra.compose_config("run", overrides, RunMode.MULTIRUN, with_log_configuration=False)
+        master = hydra.compose_config(
+            "run", overrides, RunMode.MULTIRUN, with_log_configuration=False
+        )
         for words in sweep_jobs(master, hydra.config_loader):
             cfg = hydra.config_loader.load_sweep_config(master, words)
             with open_dict(cfg):
@@ -139,7 +153,9 @@ def plan_job(cfg: DictConfig, words: list[str]) -> PlannedJob:
     except EditbenchError as error:
         return PlannedJob(*told, "impossible", str(error))
     found = Record.open(Path(cfg.out) / run_id)
-    state, reason = ("missing", "") if found is None else (found.status["status"], found.status["reason"])
+    state, reason = (
+        ("missing", "") if found is None else (found.status["status"], found.status["reason"])
+    )
     return PlannedJob(*told, state, reason, run_id, str(cfg.out), bank, files)
 
 
@@ -147,18 +163,25 @@ def bank_state(cfg: DictConfig) -> BankState:
     """The bank of a job. Its identity follows from its networks and its options, so it is known before it is built."""
     if cfg.bank.path:
         bank = load_bank(cfg)
-        return BankState(bank.id, str(bank.folder), len(bank), True, bank.spec.shards, bank.spec.shards)
+        return BankState(
+            bank.id, str(bank.folder), len(bank), True, bank.spec.shards, bank.spec.shards
+        )
     folder, identity = bank_folder(cfg)
     spec = current_layout(folder, bank_spec(cfg))
     there = sum(shard_folder(folder, k).exists() for k in range(spec.shards))
-    return BankState(identity, str(folder), spec.n, (folder / "bank.json").exists(), spec.shards, there)
+    return BankState(
+        identity, str(folder), spec.n, (folder / "bank.json").exists(), spec.shards, there
+    )
 
 
 # -- output ------------------------------------------------------------------------------------------------------------
 def as_data(jobs: list[PlannedJob]) -> dict:
     """The plan as plain values: jobs, banks and totals."""
-    rows = [{name: value for name, value in vars(job).items() if name not in ("bank", "fit_files")}
-            | {"bank": job.bank and job.bank.id, "fit_cached": job.fit_cached} for job in jobs]
+    rows = [
+        {name: value for name, value in vars(job).items() if name not in ("bank", "fit_files")}
+        | {"bank": job.bank and job.bank.id, "fit_cached": job.fit_cached}
+        for job in jobs
+    ]
     return {"jobs": rows, "banks": [vars(bank) for bank in banks(jobs)], "totals": totals(jobs)}
 
 
@@ -171,38 +194,65 @@ def totals(jobs: list[PlannedJob]) -> dict[str, int]:
     """Jobs by status, and the fits (with tunings) that the jobs to run would have to make."""
     to_run = [job for job in jobs if job.to_run]
     fits = {file for job in to_run for file in job.fit_files if not file.exists()}
-    return {"jobs": len(jobs)} | {name: sum(job.status == name for job in jobs) for name in STATUSES} | {
-        "to_run": len({(job.out, job.run_id) for job in to_run}), "to_fit": len(fits)}
+    return (
+        {"jobs": len(jobs)}
+        | {name: sum(job.status == name for job in jobs) for name in STATUSES}
+        | {"to_run": len({(job.out, job.run_id) for job in to_run}), "to_fit": len(fits)}
+    )
 
 
 def show(jobs: list[PlannedJob]) -> None:
     """Print the table, the banks, reasons, and totals."""
     out = Console() if sys.stdout.isatty() else Console(width=PIPE)
     varied = varied_overrides(jobs)
-    table = Table(*SHOWN, *(["more"] if any(varied) else []), "status", "run id", "bank", "fit", box=None)
+    table = Table(
+        *SHOWN, *(["more"] if any(varied) else []), "status", "run id", "bank", "fit", box=None
+    )
     for job, more in zip(jobs, varied):
         cells = [job.method, str(job.attribute), str(job.seed), *([more] if any(varied) else [])]
-        table.add_row(*cells, f"[{COLOURS[job.status]}]{job.status}[/]", job.run_id,
-                      "" if job.bank is None else "cached" if job.bank.built else "to build",
-                      "" if job.bank is None else "cached" if job.fit_cached else "to fit" if job.to_run else "-")
+        table.add_row(
+            *cells,
+            f"[{COLOURS[job.status]}]{job.status}[/]",
+            job.run_id,
+            "" if job.bank is None else "cached" if job.bank.built else "to build",
+            ""
+            if job.bank is None
+            else "cached"
+            if job.fit_cached
+            else "to fit"
+            if job.to_run
+            else "-",
+        )
     out.print(table)
     for bank in banks(jobs):
         parts = f", {bank.shards_there} of {bank.shards} shards there" if bank.shards_there else ""
-        out.print(f"bank {bank.id}: {'cached' if bank.built else f'to be built{parts}'}, {bank.n} samples",
-                  highlight=False)
+        out.print(
+            f"bank {bank.id}: {'cached' if bank.built else f'to be built{parts}'}, {bank.n} samples",
+            highlight=False,
+        )
     reasons = dict.fromkeys((job.status, job.reason) for job in jobs if job.reason)
     for name, reason in reasons:
         count = sum((job.status, job.reason) == (name, reason) for job in jobs)
-        out.print(f"{name}, {count} {'job' if count == 1 else 'jobs'}: {reason}", markup=False, highlight=False,
-                  soft_wrap=True)
+        out.print(
+            f"{name}, {count} {'job' if count == 1 else 'jobs'}: {reason}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     sums = totals(jobs)
     told = ", ".join(f"{sums[name]} {name}" for name in STATUSES if sums[name])
-    out.print(f"{sums['jobs']} jobs: {told}; to run: {sums['to_run']}; fits to make: {sums['to_fit']}",
-              highlight=False, soft_wrap=True)
+    out.print(
+        f"{sums['jobs']} jobs: {told}; to run: {sums['to_run']}; fits to make: {sums['to_fit']}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def varied_overrides(jobs: list[PlannedJob]) -> list[str]:
     """Of each job, the overrides that differ between jobs and have no column."""
     sets = [{word for word in job.overrides if word.split("=")[0] not in SHOWN} for job in jobs]
     common = set.intersection(*sets) if sets else set()
-    return [" ".join(word for word in job.overrides if word in own - common) for job, own in zip(jobs, sets)]
+    return [
+        " ".join(word for word in job.overrides if word in own - common)
+        for job, own in zip(jobs, sets)
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from editbench.progress import status
+from editbench.base.progress import status
 from editbench.report import load, print_table, report
 
 EXAMPLES = """examples:
@@ -16,9 +16,15 @@ EXAMPLES = """examples:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench report", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path, nargs="?", default=Path("runs"), help="runs folder (default: runs)")
+    parser = argparse.ArgumentParser(
+        "editbench report",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "root", type=Path, nargs="?", default=Path("runs"), help="runs folder (default: runs)"
+    )
     parser.add_argument("--out", type=Path, help="where the report goes (default: ROOT/report)")
     parser.add_argument("--table", action="store_true", help="only print the table")
     args = parser.parse_args(argv)

@@ -14,14 +14,26 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from editbench.configs import CONF, check_overrides, groups
-from editbench.errors import EditbenchError
-from editbench.files import explain_disk_errors
-from editbench.launch import check_launcher
-from editbench.sweep import LAST_SWEEP, finish_sweep, hydra_job, own_environment, say
+from editbench.base.conf import CONF, groups
+from editbench.base.errors import EditbenchError
+from editbench.base.files import explain_disk_errors
+from editbench.run.compose import check_overrides
+from editbench.run.launch import check_launcher
+from editbench.run.sweep import LAST_SWEEP, finish_sweep, hydra_job, own_environment, say
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn", "--info", "-i"}
+FLAGS_WITH_VALUE = {
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--info",
+    "-i",
+}
 
 HELP = """usage: editbench run [-m] [group=option ...] [key=value ...]
 
@@ -48,8 +60,17 @@ keys:    {keys}
 
 def main(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
-        keys = [key for key in yaml.safe_load((CONF / "run.yaml").read_text()) if key not in ("defaults", "hydra")]
-        print(HELP.format(groups=", ".join(groups()), keys=", ".join(keys) + ", starts.*, engine.*, bank.*, method.*"))
+        keys = [
+            key
+            for key in yaml.safe_load((CONF / "run.yaml").read_text())
+            if key not in ("defaults", "hydra")
+        ]
+        print(
+            HELP.format(
+                groups=", ".join(groups()),
+                keys=", ".join(keys) + ", starts.*, engine.*, bank.*, method.*",
+            )
+        )
         return 0
     argv = expand_experiment(argv)
     check_words(argv)
@@ -84,9 +105,13 @@ def check_words(argv: list[str]) -> None:
 def split_words(argv: list[str]) -> tuple[list[str], list[Path]]:
     """The overrides of a command line, and the configuration folders that it adds."""
     words = flags_first(argv)
-    folders = [Path(value) for flag, value in zip(words, words[1:]) if flag in ("--config-dir", "-cd")]
+    folders = [
+        Path(value) for flag, value in zip(words, words[1:]) if flag in ("--config-dir", "-cd")
+    ]
     values = {i + 1 for i, flag in enumerate(words) if flag in FLAGS_WITH_VALUE}
-    return [word for i, word in enumerate(words) if i not in values and not word.startswith("-")], folders
+    return [
+        word for i, word in enumerate(words) if i not in values and not word.startswith("-")
+    ], folders
 
 
 def run_hydra(task, argv: list[str]) -> int:  # type: ignore[no-untyped-def]
@@ -127,14 +152,18 @@ def launcher_errors() -> Iterator[None]:
         if asked == "1":
             raise
         if isinstance(error, HydraException | OmegaConfBaseException):
-            raise EditbenchError(f"{error}" + (f"\n{error.__cause__}" if error.__cause__ else "")) from error
+            raise EditbenchError(
+                f"{error}" + (f"\n{error.__cause__}" if error.__cause__ else "")
+            ) from error
         if isinstance(error, OSError):
             with explain_disk_errors(Path(error.filename or ".")):
                 raise
         if not LAST_SWEEP:
             raise
-        say(f"the launcher stopped: {type(error).__name__}: {(str(error).splitlines() or [''])[0]} "
-            f"({FULL_ERROR}=1 shows where)")
+        say(
+            f"the launcher stopped: {type(error).__name__}: {(str(error).splitlines() or [''])[0]} "
+            f"({FULL_ERROR}=1 shows where)"
+        )
     finally:
         if asked is None:
             del os.environ[FULL_ERROR]

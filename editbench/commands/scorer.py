@@ -9,16 +9,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from editbench.configs import compose_config
-from editbench.errors import EditbenchError, UnknownName
-from editbench.files import write_json
-from editbench.models import build
-from editbench.scorers.agreement import compare
-from editbench.scorers.base import Scorer
-from editbench.scorers.check_page import write_page
-from editbench.scorers.checkup import Checkup, examine
-from editbench.scorers.declaration import read_scorers, scorer_file
-from editbench.scorers.sources import Folder, Generated, Pictures, resolution_of
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.files import write_json
+from editbench.base.instantiate import build
+from editbench.networks.scorer import Scorer
+from editbench.networks.scorers.declaration import read_scorers, scorer_file
+from editbench.run.compose import compose_config
+from editbench.studies.scorer_check.agreement import compare
+from editbench.studies.scorer_check.checkup import Checkup, examine
+from editbench.studies.scorer_check.page import write_page
+from editbench.studies.scorer_check.sources import Folder, Generated, Pictures, resolution_of
 
 EPILOG = """examples:
   editbench scorer check my_attributes.yaml
@@ -34,14 +34,26 @@ teacher and judge that point opposite ways. The page shows the pictures of each 
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("editbench scorer", description=__doc__, epilog=EPILOG,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "editbench scorer",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("action", metavar="check")
-    parser.add_argument("scorer", metavar="FILE.yaml", help="a YAML file of a scorer, or an option of the group scorer")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the configuration, e.g. data=FOLDER")
+    parser.add_argument(
+        "scorer",
+        metavar="FILE.yaml",
+        help="a YAML file of a scorer, or an option of the group scorer",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="of the configuration, e.g. data=FOLDER"
+    )
     parser.add_argument("--generator", default="faces32", help="whose samples are looked at")
     parser.add_argument("--images", type=Path, help="a folder of pictures instead")
-    parser.add_argument("--against", help="another scorer, by file or name: compare attributes of the same name")
+    parser.add_argument(
+        "--against", help="another scorer, by file or name: compare attributes of the same name"
+    )
     parser.add_argument("-n", type=int, default=2000, help="pictures")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
@@ -87,8 +99,10 @@ def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> Pictures:  #
         return Folder(args.images, args.n, resolution_of(scorer), args.device)
     generator = build(cfg.generator).to(args.device).eval().requires_grad_(False)
     if generator.output != scorer.input:
-        raise EditbenchError(f"the scorer scores '{scorer.input}' but generator '{args.generator}' gives "
-                             f"'{generator.output}': choose another with --generator NAME")
+        raise EditbenchError(
+            f"the scorer scores '{scorer.input}' but generator '{args.generator}' gives "
+            f"'{generator.output}': choose another with --generator NAME"
+        )
     return Generated(generator, args.n, args.generator, args.device)
 
 
@@ -108,21 +122,39 @@ def show(checkup: Checkup) -> None:
     """The tables and findings of one scorer, on the terminal."""
     print(f"\n{checkup.role}: {len(checkup.logits)} pictures")
     for name, part in checkup.shares.groupby("attribute", sort=False):
-        print(f"  {name!s:16} " + ", ".join(f"{row['class']} {row['share']:.1%}" for _, row in part.iterrows()))
+        print(
+            f"  {name!s:16} "
+            + ", ".join(f"{row['class']} {row['share']:.1%}" for _, row in part.iterrows())
+        )
     with pd.option_context("display.width", 200, "display.max_columns", 40):
         print(f"\nquantiles of the log-odds\n{checkup.quantiles.round(2).to_string()}")
         print(f"\ncorrelation of the log-odds\n{checkup.correlation.round(2).to_string()}")
     for item in checkup.ranges:
-        print(f"range {item.name:40} information {item.information:5.2f} nats, median size {item.size:.1f}")
+        print(
+            f"range {item.name:40} information {item.information:5.2f} nats, median size {item.size:.1f}"
+        )
     for finding in checkup.findings:
         print(f"{finding.level}: {finding.where + ': ' if finding.where else ''}{finding.text}")
 
 
-def as_json(checkups: list[Checkup], agreements: list[tuple[str, pd.DataFrame]], pictures: Pictures) -> dict:
-    return {"pictures": pictures.about, "torch": torch.__version__, "scorers": {
-        checkup.role: {"shares": checkup.shares.to_dict("records"), "quantiles": checkup.quantiles.to_dict("index"),
-                       "correlation": checkup.correlation.to_dict(),
-                       "ranges": [vars(item) | {"size": item.size if math.isfinite(item.size) else None}
-                                  for item in checkup.ranges],
-                       "findings": [vars(item) for item in checkup.findings]} for checkup in checkups},
-            "agreement": {title: table.to_dict("index") for title, table in agreements}}
+def as_json(
+    checkups: list[Checkup], agreements: list[tuple[str, pd.DataFrame]], pictures: Pictures
+) -> dict:
+    return {
+        "pictures": pictures.about,
+        "torch": torch.__version__,
+        "scorers": {
+            checkup.role: {
+                "shares": checkup.shares.to_dict("records"),
+                "quantiles": checkup.quantiles.to_dict("index"),
+                "correlation": checkup.correlation.to_dict(),
+                "ranges": [
+                    vars(item) | {"size": item.size if math.isfinite(item.size) else None}
+                    for item in checkup.ranges
+                ],
+                "findings": [vars(item) for item in checkup.findings],
+            }
+            for checkup in checkups
+        },
+        "agreement": {title: table.to_dict("index") for title, table in agreements},
+    }

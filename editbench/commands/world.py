@@ -8,15 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editbench.base.errors import EditbenchError
 from editbench.commands import world_data
 from editbench.commands.world_data import add_data_arguments
-from editbench.errors import EditbenchError
 
 if TYPE_CHECKING:
     from editbench.worlds.faces.factors import FactorLaw
 
 CHANNELS = (64, 64, 48, 32)  # of the faces' generator, at 4, 8, 16 and 32 pixels
-STEERING_SAMPLES = 200_000  # faces whose true labels give the class shares that training is steered to
+STEERING_SAMPLES = (
+    200_000  # faces whose true labels give the class shares that training is steered to
+)
 
 EXAMPLES = """examples:
   editbench world train-gan --kimg 850 --out runs/world/gan      start, or go on from, a generator
@@ -34,84 +36,153 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status; what a user can act on is raised as EditbenchError."""
     args = _parser().parse_args(argv)
     if getattr(args, "device", "cpu") != "cpu":
-        from editbench.models import check_device
+        from editbench.run.loading import check_device
 
         check_device(args.device)
     return args.run(args)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("editbench world", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "editbench world",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
 
     def add(name: str, run: Any, about: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=about, description=about,
-                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        command = commands.add_parser(
+            name,
+            help=about,
+            description=about,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
         command.set_defaults(run=run)
         return command
 
-    gan = add("train-gan", _train_gan, "train the generator; started again, it goes on from its last checkpoint")
+    gan = add(
+        "train-gan",
+        _train_gan,
+        "train the generator; started again, it goes on from its last checkpoint",
+    )
     gan.add_argument("--kimg", type=float, default=850, help="length in thousands of renders shown")
-    gan.add_argument("--out", type=Path, default=None,
-                     help="folder of checkpoint.pt and log.jsonl (runs/world/gan, with --data runs/world/NAME)")
-    gan.add_argument("--resolution", type=int, default=None, help="height and width (32, with --data the data's)")
-    gan.add_argument("--channels", type=int, nargs="+", default=None,
-                     help="width of the layers at 4, 8, ... RESOLUTION pixels (64 ... 64 48 32)")
+    gan.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        help="folder of checkpoint.pt and log.jsonl (runs/world/gan, with --data runs/world/NAME)",
+    )
+    gan.add_argument(
+        "--resolution", type=int, default=None, help="height and width (32, with --data the data's)"
+    )
+    gan.add_argument(
+        "--channels",
+        type=int,
+        nargs="+",
+        default=None,
+        help="width of the layers at 4, 8, ... RESOLUTION pixels (64 ... 64 48 32)",
+    )
     gan.add_argument("--batch", type=int, default=32, help="pictures a step")
     gan.add_argument("--r1-gamma", type=float, default=0.1, help="weight of the R1 penalty")
     gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
     gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
-    gan.add_argument("--steer", type=Path, default=None, metavar="TEACHER",
-                     help="teacher weights that steer the class shares in the later part; train-scorers first")
+    gan.add_argument(
+        "--steer",
+        type=Path,
+        default=None,
+        metavar="TEACHER",
+        help="teacher weights that steer the class shares in the later part; train-scorers first",
+    )
 
-    gan.add_argument("--init", type=Path, default=None, metavar="GENERATOR",
-                     help="packed generator to go on from; steering then begins at once, and for the first "
-                          "--warmup-kimg only the new discriminator learns")
-    gan.add_argument("--warmup-kimg", type=float, default=16, help="see --init; without it there is no warm-up")
+    gan.add_argument(
+        "--init",
+        type=Path,
+        default=None,
+        metavar="GENERATOR",
+        help="packed generator to go on from; steering then begins at once, and for the first "
+        "--warmup-kimg only the new discriminator learns",
+    )
+    gan.add_argument(
+        "--warmup-kimg", type=float, default=16, help="see --init; without it there is no warm-up"
+    )
     gan.add_argument("--lr", type=float, default=2e-3, help="learning rate")
     _add_correlation(gan)
     add_data_arguments(gan)
 
-    scorers = add("train-scorers", _train_scorers, "train teacher and judge and print their held-out accuracy")
-    scorers.add_argument("--out", type=Path, default=None,
-                         help="folder of the weights (runs/world/scorers, with --data runs/world/NAME)")
-    scorers.add_argument("--role", nargs="+", choices=("teacher", "judge"), default=["teacher", "judge"],
-                         help="which to train")
-    scorers.add_argument("--images", type=int, default=None, help="training pictures of each (default: the recipe's)")
+    scorers = add(
+        "train-scorers", _train_scorers, "train teacher and judge and print their held-out accuracy"
+    )
+    scorers.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        help="folder of the weights (runs/world/scorers, with --data runs/world/NAME)",
+    )
+    scorers.add_argument(
+        "--role",
+        nargs="+",
+        choices=("teacher", "judge"),
+        default=["teacher", "judge"],
+        help="which to train",
+    )
+    scorers.add_argument(
+        "--images", type=int, default=None, help="training pictures of each (default: the recipe's)"
+    )
     scorers.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    scorers.add_argument("--resolution", type=int, default=None, help="of --data that are not packed yet")
+    scorers.add_argument(
+        "--resolution", type=int, default=None, help="of --data that are not packed yet"
+    )
     add_data_arguments(scorers)
 
-    parts = add("train-parser", _train_parser, "train the parser of face regions and print its held-out IoU")
-    parts.add_argument("--out", type=Path, default=Path("runs/world/parser"), help="folder of the weights")
-    parts.add_argument("--faces", type=int, default=None, help="different training renders (default: the recipe's)")
+    parts = add(
+        "train-parser", _train_parser, "train the parser of face regions and print its held-out IoU"
+    )
+    parts.add_argument(
+        "--out", type=Path, default=Path("runs/world/parser"), help="folder of the weights"
+    )
+    parts.add_argument(
+        "--faces", type=int, default=None, help="different training renders (default: the recipe's)"
+    )
 
     card = add("card", _card, "write index.html, card.json and sheet.png that describe the world")
     card.add_argument("--out", type=Path, required=True, help="folder of the card")
     card.add_argument("-n", type=int, default=10_000, help="renders, and generated faces")
     for role in ("generator", "teacher", "judge"):
-        card.add_argument(f"--{role}", type=Path, default=None, help="weights (default: those of the package)")
+        card.add_argument(
+            f"--{role}", type=Path, default=None, help="weights (default: those of the package)"
+        )
 
     _add_correlation(card)
 
-    pack = add("pack", _pack, "copy the averaged generator of a training checkpoint to a safetensors file")
-    pack.add_argument("--checkpoint", type=Path, default=Path("runs/world/gan/checkpoint.pt"), help="what to read")
-    pack.add_argument("--out", type=Path, default=None, help="what to write (default: the file of the package)")
+    pack = add(
+        "pack", _pack, "copy the averaged generator of a training checkpoint to a safetensors file"
+    )
+    pack.add_argument(
+        "--checkpoint", type=Path, default=Path("runs/world/gan/checkpoint.pt"), help="what to read"
+    )
+    pack.add_argument(
+        "--out", type=Path, default=None, help="what to write (default: the file of the package)"
+    )
     return parser
 
 
 def _add_correlation(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--correlation", nargs="*", default=None, metavar="A,B=RHO",
-                         help="correlations of the renders' traits instead of the world's own; none named: independent")
+    command.add_argument(
+        "--correlation",
+        nargs="*",
+        default=None,
+        metavar="A,B=RHO",
+        help="correlations of the renders' traits instead of the world's own; none named: independent",
+    )
 
 
 # Networks are imported where they are used, so that --help is instant.
 
 
 def _train_gan(args: argparse.Namespace) -> int:
-    from editbench.generators.stylegan2 import StyleGAN2Config
+    from editbench.networks.stylegan2.network import StyleGAN2Config
     from editbench.worlds.faces import load_generator, load_scorer
     from editbench.worlds.faces.factors import sample_factors
     from editbench.worlds.faces.renderer import render
@@ -122,11 +193,15 @@ def _train_gan(args: argparse.Namespace) -> int:
         return world_data.train_gan(args)
     resolution, out = args.resolution or 32, args.out or Path("runs/world/gan")
     try:
-        config = StyleGAN2Config(resolution, tuple(args.channels or CHANNELS), z_dim=128, w_dim=128, mapping_layers=4)
+        config = StyleGAN2Config(
+            resolution, tuple(args.channels or CHANNELS), z_dim=128, w_dim=128, mapping_layers=4
+        )
     except ValueError as error:
         raise EditbenchError(f"{error}; set --resolution and --channels together") from error
     law = _law(args.correlation)
-    options = GANTraining(total_kimg=args.kimg, seed=args.seed, lr=args.lr, batch=args.batch, r1_gamma=args.r1_gamma)
+    options = GANTraining(
+        total_kimg=args.kimg, seed=args.seed, lr=args.lr, batch=args.batch, r1_gamma=args.r1_gamma
+    )
     if args.correlation is not None:
         options = replace(options, correlations=law.correlations)
     start = None
@@ -140,8 +215,14 @@ def _train_gan(args: argparse.Namespace) -> int:
         teacher = load_scorer("teacher", args.steer).to(args.device)
         labels = sample_factors(law, args.seed, 0, STEERING_SAMPLES).labels()
         steering = ShareSteering(teacher, labels, options.steer_weight)
-    trainer = GANTrainer(config, options, lambda a, b: render(sample_factors(law, args.seed, a, b), resolution),
-                         args.device, steering, start)
+    trainer = GANTrainer(
+        config,
+        options,
+        lambda a, b: render(sample_factors(law, args.seed, a, b), resolution),
+        args.device,
+        steering,
+        start,
+    )
     train(trainer, out)
     return 0
 
@@ -153,10 +234,14 @@ def _law(correlations: Sequence[str] | None) -> FactorLaw:
     if correlations is None:
         return FactorLaw()
     try:
-        law = FactorLaw({pair: float(rho) for pair, rho in (text.split("=") for text in correlations)})
+        law = FactorLaw(
+            {pair: float(rho) for pair, rho in (text.split("=") for text in correlations)}
+        )
         law.correlation_matrix()
     except ValueError as error:
-        raise EditbenchError(f"--correlation {' '.join(correlations)}: {error}; example: age,eyeglasses=0.6") from error
+        raise EditbenchError(
+            f"--correlation {' '.join(correlations)}: {error}; example: age,eyeglasses=0.6"
+        ) from error
     return law
 
 
@@ -169,13 +254,18 @@ def _train_scorers(args: argparse.Namespace) -> int:
     out = args.out or Path("runs/world/scorers")
     for role in args.role:
         options = ROLES[role] if args.images is None else replace(ROLES[role], images=args.images)
-        scorer = train_scorer(options, lambda line: print(line, flush=True), device=args.device).to("cpu")
+        scorer = train_scorer(options, lambda line: print(line, flush=True), device=args.device).to(
+            "cpu"
+        )
         path = out / f"{role}{options.resolution}.safetensors"
         scorer.save(path)
         print(f"{role}: {path}")
         for title, law in (("world's law", FactorLaw()), ("dense law", FactorLaw(margin=0.0))):
             found = accuracy(scorer, law, 5000)
-            print(f"  held out, {title}: " + ", ".join(f"{name} {100 * value:.2f}%" for name, value in found.items()))
+            print(
+                f"  held out, {title}: "
+                + ", ".join(f"{name} {100 * value:.2f}%" for name, value in found.items())
+            )
     return 0
 
 
@@ -196,20 +286,28 @@ def _card(args: argparse.Namespace) -> int:
     from editbench.worlds.card import world_card
     from editbench.worlds.faces import load_generator, load_scorer
 
-    card = world_card(args.out, args.n, load_generator(args.generator), load_scorer("teacher", args.teacher),
-                      load_scorer("judge", args.judge), law=_law(args.correlation))
-    print(f"{args.out / 'index.html'}: largest gap of a class share {100 * card['marginal_gap']:.1f} points, "
-          f"of an association {card['association_gap']:.3f}, "
-          f"Fréchet distance {card['frechet']['generated']:.3f} (floor {card['frechet']['floor']:.3f}), "
-          f"lowest judge accuracy {100 * min(card['accuracy']['judge']['world law'].values()):.2f}%, "
-          f"lowest agreement {100 * min(card['agreement']['generated'].values()):.2f}%")
+    card = world_card(
+        args.out,
+        args.n,
+        load_generator(args.generator),
+        load_scorer("teacher", args.teacher),
+        load_scorer("judge", args.judge),
+        law=_law(args.correlation),
+    )
+    print(
+        f"{args.out / 'index.html'}: largest gap of a class share {100 * card['marginal_gap']:.1f} points, "
+        f"of an association {card['association_gap']:.3f}, "
+        f"Fréchet distance {card['frechet']['generated']:.3f} (floor {card['frechet']['floor']:.3f}), "
+        f"lowest judge accuracy {100 * min(card['accuracy']['judge']['world law'].values()):.2f}%, "
+        f"lowest agreement {100 * min(card['agreement']['generated'].values()):.2f}%"
+    )
     return 0
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from editbench.checkpoint import load_strict
-    from editbench.generators.embedded import StyleGAN2Generator
-    from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+    from editbench.networks.stylegan2.generator import StyleGAN2Generator
+    from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+    from editbench.networks.weights import load_strict
     from editbench.worlds.faces import weights_path
     from editbench.worlds.train_gan import read_checkpoint
 
@@ -220,5 +318,7 @@ def _pack(args: argparse.Namespace) -> int:
     out = args.out or weights_path("generator")
     generator.save(out)
     kimg = state["step"] * state["options"]["batch"] / 1000
-    print(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {kimg:.0f} kimg, digest {generator.digest[:12]}")
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.2f} MB, {kimg:.0f} kimg, digest {generator.digest[:12]}"
+    )
     return 0

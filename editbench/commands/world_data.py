@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from editbench.errors import EditbenchError
+from editbench.base.errors import EditbenchError
 
 if TYPE_CHECKING:
-    from editbench.datasets.packed import Packed
-    from editbench.datasets.source import Source
+    from editbench.worlds.datasets.packed import Packed
+    from editbench.worlds.datasets.source import Source
 
 CACHE = Path("runs/cache")
 
@@ -21,58 +21,107 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
     """Where the data are and how they are read; with `to_train` also what a training makes of them."""
     group = command.add_argument_group("data", "pictures of your own, see docs/datasets.md")
     if to_train:
-        group.add_argument("--data", type=Path, default=None, metavar="SOURCE",
-                           help="packed data set, image folder, .npz or .yaml; left out: renders of the faces world")
-        group.add_argument("--name", default=None, help="name of the new options generator=NAME and scorer=NAME "
-                                                        "(default: that of the data)")
-        group.add_argument("--cache", type=Path, default=CACHE, help="where data that are not packed are packed to")
-    group.add_argument("--labels", default=None, metavar="FILE|folders",
-                       help="labels of an image folder: a .csv table, a list like CelebA's, or its subfolders")
-    group.add_argument("--attributes", nargs="+", default=None, metavar="NAME", help="labels to take (default: all)")
-    group.add_argument("--bins", type=int, default=None, metavar="K",
-                       help="join the classes of ordered attributes that have more to K runs of neighbours")
-    group.add_argument("--cardinalities", type=int, nargs="+", default=None, metavar="K",
-                       help="values of each MPI3D factor, where an .npz has fewer images than MPI3D")
-    group.add_argument("--max-broken", type=float, default=0.1, metavar="SHARE",
-                       help="share of unreadable pictures above which the data are refused")
+        group.add_argument(
+            "--data",
+            type=Path,
+            default=None,
+            metavar="SOURCE",
+            help="packed data set, image folder, .npz or .yaml; left out: renders of the faces world",
+        )
+        group.add_argument(
+            "--name",
+            default=None,
+            help="name of the new options generator=NAME and scorer=NAME "
+            "(default: that of the data)",
+        )
+        group.add_argument(
+            "--cache", type=Path, default=CACHE, help="where data that are not packed are packed to"
+        )
+    group.add_argument(
+        "--labels",
+        default=None,
+        metavar="FILE|folders",
+        help="labels of an image folder: a .csv table, a list like CelebA's, or its subfolders",
+    )
+    group.add_argument(
+        "--attributes",
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="labels to take (default: all)",
+    )
+    group.add_argument(
+        "--bins",
+        type=int,
+        default=None,
+        metavar="K",
+        help="join the classes of ordered attributes that have more to K runs of neighbours",
+    )
+    group.add_argument(
+        "--cardinalities",
+        type=int,
+        nargs="+",
+        default=None,
+        metavar="K",
+        help="values of each MPI3D factor, where an .npz has fewer images than MPI3D",
+    )
+    group.add_argument(
+        "--max-broken",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of unreadable pictures above which the data are refused",
+    )
     group.add_argument("--threads", type=int, default=4, help="files decoded at once")
 
 
 def open_source(path: Path, args: argparse.Namespace) -> Source:
     """A folder of images, an .npz, or a .yaml that declares one."""
-    from editbench.datasets.images import ImageFolder
-    from editbench.datasets.mpi3d import ArrayImages
+    from editbench.worlds.datasets.images import ImageFolder
+    from editbench.worlds.datasets.mpi3d import ArrayImages
 
     if path.is_dir():
         if args.cardinalities is not None:
             raise EditbenchError(f"--cardinalities are of an .npz, and {path} is a folder")
         return ImageFolder(path, args.labels, args.attributes, args.bins, args.threads)
     if path.suffix not in (".npz", ".yaml", ".yml"):
-        raise EditbenchError(f"{path}: no such folder, and not an .npz or the .yaml of one; other arrays: save them "
-                             "with np.savez(FILE, images=..., labels=...)")
+        raise EditbenchError(
+            f"{path}: no such folder, and not an .npz or the .yaml of one; other arrays: save them "
+            "with np.savez(FILE, images=..., labels=...)"
+        )
     if args.labels is not None:
-        raise EditbenchError("--labels is for a folder of images; the labels of an .npz are declared in a YAML file")
+        raise EditbenchError(
+            "--labels is for a folder of images; the labels of an .npz are declared in a YAML file"
+        )
     return ArrayImages(path, args.cardinalities)
 
 
 def open_data(args: argparse.Namespace, resolution: int | None) -> Packed:
     """The data set of a training, packed below --cache first where it is not a packed one."""
-    from editbench.datasets.pack import pack
-    from editbench.datasets.packed import DATASET, Packed
-    from editbench.files import digest
+    from editbench.base.files import digest
+    from editbench.worlds.datasets.pack import pack
+    from editbench.worlds.datasets.packed import DATASET, Packed
 
     if (args.data / DATASET).exists():
         if args.labels is not None or args.cardinalities is not None:
-            raise EditbenchError(f"{args.data} is packed, with the labels it has: leave out --labels and "
-                                 "--cardinalities, or pack it anew")
+            raise EditbenchError(
+                f"{args.data} is packed, with the labels it has: leave out --labels and "
+                "--cardinalities, or pack it anew"
+            )
         data = Packed(args.data)
         if resolution not in (None, data.resolution):
-            raise EditbenchError(f"{args.data} is packed at {data.resolution} pixels, not {resolution}: leave out "
-                                 "--resolution, or pack it anew")
+            raise EditbenchError(
+                f"{args.data} is packed at {data.resolution} pixels, not {resolution}: leave out "
+                "--resolution, or pack it anew"
+            )
     else:
         source = open_source(args.data, args)
         size = resolution or source.resolution
-        folder = args.cache / "datasets" / f"{args.data.resolve().stem}-{digest([source.identity, size])}"
+        folder = (
+            args.cache
+            / "datasets"
+            / f"{args.data.resolve().stem}-{digest([source.identity, size])}"
+        )
         data = pack(source, folder, size, args.max_broken)
         print(f"data: {data.folder}, {describe(data)}")
     return data.select(args.attributes, args.bins) if data.attributes is not None else data
@@ -85,17 +134,19 @@ def describe(data: Packed) -> str:
 
 def place(args: argparse.Namespace) -> tuple[str, Path]:
     """Name and folder of the new world."""
-    from editbench.datasets.training import check_name
+    from editbench.worlds.datasets.training import check_name
 
-    stem = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in args.data.resolve().stem)
+    stem = "".join(
+        c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in args.data.resolve().stem
+    )
     name = check_name(args.name or stem)
     return name, args.out or Path("runs/world") / name
 
 
 def train_gan(args: argparse.Namespace) -> int:
-    from editbench.datasets.training import gan_channels, reals, write_generator_conf
-    from editbench.generators.embedded import StyleGAN2Generator
-    from editbench.generators.stylegan2 import StyleGAN2Config
+    from editbench.networks.stylegan2.generator import StyleGAN2Generator
+    from editbench.networks.stylegan2.network import StyleGAN2Config
+    from editbench.worlds.datasets.training import gan_channels, reals, write_generator_conf
     from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
 
     if args.correlation is not None:
@@ -103,28 +154,45 @@ def train_gan(args: argparse.Namespace) -> int:
     name, out = place(args)
     data = open_data(args, args.resolution)
     try:
-        config = StyleGAN2Config(data.resolution, tuple(args.channels or gan_channels(data.resolution)), z_dim=128,
-                                 w_dim=128, mapping_layers=4)
+        config = StyleGAN2Config(
+            data.resolution,
+            tuple(args.channels or gan_channels(data.resolution)),
+            z_dim=128,
+            w_dim=128,
+            mapping_layers=4,
+        )
     except ValueError as error:
-        raise EditbenchError(f"{error}; set --channels, or pack the data with another --resolution") from error
-    options = GANTraining(total_kimg=args.kimg, seed=args.seed, lr=args.lr, batch=args.batch, r1_gamma=args.r1_gamma,
-                          steer_from_kimg=args.kimg / 2 if args.steer else GANTraining.steer_from_kimg,
-                          data=data.digest)
+        raise EditbenchError(
+            f"{error}; set --channels, or pack the data with another --resolution"
+        ) from error
+    options = GANTraining(
+        total_kimg=args.kimg,
+        seed=args.seed,
+        lr=args.lr,
+        batch=args.batch,
+        r1_gamma=args.r1_gamma,
+        steer_from_kimg=args.kimg / 2 if args.steer else GANTraining.steer_from_kimg,
+        data=data.digest,
+    )
     start = None
     if args.init is not None:
         start = StyleGAN2Generator.from_file(args.init).network
         config = start.config
         options = replace(options, warmup_kimg=args.warmup_kimg, steer_from_kimg=0)
         if config.resolution != data.resolution:
-            raise EditbenchError(f"{args.init} makes pictures of {config.resolution} pixels, the data have "
-                                 f"{data.resolution}")
+            raise EditbenchError(
+                f"{args.init} makes pictures of {config.resolution} pixels, the data have "
+                f"{data.resolution}"
+            )
     check_checkpoint(out / "checkpoint.pt", config, options)
     steering = _steering(args, data, options.steer_weight)
     trainer = GANTrainer(config, options, reals(data, args.seed), args.device, steering, start)
     generator = StyleGAN2Generator(train(trainer, out).to("cpu"))
     weights = out / f"generator{data.resolution}.safetensors"
     generator.save(weights)
-    write_generator_conf(out, name, weights, f"StyleGAN2 trained on {trainer.kimg:g} thousand pictures of {name}.")
+    write_generator_conf(
+        out, name, weights, f"StyleGAN2 trained on {trainer.kimg:g} thousand pictures of {name}."
+    )
     print(f"generator: {weights}, digest {generator.digest[:12]}")
     return _how_to_run(out, name, data)
 
@@ -132,7 +200,7 @@ def train_gan(args: argparse.Namespace) -> int:
 def _steering(args: argparse.Namespace, data: Packed, weight: float):  # type: ignore[no-untyped-def]
     import torch
 
-    from editbench.scorers.convnet import ConvScorer
+    from editbench.networks.scorers.convnet import ConvScorer
     from editbench.worlds.steering import ShareSteering
 
     if args.steer is None:
@@ -140,13 +208,15 @@ def _steering(args: argparse.Namespace, data: Packed, weight: float):  # type: i
     attributes, labels = data.labelled()
     teacher = ConvScorer.from_file(args.steer, args.device)
     if teacher.attributes != attributes:
-        raise EditbenchError(f"{args.steer} scores {', '.join(teacher.attributes.names)} with its own classes, the "
-                             f"data have {', '.join(attributes.names)}: give --attributes and --bins as it had")
+        raise EditbenchError(
+            f"{args.steer} scores {', '.join(teacher.attributes.names)} with its own classes, the "
+            f"data have {', '.join(attributes.names)}: give --attributes and --bins as it had"
+        )
     return ShareSteering(teacher, torch.from_numpy(labels), weight)
 
 
 def train_scorers(args: argparse.Namespace) -> int:
-    from editbench.datasets.training import (
+    from editbench.worlds.datasets.training import (
         check_apart,
         commonest,
         held_out_accuracy,
@@ -165,14 +235,25 @@ def train_scorers(args: argparse.Namespace) -> int:
     always = commonest(data)
     for role, options in recipes.items():
         options = options if args.images is None else replace(options, images=args.images)
-        scorer = train_scorer(options, lambda line: print(line, flush=True), batches=scorer_batches(data, options),
-                              scored=attributes, device=args.device)
+        scorer = train_scorer(
+            options,
+            lambda line: print(line, flush=True),
+            batches=scorer_batches(data, options),
+            scored=attributes,
+            device=args.device,
+        )
         found = held_out_accuracy(scorer, data, args.device)
         path = out / f"{role}{data.resolution}.safetensors"
         scorer.save(path)
         note_trained(out, role, data)
         print(f"{role}: {path}; right on held-out pictures (the commonest class alone):")
-        print("  " + ", ".join(f"{key} {100 * value:.2f}% ({100 * always[key]:.2f}%)" for key, value in found.items()))
+        print(
+            "  "
+            + ", ".join(
+                f"{key} {100 * value:.2f}% ({100 * always[key]:.2f}%)"
+                for key, value in found.items()
+            )
+        )
     teacher, judge = (out / f"{role}{data.resolution}.safetensors" for role in ("teacher", "judge"))
     if teacher.exists() and judge.exists():
         write_scorer_conf(out, name, teacher, judge, attributes)
@@ -181,16 +262,26 @@ def train_scorers(args: argparse.Namespace) -> int:
 
 def _how_to_run(out: Path, name: str, data: Packed) -> int:
     """Print the command that uses the world, or which part of it is still to be trained."""
-    from editbench.scorers.convnet import ConvScorer
+    from editbench.networks.scorers.convnet import ConvScorer
 
     conf = out / "conf"
-    missing = [verb for group, verb in (("generator", "train-gan"), ("scorer", "train-scorers"))
-               if not (conf / group / f"{name}.yaml").exists()]
+    missing = [
+        verb
+        for group, verb in (("generator", "train-gan"), ("scorer", "train-scorers"))
+        if not (conf / group / f"{name}.yaml").exists()
+    ]
     if missing == ["train-scorers"] and data.attributes is None:
         print("next: pack the data with --labels, for a teacher and a judge", file=sys.stderr)
     elif missing:
-        print(f"next: editbench world {missing[0]} --data {data.folder} --name {name} --out {out}", file=sys.stderr)
+        print(
+            f"next: editbench world {missing[0]} --data {data.folder} --name {name} --out {out}",
+            file=sys.stderr,
+        )
     else:
-        first = ConvScorer.from_file(out / f"judge{data.resolution}.safetensors").attributes.names[0]
-        print(f"use it: editbench run --config-dir {conf} generator={name} scorer={name} attribute={first}")
+        first = ConvScorer.from_file(out / f"judge{data.resolution}.safetensors").attributes.names[
+            0
+        ]
+        print(
+            f"use it: editbench run --config-dir {conf} generator={name} scorer={name} attribute={first}"
+        )
     return 0

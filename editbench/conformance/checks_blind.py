@@ -9,20 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editbench.bank import Bank
+from editbench.bank.bank import Bank
+from editbench.bank.starts import Starts
+from editbench.base.spaces import Codes, Space
 from editbench.conformance.compare import spelled_out
 from editbench.conformance.subject import Fit, Served, Subject
 from editbench.conformance.verdicts import Failed, Skipped, explain
 from editbench.conformance.worlds import SPEC, World, other_bank, other_judge
-from editbench.editor import Editor, Walk
-from editbench.engine import EngineSpec, walk_starts
-from editbench.spaces import Codes, Space
-from editbench.starts import Starts
+from editbench.walk.editor import Editor, Walk
+from editbench.walk.engine import EngineSpec, walk_starts
 
 STARTS, STEPS = 12, 3
 OWED = "an edit learned from data.fit, data.tune and data.teacher alone: the judge and the test split measure it"
-FIX = "use FitData (data.fit, data.tune, data.teacher, data.score) in `fit` and `tune`, and the Walk in `step`; look " \
-      "for nothing on the stack, in gc or on disk"
+FIX = (
+    "use FitData (data.fit, data.tune, data.teacher, data.score) in `fit` and `tune`, and the Walk in `step`; look "
+    "for nothing on the stack, in gc or on disk"
+)
 
 
 class Recorder:
@@ -52,7 +54,11 @@ def blind(subject: Subject) -> str:
     elsewhere = World(world.family, world.kind, world.generator, world.teacher, judge, bank)
     again = subject.fit(elsewhere)
     if again.error is not None:
-        raise Failed(f"with another test split and judge, fit raised {explain(again.error, again.editor)}", OWED, FIX)
+        raise Failed(
+            f"with another test split and judge, fit raised {explain(again.error, again.editor)}",
+            OWED,
+            FIX,
+        )
     walks = [_job(subject, fit, served, world) for fit in (served.fit, again)]
     if subject.watch.touched:
         names = list(dict.fromkeys(subject.watch.touched))
@@ -61,8 +67,9 @@ def blind(subject: Subject) -> str:
     difference = _difference(subject, served, again, walks)
     if difference:
         control = subject.fit(world)  # the same data once more
-        if control.error is not None or _difference(subject, served, control,
-                                                    [walks[0], _job(subject, control, served, world)]):
+        if control.error is not None or _difference(
+            subject, served, control, [walks[0], _job(subject, control, served, world)]
+        ):
             raise Skipped("two fits of the same data differ already; see `determinism`")
         raise Failed(f"with another test split and judge {difference}", OWED, FIX)
     return "same fit and steps under another test split and judge; neither was touched"
@@ -75,11 +82,17 @@ def _difference(subject: Subject, served: Served, other: Fit, walks: list[list[T
         editor = subject.tune(fit, served.attribute)
         with subject.watch.running(0):
             states.append(editor.state())
-    differing = [name for name in states[0] if name not in states[1] or not torch.equal(
-        states[0][name].nan_to_num(), states[1][name].nan_to_num())]
+    differing = [
+        name
+        for name in states[0]
+        if name not in states[1]
+        or not torch.equal(states[0][name].nan_to_num(), states[1][name].nan_to_num())
+    ]
     if differing:
         return f"the fitted state differs: {', '.join(differing[:4])}"
-    same = len(walks[0]) == len(walks[1]) and all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*walks))
+    same = len(walks[0]) == len(walks[1]) and all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*walks)
+    )
     return "" if same else "the steps differ"
 
 
@@ -93,10 +106,23 @@ def _job(subject: Subject, fit: Fit, served: Served, world: World) -> list[Tenso
     walk = world.walk(recorder.space, served.attribute, STARTS)
     starts = Starts(index, walk.source.numpy(), walk.target.numpy(), 0.0)
     codes = _latents(bank, recorder.space, index)
-    logits = judge(generator.decode(Codes(Space.Z if recorder.space == Space.Z else Space.W, codes)))
-    with contextlib.suppress(Exception):  # the other checks speak of it; here it matters what was touched until then
-        walk_starts(cast(Editor, recorder), generator, judge, served.attribute, starts, codes, logits,
-                    bank.sigma["judge"], EngineSpec(STEPS, STEPS, 64, 1))
+    logits = judge(
+        generator.decode(Codes(Space.Z if recorder.space == Space.Z else Space.W, codes))
+    )
+    with contextlib.suppress(
+        Exception
+    ):  # the other checks speak of it; here it matters what was touched until then
+        walk_starts(
+            cast(Editor, recorder),
+            generator,
+            judge,
+            served.attribute,
+            starts,
+            codes,
+            logits,
+            bank.sigma["judge"],
+            EngineSpec(STEPS, STEPS, 64, 1),
+        )
     return recorder.steps
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from editbench.editor import FitData
-from editbench.spaces import Codes
+from editbench.base.spaces import Codes
+from editbench.walk.editor import FitData
 
 TOLERANCE = 1e-4  # of a step: the rounding that batches of other sizes may have
 
@@ -31,10 +31,16 @@ def snapshot(data: FitData) -> dict[str, Tensor]:
     """Copies of all that an editor is given and may not alter."""
     out: dict[str, Tensor] = {}
     for name, split in (("fit", data.fit), ("tune", data.tune)):
-        out |= {f"data.{name}.{part}": value.clone() for part, value in vars(split).items() if value is not None}
+        out |= {
+            f"data.{name}.{part}": value.clone()
+            for part, value in vars(split).items()
+            if value is not None
+        }
     out["data.sigma"] = data.sigma.clone()
     for name, network in (("generator", data.generator), ("teacher", data.teacher)):
-        out |= {f"data.{name}: {part}": value.clone() for part, value in network.state_dict().items()}
+        out |= {
+            f"data.{name}: {part}": value.clone() for part, value in network.state_dict().items()
+        }
     return out
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from editbench.configs import compose_config, read_yaml
-from editbench.editor import Editor
-from editbench.errors import EditbenchError, UnknownName
-from editbench.models import build, plain
+from editbench.base.conf import read_yaml
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.instantiate import build, plain
+from editbench.run.compose import compose_config
+from editbench.walk.editor import Editor
 
 FORMS = "mine.py, mine.py:Class, package.module.Class or my_conf/method/mine.yaml"
 
@@ -74,7 +75,11 @@ def import_file(path: Path) -> ModuleType:
     known = sys.modules.get(path.stem)
     if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path:
         return known
-    name = path.stem if known is None and path.stem not in sys.stdlib_module_names else f"conform_{path.stem}"
+    name = (
+        path.stem
+        if known is None and path.stem not in sys.stdlib_module_names
+        else f"conform_{path.stem}"
+    )
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module, loader = importlib.util.module_from_spec(spec), spec.loader
@@ -96,37 +101,54 @@ def _imported(work: Callable[[], Any], what: str) -> Any:
     try:
         return work()
     except SyntaxError as error:
-        raise WrongUsage(f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}\n"
-                         f"    {(error.text or '').strip()}") from error
+        raise WrongUsage(
+            f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}\n"
+            f"    {(error.text or '').strip()}"
+        ) from error
     except Exception as error:
         skip = (str(Path(__file__)), "<frozen", str(Path(importlib.__file__ or "").parent))
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(skip)]
+        frames = [
+            f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(skip)
+        ]
         if not frames:
-            raise WrongUsage(f"cannot import {what}: {type(error).__name__}: {error}; give {FORMS}") from error
+            raise WrongUsage(
+                f"cannot import {what}: {type(error).__name__}: {error}; give {FORMS}"
+            ) from error
         lines = "\n".join(f"    {f.line}" for f in frames[:1])
-        raise WrongUsage(f"{frames[0].filename}:{frames[0].lineno}: {type(error).__name__}: {error}\n{lines}"
-                         ) from error
+        raise WrongUsage(
+            f"{frames[0].filename}:{frames[0].lineno}: {type(error).__name__}: {error}\n{lines}"
+        ) from error
 
 
 def choose_class(module: ModuleType, name: str, where: str) -> type[Editor]:
     """The editor class of a module: the one named, or the only one that is defined there."""
-    own = {key: value for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, Editor)
-           and value is not Editor}
+    own = {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, Editor) and value is not Editor
+    }
     if name:
         if name not in own:
             raise UnknownName(f"editor of {where}", name, own)
         return own[name]
-    own = {key: value for key, value in own.items() if value.__module__ == module.__name__
-           and not key.startswith("_")}
+    own = {
+        key: value
+        for key, value in own.items()
+        if value.__module__ == module.__name__ and not key.startswith("_")
+    }
     if len(own) > 1:
         whole = {key: value for key, value in own.items() if not inspect.isabstract(value)}
         if len(whole) != 1:
-            raise WrongUsage(f"{where} holds several editors ({', '.join(own)}): say which, "
-                             f"{where}:{next(iter(whole or own))}")
+            raise WrongUsage(
+                f"{where} holds several editors ({', '.join(own)}): say which, "
+                f"{where}:{next(iter(whole or own))}"
+            )
         own = whole
     if not own:
-        raise WrongUsage(f"{where} holds no editor: write `class Mine(Editor)` with Editor from editbench.editor, or "
-                         "name the class behind a colon if it is imported from elsewhere")
+        raise WrongUsage(
+            f"{where} holds no editor: write `class Mine(Editor)` with Editor from editbench.walk.editor, or "
+            "name the class behind a colon if it is imported from elsewhere"
+        )
     return next(iter(own.values()))
 
 
@@ -161,5 +183,8 @@ def _from_yaml(path: Path, values: Mapping[str, object]) -> Callable[[], Editor]
             raise UnknownName(f"key of {path}", key, known)
     OmegaConf.set_struct(config, False)
     config.update(dict(values))
-    _imported(lambda: importlib.import_module(str(config["_target_"]).rpartition(".")[0]), str(config["_target_"]))
+    _imported(
+        lambda: importlib.import_module(str(config["_target_"]).rpartition(".")[0]),
+        str(config["_target_"]),
+    )
     return lambda: build(config)

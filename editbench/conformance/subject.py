@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from editbench.bank import Bank
+from editbench.bank.bank import Bank
+from editbench.base.errors import Unsupported
+from editbench.base.spaces import Codes
 from editbench.conformance.compare import altered, snapshot, spelled_out
 from editbench.conformance.verdicts import Skipped, explain
 from editbench.conformance.watch import Tally, Watch
 from editbench.conformance.worlds import FAMILIES, World, clone_walk, make_world
-from editbench.editor import Editor, FitData, FitReport, Walk
-from editbench.errors import Unsupported
-from editbench.spaces import Codes
+from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 MIXED_ATTRIBUTES, BINARY_ATTRIBUTES = ("a", "kind", "angle"), ("a", "b")  # those that are walked
 
@@ -83,9 +83,14 @@ class Subject:
             self._worlds[family, kind] = make_world(family, kind, self.folder)
         return self._worlds[family, kind]
 
-    def fit(self, world: World, data: FitData | None = None, bank: Bank | None = None, seed: int = 0) -> Fit:
+    def fit(
+        self, world: World, data: FitData | None = None, bank: Bank | None = None, seed: int = 0
+    ) -> Fit:
         """Fit a new editor as a job does; an exception is kept, not raised. `seed` is that of the global state."""
-        bank, judge = bank or world.bank, world.judge  # a job has them in these frames; an editor may not look
+        bank, judge = (
+            bank or world.bank,
+            world.judge,
+        )  # a job has them in these frames; an editor may not look
         assert judge is not None
         data = data or world.data(bank)
         fit = Fit(world, data, self.make())
@@ -106,7 +111,9 @@ class Subject:
                 raise error
         return fit.tuned[attribute]
 
-    def _spend(self, fit: Fit, name: str, work: Callable[[], FitReport], seed: int, first: bool = False) -> None:
+    def _spend(
+        self, fit: Fit, name: str, work: Callable[[], FitReport], seed: int, first: bool = False
+    ) -> None:
         data, editor = fit.data, fit.editor
         before, self.watch.tally = snapshot(data), Tally()
         counted = data.generator.decoded
@@ -119,7 +126,9 @@ class Subject:
             fit.error = error
         self.watch.tally.counted = data.generator.decoded - counted
         fit.tallies[name], self.watch.tally = self.watch.tally, Tally()
-        fit.altered += [f"{what} (in {'tune' if name else 'fit'})" for what in altered(data, before)]
+        fit.altered += [
+            f"{what} (in {'tune' if name else 'fit'})" for what in altered(data, before)
+        ]
 
     def answer(self, editor: Editor, world: World, attribute: str) -> str:
         """What `check` says: '' where it will serve, else the reason. Raises whatever else it raises."""
@@ -206,9 +215,15 @@ class Subject:
             return None
         if not isinstance(after, Tensor):
             self.crashed[where] = f"step gave {type(after).__name__}, not a tensor"
-        elif (after.shape, after.dtype, after.device) != (walk.codes.shape, walk.codes.dtype, walk.codes.device):
-            self.crashed[where] = (f"step gave {tuple(after.shape)} {after.dtype} on {after.device} for codes "
-                                   f"{tuple(walk.codes.shape)} {walk.codes.dtype} on {walk.codes.device}")
+        elif (after.shape, after.dtype, after.device) != (
+            walk.codes.shape,
+            walk.codes.dtype,
+            walk.codes.device,
+        ):
+            self.crashed[where] = (
+                f"step gave {tuple(after.shape)} {after.dtype} on {after.device} for codes "
+                f"{tuple(walk.codes.shape)} {walk.codes.dtype} on {walk.codes.device}"
+            )
         else:
             return served
         return None

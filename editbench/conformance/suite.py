@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from editbench.base.errors import UnknownName
 from editbench.conformance import checks_blind, checks_fit, checks_state, checks_walk
 from editbench.conformance.subject import Subject
 from editbench.conformance.verdicts import CheckResult, Skipped, Verdict, explain
 from editbench.conformance.worlds import LatentJudge, PictureJudge
-from editbench.editor import Editor
-from editbench.errors import UnknownName
+from editbench.walk.editor import Editor
 
 
 @dataclass(frozen=True)
@@ -25,29 +25,82 @@ class Check:
     run: Callable[[Subject], str]
 
 
-CHECKS = {check.name: check for check in (
-    Check("constructs", "Editor.__init__", "an Editor is made from defaults and says its space and unit",
-          checks_fit.constructs),
-    Check("fit", "Editor.fit", "it learns from attributes of two classes and of many, and says what it read",
-          checks_fit.fit),
-    Check("identity", "Editor.codes", "before the first step the start's own picture is decoded, exactly",
-          checks_walk.identity),
-    Check("moves", "Editor.step", "a step gives new, finite codes like those of the walk", checks_walk.moves),
-    Check("batch", "Editor.step", "a step depends on each sample alone", checks_walk.batch),
-    Check("determinism", "Editor.fit", "one data.seed, one result, whatever the global random state",
-          checks_fit.determinism),
-    Check("pure", "Editor.step", "a step twice is the same step, and nothing that was given is altered",
-          checks_walk.pure),
-    Check("dtype_device", "Editor.step", "codes keep the dtype and the device of the walk", checks_walk.dtype_device),
-    Check("state", "Editor.state", "a stored fit restores the editor exactly", checks_state.state),
-    Check("blind", "Editor.fit", "neither the judge nor the test split is looked at", checks_blind.blind),
-    Check("skip", "Editor.check", "what cannot be served is Unsupported, with a reason", checks_state.skip),
-    Check("multi_class", "Editor.step", "different targets of many go different ways, or Unsupported",
-          checks_walk.multi_class),
-    Check("costs", "FitReport", "decodes and labels are counted", checks_fit.costs),
-    Check("steers", "Editor.step", "more starts move towards their target than by chance (no duty)",
-          checks_walk.steers),
-)}
+CHECKS = {
+    check.name: check
+    for check in (
+        Check(
+            "constructs",
+            "Editor.__init__",
+            "an Editor is made from defaults and says its space and unit",
+            checks_fit.constructs,
+        ),
+        Check(
+            "fit",
+            "Editor.fit",
+            "it learns from attributes of two classes and of many, and says what it read",
+            checks_fit.fit,
+        ),
+        Check(
+            "identity",
+            "Editor.codes",
+            "before the first step the start's own picture is decoded, exactly",
+            checks_walk.identity,
+        ),
+        Check(
+            "moves",
+            "Editor.step",
+            "a step gives new, finite codes like those of the walk",
+            checks_walk.moves,
+        ),
+        Check("batch", "Editor.step", "a step depends on each sample alone", checks_walk.batch),
+        Check(
+            "determinism",
+            "Editor.fit",
+            "one data.seed, one result, whatever the global random state",
+            checks_fit.determinism,
+        ),
+        Check(
+            "pure",
+            "Editor.step",
+            "a step twice is the same step, and nothing that was given is altered",
+            checks_walk.pure,
+        ),
+        Check(
+            "dtype_device",
+            "Editor.step",
+            "codes keep the dtype and the device of the walk",
+            checks_walk.dtype_device,
+        ),
+        Check(
+            "state", "Editor.state", "a stored fit restores the editor exactly", checks_state.state
+        ),
+        Check(
+            "blind",
+            "Editor.fit",
+            "neither the judge nor the test split is looked at",
+            checks_blind.blind,
+        ),
+        Check(
+            "skip",
+            "Editor.check",
+            "what cannot be served is Unsupported, with a reason",
+            checks_state.skip,
+        ),
+        Check(
+            "multi_class",
+            "Editor.step",
+            "different targets of many go different ways, or Unsupported",
+            checks_walk.multi_class,
+        ),
+        Check("costs", "FitReport", "decodes and labels are counted", checks_fit.costs),
+        Check(
+            "steers",
+            "Editor.step",
+            "more starts move towards their target than by chance (no duty)",
+            checks_walk.steers,
+        ),
+    )
+}
 
 
 def conform(make: Callable[[], Editor], only: Sequence[str] = ()) -> list[CheckResult]:
@@ -84,11 +137,21 @@ def _result(check: Check, subject: Subject) -> CheckResult:
     except Skipped as verdict:
         return _said(check, "skipped", str(verdict))
     except Verdict as verdict:
-        return _said(check, verdict.status, f"{verdict}\nSee editbench.editor.{check.member}: {check.meaning}.")
+        return _said(
+            check,
+            verdict.status,
+            f"{verdict}\nSee editbench.walk.editor.{check.member}: {check.meaning}.",
+        )
     except Exception as error:  # code of the editor that a check did not expect to fail
-        return _said(check, "failed", f"Seen: {explain(error)}.\nOwed: {check.meaning}.\nFix: the code at that line.\n"
-                                      f"See editbench.editor.{check.member}.")
+        return _said(
+            check,
+            "failed",
+            f"Seen: {explain(error)}.\nOwed: {check.meaning}.\nFix: the code at that line.\n"
+            f"See editbench.walk.editor.{check.member}.",
+        )
 
 
 def _said(check: Check, status: str, message: str) -> CheckResult:
-    return CheckResult(check.name, status, message, check.meaning, f"editbench.editor.{check.member}")
+    return CheckResult(
+        check.name, status, message, check.meaning, f"editbench.walk.editor.{check.member}"
+    )

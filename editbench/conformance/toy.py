@@ -12,16 +12,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from editbench.attributes import Attribute, Attributes
-from editbench.editor import FitData, Split, Walk
-from editbench.generators.base import Generator
-from editbench.generators.layers import shifted
-from editbench.scorers.base import Scorer
-from editbench.spaces import Codes, Space
+from editbench.bank.bank import Split
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.networks.scorer import Scorer
+from editbench.networks.stylegan2.layers import shifted
+from editbench.walk.editor import FitData, Walk
 
 BINARY = Attributes([Attribute(name, ("no", "yes")) for name in ("a", "b", "c")])
-MIXED = Attributes([Attribute("a", ("no", "yes")), Attribute("kind", ("x", "y", "z")),
-                    Attribute("angle", ("left", "half", "front", "right"), ordered=True)])
+MIXED = Attributes(
+    [
+        Attribute("a", ("no", "yes")),
+        Attribute("kind", ("x", "y", "z")),
+        Attribute("angle", ("left", "half", "front", "right"), ordered=True),
+    ]
+)
 RGB = 3  # the last channels of S belong to a layer that gives colours
 
 
@@ -50,7 +56,13 @@ class ToyGenerator(Generator):
 
     def _decode(self, codes: Codes) -> Tensor:
         x = codes.values
-        x = x.mean(1) if codes.space == Space.W_PLUS else self.map(x) if codes.space == Space.Z else x
+        x = (
+            x.mean(1)
+            if codes.space == Space.W_PLUS
+            else self.map(x)
+            if codes.space == Space.Z
+            else x
+        )
         if codes.shift is not None:
             x = shifted(lambda y, weight: y @ weight.flatten(1).T, x, self.weight, codes.shift)
         return self.conv(x)
@@ -95,19 +107,30 @@ class CurvedScorer(Scorer):
         return decoded
 
     def forward(self, decoded: Tensor) -> Tensor:
-        return torch.stack([self.RADIUS - decoded[:, :2].norm(dim=1), decoded[:, 2], decoded[:, 3]], 1)
+        return torch.stack(
+            [self.RADIUS - decoded[:, :2].norm(dim=1), decoded[:, 2], decoded[:, 3]], 1
+        )
 
 
 def normals_for(attributes: Attributes, dim: int, seed: int = 0, overlap: float = 0.0) -> Tensor:
     """Unit normals (width, d); `overlap` is a common part that makes them dependent on one another."""
     rng = torch.Generator().manual_seed(seed)
-    rows = torch.linalg.qr(torch.randn(dim, attributes.width + 1, generator=rng, dtype=torch.float64)).Q.T
+    rows = torch.linalg.qr(
+        torch.randn(dim, attributes.width + 1, generator=rng, dtype=torch.float64)
+    ).Q.T
     mixed = rows[:-1] + overlap * rows[-1:]
     return (mixed / mixed.norm(dim=1, keepdim=True)).float()
 
 
-def fit_data(attributes: Attributes = BINARY, dim: int = 24, n: int = 1500, seed: int = 0, overlap: float = 0.5,
-             bias: Tensor | None = None, scorer: Scorer | None = None) -> FitData:
+def fit_data(
+    attributes: Attributes = BINARY,
+    dim: int = 24,
+    n: int = 1500,
+    seed: int = 0,
+    overlap: float = 0.5,
+    bias: Tensor | None = None,
+    scorer: Scorer | None = None,
+) -> FitData:
     """A bank of n fit and 200 tune samples, w ~ N(0, 4 I), under a linear teacher or the one that is given."""
     z = torch.randn(n + 200, dim, generator=torch.Generator().manual_seed(seed + 100))
     generator = ToyGenerator(dim)
@@ -118,13 +141,23 @@ def fit_data(attributes: Attributes = BINARY, dim: int = 24, n: int = 1500, seed
     return FitData(generator, teacher, fit, tune, teacher.attributes.log_odds(logits).std(0), seed)
 
 
-def make_walk(data: FitData, space: Space, attribute: str, n: int = 40, seed: int = 5,
-              targets: Sequence[int] | None = None) -> Walk:
+def make_walk(
+    data: FitData,
+    space: Space,
+    attribute: str,
+    n: int = 40,
+    seed: int = 5,
+    targets: Sequence[int] | None = None,
+) -> Walk:
     """n new starts with their source class; as target the next class (of the last one, the first), or `targets`."""
     z = torch.randn(n, data.generator.z_dim, generator=torch.Generator().manual_seed(seed))
     latent = z if space == Space.Z else data.generator.map(z)
     codes = data.generator.lift(latent, space)
     source = data.attributes.labels(data.teacher(data.generator.map(z)), attribute)
-    target = (source + 1) % len(data.attributes[attribute].classes) if targets is None else torch.tensor(targets)
+    target = (
+        (source + 1) % len(data.attributes[attribute].classes)
+        if targets is None
+        else torch.tensor(targets)
+    )
     start = torch.arange(n) * 7 + 1000
     return Walk(attribute, start, codes, codes, source, target, latent=latent)

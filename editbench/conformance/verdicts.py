@@ -38,7 +38,9 @@ class Failed(Verdict):
     status = "failed"
 
     def __init__(self, seen: str, owed: str, fix: str) -> None:
-        super().__init__(f"Seen: {seen.rstrip('.')}.\nOwed: {owed.rstrip('.')}.\nFix: {fix.rstrip('.')}.")
+        super().__init__(
+            f"Seen: {seen.rstrip('.')}.\nOwed: {owed.rstrip('.')}.\nFix: {fix.rstrip('.')}."
+        )
 
 
 class Warned(Failed):
@@ -57,5 +59,9 @@ def explain(error: BaseException, culprit: object = None) -> str:
         except (TypeError, OSError):
             own = ""
     place = next((f for f in reversed(frames) if f.filename == own), frames[-1] if frames else None)
-    where = f" ({place.filename}:{place.lineno})" if place and Path(place.filename).parent != HERE else ""
+    where = (
+        f" ({place.filename}:{place.lineno})"
+        if place and Path(place.filename).parent != HERE
+        else ""
+    )
     return f"{type(error).__name__}: {error}{where}"

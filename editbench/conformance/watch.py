@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from editbench.bank import Bank
-from editbench.editor import Split
-from editbench.starts import Starts
+from editbench.bank.bank import Bank, Split
+from editbench.bank.starts import Starts
 
 
 @dataclass
@@ -76,6 +75,7 @@ class Watch:
     @contextlib.contextmanager
     def count(self, last: nn.Module, teacher: nn.Module) -> Iterator[None]:
         """Count the samples that editor code sends through a generator's last layer and through the teacher."""
+
         def passed(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             self.tally.passed += len(output) if self.inside else 0
 

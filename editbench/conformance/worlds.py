@@ -19,18 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editbench.attributes import Attributes
-from editbench.bank import Bank, BankSpec, shard_folder
-from editbench.bank_build import build_bank
+from editbench.bank.bank import Bank, BankSpec, Split, shard_folder
+from editbench.bank.build import build_bank
+from editbench.base.attributes import Attributes
+from editbench.base.files import file_sha256
+from editbench.base.spaces import Codes, Space
 from editbench.conformance.toy import BINARY, MIXED, LinearScorer, ToyGenerator
 from editbench.conformance.watch import global_seed
-from editbench.editor import FitData, Split, Walk
-from editbench.files import file_sha256
-from editbench.generators.base import Generator
-from editbench.generators.embedded import StyleGAN2Generator
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from editbench.scorers.base import Scorer
-from editbench.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.networks.scorer import Scorer
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.walk.editor import FitData, Walk
 
 FAMILIES = ("latents", "pictures")
 KINDS = {"binary": BINARY, "mixed": MIXED}
@@ -69,7 +69,9 @@ class ColourScorer(Scorer):
         self.attributes, self.digest = attributes, f"colours {attributes.names} {seed}"
         rng = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            features = self.features(generator.decode(Codes(Space.Z, torch.randn(256, generator.z_dim, generator=rng))))
+            features = self.features(
+                generator.decode(Codes(Space.Z, torch.randn(256, generator.z_dim, generator=rng)))
+            )
         mixture = torch.randn(features.shape[1], attributes.width, generator=rng)
         logits = features @ mixture
         self.register_buffer("mixture", mixture * (2 / logits.std(0)))
@@ -102,17 +104,33 @@ class World:
         """Fit and tune splits in memory of their own, so that an editor cannot spoil another's."""
         bank = bank or self.bank
         fit, tune = (copied(bank.split(name)) for name in ("fit", "tune"))
-        return FitData(self.generator, self.teacher, fit, tune, torch.from_numpy(bank.sigma["teacher"]).float(), seed)
+        return FitData(
+            self.generator,
+            self.teacher,
+            fit,
+            tune,
+            torch.from_numpy(bank.sigma["teacher"]).float(),
+            seed,
+        )
 
     @property
     def last(self) -> nn.Module:
         """The layer that every decoded sample passes."""
-        return list(self.generator.network.synthesis.layers.values())[-1] if isinstance(
-            self.generator, StyleGAN2Generator) else self.generator.inner("conv")
+        return (
+            list(self.generator.network.synthesis.layers.values())[-1]
+            if isinstance(self.generator, StyleGAN2Generator)
+            else self.generator.inner("conv")
+        )
 
     @torch.no_grad()
-    def walk(self, space: Space, attribute: str, n: int = 24, source: int | None = None,
-             target: int | None = None) -> Walk:
+    def walk(
+        self,
+        space: Space,
+        attribute: str,
+        n: int = 24,
+        source: int | None = None,
+        target: int | None = None,
+    ) -> Walk:
         """n new starts, as the engine begins a walk; `source` takes starts of one class.
 
         The target is the next class (of the last one the first; of an ordered attribute the one before), or `target`.
@@ -122,8 +140,14 @@ class World:
         rows = torch.arange(n) if source is None else (labels == source).nonzero()[:n, 0]
         codes, labels, latent = self.generator.lift(own[rows], space), labels[rows], own[rows]
         step = torch.where(labels == len(item.classes) - 1, -1, 1) if item.ordered else 1
-        aim = (labels + step) % len(item.classes) if target is None else torch.full_like(labels, target)
-        return Walk(attribute, torch.arange(len(rows)) * 7 + 300, codes, codes, labels, aim, latent=latent)
+        aim = (
+            (labels + step) % len(item.classes)
+            if target is None
+            else torch.full_like(labels, target)
+        )
+        return Walk(
+            attribute, torch.arange(len(rows)) * 7 + 300, codes, codes, labels, aim, latent=latent
+        )
 
     @cached_property
     def _starts(self) -> dict[bool, tuple[Tensor, Tensor]]:
@@ -136,18 +160,34 @@ class World:
 
 def clone_walk(walk: Walk, dtype: torch.dtype | None = None, device: str | None = None) -> Walk:
     """The same walk in memory of its own, its codes in another dtype or on another device if asked for."""
-    def moved(x: Tensor) -> Tensor:
-        return (x.to(dtype) if dtype is not None and x.is_floating_point() else x).to(device or x.device).clone()
 
-    return replace(walk, start=moved(walk.start), origin=moved(walk.origin), codes=moved(walk.codes),
-                   source=moved(walk.source), target=moved(walk.target),
-                   latent=None if walk.latent is None else moved(walk.latent))
+    def moved(x: Tensor) -> Tensor:
+        return (
+            (x.to(dtype) if dtype is not None and x.is_floating_point() else x)
+            .to(device or x.device)
+            .clone()
+        )
+
+    return replace(
+        walk,
+        start=moved(walk.start),
+        origin=moved(walk.origin),
+        codes=moved(walk.codes),
+        source=moved(walk.source),
+        target=moved(walk.target),
+        latent=None if walk.latent is None else moved(walk.latent),
+    )
 
 
 def copied(split: Split, keep: Tensor | None = None) -> Split:
     """A split, or the rows of it to keep, in memory of its own."""
     rows = torch.arange(len(split)) if keep is None else keep
-    return Split(split.index[rows], split.z[rows], None if split.w is None else split.w[rows], split.logits[rows])
+    return Split(
+        split.index[rows],
+        split.z[rows],
+        None if split.w is None else split.w[rows],
+        split.logits[rows],
+    )
 
 
 # -- making them -------------------------------------------------------------------------------------------------------
@@ -184,24 +224,35 @@ def other_bank(bank: Bank, folder: Path) -> Bank:
 def other_judge(world: World) -> Scorer:
     """A judge that answers otherwise."""
     attributes = world.judge.attributes
-    return PictureJudge(attributes, world.generator, 31) if world.family == "pictures" else (
-        LatentJudge(attributes, axis_normals(attributes.width, shift=5)))
+    return (
+        PictureJudge(attributes, world.generator, 31)
+        if world.family == "pictures"
+        else (LatentJudge(attributes, axis_normals(attributes.width, shift=5)))
+    )
 
 
 def axis_normals(width: int, shift: int = 0) -> Tensor:
     """Unit normals (width, DIM): row k leans on axis k + shift, and a little on one that no other row leans on."""
-    rows = torch.eye(DIM).roll(shift, 1)[:width] + LEAN * torch.eye(DIM).roll(shift + APART, 1)[:width]
+    rows = (
+        torch.eye(DIM).roll(shift, 1)[:width] + LEAN * torch.eye(DIM).roll(shift + APART, 1)[:width]
+    )
     return rows / rows.norm(dim=1, keepdim=True)
 
 
 def _latents(attributes: Attributes) -> tuple[Generator, Scorer, Scorer]:
     normals = axis_normals(attributes.width)
-    return AxisGenerator(), LinearScorer(attributes, normals), LatentJudge(attributes, normals + 0.05)
+    return (
+        AxisGenerator(),
+        LinearScorer(attributes, normals),
+        LatentJudge(attributes, normals + 0.05),
+    )
 
 
 def _stylegan2() -> Generator:
     with global_seed(1):
-        return StyleGAN2Generator(StyleGAN2(StyleGAN2Config(16, (16, 16, 16), 16, 16, mapping_layers=2)))
+        return StyleGAN2Generator(
+            StyleGAN2(StyleGAN2Config(16, (16, 16, 16), 16, 16, mapping_layers=2))
+        )
 
 
 def _pictures(attributes: Attributes) -> tuple[Generator, Scorer, Scorer]:

@@ -13,10 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from editbench.attributes import Attributes
-from editbench.engine import to_uint8
-from editbench.errors import BadFile, EditbenchError, NonFinite
-from editbench.files import (
+from editbench.base.attributes import Attributes
+from editbench.base.errors import BadFile, EditbenchError, NonFinite
+from editbench.base.files import (
     atomic_folder,
     digest,
     explain_disk_errors,
@@ -26,6 +25,8 @@ from editbench.files import (
     sweep_partials,
     write_json,
 )
+from editbench.base.images import to_uint8
+from editbench.base.progress import Advance, progress
 from editbench.inversion.images import Images, Part
 from editbench.inversion.page import write_page
 from editbench.inversion.projector import (
@@ -37,13 +38,20 @@ from editbench.inversion.projector import (
     latent_statistics,
 )
 from editbench.inversion.store import VERSION, Inversion, block_folder, psnr
-from editbench.models import World
-from editbench.perceptual import Perceptual
-from editbench.progress import Advance, progress
+from editbench.networks.perceptual import Perceptual
+from editbench.networks.roles import World
 
 PICTURES = 16  # images with a smaller number are kept beside their reconstructions
-CODE = ("inversion/build", "inversion/images", "inversion/noise", "inversion/projector", "inversion/schedule",
-        "datasets/images", "perceptual", "seeding")  # modules that codes, errors and logits depend on
+CODE = (
+    "inversion/build",
+    "inversion/images",
+    "inversion/noise",
+    "inversion/projector",
+    "inversion/schedule",
+    "worlds/datasets/images",
+    "networks/perceptual",
+    "base/seeding",
+)  # modules that codes, errors and logits depend on
 
 
 @cache
@@ -73,8 +81,17 @@ class Task:
     def id(self) -> str:
         """Content address of the result."""
         parts = {role: network.digest for role, network in vars(self.world).items()}
-        return digest({"version": VERSION, "code": code_digest(), "images": self.images.identity,
-                       "distance": self.distance, "spec": asdict(self.spec), "block": self.block} | parts)
+        return digest(
+            {
+                "version": VERSION,
+                "code": code_digest(),
+                "images": self.images.identity,
+                "distance": self.distance,
+                "spec": asdict(self.spec),
+                "block": self.block,
+            }
+            | parts
+        )
 
 
 def build_inversion(folder: Path, task: Task) -> Inversion:
@@ -84,14 +101,18 @@ def build_inversion(folder: Path, task: Task) -> Inversion:
         if folder.exists() and any(folder.iterdir()):
             begun = folder / "begun.json"
             if not begun.is_file() or read_json(begun).get("id") != task.id:
-                raise EditbenchError(f"{folder} holds something else (other images, networks, options or code): name "
-                                     "another folder, or delete it")
+                raise EditbenchError(
+                    f"{folder} holds something else (other images, networks, options or code): name "
+                    "another folder, or delete it"
+                )
         write_json(folder / "begun.json", {"id": task.id})
         if not (folder / "inversion.json").is_file():
             _make_blocks(folder, task)
             _finish(folder, task)
         found = Inversion(folder)
-        if not (folder / "index.html").is_file():  # made last, so that a kill leaves no inversion without its page
+        if not (
+            folder / "index.html"
+        ).is_file():  # made last, so that a kill leaves no inversion without its page
             write_page(found)
     return found
 
@@ -108,7 +129,9 @@ def _make_blocks(folder: Path, task: Task) -> None:
                 _make_block(partial, task, block, statistics, advance)
 
 
-def _make_block(folder: Path, task: Task, block: int, statistics: Statistics, advance: Advance) -> None:
+def _make_block(
+    folder: Path, task: Task, block: int, statistics: Statistics, advance: Advance
+) -> None:
     """Invert the images of one block and write its files."""
     first = block * task.block
     attributes = task.world.judge.attributes
@@ -118,25 +141,42 @@ def _make_block(folder: Path, task: Task, block: int, statistics: Statistics, ad
         advance(task.spec.schedule.steps)
         return
     pixels = part.pixels.to(task.device)
-    found = invert(task.world.generator, task.perceptual, pixels, task.spec, part.index, statistics, advance=advance)
+    found = invert(
+        task.world.generator,
+        task.perceptual,
+        pixels,
+        task.spec,
+        part.index,
+        statistics,
+        advance=advance,
+    )
     noise = {name: values[:, 0].cpu().contiguous() for name, values in found.noise.items()}
-    save_file({"codes": found.codes.values.cpu().contiguous()} | noise, folder / "codes.safetensors")
+    save_file(
+        {"codes": found.codes.values.cpu().contiguous()} | noise, folder / "codes.safetensors"
+    )
     table, made = _measure(task, part, pixels, found)
     table.assign(block=block, row=np.arange(len(table))).to_parquet(folder / "table.parquet")
     if first < PICTURES:
         few = torch.from_numpy(part.index < PICTURES)
-        save_file({"original": to_uint8(pixels)[few], "reconstruction": to_uint8(made)[few]},
-                  folder / "pictures.safetensors")
+        save_file(
+            {"original": to_uint8(pixels)[few], "reconstruction": to_uint8(made)[few]},
+            folder / "pictures.safetensors",
+        )
 
 
 @torch.no_grad()
-def _measure(task: Task, part: Part, pixels: Tensor, found: Inverted) -> tuple[pd.DataFrame, Tensor]:
+def _measure(
+    task: Task, part: Part, pixels: Tensor, found: Inverted
+) -> tuple[pd.DataFrame, Tensor]:
     """The block's rows of the table, and the reconstructions."""
     generator, teacher, judge = task.world.generator, task.world.teacher, task.world.judge
     made = generator.decode(found.codes)
     columns: dict[str, Tensor] = {"mse": (made - pixels).square().flatten(1).mean(1)}
-    columns |= {"psnr": psnr(columns["mse"]), "perceptual": task.perceptual(made, pixels),
-                "noise_mse": torch.full_like(columns["mse"], torch.nan)}
+    columns |= {
+        "psnr": psnr(columns["mse"]),
+        "perceptual": task.perceptual(made, pixels),
+        "noise_mse": torch.full_like(columns["mse"], torch.nan),
+    }
     if found.noise:
         own = decode_inverted(generator, found)
         columns["noise_mse"] = (own - pixels).square().flatten(1).mean(1)
@@ -148,10 +188,14 @@ def _measure(task: Task, part: Part, pixels: Tensor, found: Inverted) -> tuple[p
     for name, values in columns.items():
         if name != "noise_mse" and not bool(torch.isfinite(values).all()):
             bad = part.names[int((~torch.isfinite(values)).nonzero()[0])]
-            raise NonFinite(f"the inversion of {bad} has NaN or infinite {name}: check the weights of generator and "
-                            "scorers")
-    frame = pd.DataFrame({"index": part.index, "name": part.names} | {
-        name: values.cpu().numpy() for name, values in columns.items()})
+            raise NonFinite(
+                f"the inversion of {bad} has NaN or infinite {name}: check the weights of generator and "
+                "scorers"
+            )
+    frame = pd.DataFrame(
+        {"index": part.index, "name": part.names}
+        | {name: values.cpu().numpy() for name, values in columns.items()}
+    )
     truth = {f"truth:{name}": part.truth[:, k] for k, name in enumerate(judge.attributes.names)}
     return frame.assign(**truth), made
 
@@ -159,24 +203,52 @@ def _measure(task: Task, part: Part, pixels: Tensor, found: Inverted) -> tuple[p
 def _finish(folder: Path, task: Task) -> None:
     """Join the blocks' tables and write the first pictures and inversion.json."""
     folders = [block_folder(folder, k) for k in range(task.blocks)]
-    skipped = {name: reason for path in folders for name, reason in read_json(path / "skipped.json").items()}
-    tables = [pd.read_parquet(path / "table.parquet") for path in folders if (path / "table.parquet").exists()]
+    skipped = {
+        name: reason
+        for path in folders
+        for name, reason in read_json(path / "skipped.json").items()
+    }
+    tables = [
+        pd.read_parquet(path / "table.parquet")
+        for path in folders
+        if (path / "table.parquet").exists()
+    ]
     if not tables:
         shutil.rmtree(folder)
         name, reason = next(iter(skipped.items()))
         raise BadFile(f"none of the {len(skipped)} images can be read; {name}: {reason}")
     pd.concat(tables, ignore_index=True).to_parquet(folder / "table.parquet")
-    parts = [load_file(file) for path in folders if (file := path / "pictures.safetensors").exists()]
+    parts = [
+        load_file(file) for path in folders if (file := path / "pictures.safetensors").exists()
+    ]
     empty = torch.empty(0, 0, 0, 0, dtype=torch.uint8)
-    save_file({name: torch.cat([part[name] for part in parts]) if parts else empty
-               for name in ("original", "reconstruction")}, folder / "pictures.safetensors")
-    sums = {str(file.relative_to(folder)): file_sha256(file) for path in folders
-            for file in sorted(path.glob("*.safetensors"))} | {
-                name: file_sha256(folder / name) for name in ("table.parquet", "pictures.safetensors")}
+    save_file(
+        {
+            name: torch.cat([part[name] for part in parts]) if parts else empty
+            for name in ("original", "reconstruction")
+        },
+        folder / "pictures.safetensors",
+    )
+    sums = {
+        str(file.relative_to(folder)): file_sha256(file)
+        for path in folders
+        for file in sorted(path.glob("*.safetensors"))
+    } | {name: file_sha256(folder / name) for name in ("table.parquet", "pictures.safetensors")}
     attributes: Attributes = task.world.judge.attributes
-    write_json(folder / "inversion.json", {
-        "version": VERSION, "id": task.id, "images": task.images.about, "identity": task.images.identity,
-        "spec": asdict(task.spec), "space": task.spec.space, "block": task.block, "perceptual": task.perceptual.about,
-        "attributes": attributes.as_config(), "skipped": skipped, "sha256": sums} | {
-            role: network.digest for role, network in vars(task.world).items()})
-
+    write_json(
+        folder / "inversion.json",
+        {
+            "version": VERSION,
+            "id": task.id,
+            "images": task.images.about,
+            "identity": task.images.identity,
+            "spec": asdict(task.spec),
+            "space": task.spec.space,
+            "block": task.block,
+            "perceptual": task.perceptual.about,
+            "attributes": attributes.as_config(),
+            "skipped": skipped,
+            "sha256": sums,
+        }
+        | {role: network.digest for role, network in vars(task.world).items()},
+    )

@@ -11,15 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from editbench.attributes import Attributes
-from editbench.datasets.images import ImageFolder
-from editbench.errors import EditbenchError
-from editbench.files import file_sha256
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError
+from editbench.base.files import file_sha256
+from editbench.worlds.datasets.images import ImageFolder
 from editbench.worlds.faces.factors import CLASSES, TRAITS, FactorLaw, Factors, sample_factors
 from editbench.worlds.faces.renderer import render
 
 RENDERS = "faces:"
-STREAM = "inversion"  # of the renders: what the networks were trained on was drawn from other streams
+STREAM = (
+    "inversion"  # of the renders: what the networks were trained on was drawn from other streams
+)
 PREPARED = "central square, LANCZOS"
 
 
@@ -52,15 +54,21 @@ class Images(abc.ABC):
 def open_images(text: str, shape: tuple[int, ...]) -> Images:
     """`faces:N` or a folder; shape (C, H, W) of the generator's pictures. Raises EditbenchError for anything else."""
     if len(shape) != 3 or shape[1] != shape[2] or shape[0] not in (1, 3):
-        raise EditbenchError("images are inverted by generators of square pictures with 1 or 3 channels; this one's "
-                             f"are {tuple(shape)}")
+        raise EditbenchError(
+            "images are inverted by generators of square pictures with 1 or 3 channels; this one's "
+            f"are {tuple(shape)}"
+        )
     if not text.startswith(RENDERS):
         return FolderImages(Path(text), shape[0], shape[1])
     number = text.removeprefix(RENDERS)
     if not number.isdecimal() or not int(number):
-        raise EditbenchError(f"inversion.images={text}: write faces:N for N renders, as in faces:128")
+        raise EditbenchError(
+            f"inversion.images={text}: write faces:N for N renders, as in faces:128"
+        )
     if shape[0] != 3:
-        raise EditbenchError("faces:N are colour pictures, this generator's are grey: give a folder of pictures")
+        raise EditbenchError(
+            "faces:N are colour pictures, this generator's are grey: give a folder of pictures"
+        )
     return FaceRenders(int(number), shape[1])
 
 
@@ -73,7 +81,13 @@ class FaceRenders(Images):
         self.about = f"{n} renders of the embedded world (stream '{STREAM}', seed {seed})"
         folder = Path(__file__).parents[1] / "worlds" / "faces"
         code = [file_sha256(folder / f"{name}.py") for name in ("factors", "renderer")]
-        self.identity = {"kind": "renders", "n": n, "seed": seed, "resolution": resolution, "code": code}
+        self.identity = {
+            "kind": "renders",
+            "n": n,
+            "seed": seed,
+            "resolution": resolution,
+            "code": code,
+        }
 
     def __len__(self) -> int:
         return self.n
@@ -84,19 +98,30 @@ class FaceRenders(Images):
     def read(self, start: int, stop: int, attributes: Attributes) -> Part:
         factors = self.factors(start, stop)
         labels, unknown = factors.labels().numpy(), np.full(stop - start, -1)
-        truth = [labels[:, TRAITS.index(a.name)] if a.classes == CLASSES.get(a.name) else unknown for a in attributes]
-        return Part(np.arange(start, stop), [f"face {i}" for i in range(start, stop)],
-                    render(factors, self.resolution), np.stack(truth, 1))
+        truth = [
+            labels[:, TRAITS.index(a.name)] if a.classes == CLASSES.get(a.name) else unknown
+            for a in attributes
+        ]
+        return Part(
+            np.arange(start, stop),
+            [f"face {i}" for i in range(start, stop)],
+            render(factors, self.resolution),
+            np.stack(truth, 1),
+        )
 
 
 class FolderImages(Images):
-    """The pictures below a folder, by path, cut and resized as editbench.datasets.images says; for a generator of grey
+    """The pictures below a folder, by path, cut and resized as editbench.worlds.datasets.images says; for a generator of grey
     pictures their luma. An image's number is its place among all files, whether they can be read or not."""
 
     def __init__(self, folder: Path, channels: int, resolution: int) -> None:
         self.source, self.channels, self.resolution = ImageFolder(folder), channels, resolution
         self.about = f"{len(self.source)} files of {folder.resolve().name} ({PREPARED} to {resolution} pixels)"
-        self.identity = self.source.identity | {"prepared": PREPARED, "resolution": resolution, "channels": channels}
+        self.identity = self.source.identity | {
+            "prepared": PREPARED,
+            "resolution": resolution,
+            "channels": channels,
+        }
 
     def __len__(self) -> int:
         return len(self.source)
@@ -107,6 +132,17 @@ class FolderImages(Images):
         if self.channels == 1:
             grey = [np.asarray(Image.fromarray(one).convert("L"))[:, :, None] for one in pixels]
             pixels = np.stack(grey) if grey else pixels[..., :1]
-        values = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-        return Part(block.kept, [self.source.files[i] for i in block.kept], values.contiguous(),
-                    np.full((len(pixels), len(attributes.names)), -1), dict(block.problems))
+        values = (
+            torch.from_numpy(np.ascontiguousarray(pixels))
+            .permute(0, 3, 1, 2)
+            .float()
+            .div(127.5)
+            .sub(1)
+        )
+        return Part(
+            block.kept,
+            [self.source.files[i] for i in block.kept],
+            values.contiguous(),
+            np.full((len(pixels), len(attributes.names)), -1),
+            dict(block.problems),
+        )

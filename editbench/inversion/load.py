@@ -9,19 +9,27 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from editbench.checks import check_kind
-from editbench.errors import BadFile, EditbenchError
-from editbench.files import file_sha256
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import file_sha256
+from editbench.base.instantiate import build, plain
+from editbench.base.sources import content, source_digest
+from editbench.base.spaces import Codes, Space
+from editbench.base.validation import check_kind
 from editbench.inversion.build import Task, build_inversion
 from editbench.inversion.images import open_images
 from editbench.inversion.projector import Projection, check_invertible
 from editbench.inversion.schedule import Schedule
 from editbench.inversion.store import Inversion
-from editbench.models import World, build, content, load_world, plain, source_digest
-from editbench.perceptual import FeatureDistance, Perceptual, PixelDistance
-from editbench.spaces import Codes, Space
+from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
+from editbench.networks.roles import World
+from editbench.run.loading import load_world
 
-OWN = ("images", "path", "perceptual", "block")  # of the group; the rest are fields of Projection and Schedule
+OWN = (
+    "images",
+    "path",
+    "perceptual",
+    "block",
+)  # of the group; the rest are fields of Projection and Schedule
 
 _OPEN: dict[Path, Inversion] = {}
 
@@ -69,8 +77,10 @@ def check_inversion(inversion: Inversion, world: World) -> Inversion:
     """An inversion given by path must have been made with these very networks."""
     for role, network in vars(world).items():
         if inversion.meta[role] != network.digest:
-            raise BadFile(f"inversion {inversion.folder} was made with another {role} ({inversion.meta[role]}) than "
-                          f"this run's ({network.digest}): unset inversion.path, or make it again")
+            raise BadFile(
+                f"inversion {inversion.folder} was made with another {role} ({inversion.meta[role]}) than "
+                f"this run's ({network.digest}): unset inversion.path, or make it again"
+            )
     return inversion
 
 
@@ -78,8 +88,10 @@ def inversion_task(cfg: DictConfig) -> Task:
     """What a configuration asks to be inverted, and how. Raises EditbenchError for what cannot be."""
     world, options = load_world(cfg), plain(cfg.inversion)
     if not options.get("images"):
-        raise EditbenchError("inversion.images is not set: give a folder of pictures or faces:N, or a finished "
-                             "inversion as inversion.path=FOLDER")
+        raise EditbenchError(
+            "inversion.images is not set: give a folder of pictures or faces:N, or a finished "
+            "inversion as inversion.path=FOLDER"
+        )
     check_kind("inversion.images", options["images"], "str")
     check_kind("inversion.block", options["block"], "int")
     if options["block"] < 1:
@@ -96,7 +108,9 @@ def projection(options: dict[str, Any]) -> Projection:
     times = {item.name for item in fields(Schedule)}
     given = {key: value for key, value in options.items() if key not in OWN}
     schedule = Schedule(**{key: value for key, value in given.items() if key in times})
-    return Projection(**{key: value for key, value in given.items() if key not in times}, schedule=schedule)
+    return Projection(
+        **{key: value for key, value in given.items() if key not in times}, schedule=schedule
+    )
 
 
 def distance_of(option: object, world: World, device: str) -> tuple[Perceptual, object]:
@@ -106,11 +120,15 @@ def distance_of(option: object, world: World, device: str) -> tuple[Perceptual, 
     if option == "pixels":
         return PixelDistance(), "pixels"
     if not isinstance(option, dict) or "_target_" not in option:
-        raise EditbenchError(f"inversion.perceptual={option}: give teacher, pixels, or a mapping such as "
-                             "{_target_: editbench.perceptual.LPIPS, weights: [FILE, FILE], size: 256}")
+        raise EditbenchError(
+            f"inversion.perceptual={option}: give teacher, pixels, or a mapping such as "
+            "{_target_: editbench.networks.perceptual.LPIPS, weights: [FILE, FILE], size: 256}"
+        )
     made = build(cast(DictConfig, OmegaConf.create(option)))
     if not isinstance(made, Perceptual):
-        raise EditbenchError(f"inversion.perceptual: {option['_target_']} is no editbench.perceptual.Perceptual")
+        raise EditbenchError(
+            f"inversion.perceptual: {option['_target_']} is no editbench.networks.perceptual.Perceptual"
+        )
     made = made.to(device).eval().requires_grad_(False)
     source = source_digest(f"{type(made).__module__}.{type(made).__qualname__}")
     return made, [content(option), getattr(made, "digest", made.about), source]
@@ -121,4 +139,8 @@ def picture_shape(world: World, device: str) -> tuple[int, ...]:
     generator = world.generator
     space = Space.W if Space.W in generator.spaces else Space.Z
     with torch.no_grad():
-        return tuple(generator.decode(Codes(space, torch.zeros(1, generator.code_dim(space), device=device))).shape[1:])
+        return tuple(
+            generator.decode(
+                Codes(space, torch.zeros(1, generator.code_dim(space), device=device))
+            ).shape[1:]
+        )

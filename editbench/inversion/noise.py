@@ -13,14 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from editbench.errors import Unsupported
-from editbench.generators.base import Generator
-from editbench.generators.layers import LARGE, StyledConv
-from editbench.seeding import normals
-from editbench.spaces import Codes
+from editbench.base.errors import Unsupported
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes
+from editbench.networks.generator import Generator
+from editbench.networks.stylegan2.layers import LARGE, StyledConv
 
 SMALLEST = 8  # pixels of the coarsest scale
-TOGETHER = LARGE // 2  # images decoded at once: of LARGE maps or more a layer takes their number for its resolution
+TOGETHER = (
+    LARGE // 2
+)  # images decoded at once: of LARGE maps or more a layer takes their number for its resolution
 
 
 class NoiseMaps:
@@ -30,11 +32,19 @@ class NoiseMaps:
     """
 
     def __init__(self, generator: Generator, seed: int, index: np.ndarray) -> None:
-        buffers = {f"{name}.noise": layer.noise for name, layer in generator.named_modules()
-                   if isinstance(layer, StyledConv)}
+        buffers = {
+            f"{name}.noise": layer.noise
+            for name, layer in generator.named_modules()
+            if isinstance(layer, StyledConv)
+        }
         if not buffers:
-            raise Unsupported(f"{type(generator).__name__} has no layer noise: set inversion.noise=const")
-        self.maps = {name: drawn(seed, name, index, buffer).requires_grad_() for name, buffer in buffers.items()}
+            raise Unsupported(
+                f"{type(generator).__name__} has no layer noise: set inversion.noise=const"
+            )
+        self.maps = {
+            name: drawn(seed, name, index, buffer).requires_grad_()
+            for name, buffer in buffers.items()
+        }
 
     def penalty(self) -> Tensor:
         """Sum over layers of `autocorrelation`: (n,)."""
@@ -51,8 +61,12 @@ class NoiseMaps:
 def decode_with(generator: Generator, codes: Codes, maps: dict[str, Tensor]) -> Tensor:
     """`generator.decode` with each image's own maps instead of the constant noise."""
     parts = [slice(first, first + TOGETHER) for first in range(0, len(codes), TOGETHER)]
-    return torch.cat([functional_call(generator, {name: x[rows] for name, x in maps.items()}, (codes[rows],))
-                      for rows in parts])
+    return torch.cat(
+        [
+            functional_call(generator, {name: x[rows] for name, x in maps.items()}, (codes[rows],))
+            for rows in parts
+        ]
+    )
 
 
 def rows_of_normals(seed: int, stream: str, index: np.ndarray, width: int) -> np.ndarray:

@@ -14,13 +14,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editbench.files import write_atomic
+from editbench.base.files import write_atomic
 from editbench.inversion.store import Inversion
 
 COLUMNS = 16
 SMALLEST = 64  # pixels of a picture on the sheet
 PIPE = 120  # columns where there is no terminal
-SHARES = (("kept", "class kept"), ("real_true", "image, as judged, true"), ("true", "reconstruction true"))
+SHARES = (
+    ("kept", "class kept"),
+    ("real_true", "image, as judged, true"),
+    ("true", "reconstruction true"),
+)
 
 
 def write_page(inversion: Inversion) -> Path:
@@ -31,9 +35,15 @@ def write_page(inversion: Inversion) -> Path:
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("page.html").render(
-        meta=inversion.meta, figures=figures(inversion), n=len(inversion), shares=SHARES,
-        summary=inversion.summary().to_dict("records"), known=bool((inversion.truth >= 0).any()), percent=_percent,
-        sheet=None if sheet is None else base64.b64encode(sheet).decode())
+        meta=inversion.meta,
+        figures=figures(inversion),
+        n=len(inversion),
+        shares=SHARES,
+        summary=inversion.summary().to_dict("records"),
+        known=bool((inversion.truth >= 0).any()),
+        percent=_percent,
+        sheet=None if sheet is None else base64.b64encode(sheet).decode(),
+    )
     write_atomic(inversion.folder / "index.html", page)
     return inversion.folder / "index.html"
 
@@ -41,11 +51,19 @@ def write_page(inversion: Inversion) -> Path:
 def figures(inversion: Inversion) -> list[tuple[str, str]]:
     """Reconstruction errors as (name, text)."""
     table = inversion.table
-    found = [("PSNR, mean", f"{table['psnr'].mean():.2f} dB"), ("PSNR, lowest", f"{table['psnr'].min():.2f} dB"),
-             ("mean squared error, of [-1, 1]", f"{table['mse'].mean():.5f}"),
-             (f"perceptual distance ({inversion.meta['perceptual']}), mean", f"{table['perceptual'].mean():.4f}")]
+    found = [
+        ("PSNR, mean", f"{table['psnr'].mean():.2f} dB"),
+        ("PSNR, lowest", f"{table['psnr'].min():.2f} dB"),
+        ("mean squared error, of [-1, 1]", f"{table['mse'].mean():.5f}"),
+        (
+            f"perceptual distance ({inversion.meta['perceptual']}), mean",
+            f"{table['perceptual'].mean():.4f}",
+        ),
+    ]
     if table["noise_mse"].notna().any():
-        found.append(("mean squared error with the optimised noise", f"{table['noise_mse'].mean():.5f}"))
+        found.append(
+            ("mean squared error with the optimised noise", f"{table['noise_mse'].mean():.5f}")
+        )
     return found
 
 
@@ -53,9 +71,13 @@ def print_inversion(inversion: Inversion) -> None:
     """The same on standard output."""
     out = Console() if sys.stdout.isatty() else Console(width=PIPE)
     spec = inversion.meta["spec"]
-    out.print(f"{inversion.meta['images']}: {len(inversion)} inverted into {inversion.space.value}, "
-              f"{spec['schedule']['steps']} steps, noise {spec['noise']}", markup=False, highlight=False,
-              soft_wrap=True)
+    out.print(
+        f"{inversion.meta['images']}: {len(inversion)} inverted into {inversion.space.value}, "
+        f"{spec['schedule']['steps']} steps, noise {spec['noise']}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     for name, reason in list(inversion.skipped.items())[:10]:
         out.print(f"  skipped {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     if len(inversion.skipped) > 10:

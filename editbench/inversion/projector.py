@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editbench.checks import check_kind
-from editbench.errors import EditbenchError, NonFinite, Unsupported
-from editbench.generators.base import Generator
+from editbench.base.errors import EditbenchError, NonFinite, Unsupported
+from editbench.base.progress import Advance
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space
+from editbench.base.validation import check_kind
 from editbench.inversion.noise import NoiseMaps, decode_with, rows_of_normals
 from editbench.inversion.schedule import Schedule
-from editbench.perceptual import Perceptual
-from editbench.progress import Advance
-from editbench.seeding import normals
-from editbench.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.networks.perceptual import Perceptual
 
 NOISES = ("const", "optimise")
 BLOCK = 500  # latents mapped together for the statistics
@@ -48,16 +48,26 @@ class Projection:
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
-        kinds = {"space": "str", "noise": "str", "noise_weight": "float", "pixel_weight": "float", "samples": "int",
-                 "seed": "int"}
+        kinds = {
+            "space": "str",
+            "noise": "str",
+            "noise_weight": "float",
+            "pixel_weight": "float",
+            "samples": "int",
+            "seed": "int",
+        }
         for name, kind in kinds.items():
             check_kind(f"inversion.{name}", getattr(self, name), kind)
         if self.space not in (Space.Z, Space.W, Space.W_PLUS):
             raise EditbenchError(f"inversion.space must be w, w_plus or z, got '{self.space}'")
         if self.noise not in NOISES:
-            raise EditbenchError(f"inversion.noise must be one of {', '.join(NOISES)}, got '{self.noise}'")
+            raise EditbenchError(
+                f"inversion.noise must be one of {', '.join(NOISES)}, got '{self.noise}'"
+            )
         if self.noise_weight < 0 or self.pixel_weight < 0 or self.samples < 2:
-            raise EditbenchError(f"inversion weights must not be negative and samples at least 2: {self}")
+            raise EditbenchError(
+                f"inversion weights must not be negative and samples at least 2: {self}"
+            )
 
 
 @dataclass(frozen=True)
@@ -81,14 +91,20 @@ class Inverted:
 def check_invertible(generator: Generator, space: str) -> None:
     """Raise Unsupported where images can't be inverted into this space."""
     if generator.output != "image":
-        raise Unsupported(f"{type(generator).__name__} makes no pictures: there is nothing to invert")
+        raise Unsupported(
+            f"{type(generator).__name__} makes no pictures: there is nothing to invert"
+        )
     if Space(space) not in generator.spaces:
         able = [s.value for s in (Space.W, Space.W_PLUS, Space.Z) if s in generator.spaces]
-        raise Unsupported(f"the generator has no {Space(space).name} codes: set inversion.space={able[0]}")
+        raise Unsupported(
+            f"the generator has no {Space(space).name} codes: set inversion.space={able[0]}"
+        )
 
 
 @torch.no_grad()
-def latent_statistics(generator: Generator, spec: Projection, device: torch.device | str = "cpu") -> Statistics:
+def latent_statistics(
+    generator: Generator, spec: Projection, device: torch.device | str = "cpu"
+) -> Statistics:
     """Mean and spread of w over fresh z, as `map` is configured; of Z in closed form."""
     if spec.space == Space.Z:
         return Statistics(torch.zeros(generator.z_dim, device=device), generator.z_dim**0.5)
@@ -97,19 +113,31 @@ def latent_statistics(generator: Generator, spec: Projection, device: torch.devi
     origin: Tensor | None = None  # sums about a sample: nothing cancels
     for first in range(0, spec.samples, BLOCK):
         last = min(first + BLOCK, spec.samples)
-        z = torch.from_numpy(normals(spec.seed, "inversion/statistics", first, last, generator.z_dim)).float()
+        z = torch.from_numpy(
+            normals(spec.seed, "inversion/statistics", first, last, generator.z_dim)
+        ).float()
         w = generator.map(z.to(device)).double()
         origin = w[0] if origin is None else origin
         total += (w - origin).sum(0)
         square += float((w - origin).square().sum())
     assert origin is not None
     shift = total / spec.samples
-    return Statistics((origin + shift).float(), (square / spec.samples - float(shift.square().sum())) ** 0.5)
+    return Statistics(
+        (origin + shift).float(), (square / spec.samples - float(shift.square().sum())) ** 0.5
+    )
 
 
-def invert(generator: Generator, distance: Perceptual, targets: Tensor, spec: Projection,
-           index: np.ndarray | None = None, statistics: Statistics | None = None, origin: Tensor | None = None,
-           advance: Advance | None = None, watch: Callable[[int, Tensor], None] | None = None) -> Inverted:
+def invert(
+    generator: Generator,
+    distance: Perceptual,
+    targets: Tensor,
+    spec: Projection,
+    index: np.ndarray | None = None,
+    statistics: Statistics | None = None,
+    origin: Tensor | None = None,
+    advance: Advance | None = None,
+    watch: Callable[[int, Tensor], None] | None = None,
+) -> Inverted:
     """Codes of n images.
 
     Args:
@@ -147,8 +175,10 @@ def invert(generator: Generator, distance: Perceptual, targets: Tensor, spec: Pr
             loss = loss + spec.noise_weight * maps.penalty()
         if not bool(torch.isfinite(loss).all()):
             bad = index[int((~torch.isfinite(loss)).nonzero()[0])]
-            raise NonFinite(f"the inversion of image {bad} has a NaN or infinite loss at step {step}: lower "
-                            f"inversion.lr={spec.schedule.lr}, or check the weights of the generator")
+            raise NonFinite(
+                f"the inversion of image {bad} has a NaN or infinite loss at step {step}: lower "
+                f"inversion.lr={spec.schedule.lr}, or check the weights of the generator"
+            )
         if watch:
             watch(step, apart.detach())
         for variable, slope in zip(variables, torch.autograd.grad(loss.sum(), variables)):
@@ -164,7 +194,11 @@ def invert(generator: Generator, distance: Perceptual, targets: Tensor, spec: Pr
 
 def decode_inverted(generator: Generator, found: Inverted) -> Tensor:
     """The reconstructions, with the optimised noise where there is some: (n, C, H, W)."""
-    return decode_with(generator, found.codes, found.noise) if found.noise else generator.decode(found.codes)
+    return (
+        decode_with(generator, found.codes, found.noise)
+        if found.noise
+        else generator.decode(found.codes)
+    )
 
 
 def jitter(spec: Projection, step: int, index: np.ndarray, code: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from editbench.checks import check_fields
-from editbench.errors import EditbenchError
+from editbench.base.errors import EditbenchError
+from editbench.base.validation import check_fields
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,20 @@ class Schedule:
 
     def __post_init__(self) -> None:
         check_fields("inversion", self)
-        if self.steps < 1 or not self.lr > 0 or not 0 < self.rampup <= 1 or not 0 < self.rampdown <= 1:
-            raise EditbenchError("inversion.steps must be at least 1, lr positive, rampup and rampdown in (0, 1]: "
-                                 f"{self}")
+        if (
+            self.steps < 1
+            or not self.lr > 0
+            or not 0 < self.rampup <= 1
+            or not 0 < self.rampdown <= 1
+        ):
+            raise EditbenchError(
+                "inversion.steps must be at least 1, lr positive, rampup and rampdown in (0, 1]: "
+                f"{self}"
+            )
         if not self.jitter >= 0 or not 0 < self.jitter_ramp <= 1:
-            raise EditbenchError(f"inversion.jitter must not be negative and jitter_ramp lies in (0, 1]: {self}")
+            raise EditbenchError(
+                f"inversion.jitter must not be negative and jitter_ramp lies in (0, 1]: {self}"
+            )
 
     def rate(self, t: float) -> float:
         """Learning rate at t: 0 at both ends, `lr` between the ramps."""

@@ -21,15 +21,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from editbench.attributes import Attributes
-from editbench.errors import BadFile
-from editbench.files import file_sha256, read_json
-from editbench.spaces import Space
+from editbench.base.attributes import Attributes
+from editbench.base.errors import BadFile
+from editbench.base.files import file_sha256, read_json
+from editbench.base.spaces import Space
 
 VERSION = 1
 RANGE = 2.0  # of a pixel, for the PSNR
-KEYS = {"id", "space", "spec", "attributes", "images", "identity", "perceptual", "skipped", "generator", "teacher",
-        "judge"}
+KEYS = {
+    "id",
+    "space",
+    "spec",
+    "attributes",
+    "images",
+    "identity",
+    "perceptual",
+    "skipped",
+    "generator",
+    "teacher",
+    "judge",
+}
 
 
 class Inversion:
@@ -37,26 +48,36 @@ class Inversion:
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "inversion.json").is_file():
-            raise BadFile(f"{folder} holds no finished inversion: make one with `editbench invert IMAGES --out "
-                          f"{folder}`")
+            raise BadFile(
+                f"{folder} holds no finished inversion: make one with `editbench invert IMAGES --out "
+                f"{folder}`"
+            )
         self.folder, self.meta = folder, read_json(folder / "inversion.json")
         if self.meta.get("version") != VERSION:
-            raise BadFile(f"{folder} is an inversion of format {self.meta.get('version')}, this is {VERSION}: make it "
-                          "again")
+            raise BadFile(
+                f"{folder} is an inversion of format {self.meta.get('version')}, this is {VERSION}: make it "
+                "again"
+            )
         if not isinstance(self.meta.get("sha256"), dict) or not KEYS <= set(self.meta):
-            raise BadFile(f"{folder / 'inversion.json'} is not whole; delete it and start the inversion again")
+            raise BadFile(
+                f"{folder / 'inversion.json'} is not whole; delete it and start the inversion again"
+            )
         for name, expected in self.meta["sha256"].items():
             if not (folder / name).is_file() or file_sha256(folder / name) != expected:
-                raise BadFile(f"{folder / name} is missing, cut or altered (its checksum differs); delete "
-                              f"{folder / Path(name).parts[0]} and inversion.json and start the inversion again")
+                raise BadFile(
+                    f"{folder / name} is missing, cut or altered (its checksum differs); delete "
+                    f"{folder / Path(name).parts[0]} and inversion.json and start the inversion again"
+                )
         self.id: str = self.meta["id"]
         self.space = Space(self.meta["space"])
         self.attributes = Attributes.from_config(self.meta["attributes"])
         try:
             self.table = pd.read_parquet(folder / "table.parquet")
         except (OSError, pa.ArrowException, ValueError) as error:
-            raise BadFile(f"{folder / 'table.parquet'} is not readable ({error}); delete inversion.json and start the "
-                          "inversion again") from error
+            raise BadFile(
+                f"{folder / 'table.parquet'} is not readable ({error}); delete inversion.json and start the "
+                "inversion again"
+            ) from error
 
     def __len__(self) -> int:
         return len(self.table)
@@ -84,12 +105,16 @@ class Inversion:
             with safe_open(path, "pt") as file:
                 return file.get_tensor("codes")
         except (OSError, SafetensorError) as error:
-            raise BadFile(f"{path} is not readable ({error}); delete {path.parent} and inversion.json and start the "
-                          "inversion again") from error
+            raise BadFile(
+                f"{path} is not readable ({error}); delete {path.parent} and inversion.json and start the "
+                "inversion again"
+            ) from error
 
     def logits(self, role: str) -> np.ndarray:
         """(n, width) float32 of the role: judge, teacher, real_judge or real_teacher."""
-        return self.table[[f"{role}:{name}" for name in self.attributes.columns()]].to_numpy(np.float32, copy=True)
+        return self.table[[f"{role}:{name}" for name in self.attributes.columns()]].to_numpy(
+            np.float32, copy=True
+        )
 
     def labels(self, role: str) -> np.ndarray:
         """(n, A) classes that a role decides."""
@@ -115,8 +140,14 @@ class Inversion:
             count = mask.sum(0)
             return np.where(count > 0, (same & mask).sum(0) / np.maximum(count, 1), np.nan)
 
-        return pd.DataFrame({"attribute": self.attributes.names, "kept": share(real == made, np.ones_like(known)),
-                             "real_true": share(real == truth, known), "true": share(made == truth, known)})
+        return pd.DataFrame(
+            {
+                "attribute": self.attributes.names,
+                "kept": share(real == made, np.ones_like(known)),
+                "real_true": share(real == truth, known),
+                "true": share(made == truth, known),
+            }
+        )
 
 
 def block_folder(folder: Path, block: int) -> Path:

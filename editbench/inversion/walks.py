@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editbench.attributes import Attributes
-from editbench.bank import Bank
-from editbench.editor import Editor, FitData, FitReport, Walk
-from editbench.errors import EditbenchError, Unsupported
-from editbench.files import digest
-from editbench.generators.base import Generator
+from editbench.bank.bank import Bank
+from editbench.bank.starts import Starts, StartsSpec, draw_targets
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.files import digest
+from editbench.base.spaces import Codes, Space
 from editbench.inversion.store import Inversion
-from editbench.spaces import Codes, Space
-from editbench.starts import Starts, StartsSpec, draw_targets
+from editbench.networks.generator import Generator
+from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
 class Pool:
@@ -59,22 +59,28 @@ class Pool:
         return self.logits[start:stop]
 
 
-def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank, names: list[str]) -> dict[str, Starts]:
+def draw_inverted(
+    spec: StartsSpec, inversion: Inversion, bank: Bank, names: list[str]
+) -> dict[str, Starts]:
     """`draw_targets` among the inverted images; a start is a row of the inversion's table."""
     n = len(inversion)
     near = n if spec.near == "any" else max(round(spec.pool * n), 1)
     if spec.n > min(n, near):
-        raise EditbenchError(f"starts.n={spec.n} exceeds the {min(n, near)} of {n} inverted images that can be starts "
-                             f"(starts.near={spec.near}, starts.pool={spec.pool}): invert more, lower starts.n, or set "
-                             "starts.near=any or a larger starts.pool")
+        raise EditbenchError(
+            f"starts.n={spec.n} exceeds the {min(n, near)} of {n} inverted images that can be starts "
+            f"(starts.near={spec.near}, starts.pool={spec.pool}): invert more, lower starts.n, or set "
+            "starts.near=any or a larger starts.pool"
+        )
     return draw_targets(spec, cast(Bank, Pool(inversion, bank)), names)
 
 
 def check_walk(editor: Editor, inversion: Inversion) -> None:
     """Raise Unsupported where an editor cannot start from these codes."""
     if editor.space == Space.Z and inversion.space != Space.Z:
-        raise Unsupported(f"walks in Z, and images inverted into {inversion.space.name} have no z: set "
-                          "inversion.space=z")
+        raise Unsupported(
+            f"walks in Z, and images inverted into {inversion.space.name} have no z: set "
+            "inversion.space=z"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,9 @@ class Departure:
     logits: Tensor
 
 
-def depart(editor: Editor, generator: Generator, inversion: Inversion, starts: Starts, device: str) -> Departure:
+def depart(
+    editor: Editor, generator: Generator, inversion: Inversion, starts: Starts, device: str
+) -> Departure:
     """Everything for a walk from inverted images."""
     codes = inversion.codes(starts.index).to(device)
     logits = torch.from_numpy(inversion.logits("judge")[starts.index]).to(device)
@@ -105,8 +113,17 @@ class LayeredStarts(Generator):
     def __init__(self, base: Generator) -> None:
         super().__init__()
         self.base = base
-        for name in ("spaces", "z_dim", "w_dim", "num_ws", "output", "digest", "layer_names", "style_sizes",
-                     "precision"):
+        for name in (
+            "spaces",
+            "z_dim",
+            "w_dim",
+            "num_ws",
+            "output",
+            "digest",
+            "layer_names",
+            "style_sizes",
+            "precision",
+        ):
             setattr(self, name, getattr(base, name))
 
     def decode(self, codes: Codes) -> Tensor:
@@ -147,7 +164,9 @@ class LayeredEditor(Editor):
         if self.space not in (Space.W, Space.THETA):
             return made
         if made.space not in (Space.W, Space.W_PLUS):
-            raise Unsupported(f"decodes {made.space.name} codes, which W+ starts do not have: set inversion.space=w")
+            raise Unsupported(
+                f"decodes {made.space.name} codes, which W+ starts do not have: set inversion.space=w"
+            )
         assert walk.latent is not None and flat.latent is not None
         home, rows = flat.latent, made.values
         if made.space == Space.W:

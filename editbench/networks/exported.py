@@ -21,21 +21,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from editbench.errors import BadFile, Unsupported
-from editbench.networks.torchscript import COPY_AGAIN, DAMAGE, check_whole, expect_kind, first_line, open_archive
+from editbench.base.errors import BadFile, Unsupported
+from editbench.networks.torchscript import (
+    COPY_AGAIN,
+    DAMAGE,
+    check_whole,
+    expect_kind,
+    first_line,
+    open_archive,
+)
 
-REMEDY = ("export it again with this torch: torch.export.save(torch.export.export(module.eval(), (images,), "
-          "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), PATH)")
+REMEDY = (
+    "export it again with this torch: torch.export.save(torch.export.export(module.eval(), (images,), "
+    "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), PATH)"
+)
 NAMESPACES = ("aten", "prims")
 DISK = ("aten.from_file", "aten.save")
-ARITHMETIC = re.compile(r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_)"
-                        r"|math\.(ceil|floor|trunc)|torch\.sym_(int|float|max|min|not|sum)"
-                        r"|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)")
-SIZE = re.compile(r"(?:\b(?:Symbol|Integer|Rational|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CeilDiv|Equality|"
-                  r"Unequality|GreaterThan|LessThan|StrictGreaterThan|StrictLessThan|positive|nonnegative|integer|"
-                  r"True|False|[su]\d+)\b|'[su]\d+'|\d|[-+*/()<>=, ])*")
+ARITHMETIC = re.compile(
+    r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_)"
+    r"|math\.(ceil|floor|trunc)|torch\.sym_(int|float|max|min|not|sum)"
+    r"|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)"
+)
+SIZE = re.compile(
+    r"(?:\b(?:Symbol|Integer|Rational|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CeilDiv|Equality|"
+    r"Unequality|GreaterThan|LessThan|StrictGreaterThan|StrictLessThan|positive|nonnegative|integer|"
+    r"True|False|[su]\d+)\b|'[su]\d+'|\d|[-+*/()<>=, ])*"
+)
 LAYOUTS = ("in_spec", "out_spec")
-CONTAINERS, CONTEXTS = (None, "builtins.tuple", "builtins.list", "builtins.dict"), (None, "null", "[]")
+CONTAINERS, CONTEXTS = (
+    (None, "builtins.tuple", "builtins.list", "builtins.dict"),
+    (None, "null", "[]"),
+)
 GRAPH, WEIGHTS = "models/model.json", "data/weights/"
 CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 SAMPLE = "data/sample_inputs/model.pt"
@@ -54,8 +70,11 @@ class ExportedNetwork(nn.Module):
         for parameter in self.graph.parameters():
             parameter.requires_grad_(False)
         inputs = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-        shapes = [inputs[str(name)].meta["val"].shape for name in program.graph_signature.user_inputs
-                  if isinstance(inputs[str(name)].meta.get("val"), Tensor)]
+        shapes = [
+            inputs[str(name)].meta["val"].shape
+            for name in program.graph_signature.user_inputs
+            if isinstance(inputs[str(name)].meta.get("val"), Tensor)
+        ]
         self.shapes = [tuple(shape) for shape in shapes]
         first = self.shapes[0][0] if self.shapes and self.shapes[0] else None
         self.batch = first if isinstance(first, int) else None
@@ -66,8 +85,10 @@ class ExportedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         if self.batch is not None and len(images) != self.batch:
-            raise Unsupported(f"this network was exported for batches of exactly {self.batch} images and was given "
-                              f"{len(images)}; {REMEDY}")
+            raise Unsupported(
+                f"this network was exported for batches of exactly {self.batch} images and was given "
+                f"{len(images)}; {REMEDY}"
+            )
         return self.graph(images)
 
 
@@ -85,8 +106,9 @@ def read_exported(path: Path | str) -> ExportedNetwork:
             warnings.simplefilter("ignore")
             return ExportedNetwork(torch.export.load(clean))
     except Exception as error:  # its reader raises whatever it stumbles over
-        raise BadFile(f"{path}: torch could not read it ({type(error).__name__}: {first_line(error)}); {REMEDY}"
-                      ) from error
+        raise BadFile(
+            f"{path}: torch could not read it ({type(error).__name__}: {first_line(error)}); {REMEDY}"
+        ) from error
 
 
 def rebuild(path: Path | str) -> io.BytesIO:
@@ -100,15 +122,23 @@ def rebuild(path: Path | str) -> io.BytesIO:
             if len(top) != 1:
                 raise BadFile(f"{path}: an archive with several folders; {COPY_AGAIN}")
             if GRAPH not in members or not all(name in members for name in CONFIGS):
-                raise BadFile(f"{path}: written by another version of torch.export, whose parts are pickles; {REMEDY}")
-            content = {name: archive.read(members[name]) for name in members
-                       if name.startswith(("data/weights/", "data/constants/")) or name in (GRAPH, *CONFIGS)
-                       or name in ("archive_format", "archive_version", ".data/version", "byteorder")}
+                raise BadFile(
+                    f"{path}: written by another version of torch.export, whose parts are pickles; {REMEDY}"
+                )
+            content = {
+                name: archive.read(members[name])
+                for name in members
+                if name.startswith(("data/weights/", "data/constants/"))
+                or name in (GRAPH, *CONFIGS)
+                or name in ("archive_format", "archive_version", ".data/version", "byteorder")
+            }
         program = json.loads(content[GRAPH])
         configs = [json.loads(content[name])["config"] for name in CONFIGS]
         _check(path, program, configs)
     except (*DAMAGE, KeyError, TypeError, AttributeError) as error:
-        raise BadFile(f"{path}: damaged inside ({type(error).__name__}: {first_line(error)}); {COPY_AGAIN}") from error
+        raise BadFile(
+            f"{path}: damaged inside ({type(error).__name__}: {first_line(error)}); {COPY_AGAIN}"
+        ) from error
     program["guards_code"] = []
     content |= {GRAPH: json.dumps(program).encode(), SAMPLE: b""}
     out = io.BytesIO()
@@ -125,19 +155,25 @@ def _check(path: Path | str, program: dict[str, Any], configs: list[dict[str, An
         for name, entry in config.items():
             plain = re.fullmatch(r"(weight|tensor)_\d+", str(entry["path_name"]))
             if entry["use_pickle"] or not plain:
-                raise BadFile(f"{path}: '{name}' is stored as a pickle, which is not read; {REMEDY}")
+                raise BadFile(
+                    f"{path}: '{name}' is stored as a pickle, which is not read; {REMEDY}"
+                )
     waiting: list[tuple[str, Any]] = [("", program)]
     while waiting:
         key, value = waiting.pop()
         if isinstance(value, dict):
             waiting += value.items()
             if "target" in value and "inputs" in value and not known_operator(str(value["target"])):
-                raise BadFile(f"{path}: its graph calls '{value['target']}', which is no operator on tensors that is "
-                              f"known here; such a file is not run. {REMEDY}")
+                raise BadFile(
+                    f"{path}: its graph calls '{value['target']}', which is no operator on tensors that is "
+                    f"known here; such a file is not run. {REMEDY}"
+                )
         elif isinstance(value, list):
             waiting += [(key, item) for item in value]
         elif isinstance(value, str) and key == "expr_str" and not SIZE.fullmatch(value):
-            raise BadFile(f"{path}: the size '{value[:80]}' is not arithmetic; such a file is not run")
+            raise BadFile(
+                f"{path}: the size '{value[:80]}' is not arithmetic; such a file is not run"
+            )
         elif isinstance(value, str) and key in LAYOUTS:
             _check_layout(path, json.loads(value))
 
@@ -149,8 +185,10 @@ def _check_layout(path: Path | str, layout: Any) -> None:
         value = waiting.pop()
         if isinstance(value, dict):
             if value.get("type") not in CONTAINERS or value.get("context") not in CONTEXTS:
-                raise BadFile(f"{path}: it takes or gives a '{value.get('type')}' with names; export a network that "
-                              f"takes images and gives a tensor of logits. {REMEDY}")
+                raise BadFile(
+                    f"{path}: it takes or gives a '{value.get('type')}' with names; export a network that "
+                    f"takes images and gives a tensor of logits. {REMEDY}"
+                )
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value

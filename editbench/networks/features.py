@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from editbench.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
-from editbench.files import digest as hash_of
+from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
+from editbench.base.files import digest as hash_of
 from editbench.networks.registry import Published, locate
+from editbench.networks.scorer import Scorer
 from editbench.networks.torchscript import first_line, read_torchscript, takes
-from editbench.scorers.base import Scorer
 
 PROBE = 2  # images that a new network is tried on
 
@@ -57,48 +57,67 @@ class ScorerFeatures(FeatureNetwork):
         UnknownName: no such layer; EditbenchError: no linear layer to stop at.
     """
 
-    def __init__(self, scorer: Scorer, layer: str | None = None, name: str = "judge",
-                 about: str = "") -> None:
+    def __init__(
+        self, scorer: Scorer, layer: str | None = None, name: str = "judge", about: str = ""
+    ) -> None:
         super().__init__()
         if scorer.input != "image":
-            raise Unsupported(f"features of images need a scorer of images; this one scores '{scorer.input}'")
+            raise Unsupported(
+                f"features of images need a scorer of images; this one scores '{scorer.input}'"
+            )
         self.scorer, self.layer, self.name = scorer, layer, name
         self._tap = None if layer is None and hasattr(scorer, "features") else self._find(layer)
         side = getattr(scorer, "input_size", None) or [getattr(scorer, "resolution", 64)] * 2
-        self.resize = (f"{side[0]}x{side[1]} bilinear, as the scorer does" if getattr(scorer, "input_size", None)
-                       else "none")
+        self.resize = (
+            f"{side[0]}x{side[1]} bilinear, as the scorer does"
+            if getattr(scorer, "input_size", None)
+            else "none"
+        )
         device = next(scorer.parameters(), torch.zeros(())).device
         self.dim = probe(self, (int(side[0]), int(side[1])), type(scorer).__name__, device).shape[1]
         self.digest = hash_of(["scorer features", scorer.digest, layer])
 
     def _find(self, layer: str | None) -> nn.Module:
         known = dict(self.scorer.named_modules())
-        if any(isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule) for module in known.values()):
-            raise Unsupported("the layers of a TorchScript or torch.export network cannot be listened to: give metrics "
-                              "another network, e.g. network=inception, or export one that returns features")
+        if any(
+            isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule)
+            for module in known.values()
+        ):
+            raise Unsupported(
+                "the layers of a TorchScript or torch.export network cannot be listened to: give metrics "
+                "another network, e.g. network=inception, or export one that returns features"
+            )
         if layer is not None:
             if layer not in known or not layer:
                 raise UnknownName("layer of the scorer", layer, [name for name in known if name])
             return known[layer]
         linear = [module for module in known.values() if isinstance(module, nn.Linear)]
         if not linear:
-            raise EditbenchError(f"{type(self.scorer).__name__} has no linear layer: name the layer whose output are "
-                                 f"the features, one of {', '.join(name for name in known if name)}")
+            raise EditbenchError(
+                f"{type(self.scorer).__name__} has no linear layer: name the layer whose output are "
+                f"the features, one of {', '.join(name for name in known if name)}"
+            )
         return linear[-1]
 
     def forward(self, images: Tensor) -> Tensor:
         if self._tap is None:
             return self.scorer.features(images).float()  # type: ignore[operator]
         kept: list[Tensor] = []
-        hook = (self._tap.register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
-                if self.layer is None else
-                self._tap.register_forward_hook(lambda _module, _inputs, output: kept.append(output)))
+        hook = (
+            self._tap.register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
+            if self.layer is None
+            else self._tap.register_forward_hook(
+                lambda _module, _inputs, output: kept.append(output)
+            )
+        )
         try:
             self.scorer(images)
         finally:
             hook.remove()
         if not kept or not isinstance(kept[-1], Tensor):
-            raise EditbenchError(f"layer '{self.layer}' takes no part in scoring, or gives no tensor: name another")
+            raise EditbenchError(
+                f"layer '{self.layer}' takes no part in scoring, or gives no tensor: name another"
+            )
         x = kept[-1]
         return (x.mean(tuple(range(2, x.dim()))) if x.dim() > 2 else x).float()
 
@@ -106,18 +125,23 @@ class ScorerFeatures(FeatureNetwork):
 class _Published(FeatureNetwork):
     """A published TorchScript detector: (images, return_features=True) -> (N, dim)."""
 
-    def __init__(self, file: Mapping[str, Any] | Published, path: Path | str | None, dim: int,
-                 name: str) -> None:
+    def __init__(
+        self, file: Mapping[str, Any] | Published, path: Path | str | None, dim: int, name: str
+    ) -> None:
         super().__init__()
         found = locate(file if isinstance(file, Published) else Published.from_config(file), path)
         self.network, self.name, self.dim = read_torchscript(found.path), name, dim
         if not takes(self.network, "return_features"):
-            raise BadFile(f"{found.path}: a TorchScript network without the argument return_features, so not the "
-                          f"published {name}; {found.file.remedy()}")
+            raise BadFile(
+                f"{found.path}: a TorchScript network without the argument return_features, so not the "
+                f"published {name}; {found.file.remedy()}"
+            )
         self.digest = hash_of([type(self).__name__, found.sha256, self.resize])
         width = probe(self, (64, 64), str(found.path)).shape[1]
         if width != dim:
-            raise BadFile(f"{found.path}: gives {width} features, needed are {dim}; {found.file.remedy()}")
+            raise BadFile(
+                f"{found.path}: gives {width} features, needed are {dim}; {found.file.remedy()}"
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
@@ -143,27 +167,41 @@ class InceptionFeatures(_Published):
 
     resize = "299 bilinear inside the network (TF 1.x style)"
 
-    def __init__(self, file: Mapping[str, Any] | Published, path: Path | str | None = None, dim: int = 2048,
-                 name: str = "inception-2015-12-05", about: str = "") -> None:
+    def __init__(
+        self,
+        file: Mapping[str, Any] | Published,
+        path: Path | str | None = None,
+        dim: int = 2048,
+        name: str = "inception-2015-12-05",
+        about: str = "",
+    ) -> None:
         super().__init__(file, path, dim, name)
 
 
 class VGG16Features(_Published):
     """The 4096 features of VGG16's second linear layer, as precision and recall take them (Kynkaanniemi et al. 2019).
 
-    The published TorchScript (the file of LPIPS, see editbench.perceptual.ScriptedLPIPS) takes 0..255 and resizes to
+    The published TorchScript (the file of LPIPS, see editbench.networks.perceptual.ScriptedLPIPS) takes 0..255 and resizes to
     224 x 224 inside. Made uint8 as InceptionFeatures does.
     """
 
     resize = "224 inside the network"
 
-    def __init__(self, file: Mapping[str, Any] | Published, path: Path | str | None = None, dim: int = 4096,
-                 name: str = "vgg16", about: str = "") -> None:
+    def __init__(
+        self,
+        file: Mapping[str, Any] | Published,
+        path: Path | str | None = None,
+        dim: int = 4096,
+        name: str = "vgg16",
+        about: str = "",
+    ) -> None:
         super().__init__(file, path, dim, name)
 
 
 @torch.no_grad()
-def probe(network: FeatureNetwork, size: tuple[int, int], source: str, device: torch.device | str = "cpu") -> Tensor:
+def probe(
+    network: FeatureNetwork, size: tuple[int, int], source: str, device: torch.device | str = "cpu"
+) -> Tensor:
     """Features of two noise images of `size`, checked: (2, dim), finite.
 
     Raises:
@@ -174,10 +212,13 @@ def probe(network: FeatureNetwork, size: tuple[int, int], source: str, device: t
     try:
         out = network(images)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise EditbenchError(f"{source}: gives no features of images {tuple(images.shape)} ({first_line(error)})"
-                             ) from error
+        raise EditbenchError(
+            f"{source}: gives no features of images {tuple(images.shape)} ({first_line(error)})"
+        ) from error
     if out.dim() != 2 or len(out) != PROBE:
-        raise EditbenchError(f"{source}: features of {PROBE} images are {tuple(out.shape)}, needed is ({PROBE}, dim)")
+        raise EditbenchError(
+            f"{source}: features of {PROBE} images are {tuple(out.shape)}, needed is ({PROBE}, dim)"
+        )
     if not torch.isfinite(out).all():
         raise NonFinite(f"{source}: NaN or infinity in its features; check its weights")
     return out

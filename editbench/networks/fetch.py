@@ -6,16 +6,21 @@ from pathlib import Path
 
 import pooch
 
-from editbench.errors import BadFile, EditbenchError
-from editbench.files import explain_disk_errors, file_sha256, lock, read_json, write_json
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import explain_disk_errors, file_sha256, lock, read_json, write_json
+from editbench.base.progress import status
 from editbench.networks.registry import FOLDER, LOCK, Found, Published, find, folder, pin
-from editbench.progress import status
 
 TIMEOUT = 30.0  # seconds without an answer
 CHUNK = 1 << 16  # bytes written at once; what is kept of a broken download is a multiple
-SIGNS = {"NameResolution": "no such host, or no connection", "refused": "the connection was refused",
-         "unreachable": "the network is unreachable", "timed out": "no answer in time",
-         "IncompleteRead": "the connection broke off", "Connection broken": "the connection broke off"}
+SIGNS = {
+    "NameResolution": "no such host, or no connection",
+    "refused": "the connection was refused",
+    "unreachable": "the network is unreachable",
+    "timed out": "no answer in time",
+    "IncompleteRead": "the connection broke off",
+    "Connection broken": "the connection broke off",
+}
 
 
 def fetch(file: Published, again: bool = False) -> Found:
@@ -30,8 +35,9 @@ def fetch(file: Published, again: bool = False) -> Found:
     try:
         folder().mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EditbenchError(f"cannot make {folder()} ({error.strerror}): set ${FOLDER} to a folder you may write to"
-                             ) from error
+        raise EditbenchError(
+            f"cannot make {folder()} ({error.strerror}): set ${FOLDER} to a folder you may write to"
+        ) from error
     with lock(place), explain_disk_errors(place):
         if not again and (found := find(file)) is not None:
             return found
@@ -44,9 +50,13 @@ def fetch(file: Published, again: bool = False) -> Found:
                     _download(file, part)
             except Interrupted as error:
                 kept = part.stat().st_size if part.is_file() else 0
-                more = f"{kept} bytes are kept: `editbench fetch` goes on from there. " if kept else ""
-                raise EditbenchError(f"could not fetch {file.name} from {file.source} ({error}). {more}Or get it "
-                                     f"elsewhere and put it at {place}") from error
+                more = (
+                    f"{kept} bytes are kept: `editbench fetch` goes on from there. " if kept else ""
+                )
+                raise EditbenchError(
+                    f"could not fetch {file.name} from {file.source} ({error}). {more}Or get it "
+                    f"elsewhere and put it at {place}"
+                ) from error
         return _accept(file, part, place)
 
 
@@ -58,7 +68,9 @@ def _download(file: Published, part: Path, begun: int = 0) -> None:
     """Write the file, or its rest from byte `begun` on, to `part`."""
     headers = {"Range": f"bytes={begun}-"} if begun else {}
     # Sent as stored: a compressed stream could not be resumed, nor its length be compared.
-    get = pooch.HTTPDownloader(chunk_size=CHUNK, timeout=TIMEOUT, headers=headers | {"Accept-Encoding": "identity"})
+    get = pooch.HTTPDownloader(
+        chunk_size=CHUNK, timeout=TIMEOUT, headers=headers | {"Accept-Encoding": "identity"}
+    )
     import requests  # by pooch
 
     try:
@@ -89,9 +101,11 @@ def _accept(file: Published, part: Path, place: Path) -> Found:
     if pinned is not None and found != pinned:
         size = part.stat().st_size
         part.unlink()
-        raise BadFile(f"what {file.source} gave is not {file.name}: {size} bytes with sha256 {found}, pinned is "
-                      f"{pinned}. Nothing was kept. A proxy's page, or another version? Get it elsewhere and put it at "
-                      f"{place}")
+        raise BadFile(
+            f"what {file.source} gave is not {file.name}: {size} bytes with sha256 {found}, pinned is "
+            f"{pinned}. Nothing was kept. A proxy's page, or another version? Get it elsewhere and put it at "
+            f"{place}"
+        )
     part.replace(place)
     if file.sha256 is None:
         pins = place.with_name(LOCK)

@@ -16,14 +16,29 @@ class LeNet(nn.Module):
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        self.convnet = nn.Sequential(OrderedDict([
-            ("c1", nn.Conv2d(1, 6, 5)), ("relu1", nn.ReLU()), ("s2", nn.MaxPool2d(2)),
-            ("c3", nn.Conv2d(6, 16, 5)), ("relu3", nn.ReLU()), ("s4", nn.MaxPool2d(2)),
-            ("c5", nn.Conv2d(16, 120, 5)), ("relu5", nn.ReLU()),
-        ]))
-        self.fc = nn.Sequential(OrderedDict([
-            ("f6", nn.Linear(120, 84)), ("relu6", nn.ReLU()), ("f7", nn.Linear(84, classes)),
-        ]))
+        self.convnet = nn.Sequential(
+            OrderedDict(
+                [
+                    ("c1", nn.Conv2d(1, 6, 5)),
+                    ("relu1", nn.ReLU()),
+                    ("s2", nn.MaxPool2d(2)),
+                    ("c3", nn.Conv2d(6, 16, 5)),
+                    ("relu3", nn.ReLU()),
+                    ("s4", nn.MaxPool2d(2)),
+                    ("c5", nn.Conv2d(16, 120, 5)),
+                    ("relu5", nn.ReLU()),
+                ]
+            )
+        )
+        self.fc = nn.Sequential(
+            OrderedDict(
+                [
+                    ("f6", nn.Linear(120, 84)),
+                    ("relu6", nn.ReLU()),
+                    ("f7", nn.Linear(84, classes)),
+                ]
+            )
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return F.log_softmax(self.fc(self.convnet(images).flatten(1)), -1)

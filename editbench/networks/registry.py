@@ -17,9 +17,9 @@ from typing import Any
 import pooch
 from omegaconf import DictConfig, OmegaConf
 
-from editbench.configs import group_options
-from editbench.errors import BadFile, EditbenchError, UnknownName
-from editbench.files import file_sha256, read_json
+from editbench.base.conf import group_options
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.base.files import file_sha256, read_json
 
 FOLDER, OFFLINE, MIRROR = "EDITBENCH_NETWORKS", "EDITBENCH_OFFLINE", "EDITBENCH_MIRROR"
 LOCK = "checksums.json"  # file name -> sha256 of what was pinned at its first fetch
@@ -42,9 +42,15 @@ class Published:
 
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
-            raise EditbenchError(f"file.name must be the name of a file without folders, got '{self.name}'")
-        if self.sha256 is not None and (len(self.sha256) != 64 or set(self.sha256.lower()) - set("0123456789abcdef")):
-            raise EditbenchError(f"file.sha256 of {self.name} must be 64 hexadecimal digits or null")
+            raise EditbenchError(
+                f"file.name must be the name of a file without folders, got '{self.name}'"
+            )
+        if self.sha256 is not None and (
+            len(self.sha256) != 64 or set(self.sha256.lower()) - set("0123456789abcdef")
+        ):
+            raise EditbenchError(
+                f"file.sha256 of {self.name} must be 64 hexadecimal digits or null"
+            )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Published:
@@ -64,8 +70,10 @@ class Published:
         return f"{mirror.rstrip('/')}/{self.name}" if mirror else self.url
 
     def remedy(self) -> str:
-        return (f"`editbench fetch {Path(self.name).stem}` gets it from {self.source}; or put a copy at "
-                f"{folder() / self.name}")
+        return (
+            f"`editbench fetch {Path(self.name).stem}` gets it from {self.source}; or put a copy at "
+            f"{folder() / self.name}"
+        )
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,11 @@ def is_offline() -> bool:
 
 def published() -> dict[str, Published]:
     """Option of the group `network` -> its file, for those that have one."""
-    return {name: Published.from_config(config["file"]) for name, config in group_options("network").items()
-            if config.get("file")}
+    return {
+        name: Published.from_config(config["file"])
+        for name, config in group_options("network").items()
+        if config.get("file")
+    }
 
 
 def find(file: Published, path: Path | str | None = None) -> Found | None:
@@ -113,8 +124,10 @@ def check(file: Published, place: Path) -> str:
     if pinned is not None and found != pinned:
         size = place.stat().st_size
         short = f"; it has {size} bytes of {file.size}" if file.size and size != file.size else ""
-        raise BadFile(f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. Delete it; "
-                      f"{file.remedy()}. For a network of your own set its file.sha256")
+        raise BadFile(
+            f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. Delete it; "
+            f"{file.remedy()}. For a network of your own set its file.sha256"
+        )
     return found
 
 
@@ -143,8 +156,10 @@ def locate(file: Published, path: Path | str | None = None) -> Found:
 
 def missing_text(files: list[Published]) -> str:
     listing = "\n".join(f"  {folder() / file.name}    from {file.source}" for file in files)
-    return (f"offline=true, but these files of networks are missing:\n{listing}\nput them there (or point ${FOLDER} to "
-            "their folder, or set the network's path), or run `editbench fetch` where there is a connection")
+    return (
+        f"offline=true, but these files of networks are missing:\n{listing}\nput them there (or point ${FOLDER} to "
+        "their folder, or set the network's path), or run `editbench fetch` where there is a connection"
+    )
 
 
 def files_in(config: object) -> Iterator[tuple[Published, str | None]]:
@@ -171,7 +186,9 @@ def require(cfg: DictConfig) -> None:
     _offline = bool(cfg.get("offline", False))
     missing = {}
     for key in cfg:
-        if key != "network" and OmegaConf.is_dict(cfg[key]):  # the group is a choice; what uses it counts
+        if key != "network" and OmegaConf.is_dict(
+            cfg[key]
+        ):  # the group is a choice; what uses it counts
             for file, path in files_in(OmegaConf.to_container(cfg[key], resolve=True)):
                 if find(file, path) is None:
                     missing[file.name] = file

@@ -17,14 +17,26 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from editbench.errors import BadFile
+from editbench.base.errors import BadFile
 
 # As an attribute of anything (`torch` can be given another name) after all that its parser skips; or by a getattr,
 # which is otherwise let through as torch writes it, getattr(self.layers, "0").
-DISK = re.compile(rb"\.(?:\s|\\|#[^\n]*\n)*(save|from_file)\b|\"(save|from_file)\"|"
-                  rb"\b(getattr)\b(?!\((?:[\w.]|getattr\(|, \"\w+\"\))+, \"\w+\"\))")
-DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, ValueError)  # what zipfile may raise
-EXPANSION, ROOM = 20, 1 << 26  # an archive may unpack to so many times its size and so many bytes more
+DISK = re.compile(
+    rb"\.(?:\s|\\|#[^\n]*\n)*(save|from_file)\b|\"(save|from_file)\"|"
+    rb"\b(getattr)\b(?!\((?:[\w.]|getattr\(|, \"\w+\"\))+, \"\w+\"\))"
+)
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+)  # what zipfile may raise
+EXPANSION, ROOM = (
+    20,
+    1 << 26,
+)  # an archive may unpack to so many times its size and so many bytes more
 REMEDY = "save it with torch.jit.script(module.eval()).save(PATH), or torch.jit.trace"
 COPY_AGAIN = "copy it again from where it came, and compare its checksum"
 
@@ -37,8 +49,10 @@ def kind_of(path: Path | str) -> str:
     """
     path = Path(path)
     if not path.is_file():
-        raise BadFile(f"{path}: no such file; check the path (relative ones start at the working directory; "
-                      "data=FOLDER moves ${data})")
+        raise BadFile(
+            f"{path}: no such file; check the path (relative ones start at the working directory; "
+            "data=FOLDER moves ${data})"
+        )
     with path.open("rb") as stream:
         head = stream.read(16)
     if not zipfile.is_zipfile(path):
@@ -51,7 +65,10 @@ def kind_of(path: Path | str) -> str:
         names = [name.partition("/")[2] for name in archive.namelist()]
     if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
         return "torchscript"
-    if any(name.startswith("models/") for name in names) or "serialized_exported_program.json" in names:
+    if (
+        any(name.startswith("models/") for name in names)
+        or "serialized_exported_program.json" in names
+    ):
         return "export"
     return "state dict or pickled module" if "data.pkl" in names else "unknown"
 
@@ -61,13 +78,15 @@ def expect_kind(path: Path | str, kind: str, remedy: str) -> None:
     found = kind_of(path)
     if found == kind:
         return
-    instead = {"torchscript": "a TorchScript archive: read it with FileScorer",
-               "export": "a torch.export archive: read it with FileScorer",
-               "safetensors": "a safetensors file, weights without a network: use ModuleScorer with network: and "
-                              "weights:",
-               "state dict or pickled module": f"a pickle of torch.save (a state dict or a whole module), which is not "
-                                               f"read here: load it where you trust it, then {remedy}",
-               "unknown": f"no file of a network; {COPY_AGAIN}"}[found]
+    instead = {
+        "torchscript": "a TorchScript archive: read it with FileScorer",
+        "export": "a torch.export archive: read it with FileScorer",
+        "safetensors": "a safetensors file, weights without a network: use ModuleScorer with network: and "
+        "weights:",
+        "state dict or pickled module": f"a pickle of torch.save (a state dict or a whole module), which is not "
+        f"read here: load it where you trust it, then {remedy}",
+        "unknown": f"no file of a network; {COPY_AGAIN}",
+    }[found]
     raise BadFile(f"{path}: not what was asked for ({kind}) but {instead}")
 
 
@@ -82,13 +101,17 @@ def read_torchscript(path: Path | str) -> nn.Module:
         check_whole(path, archive)
         for name in archive.namelist():  # torch finds its members by names in any case
             if name.casefold().endswith(".py") and (found := DISK.search(archive.read(name))):
-                raise BadFile(f"{path}: its code in {name} uses '{found[found.lastindex or 0].decode()}', "
-                              "which reaches the disk; such a file is not run")
+                raise BadFile(
+                    f"{path}: its code in {name} uses '{found[found.lastindex or 0].decode()}', "
+                    "which reaches the disk; such a file is not run"
+                )
     try:
         network = torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
-        raise BadFile(f"{path}: torch could not load it ({first_line(error)}); it may be damaged or of a newer torch "
-                      f"than {torch.__version__}; {COPY_AGAIN}") from error
+        raise BadFile(
+            f"{path}: torch could not load it ({first_line(error)}); it may be damaged or of a newer torch "
+            f"than {torch.__version__}; {COPY_AGAIN}"
+        ) from error
     network.eval()
     for parameter in network.parameters():  # a ScriptModule has no requires_grad_ of its own
         parameter.requires_grad_(False)
@@ -117,7 +140,9 @@ def open_archive(path: Path | str) -> zipfile.ZipFile:
         raise BadFile(f"{path}: a damaged archive ({error}); {COPY_AGAIN}") from error
     inside, outside = sum(item.file_size for item in archive.infolist()), Path(path).stat().st_size
     if inside > EXPANSION * outside + ROOM:
-        raise BadFile(f"{path}: {outside} bytes that would unpack to {inside}; such a file is not read")
+        raise BadFile(
+            f"{path}: {outside} bytes that would unpack to {inside}; such a file is not read"
+        )
     return archive
 
 

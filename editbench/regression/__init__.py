@@ -5,5 +5,16 @@ from editbench.regression.file import Baseline, read_baseline, write_baseline
 from editbench.regression.pins import Pin, PinnedRun, pin_runs, surroundings
 from editbench.regression.tolerance import measure
 
-__all__ = ["Baseline", "Comparison", "Finding", "Pin", "PinnedRun", "compare", "measure", "pin_runs", "read_baseline",
-           "surroundings", "write_baseline"]
+__all__ = [
+    "Baseline",
+    "Comparison",
+    "Finding",
+    "Pin",
+    "PinnedRun",
+    "compare",
+    "measure",
+    "pin_runs",
+    "read_baseline",
+    "surroundings",
+    "write_baseline",
+]

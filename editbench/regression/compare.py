@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from editbench.regression.pins import NAN, Pin, PinnedRun
-from editbench.statistics import percentiles, resampled_sums
+from editbench.stats.intervals import percentiles, resampled_sums
 
 FAILS = ("moved", "lost", "broke", "missing")
 TOLD = ("not comparable", "new")
@@ -64,13 +64,18 @@ class Comparison:
 
     def failures(self, allow_missing: bool = False, strict: bool = False) -> list[Finding]:
         """What makes the check fail; `strict`: also what cannot be compared."""
-        kinds = {*FAILS, *(("not comparable",) if strict else ())} - ({"missing"} if allow_missing else set())
+        kinds = {*FAILS, *(("not comparable",) if strict else ())} - (
+            {"missing"} if allow_missing else set()
+        )
         return [finding for finding in self.findings if finding.verdict in kinds]
 
     @property
     def blind(self) -> bool:
         """Whether runs were found but not a single number or status of them could be compared."""
-        return self.count("not comparable") > 0 and self.count(*COMPARED, "lost", "broke", "unread") == 0
+        return (
+            self.count("not comparable") > 0
+            and self.count(*COMPARED, "lost", "broke", "unread") == 0
+        )
 
 
 def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparison:
@@ -81,34 +86,50 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparis
     changes: Counter[tuple[str, str]] = Counter()
     for old, new in pairs:
         if new is None:
-            findings.append(Finding(old.label, "", "missing", f"pinned as {old.status}, not among the runs"))
+            findings.append(
+                Finding(old.label, "", "missing", f"pinned as {old.status}, not among the runs")
+            )
             continue
         findings += compare_run(old, new)
         changes[old.method, ", ".join(differences(old.options, new.options))] += 1
         if old.source and new.source and old.source != new.source:
             recoded.add(old.method)
-    notes = [f"{method}: options differ from the pinned ones in {count} runs: {changed}"
-             for (method, changed), count in changes.items() if changed]
+    notes = [
+        f"{method}: options differ from the pinned ones in {count} runs: {changed}"
+        for (method, changed), count in changes.items()
+        if changed
+    ]
     if recoded:
         notes.append(f"code changed since the pins: {', '.join(sorted(recoded))}")
-    findings += [Finding(new.label, "", "new", f"{new.status}, not pinned") for new in found if new not in taken]
+    findings += [
+        Finding(new.label, "", "new", f"{new.status}, not pinned")
+        for new in found
+        if new not in taken
+    ]
     return Comparison(findings, notes)
 
 
-def match(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> list[tuple[PinnedRun, PinnedRun | None]]:
+def match(
+    pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]
+) -> list[tuple[PinnedRun, PinnedRun | None]]:
     """Each pinned run with its new one: of the same method, attribute and seed, and among variants the one with the
     same options and setting, else the same options, else the same setting, else the only one that is left."""
     tests: list[Callable[[PinnedRun, PinnedRun], bool]] = [
         lambda old, new: not differences(old.options, new.options) and not unlike(old, new),
         lambda old, new: not differences(old.options, new.options),
         lambda old, new: not unlike(old, new),
-        lambda old, new: True]
+        lambda old, new: True,
+    ]
     partner: dict[PinnedRun, PinnedRun] = {}
     for test in tests:
         pins = [old for old in pinned if old not in partner]
         taken = set(partner.values())
-        fits = {old: {new for new in found if new not in taken and new.job == old.job and test(old, new)}
-                for old in pins}
+        fits = {
+            old: {
+                new for new in found if new not in taken and new.job == old.job and test(old, new)
+            }
+            for old in pins
+        }
         for old in pins:
             rivals = any(fits[old] & fits[other] for other in pins if other is not old)
             if len(fits[old]) == 1 and not rivals:
@@ -121,7 +142,14 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
     if unequal:
         return [Finding(old.label, "", "not comparable", f"other setting: {', '.join(unequal)}")]
     if RANK[new.status] < RANK[old.status]:
-        return [Finding(old.label, "", "broke", f"{old.status} -> {new.status}: {new.reason or 'no reason given'}")]
+        return [
+            Finding(
+                old.label,
+                "",
+                "broke",
+                f"{old.status} -> {new.status}: {new.reason or 'no reason given'}",
+            )
+        ]
     if RANK[new.status] > RANK[old.status]:
         return [Finding(old.label, "", "new", f"{old.status} -> {new.status}: re-pin")]
     if old.status != "done":
@@ -132,14 +160,28 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
     for key in sorted(old.rows.keys() | new.rows.keys(), key=_order):
         if key not in old.rows:
             if not _bumped(old, new, key):
-                findings.append(Finding(old.label, key, "new", "not pinned", new=new.rows[key].value))
+                findings.append(
+                    Finding(old.label, key, "new", "not pinned", new=new.rows[key].value)
+                )
             continue
         was, now = old.rows[key].version, versions.get(key.partition("@")[0], NAN)
-        blank = Finding(old.label, key, "lost", "no such row any more", old=old.rows[key].value,
-                        tolerance=old.rows[key].tolerance)
+        blank = Finding(
+            old.label,
+            key,
+            "lost",
+            "no such row any more",
+            old=old.rows[key].value,
+            tolerance=old.rows[key].tolerance,
+        )
         if key.partition("@")[0] in versions and _version(was) != _version(now):
-            findings.append(replace(blank, verdict="not comparable", text=f"metric version {_version(was)} -> "
-                                                                          f"{_version(now)}: not comparable, re-pin"))
+            findings.append(
+                replace(
+                    blank,
+                    verdict="not comparable",
+                    text=f"metric version {_version(was)} -> "
+                    f"{_version(now)}: not comparable, re-pin",
+                )
+            )
         else:
             findings.append(compare_row(blank, key, old, new) if key in new.rows else blank)
     return findings
@@ -153,7 +195,9 @@ def compare_row(blank: Finding, key: str, old: PinnedRun, new: PinnedRun) -> Fin
     if not math.isfinite(a.value):
         return replace(blank, verdict="new", text="had no value", new=b.value)
     if not math.isfinite(b.value):
-        return replace(blank, verdict="lost", text=f"no value any more{f': {b.note}' if b.note else ''}")
+        return replace(
+            blank, verdict="lost", text=f"no value any more{f': {b.note}' if b.note else ''}"
+        )
     if b.note:
         return replace(blank, verdict="unread", text=f"not to be read: {b.note}", new=b.value)
     gap = b.value - a.value
@@ -167,8 +211,14 @@ def compare_row(blank: Finding, key: str, old: PinnedRun, new: PinnedRun) -> Fin
     if abs(gap) <= a.tolerance * (1 + SLACK):
         return replace(out, verdict="within", text="")
     if out.pairs and out.low <= 0 <= out.high:
-        return replace(out, verdict="noise", text="beyond tolerance, but the paired interval holds zero")
-    return replace(out, verdict="moved", text=_side(gap, b) + ("" if out.pairs else "; no samples: tolerance alone"))
+        return replace(
+            out, verdict="noise", text="beyond tolerance, but the paired interval holds zero"
+        )
+    return replace(
+        out,
+        verdict="moved",
+        text=_side(gap, b) + ("" if out.pairs else "; no samples: tolerance alone"),
+    )
 
 
 def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
@@ -189,9 +239,19 @@ def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
 def unlike(old: PinnedRun, new: PinnedRun) -> list[str]:
     """What forbids a comparison, as 'judge 586ab9d5b48a -> 0c1d2e3f4a5b'; a run that was not walked has no hashes."""
     found = differences(old.setting, new.setting)
-    both, shared = {*old.starts.tolist()} | {*new.starts.tolist()}, {*old.starts.tolist()} & {*new.starts.tolist()}
-    if len(old.starts) and len(new.starts) and len(shared) < SHARED_STARTS * len(both) and not found:
-        found.append(f"starts: {len(shared)} in common of {len(old.starts)} pinned and {len(new.starts)} new")
+    both, shared = (
+        {*old.starts.tolist()} | {*new.starts.tolist()},
+        {*old.starts.tolist()} & {*new.starts.tolist()},
+    )
+    if (
+        len(old.starts)
+        and len(new.starts)
+        and len(shared) < SHARED_STARTS * len(both)
+        and not found
+    ):
+        found.append(
+            f"starts: {len(shared)} in common of {len(old.starts)} pinned and {len(new.starts)} new"
+        )
     return found
 
 

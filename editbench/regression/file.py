@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from editbench.errors import BadFile
-from editbench.files import digest, write_atomic
+from editbench.base.errors import BadFile
+from editbench.base.files import digest, write_atomic
 from editbench.regression.pins import NAN, SAMPLE_DIGITS, Pin, PinnedRun
 from editbench.regression.tolerance import RULE
 
@@ -52,13 +52,27 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     runs = {}
     for run in baseline.runs:
         runs[run.label] = {name: getattr(run, name) for name in PLAIN} | {
-            "options": once("methods", run.options), "setting": once("settings", run.setting), "changed": run.changed,
-            "rows": {key: [_plain(getattr(pin, name)) for name in COLUMNS] for key, pin in run.rows.items()},
+            "options": once("methods", run.options),
+            "setting": once("settings", run.setting),
+            "changed": run.changed,
+            "rows": {
+                key: [_plain(getattr(pin, name)) for name in COLUMNS]
+                for key, pin in run.rows.items()
+            },
             "starts": once("starts", " ".join(map(str, np.diff(run.starts, prepend=0)))),
-            "samples": {name: _pack(values) for name, values in run.samples.items()}}
-    whole = {"kind": KIND, "format": FORMAT, "columns": COLUMNS, "reason": baseline.reason, "runs": runs,
-             "history": baseline.history, "made_with": baseline.made_with,
-             "tolerance": {"rule": RULE, "spread": baseline.spread}, **shared}
+            "samples": {name: _pack(values) for name, values in run.samples.items()},
+        }
+    whole = {
+        "kind": KIND,
+        "format": FORMAT,
+        "columns": COLUMNS,
+        "reason": baseline.reason,
+        "runs": runs,
+        "history": baseline.history,
+        "made_with": baseline.made_with,
+        "tolerance": {"rule": RULE, "spread": baseline.spread},
+        **shared,
+    }
     write_atomic(path, _lines(whole) + "\n")
 
 
@@ -75,29 +89,53 @@ def read_baseline(path: Path) -> Baseline:
             rows = {key: _row(values) for key, values in run["rows"].items()}
             samples = {name: _unpack(text, len(starts)) for name, text in run["samples"].items()}
             options, setting = whole["methods"][run["options"]], whole["settings"][run["setting"]]
-            runs.append(PinnedRun(label, **{name: run[name] for name in PLAIN}, options=options, setting=setting,
-                                  changed=run["changed"], rows=rows, starts=starts, samples=samples))
-        return Baseline(sorted(runs, key=lambda run: run.label), whole["reason"], whole["history"], whole["made_with"],
-                        whole["tolerance"]["spread"])
+            runs.append(
+                PinnedRun(
+                    label,
+                    **{name: run[name] for name in PLAIN},
+                    options=options,
+                    setting=setting,
+                    changed=run["changed"],
+                    rows=rows,
+                    starts=starts,
+                    samples=samples,
+                )
+            )
+        return Baseline(
+            sorted(runs, key=lambda run: run.label),
+            whole["reason"],
+            whole["history"],
+            whole["made_with"],
+            whole["tolerance"]["spread"],
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadFile(f"{path} is a baseline with a damaged part ({type(error).__name__}: {error}); take it back from "
-                      "version control, or pin the runs again with `editbench baseline`") from error
+        raise BadFile(
+            f"{path} is a baseline with a damaged part ({type(error).__name__}: {error}); take it back from "
+            "version control, or pin the runs again with `editbench baseline`"
+        ) from error
 
 
 def _json(path: Path) -> dict:
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BadFile(f"the baseline '{path}' does not exist; `editbench baseline RUNS --out {path}` makes "
-                      "it") from error
+        raise BadFile(
+            f"the baseline '{path}' does not exist; `editbench baseline RUNS --out {path}` makes it"
+        ) from error
     except (OSError, ValueError) as error:
-        raise BadFile(f"the baseline '{path}' is no whole JSON file ({error}); take it back from version control, "
-                      "or pin the runs again with `editbench baseline`") from error
+        raise BadFile(
+            f"the baseline '{path}' is no whole JSON file ({error}); take it back from version control, "
+            "or pin the runs again with `editbench baseline`"
+        ) from error
     if not isinstance(whole, dict) or whole.get("kind") != KIND:
-        raise BadFile(f"'{path}' is JSON but no baseline; `editbench baseline RUNS --out FILE` makes one")
+        raise BadFile(
+            f"'{path}' is JSON but no baseline; `editbench baseline RUNS --out FILE` makes one"
+        )
     if whole.get("format") != FORMAT:
-        raise BadFile(f"the baseline '{path}' has format {whole.get('format')}, this editbench reads {FORMAT}; pin the "
-                      "runs again")
+        raise BadFile(
+            f"the baseline '{path}' has format {whole.get('format')}, this editbench reads {FORMAT}; pin the "
+            "runs again"
+        )
     return whole
 
 
@@ -105,7 +143,8 @@ def _row(values: list) -> Pin:
     cells = dict(zip(COLUMNS, values, strict=True))
     value, low, high, n, version, tolerance = (
         NAN if cells[name] is None else float(cells[name])
-        for name in ("value", "low", "high", "n", "version", "tolerance"))
+        for name in ("value", "low", "high", "n", "version", "tolerance")
+    )
     return Pin(value, low, high, n, version, str(cells["note"]), tolerance, str(cells["origin"]))
 
 
@@ -136,6 +175,8 @@ def _lines(value: object, depth: int = 0) -> str:
     if not isinstance(value, dict) or not value:
         return json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
     pad = " " * (depth + 1)
-    lines = [f"{pad}{json.dumps(str(key), ensure_ascii=False)}: {_lines(value[key], depth + 1)}"
-             for key in sorted(value, key=str)]
+    lines = [
+        f"{pad}{json.dumps(str(key), ensure_ascii=False)}: {_lines(value[key], depth + 1)}"
+        for key in sorted(value, key=str)
+    ]
     return "{\n" + ",\n".join(lines) + "\n" + " " * depth + "}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from editbench.models import source_digest
+from editbench.base.sources import source_digest
 from editbench.report.load import Results
 from editbench.report.settings import flatten, protocol
 
@@ -78,7 +78,10 @@ class PinnedRun:
     def series(self, key: str) -> pd.Series | None:
         """Values a start whose mean is the row, for pairing; None where the run keeps none for it."""
         metric = key.partition("@")[0]
-        if metric not in self.samples or sum(other.partition("@")[0] == metric for other in self.rows) != 1:
+        if (
+            metric not in self.samples
+            or sum(other.partition("@")[0] == metric for other in self.rows) != 1
+        ):
             return None  # samples carry no x: of several rows, nobody knows which they belong to
         found = pd.Series(self.samples[metric], index=self.starts).dropna()
         value = self.rows[key].value
@@ -93,8 +96,10 @@ def pin_runs(results: Results, every: bool = False) -> tuple[list[PinnedRun], li
     """
     rows = dict(list(results.rows.groupby("run_id")))
     samples = dict(list(results.samples.groupby("run_id")))
-    runs = [_pin(run, results, rows.get(run["run_id"]), samples.get(run["run_id"]))
-            for run in results.runs.to_dict("records")]
+    runs = [
+        _pin(run, results, rows.get(run["run_id"]), samples.get(run["run_id"]))
+        for run in results.runs.to_dict("records")
+    ]
     return (runs, []) if every else _distinct(runs, results)
 
 
@@ -102,32 +107,63 @@ def surroundings(results: Results) -> dict:
     """Versions and hardware of the runs; a list where they differ."""
     found: dict[str, set[str]] = {}
     for made in results.provenance.values():
-        flat = {key: made.get(key) for key in ("python", "platform", "processor", "threads", "cuda", "device", "git")}
-        flat |= {f"packages.{name}": version for name, version in (made.get("packages") or {}).items()}
+        flat = {
+            key: made.get(key)
+            for key in ("python", "platform", "processor", "threads", "cuda", "device", "git")
+        }
+        flat |= {
+            f"packages.{name}": version for name, version in (made.get("packages") or {}).items()
+        }
         for key, value in flat.items():
             if value is not None:
                 found.setdefault(key, set()).add(str(value))
-    return {key: sorted(values) if len(values) > 1 else min(values) for key, values in sorted(found.items())}
+    return {
+        key: sorted(values) if len(values) > 1 else min(values)
+        for key, values in sorted(found.items())
+    }
 
 
 def significant(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _pin(run: dict, results: Results, rows: pd.DataFrame | None, samples: pd.DataFrame | None) -> PinnedRun:
+def _pin(
+    run: dict, results: Results, rows: pd.DataFrame | None, samples: pd.DataFrame | None
+) -> PinnedRun:
     run_id, made = run["run_id"], results.provenance.get(run["run_id"], {})
     config = results.configs.get(run_id, {})
     flat, hashes = flatten(config), made.get("hashes") or {}
-    setting = {key: value for key, value in protocol(run, flat).items() if key == "scorer.name" or not (
-        key in ("seed", "bank.name", "bank.path") or key.startswith(("generator.", "scorer.")))}
+    setting = {
+        key: value
+        for key, value in protocol(run, flat).items()
+        if key == "scorer.name"
+        or not (
+            key in ("seed", "bank.name", "bank.path") or key.startswith(("generator.", "scorer."))
+        )
+    }
     setting |= {f"hash.{name}": str(hashes[name]) for name in HASHES if name in hashes}
-    options = {key: value for key, value in flat.items() if key.startswith("method.") and key not in LABELS}
+    options = {
+        key: value for key, value in flat.items() if key.startswith("method.") and key not in LABELS
+    }
     changed = {"batch": (config.get("engine") or {}).get("batch"), "seed": run["seed"]}
     changed |= {key: made.get(key) for key in ("threads", "processor", "device")}
     starts, values = _samples(samples)
-    return PinnedRun(f"{run['method']} x {run['attribute']}, seed {run['seed']}", run["method"], run["attribute"],
-                     int(run["seed"]), run["status"], re.sub(r" \(see [^)]*log\.txt\)", "", run["reason"]), run_id,
-                     options, setting, str(hashes.get("method_source", "")), changed, _rows(rows), starts, values)
+    return PinnedRun(
+        f"{run['method']} x {run['attribute']}, seed {run['seed']}",
+        run["method"],
+        run["attribute"],
+        int(run["seed"]),
+        run["status"],
+        re.sub(r" \(see [^)]*log\.txt\)", "", run["reason"]),
+        run_id,
+        options,
+        setting,
+        str(hashes.get("method_source", "")),
+        changed,
+        _rows(rows),
+        starts,
+        values,
+    )
 
 
 def _rows(table: pd.DataFrame | None) -> dict[str, Pin]:
@@ -136,8 +172,9 @@ def _rows(table: pd.DataFrame | None) -> dict[str, Pin]:
     pins = {}
     for row in table.to_dict("records"):
         key = row["metric"] if math.isnan(row["x"]) else f"{row['metric']}@{row['x']:g}"
-        value, low, high, n, version = (significant(row[name], DIGITS)
-                                        for name in ("value", "low", "high", "n", "version"))
+        value, low, high, n, version = (
+            significant(row[name], DIGITS) for name in ("value", "low", "high", "n", "version")
+        )
         better = None if pd.isna(row["higher_is_better"]) else bool(row["higher_is_better"])
         pins[key] = Pin(value, low, high, n, version, row["note"], better=better)
     return pins
@@ -146,26 +183,33 @@ def _rows(table: pd.DataFrame | None) -> dict[str, Pin]:
 def _samples(table: pd.DataFrame | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     if table is None or table.empty:
         return np.zeros(0, np.int64), {}
-    wide = table.drop_duplicates(["metric", "start"]).pivot(index="start", columns="metric", values="value")
+    wide = table.drop_duplicates(["metric", "start"]).pivot(
+        index="start", columns="metric", values="value"
+    )
     wide = wide.sort_index()
-    rounded = {str(name): np.array([significant(v, SAMPLE_DIGITS) for v in column], np.float64)
-               for name, column in wide.items()}
+    rounded = {
+        str(name): np.array([significant(v, SAMPLE_DIGITS) for v in column], np.float64)
+        for name, column in wide.items()
+    }
     return wide.index.to_numpy(np.int64), rounded
 
 
 def _distinct(runs: Sequence[PinnedRun], results: Results) -> tuple[list[PinnedRun], list[str]]:
     groups: dict[str, list[PinnedRun]] = {}
     for run in runs:
-        groups.setdefault(json.dumps([run.job, run.options, _unhashed(run)], sort_keys=True, default=str),
-                          []).append(run)
+        groups.setdefault(
+            json.dumps([run.job, run.options, _unhashed(run)], sort_keys=True, default=str), []
+        ).append(run)
     kept, notes = [], []
     for group in groups.values():
         if len(group) > 1:
             now = _present_source(group[0])
             group.sort(key=lambda run: (run.source == now, _written(results, run)))
             left_out = ", ".join(run.run_id for run in group[:-1])
-            notes.append(f"{group[-1].label}: {len(group)} records of the same job; {group[-1].run_id} is taken, the "
-                         f"newest of the present code if there is one, and {left_out} left out")
+            notes.append(
+                f"{group[-1].label}: {len(group)} records of the same job; {group[-1].run_id} is taken, the "
+                f"newest of the present code if there is one, and {left_out} left out"
+            )
         kept.append(group[-1])
     return _labelled(kept), notes
 

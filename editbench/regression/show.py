@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editbench.files import write_atomic
+from editbench.base.files import write_atomic
 from editbench.regression.compare import AGREES, FAILS, TOLD, Comparison, Finding
 
 LONGEST = 60  # rows of the table, unless all are asked for
@@ -20,14 +20,24 @@ STYLES = dict.fromkeys(FAILS, "red") | dict.fromkeys(TOLD, "yellow")
 UNPRINTABLE = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd]")  # not allowed in XML 1.0
 
 
-def print_comparison(comparison: Comparison, console: Console, every: bool = False, title: str = "") -> None:
+def print_comparison(
+    comparison: Comparison, console: Console, every: bool = False, title: str = ""
+) -> None:
     """The table, what failed first; rows that agree only with `every`. Then notes and a line of counts."""
-    shown = sorted((f for f in comparison.findings if every or f.verdict not in ("same", "within", "unread")),
-                   key=lambda f: [*FAILS, *TOLD, "noise", "within", "same", "unread"].index(f.verdict))
+    shown = sorted(
+        (f for f in comparison.findings if every or f.verdict not in ("same", "within", "unread")),
+        key=lambda f: [*FAILS, *TOLD, "noise", "within", "same", "unread"].index(f.verdict),
+    )
     cut = shown if every else _merged(shown)[:LONGEST]
     if cut:
-        table = Table(title=escape(title) or None, title_justify="left", title_style="bold", header_style="bold",
-                      box=None, pad_edge=False)
+        table = Table(
+            title=escape(title) or None,
+            title_justify="left",
+            title_style="bold",
+            header_style="bold",
+            box=None,
+            pad_edge=False,
+        )
         for heading in ("verdict", "run", "row"):
             table.add_column(heading, no_wrap=heading != "run", overflow="fold")
         for heading in ("pinned", "new", "difference [95 %]", "tolerance"):
@@ -35,9 +45,16 @@ def print_comparison(comparison: Comparison, console: Console, every: bool = Fal
         table.add_column("why", overflow="fold")
         for finding in cut:
             style = STYLES.get(finding.verdict, "")
-            table.add_row(f"[{style}]{finding.verdict}[/]" if style else finding.verdict, escape(finding.run),
-                          escape(finding.row), number(finding.old), number(finding.new), escape(difference(finding)),
-                          number(finding.tolerance), escape(finding.text))
+            table.add_row(
+                f"[{style}]{finding.verdict}[/]" if style else finding.verdict,
+                escape(finding.run),
+                escape(finding.row),
+                number(finding.old),
+                number(finding.new),
+                escape(difference(finding)),
+                number(finding.tolerance),
+                escape(finding.text),
+            )
         console.print(table)
         if len(cut) < len(shown) and len(cut) == LONGEST:
             console.print("further rows are left out; --all shows everything", style="dim")
@@ -48,11 +65,19 @@ def print_comparison(comparison: Comparison, console: Console, every: bool = Fal
 
 def counts(comparison: Comparison) -> str:
     """'2 moved, 1 missing, 3 not comparable; 540 agree (...)'."""
-    parts = [f"{comparison.count(kind)} {kind}" for kind in (*FAILS, *TOLD) if comparison.count(kind)]
+    parts = [
+        f"{comparison.count(kind)} {kind}" for kind in (*FAILS, *TOLD) if comparison.count(kind)
+    ]
     agree = comparison.count("same", "within", "noise")
-    detail = [f"{comparison.count(kind)} {words}" for kind, words in
-              (("same", "the same"), ("within", "within tolerance"), ("noise", "beyond it with zero in the interval"))
-              if comparison.count(kind)]
+    detail = [
+        f"{comparison.count(kind)} {words}"
+        for kind, words in (
+            ("same", "the same"),
+            ("within", "within tolerance"),
+            ("noise", "beyond it with zero in the interval"),
+        )
+        if comparison.count(kind)
+    ]
     parts.append(f"{agree} agree" + (f" ({', '.join(detail)})" if detail else ""))
     unread = comparison.count("unread")
     return ", ".join(parts) + (f"; {unread} not to be read" if unread else "")
@@ -76,22 +101,42 @@ def sentence(finding: Finding) -> str:
     if not math.isfinite(finding.difference):
         return f"{row}{finding.verdict}, {finding.text}"
     text = f", {finding.text}" if finding.text else ""
-    return (f"{row}{finding.verdict}{text}: {number(finding.old)} -> {number(finding.new)}, difference "
-            f"{difference(finding)}, tolerance {number(finding.tolerance)}")
+    return (
+        f"{row}{finding.verdict}{text}: {number(finding.old)} -> {number(finding.new)}, difference "
+        f"{difference(finding)}, tolerance {number(finding.tolerance)}"
+    )
 
 
 def write_junit(path: Path, comparison: Comparison, failures: Sequence[Finding]) -> None:
     """JUnit XML: a test case for each finding; what cannot be compared or read is skipped."""
     failed = {id(finding) for finding in failures}
-    skipped = [f for f in comparison.findings if id(f) not in failed and f.verdict in (*TOLD, "unread", "missing")]
-    suite = ElementTree.Element("testsuite", name="editbench check", tests=str(len(comparison.findings)), errors="0",
-                                failures=str(len(failures)), skipped=str(len(skipped)), time="0")
+    skipped = [
+        f
+        for f in comparison.findings
+        if id(f) not in failed and f.verdict in (*TOLD, "unread", "missing")
+    ]
+    suite = ElementTree.Element(
+        "testsuite",
+        name="editbench check",
+        tests=str(len(comparison.findings)),
+        errors="0",
+        failures=str(len(failures)),
+        skipped=str(len(skipped)),
+        time="0",
+    )
     for finding in comparison.findings:
-        case = ElementTree.SubElement(suite, "testcase", classname=_printable(finding.run),
-                                      name=_printable(finding.row or "run"), time="0")
+        case = ElementTree.SubElement(
+            suite,
+            "testcase",
+            classname=_printable(finding.run),
+            name=_printable(finding.row or "run"),
+            time="0",
+        )
         words = _printable(sentence(finding))
         if id(finding) in failed:
-            ElementTree.SubElement(case, "failure", message=words, type=finding.verdict).text = words
+            ElementTree.SubElement(
+                case, "failure", message=words, type=finding.verdict
+            ).text = words
         elif finding.verdict not in AGREES or finding.verdict == "unread":
             ElementTree.SubElement(case, "skipped", message=words)
     root = ElementTree.Element("testsuites")
@@ -103,11 +148,15 @@ def write_junit(path: Path, comparison: Comparison, failures: Sequence[Finding])
 def github(comparison: Comparison, failures: Sequence[Finding]) -> list[str]:
     """Workflow commands, one a run: ::error with all that failed of it, ::notice with what is to be told."""
     failed = {id(finding) for finding in failures}
-    told = [f for f in comparison.findings if id(f) not in failed and f.verdict in (*TOLD, "missing")]
+    told = [
+        f for f in comparison.findings if id(f) not in failed and f.verdict in (*TOLD, "missing")
+    ]
     lines = []
     for level, findings in (("error", list(failures)), ("notice", told)):
         for run in dict.fromkeys(finding.run for finding in findings):
-            text = "\n".join(sentence(finding) for finding in _merged([f for f in findings if f.run == run]))
+            text = "\n".join(
+                sentence(finding) for finding in _merged([f for f in findings if f.run == run])
+            )
             lines.append(f"::{level} title={_escaped(f'editbench: {run}', True)}::{_escaped(text)}")
     return lines
 
@@ -118,9 +167,17 @@ def _merged(findings: Sequence[Finding]) -> list[Finding]:
     for finding in findings:
         own = (finding.row,) if finding.verdict not in TOLD else ()
         groups.setdefault((finding.run, finding.verdict, finding.text, *own), []).append(finding)
-    return [group[0] if len(group) == 1 else
-            Finding(group[0].run, f"{group[0].row} and {len(group) - 1} more", group[0].verdict, group[0].text)
-            for group in groups.values()]
+    return [
+        group[0]
+        if len(group) == 1
+        else Finding(
+            group[0].run,
+            f"{group[0].row} and {len(group) - 1} more",
+            group[0].verdict,
+            group[0].text,
+        )
+        for group in groups.values()
+    ]
 
 
 def _printable(text: str) -> str:

@@ -13,14 +13,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from editbench.errors import EditbenchError
+from editbench.base.errors import EditbenchError
 from editbench.regression.pins import Pin, PinnedRun, significant
 
 RELATIVE, PAIRED, ALONE, COUNT = 0.05, 0.25, 0.5, 1.0
 FACTOR, FLOOR = 2.0, 0.2
 RULE = {
     "default": f"max({RELATIVE:g} |value|, {PAIRED:g} (high - low), or {ALONE:g} (high - low) without samples, "
-               f"{COUNT:g} for a count)",
+    f"{COUNT:g} for a count)",
     "floor": f"{FLOOR:g} default",
     "spread": f"max({FACTOR:g} largest |deviation| of the spread runs, floor)",
 }
@@ -42,7 +42,11 @@ def measured(run: PinnedRun, others: Sequence[PinnedRun]) -> PinnedRun:
     for key, pin in run.rows.items():
         usual = default(pin, run.series(key) is not None)
         seen = [other.rows[key].value for other in others if key in other.rows]
-        gaps = [abs(value - pin.value) for value in seen if math.isfinite(value) and math.isfinite(pin.value)]
+        gaps = [
+            abs(value - pin.value)
+            for value in seen
+            if math.isfinite(value) and math.isfinite(pin.value)
+        ]
         origin, tolerance = "default", usual
         if gaps:
             spread, floor = FACTOR * max(gaps), FLOOR * usual
@@ -56,19 +60,29 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
 
     Raises EditbenchError where all are of other code, or one of another metric version: that deviation is no noise.
     """
-    same = [other for other in others if (other.method, other.attribute) == (run.method, run.attribute)
-            and other.status == "done" and other.options == run.options and other.setting == run.setting]
+    same = [
+        other
+        for other in others
+        if (other.method, other.attribute) == (run.method, run.attribute)
+        and other.status == "done"
+        and other.options == run.options
+        and other.setting == run.setting
+    ]
     recoded = [other for other in same if other.source != run.source]
     if recoded and len(recoded) == len(same):
-        raise EditbenchError(f"{recoded[0].run_id} in '{where}' was made by other code of {run.method} than "
-                             f"{run.run_id}: spread is measured with one code; run the jobs again")
+        raise EditbenchError(
+            f"{recoded[0].run_id} in '{where}' was made by other code of {run.method} than "
+            f"{run.run_id}: spread is measured with one code; run the jobs again"
+        )
     same = [other for other in same if other.source == run.source]
     for other in same:
         for key in run.rows.keys() & other.rows.keys():
             versions = run.rows[key].version, other.rows[key].version
             if versions[0] != versions[1]:
-                raise EditbenchError(f"{other.run_id} in '{where}' has version {versions[1]:g} of {key}, "
-                                     f"{run.run_id} has {versions[0]:g}: run the jobs again")
+                raise EditbenchError(
+                    f"{other.run_id} in '{where}' has version {versions[1]:g} of {key}, "
+                    f"{run.run_id} has {versions[0]:g}: run the jobs again"
+                )
     return same
 
 
@@ -82,7 +96,9 @@ def describe_changes(pairs: Sequence[tuple[PinnedRun, PinnedRun]]) -> dict[str, 
     return {key: sorted(values) for key, values in sorted(found.items())}
 
 
-def measure(runs: Sequence[PinnedRun], spreads: Mapping[str, Sequence[PinnedRun]]) -> tuple[list[PinnedRun], dict]:
+def measure(
+    runs: Sequence[PinnedRun], spreads: Mapping[str, Sequence[PinnedRun]]
+) -> tuple[list[PinnedRun], dict]:
     """(runs with measured tolerances, what was varied in each folder). `spreads`: name of a folder -> its runs.
 
     Raises EditbenchError where a folder has no run of any pinned job.
@@ -96,8 +112,10 @@ def measure(runs: Sequence[PinnedRun], spreads: Mapping[str, Sequence[PinnedRun]
             found += same
             pairs += [(run, other) for other in same]
         if not pairs:
-            raise EditbenchError(f"'{where}' holds no finished run of a pinned job (same method and options, "
-                                 "attribute, bank, judge, starts and walk limits): run the same jobs there with "
-                                 "another engine.batch, OMP_NUM_THREADS or seed")
+            raise EditbenchError(
+                f"'{where}' holds no finished run of a pinned job (same method and options, "
+                "attribute, bank, judge, starts and walk limits): run the same jobs there with "
+                "another engine.batch, OMP_NUM_THREADS or seed"
+            )
         about[where] = {"runs": len(pairs), "varied": describe_changes(pairs)}
     return [measured(run, found) for run, found in zip(runs, matched)], about

@@ -11,8 +11,8 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from editbench.errors import EditbenchError
-from editbench.files import write_atomic
+from editbench.base.errors import EditbenchError
+from editbench.base.files import write_atomic
 from editbench.report import (
     dial,
     figure_cd,
@@ -42,9 +42,9 @@ __all__ = ["Results", "load", "print_table", "report"]
 
 CAPTIONS = {
     "accuracy": "Share of starts whose target was reached with every other attribute kept, at the first crossing; "
-                "whiskers are 95 % intervals. A cross: skipped or failed.",
+    "whiskers are 95 % intervals. A cross: skipped or failed.",
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in σ; lower is better. "
-          "Bands are 95 % intervals over starts, drawn for up to 8 methods; bins of fewer than 30 points are hidden.",
+    "Bands are 95 % intervals over starts, drawn for up to 8 methods; bins of fewer than 30 points are hidden.",
     "trade": figure_trade.CAPTION,
     **figure_cd.CAPTIONS,
 }
@@ -62,7 +62,9 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
     results = load(Path(root), only)
     if results.runs.empty:
         named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
-        raise EditbenchError(f"no run in '{root}' is readable: {named}. Delete these folders and run the jobs again")
+        raise EditbenchError(
+            f"no run in '{root}' is readable: {named}. Delete these folders and run the jobs again"
+        )
     out = Path(root) / "report" if out is None else Path(out)
     write_atomic(out / "table.csv", csv(results))
     write_atomic(out / "table.md", markdown(results))
@@ -83,57 +85,89 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
             drawn = _draw(out / "figures" / f"{key}{suffix}", draw, problems)
             if drawn:
                 first = key in CAPTIONS or key.startswith(
-                    (*figure_scatter.OWN, *figure_frechet.OWN, "heatmaps", "reproduction"))
+                    (*figure_scatter.OWN, *figure_frechet.OWN, "heatmaps", "reproduction")
+                )
                 (section.figures if first else section.more).append((title, caption, drawn))
         section.strips, unreadable = strips(part)
         problems += unreadable
         for attribute, starts in section.strips.items():
             try:
-                write_atomic(out / "figures" / f"strips_{_slug(attribute)}{suffix}.png", sheet(starts, attribute))
+                write_atomic(
+                    out / "figures" / f"strips_{_slug(attribute)}{suffix}.png",
+                    sheet(starts, attribute),
+                )
             except (ValueError, MemoryError) as error:
                 problems.append(Problem(f"strips of {attribute}", str(error)))
         sections.append(section)
-    across = [(title, caption, drawn) for key, title, caption, draw in dial.drawings(results, look)
-              if (drawn := _draw(out / "figures" / key, draw, problems))]
+    across = [
+        (title, caption, drawn)
+        for key, title, caption, draw in dial.drawings(results, look)
+        if (drawn := _draw(out / "figures" / key, draw, problems))
+    ]
     slopes = dial.slopes(dial.points(results))
     if len(slopes):
         write_atomic(out / "dial.csv", slopes.to_csv(index=False, lineterminator="\n"))
-    for file, tables in {"paired": [section.paired for section in sections],
-                         "ranking": [section.ranked.table for section in sections],
-                         "costs": [cost_table(main_table(section.results), section.ranked) for section in sections],
-                         "matched": [matched.matched_table(section.results) for section in sections],
-                         "matched_paired": [matched.matched_differences(section.results) for section in sections],
-                         }.items():
+    for file, tables in {
+        "paired": [section.paired for section in sections],
+        "ranking": [section.ranked.table for section in sections],
+        "costs": [cost_table(main_table(section.results), section.ranked) for section in sections],
+        "matched": [matched.matched_table(section.results) for section in sections],
+        "matched_paired": [matched.matched_differences(section.results) for section in sections],
+    }.items():
         tables = [table for table in tables if not table.empty]
         if tables:
-            write_atomic(out / f"{file}.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n"))
+            write_atomic(
+                out / f"{file}.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n")
+            )
     if written:
         write_atomic(out / "latex" / "tables.tex", latex.document(written))
     write_atomic(out / "index.html", page(sections, results, look, problems, across))
     return out / "index.html"
 
 
-def _drawings(results: Results, ranked: Ranking,
-              look: dict[str, figures.Look]) -> list[tuple[str, str, str, Callable[[], Figure]]]:
+def _drawings(
+    results: Results, ranked: Ranking, look: dict[str, figures.Look]
+) -> list[tuple[str, str, str, Callable[[], Figure]]]:
     """(file name, title, caption, function that draws) of every figure that the records have data for."""
     table = main_table(results)
     found: list[tuple[str, str, str, Callable[[], Figure]]] = []
     if table["accuracy"].notna().any():
-        found = [("accuracy", "Accuracy", CAPTIONS["accuracy"], partial(figures.accuracy_figure, table, look)),
-                 ("trade", "Accuracy against side effects and cost", CAPTIONS["trade"],
-                  partial(figure_trade.trade_figure, cost_table(table, ranked), look))]
+        found = [
+            (
+                "accuracy",
+                "Accuracy",
+                CAPTIONS["accuracy"],
+                partial(figures.accuracy_figure, table, look),
+            ),
+            (
+                "trade",
+                "Accuracy against side effects and cost",
+                CAPTIONS["trade"],
+                partial(figure_trade.trade_figure, cost_table(table, ranked), look),
+            ),
+        ]
     found += figure_cd.drawings(results, look) + figure_scatter.drawings(results, look)
     found += figure_entropy.drawings(results, look) + figure_frechet.drawings(results, look)
     found += figure_heatmap.drawings(results, look) + figure_reproduction.drawings(results, look)
     found += figure_matrix.drawings(results, look)
     for name, curve in curves(results).items():
-        if name.startswith(figure_cd.OWN + figure_scatter.OWN + figure_entropy.OWN + figure_frechet.OWN
-                           + figure_heatmap.OWN):
+        if name.startswith(
+            figure_cd.OWN
+            + figure_scatter.OWN
+            + figure_entropy.OWN
+            + figure_frechet.OWN
+            + figure_heatmap.OWN
+        ):
             continue
-        title = {"ad": "Attribute dependency", "ad_max": "Largest attribute dependency",
-                 "ad_signed": "Signed attribute dependency"}.get(name, name.replace("_", " "))
+        title = {
+            "ad": "Attribute dependency",
+            "ad_max": "Largest attribute dependency",
+            "ad_signed": "Signed attribute dependency",
+        }.get(name, name.replace("_", " "))
         label = "AD, σ" if name.startswith("ad") else name.replace("_", " ")
-        caption = CAPTIONS.get(name, "Against the achieved effect on the target; bands are 95 % intervals.")
+        caption = CAPTIONS.get(
+            name, "Against the achieved effect on the target; bands are 95 % intervals."
+        )
         found.append((name, title, caption, partial(figures.curve_figure, curve, look, label)))
     return sorted(found, key=lambda one: ["accuracy", "ad", "trade", one[0]].index(one[0]))
 

@@ -12,10 +12,20 @@ from editbench.report.ranking import Ranking
 from editbench.report.tables import summary
 
 COSTS = (
-    *(column for column in COLUMNS if column.key in ("fit_seconds", "generator_calls", "labels_used",
-                                                     "edits_per_second")),
+    *(
+        column
+        for column in COLUMNS
+        if column.key in ("fit_seconds", "generator_calls", "labels_used", "edits_per_second")
+    ),
     Column("walk_seconds", "walk s", None, False, False, "seconds of all walks of an attribute"),
-    Column("peak_memory_mb", "peak MiB", None, False, False, "largest memory of the job's process, or of the GPU"),
+    Column(
+        "peak_memory_mb",
+        "peak MiB",
+        None,
+        False,
+        False,
+        "largest memory of the job's process, or of the GPU",
+    ),
 )
 SUMMED = "means over the attributes of the ranking, or served where not ranked; peak memory is the largest"
 
@@ -30,7 +40,9 @@ def cost_table(table: pd.DataFrame, ranked: Ranking | None = None) -> pd.DataFra
     `ranked`, accuracy is the ranking's and the costs are of its attributes, and a method that is not ranked has no
     accuracy; without, accuracy is the mean over the attributes served.
     """
-    means = summary(table)[["setting", "method", "served", "asked", "accuracy", "ad_at", "variant_of"]]
+    means = summary(table)[
+        ["setting", "method", "served", "asked", "accuracy", "ad_at", "variant_of"]
+    ]
     means = means.assign(accuracy_low=np.nan, accuracy_high=np.nan)
     done = table[table["status"] == "done"]
     if ranked is not None and len(ranked.table):
@@ -41,10 +53,14 @@ def cost_table(table: pd.DataFrame, ranked: Ranking | None = None) -> pd.DataFra
         done = done[done["attribute"].isin(ranked.attributes) | ~done["method"].isin(listed)]
     for column in COSTS:
         groups = done.groupby(["setting", "method"])[column.key]
-        value = (groups.max() if column.key == "peak_memory_mb" else groups.mean()).rename(column.key)
+        value = (groups.max() if column.key == "peak_memory_mb" else groups.mean()).rename(
+            column.key
+        )
         means = means.merge(value.reset_index(), on=["setting", "method"], how="left")
-    means["on_front"] = [", ".join(column.title for column in COSTS if method in front(means, column))
-                         for method in means["method"]]
+    means["on_front"] = [
+        ", ".join(column.title for column in COSTS if method in front(means, column))
+        for method in means["method"]
+    ]
     return means
 
 

@@ -23,13 +23,21 @@ from editbench.report.tables import FEWEST
 from editbench.worlds.faces.dial import partner
 
 Z95 = float(ndtri(0.975))
-TITLES = {"entanglement": "taken along from the partner, σ", "accuracy": "accuracy", "ad_at": "AD at matched effect, σ"}
-CAPTION = ("Against the correlation rho of the world: what an edit takes along from the attribute that is tied to its "
-           "own, in σ at matched effect and in the direction of the correlation, the accuracy at the first crossing, "
-           "and AD at matched effect. An attribute that is tied to none has no first panel. Whiskers are 95 % "
-           f"intervals over starts; where fewer than {FEWEST} starts reach the effect there is no point.")
-SLOPE = ("values: at the smallest and at the largest rho; slope: change for rho from 0 to 1, weighted least squares "
-         "over the worlds, averaged over the attributes; 95 % interval over starts, for these generators")
+TITLES = {
+    "entanglement": "taken along from the partner, σ",
+    "accuracy": "accuracy",
+    "ad_at": "AD at matched effect, σ",
+}
+CAPTION = (
+    "Against the correlation rho of the world: what an edit takes along from the attribute that is tied to its "
+    "own, in σ at matched effect and in the direction of the correlation, the accuracy at the first crossing, "
+    "and AD at matched effect. An attribute that is tied to none has no first panel. Whiskers are 95 % "
+    f"intervals over starts; where fewer than {FEWEST} starts reach the effect there is no point."
+)
+SLOPE = (
+    "values: at the smallest and at the largest rho; slope: change for rho from 0 to 1, weighted least squares "
+    "over the worlds, averaged over the attributes; 95 % interval over starts, for these generators"
+)
 Drawing = tuple[str, str, str, Callable[[], Figure]]
 
 
@@ -38,22 +46,31 @@ def points(results: Results) -> pd.DataFrame:
     where fewer than two values of rho were run. Values with a note are out, and so are bootstrap means over fewer than
     FEWEST starts, whose intervals are too short for a weight."""
     columns = ["method", "variant_of", "attribute", "rho", "quantity", "value", "low", "high", "n"]
-    rhos = {run: (config.get("generator") or {}).get("rho") for run, config in results.configs.items()}
+    rhos = {
+        run: (config.get("generator") or {}).get("rho") for run, config in results.configs.items()
+    }
     runs = results.runs.assign(rho=pd.to_numeric(results.runs["run_id"].map(rhos), errors="coerce"))
     runs = runs[np.isfinite(runs["rho"]) & (runs["status"] == "done")]
     if runs["rho"].nunique() < 2:
         return pd.DataFrame(columns=columns)
     found = results.rows[np.isfinite(results.rows["value"]) & (results.rows["note"] == "")].merge(
         runs[["run_id", "label", "method", "attribute", "rho"]].rename(
-            columns={"method": "variant_of", "label": "method"}), on="run_id")
+            columns={"method": "variant_of", "label": "method"}
+        ),
+        on="run_id",
+    )
     tied = {name: partner(name) for name in runs["attribute"].unique()}
-    wanted = found["attribute"].map({name: f"entanglement_with[{pair[0]}]" for name, pair in tied.items() if pair})
+    wanted = found["attribute"].map(
+        {name: f"entanglement_with[{pair[0]}]" for name, pair in tied.items() if pair}
+    )
     found["quantity"] = np.where(found["metric"] == wanted, "entanglement", found["metric"])
     enough = (found["n"] >= FEWEST) | (found["quantity"] == "accuracy")
     found = found[found["quantity"].isin(list(TITLES)) & enough].copy()
     sign = found["attribute"].map({name: pair[1] for name, pair in tied.items() if pair}).fillna(1)
     turned = (found["quantity"] == "entanglement") & (sign < 0)
-    found.loc[turned, ["value", "low", "high"]] = -found.loc[turned, ["value", "high", "low"]].to_numpy()
+    found.loc[turned, ["value", "low", "high"]] = -found.loc[
+        turned, ["value", "high", "low"]
+    ].to_numpy()
     return found[columns].sort_values(["quantity", "attribute", "method", "rho"], ignore_index=True)
 
 
@@ -63,20 +80,48 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
     is out."""
     rows = []
     for (quantity, method, variant), group in found.groupby(["quantity", "method", "variant_of"]):
-        fits = {name: fit for name, part in group.groupby("attribute") if (fit := _line(part)) is not None}
+        fits = {
+            name: fit
+            for name, part in group.groupby("attribute")
+            if (fit := _line(part)) is not None
+        }
         if not fits:
             continue
         slope, variance = np.array(list(fits.values())).T
         half = Z95 * np.sqrt(variance.sum()) / len(fits)
         used = group[group["attribute"].isin(list(fits))].sort_values("rho").groupby("attribute")
-        rows.append({"quantity": quantity, "method": method, "variant_of": variant,
-                     "first": used["value"].first().mean(), "last": used["value"].last().mean(), "slope": slope.mean(),
-                     "low": slope.mean() - half, "high": slope.mean() + half, "attributes": len(fits),
-                     "worlds": int(used["rho"].nunique().min())})
-    columns = ["quantity", "method", "variant_of", "first", "last", "slope", "low", "high", "attributes", "worlds"]
+        rows.append(
+            {
+                "quantity": quantity,
+                "method": method,
+                "variant_of": variant,
+                "first": used["value"].first().mean(),
+                "last": used["value"].last().mean(),
+                "slope": slope.mean(),
+                "low": slope.mean() - half,
+                "high": slope.mean() + half,
+                "attributes": len(fits),
+                "worlds": int(used["rho"].nunique().min()),
+            }
+        )
+    columns = [
+        "quantity",
+        "method",
+        "variant_of",
+        "first",
+        "last",
+        "slope",
+        "low",
+        "high",
+        "attributes",
+        "worlds",
+    ]
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.sort_values(["quantity", "slope"], ignore_index=True,
-                             key=lambda column: column.abs() if column.name == "slope" else column)
+    return frame.sort_values(
+        ["quantity", "slope"],
+        ignore_index=True,
+        key=lambda column: column.abs() if column.name == "slope" else column,
+    )
 
 
 def _line(part: pd.DataFrame) -> tuple[float, float] | None:
@@ -99,7 +144,9 @@ def table(results: Results) -> list[list[str]]:
         return []
     shown = [name for name in TITLES if name in set(found["quantity"])]
     order = found[found["quantity"] == shown[0]]["method"].tolist()
-    lines = [["method", *(text for name in shown for text in (name.replace("ad_at", "AD"), "slope"))]]
+    lines = [
+        ["method", *(text for name in shown for text in (name.replace("ad_at", "AD"), "slope"))]
+    ]
     for method in order:
         line = [method]
         for name in shown:
@@ -108,8 +155,10 @@ def table(results: Results) -> list[list[str]]:
                 line += [MISSING, MISSING]
                 continue
             one = mine.iloc[0]
-            line += [f"{number(one['first'], 3)} → {number(one['last'], 3)}",
-                     f"{number(one['slope'], 3)} ({number(one['low'], 3)} to {number(one['high'], 3)})"]
+            line += [
+                f"{number(one['first'], 3)} → {number(one['last'], 3)}",
+                f"{number(one['slope'], 3)} ({number(one['low'], 3)} to {number(one['high'], 3)})",
+            ]
         lines.append(line)
     return lines
 
@@ -117,7 +166,11 @@ def table(results: Results) -> list[list[str]]:
 def drawings(results: Results, look: dict[str, Look]) -> list[Drawing]:
     """(file name, title, caption, function that draws); none without a dial."""
     found = points(results)
-    return [] if found.empty else [("dial", "The entanglement dial", CAPTION, partial(figure, found, look))]
+    return (
+        []
+        if found.empty
+        else [("dial", "The entanglement dial", CAPTION, partial(figure, found, look))]
+    )
 
 
 def figure(found: pd.DataFrame, look: dict[str, Look]) -> Figure:
@@ -125,7 +178,9 @@ def figure(found: pd.DataFrame, look: dict[str, Look]) -> Figure:
     attributes = sorted(set(found["attribute"]), key=lambda name: (partner(name) is None, name))
     shown = [name for name in TITLES if name in set(found["quantity"])]
     drawing = new_figure(max(5.5, 3.05 * len(attributes)), 0.7 + 2.4 * len(shown))
-    panels = drawing.subplots(len(shown), len(attributes), sharex=True, sharey="row", squeeze=False).ravel()
+    panels = drawing.subplots(
+        len(shown), len(attributes), sharex=True, sharey="row", squeeze=False
+    ).ravel()
     methods = order_methods(found)
     gap = 0.05 / max(len(methods), 1)
     for place, axes in enumerate(panels):
@@ -138,15 +193,34 @@ def figure(found: pd.DataFrame, look: dict[str, Look]) -> Figure:
             colour, marker = look[method][:2]
             x = line["rho"] + (position - (len(methods) - 1) / 2) * gap
             axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.5)
-            axes.plot(x, line["value"], color=colour, linewidth=1.5, linestyle=look[method].dash, marker=marker,
-                      markersize=4.5, markeredgewidth=0)
+            axes.plot(
+                x,
+                line["value"],
+                color=colour,
+                linewidth=1.5,
+                linestyle=look[method].dash,
+                marker=marker,
+                markersize=4.5,
+                markeredgewidth=0,
+            )
         if quantity == "entanglement":
             axes.axhline(0, color=STYLE["axes.edgecolor"], linewidth=1.0, zorder=0)
         if mine.empty:
-            axes.text(0.5, 0.5, "tied to no other", transform=axes.transAxes, ha="center", va="center", alpha=0.7)
+            axes.text(
+                0.5,
+                0.5,
+                "tied to no other",
+                transform=axes.transAxes,
+                ha="center",
+                va="center",
+                alpha=0.7,
+            )
         if place < len(attributes):
             pair = partner(attribute)
-            axes.set_title(attribute.replace("_", " ") + (f" (with {pair[0].replace('_', ' ')})" if pair else ""))
+            axes.set_title(
+                attribute.replace("_", " ")
+                + (f" (with {pair[0].replace('_', ' ')})" if pair else "")
+            )
         if place % len(attributes) == 0:
             axes.set_ylabel(TITLES[quantity])
         axes.set_xticks(sorted(set(found["rho"])))

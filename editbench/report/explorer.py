@@ -17,7 +17,9 @@ from PIL import Image
 
 from editbench.report.strips import LARGEST, PIXELATED, Strip, frame_caption, picture
 
-BUDGET = 14_000_000  # bytes of all sprites in base64; the page with its figures then stays below 25 MB
+BUDGET = (
+    14_000_000  # bytes of all sprites in base64; the page with its figures then stays below 25 MB
+)
 BLOCK = 8  # pixels: the cells of a JPEG are whole blocks, so that no picture bleeds into the next
 Gallery = Mapping[str, Mapping[int, list[Strip]]]
 
@@ -31,8 +33,15 @@ class Way:
     quality: int = 0
 
 
-WAYS = (Way("PNG", PIXELATED), Way("JPEG", LARGEST, 88), Way("JPEG", 96, 84), Way("JPEG", 64, 80), Way("JPEG", 48, 70),
-        Way("JPEG", 32, 60), Way("JPEG", 32, 30))
+WAYS = (
+    Way("PNG", PIXELATED),
+    Way("JPEG", LARGEST, 88),
+    Way("JPEG", 96, 84),
+    Way("JPEG", 64, 80),
+    Way("JPEG", 48, 70),
+    Way("JPEG", 32, 60),
+    Way("JPEG", 32, 30),
+)
 
 
 @dataclass
@@ -50,13 +59,17 @@ class Sheet:
     def css(self) -> str:
         high, wide = self.shape
         soft = "" if max(self.shape) > PIXELATED else " image-rendering: pixelated;"
-        return (f".{self.name} {{ background-image: url({self.uri}); background-size: {100 * self.columns}% "
-                f"{100 * self.rows}%; aspect-ratio: {wide} / {high};{soft} }}")
+        return (
+            f".{self.name} {{ background-image: url({self.uri}); background-size: {100 * self.columns}% "
+            f"{100 * self.rows}%; aspect-ratio: {wide} / {high};{soft} }}"
+        )
 
     def place(self, row: int, column: int) -> str:
         """CSS background-position of a cell."""
-        return " ".join(f"{100 * at / max(count - 1, 1):.6g}%" for at, count in ((column, self.columns),
-                                                                                 (row, self.rows)))
+        return " ".join(
+            f"{100 * at / max(count - 1, 1):.6g}%"
+            for at, count in ((column, self.columns), (row, self.rows))
+        )
 
 
 def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, list[Sheet]]]:
@@ -65,16 +78,34 @@ def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, lis
     The first of WAYS is taken with which the sprites of all sections stay within `budget` bytes; pictures above
     PIXELATED are never stored as PNG.
     """
-    largest = max((max(strip.images.shape[-2:]) for gallery in galleries for starts in gallery.values()
-                   for strips in starts.values() for strip in strips), default=0)
+    largest = max(
+        (
+            max(strip.images.shape[-2:])
+            for gallery in galleries
+            for starts in gallery.values()
+            for strips in starts.values()
+            for strip in strips
+        ),
+        default=0,
+    )
     made: list[dict[str, list[Sheet]]] = [{} for _ in galleries]
     for way in WAYS:
         if way.kind == "PNG" and largest > PIXELATED:
             continue
-        made = [{attribute: [_sheet(f"sp-{section}-{a}-{k}", strips, way) for k, strips in enumerate(starts.values())]
-                 for a, (attribute, starts) in enumerate(sorted(gallery.items()))}
-                for section, gallery in enumerate(galleries)]
-        if sum(len(sheet.uri) for part in made for group in part.values() for sheet in group) <= budget:
+        made = [
+            {
+                attribute: [
+                    _sheet(f"sp-{section}-{a}-{k}", strips, way)
+                    for k, strips in enumerate(starts.values())
+                ]
+                for a, (attribute, starts) in enumerate(sorted(gallery.items()))
+            }
+            for section, gallery in enumerate(galleries)
+        ]
+        if (
+            sum(len(sheet.uri) for part in made for group in part.values() for sheet in group)
+            <= budget
+        ):
             break
     return made
 
@@ -85,23 +116,65 @@ def explorer(found: dict[str, list[Sheet]], runs: pd.DataFrame, colours: Mapping
     methods: name and colour; attributes: name and starts, each with its title, sprite, and for every method either the
     row of the sprite with steps, effects (null: not finite) and crossed, or the reason why it has no pictures.
     """
-    methods = sorted({strip.method for group in found.values() for sheet in group for strip in sheet.strips}
-                     | set(runs["label"]), key=list(colours).index)
+    methods = sorted(
+        {strip.method for group in found.values() for sheet in group for strip in sheet.strips}
+        | set(runs["label"]),
+        key=list(colours).index,
+    )
     status = {(run["label"], run["attribute"]): run for run in runs.to_dict("records")}
-    return {"methods": [{"name": name, "colour": colours[name]} for name in methods],
-            "attributes": [{"name": attribute.replace("_", " "), "starts": [
-                {"title": sheet.strips[0].title, "sprite": sheet.name, "columns": sheet.columns, "rows": sheet.rows,
-                 "methods": [_frames(sheet, name, status.get((name, attribute))) for name in methods]}
-                for sheet in group]} for attribute, group in found.items()]}
+    return {
+        "methods": [{"name": name, "colour": colours[name]} for name in methods],
+        "attributes": [
+            {
+                "name": attribute.replace("_", " "),
+                "starts": [
+                    {
+                        "title": sheet.strips[0].title,
+                        "sprite": sheet.name,
+                        "columns": sheet.columns,
+                        "rows": sheet.rows,
+                        "methods": [
+                            _frames(sheet, name, status.get((name, attribute))) for name in methods
+                        ],
+                    }
+                    for sheet in group
+                ],
+            }
+            for attribute, group in found.items()
+        ],
+    }
 
 
 def gallery(found: dict[str, list[Sheet]]) -> list[tuple[str, list[tuple[str, list[dict]]]]]:
     """[(attribute, [(title of the start, [strip])])] for the static strips of the page."""
-    return [(attribute, [(sheet.strips[0].title, [
-        {"method": strip.method, "sprite": sheet.name, "frames": [
-            {"place": sheet.place(row, column), "caption": frame_caption(strip, column), "step": int(step),
-             "crossing": column == strip.crossing} for column, step in enumerate(strip.steps)]}
-        for row, strip in enumerate(sheet.strips)]) for sheet in group]) for attribute, group in found.items()]
+    return [
+        (
+            attribute,
+            [
+                (
+                    sheet.strips[0].title,
+                    [
+                        {
+                            "method": strip.method,
+                            "sprite": sheet.name,
+                            "frames": [
+                                {
+                                    "place": sheet.place(row, column),
+                                    "caption": frame_caption(strip, column),
+                                    "step": int(step),
+                                    "crossing": column == strip.crossing,
+                                }
+                                for column, step in enumerate(strip.steps)
+                            ],
+                        }
+                        for row, strip in enumerate(sheet.strips)
+                    ],
+                )
+                for sheet in group
+            ],
+        )
+        for attribute, group in found.items()
+    ]
 
 
 def css(parts: Iterable[dict[str, list[Sheet]]]) -> str:
@@ -112,12 +185,22 @@ def css(parts: Iterable[dict[str, list[Sheet]]]) -> str:
 def _frames(sheet: Sheet, method: str, run: dict | None) -> dict:
     for row, strip in enumerate(sheet.strips):
         if strip.method == method:
-            effects = [round(float(value), 3) if np.isfinite(value) else None for value in strip.effect]
-            return {"row": row, "steps": strip.steps.tolist(), "effects": effects,
-                    "crossed": np.asarray(strip.crossed, bool).tolist()}
+            effects = [
+                round(float(value), 3) if np.isfinite(value) else None for value in strip.effect
+            ]
+            return {
+                "row": row,
+                "steps": strip.steps.tolist(),
+                "effects": effects,
+                "crossed": np.asarray(strip.crossed, bool).tolist(),
+            }
     if run is None:
         return {"why": "not run"}
-    return {"why": "no pictures of this start" if run["status"] == "done" else f"{run['status']}: {run['reason']}"}
+    return {
+        "why": "no pictures of this start"
+        if run["status"] == "done"
+        else f"{run['status']}: {run['reason']}"
+    }
 
 
 def _sheet(name: str, strips: list[Strip], way: Way) -> Sheet:

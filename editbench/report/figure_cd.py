@@ -9,20 +9,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from editbench.passage import area
 from editbench.report.figures import STYLE, Look, new_figure, order_methods, panel_grid, put_legend
 from editbench.report.load import Results
 from editbench.report.tables import RANDOM
+from editbench.stats.first_crossing import area
 
 OWN = ("cd_",)  # metrics that are drawn here and not as curves of their own
 LEAST = 0.1  # a method with less control than this does not set the common range
 CAPTIONS = {
     "cd": "Normalised entropy of the other attributes along the walk (D) against the share of starts that have the "
-          "target class (C), step by step from 0; lower is better, further to the right is more control. Bands: 95 % "
-          "intervals of D at a level of C. Diverged walks count as not controlled.",
+    "target class (C), step by step from 0; lower is better, further to the right is more control. Bands: 95 % "
+    "intervals of D at a level of C. Diverged walks count as not controlled.",
     "cd_area": "Mean of D over the controls from 0 to the largest one that every method reaches on the attribute, "
-               f"given under its name. The floor and methods below C = {LEAST:g} do not set that range, and have a "
-               "mark only where they cover it. Lower is better.",
+    f"given under its name. The floor and methods below C = {LEAST:g} do not set that range, and have a "
+    "mark only where they cover it. Lower is better.",
 }
 Drawing = tuple[str, str, str, Callable[[], Figure]]
 
@@ -32,29 +32,51 @@ def drawings(results: Results, look: dict[str, Look]) -> list[Drawing]:
     curves = cd_curves(results)
     if curves.empty:
         return []
-    found: list[Drawing] = [("cd", "Control and disentanglement", CAPTIONS["cd"],
-                             partial(cd_figure, curves, bands(results), look))]
+    found: list[Drawing] = [
+        (
+            "cd",
+            "Control and disentanglement",
+            CAPTIONS["cd"],
+            partial(cd_figure, curves, bands(results), look),
+        )
+    ]
     means = common_means(curves)
     if means["mean"].notna().any():
-        found.append(("cd_area", "Disentanglement over the common range of control", CAPTIONS["cd_area"],
-                      partial(mean_figure, means, look)))
+        found.append(
+            (
+                "cd_area",
+                "Disentanglement over the common range of control",
+                CAPTIONS["cd_area"],
+                partial(mean_figure, means, look),
+            )
+        )
     return found
 
 
 def cd_curves(results: Results) -> pd.DataFrame:
     """One row a run and step: attribute, method, variant_of, step, control, entropy; runs without numbers are out."""
-    rows = results.rows[results.rows["metric"].isin(["cd_control", "cd_entropy"]) & np.isfinite(results.rows["value"])]
-    wide = rows.pivot_table(index=["run_id", "x"], columns="metric", values="value", aggfunc="first").reset_index()
+    rows = results.rows[
+        results.rows["metric"].isin(["cd_control", "cd_entropy"])
+        & np.isfinite(results.rows["value"])
+    ]
+    wide = rows.pivot_table(
+        index=["run_id", "x"], columns="metric", values="value", aggfunc="first"
+    ).reset_index()
     wide = wide.reindex(columns=["run_id", "x", "cd_control", "cd_entropy"]).dropna()
     runs = results.runs[["run_id", "label", "method", "attribute"]].rename(
-        columns={"method": "variant_of", "label": "method"})
+        columns={"method": "variant_of", "label": "method"}
+    )
     wide = wide.rename(columns={"x": "step", "cd_control": "control", "cd_entropy": "entropy"})
-    return wide.merge(runs, on="run_id").sort_values(["attribute", "method", "step"], ignore_index=True)
+    return wide.merge(runs, on="run_id").sort_values(
+        ["attribute", "method", "step"], ignore_index=True
+    )
 
 
 def bands(results: Results) -> pd.DataFrame:
     """Rows of D at levels of control, with method and attribute."""
-    rows = results.rows[(results.rows["metric"] == "cd_entropy_at") & np.isfinite(results.rows["value"])]
+    rows = results.rows[
+        (results.rows["metric"] == "cd_entropy_at") & np.isfinite(results.rows["value"])
+    ]
     runs = results.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
     return rows.merge(runs, on="run_id").sort_values("x")
 
@@ -70,9 +92,20 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
         common = float(setting.min()) if len(setting) else np.nan
         for method, walk in group.groupby("method"):
             covered = np.isfinite(common) and most[method] >= common
-            value = float(area(walk["control"].to_numpy(), walk["entropy"].to_numpy(), common)) if covered else np.nan
-            rows.append({"attribute": attribute, "method": method, "variant_of": walk["variant_of"].iloc[0],
-                         "common": common, "mean": value / common})
+            value = (
+                float(area(walk["control"].to_numpy(), walk["entropy"].to_numpy(), common))
+                if covered
+                else np.nan
+            )
+            rows.append(
+                {
+                    "attribute": attribute,
+                    "method": method,
+                    "variant_of": walk["variant_of"].iloc[0],
+                    "common": common,
+                    "mean": value / common,
+                }
+            )
     return pd.DataFrame(rows, columns=["attribute", "method", "variant_of", "common", "mean"])
 
 
@@ -87,10 +120,24 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: dict[str, Look]) -
         for method, walk in curves[curves["attribute"] == attribute].groupby("method"):
             colour, marker = look[str(method)][:2]
             rows = band[(band["attribute"] == attribute) & (band["method"] == method)]
-            axes.fill_between(rows["x"], rows["low"], rows["high"], color=colour, alpha=0.14, linewidth=0)
-            axes.plot(walk["control"], walk["entropy"], color=colour, linewidth=1.5, linestyle=look[str(method)].dash)
-            axes.plot(walk["control"].iloc[-1], walk["entropy"].iloc[-1], marker=marker, color=colour, markersize=4.5,
-                      markeredgewidth=0)
+            axes.fill_between(
+                rows["x"], rows["low"], rows["high"], color=colour, alpha=0.14, linewidth=0
+            )
+            axes.plot(
+                walk["control"],
+                walk["entropy"],
+                color=colour,
+                linewidth=1.5,
+                linestyle=look[str(method)].dash,
+            )
+            axes.plot(
+                walk["control"].iloc[-1],
+                walk["entropy"].iloc[-1],
+                marker=marker,
+                color=colour,
+                markersize=4.5,
+                markeredgewidth=0,
+            )
         axes.set_title(attribute.replace("_", " "))
         axes.tick_params(labelbottom=place + columns >= len(attributes))
         if place % columns == 0:
@@ -105,17 +152,35 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: dict[str, Look]) -
 def mean_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
     """The mean of D over the common range, one point a method and attribute."""
     attributes, methods = sorted(set(means["attribute"])), order_methods(means)
-    figure = new_figure(max(5.5, min(12.5, 1.2 + len(attributes) * (0.55 + 0.16 * len(methods)))), 3.4)
+    figure = new_figure(
+        max(5.5, min(12.5, 1.2 + len(attributes) * (0.55 + 0.16 * len(methods)))), 3.4
+    )
     axes = figure.add_subplot()
     step = min(0.13, 0.8 / max(len(methods), 1))
     for position, method in enumerate(methods):
         mine = means[(means["method"] == method) & np.isfinite(means["mean"])]
-        x = [attributes.index(name) + (position - (len(methods) - 1) / 2) * step for name in mine["attribute"]]
-        axes.plot(x, mine["mean"], linestyle="none", marker=look[method].marker, color=look[method].colour,
-                  markersize=6, markeredgewidth=0)
+        x = [
+            attributes.index(name) + (position - (len(methods) - 1) / 2) * step
+            for name in mine["attribute"]
+        ]
+        axes.plot(
+            x,
+            mine["mean"],
+            linestyle="none",
+            marker=look[method].marker,
+            color=look[method].colour,
+            markersize=6,
+            markeredgewidth=0,
+        )
     ends = means.groupby("attribute")["common"].first()
-    axes.set_xticks(range(len(attributes)), [f"{name.replace('_', ' ')}\n" + (
-        f"C ≤ {ends[name]:.2f}" if np.isfinite(ends[name]) else "no control") for name in attributes])
+    axes.set_xticks(
+        range(len(attributes)),
+        [
+            f"{name.replace('_', ' ')}\n"
+            + (f"C ≤ {ends[name]:.2f}" if np.isfinite(ends[name]) else "no control")
+            for name in attributes
+        ],
+    )
     axes.set_xlim(-0.5, len(attributes) - 0.5)
     axes.set_ylim(0, 1.12 * means["mean"].max() or 1)
     axes.grid(False, axis="x")

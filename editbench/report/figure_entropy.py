@@ -14,17 +14,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from editbench.rank_correlation import Spearman, spearman
 from editbench.report.figures import INK, Look, new_figure
 from editbench.report.load import Results
+from editbench.stats.rank_correlation import Spearman, spearman
 
 OWN = ("singular_entropy",)  # curves that are drawn here
 ENTROPY = "singular_entropy"
 LINEAR, DEEPER, CONTROL = "neural_ode_linear", "neural_ode", "neural_ode_constant"
 HUMAN = "human_gain.csv"
 STAND_IN = f"accuracy of {DEEPER} less that of {CONTROL}"
-CAPTION = ("Left: entropy of the normalised singular values of the linear flow of each attribute; larger means that "
-           "its matrix acts in more directions. Right: the same against the gain. ")
+CAPTION = (
+    "Left: entropy of the normalised singular values of the linear flow of each attribute; larger means that "
+    "its matrix acts in more directions. Right: the same against the gain. "
+)
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,34 @@ class Entropies:
 
 def entropies(results: Results) -> Entropies | None:
     """Of one setting; None where no run has an entropy."""
-    rows = results.rows[results.rows["metric"].str.startswith(ENTROPY) & np.isfinite(results.rows["value"])]
-    runs = results.runs[(results.runs["method"] == LINEAR) & results.runs["run_id"].isin(rows["run_id"])]
+    rows = results.rows[
+        results.rows["metric"].str.startswith(ENTROPY) & np.isfinite(results.rows["value"])
+    ]
+    runs = results.runs[
+        (results.runs["method"] == LINEAR) & results.runs["run_id"].isin(rows["run_id"])
+    ]
     if runs.empty:
         return None
     rows = rows.merge(runs.drop_duplicates("attribute")[["run_id", "attribute"]])
-    scalars = rows[~np.isfinite(rows["x"])].pivot(index="attribute", columns="metric", values="value")
+    scalars = rows[~np.isfinite(rows["x"])].pivot(
+        index="attribute", columns="metric", values="value"
+    )
     gain, name = gains(results)
-    table = pd.DataFrame({"entropy": scalars[ENTROPY], "entropy_layer": scalars.get(f"{ENTROPY}_layer")})
-    table = table.join(gain.rename("gain")).sort_values("entropy", kind="stable").reset_index(names="attribute")
+    table = pd.DataFrame(
+        {"entropy": scalars[ENTROPY], "entropy_layer": scalars.get(f"{ENTROPY}_layer")}
+    )
+    table = (
+        table.join(gain.rename("gain"))
+        .sort_values("entropy", kind="stable")
+        .reset_index(names="attribute")
+    )
     test = spearman(table["entropy"].to_numpy(), table["gain"].to_numpy())
     kept = []
     for n, part in rows[rows["metric"] == f"{ENTROPY}_kept"].groupby("x"):
-        found = spearman(part.set_index("attribute")["value"].reindex(table["attribute"]).to_numpy(),
-                         table["gain"].to_numpy())
+        found = spearman(
+            part.set_index("attribute")["value"].reindex(table["attribute"]).to_numpy(),
+            table["gain"].to_numpy(),
+        )
         kept.append({"kept": n, "rho": found.rho, "p": found.p})
     return Entropies(table, name, test, pd.DataFrame(kept, columns=["kept", "rho", "p"]))
 
@@ -71,9 +87,12 @@ def gains(results: Results) -> tuple[pd.Series, str]:
                 raise ValueError("an attribute stands there twice")
             return table.set_index("attribute")["gain"].astype(float), f"human preference ({HUMAN})"
         except (KeyError, ValueError) as error:
-            raise ValueError(f"{path} must have the columns attribute and gain, one row an attribute ({error})"
-                             ) from error
-    rows = results.rows[results.rows["metric"] == "accuracy"].merge(results.runs[["run_id", "method", "attribute"]])
+            raise ValueError(
+                f"{path} must have the columns attribute and gain, one row an attribute ({error})"
+            ) from error
+    rows = results.rows[results.rows["metric"] == "accuracy"].merge(
+        results.runs[["run_id", "method", "attribute"]]
+    )
     wide = rows.pivot_table(index="attribute", columns="method", values="value", aggfunc="first")
     wide = wide.reindex(columns=[DEEPER, CONTROL])
     return wide[DEEPER] - wide[CONTROL], STAND_IN
@@ -87,11 +106,15 @@ def sentence(found: Entropies) -> str:
     p = f"{'exact' if test.exact else 'approximate'} p {test.p:.3f}"
     interval = f", 95 % interval {test.low:.2f} to {test.high:.2f}" if np.isfinite(test.low) else ""
     sweep = "; ".join(f"{row.kept:g}: {row.rho:.2f}" for row in found.kept.itertuples())
-    return (f"Spearman's rho {test.rho:.2f}{interval}, {p}, {test.n} attributes. Gain: {found.gain}."
-            + (f" rho by the number of singular values kept: {sweep}." if sweep else ""))
+    return (
+        f"Spearman's rho {test.rho:.2f}{interval}, {p}, {test.n} attributes. Gain: {found.gain}."
+        + (f" rho by the number of singular values kept: {sweep}." if sweep else "")
+    )
 
 
-def drawings(results: Results, look: dict[str, Look]) -> list[tuple[str, str, str, Callable[[], Figure]]]:
+def drawings(
+    results: Results, look: dict[str, Look]
+) -> list[tuple[str, str, str, Callable[[], Figure]]]:
     """As `editbench.report._drawings`."""
     try:
         found = entropies(results)
@@ -99,7 +122,14 @@ def drawings(results: Results, look: dict[str, Look]) -> list[tuple[str, str, st
         return [("singular_entropy", "Singular entropy", CAPTION, partial(_fail, error))]
     if found is None:
         return []
-    return [("singular_entropy", "Singular entropy", CAPTION + sentence(found), partial(entropy_figure, found, look))]
+    return [
+        (
+            "singular_entropy",
+            "Singular entropy",
+            CAPTION + sentence(found),
+            partial(entropy_figure, found, look),
+        )
+    ]
 
 
 def _fail(error: ValueError) -> Figure:
@@ -115,14 +145,24 @@ def entropy_figure(found: Entropies, look: dict[str, Look]) -> Figure:
     panels = figure.subplots(1, 2 if len(drawn) else 1, squeeze=False)[0]
     names = [name.replace("_", " ") for name in table["attribute"]]
     # Points, not bars: all H lie near ln N, and an axis from 0 would show nothing.
-    panels[0].plot(table["entropy"], range(len(table)), "o", color=colour, markersize=6, markeredgewidth=0)
+    panels[0].plot(
+        table["entropy"], range(len(table)), "o", color=colour, markersize=6, markeredgewidth=0
+    )
     panels[0].set_yticks(range(len(table)), names)
     panels[0].set_xlabel("singular entropy H")
     panels[0].margins(x=0.08, y=0.08)
     if len(drawn):
-        panels[1].plot(drawn["entropy"], drawn["gain"], "o", color=colour, markersize=5, markeredgewidth=0)
+        panels[1].plot(
+            drawn["entropy"], drawn["gain"], "o", color=colour, markersize=5, markeredgewidth=0
+        )
         for name, x, y in zip(drawn["attribute"], drawn["entropy"], drawn["gain"]):
-            panels[1].annotate(name.replace("_", " "), (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)
+            panels[1].annotate(
+                name.replace("_", " "),
+                (x, y),
+                xytext=(5, 3),
+                textcoords="offset points",
+                fontsize=8,
+            )
         panels[1].axhline(0, color=INK, linewidth=0.8, alpha=0.5)
         panels[1].margins(x=0.25, y=0.15)
         panels[1].set_xlabel("singular entropy H")

@@ -9,16 +9,23 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from editbench.probe import probe_file, read_probe
 from editbench.report.figures import Look, bare, new_figure
 from editbench.report.load import Results
+from editbench.walk.probe import probe_file, read_probe
 
-NAMES = {"z": "shift in Z", "w": "shift in W", "w_plus": "shift in W+", "activation": "shift of the\nactivation"}
+NAMES = {
+    "z": "shift in Z",
+    "w": "shift in W",
+    "w_plus": "shift in W+",
+    "activation": "shift of the\nactivation",
+}
 GAP = 2  # pixels between pictures
-CAPTION = ("Lines: samples, the same under the weight shift of a method, and under the one shift of a latent space "
-           "that comes nearest to it over all samples. Below each space: what is left of the squared difference (1: as "
-           "much as without any shift, 0: nothing). In brackets: the same optimiser did not find a shift that was "
-           "planted in this space, so that its number says nothing about what can be reached.")
+CAPTION = (
+    "Lines: samples, the same under the weight shift of a method, and under the one shift of a latent space "
+    "that comes nearest to it over all samples. Below each space: what is left of the squared difference (1: as "
+    "much as without any shift, 0: nothing). In brackets: the same optimiser did not find a shift that was "
+    "planted in this space, so that its number says nothing about what can be reached."
+)
 
 
 @dataclass(frozen=True)
@@ -39,20 +46,36 @@ def reproduced(results: Results) -> dict[str, dict[str, Reproduced]]:
         probe = read_probe(folder, "reproduction")
         if probe.reason or "pictures" not in probe.arrays:
             continue
-        rows = results.rows[results.rows["run_id"] == run["run_id"]].drop_duplicates("metric").set_index("metric")
+        rows = (
+            results.rows[results.rows["run_id"] == run["run_id"]]
+            .drop_duplicates("metric")
+            .set_index("metric")
+        )
         rho = {}
         for space in probe.meta["spaces"]:
             if (name := f"reproduction_{space}") in rows.index:
-                rho[space] = float(rows.loc[name, "value"]), "optimiser failed" not in str(rows.loc[name, "note"])
+                rho[space] = (
+                    float(rows.loc[name, "value"]),
+                    "optimiser failed" not in str(rows.loc[name, "note"]),
+                )
         lines = dict(zip(probe.meta["panels"], probe.arrays["pictures"]))
         out.setdefault(run["attribute"], {})[run["label"]] = Reproduced(lines, rho)
     return out
 
 
-def drawings(results: Results, look: dict[str, Look]) -> list[tuple[str, str, str, Callable[[], Figure]]]:
+def drawings(
+    results: Results, look: dict[str, Look]
+) -> list[tuple[str, str, str, Callable[[], Figure]]]:
     """As `editbench.report._drawings`; none where no run has such pictures."""
-    return [(f"reproduction_{attribute}", f"Weight shifts by latent shifts, {attribute.replace('_', ' ')}", CAPTION,
-             partial(reproduction_figure, methods)) for attribute, methods in sorted(reproduced(results).items())]
+    return [
+        (
+            f"reproduction_{attribute}",
+            f"Weight shifts by latent shifts, {attribute.replace('_', ' ')}",
+            CAPTION,
+            partial(reproduction_figure, methods),
+        )
+        for attribute, methods in sorted(reproduced(results).items())
+    ]
 
 
 def reproduction_figure(methods: dict[str, Reproduced]) -> Figure:
@@ -67,11 +90,15 @@ def reproduction_figure(methods: dict[str, Reproduced]) -> Figure:
         for line, name in enumerate(names):
             axes = panels[line][column]
             if column == 0:
-                axes.set_ylabel(NAMES.get(name, name), fontsize=8.5, rotation=0, ha="right", va="center")
+                axes.set_ylabel(
+                    NAMES.get(name, name), fontsize=8.5, rotation=0, ha="right", va="center"
+                )
             if name not in one.lines:
                 continue
             strip = side_by_side(one.lines[name])
-            axes.imshow(strip if strip.shape[2] == 3 else strip[..., 0], cmap="gray", vmin=0, vmax=255)
+            axes.imshow(
+                strip if strip.shape[2] == 3 else strip[..., 0], cmap="gray", vmin=0, vmax=255
+            )
             if name in one.rho:
                 value, sound = one.rho[name]
                 axes.set_xlabel(f"{value:.2f}" if sound else f"({value:.2f})", fontsize=8.5)

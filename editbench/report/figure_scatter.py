@@ -17,10 +17,12 @@ OWN = ("scatter_",)
 ENDS = ("scatter_x0", "scatter_y0", "scatter_x1", "scatter_y1")
 MOST = 300  # arrows a panel: more make a blot; the numbers are of all
 START, FLAT, EDGE = "#cc3344", "#ee99aa", "#4477aa"
-CAPTION = ("Each line is a start: from its cross, before the edit, to its dot, at the crossing or, without one, where "
-           "the walk ended. The arrow above is an edit that leaves the other attribute alone: flat lines are good (the "
-           "paper's caption says the opposite of its text). Dots beyond the dashed line, on the side away from the "
-           "crosses, have changed the target. At most 300 lines are drawn; slope and shares are of all starts.")
+CAPTION = (
+    "Each line is a start: from its cross, before the edit, to its dot, at the crossing or, without one, where "
+    "the walk ended. The arrow above is an edit that leaves the other attribute alone: flat lines are good (the "
+    "paper's caption says the opposite of its text). Dots beyond the dashed line, on the side away from the "
+    "crosses, have changed the target. At most 300 lines are drawn; slope and shares are of all starts."
+)
 Drawing = tuple[str, str, str, Callable[[], Figure]]
 
 
@@ -30,20 +32,33 @@ def drawings(results: Results, look: dict[str, Look]) -> list[Drawing]:
     found: list[Drawing] = []
     for (attribute, other), group in points.groupby(["attribute", "other"]):
         title = f"{attribute} against {other}".replace("_", " ")
-        found.append((f"scatter_{attribute}_{other}", f"Logits before and after: {title}", CAPTION,
-                      partial(scatter_figure, group, results, look)))
+        found.append(
+            (
+                f"scatter_{attribute}_{other}",
+                f"Logits before and after: {title}",
+                CAPTION,
+                partial(scatter_figure, group, results, look),
+            )
+        )
     return found
 
 
 def scatter_points(results: Results) -> pd.DataFrame:
     """One row a start: run_id, method, variant_of, attribute, other, x0, y0, x1, y1; failed walks are out."""
     rows = results.samples[results.samples["metric"].isin(ENDS)]
-    wide = rows.pivot_table(index=["run_id", "start"], columns="metric", values="value", aggfunc="first")
+    wide = rows.pivot_table(
+        index=["run_id", "start"], columns="metric", values="value", aggfunc="first"
+    )
     wide = wide.reindex(columns=list(ENDS)).dropna().reset_index()
     runs = results.runs[["run_id", "label", "method", "attribute"]].rename(
-        columns={"method": "variant_of", "label": "method"})
-    other = {run: ((config.get("metric") or {}).get("logit_scatter") or {}).get("other", "other attribute")
-             for run, config in results.configs.items()}
+        columns={"method": "variant_of", "label": "method"}
+    )
+    other = {
+        run: ((config.get("metric") or {}).get("logit_scatter") or {}).get(
+            "other", "other attribute"
+        )
+        for run, config in results.configs.items()
+    }
     return wide.assign(other=wide["run_id"].map(other)).merge(runs, on="run_id")
 
 
@@ -59,11 +74,27 @@ def scatter_figure(points: pd.DataFrame, results: Results, look: dict[str, Look]
     for axes, method in zip(panels, methods):
         mine = points[points["method"] == method].sort_values("start")
         drawn = mine[list(ENDS)].to_numpy(np.float64)[:: -(-len(mine) // MOST)]
-        axes.add_collection(LineCollection(drawn.reshape(-1, 2, 2).tolist(), colors=INK, linewidths=0.5, alpha=0.3))
-        axes.plot(drawn[:, 0], drawn[:, 1], linestyle="none", marker="x", color=START, markersize=3.6,
-                  markeredgewidth=0.9)
-        axes.plot(drawn[:, 2], drawn[:, 3], linestyle="none", marker="o", color=look[method].colour, markersize=3.4,
-                  markeredgewidth=0)
+        axes.add_collection(
+            LineCollection(drawn.reshape(-1, 2, 2).tolist(), colors=INK, linewidths=0.5, alpha=0.3)
+        )
+        axes.plot(
+            drawn[:, 0],
+            drawn[:, 1],
+            linestyle="none",
+            marker="x",
+            color=START,
+            markersize=3.6,
+            markeredgewidth=0.9,
+        )
+        axes.plot(
+            drawn[:, 2],
+            drawn[:, 3],
+            linestyle="none",
+            marker="o",
+            color=look[method].colour,
+            markersize=3.4,
+            markeredgewidth=0,
+        )
         axes.axvline(0, color=EDGE, linestyle="--", linewidth=1.2)
         axes.set_title(f"{method}\n{_numbers(results, mine['run_id'].iloc[0])}", fontsize=8.5)
     room = 0.14 * (heights[-1] - heights[0] + 1e-9)
@@ -71,16 +102,28 @@ def scatter_figure(points: pd.DataFrame, results: Results, look: dict[str, Look]
     forward = 1 if np.median(ends[:, 2]) >= np.median(ends[:, 0]) else -1
     middle, reach = (widths[0] + widths[-1]) / 2, 0.35 * forward * (widths[-1] - widths[0])
     for axes in panels[: len(methods)]:
-        axes.annotate("", (middle + reach, heights[-1] + 0.8 * room), (middle - reach, heights[-1] + 0.8 * room),
-                      arrowprops={"arrowstyle": "-|>", "color": FLAT, "linewidth": 2.4})
+        axes.annotate(
+            "",
+            (middle + reach, heights[-1] + 0.8 * room),
+            (middle - reach, heights[-1] + 0.8 * room),
+            arrowprops={"arrowstyle": "-|>", "color": FLAT, "linewidth": 2.4},
+        )
     size = STYLE["font.size"]
-    figure.supxlabel(f"logit of {str(points['attribute'].iloc[0]).replace('_', ' ')} (target)", fontsize=size)
+    figure.supxlabel(
+        f"logit of {str(points['attribute'].iloc[0]).replace('_', ' ')} (target)", fontsize=size
+    )
     figure.supylabel(f"logit of {str(points['other'].iloc[0]).replace('_', ' ')}", fontsize=size)
     return figure
 
 
 def _numbers(results: Results, run_id: str) -> str:
     """'slope 0.12, crossed 93 %, right way 98 %'."""
-    rows = results.rows[results.rows["run_id"] == run_id].drop_duplicates("metric").set_index("metric")["value"]
-    slope, crossed, right = (rows.get(f"scatter_{name}", np.nan) for name in ("slope", "crossed", "right_way"))
+    rows = (
+        results.rows[results.rows["run_id"] == run_id]
+        .drop_duplicates("metric")
+        .set_index("metric")["value"]
+    )
+    slope, crossed, right = (
+        rows.get(f"scatter_{name}", np.nan) for name in ("slope", "crossed", "right_way")
+    )
     return f"slope {slope:.2f}, crossed {100 * crossed:.0f} %, right way {100 * right:.0f} %"

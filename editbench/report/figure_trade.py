@@ -13,14 +13,22 @@ from editbench.report.costs import COSTS, front
 from editbench.report.figures import INK, Look, new_figure, panel_grid, put_legend, upper_limit
 
 SIDE = Column("ad_at", "AD", 3, True, False)
-LABELS = {"ad_at": "mean AD at matched effect, σ", "fit_seconds": "fit, seconds", "labels_used": "labels",
-          "generator_calls": "generator calls", "edits_per_second": "edits a second", "walk_seconds": "walk, seconds",
-          "peak_memory_mb": "peak memory, MiB"}
+LABELS = {
+    "ad_at": "mean AD at matched effect, σ",
+    "fit_seconds": "fit, seconds",
+    "labels_used": "labels",
+    "generator_calls": "generator calls",
+    "edits_per_second": "edits a second",
+    "walk_seconds": "walk, seconds",
+    "peak_memory_mb": "peak memory, MiB",
+}
 LINEAR = ("ad_at",)
 FLOORS = {"fit_seconds": 0.01}  # on a logarithmic axis less is drawn here; 1 for the others
-CAPTION = ("Mean accuracy with its 95 % interval, over the attributes and starts that all ranked methods share, "
-           "against dependency and each cost. The arrow points to the better side; the dashed line joins the methods "
-           "that no other beats in both (Pareto front). What is the same for all is not drawn.")
+CAPTION = (
+    "Mean accuracy with its 95 % interval, over the attributes and starts that all ranked methods share, "
+    "against dependency and each cost. The arrow points to the better side; the dashed line joins the methods "
+    "that no other beats in both (Pareto front). What is the same for all is not drawn."
+)
 
 
 def trade_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
@@ -30,7 +38,11 @@ def trade_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
         means: `cost_table` of one setting.
     """
     drawn = means[np.isfinite(means["accuracy"])]
-    panels = [column for column in (SIDE, *COSTS) if column.key != "walk_seconds" and drawn[column.key].nunique() > 1]
+    panels = [
+        column
+        for column in (SIDE, *COSTS)
+        if column.key != "walk_seconds" and drawn[column.key].nunique() > 1
+    ]
     panels = panels or [COSTS[0]]
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
@@ -51,13 +63,27 @@ def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: dict[str, Look
     x = known[column.key].clip(lower=floor) if logarithmic else known[column.key]
     place = dict(zip(known["method"], zip(x, known["accuracy"])))
     line = [place[method] for method in front(means, column)]
-    axes.plot(*zip(*line), color=INK, linewidth=0.9, linestyle=(0, (3, 2)), alpha=0.55, zorder=1,
-              drawstyle="steps-post")
+    axes.plot(
+        *zip(*line),
+        color=INK,
+        linewidth=0.9,
+        linestyle=(0, (3, 2)),
+        alpha=0.55,
+        zorder=1,
+        drawstyle="steps-post",
+    )
     for record in known.to_dict("records"):
         colour, marker = look[record["method"]][:2]
         at, accuracy = place[record["method"]]
         if np.isfinite(record["accuracy_low"]):
-            axes.vlines(at, record["accuracy_low"], record["accuracy_high"], color=colour, linewidth=1.3, alpha=0.6)
+            axes.vlines(
+                at,
+                record["accuracy_low"],
+                record["accuracy_high"],
+                color=colour,
+                linewidth=1.3,
+                alpha=0.6,
+            )
         axes.plot(at, accuracy, marker=marker, color=colour, markersize=7, markeredgewidth=0)
     if logarithmic:
         _log_axis(axes, x, floor)
@@ -76,4 +102,7 @@ def _log_axis(axes: Axes, values: pd.Series, floor: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(
-        lambda value, _: number(value) if value > 1.1 * floor else f"≤{floor:g}" if value > 0.9 * floor else "")
+        lambda value, _: (
+            number(value) if value > 1.1 * floor else f"≤{floor:g}" if value > 0.9 * floor else ""
+        )
+    )

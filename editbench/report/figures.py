@@ -27,13 +27,33 @@ INK, LINE, BAND = "#24292f", "#d3d8de", "#f2f4f6"  # the page swaps these for it
 COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377", "#33aacc", "#bba811", "#ee5566", "#8866cc")
 BANDED = 8  # methods up to which curves have their interval bands
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-STYLE = {"font.family": "sans-serif", "font.sans-serif": ["Liberation Sans", "Arial", "Helvetica", "DejaVu Sans"],
-         "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": LINE, "xtick.color": INK,
-         "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-         "grid.color": LINE, "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False,
-         "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "figure.facecolor": "none",
-         "axes.facecolor": "none", "svg.hashsalt": "editbench", "svg.fonttype": "path", "xtick.major.size": 0,
-         "ytick.major.size": 0, "axes.unicode_minus": True}
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Liberation Sans", "Arial", "Helvetica", "DejaVu Sans"],
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": LINE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "svg.hashsalt": "editbench",
+    "svg.fonttype": "path",
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "axes.unicode_minus": True,
+}
 
 
 class Look(NamedTuple):
@@ -52,14 +72,19 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
     """method -> look, by position among the sorted names, so the same set always gets the same looks."""
     names = sorted(set(methods))
     pairs = zip(cycle(COLOURS), cycle(MARKERS))  # 8 and 7 have no common factor: 56 different pairs
-    return {name: Look("#8a8f98", "o", True) if name.split(" ")[0] == RANDOM else Look(*next(pairs)) for name in names}
+    return {
+        name: Look("#8a8f98", "o", True) if name.split(" ")[0] == RANDOM else Look(*next(pairs))
+        for name in names
+    }
 
 
 def accuracy_figure(table: pd.DataFrame, look: dict[str, Look]) -> Figure:
     """Accuracy per attribute, one point a method with its 95 % interval; a cross on the floor: skipped or failed."""
     attributes = sorted(set(table["attribute"]))
     methods = order_methods(table)
-    figure = new_figure(max(5.5, min(12.5, 1.2 + len(attributes) * (0.55 + 0.16 * len(methods)))), 3.9)
+    figure = new_figure(
+        max(5.5, min(12.5, 1.2 + len(attributes) * (0.55 + 0.16 * len(methods)))), 3.9
+    )
     axes = figure.add_subplot()
     step = min(0.13, 0.8 / max(len(methods), 1))
     top = upper_limit(table["accuracy_high"])
@@ -71,10 +96,32 @@ def accuracy_figure(table: pd.DataFrame, look: dict[str, Look]) -> Figure:
         for record in table[table["method"] == method].to_dict("records"):
             x = attributes.index(record["attribute"]) + offset
             if record["status"] != "done" or not np.isfinite(record["accuracy"]):
-                axes.plot(x, -0.034 * top, marker="x", color=colour, markersize=5, markeredgewidth=1.4, clip_on=False)
+                axes.plot(
+                    x,
+                    -0.034 * top,
+                    marker="x",
+                    color=colour,
+                    markersize=5,
+                    markeredgewidth=1.4,
+                    clip_on=False,
+                )
                 continue
-            axes.vlines(x, record["accuracy_low"], record["accuracy_high"], color=colour, linewidth=1.7, alpha=0.65)
-            axes.plot(x, record["accuracy"], marker=marker, color=colour, markersize=5.5, markeredgewidth=0)
+            axes.vlines(
+                x,
+                record["accuracy_low"],
+                record["accuracy_high"],
+                color=colour,
+                linewidth=1.7,
+                alpha=0.65,
+            )
+            axes.plot(
+                x,
+                record["accuracy"],
+                marker=marker,
+                color=colour,
+                markersize=5.5,
+                markeredgewidth=0,
+            )
     axes.set_xlim(-0.5, len(attributes) - 0.5)
     axes.set_ylim(-0.06 * top, top)
     axes.set_xticks(range(len(attributes)), [name.replace("_", " ") for name in attributes])
@@ -107,13 +154,36 @@ def curve_figure(curve: pd.DataFrame, look: dict[str, Look], ylabel: str) -> Fig
                 out.append(method)
             elif len(shown):
                 if banded:
-                    axes.fill_between(shown["x"], shown["low"], shown["high"], color=colour, alpha=0.16, linewidth=0)
-                axes.plot(shown["x"], shown["value"], color=colour, linewidth=1.7, linestyle=dash,
-                          marker=look[method].marker, markersize=3.6, markeredgewidth=0)
+                    axes.fill_between(
+                        shown["x"],
+                        shown["low"],
+                        shown["high"],
+                        color=colour,
+                        alpha=0.16,
+                        linewidth=0,
+                    )
+                axes.plot(
+                    shown["x"],
+                    shown["value"],
+                    color=colour,
+                    linewidth=1.7,
+                    linestyle=dash,
+                    marker=look[method].marker,
+                    markersize=3.6,
+                    markeredgewidth=0,
+                )
         axes.set_title(attribute.replace("_", " "))
         if out:
-            axes.text(0.03, 0.97, "excluded: " + ", ".join(out), transform=axes.transAxes, fontsize=7.5, va="top",
-                      alpha=0.75, wrap=True)
+            axes.text(
+                0.03,
+                0.97,
+                "excluded: " + ", ".join(out),
+                transform=axes.transAxes,
+                fontsize=7.5,
+                va="top",
+                alpha=0.75,
+                wrap=True,
+            )
         axes.tick_params(labelbottom=place + columns >= len(attributes))
         if place % columns == 0:
             axes.set_ylabel(ylabel)
@@ -121,7 +191,9 @@ def curve_figure(curve: pd.DataFrame, look: dict[str, Look], ylabel: str) -> Fig
     panels[0].set_xlim(left=0)
     if (curve["value"].dropna() >= 0).all():
         panels[0].set_ylim(bottom=0)
-    put_legend(figure, sorted(set(curve["method"]), key=lambda name: (look[name].floor, name)), look)
+    put_legend(
+        figure, sorted(set(curve["method"]), key=lambda name: (look[name].floor, name)), look
+    )
     return figure
 
 
@@ -130,11 +202,15 @@ def render(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         if kind == "page":
-            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+            figure.savefig(
+                buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+            )
             text = buffer.getvalue().decode()
             for colour, name in ((INK, "--ink"), (LINE, "--line"), (BAND, "--band")):
                 text = text.replace(colour, f"var({name})")
-            return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg"):], flags=re.DOTALL).encode()
+            return re.sub(
+                r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL
+            ).encode()
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         figure.savefig(buffer, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
     return buffer.getvalue()
@@ -172,14 +248,39 @@ def bare(panels: np.ndarray) -> None:
 
 
 def order_methods(table: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(table.sort_values("method", key=lambda c: c.map(lambda m: (m.split(" ")[0] == RANDOM, m)))
-                              ["method"]))
+    return list(
+        dict.fromkeys(
+            table.sort_values(
+                "method", key=lambda c: c.map(lambda m: (m.split(" ")[0] == RANDOM, m))
+            )["method"]
+        )
+    )
 
 
-def put_legend(figure: Figure, methods: list[str], look: dict[str, Look], line: bool = True) -> None:
-    handles = [Line2D([], [], color=look[m].colour, linestyle=look[m].dash if line else "none", linewidth=2,
-                      marker=look[m].marker, markersize=6, markeredgewidth=0) for m in methods]
+def put_legend(
+    figure: Figure, methods: list[str], look: dict[str, Look], line: bool = True
+) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=look[m].colour,
+            linestyle=look[m].dash if line else "none",
+            linewidth=2,
+            marker=look[m].marker,
+            markersize=6,
+            markeredgewidth=0,
+        )
+        for m in methods
+    ]
     columns = columns_that_fit(methods, float(figure.get_figwidth()))
-    legend = figure.legend(handles, methods, loc="outside upper left", ncols=columns, handlelength=1.8 if line else 1,
-                  columnspacing=1.4, handletextpad=0.5)
+    legend = figure.legend(
+        handles,
+        methods,
+        loc="outside upper left",
+        ncols=columns,
+        handlelength=1.8 if line else 1,
+        columnspacing=1.4,
+        handletextpad=0.5,
+    )
     figure.set_figheight(figure.get_figheight() + legend_height(legend))  # the panels keep theirs

@@ -43,38 +43,72 @@ class Section:
     strips: dict[str, dict[int, list[Strip]]] = field(default_factory=dict)
 
 
-def page(sections: list[Section], whole: Results, look: Mapping[str, Look], problems: list[Problem],
-         across: list[tuple[str, str, str]] | None = None) -> str:
+def page(
+    sections: list[Section],
+    whole: Results,
+    look: Mapping[str, Look],
+    problems: list[Problem],
+    across: list[tuple[str, str, str]] | None = None,
+) -> str:
     """The whole page as text. across: figures over several settings."""
-    environment = Environment(loader=PackageLoader("editbench", "report"), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("editbench", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["number"] = number
     table = main_table(whole)
     undone = table[table["status"] != "done"].to_dict("records")
     pictures = sheets([section.strips for section in sections])
     return environment.get_template("template.html").render(
-        sections=[_section(section, found, look) for section, found in zip(sections, pictures)], look=look,
-        across=across or [], dial=dial.table(whole), dial_note=dial.SLOPE, sprites=css(pictures), undone=undone,
+        sections=[_section(section, found, look) for section, found in zip(sections, pictures)],
+        look=look,
+        across=across or [],
+        dial=dial.table(whole),
+        dial_note=dial.SLOPE,
+        sprites=css(pictures),
+        undone=undone,
         problems=problems,
-        facts=facts(whole, table), warnings=warnings(table), provenance=provenance(whole), notes=method_notes(whole),
-        title=", ".join(sorted(set(table["generator"]))))
+        facts=facts(whole, table),
+        warnings=warnings(table),
+        provenance=provenance(whole),
+        notes=method_notes(whole),
+        title=", ".join(sorted(set(table["generator"]))),
+    )
 
 
 def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     """What was compared: (term, text)."""
     made = list(results.provenance.values())
-    judged = sorted({f"{run['scorer'] or 'unnamed'}, scores {'latent codes' if run['judged_in'] == 'w' else 'images'}"
-                     for run in table.to_dict("records")})
+    judged = sorted(
+        {
+            f"{run['scorer'] or 'unnamed'}, scores {'latent codes' if run['judged_in'] == 'w' else 'images'}"
+            for run in table.to_dict("records")
+        }
+    )
     sizes = _spread({one["bank_n"] for one in made if one.get("bank_n")})
-    pools = _spread({one["pool_threshold"] for one in made if one.get("pool_threshold") is not None})
+    pools = _spread(
+        {one["pool_threshold"] for one in made if one.get("pool_threshold") is not None}
+    )
     counts = table["status"].value_counts()
-    runs = ", ".join(f"{counts[state]} {state}" for state in ("done", "skipped", "failed") if state in counts)
+    runs = ", ".join(
+        f"{counts[state]} {state}" for state in ("done", "skipped", "failed") if state in counts
+    )
     found = [
         ("Generator", ", ".join(sorted(set(table["generator"])))),
         ("Judge", "; ".join(judged)),
-        ("Bank", ", ".join(sorted(set(table["bank"]) - {""})) + (f" ({sizes} samples)" if sizes else "")),
-        ("Starts", _spread(set(table["n"].dropna())) + " an attribute" + (
-            f"; within {pools} σ of the boundaries" if pools else "")),
+        (
+            "Bank",
+            ", ".join(sorted(set(table["bank"]) - {""})) + (f" ({sizes} samples)" if sizes else ""),
+        ),
+        (
+            "Starts",
+            _spread(set(table["n"].dropna()))
+            + " an attribute"
+            + (f"; within {pools} σ of the boundaries" if pools else ""),
+        ),
         ("Seeds", ", ".join(map(str, sorted(set(table["seed"]))))),
         ("Methods", str(table["method"].nunique())),
         ("Attributes", str(table["attribute"].nunique())),
@@ -87,12 +121,16 @@ def warnings(table: pd.DataFrame) -> list[str]:
     """What makes the numbers mean less than they seem to."""
     found = []
     if table["leaking"].any():
-        found.append(f"{_share(table['leaking'])} judged by the teacher the editors were trained on. Such numbers "
-                     "flatter every editor that uses the teacher; they are marked ‘leaking’.")
+        found.append(
+            f"{_share(table['leaking'])} judged by the teacher the editors were trained on. Such numbers "
+            "flatter every editor that uses the teacher; they are marked ‘leaking’."
+        )
     latent = table["judged_in"] == "w"
     if latent.any():
-        found.append(f"{_share(latent)} judged on latent codes, not on images: nothing is known about what the "
-                     "pictures show. These are marked ‘latent’.")
+        found.append(
+            f"{_share(latent)} judged on latent codes, not on images: nothing is known about what the "
+            "pictures show. These are marked ‘latent’."
+        )
     return found
 
 
@@ -102,7 +140,13 @@ def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
     for made in results.provenance.values():
         for key in PROVENANCE:
             nested = made.get(key)
-            items = nested.items() if isinstance(nested, dict) else [("", nested)] if nested is not None else []
+            items = (
+                nested.items()
+                if isinstance(nested, dict)
+                else [("", nested)]
+                if nested is not None
+                else []
+            )
             for name, value in items:
                 counts = found.setdefault(f"{key}: {name}" if name else key, {})
                 counts[str(value)] = counts.get(str(value), 0) + 1
@@ -114,35 +158,68 @@ def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
     found = []
     for run in results.runs.to_dict("records"):
         notes = results.provenance.get(run["run_id"], {}).get("method_notes") or {}
-        text = ", ".join(f"{key}: {value if isinstance(value, (str, int, float)) else json.dumps(value, default=str)}"
-                         for key, value in notes.items()) if isinstance(notes, dict) else str(notes)
+        text = (
+            ", ".join(
+                f"{key}: {value if isinstance(value, (str, int, float)) else json.dumps(value, default=str)}"
+                for key, value in notes.items()
+            )
+            if isinstance(notes, dict)
+            else str(notes)
+        )
         found.append((run["label"], run["attribute"], text, run["run_id"]))
     return found
 
 
-def _section(section: Section, pictures: dict[str, list[Sheet]], look: Mapping[str, Look]) -> dict[str, Any]:
+def _section(
+    section: Section, pictures: dict[str, list[Sheet]], look: Mapping[str, Look]
+) -> dict[str, Any]:
     table = main_table(section.results)
     columns = columns_of(table, directions(section.results))
     means = summary(table)
     wide = matrix(table)
     pairs = section.paired[section.paired["metric"] == "accuracy"]
-    best = {attribute: leaders(pairs[pairs["attribute"] == attribute], dict(zip(wide.index, wide[attribute])), True)
-            for attribute in wide}
+    best = {
+        attribute: leaders(
+            pairs[pairs["attribute"] == attribute], dict(zip(wide.index, wide[attribute])), True
+        )
+        for attribute in wide
+    }
     costs = cost_table(table, section.ranked)
     priced = [column for column in COSTS if costs[column.key].notna().any()]
-    status = {(record["method"], record["attribute"]): record for record in table.to_dict("records")}
-    grid = [(method, [_grid_cell(status.get((method, attribute)), method in best[attribute]) for attribute in wide])
-            for method in wide.index]
-    return {"name": section.name, "columns": [(column, heading(column)) for column in columns],
-            "rows": [_row(record, columns) for record in table.to_dict("records")],
-            "means": [_row(record, columns) for record in means.to_dict("records")], "legend": legend(table),
-            "attributes": list(wide), "grid": grid, "figures": section.figures,
-            "more": section.more, "published": published(section.results), "strips": gallery(pictures),
-            "explorer": explorer(pictures, section.results.runs, {name: one.colour for name, one in look.items()}),
-            "ranked": section.ranked.table.to_dict("records"), "ranked_notes": lines(section.ranked),
-            "costs": [_row(record, priced) for record in costs.to_dict("records")],
-            "priced": [(column, heading(column)) for column in priced],
-            "paired": section.paired.to_dict("records")}
+    status = {
+        (record["method"], record["attribute"]): record for record in table.to_dict("records")
+    }
+    grid = [
+        (
+            method,
+            [
+                _grid_cell(status.get((method, attribute)), method in best[attribute])
+                for attribute in wide
+            ],
+        )
+        for method in wide.index
+    ]
+    return {
+        "name": section.name,
+        "columns": [(column, heading(column)) for column in columns],
+        "rows": [_row(record, columns) for record in table.to_dict("records")],
+        "means": [_row(record, columns) for record in means.to_dict("records")],
+        "legend": legend(table),
+        "attributes": list(wide),
+        "grid": grid,
+        "figures": section.figures,
+        "more": section.more,
+        "published": published(section.results),
+        "strips": gallery(pictures),
+        "explorer": explorer(
+            pictures, section.results.runs, {name: one.colour for name, one in look.items()}
+        ),
+        "ranked": section.ranked.table.to_dict("records"),
+        "ranked_notes": lines(section.ranked),
+        "costs": [_row(record, priced) for record in costs.to_dict("records")],
+        "priced": [(column, heading(column)) for column in priced],
+        "paired": section.paired.to_dict("records"),
+    }
 
 
 def _row(record: dict, columns: list[Column]) -> dict[str, Any]:
@@ -153,8 +230,7 @@ def _grid_cell(record: dict | None, best: bool) -> dict[str, Any]:
     if record is None:
         return {"cell": Cell("–"), "best": False, "status": "", "reason": "not run"}
     value = cell(record, Column("accuracy", "accuracy", 3, True))
-    return {"cell": value, "best": best, "status": record["status"],
-            "reason": record["reason"]}
+    return {"cell": value, "best": best, "status": record["status"], "reason": record["reason"]}
 
 
 def _share(which: pd.Series) -> str:
@@ -166,5 +242,8 @@ def _spread(values: set) -> str:
     numbers = sorted(float(value) for value in values if math.isfinite(value))
     if not numbers:
         return ""
-    texts = [f"{value:,.0f}" if value == int(value) else f"{value:.2g}" for value in (numbers[0], numbers[-1])]
+    texts = [
+        f"{value:,.0f}" if value == int(value) else f"{value:.2g}"
+        for value in (numbers[0], numbers[-1])
+    ]
     return texts[0] if texts[0] == texts[1] else "–".join(texts)

@@ -19,22 +19,57 @@ from editbench.report.tables import AT_EFFECT, main_table, summary
 from editbench.report.write import NAMED, not_done
 
 ACROSS = 8  # attributes side by side; more go into a second tabular below
-SPECIAL = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",
-           "%": r"\%", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}",
-           ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}",
-           "σ": r"$\sigma$", "ρ": r"$\rho$", "–": "--", "—": "---", "−": "$-$", "≤": r"$\le$", "≥": r"$\ge$",
-           "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$", "·": r"$\cdot$", "†": r"\textsuperscript{\dag}",
-           "↑": r"$\uparrow$", "↓": r"$\downarrow$", "‘": "`", "’": "'", "“": "``", "”": "''", "\u00a0": "~"}
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "[": "{[}",
+    "]": "{]}",
+    "σ": r"$\sigma$",
+    "ρ": r"$\rho$",
+    "–": "--",
+    "—": "---",
+    "−": "$-$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "→": r"$\to$",
+    "·": r"$\cdot$",
+    "†": r"\textsuperscript{\dag}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "\u00a0": "~",
+}
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[a4paper,landscape,margin=18mm]{geometry}
 \usepackage{booktabs}
 \begin{document}
 """
-BOLD = (f"Bold: the best of a column and whatever the paired bootstrap does not separate from it (Holm, adjusted p "
-        f"below {LEVEL:g}); none where there are no paired data.")
+BOLD = (
+    f"Bold: the best of a column and whatever the paired bootstrap does not separate from it (Holm, adjusted p "
+    f"below {LEVEL:g}); none where there are no paired data."
+)
 
 
-def tables(results: Results, differences: pd.DataFrame, ranked: Ranking, suffix: str = "") -> dict[str, str]:
+def tables(
+    results: Results, differences: pd.DataFrame, ranked: Ranking, suffix: str = ""
+) -> dict[str, str]:
     """Name -> LaTeX of one setting's tables: accuracy, ad, cost and ranking, those that have numbers.
 
     suffix: told apart by it, the labels of several settings can stand in one document.
@@ -47,38 +82,83 @@ def tables(results: Results, differences: pd.DataFrame, ranked: Ranking, suffix:
         means = {row["method"]: row for row in ranked.table.to_dict("records")}
         first = next(iter(means.values()), None)
         tied = {first["method"], *first["tied_with"].split(", ")} if first else set()
-        caption = ("Accuracy: share of starts whose target was reached with every other attribute kept, at the first "
-                   "crossing, with its 95 % interval."
-                   + (f" Mean: over {len(ranked.attributes)} attributes and the starts that all ranked methods share."
-                      if means else ""))
-        found["accuracy"] = _wide(table, columns["accuracy"], differences, caption, about, means, tied,
-                                  not_done(table))
+        caption = (
+            "Accuracy: share of starts whose target was reached with every other attribute kept, at the first "
+            "crossing, with its 95 % interval."
+            + (
+                f" Mean: over {len(ranked.attributes)} attributes and the starts that all ranked methods share."
+                if means
+                else ""
+            )
+        )
+        found["accuracy"] = _wide(
+            table, columns["accuracy"], differences, caption, about, means, tied, not_done(table)
+        )
     if table[AT_EFFECT].notna().any():
         effects = ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
         mean = summary(table)
-        means = {row["method"]: row for row in mean.to_dict("records")} if mean[AT_EFFECT].notna().any() else {}
-        caption = (f"Attribute dependency (AD): mean change of the other attributes, in σ, at an achieved effect of "
-                   f"{effects} σ on the target, with its 95 % interval; lower is better." + (
-                       " Mean: over the attributes on which it is readable for every method but the floor."
-                       if means else ""))
-        found["ad"] = _wide(table, columns[AT_EFFECT], differences, caption, about, means, set(), [])
+        means = (
+            {row["method"]: row for row in mean.to_dict("records")}
+            if mean[AT_EFFECT].notna().any()
+            else {}
+        )
+        caption = (
+            f"Attribute dependency (AD): mean change of the other attributes, in σ, at an achieved effect of "
+            f"{effects} σ on the target, with its 95 % interval; lower is better."
+            + (
+                " Mean: over the attributes on which it is readable for every method but the floor."
+                if means
+                else ""
+            )
+        )
+        found["ad"] = _wide(
+            table, columns[AT_EFFECT], differences, caption, about, means, set(), []
+        )
     costs = cost_table(table)
     shown = [column for column in COSTS if costs[column.key].notna().any()]
     if shown:
-        rows = [[_name(row), f"{row['served']} of {row['asked']}", *(cell(row, column).text for column in shown)]
-                for row in costs.to_dict("records")]
-        caption = f"Costs: {SUMMED}. Measured once a run, on the hardware of the provenance; no test."
-        body = _tabular(["method", "attributes", *(column.title for column in shown)], _escaped(rows))
+        rows = [
+            [
+                _name(row),
+                f"{row['served']} of {row['asked']}",
+                *(cell(row, column).text for column in shown),
+            ]
+            for row in costs.to_dict("records")
+        ]
+        caption = (
+            f"Costs: {SUMMED}. Measured once a run, on the hardware of the provenance; no test."
+        )
+        body = _tabular(
+            ["method", "attributes", *(column.title for column in shown)], _escaped(rows)
+        )
         found["cost"] = _float("cost", caption, about, [body])
     if len(ranked.table):
         number = columns["accuracy"]
-        rows = [[row["rank"], row["method"], f"{cell(row, number).text} ({cell(row, number).interval})",
-                 row["tied_with"] or MISSING] for row in ranked.table.to_dict("records")]
-        body = _tabular(["rank", "method", "mean accuracy", "not separated from"], _escaped(rows),
-                        r"cllp{0.5\textwidth}")
-        found["ranking"] = _float("ranking", ranking_lines(ranked)[0] + ".", about, [body], ranking_lines(ranked)[1:])
-    return {name: text.replace(f"\\label{{tab:{name}}}", f"\\label{{tab:{name}{suffix}}}")
-            for name, text in found.items()} if suffix else found
+        rows = [
+            [
+                row["rank"],
+                row["method"],
+                f"{cell(row, number).text} ({cell(row, number).interval})",
+                row["tied_with"] or MISSING,
+            ]
+            for row in ranked.table.to_dict("records")
+        ]
+        body = _tabular(
+            ["rank", "method", "mean accuracy", "not separated from"],
+            _escaped(rows),
+            r"cllp{0.5\textwidth}",
+        )
+        found["ranking"] = _float(
+            "ranking", ranking_lines(ranked)[0] + ".", about, [body], ranking_lines(ranked)[1:]
+        )
+    return (
+        {
+            name: text.replace(f"\\label{{tab:{name}}}", f"\\label{{tab:{name}{suffix}}}")
+            for name, text in found.items()
+        }
+        if suffix
+        else found
+    )
 
 
 def document(parts: Iterable[str]) -> str:
@@ -95,15 +175,27 @@ def escape(text: object) -> str:
             out.append(SPECIAL[letter])
         elif letter.isascii():
             out.append(letter if letter.isprintable() else " ")
-        elif ord(letter) < 0x180 and unicodedata.normalize("NFD", letter)[0].isascii() and letter.isalpha():
+        elif (
+            ord(letter) < 0x180
+            and unicodedata.normalize("NFD", letter)[0].isascii()
+            and letter.isalpha()
+        ):
             out.append(letter)
         else:
             out.append(f"{{[}}U+{ord(letter):04X}{{]}}")
     return "".join(out)
 
 
-def _wide(table: pd.DataFrame, column: Column, differences: pd.DataFrame, caption: str, about: str,
-          means: dict[str, dict], tied: set[str], notes: list[str]) -> str:
+def _wide(
+    table: pd.DataFrame,
+    column: Column,
+    differences: pd.DataFrame,
+    caption: str,
+    about: str,
+    means: dict[str, dict],
+    tied: set[str],
+    notes: list[str],
+) -> str:
     """Methods x attributes, two lines a method: the value, its interval. means: method -> record of
     the last column, {} for none; tied: those of it in bold."""
     methods = list(summary(table)["method"])
@@ -113,7 +205,7 @@ def _wide(table: pd.DataFrame, column: Column, differences: pd.DataFrame, captio
     bold = {a: _leaders(records, methods, a, column, differences) for a in attributes}
     bodies = []
     for begin in range(0, len(attributes), ACROSS):
-        part = attributes[begin:begin + ACROSS]
+        part = attributes[begin : begin + ACROSS]
         last = bool(means) and begin + ACROSS >= len(attributes)
         rows = []
         for method in methods:
@@ -127,24 +219,35 @@ def _wide(table: pd.DataFrame, column: Column, differences: pd.DataFrame, captio
                 upper.append(rf"\textbf{{{value}}}" if method in tied else value)
                 lower.append(interval)
             rows += [upper, lower] if any(lower) else [upper]
-        bodies.append(_tabular(["method", *(a.replace("_", " ") for a in part), *(["mean"] if last else [])], rows))
+        bodies.append(
+            _tabular(
+                ["method", *(a.replace("_", " ") for a in part), *(["mean"] if last else [])], rows
+            )
+        )
     noted = table[(table[f"{column.key}_note"] != "") & (table["status"] == "done")]
     for note, group in noted.groupby(f"{column.key}_note"):
-        where = [f"{method}/{attribute}" for method, attribute in zip(group["method"], group["attribute"])]
+        where = [
+            f"{method}/{attribute}"
+            for method, attribute in zip(group["method"], group["attribute"])
+        ]
         more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
         notes = [*notes, f"†{note} ({', '.join(where[:NAMED])}{more})"]
     kind = "ad" if column.key == AT_EFFECT else column.key
     return _float(kind, f"{caption} {BOLD}", about, bodies, notes)
 
 
-def _leaders(records: dict, methods: list[str], attribute: str, column: Column, differences: pd.DataFrame) -> set[str]:
+def _leaders(
+    records: dict, methods: list[str], attribute: str, column: Column, differences: pd.DataFrame
+) -> set[str]:
     """The methods in bold; a value with a note is no candidate."""
     values = {}
     for method in methods:
         row = records.get((method, attribute))
         if row and row["status"] == "done" and not row[f"{column.key}_note"]:
             values[method] = row[column.key]
-    rows = differences[(differences["attribute"] == attribute) & (differences["metric"] == column.key)]
+    rows = differences[
+        (differences["attribute"] == attribute) & (differences["metric"] == column.key)
+    ]
     return leaders(rows, values, bool(column.better))
 
 
@@ -171,11 +274,20 @@ def _tabular(heads: list[str], rows: list[list[str]], shape: str = "") -> str:
     return f"\\begin{{tabular}}{{{shape}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}"
 
 
-def _float(name: str, caption: str, about: str, bodies: list[str], notes: Iterable[str] = ()) -> str:
-    lines = [r"\begin{table*}[t]", r"\centering\footnotesize", r"\setlength{\tabcolsep}{4pt}",
-             rf"\caption{{{escape(f'{caption} {about}')}}}", rf"\label{{tab:{name}}}",
-             "\n\n\\medskip\n".join(bodies)]
-    lines += [rf"\par\smallskip\parbox{{0.96\linewidth}}{{\scriptsize {escape(note)}}}" for note in notes]
+def _float(
+    name: str, caption: str, about: str, bodies: list[str], notes: Iterable[str] = ()
+) -> str:
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering\footnotesize",
+        r"\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{{escape(f'{caption} {about}')}}}",
+        rf"\label{{tab:{name}}}",
+        "\n\n\\medskip\n".join(bodies),
+    ]
+    lines += [
+        rf"\par\smallskip\parbox{{0.96\linewidth}}{{\scriptsize {escape(note)}}}" for note in notes
+    ]
     return "\n".join([*lines, r"\end{table*}"]) + "\n"
 
 
@@ -186,8 +298,16 @@ def _name(record: dict) -> str:
 def _about(results: Results, table: pd.DataFrame) -> str:
     """'n: 73–90 an attribute. Judge: ... Bank: ...' and the setting where there are several."""
     mine = set(results.runs["run_id"])
-    results = replace(results, provenance={run: made for run, made in results.provenance.items() if run in mine})
-    wanted = {"Starts": "n", "Judge": "Judge", "Bank": "Bank", "Generator": "Generator", "Seeds": "Seed"}
+    results = replace(
+        results, provenance={run: made for run, made in results.provenance.items() if run in mine}
+    )
+    wanted = {
+        "Starts": "n",
+        "Judge": "Judge",
+        "Bank": "Bank",
+        "Generator": "Generator",
+        "Seeds": "Seed",
+    }
     told = [f"{wanted[term]}: {text}." for term, text in facts(results, table) if term in wanted]
     setting = str(table["setting"].iloc[0])
     return " ".join(told + ([f"Setting: {setting}."] if setting else []))

@@ -15,15 +15,31 @@ import pandas as pd
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
-from editbench.errors import EditbenchError
+from editbench.base.errors import EditbenchError
 from editbench.report.settings import add_settings
 
 STATES = ("done", "skipped", "failed")
 STATUS_KEYS = ("status", "method", "attribute", "generator")
-ROW_TYPES = {"metric": "str", "x": "float64", "value": "float64", "low": "float64", "high": "float64", "n": "float64",
-             "note": "str", "version": "float64", "higher_is_better": "object"}
+ROW_TYPES = {
+    "metric": "str",
+    "x": "float64",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "n": "float64",
+    "note": "str",
+    "version": "float64",
+    "higher_is_better": "object",
+}
 SAMPLE_TYPES = {"metric": "str", "start": "int64", "value": "float64"}
-COSTS = ("fit_seconds", "walk_seconds", "edits_per_second", "generator_calls", "labels_used", "peak_memory_mb")
+COSTS = (
+    "fit_seconds",
+    "walk_seconds",
+    "edits_per_second",
+    "generator_calls",
+    "labels_used",
+    "peak_memory_mb",
+)
 
 
 @dataclass(frozen=True)
@@ -61,8 +77,12 @@ class Results:
         """The same, of one setting."""
         runs = self.runs[self.runs["setting"] == setting].reset_index(drop=True)
         keep = set(runs["run_id"])
-        return replace(self, runs=runs, rows=self.rows[self.rows["run_id"].isin(keep)],
-                       samples=self.samples[self.samples["run_id"].isin(keep)])
+        return replace(
+            self,
+            runs=runs,
+            rows=self.rows[self.rows["run_id"].isin(keep)],
+            samples=self.samples[self.samples["run_id"].isin(keep)],
+        )
 
     def strips(self, run_id: str) -> dict[str, Any] | None:
         """Arrays of strips.safetensors, None where the run has none. Raises EditbenchError when unreadable."""
@@ -72,10 +92,15 @@ class Results:
         try:
             arrays = load_file(path)
             images, shape = arrays["images"], arrays["images"].shape
-            fits = len(shape) == 5 and shape[2] in (1, 3) and all(
-                arrays[name].shape == shape[:2] for name in ("steps", "crossed", "effect"))
+            fits = (
+                len(shape) == 5
+                and shape[2] in (1, 3)
+                and all(arrays[name].shape == shape[:2] for name in ("steps", "crossed", "effect"))
+            )
             if not fits or images.dtype != "uint8" or arrays["starts"].shape != shape[:1]:
-                raise ValueError(f"images of shape {shape} and type {images.dtype} do not fit the other arrays")
+                raise ValueError(
+                    f"images of shape {shape} and type {images.dtype} do not fit the other arrays"
+                )
         except Exception as error:  # safetensors raises its own types
             raise EditbenchError(f"{path} is not readable ({error}); run the job again") from error
         return arrays
@@ -88,7 +113,9 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
     """
     root = Path(root)
     if not root.is_dir():
-        raise EditbenchError(f"the runs folder '{root}' does not exist; name the folder that a sweep wrote to")
+        raise EditbenchError(
+            f"the runs folder '{root}' does not exist; name the folder that a sweep wrote to"
+        )
     runs, rows, samples, problems = [], [], [], []
     configs: dict[str, dict] = {}
     provenance: dict[str, dict] = {}
@@ -101,26 +128,52 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
             run = _status(folder)
             config, made = _config(folder), _json(folder / "provenance.json")
             if run["status"] == "done":
-                own_rows = _table(folder / "rows.parquet", ROW_TYPES, optional=("version", "higher_is_better"))
+                own_rows = _table(
+                    folder / "rows.parquet", ROW_TYPES, optional=("version", "higher_is_better")
+                )
                 own_samples = _table(folder / "samples.parquet", SAMPLE_TYPES)
                 rows.append(own_rows.assign(run_id=folder.name))
                 samples.append(own_samples.assign(run_id=folder.name))
         except Exception as error:  # any damage: the other runs must still be reported
             problems.append(Problem(folder.name, f"{type(error).__name__}: {error}"))
             continue
-        run |= {name: _number(made.get(name)) for name in COSTS} | {"fit_cached": bool(made.get("fit_cached"))}
+        run |= {name: _number(made.get(name)) for name in COSTS} | {
+            "fit_cached": bool(made.get("fit_cached"))
+        }
         run |= {"scorer": describe(config.get("scorer")), "bank": describe(config.get("bank"))}
         runs.append(run)
         configs[folder.name], provenance[folder.name] = config, made
     if not runs and not problems:
-        raise EditbenchError(f"no run was found in '{root}' (a run is a folder with a status.json); run a job first, "
-                             "or name another folder")
-    columns = ["run_id", "method", "attribute", "generator", "seed", "judged_in", "leaking", "experiment", "status",
-               "reason", "seconds", "classes", *COSTS, "fit_cached", "scorer", "bank"]
-    table = pd.DataFrame(runs, columns=columns).sort_values(["attribute", "method", "run_id"], ignore_index=True)
+        raise EditbenchError(
+            f"no run was found in '{root}' (a run is a folder with a status.json); run a job first, "
+            "or name another folder"
+        )
+    columns = [
+        "run_id",
+        "method",
+        "attribute",
+        "generator",
+        "seed",
+        "judged_in",
+        "leaking",
+        "experiment",
+        "status",
+        "reason",
+        "seconds",
+        "classes",
+        *COSTS,
+        "fit_cached",
+        "scorer",
+        "bank",
+    ]
+    table = pd.DataFrame(runs, columns=columns).sort_values(
+        ["attribute", "method", "run_id"], ignore_index=True
+    )
     table, joined = add_settings(table, configs), _join(rows, ROW_TYPES)
     problems += mixed_versions(table, joined)
-    return Results(root, table, joined, _join(samples, SAMPLE_TYPES), configs, provenance, tuple(problems))
+    return Results(
+        root, table, joined, _join(samples, SAMPLE_TYPES), configs, provenance, tuple(problems)
+    )
 
 
 def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
@@ -130,12 +183,19 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
     known = known.merge(runs[["run_id", "setting"]], on="run_id")
     for (setting, metric), group in known.groupby(["setting", "metric"]):
         if group["version"].nunique() > 1:
-            sides = [f"version {version:g} in {', '.join(sorted(part['run_id']))}"
-                     for version, part in sorted(group.groupby("version"), key=lambda one: len(one[1]))]
+            sides = [
+                f"version {version:g} in {', '.join(sorted(part['run_id']))}"
+                for version, part in sorted(group.groupby("version"), key=lambda one: len(one[1]))
+            ]
             found.setdefault((str(setting), "; ".join(sides)), []).append(str(metric))
-    return [Problem(f"{', '.join(metrics)}" + (f" ({setting})" if setting else ""),
-                    f"mixed versions, not comparable: {sides}. Delete the folders of the older version and run their "
-                    "jobs again") for (setting, sides), metrics in found.items()]
+    return [
+        Problem(
+            f"{', '.join(metrics)}" + (f" ({setting})" if setting else ""),
+            f"mixed versions, not comparable: {sides}. Delete the folders of the older version and run their "
+            "jobs again",
+        )
+        for (setting, sides), metrics in found.items()
+    ]
 
 
 def describe(node: object) -> str:
@@ -151,11 +211,20 @@ def _status(folder: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"status.json lacks {', '.join(missing)}")
     if status["status"] not in STATES:
-        raise ValueError(f"status.json has status '{status['status']}', expected one of {', '.join(STATES)}")
-    return {"run_id": folder.name, **{key: status[key] for key in STATUS_KEYS}, "reason": status.get("reason") or "",
-            "seed": int(status.get("seed") or 0), "judged_in": status.get("judged_in") or "image",
-            "leaking": bool(status.get("leaking")), "experiment": status.get("experiment") or "",
-            "classes": list(status.get("classes") or []), "seconds": _number(status.get("seconds"))}
+        raise ValueError(
+            f"status.json has status '{status['status']}', expected one of {', '.join(STATES)}"
+        )
+    return {
+        "run_id": folder.name,
+        **{key: status[key] for key in STATUS_KEYS},
+        "reason": status.get("reason") or "",
+        "seed": int(status.get("seed") or 0),
+        "judged_in": status.get("judged_in") or "image",
+        "leaking": bool(status.get("leaking")),
+        "experiment": status.get("experiment") or "",
+        "classes": list(status.get("classes") or []),
+        "seconds": _number(status.get("seconds")),
+    }
 
 
 def _json(path: Path, required: bool = False) -> dict:
@@ -191,7 +260,9 @@ def _table(path: Path, types: dict[str, str], optional: Iterable[str] = ()) -> p
 def _join(parts: list[pd.DataFrame], types: dict[str, str]) -> pd.DataFrame:
     if parts:
         return pd.concat(parts, ignore_index=True)
-    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in (types | {"run_id": "str"}).items()})
+    return pd.DataFrame(
+        {name: pd.Series(dtype=kind) for name, kind in (types | {"run_id": "str"}).items()}
+    )
 
 
 def _number(value: object) -> float:

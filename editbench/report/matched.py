@@ -1,4 +1,4 @@
-"""Methods at matched effect: every number of metrics.matched_effect beside one another, and paired."""
+"""Methods at matched effect: every number of editbench.metrics.matched_effect.metric beside one another, and paired."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ PREFIX = "matched_"
 def matched_table(results: Results) -> pd.DataFrame:
     """One row an attribute, effect and method: setting, attribute, effect, method, n (starts that reach it), then for
     every number its value, `_low` and `_high`; values with a note are left out. Empty where nothing was measured."""
-    rows = results.rows[results.rows["metric"].str.startswith(PREFIX) & np.isfinite(results.rows["value"])]
+    rows = results.rows[
+        results.rows["metric"].str.startswith(PREFIX) & np.isfinite(results.rows["value"])
+    ]
     if rows.empty:
         return pd.DataFrame()
-    runs = results.runs[["run_id", "setting", "label", "attribute"]].rename(columns={"label": "method"})
+    runs = results.runs[["run_id", "setting", "label", "attribute"]].rename(
+        columns={"label": "method"}
+    )
     rows = rows[rows["note"] == ""].merge(runs, on="run_id").rename(columns={"x": "effect"})
     key = ["setting", "attribute", "effect", "method"]
-    wide = rows.pivot_table(index=key, columns="metric", values=["value", "low", "high"], aggfunc="first")
+    wide = rows.pivot_table(
+        index=key, columns="metric", values=["value", "low", "high"], aggfunc="first"
+    )
     names = [name for name in dict.fromkeys(results.rows["metric"]) if name in set(rows["metric"])]
     counts = rows[rows["metric"] != f"{PREFIX}reached"].groupby(key)["n"].max()
     table = pd.DataFrame({"n": counts.reindex(wide.index)})
@@ -33,5 +39,7 @@ def matched_table(results: Results) -> pd.DataFrame:
 
 def matched_differences(results: Results) -> pd.DataFrame:
     """Paired differences of every two methods at each effect, as `paired` gives them; the metric is NAME@x."""
-    names = sorted({str(name) for name in results.samples["metric"] if str(name).startswith(PREFIX)})
+    names = sorted(
+        {str(name) for name in results.samples["metric"] if str(name).startswith(PREFIX)}
+    )
     return paired(results, tuple(names)) if names else pd.DataFrame()

@@ -8,10 +8,24 @@ import numpy as np
 import pandas as pd
 
 from editbench.report.load import Results
-from editbench.statistics import DRAWS, holm, percentiles, resampled_sums
+from editbench.stats.intervals import DRAWS, holm, percentiles, resampled_sums
 
-COLUMNS = ("setting", "attribute", "metric", "a", "b", "n", "difference", "low", "high", "p", "p_holm")
-PER_PAIR = 100  # draws a pair: the smallest p, times the pairs of its family, must stay well below 0.05
+COLUMNS = (
+    "setting",
+    "attribute",
+    "metric",
+    "a",
+    "b",
+    "n",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+)
+PER_PAIR = (
+    100  # draws a pair: the smallest p, times the pairs of its family, must stay well below 0.05
+)
 LEVEL = 0.05  # of the adjusted p-value: below it two methods are separated
 
 
@@ -21,7 +35,7 @@ def paired(results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")) -
     difference: mean of a - b over the n starts both have, with its 95 % interval; p: two-sided, p_holm: adjusted over
     the pairs of the same setting, attribute and metric (Holm). Starts missing in one of the two are left out.
 
-    It is the paired bootstrap of `editbench.statistics.paired_difference`, with the starts of a family resampled once
+    It is the paired bootstrap of `editbench.stats.intervals.paired_difference`, with the starts of a family resampled once
     for all of its pairs.
     """
     if results.samples.empty:
@@ -40,17 +54,23 @@ def paired(results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")) -
 def start_values(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, str], pd.Series]:
     """(run_id, metric) -> values indexed by start."""
     rows = results.samples[results.samples["metric"].isin(metrics)]
-    return {(str(run), str(metric)): part.drop_duplicates("start").set_index("start")["value"]
-            for (run, metric), part in rows.groupby(["run_id", "metric"])}
+    return {
+        (str(run), str(metric)): part.drop_duplicates("start").set_index("start")["value"]
+        for (run, metric), part in rows.groupby(["run_id", "metric"])
+    }
 
 
-def compare(table: pd.DataFrame) -> dict[tuple[str, str], tuple[int, float, float, float, float, float]]:
+def compare(
+    table: pd.DataFrame,
+) -> dict[tuple[str, str], tuple[int, float, float, float, float, float]]:
     """(starts, methods), NaN where a method lacks a start -> (a, b) -> n, difference, low, high, p, adjusted p."""
     pairs = list(combinations(table.columns, 2))
     if not pairs:
         return {}
     wide = table.to_numpy(np.float64)
-    left, right = np.array([(table.columns.get_loc(a), table.columns.get_loc(b)) for a, b in pairs]).T
+    left, right = np.array(
+        [(table.columns.get_loc(a), table.columns.get_loc(b)) for a, b in pairs]
+    ).T
     gaps = wide[:, left] - wide[:, right]
     held = np.isfinite(gaps)
     used = held.any(1)
@@ -58,13 +78,24 @@ def compare(table: pd.DataFrame) -> dict[tuple[str, str], tuple[int, float, floa
     n = held.sum(0)
     if not len(gaps):
         return {pair: (0, *(float("nan"),) * 5) for pair in pairs}
-    sums = resampled_sums(np.concatenate([gaps, held], 1), max(DRAWS, PER_PAIR * len(pairs)), 0, "paired")
+    sums = resampled_sums(
+        np.concatenate([gaps, held], 1), max(DRAWS, PER_PAIR * len(pairs)), 0, "paired"
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
-        means, difference = sums[:, :len(pairs)] / sums[:, len(pairs):], gaps.sum(0) / n
+        means, difference = sums[:, : len(pairs)] / sums[:, len(pairs) :], gaps.sum(0) / n
     low, high = percentiles(means)
     p = two_sided(means, difference)
-    return {pair: (int(n[k]), float(difference[k]), float(low[k]), float(high[k]), float(p[k]), float(adjusted))
-            for k, (pair, adjusted) in enumerate(zip(pairs, holm(p)))}
+    return {
+        pair: (
+            int(n[k]),
+            float(difference[k]),
+            float(low[k]),
+            float(high[k]),
+            float(p[k]),
+            float(adjusted),
+        )
+        for k, (pair, adjusted) in enumerate(zip(pairs, holm(p)))
+    }
 
 
 def two_sided(draws: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -73,7 +104,9 @@ def two_sided(draws: np.ndarray, seen: np.ndarray) -> np.ndarray:
     The share of draws, recentred on the null hypothesis, at least as far out as the value seen, with one added to both
     counts so that it is never 0. Draws without a value (NaN) count as that far out.
     """
-    rounding = 1e-12 * np.maximum(1.0, np.abs(seen))  # equal in exact arithmetic counts as at least as far out
+    rounding = 1e-12 * np.maximum(
+        1.0, np.abs(seen)
+    )  # equal in exact arithmetic counts as at least as far out
     closer = np.abs(draws - seen) < np.abs(seen) - rounding
     return np.where(np.isfinite(seen), (1 + (~closer).sum(0)) / (1 + len(draws)), np.nan)
 
@@ -90,7 +123,9 @@ def leaders(differences: pd.DataFrame, values: dict[str, float], better: bool) -
     finite = {method: value for method, value in values.items() if np.isfinite(value)}
     if len(finite) < 2 or differences.empty:
         return set()
-    best = sorted(finite, key=lambda method: (-finite[method] if better else finite[method], method))[0]
+    best = sorted(
+        finite, key=lambda method: (-finite[method] if better else finite[method], method)
+    )[0]
     apart = differences[differences["p_holm"] < LEVEL]
     beaten = set(apart.loc[apart["a"] == best, "b"]) | set(apart.loc[apart["b"] == best, "a"])
     return set(finite) - beaten

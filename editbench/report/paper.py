@@ -13,7 +13,10 @@ from matplotlib.text import Text
 from matplotlib.textpath import TextToPath
 
 SINGLE, DOUBLE = 3.3, 6.9  # inches
-NARROW, FEW = 5.6, 8  # figures up to this width on the screen fit one column, if no more methods are to be named
+NARROW, FEW = (
+    5.6,
+    8,
+)  # figures up to this width on the screen fit one column, if no more methods are to be named
 SCALE = 0.74  # of type: 9.5 points on the screen are 7 in print
 TALLEST = 8.8  # inches
 PER_NAME = 0.5  # inches a legend entry takes at screen size beside its name: mark, gap, space between columns
@@ -26,7 +29,9 @@ def to_paper(figure: Figure) -> Figure:
     named = sum(len(legend.get_texts()) for legend in figure.legends)
     target = SINGLE if width <= NARROW and named <= FEW else DOUBLE
     room = target / SCALE  # the width before type is scaled
-    squeeze = min(1.0, max(0.62, room / width))  # panels that get narrower get lower too, within reason
+    squeeze = min(
+        1.0, max(0.62, room / width)
+    )  # panels that get narrower get lower too, within reason
     legend_before = sum(legend_height(legend) for legend in figure.legends)
     for legend in list(figure.legends):
         _refit(figure, legend, room)
@@ -55,11 +60,19 @@ def columns_that_fit(names: list[str], width: float) -> int:
 
 def _refit(figure: Figure, legend: Legend, room: float) -> None:
     names, handles = [text.get_text() for text in legend.get_texts()], legend.legend_handles
-    style = {"handlelength": legend.handlelength, "columnspacing": legend.columnspacing,
-             "handletextpad": legend.handletextpad}
+    style = {
+        "handlelength": legend.handlelength,
+        "columnspacing": legend.columnspacing,
+        "handletextpad": legend.handletextpad,
+    }
     legend.remove()
-    figure.legend([handle for handle in handles if handle is not None], names, loc="outside upper left",
-                  ncols=columns_that_fit(names, room), **style)
+    figure.legend(
+        [handle for handle in handles if handle is not None],
+        names,
+        loc="outside upper left",
+        ncols=columns_that_fit(names, room),
+        **style,
+    )
 
 
 def legend_height(legend: Legend) -> float:

@@ -35,17 +35,31 @@ class Published:
 def published(results: Results) -> list[Published]:
     """The sources that the runs name, each once, in the order of their names."""
     given = [results.configs.get(run, {}).get("published") for run in results.runs["run_id"]]
-    blocks = {json.dumps(block, sort_keys=True): block for block in given if isinstance(block, dict)}
-    titles = {column.key: column.title for column in COLUMNS} | {SERVED: "attributes with a control"}
+    blocks = {
+        json.dumps(block, sort_keys=True): block for block in given if isinstance(block, dict)
+    }
+    titles = {column.key: column.title for column in COLUMNS} | {
+        SERVED: "attributes with a control"
+    }
     table = main_table(results)
     found = []
     for _, block in sorted(blocks.items()):
         metric = str(block.get("metric", ""))
         values = block.get("values") or {}
-        rows = [_row(table, metric, method, attribute, value) for method, per in values.items()
-                for attribute, value in per.items()]
-        found.append(Published(str(block.get("source", "")), str(block.get("setting", "")), metric,
-                               titles.get(metric, metric.replace("_", " ")), rows))
+        rows = [
+            _row(table, metric, method, attribute, value)
+            for method, per in values.items()
+            for attribute, value in per.items()
+        ]
+        found.append(
+            Published(
+                str(block.get("source", "")),
+                str(block.get("setting", "")),
+                metric,
+                titles.get(metric, metric.replace("_", " ")),
+                rows,
+            )
+        )
     return found
 
 
@@ -53,23 +67,42 @@ def lines(results: Results) -> list[str]:
     """The same as Markdown: a heading line a source and its table."""
     out = []
     for one in published(results):
-        out.append(f"Published: {one.source} ({one.setting}), {one.title}"
-                   + ("" if one.rows else ": the numbers are not in the paper's text"))
+        out.append(
+            f"Published: {one.source} ({one.setting}), {one.title}"
+            + ("" if one.rows else ": the numbers are not in the paper's text")
+        )
         if one.rows:
             table = ["| method | attribute | paper | here |", "| --- | --- | ---: | ---: |"]
-            table += [f"| {row['method']} | {row['attribute']} | {row['paper']} | {row['ours']} |" for row in one.rows]
+            table += [
+                f"| {row['method']} | {row['attribute']} | {row['paper']} | {row['ours']} |"
+                for row in one.rows
+            ]
             out.append("\n".join(table))
     return out
 
 
 def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: object) -> dict:
     mine = table[table["method"] == method]
-    row = {"method": method, "attribute": attribute, "paper": "no control" if value == "x" else f"{value:g}"
-           if isinstance(value, (int, float)) else str(value), "ours": MISSING, "value": np.nan, "low": np.nan,
-           "high": np.nan, "n": np.nan}
+    row = {
+        "method": method,
+        "attribute": attribute,
+        "paper": "no control"
+        if value == "x"
+        else f"{value:g}"
+        if isinstance(value, (int, float))
+        else str(value),
+        "ours": MISSING,
+        "value": np.nan,
+        "low": np.nan,
+        "high": np.nan,
+        "n": np.nan,
+    }
     if metric == SERVED and attribute == ALL and len(mine):
         means = next(one for one in summary(table).to_dict("records") if one["method"] == method)
-        return row | {"value": float(means["served"]), "ours": f"{means['served']} of {means['asked']}"}
+        return row | {
+            "value": float(means["served"]),
+            "ours": f"{means['served']} of {means['asked']}",
+        }
     if attribute not in (ALL, *table["attribute"]):
         return row | {"ours": "no such attribute in these runs"}
     mine = mine[mine["attribute"] == attribute]
@@ -79,5 +112,10 @@ def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: o
     if record["status"] != "done" or metric not in record or not np.isfinite(record[metric]):
         return row | {"ours": str(record["status"]) if record["status"] != "done" else MISSING}
     low, high = record[f"{metric}_low"], record[f"{metric}_high"]
-    return row | {"value": record[metric], "low": low, "high": high, "n": record["n"],
-                  "ours": f"{number(record[metric], 3)} ({number(low, 3)}–{number(high, 3)})"}
+    return row | {
+        "value": record[metric],
+        "low": low,
+        "high": high,
+        "n": record["n"],
+        "ours": f"{number(record[metric], 3)} ({number(low, 3)}–{number(high, 3)})",
+    }

@@ -16,12 +16,23 @@ import pandas as pd
 
 from editbench.report.load import Results
 from editbench.report.paired import LEVEL, PER_PAIR, start_values, two_sided
-from editbench.statistics import DRAWS, holm, percentiles, resampled_sums
+from editbench.stats.intervals import DRAWS, holm, percentiles, resampled_sums
 
 METRIC = "accuracy"
 LEAST = 0.5  # share of the attributes asked that a method must serve: one that serves few would shrink the rest
-COLUMNS = ("setting", "rank", "best_rank", "worst_rank", "method", "accuracy", "accuracy_low", "accuracy_high",
-           "attributes", "n", "tied_with")
+COLUMNS = (
+    "setting",
+    "rank",
+    "best_rank",
+    "worst_rank",
+    "method",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "attributes",
+    "n",
+    "tied_with",
+)
 
 
 @dataclass(frozen=True)
@@ -44,21 +55,33 @@ def ranking(results: Results, metric: str = METRIC) -> Ranking:
     empty = pd.DataFrame(columns=list(COLUMNS))
     done = results.runs[results.runs["status"] == "done"]
     values = start_values(results, (metric,))
-    series = {(row["label"], row["attribute"]): values[row["run_id"], metric] for row in done.to_dict("records")
-              if (row["run_id"], metric) in values}
+    series = {
+        (row["label"], row["attribute"]): values[row["run_id"], metric]
+        for row in done.to_dict("records")
+        if (row["run_id"], metric) in values
+    }
     asked = sorted(set(results.runs["attribute"]))
-    served = {method: {attribute for name, attribute in series if name == method}
-              for method in sorted(set(results.runs["label"]))}
-    left = tuple((method, f"serves {len(own)} of {len(asked)} attributes") for method, own in served.items()
-                 if len(own) < LEAST * len(asked) or not own)
+    served = {
+        method: {attribute for name, attribute in series if name == method}
+        for method in sorted(set(results.runs["label"]))
+    }
+    left = tuple(
+        (method, f"serves {len(own)} of {len(asked)} attributes")
+        for method, own in served.items()
+        if len(own) < LEAST * len(asked) or not own
+    )
     methods = [method for method in served if method not in dict(left)]
     if len(methods) < 2:
         return Ranking(empty, left=left, note="fewer than two methods serve half of the attributes")
     shared = [a for a in asked if all(a in served[method] for method in methods)]
-    tables = {a: pd.DataFrame({m: series[m, a] for m in methods}).dropna().sort_index() for a in shared}
+    tables = {
+        a: pd.DataFrame({m: series[m, a] for m in methods}).dropna().sort_index() for a in shared
+    }
     tables = {attribute: table for attribute, table in tables.items() if len(table)}
     if not tables:
-        return Ranking(empty, left=left, note="no attribute is served by all of these methods on common starts")
+        return Ranking(
+            empty, left=left, note="no attribute is served by all of these methods on common starts"
+        )
     table = _ranked(tables, methods).assign(setting=str(results.runs["setting"].iloc[0]))
     return Ranking(table[list(COLUMNS)], tuple(tables), left)
 
@@ -69,16 +92,25 @@ def lines(found: Ranking) -> list[str]:
     if found.note:
         return [f"no ranking: {found.note}", *told]
     n = int(found.table["n"].iloc[0])
-    return [f"ranking: mean accuracy over {', '.join(found.attributes)}, the same {n} starts for every method; "
-            f"a rank is a range where the paired data leave it open (Holm, {LEVEL:g})", *told]
+    return [
+        f"ranking: mean accuracy over {', '.join(found.attributes)}, the same {n} starts for every method; "
+        f"a rank is a range where the paired data leave it open (Holm, {LEVEL:g})",
+        *told,
+    ]
 
 
 def _ranked(tables: dict[str, pd.DataFrame], methods: list[str]) -> pd.DataFrame:
     pairs = list(combinations(range(len(methods)), 2))
     draws = max(DRAWS, PER_PAIR * len(pairs))
     means = np.mean([table.to_numpy(np.float64).mean(0) for table in tables.values()], 0)
-    resampled = np.mean([resampled_sums(table.to_numpy(np.float64), draws, 0, f"ranking {attribute}") / len(table)
-                         for attribute, table in tables.items()], 0)
+    resampled = np.mean(
+        [
+            resampled_sums(table.to_numpy(np.float64), draws, 0, f"ranking {attribute}")
+            / len(table)
+            for attribute, table in tables.items()
+        ],
+        0,
+    )
     low, high = percentiles(resampled)
     a, b = np.array(pairs).T
     adjusted = holm(two_sided(resampled[:, a] - resampled[:, b], means[a] - means[b]))
@@ -90,9 +122,18 @@ def _ranked(tables: dict[str, pd.DataFrame], methods: list[str]) -> pd.DataFrame
     rows = []
     for k in order:
         best, worst = 1 + int(ahead[k]), len(methods) - int(behind[k])
-        rows.append({"rank": str(best) if best == worst else f"{best}–{worst}", "best_rank": best, "worst_rank": worst,
-                     "method": methods[k], "accuracy": float(means[k]), "accuracy_low": float(low[k]),
-                     "accuracy_high": float(high[k]), "attributes": len(tables),
-                     "n": sum(map(len, tables.values())),
-                     "tied_with": ", ".join(methods[j] for j in order if j != k and not apart[k, j])})
+        rows.append(
+            {
+                "rank": str(best) if best == worst else f"{best}–{worst}",
+                "best_rank": best,
+                "worst_rank": worst,
+                "method": methods[k],
+                "accuracy": float(means[k]),
+                "accuracy_low": float(low[k]),
+                "accuracy_high": float(high[k]),
+                "attributes": len(tables),
+                "n": sum(map(len, tables.values())),
+                "tied_with": ", ".join(methods[j] for j in order if j != k and not apart[k, j]),
+            }
+        )
     return pd.DataFrame(rows)

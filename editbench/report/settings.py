@@ -15,11 +15,36 @@ if TYPE_CHECKING:
     from editbench.report.load import Results
 
 STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
-PROTOCOL = ("generator", "scorer", "bank", "starts", "inversion", "target", "precision", "engine.max_steps",
-            "engine.sweep_steps")
+PROTOCOL = (
+    "generator",
+    "scorer",
+    "bank",
+    "starts",
+    "inversion",
+    "target",
+    "precision",
+    "engine.max_steps",
+    "engine.sweep_steps",
+)
 # Where things lie, how fast they go, what people read: none of it changes a result.
-IGNORED = ("name", "out", "cache", "data", "device", "save_codes", "hydra", "metric", "attribute", "bank.workers",
-           "bank.block", "bank.shard", "engine.batch", "engine.pictures", "experiment", "published")
+IGNORED = (
+    "name",
+    "out",
+    "cache",
+    "data",
+    "device",
+    "save_codes",
+    "hydra",
+    "metric",
+    "attribute",
+    "bank.workers",
+    "bank.block",
+    "bank.shard",
+    "engine.batch",
+    "engine.pictures",
+    "experiment",
+    "published",
+)
 
 
 def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
@@ -30,10 +55,20 @@ def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
     flat = {run: flatten(configs.get(run, {})) for run in runs["run_id"]}
     keys = [protocol(run, flat[run["run_id"]]) for run in runs.to_dict("records")]
     names = sorted(set().union(*keys))
-    differing = [name for name in names if len({_text(key[name]) for key in keys if name in key}) > 1]
-    differing = [name for name in differing if name in STATUS_FIELDS or f"{name.split('.')[0]}.name" not in differing
-                 or name.endswith(".name") or not _told(name, keys)]
-    runs["setting"] = [", ".join(f"{name} {_text(key[name])}" for name in differing if name in key) for key in keys]
+    differing = [
+        name for name in names if len({_text(key[name]) for key in keys if name in key}) > 1
+    ]
+    differing = [
+        name
+        for name in differing
+        if name in STATUS_FIELDS
+        or f"{name.split('.')[0]}.name" not in differing
+        or name.endswith(".name")
+        or not _told(name, keys)
+    ]
+    runs["setting"] = [
+        ", ".join(f"{name} {_text(key[name])}" for name in differing if name in key) for key in keys
+    ]
     runs["label"] = runs["method"]
     for _, group in runs.groupby(["setting", "method"]):
         if group.duplicated("attribute").any():
@@ -57,11 +92,20 @@ def settings(results: Results) -> list[tuple[str, Results]]:
 def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:
     """Everything but the method and the attribute that a result depends on."""
     key = {name: run[name] for name in STATUS_FIELDS}
-    if flat.get("inversion.name") == "none":  # the bank's samples: options of an inversion say nothing
-        flat = {name: value for name, value in flat.items() if not name.startswith("inversion.") or
-                name == "inversion.name"}
-    return key | {name: value for name, value in flat.items()
-                  if any(name == part or name.startswith(f"{part}.") for part in PROTOCOL) and name != "generator.name"}
+    if (
+        flat.get("inversion.name") == "none"
+    ):  # the bank's samples: options of an inversion say nothing
+        flat = {
+            name: value
+            for name, value in flat.items()
+            if not name.startswith("inversion.") or name == "inversion.name"
+        }
+    return key | {
+        name: value
+        for name, value in flat.items()
+        if any(name == part or name.startswith(f"{part}.") for part in PROTOCOL)
+        and name != "generator.name"
+    }
 
 
 def flatten(config: object, prefix: str = "") -> dict[str, Any]:
@@ -88,11 +132,17 @@ def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str,
     shown = sorted({key for key in keys if key.startswith("method.")} or keys)
     labels = {}
     for run, method in zip(group["run_id"], group["method"]):
-        parts = [f"{key.removeprefix('method.')}={_text(flat[run][key])}" for key in shown if key in flat[run]]
+        parts = [
+            f"{key.removeprefix('method.')}={_text(flat[run][key])}"
+            for key in shown
+            if key in flat[run]
+        ]
         labels[run] = f"{method} ({', '.join(parts)})" if parts else method
     named = group.assign(label=[labels[run] for run in group["run_id"]])
     for run in named.loc[named.duplicated(["attribute", "label"], keep=False), "run_id"]:
-        labels[run] += f" [{run[-8:]}]"  # the same settings, but other code or weights: both are shown
+        labels[run] += (
+            f" [{run[-8:]}]"  # the same settings, but other code or weights: both are shown
+        )
     return labels
 
 

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from editbench.errors import EditbenchError
+from editbench.base.errors import EditbenchError
 from editbench.report.load import Problem, Results
 from editbench.report.tables import RANDOM
 
@@ -41,7 +41,9 @@ class Strip:
         return f"start {self.start}" + (f": {self.goal}" if self.goal else "")
 
 
-def strips(results: Results, most: int = 4) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
+def strips(
+    results: Results, most: int = 4
+) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
     """attribute -> start -> strips by method (random last), of at most `most` starts, those that most methods have
     first; and the files that could not be read."""
     found: dict[str, dict[int, list[Strip]]] = {}
@@ -57,14 +59,18 @@ def strips(results: Results, most: int = 4) -> tuple[dict[str, dict[int, list[St
     chosen = {}
     for attribute, starts in found.items():
         kept = sorted(sorted(starts), key=lambda start: -len(starts[start]))[:most]
-        chosen[attribute] = {start: sorted(starts[start], key=lambda s: (s.method.split(" ")[0] == RANDOM, s.method))
-                             for start in sorted(kept)}
+        chosen[attribute] = {
+            start: sorted(starts[start], key=lambda s: (s.method.split(" ")[0] == RANDOM, s.method))
+            for start in sorted(kept)
+        }
     return chosen, problems
 
 
 def picture(image: np.ndarray) -> Image.Image:
     """(C, H, W) uint8, C 1 or 3."""
-    return Image.fromarray(image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+    return Image.fromarray(
+        image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+    )
 
 
 def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
@@ -73,7 +79,10 @@ def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
     height, width = everything[0].images.shape[-2:]
     scale = max(1, round(96 / max(height, width)))
     side_w, side_h, gap, caption, head = width * scale, height * scale, 6, 16, 30
-    font, bold = ImageFont.truetype(str(FONT), 13), ImageFont.truetype(str(FONT.with_name("DejaVuSans-Bold.ttf")), 15)
+    font, bold = (
+        ImageFont.truetype(str(FONT), 13),
+        ImageFont.truetype(str(FONT.with_name("DejaVuSans-Bold.ttf")), 15),
+    )
     small = ImageFont.truetype(str(FONT), 10)
     left = 24 + int(max(font.getlength(strip.method) for strip in everything))
     columns = max(len(strip.images) for strip in everything)
@@ -92,12 +101,21 @@ def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
                 x = left + place * (side_w + gap)
                 smooth = max(height, width) > PIXELATED
                 shown = picture(image).resize(
-                    (side_w, side_h), Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)
+                    (side_w, side_h),
+                    Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST,
+                )
                 page.paste(shown, (x, y))
                 if place == strip.crossing:
-                    draw.rectangle((x - 3, y - 3, x + side_w + 2, y + side_h + 2), outline=OUTLINE, width=3)
-                draw.text((x + side_w / 2, y + side_h + 3), frame_caption(strip, place), fill="#57606a", font=small,
-                          anchor="ma")
+                    draw.rectangle(
+                        (x - 3, y - 3, x + side_w + 2, y + side_h + 2), outline=OUTLINE, width=3
+                    )
+                draw.text(
+                    (x + side_w / 2, y + side_h + 3),
+                    frame_caption(strip, place),
+                    fill="#57606a",
+                    font=small,
+                    anchor="ma",
+                )
             y += pitch
     buffer = io.BytesIO()
     page.save(buffer, "PNG", compress_level=6)
@@ -116,10 +134,22 @@ def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) 
     found = []
     for k, start in enumerate(arrays["starts"].tolist()):
         steps = arrays["steps"][k]
-        keep = np.concatenate([[True], steps[1:] != steps[:-1]]) & (steps >= 0)  # short walks are padded by repeats
+        keep = np.concatenate([[True], steps[1:] != steps[:-1]]) & (
+            steps >= 0
+        )  # short walks are padded by repeats
         crossed = arrays["crossed"][k][keep]
-        found.append(Strip(method, int(start), arrays["images"][k][keep], steps[keep], arrays["effect"][k][keep],
-                           crossed, int(crossed.argmax()) if crossed.any() else None, _goal(arrays, k, classes)))
+        found.append(
+            Strip(
+                method,
+                int(start),
+                arrays["images"][k][keep],
+                steps[keep],
+                arrays["effect"][k][keep],
+                crossed,
+                int(crossed.argmax()) if crossed.any() else None,
+                _goal(arrays, k, classes),
+            )
+        )
     return found
 
 

@@ -14,7 +14,18 @@ from editbench.report.load import COSTS, Results
 AT_EFFECT = "ad_at"
 FIRST = ("accuracy", "success_rate", AT_EFFECT, "off_target_flips", "path_length")
 IDENTITY = ("setting", "method", "attribute", "status")
-REST = ("generator", "scorer", "bank", "judged_in", "leaking", "seed", "experiment", "variant_of", "run_id", "reason")
+REST = (
+    "generator",
+    "scorer",
+    "bank",
+    "judged_in",
+    "leaking",
+    "seed",
+    "experiment",
+    "variant_of",
+    "run_id",
+    "reason",
+)
 RANDOM = "random"  # the floor: drawn grey and listed last
 FEWEST = 30  # starts: below this an interval says little, and curves hide the bin
 
@@ -33,23 +44,48 @@ def main_table(results: Results) -> pd.DataFrame:
     for run in results.runs.to_dict("records"):
         mine = scalars[scalars["run_id"] == run["run_id"]]
         rows = {row["metric"]: row for row in mine.to_dict("records")}
-        record = {"setting": run["setting"], "method": run["label"], "attribute": run["attribute"],
-                  "status": run["status"]}
+        record = {
+            "setting": run["setting"],
+            "method": run["label"],
+            "attribute": run["attribute"],
+            "status": run["status"],
+        }
         for name in names:
             row = rows.get(name, {})
-            record |= {name: row.get("value", np.nan), f"{name}_low": row.get("low", np.nan),
-                       f"{name}_high": row.get("high", np.nan), f"{name}_note": row.get("note", "")}
+            record |= {
+                name: row.get("value", np.nan),
+                f"{name}_low": row.get("low", np.nan),
+                f"{name}_high": row.get("high", np.nan),
+                f"{name}_note": row.get("note", ""),
+            }
         counts = [rows[name]["n"] for name in ("accuracy", *names) if name in rows]
-        record |= {"ad_at_effect": rows.get(AT_EFFECT, {}).get("x", np.nan), "n": counts[0] if counts else np.nan}
+        record |= {
+            "ad_at_effect": rows.get(AT_EFFECT, {}).get("x", np.nan),
+            "n": counts[0] if counts else np.nan,
+        }
         ad_n = rows.get(AT_EFFECT, {}).get("n", FEWEST)
         if ad_n < FEWEST and not record[f"{AT_EFFECT}_note"]:
             record[f"{AT_EFFECT}_note"] = f"fewer than {FEWEST} starts reach this effect"
         record |= {name: run[name] for name in (*COSTS, "fit_cached", "seconds")}
-        records.append(record | {name: run[name] for name in REST if name in run} | {"variant_of": run["method"]})
-    columns = [*IDENTITY, *(name + end for name in names for end in ("", "_low", "_high", "_note")), "ad_at_effect",
-               "n", *COSTS, "fit_cached", "seconds", *REST]
+        records.append(
+            record
+            | {name: run[name] for name in REST if name in run}
+            | {"variant_of": run["method"]}
+        )
+    columns = [
+        *IDENTITY,
+        *(name + end for name in names for end in ("", "_low", "_high", "_note")),
+        "ad_at_effect",
+        "n",
+        *COSTS,
+        "fit_cached",
+        "seconds",
+        *REST,
+    ]
     table = pd.DataFrame(records, columns=columns)
-    return table.sort_values(["setting", "attribute", "method"], key=_random_last, ignore_index=True)
+    return table.sort_values(
+        ["setting", "attribute", "method"], key=_random_last, ignore_index=True
+    )
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -64,28 +100,69 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     serving = done.groupby("attribute")["method"].nunique()
     common = set(serving.index[serving == done["method"].nunique()])
     readable = done[(done[f"{AT_EFFECT}_note"] == "") & done[AT_EFFECT].notna()]
-    alike = {str(setting): shared_attributes(readable[readable["setting"] == setting], part)
-             for setting, part in table.groupby("setting")}
+    alike = {
+        str(setting): shared_attributes(readable[readable["setting"] == setting], part)
+        for setting, part in table.groupby("setting")
+    }
     rows = []
     for (setting, method), group in table.groupby(["setting", "method"], sort=False):
         mine, shared = group[group["status"] == "done"], alike[str(setting)]
         same = mine[mine.index.isin(readable.index) & mine["attribute"].isin(shared)]
-        row = {"setting": setting, "method": method, "served": len(mine), "asked": table["attribute"].nunique(),
-               "accuracy_common": mine.loc[mine["attribute"].isin(common), "accuracy"].mean(), "common": len(common),
-               "ad_at": same[AT_EFFECT].mean() if len(same) == len(shared) else np.nan, "ad_at_served": len(shared),
-               "leaking": bool(group["leaking"].any()), "judged_in": group["judged_in"].iloc[0],
-               "variant_of": group["variant_of"].iloc[0]}
-        for name in ("accuracy", "success_rate", "off_target_flips", "path_length", "fit_seconds", "edits_per_second",
-                     "generator_calls", "labels_used", "n"):
+        row = {
+            "setting": setting,
+            "method": method,
+            "served": len(mine),
+            "asked": table["attribute"].nunique(),
+            "accuracy_common": mine.loc[mine["attribute"].isin(common), "accuracy"].mean(),
+            "common": len(common),
+            "ad_at": same[AT_EFFECT].mean() if len(same) == len(shared) else np.nan,
+            "ad_at_served": len(shared),
+            "leaking": bool(group["leaking"].any()),
+            "judged_in": group["judged_in"].iloc[0],
+            "variant_of": group["variant_of"].iloc[0],
+        }
+        for name in (
+            "accuracy",
+            "success_rate",
+            "off_target_flips",
+            "path_length",
+            "fit_seconds",
+            "edits_per_second",
+            "generator_calls",
+            "labels_used",
+            "n",
+        ):
             row[name] = mine[name].mean()
         rows.append(row)
-    columns = ["setting", "method", "served", "asked", "accuracy", "accuracy_common", "common", "success_rate", "ad_at",
-               "ad_at_served", "off_target_flips", "path_length", "fit_seconds", "edits_per_second", "generator_calls",
-               "labels_used", "n", "leaking", "judged_in", "variant_of"]
+    columns = [
+        "setting",
+        "method",
+        "served",
+        "asked",
+        "accuracy",
+        "accuracy_common",
+        "common",
+        "success_rate",
+        "ad_at",
+        "ad_at_served",
+        "off_target_flips",
+        "path_length",
+        "fit_seconds",
+        "edits_per_second",
+        "generator_calls",
+        "labels_used",
+        "n",
+        "leaking",
+        "judged_in",
+        "variant_of",
+    ]
     frame = pd.DataFrame(rows, columns=columns)
     frame["floor"] = frame["variant_of"] == RANDOM
-    return frame.sort_values(["setting", "floor", "accuracy", "method"], ascending=[True, True, False, True],
-                             ignore_index=True).drop(columns="floor")
+    return frame.sort_values(
+        ["setting", "floor", "accuracy", "method"],
+        ascending=[True, True, False, True],
+        ignore_index=True,
+    ).drop(columns="floor")
 
 
 def shared_attributes(readable: pd.DataFrame, table: pd.DataFrame) -> list[str]:
@@ -98,7 +175,9 @@ def shared_attributes(readable: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 def matrix(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """(methods, attributes) values of one metric, NaN where a run is not done; methods in the order of `summary`."""
     order = summary(table)["method"].tolist()
-    wide = table.pivot_table(index="method", columns="attribute", values=metric, aggfunc="first", dropna=False)
+    wide = table.pivot_table(
+        index="method", columns="attribute", values=metric, aggfunc="first", dropna=False
+    )
     return wide.reindex(order)
 
 
@@ -108,10 +187,13 @@ def curves(results: Results) -> dict[str, pd.DataFrame]:
     spread = rows.groupby(["metric", "run_id"])["x"].nunique().groupby("metric").max()
     names = [name for name in spread.index[spread > 2] if name != AT_EFFECT]
     runs = results.runs[["run_id", "label", "method", "attribute"]].rename(
-        columns={"method": "variant_of", "label": "method"})
+        columns={"method": "variant_of", "label": "method"}
+    )
     joined = rows.merge(runs, on="run_id").sort_values("x")
-    return {name: joined[joined["metric"] == name].reset_index(drop=True)
-            for name in sorted(names, key=lambda name: (name != "ad", name))}
+    return {
+        name: joined[joined["metric"] == name].reset_index(drop=True)
+        for name in sorted(names, key=lambda name: (name != "ad", name))
+    }
 
 
 def directions(results: Results) -> dict[str, bool | None]:
@@ -132,4 +214,8 @@ def _scalars(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _random_last(column: pd.Series) -> pd.Series:
-    return column if column.name != "method" else column.map(lambda name: (name.split(" ")[0] == RANDOM, name))
+    return (
+        column
+        if column.name != "method"
+        else column.map(lambda name: (name.split(" ")[0] == RANDOM, name))
+    )

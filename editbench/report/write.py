@@ -28,11 +28,15 @@ TITLES = {column.key: column.title for column in COLUMNS}
 
 def print_table(results: Results, console: Console | None = None) -> None:
     """The main table, a section an attribute, then the methods' means; what was not done, with its reason."""
-    console = console or (Console() if sys.stdout.isatty() else Console(width=PIPE))  # a pipe or a log gets it all
+    console = console or (
+        Console() if sys.stdout.isatty() else Console(width=PIPE)
+    )  # a pipe or a log gets it all
     whole = main_table(results)
     for setting in sorted(set(whole["setting"])):
         table = whole[whole["setting"] == setting]
-        title = f"editbench: {', '.join(sorted(set(table['generator'])))}" + (f" · {setting}" if setting else "")
+        title = f"editbench: {', '.join(sorted(set(table['generator'])))}" + (
+            f" · {setting}" if setting else ""
+        )
         columns = columns_of(table, directions(results))
         if console.width < WIDE:
             columns = [replace(c, interval=c.key == "accuracy") for c in columns if c.narrow]
@@ -40,18 +44,29 @@ def print_table(results: Results, console: Console | None = None) -> None:
         for attribute, group in table.groupby("attribute"):
             for position, record in enumerate(group.to_dict("records")):
                 name = str(attribute) if position == 0 else ""
-                out.add_row(escape(name), escape(_name(record)), *_values(record, columns, "terminal"))
+                out.add_row(
+                    escape(name), escape(_name(record)), *_values(record, columns, "terminal")
+                )
             out.add_section()
         console.print(out)
         means = summary(table)
-        out = _rich(["method", "attributes", *map(heading, columns)], "mean over the attributes served")
+        out = _rich(
+            ["method", "attributes", *map(heading, columns)], "mean over the attributes served"
+        )
         for record in means.to_dict("records"):
-            out.add_row(escape(_name(record)), f"{record['served']} of {record['asked']}",
-                        *_values(record, columns, "terminal"))
+            out.add_row(
+                escape(_name(record)),
+                f"{record['served']} of {record['asked']}",
+                *_values(record, columns, "terminal"),
+            )
         console.print(out)
         told = []
-        for title, headings, rows, notes in _ranks_and_costs(results.only(setting), table, "terminal"):
-            out = _rich(headings, title, wrapped=(len(headings) - 1,) if title == "ranking" else (0,))
+        for title, headings, rows, notes in _ranks_and_costs(
+            results.only(setting), table, "terminal"
+        ):
+            out = _rich(
+                headings, title, wrapped=(len(headings) - 1,) if title == "ranking" else (0,)
+            )
             for row in rows:
                 out.add_row(*row)
             if rows:
@@ -65,7 +80,11 @@ def print_table(results: Results, console: Console | None = None) -> None:
             out.add_row(*map(escape, row))
         console.print(out)
         console.print(dial.SLOPE, style="dim", soft_wrap=True)
-    for line in legend(whole) + not_done(whole) + [f"broken: {p.name}: {p.reason}" for p in results.problems]:
+    for line in (
+        legend(whole)
+        + not_done(whole)
+        + [f"broken: {p.name}: {p.reason}" for p in results.problems]
+    ):
         console.print(escape(line), style="dim", soft_wrap=True)
 
 
@@ -76,13 +95,23 @@ def markdown(results: Results) -> str:
     for setting in sorted(set(whole["setting"])):
         table = whole[whole["setting"] == setting]
         columns = columns_of(table, directions(results))
-        parts.append(f"## {', '.join(sorted(set(table['generator'])))}" + (f": {setting}" if setting else ""))
-        rows = [[record["attribute"], _name(record), *_values(record, columns, "plain")]
-                for record in table.to_dict("records")]
+        parts.append(
+            f"## {', '.join(sorted(set(table['generator'])))}" + (f": {setting}" if setting else "")
+        )
+        rows = [
+            [record["attribute"], _name(record), *_values(record, columns, "plain")]
+            for record in table.to_dict("records")
+        ]
         parts.append(_pipes(["attribute", "method", *map(heading, columns)], rows))
         parts.append("Mean over the attributes served:")
-        rows = [[_name(record), f"{record['served']} of {record['asked']}", *_values(record, columns, "plain")]
-                for record in summary(table).to_dict("records")]
+        rows = [
+            [
+                _name(record),
+                f"{record['served']} of {record['asked']}",
+                *_values(record, columns, "plain"),
+            ]
+            for record in summary(table).to_dict("records")
+        ]
         parts.append(_pipes(["method", "attributes", *map(heading, columns)], rows))
         for title, headings, rows, notes in _ranks_and_costs(results.only(setting), table, "plain"):
             parts += [f"{title[0].upper()}{title[1:]}:", _pipes(headings, rows)] if rows else []
@@ -90,8 +119,14 @@ def markdown(results: Results) -> str:
     if tied := dial.table(results):
         parts += ["## The entanglement dial", _pipes(tied[0], tied[1:]), f"{dial.SLOPE}."]
     parts += lines(results)
-    notes = legend(whole) + not_done(whole) + [f"broken: {p.name}: {p.reason}" for p in results.problems]
-    return "\n\n".join([*parts, "\n".join(f"- {_pipe_safe(line)}" for line in notes)]).rstrip() + "\n"
+    notes = (
+        legend(whole)
+        + not_done(whole)
+        + [f"broken: {p.name}: {p.reason}" for p in results.problems]
+    )
+    return (
+        "\n\n".join([*parts, "\n".join(f"- {_pipe_safe(line)}" for line in notes)]).rstrip() + "\n"
+    )
 
 
 def csv(results: Results) -> str:
@@ -110,14 +145,25 @@ def legend(table: pd.DataFrame) -> list[str]:
     lines = [f"{name}: {meaning}" for name, meaning in found.items()]
     effects = sorted(set(table["ad_at_effect"].dropna()))
     if effects:
-        lines.append(f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target; means are "
-                     "over the attributes on which it is readable for every method but the floor")
+        lines.append(
+            f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target; means are "
+            "over the attributes on which it is readable for every method but the floor"
+        )
     if any(key.startswith(FRECHET) and table[key].notna().any() for key in table.columns):
-        lines.append("Fréchet distance, FID: that of n pictures lies above that of all, by more where they vary more; "
-                     "the kernel distance, in table.csv and the figures, has no such bias")
-    for key in [key for key in table.columns if key.endswith("_note") and key[:-5].split("[")[0] not in HIDDEN]:
+        lines.append(
+            "Fréchet distance, FID: that of n pictures lies above that of all, by more where they vary more; "
+            "the kernel distance, in table.csv and the figures, has no such bias"
+        )
+    for key in [
+        key
+        for key in table.columns
+        if key.endswith("_note") and key[:-5].split("[")[0] not in HIDDEN
+    ]:
         for note, group in table[table[key] != ""].groupby(key):
-            where = [f"{method}/{attribute}" for method, attribute in zip(group["method"], group["attribute"])]
+            where = [
+                f"{method}/{attribute}"
+                for method, attribute in zip(group["method"], group["attribute"])
+            ]
             more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
             name = key.removesuffix("_note")
             lines.append(f"† {TITLES.get(name, name)}: {note} ({', '.join(where[:NAMED])}{more})")
@@ -126,25 +172,50 @@ def legend(table: pd.DataFrame) -> list[str]:
 
 def not_done(table: pd.DataFrame) -> list[str]:
     rows = table[table["status"] != "done"]
-    return [f"{r['status']}: {r['method']} on {r['attribute']}: {r['reason']}" for r in rows.to_dict("records")]
+    return [
+        f"{r['status']}: {r['method']} on {r['attribute']}: {r['reason']}"
+        for r in rows.to_dict("records")
+    ]
 
 
-def _ranks_and_costs(results: Results, table: pd.DataFrame,
-                     style: str) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
+def _ranks_and_costs(
+    results: Results, table: pd.DataFrame, style: str
+) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
     """(title, headings, rows, notes) of the ranking and of the costs of one setting."""
+
     def safe(text: object) -> str:
         return escape(str(text)) if style == "terminal" else str(text)
 
     ranked = ranking(results)
     accuracy = COLUMNS[0]
-    ranks = [[row["rank"], safe(row["method"]), _written(cell(row, accuracy), style),
-              safe(_some(row["tied_with"].split(", "))) or MISSING] for row in ranked.table.to_dict("records")]
+    ranks = [
+        [
+            row["rank"],
+            safe(row["method"]),
+            _written(cell(row, accuracy), style),
+            safe(_some(row["tied_with"].split(", "))) or MISSING,
+        ]
+        for row in ranked.table.to_dict("records")
+    ]
     means = cost_table(table, ranked)
     shown = [column for column in COSTS if means[column.key].notna().any()]
-    costs = [[safe(_name(row)), f"{row['served']} of {row['asked']}", *(cell(row, column).text for column in shown)]
-             for row in means.to_dict("records")]
-    return [("ranking", ["rank", "method", heading(accuracy), "not separated from"], ranks, ranking_lines(ranked)),
-            (f"costs: {SUMMED}", ["method", "attributes", *map(heading, shown)], costs, [])]
+    costs = [
+        [
+            safe(_name(row)),
+            f"{row['served']} of {row['asked']}",
+            *(cell(row, column).text for column in shown),
+        ]
+        for row in means.to_dict("records")
+    ]
+    return [
+        (
+            "ranking",
+            ["rank", "method", heading(accuracy), "not separated from"],
+            ranks,
+            ranking_lines(ranked),
+        ),
+        (f"costs: {SUMMED}", ["method", "attributes", *map(heading, shown)], costs, []),
+    ]
 
 
 def _some(names: list[str]) -> str:
@@ -164,7 +235,11 @@ def _written(value: Cell, style: str) -> str:
     text = value.text + ("†" if value.mark else "")
     if not value.interval:
         return text
-    return f"{text} [dim]{value.interval}[/dim]" if style == "terminal" else f"{text} ({value.interval})"
+    return (
+        f"{text} [dim]{value.interval}[/dim]"
+        if style == "terminal"
+        else f"{text} ({value.interval})"
+    )
 
 
 def _name(record: dict) -> str:
@@ -173,16 +248,29 @@ def _name(record: dict) -> str:
 
 def _rich(headings: list[str], title: str, wrapped: tuple[int, ...] = (0, 1)) -> Table:
     """The columns in `wrapped` are text and fold; the others are numbers."""
-    out = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    out = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+    )
     for position, text in enumerate(headings):
-        out.add_column(text, justify="left" if position in (0, 1, *wrapped) else "right",
-                       no_wrap=position not in wrapped, overflow="fold")
+        out.add_column(
+            text,
+            justify="left" if position in (0, 1, *wrapped) else "right",
+            no_wrap=position not in wrapped,
+            overflow="fold",
+        )
     return out
 
 
 def _pipes(headings: list[str], rows: list[list[str]]) -> str:
     rule = ["---", "---", *["---:"] * (len(headings) - 2)]
-    return "\n".join("| " + " | ".join(map(_pipe_safe, row)) + " |" for row in [headings, rule, *rows])
+    return "\n".join(
+        "| " + " | ".join(map(_pipe_safe, row)) + " |" for row in [headings, rule, *rows]
+    )
 
 
 def _pipe_safe(text: str) -> str:

@@ -19,18 +19,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
-from editbench.attributes import Attributes
-from editbench.engine import to_uint8
-from editbench.files import write_atomic, write_json
-from editbench.generators.base import Generator
-from editbench.progress import Advance, progress
-from editbench.scorers.convnet import ConvScorer
-from editbench.seeding import normals
-from editbench.spaces import Codes, Space
+from editbench.base.attributes import Attributes
+from editbench.base.files import write_atomic, write_json
+from editbench.base.images import to_uint8
+from editbench.base.progress import Advance, progress
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.networks.scorers.convnet import ConvScorer
+from editbench.stats.frechet import frechet_distance
 from editbench.worlds.faces import RESOLUTION, load_generator, load_scorer
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
-from editbench.worlds.frechet import frechet_distance
 from editbench.worlds.train_scorers import accuracy, agreement
 
 BATCH = 64
@@ -47,7 +47,9 @@ def cramers_v(a: np.ndarray, b: np.ndarray, rows: int, columns: int) -> float:
     table = np.zeros((rows, columns))
     np.add.at(table, (a, b), 1)
     expected = table.sum(1, keepdims=True) * table.sum(0) / len(a)
-    chi2 = np.divide((table - expected) ** 2, expected, out=np.zeros_like(table), where=expected > 0).sum()
+    chi2 = np.divide(
+        (table - expected) ** 2, expected, out=np.zeros_like(table), where=expected > 0
+    ).sum()
     return float(np.sqrt(chi2 / len(a) / (min(rows, columns) - 1)))
 
 
@@ -58,15 +60,18 @@ def associations(labels: np.ndarray, attributes: Attributes) -> np.ndarray:
         for j, second in enumerate(attributes.items[:i]):
             a, b = labels[:, i], labels[:, j]
             both = first.binary and second.binary
-            matrix[i, j] = matrix[j, i] = phi(a, b) if both else cramers_v(a, b, len(first.classes),
-                                                                           len(second.classes))
+            matrix[i, j] = matrix[j, i] = (
+                phi(a, b) if both else cramers_v(a, b, len(first.classes), len(second.classes))
+            )
     return matrix
 
 
 def marginals(labels: np.ndarray, attributes: Attributes) -> dict[str, list[float]]:
     """Share of every class: labels (N, A) -> {attribute: [share a class]}."""
-    return {item.name: (np.bincount(labels[:, i], minlength=len(item.classes)) / len(labels)).tolist()
-            for i, item in enumerate(attributes)}
+    return {
+        item.name: (np.bincount(labels[:, i], minlength=len(item.classes)) / len(labels)).tolist()
+        for i, item in enumerate(attributes)
+    }
 
 
 def largest_gap(a: dict[str, list[float]], b: dict[str, list[float]]) -> float:
@@ -75,7 +80,9 @@ def largest_gap(a: dict[str, list[float]], b: dict[str, list[float]]) -> float:
 
 
 @torch.inference_mode()
-def judged(batches: Iterator[Tensor], teacher: ConvScorer, judge: ConvScorer, advance: Advance) -> dict[str, Tensor]:
+def judged(
+    batches: Iterator[Tensor], teacher: ConvScorer, judge: ConvScorer, advance: Advance
+) -> dict[str, Tensor]:
     """Logits of teacher and judge and the judge's features of a stream of pictures, on the host."""
     parts: dict[str, list[Tensor]] = {"teacher": [], "judge": [], "features": []}
     for images in batches:
@@ -87,32 +94,59 @@ def judged(batches: Iterator[Tensor], teacher: ConvScorer, judge: ConvScorer, ad
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-def measure(n: int, generator: Generator, teacher: ConvScorer, judge: ConvScorer, seed: int = 5_005,
-            law: FactorLaw | None = None) -> dict:
+def measure(
+    n: int,
+    generator: Generator,
+    teacher: ConvScorer,
+    judge: ConvScorer,
+    seed: int = 5_005,
+    law: FactorLaw | None = None,
+) -> dict:
     """Everything the card shows as numbers, from n renders of a law (default: the world's own), n others for the floor,
     and n generated faces."""
     attributes, law = judge.attributes, law or FactorLaw()
     dense = replace(law, margin=0.0)
     truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
-    streams = (_renders(law, seed, 0, n), _renders(law, seed, n, 2 * n), _generated(generator, seed, n))
+    streams = (
+        _renders(law, seed, 0, n),
+        _renders(law, seed, n, 2 * n),
+        _generated(generator, seed, n),
+    )
     with progress("pictures judged", 3 * n) as advance:
         data, other, made = (judged(stream, teacher, judge, advance) for stream in streams)
-    labels = {name: attributes.labels(part["judge"]).numpy() for name, part in (("data", data), ("generated", made))}
-    shares = {name: marginals(value, attributes) for name, value in (("truth", truth), *labels.items())}
-    bonds = {name: associations(value, attributes) for name, value in (("truth", truth), *labels.items())}
+    labels = {
+        name: attributes.labels(part["judge"]).numpy()
+        for name, part in (("data", data), ("generated", made))
+    }
+    shares = {
+        name: marginals(value, attributes) for name, value in (("truth", truth), *labels.items())
+    }
+    bonds = {
+        name: associations(value, attributes) for name, value in (("truth", truth), *labels.items())
+    }
     return {
-        "world": "faces", "n": n, "generator": generator.digest, "teacher": teacher.digest, "judge": judge.digest,
+        "world": "faces",
+        "n": n,
+        "generator": generator.digest,
+        "teacher": teacher.digest,
+        "judge": judge.digest,
         "attributes": attributes.as_config(),
         "marginals": shares,
         "marginal_gap": largest_gap(shares["truth"], shares["generated"]),
         "associations": {name: value.tolist() for name, value in bonds.items()},
         "association_gap": float(np.abs(bonds["truth"] - bonds["generated"]).max()),
-        "accuracy": {role: {"world law": accuracy(scorer, law, n), "dense law": accuracy(scorer, dense, n)}
-                     for role, scorer in (("judge", judge), ("teacher", teacher))},
-        "agreement": {"generated": agreement(made["teacher"], made["judge"], attributes),
-                      "renders": agreement(data["teacher"], data["judge"], attributes)},
-        "frechet": {"generated": frechet_distance(made["features"], data["features"]),
-                    "floor": frechet_distance(other["features"], data["features"])},
+        "accuracy": {
+            role: {"world law": accuracy(scorer, law, n), "dense law": accuracy(scorer, dense, n)}
+            for role, scorer in (("judge", judge), ("teacher", teacher))
+        },
+        "agreement": {
+            "generated": agreement(made["teacher"], made["judge"], attributes),
+            "renders": agreement(data["teacher"], data["judge"], attributes),
+        },
+        "frechet": {
+            "generated": frechet_distance(made["features"], data["features"]),
+            "floor": frechet_distance(other["features"], data["features"]),
+        },
     }
 
 
@@ -123,7 +157,9 @@ def _renders(law: FactorLaw, seed: int, start: int, stop: int) -> Iterator[Tenso
 
 def _generated(generator: Generator, seed: int, n: int) -> Iterator[Tensor]:
     for first in range(0, n, BATCH):
-        z = torch.from_numpy(normals(seed, "card/z", first, min(first + BATCH, n), generator.z_dim)).float()
+        z = torch.from_numpy(
+            normals(seed, "card/z", first, min(first + BATCH, n), generator.z_dim)
+        ).float()
         yield generator.decode(Codes(Space.Z, z))
 
 
@@ -137,8 +173,15 @@ def sheet(batches: Iterator[Tensor]) -> np.ndarray:
     return x.repeat_interleave(SHEET_ZOOM, 0).repeat_interleave(SHEET_ZOOM, 1).numpy()
 
 
-def world_card(out: Path, n: int = 10_000, generator: Generator | None = None, teacher: ConvScorer | None = None,
-               judge: ConvScorer | None = None, seed: int = 5_005, law: FactorLaw | None = None) -> dict:
+def world_card(
+    out: Path,
+    n: int = 10_000,
+    generator: Generator | None = None,
+    teacher: ConvScorer | None = None,
+    judge: ConvScorer | None = None,
+    seed: int = 5_005,
+    law: FactorLaw | None = None,
+) -> dict:
     """Write index.html (self-contained), card.json and sheet.png (renders left, generated right) to `out`.
 
     What is not given is loaded from the package. Returns the content of card.json.
@@ -147,12 +190,19 @@ def world_card(out: Path, n: int = 10_000, generator: Generator | None = None, t
     teacher, judge = teacher or load_scorer("teacher"), judge or load_scorer("judge")
     card = measure(n, generator, teacher, judge, seed, law)
     need = SHEET_COLUMNS * SHEET_ROWS
-    left, right = sheet(_renders(law or FactorLaw(), seed, 0, need)), sheet(_generated(generator, seed, need))
+    left, right = (
+        sheet(_renders(law or FactorLaw(), seed, 0, need)),
+        sheet(_generated(generator, seed, need)),
+    )
     gutter = np.full((left.shape[0], 16, 3), 255, np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate([left, gutter, right], 1)).save(buffer, "PNG", optimize=True)
-    loader = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    page = loader.get_template("card.html").render(card=card, sheet=base64.b64encode(buffer.getvalue()).decode())
+    loader = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    page = loader.get_template("card.html").render(
+        card=card, sheet=base64.b64encode(buffer.getvalue()).decode()
+    )
     write_atomic(out / "sheet.png", buffer.getvalue())
     write_json(out / "card.json", card)
     write_atomic(out / "index.html", page)

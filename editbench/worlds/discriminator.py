@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editbench.generators.layers import EqualLinear
-from editbench.generators.ops import scaled_leaky_relu
+from editbench.networks.stylegan2.layers import EqualLinear
+from editbench.networks.stylegan2.ops import scaled_leaky_relu
 
 
 class EqualConv(nn.Module):
@@ -46,13 +46,17 @@ class Discriminator(nn.Module):
         super().__init__()
         self.group = group
         self.rgb = EqualConv(3, channels[-1], 1)
-        self.blocks = nn.Sequential(*(DownBlock(a, b) for a, b in zip(channels[::-1], channels[-2::-1])))
+        self.blocks = nn.Sequential(
+            *(DownBlock(a, b) for a, b in zip(channels[::-1], channels[-2::-1]))
+        )
         self.conv = EqualConv(channels[0] + 1, channels[0], 3)
         self.hidden = EqualLinear(channels[0] * 16, channels[0])
         self.out = EqualLinear(channels[0], 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.blocks(scaled_leaky_relu(self.rgb(image.contiguous(memory_format=torch.channels_last))))
+        x = self.blocks(
+            scaled_leaky_relu(self.rgb(image.contiguous(memory_format=torch.channels_last)))
+        )
         x = torch.cat([x, self._minibatch_std(x)], 1)
         x = scaled_leaky_relu(self.conv(x)).flatten(1)
         return self.out(scaled_leaky_relu(self.hidden(x))).squeeze(1)
@@ -61,6 +65,8 @@ class Discriminator(nn.Module):
         """Mean standard deviation within groups of the batch, as one more channel (Karras 2018, section 3)."""
         n = len(x)
         size = math.gcd(n, self.group)
-        spread = x.float().reshape(size, n // size, *x.shape[1:]).var(0, unbiased=False).add(1e-8).sqrt()
+        spread = (
+            x.float().reshape(size, n // size, *x.shape[1:]).var(0, unbiased=False).add(1e-8).sqrt()
+        )
         value = spread.mean((1, 2, 3)).repeat(size)
         return value.view(n, 1, 1, 1).expand(n, 1, *x.shape[2:]).to(x.dtype)

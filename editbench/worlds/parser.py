@@ -15,15 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editbench.checkpoint import load_strict, load_tensors, save_module
-from editbench.errors import EditbenchError
-from editbench.seeding import stream_key
+from editbench.base.errors import EditbenchError
+from editbench.base.seeding import stream_key
+from editbench.networks.weights import load_strict, load_tensors, save_module
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.renderer import render
 
 KIND = "parser"
-DENSE = FactorLaw(correlations={}, margin=0.0)  # half-grown beards too: the boundary of a region is where it should be
+DENSE = FactorLaw(
+    correlations={}, margin=0.0
+)  # half-grown beards too: the boundary of a region is where it should be
 
 
 class RegionParser(nn.Module):
@@ -35,17 +37,31 @@ class RegionParser(nn.Module):
         names: the regions, in the order of the labels.
     """
 
-    def __init__(self, names: Sequence[str] = REGIONS, widths: Sequence[int] = (24, 32, 48)) -> None:
+    def __init__(
+        self, names: Sequence[str] = REGIONS, widths: Sequence[int] = (24, 32, 48)
+    ) -> None:
         super().__init__()
         self.names, self.widths = tuple(names), tuple(widths)
         a, b, c = self.widths
-        self.fine = nn.Sequential(nn.Conv2d(3, a, 3, padding=1), nn.ReLU(), nn.Conv2d(a, a, 3, padding=1), nn.ReLU())
-        self.mid = nn.Sequential(nn.Conv2d(a, b, 4, 2, 1), nn.ReLU(), nn.Conv2d(b, b, 3, padding=1), nn.ReLU())
-        self.coarse = nn.Sequential(nn.Conv2d(b, c, 4, 2, 1), nn.ReLU(), nn.Conv2d(c, c, 3, padding=1), nn.ReLU(),
-                                     nn.Conv2d(c, c, 3, padding=2, dilation=2), nn.ReLU(), nn.Conv2d(c, b, 1))
+        self.fine = nn.Sequential(
+            nn.Conv2d(3, a, 3, padding=1), nn.ReLU(), nn.Conv2d(a, a, 3, padding=1), nn.ReLU()
+        )
+        self.mid = nn.Sequential(
+            nn.Conv2d(a, b, 4, 2, 1), nn.ReLU(), nn.Conv2d(b, b, 3, padding=1), nn.ReLU()
+        )
+        self.coarse = nn.Sequential(
+            nn.Conv2d(b, c, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(c, c, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(c, c, 3, padding=2, dilation=2),
+            nn.ReLU(),
+            nn.Conv2d(c, b, 1),
+        )
         self.merge = nn.Sequential(nn.ReLU(), nn.Conv2d(b, a, 3, padding=1))
-        self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(a, b, 3, padding=1), nn.ReLU(),
-                                  nn.Conv2d(b, len(self.names), 1))
+        self.head = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.Conv2d(b, len(self.names), 1)
+        )
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] -> (N, regions, H, W).
@@ -54,8 +70,10 @@ class RegionParser(nn.Module):
             EditbenchError: pictures of another kind.
         """
         if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] % 4 or images.shape[3] % 4:
-            raise EditbenchError("a parser takes pictures (N, 3, H, W) with sides that are multiples of 4, got "
-                                 f"{tuple(images.shape)}")
+            raise EditbenchError(
+                "a parser takes pictures (N, 3, H, W) with sides that are multiples of 4, got "
+                f"{tuple(images.shape)}"
+            )
         fine = self.fine(images)
         mid = self.mid(fine)
         mid = mid + F.interpolate(self.coarse(mid), scale_factor=2.0, mode="nearest")
@@ -94,16 +112,21 @@ class ParserTraining:
 
 def photometric(images: Tensor, random: torch.Generator) -> Tensor:
     """Faults of a generator that leave every pixel where it is: softness, tint, grain. (N, 3, R, R) -> same shape."""
+
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(len(images), *shape, generator=random)
 
     soft = F.avg_pool2d(F.pad(images, (1,) * 4, mode="replicate"), 3, stride=1)
     x = images + uniform(-0.4, 0.5, 1, 1, 1) * (soft - images)
     x = x * uniform(0.92, 1.08, 3, 1, 1) + uniform(-0.06, 0.06, 3, 1, 1)
-    return (x + uniform(-0.03, 0.05, 1, 1, 1).clamp(min=0) * torch.randn(x.shape, generator=random)).clamp_(-1, 1)
+    return (
+        x + uniform(-0.03, 0.05, 1, 1, 1).clamp(min=0) * torch.randn(x.shape, generator=random)
+    ).clamp_(-1, 1)
 
 
-def faces_and_masks(law: FactorLaw, seed: int, n: int, resolution: int, stream: str) -> tuple[Tensor, Tensor]:
+def faces_and_masks(
+    law: FactorLaw, seed: int, n: int, resolution: int, stream: str
+) -> tuple[Tensor, Tensor]:
     """n renders (n, 3, R, R) and their exact regions (n, R, R) uint8."""
     images, masks = [], []
     for start in range(0, n, 64):
@@ -113,9 +136,13 @@ def faces_and_masks(law: FactorLaw, seed: int, n: int, resolution: int, stream: 
     return torch.cat(images), torch.cat(masks)
 
 
-def train_parser(options: ParserTraining, log: Callable[[str], None] = print, log_every: int = 100) -> RegionParser:
+def train_parser(
+    options: ParserTraining, log: Callable[[str], None] = print, log_every: int = 100
+) -> RegionParser:
     """Train to the end (minutes on one core); deterministic in the options."""
-    images, masks = faces_and_masks(DENSE, options.seed, options.faces, options.resolution, "parser/train")
+    images, masks = faces_and_masks(
+        DENSE, options.seed, options.faces, options.resolution, "parser/train"
+    )
     random = torch.Generator().manual_seed(stream_key(options.seed, "parser/augment") >> 65)
     torch.manual_seed(options.seed)
     parser = RegionParser().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -123,7 +150,9 @@ def train_parser(options: ParserTraining, log: Callable[[str], None] = print, lo
     weights = shares.clamp_min(1e-6) ** -options.rarity
     steps = options.passes * (options.faces // options.batch)
     optimiser = torch.optim.AdamW(parser.parameters(), options.lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.lr, total_steps=steps + 1, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, options.lr, total_steps=steps + 1, pct_start=0.1
+    )
     total, order = 0.0, torch.empty(0, dtype=torch.int64)
     for step in range(steps):
         if len(order) < options.batch:
@@ -132,7 +161,9 @@ def train_parser(options: ParserTraining, log: Callable[[str], None] = print, lo
         shown, wanted = photometric(images[rows], random), masks[rows].long()
         if step % 2:
             shown, wanted = shown.flip(3), wanted.flip(2)
-        loss = F.cross_entropy(parser.logits(shown.contiguous(memory_format=torch.channels_last)), wanted, weights)
+        loss = F.cross_entropy(
+            parser.logits(shown.contiguous(memory_format=torch.channels_last)), wanted, weights
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parser.parameters(), 1.0)
@@ -140,14 +171,27 @@ def train_parser(options: ParserTraining, log: Callable[[str], None] = print, lo
         schedule.step()
         total += loss.item()
         if (step + 1) % log_every == 0 or step + 1 == steps:
-            log(json.dumps({"step": step + 1, "of": steps, "loss": round(total / (step % log_every + 1), 4)}))
+            log(
+                json.dumps(
+                    {
+                        "step": step + 1,
+                        "of": steps,
+                        "loss": round(total / (step % log_every + 1), 4),
+                    }
+                )
+            )
             total = 0.0
     return parser.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
 @torch.inference_mode()
-def parser_quality(parser: RegionParser, n: int = 2000, seed: int = 9_003, resolution: int = 32,
-                   law: FactorLaw | None = None) -> dict[str, dict[str, float]]:
+def parser_quality(
+    parser: RegionParser,
+    n: int = 2000,
+    seed: int = 9_003,
+    resolution: int = 32,
+    law: FactorLaw | None = None,
+) -> dict[str, dict[str, float]]:
     """On n held-out renders (of the world's law): region -> share of its pixels that are found, and IoU.
 
     `all` holds the share of right pixels and the mean IoU over regions.
@@ -155,8 +199,13 @@ def parser_quality(parser: RegionParser, n: int = 2000, seed: int = 9_003, resol
     images, masks = faces_and_masks(law or FactorLaw(), seed, n, resolution, "parser/held-out")
     found = torch.cat([parser(part) for part in images.split(250)])
     k = len(parser.names)
-    counts = torch.bincount((masks.long() * k + found).flatten(), minlength=k * k).reshape(k, k).double()
+    counts = (
+        torch.bincount((masks.long() * k + found).flatten(), minlength=k * k).reshape(k, k).double()
+    )
     hit, true, said = counts.diag(), counts.sum(1), counts.sum(0)
     share, iou = hit / true.clamp_min(1), hit / (true + said - hit).clamp_min(1)
-    out = {name: {"found": share[i].item(), "iou": iou[i].item()} for i, name in enumerate(parser.names)}
+    out = {
+        name: {"found": share[i].item(), "iou": iou[i].item()}
+        for i, name in enumerate(parser.names)
+    }
     return out | {"all": {"found": (hit.sum() / counts.sum()).item(), "iou": iou.mean().item()}}

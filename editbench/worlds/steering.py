@@ -14,8 +14,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from editbench.attributes import Attributes
-from editbench.scorers.base import Scorer
+from editbench.base.attributes import Attributes
+from editbench.networks.scorer import Scorer
 
 FLOOR = 1e-3  # shares below it count as this much: the logarithm stays finite
 
@@ -25,7 +25,9 @@ def class_probabilities(logits: Tensor, attributes: Attributes) -> Tensor:
     parts = []
     for attribute in attributes:
         part = attributes.logits(logits, attribute.name)
-        parts.append((torch.cat([torch.zeros_like(part), part], 1) if attribute.binary else part).softmax(1))
+        parts.append(
+            (torch.cat([torch.zeros_like(part), part], 1) if attribute.binary else part).softmax(1)
+        )
     return torch.cat(parts, 1)
 
 
@@ -39,7 +41,9 @@ class ShareSteering:
     """Args: teacher; labels (n, A) of data, which give the shares to reach; weight of the term beside the GAN loss;
     memory, in images, of the running shares."""
 
-    def __init__(self, teacher: Scorer, labels: Tensor, weight: float = 1.0, memory: int = 2000) -> None:
+    def __init__(
+        self, teacher: Scorer, labels: Tensor, weight: float = 1.0, memory: int = 2000
+    ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.weight, self.memory = weight, memory
         sizes = [len(attribute.classes) for attribute in teacher.attributes]
@@ -47,12 +51,18 @@ class ShareSteering:
         self.data = joint_shares(torch.cat(one_hot, 1).float())
         self.shares = self.data.clone()
         same = torch.block_diag(*(torch.ones(size, size) for size in sizes))
-        self.scale = (1 - same) / 2 + torch.eye(len(same))  # each pair of attributes stands twice in the table
+        self.scale = (1 - same) / 2 + torch.eye(
+            len(same)
+        )  # each pair of attributes stands twice in the table
 
     def loss(self, images: Tensor) -> Tensor:
         """images (N, 3, R, R) -> scalar; also moves the running shares towards this batch's."""
-        batch = joint_shares(class_probabilities(self.teacher(images).float(), self.teacher.attributes))
-        self.shares = torch.lerp(self.shares, batch.detach().cpu(), min(1.0, len(images) / self.memory))
+        batch = joint_shares(
+            class_probabilities(self.teacher(images).float(), self.teacher.attributes)
+        )
+        self.shares = torch.lerp(
+            self.shares, batch.detach().cpu(), min(1.0, len(images) / self.memory)
+        )
         pull = self.scale * torch.log(self.shares.clamp_min(FLOOR) / self.data.clamp_min(FLOOR))
         return self.weight * (pull.to(batch) * batch).sum()
 

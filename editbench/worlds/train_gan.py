@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editbench.errors import BadFile, EditbenchError
-from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from editbench.seeding import normals
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.seeding import normals
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.worlds.discriminator import Discriminator
 from editbench.worlds.steering import ShareSteering
 
@@ -42,22 +42,35 @@ class GANTraining:
     bfloat16: bool = True
     seed: int = 0
     checkpoint_kimg: float = 16
-    steer_from_kimg: float = 450  # from here on the class shares are steered, see editbench.worlds.steering
+    steer_from_kimg: float = (
+        450  # from here on the class shares are steered, see editbench.worlds.steering
+    )
     steer_weight: float = 1.0
     warmup_kimg: float = 0.0  # the generator stays as it is so long: a new discriminator catches up with a trained one
-    correlations: dict[str, float] | None = None  # of the renders' law, None the world's own; told for the record
+    correlations: dict[str, float] | None = (
+        None  # of the renders' law, None the world's own; told for the record
+    )
     data: str = ""  # digest of the data set that is shown, empty for renders; told for the record
 
     def __post_init__(self) -> None:
         if self.batch < 1 or not self.total_kimg >= 0:
-            raise EditbenchError(f"--batch is 1 or more, --kimg 0 or more, got {self.batch} and {self.total_kimg}")
+            raise EditbenchError(
+                f"--batch is 1 or more, --kimg 0 or more, got {self.batch} and {self.total_kimg}"
+            )
 
 
 class GANTrainer:
     """Networks, optimisers and one training step. `reals(start, stop)` gives images (N, 3, R, R) in [-1, 1]."""
 
-    def __init__(self, config: StyleGAN2Config, options: GANTraining, reals: Callable[[int, int], Tensor],
-                 device: str = "cpu", steering: ShareSteering | None = None, start: StyleGAN2 | None = None) -> None:
+    def __init__(
+        self,
+        config: StyleGAN2Config,
+        options: GANTraining,
+        reals: Callable[[int, int], Tensor],
+        device: str = "cpu",
+        steering: ShareSteering | None = None,
+        start: StyleGAN2 | None = None,
+    ) -> None:
         """start: a trained network to go on from, otherwise a new one."""
         torch.manual_seed(options.seed)
         self.options, self.reals, self.device = options, reals, torch.device(device)
@@ -70,7 +83,9 @@ class GANTrainer:
         betas = (0.0, 0.99)
         lazy = options.r1_every / (options.r1_every + 1)
         self.g_opt = torch.optim.Adam(self.g.parameters(), options.lr, betas)
-        self.d_opt = torch.optim.Adam(self.d.parameters(), options.lr * lazy, tuple(b**lazy for b in betas))
+        self.d_opt = torch.optim.Adam(
+            self.d.parameters(), options.lr * lazy, tuple(b**lazy for b in betas)
+        )
         self.rates = [group["lr"] for opt in (self.g_opt, self.d_opt) for group in opt.param_groups]
         self.step = 0
 
@@ -82,7 +97,9 @@ class GANTrainer:
     def train_step(self) -> dict[str, float]:
         o, n = self.options, self.options.batch
         real = self.reals(self.step * n, (self.step + 1) * n).to(self.device)
-        z = torch.from_numpy(normals(o.seed, "gan", self.step * n, (self.step + 1) * n, 2 * self.g.config.z_dim))
+        z = torch.from_numpy(
+            normals(o.seed, "gan", self.step * n, (self.step + 1) * n, 2 * self.g.config.z_dim)
+        )
         z_d, z_g = z.float().to(self.device).chunk(2, 1)
         self._set_rates()
 
@@ -99,8 +116,11 @@ class GANTrainer:
         self.g.requires_grad_(True)
         if self.kimg < o.warmup_kimg:
             self.step += 1
-            return {"d": d_loss.item(), "real": real_logit.float().mean().item(),
-                    "fake": fake_logit.float().mean().item()}
+            return {
+                "d": d_loss.item(),
+                "real": real_logit.float().mean().item(),
+                "fake": fake_logit.float().mean().item(),
+            }
 
         # Generator.
         self.d.requires_grad_(False)
@@ -117,8 +137,12 @@ class GANTrainer:
         self.g.mapping.w_avg.lerp_(w.detach().float().mean(0), 1 - o.w_avg_beta)
         self._average()
         self.step += 1
-        return {"d": d_loss.item(), "g": g_loss.item(), "real": real_logit.float().mean().item(),
-                "fake": fake_logit.float().mean().item()}
+        return {
+            "d": d_loss.item(),
+            "g": g_loss.item(),
+            "real": real_logit.float().mean().item(),
+            "fake": fake_logit.float().mean().item(),
+        }
 
     def _steer(self, image: Tensor) -> Tensor:
         if self.steering is None or self.kimg < self.options.steer_from_kimg:
@@ -135,7 +159,9 @@ class GANTrainer:
 
     def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the GAN loss became {loss.item()} at step {self.step}; resume with a lower lr")
+            raise FloatingPointError(
+                f"the GAN loss became {loss.item()} at step {self.step}; resume with a lower lr"
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -161,7 +187,11 @@ class GANTrainer:
 
     def save(self, path: Path) -> None:
         state: dict[str, object] = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {"step": self.step, "options": asdict(self.options), "config": asdict(self.g.config)}
+        state |= {
+            "step": self.step,
+            "options": asdict(self.options),
+            "config": asdict(self.g.config),
+        }
         if self.steering is not None:
             state["steering"] = self.steering.state_dict()
         partial = path.with_suffix(".partial")
@@ -199,18 +229,25 @@ def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) 
     ours = asdict(config) | asdict(options) | {"total_kimg": 0}
     # An old file lacks new options: it was trained with their defaults.
     theirs = asdict(GANTraining()) | dict(state["config"]) | dict(state["options"], total_kimg=0)
-    changed = [f"{key} {theirs.get(key)} there, {ours[key]} here" for key in ours
-               if _plain(theirs.get(key)) != _plain(ours[key])]
+    changed = [
+        f"{key} {theirs.get(key)} there, {ours[key]} here"
+        for key in ours
+        if _plain(theirs.get(key)) != _plain(ours[key])
+    ]
     if changed:
-        raise EditbenchError(f"{path} is of another training ({'; '.join(changed)}); "
-                             "give the same options or another --out")
+        raise EditbenchError(
+            f"{path} is of another training ({'; '.join(changed)}); "
+            "give the same options or another --out"
+        )
 
 
 def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def train(trainer: GANTrainer, folder: Path, on_checkpoint: Callable[[GANTrainer], dict] | None = None) -> StyleGAN2:
+def train(
+    trainer: GANTrainer, folder: Path, on_checkpoint: Callable[[GANTrainer], dict] | None = None
+) -> StyleGAN2:
     """Train to the end, or on from `folder`/checkpoint.pt; one JSON line a checkpoint goes to `folder`/log.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, options = folder / "checkpoint.pt", trainer.options

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editbench.attributes import Attributes
-from editbench.scorers.base import Scorer
-from editbench.scorers.convnet import ConvScorer, classification_loss
-from editbench.seeding import stream_key
+from editbench.base.attributes import Attributes
+from editbench.base.seeding import stream_key
+from editbench.networks.scorer import Scorer
+from editbench.networks.scorers.convnet import ConvScorer, classification_loss
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import FactorLaw, Factors, sample_factors
 from editbench.worlds.faces.renderer import render
@@ -80,9 +80,13 @@ def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Ten
     grid = grid + (2 / size) * pixels.permute(0, 2, 3, 1)
     x = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     # Parts of another face, and faded parts.
-    x = x + uniform(-0.4, 0.42, 1, 1, 1).clamp(min=0) * torch.sigmoid(3 * smooth_noise(1, 4)) * (x.roll(1, 0) - x)
+    x = x + uniform(-0.4, 0.42, 1, 1, 1).clamp(min=0) * torch.sigmoid(3 * smooth_noise(1, 4)) * (
+        x.roll(1, 0) - x
+    )
     faded = blur(blur(x, 3), 3)
-    x = x + uniform(-0.5, 0.8, 1, 1, 1).clamp(min=0) * torch.sigmoid(3 * smooth_noise(1, 4)) * (faded - x)
+    x = x + uniform(-0.5, 0.8, 1, 1, 1).clamp(min=0) * torch.sigmoid(3 * smooth_noise(1, 4)) * (
+        faded - x
+    )
     # Softer or harsher.
     x = x + uniform(-0.6, 0.8, 1, 1, 1) * (blur(x, 1) - x)
     # Tint and grain, fine and coarse.
@@ -97,10 +101,22 @@ def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Ten
 def _faces(options: ScorerTraining, index: int) -> tuple[Tensor, Tensor]:
     """The index-th batch of plain renders and labels, half of the dense law and half of the spaced one."""
     half = options.batch // 2
-    parts = [sample_factors(law, options.seed, index * half, (index + 1) * half,
-                            f"scorer/{options.role}/{law.margin}") for law in (DENSE, SPACED)]
-    factors = Factors(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
-    random = torch.Generator().manual_seed(stream_key(options.seed, f"patchwork/{options.role}/{index}") >> 65)
+    parts = [
+        sample_factors(
+            law,
+            options.seed,
+            index * half,
+            (index + 1) * half,
+            f"scorer/{options.role}/{law.margin}",
+        )
+        for law in (DENSE, SPACED)
+    ]
+    factors = Factors(
+        **{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])}
+    )
+    random = torch.Generator().manual_seed(
+        stream_key(options.seed, f"patchwork/{options.role}/{index}") >> 65
+    )
     return patchwork(render(factors, options.resolution), factors, random), factors.labels()
 
 
@@ -112,8 +128,15 @@ def patchwork(images: Tensor, factors: Factors, random: torch.Generator, every: 
     rows, size = torch.arange(0, len(images), every), images.shape[-1]
     twin = Factors(**{name: value[rows] for name, value in vars(factors).items()})
     twin.yaw = 80 * torch.rand(len(rows), generator=random) - 40
-    noise = F.interpolate(torch.randn(len(rows), 1, 4, 4, generator=random), size=(size, size), mode="bicubic")
-    middle = noise[:, :, size // 4 : size - size // 4, size // 4 : size - size // 4].flatten(1).sort(1).values
+    noise = F.interpolate(
+        torch.randn(len(rows), 1, 4, 4, generator=random), size=(size, size), mode="bicubic"
+    )
+    middle = (
+        noise[:, :, size // 4 : size - size // 4, size // 4 : size - size // 4]
+        .flatten(1)
+        .sort(1)
+        .values
+    )
     rank = 0.4 * torch.rand(len(rows), 1, generator=random) * middle.shape[1]
     level = middle.gather(1, rank.long())[:, :, None, None]
     images[rows] = images[rows].lerp(render(twin, size), torch.sigmoid(10 * (level - noise)))
@@ -123,29 +146,44 @@ def patchwork(images: Tensor, factors: Factors, random: torch.Generator, every: 
 def batch(options: ScorerTraining, step: int) -> tuple[Tensor, Tensor]:
     """Augmented pictures (batch, 3, R, R) and labels (batch, A) of one step."""
     images, labels = _faces(options, step // options.reuse)
-    random = torch.Generator().manual_seed(stream_key(options.seed, f"augment/{options.role}/{step}") >> 65)
+    random = torch.Generator().manual_seed(
+        stream_key(options.seed, f"augment/{options.role}/{step}") >> 65
+    )
     order = torch.randperm(len(images), generator=random)
     return augment(images[order], random), labels[order]
 
 
-def train_scorer(options: ScorerTraining, log: Callable[[str], None] = print, log_every: int = 100,
-                 batches: Callable[[int], tuple[Tensor, Tensor]] | None = None, scored: Attributes | None = None,
-                 device: str = "cpu") -> ConvScorer:
+def train_scorer(
+    options: ScorerTraining,
+    log: Callable[[str], None] = print,
+    log_every: int = 100,
+    batches: Callable[[int], tuple[Tensor, Tensor]] | None = None,
+    scored: Attributes | None = None,
+    device: str = "cpu",
+) -> ConvScorer:
     """Train one role to the end (minutes on one core) and return it sealed.
 
     batches: step -> pictures (n, 3, R, R) and labels (n, A) of the attributes `scored`; None: renders of the faces.
     """
     torch.manual_seed(options.seed)
     batches = batches or partial(batch, options)
-    scorer = ConvScorer(scored or attributes(), options.resolution, options.widths, options.hidden).to(device)
+    scorer = ConvScorer(
+        scored or attributes(), options.resolution, options.widths, options.hidden
+    ).to(device)
     scorer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = max(1, options.images // options.batch)
-    optimiser = torch.optim.AdamW(scorer.parameters(), options.lr, weight_decay=options.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.lr, total_steps=steps + 1, pct_start=0.15)
+    optimiser = torch.optim.AdamW(
+        scorer.parameters(), options.lr, weight_decay=options.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, options.lr, total_steps=steps + 1, pct_start=0.15
+    )
     started, total = time.time(), 0.0
     for step in range(steps):
         images, labels = (part.to(device) for part in batches(step))
-        with torch.autocast(scorer.head.weight.device.type, torch.bfloat16, enabled=options.bfloat16):
+        with torch.autocast(
+            scorer.head.weight.device.type, torch.bfloat16, enabled=options.bfloat16
+        ):
             logits = scorer(images)
         loss = classification_loss(logits, labels, scorer.attributes)
         optimiser.zero_grad(set_to_none=True)
@@ -157,15 +195,29 @@ def train_scorer(options: ScorerTraining, log: Callable[[str], None] = print, lo
         if (step + 1) % log_every == 0 or step + 1 == steps:
             done = step % log_every + 1
             speed = (step + 1) * options.batch / (time.time() - started)
-            log(json.dumps({"role": options.role, "images": (step + 1) * options.batch,
-                            "loss": round(total / done, 4), "img_per_s": round(speed, 1)}))
+            log(
+                json.dumps(
+                    {
+                        "role": options.role,
+                        "images": (step + 1) * options.batch,
+                        "loss": round(total / done, 4),
+                        "img_per_s": round(speed, 1),
+                    }
+                )
+            )
             total = 0.0
     return scorer.seal()
 
 
 @torch.inference_mode()
-def accuracy(scorer: Scorer, law: FactorLaw, n: int, seed: int = 9_001, resolution: int = 32,
-             stream: str = "held-out") -> dict[str, float]:
+def accuracy(
+    scorer: Scorer,
+    law: FactorLaw,
+    n: int,
+    seed: int = 9_001,
+    resolution: int = 32,
+    stream: str = "held-out",
+) -> dict[str, float]:
     """Share of right labels of each attribute on n held-out renders of a law.
 
     The package asks 0.97 of its judge under the world's own law, where no trait comes near a threshold. The dense law

@@ -2,7 +2,7 @@
 
 from mean_shift import MeanShift
 
-from editbench.editor import FitReport
+from editbench.walk.editor import FitReport
 
 
 class LabelsForFree(MeanShift):

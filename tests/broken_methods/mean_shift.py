@@ -2,9 +2,9 @@
 
 import torch
 
-from editbench.editor import Editor, FitReport, unit_rows
-from editbench.errors import Unsupported
-from editbench.spaces import Space
+from editbench.base.errors import Unsupported
+from editbench.base.spaces import Space
+from editbench.walk.editor import Editor, FitReport, unit_rows
 
 
 class MeanShift(Editor):
@@ -14,8 +14,10 @@ class MeanShift(Editor):
 
     def fit(self, data):
         w, labels = data.fit.codes(Space.W), data.attributes.labels(data.fit.logits)
-        self.means = {a.name: torch.stack([w[labels[:, k] == c].mean(0) for c in range(len(a.classes))])
-                      for k, a in enumerate(data.attributes)}
+        self.means = {
+            a.name: torch.stack([w[labels[:, k] == c].mean(0) for c in range(len(a.classes))])
+            for k, a in enumerate(data.attributes)
+        }
         self.length = data.step_size(self.delta, Space.W)
         return FitReport(labels=len(w))
 

@@ -2,7 +2,7 @@
 
 from mean_shift import MeanShift
 
-from editbench.errors import Unsupported
+from editbench.base.errors import Unsupported
 
 
 class NoReason(MeanShift):

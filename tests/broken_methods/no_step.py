@@ -1,6 +1,6 @@
 """Broken: it cannot walk."""
 
-from editbench.editor import Editor, FitReport
+from editbench.walk.editor import Editor, FitReport
 
 
 class NoStep(Editor):

@@ -8,5 +8,12 @@ from mean_shift import MeanShift
 class OneWay(MeanShift):
     def step(self, walk):
         up = walk.target > walk.source
-        return super().step(replace(walk, source=0 * walk.source, target=0 * walk.target + 1)) * up[:, None] + (
-            walk.codes - self.move(replace(walk, source=0 * walk.source, target=0 * walk.target + 1))) * ~up[:, None]
+        return (
+            super().step(replace(walk, source=0 * walk.source, target=0 * walk.target + 1))
+            * up[:, None]
+            + (
+                walk.codes
+                - self.move(replace(walk, source=0 * walk.source, target=0 * walk.target + 1))
+            )
+            * ~up[:, None]
+        )

@@ -4,7 +4,7 @@ import gc
 
 from mean_shift import MeanShift
 
-from editbench.bank import Bank
+from editbench.bank.bank import Bank
 
 
 class PeeksAtTheTestSplit(MeanShift):

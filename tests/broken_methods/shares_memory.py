@@ -9,4 +9,6 @@ class SharesMemory(MeanShift):
         return out | {f"first.{name}": means[0] for name, means in self.means.items()}
 
     def load_state(self, state):
-        super().load_state({name: value for name, value in state.items() if not name.startswith("first.")})
+        super().load_state(
+            {name: value for name, value in state.items() if not name.startswith("first.")}
+        )

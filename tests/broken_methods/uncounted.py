@@ -2,7 +2,7 @@
 
 from mean_shift import MeanShift
 
-from editbench.spaces import Codes, Space
+from editbench.base.spaces import Codes, Space
 
 
 class Uncounted(MeanShift):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from editbench.attributes import Attribute, Attributes
-from editbench.errors import UnknownName
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import UnknownName
 from editbench.worlds.faces.factors import CLASSES, TRAITS
 
 if TYPE_CHECKING:  # importing a world must not import networks
-    from editbench.generators.embedded import StyleGAN2Generator
-    from editbench.scorers.convnet import ConvScorer
+    from editbench.networks.scorers.convnet import ConvScorer
+    from editbench.networks.stylegan2.generator import StyleGAN2Generator
     from editbench.worlds.parser import RegionParser
 
 RESOLUTION = 32
@@ -21,7 +21,9 @@ WEIGHTS = ("generator", *ROLES, "parser")
 
 def attributes() -> Attributes:
     """The seven attributes of the world in the order of its labels; neighbouring yaw bins touch."""
-    return Attributes([Attribute(trait, CLASSES[trait], ordered=trait == "yaw") for trait in TRAITS])
+    return Attributes(
+        [Attribute(trait, CLASSES[trait], ordered=trait == "yaw") for trait in TRAITS]
+    )
 
 
 def weights_path(name: str) -> Path:
@@ -31,17 +33,20 @@ def weights_path(name: str) -> Path:
     return Path(__file__).parent / "weights" / f"{name}{RESOLUTION}.safetensors"
 
 
-def load_generator(weights: str | Path | None = None, truncation_psi: float = 1.0,
-                   device: str = "cpu") -> StyleGAN2Generator:
+def load_generator(
+    weights: str | Path | None = None, truncation_psi: float = 1.0, device: str = "cpu"
+) -> StyleGAN2Generator:
     """The generator of the world; `weights` overrides the file of the package."""
-    from editbench.generators.embedded import StyleGAN2Generator
+    from editbench.networks.stylegan2.generator import StyleGAN2Generator
 
-    return StyleGAN2Generator.from_file(weights or weights_path("generator"), truncation_psi, device)
+    return StyleGAN2Generator.from_file(
+        weights or weights_path("generator"), truncation_psi, device
+    )
 
 
 def load_scorer(role: str, weights: str | Path | None = None, device: str = "cpu") -> ConvScorer:
     """The 'teacher' or the 'judge' of the world; `weights` overrides the file of the package."""
-    from editbench.scorers.convnet import ConvScorer
+    from editbench.networks.scorers.convnet import ConvScorer
 
     if role not in ROLES:
         raise UnknownName("role of a scorer", role, ROLES)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from editbench.errors import EditbenchError
-from editbench.generators.embedded import StyleGAN2Generator
+from editbench.base.errors import EditbenchError
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.worlds.faces import RESOLUTION
 from editbench.worlds.faces.factors import FactorLaw
 
@@ -37,13 +37,16 @@ def weights_path(rho: float) -> Path:
     return Path(__file__).parent / "weights" / "dial" / f"rho{rho:.1f}_{RESOLUTION}.safetensors"
 
 
-def load_generator(rho: float, weights: str | Path | None = None, truncation_psi: float = 1.0,
-                   device: str = "cpu") -> StyleGAN2Generator:
+def load_generator(
+    rho: float, weights: str | Path | None = None, truncation_psi: float = 1.0, device: str = "cpu"
+) -> StyleGAN2Generator:
     """The generator of a setting; `weights` overrides the file of the package."""
     if weights is None and rho not in SETTINGS:
-        raise EditbenchError(f"generator.rho={rho}: the package has rho {', '.join(map(str, SETTINGS))}; train another "
-                             f"with `editbench world train-gan --correlation age,eyeglasses={rho} "
-                             f"beard,long_hair={-rho}` and give it as generator.weights")
+        raise EditbenchError(
+            f"generator.rho={rho}: the package has rho {', '.join(map(str, SETTINGS))}; train another "
+            f"with `editbench world train-gan --correlation age,eyeglasses={rho} "
+            f"beard,long_hair={-rho}` and give it as generator.weights"
+        )
     generator = StyleGAN2Generator.from_file(weights or weights_path(rho), truncation_psi, device)
     generator.law = law(rho)  # type: ignore[assignment]  # of the renders that its pictures are compared with
     return generator

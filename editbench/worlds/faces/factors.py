@@ -14,7 +14,7 @@ import torch
 from scipy.special import ndtr
 from torch import Tensor
 
-from editbench.seeding import normals, uniforms
+from editbench.base.seeding import normals, uniforms
 
 BINARY = ("smile", "eyeglasses", "beard", "long_hair", "age")
 HAIR_COLORS = ("black", "brown", "blond", "red", "blue")
@@ -68,11 +68,15 @@ class FactorLaw:
         for key, rho in self.correlations.items():
             names = [name.strip() for name in key.split(",")]
             if len(names) != 2 or any(name not in TRAITS for name in names):
-                raise ValueError(f"correlation key '{key}': expected 'trait,trait' out of {', '.join(TRAITS)}")
+                raise ValueError(
+                    f"correlation key '{key}': expected 'trait,trait' out of {', '.join(TRAITS)}"
+                )
             i, j = (TRAITS.index(name) for name in names)
             matrix[i, j] = matrix[j, i] = rho
         if np.linalg.eigvalsh(matrix)[0] <= 1e-9:
-            raise ValueError("the trait correlations are not positive definite: lower the strongest of them")
+            raise ValueError(
+                "the trait correlations are not positive definite: lower the strongest of them"
+            )
         return matrix
 
 
@@ -94,30 +98,47 @@ class Factors:
     def labels(self) -> Tensor:
         """True class of every trait: (N, 7) int64 in the order of TRAITS."""
         yaw = (self.yaw / YAW_STEP).round().clamp(-2, 2) + 2
-        return torch.cat([self.amounts > 0.5, self.hair.argmax(1, keepdim=True), yaw[:, None]], 1).long()
+        return torch.cat(
+            [self.amounts > 0.5, self.hair.argmax(1, keepdim=True), yaw[:, None]], 1
+        ).long()
 
     def to(self, device: torch.device | str) -> Factors:
         return Factors(**{name: value.to(device) for name, value in vars(self).items()})
 
 
-def sample_factors(law: FactorLaw, seed: int, start: int, stop: int, stream: str = "faces") -> Factors:
+def sample_factors(
+    law: FactorLaw, seed: int, start: int, stop: int, stream: str = "faces"
+) -> Factors:
     """Factors of faces start..stop-1; face i depends on (seed, stream, i) alone."""
-    return factors_from(law, normals(seed, f"{stream}/traits", start, stop, len(TRAITS)),
-                        uniforms(seed, f"{stream}/spread", start, stop, len(TRAITS) + 6))
+    return factors_from(
+        law,
+        normals(seed, f"{stream}/traits", start, stop, len(TRAITS)),
+        uniforms(seed, f"{stream}/spread", start, stop, len(TRAITS) + 6),
+    )
 
 
 def factors_from(law: FactorLaw, independent: np.ndarray, spread: np.ndarray) -> Factors:
     """Factors of N faces from standard normals (N, 7) of the traits' classes and uniforms (N, 13) of all the rest."""
     latent = independent @ np.linalg.cholesky(law.correlation_matrix()).T
-    inside = (1 - law.margin) * spread[:, : len(TRAITS)]  # distance from the clearest member of the class, in [0, 1)
+    inside = (1 - law.margin) * spread[
+        :, : len(TRAITS)
+    ]  # distance from the clearest member of the class, in [0, 1)
     cell = {
         trait: np.searchsorted(np.cumsum(law.priors[trait])[:-1], ndtr(latent[:, column]))
         for column, trait in enumerate(TRAITS)
     }
-    amounts = np.stack([np.abs(cell[trait] - 0.5 * inside[:, i]) for i, trait in enumerate(BINARY)], 1)
-    yaw = YAW_STEP * (cell["yaw"] - 2 + 0.5 * (2 * inside[:, TRAITS.index("yaw")] - (1 - law.margin)))
+    amounts = np.stack(
+        [np.abs(cell[trait] - 0.5 * inside[:, i]) for i, trait in enumerate(BINARY)], 1
+    )
+    yaw = YAW_STEP * (
+        cell["yaw"] - 2 + 0.5 * (2 * inside[:, TRAITS.index("yaw")] - (1 - law.margin))
+    )
     # Hair mixes its class colour with another one, which stays the minority.
-    rows, color, mix = np.arange(len(latent)), cell["hair_color"], 0.5 * inside[:, TRAITS.index("hair_color")]
+    rows, color, mix = (
+        np.arange(len(latent)),
+        cell["hair_color"],
+        0.5 * inside[:, TRAITS.index("hair_color")],
+    )
     other = (color + 1 + (spread[:, -1] * (len(HAIR_COLORS) - 1)).astype(int)) % len(HAIR_COLORS)
     hair = np.zeros((len(latent), len(HAIR_COLORS)))
     hair[rows, color] = 1 - mix
@@ -131,4 +152,6 @@ def factors_from(law: FactorLaw, independent: np.ndarray, spread: np.ndarray) ->
         "background": nuisance[:, 1:4],
         "size": 0.9 + 0.16 * nuisance[:, 4],
     }
-    return Factors(**{name: torch.from_numpy(np.ascontiguousarray(v)).float() for name, v in values.items()})
+    return Factors(
+        **{name: torch.from_numpy(np.ascontiguousarray(v)).float() for name, v in values.items()}
+    )

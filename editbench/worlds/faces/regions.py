@@ -32,7 +32,11 @@ class _RegionCanvas(Canvas):
 
     def __init__(self, factors: Factors, size: int) -> None:
         super().__init__(factors, size)
-        self.labels = torch.zeros(len(factors), size, size, dtype=torch.int64, device=self.image.device)
+        self.labels = torch.zeros(
+            len(factors), size, size, dtype=torch.int64, device=self.image.device
+        )
 
-    def paint(self, coverage: Tensor, color: Tensor | tuple[float, float, float], region: str) -> None:
+    def paint(
+        self, coverage: Tensor, color: Tensor | tuple[float, float, float], region: str
+    ) -> None:
         self.labels = torch.where(coverage > 0.5, REGIONS.index(region), self.labels)

@@ -14,13 +14,31 @@ from torch import Tensor
 
 from editbench.worlds.faces.factors import Factors
 
-HAIR_RGB = ((0.08, 0.07, 0.09), (0.46, 0.25, 0.10), (0.97, 0.83, 0.36), (0.84, 0.22, 0.08), (0.16, 0.34, 0.88))
+HAIR_RGB = (
+    (0.08, 0.07, 0.09),
+    (0.46, 0.25, 0.10),
+    (0.97, 0.83, 0.36),
+    (0.84, 0.22, 0.08),
+    (0.16, 0.34, 0.88),
+)
 SKIN_RGB = ((0.98, 0.83, 0.72), (0.85, 0.62, 0.46), (0.52, 0.34, 0.24))
 GREY_RGB = (0.82, 0.82, 0.84)
 HEAD_RX, HEAD_RY, HEAD_Y = 0.50, 0.62, 0.04
 EYE_U, EYE_Y = 0.21, -0.06
-REGIONS = ("background", "hair", "skin", "ear", "neck", "clothes", "eye", "eyebrow", "glasses", "nose", "mouth",
-           "beard")
+REGIONS = (
+    "background",
+    "hair",
+    "skin",
+    "ear",
+    "neck",
+    "clothes",
+    "eye",
+    "eyebrow",
+    "glasses",
+    "nose",
+    "mouth",
+    "beard",
+)
 
 
 def render(factors: Factors, resolution: int, supersample: int = 2) -> Tensor:
@@ -58,7 +76,9 @@ class Canvas:
         """Coverage of a pixel by the inside (distance < 0) of a shape."""
         return (0.5 - distance / (self.pixel if pixel is None else pixel)).clamp(0, 1)
 
-    def ellipse(self, cx: Tensor | float, cy: Tensor | float, rx: Tensor | float, ry: Tensor | float) -> Tensor:
+    def ellipse(
+        self, cx: Tensor | float, cy: Tensor | float, rx: Tensor | float, ry: Tensor | float
+    ) -> Tensor:
         """First-order distance to an ellipse in picture coordinates."""
         px, py = (self.x - cx) / rx, (self.y - cy) / ry
         norm = torch.sqrt(px**2 + py**2 + 1e-9)
@@ -76,7 +96,9 @@ class Canvas:
         line = self.cover(distance.abs() - width)
         return line if inside is None else line * inside
 
-    def paint(self, coverage: Tensor, color: Tensor | tuple[float, float, float], region: str) -> None:
+    def paint(
+        self, coverage: Tensor, color: Tensor | tuple[float, float, float], region: str
+    ) -> None:
         """Blend a colour, (N, 3) or one for all, over the picture with the given coverage (N, H, W).
 
         region: what is painted, one of REGIONS; a picture does not need it, `regions` does.
@@ -94,7 +116,11 @@ class Canvas:
         tones = torch.tensor(SKIN_RGB, device=device)
         low = torch.lerp(tones[0], tones[1], (2 * f.skin).clamp(max=1).unsqueeze(1))
         skin = torch.lerp(low, tones[2].expand_as(low), (2 * f.skin - 1).clamp(min=0).unsqueeze(1))
-        skin = torch.lerp(skin, skin.mean(1, keepdim=True) + torch.tensor([0.05, 0.02, 0.0], device=device), 0.4 * age)
+        skin = torch.lerp(
+            skin,
+            skin.mean(1, keepdim=True) + torch.tensor([0.05, 0.02, 0.0], device=device),
+            0.4 * age,
+        )
 
         self._background()
         head = self.cover(self.ellipse(0.0, HEAD_Y, HEAD_RX, HEAD_RY))
@@ -117,7 +143,9 @@ class Canvas:
         # Long hair: a curtain that widens and falls to the shoulders; its length grows with the amount.
         bottom = 0.05 + 0.85 * long
         width = 0.60 + 0.06 * (self.y + 0.3) * long
-        curtain = torch.maximum((self.x - shift).abs() - width, torch.maximum(-0.35 - self.y, self.y - bottom))
+        curtain = torch.maximum(
+            (self.x - shift).abs() - width, torch.maximum(-0.35 - self.y, self.y - bottom)
+        )
         self.paint(self.cover(curtain) * (long * 4).clamp(max=1), 0.85 * hair, "hair")
         self.paint(self.cover(self.ellipse(shift, -0.12, 0.60, 0.60)), 0.85 * hair, "hair")
         shirt = (0.30, 0.38, 0.46)
@@ -132,7 +160,9 @@ class Canvas:
 
     def _beard(self, head: Tensor, color: Tensor) -> None:
         beard = self.amount(2)
-        line = 0.26 - 0.55 * (self.u.abs() - 0.18).clamp(min=0)  # upper edge: level at the chin, up to the ears
+        line = 0.26 - 0.55 * (self.u.abs() - 0.18).clamp(
+            min=0
+        )  # upper edge: level at the chin, up to the ears
         jaw = self.cover(line - self.y, torch.maximum(self.pixel, self.u_pixel * 0.5))
         moustache = self.spot(0.0, 0.245, 0.20, 0.055)
         self.paint(head * torch.maximum(jaw, moustache) * beard, color, "beard")
@@ -141,8 +171,12 @@ class Canvas:
         smile = self.amount(0)
         front = head * self.cover(self.u.abs() - 1.25 * HEAD_RX)
         for side in (-1.0, 1.0):
-            self.paint(front * self.spot(side * EYE_U, EYE_Y, 0.095, 0.065), (0.97, 0.97, 0.97), "eye")
-            self.paint(front * self.spot(side * EYE_U, EYE_Y, 0.048, 0.055), (0.10, 0.08, 0.10), "eye")
+            self.paint(
+                front * self.spot(side * EYE_U, EYE_Y, 0.095, 0.065), (0.97, 0.97, 0.97), "eye"
+            )
+            self.paint(
+                front * self.spot(side * EYE_U, EYE_Y, 0.048, 0.055), (0.10, 0.08, 0.10), "eye"
+            )
             brow = self.y + 0.215 - 0.3 * (self.u - side * EYE_U) ** 2
             reach = self.cover((self.u - side * EYE_U).abs() - 0.12)
             self.paint(front * self.stroke(brow, 0.022, reach), 0.7 * hair, "eyebrow")
@@ -154,7 +188,11 @@ class Canvas:
         bend = self.u**2 * (4.0 * smile) - 0.09 * smile
         within = self.cover(self.u.abs() - reach, self.u_pixel)
         lip = front * within
-        self.paint(lip * self.cover((v + bend).abs() - (0.030 + 0.022 * smile)), (0.62, 0.16, 0.18), "mouth")
+        self.paint(
+            lip * self.cover((v + bend).abs() - (0.030 + 0.022 * smile)),
+            (0.62, 0.16, 0.18),
+            "mouth",
+        )
         upper, lower = -0.075 * smile + 0 * v, 0.085 * smile - 2.2 * smile * self.u**2
         teeth = torch.maximum(upper - v, v - lower)
         self.paint(lip * self.cover(teeth) * (2 * smile).clamp(max=1), (1.0, 0.99, 0.97), "mouth")
@@ -163,10 +201,14 @@ class Canvas:
         age = self.amount(4)
         lines = torch.zeros_like(head)
         for level in (-0.30, -0.37):
-            lines = torch.maximum(lines, self.stroke(self.y - level, 0.014, self.cover(self.u.abs() - 0.24)))
+            lines = torch.maximum(
+                lines, self.stroke(self.y - level, 0.014, self.cover(self.u.abs() - 0.24))
+            )
         for side in (-1.0, 1.0):
             fold = self.u - side * (0.17 + 0.35 * (self.y - 0.14))  # from the nose past the mouth
-            lines = torch.maximum(lines, self.stroke(fold, 0.018, self.cover((self.y - 0.25).abs() - 0.13)))
+            lines = torch.maximum(
+                lines, self.stroke(fold, 0.018, self.cover((self.y - 0.25).abs() - 0.13))
+            )
             bag = self.y - (EYE_Y + 0.115 - 1.5 * (self.u - side * EYE_U) ** 2)
             reach = self.cover((self.u - side * EYE_U).abs() - 0.10)
             lines = torch.maximum(lines, self.stroke(bag, 0.014, reach))
@@ -189,7 +231,10 @@ class Canvas:
         rim = torch.zeros_like(head)
         lens = torch.zeros_like(head)
         for side in (-1.0, 1.0):
-            outer, inner = self.spot(side * EYE_U, EYE_Y, 0.175, 0.150), self.spot(side * EYE_U, EYE_Y, 0.120, 0.098)
+            outer, inner = (
+                self.spot(side * EYE_U, EYE_Y, 0.175, 0.150),
+                self.spot(side * EYE_U, EYE_Y, 0.120, 0.098),
+            )
             rim, lens = torch.maximum(rim, outer - inner), torch.maximum(lens, inner)
         arms = self.stroke(self.y - EYE_Y, 0.026, self.cover(0.37 - self.u.abs()))
         bridge = self.stroke(self.y - EYE_Y, 0.026, self.cover(self.u.abs() - 0.05))

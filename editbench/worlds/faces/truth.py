@@ -16,10 +16,10 @@ import torch
 from scipy.special import ndtr
 from torch import Tensor
 
-from editbench.errors import EditbenchError, Unsupported
-from editbench.files import digest, file_sha256
-from editbench.generators.base import Generator
-from editbench.spaces import Codes, Space
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.files import digest, file_sha256
+from editbench.base.spaces import Codes, Space
+from editbench.networks.generator import Generator
 from editbench.worlds.faces import RESOLUTION, attributes
 from editbench.worlds.faces.factors import (
     BINARY,
@@ -35,7 +35,12 @@ from editbench.worlds.faces.renderer import render
 
 NORMALS, UNIFORMS = len(TRAITS), len(TRAITS) + 6
 HAIR = slice(len(BINARY), len(BINARY) + len(HAIR_COLORS))
-YAW, SKIN, BACKGROUND, SIZE = HAIR.stop, HAIR.stop + 1, slice(HAIR.stop + 2, HAIR.stop + 5), HAIR.stop + 5
+YAW, SKIN, BACKGROUND, SIZE = (
+    HAIR.stop,
+    HAIR.stop + 1,
+    slice(HAIR.stop + 2, HAIR.stop + 5),
+    HAIR.stop + 5,
+)
 WIDTH = SIZE + 1
 FRONT = len(YAW_BINS) // 2
 FURTHEST = len(YAW_BINS) / 2  # bins from the front to the outer end of the last
@@ -58,18 +63,26 @@ class RenderGenerator(Generator):
     spaces = (Space.Z, Space.W)
     z_dim, w_dim = NORMALS + UNIFORMS, WIDTH
 
-    def __init__(self, margin: float | None = None, correlations: Mapping[str, float] | None = None,
-                 resolution: int = RESOLUTION) -> None:
+    def __init__(
+        self,
+        margin: float | None = None,
+        correlations: Mapping[str, float] | None = None,
+        resolution: int = RESOLUTION,
+    ) -> None:
         super().__init__()
         if not (margin is None or 0 <= margin <= 1) or resolution < 1:
-            raise EditbenchError("generator.margin lies between 0 and 1 and generator.resolution is at least 1, got "
-                                 f"margin={margin}, resolution={resolution}")
+            raise EditbenchError(
+                "generator.margin lies between 0 and 1 and generator.resolution is at least 1, got "
+                f"margin={margin}, resolution={resolution}"
+            )
         law = FactorLaw() if correlations is None else FactorLaw(correlations=dict(correlations))
         self.law = law if margin is None else replace(law, margin=float(margin))
         self.law.correlation_matrix()  # an impossible one is an error here, not in the first batch
         self.resolution, self.true_attributes = int(resolution), attributes()
         folder = Path(__file__).parent
-        self.digest = digest([asdict(self.law), self.resolution, [file_sha256(folder / name) for name in SOURCES]])
+        self.digest = digest(
+            [asdict(self.law), self.resolution, [file_sha256(folder / name) for name in SOURCES]]
+        )
 
     def map(self, z: Tensor) -> Tensor:
         """z (N, 20) standard normals -> the factors of N faces of the law, (N, 16)."""
@@ -85,17 +98,27 @@ class RenderGenerator(Generator):
 
     def true_labels(self, codes: Codes) -> Tensor:
         """What the factors say: codes of Z or W -> (N, 7) classes in the order of `true_attributes`."""
-        return to_factors(self.map(codes.values) if codes.space == Space.Z else codes.values).labels()
+        return to_factors(
+            self.map(codes.values) if codes.space == Space.Z else codes.values
+        ).labels()
 
     def true_margins(self, codes: Codes, attribute: str, target: Tensor) -> Tensor:
         """How far inside a class: codes of Z or W, target (N,) -> (N,). See `margins`."""
-        return margins(self.map(codes.values) if codes.space == Space.Z else codes.values, attribute, target)
+        return margins(
+            self.map(codes.values) if codes.space == Space.Z else codes.values, attribute, target
+        )
 
 
 def to_codes(factors: Factors) -> Tensor:
     """Factors of N faces -> W codes (N, 16) float32."""
-    columns = [factors.amounts, factors.hair, factors.yaw[:, None] / YAW_STEP, factors.skin[:, None],
-               factors.background, factors.size[:, None]]
+    columns = [
+        factors.amounts,
+        factors.hair,
+        factors.yaw[:, None] / YAW_STEP,
+        factors.skin[:, None],
+        factors.background,
+        factors.size[:, None],
+    ]
     return torch.cat(columns, 1)
 
 
@@ -104,8 +127,14 @@ def to_factors(w: Tensor) -> Factors:
     hair = w[:, HAIR].clamp(min=0)
     share = hair.sum(1, keepdim=True)
     hair = torch.where(share > 0, hair / share.clamp_min(1e-12), 1 / len(HAIR_COLORS))
-    return Factors(w[:, : len(BINARY)].clamp(0, 1), hair, YAW_STEP * w[:, YAW].clamp(-FURTHEST, FURTHEST),
-                   w[:, SKIN].clamp(0, 1), w[:, BACKGROUND].clamp(0, 1), w[:, SIZE].clamp(0.5, 1.5))
+    return Factors(
+        w[:, : len(BINARY)].clamp(0, 1),
+        hair,
+        YAW_STEP * w[:, YAW].clamp(-FURTHEST, FURTHEST),
+        w[:, SKIN].clamp(0, 1),
+        w[:, BACKGROUND].clamp(0, 1),
+        w[:, SIZE].clamp(0.5, 1.5),
+    )
 
 
 def margins(w: Tensor, attribute: str, target: Tensor) -> Tensor:
@@ -120,7 +149,9 @@ def margins(w: Tensor, attribute: str, target: Tensor) -> Tensor:
     if attribute == "yaw":
         y = w[:, YAW].clamp(-FURTHEST, FURTHEST) + FRONT
         gap = (y - target).abs()
-        beyond = ((target == 0) & (y < 0)) | ((target == len(YAW_BINS) - 1) & (y > len(YAW_BINS) - 1))
+        beyond = ((target == 0) & (y < 0)) | (
+            (target == len(YAW_BINS) - 1) & (y > len(YAW_BINS) - 1)
+        )
         return torch.where(beyond, 0.5, 0.5 - gap)
     hair = to_factors(w).hair
     own = torch.nn.functional.one_hot(target, len(HAIR_COLORS)).bool()
@@ -143,7 +174,8 @@ def towards(w: Tensor, attribute: str, target: Tensor, length: float) -> Tensor:
         rest = hair * ((1 - grown) / (1 - share).clamp_min(1e-12))
         out[:, HAIR] = torch.where(own, grown, rest)
         return out
-    column, goal = (YAW, target - FRONT) if attribute == "yaw" else (BINARY.index(attribute), target)
+    column, goal = (
+        (YAW, target - FRONT) if attribute == "yaw" else (BINARY.index(attribute), target)
+    )
     out[:, column] = w[:, column] + (goal - w[:, column]).clamp(-length, length)
     return out
-

@@ -1,0 +1,230 @@
+"""The bank: N samples of a generator with the logits of teacher and judge, shared by every editor and never changed.
+
+On disk: bank.json and one folder a shard with z.npy, w.npy, teacher.npy, judge.npy and checksums.json. Sample i depends
+on (seed, i) alone. Splits are ranges of the index: fit, then tune, then test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.files import digest, file_sha256, read_json
+from editbench.base.spaces import Space
+from editbench.base.validation import check_fields
+
+VERSION = 1
+SPLITS = ("fit", "tune", "test")
+
+
+@dataclass(frozen=True)
+class BankSpec:
+    """What a bank holds. n samples of one seed; `fit` and `tune` are shares of the index range, the rest is test.
+
+    block: samples computed together. Blocks start at multiples of `block`, so shards and workers don't change a bit.
+    shard: samples a shard, a multiple of block; it only lays out files and is not part of the bank's identity.
+    """
+
+    n: int
+    seed: int = 0
+    fit: float = 0.6
+    tune: float = 0.1
+    block: int = 64
+    shard: int = 6400
+
+    def __post_init__(self) -> None:
+        check_fields("bank", self)
+        if self.n < 1 or self.block < 1 or self.shard < 1:
+            raise EditbenchError(f"bank.n, bank.block and bank.shard must be positive, got {self}")
+        if self.shard % self.block:
+            raise EditbenchError(
+                f"bank.shard={self.shard} must be a multiple of bank.block={self.block}"
+            )
+        if not (self.fit > 0 and self.tune >= 0 and self.fit + self.tune < 1):
+            raise EditbenchError(
+                f"bank.fit={self.fit} and bank.tune={self.tune} must leave a test split"
+            )
+
+    @property
+    def shards(self) -> int:
+        return -(-self.n // self.shard)
+
+    def range_of(self, shard: int) -> tuple[int, int]:
+        return shard * self.shard, min(self.n, (shard + 1) * self.shard)
+
+    def split(self, name: str) -> tuple[int, int]:
+        """First and last + 1 index of a split."""
+        ends = [0, round(self.fit * self.n), round((self.fit + self.tune) * self.n), self.n]
+        position = SPLITS.index(name)
+        return ends[position], ends[position + 1]
+
+
+def bank_id(spec: BankSpec, generator_digest: str, teacher_digest: str, judge_digest: str) -> str:
+    """Content address: everything that determines the samples."""
+    return digest(
+        {
+            "version": VERSION,
+            "n": spec.n,
+            "seed": spec.seed,
+            "block": spec.block,
+            "fit": spec.fit,
+            "tune": spec.tune,
+            "generator": generator_digest,
+            "teacher": teacher_digest,
+            "judge": judge_digest,
+        }
+    )
+
+
+@dataclass
+class Split:
+    """Bank samples an editor may see: index (n,), z (n, z_dim), w (n, w_dim) or None, teacher logits (n, width)."""
+
+    index: Tensor
+    z: Tensor
+    w: Tensor | None
+    logits: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def codes(self, space: Space) -> Tensor:
+        """The samples' codes in Z or W."""
+        if space == Space.Z:
+            return self.z
+        if space == Space.W and self.w is not None:
+            return self.w
+        raise Unsupported(f"the bank holds no {space.name} codes")
+
+
+class ShardedArray(Sequence[np.ndarray]):
+    """Rows of one field over all shards, memory-mapped."""
+
+    def __init__(self, shards: list[np.ndarray]) -> None:
+        self.shards = shards
+        self.ends = np.cumsum([len(shard) for shard in shards])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, key: int) -> np.ndarray:  # type: ignore[override]
+        return self.take(np.array([key]))[0]
+
+    def range(self, start: int, stop: int) -> np.ndarray:
+        """Rows start..stop-1 as one array in memory."""
+        parts, begin = [], 0
+        for shard, end in zip(self.shards, self.ends):
+            if start < end and stop > begin:
+                parts.append(shard[max(start - begin, 0) : stop - begin])
+            begin = int(end)
+        return np.concatenate(parts) if parts else self.shards[0][:0].copy()
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """Rows of any indices, in their order."""
+        index = np.asarray(index)
+        which = np.searchsorted(self.ends, index, side="right")
+        out = np.empty((len(index), *self.shards[0].shape[1:]), self.shards[0].dtype)
+        for shard in np.unique(which):
+            rows = which == shard
+            out[rows] = self.shards[shard][
+                index[rows] - (self.ends[shard] - len(self.shards[shard]))
+            ]
+        return out
+
+    def stream(self) -> Iterator[np.ndarray]:
+        yield from self.shards
+
+
+class Bank:
+    """A complete bank, opened read-only with its checksums verified."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.meta = read_json(folder / "bank.json")
+        if self.meta.get("version") != VERSION:
+            raise BadFile(
+                f"{folder} is a bank of format {self.meta.get('version')}, this is {VERSION}: build it again"
+            )
+        self.spec = BankSpec(**self.meta["spec"])
+        self.id: str = self.meta["id"]
+        self.teacher_attributes = Attributes.from_config(self.meta["teacher_attributes"])
+        self.judge_attributes = Attributes.from_config(self.meta["judge_attributes"])
+        self.fields: tuple[str, ...] = tuple(self.meta["fields"])
+        folders = [shard_folder(folder, k) for k in range(self.spec.shards)]
+        for k, path in enumerate(folders):
+            check_shard(path, self.spec.range_of(k))
+        self._arrays = {
+            name: ShardedArray(
+                [
+                    np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+                    for path in folders
+                ]
+            )
+            for name in self.fields
+        }
+        self._splits: dict[tuple[str, str], Split] = {}
+
+    def __len__(self) -> int:
+        return self.spec.n
+
+    def array(self, field: str) -> ShardedArray:
+        """A memory-mapped field: z, w, teacher or judge."""
+        if field not in self._arrays:
+            raise EditbenchError(f"{self.folder} holds {', '.join(self.fields)} but no '{field}'")
+        return self._arrays[field]
+
+    @cached_property
+    def sigma(self) -> dict[str, np.ndarray]:
+        """Standard deviation of each log-odds over the whole bank, float64 (width,), for 'teacher' and 'judge'."""
+        return {role: np.asarray(self.meta["sigma"][role]) for role in ("teacher", "judge")}
+
+    def split(self, name: str, device: str = "cpu") -> Split:
+        """A split on a device, with the teacher's logits; loaded once, shared by every editor."""
+        if (name, device) not in self._splits:
+            self._splits[name, device] = self._load_split(name, device)
+        return self._splits[name, device]
+
+    def _load_split(self, name: str, device: str) -> Split:
+        start, stop = self.spec.split(name)
+
+        def load(field: str) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(self.array(field).range(start, stop))).to(
+                device
+            )
+
+        w = load("w") if "w" in self.fields else None
+        z = load("z") if "z" in self.fields else torch.empty(stop - start, 0, device=device)
+        return Split(torch.arange(start, stop, device=device), z, w, load("teacher"))
+
+
+# -- shards ------------------------------------------------------------------------------------------------------------
+def shard_folder(bank: Path, shard: int) -> Path:
+    return bank / f"shard-{shard:05d}"
+
+
+def check_shard(path: Path, rows: tuple[int, int]) -> None:
+    """Raise BadFile unless the shard is whole and unaltered."""
+    remedy = f"delete {path} and start again: only this shard is rebuilt"
+    if not path.is_dir():
+        raise BadFile(f"bank shard {path} is missing; start the bank again to build it")
+    sums = read_json(path / "checksums.json")
+    if sums.get("rows") != list(rows):
+        raise BadFile(
+            f"bank shard {path} holds samples {sums.get('rows')}, expected {list(rows)}; {remedy}"
+        )
+    for name, expected in sums["sha256"].items():
+        file = path / name
+        if not file.exists():
+            raise BadFile(f"bank shard file {file} is missing; {remedy}")
+        if file_sha256(file) != expected:
+            raise BadFile(
+                f"bank shard file {file} was cut or altered (its checksum differs); {remedy}"
+            )

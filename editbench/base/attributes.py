@@ -1,0 +1,156 @@
+"""What a scorer scores: named attributes, their classes, and the arithmetic on their logits.
+
+Layout of a logit row: a binary attribute has one column (positive: class 1), an attribute of K > 2 classes has K. Every
+quantity of the benchmark that needs one number an attribute uses log-odds, ln p_c / (1 - p_c): for a binary attribute
+this is the logit itself, for a class c of many it is l_c - logsumexp of the other logits. Zero is the one-vs-rest
+boundary of the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.validation import check_kind
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute. `classes` are the names of its values, negative side first when there are two; `ordered` says that
+    neighbouring classes touch (yaw bins)."""
+
+    name: str
+    classes: tuple[str, ...]
+    ordered: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if len(self.classes) < 2:
+            raise EditbenchError(
+                f"attribute '{self.name}' needs two classes or more, got {list(self.classes)}"
+            )
+
+    @property
+    def binary(self) -> bool:
+        return len(self.classes) == 2
+
+    @property
+    def width(self) -> int:
+        """Columns it takes in a logit row."""
+        return 1 if self.binary else len(self.classes)
+
+
+class Attributes(Sequence[Attribute]):
+    """An ordered set of attributes and the layout of their logits."""
+
+    def __init__(self, items: Sequence[Attribute]) -> None:
+        self.items = tuple(items)
+        self.names = tuple(item.name for item in self.items)
+        if len(set(self.names)) != len(self.names):
+            raise EditbenchError(f"attribute names must differ, got {', '.join(self.names)}")
+        ends = torch.tensor([item.width for item in self.items]).cumsum(0).tolist()
+        self.slices = {
+            item.name: slice(end - item.width, end) for item, end in zip(self.items, ends)
+        }
+        self.width = ends[-1] if ends else 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Attribute]:
+        return iter(self.items)
+
+    def __getitem__(self, key: int | str) -> Attribute:  # type: ignore[override]
+        if isinstance(key, str):
+            if key not in self.slices:
+                raise UnknownName("attribute", key, self.names)
+            return self.items[self.names.index(key)]
+        return self.items[key]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attributes) and self.items == other.items
+
+    def __hash__(self) -> int:
+        return hash(self.items)
+
+    def index(self, name: str) -> int:  # type: ignore[override]
+        self[name]
+        return self.names.index(name)
+
+    def columns(self) -> list[str]:
+        """Names of the logit columns: 'smile', 'hair_color:black', ..."""
+        return [
+            column
+            for item in self.items
+            for column in (
+                [item.name] if item.binary else [f"{item.name}:{c}" for c in item.classes]
+            )
+        ]
+
+    def logits(self, logits: Tensor, name: str) -> Tensor:
+        """The columns of one attribute: (..., width) -> (..., 1 or K)."""
+        self[name]
+        return logits[..., self.slices[name]]
+
+    def labels(self, logits: Tensor, name: str | None = None) -> Tensor:
+        """Decided classes: (..., width) -> (...,) int64 for one attribute, (..., A) for all."""
+        if name is None:
+            return torch.stack([self.labels(logits, item.name) for item in self.items], -1)
+        part = self.logits(logits, name)
+        return (part[..., 0] > 0).long() if self[name].binary else part.argmax(-1)
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Log-odds of every column: (..., width) -> (..., width)."""
+        parts = []
+        for item in self.items:
+            part = self.logits(logits, item.name)
+            parts.append(part if item.binary else log_odds_of_classes(part))
+        return torch.cat(parts, -1)
+
+    def column(self, name: str, target: int | Tensor) -> tuple[int | Tensor, int | Tensor]:
+        """(column, sign) such that sign * log_odds[column] grows towards class `target` (an int or (N,) tensor)."""
+        first = self.slices[self[name].name].start
+        if self[name].binary:
+            return first + 0 * target, 2 * target - 1
+        return first + target, 1 + 0 * target
+
+    def class_index(self, name: str, target: int | str) -> int:
+        """A class given by its index or its name."""
+        classes = self[name].classes
+        if isinstance(target, str):
+            if target not in classes:
+                raise UnknownName(f"class of attribute '{name}'", target, classes)
+            return classes.index(target)
+        check_kind("target", target, "int")
+        if not 0 <= target < len(classes):
+            listing = ", ".join(f"{i} ({c})" for i, c in enumerate(classes))
+            raise EditbenchError(
+                f"class {target} is out of range for attribute '{name}', which has {listing}"
+            )
+        return target
+
+    def as_config(self) -> list[dict]:
+        return [
+            {"name": a.name, "classes": list(a.classes), "ordered": a.ordered} for a in self.items
+        ]
+
+    @classmethod
+    def from_config(cls, config: Sequence[dict]) -> Attributes:
+        return cls(
+            [
+                Attribute(c["name"], tuple(c["classes"]), bool(c.get("ordered", False)))
+                for c in config
+            ]
+        )
+
+
+def log_odds_of_classes(logits: Tensor) -> Tensor:
+    """l_c - logsumexp over c' != c of l_c', for each class: (..., K) -> (..., K)."""
+    k = logits.shape[-1]
+    others = logits.unsqueeze(-2).expand(*logits.shape[:-1], k, k)
+    mask = torch.eye(k, dtype=torch.bool, device=logits.device)
+    return logits - others.masked_fill(mask, -torch.inf).logsumexp(-1)

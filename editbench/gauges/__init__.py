@@ -1,1 +1,0 @@
-"""What can be measured of a decoded sample beside the judge's logits."""

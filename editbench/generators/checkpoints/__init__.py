@@ -1,6 +1,0 @@
-"""Checkpoints of other projects as our StyleGAN2: one file a source format, no code of the checkpoint ever run."""
-
-from editbench.generators.checkpoints.assemble import Rule, Source, assemble
-from editbench.generators.checkpoints.detect import read_source
-
-__all__ = ["Rule", "Source", "assemble", "read_source"]

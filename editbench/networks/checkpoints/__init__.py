@@ -1,0 +1,6 @@
+"""Checkpoints of other projects as our StyleGAN2: one file a source format, no code of the checkpoint ever run."""
+
+from editbench.networks.checkpoints.assemble import Rule, Source, assemble
+from editbench.networks.checkpoints.detect import read_source
+
+__all__ = ["Rule", "Source", "assemble", "read_source"]

@@ -1,0 +1,202 @@
+"""From tensors under another project's names to our network: a rule a tensor, and nothing missing or left over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from editbench.base.errors import BadFile
+from editbench.base.seeding import normals
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.networks.stylegan2.ops import FIR
+from editbench.networks.weights import SHOWN
+
+W_AVG_SAMPLES = 10_000
+CONV_PARTS = ("affine.weight", "affine.bias", "weight", "bias", "noise_strength", "noise")
+RGB_PARTS = CONV_PARTS[:4]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One of our tensors: the name of its source and how to change that; `shape` of ours is checked afterwards."""
+
+    source: str
+    change: Callable[[Tensor], Tensor] = lambda value: value
+
+
+@dataclass
+class Source:
+    """What a reader found in a file.
+
+    tensors: by the names of the file. rules: a Rule for each of our names; None where the file lacks what the network
+    can do without (noise becomes zero, w_avg is measured). beside: names that say what the configuration already has,
+    as low-pass filters. notes: (what, value) lines to show. assumed: configuration that such a file does not hold.
+    """
+
+    path: Path
+    format: str
+    config: StyleGAN2Config
+    tensors: dict[str, Tensor]
+    rules: dict[str, Rule | None]
+    beside: set[str] = field(default_factory=set)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    assumed: tuple[str, ...] = ()
+
+
+def layers(config: StyleGAN2Config) -> Iterator[tuple[str, str, int]]:
+    """(our name, 'up' or 'conv' or 'rgb', pixels) of the synthesis layers in their order."""
+    for block in range(config.blocks):
+        size = 4 * 2**block
+        if block:
+            yield f"conv{size}_up", "up", size
+        yield f"conv{size}", "conv", size
+        if config.architecture == "skip" or size == config.resolution:
+            yield f"rgb{size}", "rgb", size
+
+
+def shape_of(tensors: Mapping[str, Tensor], name: str, path: Path, axes: int) -> tuple[int, ...]:
+    """Shape of a tensor that the architecture is read from; BadFile where it is missing or has other axes."""
+    if name not in tensors:
+        raise BadFile(
+            f"{path}: lacks '{name}', so it is not a whole StyleGAN2 generator; it holds "
+            f"{listed(sorted(tensors))}"
+        )
+    if tensors[name].dim() != axes:
+        raise BadFile(
+            f"{path}: '{name}' has the shape {tuple(tensors[name].shape)}, {axes} axes are needed"
+        )
+    return tuple(tensors[name].shape)
+
+
+def resolution_of(sizes: Iterable[int], path: Path) -> int:
+    """The largest of the block sizes, which must be 4, 8, 16, ... without a gap."""
+    found = sorted(set(sizes))
+    if not found or found != [4 * 2**k for k in range(len(found))]:
+        raise BadFile(
+            f"{path}: blocks of {', '.join(map(str, found)) or 'no'} pixels, where 4, 8, 16, ... are needed "
+            "without a gap: the file is cut or of another architecture"
+        )
+    return found[-1]
+
+
+def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
+    """The taps of the low-pass filter that all of `filters` must be, whatever their gain; FIR where there is none."""
+    found: Tensor | None = None
+    for name, value in filters.items():
+        value = value.double()
+        taps = value.reshape(-1) if value.dim() == 1 else value.sum(0)
+        if (
+            value.dim() not in (1, 2)
+            or not torch.isfinite(value).all()
+            or not taps.sum() > 0
+            or len(taps) < 2
+        ):
+            raise BadFile(f"{path}: '{name}' {tuple(value.shape)} is no low-pass filter")
+        taps = taps / taps.sum()
+        whole = torch.outer(taps, taps)
+        square = whole.shape == value.shape and torch.allclose(
+            value / value.sum(), whole, atol=1e-6
+        )
+        if value.dim() == 2 and not square:
+            raise BadFile(
+                f"{path}: the filter '{name}' is not one row of taps for both axes, which alone is known"
+            )
+        if found is not None and (
+            found.shape != taps.shape or not torch.allclose(found, taps, atol=1e-6)
+        ):
+            raise BadFile(f"{path}: its layers have different low-pass filters; one is needed")
+        found = taps
+    common = torch.tensor(FIR, dtype=torch.float64)
+    if found is None or (
+        found.shape == common.shape and torch.allclose(found, common / common.sum(), atol=1e-6)
+    ):
+        return FIR
+    return tuple(found.tolist())
+
+
+def assemble(source: Source) -> StyleGAN2:
+    """The network of a source, float32, in evaluation mode.
+
+    Raises:
+        BadFile: tensors are missing, left over or of another shape than the architecture needs, listed by the names of
+        the file; or hold NaN or infinity.
+    """
+    with torch.device("meta"):
+        shapes = {
+            name: tuple(value.shape)
+            for name, value in StyleGAN2(source.config).state_dict().items()
+        }
+    state: dict[str, Tensor] = {}
+    missing, wrong = [], []
+    used = set(source.beside)
+    for name, shape in shapes.items():
+        rule = source.rules.get(name)
+        if rule is None:
+            state[name] = torch.zeros(shape)
+            continue
+        used.add(rule.source)
+        if rule.source not in source.tensors:
+            missing.append(rule.source)
+            continue
+        value = as_float(source.tensors[rule.source], rule, shape)
+        if value is None:
+            given = tuple(source.tensors[rule.source].shape)
+            wrong.append(f"{rule.source} {given} (for {name} {shape})")
+        else:
+            state[name] = value
+    problems = {
+        "missing": missing,
+        "unexpected": sorted(set(source.tensors) - used),
+        "of another shape": wrong,
+    }
+    lines = [f"  {what}: {listed(names)}" for what, names in problems.items() if names]
+    if lines:
+        raise BadFile(
+            "\n".join(
+                [
+                    f"{source.path}: its tensors are not those of the StyleGAN2 that its shapes describe "
+                    f"({source.format}, {source.config.resolution}x{source.config.resolution}, "
+                    f"{source.config.architecture})",
+                    *lines,
+                ]
+            )
+        )
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            rule = source.rules[name]
+            raise BadFile(
+                f"{source.path}: '{rule.source if rule else name}' holds NaN or infinity; the training "
+                "diverged or the file is damaged: take another checkpoint, or copy it again"
+            )
+    network = StyleGAN2(source.config)
+    network.load_state_dict(state)
+    network.eval().requires_grad_(False)
+    if source.rules.get("mapping.w_avg") is None:
+        network.mapping.w_avg.copy_(mean_w(network))
+    return network
+
+
+def as_float(value: Tensor, rule: Rule, shape: tuple[int, ...]) -> Tensor | None:
+    """The changed tensor as contiguous float32, None where it does not have the shape."""
+    try:
+        value = rule.change(value.detach().float())
+    except (RuntimeError, IndexError):  # a permutation of other axes, for one
+        return None
+    return value.contiguous() if tuple(value.shape) == shape else None
+
+
+def mean_w(network: StyleGAN2) -> Tensor:
+    """Mean of w (w_dim,) over W_AVG_SAMPLES z; labels, where there are any, in turn."""
+    config = network.config
+    z = torch.from_numpy(normals(0, "w_avg", 0, W_AVG_SAMPLES, config.z_dim)).float()
+    label = torch.eye(config.c_dim)[torch.arange(len(z)) % config.c_dim] if config.c_dim else None
+    return network.mapping(z, label).double().mean(0).float()
+
+
+def listed(names: list[str]) -> str:
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(names[:SHOWN]) or "nothing") + more

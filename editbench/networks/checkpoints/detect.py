@@ -1,0 +1,179 @@
+"""Which format a file is of, and which part of it is the generator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from editbench.base.errors import BadFile, UnknownName
+from editbench.networks.checkpoints.assemble import Source, listed
+from editbench.networks.checkpoints.nvlabs import (
+    class_name,
+    module_state,
+    module_tensors,
+    read_nvlabs,
+)
+from editbench.networks.checkpoints.rosinality import MEAN, read_rosinality
+from editbench.networks.checkpoints.tensorflow import is_network, read_tensorflow
+from editbench.networks.pickles import Opaque, read_pickle
+from editbench.networks.weights import METADATA_KEY
+
+USUAL = (
+    "G_ema",
+    "g_ema",
+    "params_ema",
+    "generator_ema",
+    "G",
+    "g",
+    "generator",
+    "state_dict",
+    "model",
+)
+WRAPPERS = {*USUAL, "module", "netG", "decoder"}
+TRIPLE = ("G", "D", "Gs")  # what a TensorFlow pickle holds, in this order
+# What a key says of a file that is not a StyleGAN2 generator: (pattern, what it is).
+OTHERS = (
+    (
+        r"synthesis\.(L\d+_\d+_\d+|input\.(freqs|phases|transform))",
+        "a StyleGAN3 generator, whose synthesis is another "
+        "network (Fourier features, no noise, no S of StyleGAN2); only StyleGAN2 architectures are read",
+    ),
+    (
+        r"(b\d+\.fromrgb|b4\.out|b4\.mbstd|final_linear\.\d|convs\.\d+\.conv[12]\.\d)",
+        "a discriminator; choose the generator with --name",
+    ),
+    (
+        r"(g_synthesis\.|g_mapping\.|generator\.progression\.|.*\.style_mod\.|.*\.epi\d\.)",
+        "a StyleGAN of 2018 (StyleGAN1); only StyleGAN2 is read",
+    ),
+    (
+        r"synthesis\.layers\.conv4\.",
+        "the state of a network of editbench itself; write it with StyleGAN2Generator.save",
+    ),
+)
+
+
+def read_source(
+    path: Path | str,
+    name: str | None = None,
+    mapping_lr: float = 0.01,
+    conv_clamp: float | None = None,
+) -> Source:
+    """Find the generator in a checkpoint of any format known here.
+
+    Args:
+        name: the key of the generator in the file, dots leading inwards; by default the usual ones are tried.
+        mapping_lr, conv_clamp: of files that do not hold them, see Source.assumed.
+
+    Raises:
+        BadFile: damaged, or not a StyleGAN2 generator, then with what it is where that shows; UnknownName: no `name`.
+    """
+    path = Path(path)
+    content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    part = pick(content, name, path)
+    if is_network(part):
+        return read_tensorflow(path, part)
+    module = part if module_state(part) is not None else None
+    tensors = module_tensors(part) if module is not None else flat(part)
+    if not tensors:
+        raise BadFile(
+            f"{path}: {what(part)}, where a generator or its state dict is needed; choose one with --name"
+        )
+    tensors = without_prefix(tensors)
+    for pattern, other in OTHERS:
+        if any(re.match(pattern, key) for key in tensors):
+            raise BadFile(f"{path}: this is {other}")
+    if any(re.match(r"synthesis\.b\d+\.", key) for key in tensors):
+        return read_nvlabs(path, tensors, module, mapping_lr, conv_clamp)
+    if "style.1.weight" in tensors and "conv1.conv.weight" in tensors:
+        mean = content.get(MEAN) if isinstance(content, Mapping) else None
+        if isinstance(mean, Tensor) and MEAN not in tensors:
+            tensors[MEAN] = mean
+        return read_rosinality(path, tensors, mapping_lr, conv_clamp)
+    about = f"a {class_name(module)}" if module is not None else "a state dict"
+    raise BadFile(
+        f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 generator of a layout known here "
+        "(NVlabs' PyTorch or TensorFlow, rosinality)"
+    )
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            if METADATA_KEY in (file.metadata() or {}):
+                raise BadFile(
+                    f"{path}: was written by editbench already; use it with generator=stylegan2 "
+                    f"generator.weights={path}"
+                )
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadFile(
+            f"{path}: not a complete safetensors file ({error}); copy it again from where it came"
+        ) from error
+
+
+def pick(content: Any, name: str | None, path: Path) -> Any:
+    """The part of a file's content that `name` says, or the usual one."""
+    if (
+        isinstance(content, (tuple, list))
+        and len(content) == len(TRIPLE)
+        and all(map(is_network, content))
+    ):
+        content = dict(zip(TRIPLE, content))
+        name = name or "Gs"
+    if not name:
+        found = [
+            content[key]
+            for key in USUAL
+            if isinstance(content, Mapping) and content.get(key) is not None
+        ]
+        return found[0] if found else content
+    part = content
+    for key in name.split("."):
+        known = part if isinstance(part, Mapping) else {}
+        if key in known:
+            part = known[key]
+            continue
+        inner = {
+            str(full)[len(key) + 1 :]: value
+            for full, value in known.items()
+            if str(full).startswith(f"{key}.")
+        }
+        if not inner:
+            raise UnknownName(f"part of {path}", name, [str(key) for key in known] or [what(part)])
+        part = inner
+    if part is None:
+        raise BadFile(f"{path}: holds no network under '{name}'; choose another part with --name")
+    return part
+
+
+def flat(part: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict; empty for anything else."""
+    if not isinstance(part, Mapping):
+        return {}
+    return {
+        key: value
+        for key, value in part.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+
+
+def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what all of them begin with: 'module.' of nn.DataParallel and the like."""
+    heads = {name.partition(".")[0] for name in tensors}
+    if len(heads) != 1 or not heads <= WRAPPERS or not all("." in name for name in tensors):
+        return tensors
+    return without_prefix({name.partition(".")[2]: value for name, value in tensors.items()})
+
+
+def what(part: Any) -> str:
+    if isinstance(part, Opaque):
+        return f"it holds a {class_name(part)}"
+    if isinstance(part, Mapping):
+        return f"it holds {listed(sorted(map(str, part)))}"
+    return f"it holds a {type(part).__name__}"

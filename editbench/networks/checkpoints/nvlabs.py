@@ -1,0 +1,213 @@
+"""NVlabs' PyTorch generators: pickles of stylegan2-ada-pytorch and stylegan3 (StyleGAN2 configurations), state dicts.
+
+Their names: mapping.embed, mapping.fcN, mapping.w_avg; synthesis.bR.const, .conv0 (up), .conv1, .torgb, .skip, each
+with affine.weight and affine.bias, weight, bias, noise_const, noise_strength. All tensors are ours as they stand: the
+up-convolution is a transposed one with the kernel as stored. Pickles are torch_utils.persistence objects; what is read
+is their attributes and tensors, and the source text that they carry is ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from editbench.base.errors import BadFile, Unsupported
+from editbench.networks.checkpoints.assemble import (
+    CONV_PARTS,
+    RGB_PARTS,
+    Rule,
+    Source,
+    filter_taps,
+    layers,
+    resolution_of,
+    shape_of,
+)
+from editbench.networks.pickles import Opaque
+from editbench.networks.stylegan2.network import StyleGAN2Config
+
+BLOCK = re.compile(r"synthesis\.b(\d+)\.conv1\.weight")
+LAYER = {"up": "conv0", "conv": "conv1", "rgb": "torgb"}
+PART = {"noise": "noise_const"}
+PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
+
+
+# -- pickled modules --------------------------------------------------------------------------------------------------
+def module_state(value: Any) -> dict[str, Any] | None:
+    """The attributes of a pickled nn.Module, persistent or plain; None for anything else."""
+    if not isinstance(value, Opaque):
+        return None
+    state = value.state
+    if value.name == PERSISTENT and value.args and isinstance(value.args[0], dict):
+        state = value.args[0].get("state")
+    return state if isinstance(state, dict) and isinstance(state.get("_modules"), dict) else None
+
+
+def class_name(value: Opaque) -> str:
+    if value.name == PERSISTENT and value.args and isinstance(value.args[0], dict):
+        return str(value.args[0].get("class_name"))
+    return value.name.rpartition(".")[2]
+
+
+def walk_modules(value: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """(dotted name with a dot at its end, attributes) of a pickled module and of all that it contains."""
+    state = module_state(value)
+    if state is not None:
+        yield prefix, state
+        for name, child in state["_modules"].items():
+            yield from walk_modules(child, f"{prefix}{name}.")
+
+
+def module_tensors(value: Any) -> dict[str, Tensor]:
+    """The state dict of a pickled module."""
+    found = {}
+    for prefix, state in walk_modules(value):
+        for group in ("_parameters", "_buffers"):
+            group_of = state.get(group)
+            for name, item in group_of.items() if isinstance(group_of, dict) else ():
+                if isinstance(item, Tensor):
+                    found[f"{prefix}{name}"] = item
+    return found
+
+
+# -- the generator ----------------------------------------------------------------------------------------------------
+def read_nvlabs(
+    path: Path,
+    tensors: dict[str, Tensor],
+    module: Opaque | None = None,
+    mapping_lr: float = 0.01,
+    conv_clamp: float | None = None,
+) -> Source:
+    """Source of a generator in NVlabs' names.
+
+    Args:
+        module: the pickled generator that the tensors are of, which also tells the gain of the mapping and the clamp;
+            a bare state dict does not, and takes mapping_lr and conv_clamp.
+    """
+    resolution = resolution_of((int(m[1]) for m in map(BLOCK.fullmatch, tensors) if m), path)
+    sizes = [4 * 2**k for k in range(resolution.bit_length() - 2)]
+    channels = tuple(
+        shape_of(tensors, f"synthesis.b{size}.conv1.weight", path, 4)[0] for size in sizes
+    )
+    w_dim = shape_of(tensors, "synthesis.b4.conv1.affine.weight", path, 2)[1]
+    first = shape_of(tensors, "mapping.fc0.weight", path, 2)
+    embed = (
+        shape_of(tensors, "mapping.embed.weight", path, 2)
+        if "mapping.embed.weight" in tensors
+        else (0, 0)
+    )
+    depth = sum(1 for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name))
+    facts = (
+        pickled_facts(path, module)
+        if module is not None
+        else {"mapping_lr": mapping_lr, "conv_clamp": conv_clamp}
+    )
+    rgb = f"synthesis.b{resolution}.torgb.weight"
+    filters = {name: value for name, value in tensors.items() if name.endswith(".resample_filter")}
+    try:
+        config = StyleGAN2Config(
+            resolution,
+            channels,
+            first[1] - embed[0],
+            w_dim,
+            depth,
+            img_channels=shape_of(tensors, rgb, path, 4)[0],
+            c_dim=embed[1],
+            architecture=architecture(tensors, resolution),
+            fir=filter_taps(filters, path),
+            embed_dim=other(embed[0], w_dim),
+            mapping_width=other(first[0], w_dim) if depth > 1 else 0,
+            **facts,
+        )
+    except ValueError as error:
+        raise BadFile(
+            f"{path}: its shapes and options are not those of a StyleGAN2 ({error})"
+        ) from error
+    noisy = any(name.endswith(".noise_const") for name in tensors)
+    notes = [("noise", "constant maps" if noisy else "none: the network was made without")]
+    if module is not None and any(state.get("use_fp16") for _, state in walk_modules(module)):
+        notes.append(
+            (
+                "half precision",
+                "its fp16 blocks are run in the precision of the run, fp32 unless asked for",
+            )
+        )
+    kind = "NVlabs PyTorch pickle" if module is not None else "state dict in NVlabs' names"
+    return Source(
+        path,
+        kind,
+        config,
+        tensors,
+        nvlabs_rules(config, noisy),
+        set(filters),
+        notes,
+        () if module is not None else ("mapping_lr", "conv_clamp"),
+    )
+
+
+def other(size: int, usual: int) -> int:
+    return 0 if size == usual else size
+
+
+def architecture(tensors: dict[str, Tensor], resolution: int) -> str:
+    if f"synthesis.b{resolution}.skip.weight" in tensors:
+        return "resnet"
+    return "skip" if "synthesis.b4.torgb.weight" in tensors else "orig"
+
+
+def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
+    """Our names to theirs."""
+    rules: dict[str, Rule | None] = {
+        "mapping.w_avg": Rule("mapping.w_avg"),
+        "synthesis.const": Rule("synthesis.b4.const"),
+    }
+    for part in ("weight", "bias"):
+        rules |= {
+            f"mapping.layers.{k}.{part}": Rule(f"mapping.fc{k}.{part}")
+            for k in range(config.mapping_layers)
+        }
+        rules[f"mapping.embed.{part}"] = Rule(f"mapping.embed.{part}")
+    for name, kind, size in layers(config):
+        theirs = f"synthesis.b{size}.{LAYER[kind]}"
+        for part in RGB_PARTS if kind == "rgb" else CONV_PARTS:
+            absent = part.startswith("noise") and not noisy
+            rules[f"synthesis.layers.{name}.{part}"] = (
+                None if absent else Rule(f"{theirs}.{PART.get(part, part)}")
+            )
+        rules[f"synthesis.skips.{name}.weight"] = Rule(f"synthesis.b{size}.skip.weight")
+    return rules
+
+
+def pickled_facts(path: Path, module: Opaque) -> dict[str, Any]:
+    """The gain of the mapping and the clamp, from the attributes of the layers, after a look at what we do not do."""
+    gains, clamps = set(), set()
+    for prefix, state in walk_modules(module):
+        activation = state.get("activation", "lrelu")
+        expected = "linear" if prefix.endswith(("affine.", "embed.", "skip.")) else "lrelu"
+        if activation != expected:
+            raise Unsupported(
+                f"{path}: its layer '{prefix[:-1]}' has the activation {activation!r}, "
+                f"only {expected!r} is known there"
+            )
+        if re.fullmatch(r"mapping\.fc\d+\.", prefix):
+            gains.add(as_number(state.get("bias_gain"), path, f"{prefix}bias_gain"))
+        if prefix.endswith((".conv0.", ".conv1.", ".torgb.")) and "conv_clamp" in state:
+            clamp = state["conv_clamp"]
+            clamps.add(None if clamp is None else as_number(clamp, path, f"{prefix}conv_clamp"))
+    if len(gains) != 1 or len(clamps) > 1:
+        raise BadFile(
+            f"{path}: its layers have different gains or clamps ({sorted(gains)}, {clamps}); one is needed"
+        )
+    return {"mapping_lr": gains.pop(), "conv_clamp": clamps.pop() if clamps else None}
+
+
+def as_number(value: Any, path: Path, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise BadFile(
+            f"{path}: '{name}' is no number but {type(value).__name__}; the file is damaged"
+        ) from error

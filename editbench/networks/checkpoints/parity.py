@@ -1,0 +1,104 @@
+"""Our network against what the code of a checkpoint's authors computed from it: one row a tensor.
+
+A golden .npz holds z (N, z_dim) and any of: w or ws, ws_trunc07 (psi 0.7), style:LAYER (N, channels), the raw output of
+an affine map, img_const (constant noise), img_none (no noise), img_trunc07_const, and c (N, c_dim) for labels.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editbench.base.errors import BadFile
+from editbench.networks.stylegan2.network import StyleGAN2
+
+BOUND = 1e-4  # of the golden's standard deviation
+PSI = 0.7
+LAYER = re.compile(r"style:b(\d+)\.(conv0|conv1|torgb)")
+OURS = {"conv0": "conv{}_up", "conv1": "conv{}", "torgb": "rgb{}"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """error: the largest difference, in standard deviations of the golden."""
+
+    name: str
+    shape: tuple[int, ...]
+    std: float
+    error: float
+
+    @property
+    def good(self) -> bool:
+        return self.error <= BOUND
+
+
+def read_golden(path: Path | str) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            golden = {name: torch.from_numpy(file[name]).float() for name in file.files}
+    except (OSError, ValueError, TypeError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+        raise BadFile(
+            f"{path}: not an .npz of arrays ({error}); see docs/checkpoints.md for its names"
+        ) from error
+    if "z" not in golden:
+        raise BadFile(f"{path}: has no 'z' to decode; it holds {', '.join(sorted(golden))}")
+    return golden
+
+
+@torch.no_grad()
+def parity(network: StyleGAN2, golden: Mapping[str, Tensor]) -> list[Row]:
+    """One row for each tensor of a golden that the network has too; BadFile for codes of another shape."""
+    config, z = network.config, golden["z"]
+    label = golden["c"] if "c" in golden and golden["c"].numel() else z.new_zeros(len(z), 0)
+    if tuple(z.shape[1:]) != (config.z_dim,) or tuple(label.shape) != (len(z), config.c_dim):
+        raise BadFile(
+            f"the golden is of another network: z {tuple(z.shape)} and labels c {tuple(label.shape)}, where "
+            f"(N, {config.z_dim}) and (N, {config.c_dim}) are needed"
+        )
+    w = network.mapping(z, label)
+    synthesis, truncated = network.synthesis, network.truncate(w, PSI)
+
+    def rows_of(w: Tensor) -> Tensor:
+        return w.unsqueeze(1).expand(-1, config.num_ws, -1)
+
+    styles = synthesis.styles(rows_of(w))
+    found = {
+        "w": w,
+        "ws": rows_of(w),
+        "ws_trunc07": rows_of(truncated),
+        "latent_avg": network.mapping.w_avg.reshape(1, -1),
+        "img_const": synthesis(styles),
+        "img_none": synthesis(styles, noise=False),
+        "img_trunc07_const": synthesis(synthesis.styles(rows_of(truncated))),
+    }
+    by_name = dict(zip(synthesis.layers, styles))
+    for name in golden:
+        match = LAYER.fullmatch(name)
+        if match and (style := by_name.get(OURS[match[2]].format(match[1]))) is not None:
+            found[name] = style
+    return [compare(name, found[name], value) for name, value in golden.items() if name in found]
+
+
+def not_compared(rows: list[Row], golden: Mapping[str, Tensor]) -> list[str]:
+    """Names of a golden that no row is of."""
+    return sorted(set(golden) - {row.name for row in rows} - {"z", "c"})
+
+
+def compare(name: str, ours: Tensor, golden: Tensor) -> Row:
+    if ours.shape != golden.shape:
+        raise BadFile(
+            f"the golden '{name}' has the shape {tuple(golden.shape)}, the network gives {tuple(ours.shape)}"
+        )
+    std, gap = golden.double().std().item(), (ours.double() - golden.double()).abs().max().item()
+    return Row(
+        name, tuple(golden.shape), std, gap / std if std > 0 else 0.0 if gap == 0 else math.inf
+    )

@@ -1,0 +1,155 @@
+"""rosinality/stylegan2-pytorch: state dicts with style.N, conv1, convs.N, to_rgb1, to_rgbs.N, noises.noise_N.
+
+Kernels have a leading axis of one, noise strengths and maps axes of one; values are ours as they stand. The mean w is
+beside the state dict, as latent_avg (of pSp and e4e a copy for each row of W+), or absent: their generate.py then
+measures it, and so do we. Files from before the noise maps were stored have strengths alone, and no picture of theirs
+can be had again: noise is then left out.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from editbench.base.errors import BadFile
+from editbench.networks.checkpoints.assemble import (
+    CONV_PARTS,
+    RGB_PARTS,
+    W_AVG_SAMPLES,
+    Rule,
+    Source,
+    filter_taps,
+    layers,
+    shape_of,
+)
+from editbench.networks.stylegan2.network import StyleGAN2Config
+
+PART = {
+    "weight": "conv.weight",
+    "affine.weight": "conv.modulation.weight",
+    "affine.bias": "conv.modulation.bias",
+    "noise_strength": "noise.weight",
+}
+FILTERS = (".blur.kernel", ".upsample.kernel")
+MEAN = "latent_avg"
+
+
+def read_rosinality(
+    path: Path,
+    tensors: dict[str, Tensor],
+    mapping_lr: float = 0.01,
+    conv_clamp: float | None = None,
+) -> Source:
+    """Source of a generator in rosinality's names; `tensors` has latent_avg among them where the file has it."""
+    convs = [
+        int(m[1])
+        for m in (re.fullmatch(r"convs\.(\d+)\.conv\.weight", name) for name in tensors)
+        if m
+    ]
+    if sorted(convs) != list(range(len(convs))) or len(convs) % 2:
+        raise BadFile(
+            f"{path}: it has the convolutions {sorted(convs)}, where 0, 1, ... are needed, two a resolution: "
+            "the file is cut or of another architecture"
+        )
+    blocks = len(convs) // 2 + 1
+    names = ["conv1.conv.weight", *(f"convs.{2 * k + 1}.conv.weight" for k in range(blocks - 1))]
+    channels = tuple(shape_of(tensors, name, path, 5)[1] for name in names)
+    first = shape_of(tensors, "style.1.weight", path, 2)
+    w_dim = shape_of(tensors, "conv1.conv.modulation.weight", path, 2)[1]
+    rgb = "to_rgb1.conv.weight" if blocks == 1 else f"to_rgbs.{blocks - 2}.conv.weight"
+    depth = sum(1 for name in tensors if re.fullmatch(r"style\.\d+\.weight", name))
+    filters = {name: value for name, value in tensors.items() if name.endswith(FILTERS)}
+    try:
+        config = StyleGAN2Config(
+            4 << (blocks - 1),
+            channels,
+            first[1],
+            w_dim,
+            depth,
+            mapping_lr,
+            shape_of(tensors, rgb, path, 5)[1],
+            fir=filter_taps(filters, path),
+            conv_clamp=conv_clamp,
+            mapping_width=0 if first[0] == w_dim else first[0],
+        )
+    except ValueError as error:
+        raise BadFile(
+            f"{path}: its shapes and options are not those of a StyleGAN2 ({error})"
+        ) from error
+    noisy = any(name.startswith("noises.") for name in tensors)
+    notes = [
+        (
+            "noise",
+            "constant maps"
+            if noisy
+            else "the file has strengths but no maps: decoded without noise",
+        )
+    ]
+    if MEAN not in tensors:
+        notes.append(("w_avg", f"the file has no {MEAN}: the mean of {W_AVG_SAMPLES:,} w"))
+    beside = (
+        set(filters)
+        if noisy
+        else set(filters) | {name for name in tensors if name.endswith(".noise.weight")}
+    )
+    return Source(
+        path,
+        "rosinality",
+        config,
+        tensors,
+        rosinality_rules(config, noisy, MEAN in tensors),
+        beside,
+        notes,
+        ("mapping_lr", "conv_clamp"),
+    )
+
+
+def one_row(value: Tensor) -> Tensor:
+    """(d,) of (d,), (1, d) or equal rows (n, d); anything else as it is, which fits no network."""
+    rows = value.reshape(-1, value.shape[-1])
+    return rows[0] if torch.equal(rows, rows[:1].expand_as(rows)) else value
+
+
+def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[str, Rule | None]:
+    """Our names to theirs."""
+    rules: dict[str, Rule | None] = {
+        "synthesis.const": Rule("input.input", lambda value: value.squeeze(0)),
+        "mapping.w_avg": Rule(MEAN, one_row) if mean else None,
+    }
+    for k in range(config.mapping_layers):  # style.0 is the normalisation of z
+        rules |= {
+            f"mapping.layers.{k}.{part}": Rule(f"style.{k + 1}.{part}")
+            for part in ("weight", "bias")
+        }
+    for name, kind, size in layers(config):
+        block = size.bit_length() - 3
+        if kind == "rgb":
+            theirs = "to_rgb1" if not block else f"to_rgbs.{block - 1}"
+        else:
+            number = 2 * block - (kind == "up")  # of the convolution, the 4x4 one being 0
+            theirs = f"convs.{number - 1}" if number else "conv1"
+        for part in RGB_PARTS if kind == "rgb" else CONV_PARTS:
+            ours = f"synthesis.layers.{name}.{part}"
+            if part == "bias":
+                rules[ours] = (
+                    Rule(f"{theirs}.bias", lambda value: value.reshape(-1))
+                    if kind == "rgb"
+                    else Rule(f"{theirs}.activate.bias")
+                )
+            elif part.startswith("noise") and not noisy:
+                rules[ours] = None
+            elif part == "noise":
+                rules[ours] = Rule(
+                    f"noises.noise_{number}", lambda value: value.squeeze(0).squeeze(0)
+                )
+            elif part == "noise_strength":
+                rules[ours] = Rule(f"{theirs}.{PART[part]}", lambda value: value.squeeze())
+            else:
+                rules[ours] = Rule(
+                    f"{theirs}.{PART[part]}",
+                    (lambda value: value.squeeze(0)) if part == "weight" else lambda value: value,
+                )
+    return rules

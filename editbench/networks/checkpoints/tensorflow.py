@@ -1,0 +1,217 @@
+"""NVlabs' TensorFlow StyleGAN2 pickles, (G, D, Gs): the official config-f networks and those of StyleGAN2-ADA for TF.
+
+A network there is dnnlib.tflib.Network with static_kwargs, components (mapping, synthesis) and variables, a list of
+(name, array). Names: dlatent_avg; mapping/DenseN/{weight,bias} and mapping/LabelEmbed; synthesis/4x4/Const/const,
+synthesis/RxR/{Conv,Conv0_up,Conv1,ToRGB}/{weight,bias,mod_weight,mod_bias,noise_strength}, synthesis/RxR/Skip/weight,
+synthesis/noiseN. G_main of StyleGAN2 also has lod, of the progressive growing that its own synthesis does without.
+Against ours: dense weights are transposed; kernels are (height, width, in, out), and those of the
+up-convolution are turned by 180 degrees, since it is written there as a convolution of the spread picture; mod_bias
+lacks the 1 that it begins with.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editbench.base.errors import BadFile, Unsupported
+from editbench.networks.checkpoints.assemble import (
+    CONV_PARTS,
+    RGB_PARTS,
+    Rule,
+    Source,
+    filter_taps,
+    layers,
+    resolution_of,
+    shape_of,
+)
+from editbench.networks.pickles import Opaque
+from editbench.networks.stylegan2.network import StyleGAN2Config
+from editbench.networks.stylegan2.ops import FIR
+
+NAMES = ("dnnlib.tflib.network.Network", "tfutil.Network", "stylegan2.dnnlib.tflib.network.Network")
+PART = {"affine.weight": "mod_weight", "affine.bias": "mod_bias"}
+USUAL = {
+    "normalize_latents": (True,),
+    "nonlinearity": ("lrelu",),
+    "mapping_nonlinearity": ("lrelu",),
+}
+BOX = (1.0, 1.0)  # what resample_kernel=None means
+UNUSED = "lod"  # the step of progressive growing
+BLOCK = re.compile(r"synthesis/(\d+)x\1/(?:Conv|Conv1)/weight")
+
+
+def is_network(value: Any) -> bool:
+    return isinstance(value, Opaque) and (
+        value.name in NAMES or value.name.endswith(".tflib.network.Network")
+    )
+
+
+def variables_of(network: Opaque, path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """All variables of a network and of its components, by path."""
+    state = network.state
+    if not isinstance(state, dict) or not isinstance(state.get("variables"), list):
+        raise BadFile(
+            f"{path}: its TensorFlow network has no list of variables: older than StyleGAN2, or damaged"
+        )
+    found = {}
+    for item in state["variables"]:
+        if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], str):
+            raise BadFile(
+                f"{path}: the variables of its TensorFlow network are not (name, array) pairs; it is damaged"
+            )
+        try:
+            found[prefix + item[0]] = torch.from_numpy(np.array(item[1]))
+        except TypeError as error:
+            raise BadFile(
+                f"{path}: its variable '{prefix}{item[0]}' is not an array of numbers"
+            ) from error
+    components = state.get("components")
+    for name, part in components.items() if isinstance(components, dict) else ():
+        if is_network(part):
+            found |= variables_of(part, path, f"{prefix}{name}/")
+    return found
+
+
+def read_tensorflow(path: Path, network: Opaque) -> Source:
+    """Source of a TensorFlow StyleGAN2 generator.
+
+    Raises:
+        BadFile: a discriminator, a StyleGAN1, or tensors that do not fit; Unsupported: a label that is put beside z as
+        it is (StyleGAN2 before ADA), or options that change what is computed.
+    """
+    tensors = variables_of(network, path)
+    refuse_others(path, tensors)
+    kwargs = network.state.get("static_kwargs", {})
+    if not isinstance(kwargs, dict):
+        raise BadFile(
+            f"{path}: the static_kwargs of its TensorFlow network are no dict; it is damaged"
+        )
+    for name, values in USUAL.items():
+        if name in kwargs and kwargs[name] not in values:
+            raise Unsupported(
+                f"{path}: its network was made with {name}={kwargs[name]!r}; only {values[0]!r} is known"
+            )
+    resolution = resolution_of((int(m[1]) for m in map(BLOCK.fullmatch, tensors) if m), path)
+    conv = {
+        size: f"synthesis/{size}x{size}/Conv{'' if size == 4 else '1'}"
+        for size in (4 * 2**k for k in range(resolution.bit_length() - 2))
+    }
+    w_dim = shape_of(tensors, "synthesis/4x4/Conv/mod_weight", path, 2)[0]
+    first = shape_of(tensors, "mapping/Dense0/weight", path, 2)
+    label = "mapping/LabelEmbed/weight"
+    embed = shape_of(tensors, label, path, 2) if label in tensors else (0, 0)
+    depth = sum(1 for name in tensors if re.fullmatch(r"mapping/Dense\d+/weight", name))
+    how = (
+        "resnet"
+        if any(name.endswith("/Skip/weight") for name in tensors)
+        else "skip"
+        if "synthesis/4x4/ToRGB/weight" in tensors and resolution > 4
+        else "orig"
+    )
+    try:
+        taps = torch.tensor([float(tap) for tap in kwargs.get("resample_kernel", FIR) or BOX])
+        clamp = kwargs.get("conv_clamp")
+        config = StyleGAN2Config(
+            resolution,
+            tuple(shape_of(tensors, f"{name}/weight", path, 4)[3] for name in conv.values()),
+            first[0] - embed[1],
+            w_dim,
+            depth,
+            float(kwargs.get("mapping_lrmul", 0.01)),
+            shape_of(tensors, f"synthesis/{resolution}x{resolution}/ToRGB/weight", path, 4)[3],
+            embed[0],
+            how,
+            filter_taps({"resample_kernel": taps}, path),
+            None if clamp is None else float(clamp),
+            0 if embed[1] == w_dim else embed[1],
+            0 if first[1] == w_dim else first[1],
+        )
+    except (ValueError, TypeError) as error:
+        raise BadFile(
+            f"{path}: its shapes and options are not those of a StyleGAN2 ({error})"
+        ) from error
+    noisy = any(re.fullmatch(r"synthesis/noise\d+", name) for name in tensors)
+    notes = [("noise", "constant maps" if noisy else "none: the network was made without")]
+    return Source(
+        path,
+        "TensorFlow StyleGAN2 pickle",
+        config,
+        tensors,
+        tensorflow_rules(config, noisy),
+        {UNUSED},
+        notes,
+    )
+
+
+def refuse_others(path: Path, tensors: dict[str, Tensor]) -> None:
+    if any("FromRGB" in name for name in tensors):
+        raise BadFile(
+            f"{path}: this network is a discriminator; choose the generator with --name Gs"
+        )
+    if any("StyleMod" in name for name in tensors):
+        raise BadFile(
+            f"{path}: this is a StyleGAN of 2018 (StyleGAN1), whose synthesis normalises activations; only "
+            "StyleGAN2 is read here"
+        )
+    if any("ToRGB_lod" in name for name in tensors):
+        raise Unsupported(
+            f"{path}: a network that grows progressively (config B to D of StyleGAN2); E and F are read"
+        )
+    if "mapping/LabelConcat/weight" in tensors:
+        raise Unsupported(
+            f"{path}: a conditional StyleGAN2 from before ADA, which normalises z and label together; "
+            "networks with LabelEmbed are read"
+        )
+
+
+def dense(value: Tensor) -> Tensor:
+    return value.t()
+
+
+def kernel(value: Tensor) -> Tensor:
+    """(height, width, in, out) -> (out, in, height, width)."""
+    return value.permute(3, 2, 0, 1)
+
+
+def turned(value: Tensor) -> Tensor:
+    return kernel(value.flip((0, 1)))
+
+
+def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
+    """Our names to theirs."""
+    rules: dict[str, Rule | None] = {
+        "mapping.w_avg": Rule("dlatent_avg"),
+        "mapping.embed.weight": Rule("mapping/LabelEmbed/weight", dense),
+        "mapping.embed.bias": Rule("mapping/LabelEmbed/bias"),
+        "synthesis.const": Rule("synthesis/4x4/Const/const", lambda value: value.squeeze(0)),
+    }
+    for k in range(config.mapping_layers):
+        rules[f"mapping.layers.{k}.weight"] = Rule(f"mapping/Dense{k}/weight", dense)
+        rules[f"mapping.layers.{k}.bias"] = Rule(f"mapping/Dense{k}/bias")
+    for name, kind, size in layers(config):
+        own = {"up": "Conv0_up", "conv": "Conv" if size == 4 else "Conv1", "rgb": "ToRGB"}[kind]
+        theirs, noise = f"synthesis/{size}x{size}", 2 * (size.bit_length() - 3) - (kind == "up")
+        changes = {
+            "weight": turned if kind == "up" else kernel,
+            "affine.weight": dense,
+            "affine.bias": lambda value: value + 1,
+            "noise": lambda value: value.squeeze(0).squeeze(0),
+        }
+        for part in RGB_PARTS if kind == "rgb" else CONV_PARTS:
+            source = (
+                f"synthesis/noise{noise}"
+                if part == "noise"
+                else f"{theirs}/{own}/{PART.get(part, part)}"
+            )
+            rule = Rule(source, changes.get(part, lambda value: value))
+            rules[f"synthesis.layers.{name}.{part}"] = (
+                None if part.startswith("noise") and not noisy else rule
+            )
+        rules[f"synthesis.skips.{name}.weight"] = Rule(f"{theirs}/Skip/weight", turned)
+    return rules

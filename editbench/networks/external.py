@@ -1,0 +1,82 @@
+"""Networks and weights not written by editbench: plain safetensors files, read strictly, and content hashes."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.networks.weights import file_digest, load_strict, tensors_digest
+
+REMEDY = "check the path (relative ones start at the working directory; data=FOLDER moves ${data}), or copy it again"
+
+
+def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Tensors, on the host, of a safetensors file by anybody; floating ones as float32. Runs no code from the file.
+
+    Raises:
+        BadFile: the file is missing, truncated or not safetensors, lacks a name of `needed`, or holds NaN or infinity.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadFile(f"{path}: no such file; {REMEDY}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadFile(f"{path}: not a complete safetensors file ({error}); {REMEDY}") from error
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise BadFile(
+            f"{path}: lacks {', '.join(missing)}; it holds {', '.join(sorted(tensors)) or 'nothing'}"
+        )
+    tensors = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise BadFile(f"{path}: its tensor '{name}' holds NaN or infinity; {REMEDY}")
+    return tensors
+
+
+def as_module(network: nn.Module | Sequence[nn.Module]) -> nn.Module:
+    """A module, or a list of layers that become one nn.Sequential (names 0., 1., ...)."""
+    if isinstance(network, nn.Module):
+        return network
+    if isinstance(network, Sequence) and all(isinstance(layer, nn.Module) for layer in network):
+        return nn.Sequential(*network)
+    raise EditbenchError(
+        f"'network' must be an nn.Module or a list of layers, each {{_target_: dotted.name, ...}}; "
+        f"got {type(network).__name__}"
+    )
+
+
+def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str | None) -> nn.Module:
+    """The network with its weights: evaluation mode, constant. `weights` None keeps those it came with.
+
+    Raises:
+        BadFile: `read_tensors`, or names and shapes differ; the message lists what is missing and what is too much.
+    """
+    network = as_module(network)
+    if weights is not None:
+        load_strict(network, read_tensors(weights), weights)
+    return network.eval().requires_grad_(False)
+
+
+def network_digest(network: nn.Module, *extra: object) -> str:
+    """Hash of weights, structure, the source files of its classes other than PyTorch's, and the repr of `extra`."""
+    files = set()
+    for module in network.modules():
+        name = type(module).__module__
+        if not name.startswith("torch.") and getattr(sys.modules.get(name), "__file__", None):
+            files.add(inspect.getfile(type(module)))
+    return tensors_digest(
+        network.state_dict(), repr(network), sorted(map(file_digest, files)), *extra
+    )

@@ -1,0 +1,149 @@
+"""The contract of a generator: codes of a space it has -> decoded samples, differentiable, with constant noise."""
+
+from __future__ import annotations
+
+import abc
+
+from torch import Tensor, nn
+
+from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName
+from editbench.base.precision import casting
+from editbench.base.spaces import Codes, Space
+
+
+class Generator(nn.Module, abc.ABC):
+    """Base of all generators.
+
+    Attributes:
+        spaces: the latent spaces it can decode.
+        z_dim, w_dim, num_ws: sizes; w_dim and num_ws are 0 for a generator without W.
+        output: "image" when `decode` gives pictures (N, C, H, W) in [-1, 1]; "w" when there are no pictures and the
+            codes themselves are judged (latent-only data).
+        digest: hash of all that determines its output (weights, architecture, truncation).
+        layer_names, style_sizes: of a generator with S: its layers in the order of S and the channels of each; a layer
+            that gives colours (ToRGB) has a name that begins with 'rgb'.
+    """
+
+    spaces: tuple[Space, ...]
+    z_dim: int
+    w_dim: int = 0
+    num_ws: int = 0
+    output: str = "image"
+    digest: str = ""
+    layer_names: tuple[str, ...] = ()
+    style_sizes: tuple[int, ...] = ()
+    precision: str = "fp32"  # of `decode`, see editbench.base.precision
+    decoded: int = (
+        0  # samples decoded so far, and passes of derivatives: the cost that every table shows
+    )
+
+    def map(self, z: Tensor) -> Tensor:
+        """z (N, z_dim) -> w (N, w_dim), truncated as the generator is configured."""
+        raise EditbenchError(f"{type(self).__name__} has no W space")
+
+    def decode(self, codes: Codes) -> Tensor:
+        """Codes of one of `spaces` -> images (N, C, H, W) float32, about [-1, 1] (or codes, if output is "w").
+
+        Raises SpaceMismatch for codes of a space the generator does not have.
+        """
+        if codes.space not in self.spaces:
+            raise SpaceMismatch(
+                f"{type(self).__name__} decodes {', '.join(s.name for s in self.spaces)} codes but was "
+                f"given {codes.space.name} codes of shape {tuple(codes.values.shape)}"
+            )
+        if codes.shift is not None:
+            self._check_shift(codes)
+        self.decoded += len(codes)
+        if self.precision == "fp32":
+            return self._decode(codes)
+        with casting(self.precision, codes.values.device):
+            return self._decode(codes).float()
+
+    @abc.abstractmethod
+    def _decode(self, codes: Codes) -> Tensor:
+        """`decode` for a space that was checked."""
+
+    def code_dim(self, space: Space) -> int:
+        """Last dimension of the codes of a space."""
+        sizes = {
+            Space.Z: self.z_dim,
+            Space.W: self.w_dim,
+            Space.W_PLUS: self.w_dim,
+            Space.S: sum(self.style_sizes),
+        }
+        if space not in sizes or space not in self.spaces:
+            known = ", ".join(s.name for s in self.spaces if s in sizes)
+            raise SpaceMismatch(f"{space.name} has no codes; the generator has codes in {known}")
+        return sizes[space]
+
+    # -- from space to space ----------------------------------------------------------------------------------------
+    def w_plus(self, w: Tensor) -> Tensor:
+        """w (N, w_dim) -> the same w in every row: (N, num_ws, w_dim), a view."""
+        return w.unsqueeze(1).expand(-1, self.num_ws, -1)
+
+    def styles(self, w_plus: Tensor) -> Tensor:
+        """w_plus (N, num_ws, w_dim) -> S codes (N, sum of style_sizes)."""
+        raise SpaceMismatch(f"{type(self).__name__} has no S space")
+
+    def lift(self, latent: Tensor, space: Space) -> Tensor:
+        """A sample's own latent (w, or z where there is no W) as codes of a space in which a walk may start.
+
+        Z, W: unchanged; W_PLUS (N, num_ws, w_dim): every row the same; S: the styles; THETA (N, 1): zero.
+        """
+        if space == Space.THETA:
+            return latent.new_zeros(len(latent), 1)
+        if space == Space.S:
+            return self.styles(self.w_plus(latent))
+        return self.w_plus(latent).clone() if space == Space.W_PLUS else latent
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+    def kernels(self) -> dict[str, Tensor]:
+        """Layer name -> weight that a WeightShift can move; empty without THETA."""
+        return {}
+
+    def _check_shift(self, codes: Codes) -> None:
+        shift, known = codes.shift, self.kernels()
+        assert shift is not None
+        if Space.THETA not in self.spaces:
+            raise SpaceMismatch(f"the weights of {type(self).__name__} cannot be shifted")
+        if shift.layer not in known:
+            raise UnknownName("layer", shift.layer, known)
+        if shift.kernels.shape[1:] != known[shift.layer].shape or not len(shift) == len(
+            codes
+        ) == len(shift.magnitude):
+            raise SpaceMismatch(
+                f"a shift of {shift.layer} takes kernels (K, "
+                f"{', '.join(map(str, known[shift.layer].shape))}) and one index and magnitude a "
+                f"sample, got {tuple(shift.kernels.shape)} and {len(shift)} for {len(codes)} samples"
+            )
+
+    def inner(self, layer: str) -> nn.Module:
+        """The module that `activation` listens to, by the layer's name."""
+        known = dict(self.named_modules())
+        if layer not in known or not layer:
+            raise UnknownName("layer", layer, [name for name in known if name])
+        return known[layer]
+
+    def activation(self, codes: Codes, layer: str) -> Tensor:
+        """Output (N, ...) of one layer; the layers after it are not run.
+
+        Raises UnknownName for a layer that does not exist.
+        """
+
+        def stop(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            raise _Reached(output)
+
+        hook = self.inner(layer).register_forward_hook(stop)
+        try:
+            self.decode(codes)
+        except _Reached as reached:
+            return reached.output
+        finally:
+            hook.remove()
+        raise EditbenchError(f"layer '{layer}' takes no part in decoding {codes.space.name} codes")
+
+
+class _Reached(Exception):
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output

@@ -1,0 +1,201 @@
+"""Any nn.Module from z to image as a generator: its spaces are Z and the weights of its plain layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from editbench.base.errors import EditbenchError, NonFinite
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.networks.external import load_network, network_digest
+from editbench.networks.generator import Generator
+from editbench.networks.stylegan2.layers import contribution
+
+PROBES = 8  # z that are decoded to check the declarations
+OVERSHOOT = 0.5  # of the declared range: networks without a squashing output leave it a little
+SAME = 1e-2  # of the images' standard deviation: what rounding may change between batches
+UNUSED = 0.02  # of the declared range: images of real data are not that flat
+LINEAR = (
+    nn.Linear,
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+)  # whose weight can be shifted; subclasses may not be linear in it
+
+
+class ModuleGenerator(Generator):
+    """A network z (N, z_dim), z ~ N(0, I), -> images (N, C, H, W), or flat (N, C*H*W), in a declared range.
+
+    THETA: z with a `WeightShift` of one of its nn.Linear, nn.Conv2d or nn.ConvTranspose2d, by dotted name.
+
+    Args:
+        network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`.
+        z_dim: size of z.
+        image_shape: (C, H, W).
+        image_range: the values of black and white in the network's output; mapped to [-1, 1].
+        weights: a safetensors file with exactly the network's tensors; None keeps the weights it came with.
+        check_range: refuse a network whose output does not look like `image_range`.
+
+    Raises:
+        BadFile: the weights do not fit the network; EditbenchError: z_dim, shape or range do not, or an image depends
+        on chance or on the others of its batch; NonFinite: NaN or infinity in its output. All of it at once, at load.
+    """
+
+    spaces = (Space.Z, Space.THETA)
+
+    def __init__(
+        self,
+        network: nn.Module | Sequence[nn.Module],
+        z_dim: int,
+        image_shape: Sequence[int],
+        image_range: Sequence[float] = (-1.0, 1.0),
+        weights: Path | str | None = None,
+        check_range: bool = True,
+    ) -> None:
+        super().__init__()
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise EditbenchError(
+                f"generator.image_shape is [channels, height, width], got {list(image_shape)}"
+            )
+        if len(image_range) != 2 or not image_range[0] < image_range[1]:
+            raise EditbenchError(
+                f"generator.image_range is [black, white], black below white; got {list(image_range)}"
+            )
+        self.z_dim, self.image_shape = z_dim, tuple(image_shape)
+        self.image_range = (float(image_range[0]), float(image_range[1]))
+        self.network = load_network(network, weights)
+        self.source = str(weights or type(self.network).__name__)
+        self._check(check_range)
+        self.digest = network_digest(
+            self.network, z_dim, self.image_shape, self.image_range, *settings(self.network)
+        )
+
+    def kernels(self) -> dict[str, Tensor]:
+        """The weights of its plain linear and convolutional layers."""
+        layers = self.network.named_modules()
+        return {
+            name or "network": cast(Tensor, layer.weight)
+            for name, layer in layers
+            if type(layer) in LINEAR
+        }
+
+    def _decode(self, codes: Codes) -> Tensor:
+        self.code_dim(codes.space)  # THETA has no codes of its own
+        low, high = self.image_range
+        scale = 2 / (high - low)  # for [-1, 1] exactly x * 1 + 0
+        out = (
+            self.network(codes.values)
+            if codes.shift is None
+            else self._shifted(codes.values, codes.shift)
+        )
+        return out.reshape(-1, *self.image_shape).float() * scale + (-1 - low * scale)
+
+    def _shifted(self, z: Tensor, shift: WeightShift) -> Tensor:
+        """The network's output with a weight that is moved: the layer's own output plus that of the direction."""
+
+        def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if len(inputs[0]) != len(z):
+                raise EditbenchError(
+                    f"layer '{shift.layer}' of {self.source} sees a batch of {len(inputs[0])} for "
+                    f"{len(z)} samples, so that no weight belongs to one sample: shift another layer"
+                )
+            return output + contribution(
+                lambda x, weight: _without_bias(layer, x, weight), inputs[0], shift
+            )
+
+        module = dict(self.network.named_modules())["" if shift.layer == "network" else shift.layer]
+        hook = module.register_forward_hook(add)
+        try:
+            return self.network(z)
+        finally:
+            hook.remove()
+
+    @torch.no_grad()
+    def _check(self, check_range: bool) -> None:
+        """Decode a few z and compare with what was declared."""
+        z = torch.from_numpy(normals(0, "probe", 0, PROBES, self.z_dim)).float()
+        try:
+            out = self.network(z)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise EditbenchError(
+                f"{self.source}: the network does not take z of shape {tuple(z.shape)} "
+                f"({str(error).splitlines()[0]}); change generator.z_dim"
+            ) from error
+        if not isinstance(out, Tensor):
+            raise EditbenchError(
+                f"{self.source}: the network gives {type(out).__name__}, one tensor is needed; "
+                "wrap it in a module that returns the image"
+            )
+        channels, height, width = self.image_shape
+        if tuple(out.shape) not in (
+            (PROBES, *self.image_shape),
+            (PROBES, channels * height * width),
+        ):
+            raise EditbenchError(
+                f"{self.source}: the network gives {tuple(out.shape)} for {PROBES} z, which are not "
+                f"images {list(self.image_shape)}; change generator.image_shape"
+            )
+        if not torch.isfinite(out).all():
+            raise NonFinite(f"{self.source}: the network gives NaN or infinity; check its weights")
+        if check_range:
+            self._check_range(out.min().item(), out.max().item())
+        alone, together = self.network(z[:1]).reshape(-1), out.reshape(PROBES, -1)[0]
+        if alone.shape != together.shape or (alone - together).abs().max() > SAME * out.std():
+            raise EditbenchError(
+                f"{self.source}: the network gives another image for the same z when it is decoded "
+                "alone: noise must be constant, and no layer may mix the samples of a batch"
+            )
+
+    def _check_range(self, low: float, high: float) -> None:
+        black, white = self.image_range
+        span, middle = white - black, (black + white) / 2
+        if low < black - OVERSHOOT * span or high > white + OVERSHOOT * span:
+            problem = "leaves that range"
+        elif high - low < UNUSED * span:
+            problem = "hardly uses that range"
+        elif low >= middle:
+            problem = "uses its upper half alone"
+        else:
+            return
+        raise EditbenchError(
+            f"{self.source}: image_range is declared [{black:g}, {white:g}], but {PROBES} samples "
+            f"span [{low:.3g}, {high:.3g}], which {problem}; change generator.image_range, or set "
+            "generator.check_range=false if it is right"
+        )
+
+
+def settings(network: nn.Module) -> list[tuple[str, str, object]]:
+    """Plain attributes of a network's own classes, as the label of a conditional one: they decide its pictures too."""
+    return [
+        (name, key, value)
+        for name, module in network.named_modules()
+        if not type(module).__module__.startswith("torch.")
+        for key, value in sorted(vars(module).items())
+        if not key.startswith("_")
+        and key != "training"
+        and isinstance(value, (int, float, str, tuple, list))
+    ]
+
+
+def _without_bias(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+    """A layer of LINEAR with another weight and no bias."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        padding = cast(tuple[int, ...], layer.padding)
+        return F.conv_transpose2d(
+            x,
+            weight,
+            None,
+            layer.stride,
+            padding,
+            layer.output_padding,
+            layer.groups,
+            layer.dilation,
+        )
+    if isinstance(layer, nn.Conv2d):
+        return layer._conv_forward(x, weight, None)  # knows the padding mode
+    return F.linear(x, weight)

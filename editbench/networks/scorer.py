@@ -1,0 +1,36 @@
+"""The contract of a scorer: decoded samples -> attribute logits. Teachers are for editors, judges for numbers."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from torch import Tensor, nn
+
+from editbench.base.attributes import Attributes
+from editbench.base.precision import casting
+
+
+class Scorer(nn.Module, abc.ABC):
+    """Base of all scorers.
+
+    Attributes:
+        attributes: what the columns of its logits mean; class 1 of a binary attribute is its positive side. An
+            adapter of a network whose LOW logit means "present" negates it (the flag is `positive_is_low` in its
+            configuration).
+        input: "image" (N, C, H, W in [-1, 1]) or "w".
+        digest: hash of all that determines its output.
+    """
+
+    attributes: Attributes
+    input: str = "image"
+    digest: str = ""
+    precision: str = "fp32"  # of a call, see editbench.base.precision
+
+    def __call__(self, decoded: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with casting(self.precision, decoded.device):
+            return super().__call__(decoded, *args, **kwargs)
+
+    @abc.abstractmethod
+    def forward(self, decoded: Tensor) -> Tensor:
+        """decoded (N, ...) -> logits (N, attributes.width) float32."""

@@ -1,0 +1,162 @@
+"""A Python function, or any other callable, from images to logits as a scorer."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.files import digest, file_sha256
+from editbench.networks.external import network_digest
+from editbench.networks.scorers.module import ModuleScorer
+from editbench.networks.weights import tensors_digest
+
+
+class Called(nn.Module):
+    """A callable as a module; arrays that it gives become tensors."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> Any:
+        out = self.function(images)
+        return torch.from_numpy(out).to(images.device) if isinstance(out, np.ndarray) else out
+
+
+class CallableScorer(ModuleScorer):
+    """Images (N, C, H, W) in [-1, 1] -> the function's channels, size and range -> logits (N, width).
+
+    Args:
+        function: a dotted name, or in YAML `{_target_: dotted.name, ...}` of what makes the callable. It is given a
+            float32 tensor (N, channels, height, width) on the run's device and gives (N, columns), a tensor or an
+            array. A row must depend on its image alone. Gradients pass where it is made of torch operations; editors
+            that need them are skipped otherwise.
+        version: say another one whenever what the function computes changes. Its own source file and what it holds
+            (arguments of a partial, attributes of an object, a closure) count by themselves, but not the weights that
+            it loads from files nor the modules it imports.
+        attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see ModuleScorer.
+
+    Raises:
+        UnknownName: no such module or function; EditbenchError: it is not callable, or what it gives does not fit.
+    """
+
+    def __init__(
+        self,
+        function: str | Callable[[Tensor], Any],
+        attributes: Sequence[Mapping[str, Any]],
+        input_size: Sequence[int] | None,
+        version: str = "1",
+        **declared: Any,
+    ) -> None:
+        name = function if isinstance(function, str) else type(function).__name__
+        called = resolve(function) if isinstance(function, str) else function
+        if not callable(called):
+            raise EditbenchError(
+                f"scorer.function {name} is a {type(called).__name__}, not a function of images"
+            )
+        network = called if isinstance(called, nn.Module) else Called(called)
+        super().__init__(network, attributes, input_size, source=name, **declared)
+        if not isinstance(called, nn.Module):
+            self.digest = digest(["callable", name, str(version), identity(called), self.declared])
+        else:
+            self.digest = network_digest(called, str(version), *self.declared)
+
+
+def resolve(name: str) -> Any:
+    """The object of a dotted name, package.module.object (or .Class.method).
+
+    Raises:
+        UnknownName: the module or what it should hold does not exist; EditbenchError: the module fails on import.
+    """
+    parts = name.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError as error:
+            if error.name is not None and ".".join(parts[:end]).startswith(error.name):
+                continue
+            raise EditbenchError(
+                f"scorer.function {name}: importing it failed ({error})"
+            ) from error
+        except Exception as error:  # whatever a module does when it is imported
+            raise EditbenchError(
+                f"scorer.function {name}: importing it failed ({type(error).__name__}: {error})"
+            ) from error
+        for part in parts[end:]:
+            if not hasattr(found, part):
+                raise UnknownName(
+                    f"function of {getattr(found, '__name__', found)}",
+                    part,
+                    [key for key in vars(found) if not key.startswith("_")],
+                )
+            found = getattr(found, part)
+        return found
+    raise UnknownName(
+        "module (is its folder in PYTHONPATH?)", parts[0] if len(parts) > 1 else name, []
+    )
+
+
+def identity(value: Any, above: tuple[int, ...] = ()) -> object:
+    """What decides a callable's answers, as plain values: its name, the hash of its source file, and what it holds."""
+    if value is None or isinstance(value, (bool, int, float, str, Path)):
+        return repr(value)
+    if id(value) in above:
+        return "itself"
+    deeper = (*above, id(value))
+    if isinstance(value, nn.Module):
+        return network_digest(value)
+    if isinstance(value, Tensor):
+        return tensors_digest({"": value})
+    if isinstance(value, np.ndarray):
+        return [value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
+    if isinstance(value, Mapping):
+        return [[repr(key), identity(part, deeper)] for key, part in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [identity(part, deeper) for part in value]
+    if isinstance(value, functools.partial):
+        held: Any = [value.func, value.args, value.keywords]
+    elif inspect.ismethod(value):
+        held = [value.__func__, value.__self__]
+    else:
+        value = (
+            inspect.unwrap(value) if callable(value) else value
+        )  # the function, not its decorator
+        held = (
+            [
+                value.__defaults__,
+                value.__kwdefaults__,
+                [cell.cell_contents for cell in value.__closure__ or ()],
+            ]
+            if inspect.isfunction(value)
+            else {}
+            if isinstance(value, (type, ModuleType))
+            else vars(value)
+            if hasattr(value, "__dict__")
+            else []
+        )
+    made = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
+    return [
+        getattr(made, "__module__", ""),
+        getattr(made, "__qualname__", ""),
+        source_sha256(made),
+        identity(held, deeper),
+    ]
+
+
+def source_sha256(made: Any) -> str:
+    """Hash of the file that defines a function or class; '' for one without a file."""
+    try:
+        return file_sha256(Path(inspect.getfile(made)))
+    except (TypeError, OSError):
+        return ""

@@ -1,0 +1,157 @@
+"""From a network's own outputs to the logits of the declared attributes.
+
+    columns: [31, 15, 39]      # take these outputs, e.g. Smiling, Eyeglasses and Young of the 40 of CelebA
+    columns: [[0, 1], 2, 3, 4] # a binary attribute with two outputs (no, yes): its logit is their difference
+    output: probabilities      # after a sigmoid or softmax; logits (or log-probabilities) unless said
+
+One entry a column of a logit row, in the order of the attributes: one for a binary attribute, K for one of K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError, NonFinite, UnknownName
+
+OUTPUTS = ("logits", "probabilities")
+TINY = 1e-6  # of a probability, before its logarithm: a saturated sigmoid stays finite
+
+
+class Columns(nn.Module):
+    """A network's outputs (N, M) -> logits (N, attributes.width), before signs.
+
+    Args:
+        columns: an output, or a pair [no, yes] of outputs of a binary attribute, for each column; None takes all in
+            their order.
+        output: one of OUTPUTS.
+
+    Raises:
+        EditbenchError: another number of entries than the attributes have columns, or a pair for many classes.
+    """
+
+    yes: Tensor  # (width,) outputs to take
+    no: Tensor  # (width,) outputs to subtract; -1 for none
+
+    def __init__(
+        self, attributes: Attributes, columns: Sequence[int | Sequence[int]] | None, output: str
+    ) -> None:
+        super().__init__()
+        if output not in OUTPUTS:
+            raise UnknownName("scorer.output", str(output), OUTPUTS)
+        self.attributes, self.output, self.all = attributes, output, columns is None
+        names = attributes.columns()
+        if columns is not None and not isinstance(columns, (list, tuple)):
+            raise EditbenchError(
+                f"scorer.columns is a list of outputs, e.g. [31, 15]; got {columns!r}"
+            )
+        entries = list(range(attributes.width)) if columns is None else list(columns)
+        if len(entries) != attributes.width:
+            raise EditbenchError(
+                f"scorer.columns has {len(entries)} entries, but the attributes have "
+                f"{attributes.width} columns: {', '.join(names)}; give one output for each"
+            )
+        single = {item.name for item in attributes if item.binary}
+        yes, no = [], []
+        for entry, name in zip(entries, names):
+            pair = list(entry) if isinstance(entry, (list, tuple)) else [entry]
+            if not all(type(place) is int and place >= 0 for place in pair) or len(pair) not in (
+                1,
+                2,
+            ):
+                raise EditbenchError(
+                    f"scorer.columns: '{entry}' of {name} is no output; write its number, or "
+                    "[no, yes]"
+                )
+            if len(pair) == 2 and name not in single:
+                raise EditbenchError(
+                    f"scorer.columns: {name} is a class of many and has one output, "
+                    f"got the pair {pair}"
+                )
+            yes.append(pair[-1])
+            no.append(pair[0] if len(pair) == 2 else -1)
+        self.register_buffer("yes", torch.tensor(yes), persistent=False)
+        self.register_buffer("no", torch.tensor(no), persistent=False)
+        self.needed = max(yes + no) + 1
+        self.paired = max(no) >= 0
+        self.declared = () if self.all and output == "logits" else (yes, no, output)  # for a digest
+
+    def forward(self, out: Tensor) -> Tensor:
+        if self.output == "probabilities":
+            return self._of_probabilities(out)
+        if self.all:
+            return out
+        logits = out.index_select(1, self.yes)
+        return (
+            logits - out.index_select(1, self.no.clamp(min=0)) * (self.no >= 0)
+            if self.paired
+            else logits
+        )
+
+    def _of_probabilities(self, out: Tensor) -> Tensor:
+        """ln p for a class of many, ln p / (1 - p) for a binary attribute, ln p_yes / p_no for a pair."""
+        logs, parts = out.clamp(TINY, 1 - TINY).log(), []
+        for item in self.attributes:
+            at = self.attributes.slices[item.name]
+            part = logs.index_select(1, self.yes[at])
+            if item.binary:
+                other = self.no[at]
+                part = part - (
+                    logs.index_select(1, other)
+                    if int(other) >= 0
+                    else torch.log1p(-out.index_select(1, self.yes[at]).clamp(TINY, 1 - TINY))
+                )
+            parts.append(part)
+        return torch.cat(parts, 1)
+
+    def check(self, out: object, n: int, source: str) -> None:
+        """Compare a network's answer to n images with what was declared.
+
+        Raises:
+            EditbenchError: too many or too few columns, no tensor, or probabilities where logits were declared or the
+                other way round; NonFinite: NaN or infinity.
+        """
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        names = ", ".join(self.attributes.columns())
+        if not isinstance(out, Tensor) or out.dim() != 2 or len(out) != n:
+            raise EditbenchError(
+                f"{source}: the network gives {shape}, but its attributes need "
+                f"{(n, self.attributes.width)}: {names}"
+            )
+        if self.all and out.shape[1] != self.attributes.width:
+            raise EditbenchError(
+                f"{source}: the network gives {shape}, but its attributes need "
+                f"{(n, self.attributes.width)}: {names}. Declare an attribute for every output, or "
+                "choose outputs with columns: [...]"
+            )
+        if out.shape[1] < self.needed:
+            raise EditbenchError(
+                f"{source}: columns asks for output {self.needed - 1}, but the network gives "
+                f"{out.shape[1]}, numbered from 0"
+            )
+        if not torch.isfinite(out).all():
+            raise NonFinite(f"{source}: the network gives NaN or infinity; check its weights")
+        if self.output == "probabilities" and (out.min() < 0 or out.max() > 1):
+            raise EditbenchError(
+                f"{source}: output: probabilities is declared, but the network gives {out.min():.3g} "
+                f"to {out.max():.3g}; write output: logits"
+            )
+        many = [
+            self.yes[self.attributes.slices[item.name]]
+            for item in self.attributes
+            if not item.binary
+        ]
+        totals = [out.index_select(1, part).sum(1) for part in many]
+        if (
+            self.output == "logits"
+            and totals
+            and out.min() >= 0
+            and torch.allclose(torch.stack(totals), torch.ones(()), atol=1e-4)
+        ):
+            raise EditbenchError(
+                f"{source}: the network gives probabilities, the benchmark needs logits: leave out "
+                "its softmax, or end it with a log-softmax, or write output: probabilities"
+            )

@@ -1,0 +1,134 @@
+"""A small residual classifier with one head an attribute: the teacher and the judge of an embedded world.
+
+Built for a CPU: the stem quarters the number of pixels at once, everything is channels-last, and no layer depends on
+the batch. Positions are kept up to the first linear layer, because head pose is a matter of where things are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError
+from editbench.networks.scorer import Scorer
+from editbench.networks.weights import load_strict, load_tensors, save_module, tensors_digest
+
+KIND = "convnet"
+
+
+class Residual(nn.Module):
+    """x + conv(act(conv(act(x)))); the second convolution starts small, so that depth needs no normalisation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        with torch.no_grad():
+            self.second.weight.mul_(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(F.relu(x))))
+
+
+class ConvScorer(Scorer):
+    """Images -> logits in the layout of `attributes`.
+
+    Args:
+        attributes: what it scores.
+        resolution: height and width of its input, a multiple of 16.
+        widths: channels at 1/2, 1/4 and 1/8 of the resolution.
+        hidden: size of the penultimate features.
+    """
+
+    def __init__(
+        self,
+        attributes: Attributes,
+        resolution: int = 32,
+        widths: Sequence[int] = (32, 64, 96),
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        if resolution < 16 or resolution % 16:
+            raise EditbenchError(
+                f"the resolution of a ConvScorer is a multiple of 16, got {resolution}"
+            )
+        self.attributes, self.resolution, self.widths, self.hidden = (
+            attributes,
+            resolution,
+            tuple(widths),
+            hidden,
+        )
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, widths[0], 4, stride=2, padding=1),
+            Residual(widths[0]),
+        ]
+        for before, after in pairwise(widths):
+            layers += [nn.ReLU(), nn.Conv2d(before, after, 4, stride=2, padding=1), Residual(after)]
+        self.trunk = nn.Sequential(*layers, nn.ReLU())
+        cells = (resolution >> len(self.widths)) ** 2
+        self.neck = nn.Linear(self.widths[-1] * cells, hidden)
+        self.head = nn.Linear(hidden, attributes.width)
+
+    def features(self, decoded: Tensor) -> Tensor:
+        """Penultimate activations: (N, 3, R, R) in [-1, 1] -> (N, hidden) float32.
+
+        Raises:
+            EditbenchError: an input of another shape than this scorer was trained on.
+        """
+        expected = (3, self.resolution, self.resolution)
+        if decoded.dim() != 4 or tuple(decoded.shape[1:]) != expected:
+            raise EditbenchError(
+                f"this scorer takes images (N, {', '.join(map(str, expected))}) but was given "
+                f"{tuple(decoded.shape)}; resize them or use a scorer of that resolution"
+            )
+        x = self.trunk(decoded.contiguous(memory_format=torch.channels_last))
+        return F.silu(self.neck(x.flatten(1)))
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        return self.head(self.features(decoded)).float()
+
+    def seal(self) -> ConvScorer:
+        """Make it ready for use: evaluation mode, constant weights, digest."""
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.digest = tensors_digest(self.state_dict(), self.config())
+        return self
+
+    # -- files ------------------------------------------------------------------------------------------------------
+    def config(self) -> dict:
+        return {
+            "attributes": self.attributes.as_config(),
+            "resolution": self.resolution,
+            "widths": list(self.widths),
+            "hidden": self.hidden,
+        }
+
+    def save(self, path: Path | str) -> None:
+        save_module(path, self, KIND, self.config())
+
+    @classmethod
+    def from_file(cls, path: Path | str, device: torch.device | str = "cpu") -> ConvScorer:
+        """Read a scorer written by `save`; BadFile names the file and the remedy."""
+        config, tensors = load_tensors(path, KIND, "train one with `editbench world train-scorers`")
+        config["attributes"] = Attributes.from_config(config["attributes"])
+        scorer = cls(**config)
+        load_strict(scorer, tensors, path)
+        return scorer.to(device).seal()
+
+
+def classification_loss(logits: Tensor, labels: Tensor, attributes: Attributes) -> Tensor:
+    """Mean over attributes of the cross-entropy: logits (N, width), labels (N, A) int64 -> scalar."""
+    losses = []
+    for column, item in enumerate(attributes):
+        part, label = attributes.logits(logits, item.name), labels[:, column]
+        losses.append(
+            F.binary_cross_entropy_with_logits(part[:, 0], label.to(part.dtype))
+            if item.binary
+            else F.cross_entropy(part, label)
+        )
+    return torch.stack(losses).mean()

@@ -1,0 +1,148 @@
+"""The YAML file of a scorer, read outside of a run: its roles built, and errors that name file, role, key and fix."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from editbench.base.conf import CONF, group_options
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.base.instantiate import build
+from editbench.networks.scorer import Scorer
+
+ROLES = ("teacher", "judge")
+TOP = ("name", "about", *ROLES)
+
+
+def scorer_file(name: str) -> Path:
+    """A YAML file by its path, or an option of the group `scorer` by its name."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise BadFile(
+                f"{path}: no such file; give the YAML that declares the scorer (see docs/scorers.md)"
+            )
+        return path
+    options = group_options("scorer")
+    if name not in options:
+        raise UnknownName("scorer (or give a file FILE.yaml)", name, options)
+    return CONF / "scorer" / f"{name}.yaml"
+
+
+def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
+    """Role -> scorer of a file with `teacher` and `judge`, or {"scorer": it} of one that declares a single one.
+
+    Args:
+        cfg: the composed configuration of a run: ${data}, ${scorer.teacher} and the like are looked up there.
+
+    Raises:
+        BadFile: not YAML, or not a mapping; EditbenchError: anything wrong in it, with file, role and key.
+    """
+    try:
+        text = OmegaConf.to_container(OmegaConf.load(path))  # as a run reads it
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise BadFile(f"{path}: not readable YAML: {error}") from error
+    if not isinstance(text, dict):
+        raise BadFile(
+            f"{path}: must be a mapping with teacher: and judge:, it holds {type(text).__name__}"
+        )
+    single = "_target_" in text
+    for key in text if not single else ():
+        if key not in TOP:
+            raise UnknownName(f"key of {path}", str(key), [*TOP, "_target_"])
+    if not single and "teacher" not in text:
+        raise EditbenchError(
+            f"{path}: declares no teacher; write teacher: {{_target_: ...}}, and judge: (or "
+            "judge: ${scorer.teacher})"
+        )
+    whole = OmegaConf.create({**OmegaConf.to_container(cfg, resolve=False), "scorer": text})  # type: ignore[dict-item]
+    found: dict[str, Scorer] = {}
+    for role in ("scorer",) if single else ROLES:
+        part = whole.scorer if single else whole.scorer.get(role)
+        if part is None:
+            continue
+        where = str(path) if single else f"{path}: {role}"
+        try:
+            config = OmegaConf.to_container(part, resolve=True)
+        except OmegaConfBaseException as error:
+            raise EditbenchError(f"{where}: {str(error).splitlines()[0]}") from error
+        same = next(
+            (
+                name
+                for name in found
+                if OmegaConf.to_container(whole.scorer[name], resolve=True) == config
+            ),
+            "",
+        )
+        found[role] = found[same] if same else build_scorer(config, where)
+    return found
+
+
+def build_scorer(config: Any, where: str) -> Scorer:
+    """One scorer of its plain configuration; errors begin with `where`."""
+    if not isinstance(config, dict) or "_target_" not in config:
+        raise EditbenchError(
+            f"{where}: needs _target_: the dotted name of a scorer's class, e.g. "
+            "editbench.networks.scorers.exported.FileScorer"
+        )
+    try:
+        cls = (
+            get_class(config["_target_"]) if inspect.isclass(_object(config["_target_"])) else None
+        )
+    except Exception as error:  # Hydra wraps what an import raises
+        raise EditbenchError(
+            f"{where}: _target_ {config['_target_']} cannot be imported ({str(error).splitlines()[0]})"
+        ) from error
+    if cls is not None:
+        known = keys_of(cls)
+        for key in config:
+            if not str(key).startswith("_") and key not in (*known, "name", "about"):
+                raise UnknownName(f"key of {where}", str(key), known)
+        missing = [
+            key
+            for key, needed in known.items()
+            if needed and config.get(key) is None and not (key == "input_size" and key in config)
+        ]
+        if missing:
+            raise EditbenchError(f"{where}: lacks {', '.join(missing)} (see docs/scorers.md)")
+    try:
+        scorer = build(OmegaConf.create(config))
+    except EditbenchError as error:
+        raise EditbenchError(f"{where}: {error}") from error
+    if not isinstance(scorer, Scorer):
+        raise EditbenchError(
+            f"{where}: {config['_target_']} gives a {type(scorer).__name__}, not a scorer"
+        )
+    return scorer.eval().requires_grad_(False)
+
+
+def keys_of(cls: type) -> dict[str, bool]:
+    """Arguments of a class, and whether they are needed; those of its bases where it passes on any."""
+    found: dict[str, bool] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        for item in parameters:
+            if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY):
+                found.setdefault(item.name, item.default is item.empty)
+        if not any(item.kind is item.VAR_KEYWORD for item in parameters):
+            break
+    if (
+        "path" in found or "function" in found
+    ):  # a scorer of a file or a function makes its own network
+        for key in ("network", "weights", "source"):
+            found.pop(key, None)
+    return found
+
+
+def _object(name: str) -> object:
+    from hydra.utils import get_object
+
+    return get_object(name)

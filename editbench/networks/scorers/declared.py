@@ -1,0 +1,69 @@
+"""What a configuration says about a third-party classifier's outputs: names, classes, and which side is positive.
+
+    attributes:
+      - {name: smile, classes: [neutral, smiling]}
+      - {name: age, classes: [young, old], positive_is_low: true}
+
+The classes of a binary attribute are listed negative side first. Where a network's LOW output means the second class,
+`positive_is_low` negates the column, so that the rest of the benchmark never sees a reversed sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, UnknownName
+
+KEYS = ("name", "classes", "ordered", "positive_is_low", "head")
+
+
+def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float]]:
+    """The attributes, and for each of them +1, or -1 where a low output means class 1.
+
+    Raises:
+        EditbenchError: an empty list, an entry without name or classes, or a sign for an attribute of many classes;
+        labels that are not different texts; UnknownName: a key that is not one of KEYS.
+    """
+    if (
+        not config
+        or isinstance(config, (str, Mapping))
+        or not all(isinstance(entry, Mapping) for entry in config)
+    ):
+        raise EditbenchError(
+            "a scorer needs one attribute or more: list them under 'attributes', each "
+            "{name: smile, classes: [neutral, smiling]}"
+        )
+    items, signs = [], []
+    for entry in config:
+        for key in entry:
+            if key not in KEYS:
+                raise UnknownName("key of an attribute", str(key), KEYS)
+        if "name" not in entry or "classes" not in entry:
+            raise EditbenchError(f"an attribute needs 'name' and 'classes', got {dict(entry)}")
+        labels, name = entry["classes"], str(entry["name"])
+        if not isinstance(labels, (list, tuple)) or len({str(label) for label in labels}) < len(
+            labels
+        ):
+            raise EditbenchError(
+                f"attribute '{name}': classes must be a list of different names, got {labels}"
+            )
+        if any(isinstance(label, bool) for label in labels):
+            raise EditbenchError(
+                f"attribute '{name}': YAML takes its classes for {labels}; put them in quotes"
+            )
+        ordered, low = entry.get("ordered", False), entry.get("positive_is_low", False)
+        if not isinstance(ordered, bool) or not isinstance(low, bool):
+            raise EditbenchError(
+                f"attribute '{name}': ordered and positive_is_low are true or false, without quotes; "
+                f"got {ordered!r} and {low!r}"
+            )
+        item = Attribute(name, tuple(str(label) for label in labels), ordered)
+        if low and not item.binary:
+            raise EditbenchError(
+                f"attribute '{item.name}' has {len(labels)} classes: positive_is_low is for two"
+            )
+        items.append(item)
+        signs.append(-1.0 if low else 1.0)
+    return Attributes(items), signs

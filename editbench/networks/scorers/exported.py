@@ -1,0 +1,92 @@
+"""A classifier in a file that holds its own architecture: TorchScript (torch.jit.save) or torch.export (.pt2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from editbench.base.errors import EditbenchError
+from editbench.base.files import digest, file_sha256
+from editbench.networks.exported import REMEDY, ExportedNetwork, read_exported
+from editbench.networks.scorers.module import ModuleScorer
+from editbench.networks.torchscript import expect_kind, first_line, kind_of, read_torchscript
+
+
+class Held(nn.Module):
+    """A network of a file; what its interpreter stumbles over becomes an EditbenchError."""
+
+    def __init__(self, network: nn.Module, source: str) -> None:
+        super().__init__()
+        self.network, self.source = network, source
+
+    def forward(self, images: Tensor) -> Any:
+        try:
+            return self.network(images)
+        except (torch.jit.Error, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+                raise
+            raise EditbenchError(
+                f"{self.source}: the network does not take images {tuple(images.shape)} "
+                f"({first_line(error)}); change the scorer's input_size or channels"
+            ) from error
+
+
+class FileScorer(ModuleScorer):
+    """Images (N, C, H, W) in [-1, 1] -> the network's channels, size and range -> logits (N, width).
+
+    Args:
+        path: a TorchScript or torch.export file; which one it is, is seen from the file. What running such a file
+            guards and what not is said in editbench.networks.torchscript and editbench.networks.exported.
+        attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see ModuleScorer.
+
+    Raises:
+        BadFile: missing, cut off, a state dict, weights without a network, or code that is not run;
+        EditbenchError: what it takes or gives is not what was declared, its answer for an image depends on the batch,
+            or it was exported for another number of images. All at load.
+        Unsupported: gradients are asked of a network that gives none.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        attributes: Sequence[Mapping[str, Any]],
+        input_size: Sequence[int] | None,
+        **declared: Any,
+    ) -> None:
+        kind = kind_of(path)
+        if kind not in ("torchscript", "export"):
+            expect_kind(
+                path, "torchscript", "save it with torch.jit.script(module.eval()).save(PATH)"
+            )
+        network = read_torchscript(path) if kind == "torchscript" else read_exported(path)
+        if isinstance(network, ExportedNetwork) and network.batch is not None:
+            raise EditbenchError(
+                f"{path}: exported for batches of exactly {network.batch} images, the benchmark takes "
+                f"any number; {REMEDY}"
+            )
+        super().__init__(
+            Held(network, str(path)), attributes, input_size, source=str(path), **declared
+        )
+        self._check_batches(network)
+        self.digest = digest(["file", file_sha256(Path(path)), self.declared])
+
+    @torch.no_grad()
+    def _check_batches(self, network: nn.Module) -> None:
+        """An image alone and in a batch of other images must get the same logits."""
+        height, width = self.input_size or (64, 64)
+        rng = torch.Generator().manual_seed(0)
+        images = torch.rand(3, self.channels, height, width, generator=rng) * 2 - 1
+        whole = self(images)
+        alone = self(images[:1])
+        gap = float((whole[:1] - alone).abs().max())
+        if not gap <= 1e-3 * (1 + float(whole.abs().max())):
+            how = "export" if isinstance(network, ExportedNetwork) else "save"
+            raise EditbenchError(
+                f"{self.source}: the logits of an image change by {gap:.3g} with the other images of "
+                "its batch, or from call to call: batch normalisation or dropout is in training mode; "
+                f"call module.eval() before you {how} it"
+            )

@@ -1,0 +1,113 @@
+"""Classifiers of W codes: the heads published with GradCtrl (Chen et al. 2022), one small network an attribute.
+
+Each is Linear(d, h), LeakyReLU(0.1), Linear(h, classes); tensors `classifiers.{i}.classifier.{0,2}.{weight,bias}`.
+
+Sign trap: they were trained on labels "present" of the CelebA attributes Male, Smiling, Eyeglasses and Young, so the
+logit of the head for age is positive for the YOUNG; and the head for pose is positive where the published yaw boundary
+of StyleGAN2-FFHQ is negative. The configuration says so with `positive_is_low`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.networks.external import read_tensors
+from editbench.networks.scorer import Scorer
+from editbench.networks.scorers.declared import declare
+from editbench.networks.weights import tensors_digest
+
+SLOPE = 0.1  # of the leaky rectifier
+NAME = "classifiers.{head}.classifier.{layer}.{part}"
+
+
+class LatentHeads(Scorer):
+    """w (N, d) -> logits (N, width), all heads at once.
+
+    Args:
+        path: safetensors file of the heads.
+        attributes: one entry a head, see editbench.networks.scorers.declared; `head` picks another than the next in order, so a
+            subset can be used. A binary attribute may have a head of two outputs: its logit is their difference.
+
+    Raises:
+        BadFile: a tensor is missing, or shapes do not fit each other or the classes.
+    """
+
+    input = "w"
+    first: Tensor  # (heads * h, d)
+    first_bias: Tensor
+    second: Tensor  # (width, h)
+    second_bias: Tensor
+    head_of: Tensor  # (width,) the head that each column reads
+
+    def __init__(self, path: Path | str, attributes: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self.attributes, signs = declare(attributes)
+        tensors = read_tensors(path)
+        parts: list[tuple[Tensor, ...]] = []
+        for position, (item, sign) in enumerate(zip(self.attributes, signs)):
+            head = int(attributes[position].get("head", position))
+            weight, bias, second, second_bias = _read_head(tensors, head, path)
+            if item.binary and len(second) == 2:
+                second, second_bias = second[1:] - second[:1], second_bias[1:] - second_bias[:1]
+            if len(second) != item.width:
+                raise BadFile(
+                    f"{path}: head {head} has {len(second)} outputs, but attribute '{item.name}' has the "
+                    f"classes {', '.join(item.classes)}"
+                )
+            if parts and parts[0][0].shape != weight.shape:
+                raise BadFile(
+                    f"{path}: head {head} is {tuple(weight.shape)} and the first {tuple(parts[0][0].shape)}; "
+                    "heads of one scorer must have one size"
+                )
+            parts.append((weight, bias, sign * second, sign * second_bias))
+        names = ("first", "first_bias", "second", "second_bias")
+        for k, name in enumerate(names):
+            self.register_buffer(name, torch.cat([part[k] for part in parts]))
+        columns = [k for k, item in enumerate(self.attributes) for _ in range(item.width)]
+        self.register_buffer("head_of", torch.tensor(columns))
+        self.digest = tensors_digest(self.state_dict(), self.attributes.as_config(), SLOPE)
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        if decoded.dim() != 2 or decoded.shape[1] != self.first.shape[1]:
+            raise EditbenchError(
+                f"these heads take w (N, {self.first.shape[1]}) but were given {tuple(decoded.shape)}"
+            )
+        hidden = F.leaky_relu(F.linear(decoded, self.first, self.first_bias), SLOPE)
+        hidden = hidden.unflatten(1, (len(self.attributes), -1)).index_select(1, self.head_of)
+        return (torch.einsum("nch,ch->nc", hidden, self.second) + self.second_bias).float()
+
+
+def _read_head(
+    tensors: Mapping[str, Tensor], head: int, path: Path | str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """weight (h, d), bias (h,), weight (c, h), bias (c,) of one head."""
+    names = [
+        NAME.format(head=head, layer=layer, part=part)
+        for layer in (0, 2)
+        for part in ("weight", "bias")
+    ]
+    for name in names:
+        if name not in tensors:
+            heads = sorted({key.split(".")[1] for key in tensors if key.startswith("classifiers.")})
+            raise BadFile(
+                f"{path}: has no {name}; it holds the heads {', '.join(heads) or 'none'}: list one attribute "
+                "a head in the scorer's attributes"
+            )
+    weight, bias, second, second_bias = (tensors[name] for name in names)
+    if (
+        bias.shape != weight.shape[:1]
+        or second.shape[1:] != weight.shape[:1]
+        or second_bias.shape != second.shape[:1]
+    ):
+        raise BadFile(
+            f"{path}: the shapes of head {head} do not fit: "
+            + ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in names)
+        )
+    return weight, bias, second, second_bias

@@ -1,0 +1,186 @@
+"""Any nn.Module from image to logits as a scorer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.networks.external import load_network, network_digest
+from editbench.networks.scorer import Scorer
+from editbench.networks.scorers.columns import Columns
+from editbench.networks.scorers.declared import declare
+from editbench.networks.torchscript import first_line
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def numbers(key: str, values: object, count: int) -> list[float]:
+    """`count` finite numbers of a configuration; EditbenchError names the key."""
+    try:
+        found = [float(value) for value in values] if isinstance(values, Sequence) else []
+    except (TypeError, ValueError):
+        found = []
+    if isinstance(values, str) or len(found) != count or not all(map(math.isfinite, found)):
+        raise EditbenchError(f"scorer.{key} needs a list of {count} finite numbers; got {values!r}")
+    return found
+
+
+class ModuleScorer(Scorer):
+    """Images (N, C, H, W) in [-1, 1] -> channels, size and range of the network -> logits (N, width).
+
+    Args:
+        network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`. Its output columns are
+            those of the attributes in order: one for a binary attribute, K for one of K classes; log-probabilities
+            will do.
+        attributes: see editbench.networks.scorers.declared.
+        input_size: (height, width); other sizes are resized bilinearly, None passes any size.
+        input_range: the network's black and white.
+        channels: 1 or 3; grey is repeated, colour becomes luma.
+        mean, std: one number a channel; (x - mean) / std after the change of range.
+        antialias: low-pass before shrinking, as Pillow does; without it as torch interpolates.
+        weights: a safetensors file with exactly the network's tensors; None keeps the weights it came with.
+        columns, output: see editbench.networks.scorers.columns: which of the outputs to take, and what they are.
+
+    Raises:
+        BadFile: the weights do not fit; EditbenchError: the output does not fit the attributes or is probabilities;
+        NonFinite: NaN or infinity in its output. All at load.
+        Unsupported: gradients are asked of a network that gives none.
+    """
+
+    sign: Tensor  # (width,)
+    mean: Tensor  # (channels, 1, 1)
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module | Sequence[nn.Module],
+        attributes: Sequence[Mapping[str, Any]],
+        input_size: Sequence[int] | None,
+        input_range: Sequence[float] = (-1.0, 1.0),
+        channels: int = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        antialias: bool = False,
+        weights: Path | str | None = None,
+        columns: Sequence[int | Sequence[int]] | None = None,
+        output: str = "logits",
+        source: str = "",
+    ) -> None:
+        super().__init__()
+        if channels not in (1, 3) or not isinstance(antialias, bool):
+            raise EditbenchError(
+                "scorer.channels is 1 or 3, and scorer.antialias true or false, without quotes; got "
+                f"{channels!r} and {antialias!r}"
+            )
+        size = (
+            None if input_size is None else [int(v) for v in numbers("input_size", input_size, 2)]
+        )
+        if size is not None and (min(size) < 1 or size != [*map(float, input_size or ())]):
+            raise EditbenchError(
+                f"scorer.input_size is [height, width] in pixels; got {input_size}"
+            )
+        black, white = numbers("input_range", input_range, 2)
+        if not black < white:
+            raise EditbenchError(
+                f"scorer.input_range is [black, white], black below white; got {list(input_range)}"
+            )
+        self.attributes, signs = declare(attributes)
+        if any("head" in entry for entry in attributes):
+            raise EditbenchError(
+                "'head' of an attribute is for heads of W codes; choose outputs with columns: [...]"
+            )
+        self.input_size = None if size is None else (size[0], size[1])
+        self.input_range = (black, white)
+        self.channels, self.antialias = channels, antialias
+        self.network = load_network(network, weights)
+        self.source = source or str(weights or type(self.network).__name__)
+        self.columns = Columns(self.attributes, columns, output)
+        widths = [item.width for item in self.attributes]
+        self.register_buffer(
+            "sign", torch.tensor(signs).repeat_interleave(torch.tensor(widths)), persistent=False
+        )
+        for name, values, default in (("mean", mean, 0.0), ("std", std, 1.0)):
+            row = torch.tensor(
+                [default] * channels if values is None else numbers(name, values, channels)
+            )
+            if name == "std" and not bool((row > 0).all()):
+                raise EditbenchError(f"scorer.std needs positive numbers; got {row.tolist()}")
+            self.register_buffer(name, row.view(-1, 1, 1), persistent=False)
+        self._check()
+        parts = (
+            signs,
+            self.attributes.as_config(),
+            self.input_size,
+            self.input_range,
+            channels,
+            antialias,
+            mean,
+            std,
+        )
+        self.declared = parts + self.columns.declared
+        self.digest = network_digest(self.network, *self.declared)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Images (N, 1 or 3, H, W) in [-1, 1] -> what the network takes."""
+        if images.dim() != 4 or images.shape[1] not in (1, 3):
+            raise EditbenchError(
+                f"a scorer takes images (N, 1 or 3, H, W), got {tuple(images.shape)}"
+            )
+        low, high = self.input_range
+        scale = (high - low) / 2
+        x = images * scale + (low + scale)
+        if x.shape[1] < self.channels:
+            x = x.expand(-1, self.channels, -1, -1)
+        elif x.shape[1] > self.channels:
+            x = (x * x.new_tensor(LUMA).view(-1, 1, 1)).sum(1, keepdim=True)
+        if self.input_size is not None and tuple(x.shape[2:]) != self.input_size:
+            x = F.interpolate(
+                x,
+                size=self.input_size,
+                mode="bilinear",
+                align_corners=False,
+                antialias=self.antialias,
+            )
+        return (x - self.mean) / self.std
+
+    def outputs(self, decoded: Tensor) -> Tensor:
+        """What the network itself gives: (N, its columns) float32."""
+        return self.network(self.prepare(decoded)).float()
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        out = self.columns(self.outputs(decoded)) * self.sign
+        if decoded.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
+            raise Unsupported(
+                f"the scorer {self.source} gives no gradients with respect to the image, which this "
+                "editor needs: use a teacher that does (one that is not made of numpy, rounding or "
+                "torch.no_grad)"
+            )
+        return out
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Score a ramp and a chequerboard and compare with what was declared."""
+        height, width = self.input_size or (64, 64)
+        ramp = torch.linspace(-1, 1, height * width).view(1, 1, height, width)
+        board = (
+            (torch.arange(height)[:, None] // 4 + torch.arange(width) // 4)
+            .remainder(2)
+            .mul(2.0)
+            .sub(1)
+        )
+        images = torch.cat([ramp, board.expand(1, 1, -1, -1)]).expand(-1, self.channels, -1, -1)
+        try:
+            out = self.network(self.prepare(images))
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            raise EditbenchError(
+                f"{self.source}: the network does not take images {tuple(images.shape)} "
+                f"({first_line(error)}); change the scorer's input_size or channels"
+            ) from error
+        self.columns.check(out, len(images), self.source)

@@ -1,0 +1,200 @@
+"""Layers of the StyleGAN2 generator. Styles are the raw output of a layer's affine map: one space S for every use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from editbench.base.precision import exact, lowered
+from editbench.base.spaces import WeightShift
+from editbench.networks.stylegan2.ops import (
+    ACTIVATION_GAIN,
+    FIR,
+    fir_filter,
+    fir_kernel,
+    fir_upsample,
+)
+
+DEMODULATION_EPS = 1e-8
+LARGE = 64  # pixels of a side from which the layout of the noise matters; below, the last bits stay as they were
+
+
+class EqualLinear(nn.Module):
+    """Linear layer with equalised learning rate: weights are stored at unit variance and scaled when used."""
+
+    def __init__(
+        self, n_in: int, n_out: int, lr_multiplier: float = 1.0, bias: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_out, n_in) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((n_out,), bias / lr_multiplier))
+        self.weight_gain = lr_multiplier / math.sqrt(n_in)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+
+
+class StyledConv(nn.Module):
+    """Modulated, demodulated 3x3 convolution, with up-sampling, noise, bias and activation (Karras 2020, eq. 1 to 3).
+
+    The style multiplies the activations and the demodulation the result, which equals modulating the kernel of each
+    sample but shares one dense convolution over the batch. `clamp` bounds the output, as networks that were trained in
+    half precision do.
+    """
+
+    noise: Tensor
+    fir: Tensor
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        w_dim: int,
+        resolution: int,
+        up: bool,
+        fir: Sequence[float] = FIR,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.up, self.clamp = up, clamp
+        self.pad = ((len(fir) - 1) // 2, len(fir) // 2 - 1)
+        self.gain = 1 / math.sqrt(9 * n_in)  # keeps products in the range of half precision
+        self.affine = EqualLinear(w_dim, n_in, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(n_out, n_in, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(n_out))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise", torch.randn(resolution, resolution))
+        self.register_buffer("fir", fir_kernel(4.0, fir), persistent=False)
+
+    def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
+        """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
+
+        Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2 |X_oi|^2).
+        """
+        square = style.square()
+        energy = F.linear(square, self.weight.square().sum((2, 3)))
+        if shift is not None:
+
+            def more(kernel: Tensor, square: Tensor, t: Tensor) -> Tensor:
+                cross, own = (self.weight * kernel).sum((2, 3)), kernel.square().sum((2, 3))
+                return t * (2 * F.linear(square, cross) + t * F.linear(square, own))
+
+            energy = energy + by_direction(shift, more, square, shift.magnitude.unsqueeze(1))
+        return torch.rsqrt(energy + DEMODULATION_EPS)
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.up:
+            return F.conv_transpose2d(x, weight.transpose(0, 1).to(x.dtype), stride=2)
+        return F.conv2d(x, weight.to(x.dtype), padding=1)
+
+    def forward(
+        self, x: Tensor, style: Tensor, noise: bool = True, shift: WeightShift | None = None
+    ) -> Tensor:
+        # x (N, n_in, h, w), style (N, n_in) -> (N, n_out, H, W), H = 2 h where the layer up-samples
+        shift = None if shift is None else picked(shift)
+        # The gain of the activation commutes with a leaky ReLU and is cheaper on small factors than on the picture.
+        with exact(x.device):
+            demodulation = self.demodulation(style, shift)[:, :, None, None] * ACTIVATION_GAIN
+        if lowered(x.device):
+            style, demodulation = style * self.gain, demodulation / self.gain
+        x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
+        if self.up:
+            x = fir_filter(x, self.fir, self.pad)
+        offset = self.bias[:, None, None]
+        if noise and (
+            self.noise.dim() > 2 or len(self.noise) < LARGE
+        ):  # more than two axes: a map for each sample
+            offset = offset + self.noise * self.noise_strength
+        elif (
+            noise
+        ):  # laid out channels last, as x is: adding another layout to it takes many times as long
+            offset = (self.bias + (self.noise * self.noise_strength).unsqueeze(2)).permute(2, 0, 1)
+        x = F.leaky_relu(
+            torch.addcmul((offset * ACTIVATION_GAIN).to(x.dtype), x, demodulation.to(x.dtype)), 0.2
+        )
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to the image's channels, without demodulation or noise."""
+
+    def __init__(
+        self, n_in: int, w_dim: int, channels: int = 3, clamp: float | None = None
+    ) -> None:
+        super().__init__()
+        self.affine = EqualLinear(w_dim, n_in, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(channels, n_in, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.gain, self.clamp = 1 / math.sqrt(n_in), clamp
+
+    def forward(self, x: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
+        x = x * (style * self.gain)[:, :, None, None].to(x.dtype)
+        x = shifted(
+            lambda y, weight: F.conv2d(y, weight.to(y.dtype)), x, self.weight, shift
+        ) + self.bias[:, None, None].to(x.dtype)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class Skip(nn.Module):
+    """The residual branch of the resnet architecture: a 1x1 convolution, up-sampled, with half of the variance."""
+
+    fir: Tensor
+
+    def __init__(self, n_in: int, n_out: int, fir: Sequence[float] = FIR) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_out, n_in, 1, 1))
+        self.gain = math.sqrt(0.5 / n_in)
+        self.register_buffer("fir", fir_kernel(4.0, fir), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fir_upsample(F.conv2d(x, (self.weight * self.gain).to(x.dtype)), self.fir)
+
+
+# -- per-sample weights without per-sample kernels -----------------------------------------------------------------
+def picked(shift: WeightShift) -> WeightShift:
+    """The same shift; where directions are learned, with those alone that the batch uses: every use of a direction
+    would otherwise hand back a gradient as large as all of them."""
+    if not shift.kernels.requires_grad or not len(shift):
+        return shift
+    used, place = shift.index.unique(return_inverse=True)
+    return WeightShift(shift.layer, shift.kernels[used], place, shift.magnitude)
+
+
+def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+    """function(kernel, *rows of the batches) for the samples of each direction in turn, put back in their order."""
+    kernels, used = shift.kernels.unbind(0), shift.index.unique().tolist()
+    if len(used) <= 1:
+        return function(kernels[used[0] if used else 0], *batches)
+    groups = [(shift.index == k).nonzero()[:, 0] for k in used]
+    parts = [
+        function(kernels[k], *(batch[rows] for batch in batches)) for k, rows in zip(used, groups)
+    ]
+    return torch.cat(parts)[torch.cat(groups).argsort()]
+
+
+def contribution(
+    linear: Callable[[Tensor, Tensor], Tensor], x: Tensor, shift: WeightShift
+) -> Tensor:
+    """linear(x_n, t_n kernel_n) for every sample n of x (N, ...): one pass over the batch, grouped by direction.
+
+    Args:
+        linear: (x (n, ...), weight) -> (n, ...), linear in the weight.
+    """
+    t = shift.magnitude.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+    return by_direction(shift, lambda kernel, rows: linear(rows, kernel), x * t)
+
+
+def shifted(
+    linear: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, shift: WeightShift | None
+) -> Tensor:
+    """linear(x_n, weight + t_n kernel_n) for every sample n, exact: the map is linear in its weight.
+
+    One pass for the common weight and one for the directions; no kernel is copied for a sample.
+    """
+    out = linear(x, weight)
+    return out if shift is None else out + contribution(linear, x, shift)

@@ -1,0 +1,266 @@
+"""StyleGAN2 (Karras et al. 2020), any resolution and width up to the 1024x1024 config-f layout.
+
+Spaces: z (N, z_dim) -> w (N, w_dim) -> w_plus (N, num_ws, w_dim) -> styles, a list of (N, channels), one an affine map
+in the order conv 4x4, ToRGB 4x4, up-conv 8x8, conv 8x8, ToRGB 8x8, ... -> image (N, C, R, R) in about [-1, 1].
+Odd rows of w_plus drive a ToRGB and the next block's up-convolution; of the architectures without skips the last row
+alone drives a ToRGB. Noise is constant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from editbench.base.errors import EditbenchError
+from editbench.base.precision import DTYPES, exact
+from editbench.base.spaces import WeightShift
+from editbench.networks.stylegan2.layers import EqualLinear, Skip, StyledConv, ToRGB
+from editbench.networks.stylegan2.ops import FIR, fir_kernel, fir_upsample, scaled_leaky_relu
+
+State = tuple[
+    Tensor, Tensor | None
+]  # features (N, C, h, w), and the image so far or a resnet block's other branch
+ARCHITECTURES = ("skip", "resnet", "orig")
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleGAN2Config:
+    """Architecture.
+
+    channels: the width at 4, 8, ..., resolution pixels. c_dim: size of the label, 0 of an unconditional network.
+    architecture: 'skip' sums a ToRGB of every resolution; 'resnet' has residual blocks, 'orig' neither, and both of
+    them one ToRGB at the end (Karras et al. 2020, fig. 7). fir: taps of the low-pass filter. conv_clamp: bound of every
+    layer's output, of networks that were trained in half precision. embed_dim, mapping_width: of the label's embedding
+    and of the hidden layers of the mapping; 0 is w_dim.
+    """
+
+    resolution: int
+    channels: tuple[int, ...]
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 8
+    mapping_lr: float = 0.01
+    img_channels: int = 3
+    c_dim: int = 0
+    architecture: str = "skip"
+    fir: tuple[float, ...] = FIR
+    conv_clamp: float | None = None
+    embed_dim: int = 0
+    mapping_width: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        object.__setattr__(self, "fir", tuple(float(tap) for tap in self.fir))
+        if self.resolution < 4 or self.resolution & (self.resolution - 1):
+            raise ValueError(
+                f"resolution must be a power of two of at least 4, got {self.resolution}"
+            )
+        if len(self.channels) != self.blocks:
+            raise ValueError(
+                f"a {self.resolution}x{self.resolution} generator has {self.blocks} blocks, "
+                f"but channels lists {len(self.channels)} widths: {self.channels}"
+            )
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"architecture is one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}"
+            )
+        if (
+            min(*self.channels, self.z_dim, self.w_dim, self.mapping_layers, self.img_channels) < 1
+            or self.c_dim < 0
+        ):
+            raise ValueError(f"sizes and the number of layers are at least 1: {self}")
+        if not (math.isfinite(self.mapping_lr) and self.mapping_lr > 0):
+            raise ValueError(f"mapping_lr is positive, got {self.mapping_lr}")
+        if self.conv_clamp is not None and not self.conv_clamp > 0:
+            raise ValueError(f"conv_clamp is positive, or none at all, got {self.conv_clamp}")
+        if len(self.fir) < 2 or not math.isfinite(sum(self.fir)) or not sum(self.fir) > 0:
+            raise ValueError(f"fir lists two taps or more of a positive sum, got {self.fir}")
+
+    @property
+    def blocks(self) -> int:
+        return int(math.log2(self.resolution)) - 1
+
+    @property
+    def num_ws(self) -> int:
+        return 2 * self.blocks
+
+    def as_dict(self) -> dict[str, Any]:
+        """What files and digests hold: the sizes, and of the options those that are not as above."""
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        values = dataclasses.asdict(self)
+        return {
+            name: value
+            for position, (name, value) in enumerate(values.items())
+            if position < 6 or value != fields[name]
+        }
+
+    @classmethod
+    def config_f(cls, resolution: int) -> StyleGAN2Config:
+        """The published config-f widths: min(512, 2^15 / resolution) channels at each resolution."""
+        sizes = [4 * 2**i for i in range(int(math.log2(resolution)) - 1)]
+        return cls(resolution, tuple(min(512, 32768 // size) for size in sizes))
+
+
+def unit_moment(x: Tensor) -> Tensor:
+    """x (N, d) scaled to a second moment of 1 a sample."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+class Mapping(nn.Module):
+    """z -> w: normalisation to unit second moment and fully connected layers.
+
+    A label is embedded linearly, normalised and put behind z (Karras et al. 2020, "Training Generative Adversarial
+    Networks with Limited Data").
+    """
+
+    w_avg: Tensor
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        embed_dim = config.embed_dim or config.w_dim
+        self.embed = EqualLinear(config.c_dim, embed_dim) if config.c_dim else None
+        first = config.z_dim + (embed_dim if config.c_dim else 0)
+        widths = [
+            first,
+            *[config.mapping_width or config.w_dim] * (config.mapping_layers - 1),
+            config.w_dim,
+        ]
+        self.layers = nn.ModuleList(
+            EqualLinear(a, b, config.mapping_lr) for a, b in pairwise(widths)
+        )
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        # z (N, z_dim), label (N, c_dim) -> (N, w_dim)
+        with exact(z.device):
+            return self._forward(z, label)
+
+    def _forward(self, z: Tensor, label: Tensor | None) -> Tensor:
+        x = unit_moment(z)
+        if self.embed is not None:
+            if label is None:
+                raise EditbenchError("this network is conditional: give a label")
+            x = torch.cat([x, unit_moment(self.embed(label))], 1)
+        for layer in self.layers:
+            x = scaled_leaky_relu(layer(x))
+        return x
+
+
+class Synthesis(nn.Module):
+    """w_plus -> styles -> image. `layers` holds the affine-driven layers in the order of the space S."""
+
+    fir: Tensor
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.const = nn.Parameter(torch.randn(config.channels[0], 4, 4))
+        self.register_buffer("fir", fir_kernel(4.0, config.fir), persistent=False)
+        self.layers = nn.ModuleDict()
+        self.skips = (
+            nn.ModuleDict()
+        )  # of the resnet architecture: up-convolution -> the branch beside it
+        self.rows: list[int] = []  # the w_plus row that drives each layer
+        width, how = config.channels[0], (config.fir, config.conv_clamp)
+        for block, channels in enumerate(config.channels):
+            size = 4 * 2**block
+            if block:
+                up = StyledConv(width, channels, config.w_dim, size, True, *how)
+                self._add(f"conv{size}_up", up, 2 * block - 1)
+                if config.architecture == "resnet":
+                    self.skips[f"conv{size}_up"] = Skip(width, channels, config.fir)
+            self._add(
+                f"conv{size}",
+                StyledConv(channels, channels, config.w_dim, size, False, *how),
+                2 * block,
+            )
+            if config.architecture == "skip" or size == config.resolution:
+                rgb = ToRGB(channels, config.w_dim, config.img_channels, config.conv_clamp)
+                self._add(f"rgb{size}", rgb, 2 * block + 1)
+            width = channels
+
+    def _add(self, name: str, layer: nn.Module, row: int) -> None:
+        self.layers[name] = layer
+        self.rows.append(row)
+
+    def _onto(self, image: Tensor | None, rgb: Tensor) -> Tensor:
+        """The image so far, doubled, and the next ToRGB's; summed in float32 where layers run in less."""
+        with exact(rgb.device):
+            rgb = rgb.float() if rgb.dtype in DTYPES.values() else rgb
+            return rgb if image is None else fir_upsample(image, self.fir) + rgb
+
+    def styles(self, w_plus: Tensor) -> list[Tensor]:
+        """Affine maps: w_plus (N, num_ws, w_dim) -> list of (N, channels)."""
+        with exact(w_plus.device):
+            return [affine(w_plus[:, row]) for affine, row in zip(self.affines(), self.rows)]
+
+    def affines(self) -> list[EqualLinear]:
+        """The maps from w to the style of each layer, in the order of the space S."""
+        return [cast(EqualLinear, layer.affine) for layer in self.layers.values()]
+
+    def forward(
+        self, styles: Sequence[Tensor], noise: bool = True, shift: WeightShift | None = None
+    ) -> Tensor:
+        _, image = self.run(self.begin(len(styles[0])), styles, noise, shift)
+        assert image is not None
+        return image
+
+    def begin(self, n: int) -> State:
+        """The state before the first layer: the constant, and no image yet."""
+        return self.const.expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last), None
+
+    def run(
+        self,
+        state: State,
+        styles: Sequence[Tensor],
+        noise: bool = True,
+        shift: WeightShift | None = None,
+        first: int = 0,
+        last: int | None = None,
+    ) -> State:
+        """Layers [first, last) on (features, image): what precedes an edited layer is computed once and kept.
+
+        styles: of all layers; shift: moves the weight of the layer it names, if that is among them.
+        """
+        x, image = state
+        names = list(self.layers)
+        for name, style in zip(names[first:last], styles[first:last]):
+            layer, own = (
+                self.layers[name],
+                shift if shift is not None and shift.layer == name else None,
+            )
+            if isinstance(layer, ToRGB):
+                image = self._onto(image, layer(x, style, own))
+            elif name in self.skips:
+                x, image = layer(x, style, noise, own), self.skips[name](x)
+            else:
+                x = layer(x, style, noise, own)
+                if self.skips and image is not None:
+                    x, image = torch.add(image, x, alpha=math.sqrt(0.5)), None
+        return x, image
+
+
+class StyleGAN2(nn.Module):
+    """The network alone; `editbench.networks.generator.Generator` wraps it for the harness."""
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.mapping = Mapping(config)
+        self.synthesis = Synthesis(config)
+
+    def truncate(self, w: Tensor, truncation_psi: float) -> Tensor:
+        """Move w (..., w_dim) towards the running mean: psi 1 leaves it, psi 0 gives the mean face."""
+        return w if truncation_psi == 1 else torch.lerp(self.mapping.w_avg, w, truncation_psi)
+
+    def forward(
+        self, z: Tensor, truncation_psi: float = 1.0, label: Tensor | None = None
+    ) -> Tensor:
+        w = self.truncate(self.mapping(z, label), truncation_psi)
+        w_plus = w.unsqueeze(1).expand(-1, self.config.num_ws, -1)
+        return self.synthesis(self.synthesis.styles(w_plus))

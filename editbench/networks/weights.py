@@ -1,0 +1,121 @@
+"""Weights on disk: safetensors files that say what they are, written atomically, read strictly.
+
+The header of a file carries one JSON object, {"kind": what reads it, "config": how to build the module}. Reading runs
+no code from the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from editbench.base.errors import BadFile
+from editbench.base.files import file_sha256, write_atomic
+
+METADATA_KEY = "editbench"
+SHOWN = 6  # names of each sort in an error message
+
+
+def save_tensors(
+    path: Path | str, tensors: Mapping[str, Tensor], kind: str, config: dict[str, Any]
+) -> None:
+    """Write tensors with the `kind` of their reader and a JSON-able `config`; equal content gives equal bytes."""
+    header = {METADATA_KEY: json.dumps({"kind": kind, "config": config}, sort_keys=True)}
+    plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    write_atomic(Path(path), save(plain, metadata=header))
+
+
+def save_module(path: Path | str, module: nn.Module, kind: str, config: dict[str, Any]) -> None:
+    """`save_tensors` of the state of a module."""
+    save_tensors(path, module.state_dict(), kind, config)
+
+
+def load_tensors(
+    path: Path | str, kind: str, remedy: str = ""
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(config, tensors on the host) of a file of the given kind.
+
+    Raises:
+        BadFile: the file is missing, truncated, not safetensors, or of another kind; the message ends with `remedy`.
+    """
+    path = Path(path)
+    remedy = remedy or "check the path, or copy the file again from where it came"
+    if not path.is_file():
+        raise BadFile(f"{path}: no such {kind} file; {remedy}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadFile(f"{path}: not a complete safetensors file ({error}); {remedy}") from error
+    if METADATA_KEY not in metadata:
+        raise BadFile(
+            f"{path}: a safetensors file without an '{METADATA_KEY}' header, so not written by editbench; "
+            f"a {kind} file is needed"
+        )
+    try:
+        header = json.loads(metadata[METADATA_KEY])
+        found, config = header["kind"], dict(header["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadFile(
+            f"{path}: its '{METADATA_KEY}' header is damaged ({error}); {remedy}"
+        ) from error
+    if found != kind:
+        raise BadFile(
+            f"{path}: holds a '{found}', a '{kind}' is needed; give the path of a {kind} file"
+        )
+    return config, tensors
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Copy tensors into a module whose names and shapes must match exactly; otherwise BadFile lists the differences."""
+    state = module.state_dict()
+    problems = {
+        "missing": sorted(set(state) - set(tensors)),
+        "unexpected": sorted(set(tensors) - set(state)),
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} (needs {tuple(state[name].shape)})"
+            for name in sorted(set(state) & set(tensors))
+            if tensors[name].shape != state[name].shape
+        ],
+    }
+    lines = []
+    for what, names in problems.items():
+        if names:
+            more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            lines.append(f"  {what}: {', '.join(names[:SHOWN])}{more}")
+    if lines:
+        raise BadFile(
+            "\n".join(
+                [f"{source}: its tensors are not those of this {type(module).__name__}", *lines]
+            )
+        )
+    module.load_state_dict(dict(tensors))
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], *extra: object) -> str:
+    """SHA-256 over sorted names, dtypes, shapes and bytes, and over the repr of each `extra`; independent of layout."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for item in extra:
+        digest.update(f"{item!r};".encode())
+    return digest.hexdigest()
+
+
+def file_digest(path: Path | str) -> str:
+    """SHA-256 of the bytes of a file; a missing one is BadFile."""
+    try:
+        return file_sha256(Path(path))
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be read ({error.strerror}); check the path") from error

@@ -1,0 +1,139 @@
+"""Fits are cached by content: what was fitted once from the same bank by the same code is loaded, not repeated."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from editbench.bank.bank import Bank
+from editbench.base.files import digest, lock, sweep_partials, write_atomic
+from editbench.base.instantiate import plain
+from editbench.base.progress import status
+from editbench.base.sources import content, source_digest
+from editbench.networks.roles import World
+from editbench.networks.scorer import Scorer
+from editbench.run.loading import load_editor
+from editbench.walk.editor import Editor, FitData, FitReport
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting cost, also when it was reused."""
+
+    seconds: float
+    decoded: int
+    labels: int
+    notes: dict
+    cached: bool
+
+
+def fit_editor(editor: Editor, cfg: DictConfig, bank: Bank, world: World, attribute: str) -> Fitted:
+    """Fit an editor for all attributes, then tune it for one; both through the cache."""
+    data = FitData(
+        world.generator,
+        world.teacher,
+        bank.split("fit", cfg.device),
+        bank.split("tune", cfg.device),
+        bank_sigma(bank, cfg.device),
+        cfg.seed,
+    )
+    path, *more = fit_files(cfg, bank.id, world, attribute, type(editor))
+    fitted = _cached(path, editor, data, lambda: editor.fit(data))
+    if not more:
+        return fitted
+    tuned = _cached(more[0], editor, data, lambda: editor.tune(data, attribute))
+    return Fitted(
+        fitted.seconds + tuned.seconds,
+        fitted.decoded + tuned.decoded,
+        fitted.labels + tuned.labels,
+        fitted.notes | tuned.notes,
+        fitted.cached and tuned.cached,
+    )
+
+
+def fitted_editor(cfg: DictConfig, bank: Bank, world: World, attribute: str) -> Editor:
+    """The method of a configuration, fitted for an attribute. Raises Unsupported where it finds no control."""
+    editor = load_editor(cfg)
+    editor.num_ws = world.generator.num_ws
+    editor.check(world.generator, world.judge.attributes, attribute)
+    fit_editor(editor, cfg, bank, world, attribute)
+    editor.check(world.generator, world.judge.attributes, attribute)
+    return editor
+
+
+def fit_files(
+    cfg: DictConfig, bank_id: str, world: World, attribute: str, editor: type[Editor]
+) -> list[Path]:
+    """Where the fit of a job lies in the cache and, where the method tunes for an attribute, the tuned one."""
+    key = {
+        "bank": bank_id,
+        "generator": world.generator.digest,
+        "teacher": world.teacher.digest,
+        "method": content(plain(cfg.method)),
+        "source": source_digest(cfg.method["_target_"]),
+        "seed": cfg.seed,
+    }
+    keys = [key] if editor.tune is Editor.tune else [key, key | {"attribute": attribute}]
+    return [Path(cfg.cache) / "fits" / f"{digest(each)}.safetensors" for each in keys]
+
+
+def bank_sigma(bank: Bank, device: str) -> torch.Tensor:
+    return torch.from_numpy(bank.sigma["teacher"]).float().to(device)
+
+
+def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitReport]) -> Fitted:
+    with lock(path):
+        found = _load(path, editor)
+        if found is not None:
+            return found
+        sweep_partials(path)
+        began, before = time.perf_counter(), data.generator.decoded
+        with status(f"fitting {type(editor).__name__}"), scored(data.teacher) as asked:
+            report = work()
+        fitted = Fitted(
+            time.perf_counter() - began,
+            data.generator.decoded - before,
+            report.labels + sum(asked),
+            report.notes,
+            False,
+        )
+        state = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in editor.state().items()
+        }
+        meta = {"fitted": json.dumps(vars(fitted), default=str)}
+        write_atomic(path, save(state, meta))
+        return fitted
+
+
+@contextmanager
+def scored(teacher: Scorer) -> Iterator[list[int]]:
+    """How many samples the teacher scores meanwhile, a number a batch: each is a label that the editor asked for."""
+    counts: list[int] = []
+    hook = teacher.register_forward_hook(
+        lambda _module, _inputs, logits: counts.append(len(logits))
+    )
+    try:
+        yield counts
+    finally:
+        hook.remove()
+
+
+def _load(path: Path, editor: Editor) -> Fitted | None:
+    """A cached fit; an unreadable file is as good as none."""
+    try:
+        with safe_open(path, "pt") as file:
+            meta = json.loads((file.metadata() or {})["fitted"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+    editor.load_state(state)
+    return Fitted(**(meta | {"cached": True}))

@@ -1,0 +1,157 @@
+"""From configuration to networks: the only place where Hydra's `_target_` is instantiated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from editbench.bank.bank import Bank, BankSpec, bank_id
+from editbench.bank.build import Models, build_bank
+from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.instantiate import build, plain
+from editbench.base.precision import use_precision
+from editbench.networks.generator import Generator
+from editbench.networks.roles import World
+from editbench.networks.scorer import Scorer
+from editbench.walk.editor import Editor
+from editbench.walk.gauge import Gauge, Gauges
+from editbench.walk.metric import Metric
+from editbench.walk.probe import Blind, Probe
+
+
+@lru_cache(maxsize=4)
+def _load_world(text: str, device: str) -> World:
+    cfg = OmegaConf.create(text)
+    generator: Generator = build(cfg.generator).to(device).eval().requires_grad_(False)
+    teacher: Scorer = build(cfg.scorer.teacher).to(device).eval().requires_grad_(False)
+    same = cfg.scorer.judge == cfg.scorer.teacher
+    judge: Scorer = (
+        teacher if same else build(cfg.scorer.judge).to(device).eval().requires_grad_(False)
+    )
+    for role, scorer in (("teacher", teacher), ("judge", judge)):
+        if scorer.input != generator.output:
+            raise EditbenchError(
+                f"the {role} scores '{scorer.input}' but generator '{cfg.generator.name}' gives "
+                f"'{generator.output}': choose a scorer that fits, scorer=NAME"
+            )
+    if teacher.attributes != judge.attributes:
+        raise EditbenchError(
+            "teacher and judge must have the same attributes in the same order: "
+            f"{teacher.attributes.names} and {judge.attributes.names}"
+        )
+    if cfg.precision != "fp32":
+        networks: list[Generator | Scorer] = [generator, teacher, *([] if same else [judge])]
+        for network in networks:
+            network.precision, network.digest = cfg.precision, f"{network.digest}-{cfg.precision}"
+    return World(generator, teacher, judge)
+
+
+def check_device(name: str) -> None:
+    """Raise EditbenchError for a device that torch does not know or this machine has not."""
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise EditbenchError(f"device={name} is no device: use cpu, cuda or cuda:0") from error
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise EditbenchError(
+            f"device={name}, but torch sees no CUDA device: use device=cpu "
+            "(`editbench doctor` says what this machine has)"
+        )
+
+
+def load_world(cfg: DictConfig) -> World:
+    """Generator, teacher and judge of a configuration; loaded once a process."""
+    check_device(cfg.device)
+    part = OmegaConf.masked_copy(cfg, ["generator", "scorer", "data"])
+    part.precision = cfg.get("precision") or "fp32"
+    use_precision(part.precision, cfg.device)
+    return _load_world(OmegaConf.to_yaml(part, resolve=True), cfg.device)
+
+
+def _models(cfg: DictConfig) -> Models:
+    world = load_world(cfg)
+    return world.generator, world.teacher, world.judge
+
+
+_BANKS: dict[Path, Bank] = {}
+
+
+def bank_spec(cfg: DictConfig) -> BankSpec:
+    return BankSpec(
+        **{key: value for key, value in plain(cfg.bank).items() if key not in ("path", "workers")}
+    )
+
+
+def bank_folder(cfg: DictConfig) -> tuple[Path, str]:
+    """Where the bank of a configuration lies, and its identity."""
+    world = load_world(cfg)
+    identity = bank_id(
+        bank_spec(cfg), world.generator.digest, world.teacher.digest, world.judge.digest
+    )
+    return Path(cfg.cache) / "banks" / identity, identity
+
+
+def load_bank(cfg: DictConfig) -> Bank:
+    """Open the bank of a configuration, building it first if need be; verified once a process."""
+    if cfg.bank.path:
+        folder = Path(cfg.bank.path)
+        if folder not in _BANKS:
+            _BANKS[folder] = Bank(folder)
+        return check_bank(_BANKS[folder], load_world(cfg))
+    folder, identity = bank_folder(cfg)
+    if folder not in _BANKS:
+        models: Callable[[], Models] = partial(_models, cfg)
+        _BANKS[folder] = build_bank(
+            folder, identity, bank_spec(cfg), models, cfg.device, cfg.bank.workers
+        )
+    return _BANKS[folder]
+
+
+def check_bank(bank: Bank, world: World) -> Bank:
+    """A bank given by path must have been made by these very networks."""
+    parts = (("generator", world.generator), ("teacher", world.teacher), ("judge", world.judge))
+    for role, network in parts:
+        if bank.meta[role] not in (network.digest, "imported"):
+            raise BadFile(
+                f"bank {bank.folder} was built with another {role} ({bank.meta[role]}) than this run's "
+                f"({network.digest}): unset bank.path to use or build the right one"
+            )
+    if bank.judge_attributes != world.judge.attributes:
+        raise BadFile(
+            f"bank {bank.folder} has the attributes {', '.join(bank.judge_attributes.names)}, but the judge "
+            f"has {', '.join(world.judge.attributes.names)}"
+        )
+    return bank
+
+
+def load_editor(cfg: DictConfig) -> Editor:
+    return build(cfg.method)
+
+
+def load_metrics(cfg: DictConfig) -> dict[str, Metric]:
+    return {name: build(part) for name, part in cfg.metric.items()}
+
+
+def load_gauges(cfg: DictConfig, world: World) -> Gauges:
+    """The gauges of a configuration, ready for a walk in this world."""
+    gauges: dict[str, Gauge] = {
+        name: build(part) for name, part in (cfg.get("gauge") or {}).items()
+    }
+    for gauge in gauges.values():
+        gauge.prepare(world, cfg.device)
+    return Gauges(gauges)
+
+
+def load_probes(cfg: DictConfig) -> dict[str, Probe]:
+    """The probes of a configuration; one that has no use in this world keeps the reason."""
+    probes: dict[str, Probe] = {}
+    for name, part in (cfg.get("probe") or {}).items():
+        try:
+            probes[name] = build(part)
+        except Unsupported as error:
+            probes[name] = Blind(str(error))
+    return probes

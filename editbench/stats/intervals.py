@@ -1,0 +1,165 @@
+"""Intervals and paired tests: deterministic, and indifferent to the order in which samples arrive.
+
+All intervals are two-sided at level 0.95 unless told otherwise. Resampling is over starts (clusters), never over the
+steps of one start, which are not independent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+from scipy.stats import binom
+
+from editbench.base.seeding import generator
+
+LEVEL = 0.95
+DRAWS = 2000
+CHUNK = 4_000_000  # indices drawn at once, so that memory does not grow with draws * samples
+
+Interval = tuple[float, float]
+NO_INTERVAL: Interval = (float("nan"), float("nan"))
+
+
+def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
+    """Wilson score interval of a proportion (Wilson, 1927, without continuity correction); NaN where n is 0."""
+    if n == 0:
+        return NO_INTERVAL
+    z, share = ndtri(0.5 + level / 2), successes / n
+    centre = share + z * z / (2 * n)
+    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+    # exact at the ends, where rounding would leave 1e-17
+    return (0.0 if successes == 0 else float(low), 1.0 if successes == n else float(high))
+
+
+def resampled_sums(
+    rows: np.ndarray, draws: int = DRAWS, seed: int = 0, stream: str = "bootstrap"
+) -> np.ndarray:
+    """Sums of rows drawn with replacement: (n, m) -> (draws, m) float64.
+
+    Each draw takes n rows. The rows must come in an order of their own (sorted by start), since the result depends
+    on (seed, stream, n) and on that order.
+    """
+    rows = np.asarray(rows, np.float64)
+    n, rng = len(rows), generator(seed, stream, len(rows))
+    size = max(1, CHUNK // max(n, 1))
+    sums = []
+    for begin in range(0, draws, size):
+        count = min(size, draws - begin)
+        index = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
+        weights = np.bincount(index.ravel(), minlength=count * n).reshape(count, n)
+        sums.append(weights.astype(np.float64) @ rows)
+    return np.concatenate(sums)
+
+
+def percentiles(samples: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """Percentile interval of bootstrap samples, NaN draws left out: (draws, m) -> (2, m)."""
+    out = np.full((2, samples.shape[1]), np.nan)
+    some = np.isfinite(samples).any(0)
+    if some.any():
+        tail = 50 * (1 - level)
+        out[:, some] = np.nanpercentile(samples[:, some], [tail, 100 - tail], axis=0)
+    return out
+
+
+def bootstrap_mean(
+    values: np.ndarray, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+) -> Interval:
+    """Percentile interval of a mean; NaN values are left out. Any order of the values gives the same interval."""
+    values = np.sort(np.asarray(values, np.float64))
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return NO_INTERVAL
+    low, high = percentiles(resampled_sums(values[:, None], draws, seed) / len(values), level)[:, 0]
+    return float(low), float(high)
+
+
+def bootstrap_ratios(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    seed: int = 0,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile intervals of sum(numerator) / sum(denominator), clusters resampled whole.
+
+    numerators (n, m), denominators (n, m), rows sorted by cluster -> low (m,), high (m,).
+    """
+    if not len(numerators):
+        return (np.full(numerators.shape[1], np.nan),) * 2
+    width = numerators.shape[1]
+    sums = resampled_sums(np.concatenate([numerators, denominators], 1), draws, seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.where(sums[:, width:] > 0, sums[:, :width] / sums[:, width:], np.nan)
+    low, high = percentiles(ratios, level)
+    return low, high
+
+
+def median_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
+    """Distribution-free interval of a median from order statistics: covers at least `level` where n allows it.
+
+    With too few values for that (n < 6 at 95 %) it is the whole range of the values.
+    """
+    values = np.sort(np.asarray(values, np.float64))
+    values = values[np.isfinite(values)]
+    n = len(values)
+    if n == 0:
+        return NO_INTERVAL
+    rank = max(int(binom.ppf((1 - level) / 2, n, 0.5)) - 1, 0)
+    return float(values[rank]), float(values[n - 1 - rank])
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean of a - b over the n starts both have, its bootstrap interval, and a two-sided p-value."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def paired_difference(
+    a: pd.Series, b: pd.Series, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+) -> PairedDifference:
+    """Paired bootstrap of a mean difference on common starts.
+
+    Args:
+        a, b: one value a start, indexed by start; starts that one lacks, or where one is NaN, are left out of both.
+
+    The p-value is the share of draws, recentred on the null hypothesis of no difference, that lie at least as far out
+    as the difference seen, with one added to both counts so that it is never 0. It is NaN where no start is common.
+    """
+    for name, series in (("a", a), ("b", b)):
+        if series.index.has_duplicates:
+            raise ValueError(
+                f"{name} has a start twice: average or choose one value a start before pairing"
+            )
+    pairs = pd.concat([a.astype(float), b.astype(float)], axis=1, keys=["a", "b"], join="inner")
+    gaps = (pairs["a"] - pairs["b"]).dropna().sort_index().to_numpy()
+    n = len(gaps)
+    if n == 0:
+        return PairedDifference(float("nan"), *NO_INTERVAL, float("nan"), 0)
+    mean = float(gaps.mean())
+    means = resampled_sums(gaps[:, None], draws, seed, "paired") / n
+    low, high = percentiles(means, level)[:, 0]
+    rounding = 1e-12 * max(
+        1.0, abs(mean)
+    )  # equal in exact arithmetic counts as at least as far out
+    p = (1 + int((np.abs(means[:, 0] - mean) >= abs(mean) - rounding).sum())) / (1 + draws)
+    return PairedDifference(mean, float(low), float(high), p, n)
+
+
+def holm(pvalues: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjusted p-values (Holm, 1979), in the order given; NaN stays NaN and is not counted."""
+    pvalues = np.asarray(pvalues, np.float64)
+    adjusted = np.full(pvalues.shape, np.nan)
+    known = np.flatnonzero(np.isfinite(pvalues))
+    order = known[np.argsort(pvalues[known], kind="stable")]
+    scaled = pvalues[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return adjusted

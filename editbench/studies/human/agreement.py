@@ -1,0 +1,115 @@
+"""How far the answers can be trusted: repeats answered alike, raters that agree, sides that are not preferred."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from editbench.stats.intervals import wilson
+
+EVERYONE = "all"
+CONSISTENCY = (
+    "asked",
+    "rater",
+    "repeats",
+    "alike",
+    "share",
+    "low",
+    "high",
+    "left_share",
+    "left_p",
+    "tie_share",
+    "seconds",
+)
+AGREEMENT = ("asked", "attribute", "raters", "comparisons", "pairs", "percent", "alpha")
+
+
+def consistency(votes: pd.DataFrame) -> pd.DataFrame:
+    """Columns CONSISTENCY, a row a question asked and rater, and one for all raters.
+
+    alike: repeats, shown with swapped sides, that got the same method or twice none, of those with both answers; share
+    with Wilson's interval; left_share: of the first showings that were no tie, with an exact binomial p against 1/2;
+    seconds: median of a screen.
+    """
+    rows = []
+    for asked, part in votes.groupby("asked"):
+        groups = [(EVERYONE, part), *((str(name), own) for name, own in part.groupby("rater"))]
+        for rater, own in groups:
+            first = own[own["repeat_of"] == ""]
+            again = own[own["repeat_of"] != ""].merge(
+                first[["rater", "question", "winner"]],
+                left_on=["rater", "repeat_of"],
+                right_on=["rater", "question"],
+                suffixes=("", "_first"),
+            )
+            alike = int((again["winner"] == again["winner_first"]).sum())
+            low, high = wilson(alike, len(again))
+            decided = first[first["answer"] != "none"]
+            left = int((decided["answer"] == "left").sum())
+            rows.append(
+                {
+                    "asked": asked,
+                    "rater": rater,
+                    "repeats": len(again),
+                    "alike": alike,
+                    "share": alike / len(again) if len(again) else np.nan,
+                    "low": low,
+                    "high": high,
+                    "left_share": left / len(decided) if len(decided) else np.nan,
+                    "left_p": float(binomtest(left, len(decided), 0.5).pvalue)
+                    if len(decided)
+                    else np.nan,
+                    "tie_share": 1 - len(decided) / len(first) if len(first) else np.nan,
+                    "seconds": first["seconds"].median(),
+                }
+            )
+    return pd.DataFrame(rows, columns=list(CONSISTENCY))
+
+
+def agreement(votes: pd.DataFrame) -> pd.DataFrame:
+    """Columns AGREEMENT, over all attributes and for each: only of comparisons that two raters or more answered.
+
+    percent: share of the pairs of raters, over comparisons, that gave the same answer; alpha: Krippendorff's, nominal.
+    The answers are: the method that comes first in the alphabet, the other one, none.
+    """
+    first = votes[votes["repeat_of"] == ""].drop_duplicates(["asked", "rater", "comparison"])
+    rows = []
+    for asked, part in first.groupby("asked"):
+        for attribute, own in [(EVERYONE, part), *part.groupby("attribute")]:
+            answer = np.select([own["winner"] == "", own["winner"] == own["a"]], [0, 1], 2)
+            counts = pd.crosstab(own["comparison"], answer).to_numpy(np.float64)
+            counts = counts[counts.sum(1) > 1]
+            percent, alpha, pairs = krippendorff(counts)
+            rows.append(
+                {
+                    "asked": asked,
+                    "attribute": attribute,
+                    "raters": own["rater"].nunique(),
+                    "comparisons": len(counts),
+                    "pairs": pairs,
+                    "percent": percent,
+                    "alpha": alpha,
+                }
+            )
+    return pd.DataFrame(rows, columns=list(AGREEMENT))
+
+
+def krippendorff(counts: np.ndarray) -> tuple[float, float, int]:
+    """counts (units, categories): how many raters gave a unit each category, at least two a unit.
+
+    Returns the share of agreeing pairs, Krippendorff's nominal alpha (Krippendorff, 2011) and the number of pairs;
+    NaN where there is no unit, or for alpha where only one category occurs.
+    """
+    size = counts.sum(1)
+    pairs = size * (size - 1) / 2
+    if not len(counts):
+        return float("nan"), float("nan"), 0
+    same = (counts * (counts - 1) / 2).sum(1)
+    seen = (
+        2 * (pairs - same) / (size - 1)
+    ).sum()  # observed disagreement, a unit weighs its raters
+    totals, n = counts.sum(0), size.sum()
+    expected = (n * n - (totals**2).sum()) / (n - 1)
+    alpha = 1 - seen / expected if expected > 0 else float("nan")
+    return float(same.sum() / pairs.sum()), float(alpha), int(pairs.sum())

@@ -1,0 +1,152 @@
+"""Which pairs are shown, on which side and in which order: all drawn from the seed, nothing from the methods' names."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from editbench.base.errors import EditbenchError
+from editbench.base.seeding import generator
+from editbench.studies.human.edits import Edits
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods (a before b in the alphabet) on one start and attribute, each at its own first crossing."""
+
+    id: str
+    attribute: str
+    start: int
+    source: str
+    target: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A comparison as one page shows it; duplicate_of: the question that it repeats with swapped sides, or None."""
+
+    id: str
+    comparison: Comparison
+    left: str
+    right: str
+    duplicate_of: str | None = None
+
+
+def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Comparison], list[dict]]:
+    """`pairs` comparisons an attribute, spread evenly over its pairs of methods; and the count behind every pair.
+
+    Only starts that both methods brought to the target, and whose pictures can be had, are drawn, without
+    replacement. A pair with too few of them gives what it has: its count says so.
+    """
+    drawn: list[Comparison] = []
+    counts: list[dict] = []
+    for attribute in sorted({one.attribute for one in edits}):
+        runs = {one.label: one for one in edits if one.attribute == attribute}
+        couples = list(combinations(sorted(runs), 2))
+        if not couples:
+            continue
+        extra = generator(seed, "human spread", attribute).permutation(len(couples))
+        for k, (a, b) in enumerate(couples):
+            quota = pairs // len(couples) + int(extra[k] < pairs % len(couples))
+            one, two = runs[a], runs[b]
+            both = sorted(one.crossed & two.crossed)
+            usable = sorted(one.usable & two.usable)
+            rng = generator(seed, "human starts", attribute, a, b)
+            picked = sorted(rng.permutation(usable)[:quota].tolist()) if usable else []
+            shared = len(set(one.walks.index) & set(two.walks.index))
+            counts.append(
+                {
+                    "attribute": attribute,
+                    "a": a,
+                    "b": b,
+                    "shared_starts": shared,
+                    "both_crossed": len(both),
+                    "with_pictures": len(usable),
+                    "asked": quota,
+                    "drawn": len(picked),
+                }
+            )
+            for start in picked:
+                way, other = (
+                    tuple(run.walks.loc[start, ["source", "target"]]) for run in (one, two)
+                )
+                if way != other:
+                    raise EditbenchError(
+                        f"{a} and {b} walk start {start} of {attribute} towards other classes: they "
+                        "cannot be compared"
+                    )
+                drawn.append(
+                    Comparison(
+                        f"c{len(drawn):05d}",
+                        attribute,
+                        int(start),
+                        one.classes[way[0]],
+                        one.classes[way[1]],
+                        a,
+                        b,
+                    )
+                )
+    if not drawn:
+        raise EditbenchError(
+            "no start was brought to the target by two methods with pictures at hand: nothing can be "
+            "compared. "
+            + " ".join(
+                f"{one.label} on {one.attribute}: {len(one.crossed)} of "
+                f"{len(one.walks)} crossed, pictures {one.pictures}."
+                for one in edits
+            )
+        )
+    return drawn, counts
+
+
+def questions(drawn: list[Comparison], name: str, share: float, seed: int) -> list[Question]:
+    """One page's questions in their order.
+
+    Every pair of methods on an attribute stands on either side equally often (give or take one). A share of the
+    comparisons, rounded up, comes twice, with swapped sides and at least half a page apart.
+    """
+    n = len(drawn)
+    rng = generator(seed, "human page", name)
+    swapped = _sides(drawn, rng)
+    order = rng.permutation(n)
+    repeats = math.ceil(share * n - 1e-9)
+    ids = _ids(n + repeats, rng)
+    first = []
+    for place, row in enumerate(order.tolist()):
+        one = drawn[row]
+        left, right = (one.b, one.a) if swapped[row] else (one.a, one.b)
+        first.append(Question(ids[place], one, left, right))
+    slots: list[list[Question]] = [
+        [] for _ in range(n + 1)
+    ]  # repeats that come before place k of the first showings
+    for number, place in enumerate(sorted(rng.permutation((n + 1) // 2)[:repeats].tolist())):
+        shown = first[place]
+        slots[int(rng.integers(place + n // 2 + 1, n + 1))].append(
+            Question(ids[n + number], shown.comparison, shown.right, shown.left, shown.id)
+        )
+    return [one for place in range(n + 1) for one in slots[place] + first[place : place + 1]]
+
+
+def _sides(drawn: list[Comparison], rng: np.random.Generator) -> np.ndarray:
+    """(n,) whether a comparison's methods change sides: half of each pair on each attribute."""
+    swapped = np.zeros(len(drawn), bool)
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for row, one in enumerate(drawn):
+        groups.setdefault((one.attribute, one.a, one.b), []).append(row)
+    for rows in groups.values():
+        half = np.arange(len(rows)) % 2 == int(rng.integers(2))
+        swapped[rows] = rng.permutation(half)
+    return swapped
+
+
+def _ids(count: int, rng: np.random.Generator) -> list[str]:
+    """Names that say nothing: drawn, different, in no order."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[f"q{rng.integers(16**10):010x}"] = None
+    return list(found)

@@ -1,0 +1,133 @@
+"""Where each method first reached the target: the rule by which two edits are of equal strength."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.report.load import Results, load
+from editbench.report.settings import settings
+from editbench.walk.trajectory import Trajectories
+
+
+@dataclass(frozen=True)
+class Edits:
+    """The first crossings of one run.
+
+    label: the method's name in reports; walks: indexed by start, columns source, target (classes) and step (of the
+    first crossing, <NA> where there was none); usable: the starts whose pictures can be had.
+    """
+
+    run_id: str
+    label: str
+    attribute: str
+    classes: tuple[str, ...]
+    walks: pd.DataFrame
+    trajectories: Trajectories
+    config: DictConfig
+    usable: frozenset[int] = frozenset()
+    pictures: str = ""  # where they come from, or why there are none
+
+    @property
+    def crossed(self) -> frozenset[int]:
+        return frozenset(self.walks.index[self.walks["step"].notna()].tolist())
+
+    def with_pictures(self, usable: frozenset[int], pictures: str) -> Edits:
+        return replace(self, usable=usable, pictures=pictures)
+
+    def coverage(self) -> dict:
+        """How many starts crossed, of all that were walked: the share that no rater will ever see is told."""
+        crossed, n = len(self.crossed), len(self.walks)
+        return {
+            "method": self.label,
+            "attribute": self.attribute,
+            "run_id": self.run_id,
+            "starts": n,
+            "crossed": crossed,
+            "not_crossed_share": 1 - crossed / n if n else None,
+            "usable": len(self.usable),
+            "pictures": self.pictures,
+        }
+
+
+def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = None) -> Results:
+    """The finished runs of one setting and of the methods named (all when none is).
+
+    A method is named by its label in reports, or by its plain name, which takes all of its variants. Raises
+    EditbenchError where several settings could be meant or fewer than two methods are left, UnknownName for a method or
+    setting that is not there.
+    """
+    found = settings(results)
+    if setting is None and len(found) > 1:
+        listed = "; ".join(f"'{name}'" for name, _ in found)
+        raise EditbenchError(
+            f"{results.root} holds runs that cannot be compared with one another: name one setting "
+            f"with --setting: {listed}"
+        )
+    if setting is not None:
+        if setting not in dict(found):
+            raise UnknownName("setting", setting, dict(found))
+        results = results.only(setting)
+    runs = results.runs[results.runs["status"] == "done"]
+    for name in methods:
+        if name not in set(runs["label"]) | set(runs["method"]):
+            raise UnknownName(
+                "method with finished runs", name, set(runs["label"]) | set(runs["method"])
+            )
+    if methods:
+        runs = runs[runs["label"].isin(methods) | runs["method"].isin(methods)]
+    if runs["label"].nunique() < 2:
+        raise EditbenchError(
+            f"a comparison needs finished runs of two methods, {results.root} has "
+            f"{', '.join(sorted(set(runs['label']))) or 'none'}"
+        )
+    return replace(results, runs=runs.reset_index(drop=True))
+
+
+def crossings(results: Results) -> list[Edits]:
+    """The edits of every run in `results`, sorted by attribute and label. Raises BadFile for an unreadable record."""
+    found = []
+    for run in results.runs.sort_values(["attribute", "label"]).to_dict("records"):
+        folder = results.root / run["run_id"]
+        trajectories = Trajectories.load(folder / "trajectory.parquet")
+        table = trajectories.table
+        walks = table[table["step"] == 0].set_index("start")[["source", "target"]]
+        steps = table[table["stopped"]].set_index("start")["step"]
+        if walks.index.has_duplicates or steps.index.has_duplicates:
+            raise BadFile(f"{folder / 'trajectory.parquet'} has a start twice; run the job again")
+        config = OmegaConf.create(results.configs[run["run_id"]])
+        classes = tuple(run["classes"] or trajectories.attributes[run["attribute"]].classes)
+        found.append(
+            Edits(
+                run["run_id"],
+                run["label"],
+                run["attribute"],
+                classes,
+                walks.assign(step=steps.astype("Int64")),
+                trajectories,
+                config,
+            )
+        )
+    return found
+
+
+def read(
+    root: Path, methods: Sequence[str] = (), setting: str | None = None
+) -> tuple[Results, list[Edits], list[dict[str, str]]]:
+    """The records of a runs folder that a study may use, their edits, and the runs left out: {'run', 'reason'}."""
+    whole = load(root)
+    results = chosen(whole, methods, setting)
+    undone = whole.runs[whole.runs["status"] != "done"]
+    if methods:
+        undone = undone[undone["label"].isin(methods) | undone["method"].isin(methods)]
+    left_out = [
+        {"run": run["run_id"], "reason": f"{run['status']}: {run['reason']}"}
+        for run in undone.to_dict("records")
+    ]
+    left_out += [{"run": problem.name, "reason": problem.reason} for problem in whole.problems]
+    return results, crossings(results), left_out

@@ -1,0 +1,209 @@
+"""Raters' files: checked, unblinded by the key, as one row a vote. A file is a stranger's until it has been checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.studies.human import ANSWERS, FORMAT, RATER, VERSION
+
+LIMIT = 20_000_000  # bytes: a page of ten thousand questions writes less than two million
+VOTES = {
+    "rater": "str",
+    "set": "str",
+    "question": "str",
+    "repeat_of": "str",
+    "comparison": "str",
+    "attribute": "str",
+    "a": "str",
+    "b": "str",
+    "asked": "str",
+    "answer": "str",
+    "winner": "str",
+    "seconds": "float64",
+}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One rater's file for one page. answers: question -> asked -> 'left', 'right' or 'none'. The counts are of single
+    answers: missing ones, ones to questions that this page does not have, and ones that are no answer."""
+
+    path: Path
+    rater: str
+    page: str
+    saved: str
+    answers: dict[str, dict[str, str]]
+    seconds: dict[str, float]
+    missing: int = 0
+    unknown: int = 0
+    invalid: int = 0
+    note: str = ""
+
+    @property
+    def given(self) -> int:
+        return sum(map(len, self.answers.values()))
+
+
+@dataclass(frozen=True)
+class Responses:
+    """votes: a row a single answer, columns VOTES (winner: a method, '' for none / both / not applicable; repeat_of: ''
+    or the question that was shown again); sheets: the files kept; left: (file, why it cannot be counted); doubles:
+    (file, which other one of the same rater counts)."""
+
+    votes: pd.DataFrame
+    sheets: list[Sheet] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+    doubles: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_responses(paths: Sequence[Path], key: dict) -> Responses:
+    """All files that belong to the study of `key`. Raises EditbenchError when none does."""
+    sheets, left = [], []
+    for path in paths:
+        try:
+            sheets.append(read_sheet(path, key))
+        except EditbenchError as error:
+            left.append((str(path), str(error)))
+    kept, doubles = _one_each(sheets)
+    if not kept:
+        raise EditbenchError(
+            "no file can be counted: " + "; ".join(f"{path}: {reason}" for path, reason in left)
+        )
+    rows = [row for sheet in kept for row in _votes(sheet, key)]
+    return Responses(pd.DataFrame(rows, columns=list(VOTES)).astype(VOTES), kept, left, doubles)
+
+
+def read_sheet(path: Path, key: dict) -> Sheet:
+    """One file. Raises BadFile, with the reason, for a file that is not this study's."""
+    told = _json(path)
+    if told.get("format") != f"{FORMAT} responses" or told.get("version") != VERSION:
+        raise BadFile("not a file of responses that a page of `editbench human make` saved")
+    if told.get("study") != key["study"]:
+        raise BadFile(
+            f"answers of another study ({_short(told.get('study'))}); this one is {key['study']}"
+        )
+    rater, page = told.get("rater"), told.get("set")
+    if not isinstance(rater, str) or not re.fullmatch(RATER, rater):
+        raise BadFile(
+            f"the rater code {_short(rater)} is not one: letters, digits, dot, dash, underscore, at most 40"
+        )
+    mine = {name for name, one in key["questions"].items() if one["set"] == page}
+    if not isinstance(page, str) or not mine:
+        raise BadFile(f"the study has no page {_short(page)}")
+    answers, seconds = told.get("answers"), told.get("seconds")
+    if not isinstance(answers, dict) or not isinstance(seconds, dict):
+        raise BadFile("it holds no answers")
+    kept: dict[str, dict[str, str]] = {}
+    unknown = invalid = 0
+    for question, given in answers.items():
+        if question not in mine:
+            unknown += 1
+            continue
+        pairs = given.items() if isinstance(given, dict) else [("", given)]
+        good = {
+            name: value
+            for name, value in pairs
+            if name in key["asked"] and isinstance(value, str) and value in ANSWERS
+        }
+        invalid += len(pairs) - len(good)
+        kept[question] = good
+    sheet = Sheet(
+        path,
+        rater,
+        page,
+        str(told.get("saved", ""))[:40],
+        kept,
+        _numbers(seconds),
+        0,
+        unknown,
+        invalid,
+    )
+    return replace(sheet, missing=len(mine) * len(key["asked"]) - sheet.given)
+
+
+def _json(path: Path) -> dict:
+    try:
+        if path.stat().st_size > LIMIT:
+            raise BadFile(f"larger than {LIMIT / 1e6:.0f} MB: no page saves that much")
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadFile(f"not readable ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"not JSON ({type(error).__name__}: {_short(error)})") from error
+    if not isinstance(told, dict):
+        raise BadFile(f"holds {type(told).__name__}, expected an object")
+    return told
+
+
+def _numbers(seconds: dict) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in seconds.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9
+    }
+
+
+def _short(value: object) -> str:
+    """A stranger's text, cut and printable."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    text = "".join(letter if letter.isprintable() else " " for letter in text[:80])
+    return text + ("..." if len(str(value)) > 80 else "")
+
+
+def _one_each(sheets: list[Sheet]) -> tuple[list[Sheet], list[tuple[str, str]]]:
+    """One file a rater and page: the fullest, then the last saved, as a rater who saves twice means it."""
+    groups: dict[tuple[str, str], list[Sheet]] = {}
+    for sheet in sheets:
+        groups.setdefault((sheet.rater, sheet.page), []).append(sheet)
+    kept, left = [], []
+    for (rater, page), group in sorted(groups.items()):
+        best, *others = sorted(
+            group, key=lambda one: (one.given, one.saved, str(one.path)), reverse=True
+        )
+        changed = sum(one.answers != best.answers for one in others)
+        kept.append(
+            replace(
+                best,
+                note=f"{len(group)} files of this rater, {changed} of them with other answers; the "
+                "fullest, then last saved, counts"
+                if others
+                else "",
+            )
+        )
+        left += [
+            (str(one.path), f"rater {rater} has another file for page {page}: {best.path} counts")
+            for one in others
+        ]
+    return kept, left
+
+
+def _votes(sheet: Sheet, key: dict) -> list[dict]:
+    rows = []
+    for question, given in sheet.answers.items():
+        one = key["questions"][question]
+        a, b = sorted((one["left"], one["right"]))
+        for asked, answer in given.items():
+            rows.append(
+                {
+                    "rater": sheet.rater,
+                    "set": sheet.page,
+                    "question": question,
+                    "repeat_of": one["duplicate_of"] or "",
+                    "comparison": one["comparison"],
+                    "attribute": one["attribute"],
+                    "a": a,
+                    "b": b,
+                    "asked": asked,
+                    "answer": answer,
+                    "winner": "" if answer == "none" else one[answer],
+                    "seconds": sheet.seconds.get(question, float("nan")),
+                }
+            )
+    return rows

@@ -1,0 +1,294 @@
+"""A study as a folder: pages to hand out, and beside them the key that no rater may see.
+
+pages/page-1.html ...  one self-contained page a rater set, without any method's name
+key.json               which method stood where
+manifest.json          what was drawn from what: runs, shares that never crossed, counts behind every pair
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from editbench.base.errors import EditbenchError
+from editbench.base.files import atomic_folder, digest, file_sha256, write_json
+from editbench.base.progress import progress
+from editbench.report.strips import PIXELATED, picture
+from editbench.studies.human import ASKED, FORMAT, RATER, VERSION
+from editbench.studies.human.draw import Comparison, Question, comparisons, questions
+from editbench.studies.human.edits import read
+from editbench.studies.human.redraw import Pair, open_pictures
+
+LARGEST_PAGE = 150_000_000  # bytes: beyond it browsers are slow to open a file
+SHOWN = 256  # pixels of the screen that a small picture is enlarged to, by a whole number
+
+
+@dataclass(frozen=True)
+class Design:
+    """pairs: comparisons an attribute, spread over its pairs of methods; sets: pages; split: each page gets its share
+    of the comparisons instead of all of them; duplicates: share of a page shown twice; asked: 'change', 'identity' or
+    both; title, intro: what raters read, intro above the instructions (consent, whom to ask)."""
+
+    methods: tuple[str, ...] = ()
+    pairs: int = 20
+    sets: int = 1
+    split: bool = False
+    duplicates: float = 0.05
+    seed: int = 0
+    asked: tuple[str, ...] = tuple(ASKED)
+    title: str = "Which edit is better?"
+    intro: str = ""
+    setting: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pairs < 1 or self.sets < 1 or not 0 <= self.duplicates <= 0.5:
+            raise EditbenchError(
+                "--pairs and --sets must be at least 1, --duplicates between 0 and 0.5"
+            )
+        if not self.asked or set(self.asked) - set(ASKED) or len(set(self.asked)) < len(self.asked):
+            raise EditbenchError(
+                f"--questions takes {' and '.join(ASKED)}, got {', '.join(self.asked) or 'nothing'}"
+            )
+
+
+def make_study(
+    root: Path, out: Path, design: Design, device: str = "cpu", cache: Path | None = None
+) -> dict:
+    """Draw a study from the records under `root` and write it to the new folder `out`; returns its manifest.
+
+    Raises EditbenchError where nothing can be compared, where `out` is there already (answers may belong to it), or
+    where a page would be too large.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise EditbenchError(
+            f"{out} is there already, and answers may belong to it: give --out a new folder"
+        )
+    results, edits, left_out = read(root, design.methods, design.setting)
+    _check_words(design, {*results.runs["method"], *results.runs["label"], *results.runs["run_id"]})
+    opened = [open_pictures(results, one, device, cache) for one in edits]
+    edits = [one for one, _ in opened]
+    drawn, counts = comparisons(edits, design.pairs, design.seed)
+    pictures = _pictures(drawn, {(one.attribute, one.label): source for one, source in opened})
+    pages = {
+        str(k + 1): questions(part, str(k + 1), design.duplicates, design.seed)
+        for k, part in enumerate(_parts(drawn, design))
+        if part
+    }
+    key = _key(pages, design)
+    manifest = {
+        "format": f"{FORMAT} manifest",
+        "version": VERSION,
+        "study": key["study"],
+        "root": str(root),
+        "design": asdict(design),
+        "coverage": [one.coverage() for one in edits],
+        "pairs": counts,
+        "comparisons": len(drawn),
+        "left_out": left_out,
+    }
+    with atomic_folder(out) as partial:
+        (partial / "pages").mkdir()
+        made = {}
+        for name, asked in pages.items():
+            file = partial / "pages" / f"page-{name}.html"
+            file.write_text(render(name, asked, pictures, key["study"], design), encoding="utf-8")
+            made[name] = {
+                "file": f"pages/{file.name}",
+                "questions": len(asked),
+                "sha256": file_sha256(file),
+                "repeats": sum(one.duplicate_of is not None for one in asked),
+            }
+        write_json(partial / "key.json", key)
+        write_json(partial / "manifest.json", manifest | {"pages": made})
+    return manifest | {"pages": made}
+
+
+def render(
+    name: str,
+    asked: list[Question],
+    pictures: dict[tuple[str, int, str], Pair],
+    study: str,
+    design: Design,
+) -> str:
+    """One page. It holds the questions' ids, attributes, classes and pictures, and nothing of where they come from."""
+    shown = []
+    for one in asked:
+        comparison = one.comparison
+        left, right = (
+            pictures[comparison.attribute, comparison.start, method]
+            for method in (one.left, one.right)
+        )
+        original = pictures[comparison.attribute, comparison.start, comparison.a][0]
+        shown.append(
+            {
+                "id": one.id,
+                "attribute": _words(comparison.attribute),
+                "target": _words(comparison.target),
+                "left": _uri(left[1]),
+                "original": _uri(original),
+                "right": _uri(right[1]),
+            }
+        )
+    side = max(max(pair[1].shape[-2:]) for pair in pictures.values())
+    width = SHOWN // side * side if side <= PIXELATED else max(SHOWN, min(side, 384))
+    data = {
+        "format": f"{FORMAT} responses",
+        "version": VERSION,
+        "study": study,
+        "set": name,
+        "asked": list(design.asked),
+        "questions": shown,
+    }
+    environment = Environment(
+        loader=PackageLoader("editbench", "human"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    parts = {
+        part: Markup(_source(part)) for part in ("page.css", "page.js")
+    }  # our own files, not text of a record
+    text = environment.get_template("page.html").render(
+        title=design.title,
+        intro=design.intro.strip(),
+        data=data,
+        width=width,
+        count=len(shown),
+        asked=design.asked,
+        pixelated=side <= PIXELATED,
+        rater=RATER,
+        css=parts["page.css"],
+        js=parts["page.js"],
+    )
+    if len(text) > LARGEST_PAGE:
+        raise EditbenchError(
+            f"page {name} would have {len(text) / 1e6:.0f} MB: ask for fewer --pairs, or deal them to "
+            "several pages with --sets N --split"
+        )
+    return text
+
+
+def _parts(drawn: list[Comparison], design: Design) -> list[list[Comparison]]:
+    return [drawn[k :: design.sets] if design.split else drawn for k in range(design.sets)]
+
+
+def _pictures(drawn: list[Comparison], sources: dict) -> dict[tuple[str, int, str], Pair]:
+    """(attribute, start, method) -> original and edit, of all that is shown."""
+    needed: dict[tuple[str, str], set[int]] = {}
+    for one in drawn:
+        for method in (one.a, one.b):
+            needed.setdefault((one.attribute, method), set()).add(one.start)
+    found = {}
+    with progress("drawing the pictures", len(needed)) as advance:
+        for (attribute, method), starts in needed.items():
+            for start, pair in sources[attribute, method](sorted(starts)).items():
+                found[attribute, start, method] = pair
+            advance()
+    return found
+
+
+def _key(pages: dict[str, list[Question]], design: Design) -> dict:
+    """Everything that the pages leave out."""
+    entries = {
+        one.id: {
+            "set": name,
+            "comparison": one.comparison.id,
+            "attribute": one.comparison.attribute,
+            "start": one.comparison.start,
+            "source": one.comparison.source,
+            "target": one.comparison.target,
+            "left": one.left,
+            "right": one.right,
+            "duplicate_of": one.duplicate_of,
+        }
+        for name, page in pages.items()
+        for one in page
+    }
+    if len(entries) < sum(map(len, pages.values())):
+        raise EditbenchError(
+            f"two questions drew the same id: take another --seed than {design.seed}"
+        )
+    body = {"asked": list(design.asked), "questions": entries}
+    return {
+        "format": f"{FORMAT} key",
+        "version": VERSION,
+        "study": digest(body | {"seed": design.seed}),
+    } | body
+
+
+def _check_words(design: Design, names: set[str]) -> None:
+    """What the organiser writes must not unblind the pages: 'Neural ODE' names neural_ode, too."""
+    for option, text in (("--title", design.title), ("--intro", design.intro)):
+        for name in sorted(names):
+            words = r"[\W_]*".join(map(re.escape, re.findall(r"[^\W_]+", name)))
+            if re.search(rf"(?<![^\W_]){words}(?![^\W_])", text, re.IGNORECASE):
+                raise EditbenchError(
+                    f"{option} names the method '{name}', which raters must not know: leave it out"
+                )
+
+
+def _uri(image) -> str:  # type: ignore[no-untyped-def]
+    buffer = io.BytesIO()
+    picture(image).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _source(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def read_key(folder: Path) -> dict:
+    """key.json of a study. Raises EditbenchError where it is missing or not one."""
+    path = folder / "key.json"
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))
+        fits = (
+            key["format"] == f"{FORMAT} key"
+            and key["version"] == VERSION
+            and isinstance(key["study"], str)
+            and all(
+                {"set", "comparison", "attribute", "left", "right", "duplicate_of"} <= set(one)
+                for one in key["questions"].values()
+            )
+        )
+        if not fits or set(key["asked"]) - set(ASKED):
+            raise ValueError("not a key of this version")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EditbenchError(
+            f"{path} is not the key of a study ({error}): name the folder that `editbench human make` "
+            "wrote, with its key.json"
+        ) from error
+    return key
+
+
+def summary(manifest: dict) -> list[str]:
+    """What the organiser should read at once."""
+    told = [
+        f"{manifest['comparisons']} comparisons on {len(manifest['pages'])} pages; study {manifest['study']}"
+    ]
+    for row in manifest["coverage"]:
+        told.append(
+            f"{row['method']} on {row['attribute']}: {row['crossed']} of {row['starts']} starts crossed, "
+            f"{row['usable']} with pictures ({row['pictures']})"
+        )
+    for row in manifest["pairs"]:
+        if row["drawn"] < row["asked"]:
+            told.append(
+                f"only {row['drawn']} of {row['asked']} comparisons of {row['a']} and {row['b']} on "
+                f"{row['attribute']}: {row['both_crossed']} starts were crossed by both, "
+                f"{row['with_pictures']} of them have pictures"
+            )
+    told += [f"left out: {row['run']}: {row['reason']}" for row in manifest["left_out"]]
+    return told

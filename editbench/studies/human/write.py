@@ -1,0 +1,288 @@
+"""The analysis of a study on the terminal and as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from editbench.base.files import write_atomic
+from editbench.report import latex
+from editbench.report.cells import MISSING
+from editbench.studies.human import ASKED
+from editbench.studies.human.agreement import agreement, consistency
+from editbench.studies.human.preferences import preferences
+from editbench.studies.human.responses import Responses
+
+Shown = tuple[str, list[str], list[list[str]]]  # title, headings, rows
+FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet would run
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All tables of a study, notes on what they stand on."""
+
+    responses: Responses
+    tables: dict[str, pd.DataFrame]
+    notes: list[str]
+    asked: tuple[str, ...]
+
+
+def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
+    """Every table of a study, from its checked responses; the manifest tells what no rater saw."""
+    rates, strengths = preferences(responses.votes, seed)
+    files = pd.DataFrame(
+        [
+            {
+                "file": sheet.path.name,
+                "rater": sheet.rater,
+                "page": sheet.page,
+                "answers": sheet.given,
+                "missing": sheet.missing,
+                "unknown_questions": sheet.unknown,
+                "no_answer": sheet.invalid,
+                "note": sheet.note,
+            }
+            for sheet in responses.sheets
+        ]
+    )
+    tables = {
+        "win_rates": rates,
+        "strengths": strengths,
+        "consistency": consistency(responses.votes),
+        "agreement": agreement(responses.votes),
+        "files": files,
+    }
+    notes = [
+        "rate: share of the votes for the first method among those that were no tie, with Wilson's 95 % interval "
+        "and one that resamples raters and comparisons",
+        "p: exact binomial test against 1/2, adjusted over the rows of a question (Holm), 'all' apart",
+        "Wilson and p take votes as independent. Where raters saw the same pictures they are not: read the "
+        "bootstrap interval",
+        *_unseen(study),
+        *(f"not counted: {name}: {reason}" for name, reason in responses.left + responses.doubles),
+    ]
+    asked = tuple(name for name in ASKED if name in set(responses.votes["asked"]))
+    return Analysis(responses, tables, notes, asked)
+
+
+def shown(found: Analysis) -> list[Shown]:
+    """The tables as text."""
+    tables: list[Shown] = []
+    for asked in found.asked:
+        rates = found.tables["win_rates"].query("asked == @asked")
+        tables.append(
+            (
+                ASKED[asked],
+                [
+                    "attribute",
+                    "methods",
+                    "rate",
+                    "Wilson",
+                    "bootstrap",
+                    "wins",
+                    "ties",
+                    "raters",
+                    "p (Holm)",
+                ],
+                [
+                    [
+                        row["attribute"],
+                        f"{row['a']} : {row['b']}",
+                        _number(row["rate_a"]),
+                        _interval(row["low"], row["high"]),
+                        _interval(row["boot_low"], row["boot_high"]),
+                        f"{row['wins_a']} : {row['wins_b']}",
+                        f"{row['ties']} ({100 * row['tie_share']:.0f} %)",
+                        str(row["raters"]),
+                        _p(row["p_holm"]),
+                    ]
+                    for row in rates.to_dict("records")
+                ],
+            )
+        )
+        strong = found.tables["strengths"].query("asked == @asked")
+        if len(strong):
+            tables.append(
+                (
+                    f"{ASKED[asked]}: Bradley-Terry strengths, log-odds",
+                    ["attribute", "method", "strength", "bootstrap", "wins", "losses", "note"],
+                    [
+                        [
+                            row["attribute"],
+                            row["method"],
+                            _number(row["strength"], 2),
+                            _interval(row["low"], row["high"], 2),
+                            str(row["wins"]),
+                            str(row["losses"]),
+                            row["note"],
+                        ]
+                        for row in strong.to_dict("records")
+                    ],
+                )
+            )
+    tables.append(
+        (
+            "Raters: repeats answered alike, sides",
+            ["question", "rater", "alike", "Wilson", "left", "p of left", "ties", "s a screen"],
+            [
+                [
+                    row["asked"],
+                    row["rater"],
+                    f"{row['alike']} of {row['repeats']}",
+                    _interval(row["low"], row["high"]),
+                    _number(row["left_share"]),
+                    _p(row["left_p"]),
+                    _number(row["tie_share"]),
+                    _number(row["seconds"], 1),
+                ]
+                for row in found.tables["consistency"].to_dict("records")
+            ],
+        )
+    )
+    shared = found.tables["agreement"].query("comparisons > 0")
+    if len(shared):
+        tables.append(
+            (
+                "Agreement of raters",
+                [
+                    "question",
+                    "attribute",
+                    "raters",
+                    "comparisons",
+                    "same answer",
+                    "Krippendorff's alpha",
+                ],
+                [
+                    [
+                        row["asked"],
+                        row["attribute"],
+                        str(row["raters"]),
+                        str(row["comparisons"]),
+                        _number(row["percent"]),
+                        _number(row["alpha"]),
+                    ]
+                    for row in shared.to_dict("records")
+                ],
+            )
+        )
+    tables.append(
+        (
+            "Files",
+            ["file", "rater", "page", "answers", "missing", "unknown", "invalid", "note"],
+            [
+                [str(value) for value in row.values()]
+                for row in found.tables["files"].to_dict("records")
+            ],
+        )
+    )
+    return tables
+
+
+def print_analysis(found: Analysis, console: Console) -> None:
+    """Every table that has rows, then the notes."""
+    for title, headings, rows in shown(found):
+        out = Table(
+            title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
+        for k, heading in enumerate(headings):
+            out.add_column(
+                heading, justify="left" if k < 2 or heading == "note" else "right", overflow="fold"
+            )
+        for row in rows:
+            out.add_row(*map(escape, row))
+        console.print(out)
+        console.print()
+    for note in found.notes:
+        console.print(escape(note), style="dim", soft_wrap=True)
+
+
+def write_analysis(found: Analysis, folder: Path) -> None:
+    """NAME.csv for every table with full precision, votes.csv with a row an answer, report.md and tables.tex."""
+    for name, table in (found.tables | {"votes": found.responses.votes}).items():
+        safe = table.map(
+            lambda value: (
+                f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+            )
+        )
+        write_atomic(folder / f"{name}.csv", safe.to_csv(index=False, lineterminator="\n"))
+    parts = [
+        "# Human evaluation",
+        *(f"## {title}\n\n{_pipes(headings, rows)}" for title, headings, rows in shown(found)),
+        "\n".join(f"- {_safe(note)}" for note in found.notes),
+    ]
+    write_atomic(folder / "report.md", "\n\n".join(parts) + "\n")
+    write_atomic(
+        folder / "tables.tex",
+        latex.document(_float(*one, k) for k, one in enumerate(shown(found)[:-1])),
+    )
+
+
+def _unseen(study: Path) -> list[str]:
+    """The share of starts that never crossed, which no win rate is about."""
+    try:
+        rows = json.loads((study / "manifest.json").read_text(encoding="utf-8"))["coverage"]
+        return [
+            f"{row['method']} on {row['attribute']}: {row['starts'] - row['crossed']} of {row['starts']} starts "
+            "never reached the target and were shown to nobody"
+            for row in rows
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [
+            "manifest.json is not readable: how many starts never reached the target is not known"
+        ]
+
+
+def _float(title: str, headings: list[str], rows: list[list[str]], number: int) -> str:
+    lines = [" & ".join(map(latex.escape, row)) + r" \\" for row in [headings, *rows]]
+    shape = "".join(r"p{0.3\textwidth}" if heading == "note" else "r" for heading in headings[2:])
+    return (
+        "\n".join(
+            [
+                r"\begin{table*}[t]",
+                r"\centering\footnotesize",
+                rf"\caption{{{latex.escape(title)}.}}",
+                rf"\label{{tab:human-{number}}}",
+                rf"\begin{{tabular}}{{ll{shape}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table*}",
+            ]
+        )
+        + "\n"
+    )
+
+
+def _pipes(headings: list[str], rows: list[list[str]]) -> str:
+    rule = ["---", "---", *["---:"] * (len(headings) - 2)]
+    return "\n".join("| " + " | ".join(map(_safe, row)) + " |" for row in [headings, rule, *rows])
+
+
+def _safe(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else MISSING
+
+
+def _interval(low: float, high: float, digits: int = 3) -> str:
+    return (
+        f"{_number(low, digits)} – {_number(high, digits)}"
+        if math.isfinite(low) and math.isfinite(high)
+        else ""
+    )
+
+
+def _p(value: float) -> str:
+    return MISSING if not math.isfinite(value) else "<0.001" if value < 0.001 else f"{value:.3f}"

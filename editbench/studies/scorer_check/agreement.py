@@ -1,0 +1,69 @@
+"""Two scorers of the same pictures: do they mean the same by the same name?"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+
+from editbench.studies.scorer_check.checkup import Checkup, Finding, correlations
+
+FLIPPED, LOW = -0.2, 0.5  # correlations below these are pointed out
+
+
+def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding]]:
+    """Attributes that both have, by name: agreement of classes, and the correlation of log-odds (of many classes the
+    lowest over classes). Rows of pictures that either could not score are left out."""
+    fine = torch.isfinite(first.logits).all(1) & torch.isfinite(second.logits).all(1)
+    rows, findings = [], []
+    for item in first.attributes:
+        if item.name not in second.attributes.names or not bool(fine.any()):
+            continue
+        other = second.attributes[item.name]
+        if other.classes != item.classes:
+            findings.append(
+                Finding(
+                    "error",
+                    item.name,
+                    f"{first.role} has the classes {', '.join(item.classes)} and "
+                    f"{second.role} {', '.join(other.classes)}: give both the "
+                    "same, in the same order, negative side first",
+                )
+            )
+            continue
+        a, b = (
+            part.attributes.logits(part.attributes.log_odds(part.logits[fine]), item.name)
+            for part in (first, second)
+        )
+        r = float(correlations(torch.cat([a, b], 1))[: item.width, item.width :].diagonal().min())
+        same = float(
+            (
+                first.attributes.labels(first.logits[fine], item.name)
+                == second.attributes.labels(second.logits[fine], item.name)
+            )
+            .double()
+            .mean()
+        )
+        rows.append({"attribute": item.name, "agreement": same, "correlation": r})
+        if r < FLIPPED:
+            findings.append(
+                Finding(
+                    "error",
+                    item.name,
+                    f"{first.role} and {second.role} point opposite ways (r = "
+                    f"{r:.2f}, {same:.0%} agree): one of them has its sign flipped "
+                    "(positive_is_low), or its classes in the other order",
+                )
+            )
+        elif r < LOW:
+            findings.append(
+                Finding(
+                    "warning",
+                    item.name,
+                    f"{first.role} and {second.role} agree little (r = {r:.2f}, "
+                    f"{same:.0%}): one of them may score something else",
+                )
+            )
+    table = pd.DataFrame(rows, columns=["attribute", "agreement", "correlation"]).set_index(
+        "attribute"
+    )
+    return table, findings

@@ -1,0 +1,302 @@
+"""What a scorer says about pictures: shares of classes, quantiles, correlations, and what looks wrong.
+
+Whether an input range is the right one cannot be known from logits alone; what can be seen is that another range would
+make the scorer's answers say more. The measure is the information I = H(mean of p) - mean of H(p), in nats, of the
+class probabilities p over the pictures, averaged over attributes: near 0 for a head that answers the same always or
+never commits itself; large logits (a median above SATURATED) are held against a range, for they too look informative.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError
+from editbench.base.progress import progress
+from editbench.networks.scorer import Scorer
+from editbench.networks.scorers.module import ModuleScorer
+from editbench.studies.scorer_check.sources import Pictures
+
+RARE = 0.05  # a class with a smaller share is pointed out
+CONSTANT = 1e-3  # of the logit's range between its 1st and 99th percentile
+SATURATED = 25.0  # median size of a log-odds; a sigmoid is 1 to 1e-11 there
+GAIN = 0.1  # nats by which another range must say more
+TRIED = 256  # pictures that other ranges are tried on
+QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+RANGES: dict[str, tuple[tuple[float, float], list[float] | None, list[float] | None]] = {
+    "[-1, 1]": ((-1, 1), None, None),
+    "[0, 1]": ((0, 1), None, None),
+    "[0, 255]": ((0, 255), None, None),
+    "[0, 1] with ImageNet's mean and std": ((0, 1), *IMAGENET),
+}
+ORDER = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """level: 'error', 'warning' or 'note'. where: an attribute, or '' for the scorer."""
+
+    level: str
+    where: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Ranged:
+    """Answers under one range: information in nats, and the median size of the log-odds."""
+
+    name: str
+    information: float
+    size: float
+
+
+@dataclass
+class Checkup:
+    """What was found of one scorer.
+
+    logits: (n, width). shares: attribute, class, share. quantiles: of the log-odds, a row a column. correlation: of the
+    log-odds. ranges: what was tried; empty for a scorer without a declared range.
+    """
+
+    role: str
+    attributes: Attributes
+    logits: Tensor
+    shares: pd.DataFrame
+    quantiles: pd.DataFrame
+    correlation: pd.DataFrame
+    ranges: list[Ranged] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def worst(self) -> str:
+        return next(
+            (level for level in ORDER if any(item.level == level for item in self.findings)), ""
+        )
+
+
+@torch.no_grad()
+def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> Checkup:
+    """Score all pictures, a batch at a time, and look at the answers."""
+    logits, low, high = [], math.inf, -math.inf
+    with progress(f"{role}: pictures", len(pictures)) as advance:
+        for start in range(0, len(pictures), batch):
+            numbers = range(start, min(start + batch, len(pictures)))
+            images = pictures(numbers)
+            if isinstance(scorer, ModuleScorer):
+                out = scorer.outputs(images)
+                known = out[torch.isfinite(out)]
+                if len(known):
+                    low, high = min(low, float(known.min())), max(high, float(known.max()))
+                logits.append((scorer.columns(out) * scorer.sign).cpu())
+            else:
+                logits.append(scorer(images).float().cpu())
+            advance(len(numbers))
+    found = of_logits(torch.cat(logits), scorer.attributes, role)
+    if isinstance(scorer, ModuleScorer):
+        found.ranges = try_ranges(scorer, pictures(range(min(TRIED, len(pictures)))))
+        found.findings += _of_outputs(scorer, low, high) + of_ranges(found.ranges, scorer)
+    found.findings.sort(key=lambda item: ORDER.index(item.level))
+    return found
+
+
+def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> Checkup:
+    """Tables and findings of logits (n, width); rows with NaN or infinity are reported and left out."""
+    finite = torch.isfinite(logits).all(1)
+    findings = []
+    if not bool(finite.all()):
+        columns = [
+            name
+            for name, bad in zip(attributes.columns(), (~torch.isfinite(logits)).any(0).tolist())
+            if bad
+        ]
+        findings.append(
+            Finding(
+                "error",
+                "",
+                f"NaN or infinity in the logits of {int((~finite).sum())} of "
+                f"{len(logits)} pictures ({', '.join(columns)}): check its weights",
+            )
+        )
+    kept = logits[finite]
+    if not len(kept):
+        raise EditbenchError(
+            f"{role}: no finite logit on any picture: check its weights, mean and std"
+        )
+    odds = attributes.log_odds(kept)
+    shares, rows = [], []
+    for item in attributes:
+        counts = torch.bincount(
+            attributes.labels(kept, item.name), minlength=len(item.classes)
+        ).double() / len(kept)
+        shares += [
+            {"attribute": item.name, "class": name, "share": float(share)}
+            for name, share in zip(item.classes, counts)
+        ]
+        findings += _of_attribute(
+            item.name, item.classes, counts.tolist(), attributes.logits(odds, item.name)
+        )
+    for column, name in enumerate(attributes.columns()):
+        values = torch.quantile(
+            odds[:, column].double(), torch.tensor(QUANTILES, dtype=torch.float64)
+        ).tolist()
+        rows.append({"column": name, **{f"{q:.0%}": value for q, value in zip(QUANTILES, values)}})
+    matrix = correlations(odds)
+    names = attributes.columns()
+    for i, j in zip(*np.where(np.triu(np.abs(matrix), 1) > 0.95)):
+        if names[i].split(":")[0] != names[j].split(":")[0]:
+            findings.append(
+                Finding(
+                    "warning",
+                    names[i],
+                    f"moves with {names[j]} (r = {matrix[i, j]:.2f}): no editor "
+                    "can part them, or both read the same output",
+                )
+            )
+    return Checkup(
+        role,
+        attributes,
+        logits,
+        pd.DataFrame(shares),
+        pd.DataFrame(rows).set_index("column"),
+        pd.DataFrame(matrix, names, names),
+        [],
+        findings,
+    )
+
+
+def correlations(values: Tensor) -> np.ndarray:
+    """Pearson correlations of columns: (n, k) -> (k, k); 0 with a constant column."""
+    x = values.double().numpy()
+    x = x - x.mean(0)
+    size = np.sqrt((x**2).sum(0))
+    scale = np.where(size > 1e-9 * len(x), size, np.inf)
+    return (x / scale).T @ (x / scale)
+
+
+def _of_attribute(
+    name: str, classes: tuple[str, ...], shares: list[float], odds: Tensor
+) -> list[Finding]:
+    spread = torch.quantile(odds.double(), 0.99, 0) - torch.quantile(odds.double(), 0.01, 0)
+    if float(spread.max()) < CONSTANT:
+        return [
+            Finding(
+                "error",
+                name,
+                f"answers the same for every picture (log-odds {float(odds.median()):.3g}): the "
+                "wrong output column, a wrong range, or a head that was never trained",
+            )
+        ]
+    found = [
+        Finding(
+            "warning",
+            name,
+            f"'{label}' is {share:.1%} of the pictures: a wrong range or sign, or the "
+            "generator hardly makes it; starts and statistics will be few",
+        )
+        for label, share in zip(classes, shares)
+        if share < RARE
+    ]
+    size = float(odds.abs().median())
+    if size > SATURATED:
+        found.append(
+            Finding(
+                "warning",
+                name,
+                f"log-odds are very large (median size {size:.0f}): input_range is too "
+                "wide, or a std too small",
+            )
+        )
+    return found
+
+
+def information(logits: Tensor, attributes: Attributes) -> float:
+    """H(mean of p) - mean of H(p) in nats, the mean over attributes; logits (n, width)."""
+    found = []
+    for item in attributes:
+        part = attributes.logits(logits.double(), item.name)
+        both = torch.cat([torch.zeros_like(part), part], 1) if item.binary else part
+        p = both.softmax(1)
+        found.append(float(_entropy(p.mean(0)) - _entropy(p).mean()))
+    return float(np.mean(found))
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -torch.xlogy(p, p).sum(-1)
+
+
+def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[Ranged]:
+    """Score the same pictures as declared and under RANGES; the declared comes first."""
+    kept = scorer.input_range, scorer.mean, scorer.std
+    rows = [_ranged("as declared", scorer, images)]
+    try:
+        for name, (limits, mean, std) in RANGES.items():
+            if mean is not None and scorer.channels != 3:
+                continue
+            scorer.input_range = limits
+            scorer.mean = torch.tensor(mean or [0.0] * scorer.channels).to(kept[1]).view(-1, 1, 1)
+            scorer.std = torch.tensor(std or [1.0] * scorer.channels).to(kept[1]).view(-1, 1, 1)
+            if (
+                limits == kept[0]
+                and torch.allclose(scorer.mean, kept[1])
+                and torch.allclose(scorer.std, kept[2])
+            ):
+                rows[0] = Ranged(f"{name}, as declared", rows[0].information, rows[0].size)
+            else:
+                rows.append(_ranged(name, scorer, images))
+    finally:
+        scorer.input_range, scorer.mean, scorer.std = kept
+    return rows
+
+
+def _ranged(name: str, scorer: ModuleScorer, images: Tensor) -> Ranged:
+    logits = scorer(images).float().cpu()
+    logits = logits[torch.isfinite(logits).all(1)]
+    if not len(logits):
+        return Ranged(name, 0.0, math.inf)
+    return Ranged(
+        name,
+        information(logits, scorer.attributes),
+        float(scorer.attributes.log_odds(logits).abs().median()),
+    )
+
+
+def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[Finding]:
+    """Whether another range says more than the declared one."""
+    declared, sane = ranges[0], [item for item in ranges[1:] if item.size <= SATURATED]
+    if not sane:
+        return []
+    best = max(sane, key=lambda item: item.information)
+    said = declared.information if declared.size <= SATURATED else 0.0
+    if best.information - said <= GAIN:
+        return []
+    return [
+        Finding(
+            "warning",
+            "",
+            f"the range may be wrong: declared is input_range {list(scorer.input_range)} (its "
+            f"answers hold {declared.information:.2f} nats, median size {declared.size:.1f}); "
+            f"under {best.name} they hold {best.information:.2f} nats, median size "
+            f"{best.size:.1f}. Look up how the network was trained",
+        )
+    ]
+
+
+def _of_outputs(scorer: ModuleScorer, low: float, high: float) -> list[Finding]:
+    if scorer.columns.output == "logits" and 0 <= low <= high <= 1:
+        return [
+            Finding(
+                "error",
+                "",
+                f"every output lies in [{low:.3g}, {high:.3g}]: these look like "
+                "probabilities, not logits; write output: probabilities, or leave the final "
+                "sigmoid out",
+            )
+        ]
+    return []

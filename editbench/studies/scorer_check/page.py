@@ -1,0 +1,170 @@
+"""The page of a scorer's check: for every attribute its lowest, middle and highest pictures, and the tables."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from editbench.base.files import write_atomic
+from editbench.base.images import to_uint8
+from editbench.studies.scorer_check.checkup import Checkup
+from editbench.studies.scorer_check.sources import Pictures
+
+SHOWN = 8  # pictures a row
+SIDE = 96  # of a picture on the page, in pixels
+MARGIN, LINE = 190, 14  # of the sheet: for captions at the left, for numbers below
+
+
+@dataclass
+class Row:
+    """Pictures with their log-odds. caption: what the scorer calls them. image: a PNG as a data address."""
+
+    caption: str
+    odds: list[float]
+    strip: Image.Image
+    image: str = ""
+
+
+@dataclass
+class Part:
+    """One attribute on the page."""
+
+    name: str
+    shares: list[tuple[str, float]]
+    rows: list[Row] = field(default_factory=list)
+
+
+def parts_of(checkup: Checkup, pictures: Pictures, images: bool = True) -> list[Part]:
+    """Rows of every attribute: binary ones from class 0 over the boundary to class 1, others the surest of a class."""
+    finite = torch.isfinite(checkup.logits).all(1).nonzero()[:, 0]
+    odds = checkup.attributes.log_odds(checkup.logits[finite])
+    found = []
+    for item in checkup.attributes:
+        mine = checkup.shares[checkup.shares["attribute"] == item.name]
+        part = Part(item.name, list(zip(mine["class"], mine["share"])))
+        values = checkup.attributes.logits(odds, item.name)
+        if item.binary:
+            column = values[:, 0]
+            middle = column.abs().argsort(stable=True)[:SHOWN]
+            chosen = [
+                (
+                    f"class 0: {item.classes[0]} (lowest)",
+                    column.argsort(stable=True)[:SHOWN],
+                    column,
+                ),
+                ("nearest the boundary", middle[column[middle].argsort(stable=True)], column),
+                (
+                    f"class 1: {item.classes[1]} (highest)",
+                    column.argsort(stable=True, descending=True)[:SHOWN].flip(0),
+                    column,
+                ),
+            ]
+        else:
+            chosen = [
+                (
+                    f"{label} (surest)",
+                    values[:, c].argsort(stable=True, descending=True)[:SHOWN],
+                    values[:, c],
+                )
+                for c, label in enumerate(item.classes)
+            ]
+        for caption, rows, column in chosen:
+            strip = (
+                strip_of(pictures(finite[rows].tolist())) if images else Image.new("RGB", (1, 1))
+            )
+            part.rows.append(
+                Row(caption, column[rows].tolist(), strip, data_address(strip) if images else "")
+            )
+        found.append(part)
+    return found
+
+
+def strip_of(decoded: Tensor) -> Image.Image:
+    """Pictures (n, 1 or 3, H, W) in [-1, 1] side by side, each SIDE high and wide; small ones keep their pixels."""
+    pixels = to_uint8(decoded).permute(0, 2, 3, 1).numpy()
+    pixels = np.repeat(pixels, 3, 3) if pixels.shape[3] == 1 else pixels
+    strip = Image.new("RGB", (SIDE * len(pixels), SIDE), "white")
+    how = Image.Resampling.NEAREST if max(pixels.shape[1:3]) <= SIDE else Image.Resampling.LANCZOS
+    for k, picture in enumerate(pixels):
+        strip.paste(Image.fromarray(picture).resize((SIDE, SIDE), how), (k * SIDE, 0))
+    return strip
+
+
+def data_address(image: Image.Image) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def sheet(parts: list[Part], title: str) -> Image.Image:
+    """The rows of all attributes under each other, with captions and log-odds."""
+    height = LINE + 6 + sum(LINE + 8 + len(part.rows) * (SIDE + LINE + 2) for part in parts)
+    out = Image.new("RGB", (MARGIN + SHOWN * SIDE + 4, height), "white")
+    draw, top = ImageDraw.Draw(out), LINE + 6
+    draw.text((4, 3), title, "black")
+    for part in parts:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in part.shares)
+        draw.text((4, top), f"{part.name}: {shares}", "black")
+        top += LINE + 2
+        for row in part.rows:
+            out.paste(row.strip, (MARGIN, top))
+            draw.text((4, top + SIDE // 2 - 6), row.caption, "black")
+            for k, value in enumerate(row.odds):
+                draw.text((MARGIN + k * SIDE + 2, top + SIDE), f"{value:+.1f}", "gray")
+            top += SIDE + LINE + 2
+        top += 6
+    return out
+
+
+def write_page(
+    out: Path,
+    source: str,
+    checkups: list[Checkup],
+    pictures: Pictures,
+    agreements: list[tuple],
+    images: bool = True,
+) -> list[Path]:
+    """check.html, and check-ROLE.png for each scorer; agreements: (title, table) of pairs of scorers."""
+    environment = Environment(
+        loader=PackageLoader("editbench", "scorers"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["signed"] = lambda value: f"{value:+.2f}" if math.isfinite(value) else "∞"
+    shown = [(checkup, parts_of(checkup, pictures, images)) for checkup in checkups]
+    page = environment.get_template("check.html").render(
+        source=source,
+        about=pictures.about,
+        shown=shown,
+        images=images,
+        side=SIDE,
+        agreements=[(title, table) for title, table in agreements],
+        shade=shade,
+    )
+    write_atomic(out / "check.html", page)
+    written = [out / "check.html"]
+    for checkup, parts in shown if images else ():
+        stream = io.BytesIO()
+        sheet(parts, f"{source}: {checkup.role}; {pictures.about}").save(stream, "PNG")
+        write_atomic(out / f"check-{checkup.role}.png", stream.getvalue())
+        written.append(out / f"check-{checkup.role}.png")
+    return written
+
+
+def shade(r: float) -> str:
+    """Background of a correlation: blue below 0, red above, by its size."""
+    red, blue = (255, 90, 60), (60, 130, 255)
+    end, weight = (red if r > 0 else blue), min(abs(r), 1) * 0.8 if pd.notna(r) else 0
+    return "rgb({},{},{})".format(*(round(255 + (part - 255) * weight) for part in end))

@@ -1,0 +1,91 @@
+"""Pictures to look at a scorer with: those of a generator, or of a folder; any of them again by its number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editbench.base.errors import EditbenchError
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.networks.scorer import Scorer
+from editbench.worlds.datasets.images import Unreadable, load_picture, scan
+
+SEED, STREAM = 0, "scorer check"
+
+
+class Pictures(Protocol):
+    """`about` says what they are; calling it gives the pictures of these numbers, (n, C, H, W) in [-1, 1], or W codes
+    for a generator without pictures."""
+
+    about: str
+
+    def __len__(self) -> int: ...
+
+    def __call__(self, numbers: Sequence[int]) -> Tensor: ...
+
+
+class Generated:
+    """n samples of a generator; number i depends on i alone."""
+
+    def __init__(self, generator: Generator, n: int, name: str, device: str = "cpu") -> None:
+        self.generator, self.n, self.device = generator, n, device
+        self.about = f"{n} samples of the generator {name}"
+
+    def __len__(self) -> int:
+        return self.n
+
+    @torch.no_grad()
+    def __call__(self, numbers: Sequence[int]) -> Tensor:
+        rows = [normals(SEED, STREAM, i, i + 1, self.generator.z_dim) for i in numbers]
+        z = torch.from_numpy(np.concatenate(rows)).float().to(self.device)
+        if Space.W in self.generator.spaces:
+            return self.generator.decode(Codes(Space.W, self.generator.map(z)))
+        return self.generator.decode(Codes(Space.Z, z))
+
+
+class Folder:
+    """The first n readable pictures of a folder, in the order of their names, central squares of `resolution`."""
+
+    def __init__(self, folder: Path, n: int, resolution: int, device: str = "cpu") -> None:
+        if not folder.is_dir():
+            raise EditbenchError(f"--images {folder}: no such folder")
+        self.folder, self.resolution, self.device = folder, resolution, device
+        self.files: list[str] = []
+        broken: list[str] = []
+        for name, _, _ in scan(folder)[0]:
+            if len(self.files) == n:
+                break
+            try:
+                load_picture(folder / name, 8)
+                self.files.append(name)
+            except Unreadable as error:
+                broken.append(f"{name} ({error})")
+        if not self.files:
+            raise EditbenchError(f"--images {folder}: holds no readable PNG, JPEG or WebP picture")
+        self.about = f"{len(self.files)} pictures of {folder}"
+        if broken:
+            self.about += f"; {len(broken)} left out: {', '.join(broken[:3])}{' ...' if len(broken) > 3 else ''}"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __call__(self, numbers: Sequence[int]) -> Tensor:
+        pixels = np.stack(
+            [load_picture(self.folder / self.files[i], self.resolution)[0] for i in numbers]
+        )
+        return (
+            torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(self.device)
+        )
+
+
+def resolution_of(scorer: Scorer) -> int:
+    """The side that a scorer takes; 256 where it takes any."""
+    size = getattr(scorer, "input_size", None)
+    return int(max(size)) if size else int(getattr(scorer, "resolution", 256))

@@ -1,0 +1,117 @@
+"""What a job leaves for the metrics: one tidy row for every decoded step of every start, with the judge's logits.
+
+Columns: start (bank index), source and target (classes), step, path (length walked, editor's unit), crossed (at or
+before this step), stopped (the row of the first crossing), finite (false: the walk diverged here), those of the job's
+gauges (editbench.walk.gauge), then one column 'logit:NAME' for each of the judge's logits. Rows are sorted by (start, step);
+step 0 is the unedited start.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import BadFile
+
+KEYS = ("start", "source", "target", "step", "path", "crossed", "stopped", "finite")
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """All walks of a job.
+
+    Args:
+        table: the columns above.
+        attributes: layout of the logits.
+        attribute: the target attribute of the job.
+        sigma: (width,) standard deviation of each of the judge's log-odds over the whole bank.
+    """
+
+    table: pd.DataFrame
+    attributes: Attributes
+    attribute: str
+    sigma: np.ndarray
+
+    @cached_property
+    def logits(self) -> np.ndarray:
+        """(rows, width) float64."""
+        return self.table[[f"logit:{c}" for c in self.attributes.columns()]].to_numpy(np.float64)
+
+    @cached_property
+    def log_odds(self) -> np.ndarray:
+        """(rows, width) float64; see editbench.base.attributes."""
+        return self.attributes.log_odds(torch.tensor(self.logits)).numpy()
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(rows, A) decided classes."""
+        return self.attributes.labels(torch.tensor(self.logits)).numpy()
+
+    @cached_property
+    def first_row(self) -> np.ndarray:
+        """(rows,) position of the step-0 row of the same start."""
+        step = self.table["step"].to_numpy()
+        begins = np.flatnonzero(step == 0)
+        return begins[np.cumsum(step == 0) - 1]
+
+    @cached_property
+    def effect(self) -> np.ndarray:
+        """(rows,) achieved effect x: change of the target's log-odds towards the target class, in sigmas."""
+        return self._change(self.attribute, self.table["target"].to_numpy(np.int64))
+
+    def dependency(self, signed: bool = False) -> np.ndarray:
+        """(rows, A - 1) change of every other attribute's log-odds (of its class at step 0), in sigmas.
+
+        Absolute values unless `signed`; a signed change is positive away from nothing but up the logit: for a binary
+        attribute towards its positive class, for others towards keeping the start's class.
+        """
+        changes = []
+        for position, name in enumerate(self.attributes.names):
+            if name != self.attribute:
+                start_class = self.labels[self.first_row, position]
+                if self.attributes[name].binary:
+                    start_class = np.ones_like(start_class)
+                changes.append(self._change(name, start_class))
+        stacked = np.stack(changes, 1) if changes else np.zeros((len(self.table), 0))
+        return stacked if signed else np.abs(stacked)
+
+    def _change(self, name: str, target: np.ndarray) -> np.ndarray:
+        column, sign = (
+            np.asarray(part) for part in self.attributes.column(name, torch.tensor(target))
+        )
+        rows = np.arange(len(self.table))
+        change = self.log_odds[rows, column] - self.log_odds[self.first_row, column]
+        return sign * change / self.sigma[column]
+
+    # -- files ------------------------------------------------------------------------------------------------------
+    def save(self, path: Path) -> None:
+        meta = {
+            "version": VERSION,
+            "attribute": self.attribute,
+            "sigma": self.sigma.tolist(),
+            "attributes": self.attributes.as_config(),
+        }
+        table = pa.Table.from_pandas(self.table, preserve_index=False)
+        pq.write_table(table.replace_schema_metadata({"editbench": json.dumps(meta)}), path)
+
+    @classmethod
+    def load(cls, path: Path) -> Trajectories:
+        try:
+            table = pq.read_table(path)
+            meta = json.loads((table.schema.metadata or {})[b"editbench"])
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise BadFile(
+                f"{path} is not a readable trajectory file ({error}); run the job again"
+            ) from error
+        attributes = Attributes.from_config(meta["attributes"])
+        return cls(table.to_pandas(), attributes, meta["attribute"], np.asarray(meta["sigma"]))

@@ -1,0 +1,228 @@
+"""A folder of images as a data set: found recursively, decoded on a few threads, cropped and resized.
+
+The picture is turned upright by its EXIF orientation, shown on white where it is transparent, taken as 8-bit RGB
+(16-bit greys keep their upper byte, CMYK is converted as Pillow does), cut to the central square, and resized with
+Pillow's LANCZOS filter. Files that cannot be read are reported and left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import digest, file_sha256
+from editbench.worlds.datasets.labels import LabelTable, folder_labels, read_labels
+from editbench.worlds.datasets.source import Block, Source
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+)  # whatever the ending says: Pillow's readers of EPS and the like are never asked
+MAX_PIXELS = 89_478_485  # of one file, Pillow's own bound: 256 MiB decoded, as much a thread
+FOLDERS = "folders"
+
+
+class Unreadable(Exception):
+    """Why one file is left out."""
+
+
+def load_picture(path: Path, resolution: int) -> tuple[np.ndarray, bool]:
+    """(resolution, resolution, 3) uint8, and whether the picture was smaller; Unreadable says what is wrong."""
+    try:
+        if path.stat().st_size == 0:
+            raise Unreadable("empty file")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Unreadable(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+            image.load()
+            return fit_picture(image, resolution), min(image.size) < resolution
+    except Unreadable:
+        raise
+    except UnidentifiedImageError as error:
+        raise Unreadable("not a PNG, JPEG or WebP image") from error
+    except Image.DecompressionBombError as error:
+        raise Unreadable(f"more than {MAX_PIXELS} pixels") from error
+    except Exception as error:  # a decoder may stumble over damaged bytes in any way
+        raise Unreadable(" ".join(f"{type(error).__name__}: {error}".split())) from error
+
+
+def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
+    """Upright, opaque, RGB, central square, LANCZOS: any Pillow image -> (resolution, resolution, 3) uint8."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = Image.fromarray(
+            (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    image = image.convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    if image.size != (side, side):
+        image = image.crop((left, top, left + side, top + side))
+    if side != resolution:
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def scan(folder: Path) -> tuple[list[tuple[str, int, int]], int]:
+    """(posix path, size, time in ns) of every image file below a folder, sorted by path, and how many others there are.
+
+    Hidden files and folders are passed over; links to folders are not followed.
+    """
+    found: list[tuple[str, int, int]] = []
+    others, waiting = 0, [(folder, "")]
+    while waiting:
+        here, prefix = waiting.pop()
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((Path(entry.path), f"{prefix}{entry.name}/"))
+                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                    about = entry.stat()
+                    found.append((prefix + entry.name, about.st_size, about.st_mtime_ns))
+                else:
+                    others += 1
+    return sorted(found), others
+
+
+class ImageFolder(Source):
+    """The images below a folder, with labels or without.
+
+    Args:
+        labels: a CSV table or attribute list (editbench.worlds.datasets.labels), "folders" for subfolders as classes, or None.
+            Files that the list does not name, or names with an empty cell, are counted and left out.
+        attributes, bins: columns to take, and into how many bins ordered ones are joined.
+        threads: how many files are decoded at once.
+
+    Raises:
+        BadFile: no such folder, no image in it, unreadable labels, or labels of other files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        labels: Path | str | None = None,
+        attributes: Sequence[str] | None = None,
+        bins: int | None = None,
+        threads: int = 4,
+    ) -> None:
+        if not folder.is_dir():
+            raise BadFile(f"{folder}: no such folder")
+        if labels in (None, FOLDERS) and (attributes is not None or bins is not None):
+            raise EditbenchError(
+                "--attributes and --bins choose among the labels of a file: give --labels FILE"
+            )
+        if threads < 1:
+            raise EditbenchError(f"--threads is 1 or more, got {threads}")
+        try:
+            files, others = scan(folder)
+        except OSError as error:
+            raise BadFile(f"{folder}: cannot be read ({error.strerror})") from error
+        if not files:
+            raise BadFile(f"{folder}: no image ({', '.join(SUFFIXES)}) in it or below it")
+        self.folder, self.threads, self.resolution = folder, threads, None
+        self.counts = {"files": len(files), "of other kinds": others}
+        self.problems: list[tuple[str, str]] = []
+        self.attributes: Attributes | None = None
+        self._labels: np.ndarray | None = None
+        if labels is not None:
+            files = self._label(files, labels, attributes, bins)
+        self.files = [name for name, _, _ in files]
+        told = hashlib.sha256("\n".join(map(repr, files)).encode())
+        by_hand = None if labels is None or labels == FOLDERS else file_sha256(Path(labels))
+        self.identity = {
+            "kind": "images",
+            "files": told.hexdigest(),
+            "labels": by_hand or labels,
+            "classes": digest(self.attributes.as_config()) if self.attributes else None,
+        }
+
+    def _label(
+        self,
+        files: list[tuple[str, int, int]],
+        labels: Path | str,
+        attributes: Sequence[str] | None,
+        bins: int | None,
+    ) -> list[tuple[str, int, int]]:
+        names = [name for name, _, _ in files]
+        table: LabelTable = (
+            folder_labels(names)
+            if labels == FOLDERS
+            else read_labels(Path(labels), attributes, bins)
+        )
+        rows, missing = table.match(names)
+        empty = (rows >= 0) & (table.classes[rows] < 0).any(1)
+        unlisted = rows < 0
+        keep = ~(empty | unlisted)
+        self.counts |= {
+            "not listed": int(unlisted.sum()),
+            "empty cell": int(empty.sum()),
+            "listed without file": len(missing),
+        }
+        for mask, problem in ((unlisted, "the labels do not name it"), (empty, "a label is empty")):
+            self.problems += [(names[i], problem) for i in np.flatnonzero(mask)]
+        self.problems += [(name, "listed, but there is no such file") for name in missing]
+        if not keep.any():
+            raise BadFile(
+                f"{labels}: names none of the {len(files)} images of {self.folder} (the first is "
+                f"'{names[0]}', the first listed '{table.names[0]}')"
+            )
+        self.attributes, self._labels = table.attributes, table.classes[rows[keep]]
+        return [files[i] for i in np.flatnonzero(keep)]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def labels(self) -> np.ndarray | None:
+        return self._labels
+
+    def read(self, start: int, stop: int, resolution: int) -> Block:
+        """Decode files start..stop-1; the result does not depend on the number of threads."""
+        pixels = np.empty((stop - start, resolution, resolution, 3), np.uint8)
+        enlarged = np.zeros(stop - start, bool)
+
+        def load(i: int) -> str | None:
+            try:
+                pixels[i], enlarged[i] = load_picture(
+                    self.folder / self.files[start + i], resolution
+                )
+            except Unreadable as problem:
+                return str(problem)
+            return None
+
+        pool = ThreadPoolExecutor(self.threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of large files, of odd EXIF: what matters is in the report
+            try:
+                reasons = list(pool.map(load, range(stop - start)))
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        kept = np.array([i for i, reason in enumerate(reasons) if reason is None], np.int64)
+        problems = [
+            (self.files[start + i], reason)
+            for i, reason in enumerate(reasons)
+            if reason is not None
+        ]
+        return Block(
+            pixels if len(kept) == len(pixels) else pixels[kept],
+            start + kept,
+            problems,
+            int(enlarged.sum()),
+        )

@@ -1,0 +1,239 @@
+"""Labels of image files: CelebA-style attribute lists, CSV tables, subfolders as classes; and classes joined to bins.
+
+A label is the index of a class, -1 where it is not known. An attribute with one class is no attribute and is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.worlds.datasets.source import printable
+
+MOST_CLASSES = 256  # more different values than that are measurements: they need --bins
+NO_YES = ("no", "yes")
+SIGNS = ({-1.0, 1.0}, {0.0, 1.0})  # columns of which class 1 means that the attribute is present
+
+
+@dataclass
+class LabelTable:
+    """Labels by file name. `names` as the file lists them; classes (n, A) int64, -1 where a cell is empty."""
+
+    attributes: Attributes
+    names: list[str]
+    classes: np.ndarray
+
+    def match(self, files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """Row of each file (-1: not listed), and the listed names that no file has.
+
+        Files are posix paths below the folder. A list that names bare files finds them in subfolders too, where no two
+        share a name.
+        """
+        by_name = {name: row for row, name in enumerate(self.names)}
+        bare = Counter(PurePosixPath(file).name for file in files)
+        rows = np.full(len(files), -1, np.int64)
+        for i, file in enumerate(files):
+            name = PurePosixPath(file).name
+            rows[i] = by_name.get(file, by_name.get(name, -1) if bare[name] == 1 else -1)
+        found = set(rows.tolist())
+        return rows, [name for row, name in enumerate(self.names) if row not in found]
+
+
+def read_labels(
+    path: Path, attributes: Sequence[str] | None = None, bins: int | None = None
+) -> LabelTable:
+    """Labels of a `.csv` table, or of an attribute list in any other file; `attributes` chooses columns by name.
+
+    Raises:
+        BadFile: the file is missing, truncated or not of that form; the message has the line. UnknownName: a column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(f"{path}: not a readable list of labels ({error})") from error
+    columns, names, cells = (
+        _csv(path, text) if path.suffix.lower() == ".csv" else _attribute_list(path, text)
+    )
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise BadFile(f"{path}: '{twice}' is listed twice; leave one line")
+    wanted = columns if attributes is None else list(attributes)
+    for name in wanted:
+        if name not in columns:
+            raise UnknownName(f"column of {path.name}", name, columns)
+    items, labels = [], []
+    for name in wanted:
+        at = columns.index(name)
+        found = _classes(path, name, [row[at] for row in cells], bins)
+        if found is not None:
+            items.append(found[0])
+            labels.append(found[1])
+    if not items:
+        raise BadFile(
+            f"{path}: no column has two different values or more, so there is nothing to label"
+        )
+    return LabelTable(Attributes(items), names, np.stack(labels, 1))
+
+
+def folder_labels(files: Sequence[str]) -> LabelTable:
+    """The first folder of each path as its class; files beside the folders are not labelled."""
+    parts = [PurePosixPath(file).parts for file in files]
+    inside = [(file, part[0]) for file, part in zip(files, parts) if len(part) > 1]
+    classes = sorted({name for _, name in inside})
+    if len(classes) < 2:
+        raise EditbenchError(
+            f"subfolders as classes need two or more of them with images, found {classes}"
+        )
+    index = {name: i for i, name in enumerate(classes)}
+    labels = np.array([[index[name]] for _, name in inside], np.int64)
+    item = Attribute("class", tuple(map(printable, classes)))
+    return LabelTable(Attributes([item]), [file for file, _ in inside], labels)
+
+
+def join_classes(
+    item: Attribute, labels: np.ndarray, bins: int | None
+) -> tuple[Attribute, np.ndarray]:
+    """Neighbouring classes of an ordered attribute joined to `bins` runs: class c of K becomes c * bins // K."""
+    k = len(item.classes)
+    if bins is not None and bins < 2:
+        raise EditbenchError(f"--bins is 2 or more, got {bins}")
+    if bins is None or not item.ordered or k <= bins:
+        return item, labels
+    runs = np.arange(k) * bins // k
+    first, last = (
+        np.searchsorted(runs, range(bins)),
+        np.searchsorted(runs, range(bins), "right") - 1,
+    )
+    names = tuple(
+        item.classes[a] if a == b else f"{item.classes[a]}..{item.classes[b]}"
+        for a, b in zip(first, last)
+    )
+    return Attribute(item.name, names, ordered=bins > 2), np.where(labels < 0, -1, runs[labels])
+
+
+def choose(
+    attributes: Attributes,
+    labels: np.ndarray,
+    names: Sequence[str] | None = None,
+    bins: int | None = None,
+) -> tuple[Attributes, np.ndarray]:
+    """Attributes by name, binned; those that are constant in the data (n, A) are left out.
+
+    Raises:
+        UnknownName: an attribute that the data have not; EditbenchError: none of them varies.
+    """
+    items, columns = [], []
+    for name in attributes.names if names is None else names:
+        item, column = join_classes(attributes[name], labels[:, attributes.index(name)], bins)
+        if len(np.unique(column)) > 1:
+            items.append(item)
+            columns.append(column)
+    if not items:
+        raise EditbenchError(
+            f"none of the attributes {', '.join(names or attributes.names)} varies in the data"
+        )
+    return Attributes(items), np.stack(columns, 1)
+
+
+Cells = tuple[list[str], list[str], list[list[str]]]  # column names, file names, cells of each file
+
+
+def _attribute_list(path: Path, text: str) -> Cells:
+    """The form of list_attr_celeba.txt: number of files; names; then `file -1 1 ...` a line."""
+    lines = text.splitlines()
+    if len(lines) < 3 or not lines[0].strip().isdecimal():
+        raise BadFile(
+            f"{path}: an attribute list begins with the number of files and a line of names; a table with "
+            "commas is told by the ending .csv"
+        )
+    columns = lines[1].split()
+    names, cells = [], []
+    for number, line in enumerate(lines[2:], 3):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != len(columns) + 1:
+            raise BadFile(
+                f"{path}, line {number}: {len(words) - 1} values for {len(columns)} attributes"
+            )
+        if not set(words[1:]) <= {"-1", "0", "1"}:
+            raise BadFile(
+                f"{path}, line {number}: values are -1 (or 0) and 1, got '{line[:60].strip()}'"
+            )
+        names.append(words[0])
+        cells.append(["-1" if word == "0" else word for word in words[1:]])
+    if len(names) != int(lines[0]):
+        raise BadFile(
+            f"{path}: the first line says {lines[0].strip()} files, the list has {len(names)}; copy it "
+            "again, or correct the number"
+        )
+    return columns, names, cells
+
+
+def _csv(path: Path, text: str) -> Cells:
+    """A table with a header; the first column names the file."""
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except csv.Error as error:
+        raise BadFile(f"{path}: not a readable CSV table ({error})") from error
+    if len(rows) < 2 or len(rows[0]) < 2:
+        raise BadFile(
+            f"{path}: a table of labels has a header such as file,smile,age and a line a file"
+        )
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(rows[0]):
+            raise BadFile(
+                f"{path}, row {number}: {len(row)} cells where the header has {len(rows[0])}"
+            )
+    if not all(name.strip() for name in rows[0][1:]):
+        raise BadFile(f"{path}: a column has no name in the header")
+    return (
+        [name.strip() for name in rows[0][1:]],
+        [row[0].strip() for row in rows[1:]],
+        [row[1:] for row in rows[1:]],
+    )
+
+
+def _classes(
+    path: Path, name: str, cells: list[str], bins: int | None
+) -> tuple[Attribute, np.ndarray] | None:
+    """Attribute and labels (n,) of one column; None where all its values are one."""
+    cells = [cell.strip() for cell in cells]
+    values = sorted(set(cells) - {""})
+    ordered = all(map(_is_number, values))
+    meaning = {
+        value: float(value) if ordered else value for value in values
+    }  # 1, 01 and 1.0 are one class
+    spelled = {
+        meaning[value]: value for value in sorted(values, key=len, reverse=True)
+    }  # by its shortest writing
+    index = {key: i for i, key in enumerate(sorted(spelled))}  # type: ignore[type-var]
+    if len(index) < 2:
+        return None
+    labels = np.array([index[meaning[cell]] if cell else -1 for cell in cells], np.int64)
+    known = NO_YES if set(index) in SIGNS else tuple(spelled[key] for key in index)
+    item, labels = join_classes(Attribute(name, known, ordered and len(index) > 2), labels, bins)
+    if len(item.classes) > MOST_CLASSES:
+        fix = (
+            "join neighbouring ones with --bins"
+            if ordered
+            else "choose other columns with --attributes"
+        )
+        raise BadFile(f"{path}: column '{name}' has {len(index)} different values; {fix}")
+    return item, labels
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

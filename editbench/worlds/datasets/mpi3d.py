@@ -1,0 +1,256 @@
+"""MPI3D-style arrays as a data set: an .npz with `images` uint8 and factors, read as a stream.
+
+MPI3D (Gondal et al. 2019) has all combinations of its factors in row-major order, the last factor fastest, so image i
+has the labels np.unravel_index(i, cardinalities). Other arrays are told by a YAML file:
+
+    arrays: shapes3d.npz          # beside the YAML file, or an absolute path
+    images: images                # (n, H, W), (n, H, W, 1) or (n, H, W, 3), uint8
+    labels: labels                # (n, k); without it, factors in row-major order
+    attributes:                   # k of them
+      - {name: shape, classes: [cube, cylinder, sphere, pill]}
+      - {name: scale, classes: 8, ordered: true}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.conf import read_yaml
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.worlds.datasets.images import fit_picture
+from editbench.worlds.datasets.npz import Member, members
+from editbench.worlds.datasets.source import Block, Source
+
+NAMES = (
+    "object_color",
+    "object_shape",
+    "object_size",
+    "camera_height",
+    "background_color",
+    "horizontal_axis",
+    "vertical_axis",
+)
+CARDINALITIES = (6, 6, 2, 3, 3, 40, 40)
+ORDERED = ("object_size", "camera_height", "horizontal_axis", "vertical_axis")
+CLASSES = {
+    "object_color": ("white", "green", "red", "blue", "brown", "olive"),
+    "object_shape": ("cone", "cube", "cylinder", "hexagonal", "pyramid", "sphere"),
+    "object_size": ("small", "large"),
+    "camera_height": ("top", "center", "bottom"),
+    "background_color": ("purple", "sea_green", "salmon"),
+}
+COMPLEX = (4, 4, 2, 3, 3, 40, 40)  # mpi3d_real_complex, everyday objects
+COMPLEX_CLASSES = CLASSES | {
+    "object_color": ("yellow", "green", "olive", "red"),
+    "object_shape": ("coffee_cup", "tennis_ball", "croissant", "beer_cup"),
+}
+KEYS = ("arrays", "images", "labels", "attributes")
+LABEL_BYTES = 1 << 30  # labels are held in memory
+MOST_CLASSES = 10_000  # of a factor: no typing error fills the memory with names
+FACTOR_KEYS = ("labels", "factors")
+
+
+def row_major_labels(start: int, stop: int, cardinalities: Sequence[int]) -> np.ndarray:
+    """Factor values of items start..stop-1 of a full grid, the last factor fastest: (stop - start, k) int64."""
+    return np.stack(np.unravel_index(np.arange(start, stop), tuple(cardinalities)), 1)
+
+
+def mpi3d_factors(cardinalities: Sequence[int]) -> list[tuple[str, tuple[str, ...], bool]]:
+    """(name, class names, ordered) of MPI3D's seven factors; smaller cardinalities get numbers for names."""
+    if (
+        len(cardinalities) != len(NAMES)
+        or min(cardinalities) < 1
+        or max(cardinalities) > MOST_CLASSES
+    ):
+        raise EditbenchError(
+            f"--cardinalities are {len(NAMES)} numbers from 1 to {MOST_CLASSES} ({', '.join(NAMES)}), "
+            f"got {list(cardinalities)}; other factors are declared in a YAML file"
+        )
+    known = COMPLEX_CLASSES if tuple(cardinalities) == COMPLEX else CLASSES
+    classes = [
+        known[name] if k == len(known.get(name, ())) else tuple(map(str, range(k)))
+        for name, k in zip(NAMES, cardinalities)
+    ]
+    return [(name, names, name in ORDERED) for name, names in zip(NAMES, classes)]
+
+
+class ArrayImages(Source):
+    """Images of an .npz with their factors; one item after the other is read from the archive, never all of them.
+
+    Args:
+        path: an `.npz` of MPI3D, or a `.yaml` that declares one (see the module).
+        cardinalities: of an .npz with fewer values a factor than MPI3D; None finds MPI3D's own by the number of images.
+
+    Raises:
+        BadFile: not such a file; a shape that does not fit its factors; a size that is not that of its shape.
+    """
+
+    def __init__(self, path: Path, cardinalities: Sequence[int] | None = None) -> None:
+        declared = _declaration(path) if path.suffix in (".yaml", ".yml") else {}
+        self.path = Path(declared.get("arrays", path))
+        self.counts, self.problems = {}, []
+        found = members(self.path)
+        self.member = Member(self.path, declared.get("images", "images"), found)
+        shape = self.member.shape
+        if (
+            self.member.dtype != np.uint8
+            or len(shape) not in (3, 4)
+            or (len(shape) == 4 and shape[3] not in (1, 3))
+        ):
+            raise BadFile(
+                f"{self.path}: '{self.member.key}' is {self.member.dtype} {shape}; images are uint8 "
+                "(n, height, width, 3), or with 1 or no channel"
+            )
+        if min(shape) < 1:
+            raise BadFile(f"{self.path}: '{self.member.key}' of shape {shape} is empty")
+        self.n, self.height, self.width = shape[:3]
+        self.resolution = min(self.height, self.width)
+        if declared:
+            factors = [_factor(path, entry) for entry in declared["attributes"]]
+            key = declared.get("labels")
+        else:
+            key = (
+                next((name for name in FACTOR_KEYS if name in found), None)
+                if cardinalities is None
+                else None
+            )
+            if key is not None:
+                raise BadFile(
+                    f"{path}: has labels ('{key}'), whose names and classes a YAML file has to declare: see "
+                    "docs/datasets.md; or give --cardinalities to read it as MPI3D"
+                )
+            factors = mpi3d_factors(cardinalities or self._known())
+        self._labels = self._read_labels(key, found, factors) if key else self._grid(factors)
+        # A factor of one value is no attribute.
+        vary = [i for i, (_, classes, _) in enumerate(factors) if len(classes) > 1]
+        if not vary:
+            raise BadFile(f"{path}: none of its factors has two values")
+        self._labels = self._labels[:, vary]
+        self.attributes = Attributes(
+            [Attribute(factors[i][0], factors[i][1], factors[i][2]) for i in vary]
+        )
+        about = self.path.stat()
+        self.identity = {
+            "kind": "arrays",
+            "size": about.st_size,
+            "time": about.st_mtime_ns,
+            "key": self.member.key,
+            "labels": key,
+            "classes": self.attributes.as_config(),
+        }
+        self.counts["images"] = self.n
+
+    def _known(self) -> Sequence[int]:
+        for known in (CARDINALITIES, COMPLEX):
+            if self.n == math.prod(known):
+                return known
+        raise BadFile(
+            f"{self.path}: {self.n} images, where MPI3D has {math.prod(CARDINALITIES)} or "
+            f"{math.prod(COMPLEX)}: give --cardinalities, or declare its factors in a YAML file "
+            "(docs/datasets.md)"
+        )
+
+    def _grid(self, factors: list[tuple[str, tuple[str, ...], bool]]) -> np.ndarray:
+        sizes = [len(classes) for _, classes, _ in factors]
+        if math.prod(sizes) != self.n:
+            raise BadFile(
+                f"{self.path}: {self.n} images, but {' x '.join(map(str, sizes))} factors make "
+                f"{math.prod(sizes)}; correct the cardinalities, or name the array of labels"
+            )
+        return row_major_labels(0, self.n, sizes)
+
+    def _read_labels(
+        self, key: str, found: list[str], factors: list[tuple[str, tuple[str, ...], bool]]
+    ) -> np.ndarray:
+        member = Member(self.path, key, found)
+        if member.shape != (self.n, len(factors)) or member.dtype.kind not in "iufb":
+            raise BadFile(
+                f"{self.path}: '{key}' is {member.dtype} {member.shape}, but labels of {self.n} images and "
+                f"{len(factors)} attributes are ({self.n}, {len(factors)}) numbers"
+            )
+        if self.n * member.row_bytes > LABEL_BYTES:
+            raise BadFile(
+                f"{self.path}: '{key}' takes {self.n * member.row_bytes} bytes, more than {LABEL_BYTES}"
+            )
+        values = member.take(self.n)
+        return np.stack(
+            [
+                self._indices(key, values[:, i], name, len(classes))
+                for i, (name, classes, _) in enumerate(factors)
+            ],
+            1,
+        )
+
+    def _indices(self, key: str, values: np.ndarray, name: str, classes: int) -> np.ndarray:
+        """Class indices as they are; other values (angles, hues) by their rank."""
+        if not np.isfinite(values).all():
+            raise BadFile(f"{self.path}: '{key}' has NaN or infinity under '{name}'")
+        distinct, ranks = np.unique(values, return_inverse=True)
+        if distinct[0] >= 0 and distinct[-1] < classes and (distinct == np.round(distinct)).all():
+            return values.astype(np.int64)
+        if len(distinct) != classes:
+            raise BadFile(
+                f"{self.path}: '{name}' has {len(distinct)} different values from {distinct[0]:g} to "
+                f"{distinct[-1]:g} in '{key}', but {classes} classes are declared"
+            )
+        return ranks.astype(np.int64)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def labels(self) -> np.ndarray:
+        return self._labels
+
+    def read(self, start: int, stop: int, resolution: int) -> Block:
+        """Images start..stop-1, which come after those of the last call; resized as image files are."""
+        self.member.skip_to(start)
+        pixels = self.member.take(stop - start).reshape(stop - start, self.height, self.width, -1)
+        pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
+        if (self.height, self.width) != (resolution, resolution):
+            pixels = np.stack(
+                [fit_picture(Image.fromarray(np.ascontiguousarray(x)), resolution) for x in pixels]
+            )
+        small = stop - start if min(self.height, self.width) < resolution else 0
+        return Block(pixels, np.arange(start, stop), [], small)
+
+
+def _declaration(path: Path) -> dict[str, Any]:
+    """The YAML file that declares arrays, with the path of the .npz made whole."""
+    declared = read_yaml(path)
+    if (
+        not isinstance(declared, dict)
+        or not isinstance(declared.get("attributes"), list)
+        or "arrays" not in declared
+    ):
+        raise BadFile(
+            f"{path}: needs 'arrays' (an .npz) and 'attributes' (a list of name and classes)"
+        )
+    for key in declared:
+        if key not in KEYS:
+            raise UnknownName(f"key of {path.name}", str(key), KEYS)
+    return declared | {"arrays": path.parent / str(declared["arrays"])}
+
+
+def _factor(path: Path, entry: Any) -> tuple[str, tuple[str, ...], bool]:
+    if not isinstance(entry, dict) or not {"name", "classes"} <= set(entry) <= {
+        "name",
+        "classes",
+        "ordered",
+    }:
+        raise BadFile(f"{path}: an attribute is {{name, classes, ordered}}, got {entry}")
+    classes = entry["classes"]
+    if isinstance(classes, int) and not isinstance(classes, bool) and 1 <= classes <= MOST_CLASSES:
+        classes = range(classes)
+    if not isinstance(classes, list | range) or len(classes) < 1:
+        raise BadFile(
+            f"{path}: classes of '{entry['name']}' are a number up to {MOST_CLASSES} or a list of names, "
+            f"got {entry['classes']}"
+        )
+    return str(entry["name"]), tuple(map(str, classes)), bool(entry.get("ordered", False))

@@ -1,0 +1,122 @@
+"""Arrays of an .npz read as a stream: header first, checked against the archive's directory, then rows in order.
+
+Nothing is unpickled. The declared size of a member must be exactly that of its shape and dtype, so memory and disk are
+bounded before a byte is unpacked; zipfile compares the archive's checksum when the last row is read.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from editbench.base.errors import BadFile
+
+CHUNK = 1 << 20
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        MemoryError,
+    ) as error:
+        raise BadFile(
+            f"{path}: not a complete .npz of plain arrays ({error}); copy it again from where it came"
+        ) from error
+
+
+def members(path: Path) -> list[str]:
+    """Names of the arrays of an .npz, without their ending."""
+    if not path.is_file():
+        raise BadFile(f"{path}: no such .npz file")
+    with _explained(path), zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+class Member:
+    """One array of an .npz: `shape`, `dtype`, and its rows in order. `found`: what `members` gave."""
+
+    def __init__(self, path: Path, key: str, found: list[str]) -> None:
+        self.path, self.key, self.row = path, key, 0
+        if key not in found:
+            raise BadFile(f"{path}: has no array '{key}'; it holds {', '.join(found) or 'none'}")
+        self._stream: IO[bytes] | None = None
+        with _explained(path), self._open() as stream:
+            self.shape, self.dtype = self._header(stream)
+            header = stream.tell()
+        with _explained(path), zipfile.ZipFile(path) as archive:
+            declared = archive.getinfo(f"{key}.npy").file_size
+        self.row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        if declared != header + self.shape[0] * self.row_bytes:
+            raise BadFile(
+                f"{path}: '{key}' is declared as {declared} bytes unpacked, its shape {self.shape} of "
+                f"{self.dtype} makes {header + self.shape[0] * self.row_bytes}; the file is damaged"
+            )
+
+    def _open(self) -> IO[bytes]:
+        return zipfile.ZipFile(self.path).open(f"{self.key}.npy")
+
+    def _header(self, stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+        version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"array format {version}")
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(stream)  # type: ignore[arg-type]
+        if dtype.hasobject or dtype.itemsize == 0:
+            raise ValueError(f"'{self.key}' holds {dtype}, which is not read")
+        if not shape or (fortran and len(shape) > 1):
+            raise ValueError(
+                f"'{self.key}' is one number or in Fortran order; save it as a C-ordered array"
+            )
+        return shape, dtype
+
+    def skip_to(self, row: int) -> None:
+        """Go to a row; from a later one the stream begins anew. What is passed is read, so that its checksum counts."""
+        with _explained(self.path):
+            if self._stream is None or row < self.row:
+                if self._stream is not None:
+                    self._stream.close()
+                self._stream, self.row = self._open(), 0
+                self._header(self._stream)
+            left = (row - self.row) * self.row_bytes
+            while left:
+                passed = len(self._stream.read(min(left, CHUNK)))
+                if not passed:
+                    raise EOFError(f"ends before row {row}")
+                left -= passed
+            self.row = row
+
+    def take(self, rows: int) -> np.ndarray:
+        """The next `rows` rows: (rows, *shape[1:])."""
+        self.skip_to(self.row)
+        assert self._stream is not None
+        out = np.empty((rows, *self.shape[1:]), self.dtype)
+        view, done = memoryview(out.reshape(-1).view(np.uint8).data), 0
+        with _explained(self.path):
+            while done < len(view):
+                part = self._stream.read(min(len(view) - done, CHUNK))
+                if not part:
+                    raise EOFError(f"ends in row {self.row + done // self.row_bytes}")
+                view[done : done + len(part)] = part
+                done += len(part)
+        self.row += rows
+        return out

@@ -1,0 +1,193 @@
+"""A world out of a data set: real images for the GAN, batches for teacher and judge, and the YAML that joins them.
+
+Teacher and judge are trained on halves of the data that share no picture, and both are measured on a tenth that neither
+has seen. The split is a random one: MPI3D's order is that of its factors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from editbench.base.attributes import Attributes
+from editbench.base.conf import group_options
+from editbench.base.errors import EditbenchError
+from editbench.base.files import digest, lock, read_json, write_atomic, write_json
+from editbench.base.seeding import generator, stream_key
+from editbench.networks.scorer import Scorer
+from editbench.worlds.datasets.packed import Epochs, Packed
+from editbench.worlds.train_scorers import ROLES, ScorerTraining, augment
+
+HELD_OUT = 0.1
+CLEAN = 0.5  # share of training pictures that are not augmented: a data set's own faults are in it already
+BATCH = 250
+MEASURED = 20_000  # held-out pictures at most
+NO_WORDS = ("null", "true", "false", "nan", "inf")  # Hydra reads them, and numbers, as values
+TRAINED = "trained.json"  # OUT/trained.json: role -> digest of its data
+
+
+def gan_channels(resolution: int) -> list[int]:
+    """Widths at 4, 8, ..., resolution pixels: 64, and 48 and 32 at the end; (64, 64, 48, 32) at 32 pixels."""
+    blocks = max(1, resolution.bit_length() - 2)
+    return ([64] * blocks + [48, 32])[-blocks:]
+
+
+def scorer_training(role: str, resolution: int) -> ScorerTraining:
+    """The recipe of a role for this size: its network halves the picture until 4 pixels are left, 2 from 16 pixels."""
+    recipe = ROLES[role]
+    if resolution < 16 or resolution & (resolution - 1):
+        raise EditbenchError(
+            f"a world is trained on pictures of 16, 32, 64, ... pixels, the data have {resolution}: "
+            "pack them with another --resolution"
+        )
+    deeper = max(0, resolution.bit_length() - 3 - len(recipe.widths))
+    return replace(
+        recipe, resolution=resolution, widths=recipe.widths + recipe.widths[-1:] * deeper, reuse=1
+    )
+
+
+def reals(data: Packed, seed: int) -> Callable[[int, int], Tensor]:
+    """Items start..stop-1 of the GAN's stream of real images, a new order every epoch."""
+    order = Epochs(len(data), seed, "reals")
+    return lambda start, stop: data.images(order.take(start, stop))
+
+
+def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Disjoint rows of 'held_out', 'teacher' and 'judge', fixed by the number of pictures.
+
+    twins (n,): the first row with the same picture (Packed.twins); all rows of a picture go where that one goes.
+    """
+    held = round(HELD_OUT * n)
+    half = (n - held) // 2
+    order = generator(0, "dataset", "split").permutation(n)
+    place = np.empty(n, np.int64)
+    place[order] = np.arange(n)
+    part = np.digitize(place if twins is None else place[twins], (held, held + half))[order]
+    rows = {name: order[part == k] for k, name in enumerate(("held_out", "teacher", "judge"))}
+    if not all(map(len, rows.values())):
+        raise EditbenchError(f"{n} pictures are too few for a teacher, a judge and held-out ones")
+    return rows
+
+
+def scorer_batches(data: Packed, options: ScorerTraining) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """step -> augmented pictures (batch, 3, R, R) and labels (batch, A) of the role's own half."""
+    _, labels = data.labelled()
+    order = Epochs(
+        split(len(data), data.twins)[options.role], options.seed, f"scorer/{options.role}"
+    )
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        rows = order.take(step * options.batch, (step + 1) * options.batch)
+        random = torch.Generator().manual_seed(
+            stream_key(options.seed, f"augment/{options.role}/{step}") >> 65
+        )
+        return augment(data.images(rows), random, CLEAN), torch.from_numpy(labels[rows])
+
+    return batch
+
+
+@torch.inference_mode()
+def held_out_accuracy(
+    scorer: Scorer, data: Packed, device: str = "cpu", most: int = MEASURED
+) -> dict[str, float]:
+    """Share of right labels of each attribute on pictures that neither role was trained on."""
+    attributes, labels = data.labelled()
+    rows = split(len(data), data.twins)["held_out"][:most]
+    right = torch.zeros(len(attributes), dtype=torch.float64)
+    for first in range(0, len(rows), BATCH):
+        part = rows[first : first + BATCH]
+        found = attributes.labels(scorer(data.images(part).to(device))).cpu()
+        right += (found == torch.from_numpy(labels[part])).double().sum(0)
+    return dict(zip(attributes.names, (right / len(rows)).tolist()))
+
+
+def commonest(data: Packed, most: int = MEASURED) -> dict[str, float]:
+    """Accuracy on the same pictures of always naming the data's commonest class, by attribute."""
+    attributes, labels = data.labelled()
+    rows = split(len(data), data.twins)["held_out"][:most]
+    return {
+        name: float((labels[rows, i] == np.bincount(labels[:, i]).argmax()).mean())
+        for i, name in enumerate(attributes.names)
+    }
+
+
+def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
+    """Raise EditbenchError where a role that is not trained now has seen other data: the halves could overlap."""
+    path = out / TRAINED
+    seen = read_json(path) if path.exists() else {}
+    for role in set(ROLES) - set(roles):
+        weights = out / f"{role}{data.resolution}.safetensors"
+        if weights.exists() and seen.get(role) != (found := trained_on(data)):
+            raise EditbenchError(
+                f"{weights} was trained on other pictures or attributes ({seen.get(role)} there, "
+                f"{found} here), which may overlap: train both roles anew, or give another --out"
+            )
+
+
+def note_trained(out: Path, role: str, data: Packed) -> None:
+    """Keep in OUT/trained.json what a role was trained on."""
+    path = out / TRAINED
+    with lock(path):
+        write_json(path, (read_json(path) if path.exists() else {}) | {role: trained_on(data)})
+
+
+def trained_on(data: Packed) -> str:
+    """Digest of pictures, split and the attributes chosen."""
+    return digest([data.digest, data.labelled()[0].as_config()])
+
+
+# -- configuration -----------------------------------------------------------------------------------------------------
+def check_name(name: str) -> str:
+    """A name for the options generator=NAME and scorer=NAME that the package does not use itself."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name.lower() in NO_WORDS:
+        raise EditbenchError(
+            f"--name is made of letters, digits, _ and -, a letter first, got '{name}'"
+        )
+    for group in ("generator", "scorer"):
+        if name in group_options(group):
+            raise EditbenchError(
+                f"--name {name}: {group}={name} is an option of the package; give another name"
+            )
+    return name
+
+
+def write_generator_conf(out: Path, name: str, weights: Path, about: str) -> Path:
+    """OUT/conf/generator/NAME.yaml."""
+    return _write(
+        out / "conf" / "generator" / f"{name}.yaml",
+        {
+            "name": name,
+            "about": about,
+            "_target_": "editbench.networks.stylegan2.generator.StyleGAN2Generator.from_file",
+            "path": str(weights.resolve()),
+            "truncation_psi": 1.0,
+        },
+    )
+
+
+def write_scorer_conf(
+    out: Path, name: str, teacher: Path, judge: Path, attributes: Attributes
+) -> Path:
+    """OUT/conf/scorer/NAME.yaml."""
+    target = "editbench.networks.scorers.convnet.ConvScorer.from_file"
+    return _write(
+        out / "conf" / "scorer" / f"{name}.yaml",
+        {
+            "name": name,
+            "about": f"Teacher and judge trained apart on {name}: {', '.join(attributes.names)}.",
+            "teacher": {"_target_": target, "path": str(teacher.resolve())},
+            "judge": {"_target_": target, "path": str(judge.resolve())},
+        },
+    )
+
+
+def _write(path: Path, content: dict) -> Path:
+    write_atomic(path, yaml.safe_dump(content, sort_keys=False, width=1000, allow_unicode=True))
+    return path

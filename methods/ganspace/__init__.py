@@ -1,0 +1,3 @@
+from editbench.methods.ganspace.editor import GANSpace
+
+__all__ = ["GANSpace"]

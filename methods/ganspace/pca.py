@@ -1,0 +1,203 @@
+"""Principal components of a stream of samples: exact, in one pass, with memory that does not grow with the stream.
+
+The covariance of d channels is d x d however many samples there are, so for latents of a few hundred channels the exact
+decomposition is one small eigenproblem; the incremental approximation of the published GANSpace is kept for activations
+whose covariance would not fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+from scipy.linalg.blas import dsyrk, ssyrk
+from sklearn.decomposition import IncrementalPCA
+
+from editbench.base.errors import EditbenchError, NonFinite
+
+CHUNK = (
+    1024  # samples multiplied together: few enough for the cache and for sums in single precision
+)
+EXACT_LIMIT = 4096  # channels: above it, 128 MiB of covariance and a minute of eigenproblem, the approximation serves
+FLOOR = 1e-6  # of the largest variance: below it lie the rounding of single precision and edits too small to be seen
+
+
+@dataclass(frozen=True)
+class Components:
+    """The leading components of n samples, in float64.
+
+    mean (d,); rows (k, d) orthonormal, in each the channel of the largest magnitude is positive; stdev (k,) of the
+    projections, falling (sums of squares over n - 1); ratio (k,) of the total variance; exact: not the approximation.
+    """
+
+    mean: np.ndarray
+    rows: np.ndarray
+    stdev: np.ndarray
+    ratio: np.ndarray
+    samples: int
+    exact: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Moments:
+    """Count, mean and covariance of all samples seen, whatever their order and however they are split.
+
+    Sums are kept in float64, about a provisional mean, that of the first block, so that a mean far from zero costs no
+    digits. Within a chunk the products have the precision of the samples: for float32 ones that is twice as fast and
+    adds errors of the size of the samples' own rounding.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.count, self.dim, self.eps = 0, dim, 0.0  # eps: rounding of the coarsest samples
+        self.shift: np.ndarray | None = None
+        self.sum = np.zeros(dim)  # of the samples minus shift
+        self.scatter = np.zeros(
+            (dim, dim), order="F"
+        )  # of the same; only the upper triangle counts
+
+    def add(self, x: np.ndarray) -> None:
+        """Samples (n, d), float32 or float64. NonFinite where they hold NaN or infinity."""
+        if not len(x):
+            return
+        if self.shift is None:
+            self.shift = x.mean(0)
+        buffer, product = (
+            np.empty((min(CHUNK, len(x)), self.dim), x.dtype),
+            ssyrk if x.dtype == np.float32 else dsyrk,
+        )
+        with np.errstate(invalid="ignore"):  # NaN and infinity are found in the sum
+            for first in range(0, len(x), CHUNK):
+                part = x[first : first + CHUNK]
+                centred = np.subtract(part, self.shift, out=buffer[: len(part)])
+                self.sum += centred.sum(0, dtype=np.float64)
+                self.scatter += product(1.0, centred.T)
+        self.count, self.eps = self.count + len(x), max(self.eps, float(np.finfo(x.dtype).eps))
+        if not np.isfinite(self.sum).all():
+            raise NonFinite(
+                "samples of a principal component analysis hold NaN or infinity: check the generator"
+            )
+
+    def merge(self, other: Moments) -> None:
+        """Take in what another stream has seen, moved to this one's provisional mean."""
+        if other.shift is None:
+            return
+        if self.shift is None:
+            self.shift = other.shift
+        gap = other.shift.astype(np.float64) - self.shift
+        cross = np.outer(other.sum, gap)
+        self.scatter += other.scatter + cross + cross.T + other.count * np.outer(gap, gap)
+        self.sum += other.sum + other.count * gap
+        self.count, self.eps = self.count + other.count, max(self.eps, other.eps)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(d,); zero before the first sample."""
+        return self.sum if self.shift is None else self.shift + self.sum / self.count
+
+    def covariance(self) -> np.ndarray:
+        """(d, d), unbiased. EditbenchError for fewer than two samples."""
+        if self.count < 2:
+            raise EditbenchError(
+                f"a covariance needs at least 2 samples, got {self.count}: raise method.samples"
+            )
+        return self._centred() / (self.count - 1)
+
+    def components(self, k: int) -> Components:
+        """At most k leading components; left out is what varies by less than FLOOR of the largest or than rounding."""
+        covariance, k = self.covariance(), min(k, self.dim)
+        total = float(np.trace(covariance))
+        variance, columns = eigh(
+            covariance, subset_by_index=(self.dim - k, self.dim - 1), overwrite_a=True
+        )
+        variance, rows = variance[::-1], columns.T[::-1]
+        kept = variance > max(FLOOR * variance[0], (self.eps * np.linalg.norm(self.mean)) ** 2)
+        return _components(self.mean, rows[kept], variance[kept], total, self.count, True)
+
+    def _centred(self) -> np.ndarray:
+        upper = np.triu(self.scatter)
+        return upper + np.triu(upper, 1).T - np.outer(self.sum, self.sum) / self.count
+
+
+class Incremental:
+    """scikit-learn's IncrementalPCA behind the same two calls, in batches of the published max(2000, 3 k).
+
+    An approximation: what a batch holds beyond the k leading components is forgotten. It depends on the order of the
+    samples, but not on how they are handed over, and holds two batches at most.
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k, self.batch, self.count = k, max(2000, 3 * k), 0
+        self.model = IncrementalPCA(k)
+        self.pending: list[np.ndarray] = []
+
+    def add(self, x: np.ndarray) -> None:
+        """Samples (n, d). NonFinite where they hold NaN or infinity."""
+        if not np.isfinite(x).all():
+            raise NonFinite(
+                "samples of a principal component analysis hold NaN or infinity: check the generator"
+            )
+        for first in range(0, len(x), self.batch):
+            self.pending.append(x[first : first + self.batch])
+            if (
+                sum(map(len, self.pending)) >= self.batch + self.k
+            ):  # what stays is enough for a batch of its own
+                rows = np.concatenate(self.pending)
+                self.pending = [rows[self.batch :]]
+                self._fit(rows[: self.batch])
+
+    def components(self, k: int) -> Components:
+        """At most k leading components, after the last sample was added."""
+        rows = np.concatenate(self.pending or [np.zeros((0, 0))])
+        self.pending = []
+        if len(rows):
+            self._fit(rows)
+        variance = self.model.explained_variance_.astype(np.float64)[:k]
+        kept = variance > FLOOR * variance[0]
+        total = float(self.model.var_.sum()) * self.count / (self.count - 1)
+        return _components(
+            self.model.mean_.astype(np.float64),
+            self.model.components_[:k][kept].astype(np.float64),
+            variance[kept],
+            total,
+            self.count,
+            False,
+        )
+
+    def _fit(self, rows: np.ndarray) -> None:
+        if len(rows) < self.k:
+            raise EditbenchError(
+                f"{len(rows)} samples are too few for {self.k} components of {rows.shape[1]} "
+                "channels: raise method.samples"
+            )
+        self.model.partial_fit(rows)
+        self.count += len(rows)
+
+
+def estimator(dim: int, k: int) -> Moments | Incremental:
+    """Exact up to EXACT_LIMIT channels, the approximation above."""
+    return Moments(dim) if dim <= EXACT_LIMIT else Incremental(k)
+
+
+def _components(
+    mean: np.ndarray,
+    rows: np.ndarray,
+    variance: np.ndarray,
+    total: float,
+    samples: int,
+    exact: bool,
+) -> Components:
+    """Put the sign that decompositions leave open: the channel of the largest magnitude is positive."""
+    largest = (
+        np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1) if len(rows) else rows[:, :1]
+    )
+    return Components(
+        mean,
+        np.ascontiguousarray(rows * np.sign(largest)),
+        np.sqrt(variance),
+        variance / total,
+        samples,
+        exact,
+    )

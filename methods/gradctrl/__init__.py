@@ -1,0 +1,3 @@
+from editbench.methods.gradctrl.editor import GradCtrl
+
+__all__ = ["GradCtrl"]

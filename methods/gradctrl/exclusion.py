@@ -1,0 +1,143 @@
+"""Which channels an edit must leave alone: the most salient ones of the other attributes (GradCtrl, Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from editbench.methods.gradctrl.latent_classifier import LatentClassifier
+from torch import Tensor
+
+from editbench.base.errors import EditbenchError, UnknownName
+
+PAPER_DIM = 512  # the width of W for which the papers give counts
+ROUNDING = 1e-4  # relative; well above that of single precision
+
+# The published code's own settings for StyleGAN2-FFHQ: target -> {excluded attribute: count}, and W+ rows [a, b).
+FFHQ_EXCLUDE: dict[str, dict[str, int]] = {
+    "gender": {"smile": 250, "eyeglasses": 100, "age": 100},
+    "smile": {"gender": 200, "eyeglasses": 50, "age": 100},
+    "eyeglasses": {"gender": 200, "smile": 100, "age": 250},
+    "age": {"gender": 100, "eyeglasses": 300},
+}
+FFHQ_LAYERS: dict[str, tuple[int, int]] = {
+    "gender": (2, 10),
+    "smile": (2, 8),
+    "eyeglasses": (1, 4),
+    "age": (4, 10),
+}
+
+Exclude = int | str | Mapping[str, Mapping[str, int]]
+
+
+def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
+    """A count for all, 'ffhq', or target -> {other: count}; counts must not be negative."""
+    if isinstance(exclude, str):
+        if exclude != "ffhq":
+            raise EditbenchError(
+                f"exclude: '{exclude}' is neither a count, nor 'ffhq', nor a mapping"
+            )
+        return {target: dict(others) for target, others in FFHQ_EXCLUDE.items()}
+    counts = (
+        [exclude]
+        if isinstance(exclude, int)
+        else [c for others in exclude.values() for c in others.values()]
+    )
+    if any(count < 0 for count in counts):
+        raise EditbenchError("exclude: a count of channels cannot be negative")
+    return (
+        exclude if isinstance(exclude, int) else {t: dict(others) for t, others in exclude.items()}
+    )
+
+
+def check_names(exclude: int | dict[str, dict[str, int]], known: tuple[str, ...]) -> None:
+    """Every name of a mapping must be an attribute."""
+    if not isinstance(exclude, int):
+        for name in (name for target, others in exclude.items() for name in (target, *others)):
+            if name not in known:
+                raise UnknownName("attribute in method.exclude", name, known)
+
+
+def scaled_count(count: int, dim: int) -> int:
+    """A count that is meant for 512 channels, for `dim` of them: in proportion, rounded, at least 1; 0 stays 0."""
+    return 0 if count == 0 else min(dim, max(1, round(count * dim / PAPER_DIM)))
+
+
+def excluded_channels(
+    classifier: LatentClassifier,
+    logits: Tensor,
+    slopes: Tensor,
+    counts: Mapping[str, int],
+    ties: str = "exact",
+    multiclass: str = "max",
+) -> Tensor:
+    """Union over the other attributes m of the c_m channels with the largest |d f_m / dw| at the current codes.
+
+    Args:
+        logits, slopes: of `LatentClassifier.forward`; counts: attribute -> c_m in channels of this space.
+        ties: 'exact' takes c_m channels even where the c_m-th saliency is shared (the published code); 'all' takes
+            every channel at or above it (Algorithm 1's L_i >= t).
+        multiclass: saliency of an attribute of many classes: 'max' over its classes (no class of it may move), or the
+            row of the class 'predicted' now. The sources leave it open.
+
+    Returns (n, d) bool.
+    """
+    mask = torch.zeros(len(logits), classifier.dim, dtype=torch.bool, device=logits.device)
+    for name, count in counts.items():
+        if count == 0:
+            continue
+
+        def saliency(some: Tensor | slice, dtype: torch.dtype, name: str = name) -> Tensor:
+            return _saliency(classifier, logits[some], slopes[some], name, multiclass, dtype)
+
+        mask |= most_salient(saliency, count, ties)
+    return mask
+
+
+def most_salient(
+    saliency: Callable[[Tensor | slice, torch.dtype], Tensor], count: int, ties: str
+) -> Tensor:
+    """The `count` largest of each row of saliency (n, d): (n, d) bool.
+
+    Ranked in single precision, which a CPU partitions several times faster; rows in which its rounding could decide are
+    computed and ranked again in double, so that the mask is the double's.
+
+    Args:
+        saliency: (rows, dtype) -> (len(rows), d).
+    """
+    coarse = saliency(slice(None), torch.float32)
+    if coarse.is_cuda:
+        threshold = coarse.topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
+    else:
+        place = coarse.shape[1] - count
+        threshold = torch.from_numpy(
+            np.partition(coarse.numpy(), place, axis=1)[:, place : place + 1]
+        )
+    mask = coarse >= threshold * (1 - ROUNDING)
+    unsure = (mask.sum(1) != count).nonzero()[:, 0]  # others come close to the last one
+    if len(unsure):
+        exact = saliency(unsure, torch.float64)
+        top = exact.topk(count, dim=1)
+        chosen = torch.zeros_like(exact, dtype=torch.bool).scatter_(1, top.indices, True)
+        mask[unsure] = exact >= top.values[:, -1:] if ties == "all" else chosen
+    return mask
+
+
+def _saliency(
+    classifier: LatentClassifier,
+    logits: Tensor,
+    slopes: Tensor,
+    name: str,
+    multiclass: str,
+    dtype: torch.dtype,
+) -> Tensor:
+    """|d f / dw| of one attribute (n, d), over its classes as `multiclass` says."""
+    where = classifier.slices[name]
+    rows = torch.arange(where.start, where.stop, device=logits.device)
+    found = classifier.jacobian(slopes, rows, dtype).abs_()  # (n, width, d)
+    if len(rows) == 1:
+        return found[:, 0]
+    if multiclass == "predicted":
+        return found[torch.arange(len(logits), device=logits.device), logits[:, where].argmax(1)]
+    return found.amax(1)

@@ -1,0 +1,235 @@
+"""The classifiers on latents that GradCtrl differentiates: one small network an attribute, all of them as one batch.
+
+Each is Linear(d, 16) - LeakyReLU(0.1) - Linear(16, width) with no shared layers (Chen et al. 2022 and its published
+code). `width` is 1 for a binary attribute and K for K classes; the second layers are kept as the flat rows of one
+matrix, in the layout of editbench.base.attributes, so that no width is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from editbench.base.errors import BadFile
+from editbench.base.seeding import uniforms
+
+HIDDEN = 16
+SLOPE = 0.1
+PATIENCE = 20
+PER_ROW = (
+    False,
+    False,
+    True,
+    True,
+)  # weight1, bias1 are stacked by head; weight2, bias2 are rows of all heads
+
+
+class LatentClassifier:
+    """A heads, R rows (sum of widths).
+
+    Args:
+        heads: name -> (weight1 (16, d), bias1 (16,), weight2 (width, 16), bias2 (width,)).
+    """
+
+    def __init__(self, heads: Mapping[str, Sequence[Tensor]]) -> None:
+        self.names = tuple(heads)
+        self.heads = {name: tuple(part.double() for part in parts) for name, parts in heads.items()}
+        parts = list(self.heads.values())
+        self.widths = tuple(len(part[3]) for part in parts)
+        ends = np.cumsum(self.widths)
+        self.slices = {
+            name: slice(int(e) - w, int(e)) for name, e, w in zip(self.names, ends, self.widths)
+        }
+        self.w1, self.b1 = (
+            torch.stack([part[0] for part in parts]),
+            torch.stack([part[1] for part in parts]),
+        )
+        self.w2, self.b2 = (
+            torch.cat([part[2] for part in parts]),
+            torch.cat([part[3] for part in parts]),
+        )
+        head = torch.repeat_interleave(
+            torch.arange(len(parts)), torch.tensor(self.widths)
+        )  # (R,) head of a row
+        self.head = head.to(self.w1.device)
+
+    @property
+    def dim(self) -> int:
+        return self.w1.shape[2]
+
+    def to(self, device: torch.device) -> LatentClassifier:
+        """In place: the parameters on a device."""
+        if self.w1.device != device:
+            for name in ("w1", "b1", "w2", "b2", "head"):
+                setattr(self, name, getattr(self, name).to(device))
+        return self
+
+    def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """w (n, d) -> logits (n, R) and slopes (n, A, 16) of the LeakyReLU units, in {1, 0.1}. float64, so that a
+        sample's result does not depend on which others are in the batch."""
+        before = (w.double() @ self.w1.flatten(0, 1).T).unflatten(1, self.b1.shape) + self.b1
+        slopes = torch.where(before > 0, torch.ones_like(before), SLOPE)
+        return torch.einsum(
+            "nrh,rh->nr", (before * slopes)[:, self.head], self.w2
+        ) + self.b2, slopes
+
+    def jacobian(self, slopes: Tensor, rows: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """d logit / d w for some rows in closed form, J = W2 diag(s) W1: slopes (n, A, 16), rows (r,) -> (n, r, d)."""
+        head = self.head[rows]
+        units = (slopes[:, head] * self.w2[rows]).to(dtype)
+        return torch.einsum("nrh,rhd->nrd", units, self.w1[head].to(dtype))
+
+    def pull_back(self, slopes: Tensor, name: str, weights: Tensor) -> Tensor:
+        """Gradient of a weighted sum of one head's logits: weights (n, width) -> (n, d)."""
+        a = self.names.index(name)
+        return ((weights @ self.w2[self.slices[name]]) * slopes[:, a]) @ self.w1[a]
+
+
+def load_heads(
+    path: str | Path, names: Sequence[str], signs: Sequence[int] | None = None
+) -> LatentClassifier:
+    """Published heads, keys `classifiers.i.classifier.{0,2}.{weight,bias}`, i running over `names`.
+
+    signs: +1 or -1 a head, for scorers that flip an attribute; a multi-class head takes +1 only.
+    """
+    try:
+        tensors = load_file(path)
+        heads = {
+            name: tuple(
+                tensors[f"classifiers.{i}.classifier.{part}"]
+                for part in ("0.weight", "0.bias", "2.weight", "2.bias")
+            )
+            for i, name in enumerate(names)
+        }
+    except (OSError, SafetensorError, KeyError) as error:
+        raise BadFile(
+            f"{path}: not a safetensors file with {len(names)} classifier heads ({error}); set method.heads "
+            "and method.head_attributes to a file and its heads in order"
+        ) from error
+    extra = f"classifiers.{len(names)}.classifier.0.weight"
+    if extra in tensors or len(signs or names) != len(names) or len(set(names)) != len(names):
+        raise BadFile(
+            f"{path}: method.head_attributes and method.head_signs must list each of its heads once"
+        )
+    for name, sign in zip(names, signs or [1] * len(names)):
+        first, bias1, second, bias2 = heads[name]
+        if sign not in (1, -1) or (sign == -1 and len(bias2) > 1):
+            raise BadFile(f"{path}: the sign of head '{name}' must be 1, or -1 for a binary head")
+        heads[name] = (first, bias1, sign * second, sign * bias2)
+    return LatentClassifier(heads)
+
+
+def initial(name: str, width: int, dim: int, seed: int) -> list[Tensor]:
+    """A head at PyTorch's default start, U(-1/sqrt(fan in), 1/sqrt(fan in)), drawn from (seed, name)."""
+    shapes = {
+        "weight1": (HIDDEN, dim),
+        "bias1": (HIDDEN,),
+        "weight2": (width, HIDDEN),
+        "bias2": (width,),
+    }
+    parts = []
+    for part, shape in shapes.items():
+        u = uniforms(seed, f"latent_classifier/{name}/{part}", 0, 1, int(np.prod(shape))).reshape(
+            shape
+        )
+        parts.append(
+            torch.from_numpy((2 * u - 1) / np.sqrt(dim if part.endswith("1") else HIDDEN)).float()
+        )
+    return parts
+
+
+def train(
+    names: Sequence[str],
+    widths: Sequence[int],
+    codes: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    held_out: Tensor,
+    seed: int,
+    epochs: int = 500,
+    lr: float = 1e-3,
+) -> tuple[LatentClassifier, dict]:
+    """Train all heads together with Adam, each to its own lowest validation loss.
+
+    The few examples of a head are one batch an epoch. Heads share nothing, so a head's result depends on its own
+    samples alone: the others only fill the same matrix products.
+
+    Args:
+        codes: (A, m, d) samples of each head, padded; labels: (A, m) classes; weights: (A, m) 1, or 0 for padding.
+        held_out: (A, m) bool, the validation samples; a head without any is stopped on its training loss.
+
+    Returns the classifier and, per head, epochs used, validation loss and accuracy.
+    """
+    device, heads = codes.device, len(names)
+    first = [sum(widths[:a]) for a in range(heads)]
+    zero, never = (
+        sum(widths),
+        sum(widths) + 1,
+    )  # two rows added below: a binary class 0 has logit 0, padding -inf
+    table = torch.full((heads, max(2, *widths)), never)
+    for a, width in enumerate(widths):
+        own = range(first[a], first[a] + width)
+        table[a, : max(width, 2)] = torch.tensor([zero, *own] if width == 1 else list(own))
+    head = torch.repeat_interleave(torch.arange(heads), torch.tensor(widths))
+    head, table = head.to(device), table.to(device)
+    starts = zip(
+        *(initial(name, width, codes.shape[2], seed) for name, width in zip(names, widths))
+    )
+    parameters = [
+        (torch.cat(parts) if per_row else torch.stack(parts)).to(device).requires_grad_()
+        for parts, per_row in zip(starts, PER_ROW)
+    ]
+    adam = torch.optim.Adam(parameters, lr=lr)
+    use = weights * ~held_out
+    judge = torch.where((weights * held_out).sum(1, keepdim=True) > 0, weights * held_out, use)
+    best = [p.detach().clone() for p in parameters]
+    lowest = torch.full((heads,), torch.inf, device=device)
+    since, accuracy = torch.zeros(heads, device=device), torch.zeros(heads, device=device)
+    used = torch.zeros(heads, dtype=torch.long, device=device)
+    for epoch in range(epochs + 1):
+        w1, b1, w2, b2 = parameters
+        hidden = F.leaky_relu(
+            torch.baddbmm(b1.unsqueeze(1), codes, w1.transpose(1, 2)), SLOPE
+        )  # (A, m, 16)
+        rows = torch.einsum("rmh,rh->rm", hidden[head], w2) + b2.unsqueeze(1)
+        rows = torch.cat([rows, torch.zeros_like(rows[:1]), torch.full_like(rows[:1], -torch.inf)])
+        logits = rows[table]  # (A, K, m)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        with torch.no_grad():  # a head's snapshot is taken before its parameters move
+            value = (losses * judge).sum(1) / judge.sum(1)
+            better = (value < lowest) & (since <= PATIENCE)
+            right = ((logits.argmax(1) == labels) * judge).sum(1) / judge.sum(1)
+            for kept, now, per_row in zip(best, parameters, PER_ROW):
+                take = better[head] if per_row else better
+                kept[take] = now.detach()[take]
+            lowest, accuracy = (
+                torch.where(better, value, lowest),
+                torch.where(better, right, accuracy),
+            )
+            used = torch.where(better, epoch, used)
+            since = torch.where(better, 0.0, since + 1)
+        if bool((since > PATIENCE).all()):
+            break
+        adam.zero_grad(set_to_none=True)
+        ((losses * use).sum(1) / use.sum(1)).sum().backward()
+        adam.step()
+    pieces = {}
+    for a, (name, width) in enumerate(zip(names, widths)):
+        rows_of = slice(first[a], first[a] + width)
+        pieces[name] = (best[0][a], best[1][a], best[2][rows_of], best[3][rows_of])
+    notes = {
+        name: {
+            "epochs": int(used[a]),
+            "validation_loss": round(float(lowest[a]), 4),
+            "validation_accuracy": round(float(accuracy[a]), 4),
+        }
+        for a, name in enumerate(names)
+    }
+    return LatentClassifier(pieces), notes

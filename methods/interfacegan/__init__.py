@@ -1,0 +1,3 @@
+from editbench.methods.interfacegan.editor import InterFaceGAN
+
+__all__ = ["InterFaceGAN"]

@@ -1,0 +1,3 @@
+from editbench.methods.navigan.editor import NaviGAN
+
+__all__ = ["NaviGAN"]

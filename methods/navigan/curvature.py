@@ -1,0 +1,163 @@
+"""Products with the Hessian, in the weight of one layer, of the mean perceptual distance to the unshifted pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from editbench.methods.shared.selection import choice
+from torch import Tensor
+from torch.func import grad, jvp, vjp, vmap
+
+from editbench.base.errors import NonFinite, UnknownName
+from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.networks.generator import Generator
+from editbench.networks.perceptual import Perceptual
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import State
+
+PRODUCTS = ("gauss_newton", "hessian", "finite_difference")
+CACHE = 4 << 30  # bytes of features before the layer that are kept, of all latents together
+Part = Callable[[Tensor], Tensor]  # shift of the weight -> residuals (n, M) of a minibatch
+
+
+class Curvature:
+    """H = d^2/d xi^2 E_z |r(G_theta+xi(z)) - r(G_theta(z))|^2 at xi = 0, as an operator on rows (b, D) of directions.
+
+    Of a StyleGAN2Generator what precedes the layer is computed once and kept, if all latents fit into `CACHE` bytes.
+
+    A generator pass is one sample, once, through the generator from the layer on: forward, backward, or forward with
+    one tangent. Rows that are multiplied together share the passes that hold no direction. `passes` and `products`
+    (rows multiplied) count from 0, and the passes are added to `generator.decoded`.
+
+    Args:
+        products: 'gauss_newton', 2 E J^T J v with a tangent forward and back, exact because the residual vanishes at
+            xi = 0; 'hessian', forward over reverse; 'finite_difference', the paper's (g(r v) - g(-r v)) / (2 r), which
+            computes the unshifted picture anew for each gradient g.
+        radius, unit: r; with `unit` of the unit vector along v, else of v as it is.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        latents: Codes | Tensor,
+        layer: str,
+        perceptual: Perceptual,
+        products: str = "gauss_newton",
+        minibatch: int = 8,
+        radius: float = 0.1,
+        unit: bool = True,
+    ) -> None:
+        self.generator, self.layer, self.perceptual, self.radius, self.unit = (
+            generator,
+            layer,
+            perceptual,
+            radius,
+            unit,
+        )
+        known = generator.kernels()
+        if layer not in known:
+            raise UnknownName("layer", layer, known)
+        self.weight = known[layer].detach()
+        self.size, self.passes, self.products = self.weight.numel(), 0, 0
+        kind = choice("products", products, PRODUCTS)
+        self._multiply = {
+            "gauss_newton": self._gauss_newton,
+            "hessian": self._hessian,
+            "finite_difference": self._finite_difference,
+        }[kind]
+        if isinstance(latents, Tensor):
+            latents = Codes(Space.W if Space.W in generator.spaces else Space.Z, latents)
+        self.samples = len(latents)
+        starts = range(0, self.samples, minibatch)
+        with torch.no_grad():
+            self._parts = [
+                (len(part), self._part(part))
+                for part in (latents[i : i + minibatch] for i in starts)
+            ]
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """H v for every row: (b, D) -> (b, D)."""
+        directions, decoded, spent = (
+            rows.reshape(-1, *self.weight.shape),
+            self.generator.decoded,
+            self.passes,
+        )
+        total = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
+        with torch.no_grad():
+            for n, part in self._parts:
+                product, passes = self._multiply(part, directions)
+                total += product.flatten(1)
+                self.passes += n * passes
+        if not bool(torch.isfinite(total).all()):
+            raise NonFinite(
+                f"the spectrum of '{self.layer}': NaN or infinity in a derivative of the pictures"
+            )
+        self.products += len(rows)
+        self.generator.decoded = decoded + self.passes - spent
+        return (total / self.samples).to(rows.dtype)
+
+    # -- products of one minibatch, summed over it, and passes a sample -----------------------------------------------
+    def _gauss_newton(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
+        zero = torch.zeros_like(self.weight)
+        tangents = vmap(lambda direction: jvp(part, (zero,), (direction,))[1])(v)  # (b, n, M)
+        pull = vjp(part, zero)[1]
+        return 2 * vmap(pull)(tangents)[0], 2 + 2 * len(v)
+
+    def _hessian(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
+        zero = torch.zeros_like(self.weight)
+        slope = grad(partial(self._distance, part, part(zero)))
+        return vmap(lambda direction: jvp(slope, (zero,), (direction,))[1])(v), 3 + 2 * len(v)
+
+    def _finite_difference(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
+        lengths = (
+            v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1)) if self.unit else v.new_ones(())
+        )
+        still = part(torch.zeros_like(self.weight))
+        slope = vmap(grad(partial(self._distance, part, still)))
+        step = self.radius * v / lengths
+        return lengths * (slope(step) - slope(-step)) / (2 * self.radius), 6 * len(v)
+
+    @staticmethod
+    def _distance(part: Part, still: Tensor, xi: Tensor) -> Tensor:
+        return (part(xi) - still).square().sum()
+
+    # -- the generator from the layer on ----------------------------------------------------------------------------
+    def _part(self, codes: Codes) -> Part:
+        """Residuals of a minibatch as a function of the shift."""
+        index = torch.zeros(len(codes), dtype=torch.long, device=codes.values.device)
+        ones = torch.ones(len(codes), dtype=self.weight.dtype, device=self.weight.device)
+        if not isinstance(self.generator, StyleGAN2Generator):
+
+            def decode(xi: Tensor) -> Tensor:
+                shift = WeightShift(self.layer, xi[None], index, ones)
+                return self.perceptual.residual(
+                    self.generator.decode(Codes(codes.space, codes.values, shift))
+                )
+
+            return decode
+        generator, synthesis = self.generator, self.generator.network.synthesis
+        values = generator.map(codes.values) if codes.space == Space.Z else codes.values
+        if codes.space in (Space.Z, Space.W):
+            values = generator.w_plus(values)
+        styles = generator.split_styles(
+            values if codes.space == Space.S else generator.styles(values)
+        )
+        first = generator.layer_names.index(self.layer)
+
+        def before() -> State:
+            return synthesis.run(synthesis.begin(len(codes)), styles, last=first)
+
+        kept = before()
+        size = sum(part.nbytes for part in kept if part is not None) / len(codes) * self.samples
+        state = before if size > CACHE else lambda: kept
+
+        def run(xi: Tensor) -> Tensor:
+            _, image = synthesis.run(
+                state(), styles, shift=WeightShift(self.layer, xi[None], index, ones), first=first
+            )
+            assert image is not None
+            return self.perceptual.residual(image)
+
+        return run

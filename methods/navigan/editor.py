@@ -1,0 +1,374 @@
+"""NaviGAN: straight walks in the weight of one layer, along directions that are found without labels.
+
+Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR 2021. An edit is
+G_theta(w) -> G_{theta + t xi}(w), ||xi||_F = 1 in the stored weight, before modulation; the latent stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from editbench.methods.navigan import curvature, reconstructor
+from editbench.methods.navigan.spectrum import METHODS, spectrum
+from editbench.methods.navigan.training import Training, learn
+from editbench.methods.navigan.weight_bases import (
+    SVDBasis,
+    VectorBasis,
+    WeightBasis,
+    layer_name,
+    paper_scale,
+)
+from editbench.methods.shared.control_search import Control, Effects, controls, measure
+from editbench.methods.shared.selection import choice
+from torch import Tensor
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.seeding import generator as random_stream
+from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.base.validation import check_fields, check_kind
+from editbench.networks.generator import Generator
+from editbench.networks.perceptual import LPIPS, FeatureDistance, Perceptual, PixelDistance
+from editbench.networks.scorer import Scorer
+from editbench.walk.editor import Editor, FitData, FitReport, Walk
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class SpectrumOptions:
+    """perceptual: 'lpips', the paper's, from `vgg` and `linear`, files of its weights; 'teacher', the same on the
+    teacher's features; 'pixels'. size: eigenvectors that the hybrid variant combines, read by it alone (the spectrum
+    variant takes `count`). latents: fixed sample of z. The rest: editbench.methods.navigan.spectrum.spectrum."""
+
+    perceptual: str = "teacher"
+    vgg: str = ""
+    linear: str = ""
+    size: int = 64
+    latents: int = 512
+    method: str = "block"
+    products: str = "gauss_newton"
+    iterations: int = 60
+    tolerance: float = 0.05
+    block: int = 8
+    minibatch: int = 8
+    radius: float = 0.1
+    unit: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields("spectrum", self)
+        choice("spectrum.perceptual", self.perceptual, ("lpips", "teacher", "pixels"))
+        choice("spectrum.method", self.method, METHODS)
+        choice("spectrum.products", self.products, curvature.PRODUCTS)
+        if min(self.size, self.latents, self.minibatch) < 1 or not self.radius > 0:
+            raise EditbenchError(
+                f"spectrum.size, latents and minibatch must be at least 1, radius positive: {self}"
+            )
+
+    def distance(self, teacher: Scorer) -> Perceptual:
+        if self.perceptual == "lpips":
+            return LPIPS([file for file in (self.vgg, self.linear) if file])
+        return PixelDistance() if self.perceptual == "pixels" else FeatureDistance(teacher)
+
+
+class NaviGAN(Editor):
+    """codes (n, 1): how far t a sample has gone, in weight norm; t grows by T / steps_to_t a step, past T too.
+
+    The paper gives T for 512 x 512 x 3 x 3 kernels; in another layer it is scaled by the ratio of the stored weights'
+    Frobenius norms. A unit of t does more along a direction of high curvature than along a singular one: equal t is no
+    ground for a comparison of variants.
+
+    Directions are found without labels, and where the authors look at them, a search over the tune split does
+    (editbench.methods.shared.control_search, t = +-T/2 and +-T): each class of an attribute, of two or of many, has its own direction
+    and side. There is no exclusion mechanism: what else a direction moves, it moves.
+
+    Args:
+        variant: 'svd', single singular values (the paper's baseline); 'optimisation', singular values by eq. (1);
+            'spectrum', top eigenvectors of the perceptual Hessian; 'hybrid', combinations of these by eq. (1).
+        layer: a convolution by name, or by the published code's number (0 is the first up-convolution).
+        count: K, directions that are found and searched.
+        limit: T, in units of the paper's layers.
+        steps_to_t: steps of a walk to T [ours].
+        samples: tune samples of the search; min_effect: what a control must move its class by, in sigmas.
+        training: of eq. (1), see editbench.methods.navigan.training.Training; for the variants that have it.
+        spectrum: see SpectrumOptions; for the variants that have it.
+    """
+
+    space = Space.THETA
+    unit = "weight norm"
+    citation = "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021"
+
+    def __init__(
+        self,
+        variant: str = "svd",
+        layer: str | int = "conv8",
+        count: int = 64,
+        limit: float = 3500.0,
+        steps_to_t: int = 20,
+        samples: int = 64,
+        min_effect: float = 0.5,
+        training: Mapping[str, Any] | None = None,
+        spectrum: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.variant = choice("variant", variant, ("svd", "optimisation", "spectrum", "hybrid"))
+        for key, value in (("count", count), ("steps_to_t", steps_to_t), ("samples", samples)):
+            check_kind(key, value, "int")
+            if value < 1:
+                raise EditbenchError(f"{key}={value} must be at least 1")
+        if not limit > 0:
+            raise EditbenchError(f"limit={limit} must be positive")
+        self.layer, self.count, self.limit, self.steps_to_t = layer, count, float(limit), steps_to_t
+        self.samples, self.min_effect = samples, float(min_effect)
+        self.training = _options(
+            "training", Training, training, variant, ("optimisation", "hybrid")
+        )
+        self.spectrum = _options(
+            "spectrum", SpectrumOptions, spectrum, variant, ("spectrum", "hybrid")
+        )
+        self.reach = 0.0  # T in this layer
+        self.at = ""  # the layer's name
+        self.latent_space = Space.W
+        self.kernels = torch.zeros(0)  # (U, *weight.shape), those in use
+        self.tables: dict[str, Tensor] = {}  # name -> (classes, 2): row of kernels, sign
+        self.effects: Effects | None = None
+
+    # -- fit --------------------------------------------------------------------------------------------------------
+    def fit(self, data: FitData) -> FitReport:
+        generator = data.generator
+        self.at = layer_name(generator, self.layer)
+        self.latent_space = Space.W if Space.W in generator.spaces else Space.Z
+        weight = generator.kernels()[self.at]
+        self.reach = self.limit * paper_scale(weight)
+        direction, notes = self._find(data)
+        latents = data.latents(data.tune)
+
+        def apply(candidate: int, strength: float, at: Tensor) -> Codes:
+            index = torch.zeros_like(at)
+            shift = WeightShift(
+                self.at, direction(candidate)[None], index, latents.new_full((len(at),), strength)
+            )
+            return Codes(self.latent_space, latents[at], shift)
+
+        strengths = tuple(share * self.reach for share in (-1.0, -0.5, 0.5, 1.0))
+        self.effects = measure(data, apply, self.count, strengths, self.samples, "directions")
+        found = _every_control(self.effects, data.attributes, self.min_effect)
+        used = sorted({control.candidate for each in found.values() for control in each})
+        self.kernels = (
+            torch.stack([direction(k) for k in used])
+            if used
+            else weight.new_zeros(0, *weight.shape)
+        )
+        self.tables = {
+            name: torch.tensor(
+                [[used.index(c.candidate), 1 if c.strength > 0 else -1] for c in each]
+            )
+            for name, each in found.items()
+        }
+        notes |= {
+            "layer": self.at,
+            "T": self.reach,
+            "step": self.reach / self.steps_to_t,
+            "candidates": self.count,
+            "search_decodes": self.effects.decoded,
+        }
+        notes |= {
+            f"control.{name}": {
+                label: _note(control) for label, control in zip(data.attributes[name].classes, each)
+            }
+            for name, each in found.items()
+        }
+        return FitReport(labels=len(self.effects.start), notes=notes)
+
+    def _find(self, data: FitData) -> tuple[Callable[[int], Tensor], dict[str, object]]:
+        """The k-th direction, built when asked for, and notes."""
+        basis: WeightBasis
+        notes: dict[str, object] = {}
+        if self.spectrum is None:
+            basis = SVDBasis(data.generator.kernels()[self.at])
+        else:
+            basis, notes = self._spectrum(data, self.spectrum)
+        if self.training is None:
+            if self.count > basis.size:
+                raise EditbenchError(
+                    f"count={self.count} directions were asked for, but the weight of '{self.at}' has "
+                    f"{basis.size} singular values: lower count"
+                )
+            return basis.direction, notes
+        network = reconstructor.RECONSTRUCTORS[self.training.reconstructor]
+        learned = learn(
+            data.generator,
+            self.at,
+            basis,
+            self.count,
+            self.limit,
+            self.training,
+            network,
+            data.seed,
+        )
+        notes |= {
+            "reconstructor": {
+                "accuracy": round(learned.accuracy, 4),
+                "chance": round(1 / self.count, 4),
+                "shift_mae": round(learned.shift_mae, 3),
+                "limit": self.limit,
+                "first_loss": round(learned.first_loss, 4),
+                "last_loss": round(learned.last_loss, 4),
+            }
+        }
+        return lambda k: basis.unit(learned.coefficients[k : k + 1])[0], notes
+
+    def _spectrum(
+        self, data: FitData, options: SpectrumOptions
+    ) -> tuple[WeightBasis, dict[str, object]]:
+        """Top eigenvectors over fresh z."""
+        size = options.size if self.variant == "hybrid" else self.count
+        rng, weight = (
+            random_stream(data.seed, "navigan/spectrum"),
+            data.generator.kernels()[self.at],
+        )
+        z = torch.from_numpy(rng.standard_normal((options.latents, data.generator.z_dim))).to(
+            weight
+        )
+        perceptual = options.distance(data.teacher).to(weight.device)
+        found = spectrum(
+            data.generator,
+            Codes(Space.Z, z),
+            self.at,
+            perceptual,
+            size,
+            method=options.method,
+            products=options.products,
+            iterations=options.iterations,
+            tolerance=options.tolerance,
+            block=options.block,
+            minibatch=options.minibatch,
+            radius=options.radius,
+            unit=options.unit,
+            seed=data.seed,
+        )
+        return VectorBasis(found.vectors), {
+            "spectrum": {
+                "perceptual": perceptual.about,
+                "converged": found.converged,
+                "products": found.products,
+                "passes": found.passes,
+                "largest": found.values[0].item(),
+                "smallest": found.values[-1].item(),
+                "worst_residual": found.residuals.max().item(),
+            }
+        }
+
+    # -- walk -------------------------------------------------------------------------------------------------------
+    def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
+        super().check(generator, attributes, attribute)
+        layer_name(generator, self.layer)
+        if self.effects is not None:
+            controls(self.effects, attributes, attribute, self.min_effect)
+
+    def step(self, walk: Walk) -> Tensor:
+        if walk.attribute not in self.tables:
+            raise Unsupported(f"no control found for '{walk.attribute}'")
+        return walk.codes + self.reach / self.steps_to_t
+
+    def codes(self, walk: Walk) -> Codes:
+        """The sample's own latent under the shift towards its target class; a latent (n, num_ws, w_dim) is W+."""
+        if walk.latent is None or walk.attribute not in self.tables:
+            raise Unsupported(
+                f"no control found for '{walk.attribute}'"
+                if walk.latent is not None
+                else "a walk in THETA needs the samples' own latents"
+            )
+        rows, sign = self.tables[walk.attribute].to(walk.target.device).T
+        used, index = rows.unique(return_inverse=True)
+        shift = WeightShift(
+            self.at,
+            self.kernels.to(walk.codes)[used.cpu()],
+            index[walk.target],
+            walk.codes[:, 0] * sign[walk.target],
+        )
+        return Codes(
+            Space.W_PLUS if walk.latent.dim() == 3 else self.latent_space, walk.latent, shift
+        )
+
+    # -- state ------------------------------------------------------------------------------------------------------
+    def state(self) -> dict[str, Tensor]:
+        assert self.effects is not None
+        names = {"layer": self.at, "latent_space": self.latent_space.value}
+        out = {
+            key: torch.tensor(list(name.encode()), dtype=torch.uint8) for key, name in names.items()
+        }
+        out |= {
+            "reach": torch.tensor(self.reach, dtype=torch.float64),
+            "kernels": self.kernels,
+            "change": self.effects.change,
+            "start": self.effects.start,
+            "strengths": torch.tensor(self.effects.strengths, dtype=torch.float64),
+            "decoded": torch.tensor(self.effects.decoded),
+        }
+        return out | {f"table.{name}": table for name, table in self.tables.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.at, latent_space = (
+            bytes(state[key].tolist()).decode() for key in ("layer", "latent_space")
+        )
+        self.latent_space, self.reach, self.kernels = (
+            Space(latent_space),
+            float(state["reach"]),
+            state["kernels"],
+        )
+        self.effects = Effects(
+            state["change"],
+            tuple(state["strengths"].tolist()),
+            state["start"],
+            int(state["decoded"]),
+        )
+        self.tables = {
+            key.removeprefix("table."): table
+            for key, table in state.items()
+            if key.startswith("table.")
+        }
+
+
+def _options(
+    key: str,
+    kind: type[Options],
+    given: Mapping[str, Any] | None,
+    variant: str,
+    variants: tuple[str, ...],
+) -> Options | None:
+    """Options of a part that only some variants have: defaults where these are given none."""
+    if variant not in variants:
+        if given is not None:
+            raise EditbenchError(f"{key}: variant '{variant}' has no such part; leave it null")
+        return None
+    try:
+        return kind(**(given or {}))
+    except TypeError as error:
+        raise EditbenchError(f"{key}: {error}") from error
+
+
+def _every_control(
+    effects: Effects, attributes: Attributes, min_effect: float
+) -> dict[str, list[Control]]:
+    """The controls of each class of the attributes that have any."""
+    found = {}
+    for name in attributes.names:
+        try:
+            found[name] = controls(effects, attributes, name, min_effect)
+        except Unsupported:
+            continue  # `check` says so
+    return found
+
+
+def _note(control: Control) -> dict[str, object]:
+    return {
+        "candidate": control.candidate,
+        "t": round(control.strength, 3),
+        "effect": round(control.effect, 3),
+        "off_target": round(control.off_target, 3),
+        "found": control.found,
+    }

@@ -1,0 +1,112 @@
+"""The reconstructor R of NaviGAN: a pair of pictures, before and after an edit -> which direction, how far.
+
+Cherepkov, Voynov & Babenko, CVPR 2021, section 3.2: a ResNet-18 (He, Zhang, Ren & Sun, CVPR 2016) with two heads on
+the pair stacked to 6 channels.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RESNET_WIDTHS = (64, 128, 256, 512)  # two blocks each
+SMALL_WIDTHS = (32, 64, 96)  # at 1/2, 1/4 and 1/8 of the resolution
+
+
+class BasicBlock(nn.Module):
+    """relu(shortcut(x) + norm(conv(relu(norm(conv(x)))))), the first convolution with the stride."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+            nn.ReLU(),
+            nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or n_in != n_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.shortcut(x) + self.body(x))
+
+
+class Reconstructor(nn.Module):
+    """Two linear heads on the mean over positions of a trunk's features.
+
+    Args:
+        trunk: (N, 2 C, R, R) -> (N, width, h, w).
+        resolution: the pair is brought to this size by nearest neighbours; None leaves it.
+        difference: the second picture is given as what changed. The same information, and the first layer need not
+            learn to subtract.
+        shift_unit: what a 1 of the shift head means, in units of t.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        width: int,
+        directions: int,
+        resolution: int | None,
+        difference: bool,
+        shift_unit: float,
+    ) -> None:
+        super().__init__()
+        self.trunk, self.resolution, self.difference, self.shift_unit = (
+            trunk,
+            resolution,
+            difference,
+            shift_unit,
+        )
+        self.which, self.shift = nn.Linear(width, directions), nn.Linear(width, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (N, C, R, R) twice -> logits of the direction (N, K), shift (N,)."""
+        pair = torch.cat([before, after - before if self.difference else after], 1)
+        if self.resolution is not None and pair.shape[-1] != self.resolution:
+            pair = F.interpolate(pair, (self.resolution, self.resolution))
+        features = self.trunk(pair.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        return self.which(features), self.shift(features)[:, 0] * self.shift_unit
+
+
+def resnet18(
+    channels: int, directions: int, shift_unit: float = 1.0, resolution: int | None = 256
+) -> Reconstructor:
+    """The paper's: trained from scratch, pictures at 256 x 256."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(2 * channels, 64, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+    ]
+    n_in = RESNET_WIDTHS[0]
+    for n_out in RESNET_WIDTHS:
+        layers += [BasicBlock(n_in, n_out, 1 if n_in == n_out else 2), BasicBlock(n_out, n_out, 1)]
+        n_in = n_out
+    return Reconstructor(nn.Sequential(*layers), n_in, directions, resolution, False, shift_unit)
+
+
+def small(
+    channels: int, directions: int, shift_unit: float = 1.0, resolution: int | None = None
+) -> Reconstructor:
+    """Three convolutions with stride 2 for small pictures on a small budget [ours], on the picture and its change."""
+    widths = (2 * channels, *SMALL_WIDTHS)
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths):
+        layers += [nn.Conv2d(n_in, n_out, 3, 2, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
+    return Reconstructor(
+        nn.Sequential(*layers), widths[-1], directions, resolution, True, shift_unit
+    )
+
+
+RECONSTRUCTORS = {"resnet18": resnet18, "small": small}

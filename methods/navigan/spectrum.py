@@ -1,0 +1,216 @@
+"""The directions in a layer's weight that change pictures most: top eigenvectors of a perceptual Hessian.
+
+H = d^2/d xi^2 E_z d(G_theta(z), G_theta+xi(z)) at xi = 0 (Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter
+Space for Semantic Image Editing", CVPR 2021, section 3.3, with the output of LPIPS as their d^2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from editbench.methods.navigan.curvature import Curvature
+from editbench.methods.shared.selection import choice
+from torch import Tensor
+
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.progress import progress, status
+from editbench.base.seeding import generator as random_stream
+from editbench.base.spaces import Codes
+from editbench.networks.generator import Generator
+from editbench.networks.perceptual import Perceptual
+from editbench.walk.editor import unit_rows
+
+METHODS = ("block", "power")
+SPURIOUS = 1e-6  # of the size of a product: what is smaller is rounding
+
+
+@dataclass
+class Spectrum:
+    """vectors (count, *weight.shape) orthonormal float32, values (count,) float64, largest first.
+
+    residuals (count,): |H v - value v| / value. passes: generator passes that were spent, see Curvature; products: with
+    how many single vectors H was multiplied. converged: every residual is within the tolerance.
+    """
+
+    vectors: Tensor
+    values: Tensor
+    residuals: Tensor
+    passes: int
+    products: int
+    converged: bool
+
+
+def spectrum(
+    generator: Generator,
+    latents: Codes | Tensor,
+    layer: str,
+    perceptual: Perceptual,
+    count: int,
+    *,
+    method: str = "block",
+    products: str = "gauss_newton",
+    iterations: int = 60,
+    tolerance: float = 0.05,
+    block: int = 8,
+    minibatch: int = 8,
+    radius: float = 0.1,
+    unit: bool = True,
+    seed: int = 0,
+) -> Spectrum:
+    """Top `count` eigenpairs of the Hessian in the weight of one layer.
+
+    'block' keeps every vector that it multiplied: about 2.5 to 4 times `count` of them, each as large as the weight.
+
+    Args:
+        latents: the fixed sample of z, as codes; a plain tensor holds w, or z where the generator has no W.
+        method: 'block', block Lanczos with full reorthogonalisation, which stops when every residual is within
+            `tolerance`; 'power', the paper's power iteration, one vector after the other, always `iterations` long
+            (paper 10, published code 20).
+        products: 'gauss_newton' (exact here), 'hessian' (exact anywhere), 'finite_difference' (the paper's).
+        iterations: of one vector ('power'), or blocks at most ('block').
+        block: vectors that 'block' multiplies at a time; an eigenvalue is found at most so many times.
+        minibatch: samples at a time; does not change the result.
+        radius: displacement of finite differences (paper 0.1). unit: bring v to unit length before it is scaled by the
+            radius; the published code does not, which displaces by radius * |v|.
+
+    Raises:
+        UnknownName: the generator has no such layer; EditbenchError: it has fewer weights than `count`; Unsupported: it
+            changes no picture.
+    """
+    choice("method", method, METHODS)
+    curvature = Curvature(generator, latents, layer, perceptual, products, minibatch, radius, unit)
+    if not 1 <= count <= curvature.size:
+        raise EditbenchError(
+            f"count={count} eigenvectors were asked for, but the weight of '{layer}' has "
+            f"{curvature.size} numbers: lower count"
+        )
+    block = min(block, curvature.size)
+    noise = random_stream(seed, "spectrum", layer)
+
+    def draw(rows: int) -> Tensor:
+        return torch.from_numpy(noise.standard_normal((rows, curvature.size))).to(curvature.weight)
+
+    if method == "block":
+        if iterations * block < count:
+            raise EditbenchError(
+                f"{iterations} blocks of {block} cannot hold {count} eigenvectors: raise iterations"
+            )
+        vectors, values, residuals = _block_lanczos(
+            curvature, draw, count, block, tolerance, iterations
+        )
+        passes, used = curvature.passes, curvature.products
+    else:
+        vectors = _power_iteration(curvature, draw, count, iterations)
+        passes, used = curvature.passes, curvature.products
+        exact = Curvature(generator, latents, layer, perceptual, minibatch=minibatch)
+        vectors, values, residuals = _measure(exact, vectors, block)
+    _check_seen(values[0], layer)
+    vectors = unit_rows(vectors).reshape(count, *curvature.weight.shape).float().contiguous()
+    return Spectrum(vectors, values, residuals, passes, used, bool((residuals <= tolerance).all()))
+
+
+def _check_seen(size: Tensor, layer: str) -> None:
+    """Raise Unsupported unless H is there at all; size (): its largest eigenvalue, or entry of a product with it."""
+    if not (bool(torch.isfinite(size)) and size > 0):
+        raise Unsupported(
+            f"the weight of '{layer}' has no spectrum: a shift of it changes no picture, as far as the "
+            f"perceptual distance sees (largest curvature {size.item():g}); choose another layer"
+        )
+
+
+# -- block Lanczos --------------------------------------------------------------------------------------------------
+def _block_lanczos(
+    curvature: Curvature,
+    draw: Callable[[int], Tensor],
+    count: int,
+    block: int,
+    tolerance: float,
+    iterations: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rayleigh-Ritz in the span of all blocks so far (Golub & Underwood 1977): vectors, values, residuals.
+
+    H maps the basis to itself and the newest block also out of it; a Ritz pair's residual is the length of that part.
+    """
+    basis = draw(0)
+    fresh = _orthonormal(draw(block), basis, draw, block)
+    projected = torch.zeros(0, 0, dtype=torch.float64)  # H in the basis
+    with status(f"spectrum of {curvature.layer}"):
+        for step in range(1, iterations + 1):
+            image = curvature(fresh)
+            if step == 1:
+                _check_seen(image.abs().max(), curvature.layer)
+            known, basis = len(basis), torch.cat([basis, fresh])
+            column = basis @ image.T
+            image = image - column.T @ basis
+            inner = column.double().cpu()
+            projected = torch.cat([torch.cat([projected, inner[:known]], 1), inner.T], 0)
+            values, ritz = (
+                part.flip(-1)[..., :count]
+                for part in torch.linalg.eigh((projected + projected.T) / 2)
+            )
+            gaps = torch.linalg.vector_norm(image.T.double().cpu() @ ritz[known:], dim=0)
+            residuals = gaps / values.clamp_min(SPURIOUS * values[0])
+            left = min(block, curvature.size - len(basis))
+            if (
+                not left
+                or step == iterations
+                or (len(basis) >= count and bool((residuals <= tolerance).all()))
+            ):
+                break
+            fresh = _orthonormal(image, basis, draw, left)
+    return ritz.T.to(basis) @ basis, values, residuals
+
+
+def _orthonormal(rows: Tensor, basis: Tensor, draw: Callable[[int], Tensor], count: int) -> Tensor:
+    """`count` orthonormal rows off the basis: the span of `rows`, filled up at random where that is smaller."""
+    scale = rows.norm()
+    for _ in range(2):  # twice is enough (Kahan & Parlett)
+        rows = rows - (rows @ basis.T) @ basis
+    _, sizes, right = torch.linalg.svd(rows, full_matrices=False)
+    kept = right[:count][sizes[:count] > SPURIOUS * scale]
+    if len(kept) < count:
+        more = _orthonormal(
+            draw(count - len(kept)), torch.cat([basis, kept]), draw, count - len(kept)
+        )
+        kept = torch.cat([kept, more])
+    return kept
+
+
+# -- the paper's power iteration --------------------------------------------------------------------------------------
+def _power_iteration(
+    curvature: Curvature, draw: Callable[[int], Tensor], count: int, iterations: int
+) -> Tensor:
+    """Repeat v <- P H v / |v| with P the projection off the vectors found so far: (count, D) orthonormal rows."""
+    found = draw(0)
+    with progress(f"spectrum of {curvature.layer}: vectors", count) as advance:
+        for _ in range(count):
+            v = _off(draw(1), found)
+            for _ in range(iterations):
+                if curvature.unit:
+                    v = unit_rows(v)
+                image = curvature(v)
+                if not len(found):
+                    _check_seen(image.abs().max(), curvature.layer)
+                v = _off(image / v.norm(), found)
+            found = torch.cat([found, unit_rows(_off(unit_rows(v), found))])
+            advance()
+    return found
+
+
+def _off(v: Tensor, found: Tensor) -> Tensor:
+    return v - (v @ found.T) @ found
+
+
+def _measure(curvature: Curvature, vectors: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors, Rayleigh quotients and residuals, largest first."""
+    images = torch.cat([curvature(part) for part in vectors.split(block)])
+    values = (vectors * images).sum(1).double()
+    gaps = (images - values[:, None].to(images) * vectors).norm(dim=1).double()
+    order = values.argsort(descending=True)
+    return (
+        vectors[order],
+        values[order].cpu(),
+        (gaps / values.clamp_min(SPURIOUS * values.max()))[order].cpu(),
+    )

@@ -1,0 +1,233 @@
+"""NaviGAN's eq. (1): directions in the weight of a layer that a network can tell apart, learned together with it.
+
+min over coefficients and R of E_{z, k, t} [ CE(k, k_hat) + lambda |t - t_hat| ], (k_hat, t_hat) = R(G_theta(z),
+G_{theta + t xi_k}(z)); z ~ N(0, I), k uniform, t ~ U[-T, T] (Cherepkov, Voynov & Babenko, CVPR 2021, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from editbench.methods.navigan.reconstructor import RECONSTRUCTORS
+from editbench.methods.navigan.weight_bases import WeightBasis, paper_scale
+from editbench.methods.shared.selection import choice
+from torch import Tensor, nn
+
+from editbench.base.errors import EditbenchError, NonFinite, Unsupported
+from editbench.base.progress import progress
+from editbench.base.seeding import generator as random_stream
+from editbench.base.seeding import stream_key
+from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.base.validation import check_fields
+from editbench.networks.generator import Generator
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+
+LOOK_EVERY = 50  # iterations between two looks at the loss, each of which waits for the device
+
+
+@dataclass(frozen=True)
+class Training:
+    """iterations, batch, lr (Adam, of the reconstructor; direction_lr of the directions): budget of eq. (1).
+    shift_weight: lambda. min_shift: a |t| below it is pushed up to it (published code; in units of `limit`).
+    reconstructor: 'resnet18' or 'small'; resolution: of its pictures, 0: as they are. shift_unit: what its shift head
+    gives: 'raw', t itself, as published; 'limit', t / T, which a small budget can learn. fresh: pairs on which it is
+    judged in the end.
+
+    t is in the units of the paper's layers throughout (T = 3500 or 80), so that lambda weighs what it weighs there;
+    the weight moves by t times `paper_scale`.
+    """
+
+    iterations: int = 100_000
+    batch: int = 32
+    lr: float = 1e-4
+    direction_lr: float = 1e-4
+    shift_weight: float = 2.5e-3
+    min_shift: float = 300.0
+    reconstructor: str = "resnet18"
+    resolution: int = 256
+    shift_unit: str = "raw"
+    fresh: int = 1024
+
+    def __post_init__(self) -> None:
+        check_fields("training", self)
+        choice("training.reconstructor", self.reconstructor, tuple(RECONSTRUCTORS))
+        choice("training.shift_unit", self.shift_unit, ("raw", "limit"))
+        if (
+            min(self.iterations, self.batch - 1, self.fresh) < 1
+            or min(self.lr, self.direction_lr) <= 0
+        ):
+            raise EditbenchError(
+                "training.iterations and fresh must be at least 1, batch at least 2 and both learning "
+                f"rates positive: {self}"
+            )
+        if min(self.shift_weight, self.min_shift, self.resolution) < 0:
+            raise EditbenchError(
+                f"training.shift_weight, min_shift and resolution must not be negative: {self}"
+            )
+
+
+@dataclass(frozen=True)
+class Learned:
+    """coefficients (K, size) at unit length; on fresh pairs: accuracy of k_hat, shift_mae in units of the paper's t;
+    loss of eq. (1) over the first and the last tenth of the iterations."""
+
+    coefficients: Tensor
+    accuracy: float
+    shift_mae: float
+    first_loss: float
+    last_loss: float
+
+
+class Pairs:
+    """Random pairs of eq. (1): (before, after, k, t), all from one stream."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        layer: str,
+        basis: WeightBasis,
+        count: int,
+        limit: float,
+        min_shift: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self.generator, self.layer, self.basis, self.count = generator, layer, basis, count
+        self.limit, self.min_shift, self.rng = limit, min_shift, rng
+        self.weight = generator.kernels()[layer]
+        self.scale = paper_scale(self.weight)
+
+    def __call__(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """n pairs under directions given by their coefficients (K, size); the directions in use are built once."""
+        z = torch.from_numpy(self.rng.standard_normal((n, self.generator.z_dim))).to(self.weight)
+        k = torch.from_numpy(self.rng.integers(self.count, size=n)).to(self.weight.device)
+        uniform = torch.from_numpy(self.rng.uniform(-1, 1, n)).to(self.weight)
+        t = push_out(uniform * self.limit, self.min_shift)
+        used, index = k.unique(return_inverse=True)
+        shift = WeightShift(self.layer, self.basis.unit(coefficients[used]), index, t * self.scale)
+        return *decode_pair(self.generator, z, shift), k, t
+
+
+def push_out(t: Tensor, least: float) -> Tensor:
+    """Shifts (n,) with |t| < least moved to +-least, on their own side."""
+    return torch.where(t.abs() < least, torch.full_like(t, least).copysign(t), t)
+
+
+def decode_pair(generator: Generator, z: Tensor, shift: WeightShift) -> tuple[Tensor, Tensor]:
+    """Pictures of z (n, z_dim) before, without gradients, and after a shift; noise is shared, being constant.
+
+    Of a StyleGAN2Generator what precedes the layer is computed once for both.
+    """
+    if not isinstance(generator, StyleGAN2Generator):
+        codes = Codes(Space.Z, z)
+        with torch.no_grad():
+            before = generator.decode(codes)
+        return before, generator.decode(replace(codes, shift=shift))
+    synthesis, first = generator.network.synthesis, generator.layer_names.index(shift.layer)
+    with torch.no_grad():
+        styles = synthesis.styles(generator.w_plus(generator.map(z)))
+        state = synthesis.run(synthesis.begin(len(z)), styles, last=first)
+        _, plain = synthesis.run(state, styles, first=first)
+    _, edited = synthesis.run(state, styles, shift=shift, first=first)
+    assert plain is not None and edited is not None
+    generator.decoded += 2 * len(z)
+    return plain, edited
+
+
+def losses(logits: Tensor, t_hat: Tensor, k: Tensor, t: Tensor, shift_weight: float) -> Tensor:
+    """Eq. (1) of a batch: logits (n, K), t_hat, k, t (n,) -> scalar."""
+    return F.cross_entropy(logits, k) + shift_weight * (t - t_hat).abs().mean()
+
+
+def learn(
+    generator: Generator,
+    layer: str,
+    basis: WeightBasis,
+    count: int,
+    limit: float,
+    options: Training,
+    network: Callable[[int, int, float, int | None], nn.Module],
+    seed: int,
+) -> Learned:
+    """Minimise eq. (1) over `count` directions in a basis and a reconstructor, both from scratch.
+
+    Args:
+        limit: T, in units of the paper's layers.
+        network: (channels, directions, unit of the shift head, resolution) -> R, a module that takes (before, after)
+            and gives (logits of k_hat, t_hat).
+
+    Raises:
+        Unsupported: the generator gives no pictures; NonFinite: the loss diverged.
+    """
+    if generator.output != "image":
+        raise Unsupported("the reconstructor compares pictures, and this generator gives none")
+    if options.min_shift > limit:
+        raise EditbenchError(
+            f"training.min_shift={options.min_shift:g} exceeds limit={limit:g}: lower it"
+        )
+    rng = random_stream(seed, "navigan", layer)
+    pairs = Pairs(generator, layer, basis, count, limit, options.min_shift, rng)
+    weight = generator.kernels()[layer]
+    coefficients = (
+        torch.from_numpy(rng.standard_normal((count, basis.size))).to(weight).requires_grad_()
+    )
+    with torch.no_grad():
+        channels = pairs(coefficients, 1)[0].shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_key(seed, "navigan/reconstructor") >> 65)
+        unit = limit if options.shift_unit == "limit" else 1.0
+        reconstructor = network(channels, count, unit, options.resolution or None).to(weight.device)
+    optimiser = torch.optim.Adam(
+        [
+            {"params": reconstructor.parameters(), "lr": options.lr},
+            {"params": [coefficients], "lr": options.direction_lr},
+        ]
+    )
+    history = torch.zeros(options.iterations, device=weight.device)
+    with torch.enable_grad(), progress("directions: iterations", options.iterations) as advance:
+        for step in range(options.iterations):
+            before, after, k, t = pairs(coefficients, options.batch)
+            logits, t_hat = reconstructor(before, after)
+            loss = losses(logits, t_hat, k, t, options.shift_weight)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            generator.decoded += options.batch  # back through the generator
+            optimiser.step()
+            history[step] = loss.detach()
+            if (step % LOOK_EVERY == 0 or step + 1 == options.iterations) and not bool(
+                torch.isfinite(loss)
+            ):
+                raise NonFinite(
+                    f"eq. (1) diverged within {step + 1} iterations (loss {loss.item()}): lower "
+                    "training.lr, training.direction_lr or limit"
+                )
+            advance()
+    accuracy, mae = _judge(reconstructor, pairs, coefficients.detach(), options)
+    tenth = max(options.iterations // 10, 1)
+    norms = coefficients.detach().norm(dim=1, keepdim=True)
+    return Learned(
+        coefficients.detach() / norms,
+        accuracy,
+        mae,
+        history[:tenth].mean().item(),
+        history[-tenth:].mean().item(),
+    )
+
+
+@torch.no_grad()
+def _judge(
+    reconstructor: nn.Module, pairs: Pairs, coefficients: Tensor, options: Training
+) -> tuple[float, float]:
+    """Accuracy of k_hat and mean |t - t_hat| on fresh pairs."""
+    reconstructor.eval()
+    right, error, seen = 0, 0.0, 0
+    while seen < options.fresh:
+        before, after, k, t = pairs(coefficients, min(options.batch, options.fresh - seen))
+        logits, t_hat = reconstructor(before, after)
+        right += int((logits.argmax(1) == k).sum())
+        error += float((t - t_hat).abs().sum())
+        seen += len(k)
+    return right / seen, error / seen

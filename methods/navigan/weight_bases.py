@@ -1,0 +1,111 @@
+"""Directions in the weight of one layer, from coefficients over an orthonormal basis, at unit Frobenius norm.
+
+Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR 2021, sections 3.2
+and 3.4. Both bases are orthonormal, so unit coefficients and unit directions are the same thing.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+
+import torch
+from torch import Tensor
+
+from editbench.base.errors import UnknownName
+from editbench.networks.generator import Generator
+from editbench.walk.editor import unit_rows
+
+PAPER_NORM = math.sqrt(
+    512 * 512 * 3 * 3
+)  # stored weight of the 512 x 512 x 3 x 3 kernels that the paper's T are for
+
+
+class WeightBasis(abc.ABC):
+    """`size` orthonormal directions of shape `shape`, the layer's stored weight's."""
+
+    size: int
+    shape: torch.Size
+
+    @abc.abstractmethod
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Coefficients (B, size) -> directions (B, *shape), differentiable; only these B are ever built."""
+
+    def unit(self, coefficients: Tensor) -> Tensor:
+        """`combine` of coefficients at unit length: ||xi||_F = 1."""
+        return self.combine(unit_rows(coefficients))
+
+    @abc.abstractmethod
+    def direction(self, k: int) -> Tensor:
+        """The k-th direction of the basis itself: `shape`."""
+
+
+class SVDBasis(WeightBasis):
+    """U e_k V^T of a kernel (Cout, Cin, kx, ky) that is laid out as (kx ky Cin) x Cout = U diag(s) V^T.
+
+    u (kx ky Cin, n), s (n,) from large to small, v (n, Cout), n = min(kx ky Cin, Cout).
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.shape = weight.shape
+        self.u, self.s, self.v = torch.linalg.svd(
+            flat_kernel(weight.detach().double()), full_matrices=False
+        )
+        self.u, self.s, self.v = self.u.to(weight), self.s.to(weight), self.v.to(weight)
+        self.size = len(self.s)
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """coefficients d (B, n) -> U diag(d) V^T."""
+        return kernel((self.u * coefficients.unsqueeze(1)) @ self.v, self.shape)
+
+    def direction(self, k: int) -> Tensor:
+        return kernel(torch.outer(self.u[:, k], self.v[k]), self.shape)[0]
+
+
+class VectorBasis(WeightBasis):
+    """Combinations of given orthonormal vectors (size, *shape): sum_j c_j v_j."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        self.vectors, self.size, self.shape = vectors, len(vectors), vectors.shape[1:]
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """coefficients c (B, size) -> sum_j c_j v_j, one matrix product for the batch."""
+        return (coefficients @ self.vectors.flatten(1)).reshape(-1, *self.shape)
+
+    def direction(self, k: int) -> Tensor:
+        return self.vectors[k]
+
+
+# -- layouts ----------------------------------------------------------------------------------------------------------
+def flat_kernel(weight: Tensor) -> Tensor:
+    """(Cout, Cin, kx, ky) -> (kx ky Cin, Cout), the paper's layout."""
+    return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
+
+
+def kernel(flat: Tensor, shape: torch.Size) -> Tensor:
+    """(..., kx ky Cin, Cout) -> (..., Cout, Cin, kx, ky): what `flat_kernel` did, undone."""
+    n_out, n_in, kx, ky = shape
+    return flat.reshape(-1, kx, ky, n_in, n_out).permute(0, 4, 3, 1, 2).contiguous()
+
+
+# -- the layer at hand ------------------------------------------------------------------------------------------------
+def layer_name(generator: Generator, layer: str | int) -> str:
+    """A layer by its name, or by the published code's number: convolutions after the first, ToRGB left out.
+
+    Raises:
+        UnknownName: no such layer; lists those that there are.
+    """
+    known = generator.kernels()
+    numbered = [name for name in known if not name.startswith("rgb")][1:]
+    if isinstance(layer, int):
+        if not 0 <= layer < len(numbered):
+            raise UnknownName("layer", str(layer), [*known, *map(str, range(len(numbered)))])
+        return numbered[layer]
+    if layer not in known:
+        raise UnknownName("layer", layer, known)
+    return layer
+
+
+def paper_scale(weight: Tensor) -> float:
+    """What a shift of 1 in the paper's layers is in this one: the ratio of the stored weights' Frobenius norms."""
+    return weight.norm().item() / PAPER_NORM

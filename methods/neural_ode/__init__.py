@@ -1,0 +1,3 @@
+from editbench.methods.neural_ode.editor import NeuralODE
+
+__all__ = ["NeuralODE"]

@@ -1,0 +1,274 @@
+"""Latent flows: an edit is the flow of a trained differential equation of unit speed in W.
+
+Khrulkov, Mirvakhabova, Oseledets & Babenko, "Latent Transformations via NeuralODEs for GAN-based Image Editing", ICCV
+2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from editbench.methods.neural_ode.field import Field, Solver
+from editbench.methods.neural_ode.training import Embedding, Training, starts_of, train
+from editbench.methods.shared.selection import choice
+from torch import Tensor
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Space
+from editbench.networks.generator import Generator
+from editbench.walk.editor import Editor, FitData, FitReport, Walk
+
+LAYERS = {"constant": 0, "linear": 1}
+TARGETS = ("each", "binary_reversed", "reference")
+
+
+class NeuralODE(Editor):
+    """next = codes moved along dw/dt = F(w) / (|F(w)| + 1e-6) over a length of `delta`.
+
+    Everything is in the paper's units: the field sees codes * FFHQ_W_SPREAD / spread, so that default initialisation,
+    learning rate, lengths and solver steps act as they do in StyleGAN2-FFHQ's W; what comes out is scaled back. A flow
+    is trained where it is needed, in `tune`, all targets of an attribute together.
+
+    Args:
+        rhs: F: 'constant' (a vector: straight lines), 'linear' (w + (A w + b), the paper's depth one), 'mlp' (`depth`
+            >= 2 such layers with LeakyReLU(0.2) between them).
+        targets: 'each': a flow for every class, from samples of the other classes; 'binary_reversed': the same, but a
+            binary attribute has a flow to class 1 alone, walked backwards to class 0 (half the training; exact for a
+            constant field); 'reference', as the code: one flow from class 0 to K - 1, backwards to class 0, nothing
+            for the classes between.
+        horizon, iterations, batch, lr, decay_every, temperature, tempering, other, weight, times: see
+            editbench.methods.neural_ode.training.Training. solver, step_size, reference_single_step: see editbench.methods.neural_ode.field.Solver.
+        embedding: of `other: identity`, a callable images -> (n, e); None: the teacher's `features`.
+        delta, scale_step: length of a walk's step in the paper's units (0.6, as the other methods of W have); without
+            `scale_step` the units of this space are taken for the paper's.
+        space: 'w'; 'w_plus': trained in W, each row of W+ in `layers` flows by itself (for real images the paper moves
+            rows 0 to 6 of 14); 'z', which the paper does not try.
+    """
+
+    citation = "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, ICCV 2021"
+
+    def __init__(
+        self,
+        rhs: str = "mlp",
+        depth: int = 2,
+        targets: str = "each",
+        horizon: float = 6.0,
+        iterations: int = 1000,
+        batch: int = 32,
+        lr: float = 1e-3,
+        decay_every: int = 1000,
+        temperature: float = 4.0,
+        tempering: str = "symmetric",
+        other: str = "logits",
+        weight: float = 1.0,
+        times: str = "batch",
+        embedding: Embedding | None = None,
+        solver: str = "rk4",
+        step_size: float = 0.5,
+        reference_single_step: bool = False,
+        delta: float = 0.6,
+        scale_step: bool = True,
+        space: str = "w",
+        layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        super().__init__(layers)
+        self.rhs, self.targets = (
+            choice("rhs", rhs, (*LAYERS, "mlp")),
+            choice("targets", targets, TARGETS),
+        )
+        if rhs == "mlp" and depth < 2:
+            raise EditbenchError(
+                f"depth: an mlp has 2 layers or more, got {depth}; one layer is rhs: linear"
+            )
+        if embedding is not None and not callable(embedding):
+            raise EditbenchError(
+                f"embedding must be callable (images -> (n, e)) or null, got {embedding!r}"
+            )
+        if embedding is not None and other != "identity":
+            raise EditbenchError("embedding belongs to other: identity")
+        self.depth, self.embedding = LAYERS.get(rhs, depth), embedding
+        self.training = Training(
+            horizon,
+            iterations,
+            batch,
+            lr,
+            decay_every,
+            temperature,
+            tempering,
+            other,
+            weight,
+            times,
+        )
+        self.solver = Solver(solver, step_size, reference_single_step)
+        self.delta, self.scale_step = float(delta), scale_step
+        self.space = Space(choice("space", str(space), (Space.W, Space.W_PLUS, Space.Z)))
+        self.unit = "Z units" if self.space == Space.Z else "W units"
+        self.scale = 1.0  # the paper's units in one unit of this space
+        self.fields: dict[str, Field] = {}
+        self.routes: dict[
+            str, Tensor
+        ] = {}  # (K, 2): flow and sign towards each class; sign 0: none
+        self.diverged: dict[str, Tensor] = {}  # (flows,) bool
+
+    # -- fit --------------------------------------------------------------------------------------------------------
+    @property
+    def home(self) -> Space:
+        """Where the flows are trained: W for walks in W+."""
+        return Space.Z if self.space == Space.Z else Space.W
+
+    def fit(self, data: FitData) -> FitReport:
+        self.scale = 1.0 / data.step_size(1.0, self.home) if self.scale_step else 1.0
+        self.fields, self.routes, self.diverged = {}, {}, {}
+        return FitReport(notes={"step": self.delta / self.scale})
+
+    def tune(self, data: FitData, attribute: str) -> FitReport:
+        """Train the flows of one attribute."""
+        item, labels = (
+            data.attributes[attribute],
+            data.attributes.labels(data.fit.logits, attribute).cpu().numpy(),
+        )
+        classes = len(item.classes)
+        towards, source = list(range(classes)), None
+        route = torch.stack([torch.arange(classes), torch.ones(classes, dtype=torch.int64)], 1)
+        if self.targets == "reference" or (self.targets == "binary_reversed" and item.binary):
+            towards, source, route = [classes - 1], 0, torch.zeros(classes, 2, dtype=torch.int64)
+            route[0, 1], route[-1, 1] = -1, 1
+        starts = [starts_of(labels, target, source, data.fit.logits.device) for target in towards]
+        for target, pool in zip(towards, starts):
+            if not len(pool):
+                raise Unsupported(
+                    f"the fit split holds no sample from which to go to {attribute} "
+                    f"{item.classes[target]}"
+                )
+        field = Field.initial(
+            self.depth,
+            [f"{attribute}/{target}" for target in towards],
+            data.generator.code_dim(self.home),
+            data.seed,
+        )
+        found = train(
+            field,
+            data,
+            attribute,
+            towards,
+            starts,
+            self.home,
+            self.scale,
+            self.training,
+            self.solver,
+            self._embedding(data),
+        )
+        self.fields[attribute], self.routes[attribute] = found.field.to(torch.device("cpu")), route
+        self.diverged[attribute] = found.diverged.cpu()
+        notes = {
+            item.classes[target]: {
+                "loss": round(float(loss[0]), 4),
+                "loss_other": round(float(loss[1]), 4),
+                "reached": round(float(share), 4),
+            }
+            for target, loss, share in zip(towards, found.loss, found.reached)
+        }
+        return FitReport(labels=len(data.fit), notes={f"flows.{attribute}": notes})
+
+    def _embedding(self, data: FitData) -> Embedding | None:
+        if self.training.other != "identity":
+            return None
+        embedding = self.embedding or getattr(data.teacher, "features", None)
+        if embedding is None:
+            raise EditbenchError(
+                f"other: identity needs an embedding, and the teacher {type(data.teacher).__name__} "
+                "has no features: set method.embedding"
+            )
+        if isinstance(embedding, torch.nn.Module):
+            embedding.to(data.fit.logits.device).eval().requires_grad_(False)
+        return embedding
+
+    # -- walk -------------------------------------------------------------------------------------------------------
+    def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
+        super().check(generator, attributes, attribute)
+        if attribute in self.diverged and bool(self.diverged[attribute].any()):
+            raise Unsupported(
+                f"the flow diverged while it was trained for '{attribute}': lower method.lr"
+            )
+
+    def flow(self, codes: Tensor, attribute: str, target: int | Tensor, length: float) -> Tensor:
+        """Codes moved towards a class of a tuned attribute along a path of `length` (the paper's units; each row of
+        W+ by itself); negative: backwards. An edit of several attributes is one flow after the other:
+
+            older = editor.flow(w, "age", 1, 3.0)
+            older_and_smiling = editor.flow(older, "smile", 1, 2.0)
+
+        Args:
+            codes: (n, ...) in the editor's space; target: a class, or (n,) classes.
+
+        Raises:
+            Unsupported: no flow goes there.
+        """
+        if attribute not in self.fields or bool(self.diverged[attribute].any()):
+            raise Unsupported(f"no flow was trained for '{attribute}'")
+        targets = torch.as_tensor(target, device=codes.device).expand(len(codes))
+        route = self.routes[attribute].to(codes.device)[targets]
+        if bool((route[:, 1] == 0).any()):
+            raise Unsupported(
+                f"targets: reference has flows to the first and last class of '{attribute}' alone: set "
+                "target to one of them, or method.targets=each"
+            )
+        # In float64, so that a sample's result does not depend on which others are in the batch.
+        field, moved = (
+            self.fields[attribute].to(codes.device, torch.float64),
+            torch.empty_like(codes),
+        )
+        rows = self.rows(attribute) if self.space == Space.W_PLUS else None
+        for k in route[:, 0].unique().tolist():
+            members = route[:, 0] == k
+            moved[members] = self._move(codes[members], field[k], length * route[members, 1], rows)
+        return moved
+
+    def _move(
+        self, codes: Tensor, field: Field, length: Tensor, rows: tuple[int, int] | None
+    ) -> Tensor:
+        """Codes (m, ...) of samples that share a field; length (m,); rows of W+ that move, None for all."""
+        out = codes.clone()
+        part = out if rows is None else out[:, rows[0] : rows[1]]
+        start = part.double() * self.scale
+        far = (
+            length.double()
+            .reshape(-1, *[1] * (codes.dim() - 1))
+            .expand(*start.shape[:-1], 1)
+            .reshape(1, -1, 1)
+        )
+        end = self.solver.integrate(field.velocity, start.reshape(1, -1, codes.shape[-1]), far)
+        part.copy_(end.reshape(start.shape) / self.scale)
+        return out
+
+    def step(self, walk: Walk) -> Tensor:
+        return self.flow(walk.codes, walk.attribute, walk.target, self.delta)
+
+    # -- state ------------------------------------------------------------------------------------------------------
+    def state(self) -> dict[str, Tensor]:
+        out = {"scale": torch.tensor(self.scale, dtype=torch.float64)}
+        for name, field in self.fields.items():
+            out |= {
+                f"weight.{name}": field.weight,
+                f"bias.{name}": field.bias,
+                f"route.{name}": self.routes[name],
+                f"diverged.{name}": self.diverged[name],
+            }
+        return out
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        def group(prefix: str) -> dict[str, Tensor]:
+            return {
+                key.removeprefix(prefix): value
+                for key, value in state.items()
+                if key.startswith(prefix)
+            }
+
+        biases = group("bias.")
+        self.scale = float(state["scale"])
+        self.fields = {
+            name: Field(weight, biases[name]) for name, weight in group("weight.").items()
+        }
+        self.routes, self.diverged = group("route."), group("diverged.")

@@ -1,0 +1,155 @@
+"""Unit-speed autonomous fields dw/dt = F(w) / (|F(w)| + 1e-6), several side by side, and their integration.
+
+Khrulkov, Mirvakhabova, Oseledets & Babenko, "Latent Transformations via NeuralODEs for GAN-based Image Editing", ICCV
+2021. Unit speed makes t the length of the path, whatever F is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchdiffeq import odeint
+
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.seeding import normals, uniforms
+from editbench.base.validation import check_fields
+
+EPS = 1e-6
+SLOPE = 0.2  # of the LeakyReLU between layers
+METHODS = ("rk4", "dopri5")
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}  # of dopri5, relative and absolute
+
+
+class Field:
+    """K fields on R^d that share their form: layers x + (A x + b), LeakyReLU between them.
+
+    weight (L, K, d, d) and bias (max(L, 1), K, d); L = 0 is the constant field F = b, L = 1 the linear one
+    F = w + (A w + b), L >= 2 an MLP.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight, bias
+
+    @classmethod
+    def initial(cls, layers: int, names: Sequence[str], dim: int, seed: int) -> Field:
+        """Fields as the published code starts them, one a name: a constant is drawn from N(0, I), a layer from
+        PyTorch's default U(-1/sqrt(d), 1/sqrt(d)). A field depends on (seed, name) alone."""
+        weights, biases = [], []
+        for name in names:
+            stream = f"neural_ode/{name}"
+            if layers == 0:
+                weights.append(np.empty((0, dim, dim)))
+                biases.append(normals(seed, stream, 0, 1, dim))
+            else:
+                drawn = (2 * uniforms(seed, stream, 0, layers * (dim + 1), dim) - 1) / math.sqrt(
+                    dim
+                )
+                weights.append(drawn[: layers * dim].reshape(layers, dim, dim))
+                biases.append(drawn[layers * dim :])
+        return cls(
+            torch.from_numpy(np.stack(weights, 1)).float(),
+            torch.from_numpy(np.stack(biases, 1)).float(),
+        )
+
+    def __getitem__(self, k: int) -> Field:
+        """One of the fields: K = 1."""
+        return Field(self.weight[:, k : k + 1], self.bias[:, k : k + 1])
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Field:
+        """The same fields on a device, in a dtype."""
+        return Field(self.weight.to(device, dtype), self.bias.to(device, dtype))
+
+    def raw(self, w: Tensor) -> Tensor:
+        """F: (K, m, d) -> (K, m, d), each field on its own rows."""
+        if len(self.weight) == 0:
+            return self.bias[0].unsqueeze(1).expand_as(w)
+        for layer, (weight, bias) in enumerate(zip(self.weight, self.bias)):
+            w = F.leaky_relu(w, SLOPE) if layer else w
+            w = w + torch.baddbmm(bias.unsqueeze(1), w, weight.transpose(1, 2))
+        return w
+
+    def velocity(self, w: Tensor) -> Tensor:
+        """F / (|F| + 1e-6): (K, m, d) -> (K, m, d)."""
+        out = self.raw(w)
+        return out / (out.norm(dim=-1, keepdim=True) + EPS)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How a flow is integrated.
+
+    solver: 'rk4' (torchdiffeq's 3/8 rule, in equal steps of at most `step_size`) or 'dopri5' (steps by its tolerance).
+    reference_single_step: rk4 in one step however far, as the published code trains: torchdiffeq takes the requested
+    output times as rk4's grid, and these are [0, t] there. The path of one long step is shorter than t.
+    """
+
+    solver: str = "rk4"
+    step_size: float = 0.5
+    reference_single_step: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields("method", self)
+        if self.solver not in METHODS:
+            raise EditbenchError(f"solver: '{self.solver}' is not one of {', '.join(METHODS)}")
+        if not self.step_size > 0:
+            raise EditbenchError(f"step_size must be positive, got {self.step_size}")
+        if self.reference_single_step and self.solver != "rk4":
+            raise EditbenchError("reference_single_step belongs to solver: rk4")
+
+    def steps(self, length: float) -> int:
+        """Equal rk4 steps over a length."""
+        return (
+            1
+            if self.reference_single_step
+            else max(1, math.ceil(abs(length) / self.step_size - 1e-9))
+        )
+
+    def integrate(self, velocity: Callable[[Tensor], Tensor], w: Tensor, length: Tensor) -> Tensor:
+        """w(length) for w(0) = w: (..., d) -> (..., d), differentiable; a negative length goes backwards.
+
+        length broadcasts against w; it is folded into the field, dw/ds = length * F(w) over s in [0, 1], so that each
+        row can go its own way.
+
+        Raises:
+            Unsupported: dopri5 could not follow the field.
+        """
+        # Plain autograd, not the adjoint: the few dozen evaluations of a small network are cheap to keep, their
+        # gradient is exact, and the adjoint would solve the equation a second time, backwards.
+        times = torch.tensor([0.0, 1.0], dtype=w.dtype, device=w.device)
+        if self.solver == "rk4":
+            grid = torch.linspace(
+                0, 1, self.steps(length.abs().max().item()) + 1, dtype=w.dtype, device=w.device
+            )
+            return odeint(
+                lambda _, x: length * velocity(x),
+                w,
+                times,
+                method="rk4",
+                options={"grid_constructor": lambda *_: grid},
+            )[-1]
+        finite = torch.isfinite(w).all(
+            -1, keepdim=True
+        )  # the step length is shared: one NaN would stop every row
+        tolerance = TOLERANCE.get(w.dtype, 1e-5)
+        # The norm bounds the error of every row, however many share the batch; `step_t` ends a step at s = 1, because
+        # what torchdiffeq interpolates there is less accurate where a kink of the field lies in the last step.
+        options = {"norm": lambda x: x.abs().amax(), "step_t": times[1:]}
+        try:
+            end = odeint(
+                lambda _, x: length * velocity(x),
+                w.masked_fill(~finite, 0.0),
+                times,
+                method="dopri5",
+                rtol=tolerance,
+                atol=tolerance,
+                options=options,
+            )[-1]
+        except AssertionError as error:  # torchdiffeq: underflow in dt, non-finite values
+            raise Unsupported(f"the flow diverged: dopri5 could not follow it ({error})") from error
+        return end.masked_fill(~finite, torch.nan)

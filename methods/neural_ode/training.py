@@ -1,0 +1,229 @@
+"""Training of latent flows through the generator and the teacher (Khrulkov et al. 2021, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from editbench.methods.neural_ode.field import Field, Solver
+from torch import Tensor
+from torch.nn import functional as F
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError
+from editbench.base.progress import progress
+from editbench.base.seeding import generator
+from editbench.base.spaces import Codes, Space
+from editbench.base.validation import check_fields
+from editbench.walk.editor import FitData
+
+CHOICES = {
+    "tempering": ("symmetric", "reference"),
+    "other": ("logits", "identity"),
+    "times": ("batch", "sample"),
+}
+Embedding = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Budget and loss of a flow.
+
+    horizon: T, the largest length; each iteration draws t ~ U(T/4, T), one for the batch ('times: batch', as the code)
+    or one a sample. temperature: tau of the softmax. tempering: 'symmetric' divides the logits of both images by tau,
+    so that no edit has no loss; 'reference' those of the edited image alone. other: what must stay, the other
+    attributes ('logits') or an embedding of the picture ('identity'); weight: its share of the loss. The learning rate
+    is halved every `decay_every` iterations.
+    """
+
+    horizon: float = 6.0
+    iterations: int = 1000
+    batch: int = 32
+    lr: float = 1e-3
+    decay_every: int = 1000
+    temperature: float = 4.0
+    tempering: str = "symmetric"
+    other: str = "logits"
+    weight: float = 1.0
+    times: str = "batch"
+
+    def __post_init__(self) -> None:
+        check_fields("method", self)
+        for key, known in CHOICES.items():
+            if getattr(self, key) not in known:
+                raise EditbenchError(
+                    f"{key}: '{getattr(self, key)}' is not one of {', '.join(known)}"
+                )
+        for key in ("horizon", "iterations", "batch", "lr", "decay_every", "temperature"):
+            if not getattr(self, key) > 0:
+                raise EditbenchError(f"{key} must be positive, got {getattr(self, key)}")
+        if not self.weight >= 0:
+            raise EditbenchError(f"weight must not be negative, got {self.weight}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gave, a row a flow: field; diverged (K,) bool; loss (K, 2), the main and the other term, and
+    reached (K,), the share of samples that arrived in their target class, both over the last tenth of iterations."""
+
+    field: Field
+    diverged: Tensor
+    loss: Tensor
+    reached: Tensor
+
+
+# -- losses ------------------------------------------------------------------------------------------------------------
+def class_logits(attributes: Attributes, logits: Tensor, name: str) -> Tensor:
+    """Logits of every class of one attribute: (..., width) -> (..., K); of a binary attribute (0, l), whose softmax is
+    the sigmoid of l."""
+    part = attributes.logits(logits, name)
+    return F.pad(part, (1, 0)) if attributes[name].binary else part
+
+
+def main_loss(
+    attributes: Attributes, logits: Tensor, name: str, target: int, temperature: float
+) -> Tensor:
+    """Cross-entropy of the tempered logits (m, width) with the target class, mean over samples: a scalar."""
+    after = class_logits(attributes, logits, name) / temperature
+    return F.cross_entropy(after, torch.full((len(after),), target, device=after.device))
+
+
+def other_loss(
+    attributes: Attributes,
+    before: Tensor,
+    after: Tensor,
+    name: str,
+    temperature: float,
+    symmetric: bool,
+) -> Tensor:
+    """KL(softmax(before) || softmax(after / tau)), mean over the other attributes and the samples: a scalar.
+
+    before, after (m, width): logits of the original and the edited images. `symmetric` tempers `before` too.
+    """
+    terms = []
+    for other in attributes.names:
+        if other != name:
+            original = class_logits(attributes, before, other).detach() / (
+                temperature if symmetric else 1.0
+            )
+            edited = class_logits(attributes, after, other) / temperature
+            terms.append(
+                F.kl_div(
+                    edited.log_softmax(-1),
+                    original.log_softmax(-1),
+                    reduction="batchmean",
+                    log_target=True,
+                )
+            )
+    return torch.stack(terms).mean() if terms else after.new_zeros(())
+
+
+def identity_loss(before: Tensor, after: Tensor) -> Tensor:
+    """1 - cosine of embeddings (m, e) of the original and the edited images, mean over samples: a scalar."""
+    return 1 - F.cosine_similarity(before.detach(), after, dim=-1).mean()
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+def train(
+    field: Field,
+    data: FitData,
+    name: str,
+    targets: Sequence[int],
+    starts: Sequence[Tensor],
+    space: Space,
+    scale: float,
+    options: Training,
+    solver: Solver,
+    embedding: Embedding | None = None,
+) -> Trained:
+    """Train the K flows of one attribute side by side; each sees its own starts and has its own loss.
+
+    The equation is solved for all flows at once, then one flow after the other is decoded and differentiated with
+    respect to its codes alone, so that memory holds one batch of pictures. The original images' logits are the bank's:
+    nothing but the edited images is decoded (the identity variant decodes the originals for their embedding).
+
+    Args:
+        field: the K flows at their start, in the paper's units: codes times `scale`.
+        targets: the class of each flow; starts: for each, positions (s,) in the fit split to begin from.
+        space: W or Z, where the flows live.
+        embedding: images -> (n, e), for `other: identity`.
+    """
+    codes, before, device = data.fit.codes(space), data.fit.logits, data.fit.logits.device
+    weight, bias = (
+        part.to(device, copy=True).requires_grad_() for part in (field.weight, field.bias)
+    )
+    field, flows = Field(weight, bias), range(len(targets))
+    adam = torch.optim.Adam([weight, bias], lr=options.lr)
+    schedule = torch.optim.lr_scheduler.StepLR(adam, options.decay_every, 0.5)
+    draws = [generator(data.seed, "neural_ode", name, target, "starts") for target in targets]
+    clock = generator(data.seed, "neural_ode", name, "times")
+    diverged = torch.zeros(len(targets), dtype=torch.bool, device=device)
+    last, kept = torch.zeros(len(targets), 3), max(1, options.iterations // 10)
+    with progress(f"{name}: flows", options.iterations) as advance:
+        for iteration in range(options.iterations):
+            picks = torch.stack(
+                [
+                    pool[torch.from_numpy(draw.integers(len(pool), size=options.batch)).to(device)]
+                    for draw, pool in zip(draws, starts)
+                ]
+            )  # (K, m)
+            share = clock.random(
+                (len(targets), options.batch, 1) if options.times == "sample" else (1, 1, 1)
+            )
+            length = torch.from_numpy(options.horizon * (0.25 + 0.75 * share)).to(codes)
+            moved = solver.integrate(field.velocity, codes[picks] * scale, length) / scale
+            slopes = torch.zeros_like(moved)
+            for k in flows:
+                if diverged[k]:
+                    continue
+                leaf = moved[k].detach().requires_grad_()
+                image = data.generator.decode(Codes(space, leaf))
+                after, origin = data.teacher(image), before[picks[k]]
+                main = main_loss(data.attributes, after, name, targets[k], options.temperature)
+                if embedding is None:
+                    other = other_loss(
+                        data.attributes,
+                        origin,
+                        after,
+                        name,
+                        options.temperature,
+                        options.tempering == "symmetric",
+                    )
+                else:
+                    with torch.no_grad():
+                        original = embedding(data.generator.decode(Codes(space, codes[picks[k]])))
+                    other = identity_loss(original, embedding(image))
+                (slope,) = torch.autograd.grad(main + options.weight * other, leaf)
+                data.generator.decoded += len(
+                    leaf
+                )  # back through the generator, a pass as dear as one forward
+                diverged[k] = ~(torch.isfinite(main + other) & torch.isfinite(slope).all())
+                slopes[k] = slope.nan_to_num(0.0, 0.0, 0.0)
+                if iteration >= options.iterations - kept:
+                    arrived = (data.attributes.labels(after, name) == targets[k]).float().mean()
+                    last[k] += torch.stack([main, other, arrived]).detach().cpu() / kept
+            adam.zero_grad(set_to_none=True)
+            moved.backward(slopes)
+            adam.step()
+            schedule.step()
+            diverged |= _reset_broken(weight, bias)
+            advance()
+            if bool(diverged.all()):
+                break
+    return Trained(Field(weight.detach(), bias.detach()), diverged, last[:, :2], last[:, 2])
+
+
+@torch.no_grad()
+def _reset_broken(weight: Tensor, bias: Tensor) -> Tensor:
+    """Which flows (K,) have non-finite parameters; those become zero, lest they stop the solver for the others."""
+    broken = ~(torch.isfinite(weight).all(-1).all(-1).all(0) & torch.isfinite(bias).all(-1).all(0))
+    weight[:, broken], bias[:, broken] = 0.0, 0.0
+    return broken
+
+
+def starts_of(labels: np.ndarray, target: int, source: int | None, device: torch.device) -> Tensor:
+    """Positions of the samples to begin from: those of class `source`, or of every class but the target."""
+    chosen = labels != target if source is None else labels == source
+    return torch.from_numpy(np.flatnonzero(chosen)).to(device)

@@ -1,0 +1,80 @@
+"""Which rows of W+ an edit should reach: one of a fixed set of ranges for each attribute, chosen on the tune split.
+
+GradCtrl's table of ranges and GANSpace's published edits were found by looking, for one generator. The protocol here
+takes the range with the most clean crossings on a small meta-validation set, scored by the teacher.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from editbench.methods.shared.meta_validation import score_choices
+from torch import Tensor
+
+from editbench.base.errors import Unsupported
+from editbench.base.spaces import Space
+from editbench.networks.generator import Generator
+from editbench.walk.editor import Editor, FitData
+
+Rows = tuple[int, int]
+
+# Half-open ranges for a generator of so many rows (1024x1024).
+RANGES_OF = 18
+RANGES: tuple[Rows, ...] = ((0, 18), (0, 4), (2, 6), (4, 6), (4, 8), (6, 9), (8, 12))
+
+
+def scale_ranges(ranges: Sequence[Rows], num_ws: int) -> list[Rows]:
+    """Ranges written for RANGES_OF rows, in proportion for num_ws rows: never empty, each once."""
+    out = []
+    for a, b in ranges:
+        first = min(math.floor(a * num_ws / RANGES_OF + 0.5), num_ws - 1)
+        out.append((first, max(math.floor(b * num_ws / RANGES_OF + 0.5), first + 1)))
+    return list(dict.fromkeys(out))
+
+
+def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, dict]:
+    """Set editor.layers[attribute] to the range with the most clean crossings; of equals, to the widest.
+
+    Returns the number of labels read and notes for the record.
+    """
+    layers = editor.layers
+    assert isinstance(layers, dict)
+
+    def apply(rows: Rows) -> None:
+        layers[attribute] = rows
+
+    scores, looked = score_choices(
+        editor, data, attribute, scale_ranges(RANGES, data.generator.num_ws), apply
+    )
+    apply(max(scores, key=lambda rows: (scores[rows], rows[1] - rows[0])))
+    return looked, {
+        f"layers.{attribute}": list(layers[attribute]),
+        f"clean_crossings_of_layers.{attribute}": {
+            f"{a}:{b}": share for (a, b), share in scores.items()
+        },
+    }
+
+
+def check_tuned(tuned: bool, generator: Generator) -> None:
+    """Raise Unsupported where there are no rows to choose from."""
+    if tuned and Space.W_PLUS not in generator.spaces:
+        raise Unsupported("layers: tuned needs a generator with W+")
+
+
+def layers_state(layers: object) -> dict[str, Tensor]:
+    """Chosen ranges as tensors, for an editor's state."""
+    chosen = layers if isinstance(layers, Mapping) else {}
+    return {
+        f"layers.{name}": torch.tensor([int(row) for row in rows]) for name, rows in chosen.items()
+    }
+
+
+def load_layers(state: Mapping[str, Tensor]) -> dict[str, Rows]:
+    """What `layers_state` gave."""
+    return {
+        key.removeprefix("layers."): (int(rows[0]), int(rows[1]))
+        for key, rows in state.items()
+        if key.startswith("layers.")
+    }

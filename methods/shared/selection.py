@@ -1,0 +1,79 @@
+"""Which samples a supervised editor learns from, by the teacher's log-odds; and checked configuration values."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editbench.base.attributes import Attribute
+from editbench.base.errors import EditbenchError
+from editbench.base.spaces import Space
+from editbench.walk.editor import FitData
+
+
+def walk_space(space: str) -> Space:
+    """'w' or 'z' as a Space."""
+    if str(space) not in (Space.W, Space.Z):
+        raise EditbenchError(f"space: '{space}' is not one of w, z")
+    return Space(str(space))
+
+
+def choice(key: str, value: str, known: tuple[str, ...]) -> str:
+    """A configuration value out of a few."""
+    if value not in known:
+        raise EditbenchError(f"{key}: '{value}' is not one of {', '.join(known)}")
+    return value
+
+
+def class_log_odds(data: FitData, name: str) -> Tensor:
+    """Teacher's log-odds of every class over the fit split: (n, K); a binary attribute gets both sides, -l and l."""
+    odds = data.attributes.logits(data.attributes.log_odds(data.fit.logits), name)
+    return torch.cat([-odds, odds], 1) if data.attributes[name].binary else odds
+
+
+def class_counts(data: FitData, name: str) -> Tensor:
+    """Fit samples that the teacher puts in each class: (K,) int64."""
+    return torch.bincount(
+        data.attributes.labels(data.fit.logits, name), minlength=len(data.attributes[name].classes)
+    )
+
+
+def empty_class(attribute: Attribute, counts: Tensor, least: int = 1) -> str:
+    """Why an attribute cannot be learned when a class has no examples, or fewer than `least`; '' when it can."""
+    few = [c for c in range(len(counts)) if counts[c] < least]
+    if least == 1:
+        names, amount = [attribute.classes[c] for c in few], "no example"
+    else:
+        names, amount = (
+            [f"{attribute.classes[c]} ({counts[c]})" for c in few],
+            f"fewer than {least} examples",
+        )
+    return f"the fit split holds {amount} of {attribute.name}: {', '.join(names)}" if few else ""
+
+
+def few_shot(
+    odds: Tensor, labels: Tensor, order: np.ndarray, per_class: int, pool: int, extremes: bool
+) -> tuple[list[np.ndarray], int]:
+    """At most `per_class` samples of each class, and how many labels had to be looked at for them.
+
+    Candidates are the first `pool` samples of `order`. With `extremes` a class takes its most confident candidates,
+    otherwise its first ones. Where the candidates hold too few of a class, the scan goes on along `order` until they
+    suffice or the samples end; what was scanned is counted as labelled.
+
+    Args:
+        odds: (n, K) log-odds of the classes; labels: (n,); order: (n,) a permutation of the samples.
+    """
+    odds_of, labels_of = odds.double().cpu().numpy()[order], labels.cpu().numpy()[order]
+    chosen, looked = [], min(pool, len(order)) if extremes else 0
+    for c in range(odds_of.shape[1]):
+        members = np.flatnonzero(labels_of == c)
+        near = members[members < pool]
+        if extremes and len(near) >= per_class:
+            picked = near[np.argsort(-odds_of[near, c], kind="stable")[:per_class]]
+        else:
+            picked = members[:per_class]
+            scanned = int(picked[-1]) + 1 if len(picked) == per_class else len(order)
+            looked = max(looked, scanned)
+        chosen.append(order[picked])
+    return chosen, looked

@@ -1,0 +1,3 @@
+from editbench.methods.stylespace.editor import StyleSpace
+
+__all__ = ["StyleSpace"]

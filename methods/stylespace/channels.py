@@ -1,0 +1,171 @@
+"""Channels of StyleSpace: their statistics over the bank and their ranking by positive exemplars.
+
+Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image Generation", CVPR 2021.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editbench.base.errors import EditbenchError
+from editbench.base.seeding import generator as random_generator
+from editbench.base.spaces import Space
+from editbench.networks.generator import Generator
+from editbench.walk.editor import FitData
+
+BLOCK = 1024  # samples whose styles are in memory at a time: 9088 channels of them in float64 take 75 MB
+MIN_EXEMPLARS = 10
+STD_FLOOR = 1e-3  # of the exemplars' spread, in sigmas
+CONSTANT = 1e-6  # a channel whose sigma is below this share of the largest one does not vary
+
+
+@dataclass(frozen=True)
+class Moments:
+    """mean and (population) standard deviation of every channel over the samples of a bank: (d,) float64."""
+
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def varies(self) -> Tensor:
+        """(d,) bool: the channels that are not constant."""
+        return self.std > CONSTANT * self.std.max()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How channels tell the positives of a class from the bank.
+
+    order: movable channels, best first; theta (d,): |mean| / std of the exemplars' deltas, minus infinity for a channel
+    that cannot be chosen; delta (d,): the signed mean, in sigmas.
+    """
+
+    order: Tensor
+    theta: Tensor
+    delta: Tensor
+
+
+class Candidates:
+    """What may become an edit: directions in sigmas of the channels, each kept once.
+
+    rows: (d,) of unit length; names: what they are; offered: attribute -> for each class that is asked for, its
+    candidates as (position in rows, sign by the exemplars or 0 where there are none), best first.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Tensor] = []
+        self.names: list[str] = []
+        self.offered: dict[str, list[list[tuple[int, int]]]] = {}
+
+    def add(self, name: str, row: Tensor) -> int:
+        """Position of the row of that name."""
+        if name not in self.names:
+            self.names.append(name)
+            self.rows.append(row / row.norm())
+        return self.names.index(name)
+
+    def add_channel(self, generator: Generator, channel: int) -> int:
+        """Position of a single channel, upwards."""
+        row = torch.zeros(sum(generator.style_sizes), dtype=torch.float64)
+        row[channel] = 1.0
+        return self.add(channel_name(generator, channel), row)
+
+
+def offsets(generator: Generator) -> list[int]:
+    """Where each layer begins in a code of S, and at the end the length of the code."""
+    return np.concatenate([[0], np.cumsum(generator.style_sizes)]).astype(int).tolist()
+
+
+def movable(generator: Generator) -> Tensor:
+    """(d,) bool: the channels of all layers but ToRGB, which only tint the picture and are never edited."""
+    keep = [
+        torch.full((size,), not name.startswith("rgb"))
+        for name, size in zip(generator.layer_names, generator.style_sizes)
+    ]
+    return torch.cat(keep)
+
+
+def channel_name(generator: Generator, channel: int) -> str:
+    """'conv8:17' for channel 17 of the layer conv8."""
+    starts = offsets(generator)
+    layer = int(np.searchsorted(starts, channel, side="right")) - 1
+    return f"{generator.layer_names[layer]}:{channel - starts[layer]}"
+
+
+def channel_moments(generator: Generator, latents: Tensor, block: int = BLOCK) -> Moments:
+    """Moments of the styles of latents (n, d), a block at a time, in float64.
+
+    The latents are the bank's own, truncated as those that will be edited.
+    """
+    n, mean, square = 0, torch.zeros(()), torch.zeros(())
+    with torch.inference_mode():
+        for part in latents.split(block):
+            styles = generator.lift(part, Space.S).double()
+            m, total = len(styles), n + len(styles)
+            own = styles.mean(0)
+            gap = own - mean
+            square = (
+                square + (styles - own).square().sum(0) + gap.square() * (n * m / total)
+            )  # Chan et al.: no
+            mean, n = mean + gap * (m / total), total  # cancellation
+    return Moments(mean.clone(), (square / max(n, 1)).sqrt().clone())
+
+
+def positive_bank(odds: Tensor, labels: Tensor, target: int, share: float, at_least: int) -> Tensor:
+    """Positions of the most extreme samples of a class: the `share` of all with the highest log-odds, at least so many,
+    but only those that the teacher puts in the class.
+
+    Args:
+        odds: (n,) log-odds of the class; labels: (n,) decided classes.
+    """
+    members = (labels == target).nonzero()[:, 0]
+    count = min(max(round(share * len(odds)), at_least), len(members))
+    return members[odds[members].argsort(descending=True, stable=True)[:count]]
+
+
+def draw_exemplars(bank: Tensor, exemplars: int | None, seed: int, *names: object) -> Tensor:
+    """`exemplars` of a positive bank at random; all of it when None, or when it holds no more."""
+    if exemplars is None or exemplars >= len(bank):
+        return bank
+    rows = random_generator(seed, "stylespace", *names).permutation(len(bank))[:exemplars]
+    return bank[torch.from_numpy(np.sort(rows)).to(bank.device)]
+
+
+def rank_channels(exemplars: Moments, bank: Moments, allowed: Tensor) -> Ranking:
+    """theta_u = |mean(delta_u)| / std(delta_u), delta_u = (s_u - mu_u) / sigma_u over the exemplars, ranked descending.
+
+    Args:
+        allowed: (d,) bool, the channels that may be chosen; constant ones never are.
+    """
+    allowed = allowed.to(bank.std.device) & bank.varies
+    sigma = torch.where(allowed, bank.std, 1.0)
+    delta = (exemplars.mean - bank.mean) / sigma
+    theta = torch.where(
+        allowed, delta.abs() / (exemplars.std / sigma).clamp_min(STD_FLOOR), -torch.inf
+    )
+    order = theta.argsort(descending=True, stable=True)[: int(allowed.sum())]
+    return Ranking(order, theta, delta)
+
+
+def rank_for_class(
+    data: FitData, bank: Moments, positives: Tensor, exemplars: int | None, *names: object
+) -> Ranking:
+    """The ranking of the channels for a class, from exemplars drawn out of its positives.
+
+    Args:
+        positives: positions in the fit split; names: what the draw is for.
+
+    Raises:
+        EditbenchError: fewer exemplars than 10, whose spread would mean nothing.
+    """
+    chosen = draw_exemplars(positives, exemplars, data.seed, *names)
+    if len(chosen) < MIN_EXEMPLARS:
+        raise EditbenchError(
+            f"{len(chosen)} exemplars are too few to rank channels, {MIN_EXEMPLARS} are needed"
+        )
+    found = channel_moments(data.generator, data.latents(data.fit)[chosen])
+    return rank_channels(found, bank, movable(data.generator))

@@ -1,0 +1,279 @@
+"""StyleSpace: an edit of single channels of S, found from positive exemplars or from where they act in the picture.
+
+Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image Generation", CVPR 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from editbench.methods.shared.control_search import MIN_EFFECT, Effects, choose, measure
+from editbench.methods.shared.selection import choice, class_counts, class_log_odds
+from editbench.methods.stylespace.channels import (
+    MIN_EXEMPLARS,
+    Candidates,
+    Moments,
+    Ranking,
+    channel_moments,
+    positive_bank,
+    rank_for_class,
+)
+from torch import Tensor
+
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Codes, Space
+from editbench.base.validation import check_kind
+from editbench.networks.generator import Generator
+from editbench.walk.editor import Editor, FitData, FitReport, Walk
+
+
+class StyleSpace(Editor):
+    """next = s + step * sigma * v, v the row that was chosen for the target class; ToRGB channels never move.
+
+    Candidates are ranked by theta = |mean(delta)| / std(delta) over positive exemplars of a class. The paper's authors
+    look at the top channels and keep one that does what it should; here the teacher looks (editbench.methods.shared.control_search).
+
+    Args:
+        positives, min_positives: the positive bank of a class, as a share of the fit samples (the published code: 1000
+            of 100,000) and at least so many, by the teacher's log-odds.
+        exemplars: how many of it are used (the paper: 10 to 30); None uses all (the published code's AllCheck).
+        negative: class 0 of a binary attribute takes the reversed control of class 1 ('reverse', one channel walked
+            both ways as in the paper) or has positives and channels of its own ('own').
+        channels: None, single channels; or a list of m: the m top channels together, weighted by mean(delta), a variant
+            that is not in the paper.
+        candidates: top-ranked channels to choose from, with `channels` None.
+        verify: choose among the candidates on the tune split; otherwise the first one is taken as it is, with the sign
+            of its mean(delta).
+        strengths, samples, min_effect: of the choice: lengths tried in both directions, in sigmas; tune samples; the
+            least effect in sigmas of the log-odds that counts as a control.
+        step: length of a step, in sigmas of the channel; of a row of several channels the Euclidean length.
+    """
+
+    space = Space.S
+    unit = "sigmas of a style channel"
+    citation = "Wu, Lischinski & Shechtman: StyleSpace Analysis, CVPR 2021"
+
+    def __init__(
+        self,
+        positives: float = 0.01,
+        min_positives: int = 100,
+        exemplars: int | None = 30,
+        negative: str = "reverse",
+        channels: Sequence[int] | None = None,
+        candidates: int = 20,
+        verify: bool = True,
+        strengths: Sequence[float] = (5.0, 10.0, 20.0),
+        samples: int = 64,
+        min_effect: float = MIN_EFFECT,
+        step: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < positives <= 1 or min_positives < MIN_EXEMPLARS:
+            raise EditbenchError(
+                f"positives={positives} must be in (0, 1] and min_positives={min_positives} at least "
+                f"{MIN_EXEMPLARS}"
+            )
+        if exemplars is not None and exemplars < MIN_EXEMPLARS:
+            raise EditbenchError(
+                f"exemplars={exemplars}: at least {MIN_EXEMPLARS} are needed to know a spread, or "
+                "null for all positives"
+            )
+        if candidates < 1 or samples < 1 or not strengths or min(strengths) <= 0 or step <= 0:
+            raise EditbenchError(
+                "candidates, samples, strengths (both signs are tried) and step must be positive"
+            )
+        if channels is not None and (not channels or min(channels) < 1):
+            raise EditbenchError(
+                f"channels={channels} must be null or numbers of channels, each at least 1"
+            )
+        check_kind("verify", verify, "bool")
+        self.positives, self.min_positives, self.exemplars = (
+            float(positives),
+            int(min_positives),
+            exemplars,
+        )
+        self.negative = choice("negative", negative, ("reverse", "own"))
+        self.channels, self.candidates, self.verify = channels, int(candidates), verify
+        self.strengths = tuple(sign * float(a) for a in strengths for sign in (1, -1))
+        self.samples, self.min_effect, self.length = int(samples), float(min_effect), float(step)
+        self.directions: dict[
+            str, Tensor
+        ] = {}  # name -> (K, d) in units of S a sigma, by target class; float64
+        self.effects: dict[
+            str, Tensor
+        ] = {}  # name -> (K,) effect of the control in sigmas of the log-odds
+        self.offered: dict[str, Tensor] = {}  # name -> candidates that there were
+        self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
+        self._ready: dict[str, Tensor] = {}
+
+    # -- fit --------------------------------------------------------------------------------------------------------
+    def fit(self, data: FitData) -> FitReport:
+        self.directions, self.effects, self.offered, self._ready = {}, {}, {}, {}
+        self.counts = {name: class_counts(data, name).cpu() for name in data.attributes.names}
+        bank = channel_moments(data.generator, data.latents(data.fit))
+        notes: dict[str, object] = {}
+        found = self._candidates(data, bank, notes)
+        effects = self._measure(data, bank, found) if self.verify and found.rows else None
+        for name in found.offered:
+            self._choose(data, bank, found, effects, name, notes)
+        return FitReport(labels=len(data.fit) + (len(effects.start) if effects else 0), notes=notes)
+
+    def _targets(self, attribute: Attribute) -> list[int]:
+        """The classes that get a control of their own."""
+        return (
+            [1]
+            if attribute.binary and self.negative == "reverse"
+            else list(range(len(attribute.classes)))
+        )
+
+    def _candidates(self, data: FitData, bank: Moments, notes: dict[str, object]) -> Candidates:
+        """The top-ranked channels of every class, of the attributes whose classes have exemplars enough."""
+        out = Candidates()
+        for attribute in data.attributes:
+            name = attribute.name
+            if self._too_few(attribute):
+                continue
+            odds, labels = class_log_odds(data, name), data.attributes.labels(data.fit.logits, name)
+            out.offered[name] = []
+            for c in self._targets(attribute):
+                positives = positive_bank(odds[:, c], labels, c, self.positives, self.min_positives)
+                ranking = rank_for_class(data, bank, positives, self.exemplars, name, c)
+                out.offered[name].append(
+                    self._single(data.generator, ranking, out)
+                    if self.channels is None
+                    else self._several(ranking, f"{name}:{attribute.classes[c]}", out)
+                )
+        return out
+
+    def _single(
+        self, generator: Generator, ranking: Ranking, out: Candidates
+    ) -> list[tuple[int, int]]:
+        top = ranking.order[: self.candidates if self.verify else 1].tolist()
+        return [(out.add_channel(generator, u), 1 if ranking.delta[u] > 0 else -1) for u in top]
+
+    def _several(self, ranking: Ranking, name: str, out: Candidates) -> list[tuple[int, int]]:
+        rows = []
+        for m in self.channels or ():
+            row = torch.zeros_like(ranking.delta)
+            row[ranking.order[:m]] = ranking.delta[ranking.order[:m]]
+            rows.append((out.add(f"{name}, top {m}", row.cpu()), 1))
+        return rows
+
+    def _measure(self, data: FitData, bank: Moments, found: Candidates) -> Effects:
+        base = data.generator.lift(data.latents(data.tune)[: self.samples], Space.S)
+        moves = (torch.stack(found.rows) * bank.std.cpu()).to(base)
+
+        def apply(candidate: int, strength: float, positions: Tensor) -> Codes:
+            return Codes(Space.S, base[positions] + strength * moves[candidate])
+
+        return measure(data, apply, len(moves), self.strengths, self.samples, "style channels")
+
+    def _choose(
+        self,
+        data: FitData,
+        bank: Moments,
+        found: Candidates,
+        effects: Effects | None,
+        name: str,
+        notes: dict[str, object],
+    ) -> None:
+        """Keep the direction towards each class of one attribute, and what the choice saw."""
+        attribute = data.attributes[name]
+        directions = torch.zeros(len(attribute.classes), len(bank.std), dtype=torch.float64)
+        reached = torch.full((len(attribute.classes),), -torch.inf, dtype=torch.float64)
+        seen = []
+        for c, offered in zip(self._targets(attribute), found.offered[name]):
+            if not offered:
+                continue
+            at, sign = offered[0][0], offered[0][1] or 1
+            seen.append({"class": attribute.classes[c], "channel": found.names[at], "sign": sign})
+            if effects is not None:
+                part = replace(
+                    effects, change=effects.change[[position for position, _ in offered]]
+                )
+                control = choose(part, data.attributes, name, c, self.min_effect)
+                (at, said), sign = offered[control.candidate], 1 if control.strength > 0 else -1
+                reached[c] = control.effect
+                seen[-1] |= {
+                    "channel": found.names[at],
+                    "sign": sign,
+                    "rank": control.candidate + 1,
+                    "strength": control.strength,
+                    "effect": round(control.effect, 3),
+                    "off_target": round(control.off_target, 3),
+                } | ({"sign_of_exemplars": said} if said else {})
+            directions[c] = sign * found.rows[at] * bank.std.cpu()
+        if self._targets(attribute) == [1]:
+            directions[0] = -directions[1]
+        self.directions[name], notes[f"control.{name}"] = directions, seen
+        self.offered[name] = torch.tensor(
+            len({at for part in found.offered[name] for at, _ in part})
+        )
+        if effects is not None:
+            self.effects[name] = reached
+
+    # -- walk -------------------------------------------------------------------------------------------------------
+    def _too_few(self, attribute: Attribute) -> str:
+        """Why an attribute has no exemplars; '' when it has."""
+        counts = self.counts[attribute.name]
+        few = [
+            f"{attribute.classes[c]} ({counts[c]})"
+            for c in self._targets(attribute)
+            if counts[c] < MIN_EXEMPLARS
+        ]
+        return (
+            f"the fit split holds fewer than {MIN_EXEMPLARS} positives of {attribute.name}: {', '.join(few)}"
+            if few
+            else ""
+        )
+
+    def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
+        super().check(generator, attributes, attribute)
+        if not self.counts:
+            return  # not fitted yet
+        if attribute not in self.directions:
+            raise Unsupported(self._too_few(attributes[attribute]))
+        if attribute in self.effects and not bool(
+            (self.effects[attribute] >= self.min_effect).any()
+        ):
+            best, offered = self.effects[attribute].max().item(), int(self.offered[attribute])
+            raise Unsupported(
+                f"no control found for '{attribute}': the best of {offered} candidates moves it by "
+                f"{best:.2f} sigma, {self.min_effect:g} are asked for"
+            )
+
+    def step(self, walk: Walk) -> Tensor:
+        if walk.attribute not in self.directions:
+            raise Unsupported(f"no channel for '{walk.attribute}'")
+        ready = self._ready.get(walk.attribute)
+        if ready is None or (ready.dtype, ready.device) != (walk.codes.dtype, walk.codes.device):
+            ready = self._ready[walk.attribute] = self.directions[walk.attribute].to(walk.codes)
+        return walk.codes + self.length * ready[walk.target]
+
+    # -- state ------------------------------------------------------------------------------------------------------
+    def state(self) -> dict[str, Tensor]:
+        groups = {
+            "direction": self.directions,
+            "effect": self.effects,
+            "offered": self.offered,
+            "count": self.counts,
+        }
+        return {
+            f"{group}.{name}": value
+            for group, part in groups.items()
+            for name, value in part.items()
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        def group(prefix: str) -> dict[str, Tensor]:
+            return {
+                key.removeprefix(prefix): value
+                for key, value in state.items()
+                if key.startswith(prefix)
+            }
+
+        self.directions, self.effects, self._ready = group("direction."), group("effect."), {}
+        self.offered, self.counts = group("offered."), group("count.")

@@ -1,0 +1,140 @@
+"""StyleSpace by place: the channels that act on an attribute's regions are the candidates of its control.
+
+Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image Generation", CVPR 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from editbench.methods.shared.control_search import MIN_EFFECT
+from editbench.methods.stylespace.channels import Candidates, Moments, channel_name, movable
+from editbench.methods.stylespace.editor import StyleSpace
+from editbench.methods.stylespace.regions import DISCOUNT, MIN_MARGIN, MIN_RATE, localise
+from torch import Tensor, nn
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
+from editbench.base.spaces import Space
+from editbench.networks.generator import Generator
+from editbench.walk.editor import FitData
+
+
+class Parser(Protocol):
+    """Pictures (N, 3, H, W) -> region labels (N, H, W) int64, indices into `names`."""
+
+    names: Sequence[str]
+
+    def __call__(self, images: Tensor, /) -> Tensor: ...
+
+
+class LocalisedStyleSpace(StyleSpace):
+    """Channels are assigned to regions by the overlap of their gradient maps, without labels; the candidates of an
+    attribute are the channels of its regions, and the teacher chooses among them as in `StyleSpace`.
+
+    The paper finds channels of a region and names them by eye; which regions an attribute looks at is this benchmark's.
+
+    Args:
+        parser: a Parser of the generator's pictures; None where there is none.
+        regions: attribute -> names of its regions; an attribute without any is not served.
+        images: fit samples whose gradient maps are taken (the paper: 1000).
+        size: side of the maps (the published code: 32), or the picture's if that is smaller.
+        discount, min_rate, min_margin: see editbench.methods.stylespace.regions.
+        block: channels whose maps are in memory at a time.
+        candidates: the channels of each region with the highest rates that are tried.
+        negative, strengths, samples, min_effect, step: as in `StyleSpace`.
+    """
+
+    def __init__(
+        self,
+        parser: Parser | None,
+        regions: Mapping[str, Sequence[str] | None],
+        images: int = 1000,
+        size: int = 32,
+        discount: float = DISCOUNT,
+        min_rate: float = MIN_RATE,
+        min_margin: float = MIN_MARGIN,
+        block: int = 256,
+        candidates: int = 20,
+        negative: str = "own",
+        strengths: Sequence[float] = (5.0, 10.0, 20.0),
+        samples: int = 64,
+        min_effect: float = MIN_EFFECT,
+        step: float = 1.0,
+    ) -> None:
+        super().__init__(
+            negative=negative,
+            candidates=candidates,
+            strengths=strengths,
+            samples=samples,
+            min_effect=min_effect,
+            step=step,
+        )
+        if min(images, size, block) < 1:
+            raise EditbenchError(
+                f"images={images}, size={size} and block={block} must be at least 1"
+            )
+        for name in [name for names in regions.values() for name in names or ()]:
+            if parser is not None and name not in parser.names:
+                raise UnknownName("region of the parser", name, parser.names)
+        self.parser, self.regions = (
+            parser,
+            {name: tuple(names or ()) for name, names in regions.items()},
+        )
+        self.images, self.size, self.block = int(images), int(size), int(block)
+        self.discount, self.min_rate, self.min_margin = (
+            float(discount),
+            float(min_rate),
+            float(min_margin),
+        )
+
+    def _candidates(self, data: FitData, bank: Moments, notes: dict[str, object]) -> Candidates:
+        assert self.parser is not None  # `check` has seen to it
+        generator, names = data.generator, list(self.parser.names)
+        styles = generator.lift(data.latents(data.fit)[: self.images], Space.S)
+        if isinstance(self.parser, nn.Module):
+            self.parser.to(styles.device)
+        channels = (movable(generator).to(bank.std.device) & bank.varies).nonzero()[:, 0]
+        found = localise(
+            generator,
+            self.parser,
+            len(names),
+            styles,
+            channels,
+            self.size,
+            self.block,
+            self.discount,
+            self.min_rate,
+            self.min_margin,
+        )
+        notes["derivatives"] = len(styles) * len(channels)
+        notes["images_of_region"] = dict(zip(names, found.images.tolist()))
+        notes["channels_of_region"] = {
+            name: [channel_name(generator, u) for u in own.tolist()]
+            for name, own in zip(names, found.channels)
+        }
+        out = Candidates()
+        for attribute in data.attributes:
+            places = [names.index(region) for region in self.regions.get(attribute.name, ())]
+            own = [found.channels[place][: self.candidates] for place in places]
+            if own:
+                offered = [(out.add_channel(generator, u), 0) for u in torch.cat(own).tolist()]
+                out.offered[attribute.name] = [offered] * len(self._targets(attribute))
+        return out
+
+    def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
+        if self.parser is None or generator.output != "image":
+            raise Unsupported(
+                "localised channels need pictures and a parser of their regions: set method.parser"
+            )
+        if not self.regions.get(attribute):
+            raise Unsupported(
+                f"no region of the picture is named for '{attribute}' in method.regions"
+            )
+        if attribute in self.offered and not int(self.offered[attribute]):
+            raise Unsupported(
+                f"no style channel acts on {' or '.join(self.regions[attribute])} alone"
+            )
+        super().check(generator, attributes, attribute)

@@ -1,0 +1,3 @@
+from editbench.metrics.attribute_dependency.metric import AttributeDependency
+
+__all__ = ["AttributeDependency"]

@@ -1,0 +1,3 @@
+from editbench.metrics.composition.metric import CompositionSuccess
+
+__all__ = ["CompositionSuccess"]

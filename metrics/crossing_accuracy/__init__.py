@@ -1,0 +1,3 @@
+from editbench.metrics.crossing_accuracy.metric import CrossingAccuracy
+
+__all__ = ["CrossingAccuracy"]

@@ -1,0 +1,3 @@
+from editbench.metrics.identity.metric import Identity
+
+__all__ = ["Identity"]

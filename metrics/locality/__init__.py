@@ -1,0 +1,3 @@
+from editbench.metrics.locality.metric import Locality
+
+__all__ = ["Locality"]

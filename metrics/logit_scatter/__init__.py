@@ -1,0 +1,3 @@
+from editbench.metrics.logit_scatter.metric import LogitScatter
+
+__all__ = ["LogitScatter"]

@@ -1,0 +1,3 @@
+from editbench.metrics.matched_effect.metric import MatchedEffect
+
+__all__ = ["MatchedEffect"]

@@ -1,0 +1,3 @@
+from editbench.metrics.singular_entropy.metric import SingularEntropy
+
+__all__ = ["SingularEntropy"]

@@ -1,0 +1,43 @@
+"""Singular values of the matrices of a linear flow, for the singular entropy (Khrulkov et al. 2021, section 5.2.5)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from editbench.base.errors import Unsupported
+from editbench.walk.probe import Probe, ProbeData, Scene
+
+
+class SingularValues(Probe):
+    """Of every flow of the attribute (one a target class, or one for both ends): arrays `effective` and `layer` (K, d)
+    float64, largest first.
+
+    The layer of the published code is residual, F(w) = w + (A w + b): what acts on w is I + A, `effective`; `layer` are
+    the values of A. The editor must keep its flows as NeuralODE does: `fields[attribute].weight` (layers, K, d, d).
+    """
+
+    citation = "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, ICCV 2021, eq. 8"
+
+    def look(self, scene: Scene) -> ProbeData:
+        field = getattr(scene.editor, "fields", {}).get(scene.attribute)
+        if field is None:
+            raise Unsupported(
+                f"{type(scene.editor).__name__} has no flow; singular entropy is that of a linear one"
+            )
+        weight = torch.as_tensor(field.weight).detach().double().cpu()
+        if len(weight) != 1:
+            raise Unsupported(
+                "the flow is constant: it has no matrix"
+                if len(weight) == 0
+                else f"the flow has {len(weight)} layers: the singular entropy is that of one"
+            )
+        layer = weight[0]
+        if not bool(torch.isfinite(layer).all()):
+            raise Unsupported("the flow has NaN or infinite weights")
+        effective = layer + torch.eye(layer.shape[-1], dtype=layer.dtype)
+        arrays = {
+            name: np.asarray(torch.linalg.svdvals(matrix))
+            for name, matrix in (("effective", effective), ("layer", layer))
+        }
+        return ProbeData(arrays, {"dim": layer.shape[-1], "flows": len(layer)})

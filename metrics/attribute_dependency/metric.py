@@ -48,7 +48,7 @@ class AttributeDependency(Metric):
         "ad_max": False,
         "ad_at": False,
         "wrong_direction": False,
-    }  # noqa: RUF012
+    }
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class CompositionSuccess(ProbeMetric):
     probe = "composition"
     produces = {
         "composition_success": True,
-        "composition_success_reversed": True,  # noqa: RUF012
+        "composition_success_reversed": True,
         "composition_accuracy": True,
         "composition_accuracy_reversed": True,
         "commutator": False,

@@ -57,7 +57,7 @@ class ControlDisentanglement(Metric):
         "cd_control": True,
         "cd_control_ever": True,
         "cd_entropy": False,
-        "cd_entropy_at": False,  # noqa: RUF012
+        "cd_entropy_at": False,
         "cd_max_control": True,
         "cd_area": None,
         "cd_control_at": True,

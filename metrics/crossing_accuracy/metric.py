@@ -32,7 +32,7 @@ class CrossingAccuracy(Metric):
         "success_rate": True,
         "off_target_flips": False,
         "path_length": False,
-    }  # noqa: RUF012
+    }
 
     def update(self, trajectories: Trajectories) -> pd.DataFrame:
         """One row a start: success, accuracy (0 or 1), flips and path (NaN where the walk did not cross)."""

@@ -32,7 +32,7 @@ class DependencyMatrix(Metric):
     name = "dependency_matrix"
     version = 1
     citation = "Wu, Lischinski & Shechtman: StyleSpace Analysis, CVPR 2021 (attribute dependency, by attribute)"
-    produces = {"dependency_on": False, "entanglement_with": None}  # noqa: RUF012
+    produces = {"dependency_on": False, "entanglement_with": None}
 
     def __init__(self, at: float = 1.0, draws: int = 2000) -> None:
         if at <= 0:

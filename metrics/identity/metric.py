@@ -43,7 +43,7 @@ class Identity(Metric):
     )
     produces = {
         f"{name}_{kind}{end}": True
-        for name in ("judge_feature", "identity")  # noqa: RUF012
+        for name in ("judge_feature", "identity")
         for kind in ("similarity", "verified")
         for end in ("", "_at")
     }

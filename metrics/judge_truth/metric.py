@@ -48,7 +48,7 @@ class JudgeTruth(Metric):
     produces = {
         "judge_right_target": True,
         "judge_right_others": True,
-        "threshold_shift": None,  # noqa: RUF012
+        "threshold_shift": None,
         "threshold_error": False,
         "true_flips": False,
         "false_flips": False,

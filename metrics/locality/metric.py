@@ -52,7 +52,7 @@ class Locality(ProbeMetric):
     produces = {
         "locality_top": True,
         "locality_entropy": False,
-        "locality_change": None,  # noqa: RUF012
+        "locality_change": None,
         **dict.fromkeys(OWN, True),
         "locality_region": None,
         "locality_region_ratio": None,

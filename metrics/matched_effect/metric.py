@@ -46,7 +46,7 @@ class MatchedEffect(Metric):
     produces = {
         "matched_ad": False,
         "matched_ad_max": False,
-        "matched_flips": False,  # noqa: RUF012
+        "matched_flips": False,
         "matched_path": None,
         "matched_similarity": True,
         "matched_pixel_distance": False,

@@ -39,7 +39,7 @@ class SingularEntropy(ProbeMetric):
     version = 1
     citation = "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, ICCV 2021, eq. 8"
     probe = "singular_values"
-    produces = {name + end: None for name in MATRICES.values() for end in ("", "_kept")}  # noqa: RUF012
+    produces = {name + end: None for name in MATRICES.values() for end in ("", "_kept")}
 
     def __init__(self, kept: int = 100, sweep: Sequence[int] = (32, 64, 100, 128)) -> None:
         if min(kept, *sweep) < 1:

@@ -1,6 +1,7 @@
 """Read every record of a runs folder into tables. Nothing here computes a number.
 
-A folder that cannot be read is listed as a problem, with its name and the reason; the rest is still returned.
+A folder that cannot be read is listed as a problem, with its name and the reason; the rest is still
+returned.
 """
 
 from __future__ import annotations
@@ -17,21 +18,15 @@ from safetensors.numpy import load_file
 
 from editbench.base.errors import EditbenchError
 from editbench.report.settings import add_settings
+from editbench.walk.metric import ROW_TYPES as METRIC_ROW_TYPES
+from editbench.walk.metric import SAMPLE_TYPES
+from editbench.walk.probe import ProbeData, probe_file, read_probe
 
 STATES = ("done", "skipped", "failed")
 STATUS_KEYS = ("status", "method", "attribute", "generator")
-ROW_TYPES = {
-    "metric": "str",
-    "x": "float64",
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-    "n": "float64",
-    "note": "str",
-    "version": "float64",
-    "higher_is_better": "object",
-}
-SAMPLE_TYPES = {"metric": "str", "start": "int64", "value": "float64"}
+# What a record adds to the rows of a metric; `group` is the metric's option in the configuration.
+ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
+ROW_TYPES = METRIC_ROW_TYPES | ADDED_TYPES
 COSTS = (
     "fit_seconds",
     "walk_seconds",
@@ -56,9 +51,10 @@ class Results:
 
     Args:
         root: the runs folder.
-        runs: one row a run, sorted by attribute and method: run_id (the folder's name), the keys of status.json, the
-            costs of provenance.json (NaN where unknown), scorer, bank, and from editbench.report.settings `setting`
-            (runs of one setting can be compared) and `label` (the method, told apart from its other variants).
+        runs: one row a run, sorted by attribute and method: run_id (the folder's name), the keys of
+            status.json, the costs of provenance.json (NaN where unknown), scorer, bank, and from
+            editbench.report.settings `setting` (runs of one setting can be compared) and `label`
+            (the method, told apart from its other variants).
         rows: all metric rows, with run_id.
         samples: all values of single starts, with run_id.
         configs, provenance: run_id -> operative config, run_id -> provenance.
@@ -84,8 +80,14 @@ class Results:
             samples=self.samples[self.samples["run_id"].isin(keep)],
         )
 
+    def observation(self, run_id: str, name: str) -> ProbeData | None:
+        """What an observation left in a run, None where the run had no such observation."""
+        folder = self.root / run_id
+        return read_probe(folder, name) if probe_file(folder, name).exists() else None
+
     def strips(self, run_id: str) -> dict[str, Any] | None:
-        """Arrays of strips.safetensors, None where the run has none. Raises EditbenchError when unreadable."""
+        """Arrays of strips.safetensors, None where the run has none. Raises EditbenchError when
+        unreadable."""
         path = self.root / run_id / "strips.safetensors"
         if not path.exists():
             return None
@@ -145,8 +147,8 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
         configs[folder.name], provenance[folder.name] = config, made
     if not runs and not problems:
         raise EditbenchError(
-            f"no run was found in '{root}' (a run is a folder with a status.json); run a job first, "
-            "or name another folder"
+            f"no run was found in '{root}' (a run is a folder with a status.json); run a job "
+            "first, or name another folder"
         )
     columns = [
         "run_id",
@@ -177,7 +179,8 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
 
 
 def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
-    """A problem for each setting and group of metrics whose rows come from different versions of the metric's code."""
+    """A problem for each setting and group of metrics whose rows come from different versions of
+    the metric's code."""
     found: dict[tuple[str, str], list[str]] = {}
     known = rows[["run_id", "metric", "version"]].dropna().drop_duplicates()
     known = known.merge(runs[["run_id", "setting"]], on="run_id")
@@ -191,8 +194,8 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
     return [
         Problem(
             f"{', '.join(metrics)}" + (f" ({setting})" if setting else ""),
-            f"mixed versions, not comparable: {sides}. Delete the folders of the older version and run their "
-            "jobs again",
+            f"mixed versions, not comparable: {sides}. Delete the folders of the older version and "
+            "run their jobs again",
         )
         for (setting, sides), metrics in found.items()
     ]
@@ -250,7 +253,10 @@ def _table(path: Path, types: dict[str, str], optional: Iterable[str] = ()) -> p
     table = pd.read_parquet(path)
     missing = [name for name in types if name not in table and name not in optional]
     if missing:
-        raise ValueError(f"{path.name} lacks the columns {', '.join(missing)}")
+        raise ValueError(
+            f"{path.name} lacks the columns {', '.join(missing)}: run the same command again, "
+            "which computes the metrics again"
+        )
     table = table.reindex(columns=list(types))
     if "note" in types:
         table["note"] = table["note"].fillna("")

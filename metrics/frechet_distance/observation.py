@@ -190,7 +190,7 @@ class FrechetProbe(Probe):
             for t, rows, codes in edited(scene, list(place), self.n):
                 images, at = scene.generator.decode(codes), place[t]
                 x = network(images).float()
-                moments[at].add(x.cpu().numpy(), rows.start)
+                moments[at].update(x, rows.start)
                 kernel.add(at, x.cpu().numpy(), rows.start)
                 towards = forward[1] if t >= 0 else forward[0]
                 change = (
@@ -205,9 +205,9 @@ class FrechetProbe(Probe):
                 advance(len(x))
         return {
             "strength": grid,
-            "count": np.stack([m.count for m in moments]),
-            "sum": np.stack([m.sum for m in moments]),
-            "outer": np.stack([m.outer for m in moments]),
+            "count": np.stack([m.arrays()["count"] for m in moments]),
+            "sum": np.stack([m.arrays()["sum"] for m in moments]),
+            "outer": np.stack([m.arrays()["outer"] for m in moments]),
             "kernel": kernel.value,
             "effect": gained,
             "effect_square": square,

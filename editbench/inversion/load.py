@@ -21,8 +21,8 @@ from editbench.inversion.projector import Projection, check_invertible
 from editbench.inversion.schedule import Schedule
 from editbench.inversion.store import Inversion
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
-from editbench.networks.roles import World
-from editbench.run.loading import load_world
+from editbench.networks.roles import Networks
+from editbench.run.loading import load_networks
 
 OWN = (
     "images",
@@ -49,7 +49,7 @@ def load_inversion(cfg: DictConfig) -> Inversion | None:
         folder = Path(cfg.inversion.path)
         if folder not in _OPEN:
             _OPEN[folder] = Inversion(folder)
-        return check_inversion(_OPEN[folder], load_world(cfg))
+        return check_inversion(_OPEN[folder], load_networks(cfg))
     task = inversion_task(cfg)
     folder = Path(cfg.cache) / "inversions" / task.id
     if folder not in _OPEN:
@@ -73,9 +73,9 @@ def inversion_key(cfg: DictConfig) -> list[str]:
     return [inversion_id(cfg), file_sha256(Path(__file__).with_name("walks.py"))]
 
 
-def check_inversion(inversion: Inversion, world: World) -> Inversion:
+def check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
     """An inversion given by path must have been made with these very networks."""
-    for role, network in vars(world).items():
+    for role, network in vars(networks).items():
         if inversion.meta[role] != network.digest:
             raise BadFile(
                 f"inversion {inversion.folder} was made with another {role} ({inversion.meta[role]}) than "
@@ -86,7 +86,7 @@ def check_inversion(inversion: Inversion, world: World) -> Inversion:
 
 def inversion_task(cfg: DictConfig) -> Task:
     """What a configuration asks to be inverted, and how. Raises EditbenchError for what cannot be."""
-    world, options = load_world(cfg), plain(cfg.inversion)
+    networks, options = load_networks(cfg), plain(cfg.inversion)
     if not options.get("images"):
         raise EditbenchError(
             "inversion.images is not set: give a folder of pictures or faces:N, or a finished "
@@ -97,10 +97,10 @@ def inversion_task(cfg: DictConfig) -> Task:
     if options["block"] < 1:
         raise EditbenchError(f"inversion.block must be at least 1, got {options['block']}")
     spec = projection(options)
-    check_invertible(world.generator, spec.space)
-    perceptual, distance = distance_of(options["perceptual"], world, cfg.device)
-    images = open_images(options["images"], picture_shape(world, cfg.device))
-    return Task(images, world, perceptual, distance, spec, options["block"], cfg.device)
+    check_invertible(networks.generator, spec.space)
+    perceptual, distance = distance_of(options["perceptual"], networks, cfg.device)
+    images = open_images(options["images"], picture_shape(networks, cfg.device))
+    return Task(images, networks, perceptual, distance, spec, options["block"], cfg.device)
 
 
 def projection(options: dict[str, Any]) -> Projection:
@@ -113,10 +113,10 @@ def projection(options: dict[str, Any]) -> Projection:
     )
 
 
-def distance_of(option: object, world: World, device: str) -> tuple[Perceptual, object]:
+def distance_of(option: object, networks: Networks, device: str) -> tuple[Perceptual, object]:
     """A distance and its identity: 'teacher', 'pixels', or a mapping with the `_target_` of a Perceptual."""
     if option == "teacher":
-        return FeatureDistance(world.teacher), "teacher"
+        return FeatureDistance(networks.teacher), "teacher"
     if option == "pixels":
         return PixelDistance(), "pixels"
     if not isinstance(option, dict) or "_target_" not in option:
@@ -134,9 +134,9 @@ def distance_of(option: object, world: World, device: str) -> tuple[Perceptual, 
     return made, [content(option), getattr(made, "digest", made.about), source]
 
 
-def picture_shape(world: World, device: str) -> tuple[int, ...]:
+def picture_shape(networks: Networks, device: str) -> tuple[int, ...]:
     """(C, H, W) of the generator's pictures."""
-    generator = world.generator
+    generator = networks.generator
     space = Space.W if Space.W in generator.spaces else Space.Z
     with torch.no_grad():
         return tuple(

@@ -126,7 +126,7 @@ def _run(
     }
     about |= {"probes": list(cfg.probe)} if cfg.get("probe") else {}
     began = time.time()
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, {}) as partial:
         records.write_config(partial, cfg)
         try:
             with explain_disk_errors(folder):
@@ -139,8 +139,11 @@ def _run(
         except (
             Exception
         ) as error:  # any defect of a method is a result of that method, not the end of the sweep
-            status, reason = "failed", f"{type(error).__name__}: {error} (see {folder / 'log.txt'})"
-            (partial / "log.txt").write_text(traceback.format_exc())
+            status, reason = (
+                "failed",
+                f"{type(error).__name__}: {error} (see {folder / Record.LOG})",
+            )
+            (partial / Record.LOG).write_text(traceback.format_exc())
         records.write_status(
             partial, status, reason, seconds=round(time.time() - began, 3), **about
         )
@@ -183,10 +186,10 @@ def _walk_and_measure(
         )
     else:
         from_here = depart(editor, networks.generator, real, starts, cfg.device)
-        leave_originals(folder / "originals.parquet", real, starts)
+        leave_originals(folder / Record.ORIGINALS, real, starts)
     gauges = load_gauges(cfg, networks)
     spec, before = EngineSpec(**cfg.engine), networks.generator.decoded
-    codes_file = folder / "codes.parquet" if cfg.save_codes else None
+    codes_file = folder / Record.CODES if cfg.save_codes else None
     with scored(networks.teacher) as labelled:
         result = walk_starts(
             from_here.editor,
@@ -209,7 +212,7 @@ def _walk_and_measure(
     trajectories = Trajectories(
         result.table, attributes, cfg.attribute, select_sigma(bank, attributes)
     )
-    trajectories.save(folder / "trajectory.parquet")
+    trajectories.save(folder / Record.TRAJECTORY)
     records.write_pictures(folder, result.pictures, trajectories)
     made = (
         provenance(cfg, networks, bank, fitted, starts)
@@ -245,7 +248,7 @@ def _walk_and_measure(
             lambda name: fitted_editor(cfg, bank, networks, name),
         )
         made["probes"] = run_probes(folder, probes, scene)
-    write_json(folder / "provenance.json", made)
+    write_json(folder / Record.PROVENANCE, made)
     compute_metrics(folder, trajectories, cfg)
 
 

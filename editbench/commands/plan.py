@@ -31,7 +31,7 @@ from editbench.report.write import PIPE
 from editbench.run.fits import fit_files
 from editbench.run.job import check_job, make_run_id
 from editbench.run.launch import sweep_jobs
-from editbench.run.loading import bank_folder, bank_spec, load_bank, load_world
+from editbench.run.loading import bank_folder, bank_spec, load_bank, load_networks
 from editbench.run.record import Record
 
 HELP = """usage: editbench plan [--json] [the words of `editbench run -m`]
@@ -145,11 +145,11 @@ def plan_job(cfg: DictConfig, words: list[str]) -> PlannedJob:
     """Look a job up as `run_job` would, without building anything."""
     told = cfg.method.name, cfg.attribute, cfg.seed, words
     try:
-        world = load_world(cfg)
-        names = check_job(cfg, world)
+        networks = load_networks(cfg)
+        names = check_job(cfg, networks)
         bank = bank_state(cfg)
         run_id = make_run_id(cfg, bank.id, names)
-        files = fit_files(cfg, bank.id, world, cfg.attribute, get_class(cfg.method["_target_"]))
+        files = fit_files(cfg, bank.id, networks, cfg.attribute, get_class(cfg.method["_target_"]))
     except EditbenchError as error:
         return PlannedJob(*told, "impossible", str(error))
     found = Record.open(Path(cfg.out) / run_id)

@@ -6,23 +6,21 @@ returned.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
 from editbench.base.errors import EditbenchError
 from editbench.report.settings import add_settings
+from editbench.run.record import Record
 from editbench.walk.metric import ROW_TYPES as METRIC_ROW_TYPES
 from editbench.walk.metric import SAMPLE_TYPES
 from editbench.walk.probe import ProbeData, probe_file, read_probe
 
-STATES = ("done", "skipped", "failed")
 STATUS_KEYS = ("status", "method", "attribute", "generator")
 # What a record adds to the rows of a metric; `group` is the metric's option in the configuration.
 ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
@@ -86,11 +84,15 @@ class Results:
         return read_probe(folder, name) if probe_file(folder, name).exists() else None
 
     def strips(self, run_id: str) -> dict[str, Any] | None:
-        """Arrays of strips.safetensors, None where the run has none. Raises EditbenchError when
-        unreadable."""
-        path = self.root / run_id / "strips.safetensors"
-        if not path.exists():
+        """Arrays of the kept pictures, None where the run has none.
+
+        Raises:
+            EditbenchError: the file is unreadable.
+        """
+        record = Record.read(self.root / run_id)
+        if not record.has(Record.PICTURES):
             return None
+        path = record.path(Record.PICTURES)
         try:
             arrays = load_file(path)
             images, shape = arrays["images"], arrays["images"].shape
@@ -122,18 +124,20 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
     configs: dict[str, dict] = {}
     provenance: dict[str, dict] = {}
     for folder in sorted(root.iterdir()):
-        if folder.name.startswith(".") or not (folder / "status.json").is_file():
+        if not Record.is_record(folder):
             continue
         if only is not None and folder.name not in only:
             continue
         try:
-            run = _status(folder)
-            config, made = _config(folder), _json(folder / "provenance.json")
+            record = Record.read(folder)
+            run = _status(record)
+            config = record.config()
+            made = record.provenance()
             if run["status"] == "done":
                 own_rows = _table(
-                    folder / "rows.parquet", ROW_TYPES, optional=("version", "higher_is_better")
+                    record.rows(), Record.ROWS, ROW_TYPES, optional=("version", "higher_is_better")
                 )
-                own_samples = _table(folder / "samples.parquet", SAMPLE_TYPES)
+                own_samples = _table(record.samples(), Record.SAMPLES, SAMPLE_TYPES)
                 rows.append(own_rows.assign(run_id=folder.name))
                 samples.append(own_samples.assign(run_id=folder.name))
         except Exception as error:  # any damage: the other runs must still be reported
@@ -208,17 +212,14 @@ def describe(node: object) -> str:
     return "" if node is None else str(node)
 
 
-def _status(folder: Path) -> dict[str, Any]:
-    status = _json(folder / "status.json", required=True)
+def _status(record: Record) -> dict[str, Any]:
+    """The columns of a run that its status tells."""
+    status = record.status
     missing = [key for key in STATUS_KEYS if not isinstance(status.get(key), str)]
     if missing:
-        raise ValueError(f"status.json lacks {', '.join(missing)}")
-    if status["status"] not in STATES:
-        raise ValueError(
-            f"status.json has status '{status['status']}', expected one of {', '.join(STATES)}"
-        )
+        raise ValueError(f"{Record.STATUS} lacks {', '.join(missing)}")
     return {
-        "run_id": folder.name,
+        "run_id": record.folder.name,
         **{key: status[key] for key in STATUS_KEYS},
         "reason": status.get("reason") or "",
         "seed": int(status.get("seed") or 0),
@@ -230,31 +231,14 @@ def _status(folder: Path) -> dict[str, Any]:
     }
 
 
-def _json(path: Path, required: bool = False) -> dict:
-    if not required and not path.exists():
-        return {}
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} holds no mapping")
-    return value
-
-
-def _config(folder: Path) -> dict:
-    path = folder / "config.yaml"
-    if not path.exists():
-        return {}
-    value = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(value, dict):
-        raise ValueError("config.yaml holds no mapping")
-    return {str(key): item for key, item in value.items()}
-
-
-def _table(path: Path, types: dict[str, str], optional: Iterable[str] = ()) -> pd.DataFrame:
-    table = pd.read_parquet(path)
-    missing = [name for name in types if name not in table and name not in optional]
+def _table(
+    table: pd.DataFrame, name: str, types: dict[str, str], optional: Iterable[str] = ()
+) -> pd.DataFrame:
+    """A table with the columns and types that reports read."""
+    missing = [column for column in types if column not in table and column not in optional]
     if missing:
         raise ValueError(
-            f"{path.name} lacks the columns {', '.join(missing)}: run the same command again, "
+            f"{name} lacks the columns {', '.join(missing)}: run the same command again, "
             "which computes the metrics again"
         )
     table = table.reindex(columns=list(types))

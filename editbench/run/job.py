@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 import traceback
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,29 +14,26 @@ from omegaconf import DictConfig, OmegaConf
 
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts, StartsSpec, aim, draw_targets
+from editbench.base import identity
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import (
     atomic_folder,
-    digest,
     explain_disk_errors,
-    file_sha256,
     lock,
     sweep_partials,
     write_json,
 )
-from editbench.base.instantiate import plain
-from editbench.base.sources import content, source_digest
 from editbench.base.spaces import Space
 from editbench.base.validation import check_kind
-from editbench.inversion.load import asked, inversion_key, load_inversion
 from editbench.inversion.walks import Departure, check_walk, depart, draw_inverted, leave_originals
 from editbench.networks.generator import Generator
 from editbench.networks.registry import require
-from editbench.networks.roles import World
+from editbench.networks.roles import Networks
 from editbench.run import record as records
 from editbench.run.fits import fit_editor, fitted_editor, scored
-from editbench.run.loading import load_bank, load_editor, load_gauges, load_probes, load_world
+from editbench.run.inversions import inversion_id, load_inversion
+from editbench.run.loading import load_bank, load_editor, load_gauges, load_networks, load_probes
 from editbench.run.measure import compute_metrics, refresh_metrics
 from editbench.run.provenance import costs_to_crossing, provenance
 from editbench.run.record import Record
@@ -44,22 +41,6 @@ from editbench.walk.editor import Editor
 from editbench.walk.engine import EngineSpec, walk_starts
 from editbench.walk.probe import Scene, run_probes
 from editbench.walk.trajectory import Trajectories
-
-PROTOCOL = (
-    "base/attributes",
-    "walk/editor",
-    "walk/engine",
-    "base/seeding",
-    "bank/starts",
-)  # modules a result depends on
-DETERMINES = (
-    "method",
-    "attribute",
-    "target",
-    "seed",
-    "starts",
-    "engine",
-)  # and the bank, which has the networks
 
 
 @dataclass(frozen=True)
@@ -77,8 +58,8 @@ def run_job(cfg: DictConfig) -> Outcome:
     root = Path(str(cfg.out))
     try:
         require(cfg)
-        world = load_world(cfg)
-        names = check_job(cfg, world)
+        networks = load_networks(cfg)
+        names = check_job(cfg, networks)
         bank = load_bank(cfg)
         run_id = make_run_id(cfg, bank.id, names)
     except EditbenchError as error:  # nothing to hang a record on: the job has no identity yet
@@ -90,44 +71,21 @@ def run_job(cfg: DictConfig) -> Outcome:
             refresh_metrics(found, cfg)
             return Outcome(found.status["status"], found.status["reason"], run_id, True)
         sweep_partials(folder)
-        return _run(cfg, folder, world, bank, names)
+        return _run(cfg, folder, networks, bank, names)
 
 
-def check_job(cfg: DictConfig, world: World) -> list[str]:
+def check_job(cfg: DictConfig, networks: Networks) -> list[str]:
     """Raise for what no job can be made of; the attributes that share the draw of starts."""
-    target_class(cfg, world.judge.attributes)
+    target_class(cfg, networks.judge.attributes)
     check_kind("seed", cfg.seed, "int")
     check_kind("out", cfg.out or None, "str")
-    return benchmark_attributes(cfg, world.judge.attributes)
+    return benchmark_attributes(cfg, networks.judge.attributes)
 
 
 def make_run_id(cfg: DictConfig, bank_id: str, names: list[str]) -> str:
-    """Hash of all that determines the result, behind names a person can read."""
-    parts = {
-        key: content(plain(cfg[key])) if OmegaConf.is_config(cfg[key]) else cfg[key]
-        for key in DETERMINES
-    }
-    source = source_digest(cfg.method["_target_"])
-    key = parts | {"bank": bank_id, "names": names, "source": source, "protocol": protocol_digest()}
-    for group in ("probe", "gauge"):
-        if cfg.get(group):
-            key |= {
-                group: {
-                    name: [content(plain(part)), source_digest(part["_target_"])]
-                    for name, part in cfg[group].items()
-                }
-            }
-    if asked(cfg):
-        key |= {"inversion": inversion_key(cfg)}
-    if (cfg.get("precision") or "fp32") != "fp32":
-        key |= {"precision": cfg.precision}
-    return f"{cfg.method.name}-{cfg.attribute}-s{cfg.seed}-{digest(key, 10)}"
-
-
-@cache
-def protocol_digest() -> str:
-    """Hash of the source that decides starts, steps, stops and logits: other code, other records."""
-    return digest([file_sha256(Path(__file__).parents[1] / f"{name}.py") for name in PROTOCOL])
+    """Name of the record of a job, see `editbench.base.identity.run_id`."""
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    return identity.run_id(config, bank_id, names, inversion_id(cfg))
 
 
 def target_class(cfg: DictConfig, attributes: Attributes) -> int | None:
@@ -151,7 +109,9 @@ def benchmark_attributes(cfg: DictConfig, attributes: Attributes) -> list[str]:
     return [name for name in attributes.names if name in chosen]
 
 
-def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[str]) -> Outcome:
+def _run(
+    cfg: DictConfig, folder: Path, networks: Networks, bank: Bank, names: list[str]
+) -> Outcome:
     about = {
         "run_id": folder.name,
         "method": cfg.method.name,
@@ -159,18 +119,18 @@ def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[st
         "seed": cfg.seed,
         "generator": cfg.generator.name,
         "experiment": cfg.name,
-        "leaking": world.leaking
+        "leaking": networks.leaking
         or bool(bank.meta.get("leaking")),  # the networks, or an imported bank's logits
-        "judged_in": world.generator.output,
-        "classes": list(world.judge.attributes[cfg.attribute].classes),
+        "judged_in": networks.generator.output,
+        "classes": list(networks.judge.attributes[cfg.attribute].classes),
     }
     about |= {"probes": list(cfg.probe)} if cfg.get("probe") else {}
     began = time.time()
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, {}) as partial:
         records.write_config(partial, cfg)
         try:
             with explain_disk_errors(folder):
-                _walk_and_measure(cfg, partial, world, bank, names)
+                _walk_and_measure(cfg, partial, networks, bank, names)
             status, reason = "done", ""
         except Unsupported as error:
             status, reason = "skipped", str(error)
@@ -179,8 +139,11 @@ def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[st
         except (
             Exception
         ) as error:  # any defect of a method is a result of that method, not the end of the sweep
-            status, reason = "failed", f"{type(error).__name__}: {error} (see {folder / 'log.txt'})"
-            (partial / "log.txt").write_text(traceback.format_exc())
+            status, reason = (
+                "failed",
+                f"{type(error).__name__}: {error} (see {folder / Record.LOG})",
+            )
+            (partial / Record.LOG).write_text(traceback.format_exc())
         records.write_status(
             partial, status, reason, seconds=round(time.time() - began, 3), **about
         )
@@ -188,23 +151,23 @@ def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[st
 
 
 def _walk_and_measure(
-    cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[str]
+    cfg: DictConfig, folder: Path, networks: Networks, bank: Bank, names: list[str]
 ) -> None:
     # The editor and what it may see.
     editor = load_editor(cfg)
-    editor.num_ws = world.generator.num_ws
-    editor.check(world.generator, world.judge.attributes, cfg.attribute)
+    editor.num_ws = networks.generator.num_ws
+    editor.check(networks.generator, networks.judge.attributes, cfg.attribute)
     probes = load_probes(cfg)  # before the work, which a wrong option of theirs would waste
     real = load_inversion(cfg)  # None: walks start from the bank's own samples
     if real is not None:
         check_walk(editor, real)
-    fitted = fit_editor(editor, cfg, bank, world, cfg.attribute)
+    fitted = fit_editor(editor, cfg, bank, networks, cfg.attribute)
     editor.check(
-        world.generator, world.judge.attributes, cfg.attribute
+        networks.generator, networks.judge.attributes, cfg.attribute
     )  # the fit may have found no control
 
     # Starts and the walk.
-    target = target_class(cfg, world.judge.attributes)
+    target = target_class(cfg, networks.judge.attributes)
     drawn = (
         draw_targets(starts_spec(cfg), bank, names)
         if real is None
@@ -217,19 +180,21 @@ def _walk_and_measure(
         )
     if real is None:
         from_here = Departure(
-            editor, world.generator, *start_codes(editor, world.generator, bank, starts, cfg.device)
+            editor,
+            networks.generator,
+            *start_codes(editor, networks.generator, bank, starts, cfg.device),
         )
     else:
-        from_here = depart(editor, world.generator, real, starts, cfg.device)
-        leave_originals(folder / "originals.parquet", real, starts)
-    gauges = load_gauges(cfg, world)
-    spec, before = EngineSpec(**cfg.engine), world.generator.decoded
-    codes_file = folder / "codes.parquet" if cfg.save_codes else None
-    with scored(world.teacher) as labelled:
+        from_here = depart(editor, networks.generator, real, starts, cfg.device)
+        leave_originals(folder / Record.ORIGINALS, real, starts)
+    gauges = load_gauges(cfg, networks)
+    spec, before = EngineSpec(**cfg.engine), networks.generator.decoded
+    codes_file = folder / Record.CODES if cfg.save_codes else None
+    with scored(networks.teacher) as labelled:
         result = walk_starts(
             from_here.editor,
             from_here.generator,
-            world.judge,
+            networks.judge,
             cfg.attribute,
             starts,
             from_here.codes,
@@ -239,21 +204,24 @@ def _walk_and_measure(
             codes_file,
             gauges,
         )
-    if not world.leaking:  # where the judge is the teacher, its own answers are among these
+    if not networks.leaking:  # where the judge is the teacher, its own answers are among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
 
     # What is left behind.
-    attributes = Attributes([a for a in world.judge.attributes if a.name in names])
+    attributes = Attributes([a for a in networks.judge.attributes if a.name in names])
     trajectories = Trajectories(
         result.table, attributes, cfg.attribute, select_sigma(bank, attributes)
     )
-    trajectories.save(folder / "trajectory.parquet")
+    trajectories.save(folder / Record.TRAJECTORY)
     records.write_pictures(folder, result.pictures, trajectories)
     made = (
-        provenance(cfg, world, bank, fitted, starts)
-        | {"walk_seconds": result.seconds, "walk_generator_calls": world.generator.decoded - before}
+        provenance(cfg, networks, bank, fitted, starts)
+        | {
+            "walk_seconds": result.seconds,
+            "walk_generator_calls": networks.generator.decoded - before,
+        }
         | costs_to_crossing(
-            result, fitted, len(starts), world.generator.decoded - before - result.decoded
+            result, fitted, len(starts), networks.generator.decoded - before - result.decoded
         )
     )
     if real is not None:
@@ -267,9 +235,9 @@ def _walk_and_measure(
     if probes:  # theirs are no costs of the method
         scene = Scene(
             editor,
-            world.generator,
-            world.teacher,
-            world.judge,
+            networks.generator,
+            networks.teacher,
+            networks.judge,
             bank,
             cfg.attribute,
             target,
@@ -277,10 +245,10 @@ def _walk_and_measure(
             cfg.device,
             spec.batch,
             Path(str(cfg.cache)),
-            lambda name: fitted_editor(cfg, bank, world, name),
+            lambda name: fitted_editor(cfg, bank, networks, name),
         )
         made["probes"] = run_probes(folder, probes, scene)
-    write_json(folder / "provenance.json", made)
+    write_json(folder / Record.PROVENANCE, made)
     compute_metrics(folder, trajectories, cfg)
 
 

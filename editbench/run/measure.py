@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from editbench.base.files import digest, read_json, write_json
+from editbench.base.files import digest, write_json
 from editbench.run import record as records
 from editbench.run.loading import load_metrics
 from editbench.run.record import Record
@@ -33,7 +33,7 @@ def compute_metrics(folder: Path, trajectories: Trajectories, cfg: DictConfig) -
         results[name] = metric.compute()
     kinds = {name: (metric.version, metric.produces) for name, metric in metrics.items()}
     records.write_metrics(folder, results, kinds)
-    write_json(folder / "metrics.json", {"key": metrics_key(cfg, metrics)})
+    write_json(folder / Record.METRICS, {"key": metrics_key(cfg, metrics)})
 
 
 def metrics_key(cfg: DictConfig, metrics: dict[str, Metric]) -> str:
@@ -51,6 +51,6 @@ def refresh_metrics(record: Record, cfg: DictConfig) -> None:
     """Recompute the metrics of a finished record when configuration or version has changed."""
     if record.status["status"] != "done":
         return
-    stamp = record.folder / "metrics.json"
-    if not stamp.exists() or read_json(stamp).get("key") != metrics_key(cfg, load_metrics(cfg)):
-        compute_metrics(record.folder, record.trajectories(), cfg)
+    if record.metrics_key() != metrics_key(cfg, load_metrics(cfg)):
+        with record.updating() as folder:
+            compute_metrics(folder, record.trajectories(), cfg)

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -30,6 +29,7 @@ from editbench.run.launch import (
     sweep_jobs,
     worker_threads,
 )
+from editbench.run.record import Record
 
 THREADS, STARTER = (
     "OMP_NUM_THREADS",
@@ -155,7 +155,7 @@ def title(cfg: DictConfig) -> str:
 
 def headline(folder: Path, count: int = 2) -> str:
     """The first scalar rows of a record, as text."""
-    rows = pd.read_parquet(folder / "rows.parquet")
+    rows = Record.read(folder).rows()
     rows = rows[rows["x"].isna()].head(count)
     return ", ".join(
         f"{r.metric} {r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in rows.itertuples()

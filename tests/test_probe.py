@@ -20,7 +20,7 @@ from editbench.run.job import make_run_id, run_job
 from editbench.run.loading import load_bank, load_networks
 from editbench.run.record import Record
 from editbench.walk.editor import Editor, FitReport
-from editbench.walk.metric import MetricResult, ProbeMetric, no_samples, row
+from editbench.walk.metric import MetricResult, ObservationMetric, ResultBuilder
 from editbench.walk.probe import Probe, ProbeData, Scene, probe_file, read_probe
 from editbench.walk.strength import (
     Walker,
@@ -59,23 +59,23 @@ class Peek(Probe):
         return ProbeData({"mean": total.numpy() / self.n}, {"n": self.n})
 
 
-class Brightness(ProbeMetric):
+class Brightness(ObservationMetric):
     """The mean of the mean picture."""
 
-    name, probe, version, citation, produces = (
-        "brightness",
-        "peek",
-        1,
-        "a test",
-        {"brightness": None},
-    )
+    name = "brightness"
+    observation = "peek"
+    citation = "a test"
+    produces = {"brightness": None}
+    shared = ("mean",)
 
     def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
         self.scale = scale
 
-    def compute(self, stats: ProbeData) -> MetricResult:
-        value = self.scale * float(stats.arrays["mean"].mean())
-        return MetricResult(pd.DataFrame([row("brightness", value, stats.meta["n"])]), no_samples())
+    def measure(self, arrays: dict[str, np.ndarray], meta: dict) -> MetricResult:
+        out = ResultBuilder()
+        out.add("brightness", self.scale * float(arrays["mean"].mean()), meta["n"])
+        return out.result()
 
 
 def with_probe(cfg, fail: str = "", n: int = 10):
@@ -129,7 +129,7 @@ def test_a_probe_leaves_arrays_that_a_metric_reads_and_is_no_cost_of_the_method(
     found = number(probed, run_job(probed))
     assert (
         found["value"] == pytest.approx(bank.array("w").range(first, first + 10).mean())
-        and found["n"] == 10
+        and found["count"] == 10
     )
 
 

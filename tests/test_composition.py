@@ -23,7 +23,7 @@ from tests.toy_world import ATTRIBUTES, AlongColumn, ToyGenerator, ToyScorer, V,
 class Bank:
     """150 samples of the toy world, all of them the test split."""
 
-    id, spec, sigma = (
+    samples_key, spec, sigma = (
         "bank",
         SimpleNamespace(split=lambda name: (0, 150)),
         {"judge": np.ones(ATTRIBUTES.width)},

@@ -20,8 +20,8 @@ from editbench.cli import main
 from editbench.commands.invert import invert_config
 from editbench.inversion.build import build_inversion
 from editbench.inversion.images import FaceRenders, open_images
-from editbench.inversion.load import inversion_task
 from editbench.inversion.store import Inversion
+from editbench.run.inversions import inversion_task
 from editbench.worlds.faces import load_generator, load_scorer
 from editbench.worlds.faces.factors import TRAITS
 from tests.toy_world import ATTRIBUTES
@@ -243,25 +243,14 @@ def test_what_determines_the_codes_is_in_the_name(done):
 
 
 def test_other_code_is_another_inversion(done, monkeypatch):
-    monkeypatch.setattr(building, "code_digest", lambda: "other")
-    assert task().id != done.id
-    monkeypatch.undo()
-    own = task(
-        "faces:5",
-        "w",
-        3,
-        "inversion.perceptual={_target_:editbench.networks.perceptual.PixelDistance}",
-    )
-    monkeypatch.setattr("editbench.inversion.load.source_digest", lambda target: f"edited {target}")
-    again = task(
-        "faces:5",
-        "w",
-        3,
-        "inversion.perceptual={_target_:editbench.networks.perceptual.PixelDistance}",
-    )
-    assert again.id != own.id and "edited editbench.networks.perceptual.PixelDistance" in str(
-        again.distance
-    )
+    pixels = "inversion.perceptual={_target_:editbench.networks.perceptual.PixelDistance}"
+    own = task("faces:5", "w", 3, pixels)
+    with monkeypatch.context() as patch:
+        patch.setattr("editbench.inversion.build.modules_digest", lambda names: "other")
+        assert task().id != done.id
+    with monkeypatch.context() as patch:
+        patch.setattr("editbench.base.identity.source_digest", lambda target: f"edited {target}")
+        assert task("faces:5", "w", 3, pixels).distance != own.distance
 
 
 def test_optimised_noise_is_kept(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from editbench.base import identity
 from editbench.base.errors import EditbenchError
-from editbench.base.sources import content, source_digest
+from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
 from editbench.run import job
-from editbench.run import loading as models
 from editbench.run.job import run_job
 from editbench.run.record import Record
 from editbench.walk.trajectory import Trajectories
@@ -296,28 +295,6 @@ def test_a_bank_of_another_generator_is_refused(tmp_path):
     )
 
 
-def test_the_source_of_a_method_includes_what_its_imports_import(tmp_path, monkeypatch):
-    package = tmp_path / "mine"
-    package.mkdir()
-    files = {
-        "__init__": "",
-        "far": "def f(): pass",
-        "near": "from mine.far import f\ndef g(): f()",
-        "method": "from mine.near import g\nclass Mine: pass",
-        "other": "X = 1",
-    }
-    for name, text in files.items():
-        (package / f"{name}.py").write_text(text)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    before = source_digest("mine.method.Mine")
-    assert len(before.split()) == 3
-    (package / "far.py").write_text("def f(): return 1")
-    assert source_digest("mine.method.Mine") == before  # what runs is still the old code
-    for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
-        del sys.modules[name]
-    assert source_digest("mine.method.Mine") != before
-
-
 class Diligent(AlongColumn):
     """Asks the teacher in its fit and in its steps."""
 
@@ -359,7 +336,7 @@ def test_weights_behind_a_part_of_the_configuration_are_its_content():
     part = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1}
     torch.manual_seed(0)
     first = content({"embedding": part, "depth": 2})
-    models._weights_digest.cache_clear()
+    identity._weights_digest.cache_clear()
     assert content({"embedding": part, "depth": 2}) != first  # drawn anew: other weights
     assert content({"embedding": {"_target_": "no.such"}})["embedding"]["network"] == ""
     assert content({"_target_": "torch.nn.Linear"}) == {"_target_": "torch.nn.Linear"}

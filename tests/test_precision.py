@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from editbench.base import identity
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.precision import casting, lowered
 from editbench.base.spaces import Codes, Space
@@ -81,9 +82,9 @@ def test_precision_is_part_of_a_bank_s_identity_but_for_fp32() -> None:
         name: bank_folder(compose_config([f"precision={name}"]))[1] for name in ("fp32", "bf16")
     }
     spec, plain = models.bank_spec(compose_config([])), world()
-    assert names["fp32"] == models.bank_id(
-        spec, plain.generator.digest, plain.teacher.digest, plain.judge.digest
-    )
+    digests = {role: network.digest for role, network in vars(plain).items()}
+    code = models.networks_code(compose_config([]))
+    assert names["fp32"] == identity.bank_id(vars(spec), digests, code)
     assert len(set(names.values())) == 2 and not any(
         "fp32" in network.digest for network in (plain.generator, plain.teacher, plain.judge)
     )

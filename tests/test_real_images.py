@@ -14,7 +14,6 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.inversion.build import build_inversion
-from editbench.inversion.load import inversion_task, load_inversion
 from editbench.inversion.walks import (
     LayeredEditor,
     LayeredStarts,
@@ -23,6 +22,7 @@ from editbench.inversion.walks import (
     draw_inverted,
 )
 from editbench.run.compose import compose_config
+from editbench.run.inversions import inversion_task, load_inversion
 from editbench.run.job import make_run_id, run_job
 from editbench.run.loading import load_bank, load_world
 from editbench.walk.editor import Editor, FitReport, Walk

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import digest, file_sha256, read_json
+from editbench.base.files import file_sha256, read_json
 from editbench.base.spaces import Space
 from editbench.base.validation import check_at_least, check_fields
 
@@ -66,23 +66,6 @@ class BankSpec:
         ends = [0, round(self.fit * self.n), round((self.fit + self.tune) * self.n), self.n]
         position = SPLITS.index(name)
         return ends[position], ends[position + 1]
-
-
-def bank_id(spec: BankSpec, generator_digest: str, teacher_digest: str, judge_digest: str) -> str:
-    """Content address: everything that determines the samples."""
-    return digest(
-        {
-            "version": VERSION,
-            "n": spec.n,
-            "seed": spec.seed,
-            "block": spec.block,
-            "fit": spec.fit,
-            "tune": spec.tune,
-            "generator": generator_digest,
-            "teacher": teacher_digest,
-            "judge": judge_digest,
-        }
-    )
 
 
 @dataclass
@@ -156,6 +139,8 @@ class Bank:
             )
         self.spec = BankSpec(**self.meta["spec"])
         self.id: str = self.meta["id"]
+        # What seeds draws from this bank; an imported bank is told apart by its id alone.
+        self.samples_key: str = self.meta.get("samples", self.id)
         self.teacher_attributes = Attributes.from_config(self.meta["teacher_attributes"])
         self.judge_attributes = Attributes.from_config(self.meta["judge_attributes"])
         self.fields: tuple[str, ...] = tuple(self.meta["fields"])

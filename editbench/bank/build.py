@@ -24,6 +24,7 @@ from editbench.base.files import (
     sweep_partials,
     write_json,
 )
+from editbench.base.identity import samples_key
 from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
@@ -220,6 +221,14 @@ def finish_bank(folder: Path, bank_id: str, spec: BankSpec, models: Models) -> B
                 {
                     "version": VERSION,
                     "id": bank_id,
+                    "samples": samples_key(
+                        vars(spec),
+                        {
+                            "generator": generator.digest,
+                            "teacher": teacher.digest,
+                            "judge": judge.digest,
+                        },
+                    ),
                     "spec": vars(spec),
                     "fields": fields,
                     "sigma": sigma,

@@ -87,7 +87,7 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
             f"(starts.pool={spec.pool} of bank.n={len(bank)}, {last - first} of them in the test "
             "split): raise bank.n or starts.pool, or lower starts.n"
         )
-    rng = generator(spec.seed, "starts", bank.id, spec.n, spec.pool, spec.near, *names)
+    rng = generator(spec.seed, "starts", bank.samples_key, spec.n, spec.pool, spec.near, *names)
     if spec.near == "joint":
         q = distance.max(1)
         candidates = np.argsort(q, kind="stable")[:pool]

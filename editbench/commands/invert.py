@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 
 from editbench.base.errors import EditbenchError
 from editbench.inversion.build import build_inversion
-from editbench.inversion.load import inversion_task
 from editbench.inversion.page import print_inversion
 from editbench.inversion.store import Inversion
 from editbench.networks.registry import require
 from editbench.run.compose import compose_config
+from editbench.run.inversions import inversion_task
 from editbench.run.record import peak_memory_mb
 from editbench.run.sweep import say
 from editbench.studies.real_images import compare_runs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from editbench.base.files import (
     sweep_partials,
     write_json,
 )
+from editbench.base.identity import INVERSION_CODE, modules_digest
 from editbench.base.images import to_uint8
 from editbench.base.progress import Advance, progress
 from editbench.inversion.images import Images, Part
@@ -42,22 +42,6 @@ from editbench.networks.perceptual import Perceptual
 from editbench.networks.roles import World
 
 PICTURES = 16  # images with a smaller number are kept beside their reconstructions
-CODE = (
-    "inversion/build",
-    "inversion/images",
-    "inversion/noise",
-    "inversion/projector",
-    "inversion/schedule",
-    "worlds/datasets/images",
-    "networks/perceptual",
-    "base/seeding",
-)  # modules that codes, errors and logits depend on
-
-
-@cache
-def code_digest() -> str:
-    """Hash of the source that decides what an inversion holds: other code, another inversion."""
-    return digest([file_sha256(Path(__file__).parents[1] / f"{name}.py") for name in CODE])
 
 
 @dataclass(frozen=True)
@@ -67,6 +51,7 @@ class Task:
 
     images: Images
     world: World
+    code: str
     perceptual: Perceptual
     distance: object
     spec: Projection
@@ -84,7 +69,7 @@ class Task:
         return digest(
             {
                 "version": VERSION,
-                "code": code_digest(),
+                "code": [self.code, modules_digest(INVERSION_CODE)],
                 "images": self.images.identity,
                 "distance": self.distance,
                 "spec": asdict(self.spec),

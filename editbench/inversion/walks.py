@@ -38,7 +38,9 @@ class Pool:
 
     def __init__(self, inversion: Inversion, bank: Bank) -> None:
         images = digest(inversion.meta["identity"])
-        self.inversion, self.id, self.sigma = inversion, f"{bank.id}/{images}", bank.sigma
+        self.inversion = inversion
+        self.samples_key = f"{bank.samples_key}/{images}"
+        self.sigma = bank.sigma
         self.judge_attributes: Attributes = bank.judge_attributes
         self.spec = self
 

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from editbench.bank.bank import Bank
+from editbench.base import identity
 from editbench.base.files import digest, lock, sweep_partials, write_atomic
-from editbench.base.instantiate import plain
 from editbench.base.progress import status
-from editbench.base.sources import content, source_digest
 from editbench.networks.roles import World
 from editbench.networks.scorer import Scorer
 from editbench.run.loading import load_editor
@@ -74,14 +74,9 @@ def fit_files(
     cfg: DictConfig, bank_id: str, world: World, attribute: str, editor: type[Editor]
 ) -> list[Path]:
     """Where the fit of a job lies in the cache and, where the method tunes for an attribute, the tuned one."""
-    key = {
-        "bank": bank_id,
-        "generator": world.generator.digest,
-        "teacher": world.teacher.digest,
-        "method": content(plain(cfg.method)),
-        "source": source_digest(cfg.method["_target_"]),
-        "seed": cfg.seed,
-    }
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    networks = {"generator": world.generator.digest, "teacher": world.teacher.digest}
+    key = identity.fit_key(config, bank_id, networks)
     keys = [key] if editor.tune is Editor.tune else [key, key | {"attribute": attribute}]
     return [Path(cfg.cache) / "fits" / f"{digest(each)}.safetensors" for each in keys]
 

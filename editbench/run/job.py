@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 import traceback
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,28 +14,25 @@ from omegaconf import DictConfig, OmegaConf
 
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts, StartsSpec, aim, draw_targets
+from editbench.base import identity
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import (
     atomic_folder,
-    digest,
     explain_disk_errors,
-    file_sha256,
     lock,
     sweep_partials,
     write_json,
 )
-from editbench.base.instantiate import plain
-from editbench.base.sources import content, source_digest
 from editbench.base.spaces import Space
 from editbench.base.validation import check_kind
-from editbench.inversion.load import asked, inversion_key, load_inversion
 from editbench.inversion.walks import Departure, check_walk, depart, draw_inverted, leave_originals
 from editbench.networks.generator import Generator
 from editbench.networks.registry import require
 from editbench.networks.roles import World
 from editbench.run import record as records
 from editbench.run.fits import fit_editor, fitted_editor, scored
+from editbench.run.inversions import inversion_id, load_inversion
 from editbench.run.loading import load_bank, load_editor, load_gauges, load_probes, load_world
 from editbench.run.measure import compute_metrics, refresh_metrics
 from editbench.run.provenance import costs_to_crossing, provenance
@@ -44,22 +41,6 @@ from editbench.walk.editor import Editor
 from editbench.walk.engine import EngineSpec, walk_starts
 from editbench.walk.probe import Scene, run_probes
 from editbench.walk.trajectory import Trajectories
-
-PROTOCOL = (
-    "base/attributes",
-    "walk/editor",
-    "walk/engine",
-    "base/seeding",
-    "bank/starts",
-)  # modules a result depends on
-DETERMINES = (
-    "method",
-    "attribute",
-    "target",
-    "seed",
-    "starts",
-    "engine",
-)  # and the bank, which has the networks
 
 
 @dataclass(frozen=True)
@@ -102,32 +83,9 @@ def check_job(cfg: DictConfig, world: World) -> list[str]:
 
 
 def make_run_id(cfg: DictConfig, bank_id: str, names: list[str]) -> str:
-    """Hash of all that determines the result, behind names a person can read."""
-    parts = {
-        key: content(plain(cfg[key])) if OmegaConf.is_config(cfg[key]) else cfg[key]
-        for key in DETERMINES
-    }
-    source = source_digest(cfg.method["_target_"])
-    key = parts | {"bank": bank_id, "names": names, "source": source, "protocol": protocol_digest()}
-    for group in ("probe", "gauge"):
-        if cfg.get(group):
-            key |= {
-                group: {
-                    name: [content(plain(part)), source_digest(part["_target_"])]
-                    for name, part in cfg[group].items()
-                }
-            }
-    if asked(cfg):
-        key |= {"inversion": inversion_key(cfg)}
-    if (cfg.get("precision") or "fp32") != "fp32":
-        key |= {"precision": cfg.precision}
-    return f"{cfg.method.name}-{cfg.attribute}-s{cfg.seed}-{digest(key, 10)}"
-
-
-@cache
-def protocol_digest() -> str:
-    """Hash of the source that decides starts, steps, stops and logits: other code, other records."""
-    return digest([file_sha256(Path(__file__).parents[1] / f"{name}.py") for name in PROTOCOL])
+    """Name of the record of a job, see `editbench.base.identity.run_id`."""
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    return identity.run_id(config, bank_id, names, inversion_id(cfg))
 
 
 def target_class(cfg: DictConfig, attributes: Attributes) -> int | None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from editbench.bank.bank import Bank, BankSpec, bank_id
+from editbench.bank.bank import Bank, BankSpec
 from editbench.bank.build import Models, build_bank
+from editbench.base import identity
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.instantiate import build, plain
 from editbench.base.precision import use_precision
@@ -86,13 +87,18 @@ def bank_spec(cfg: DictConfig) -> BankSpec:
     )
 
 
+def networks_code(cfg: DictConfig) -> str:
+    """Hash of the source behind generator, teacher and judge."""
+    parts = OmegaConf.masked_copy(cfg, ["generator", "scorer", "data"])
+    return identity.code_of(OmegaConf.to_container(parts, resolve=True))
+
+
 def bank_folder(cfg: DictConfig) -> tuple[Path, str]:
     """Where the bank of a configuration lies, and its identity."""
     world = load_world(cfg)
-    identity = bank_id(
-        bank_spec(cfg), world.generator.digest, world.teacher.digest, world.judge.digest
-    )
-    return Path(cfg.cache) / "banks" / identity, identity
+    digests = {role: network.digest for role, network in vars(world).items()}
+    name = identity.bank_id(vars(bank_spec(cfg)), digests, networks_code(cfg))
+    return Path(cfg.cache) / "banks" / name, name
 
 
 def load_bank(cfg: DictConfig) -> Bank:

@@ -20,7 +20,7 @@ from editbench.base.identity import bank_id
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
 from editbench.run.compose import compose_config
-from editbench.run.loading import load_world
+from editbench.run.loading import load_networks
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer, V
 
 
@@ -257,7 +257,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path, kill):
 
 
 def test_the_embedded_world_gives_the_same_bytes_for_any_layout_and_number_of_threads(tmp_path):
-    parts = load_world(compose_config([]))
+    parts = load_networks(compose_config([]))
     networks = (parts.generator, parts.teacher, parts.judge)
     threads, found = torch.get_num_threads(), []
     try:

@@ -17,7 +17,7 @@ from editbench.bank.published.interfacegan import import_scores
 from editbench.base.errors import EditbenchError
 from editbench.commands.run import check_words, expand_experiment, run_hydra
 from editbench.run.job import Outcome
-from editbench.run.loading import bank_folder, load_bank, load_world
+from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.record import peak_memory_mb
 from editbench.run.sweep import join_sweep, leave_outcome, say
 
@@ -83,13 +83,13 @@ def _build(cfg: DictConfig, part: str) -> Outcome:
     began = time.perf_counter()
     folder, _ = bank_folder(cfg)
     existed = (folder / "bank.json").exists()
-    world = load_world(cfg)
-    before = world.generator.decoded
+    networks = load_networks(cfg)
+    before = networks.generator.decoded
     bank = load_bank(cfg)
     seconds = time.perf_counter() - began
     if "part" in cfg:
         say(
-            f"{part}: computed {world.generator.decoded - before} of {len(bank)} samples in {seconds:.1f} s"
+            f"{part}: computed {networks.generator.decoded - before} of {len(bank)} samples in {seconds:.1f} s"
         )
         return Outcome("done", "", "", existed)
     done = "verified" if existed else "built"

@@ -14,7 +14,7 @@ from editbench.base.files import read_json
 from editbench.base.progress import status
 from editbench.report import load, print_table, report
 from editbench.run.compose import compose_config
-from editbench.run.loading import bank_folder, load_bank, load_world
+from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.record import peak_memory_mb
 from editbench.run.sweep import say, summarise
 from editbench.run.workers import default_workers, run_jobs
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         *args.overrides,
     ]
     base = compose_config(common)
-    attributes = load_world(base).judge.attributes.names
+    attributes = load_networks(base).judge.attributes.names
     methods = demo_methods()
     say(
         f"demo: {len(methods)} methods ({', '.join(methods)}) on {len(attributes)} attributes; bank of "

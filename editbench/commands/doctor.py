@@ -20,7 +20,7 @@ from editbench.networks.registry import find, folder, pin, published
 from editbench.run import record as records
 from editbench.run.compose import compose_config
 from editbench.run.launch import EXTRAS, installed
-from editbench.run.loading import load_world
+from editbench.run.loading import load_networks
 from editbench.run.machine import devices, kinds
 
 OPTIONAL = {
@@ -129,8 +129,8 @@ def room(out: Path, problems: list[str]) -> dict[str, Any]:
 def self_test(device: str, problems: list[str]) -> dict[str, Any]:
     """Sample, decode, score: the embedded world end to end."""
     try:
-        world = load_world(compose_config([f"device={device}"]))
-        models = (world.generator, world.teacher, world.judge)
+        networks = load_networks(compose_config([f"device={device}"]))
+        models = (networks.generator, networks.teacher, networks.judge)
         compute_block(0, 0, 64, models, device)
         began = time.perf_counter()
         compute_block(0, 64, 256, models, device)

@@ -7,7 +7,7 @@ import argparse
 from editbench.base.conf import CONF, group_options, groups
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.run.compose import compose_config
-from editbench.run.loading import load_world
+from editbench.run.loading import load_networks
 
 EXAMPLES = """examples:
   editbench list                     everything
@@ -53,7 +53,7 @@ def list_attributes(generator: str, scorer: str, data: str) -> None:
     print(f"attributes of scorer {scorer} (attribute=NAME)")
     try:
         cfg = compose_config([f"generator={generator}", f"scorer={scorer}", f"data={data}"])
-        attributes = load_world(cfg).judge.attributes
+        attributes = load_networks(cfg).judge.attributes
     except UnknownName:
         raise
     except EditbenchError as error:

@@ -39,7 +39,7 @@ from editbench.inversion.projector import (
 )
 from editbench.inversion.store import VERSION, Inversion, block_folder, psnr
 from editbench.networks.perceptual import Perceptual
-from editbench.networks.roles import World
+from editbench.networks.roles import Networks
 
 PICTURES = 16  # images with a smaller number are kept beside their reconstructions
 
@@ -50,7 +50,7 @@ class Task:
     that a kill and a restart change no bit. distance: JSON-able identity of the perceptual distance."""
 
     images: Images
-    world: World
+    networks: Networks
     code: str
     perceptual: Perceptual
     distance: object
@@ -65,7 +65,7 @@ class Task:
     @property
     def id(self) -> str:
         """Content address of the result."""
-        parts = {role: network.digest for role, network in vars(self.world).items()}
+        parts = {role: network.digest for role, network in vars(self.networks).items()}
         return digest(
             {
                 "version": VERSION,
@@ -106,7 +106,7 @@ def _make_blocks(folder: Path, task: Task) -> None:
     missing = [k for k in range(task.blocks) if not block_folder(folder, k).exists()]
     if not missing:
         return
-    statistics = latent_statistics(task.world.generator, task.spec, task.device)
+    statistics = latent_statistics(task.networks.generator, task.spec, task.device)
     with progress("inversion steps", len(missing) * task.spec.schedule.steps) as advance:
         for block in missing:
             sweep_partials(block_folder(folder, block))
@@ -119,7 +119,7 @@ def _make_block(
 ) -> None:
     """Invert the images of one block and write its files."""
     first = block * task.block
-    attributes = task.world.judge.attributes
+    attributes = task.networks.judge.attributes
     part = task.images.read(first, min(first + task.block, len(task.images)), attributes)
     write_json(folder / "skipped.json", part.skipped)
     if not len(part.index):
@@ -127,7 +127,7 @@ def _make_block(
         return
     pixels = part.pixels.to(task.device)
     found = invert(
-        task.world.generator,
+        task.networks.generator,
         task.perceptual,
         pixels,
         task.spec,
@@ -154,7 +154,7 @@ def _measure(
     task: Task, part: Part, pixels: Tensor, found: Inverted
 ) -> tuple[pd.DataFrame, Tensor]:
     """The block's rows of the table, and the reconstructions."""
-    generator, teacher, judge = task.world.generator, task.world.teacher, task.world.judge
+    generator, teacher, judge = task.networks.generator, task.networks.teacher, task.networks.judge
     made = generator.decode(found.codes)
     columns: dict[str, Tensor] = {"mse": (made - pixels).square().flatten(1).mean(1)}
     columns |= {
@@ -219,7 +219,7 @@ def _finish(folder: Path, task: Task) -> None:
         for path in folders
         for file in sorted(path.glob("*.safetensors"))
     } | {name: file_sha256(folder / name) for name in ("table.parquet", "pictures.safetensors")}
-    attributes: Attributes = task.world.judge.attributes
+    attributes: Attributes = task.networks.judge.attributes
     write_json(
         folder / "inversion.json",
         {
@@ -235,5 +235,5 @@ def _finish(folder: Path, task: Task) -> None:
             "skipped": skipped,
             "sha256": sums,
         }
-        | {role: network.digest for role, network in vars(task.world).items()},
+        | {role: network.digest for role, network in vars(task.networks).items()},
     )

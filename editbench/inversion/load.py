@@ -20,7 +20,7 @@ from editbench.inversion.projector import Projection, check_invertible
 from editbench.inversion.schedule import Schedule
 from editbench.inversion.store import Inversion
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
-from editbench.networks.roles import World
+from editbench.networks.roles import Networks
 
 # Keys of the group that are no field of Projection or Schedule.
 OWN = ("images", "path", "perceptual", "block")
@@ -42,7 +42,7 @@ class InversionRequest:
     """
 
     options: dict[str, Any]
-    networks: World
+    networks: Networks
     code: str
     device: str
     cache: Path
@@ -100,7 +100,7 @@ class InversionRequest:
         )
 
 
-def check_inversion(inversion: Inversion, networks: World) -> Inversion:
+def check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
     """Refuse an inversion given by its path that was made with other networks."""
     for role, network in vars(networks).items():
         if inversion.meta[role] != network.digest:
@@ -122,10 +122,10 @@ def projection(options: dict[str, Any]) -> Projection:
     )
 
 
-def distance_of(option: object, world: World, device: str) -> tuple[Perceptual, object]:
+def distance_of(option: object, networks: Networks, device: str) -> tuple[Perceptual, object]:
     """A distance and its identity: 'teacher', 'pixels', or a mapping with the `_target_` of a Perceptual."""
     if option == "teacher":
-        return FeatureDistance(world.teacher), "teacher"
+        return FeatureDistance(networks.teacher), "teacher"
     if option == "pixels":
         return PixelDistance(), "pixels"
     if not isinstance(option, dict) or "_target_" not in option:
@@ -142,9 +142,9 @@ def distance_of(option: object, world: World, device: str) -> tuple[Perceptual, 
     return made, [described(option), getattr(made, "digest", made.about)]
 
 
-def picture_shape(world: World, device: str) -> tuple[int, ...]:
+def picture_shape(networks: Networks, device: str) -> tuple[int, ...]:
     """(C, H, W) of the generator's pictures."""
-    generator = world.generator
+    generator = networks.generator
     space = Space.W if Space.W in generator.spaces else Space.Z
     with torch.no_grad():
         return tuple(

@@ -19,7 +19,7 @@ from editbench.bank.bank import Bank
 from editbench.base import identity
 from editbench.base.files import digest, lock, sweep_partials, write_atomic
 from editbench.base.progress import status
-from editbench.networks.roles import World
+from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.loading import load_editor
 from editbench.walk.editor import Editor, FitData, FitReport
@@ -36,17 +36,19 @@ class Fitted:
     cached: bool
 
 
-def fit_editor(editor: Editor, cfg: DictConfig, bank: Bank, world: World, attribute: str) -> Fitted:
+def fit_editor(
+    editor: Editor, cfg: DictConfig, bank: Bank, networks: Networks, attribute: str
+) -> Fitted:
     """Fit an editor for all attributes, then tune it for one; both through the cache."""
     data = FitData(
-        world.generator,
-        world.teacher,
+        networks.generator,
+        networks.teacher,
         bank.split("fit", cfg.device),
         bank.split("tune", cfg.device),
         bank_sigma(bank, cfg.device),
         cfg.seed,
     )
-    path, *more = fit_files(cfg, bank.id, world, attribute, type(editor))
+    path, *more = fit_files(cfg, bank.id, networks, attribute, type(editor))
     fitted = _cached(path, editor, data, lambda: editor.fit(data))
     if not more:
         return fitted
@@ -60,23 +62,23 @@ def fit_editor(editor: Editor, cfg: DictConfig, bank: Bank, world: World, attrib
     )
 
 
-def fitted_editor(cfg: DictConfig, bank: Bank, world: World, attribute: str) -> Editor:
+def fitted_editor(cfg: DictConfig, bank: Bank, networks: Networks, attribute: str) -> Editor:
     """The method of a configuration, fitted for an attribute. Raises Unsupported where it finds no control."""
     editor = load_editor(cfg)
-    editor.num_ws = world.generator.num_ws
-    editor.check(world.generator, world.judge.attributes, attribute)
-    fit_editor(editor, cfg, bank, world, attribute)
-    editor.check(world.generator, world.judge.attributes, attribute)
+    editor.num_ws = networks.generator.num_ws
+    editor.check(networks.generator, networks.judge.attributes, attribute)
+    fit_editor(editor, cfg, bank, networks, attribute)
+    editor.check(networks.generator, networks.judge.attributes, attribute)
     return editor
 
 
 def fit_files(
-    cfg: DictConfig, bank_id: str, world: World, attribute: str, editor: type[Editor]
+    cfg: DictConfig, bank_id: str, networks: Networks, attribute: str, editor: type[Editor]
 ) -> list[Path]:
     """Where the fit of a job lies in the cache and, where the method tunes for an attribute, the tuned one."""
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    networks = {"generator": world.generator.digest, "teacher": world.teacher.digest}
-    key = identity.fit_key(config, bank_id, networks)
+    digests = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
+    key = identity.fit_key(config, bank_id, digests)
     keys = [key] if editor.tune is Editor.tune else [key, key | {"attribute": attribute}]
     return [Path(cfg.cache) / "fits" / f"{digest(each)}.safetensors" for each in keys]
 

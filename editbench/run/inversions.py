@@ -10,7 +10,7 @@ from editbench.base.instantiate import plain
 from editbench.inversion.build import Task
 from editbench.inversion.load import InversionRequest
 from editbench.inversion.store import Inversion
-from editbench.run.loading import load_world, networks_code
+from editbench.run.loading import load_networks, networks_code
 
 
 def starts_are_inverted(cfg: DictConfig) -> bool:
@@ -23,7 +23,7 @@ def request_inversion(cfg: DictConfig) -> InversionRequest:
     """The inversion of a configuration, before it is made or opened."""
     return InversionRequest(
         options=plain(cfg.inversion),
-        networks=load_world(cfg),
+        networks=load_networks(cfg),
         code=networks_code(cfg),
         device=cfg.device,
         cache=Path(cfg.cache),

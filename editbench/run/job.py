@@ -29,11 +29,11 @@ from editbench.base.validation import check_kind
 from editbench.inversion.walks import Departure, check_walk, depart, draw_inverted, leave_originals
 from editbench.networks.generator import Generator
 from editbench.networks.registry import require
-from editbench.networks.roles import World
+from editbench.networks.roles import Networks
 from editbench.run import record as records
 from editbench.run.fits import fit_editor, fitted_editor, scored
 from editbench.run.inversions import inversion_id, load_inversion
-from editbench.run.loading import load_bank, load_editor, load_gauges, load_probes, load_world
+from editbench.run.loading import load_bank, load_editor, load_gauges, load_probes, load_networks
 from editbench.run.measure import compute_metrics, refresh_metrics
 from editbench.run.provenance import costs_to_crossing, provenance
 from editbench.run.record import Record
@@ -58,8 +58,8 @@ def run_job(cfg: DictConfig) -> Outcome:
     root = Path(str(cfg.out))
     try:
         require(cfg)
-        world = load_world(cfg)
-        names = check_job(cfg, world)
+        networks = load_networks(cfg)
+        names = check_job(cfg, networks)
         bank = load_bank(cfg)
         run_id = make_run_id(cfg, bank.id, names)
     except EditbenchError as error:  # nothing to hang a record on: the job has no identity yet
@@ -71,15 +71,15 @@ def run_job(cfg: DictConfig) -> Outcome:
             refresh_metrics(found, cfg)
             return Outcome(found.status["status"], found.status["reason"], run_id, True)
         sweep_partials(folder)
-        return _run(cfg, folder, world, bank, names)
+        return _run(cfg, folder, networks, bank, names)
 
 
-def check_job(cfg: DictConfig, world: World) -> list[str]:
+def check_job(cfg: DictConfig, networks: Networks) -> list[str]:
     """Raise for what no job can be made of; the attributes that share the draw of starts."""
-    target_class(cfg, world.judge.attributes)
+    target_class(cfg, networks.judge.attributes)
     check_kind("seed", cfg.seed, "int")
     check_kind("out", cfg.out or None, "str")
-    return benchmark_attributes(cfg, world.judge.attributes)
+    return benchmark_attributes(cfg, networks.judge.attributes)
 
 
 def make_run_id(cfg: DictConfig, bank_id: str, names: list[str]) -> str:
@@ -109,7 +109,9 @@ def benchmark_attributes(cfg: DictConfig, attributes: Attributes) -> list[str]:
     return [name for name in attributes.names if name in chosen]
 
 
-def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[str]) -> Outcome:
+def _run(
+    cfg: DictConfig, folder: Path, networks: Networks, bank: Bank, names: list[str]
+) -> Outcome:
     about = {
         "run_id": folder.name,
         "method": cfg.method.name,
@@ -117,10 +119,10 @@ def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[st
         "seed": cfg.seed,
         "generator": cfg.generator.name,
         "experiment": cfg.name,
-        "leaking": world.leaking
+        "leaking": networks.leaking
         or bool(bank.meta.get("leaking")),  # the networks, or an imported bank's logits
-        "judged_in": world.generator.output,
-        "classes": list(world.judge.attributes[cfg.attribute].classes),
+        "judged_in": networks.generator.output,
+        "classes": list(networks.judge.attributes[cfg.attribute].classes),
     }
     about |= {"probes": list(cfg.probe)} if cfg.get("probe") else {}
     began = time.time()
@@ -128,7 +130,7 @@ def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[st
         records.write_config(partial, cfg)
         try:
             with explain_disk_errors(folder):
-                _walk_and_measure(cfg, partial, world, bank, names)
+                _walk_and_measure(cfg, partial, networks, bank, names)
             status, reason = "done", ""
         except Unsupported as error:
             status, reason = "skipped", str(error)
@@ -146,23 +148,23 @@ def _run(cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[st
 
 
 def _walk_and_measure(
-    cfg: DictConfig, folder: Path, world: World, bank: Bank, names: list[str]
+    cfg: DictConfig, folder: Path, networks: Networks, bank: Bank, names: list[str]
 ) -> None:
     # The editor and what it may see.
     editor = load_editor(cfg)
-    editor.num_ws = world.generator.num_ws
-    editor.check(world.generator, world.judge.attributes, cfg.attribute)
+    editor.num_ws = networks.generator.num_ws
+    editor.check(networks.generator, networks.judge.attributes, cfg.attribute)
     probes = load_probes(cfg)  # before the work, which a wrong option of theirs would waste
     real = load_inversion(cfg)  # None: walks start from the bank's own samples
     if real is not None:
         check_walk(editor, real)
-    fitted = fit_editor(editor, cfg, bank, world, cfg.attribute)
+    fitted = fit_editor(editor, cfg, bank, networks, cfg.attribute)
     editor.check(
-        world.generator, world.judge.attributes, cfg.attribute
+        networks.generator, networks.judge.attributes, cfg.attribute
     )  # the fit may have found no control
 
     # Starts and the walk.
-    target = target_class(cfg, world.judge.attributes)
+    target = target_class(cfg, networks.judge.attributes)
     drawn = (
         draw_targets(starts_spec(cfg), bank, names)
         if real is None
@@ -175,19 +177,21 @@ def _walk_and_measure(
         )
     if real is None:
         from_here = Departure(
-            editor, world.generator, *start_codes(editor, world.generator, bank, starts, cfg.device)
+            editor,
+            networks.generator,
+            *start_codes(editor, networks.generator, bank, starts, cfg.device),
         )
     else:
-        from_here = depart(editor, world.generator, real, starts, cfg.device)
+        from_here = depart(editor, networks.generator, real, starts, cfg.device)
         leave_originals(folder / "originals.parquet", real, starts)
-    gauges = load_gauges(cfg, world)
-    spec, before = EngineSpec(**cfg.engine), world.generator.decoded
+    gauges = load_gauges(cfg, networks)
+    spec, before = EngineSpec(**cfg.engine), networks.generator.decoded
     codes_file = folder / "codes.parquet" if cfg.save_codes else None
-    with scored(world.teacher) as labelled:
+    with scored(networks.teacher) as labelled:
         result = walk_starts(
             from_here.editor,
             from_here.generator,
-            world.judge,
+            networks.judge,
             cfg.attribute,
             starts,
             from_here.codes,
@@ -197,21 +201,24 @@ def _walk_and_measure(
             codes_file,
             gauges,
         )
-    if not world.leaking:  # where the judge is the teacher, its own answers are among these
+    if not networks.leaking:  # where the judge is the teacher, its own answers are among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
 
     # What is left behind.
-    attributes = Attributes([a for a in world.judge.attributes if a.name in names])
+    attributes = Attributes([a for a in networks.judge.attributes if a.name in names])
     trajectories = Trajectories(
         result.table, attributes, cfg.attribute, select_sigma(bank, attributes)
     )
     trajectories.save(folder / "trajectory.parquet")
     records.write_pictures(folder, result.pictures, trajectories)
     made = (
-        provenance(cfg, world, bank, fitted, starts)
-        | {"walk_seconds": result.seconds, "walk_generator_calls": world.generator.decoded - before}
+        provenance(cfg, networks, bank, fitted, starts)
+        | {
+            "walk_seconds": result.seconds,
+            "walk_generator_calls": networks.generator.decoded - before,
+        }
         | costs_to_crossing(
-            result, fitted, len(starts), world.generator.decoded - before - result.decoded
+            result, fitted, len(starts), networks.generator.decoded - before - result.decoded
         )
     )
     if real is not None:
@@ -225,9 +232,9 @@ def _walk_and_measure(
     if probes:  # theirs are no costs of the method
         scene = Scene(
             editor,
-            world.generator,
-            world.teacher,
-            world.judge,
+            networks.generator,
+            networks.teacher,
+            networks.judge,
             bank,
             cfg.attribute,
             target,
@@ -235,7 +242,7 @@ def _walk_and_measure(
             cfg.device,
             spec.batch,
             Path(str(cfg.cache)),
-            lambda name: fitted_editor(cfg, bank, world, name),
+            lambda name: fitted_editor(cfg, bank, networks, name),
         )
         made["probes"] = run_probes(folder, probes, scene)
     write_json(folder / "provenance.json", made)

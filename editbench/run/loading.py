@@ -16,7 +16,7 @@ from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.instantiate import build, plain
 from editbench.base.precision import use_precision
 from editbench.networks.generator import Generator
-from editbench.networks.roles import World
+from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.walk.editor import Editor
 from editbench.walk.gauge import Gauge, Gauges
@@ -25,7 +25,7 @@ from editbench.walk.probe import Blind, Probe
 
 
 @lru_cache(maxsize=4)
-def _load_world(text: str, device: str) -> World:
+def _load_networks(text: str, device: str) -> Networks:
     cfg = OmegaConf.create(text)
     generator: Generator = build(cfg.generator).to(device).eval().requires_grad_(False)
     teacher: Scorer = build(cfg.scorer.teacher).to(device).eval().requires_grad_(False)
@@ -48,7 +48,7 @@ def _load_world(text: str, device: str) -> World:
         networks: list[Generator | Scorer] = [generator, teacher, *([] if same else [judge])]
         for network in networks:
             network.precision, network.digest = cfg.precision, f"{network.digest}-{cfg.precision}"
-    return World(generator, teacher, judge)
+    return Networks(generator, teacher, judge)
 
 
 def check_device(name: str) -> None:
@@ -64,18 +64,18 @@ def check_device(name: str) -> None:
         )
 
 
-def load_world(cfg: DictConfig) -> World:
+def load_networks(cfg: DictConfig) -> Networks:
     """Generator, teacher and judge of a configuration; loaded once a process."""
     check_device(cfg.device)
     part = OmegaConf.masked_copy(cfg, ["generator", "scorer", "data"])
     part.precision = cfg.get("precision") or "fp32"
     use_precision(part.precision, cfg.device)
-    return _load_world(OmegaConf.to_yaml(part, resolve=True), cfg.device)
+    return _load_networks(OmegaConf.to_yaml(part, resolve=True), cfg.device)
 
 
 def _models(cfg: DictConfig) -> Models:
-    world = load_world(cfg)
-    return world.generator, world.teacher, world.judge
+    networks = load_networks(cfg)
+    return networks.generator, networks.teacher, networks.judge
 
 
 _BANKS: dict[Path, Bank] = {}
@@ -95,7 +95,7 @@ def networks_code(cfg: DictConfig) -> str:
 
 def bank_folder(cfg: DictConfig) -> tuple[Path, str]:
     """Where the bank of a configuration lies, and its identity."""
-    world = load_world(cfg)
+    world = load_networks(cfg)
     digests = {role: network.digest for role, network in vars(world).items()}
     name = identity.bank_id(vars(bank_spec(cfg)), digests, networks_code(cfg))
     return Path(cfg.cache) / "banks" / name, name
@@ -107,7 +107,7 @@ def load_bank(cfg: DictConfig) -> Bank:
         folder = Path(cfg.bank.path)
         if folder not in _BANKS:
             _BANKS[folder] = Bank(folder)
-        return check_bank(_BANKS[folder], load_world(cfg))
+        return check_bank(_BANKS[folder], load_networks(cfg))
     folder, identity = bank_folder(cfg)
     if folder not in _BANKS:
         models: Callable[[], Models] = partial(_models, cfg)
@@ -117,19 +117,23 @@ def load_bank(cfg: DictConfig) -> Bank:
     return _BANKS[folder]
 
 
-def check_bank(bank: Bank, world: World) -> Bank:
+def check_bank(bank: Bank, networks: Networks) -> Bank:
     """A bank given by path must have been made by these very networks."""
-    parts = (("generator", world.generator), ("teacher", world.teacher), ("judge", world.judge))
+    parts = (
+        ("generator", networks.generator),
+        ("teacher", networks.teacher),
+        ("judge", networks.judge),
+    )
     for role, network in parts:
         if bank.meta[role] not in (network.digest, "imported"):
             raise BadFile(
                 f"bank {bank.folder} was built with another {role} ({bank.meta[role]}) than this run's "
                 f"({network.digest}): unset bank.path to use or build the right one"
             )
-    if bank.judge_attributes != world.judge.attributes:
+    if bank.judge_attributes != networks.judge.attributes:
         raise BadFile(
             f"bank {bank.folder} has the attributes {', '.join(bank.judge_attributes.names)}, but the judge "
-            f"has {', '.join(world.judge.attributes.names)}"
+            f"has {', '.join(networks.judge.attributes.names)}"
         )
     return bank
 
@@ -142,18 +146,18 @@ def load_metrics(cfg: DictConfig) -> dict[str, Metric]:
     return {name: build(part) for name, part in cfg.metric.items()}
 
 
-def load_gauges(cfg: DictConfig, world: World) -> Gauges:
-    """The gauges of a configuration, ready for a walk in this world."""
+def load_gauges(cfg: DictConfig, networks: Networks) -> Gauges:
+    """The gauges of a configuration, ready for a walk with these networks."""
     gauges: dict[str, Gauge] = {
         name: build(part) for name, part in (cfg.get("gauge") or {}).items()
     }
     for gauge in gauges.values():
-        gauge.prepare(world, cfg.device)
+        gauge.prepare(networks, cfg.device)
     return Gauges(gauges)
 
 
 def load_probes(cfg: DictConfig) -> dict[str, Probe]:
-    """The probes of a configuration; one that has no use in this world keeps the reason."""
+    """The probes of a configuration; one that has no use with these networks keeps the reason."""
     probes: dict[str, Probe] = {}
     for name, part in (cfg.get("probe") or {}).items():
         try:

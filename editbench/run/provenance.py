@@ -7,19 +7,21 @@ from omegaconf import DictConfig
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts
 from editbench.base.sources import source_digest
-from editbench.networks.roles import World
+from editbench.networks.roles import Networks
 from editbench.run import record as records
 from editbench.run.fits import Fitted
 from editbench.walk.engine import WalkResult
 
 
-def provenance(cfg: DictConfig, world: World, bank: Bank, fitted: Fitted, starts: Starts) -> dict:
+def provenance(
+    cfg: DictConfig, networks: Networks, bank: Bank, fitted: Fitted, starts: Starts
+) -> dict:
     """Everything a reader needs to trust or repeat a number."""
     return records.environment() | {
         "hashes": {
-            "generator": world.generator.digest,
-            "teacher": world.teacher.digest,
-            "judge": world.judge.digest,
+            "generator": networks.generator.digest,
+            "teacher": networks.teacher.digest,
+            "judge": networks.judge.digest,
             "bank": bank.id,
             "method_source": source_digest(cfg.method["_target_"]),
         },

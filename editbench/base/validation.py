@@ -157,5 +157,7 @@ def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> No
     words = " or ".join(KINDS[kind][1] for kind in kinds)
     if "None" in names:
         words = f"{words} or null"
-    example = "" if argument.default in (argument.empty, None) else f", as in {key}={argument.default}"
+    example = (
+        "" if argument.default in (argument.empty, None) else f", as in {key}={argument.default}"
+    )
     raise EditbenchError(f"{key}={value} must be {words}{example}")

@@ -82,7 +82,9 @@ def show(jobs: Sequence[PlannedJob]) -> None:
         out.print(text, markup=False, highlight=False, soft_wrap=True)
     sums = totals(jobs)
     counts = ", ".join(f"{sums[name]} {name}" for name in STATUSES if sums[name])
-    text = f"{sums['jobs']} jobs: {counts}; to run: {sums['to_run']}; fits to make: {sums['to_fit']}"
+    text = (
+        f"{sums['jobs']} jobs: {counts}; to run: {sums['to_run']}; fits to make: {sums['to_fit']}"
+    )
     out.print(text, highlight=False, soft_wrap=True)
 
 

@@ -10,8 +10,17 @@ import yaml
 
 from editbench.base.errors import BadFile
 
-# The package is only located, not imported: in a checkout and in a wheel it lies in other places.
-CONF = Path(str(find_spec("editbench.conf").origin)).parent
+
+def _conf_folder() -> Path:
+    """The folder of the configuration files. In a checkout and in a wheel it lies in other places,
+    so the package is located; it is not imported."""
+    spec = find_spec("editbench.conf")
+    if spec is None or spec.origin is None:
+        raise BadFile("editbench.conf is not installed: install the package again")
+    return Path(spec.origin).parent
+
+
+CONF = _conf_folder()
 MAIN = "run"  # name of the main configuration, CONF/run.yaml
 # Keys of the main configuration that no YAML there declares: groups of a budget, an experiment's
 # published numbers, and the number of a part of `bank --parts`.

@@ -113,7 +113,9 @@ def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Paramete
     """
     callables: list[Callable[..., Any]] = [target]
     if inspect.isclass(target):
-        callables = [vars(base)["__init__"] for base in target.__mro__ if "__init__" in vars(base)]
+        # `object.__init__` has a signature that takes anything, and takes nothing.
+        bases = [base for base in target.__mro__ if base is not object]
+        callables = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)]
     found: dict[str, inspect.Parameter] = {}
     for function in callables:
         try:

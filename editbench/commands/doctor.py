@@ -144,7 +144,7 @@ def self_test(device: str, problems: list[str]) -> dict[str, Any]:
     return {"passed": True, "samples_per_second": round(192 / (time.perf_counter() - began), 1)}
 
 
-# -- on the terminal ---------------------------------------------------------------------------------------------------
+# -- on the terminal -----------------------------------------------------------------------------
 def show(report: dict[str, Any]) -> None:
     line("python", report["python"])
     for item in report["devices"]:

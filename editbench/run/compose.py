@@ -35,7 +35,7 @@ from editbench.run.settings import TOP_VALUES, Settings
 HYDRA_VERSION = "1.3"  # whose defaults the configuration is written for
 
 
-# -- one job -----------------------------------------------------------------------------------------------
+# -- one job -------------------------------------------------------------------------------------
 def compose_settings(overrides: Sequence[str], more: Sequence[Path] = ()) -> Settings:
     """The settings of one job: `compose_config`, read and checked."""
     return Settings.from_config(compose_config(overrides, more))
@@ -119,7 +119,7 @@ def _escaped(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace("'", "\\'")
 
 
-# -- the jobs of a sweep -----------------------------------------------------------------------------------
+# -- the jobs of a sweep -------------------------------------------------------------------------
 def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
     """The overrides of every job of a sweep, in the order in which Hydra's basic sweeper runs them.
 
@@ -214,7 +214,7 @@ def check_single(overrides: Sequence[str]) -> None:
             )
 
 
-# -- wrong names -------------------------------------------------------------------------------------------
+# -- wrong names ---------------------------------------------------------------------------------
 def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
     """Check the words of a command line before Hydra sees them, whose own messages are long.
 

@@ -78,7 +78,7 @@ def installed(plugin: str) -> bool:
     return find_spec(f"hydra_plugins.{plugin}") is not None
 
 
-# -- shares of the machine ---------------------------------------------------------------------------------
+# -- shares of the machine -----------------------------------------------------------------------
 def many_processes(launcher: str) -> bool:
     """Whether a launcher, by its `_target_`, runs jobs in other processes than the sweep's own."""
     return not launcher.endswith(BASIC)

@@ -25,7 +25,7 @@ from editbench.walk.metric import Metric
 from editbench.walk.probe import Blind, Probe
 
 
-# -- networks ----------------------------------------------------------------------------------------------
+# -- networks ------------------------------------------------------------------------------------
 def load_networks(settings: Settings) -> Networks:
     """Generator, teacher and judge, on their device and in their precision.
 
@@ -117,7 +117,7 @@ def _on_device(config: dict[str, Any], device: str) -> Any:
     return build(config).to(device).eval().requires_grad_(False)
 
 
-# -- banks -------------------------------------------------------------------------------------------------
+# -- banks ---------------------------------------------------------------------------------------
 # Opening a bank verifies the checksums of its shards, gigabytes at full size: once a process is
 # enough. The key holds the time of bank.json, so a bank that was built anew is opened anew.
 _OPEN_BANKS: dict[tuple[Path, int], Bank] = {}
@@ -186,7 +186,7 @@ def _keep(bank: Bank) -> Bank:
     return bank
 
 
-# -- editor, metrics, gauges, probes -----------------------------------------------------------------------
+# -- editor, metrics, gauges, probes -------------------------------------------------------------
 def load_editor(settings: Settings) -> Editor:
     """The method, not fitted."""
     return settings.method.build()

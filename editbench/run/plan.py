@@ -131,7 +131,7 @@ def bank_state(settings: Settings) -> BankState:
     return BankState(identity, str(folder), spec.n, built, spec.shards, there)
 
 
-# -- the plan as a whole -----------------------------------------------------------------------------------
+# -- the plan as a whole -------------------------------------------------------------------------
 def banks(jobs: Sequence[PlannedJob]) -> list[BankState]:
     """The distinct banks, in the order of their first job."""
     return list(dict.fromkeys(job.bank for job in jobs if job.bank))

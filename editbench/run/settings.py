@@ -111,7 +111,10 @@ class Component:
         if not places:
             return f"{self.key}={self.name}: {message}"
         option = places[min(places)]
-        return f"{self.key}.{option}={self.options[option]}: {message}"
+        value = f"{option}={self.options[option]}"
+        if message.startswith(value):
+            return f"{self.key}.{message}"
+        return f"{self.key}.{value}: {message}"
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ class Settings:
     plain: dict[str, Any] = field(repr=False)
 
     @classmethod
-    def from_config(cls, config: DictConfig | Mapping[str, Any]) -> Settings:
+    def from_config(cls, config: DictConfig | Mapping[Any, Any]) -> Settings:
         """Read and check a composed configuration. No network is loaded and no bank is opened.
 
         Raises:
@@ -293,7 +296,7 @@ class Settings:
         return replace(self, plain={**self.plain, **values}, **values)
 
 
-def resolve(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+def resolve(config: DictConfig | Mapping[Any, Any]) -> dict[str, Any]:
     """A configuration as plain values with every interpolation resolved, without Hydra's own node.
 
     Raises:
@@ -317,7 +320,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-# -- values at the top -------------------------------------------------------------------------------------
+# -- values at the top ---------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Values:
     """Plain values at the top of a configuration. A key that is absent has its default: records of
@@ -390,7 +393,7 @@ def _one_device(value: object) -> str:
 TOP_VALUES = {"attribute": _one_attribute, "target": _one_target, "seed": _one_seed}
 
 
-# -- groups ------------------------------------------------------------------------------------------------
+# -- groups --------------------------------------------------------------------------------------
 def _mapping(group: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise EditbenchError(

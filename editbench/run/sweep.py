@@ -67,7 +67,7 @@ class Sweep:
     jobs: list[list[str]]
 
 
-# -- running -----------------------------------------------------------------------------------------------
+# -- running -------------------------------------------------------------------------------------
 def run_single(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -> int:
     """Run a task once, under Hydra.
 
@@ -138,8 +138,13 @@ def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -
 def run_hydra(
     task: Task, overrides: Sequence[str], more: Sequence[Path] = (), sweep: bool = False
 ) -> int:
-    """`run_sweep` or `run_single`. A configuration may itself say hydra.mode=MULTIRUN."""
-    if not sweep:
+    """`run_sweep` where `sweep` is true or the configuration says so, else `run_single`.
+
+    A user's experiment may say hydra.mode=MULTIRUN; ours never do. Looking costs a composition, so
+    it is done only where a user's folder or the words could have it.
+    """
+    may_say = bool(more) or any(word.startswith("hydra.mode") for word in overrides)
+    if not sweep and may_say:
         with hydra_application(more) as application:
             words = [*overrides, *application.search_path]
             sweep = application.hydra.get_mode(MAIN, words) == RunMode.MULTIRUN
@@ -186,7 +191,7 @@ def share_cores(master: DictConfig, jobs: int) -> None:
         os.environ[THREADS] = str(threads)
 
 
-# -- one job -----------------------------------------------------------------------------------------------
+# -- one job -------------------------------------------------------------------------------------
 def job_task(config: DictConfig) -> Outcome:
     """One job under a Hydra launcher.
 
@@ -256,7 +261,7 @@ def failure(error: Exception) -> Outcome:
     return Outcome("failed", reason, "", False)
 
 
-# -- lines -------------------------------------------------------------------------------------------------
+# -- lines ---------------------------------------------------------------------------------------
 def describe(settings: Settings, outcome: Outcome, number: str = "") -> str:
     """One line on a job: what it was, its status, and its first numbers or its reason."""
     head = f"{number} {settings.title}: {outcome.status}".strip()

@@ -42,5 +42,6 @@ def refresh_metrics(record: Record, cfg: DictConfig) -> None:
     if record.status["status"] != "done":
         return
     if record.metrics_key() != metrics_key(cfg, load_metrics(cfg)):
+        trajectories = record.trajectories()
         with record.updating() as folder:
-            compute_metrics(folder, record.trajectories(), cfg)
+            compute_metrics(folder, trajectories, cfg)

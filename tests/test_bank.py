@@ -21,7 +21,7 @@ from editbench.base.identity import bank_id
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
 from editbench.run.compose import compose_config
-from editbench.run.loading import load_networks
+from tests.by_config import load_networks
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer, V
 
 

@@ -1,4 +1,5 @@
-"""Any given direction, from a file: published boundaries, encoder directions, the fruit of another tool."""
+"""Any given direction, from a file: published boundaries, encoder directions, the fruit of
+another tool."""
 
 from __future__ import annotations
 
@@ -21,11 +22,13 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 class Direction(Editor):
     """next = codes + step * direction, away from it for class 0 of a binary attribute.
 
-    A file holds (d,), (1, d), or (num_ws, d): one row for each row of W+. It is an .npy array, a .pt tensor, or a .pkl
-    component of GANSpace, which also says which rows it edits (`layers` overrides that) and the standard deviation of
-    the samples along it (with `normalise` off a step of 1 is one deviation). The walk of a layered file still is a line
-    in W, along a carrier u, and only the decode is layered: row i is origin + t * rows[i], where t is read back from
-    the codes as <codes - origin, u> / |u|^2. So codes at any t (a bisection, an interpolation) decode as they should.
+    A file holds (d,), (1, d), or (num_ws, d): one row for each row of W+. It is an .npy array, a
+    .pt tensor, or a .pkl component of GANSpace, which also says which rows it edits (`layers`
+    overrides that) and the standard deviation of the samples along it (with `normalise` off a
+    step of 1 is one deviation). The walk of a layered file still is a line in W, along a carrier
+    u, and only the decode is layered: row i is origin + t * rows[i], where t is read back from
+    the codes as <codes - origin, u> / |u|^2. So codes at any t (a bisection, an interpolation)
+    decode as they should.
 
     Args:
         paths: attribute -> file.
@@ -48,13 +51,16 @@ class Direction(Editor):
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(layers)
-        self.paths, self.signs = dict(paths), dict(signs or {})
+        self.paths = dict(paths)
+        self.signs = dict(signs or {})
         for name, sign in self.signs.items():
             if sign not in (1, -1) or name not in self.paths:
                 raise EditbenchError(
                     f"signs: '{name}: {sign}' must be 1 or -1 for an attribute of method.paths"
                 )
-        self.normalise, self.delta, self.scale_step = normalise, float(delta), scale_step
+        self.normalise = normalise
+        self.delta = float(delta)
+        self.scale_step = scale_step
         self.space = walk_space(space)
         self.unit = f"{self.space.name} units"
         self.length = self.delta
@@ -68,10 +74,8 @@ class Direction(Editor):
     def fit(self, data: FitData) -> FitReport:
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
         self.ranges = {}
-        dim, rows = (
-            data.generator.code_dim(self.space),
-            data.generator.num_ws if self.space == Space.W else 0,
-        )
+        dim = data.generator.code_dim(self.space)
+        rows = data.generator.num_ws if self.space == Space.W else 0
         self.directions = {
             name: self._read(name, dim, rows)
             for name in self.paths
@@ -87,7 +91,8 @@ class Direction(Editor):
             raise BadFile(
                 f"{path}: a direction of {given.space}; set method.space={given.space.lower()}"
             )
-        array, rows = given.rows, np.atleast_2d(given.rows).astype(np.float64)
+        array = given.rows
+        rows = np.atleast_2d(given.rows).astype(np.float64)
         if given.layers and given.layers != (0, num_ws):
             self.ranges[name] = given.layers
         if rows.ndim != 2 or rows.shape[1] != dim or len(rows) not in {1, num_ws} - {0}:
@@ -155,7 +160,8 @@ class Direction(Editor):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.length = float(state["step"])
-        self.directions, self.ranges = {}, {}
+        self.directions = {}
+        self.ranges = {}
         for key, value in state.items():
             kind, _, name = key.partition(".")
             if kind == "direction":
@@ -165,7 +171,7 @@ class Direction(Editor):
 
 
 def _carrier(rows: Tensor) -> Tensor:
-    """The W line that carries a layered walk: the longest row, at the root-mean-square length of all rows, so that
-    the path's length is that of an average row."""
+    """The W line that carries a layered walk: the longest row, at the root-mean-square length of
+    all rows, so that the path's length is that of an average row."""
     length = rows.norm(dim=1)
     return rows[length.argmax()] / length.max() * rows.square().sum(1).mean().sqrt()

@@ -14,10 +14,12 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
 class RandomDirection(Editor):
-    """next = codes + step * u(start), with u uniform on the sphere and depending on (seed, start index) alone.
+    """next = codes + step * u(start), with u uniform on the sphere and depending on (seed, start
+    index) alone.
 
     Args:
-        delta: step length in units of StyleGAN2-FFHQ's W (or Z), scaled to the space at hand if `scale_step`.
+        delta: step length in units of StyleGAN2-FFHQ's W (or Z), scaled to the space at hand if
+            `scale_step`.
         space: 'w' or 'z'.
     """
 
@@ -31,9 +33,12 @@ class RandomDirection(Editor):
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(layers)
-        self.delta, self.scale_step, self.space = float(delta), scale_step, walk_space(space)
+        self.delta = float(delta)
+        self.scale_step = scale_step
+        self.space = walk_space(space)
         self.unit = f"{self.space.name} units"
-        self.seed, self.length = 0, self.delta
+        self.seed = 0
+        self.length = self.delta
         self._forget()
 
     def _forget(self) -> None:
@@ -48,8 +53,10 @@ class RandomDirection(Editor):
         return FitReport(notes={"step": self.length})
 
     def directions(self, start: Tensor, like: Tensor) -> Tensor:
-        """Unit directions of starts: (n,) -> (n, d), on the device and in the dtype of `like` (n, d)."""
-        wanted, dim = start.cpu().numpy(), like.shape[1]
+        """Unit directions of starts: (n,) -> (n, d), on the device and in the dtype of `like` (n,
+        d)."""
+        wanted = start.cpu().numpy()
+        dim = like.shape[1]
         new = np.setdiff1d(wanted, self._starts)
         if len(new) or self._units.shape[1] != dim:
             self._starts = np.union1d(wanted, self._starts)
@@ -84,4 +91,5 @@ class RandomDirection(Editor):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self._forget()
-        self.seed, self.length = int(state["seed"]), float(state["step"])
+        self.seed = int(state["seed"])
+        self.length = float(state["step"])

@@ -1,4 +1,5 @@
-"""The perfect edit: move the one true factor of the attribute and nothing else. What is wrong with it is the judge's.
+"""The perfect edit: move the one true factor of the attribute and nothing else. What is wrong
+with it is the judge's.
 
 It needs a generator that is the world's own renderer, whose codes are the factors.
 """
@@ -16,10 +17,11 @@ from editbench.worlds.faces.truth import RenderGenerator, towards
 
 
 class TrueFactor(Editor):
-    """next = codes with the attribute's factor `delta` amounts nearer to the clearest member of the target class.
+    """next = codes with the attribute's factor `delta` amounts nearer to the clearest member of
+    the target class.
 
-    A walk that has arrived there stays. One amount is the way from a clear member of a class to one of its neighbour;
-    the true threshold lies half-way.
+    A walk that has arrived there stays. One amount is the way from a clear member of a class to
+    one of its neighbour; the true threshold lies half-way.
 
     Args:
         delta: step in amounts.

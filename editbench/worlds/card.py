@@ -1,8 +1,10 @@
-"""The card of a world: does the generator make the faces of the renderer, and can the judge be believed?
+"""The card of a world: does the generator make the faces of the renderer, and can the judge be
+believed?
 
-Data labels are known, labels of generated faces are the judge's; so data is shown both as it is and as judged. The
-association of two binary attributes is phi (the Pearson correlation of their 0/1 labels); where an attribute with more
-classes takes part it is Cramer's V, which has no sign and is about sqrt((K - 1) / n) for independent labels.
+Data labels are known, labels of generated faces are the judge's; so data is shown both as it is
+and as judged. The association of two binary attributes is phi (the Pearson correlation of their
+0/1 labels); where an attribute with more classes takes part it is Cramer's V, which has no sign
+and is about sqrt((K - 1) / n) for independent labels.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ from editbench.worlds.faces.renderer import render
 from editbench.worlds.train_scorers import accuracy, agreement
 
 BATCH = 64
-SHEET_COLUMNS, SHEET_ROWS, SHEET_ZOOM = 12, 8, 2
+SHEET_COLUMNS = 12
+SHEET_ROWS = 8
+SHEET_ZOOM = 2
 
 
 def phi(a: np.ndarray, b: np.ndarray) -> float:
@@ -54,11 +58,13 @@ def cramers_v(a: np.ndarray, b: np.ndarray, rows: int, columns: int) -> float:
 
 
 def associations(labels: np.ndarray, attributes: Attributes) -> np.ndarray:
-    """labels (N, A) -> symmetric (A, A): phi of binary pairs, Cramer's V of the others, 1 on the diagonal."""
+    """labels (N, A) -> symmetric (A, A): phi of binary pairs, Cramer's V of the others, 1 on the
+    diagonal."""
     matrix = np.eye(len(attributes))
     for i, first in enumerate(attributes):
         for j, second in enumerate(attributes.items[:i]):
-            a, b = labels[:, i], labels[:, j]
+            a = labels[:, i]
+            b = labels[:, j]
             both = first.binary and second.binary
             matrix[i, j] = matrix[j, i] = (
                 phi(a, b) if both else cramers_v(a, b, len(first.classes), len(second.classes))
@@ -102,9 +108,10 @@ def measure(
     seed: int = 5_005,
     law: FactorLaw | None = None,
 ) -> dict:
-    """Everything the card shows as numbers, from n renders of a law (default: the world's own), n others for the floor,
-    and n generated faces."""
-    attributes, law = judge.attributes, law or FactorLaw()
+    """Everything the card shows as numbers, from n renders of a law (default: the world's own), n
+    others for the floor, and n generated faces."""
+    attributes = judge.attributes
+    law = law or FactorLaw()
     dense = replace(law, margin=0.0)
     truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
     streams = (
@@ -182,18 +189,18 @@ def world_card(
     seed: int = 5_005,
     law: FactorLaw | None = None,
 ) -> dict:
-    """Write index.html (self-contained), card.json and sheet.png (renders left, generated right) to `out`.
+    """Write index.html (self-contained), card.json and sheet.png (renders left, generated right)
+    to `out`.
 
     What is not given is loaded from the package. Returns the content of card.json.
     """
     generator = generator or load_generator()
-    teacher, judge = teacher or load_scorer("teacher"), judge or load_scorer("judge")
+    teacher = teacher or load_scorer("teacher")
+    judge = judge or load_scorer("judge")
     card = measure(n, generator, teacher, judge, seed, law)
     need = SHEET_COLUMNS * SHEET_ROWS
-    left, right = (
-        sheet(_renders(law or FactorLaw(), seed, 0, need)),
-        sheet(_generated(generator, seed, need)),
-    )
+    left = sheet(_renders(law or FactorLaw(), seed, 0, need))
+    right = sheet(_generated(generator, seed, need))
     gutter = np.full((left.shape[0], 16, 3), 255, np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate([left, gutter, right], 1)).save(buffer, "PNG", optimize=True)

@@ -1,4 +1,5 @@
-"""Residual StyleGAN2 discriminator with minibatch standard deviation (Karras et al. 2020), used only in training."""
+"""Residual StyleGAN2 discriminator with minibatch standard deviation (Karras et al. 2020), used
+only in training."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class DownBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """image (N, 3, R, R) -> logit of being real (N,). `channels` as in the generator: widths at 4, 8, ..., R pixels."""
+    """image (N, 3, R, R) -> logit of being real (N,). `channels` as in the generator: widths at
+    4, 8, ..., R pixels."""
 
     def __init__(self, channels: tuple[int, ...], group: int = 8) -> None:
         super().__init__()
@@ -62,7 +64,8 @@ class Discriminator(nn.Module):
         return self.out(scaled_leaky_relu(self.hidden(x))).squeeze(1)
 
     def _minibatch_std(self, x: Tensor) -> Tensor:
-        """Mean standard deviation within groups of the batch, as one more channel (Karras 2018, section 3)."""
+        """Mean standard deviation within groups of the batch, as one more channel (Karras 2018,
+        section 3)."""
         n = len(x)
         size = math.gcd(n, self.group)
         spread = (

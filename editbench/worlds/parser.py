@@ -1,7 +1,9 @@
-"""Which region of the face each pixel of a picture shows: a small segmentation network, trained on exact masks.
+"""Which region of the face each pixel of a picture shows: a small segmentation network, trained
+on exact masks.
 
-A face parser is what semantic edits are localised with (StyleSpace; there a BiSeNet for photographs). This one learns
-from renders of random factors, whose masks the renderer knows, and is used on generated faces.
+A face parser is what semantic edits are localised with (StyleSpace; there a BiSeNet for
+photographs). This one learns from renders of random factors, whose masks the renderer knows, and
+is used on generated faces.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ DENSE = FactorLaw(
 class RegionParser(nn.Module):
     """Pictures -> region labels, at the resolution of the picture (any multiple of 4).
 
-    Three scales with skip connections: widths are the channels at full, half and quarter resolution.
+    Three scales with skip connections: widths are the channels at full, half and quarter
+    resolution.
 
     Attributes:
         names: the regions, in the order of the labels.
@@ -41,7 +44,8 @@ class RegionParser(nn.Module):
         self, names: Sequence[str] = REGIONS, widths: Sequence[int] = (24, 32, 48)
     ) -> None:
         super().__init__()
-        self.names, self.widths = tuple(names), tuple(widths)
+        self.names = tuple(names)
+        self.widths = tuple(widths)
         a, b, c = self.widths
         self.fine = nn.Sequential(
             nn.Conv2d(3, a, 3, padding=1), nn.ReLU(), nn.Conv2d(a, a, 3, padding=1), nn.ReLU()
@@ -99,7 +103,8 @@ class RegionParser(nn.Module):
 # -- training ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ParserTraining:
-    """faces: different renders of the dense law; passes: how often each is shown, every time augmented anew."""
+    """faces: different renders of the dense law; passes: how often each is shown, every time
+    augmented anew."""
 
     seed: int = 303
     faces: int = 12_288
@@ -111,7 +116,8 @@ class ParserTraining:
 
 
 def photometric(images: Tensor, random: torch.Generator) -> Tensor:
-    """Faults of a generator that leave every pixel where it is: softness, tint, grain. (N, 3, R, R) -> same shape."""
+    """Faults of a generator that leave every pixel where it is: softness, tint, grain. (N, 3, R,
+    R) -> same shape."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(len(images), *shape, generator=random)
@@ -128,7 +134,8 @@ def faces_and_masks(
     law: FactorLaw, seed: int, n: int, resolution: int, stream: str
 ) -> tuple[Tensor, Tensor]:
     """n renders (n, 3, R, R) and their exact regions (n, R, R) uint8."""
-    images, masks = [], []
+    images = []
+    masks = []
     for start in range(0, n, 64):
         factors = sample_factors(law, seed, start, min(start + 64, n), stream)
         images.append(render(factors, resolution))
@@ -153,14 +160,18 @@ def train_parser(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.lr, total_steps=steps + 1, pct_start=0.1
     )
-    total, order = 0.0, torch.empty(0, dtype=torch.int64)
+    total = 0.0
+    order = torch.empty(0, dtype=torch.int64)
     for step in range(steps):
         if len(order) < options.batch:
             order = torch.randperm(options.faces, generator=random)
-        rows, order = order[: options.batch], order[options.batch :]
-        shown, wanted = photometric(images[rows], random), masks[rows].long()
+        rows = order[: options.batch]
+        order = order[options.batch :]
+        shown = photometric(images[rows], random)
+        wanted = masks[rows].long()
         if step % 2:
-            shown, wanted = shown.flip(3), wanted.flip(2)
+            shown = shown.flip(3)
+            wanted = wanted.flip(2)
         loss = F.cross_entropy(
             parser.logits(shown.contiguous(memory_format=torch.channels_last)), wanted, weights
         )
@@ -192,7 +203,8 @@ def parser_quality(
     resolution: int = 32,
     law: FactorLaw | None = None,
 ) -> dict[str, dict[str, float]]:
-    """On n held-out renders (of the world's law): region -> share of its pixels that are found, and IoU.
+    """On n held-out renders (of the world's law): region -> share of its pixels that are found,
+    and IoU.
 
     `all` holds the share of right pixels and the mean IoU over regions.
     """
@@ -202,8 +214,11 @@ def parser_quality(
     counts = (
         torch.bincount((masks.long() * k + found).flatten(), minlength=k * k).reshape(k, k).double()
     )
-    hit, true, said = counts.diag(), counts.sum(1), counts.sum(0)
-    share, iou = hit / true.clamp_min(1), hit / (true + said - hit).clamp_min(1)
+    hit = counts.diag()
+    true = counts.sum(1)
+    said = counts.sum(0)
+    share = hit / true.clamp_min(1)
+    iou = hit / (true + said - hit).clamp_min(1)
     out = {
         name: {"found": share[i].item(), "iou": iou[i].item()}
         for i, name in enumerate(parser.names)

@@ -1,10 +1,10 @@
 """Steering the class shares of a GAN, and of pairs of classes, to the data's while it trains.
 
-A small adversarial game drifts: for long stretches it makes too few frontal faces, or glasses on nearly all of them.
-The teacher watches the joint share of every pair of classes over the last `memory` images; the gradient of
-KL(shares || data) with respect to the shares, ln(share / data), weighs the class probabilities of the images at hand.
-Images at a class border drift to the side that is missing; where the shares are right the term vanishes. The judge is
-not used.
+A small adversarial game drifts: for long stretches it makes too few frontal faces, or glasses on
+nearly all of them. The teacher watches the joint share of every pair of classes over the last
+`memory` images; the gradient of KL(shares || data) with respect to the shares, ln(share / data),
+weighs the class probabilities of the images at hand. Images at a class border drift to the side
+that is missing; where the shares are right the term vanishes. The judge is not used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ FLOOR = 1e-3  # shares below it count as this much: the logarithm stays finite
 
 
 def class_probabilities(logits: Tensor, attributes: Attributes) -> Tensor:
-    """Probabilities of all classes of all attributes, side by side: (N, width) -> (N, sum of classes)."""
+    """Probabilities of all classes of all attributes, side by side: (N, width) -> (N, sum of
+    classes)."""
     parts = []
     for attribute in attributes:
         part = attributes.logits(logits, attribute.name)
@@ -32,20 +33,22 @@ def class_probabilities(logits: Tensor, attributes: Attributes) -> Tensor:
 
 
 def joint_shares(p: Tensor) -> Tensor:
-    """Mean outer product of class probabilities (N, C), with the single shares on the diagonal: (C, C)."""
+    """Mean outer product of class probabilities (N, C), with the single shares on the diagonal:
+    (C, C)."""
     joint = p.T @ p / len(p)
     return joint - torch.diag(joint.diagonal()) + torch.diag(p.mean(0))
 
 
 class ShareSteering:
-    """Args: teacher; labels (n, A) of data, which give the shares to reach; weight of the term beside the GAN loss;
-    memory, in images, of the running shares."""
+    """Args: teacher; labels (n, A) of data, which give the shares to reach; weight of the term
+    beside the GAN loss; memory, in images, of the running shares."""
 
     def __init__(
         self, teacher: Scorer, labels: Tensor, weight: float = 1.0, memory: int = 2000
     ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
-        self.weight, self.memory = weight, memory
+        self.weight = weight
+        self.memory = memory
         sizes = [len(attribute.classes) for attribute in teacher.attributes]
         one_hot = [torch.nn.functional.one_hot(labels[:, k], size) for k, size in enumerate(sizes)]
         self.data = joint_shares(torch.cat(one_hot, 1).float())

@@ -1,8 +1,9 @@
-"""Adversarial training of the embedded generator: non-saturating loss, lazy R1, exponential moving average.
+"""Adversarial training of the embedded generator: non-saturating loss, lazy R1, exponential
+moving average.
 
-Goodfellow et al. 2014 (loss), Mescheder et al. 2018 (R1), Karras et al. 2020 (lazy regularisation, EMA). Step t draws
-its renders and its z from (seed, t) alone and the checkpoint holds networks and optimisers, so a run that was stopped
-continues as if it had not been.
+Goodfellow et al. 2014 (loss), Mescheder et al. 2018 (R1), Karras et al. 2020 (lazy
+regularisation, EMA). Step t draws its renders and its z from (seed, t) alone and the checkpoint
+holds networks and optimisers, so a run that was stopped continues as if it had not been.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class GANTraining:
 
 
 class GANTrainer:
-    """Networks, optimisers and one training step. `reals(start, stop)` gives images (N, 3, R, R) in [-1, 1]."""
+    """Networks, optimisers and one training step. `reals(start, stop)` gives images (N, 3, R, R)
+    in [-1, 1]."""
 
     def __init__(
         self,
@@ -73,7 +75,9 @@ class GANTrainer:
     ) -> None:
         """start: a trained network to go on from, otherwise a new one."""
         torch.manual_seed(options.seed)
-        self.options, self.reals, self.device = options, reals, torch.device(device)
+        self.options = options
+        self.reals = reals
+        self.device = torch.device(device)
         self.steering = steering
         self.g = StyleGAN2(config).to(self.device)
         if start is not None:
@@ -95,7 +99,8 @@ class GANTrainer:
         return self.step * self.options.batch / 1000
 
     def train_step(self) -> dict[str, float]:
-        o, n = self.options, self.options.batch
+        o = self.options
+        n = self.options.batch
         real = self.reals(self.step * n, (self.step + 1) * n).to(self.device)
         z = torch.from_numpy(
             normals(o.seed, "gan", self.step * n, (self.step + 1) * n, 2 * self.g.config.z_dim)
@@ -108,7 +113,8 @@ class GANTrainer:
         with self._autocast():
             with torch.no_grad():
                 fake = self.g(z_d)
-            real_logit, fake_logit = self.d(real), self.d(fake)
+            real_logit = self.d(real)
+            fake_logit = self.d(fake)
         d_loss = F.softplus(fake_logit.float()).mean() + F.softplus(-real_logit.float()).mean()
         if self.step % o.r1_every == 0:
             d_loss = d_loss + self._r1(real) * (o.r1_gamma / 2 * o.r1_every)
@@ -222,7 +228,8 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) -> None:
-    """Raise EditbenchError where a checkpoint is there and is of another training; its length may differ."""
+    """Raise EditbenchError where a checkpoint is there and is of another training; its length may
+    differ."""
     if not path.exists():
         return
     state = read_checkpoint(path)
@@ -248,14 +255,17 @@ def _plain(value: object) -> object:
 def train(
     trainer: GANTrainer, folder: Path, on_checkpoint: Callable[[GANTrainer], dict] | None = None
 ) -> StyleGAN2:
-    """Train to the end, or on from `folder`/checkpoint.pt; one JSON line a checkpoint goes to `folder`/log.jsonl."""
+    """Train to the end, or on from `folder`/checkpoint.pt; one JSON line a checkpoint goes to
+    `folder`/log.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, options = folder / "checkpoint.pt", trainer.options
+    checkpoint = folder / "checkpoint.pt"
+    options = trainer.options
     if checkpoint.exists():
         trainer.load(checkpoint)
         print(f"resuming at {trainer.kimg:.0f} kimg from {checkpoint}", flush=True)
     every = max(1, round(options.checkpoint_kimg * 1000 / options.batch))
-    started, first = time.time(), trainer.step
+    started = time.time()
+    first = trainer.step
     values: dict[str, list[float]] = {}
     while trainer.kimg < options.total_kimg:
         for key, value in trainer.train_step().items():

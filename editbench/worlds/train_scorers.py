@@ -1,10 +1,12 @@
 """Training of a world's teacher and judge, two classifiers that share nothing but the renderer.
 
-- Factors are drawn WITHOUT correlations. A classifier trained on the correlated world may read glasses as age; a judge
-  that does so would report entanglement that is its own.
-- Half of the faces come from the dense law (margin 0), so that boundaries sit at the true thresholds and two
-  classifiers that were trained apart draw them in the same place; half come from the world's own margin.
-- Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts of another face or pose.
+- Factors are drawn WITHOUT correlations. A classifier trained on the correlated world may read
+  glasses as age; a judge that does so would report entanglement that is its own.
+- Half of the faces come from the dense law (margin 0), so that boundaries sit at the true
+  thresholds and two classifiers that were trained apart draw them in the same place; half come
+  from the world's own margin.
+- Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts of
+another face or pose.
 
 Step t draws its faces and its augmentation from (seed, role, t) alone.
 """
@@ -35,7 +37,8 @@ SPACED = FactorLaw(correlations={})
 
 @dataclass(frozen=True)
 class ScorerTraining:
-    """Hyperparameters of one role. `seed` and `role` name its data stream; `images` is the length in images."""
+    """Hyperparameters of one role. `seed` and `role` name its data stream; `images` is the length
+    in images."""
 
     role: str
     seed: int
@@ -57,10 +60,12 @@ ROLES = {
 
 
 def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Tensor:
-    """Imitate the faults of a generator: images (N, 3, R, R) -> same shape; a share `clean` stays as it is.
+    """Imitate the faults of a generator: images (N, 3, R, R) -> same shape; a share `clean` stays
+    as it is.
 
-    Features are displaced, fade, or are overlaid by those of another face, each less than half, so that the label
-    stays that of the larger part. Two classifiers that learnt to weigh all cues this way agree on faulty pictures.
+    Features are displaced, fade, or are overlaid by those of another face, each less than half,
+    so that the label stays that of the larger part. Two classifiers that learnt to weigh all cues
+    this way agree on faulty pictures.
     """
     n, _, size, _ = images.shape
 
@@ -99,7 +104,8 @@ def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Ten
 
 @lru_cache(maxsize=1)
 def _faces(options: ScorerTraining, index: int) -> tuple[Tensor, Tensor]:
-    """The index-th batch of plain renders and labels, half of the dense law and half of the spaced one."""
+    """The index-th batch of plain renders and labels, half of the dense law and half of the
+    spaced one."""
     half = options.batch // 2
     parts = [
         sample_factors(
@@ -121,11 +127,14 @@ def _faces(options: ScorerTraining, index: int) -> tuple[Tensor, Tensor]:
 
 
 def patchwork(images: Tensor, factors: Factors, random: torch.Generator, every: int = 3) -> Tensor:
-    """Turn less than half of the middle of every third face by another angle: images (N, 3, R, R), changed in place.
+    """Turn less than half of the middle of every third face by another angle: images (N, 3, R,
+    R), changed in place.
 
-    Immature generators put eyes and mouth of different poses on one head; the label stays that of the larger part.
+    Immature generators put eyes and mouth of different poses on one head; the label stays that of
+    the larger part.
     """
-    rows, size = torch.arange(0, len(images), every), images.shape[-1]
+    rows = torch.arange(0, len(images), every)
+    size = images.shape[-1]
     twin = Factors(**{name: value[rows] for name, value in vars(factors).items()})
     twin.yaw = 80 * torch.rand(len(rows), generator=random) - 40
     noise = F.interpolate(
@@ -163,7 +172,8 @@ def train_scorer(
 ) -> ConvScorer:
     """Train one role to the end (minutes on one core) and return it sealed.
 
-    batches: step -> pictures (n, 3, R, R) and labels (n, A) of the attributes `scored`; None: renders of the faces.
+    batches: step -> pictures (n, 3, R, R) and labels (n, A) of the attributes `scored`; None:
+    renders of the faces.
     """
     torch.manual_seed(options.seed)
     batches = batches or partial(batch, options)
@@ -178,7 +188,8 @@ def train_scorer(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.lr, total_steps=steps + 1, pct_start=0.15
     )
-    started, total = time.time(), 0.0
+    started = time.time()
+    total = 0.0
     for step in range(steps):
         images, labels = (part.to(device) for part in batches(step))
         with torch.autocast(
@@ -220,8 +231,9 @@ def accuracy(
 ) -> dict[str, float]:
     """Share of right labels of each attribute on n held-out renders of a law.
 
-    The package asks 0.97 of its judge under the world's own law, where no trait comes near a threshold. The dense law
-    is reported beside it: a face at a threshold is a coin toss there, so it measures how sharply a boundary is drawn.
+    The package asks 0.97 of its judge under the world's own law, where no trait comes near a
+    threshold. The dense law is reported beside it: a face at a threshold is a coin toss there, so
+    it measures how sharply a boundary is drawn.
     """
     right = torch.zeros(len(scorer.attributes), dtype=torch.float64)
     for start in range(0, n, 250):

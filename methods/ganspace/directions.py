@@ -1,4 +1,5 @@
-"""What GANSpace's components are computed from: fresh latents, and activations that are regressed back on them."""
+"""What GANSpace's components are computed from: fresh latents, and activations that are regressed
+back on them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ TOO_SHORT = 1e-6  # of the longest row of the regression: a component that no la
 
 @dataclass(frozen=True)
 class Directions:
-    """mean (d,) of the latents; rows (k, d) unit directions; stdev (k,) of the latents along them; notes."""
+    """mean (d,) of the latents; rows (k, d) unit directions; stdev (k,) of the latents along
+    them; notes."""
 
     mean: np.ndarray
     rows: np.ndarray
@@ -37,9 +39,10 @@ def activation_directions(
 ) -> Directions:
     """Components of a layer's flattened activations as unit directions of W or Z.
 
-    With the coordinates A = (activation - mean) @ rows.T / stdev of fresh samples and their latents Z, least squares
-    solves A M = Z; the rows of M are brought to unit length. Both sides are centred, which keeps the mean of W out of
-    the noise. stdev: 1 in Z, whose draws have it along every unit direction; in W that of these latents.
+    With the coordinates A = (activation - mean) @ rows.T / stdev of fresh samples and their
+    latents Z, least squares solves A M = Z; the rows of M are brought to unit length. Both sides
+    are centred, which keeps the mean of W out of the noise. stdev: 1 in Z, whose draws have it
+    along every unit direction; in W that of these latents.
     """
 
     def stream(purpose: str, n: int) -> Iterator[tuple[Tensor, np.ndarray]]:
@@ -58,7 +61,8 @@ def activation_directions(
     for block, activation in stream("regression", max(REGRESSION_SAMPLES, samples)):
         coordinates = (activation - found.mean) @ found.rows.T / found.stdev
         joint.add(np.concatenate([coordinates, block.double().cpu().numpy()], 1))
-    k, covariance = len(found), joint.covariance()
+    k = len(found)
+    covariance = joint.covariance()
     slopes = lstsq(covariance[:k, :k], covariance[:k, k:])[0]
     lengths = np.linalg.norm(slopes, axis=1)
     kept = lengths > TOO_SHORT * lengths.max()
@@ -74,7 +78,8 @@ def activation_directions(
 def latent_blocks(
     data: FitData, space: Space, samples: int, purpose: str, block: int
 ) -> Iterator[Tensor]:
-    """Fresh latents (at most `block`, d), `samples` in all; of a generator that cannot draw them, the fit split's own.
+    """Fresh latents (at most `block`, d), `samples` in all; of a generator that cannot draw them,
+    the fit split's own.
 
     The draws are the same however they are blocked.
     """

@@ -1,6 +1,8 @@
-"""GANSpace: principal components of W, or of a layer's activations, as controls; the teacher then picks among them.
+"""GANSpace: principal components of W, or of a layer's activations, as controls; the teacher then
+picks among them.
 
-Härkönen, Hertzmann, Lehtinen & Paris, "GANSpace: Discovering Interpretable GAN Controls", NeurIPS 2020.
+Härkönen, Hertzmann, Lehtinen & Paris, "GANSpace: Discovering Interpretable GAN Controls", NeurIPS
+2020.
 """
 
 from __future__ import annotations
@@ -33,24 +35,28 @@ BLOCK = 8192  # latents drawn together
 
 
 class GANSpace(Editor):
-    """w_l' = w_l + sigma * stdev_i * component_i in the rows l of a range: one component and range for each class.
+    """w_l' = w_l + sigma * stdev_i * component_i in the rows l of a range: one component and
+    range for each class.
 
-    Components are found without labels; component, range and sign are then chosen for every class of every attribute by
-    the labelled protocol of editbench.methods.shared.control_search, whose pictures count as cost. A class may have no control.
+    Components are found without labels; component, range and sign are then chosen for every class
+    of every attribute by the labelled protocol of editbench.methods.shared.control_search, whose
+    pictures count as cost. A class may have no control.
 
     Args:
-        samples: codes that the components are computed from, fresh draws; the fit split's where none can be drawn.
+        samples: codes that the components are computed from, fresh draws; the fit split's where
+            none can be drawn.
         components: how many; those without variance are left out.
-        layer: None for the components of W itself, exact; or the layer of the generator whose activations are
-            decomposed and regressed back on the latents.
+        layer: None for the components of W itself, exact; or the layer of the generator whose
+            activations are decomposed and regressed back on the latents.
         space: 'w', or 'z' (with a layer), where the latents of the regression and of the walk live.
-        ranges: candidate rows [a, b) of W+, for a generator of 18 rows, carried over in proportion to others; a walk
-            in Z, or without W+, moves the whole code.
-        strength, search_samples, min_effect: the search edits so many tune samples by +- strength standard deviations
-            and asks for an effect of min_effect sigma of the teacher's log-odds.
+        ranges: candidate rows [a, b) of W+, for a generator of 18 rows, carried over in
+            proportion to others; a walk in Z, or without W+, moves the whole code.
+        strength, search_samples, min_effect: the search edits so many tune samples by +- strength
+            standard deviations and asks for an effect of min_effect sigma of the teacher's
+            log-odds.
         step: standard deviations of the component a step.
-        centre: the first step also takes away what the code has along the component, as in the paper's comparison with
-            supervised directions; step 0 stays the start.
+        centre: the first step also takes away what the code has along the component, as in the
+            paper's comparison with supervised directions; step 0 stays the start.
     """
 
     citation = "Härkönen, Hertzmann, Lehtinen & Paris: GANSpace, NeurIPS 2020"
@@ -86,14 +92,15 @@ class GANSpace(Editor):
                 f"method.ranges={[list(r) for r in ranges]} must be pairs [a, b) with 0 <= a < b <= "
                 f"{RANGES_OF}: rows out of {RANGES_OF}, carried over to the generator's"
             )
-        self.samples, self.components, self.layer = int(samples), int(components), layer
+        self.samples = int(samples)
+        self.components = int(components)
+        self.layer = layer
         self.ranges = tuple((int(a), int(b)) for a, b in ranges)
-        self.strength, self.search_samples, self.min_effect = (
-            float(strength),
-            int(search_samples),
-            float(min_effect),
-        )
-        self.length, self.centre = float(step), centre
+        self.strength = float(strength)
+        self.search_samples = int(search_samples)
+        self.min_effect = float(min_effect)
+        self.length = float(step)
+        self.centre = centre
         self.unit = f"{self.space.name} units"
         self.mean = torch.zeros(0)
         self.moves: dict[
@@ -131,7 +138,9 @@ class GANSpace(Editor):
             "principal components",
         )
         notes = found.notes | {"candidates": len(candidates), "search_decodes": effects.decoded}
-        self.moves, self.bounds, self.reasons = {}, {}, {}
+        self.moves = {}
+        self.bounds = {}
+        self.reasons = {}
         for attribute in data.attributes:
             try:
                 chosen = controls(effects, data.attributes, attribute.name, self.min_effect)
@@ -154,8 +163,8 @@ class GANSpace(Editor):
     def _directions(self, data: FitData) -> Directions:
         """Of the activations of a layer, or exact components of W.
 
-        stdev of the latter: the square root of the eigenvalue, for which the published code takes the standard
-        deviation of the projections of 5,000 fresh w.
+        stdev of the latter: the square root of the eigenvalue, for which the published code takes
+        the standard deviation of the projections of 5,000 fresh w.
         """
         if self.layer is not None:
             return activation_directions(
@@ -199,7 +208,8 @@ class GANSpace(Editor):
         )
 
     def _advance(self, codes: Tensor, moves: Tensor, amount: float, centre: bool) -> Tensor:
-        """codes (n, d) + amount * moves (n, d), from the mean along the moves where `centre` asks for it."""
+        """codes (n, d) + amount * moves (n, d), from the mean along the moves where `centre` asks
+        for it."""
         if centre:
             unit = unit_rows(moves)
             codes = codes - ((codes - self.mean.to(codes)) * unit).sum(1, keepdim=True) * unit
@@ -210,8 +220,8 @@ class GANSpace(Editor):
     ) -> Codes:
         """The moved codes in the rows [a, b) of W+, the origin in the others.
 
-        bounds (K, 2), of which sample n takes row choice[n]; None: the same one for all. Where every range is the whole
-        of W+ the code itself says the same.
+        bounds (K, 2), of which sample n takes row choice[n]; None: the same one for all. Where
+        every range is the whole of W+ the code itself says the same.
         """
         if bool((bounds == torch.tensor([0, self.num_ws], device=bounds.device)).all()):
             return Codes(self.space, moved)
@@ -241,7 +251,8 @@ class GANSpace(Editor):
             }
 
         self.mean = state["mean"]
-        self.moves, self.bounds = group("move."), group("bounds.")
+        self.moves = group("move.")
+        self.bounds = group("bounds.")
         self.reasons = {
             name: bytes(text.tolist()).decode() for name, text in group("reason.").items()
         }

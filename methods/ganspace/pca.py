@@ -1,8 +1,9 @@
-"""Principal components of a stream of samples: exact, in one pass, with memory that does not grow with the stream.
+"""Principal components of a stream of samples: exact, in one pass, with memory that does not grow
+with the stream.
 
-The covariance of d channels is d x d however many samples there are, so for latents of a few hundred channels the exact
-decomposition is one small eigenproblem; the incremental approximation of the published GANSpace is kept for activations
-whose covariance would not fit.
+The covariance of d channels is d x d however many samples there are, so for latents of a few
+hundred channels the exact decomposition is one small eigenproblem; the incremental approximation
+of the published GANSpace is kept for activations whose covariance would not fit.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ FLOOR = 1e-6  # of the largest variance: below it lie the rounding of single pre
 class Components:
     """The leading components of n samples, in float64.
 
-    mean (d,); rows (k, d) orthonormal, in each the channel of the largest magnitude is positive; stdev (k,) of the
-    projections, falling (sums of squares over n - 1); ratio (k,) of the total variance; exact: not the approximation.
+    mean (d,); rows (k, d) orthonormal, in each the channel of the largest magnitude is positive;
+    stdev (k,) of the projections, falling (sums of squares over n - 1); ratio (k,) of the total
+    variance; exact: not the approximation.
     """
 
     mean: np.ndarray
@@ -43,15 +45,19 @@ class Components:
 
 
 class Moments:
-    """Count, mean and covariance of all samples seen, whatever their order and however they are split.
+    """Count, mean and covariance of all samples seen, whatever their order and however they are
+    split.
 
-    Sums are kept in float64, about a provisional mean, that of the first block, so that a mean far from zero costs no
-    digits. Within a chunk the products have the precision of the samples: for float32 ones that is twice as fast and
-    adds errors of the size of the samples' own rounding.
+    Sums are kept in float64, about a provisional mean, that of the first block, so that a mean
+    far from zero costs no digits. Within a chunk the products have the precision of the samples:
+    for float32 ones that is twice as fast and adds errors of the size of the samples' own rounding.
     """
 
     def __init__(self, dim: int) -> None:
-        self.count, self.dim, self.eps = 0, dim, 0.0  # eps: rounding of the coarsest samples
+        # eps: rounding of the coarsest samples
+        self.count = 0
+        self.dim = dim
+        self.eps = 0.0
         self.shift: np.ndarray | None = None
         self.sum = np.zeros(dim)  # of the samples minus shift
         self.scatter = np.zeros(
@@ -64,17 +70,16 @@ class Moments:
             return
         if self.shift is None:
             self.shift = x.mean(0)
-        buffer, product = (
-            np.empty((min(CHUNK, len(x)), self.dim), x.dtype),
-            ssyrk if x.dtype == np.float32 else dsyrk,
-        )
+        buffer = np.empty((min(CHUNK, len(x)), self.dim), x.dtype)
+        product = ssyrk if x.dtype == np.float32 else dsyrk
         with np.errstate(invalid="ignore"):  # NaN and infinity are found in the sum
             for first in range(0, len(x), CHUNK):
                 part = x[first : first + CHUNK]
                 centred = np.subtract(part, self.shift, out=buffer[: len(part)])
                 self.sum += centred.sum(0, dtype=np.float64)
                 self.scatter += product(1.0, centred.T)
-        self.count, self.eps = self.count + len(x), max(self.eps, float(np.finfo(x.dtype).eps))
+        self.count = self.count + len(x)
+        self.eps = max(self.eps, float(np.finfo(x.dtype).eps))
         if not np.isfinite(self.sum).all():
             raise NonFinite(
                 "samples of a principal component analysis hold NaN or infinity: check the generator"
@@ -90,7 +95,8 @@ class Moments:
         cross = np.outer(other.sum, gap)
         self.scatter += other.scatter + cross + cross.T + other.count * np.outer(gap, gap)
         self.sum += other.sum + other.count * gap
-        self.count, self.eps = self.count + other.count, max(self.eps, other.eps)
+        self.count = self.count + other.count
+        self.eps = max(self.eps, other.eps)
 
     @property
     def mean(self) -> np.ndarray:
@@ -106,13 +112,16 @@ class Moments:
         return self._centred() / (self.count - 1)
 
     def components(self, k: int) -> Components:
-        """At most k leading components; left out is what varies by less than FLOOR of the largest or than rounding."""
-        covariance, k = self.covariance(), min(k, self.dim)
+        """At most k leading components; left out is what varies by less than FLOOR of the largest
+        or than rounding."""
+        covariance = self.covariance()
+        k = min(k, self.dim)
         total = float(np.trace(covariance))
         variance, columns = eigh(
             covariance, subset_by_index=(self.dim - k, self.dim - 1), overwrite_a=True
         )
-        variance, rows = variance[::-1], columns.T[::-1]
+        variance = variance[::-1]
+        rows = columns.T[::-1]
         kept = variance > max(FLOOR * variance[0], (self.eps * np.linalg.norm(self.mean)) ** 2)
         return _components(self.mean, rows[kept], variance[kept], total, self.count, True)
 
@@ -122,14 +131,17 @@ class Moments:
 
 
 class Incremental:
-    """scikit-learn's IncrementalPCA behind the same two calls, in batches of the published max(2000, 3 k).
+    """scikit-learn's IncrementalPCA behind the same two calls, in batches of the published
+    max(2000, 3 k).
 
-    An approximation: what a batch holds beyond the k leading components is forgotten. It depends on the order of the
-    samples, but not on how they are handed over, and holds two batches at most.
+    An approximation: what a batch holds beyond the k leading components is forgotten. It depends
+    on the order of the samples, but not on how they are handed over, and holds two batches at most.
     """
 
     def __init__(self, k: int) -> None:
-        self.k, self.batch, self.count = k, max(2000, 3 * k), 0
+        self.k = k
+        self.batch = max(2000, 3 * k)
+        self.count = 0
         self.model = IncrementalPCA(k)
         self.pending: list[np.ndarray] = []
 
@@ -189,7 +201,8 @@ def _components(
     samples: int,
     exact: bool,
 ) -> Components:
-    """Put the sign that decompositions leave open: the channel of the largest magnitude is positive."""
+    """Put the sign that decompositions leave open: the channel of the largest magnitude is
+    positive."""
     largest = (
         np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1) if len(rows) else rows[:, :1]
     )

@@ -1,6 +1,8 @@
-"""GradCtrl: walk along the gradient of a small latent classifier, on channels the other attributes do not need.
+"""GradCtrl: walk along the gradient of a small latent classifier, on channels the other
+attributes do not need.
 
-Chen et al., "Exploring Gradient-based Multi-directional Controls in GANs", 2022, eq. (3) and Algorithm 1.
+Chen et al., "Exploring Gradient-based Multi-directional Controls in GANs", 2022, eq. (3) and
+Algorithm 1.
 """
 
 from __future__ import annotations
@@ -48,23 +50,31 @@ PARTS = ("weight1", "bias1", "weight2", "bias2")
 
 
 class GradCtrl(Editor):
-    """next = codes + step * unit(masked gradient), gradient and mask both taken at the current codes.
+    """next = codes + step * unit(masked gradient), gradient and mask both taken at the current
+    codes.
 
     Args:
         n_per_class: examples of each class (the paper: 30).
-        selection: 'extremes', the most confident of `pool` candidates by the teacher's log-odds, or 'random'. The
-            default follows the published code, which trains on the top and bottom 5 % of its samples.
-        pool: candidates; None takes 20 for each wanted example, so that the extremes are about those 5 %.
-        exclude: channels left alone for every other attribute, for 512 channels (in proportion for other widths); or
-            target -> {other: count}; or 'ffhq', the published code's own table.
-        tune_exclusion: choose one count out of 50..250 for each target on 30 tune samples, scored by the teacher.
+        selection: 'extremes', the most confident of `pool` candidates by the teacher's log-odds,
+            or 'random'. The default follows the published code, which trains on the top and
+            bottom 5 % of its samples.
+        pool: candidates; None takes 20 for each wanted example, so that the extremes are about
+            those 5 %.
+        exclude: channels left alone for every other attribute, for 512 channels (in proportion
+            for other widths); or target -> {other: count}; or 'ffhq', the published code's own
+            table.
+        tune_exclusion: choose one count out of 50..250 for each target on 30 tune samples, scored
+            by the teacher.
         ties, multiclass: see editbench.methods.gradctrl.exclusion.excluded_channels.
-        objective: for many classes, 'log_softmax' (also 'probability': the same unit direction) or 'logit', the raw
-            row. A binary attribute always follows its logit, which is the direction of its probability too.
-        delta, scale_step: step length for StyleGAN2-FFHQ's W (the paper: 0.6), scaled to the spread of this space.
-        heads, head_attributes, head_signs: published heads instead of a fit; see latent_classifier.load_heads.
-        layers: as in Editor; or 'ffhq', the published code's own table, in proportion to the rows; or 'tuned', by
-            editbench.methods.shared.layer_choice.
+        objective: for many classes, 'log_softmax' (also 'probability': the same unit direction)
+            or 'logit', the raw row. A binary attribute always follows its logit, which is the
+            direction of its probability too.
+        delta, scale_step: step length for StyleGAN2-FFHQ's W (the paper: 0.6), scaled to the
+            spread of this space.
+        heads, head_attributes, head_signs: published heads instead of a fit; see
+            latent_classifier.load_heads.
+        layers: as in Editor; or 'ffhq', the published code's own table, in proportion to the
+            rows; or 'tuned', by editbench.methods.shared.layer_choice.
     """
 
     citation = "Chen, Jiang, Duke, Zhao & Aarabi: GradCtrl, ECCV 2022"
@@ -88,7 +98,8 @@ class GradCtrl(Editor):
         head_signs: Sequence[int] | None = None,
         layers: str | tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
-        self.tune_layers, self.published_layers = layers == "tuned", layers == "ffhq"
+        self.tune_layers = layers == "tuned"
+        self.published_layers = layers == "ffhq"
         if isinstance(layers, str):
             layers = {} if choice("layers", layers, ("ffhq", "tuned")) == "tuned" else FFHQ_LAYERS
         super().__init__(layers)
@@ -96,7 +107,9 @@ class GradCtrl(Editor):
             raise EditbenchError(
                 f"n_per_class={n_per_class} must be at least 1 and epochs={epochs} at least 0"
             )
-        self.n_per_class, self.pool, self.epochs = n_per_class, pool or 20 * n_per_class, epochs
+        self.n_per_class = n_per_class
+        self.pool = pool or 20 * n_per_class
+        self.epochs = epochs
         self.selection = choice("selection", selection, ("extremes", "random"))
         self.ties = choice("ties", ties, ("exact", "all"))
         self.multiclass = choice("multiclass", multiclass, ("max", "predicted"))
@@ -104,14 +117,15 @@ class GradCtrl(Editor):
         self.lenient_names = isinstance(
             exclude, str
         )  # the published table may name attributes nobody scores here
-        self.exclude, self.tune_exclusion = parse_exclude(exclude), tune_exclusion
-        self.delta, self.scale_step, self.space = float(delta), scale_step, walk_space(space)
+        self.exclude = parse_exclude(exclude)
+        self.tune_exclusion = tune_exclusion
+        self.delta = float(delta)
+        self.scale_step = scale_step
+        self.space = walk_space(space)
         self.unit = f"{self.space.name} units"
-        self.head_file, self.head_attributes, self.head_signs = (
-            heads,
-            tuple(head_attributes),
-            head_signs,
-        )
+        self.head_file = heads
+        self.head_attributes = tuple(head_attributes)
+        self.head_signs = head_signs
         self.length = self.delta
         self.classifier: LatentClassifier | None = None
         self.ordered: set[str] = set()
@@ -120,7 +134,9 @@ class GradCtrl(Editor):
 
     # -- fit --------------------------------------------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
-        attributes, self.tuned, self.counts = data.attributes, {}, {}
+        attributes = data.attributes
+        self.tuned = {}
+        self.counts = {}
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
         self.ordered = {item.name for item in attributes if item.ordered}
         if not self.lenient_names:
@@ -145,7 +161,8 @@ class GradCtrl(Editor):
         return FitReport(notes={"heads": str(self.head_file)})
 
     def _train(self, data: FitData) -> FitReport:
-        codes, attributes = data.fit.codes(self.space), data.attributes
+        codes = data.fit.codes(self.space)
+        attributes = data.attributes
         self.counts = {name: class_counts(data, name).cpu() for name in attributes.names}
         names = [
             name
@@ -155,7 +172,11 @@ class GradCtrl(Editor):
         if not names:
             raise Unsupported("no attribute has examples of all its classes in the fit split")
         order = generator(data.seed, "gradctrl", "pool").permutation(len(data.fit))
-        samples, classes, held, notes, looked = [], [], [], {}, 0
+        samples = []
+        classes = []
+        held = []
+        notes = {}
+        looked = 0
         for name in names:
             chosen, labelled = few_shot(
                 class_log_odds(data, name),
@@ -165,7 +186,8 @@ class GradCtrl(Editor):
                 self.pool,
                 self.selection == "extremes",
             )
-            looked, held_out = max(looked, labelled), []
+            looked = max(looked, labelled)
+            held_out = []
             for c, members in enumerate(chosen):
                 turn = generator(data.seed, "gradctrl", "split", name, c).permutation(len(members))
                 held_out.append(torch.from_numpy(turn < int(HELD_OUT * len(members))))
@@ -180,10 +202,8 @@ class GradCtrl(Editor):
                 )
             )
             held.append(torch.cat(held_out))
-        index, labels = (
-            pad_sequence(samples, batch_first=True),
-            pad_sequence(classes, batch_first=True),
-        )
+        index = pad_sequence(samples, batch_first=True)
+        labels = pad_sequence(classes, batch_first=True)
         weights = pad_sequence([torch.ones(len(s)) for s in samples], batch_first=True)
         scale = FFHQ_W_SPREAD / data.spread(
             self.space
@@ -263,11 +283,13 @@ class GradCtrl(Editor):
         return {name: scaled_count(count, classifier.dim) for name, count in counts.items()}
 
     def gradient(self, name: str, logits: Tensor, slopes: Tensor, target: Tensor) -> Tensor:
-        """Gradient (n, d), up to a positive factor a sample, of what grows towards the target class.
+        """Gradient (n, d), up to a positive factor a sample, of what grows towards the target
+        class.
 
-        Binary: the logit, signed. Many classes: with v = e_j - q, q the softmax over the classes other than j, the
-        gradient of the log-odds of class j; log p_j has this gradient times 1 - p_j and p_j times p_j (1 - p_j), so
-        the three have one unit direction, and this form does not vanish where p_j rounds to 1.
+        Binary: the logit, signed. Many classes: with v = e_j - q, q the softmax over the classes
+        other than j, the gradient of the log-odds of class j; log p_j has this gradient times 1 -
+        p_j and p_j times p_j (1 - p_j), so the three have one unit direction, and this form does
+        not vanish where p_j rounds to 1.
         """
         classifier = self._fitted()
         own = logits[:, classifier.slices[name]]

@@ -1,4 +1,5 @@
-"""Which channels an edit must leave alone: the most salient ones of the other attributes (GradCtrl, Algorithm 1)."""
+"""Which channels an edit must leave alone: the most salient ones of the other attributes
+(GradCtrl, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def check_names(exclude: int | dict[str, dict[str, int]], known: tuple[str, ...]
 
 
 def scaled_count(count: int, dim: int) -> int:
-    """A count that is meant for 512 channels, for `dim` of them: in proportion, rounded, at least 1; 0 stays 0."""
+    """A count that is meant for 512 channels, for `dim` of them: in proportion, rounded, at least
+    1; 0 stays 0."""
     return 0 if count == 0 else min(dim, max(1, round(count * dim / PAPER_DIM)))
 
 
@@ -72,14 +74,16 @@ def excluded_channels(
     ties: str = "exact",
     multiclass: str = "max",
 ) -> Tensor:
-    """Union over the other attributes m of the c_m channels with the largest |d f_m / dw| at the current codes.
+    """Union over the other attributes m of the c_m channels with the largest |d f_m / dw| at the
+    current codes.
 
     Args:
-        logits, slopes: of `LatentClassifier.forward`; counts: attribute -> c_m in channels of this space.
-        ties: 'exact' takes c_m channels even where the c_m-th saliency is shared (the published code); 'all' takes
-            every channel at or above it (Algorithm 1's L_i >= t).
-        multiclass: saliency of an attribute of many classes: 'max' over its classes (no class of it may move), or the
-            row of the class 'predicted' now. The sources leave it open.
+        logits, slopes: of `LatentClassifier.forward`
+        counts: attribute -> c_m in channels of this space.
+        ties: 'exact' takes c_m channels even where the c_m-th saliency is shared (the published
+            code); 'all' takes every channel at or above it (Algorithm 1's L_i >= t).
+        multiclass: saliency of an attribute of many classes: 'max' over its classes (no class of
+            it may move), or the row of the class 'predicted' now. The sources leave it open.
 
     Returns (n, d) bool.
     """
@@ -100,8 +104,8 @@ def most_salient(
 ) -> Tensor:
     """The `count` largest of each row of saliency (n, d): (n, d) bool.
 
-    Ranked in single precision, which a CPU partitions several times faster; rows in which its rounding could decide are
-    computed and ranked again in double, so that the mask is the double's.
+    Ranked in single precision, which a CPU partitions several times faster; rows in which its
+    rounding could decide are computed and ranked again in double, so that the mask is the double's.
 
     Args:
         saliency: (rows, dtype) -> (len(rows), d).

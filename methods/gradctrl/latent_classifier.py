@@ -1,8 +1,10 @@
-"""The classifiers on latents that GradCtrl differentiates: one small network an attribute, all of them as one batch.
+"""The classifiers on latents that GradCtrl differentiates: one small network an attribute, all of
+them as one batch.
 
-Each is Linear(d, 16) - LeakyReLU(0.1) - Linear(16, width) with no shared layers (Chen et al. 2022 and its published
-code). `width` is 1 for a binary attribute and K for K classes; the second layers are kept as the flat rows of one
-matrix, in the layout of editbench.base.attributes, so that no width is padded.
+Each is Linear(d, 16) - LeakyReLU(0.1) - Linear(16, width) with no shared layers (Chen et al. 2022
+and its published code). `width` is 1 for a binary attribute and K for K classes; the second
+layers are kept as the flat rows of one matrix, in the layout of editbench.base.attributes, so
+that no width is padded.
 """
 
 from __future__ import annotations
@@ -47,14 +49,10 @@ class LatentClassifier:
         self.slices = {
             name: slice(int(e) - w, int(e)) for name, e, w in zip(self.names, ends, self.widths)
         }
-        self.w1, self.b1 = (
-            torch.stack([part[0] for part in parts]),
-            torch.stack([part[1] for part in parts]),
-        )
-        self.w2, self.b2 = (
-            torch.cat([part[2] for part in parts]),
-            torch.cat([part[3] for part in parts]),
-        )
+        self.w1 = torch.stack([part[0] for part in parts])
+        self.b1 = torch.stack([part[1] for part in parts])
+        self.w2 = torch.cat([part[2] for part in parts])
+        self.b2 = torch.cat([part[3] for part in parts])
         head = torch.repeat_interleave(
             torch.arange(len(parts)), torch.tensor(self.widths)
         )  # (R,) head of a row
@@ -72,8 +70,8 @@ class LatentClassifier:
         return self
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """w (n, d) -> logits (n, R) and slopes (n, A, 16) of the LeakyReLU units, in {1, 0.1}. float64, so that a
-        sample's result does not depend on which others are in the batch."""
+        """w (n, d) -> logits (n, R) and slopes (n, A, 16) of the LeakyReLU units, in {1, 0.1}.
+        float64, so that a sample's result does not depend on which others are in the batch."""
         before = (w.double() @ self.w1.flatten(0, 1).T).unflatten(1, self.b1.shape) + self.b1
         slopes = torch.where(before > 0, torch.ones_like(before), SLOPE)
         return torch.einsum(
@@ -81,7 +79,8 @@ class LatentClassifier:
         ) + self.b2, slopes
 
     def jacobian(self, slopes: Tensor, rows: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        """d logit / d w for some rows in closed form, J = W2 diag(s) W1: slopes (n, A, 16), rows (r,) -> (n, r, d)."""
+        """d logit / d w for some rows in closed form, J = W2 diag(s) W1: slopes (n, A, 16), rows
+        (r,) -> (n, r, d)."""
         head = self.head[rows]
         units = (slopes[:, head] * self.w2[rows]).to(dtype)
         return torch.einsum("nrh,rhd->nrd", units, self.w1[head].to(dtype))
@@ -127,7 +126,8 @@ def load_heads(
 
 
 def initial(name: str, width: int, dim: int, seed: int) -> list[Tensor]:
-    """A head at PyTorch's default start, U(-1/sqrt(fan in), 1/sqrt(fan in)), drawn from (seed, name)."""
+    """A head at PyTorch's default start, U(-1/sqrt(fan in), 1/sqrt(fan in)), drawn from (seed,
+    name)."""
     shapes = {
         "weight1": (HIDDEN, dim),
         "bias1": (HIDDEN,),
@@ -158,27 +158,31 @@ def train(
 ) -> tuple[LatentClassifier, dict]:
     """Train all heads together with Adam, each to its own lowest validation loss.
 
-    The few examples of a head are one batch an epoch. Heads share nothing, so a head's result depends on its own
-    samples alone: the others only fill the same matrix products.
+    The few examples of a head are one batch an epoch. Heads share nothing, so a head's result
+    depends on its own samples alone: the others only fill the same matrix products.
 
     Args:
-        codes: (A, m, d) samples of each head, padded; labels: (A, m) classes; weights: (A, m) 1, or 0 for padding.
-        held_out: (A, m) bool, the validation samples; a head without any is stopped on its training loss.
+        codes: (A, m, d) samples of each head, padded
+        labels: (A, m) classes
+        weights: (A, m) 1, or 0 for padding.
+        held_out: (A, m) bool, the validation samples; a head without any is stopped on its
+            training loss.
 
     Returns the classifier and, per head, epochs used, validation loss and accuracy.
     """
-    device, heads = codes.device, len(names)
+    device = codes.device
+    heads = len(names)
     first = [sum(widths[:a]) for a in range(heads)]
-    zero, never = (
-        sum(widths),
-        sum(widths) + 1,
-    )  # two rows added below: a binary class 0 has logit 0, padding -inf
+    # two rows added below: a binary class 0 has logit 0, padding -inf
+    zero = sum(widths)
+    never = sum(widths) + 1
     table = torch.full((heads, max(2, *widths)), never)
     for a, width in enumerate(widths):
         own = range(first[a], first[a] + width)
         table[a, : max(width, 2)] = torch.tensor([zero, *own] if width == 1 else list(own))
     head = torch.repeat_interleave(torch.arange(heads), torch.tensor(widths))
-    head, table = head.to(device), table.to(device)
+    head = head.to(device)
+    table = table.to(device)
     starts = zip(
         *(initial(name, width, codes.shape[2], seed) for name, width in zip(names, widths))
     )
@@ -191,7 +195,8 @@ def train(
     judge = torch.where((weights * held_out).sum(1, keepdim=True) > 0, weights * held_out, use)
     best = [p.detach().clone() for p in parameters]
     lowest = torch.full((heads,), torch.inf, device=device)
-    since, accuracy = torch.zeros(heads, device=device), torch.zeros(heads, device=device)
+    since = torch.zeros(heads, device=device)
+    accuracy = torch.zeros(heads, device=device)
     used = torch.zeros(heads, dtype=torch.long, device=device)
     for epoch in range(epochs + 1):
         w1, b1, w2, b2 = parameters
@@ -209,10 +214,8 @@ def train(
             for kept, now, per_row in zip(best, parameters, PER_ROW):
                 take = better[head] if per_row else better
                 kept[take] = now.detach()[take]
-            lowest, accuracy = (
-                torch.where(better, value, lowest),
-                torch.where(better, right, accuracy),
-            )
+            lowest = torch.where(better, value, lowest)
+            accuracy = torch.where(better, right, accuracy)
             used = torch.where(better, epoch, used)
             since = torch.where(better, 0.0, since + 1)
         if bool((since > PATIENCE).all()):

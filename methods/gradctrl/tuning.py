@@ -1,4 +1,5 @@
-"""How many channels GradCtrl leaves alone, chosen on a small meta-validation set (Chen et al. 2022, section 4)."""
+"""How many channels GradCtrl leaves alone, chosen on a small meta-validation set (Chen et al.
+2022, section 4)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ DEFAULT = 100
 
 
 def choose_count(editor: GradCtrl, data: FitData, attribute: str) -> tuple[int, dict]:
-    """Set editor.tuned[attribute] to the count with the most clean crossings; of equals, to that nearest the default.
+    """Set editor.tuned[attribute] to the count with the most clean crossings; of equals, to that
+    nearest the default.
 
     Returns the number of labels read and notes for the record.
     """

@@ -1,4 +1,5 @@
-"""Linear boundaries of latent codes: support vector machines on the samples a scorer is most sure of."""
+"""Linear boundaries of latent codes: support vector machines on the samples a scorer is most sure
+of."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ MIN_EXAMPLES = (
 
 @dataclass(frozen=True)
 class Boundary:
-    """normal (d,) unit, towards the high side; intercept: <x, normal> + intercept is the distance of x; accuracy on the
-    held-out 30 %; sides (2, per_side): positions of the samples used on the low and on the high side."""
+    """normal (d,) unit, towards the high side; intercept: <x, normal> + intercept is the distance
+    of x; accuracy on the held-out 30 %; sides (2, per_side): positions of the samples used on the
+    low and on the high side."""
 
     normal: np.ndarray
     intercept: float
@@ -57,8 +59,11 @@ def fit_boundary(
     70 % of each side train, 30 % validate.
 
     Args:
-        codes: (n, d); scores: (n,); ratio, minimum: see per_side.
-        solver: 'svc' (as published) or 'newton' (editbench.methods.interfacegan.svm: the same optimum, much faster on many samples).
+        codes: (n, d)
+        scores: (n,)
+        ratio, minimum: see per_side.
+        solver: 'svc' (as published) or 'newton' (editbench.methods.interfacegan.svm: the same
+            optimum, much faster on many samples).
         standardise: fit on codes with unit variance in every channel; the normal is mapped back.
         name: of the boundary, for its own random split.
     """
@@ -72,10 +77,8 @@ def fit_boundary(
         for k, side in enumerate(sides)
     )
     cut = min(max(int(TRAIN * count), 1), count - 1)
-    train, held_out = (
-        np.concatenate([high[:cut], low[:cut]]),
-        np.concatenate([high[cut:], low[cut:]]),
-    )
+    train = np.concatenate([high[:cut], low[:cut]])
+    held_out = np.concatenate([high[cut:], low[cut:]])
     x = np.asarray(codes, np.float64)
     scale = x[train].std(0) if standardise else np.ones(x.shape[1])
     scale = np.where(scale > 0, scale, 1.0)

@@ -1,4 +1,5 @@
-"""InterFaceGAN: a straight walk along the normal of a linear boundary, alone or conditioned on others.
+"""InterFaceGAN: a straight walk along the normal of a linear boundary, alone or conditioned on
+others.
 
 Shen, Gu, Tang & Zhou, "Interpreting the Latent Space of GANs for Semantic Face Editing", CVPR 2020.
 """
@@ -38,24 +39,31 @@ ON_THE_WAY = (
 
 
 class InterFaceGAN(Editor):
-    """next = codes + step * n', with n' the unit normal of the boundary, projected if there are conditions.
+    """next = codes + step * n', with n' the unit normal of the boundary, projected if there are
+    conditions.
 
     Args:
-        ratio: share of the fit samples on each side, by the teacher's log-odds (the published code: 0.02).
-        min_per_side: at least so many samples a side, so that 2 % of a small bank is not a handful; at most half.
-            Of a rare class that is more than there are: the note in_class.NAME gives, for each boundary, the shares of
-            its low and its high side that the teacher puts there. Below MIN_EXAMPLES a class is not served.
+        ratio: share of the fit samples on each side, by the teacher's log-odds (the published
+            code: 0.02).
+        min_per_side: at least so many samples a side, so that 2 % of a small bank is not a
+            handful; at most half. Of a rare class that is more than there are: the note
+            in_class.NAME gives, for each boundary, the shares of its low and its high side that
+            the teacher puts there. Below MIN_EXAMPLES a class is not served.
         solver, standardise: see editbench.methods.interfacegan.boundaries.fit_boundary.
-        conditions: 'none', 'all' (every other attribute), or names; all are projected out jointly. An attribute of
-            many classes gives all its one-vs-rest normals; dependent ones among them are found by rank.
-        multiclass: 'ovr', one boundary a class against the rest; 'pairwise', one for each of the K (K - 1) / 2 pairs
-            of classes, walked from the start's class to the target's.
-        offsets: 'relative' steps from the start; or 'distance', as the published tool moves 1-D codes: a step goes to
-            the next whole multiple of the step length in <codes, n'> + b, b the intercept on n', so that all starts
+        conditions: 'none', 'all' (every other attribute), or names; all are projected out
+            jointly. An attribute of many classes gives all its one-vs-rest normals; dependent
+            ones among them are found by rank.
+        multiclass: 'ovr', one boundary a class against the rest; 'pairwise', one for each of the
+            K (K - 1) / 2 pairs of classes, walked from the start's class to the target's.
+        offsets: 'relative' steps from the start; or 'distance', as the published tool moves 1-D
+            codes: a step goes to the next whole multiple of the step length in <codes, n'> + b, b
+                the intercept on n', so that all starts
             visit the same distances from the boundary and a first step may be shorter.
-        delta, scale_step: step length for StyleGAN2-FFHQ's W (0.6), scaled to the spread of this space.
+        delta, scale_step: step length for StyleGAN2-FFHQ's W (0.6), scaled to the spread of this
+            space.
         space: 'w' or 'z'.
-        layers: as in Editor, or 'tuned', a range for each attribute by editbench.methods.shared.layer_choice.
+        layers: as in Editor, or 'tuned', a range for each attribute by
+            editbench.methods.shared.layer_choice.
     """
 
     citation = "Shen, Gu, Tang & Zhou: InterFaceGAN, CVPR 2020"
@@ -82,11 +90,9 @@ class InterFaceGAN(Editor):
             raise EditbenchError(
                 f"ratio={ratio} must be in (0, 0.5] and min_per_side={min_per_side} at least 2"
             )
-        self.ratio, self.min_per_side, self.standardise = (
-            float(ratio),
-            int(min_per_side),
-            standardise,
-        )
+        self.ratio = float(ratio)
+        self.min_per_side = int(min_per_side)
+        self.standardise = standardise
         self.solver = choice("solver", solver, ("svc", "newton"))
         self.multiclass = choice("multiclass", multiclass, ("ovr", "pairwise"))
         self.conditions = (
@@ -95,7 +101,9 @@ class InterFaceGAN(Editor):
             else tuple(conditions)
         )
         self.offsets = choice("offsets", offsets, ("relative", "distance"))
-        self.delta, self.scale_step, self.space = float(delta), scale_step, walk_space(space)
+        self.delta = float(delta)
+        self.scale_step = scale_step
+        self.space = walk_space(space)
         self.unit = f"{self.space.name} units"
         self.length = self.delta
         self.directions: dict[str, Tensor] = {}  # name -> (K, K, d) unit, [source, target]; float64
@@ -110,7 +118,10 @@ class InterFaceGAN(Editor):
     def fit(self, data: FitData) -> FitReport:
         attributes = data.attributes
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
-        self.directions, self.positions, self.remaining, self._ready = {}, {}, {}, {}
+        self.directions = {}
+        self.positions = {}
+        self.remaining = {}
+        self._ready = {}
         self.counts = {name: class_counts(data, name).cpu() for name in attributes.names}
         for name in self.conditions if not isinstance(self.conditions, str) else ():
             if self._too_few(attributes[name]):
@@ -143,7 +154,8 @@ class InterFaceGAN(Editor):
     def _one_vs_rest(
         self, data: FitData, codes: np.ndarray, name: str, notes: dict[str, object]
     ) -> np.ndarray:
-        """Hyperplanes (1, d + 1) of a binary attribute, (K, d + 1) of K classes: unit normal and intercept."""
+        """Hyperplanes (1, d + 1) of a binary attribute, (K, d + 1) of K classes: unit normal and
+        intercept."""
         odds = class_log_odds(data, name).double().cpu().numpy()
         labels = data.attributes.labels(data.fit.logits, name).cpu().numpy()
         classes = [1] if data.attributes[name].binary else range(odds.shape[1])
@@ -156,10 +168,13 @@ class InterFaceGAN(Editor):
     def _pairs(
         self, data: FitData, codes: np.ndarray, name: str, notes: dict[str, object]
     ) -> np.ndarray:
-        """Hyperplanes (K, K, d + 1) from class i to class j, each fitted on samples of these two classes alone."""
+        """Hyperplanes (K, K, d + 1) from class i to class j, each fitted on samples of these two
+        classes alone."""
         logits = data.attributes.logits(data.fit.logits, name).double().cpu().numpy()
         labels = data.attributes.labels(data.fit.logits, name).cpu().numpy()
-        classes, accuracy, in_class = logits.shape[1], {}, {}
+        classes = logits.shape[1]
+        accuracy = {}
+        in_class = {}
         out = np.zeros((classes, classes, codes.shape[1] + 1))
         for i, j in itertools.combinations(range(classes), 2):
             both = np.flatnonzero((labels == i) | (labels == j))
@@ -182,9 +197,12 @@ class InterFaceGAN(Editor):
     def _condition(
         self, name: str, primal: np.ndarray, conditions: np.ndarray, notes: dict[str, object]
     ) -> None:
-        """Keep the walk directions of one attribute, projected: hyperplanes (K, K, d + 1) -> (K, K, d)."""
-        normals, found = primal[..., :-1], []
-        directions, positions = normals.copy(), primal.copy()
+        """Keep the walk directions of one attribute, projected: hyperplanes (K, K, d + 1) -> (K,
+        K, d)."""
+        normals = primal[..., :-1]
+        found = []
+        directions = normals.copy()
+        positions = primal.copy()
         for i, j in zip(*np.nonzero(np.abs(normals).sum(2))):
             if len(conditions):
                 found.append(project(normals[i, j], conditions))
@@ -270,27 +288,29 @@ class InterFaceGAN(Editor):
                 if key.startswith(prefix)
             }
 
-        self.length, self._ready = float(state["step"]), {}
-        self.directions, self.positions, self.counts = (
-            group("direction."),
-            group("position."),
-            group("counts."),
-        )
+        self.length = float(state["step"])
+        self._ready = {}
+        self.directions = group("direction.")
+        self.positions = group("position.")
+        self.counts = group("counts.")
         self.remaining = {name: float(value) for name, value in group("remaining.").items()}
         if self.tune_layers:
             self.layers = load_layers(state)
 
 
 def _in_class(boundary: Boundary, members: np.ndarray) -> list[float]:
-    """Shares of the low and the high side that the teacher puts there; members (n,) bool: those of the high class."""
+    """Shares of the low and the high side that the teacher puts there; members (n,) bool: those
+    of the high class."""
     low, high = members[boundary.sides].mean(1)
     return [round(float(1 - low), 4), round(float(high), 4)]
 
 
 def _towards(normals: np.ndarray) -> np.ndarray:
-    """One-vs-rest hyperplanes (1 or K, d + 1) as [source, target]: (K, K, d + 1), which here ignore the source.
+    """One-vs-rest hyperplanes (1 or K, d + 1) as [source, target]: (K, K, d + 1), which here
+    ignore the source.
 
-    A binary attribute walks up its normal to class 1 and down to class 0. Walking to the class one is in is no walk.
+    A binary attribute walks up its normal to class 1 and down to class 0. Walking to the class
+    one is in is no walk.
     """
     each = np.concatenate([-normals, normals]) if len(normals) == 1 else normals
     out = np.repeat(each[None], len(each), 0)

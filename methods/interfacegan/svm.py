@@ -1,7 +1,9 @@
-"""The soft-margin linear support vector machine in its primal, by Newton's method: SVC's optimum at a fraction of it.
+"""The soft-margin linear support vector machine in its primal, by Newton's method: SVC's optimum
+at a fraction of it.
 
-SVC grows with the square of the number of samples, liblinear penalises the intercept and stops early on overlapping
-classes. With hundreds of channels and tens of thousands of samples the primal is a small, piecewise smooth problem.
+SVC grows with the square of the number of samples, liblinear penalises the intercept and stops
+early on overlapping classes. With hundreds of channels and tens of thousands of samples the
+primal is a small, piecewise smooth problem.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ ACCURACY = 1e-9  # of the objective
 
 @dataclass(frozen=True)
 class Machine:
-    """Minimiser of |w|^2 / 2 + C sum max(0, 1 - y (w x + b)): normal (d,), intercept, and the duality gap that is left
-    as a share of the objective (as exact as sum alpha y = 0, so it may be a little below zero)."""
+    """Minimiser of |w|^2 / 2 + C sum max(0, 1 - y (w x + b)): normal (d,), intercept, and the
+    duality gap that is left as a share of the objective (as exact as sum alpha y = 0, so it may
+    be a little below zero)."""
 
     normal: np.ndarray
     intercept: float
@@ -38,12 +41,13 @@ class Machine:
 def linear_svm(x: np.ndarray, y: np.ndarray, cost: float = 1.0) -> Machine:
     """Fit a hinge-loss machine whose intercept is not penalised.
 
-    The corner of the hinge is rounded to a parabola of width h (Chapelle, "Training a Support Vector Machine in the
-    Primal", 2007); Newton's method solves each rounded problem, warm-started, while h shrinks. Samples inside the
-    parabola alone enter the Hessian.
+    The corner of the hinge is rounded to a parabola of width h (Chapelle, "Training a Support
+    Vector Machine in the Primal", 2007); Newton's method solves each rounded problem,
+    warm-started, while h shrinks. Samples inside the parabola alone enter the Hessian.
 
     Args:
-        x: (n, d); y: (n,) with both of two labels, the larger one positive.
+        x: (n, d)
+        y: (n,) with both of two labels, the larger one positive.
     """
     x = np.asarray(x, np.float64)
     sign = np.where(y == np.max(y), 1.0, -1.0)
@@ -95,13 +99,15 @@ def _newton(
         decrease = gradient @ step
         if decrease <= ACCURACY * max(value, 1e-300):
             break
-        along, size = rows @ step, 1.0
+        along = rows @ step
+        size = 1.0
         while (
             size > 1e-10
             and loss_of(solution - size * step, output - size * along)
             > value - 1e-4 * size * decrease
         ):
             size *= 0.5
-        solution, output = solution - size * step, output - size * along
+        solution = solution - size * step
+        output = output - size * along
         value = loss_of(solution, output)
     return solution

@@ -1,4 +1,5 @@
-"""Products with the Hessian, in the weight of one layer, of the mean perceptual distance to the unshifted pictures."""
+"""Products with the Hessian, in the weight of one layer, of the mean perceptual distance to the
+unshifted pictures."""
 
 from __future__ import annotations
 
@@ -23,18 +24,22 @@ Part = Callable[[Tensor], Tensor]  # shift of the weight -> residuals (n, M) of 
 
 
 class Curvature:
-    """H = d^2/d xi^2 E_z |r(G_theta+xi(z)) - r(G_theta(z))|^2 at xi = 0, as an operator on rows (b, D) of directions.
+    """H = d^2/d xi^2 E_z |r(G_theta+xi(z)) - r(G_theta(z))|^2 at xi = 0, as an operator on rows
+    (b, D) of directions.
 
-    Of a StyleGAN2Generator what precedes the layer is computed once and kept, if all latents fit into `CACHE` bytes.
+    Of a StyleGAN2Generator what precedes the layer is computed once and kept, if all latents fit
+    into `CACHE` bytes.
 
-    A generator pass is one sample, once, through the generator from the layer on: forward, backward, or forward with
-    one tangent. Rows that are multiplied together share the passes that hold no direction. `passes` and `products`
-    (rows multiplied) count from 0, and the passes are added to `generator.decoded`.
+    A generator pass is one sample, once, through the generator from the layer on: forward,
+    backward, or forward with one tangent. Rows that are multiplied together share the passes that
+    hold no direction. `passes` and `products` (rows multiplied) count from 0, and the passes are
+    added to `generator.decoded`.
 
     Args:
-        products: 'gauss_newton', 2 E J^T J v with a tangent forward and back, exact because the residual vanishes at
-            xi = 0; 'hessian', forward over reverse; 'finite_difference', the paper's (g(r v) - g(-r v)) / (2 r), which
-            computes the unshifted picture anew for each gradient g.
+        products: 'gauss_newton', 2 E J^T J v with a tangent forward and back, exact because the
+            residual vanishes at xi = 0; 'hessian', forward over reverse; 'finite_difference', the
+            paper's (g(r v) - g(-r v)) / (2 r), which computes the unshifted picture anew for each
+            gradient g.
         radius, unit: r; with `unit` of the unit vector along v, else of v as it is.
     """
 
@@ -49,18 +54,18 @@ class Curvature:
         radius: float = 0.1,
         unit: bool = True,
     ) -> None:
-        self.generator, self.layer, self.perceptual, self.radius, self.unit = (
-            generator,
-            layer,
-            perceptual,
-            radius,
-            unit,
-        )
+        self.generator = generator
+        self.layer = layer
+        self.perceptual = perceptual
+        self.radius = radius
+        self.unit = unit
         known = generator.kernels()
         if layer not in known:
             raise UnknownName("layer", layer, known)
         self.weight = known[layer].detach()
-        self.size, self.passes, self.products = self.weight.numel(), 0, 0
+        self.size = self.weight.numel()
+        self.passes = 0
+        self.products = 0
         kind = choice("products", products, PRODUCTS)
         self._multiply = {
             "gauss_newton": self._gauss_newton,
@@ -79,11 +84,9 @@ class Curvature:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """H v for every row: (b, D) -> (b, D)."""
-        directions, decoded, spent = (
-            rows.reshape(-1, *self.weight.shape),
-            self.generator.decoded,
-            self.passes,
-        )
+        directions = rows.reshape(-1, *self.weight.shape)
+        decoded = self.generator.decoded
+        spent = self.passes
         total = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
         with torch.no_grad():
             for n, part in self._parts:
@@ -137,7 +140,8 @@ class Curvature:
                 )
 
             return decode
-        generator, synthesis = self.generator, self.generator.network.synthesis
+        generator = self.generator
+        synthesis = self.generator.network.synthesis
         values = generator.map(codes.values) if codes.space == Space.Z else codes.values
         if codes.space in (Space.Z, Space.W):
             values = generator.w_plus(values)

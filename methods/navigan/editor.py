@@ -1,7 +1,9 @@
-"""NaviGAN: straight walks in the weight of one layer, along directions that are found without labels.
+"""NaviGAN: straight walks in the weight of one layer, along directions that are found without
+labels.
 
-Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR 2021. An edit is
-G_theta(w) -> G_{theta + t xi}(w), ||xi||_F = 1 in the stored weight, before modulation; the latent stays.
+Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR
+2021. An edit is G_theta(w) -> G_{theta + t xi}(w), ||xi||_F = 1 in the stored weight, before
+modulation; the latent stays.
 """
 
 from __future__ import annotations
@@ -40,9 +42,10 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True)
 class SpectrumOptions:
-    """perceptual: 'lpips', the paper's, from `vgg` and `linear`, files of its weights; 'teacher', the same on the
-    teacher's features; 'pixels'. size: eigenvectors that the hybrid variant combines, read by it alone (the spectrum
-    variant takes `count`). latents: fixed sample of z. The rest: editbench.methods.navigan.spectrum.spectrum."""
+    """perceptual: 'lpips', the paper's, from `vgg` and `linear`, files of its weights; 'teacher',
+    the same on the teacher's features; 'pixels'. size: eigenvectors that the hybrid variant
+    combines, read by it alone (the spectrum variant takes `count`). latents: fixed sample of z.
+    The rest: editbench.methods.navigan.spectrum.spectrum."""
 
     perceptual: str = "teacher"
     vgg: str = ""
@@ -75,25 +78,31 @@ class SpectrumOptions:
 
 
 class NaviGAN(Editor):
-    """codes (n, 1): how far t a sample has gone, in weight norm; t grows by T / steps_to_t a step, past T too.
+    """codes (n, 1): how far t a sample has gone, in weight norm; t grows by T / steps_to_t a
+    step, past T too.
 
-    The paper gives T for 512 x 512 x 3 x 3 kernels; in another layer it is scaled by the ratio of the stored weights'
-    Frobenius norms. A unit of t does more along a direction of high curvature than along a singular one: equal t is no
-    ground for a comparison of variants.
+    The paper gives T for 512 x 512 x 3 x 3 kernels; in another layer it is scaled by the ratio of
+    the stored weights' Frobenius norms. A unit of t does more along a direction of high curvature
+    than along a singular one: equal t is no ground for a comparison of variants.
 
-    Directions are found without labels, and where the authors look at them, a search over the tune split does
-    (editbench.methods.shared.control_search, t = +-T/2 and +-T): each class of an attribute, of two or of many, has its own direction
-    and side. There is no exclusion mechanism: what else a direction moves, it moves.
+    Directions are found without labels, and where the authors look at them, a search over the
+    tune split does (editbench.methods.shared.control_search, t = +-T/2 and +-T): each class of an
+    attribute, of two or of many, has its own direction and side. There is no exclusion mechanism:
+    what else a direction moves, it moves.
 
     Args:
-        variant: 'svd', single singular values (the paper's baseline); 'optimisation', singular values by eq. (1);
-            'spectrum', top eigenvectors of the perceptual Hessian; 'hybrid', combinations of these by eq. (1).
-        layer: a convolution by name, or by the published code's number (0 is the first up-convolution).
+        variant: 'svd', single singular values (the paper's baseline); 'optimisation', singular
+            values by eq. (1); 'spectrum', top eigenvectors of the perceptual Hessian; 'hybrid',
+            combinations of these by eq. (1).
+        layer: a convolution by name, or by the published code's number (0 is the first
+            up-convolution).
         count: K, directions that are found and searched.
         limit: T, in units of the paper's layers.
         steps_to_t: steps of a walk to T [ours].
-        samples: tune samples of the search; min_effect: what a control must move its class by, in sigmas.
-        training: of eq. (1), see editbench.methods.navigan.training.Training; for the variants that have it.
+        samples: tune samples of the search
+        min_effect: what a control must move its class by, in sigmas.
+        training: of eq. (1), see editbench.methods.navigan.training.Training; for the variants
+            that have it.
         spectrum: see SpectrumOptions; for the variants that have it.
     """
 
@@ -121,8 +130,12 @@ class NaviGAN(Editor):
                 raise EditbenchError(f"{key}={value} must be at least 1")
         if not limit > 0:
             raise EditbenchError(f"limit={limit} must be positive")
-        self.layer, self.count, self.limit, self.steps_to_t = layer, count, float(limit), steps_to_t
-        self.samples, self.min_effect = samples, float(min_effect)
+        self.layer = layer
+        self.count = count
+        self.limit = float(limit)
+        self.steps_to_t = steps_to_t
+        self.samples = samples
+        self.min_effect = float(min_effect)
         self.training = _options(
             "training", Training, training, variant, ("optimisation", "hybrid")
         )
@@ -226,10 +239,8 @@ class NaviGAN(Editor):
     ) -> tuple[WeightBasis, dict[str, object]]:
         """Top eigenvectors over fresh z."""
         size = options.size if self.variant == "hybrid" else self.count
-        rng, weight = (
-            random_stream(data.seed, "navigan/spectrum"),
-            data.generator.kernels()[self.at],
-        )
+        rng = random_stream(data.seed, "navigan/spectrum")
+        weight = data.generator.kernels()[self.at]
         z = torch.from_numpy(rng.standard_normal((options.latents, data.generator.z_dim))).to(
             weight
         )
@@ -275,7 +286,8 @@ class NaviGAN(Editor):
         return walk.codes + self.reach / self.steps_to_t
 
     def codes(self, walk: Walk) -> Codes:
-        """The sample's own latent under the shift towards its target class; a latent (n, num_ws, w_dim) is W+."""
+        """The sample's own latent under the shift towards its target class; a latent (n, num_ws,
+        w_dim) is W+."""
         if walk.latent is None or walk.attribute not in self.tables:
             raise Unsupported(
                 f"no control found for '{walk.attribute}'"
@@ -315,11 +327,9 @@ class NaviGAN(Editor):
         self.at, latent_space = (
             bytes(state[key].tolist()).decode() for key in ("layer", "latent_space")
         )
-        self.latent_space, self.reach, self.kernels = (
-            Space(latent_space),
-            float(state["reach"]),
-            state["kernels"],
-        )
+        self.latent_space = Space(latent_space)
+        self.reach = float(state["reach"])
+        self.kernels = state["kernels"]
         self.effects = Effects(
             state["change"],
             tuple(state["strengths"].tolist()),

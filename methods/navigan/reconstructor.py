@@ -1,7 +1,8 @@
-"""The reconstructor R of NaviGAN: a pair of pictures, before and after an edit -> which direction, how far.
+"""The reconstructor R of NaviGAN: a pair of pictures, before and after an edit -> which
+direction, how far.
 
-Cherepkov, Voynov & Babenko, CVPR 2021, section 3.2: a ResNet-18 (He, Zhang, Ren & Sun, CVPR 2016) with two heads on
-the pair stacked to 6 channels.
+Cherepkov, Voynov & Babenko, CVPR 2021, section 3.2: a ResNet-18 (He, Zhang, Ren & Sun, CVPR 2016)
+with two heads on the pair stacked to 6 channels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ SMALL_WIDTHS = (32, 64, 96)  # at 1/2, 1/4 and 1/8 of the resolution
 
 
 class BasicBlock(nn.Module):
-    """relu(shortcut(x) + norm(conv(relu(norm(conv(x)))))), the first convolution with the stride."""
+    """relu(shortcut(x) + norm(conv(relu(norm(conv(x)))))), the first convolution with the
+    stride."""
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -44,8 +46,8 @@ class Reconstructor(nn.Module):
     Args:
         trunk: (N, 2 C, R, R) -> (N, width, h, w).
         resolution: the pair is brought to this size by nearest neighbours; None leaves it.
-        difference: the second picture is given as what changed. The same information, and the first layer need not
-            learn to subtract.
+        difference: the second picture is given as what changed. The same information, and the
+            first layer need not learn to subtract.
         shift_unit: what a 1 of the shift head means, in units of t.
     """
 
@@ -59,13 +61,12 @@ class Reconstructor(nn.Module):
         shift_unit: float,
     ) -> None:
         super().__init__()
-        self.trunk, self.resolution, self.difference, self.shift_unit = (
-            trunk,
-            resolution,
-            difference,
-            shift_unit,
-        )
-        self.which, self.shift = nn.Linear(width, directions), nn.Linear(width, 1)
+        self.trunk = trunk
+        self.resolution = resolution
+        self.difference = difference
+        self.shift_unit = shift_unit
+        self.which = nn.Linear(width, directions)
+        self.shift = nn.Linear(width, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -99,7 +100,8 @@ def resnet18(
 def small(
     channels: int, directions: int, shift_unit: float = 1.0, resolution: int | None = None
 ) -> Reconstructor:
-    """Three convolutions with stride 2 for small pictures on a small budget [ours], on the picture and its change."""
+    """Three convolutions with stride 2 for small pictures on a small budget [ours], on the
+    picture and its change."""
     widths = (2 * channels, *SMALL_WIDTHS)
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):

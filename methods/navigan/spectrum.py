@@ -1,7 +1,9 @@
-"""The directions in a layer's weight that change pictures most: top eigenvectors of a perceptual Hessian.
+"""The directions in a layer's weight that change pictures most: top eigenvectors of a perceptual
+Hessian.
 
-H = d^2/d xi^2 E_z d(G_theta(z), G_theta+xi(z)) at xi = 0 (Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter
-Space for Semantic Image Editing", CVPR 2021, section 3.3, with the output of LPIPS as their d^2).
+H = d^2/d xi^2 E_z d(G_theta(z), G_theta+xi(z)) at xi = 0 (Cherepkov, Voynov & Babenko,
+"Navigating the GAN Parameter Space for Semantic Image Editing", CVPR 2021, section 3.3, with the
+output of LPIPS as their d^2).
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ SPURIOUS = 1e-6  # of the size of a product: what is smaller is rounding
 class Spectrum:
     """vectors (count, *weight.shape) orthonormal float32, values (count,) float64, largest first.
 
-    residuals (count,): |H v - value v| / value. passes: generator passes that were spent, see Curvature; products: with
-    how many single vectors H was multiplied. converged: every residual is within the tolerance.
+    residuals (count,): |H v - value v| / value. passes: generator passes that were spent, see
+    Curvature; products: with how many single vectors H was multiplied. converged: every residual
+    is within the tolerance.
     """
 
     vectors: Tensor
@@ -61,23 +64,28 @@ def spectrum(
 ) -> Spectrum:
     """Top `count` eigenpairs of the Hessian in the weight of one layer.
 
-    'block' keeps every vector that it multiplied: about 2.5 to 4 times `count` of them, each as large as the weight.
+    'block' keeps every vector that it multiplied: about 2.5 to 4 times `count` of them, each as
+    large as the weight.
 
     Args:
-        latents: the fixed sample of z, as codes; a plain tensor holds w, or z where the generator has no W.
-        method: 'block', block Lanczos with full reorthogonalisation, which stops when every residual is within
-            `tolerance`; 'power', the paper's power iteration, one vector after the other, always `iterations` long
-            (paper 10, published code 20).
-        products: 'gauss_newton' (exact here), 'hessian' (exact anywhere), 'finite_difference' (the paper's).
+        latents: the fixed sample of z, as codes; a plain tensor holds w, or z where the generator
+            has no W.
+        method: 'block', block Lanczos with full reorthogonalisation, which stops when every
+            residual is within `tolerance`; 'power', the paper's power iteration, one vector after
+            the other, always `iterations` long (paper 10, published code 20).
+        products: 'gauss_newton' (exact here), 'hessian' (exact anywhere), 'finite_difference'
+            (the paper's).
         iterations: of one vector ('power'), or blocks at most ('block').
-        block: vectors that 'block' multiplies at a time; an eigenvalue is found at most so many times.
+        block: vectors that 'block' multiplies at a time; an eigenvalue is found at most so many
+            times.
         minibatch: samples at a time; does not change the result.
-        radius: displacement of finite differences (paper 0.1). unit: bring v to unit length before it is scaled by the
-            radius; the published code does not, which displaces by radius * |v|.
+        radius: displacement of finite differences (paper 0.1). unit: bring v to unit length
+            before it is scaled by the radius; the published code does not, which displaces by
+            radius * |v|.
 
     Raises:
-        UnknownName: the generator has no such layer; EditbenchError: it has fewer weights than `count`; Unsupported: it
-            changes no picture.
+        UnknownName: the generator has no such layer; EditbenchError: it has fewer weights than
+            `count`; Unsupported: it changes no picture.
     """
     choice("method", method, METHODS)
     curvature = Curvature(generator, latents, layer, perceptual, products, minibatch, radius, unit)
@@ -100,10 +108,12 @@ def spectrum(
         vectors, values, residuals = _block_lanczos(
             curvature, draw, count, block, tolerance, iterations
         )
-        passes, used = curvature.passes, curvature.products
+        passes = curvature.passes
+        used = curvature.products
     else:
         vectors = _power_iteration(curvature, draw, count, iterations)
-        passes, used = curvature.passes, curvature.products
+        passes = curvature.passes
+        used = curvature.products
         exact = Curvature(generator, latents, layer, perceptual, minibatch=minibatch)
         vectors, values, residuals = _measure(exact, vectors, block)
     _check_seen(values[0], layer)
@@ -112,7 +122,8 @@ def spectrum(
 
 
 def _check_seen(size: Tensor, layer: str) -> None:
-    """Raise Unsupported unless H is there at all; size (): its largest eigenvalue, or entry of a product with it."""
+    """Raise Unsupported unless H is there at all; size (): its largest eigenvalue, or entry of a
+    product with it."""
     if not (bool(torch.isfinite(size)) and size > 0):
         raise Unsupported(
             f"the weight of '{layer}' has no spectrum: a shift of it changes no picture, as far as the "
@@ -129,9 +140,11 @@ def _block_lanczos(
     tolerance: float,
     iterations: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rayleigh-Ritz in the span of all blocks so far (Golub & Underwood 1977): vectors, values, residuals.
+    """Rayleigh-Ritz in the span of all blocks so far (Golub & Underwood 1977): vectors, values,
+    residuals.
 
-    H maps the basis to itself and the newest block also out of it; a Ritz pair's residual is the length of that part.
+    H maps the basis to itself and the newest block also out of it; a Ritz pair's residual is the
+    length of that part.
     """
     basis = draw(0)
     fresh = _orthonormal(draw(block), basis, draw, block)
@@ -141,7 +154,8 @@ def _block_lanczos(
             image = curvature(fresh)
             if step == 1:
                 _check_seen(image.abs().max(), curvature.layer)
-            known, basis = len(basis), torch.cat([basis, fresh])
+            known = len(basis)
+            basis = torch.cat([basis, fresh])
             column = basis @ image.T
             image = image - column.T @ basis
             inner = column.double().cpu()
@@ -164,7 +178,8 @@ def _block_lanczos(
 
 
 def _orthonormal(rows: Tensor, basis: Tensor, draw: Callable[[int], Tensor], count: int) -> Tensor:
-    """`count` orthonormal rows off the basis: the span of `rows`, filled up at random where that is smaller."""
+    """`count` orthonormal rows off the basis: the span of `rows`, filled up at random where that
+    is smaller."""
     scale = rows.norm()
     for _ in range(2):  # twice is enough (Kahan & Parlett)
         rows = rows - (rows @ basis.T) @ basis
@@ -182,7 +197,8 @@ def _orthonormal(rows: Tensor, basis: Tensor, draw: Callable[[int], Tensor], cou
 def _power_iteration(
     curvature: Curvature, draw: Callable[[int], Tensor], count: int, iterations: int
 ) -> Tensor:
-    """Repeat v <- P H v / |v| with P the projection off the vectors found so far: (count, D) orthonormal rows."""
+    """Repeat v <- P H v / |v| with P the projection off the vectors found so far: (count, D)
+    orthonormal rows."""
     found = draw(0)
     with progress(f"spectrum of {curvature.layer}: vectors", count) as advance:
         for _ in range(count):

@@ -1,7 +1,9 @@
-"""NaviGAN's eq. (1): directions in the weight of a layer that a network can tell apart, learned together with it.
+"""NaviGAN's eq. (1): directions in the weight of a layer that a network can tell apart, learned
+together with it.
 
-min over coefficients and R of E_{z, k, t} [ CE(k, k_hat) + lambda |t - t_hat| ], (k_hat, t_hat) = R(G_theta(z),
-G_{theta + t xi_k}(z)); z ~ N(0, I), k uniform, t ~ U[-T, T] (Cherepkov, Voynov & Babenko, CVPR 2021, section 3.2).
+min over coefficients and R of E_{z, k, t} [ CE(k, k_hat) + lambda |t - t_hat| ], (k_hat, t_hat) =
+R(G_theta(z), G_{theta + t xi_k}(z)); z ~ N(0, I), k uniform, t ~ U[-T, T] (Cherepkov, Voynov &
+Babenko, CVPR 2021, section 3.2).
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ LOOK_EVERY = 50  # iterations between two looks at the loss, each of which waits
 
 @dataclass(frozen=True)
 class Training:
-    """iterations, batch, lr (Adam, of the reconstructor; direction_lr of the directions): budget of eq. (1).
-    shift_weight: lambda. min_shift: a |t| below it is pushed up to it (published code; in units of `limit`).
-    reconstructor: 'resnet18' or 'small'; resolution: of its pictures, 0: as they are. shift_unit: what its shift head
-    gives: 'raw', t itself, as published; 'limit', t / T, which a small budget can learn. fresh: pairs on which it is
-    judged in the end.
+    """iterations, batch, lr (Adam, of the reconstructor; direction_lr of the directions): budget
+    of eq. (1). shift_weight: lambda. min_shift: a |t| below it is pushed up to it (published
+    code; in units of `limit`). reconstructor: 'resnet18' or 'small'; resolution: of its pictures,
+    0: as they are. shift_unit: what its shift head gives: 'raw', t itself, as published; 'limit',
+    t / T, which a small budget can learn. fresh: pairs on which it is judged in the end.
 
-    t is in the units of the paper's layers throughout (T = 3500 or 80), so that lambda weighs what it weighs there;
-    the weight moves by t times `paper_scale`.
+    t is in the units of the paper's layers throughout (T = 3500 or 80), so that lambda weighs
+    what it weighs there; the weight moves by t times `paper_scale`.
     """
 
     iterations: int = 100_000
@@ -72,8 +74,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Learned:
-    """coefficients (K, size) at unit length; on fresh pairs: accuracy of k_hat, shift_mae in units of the paper's t;
-    loss of eq. (1) over the first and the last tenth of the iterations."""
+    """coefficients (K, size) at unit length; on fresh pairs: accuracy of k_hat, shift_mae in
+    units of the paper's t; loss of eq. (1) over the first and the last tenth of the iterations."""
 
     coefficients: Tensor
     accuracy: float
@@ -95,13 +97,19 @@ class Pairs:
         min_shift: float,
         rng: np.random.Generator,
     ) -> None:
-        self.generator, self.layer, self.basis, self.count = generator, layer, basis, count
-        self.limit, self.min_shift, self.rng = limit, min_shift, rng
+        self.generator = generator
+        self.layer = layer
+        self.basis = basis
+        self.count = count
+        self.limit = limit
+        self.min_shift = min_shift
+        self.rng = rng
         self.weight = generator.kernels()[layer]
         self.scale = paper_scale(self.weight)
 
     def __call__(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """n pairs under directions given by their coefficients (K, size); the directions in use are built once."""
+        """n pairs under directions given by their coefficients (K, size); the directions in use
+        are built once."""
         z = torch.from_numpy(self.rng.standard_normal((n, self.generator.z_dim))).to(self.weight)
         k = torch.from_numpy(self.rng.integers(self.count, size=n)).to(self.weight.device)
         uniform = torch.from_numpy(self.rng.uniform(-1, 1, n)).to(self.weight)
@@ -117,7 +125,8 @@ def push_out(t: Tensor, least: float) -> Tensor:
 
 
 def decode_pair(generator: Generator, z: Tensor, shift: WeightShift) -> tuple[Tensor, Tensor]:
-    """Pictures of z (n, z_dim) before, without gradients, and after a shift; noise is shared, being constant.
+    """Pictures of z (n, z_dim) before, without gradients, and after a shift; noise is shared,
+    being constant.
 
     Of a StyleGAN2Generator what precedes the layer is computed once for both.
     """
@@ -126,7 +135,8 @@ def decode_pair(generator: Generator, z: Tensor, shift: WeightShift) -> tuple[Te
         with torch.no_grad():
             before = generator.decode(codes)
         return before, generator.decode(replace(codes, shift=shift))
-    synthesis, first = generator.network.synthesis, generator.layer_names.index(shift.layer)
+    synthesis = generator.network.synthesis
+    first = generator.layer_names.index(shift.layer)
     with torch.no_grad():
         styles = synthesis.styles(generator.w_plus(generator.map(z)))
         state = synthesis.run(synthesis.begin(len(z)), styles, last=first)
@@ -156,8 +166,8 @@ def learn(
 
     Args:
         limit: T, in units of the paper's layers.
-        network: (channels, directions, unit of the shift head, resolution) -> R, a module that takes (before, after)
-            and gives (logits of k_hat, t_hat).
+        network: (channels, directions, unit of the shift head, resolution) -> R, a module that
+            takes (before, after) and gives (logits of k_hat, t_hat).
 
     Raises:
         Unsupported: the generator gives no pictures; NonFinite: the loss diverged.
@@ -223,7 +233,9 @@ def _judge(
 ) -> tuple[float, float]:
     """Accuracy of k_hat and mean |t - t_hat| on fresh pairs."""
     reconstructor.eval()
-    right, error, seen = 0, 0.0, 0
+    right = 0
+    error = 0.0
+    seen = 0
     while seen < options.fresh:
         before, after, k, t = pairs(coefficients, min(options.batch, options.fresh - seen))
         logits, t_hat = reconstructor(before, after)

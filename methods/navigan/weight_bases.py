@@ -1,7 +1,9 @@
-"""Directions in the weight of one layer, from coefficients over an orthonormal basis, at unit Frobenius norm.
+"""Directions in the weight of one layer, from coefficients over an orthonormal basis, at unit
+Frobenius norm.
 
-Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR 2021, sections 3.2
-and 3.4. Both bases are orthonormal, so unit coefficients and unit directions are the same thing.
+Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR
+2021, sections 3.2 and 3.4. Both bases are orthonormal, so unit coefficients and unit directions
+are the same thing.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class WeightBasis(abc.ABC):
 
     @abc.abstractmethod
     def combine(self, coefficients: Tensor) -> Tensor:
-        """Coefficients (B, size) -> directions (B, *shape), differentiable; only these B are ever built."""
+        """Coefficients (B, size) -> directions (B, *shape), differentiable; only these B are ever
+        built."""
 
     def unit(self, coefficients: Tensor) -> Tensor:
         """`combine` of coefficients at unit length: ||xi||_F = 1."""
@@ -41,7 +44,8 @@ class WeightBasis(abc.ABC):
 
 
 class SVDBasis(WeightBasis):
-    """U e_k V^T of a kernel (Cout, Cin, kx, ky) that is laid out as (kx ky Cin) x Cout = U diag(s) V^T.
+    """U e_k V^T of a kernel (Cout, Cin, kx, ky) that is laid out as (kx ky Cin) x Cout = U
+    diag(s) V^T.
 
     u (kx ky Cin, n), s (n,) from large to small, v (n, Cout), n = min(kx ky Cin, Cout).
     """
@@ -51,7 +55,9 @@ class SVDBasis(WeightBasis):
         self.u, self.s, self.v = torch.linalg.svd(
             flat_kernel(weight.detach().double()), full_matrices=False
         )
-        self.u, self.s, self.v = self.u.to(weight), self.s.to(weight), self.v.to(weight)
+        self.u = self.u.to(weight)
+        self.s = self.s.to(weight)
+        self.v = self.v.to(weight)
         self.size = len(self.s)
 
     def combine(self, coefficients: Tensor) -> Tensor:
@@ -66,7 +72,9 @@ class VectorBasis(WeightBasis):
     """Combinations of given orthonormal vectors (size, *shape): sum_j c_j v_j."""
 
     def __init__(self, vectors: Tensor) -> None:
-        self.vectors, self.size, self.shape = vectors, len(vectors), vectors.shape[1:]
+        self.vectors = vectors
+        self.size = len(vectors)
+        self.shape = vectors.shape[1:]
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """coefficients c (B, size) -> sum_j c_j v_j, one matrix product for the batch."""
@@ -90,7 +98,8 @@ def kernel(flat: Tensor, shape: torch.Size) -> Tensor:
 
 # -- the layer at hand ------------------------------------------------------------------------------------------------
 def layer_name(generator: Generator, layer: str | int) -> str:
-    """A layer by its name, or by the published code's number: convolutions after the first, ToRGB left out.
+    """A layer by its name, or by the published code's number: convolutions after the first, ToRGB
+    left out.
 
     Raises:
         UnknownName: no such layer; lists those that there are.
@@ -107,5 +116,6 @@ def layer_name(generator: Generator, layer: str | int) -> str:
 
 
 def paper_scale(weight: Tensor) -> float:
-    """What a shift of 1 in the paper's layers is in this one: the ratio of the stored weights' Frobenius norms."""
+    """What a shift of 1 in the paper's layers is in this one: the ratio of the stored weights'
+    Frobenius norms."""
     return weight.norm().item() / PAPER_NORM

@@ -1,7 +1,8 @@
-"""Unit-speed autonomous fields dw/dt = F(w) / (|F(w)| + 1e-6), several side by side, and their integration.
+"""Unit-speed autonomous fields dw/dt = F(w) / (|F(w)| + 1e-6), several side by side, and their
+integration.
 
-Khrulkov, Mirvakhabova, Oseledets & Babenko, "Latent Transformations via NeuralODEs for GAN-based Image Editing", ICCV
-2021. Unit speed makes t the length of the path, whatever F is.
+Khrulkov, Mirvakhabova, Oseledets & Babenko, "Latent Transformations via NeuralODEs for GAN-based
+Image Editing", ICCV 2021. Unit speed makes t the length of the path, whatever F is.
 """
 
 from __future__ import annotations
@@ -29,18 +30,21 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}  # of dopri5, relative an
 class Field:
     """K fields on R^d that share their form: layers x + (A x + b), LeakyReLU between them.
 
-    weight (L, K, d, d) and bias (max(L, 1), K, d); L = 0 is the constant field F = b, L = 1 the linear one
-    F = w + (A w + b), L >= 2 an MLP.
+    weight (L, K, d, d) and bias (max(L, 1), K, d); L = 0 is the constant field F = b, L = 1 the
+    linear one F = w + (A w + b), L >= 2 an MLP.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.bias = weight, bias
+        self.weight = weight
+        self.bias = bias
 
     @classmethod
     def initial(cls, layers: int, names: Sequence[str], dim: int, seed: int) -> Field:
-        """Fields as the published code starts them, one a name: a constant is drawn from N(0, I), a layer from
-        PyTorch's default U(-1/sqrt(d), 1/sqrt(d)). A field depends on (seed, name) alone."""
-        weights, biases = [], []
+        """Fields as the published code starts them, one a name: a constant is drawn from N(0, I),
+        a layer from PyTorch's default U(-1/sqrt(d), 1/sqrt(d)). A field depends on (seed, name)
+        alone."""
+        weights = []
+        biases = []
         for name in names:
             stream = f"neural_ode/{name}"
             if layers == 0:
@@ -84,9 +88,10 @@ class Field:
 class Solver:
     """How a flow is integrated.
 
-    solver: 'rk4' (torchdiffeq's 3/8 rule, in equal steps of at most `step_size`) or 'dopri5' (steps by its tolerance).
-    reference_single_step: rk4 in one step however far, as the published code trains: torchdiffeq takes the requested
-    output times as rk4's grid, and these are [0, t] there. The path of one long step is shorter than t.
+    solver: 'rk4' (torchdiffeq's 3/8 rule, in equal steps of at most `step_size`) or 'dopri5'
+    (steps by its tolerance). reference_single_step: rk4 in one step however far, as the published
+    code trains: torchdiffeq takes the requested output times as rk4's grid, and these are [0, t]
+    there. The path of one long step is shorter than t.
     """
 
     solver: str = "rk4"
@@ -111,10 +116,11 @@ class Solver:
         )
 
     def integrate(self, velocity: Callable[[Tensor], Tensor], w: Tensor, length: Tensor) -> Tensor:
-        """w(length) for w(0) = w: (..., d) -> (..., d), differentiable; a negative length goes backwards.
+        """w(length) for w(0) = w: (..., d) -> (..., d), differentiable; a negative length goes
+        backwards.
 
-        length broadcasts against w; it is folded into the field, dw/ds = length * F(w) over s in [0, 1], so that each
-        row can go its own way.
+        length broadcasts against w; it is folded into the field, dw/ds = length * F(w) over s in
+        [0, 1], so that each row can go its own way.
 
         Raises:
             Unsupported: dopri5 could not follow the field.

@@ -1,4 +1,5 @@
-"""Training of latent flows through the generator and the teacher (Khrulkov et al. 2021, section 4)."""
+"""Training of latent flows through the generator and the teacher (Khrulkov et al. 2021, section
+4)."""
 
 from __future__ import annotations
 
@@ -31,11 +32,12 @@ Embedding = Callable[[Tensor], Tensor]
 class Training:
     """Budget and loss of a flow.
 
-    horizon: T, the largest length; each iteration draws t ~ U(T/4, T), one for the batch ('times: batch', as the code)
-    or one a sample. temperature: tau of the softmax. tempering: 'symmetric' divides the logits of both images by tau,
-    so that no edit has no loss; 'reference' those of the edited image alone. other: what must stay, the other
-    attributes ('logits') or an embedding of the picture ('identity'); weight: its share of the loss. The learning rate
-    is halved every `decay_every` iterations.
+    horizon: T, the largest length; each iteration draws t ~ U(T/4, T), one for the batch ('times:
+    batch', as the code) or one a sample. temperature: tau of the softmax. tempering: 'symmetric'
+    divides the logits of both images by tau, so that no edit has no loss; 'reference' those of
+    the edited image alone. other: what must stay, the other attributes ('logits') or an embedding
+    of the picture ('identity'); weight: its share of the loss. The learning rate is halved every
+    `decay_every` iterations.
     """
 
     horizon: float = 6.0
@@ -65,8 +67,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gave, a row a flow: field; diverged (K,) bool; loss (K, 2), the main and the other term, and
-    reached (K,), the share of samples that arrived in their target class, both over the last tenth of iterations."""
+    """What training gave, a row a flow: field; diverged (K,) bool; loss (K, 2), the main and the
+    other term, and reached (K,), the share of samples that arrived in their target class, both
+    over the last tenth of iterations."""
 
     field: Field
     diverged: Tensor
@@ -76,8 +79,8 @@ class Trained:
 
 # -- losses ------------------------------------------------------------------------------------------------------------
 def class_logits(attributes: Attributes, logits: Tensor, name: str) -> Tensor:
-    """Logits of every class of one attribute: (..., width) -> (..., K); of a binary attribute (0, l), whose softmax is
-    the sigmoid of l."""
+    """Logits of every class of one attribute: (..., width) -> (..., K); of a binary attribute (0,
+    l), whose softmax is the sigmoid of l."""
     part = attributes.logits(logits, name)
     return F.pad(part, (1, 0)) if attributes[name].binary else part
 
@@ -85,7 +88,8 @@ def class_logits(attributes: Attributes, logits: Tensor, name: str) -> Tensor:
 def main_loss(
     attributes: Attributes, logits: Tensor, name: str, target: int, temperature: float
 ) -> Tensor:
-    """Cross-entropy of the tempered logits (m, width) with the target class, mean over samples: a scalar."""
+    """Cross-entropy of the tempered logits (m, width) with the target class, mean over samples: a
+    scalar."""
     after = class_logits(attributes, logits, name) / temperature
     return F.cross_entropy(after, torch.full((len(after),), target, device=after.device))
 
@@ -98,9 +102,11 @@ def other_loss(
     temperature: float,
     symmetric: bool,
 ) -> Tensor:
-    """KL(softmax(before) || softmax(after / tau)), mean over the other attributes and the samples: a scalar.
+    """KL(softmax(before) || softmax(after / tau)), mean over the other attributes and the
+    samples: a scalar.
 
-    before, after (m, width): logits of the original and the edited images. `symmetric` tempers `before` too.
+    before, after (m, width): logits of the original and the edited images. `symmetric` tempers
+    `before` too.
     """
     terms = []
     for other in attributes.names:
@@ -121,7 +127,8 @@ def other_loss(
 
 
 def identity_loss(before: Tensor, after: Tensor) -> Tensor:
-    """1 - cosine of embeddings (m, e) of the original and the edited images, mean over samples: a scalar."""
+    """1 - cosine of embeddings (m, e) of the original and the edited images, mean over samples: a
+    scalar."""
     return 1 - F.cosine_similarity(before.detach(), after, dim=-1).mean()
 
 
@@ -138,29 +145,36 @@ def train(
     solver: Solver,
     embedding: Embedding | None = None,
 ) -> Trained:
-    """Train the K flows of one attribute side by side; each sees its own starts and has its own loss.
+    """Train the K flows of one attribute side by side; each sees its own starts and has its own
+    loss.
 
-    The equation is solved for all flows at once, then one flow after the other is decoded and differentiated with
-    respect to its codes alone, so that memory holds one batch of pictures. The original images' logits are the bank's:
-    nothing but the edited images is decoded (the identity variant decodes the originals for their embedding).
+    The equation is solved for all flows at once, then one flow after the other is decoded and
+    differentiated with respect to its codes alone, so that memory holds one batch of pictures.
+    The original images' logits are the bank's: nothing but the edited images is decoded (the
+    identity variant decodes the originals for their embedding).
 
     Args:
         field: the K flows at their start, in the paper's units: codes times `scale`.
-        targets: the class of each flow; starts: for each, positions (s,) in the fit split to begin from.
+        targets: the class of each flow
+        starts: for each, positions (s,) in the fit split to begin from.
         space: W or Z, where the flows live.
         embedding: images -> (n, e), for `other: identity`.
     """
-    codes, before, device = data.fit.codes(space), data.fit.logits, data.fit.logits.device
+    codes = data.fit.codes(space)
+    before = data.fit.logits
+    device = data.fit.logits.device
     weight, bias = (
         part.to(device, copy=True).requires_grad_() for part in (field.weight, field.bias)
     )
-    field, flows = Field(weight, bias), range(len(targets))
+    field = Field(weight, bias)
+    flows = range(len(targets))
     adam = torch.optim.Adam([weight, bias], lr=options.lr)
     schedule = torch.optim.lr_scheduler.StepLR(adam, options.decay_every, 0.5)
     draws = [generator(data.seed, "neural_ode", name, target, "starts") for target in targets]
     clock = generator(data.seed, "neural_ode", name, "times")
     diverged = torch.zeros(len(targets), dtype=torch.bool, device=device)
-    last, kept = torch.zeros(len(targets), 3), max(1, options.iterations // 10)
+    last = torch.zeros(len(targets), 3)
+    kept = max(1, options.iterations // 10)
     with progress(f"{name}: flows", options.iterations) as advance:
         for iteration in range(options.iterations):
             picks = torch.stack(
@@ -180,7 +194,8 @@ def train(
                     continue
                 leaf = moved[k].detach().requires_grad_()
                 image = data.generator.decode(Codes(space, leaf))
-                after, origin = data.teacher(image), before[picks[k]]
+                after = data.teacher(image)
+                origin = before[picks[k]]
                 main = main_loss(data.attributes, after, name, targets[k], options.temperature)
                 if embedding is None:
                     other = other_loss(
@@ -217,13 +232,16 @@ def train(
 
 @torch.no_grad()
 def _reset_broken(weight: Tensor, bias: Tensor) -> Tensor:
-    """Which flows (K,) have non-finite parameters; those become zero, lest they stop the solver for the others."""
+    """Which flows (K,) have non-finite parameters; those become zero, lest they stop the solver
+    for the others."""
     broken = ~(torch.isfinite(weight).all(-1).all(-1).all(0) & torch.isfinite(bias).all(-1).all(0))
-    weight[:, broken], bias[:, broken] = 0.0, 0.0
+    weight[:, broken] = 0.0
+    bias[:, broken] = 0.0
     return broken
 
 
 def starts_of(labels: np.ndarray, target: int, source: int | None, device: torch.device) -> Tensor:
-    """Positions of the samples to begin from: those of class `source`, or of every class but the target."""
+    """Positions of the samples to begin from: those of class `source`, or of every class but the
+    target."""
     chosen = labels != target if source is None else labels == source
     return torch.from_numpy(np.flatnonzero(chosen)).to(device)

@@ -1,8 +1,10 @@
-"""Which of many unlabelled controls moves which attribute: a labelled selection on the tune split, the same for all.
+"""Which of many unlabelled controls moves which attribute: a labelled selection on the tune
+split, the same for all.
 
-GANSpace and NaviGAN find directions without labels; a person then looks at them. In a benchmark the looking must be a
-fixed protocol, and "no control found" must be one of its answers: every candidate is applied to the same tune samples,
-the teacher scores the pictures, and a control is chosen by its effect on the target and on the others.
+GANSpace and NaviGAN find directions without labels; a person then looks at them. In a benchmark
+the looking must be a fixed protocol, and "no control found" must be one of its answers: every
+candidate is applied to the same tune samples, the teacher scores the pictures, and a control is
+chosen by its effect on the target and on the others.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ MIN_EFFECT = 0.5  # of the target's sigma: less than that is no control
 
 @dataclass(frozen=True)
 class Control:
-    """candidate and strength that were chosen for a class of an attribute, with their mean effects in sigmas.
+    """candidate and strength that were chosen for a class of an attribute, with their mean
+    effects in sigmas.
 
     found is False where even the best candidate stays below the effect that was asked for.
     """
@@ -40,8 +43,8 @@ class Control:
 class Effects:
     """What every candidate does at every strength.
 
-    change (C, T, n, width): the teacher's log-odds minus those of the unedited sample, in sigmas; strengths (T,); start
-    (n, A) the unedited samples' classes; decoded: pictures that were needed.
+    change (C, T, n, width): the teacher's log-odds minus those of the unedited sample, in sigmas;
+    strengths (T,); start (n, A) the unedited samples' classes; decoded: pictures that were needed.
     """
 
     change: Tensor
@@ -58,16 +61,20 @@ def measure(
     samples: int = 64,
     what: str = "candidates",
 ) -> Effects:
-    """Apply every candidate at every strength to the first tune samples and score the pictures with the teacher.
+    """Apply every candidate at every strength to the first tune samples and score the pictures
+    with the teacher.
 
     Args:
-        apply: (candidate, strength, positions (n,) in the tune split) -> edited codes of these samples.
+        apply: (candidate, strength, positions (n,) in the tune split) -> edited codes of these
+            samples.
         samples: how many of the tune split, at most all.
     """
-    attributes, before = data.attributes, data.generator.decoded
+    attributes = data.attributes
+    before = data.generator.decoded
     positions = torch.arange(min(samples, len(data.tune)), device=data.tune.logits.device)
     logits = data.tune.logits[positions]
-    base, change = attributes.log_odds(logits), []
+    base = attributes.log_odds(logits)
+    change = []
     with progress(f"effects of {what}", candidates) as advance:
         for candidate in range(candidates):
             edited = [
@@ -86,9 +93,10 @@ def choose(
 ) -> Control:
     """The control towards one class of an attribute.
 
-    effect e: mean change of the target's log-odds towards the class, over samples that do not have it (over all, where
-    there is none); off-target o: mean over the other attributes of the mean absolute change of the start class's
-    log-odds. The protocol: the largest e subject to e >= min_effect; among those within 5 % of it, the largest e / o.
+    effect e: mean change of the target's log-odds towards the class, over samples that do not
+    have it (over all, where there is none); off-target o: mean over the other attributes of the
+    mean absolute change of the start class's log-odds. The protocol: the largest e subject to e
+    >= min_effect; among those within 5 % of it, the largest e / o.
     """
     column, sign = attributes.column(name, target)
     lacking = effects.start[:, attributes.index(name)] != target
@@ -124,7 +132,8 @@ def controls(
     """The control towards each class of an attribute.
 
     Raises:
-        Unsupported: no class has one ("no control found"). A class without one among others that have keeps its best
+        Unsupported: no class has one ("no control found"). A class without one among others that
+            have keeps its best
         candidate: an edit that is weak is counted as the failure that it is.
     """
     found = [

@@ -1,7 +1,9 @@
-"""Which rows of W+ an edit should reach: one of a fixed set of ranges for each attribute, chosen on the tune split.
+"""Which rows of W+ an edit should reach: one of a fixed set of ranges for each attribute, chosen
+on the tune split.
 
-GradCtrl's table of ranges and GANSpace's published edits were found by looking, for one generator. The protocol here
-takes the range with the most clean crossings on a small meta-validation set, scored by the teacher.
+GradCtrl's table of ranges and GANSpace's published edits were found by looking, for one
+generator. The protocol here takes the range with the most clean crossings on a small
+meta-validation set, scored by the teacher.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ def scale_ranges(ranges: Sequence[Rows], num_ws: int) -> list[Rows]:
 
 
 def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, dict]:
-    """Set editor.layers[attribute] to the range with the most clean crossings; of equals, to the widest.
+    """Set editor.layers[attribute] to the range with the most clean crossings; of equals, to the
+    widest.
 
     Returns the number of labels read and notes for the record.
     """

@@ -1,6 +1,7 @@
 """Channels of StyleSpace: their statistics over the bank and their ranking by positive exemplars.
 
-Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image Generation", CVPR 2021.
+Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image
+Generation", CVPR 2021.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ CONSTANT = 1e-6  # a channel whose sigma is below this share of the largest one 
 
 @dataclass(frozen=True)
 class Moments:
-    """mean and (population) standard deviation of every channel over the samples of a bank: (d,) float64."""
+    """mean and (population) standard deviation of every channel over the samples of a bank: (d,)
+    float64."""
 
     mean: Tensor
     std: Tensor
@@ -40,8 +42,8 @@ class Moments:
 class Ranking:
     """How channels tell the positives of a class from the bank.
 
-    order: movable channels, best first; theta (d,): |mean| / std of the exemplars' deltas, minus infinity for a channel
-    that cannot be chosen; delta (d,): the signed mean, in sigmas.
+    order: movable channels, best first; theta (d,): |mean| / std of the exemplars' deltas, minus
+    infinity for a channel that cannot be chosen; delta (d,): the signed mean, in sigmas.
     """
 
     order: Tensor
@@ -52,8 +54,9 @@ class Ranking:
 class Candidates:
     """What may become an edit: directions in sigmas of the channels, each kept once.
 
-    rows: (d,) of unit length; names: what they are; offered: attribute -> for each class that is asked for, its
-    candidates as (position in rows, sign by the exemplars or 0 where there are none), best first.
+    rows: (d,) of unit length; names: what they are; offered: attribute -> for each class that is
+    asked for, its candidates as (position in rows, sign by the exemplars or 0 where there are
+    none), best first.
     """
 
     def __init__(self) -> None:
@@ -81,7 +84,8 @@ def offsets(generator: Generator) -> list[int]:
 
 
 def movable(generator: Generator) -> Tensor:
-    """(d,) bool: the channels of all layers but ToRGB, which only tint the picture and are never edited."""
+    """(d,) bool: the channels of all layers but ToRGB, which only tint the picture and are never
+    edited."""
     keep = [
         torch.full((size,), not name.startswith("rgb"))
         for name, size in zip(generator.layer_names, generator.style_sizes)
@@ -101,26 +105,32 @@ def channel_moments(generator: Generator, latents: Tensor, block: int = BLOCK) -
 
     The latents are the bank's own, truncated as those that will be edited.
     """
-    n, mean, square = 0, torch.zeros(()), torch.zeros(())
+    n = 0
+    mean = torch.zeros(())
+    square = torch.zeros(())
     with torch.inference_mode():
         for part in latents.split(block):
             styles = generator.lift(part, Space.S).double()
-            m, total = len(styles), n + len(styles)
+            m = len(styles)
+            total = n + len(styles)
             own = styles.mean(0)
             gap = own - mean
             square = (
                 square + (styles - own).square().sum(0) + gap.square() * (n * m / total)
             )  # Chan et al.: no
-            mean, n = mean + gap * (m / total), total  # cancellation
+            # cancellation
+            mean = mean + gap * (m / total)
+            n = total
     return Moments(mean.clone(), (square / max(n, 1)).sqrt().clone())
 
 
 def positive_bank(odds: Tensor, labels: Tensor, target: int, share: float, at_least: int) -> Tensor:
-    """Positions of the most extreme samples of a class: the `share` of all with the highest log-odds, at least so many,
-    but only those that the teacher puts in the class.
+    """Positions of the most extreme samples of a class: the `share` of all with the highest
+    log-odds, at least so many, but only those that the teacher puts in the class.
 
     Args:
-        odds: (n,) log-odds of the class; labels: (n,) decided classes.
+        odds: (n,) log-odds of the class
+        labels: (n,) decided classes.
     """
     members = (labels == target).nonzero()[:, 0]
     count = min(max(round(share * len(odds)), at_least), len(members))
@@ -136,7 +146,8 @@ def draw_exemplars(bank: Tensor, exemplars: int | None, seed: int, *names: objec
 
 
 def rank_channels(exemplars: Moments, bank: Moments, allowed: Tensor) -> Ranking:
-    """theta_u = |mean(delta_u)| / std(delta_u), delta_u = (s_u - mu_u) / sigma_u over the exemplars, ranked descending.
+    """theta_u = |mean(delta_u)| / std(delta_u), delta_u = (s_u - mu_u) / sigma_u over the
+    exemplars, ranked descending.
 
     Args:
         allowed: (d,) bool, the channels that may be chosen; constant ones never are.
@@ -157,7 +168,8 @@ def rank_for_class(
     """The ranking of the channels for a class, from exemplars drawn out of its positives.
 
     Args:
-        positives: positions in the fit split; names: what the draw is for.
+        positives: positions in the fit split
+        names: what the draw is for.
 
     Raises:
         EditbenchError: fewer exemplars than 10, whose spread would mean nothing.

@@ -1,6 +1,8 @@
-"""StyleSpace: an edit of single channels of S, found from positive exemplars or from where they act in the picture.
+"""StyleSpace: an edit of single channels of S, found from positive exemplars or from where they
+act in the picture.
 
-Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image Generation", CVPR 2021.
+Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image
+Generation", CVPR 2021.
 """
 
 from __future__ import annotations
@@ -31,25 +33,31 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
 class StyleSpace(Editor):
-    """next = s + step * sigma * v, v the row that was chosen for the target class; ToRGB channels never move.
+    """next = s + step * sigma * v, v the row that was chosen for the target class; ToRGB channels
+    never move.
 
-    Candidates are ranked by theta = |mean(delta)| / std(delta) over positive exemplars of a class. The paper's authors
-    look at the top channels and keep one that does what it should; here the teacher looks (editbench.methods.shared.control_search).
+    Candidates are ranked by theta = |mean(delta)| / std(delta) over positive exemplars of a
+    class. The paper's authors look at the top channels and keep one that does what it should;
+    here the teacher looks (editbench.methods.shared.control_search).
 
     Args:
-        positives, min_positives: the positive bank of a class, as a share of the fit samples (the published code: 1000
-            of 100,000) and at least so many, by the teacher's log-odds.
-        exemplars: how many of it are used (the paper: 10 to 30); None uses all (the published code's AllCheck).
-        negative: class 0 of a binary attribute takes the reversed control of class 1 ('reverse', one channel walked
-            both ways as in the paper) or has positives and channels of its own ('own').
-        channels: None, single channels; or a list of m: the m top channels together, weighted by mean(delta), a variant
-            that is not in the paper.
+        positives, min_positives: the positive bank of a class, as a share of the fit samples (the
+            published code: 1000 of 100,000) and at least so many, by the teacher's log-odds.
+        exemplars: how many of it are used (the paper: 10 to 30); None uses all (the published
+            code's AllCheck).
+        negative: class 0 of a binary attribute takes the reversed control of class 1 ('reverse',
+            one channel walked both ways as in the paper) or has positives and channels of its own
+            ('own').
+        channels: None, single channels; or a list of m: the m top channels together, weighted by
+            mean(delta), a variant that is not in the paper.
         candidates: top-ranked channels to choose from, with `channels` None.
-        verify: choose among the candidates on the tune split; otherwise the first one is taken as it is, with the sign
-            of its mean(delta).
-        strengths, samples, min_effect: of the choice: lengths tried in both directions, in sigmas; tune samples; the
-            least effect in sigmas of the log-odds that counts as a control.
-        step: length of a step, in sigmas of the channel; of a row of several channels the Euclidean length.
+        verify: choose among the candidates on the tune split; otherwise the first one is taken as
+            it is, with the sign of its mean(delta).
+        strengths, samples, min_effect: of the choice: lengths tried in both directions, in
+            sigmas; tune samples; the least effect in sigmas of the log-odds that counts as a
+            control.
+        step: length of a step, in sigmas of the channel; of a row of several channels the
+            Euclidean length.
     """
 
     space = Space.S
@@ -90,15 +98,17 @@ class StyleSpace(Editor):
                 f"channels={channels} must be null or numbers of channels, each at least 1"
             )
         check_kind("verify", verify, "bool")
-        self.positives, self.min_positives, self.exemplars = (
-            float(positives),
-            int(min_positives),
-            exemplars,
-        )
+        self.positives = float(positives)
+        self.min_positives = int(min_positives)
+        self.exemplars = exemplars
         self.negative = choice("negative", negative, ("reverse", "own"))
-        self.channels, self.candidates, self.verify = channels, int(candidates), verify
+        self.channels = channels
+        self.candidates = int(candidates)
+        self.verify = verify
         self.strengths = tuple(sign * float(a) for a in strengths for sign in (1, -1))
-        self.samples, self.min_effect, self.length = int(samples), float(min_effect), float(step)
+        self.samples = int(samples)
+        self.min_effect = float(min_effect)
+        self.length = float(step)
         self.directions: dict[
             str, Tensor
         ] = {}  # name -> (K, d) in units of S a sigma, by target class; float64
@@ -111,7 +121,10 @@ class StyleSpace(Editor):
 
     # -- fit --------------------------------------------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
-        self.directions, self.effects, self.offered, self._ready = {}, {}, {}, {}
+        self.directions = {}
+        self.effects = {}
+        self.offered = {}
+        self._ready = {}
         self.counts = {name: class_counts(data, name).cpu() for name in data.attributes.names}
         bank = channel_moments(data.generator, data.latents(data.fit))
         notes: dict[str, object] = {}
@@ -130,13 +143,15 @@ class StyleSpace(Editor):
         )
 
     def _candidates(self, data: FitData, bank: Moments, notes: dict[str, object]) -> Candidates:
-        """The top-ranked channels of every class, of the attributes whose classes have exemplars enough."""
+        """The top-ranked channels of every class, of the attributes whose classes have exemplars
+        enough."""
         out = Candidates()
         for attribute in data.attributes:
             name = attribute.name
             if self._too_few(attribute):
                 continue
-            odds, labels = class_log_odds(data, name), data.attributes.labels(data.fit.logits, name)
+            odds = class_log_odds(data, name)
+            labels = data.attributes.labels(data.fit.logits, name)
             out.offered[name] = []
             for c in self._targets(attribute):
                 positives = positive_bank(odds[:, c], labels, c, self.positives, self.min_positives)
@@ -188,7 +203,8 @@ class StyleSpace(Editor):
         for c, offered in zip(self._targets(attribute), found.offered[name]):
             if not offered:
                 continue
-            at, sign = offered[0][0], offered[0][1] or 1
+            at = offered[0][0]
+            sign = offered[0][1] or 1
             seen.append({"class": attribute.classes[c], "channel": found.names[at], "sign": sign})
             if effects is not None:
                 part = replace(
@@ -208,7 +224,8 @@ class StyleSpace(Editor):
             directions[c] = sign * found.rows[at] * bank.std.cpu()
         if self._targets(attribute) == [1]:
             directions[0] = -directions[1]
-        self.directions[name], notes[f"control.{name}"] = directions, seen
+        self.directions[name] = directions
+        notes[f"control.{name}"] = seen
         self.offered[name] = torch.tensor(
             len({at for part in found.offered[name] for at, _ in part})
         )
@@ -239,7 +256,8 @@ class StyleSpace(Editor):
         if attribute in self.effects and not bool(
             (self.effects[attribute] >= self.min_effect).any()
         ):
-            best, offered = self.effects[attribute].max().item(), int(self.offered[attribute])
+            best = self.effects[attribute].max().item()
+            offered = int(self.offered[attribute])
             raise Unsupported(
                 f"no control found for '{attribute}': the best of {offered} candidates moves it by "
                 f"{best:.2f} sigma, {self.min_effect:g} are asked for"
@@ -275,5 +293,8 @@ class StyleSpace(Editor):
                 if key.startswith(prefix)
             }
 
-        self.directions, self.effects, self._ready = group("direction."), group("effect."), {}
-        self.offered, self.counts = group("offered."), group("count.")
+        self.directions = group("direction.")
+        self.effects = group("effect.")
+        self._ready = {}
+        self.offered = group("offered.")
+        self.counts = group("count.")

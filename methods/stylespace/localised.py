@@ -1,6 +1,8 @@
-"""StyleSpace by place: the channels that act on an attribute's regions are the candidates of its control.
+"""StyleSpace by place: the channels that act on an attribute's regions are the candidates of its
+control.
 
-Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image Generation", CVPR 2021.
+Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image
+Generation", CVPR 2021.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ class Parser(Protocol):
 
 
 class LocalisedStyleSpace(StyleSpace):
-    """Channels are assigned to regions by the overlap of their gradient maps, without labels; the candidates of an
-    attribute are the channels of its regions, and the teacher chooses among them as in `StyleSpace`.
+    """Channels are assigned to regions by the overlap of their gradient maps, without labels; the
+    candidates of an attribute are the channels of its regions, and the teacher chooses among them
+    as in `StyleSpace`.
 
-    The paper finds channels of a region and names them by eye; which regions an attribute looks at is this benchmark's.
+    The paper finds channels of a region and names them by eye; which regions an attribute looks
+    at is this benchmark's.
 
     Args:
         parser: a Parser of the generator's pictures; None where there is none.
@@ -79,20 +83,19 @@ class LocalisedStyleSpace(StyleSpace):
         for name in [name for names in regions.values() for name in names or ()]:
             if parser is not None and name not in parser.names:
                 raise UnknownName("region of the parser", name, parser.names)
-        self.parser, self.regions = (
-            parser,
-            {name: tuple(names or ()) for name, names in regions.items()},
-        )
-        self.images, self.size, self.block = int(images), int(size), int(block)
-        self.discount, self.min_rate, self.min_margin = (
-            float(discount),
-            float(min_rate),
-            float(min_margin),
-        )
+        self.parser = parser
+        self.regions = {name: tuple(names or ()) for name, names in regions.items()}
+        self.images = int(images)
+        self.size = int(size)
+        self.block = int(block)
+        self.discount = float(discount)
+        self.min_rate = float(min_rate)
+        self.min_margin = float(min_margin)
 
     def _candidates(self, data: FitData, bank: Moments, notes: dict[str, object]) -> Candidates:
         assert self.parser is not None  # `check` has seen to it
-        generator, names = data.generator, list(self.parser.names)
+        generator = data.generator
+        names = list(self.parser.names)
         styles = generator.lift(data.latents(data.fit)[: self.images], Space.S)
         if isinstance(self.parser, nn.Module):
             self.parser.to(styles.device)

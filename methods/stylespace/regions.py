@@ -1,4 +1,5 @@
-"""Channels of StyleSpace that act on one region of the picture: gradient maps and their overlap with the regions.
+"""Channels of StyleSpace that act on one region of the picture: gradient maps and their overlap
+with the regions.
 
 Wu, Lischinski & Shechtman, CVPR 2021, section 4 and the published code.
 """
@@ -17,13 +18,15 @@ from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 
 DISCOUNT = 2.0  # of the region's size in the score
-MIN_RATE, MIN_MARGIN = 0.5, 0.25
+MIN_RATE = 0.5
+MIN_MARGIN = 0.25
 
 
 @dataclass(frozen=True)
 class Localised:
-    """rate (R, C): of the images that contain a region, the share in which a channel belongs to it; images (R,): how
-    many do; channels: for each region the channels that are its own, best first."""
+    """rate (R, C): of the images that contain a region, the share in which a channel belongs to
+    it; images (R,): how many do; channels: for each region the channels that are its own, best
+    first."""
 
     rate: Tensor
     images: Tensor
@@ -33,13 +36,15 @@ class Localised:
 def gradient_maps(
     generator: Generator, styles: Tensor, channels: Tensor, size: int = 32, block: int = 256
 ) -> Tensor:
-    """|d picture / d s_u| of one sample, for many channels u: (len(channels), h, w) with h, w at most `size`.
+    """|d picture / d s_u| of one sample, for many channels u: (len(channels), h, w) with h, w at
+    most `size`.
 
-    One forward-mode derivative a channel, `block` of them at a time over one common decode; pooled to size x size by
-    averages, then the mean of the absolute values over the colours.
+    One forward-mode derivative a channel, `block` of them at a time over one common decode;
+    pooled to size x size by averages, then the mean of the absolute values over the colours.
 
     Args:
-        styles: (d,) the sample's code in S; channels: indices into it.
+        styles: (d,) the sample's code in S
+        channels: indices into it.
     """
 
     def slope(tangent: Tensor) -> Tensor:
@@ -62,14 +67,17 @@ def gradient_maps(
 def belongs(
     maps: Tensor, labels: Tensor, regions: int, discount: float = DISCOUNT
 ) -> tuple[Tensor, Tensor]:
-    """To which region each map of one image belongs: ((C,) int64, -1 for none; (regions,) pixels of each).
+    """To which region each map of one image belongs: ((C,) int64, -1 for none; (regions,) pixels
+    of each).
 
-    A map is active on as many of its largest pixels as the region has (the percentile that equalises the areas); its
-    score is n / o^discount, n the active pixels inside and o the pixels of the region. Each map is ranked once: a pixel
-    of region r is active if its rank is below o_r. The best score wins, the first region among equals.
+    A map is active on as many of its largest pixels as the region has (the percentile that
+    equalises the areas); its score is n / o^discount, n the active pixels inside and o the pixels
+    of the region. Each map is ranked once: a pixel of region r is active if its rank is below
+    o_r. The best score wins, the first region among equals.
 
     Args:
-        maps: (C, P); labels: (P,) int64.
+        maps: (C, P)
+        labels: (P,) int64.
     """
     area = torch.bincount(labels, minlength=regions)
     rank = maps.argsort(dim=1, descending=True, stable=True).argsort(1)
@@ -86,10 +94,12 @@ def belongs(
 def select(
     counts: Tensor, images: Tensor, min_rate: float = MIN_RATE, min_margin: float = MIN_MARGIN
 ) -> Localised:
-    """Channels whose rate exceeds min_rate and that of every other region by min_margin, sorted by rate.
+    """Channels whose rate exceeds min_rate and that of every other region by min_margin, sorted
+    by rate.
 
     Args:
-        counts: (R, C) images in which a channel belongs to a region; images: (R,) images that contain the region.
+        counts: (R, C) images in which a channel belongs to a region
+        images: (R,) images that contain the region.
     """
     rate = counts.double() / images.clamp_min(1).double()[:, None]
     top = rate.topk(min(2, len(rate)), 0).values
@@ -123,7 +133,8 @@ def localise(
     min_rate: float = MIN_RATE,
     min_margin: float = MIN_MARGIN,
 ) -> Localised:
-    """Which of `channels` act on one region alone, over the pictures of styles (N, d); memory does not grow with N.
+    """Which of `channels` act on one region alone, over the pictures of styles (N, d); memory
+    does not grow with N.
 
     Args:
         parser: pictures (N, 3, H, W) -> region labels (N, H, W) int64 below `regions`.

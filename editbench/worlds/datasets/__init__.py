@@ -1,1 +1,2 @@
-"""Data sets that a researcher has: image folders with labels, arrays with factors, packed for training a world."""
+"""Data sets that a researcher has: image folders with labels, arrays with factors, packed for
+training a world."""

@@ -1,8 +1,10 @@
-"""A folder of images as a data set: found recursively, decoded on a few threads, cropped and resized.
+"""A folder of images as a data set: found recursively, decoded on a few threads, cropped and
+resized.
 
-The picture is turned upright by its EXIF orientation, shown on white where it is transparent, taken as 8-bit RGB
-(16-bit greys keep their upper byte, CMYK is converted as Pillow does), cut to the central square, and resized with
-Pillow's LANCZOS filter. Files that cannot be read are reported and left out.
+The picture is turned upright by its EXIF orientation, shown on white where it is transparent,
+taken as 8-bit RGB (16-bit greys keep their upper byte, CMYK is converted as Pillow does), cut to
+the central square, and resized with Pillow's LANCZOS filter. Files that cannot be read are
+reported and left out.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Unreadable(Exception):
 
 
 def load_picture(path: Path, resolution: int) -> tuple[np.ndarray, bool]:
-    """(resolution, resolution, 3) uint8, and whether the picture was smaller; Unreadable says what is wrong."""
+    """(resolution, resolution, 3) uint8, and whether the picture was smaller; Unreadable says
+    what is wrong."""
     try:
         if path.stat().st_size == 0:
             raise Unreadable("empty file")
@@ -58,7 +61,8 @@ def load_picture(path: Path, resolution: int) -> tuple[np.ndarray, bool]:
 
 
 def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
-    """Upright, opaque, RGB, central square, LANCZOS: any Pillow image -> (resolution, resolution, 3) uint8."""
+    """Upright, opaque, RGB, central square, LANCZOS: any Pillow image -> (resolution, resolution,
+    3) uint8."""
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = Image.fromarray(
@@ -69,7 +73,8 @@ def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
     image = image.convert("RGB")
     side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
+    left = (image.width - side) // 2
+    top = (image.height - side) // 2
     if image.size != (side, side):
         image = image.crop((left, top, left + side, top + side))
     if side != resolution:
@@ -78,12 +83,14 @@ def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
 
 
 def scan(folder: Path) -> tuple[list[tuple[str, int, int]], int]:
-    """(posix path, size, time in ns) of every image file below a folder, sorted by path, and how many others there are.
+    """(posix path, size, time in ns) of every image file below a folder, sorted by path, and how
+    many others there are.
 
     Hidden files and folders are passed over; links to folders are not followed.
     """
     found: list[tuple[str, int, int]] = []
-    others, waiting = 0, [(folder, "")]
+    others = 0
+    waiting = [(folder, "")]
     while waiting:
         here, prefix = waiting.pop()
         with os.scandir(here) as entries:
@@ -104,8 +111,9 @@ class ImageFolder(Source):
     """The images below a folder, with labels or without.
 
     Args:
-        labels: a CSV table or attribute list (editbench.worlds.datasets.labels), "folders" for subfolders as classes, or None.
-            Files that the list does not name, or names with an empty cell, are counted and left out.
+        labels: a CSV table or attribute list (editbench.worlds.datasets.labels), "folders" for
+            subfolders as classes, or None. Files that the list does not name, or names with an
+            empty cell, are counted and left out.
         attributes, bins: columns to take, and into how many bins ordered ones are joined.
         threads: how many files are decoded at once.
 
@@ -135,7 +143,9 @@ class ImageFolder(Source):
             raise BadFile(f"{folder}: cannot be read ({error.strerror})") from error
         if not files:
             raise BadFile(f"{folder}: no image ({', '.join(SUFFIXES)}) in it or below it")
-        self.folder, self.threads, self.resolution = folder, threads, None
+        self.folder = folder
+        self.threads = threads
+        self.resolution = None
         self.counts = {"files": len(files), "of other kinds": others}
         self.problems: list[tuple[str, str]] = []
         self.attributes: Attributes | None = None
@@ -182,7 +192,8 @@ class ImageFolder(Source):
                 f"{labels}: names none of the {len(files)} images of {self.folder} (the first is "
                 f"'{names[0]}', the first listed '{table.names[0]}')"
             )
-        self.attributes, self._labels = table.attributes, table.classes[rows[keep]]
+        self.attributes = table.attributes
+        self._labels = table.classes[rows[keep]]
         return [files[i] for i in np.flatnonzero(keep)]
 
     def __len__(self) -> int:

@@ -1,7 +1,9 @@
-"""Arrays of an .npz read as a stream: header first, checked against the archive's directory, then rows in order.
+"""Arrays of an .npz read as a stream: header first, checked against the archive's directory, then
+rows in order.
 
-Nothing is unpickled. The declared size of a member must be exactly that of its shape and dtype, so memory and disk are
-bounded before a byte is unpacked; zipfile compares the archive's checksum when the last row is read.
+Nothing is unpickled. The declared size of a member must be exactly that of its shape and dtype,
+so memory and disk are bounded before a byte is unpacked; zipfile compares the archive's checksum
+when the last row is read.
 """
 
 from __future__ import annotations
@@ -49,10 +51,13 @@ def members(path: Path) -> list[str]:
 
 
 class Member:
-    """One array of an .npz: `shape`, `dtype`, and its rows in order. `found`: what `members` gave."""
+    """One array of an .npz: `shape`, `dtype`, and its rows in order. `found`: what `members`
+    gave."""
 
     def __init__(self, path: Path, key: str, found: list[str]) -> None:
-        self.path, self.key, self.row = path, key, 0
+        self.path = path
+        self.key = key
+        self.row = 0
         if key not in found:
             raise BadFile(f"{path}: has no array '{key}'; it holds {', '.join(found) or 'none'}")
         self._stream: IO[bytes] | None = None
@@ -90,12 +95,14 @@ class Member:
         return shape, dtype
 
     def skip_to(self, row: int) -> None:
-        """Go to a row; from a later one the stream begins anew. What is passed is read, so that its checksum counts."""
+        """Go to a row; from a later one the stream begins anew. What is passed is read, so that
+        its checksum counts."""
         with _explained(self.path):
             if self._stream is None or row < self.row:
                 if self._stream is not None:
                     self._stream.close()
-                self._stream, self.row = self._open(), 0
+                self._stream = self._open()
+                self.row = 0
                 self._header(self._stream)
             left = (row - self.row) * self.row_bytes
             while left:
@@ -110,7 +117,8 @@ class Member:
         self.skip_to(self.row)
         assert self._stream is not None
         out = np.empty((rows, *self.shape[1:]), self.dtype)
-        view, done = memoryview(out.reshape(-1).view(np.uint8).data), 0
+        view = memoryview(out.reshape(-1).view(np.uint8).data)
+        done = 0
         with _explained(self.path):
             while done < len(view):
                 part = self._stream.read(min(len(view) - done, CHUNK))

@@ -1,8 +1,9 @@
-"""Packing: any source of pictures as shards of uint8 arrays, written whole or not at all, continued where it stopped.
+"""Packing: any source of pictures as shards of uint8 arrays, written whole or not at all,
+continued where it stopped.
 
     OUT/pack.json            what is being packed, and how
-    OUT/shard-00000/         images.npy (m, R, R, 3), kept.npy (m,) indices in the source, shard.json
-    OUT/labels.npy           (n, A) int64 class indices, where the source has labels
+    OUT/shard-00000/         images.npy (m, R, R, 3), kept.npy (m,) indices in the source,
+    shard.json OUT/labels.npy           (n, A) int64 class indices, where the source has labels
     OUT/problems.csv         file, problem: what was left out and why
     OUT/dataset.json         written last; a folder without it is not a data set yet
 
@@ -63,7 +64,8 @@ def pack(
         shard_bytes: size of a shard; a folder that was begun with another keeps its own.
 
     Raises:
-        EditbenchError: `out` is of another source; the disk is too small. BadFile: too much of the source is broken.
+        EditbenchError: `out` is of another source; the disk is too small. BadFile: too much of
+            the source is broken.
     """
     resolution = resolution or source.resolution
     if resolution is None:
@@ -112,13 +114,15 @@ def _check_disk(out: Path, need: int) -> None:
 def _write_shards(
     source: Source, out: Path, resolution: int, rows: int, missing: list[int]
 ) -> None:
-    """Write the missing shards in order; a source that proves damaged takes with it what was written of it."""
+    """Write the missing shards in order; a source that proves damaged takes with it what was
+    written of it."""
     try:
         with progress(
             "pictures packed", sum(min(rows, len(source) - k * rows) for k in missing)
         ) as advance:
             for k in missing:
-                start, stop = k * rows, min((k + 1) * rows, len(source))
+                start = k * rows
+                stop = min((k + 1) * rows, len(source))
                 block = source.read(start, stop, resolution)
                 sweep_partials(shard_folder(out, k))
                 with atomic_folder(shard_folder(out, k)) as partial:
@@ -160,7 +164,8 @@ def _finish(source: Source, out: Path, resolution: int, shards: int, max_broken:
             f"{len(broken)} of {len(source)} pictures cannot be read, listed in {out / PROBLEMS} "
             f"({examples}){remedy}"
         )
-    labels, sums = source.labels(), [part["sha256"] for part in parts]
+    labels = source.labels()
+    sums = [part["sha256"] for part in parts]
     if labels is not None:
         kept = np.concatenate(
             [np.load(shard_folder(out, k) / "kept.npy", allow_pickle=False) for k in range(shards)]

@@ -21,7 +21,9 @@ from editbench.worlds.datasets.labels import choose
 VERSION = 1
 MOST_OPEN = 256  # shards: each takes a file descriptor, of which a process often has 1024
 HASHED = 256  # pictures at once
-DATASET, LABELS, PROBLEMS = "dataset.json", "labels.npy", "problems.csv"
+DATASET = "dataset.json"
+LABELS = "labels.npy"
+PROBLEMS = "problems.csv"
 
 
 def shard_folder(folder: Path, k: int) -> Path:
@@ -34,7 +36,8 @@ class Packed:
     Attributes:
         n, resolution: number of pictures, and their height and width.
         attributes: of its labels, or None. labels: (n, A) int64 class indices, or None.
-        counts: what was found, packed and left out. digest: hash of pictures, labels and attributes.
+        counts: what was found, packed and left out. digest: hash of pictures, labels and
+            attributes.
 
     Raises:
         BadFile: not such a folder, or a part of it is missing or of another size.
@@ -61,8 +64,10 @@ class Packed:
             ) from error
 
     def _read(self, about: dict) -> None:
-        self.n, self.resolution = int(about["n"]), int(about["resolution"])
-        self.counts, self.digest = dict(about["counts"]), str(about["digest"])
+        self.n = int(about["n"])
+        self.resolution = int(about["resolution"])
+        self.counts = dict(about["counts"])
+        self.digest = str(about["digest"])
         self._rows = [int(part["rows"]) for part in about["shards"]]
         self._sums = {self._images(k): part["sha256"] for k, part in enumerate(about["shards"])}
         self._first = np.cumsum([0, *self._rows])
@@ -121,7 +126,8 @@ class Packed:
 
     @cached_property
     def twins(self) -> np.ndarray:
-        """(n,) int64: the first row that shows the same picture, byte for byte (a 64-bit hash tells)."""
+        """(n,) int64: the first row that shows the same picture, byte for byte (a 64-bit hash
+        tells)."""
         size = 3 * self.resolution**2
         words = np.zeros((HASHED, math.ceil(size / 8)), np.uint64)
         weights = (
@@ -143,13 +149,15 @@ class Packed:
         return self.attributes, self.labels
 
     def select(self, names: Sequence[str] | None = None, bins: int | None = None) -> Packed:
-        """The same pictures with these attributes, ordered ones joined to `bins` classes, constant ones left out."""
+        """The same pictures with these attributes, ordered ones joined to `bins` classes,
+        constant ones left out."""
         view = copy(self)
         view.attributes, view.labels = choose(*self.labelled(), names, bins)
         return view
 
     def verify(self) -> None:
-        """Compare every file with the checksum it was packed with; BadFile names the first that differs."""
+        """Compare every file with the checksum it was packed with; BadFile names the first that
+        differs."""
         for path, expected in self._sums.items():
             if file_sha256(path) != expected:
                 raise BadFile(
@@ -159,13 +167,15 @@ class Packed:
 
 
 class Epochs:
-    """Rows in an order that is new in every pass: item i of the stream depends on (seed, stream, i) alone."""
+    """Rows in an order that is new in every pass: item i of the stream depends on (seed, stream,
+    i) alone."""
 
     def __init__(self, rows: np.ndarray | int, seed: int, stream: str) -> None:
         self.rows = np.arange(rows) if isinstance(rows, int) else rows
         if not len(self.rows):
             raise EditbenchError("no pictures to draw from")
-        self.seed, self.stream = seed, stream
+        self.seed = seed
+        self.stream = stream
         self._orders: dict[int, np.ndarray] = {}
 
     def _order(self, epoch: int) -> np.ndarray:

@@ -13,8 +13,9 @@ from editbench.base.attributes import Attributes
 
 @dataclass
 class Block:
-    """Pictures of a range of items. pixels (m, R, R, 3) uint8; kept (m,) int64, their indices in the source; problems
-    (name, reason) of those left out; enlarged: how many were smaller than R."""
+    """Pictures of a range of items. pixels (m, R, R, 3) uint8; kept (m,) int64, their indices in
+    the source; problems (name, reason) of those left out; enlarged: how many were smaller than
+    R."""
 
     pixels: np.ndarray
     kept: np.ndarray
@@ -34,7 +35,8 @@ class Source(abc.ABC):
         identity: JSON-able; equal for the same items in the same order with the same labels.
         attributes: None where it has no labels.
         resolution: its own, or None where pictures differ in size.
-        counts: what was found, for the report. problems: (name, reason) known before a picture is read.
+        counts: what was found, for the report. problems: (name, reason) known before a picture is
+            read.
     """
 
     identity: dict

@@ -1,7 +1,8 @@
-"""A world out of a data set: real images for the GAN, batches for teacher and judge, and the YAML that joins them.
+"""A world out of a data set: real images for the GAN, batches for teacher and judge, and the YAML
+that joins them.
 
-Teacher and judge are trained on halves of the data that share no picture, and both are measured on a tenth that neither
-has seen. The split is a random one: MPI3D's order is that of its factors.
+Teacher and judge are trained on halves of the data that share no picture, and both are measured
+on a tenth that neither has seen. The split is a random one: MPI3D's order is that of its factors.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ TRAINED = "trained.json"  # OUT/trained.json: role -> digest of its data
 
 
 def gan_channels(resolution: int) -> list[int]:
-    """Widths at 4, 8, ..., resolution pixels: 64, and 48 and 32 at the end; (64, 64, 48, 32) at 32 pixels."""
+    """Widths at 4, 8, ..., resolution pixels: 64, and 48 and 32 at the end; (64, 64, 48, 32) at
+    32 pixels."""
     blocks = max(1, resolution.bit_length() - 2)
     return ([64] * blocks + [48, 32])[-blocks:]
 
 
 def scorer_training(role: str, resolution: int) -> ScorerTraining:
-    """The recipe of a role for this size: its network halves the picture until 4 pixels are left, 2 from 16 pixels."""
+    """The recipe of a role for this size: its network halves the picture until 4 pixels are left,
+    2 from 16 pixels."""
     recipe = ROLES[role]
     if resolution < 16 or resolution & (resolution - 1):
         raise EditbenchError(
@@ -62,7 +65,8 @@ def reals(data: Packed, seed: int) -> Callable[[int, int], Tensor]:
 def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Disjoint rows of 'held_out', 'teacher' and 'judge', fixed by the number of pictures.
 
-    twins (n,): the first row with the same picture (Packed.twins); all rows of a picture go where that one goes.
+    twins (n,): the first row with the same picture (Packed.twins); all rows of a picture go where
+    that one goes.
     """
     held = round(HELD_OUT * n)
     half = (n - held) // 2
@@ -119,7 +123,8 @@ def commonest(data: Packed, most: int = MEASURED) -> dict[str, float]:
 
 
 def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
-    """Raise EditbenchError where a role that is not trained now has seen other data: the halves could overlap."""
+    """Raise EditbenchError where a role that is not trained now has seen other data: the halves
+    could overlap."""
     path = out / TRAINED
     seen = read_json(path) if path.exists() else {}
     for role in set(ROLES) - set(roles):
@@ -145,7 +150,8 @@ def trained_on(data: Packed) -> str:
 
 # -- configuration -----------------------------------------------------------------------------------------------------
 def check_name(name: str) -> str:
-    """A name for the options generator=NAME and scorer=NAME that the package does not use itself."""
+    """A name for the options generator=NAME and scorer=NAME that the package does not use
+    itself."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name.lower() in NO_WORDS:
         raise EditbenchError(
             f"--name is made of letters, digits, _ and -, a letter first, got '{name}'"

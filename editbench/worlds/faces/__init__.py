@@ -1,4 +1,5 @@
-"""The embedded world `faces`: cartoon faces with known factors, and a generator, teacher and judge trained on them."""
+"""The embedded world `faces`: cartoon faces with known factors, and a generator, teacher and
+judge trained on them."""
 
 from __future__ import annotations
 

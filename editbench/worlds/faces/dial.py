@@ -1,9 +1,11 @@
-"""The entanglement dial: worlds of the same faces that differ in one number, how far two pairs of traits go together.
+"""The entanglement dial: worlds of the same faces that differ in one number, how far two pairs of
+traits go together.
 
-At setting rho the copula ties age to eyeglasses by rho and beard to long hair by -rho; other traits are independent.
-Renderer, teacher and judge are those of the `faces` world (both classifiers were trained without correlations), so what
-changes from world to world is what the generator learnt from its data. Each generator went on from the world's own for
-96,000 renders of its law.
+At setting rho the copula ties age to eyeglasses by rho and beard to long hair by -rho; other
+traits are independent. Renderer, teacher and judge are those of the `faces` world (both
+classifiers were trained without correlations), so what changes from world to world is what the
+generator learnt from its data. Each generator went on from the world's own for 96,000 renders of
+its law.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ def law(rho: float) -> FactorLaw:
 
 
 def partner(attribute: str) -> tuple[str, int] | None:
-    """The trait that goes with an attribute, and the sign of the correlation; None for a trait that is independent."""
+    """The trait that goes with an attribute, and the sign of the correlation; None for a trait
+    that is independent."""
     for (first, second), sign in PAIRS.items():
         if attribute in (first, second):
             return (second if attribute == first else first), sign

@@ -1,8 +1,8 @@
 """The factors of the `faces` world: traits drawn through a Gaussian copula, and nuisances.
 
-A trait is rendered from a continuous amount (a half-opaque pair of glasses exists), so that an edit can pass through
-it. Data faces keep a `margin` from every decision threshold; the classifiers are trained with margin 0, which puts
-their boundaries at the true thresholds.
+A trait is rendered from a continuous amount (a half-opaque pair of glasses exists), so that an
+edit can pass through it. Data faces keep a `margin` from every decision threshold; the
+classifiers are trained with margin 0, which puts their boundaries at the true thresholds.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class FactorLaw:
     Args:
         correlations: copula (latent normal) correlation of trait pairs, key "a,b"; the rest is 0.
         priors: class probabilities of each trait.
-        margin: distance kept from a decision threshold, as a share of the half-width of a class (0: none, 1: every
-            trait sits exactly at its class centre).
+        margin: distance kept from a decision threshold, as a share of the half-width of a class
+            (0: none, 1: every trait sits exactly at its class centre).
     """
 
     correlations: dict[str, float] = field(default_factory=lambda: dict(CORRELATIONS))
@@ -82,8 +82,8 @@ class FactorLaw:
 
 @dataclass
 class Factors:
-    """A batch of N faces. amounts (N, 5) in [0, 1]; hair (N, 5) weights that sum to 1; yaw (N,) degrees;
-    nuisances: skin (N,) in [0, 1], background (N, 3) in [0, 1], size (N,) about 1."""
+    """A batch of N faces. amounts (N, 5) in [0, 1]; hair (N, 5) weights that sum to 1; yaw (N,)
+    degrees; nuisances: skin (N,) in [0, 1], background (N, 3) in [0, 1], size (N,) about 1."""
 
     amounts: Tensor
     hair: Tensor
@@ -118,7 +118,8 @@ def sample_factors(
 
 
 def factors_from(law: FactorLaw, independent: np.ndarray, spread: np.ndarray) -> Factors:
-    """Factors of N faces from standard normals (N, 7) of the traits' classes and uniforms (N, 13) of all the rest."""
+    """Factors of N faces from standard normals (N, 7) of the traits' classes and uniforms (N, 13)
+    of all the rest."""
     latent = independent @ np.linalg.cholesky(law.correlation_matrix()).T
     inside = (1 - law.margin) * spread[
         :, : len(TRAITS)
@@ -134,11 +135,9 @@ def factors_from(law: FactorLaw, independent: np.ndarray, spread: np.ndarray) ->
         cell["yaw"] - 2 + 0.5 * (2 * inside[:, TRAITS.index("yaw")] - (1 - law.margin))
     )
     # Hair mixes its class colour with another one, which stays the minority.
-    rows, color, mix = (
-        np.arange(len(latent)),
-        cell["hair_color"],
-        0.5 * inside[:, TRAITS.index("hair_color")],
-    )
+    rows = np.arange(len(latent))
+    color = cell["hair_color"]
+    mix = 0.5 * inside[:, TRAITS.index("hair_color")]
     other = (color + 1 + (spread[:, -1] * (len(HAIR_COLORS) - 1)).astype(int)) % len(HAIR_COLORS)
     hair = np.zeros((len(latent), len(HAIR_COLORS)))
     hair[rows, color] = 1 - mix

@@ -1,4 +1,5 @@
-"""Exact region masks of rendered faces: which part of the face each pixel shows, by the renderer itself."""
+"""Exact region masks of rendered faces: which part of the face each pixel shows, by the renderer
+itself."""
 
 from __future__ import annotations
 
@@ -15,9 +16,10 @@ __all__ = ["REGIONS", "regions"]
 def regions(factors: Factors, resolution: int, supersample: int = 4) -> Tensor:
     """Region of every pixel: (N, resolution, resolution) int64, an index into REGIONS.
 
-    A point belongs to the region that was painted last with a coverage above one half, so a beard or glasses at half
-    their amount are where the trait's own threshold lies. A pixel takes the region of most of its supersample^2 points
-    (of the first among equals). Lenses are transparent, so `glasses` are rim, bridge and arms; wrinkles are skin.
+    A point belongs to the region that was painted last with a coverage above one half, so a beard
+    or glasses at half their amount are where the trait's own threshold lies. A pixel takes the
+    region of most of its supersample^2 points (of the first among equals). Lenses are
+    transparent, so `glasses` are rim, bridge and arms; wrinkles are skin.
     """
     canvas = _RegionCanvas(factors, resolution * supersample)
     canvas.draw()

@@ -1,7 +1,8 @@
 """Anti-aliased cartoon faces from known factors, at any resolution, as one vectorised computation.
 
-The head turns as geometry: inner features are drawn in coordinates wrapped round the head, u = R asin(x / R) - R yaw,
-so they move, foreshorten and vanish behind the limb; nose, ears and hair mass move by their own depth.
+The head turns as geometry: inner features are drawn in coordinates wrapped round the head, u = R
+asin(x / R) - R yaw, so they move, foreshorten and vanish behind the limb; nose, ears and hair
+mass move by their own depth.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ HAIR_RGB = (
 )
 SKIN_RGB = ((0.98, 0.83, 0.72), (0.85, 0.62, 0.46), (0.52, 0.34, 0.24))
 GREY_RGB = (0.82, 0.82, 0.84)
-HEAD_RX, HEAD_RY, HEAD_Y = 0.50, 0.62, 0.04
-EYE_U, EYE_Y = 0.21, -0.06
+HEAD_RX = 0.50
+HEAD_RY = 0.62
+HEAD_Y = 0.04
+EYE_U = 0.21
+EYE_Y = -0.06
 REGIONS = (
     "background",
     "hair",
@@ -42,7 +46,8 @@ REGIONS = (
 
 
 def render(factors: Factors, resolution: int, supersample: int = 2) -> Tensor:
-    """Draw faces: (N, 3, resolution, resolution) float32 in [-1, 1], on the device of the factors."""
+    """Draw faces: (N, 3, resolution, resolution) float32 in [-1, 1], on the device of the
+    factors."""
     size = resolution * supersample
     canvas = Canvas(factors, size)
     canvas.draw()
@@ -58,7 +63,8 @@ class Canvas:
         device = factors.yaw.device
         axis = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
         scale = factors.size.view(-1, 1, 1)
-        self.x, self.y = axis.view(1, 1, -1) / scale, axis.view(1, -1, 1) / scale
+        self.x = axis.view(1, 1, -1) / scale
+        self.y = axis.view(1, -1, 1) / scale
         self.pixel = 2 / size / scale
         self.yaw = torch.deg2rad(factors.yaw).view(-1, 1, 1)
         self.turn = torch.sin(self.yaw)
@@ -80,13 +86,15 @@ class Canvas:
         self, cx: Tensor | float, cy: Tensor | float, rx: Tensor | float, ry: Tensor | float
     ) -> Tensor:
         """First-order distance to an ellipse in picture coordinates."""
-        px, py = (self.x - cx) / rx, (self.y - cy) / ry
+        px = (self.x - cx) / rx
+        py = (self.y - cy) / ry
         norm = torch.sqrt(px**2 + py**2 + 1e-9)
         return norm * (norm - 1) / torch.sqrt((px / rx) ** 2 + (py / ry) ** 2 + 1e-9)
 
     def spot(self, cu: float, cy: Tensor | float, ru: float, ry: float) -> Tensor:
         """Coverage of an ellipse drawn on the head surface."""
-        pu, py = (self.u - cu) / ru, (self.y - cy) / ry
+        pu = (self.u - cu) / ru
+        py = (self.y - cy) / ry
         norm = torch.sqrt(pu**2 + py**2 + 1e-9)
         distance = norm * (norm - 1) / torch.sqrt((pu / ru) ** 2 + (py / ry) ** 2 + 1e-9)
         return self.cover(distance, torch.sqrt(self.pixel * self.u_pixel))
@@ -99,7 +107,8 @@ class Canvas:
     def paint(
         self, coverage: Tensor, color: Tensor | tuple[float, float, float], region: str
     ) -> None:
-        """Blend a colour, (N, 3) or one for all, over the picture with the given coverage (N, H, W).
+        """Blend a colour, (N, 3) or one for all, over the picture with the given coverage (N, H,
+        W).
 
         region: what is painted, one of REGIONS; a picture does not need it, `regions` does.
         """
@@ -109,7 +118,8 @@ class Canvas:
 
     # -- the picture, back to front ---------------------------------------------------------------------------------
     def draw(self) -> None:
-        f, device = self.f, self.image.device
+        f = self.f
+        device = self.image.device
         age = f.amounts[:, 4:5]
         grey = torch.tensor(GREY_RGB, device=device)
         hair = torch.lerp(f.hair @ torch.tensor(HAIR_RGB, device=device), grey, 0.55 * age)
@@ -193,7 +203,8 @@ class Canvas:
             (0.62, 0.16, 0.18),
             "mouth",
         )
-        upper, lower = -0.075 * smile + 0 * v, 0.085 * smile - 2.2 * smile * self.u**2
+        upper = -0.075 * smile + 0 * v
+        lower = 0.085 * smile - 2.2 * smile * self.u**2
         teeth = torch.maximum(upper - v, v - lower)
         self.paint(lip * self.cover(teeth) * (2 * smile).clamp(max=1), (1.0, 0.99, 0.97), "mouth")
 
@@ -231,11 +242,10 @@ class Canvas:
         rim = torch.zeros_like(head)
         lens = torch.zeros_like(head)
         for side in (-1.0, 1.0):
-            outer, inner = (
-                self.spot(side * EYE_U, EYE_Y, 0.175, 0.150),
-                self.spot(side * EYE_U, EYE_Y, 0.120, 0.098),
-            )
-            rim, lens = torch.maximum(rim, outer - inner), torch.maximum(lens, inner)
+            outer = self.spot(side * EYE_U, EYE_Y, 0.175, 0.150)
+            inner = self.spot(side * EYE_U, EYE_Y, 0.120, 0.098)
+            rim = torch.maximum(rim, outer - inner)
+            lens = torch.maximum(lens, inner)
         arms = self.stroke(self.y - EYE_Y, 0.026, self.cover(0.37 - self.u.abs()))
         bridge = self.stroke(self.y - EYE_Y, 0.026, self.cover(self.u.abs() - 0.05))
         self.paint(front * lens * 0.22 * glasses, (0.45, 0.60, 0.80), "glasses")

@@ -1,9 +1,11 @@
-"""The renderer itself as a generator, its factors as the codes: the world in which every answer is known.
+"""The renderer itself as a generator, its factors as the codes: the world in which every answer
+is known.
 
-Z (N, 20): standard normals, pushed through the world's law. W (N, 16): the factors, in units that agree: a trait's
-amount from one clear class (0) to the other (1), the shares of the hair's colours, the head's turn in pose bins, then
-the nuisances. A walk in W may leave the law of the data (a half-opaque pair of glasses, an old face without its usual
-glasses); what is drawn is always a face: codes out of range are drawn as the nearest that is in range.
+Z (N, 20): standard normals, pushed through the world's law. W (N, 16): the factors, in units that
+agree: a trait's amount from one clear class (0) to the other (1), the shares of the hair's
+colours, the head's turn in pose bins, then the nuisances. A walk in W may leave the law of the
+data (a half-opaque pair of glasses, an old face without its usual glasses); what is drawn is
+always a face: codes out of range are drawn as the nearest that is in range.
 """
 
 from __future__ import annotations
@@ -33,14 +35,13 @@ from editbench.worlds.faces.factors import (
 )
 from editbench.worlds.faces.renderer import render
 
-NORMALS, UNIFORMS = len(TRAITS), len(TRAITS) + 6
+NORMALS = len(TRAITS)
+UNIFORMS = len(TRAITS) + 6
 HAIR = slice(len(BINARY), len(BINARY) + len(HAIR_COLORS))
-YAW, SKIN, BACKGROUND, SIZE = (
-    HAIR.stop,
-    HAIR.stop + 1,
-    slice(HAIR.stop + 2, HAIR.stop + 5),
-    HAIR.stop + 5,
-)
+YAW = HAIR.stop
+SKIN = HAIR.stop + 1
+BACKGROUND = slice(HAIR.stop + 2, HAIR.stop + 5)
+SIZE = HAIR.stop + 5
 WIDTH = SIZE + 1
 FRONT = len(YAW_BINS) // 2
 FURTHEST = len(YAW_BINS) / 2  # bins from the front to the outer end of the last
@@ -51,8 +52,8 @@ class RenderGenerator(Generator):
     """The world's renderer. Differentiable in W, not in Z, where the law draws classes.
 
     Args:
-        margin: of the factor law, in [0, 1], see `FactorLaw`; None: the world's own. 0 is the dense law, under which
-            faces lie at the thresholds too.
+        margin: of the factor law, in [0, 1], see `FactorLaw`; None: the world's own. 0 is the
+            dense law, under which faces lie at the thresholds too.
         correlations: of the factor law; None: the world's own.
         resolution: of the pictures.
 
@@ -61,7 +62,8 @@ class RenderGenerator(Generator):
     """
 
     spaces = (Space.Z, Space.W)
-    z_dim, w_dim = NORMALS + UNIFORMS, WIDTH
+    z_dim = NORMALS + UNIFORMS
+    w_dim = WIDTH
 
     def __init__(
         self,
@@ -78,7 +80,8 @@ class RenderGenerator(Generator):
         law = FactorLaw() if correlations is None else FactorLaw(correlations=dict(correlations))
         self.law = law if margin is None else replace(law, margin=float(margin))
         self.law.correlation_matrix()  # an impossible one is an error here, not in the first batch
-        self.resolution, self.true_attributes = int(resolution), attributes()
+        self.resolution = int(resolution)
+        self.true_attributes = attributes()
         folder = Path(__file__).parent
         self.digest = digest(
             [asdict(self.law), self.resolution, [file_sha256(folder / name) for name in SOURCES]]
@@ -97,7 +100,8 @@ class RenderGenerator(Generator):
         return render(to_factors(w), self.resolution)
 
     def true_labels(self, codes: Codes) -> Tensor:
-        """What the factors say: codes of Z or W -> (N, 7) classes in the order of `true_attributes`."""
+        """What the factors say: codes of Z or W -> (N, 7) classes in the order of
+        `true_attributes`."""
         return to_factors(
             self.map(codes.values) if codes.space == Space.Z else codes.values
         ).labels()
@@ -138,11 +142,11 @@ def to_factors(w: Tensor) -> Factors:
 
 
 def margins(w: Tensor, attribute: str, target: Tensor) -> Tensor:
-    """Signed distance from the true threshold of a class, in amounts: 0 on it, 1/2 at the clearest member, negative
-    outside. (N, 16), (N,) -> (N,).
+    """Signed distance from the true threshold of a class, in amounts: 0 on it, 1/2 at the
+    clearest member, negative outside. (N, 16), (N,) -> (N,).
 
-    Binary: the amount beyond 1/2. Hair: half the lead of the colour's share over the next. Yaw: bins inside the pose;
-    the outermost poses have no outer end.
+    Binary: the amount beyond 1/2. Hair: half the lead of the colour's share over the next. Yaw:
+    bins inside the pose; the outermost poses have no outer end.
     """
     if attribute in BINARY:
         return (w[:, BINARY.index(attribute)].clamp(0, 1) - 0.5) * (2 * target - 1)
@@ -159,10 +163,12 @@ def margins(w: Tensor, attribute: str, target: Tensor) -> Tensor:
 
 
 def towards(w: Tensor, attribute: str, target: Tensor, length: float) -> Tensor:
-    """Move the one factor of an attribute towards the clearest member of a class by `length` amounts, no further.
+    """Move the one factor of an attribute towards the clearest member of a class by `length`
+    amounts, no further.
 
-    (N, 16), (N,) -> (N, 16); every other coordinate is the same to the bit. Hair: the colour's share grows, the others
-    shrink in proportion, so that no third colour takes the lead. Raises UnknownName for another attribute.
+    (N, 16), (N,) -> (N, 16); every other coordinate is the same to the bit. Hair: the colour's
+    share grows, the others shrink in proportion, so that no third colour takes the lead. Raises
+    UnknownName for another attribute.
     """
     attributes()[attribute]
     out = w.clone()

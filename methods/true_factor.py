@@ -1,6 +1,6 @@
-"""The perfect edit: move the one true factor of the attribute and nothing else. What is wrong
-with it is the judge's.
+"""The perfect edit: it moves the one true factor of the attribute and nothing else.
 
+What the metrics find wrong with it is therefore an error of the judge.
 It needs a generator that is the world's own renderer, whose codes are the factors.
 """
 
@@ -24,7 +24,10 @@ class TrueFactor(Editor):
     one of its neighbour; the true threshold lies half-way.
 
     Args:
-        delta: step in amounts.
+        delta: step, in amounts; positive.
+
+    Raises:
+        EditbenchError: delta is not positive.
     """
 
     space = Space.W
@@ -43,17 +46,18 @@ class TrueFactor(Editor):
                 "needs codes that are the world's true factors: use generator=renders"
             )
         super().check(generator, attributes, attribute)
+        # A scorer may use the renderer's name for other classes; the factor would not follow them.
         known = generator.true_attributes
         if (
             attribute not in known.names
             or known[attribute].classes != attributes[attribute].classes
         ):
-            raise Unsupported(
-                f"the renderer has no factor '{attribute}' ({', '.join(attributes[attribute].classes)})"
-            )
+            classes = ", ".join(attributes[attribute].classes)
+            raise Unsupported(f"the renderer has no factor '{attribute}' ({classes})")
 
     def fit(self, data: FitData) -> FitReport:
         return FitReport()
 
     def step(self, walk: Walk) -> Tensor:
+        # `towards` stops at the target, so that no walk overshoots the class.
         return towards(walk.codes, walk.attribute, walk.target, self.delta)

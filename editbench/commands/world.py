@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from editbench.worlds.faces.factors import FactorLaw
 
 CHANNELS = (64, 64, 48, 32)  # of the faces' generator, at 4, 8, 16 and 32 pixels
-STEERING_SAMPLES = (
-    200_000  # faces whose true labels give the class shares that training is steered to
-)
+# Faces whose true labels give the class shares that training is steered to
+STEERING_SAMPLES = 200_000
 
 EXAMPLES = """examples:
   editbench world train-gan --kimg 850 --out runs/world/gan      start, or go on from, a generator

@@ -25,9 +25,8 @@ from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.renderer import render
 
 KIND = "parser"
-DENSE = FactorLaw(
-    correlations={}, margin=0.0
-)  # half-grown beards too: the boundary of a region is where it should be
+# Half-grown beards too: the boundary of a region is where it should be
+DENSE = FactorLaw(correlations={}, margin=0.0)
 
 
 class RegionParser(nn.Module):
@@ -87,7 +86,7 @@ class RegionParser(nn.Module):
         """(N, 3, H, W) -> (N, H, W) int64, an index into `names`."""
         return self.logits(images).argmax(1)
 
-    # -- files ------------------------------------------------------------------------------------------------------
+    # -- files ----------------------------------------------------------------
     def save(self, path: Path | str) -> None:
         save_module(path, self, KIND, {"names": list(self.names), "widths": list(self.widths)})
 
@@ -100,7 +99,7 @@ class RegionParser(nn.Module):
         return parser.to(device).eval().requires_grad_(False)
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training -----------------------------------------------------------------
 @dataclass(frozen=True)
 class ParserTraining:
     """faces: different renders of the dense law; passes: how often each is shown, every time
@@ -111,7 +110,8 @@ class ParserTraining:
     passes: int = 16
     batch: int = 64
     lr: float = 3e-3
-    rarity: float = 0.25  # a region weighs (share of the pixels)^-rarity in the loss: a nose is 3 pixels in 1000
+    # A region weighs (share of the pixels)^-rarity in the loss: a nose is 3 pixels in 1000
+    rarity: float = 0.25
     resolution: int = 32
 
 
@@ -192,7 +192,8 @@ def train_parser(
                 )
             )
             total = 0.0
-    return parser.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)  # type: ignore[call-overload]
+    parser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return parser.eval().requires_grad_(False)
 
 
 @torch.inference_mode()

@@ -54,9 +54,8 @@ class ShareSteering:
         self.data = joint_shares(torch.cat(one_hot, 1).float())
         self.shares = self.data.clone()
         same = torch.block_diag(*(torch.ones(size, size) for size in sizes))
-        self.scale = (1 - same) / 2 + torch.eye(
-            len(same)
-        )  # each pair of attributes stands twice in the table
+        # Each pair of attributes stands twice in the table
+        self.scale = (1 - same) / 2 + torch.eye(len(same))
 
     def loss(self, images: Tensor) -> Tensor:
         """images (N, 3, R, R) -> scalar; also moves the running shares towards this batch's."""

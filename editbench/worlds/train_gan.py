@@ -43,14 +43,13 @@ class GANTraining:
     bfloat16: bool = True
     seed: int = 0
     checkpoint_kimg: float = 16
-    steer_from_kimg: float = (
-        450  # from here on the class shares are steered, see editbench.worlds.steering
-    )
+    # From here on the class shares are steered, see editbench.worlds.steering
+    steer_from_kimg: float = 450
     steer_weight: float = 1.0
-    warmup_kimg: float = 0.0  # the generator stays as it is so long: a new discriminator catches up with a trained one
-    correlations: dict[str, float] | None = (
-        None  # of the renders' law, None the world's own; told for the record
-    )
+    # The generator stays as it is so long: a new discriminator catches up with a trained one
+    warmup_kimg: float = 0.0
+    # Of the renders' law, None the world's own; told for the record
+    correlations: dict[str, float] | None = None
     data: str = ""  # digest of the data set that is shown, empty for renders; told for the record
 
     def __post_init__(self) -> None:
@@ -93,7 +92,7 @@ class GANTrainer:
         self.rates = [group["lr"] for opt in (self.g_opt, self.d_opt) for group in opt.param_groups]
         self.step = 0
 
-    # -- one step ---------------------------------------------------------------------------------------------------
+    # -- one step -------------------------------------------------------------
     @property
     def kimg(self) -> float:
         return self.step * self.options.batch / 1000
@@ -187,7 +186,7 @@ class GANTrainer:
             for mine, theirs in zip(self.ema.buffers(), self.g.buffers()):
                 mine.copy_(theirs)
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"g": self.g, "d": self.d, "ema": self.ema, "g_opt": self.g_opt, "d_opt": self.d_opt}
 

@@ -23,6 +23,7 @@ from editbench.methods.ganspace.pca import Moments
 from editbench.methods.shared.control_search import MIN_EFFECT, Control, controls, measure
 from editbench.methods.shared.layer_choice import RANGES, RANGES_OF, scale_ranges
 from editbench.methods.shared.selection import walk_space
+from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
@@ -103,13 +104,12 @@ class GANSpace(Editor):
         self.centre = centre
         self.unit = f"{self.space.name} units"
         self.mean = torch.zeros(0)
-        self.moves: dict[
-            str, Tensor
-        ] = {}  # name -> (K, d) signed, one standard deviation long; float64
+        # Name -> (K, d) signed, one standard deviation long; float64
+        self.moves: dict[str, Tensor] = {}
         self.bounds: dict[str, Tensor] = {}  # name -> (K, 2) rows [a, b)
         self.reasons: dict[str, str] = {}  # name -> why it has no control
 
-    # -- fit --------------------------------------------------------------------------------------------------------
+    # -- fit ------------------------------------------------------------------
     @torch.no_grad()
     def fit(self, data: FitData) -> FitReport:
         self.num_ws = data.generator.num_ws
@@ -181,7 +181,7 @@ class GANSpace(Editor):
             component_notes(data, Space.W, found, self.components),
         )
 
-    # -- walk -------------------------------------------------------------------------------------------------------
+    # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         if self.layer is not None:
@@ -232,29 +232,22 @@ class GANSpace(Editor):
             Space.W_PLUS, torch.where(inside.unsqueeze(2), moved.unsqueeze(1), origin.unsqueeze(1))
         )
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         out = {"mean": self.mean}
-        out |= {f"move.{name}": value for name, value in self.moves.items()}
-        out |= {f"bounds.{name}": value for name, value in self.bounds.items()}
+        out |= prefixed("move", self.moves)
+        out |= prefixed("bounds", self.bounds)
         return out | {
             f"reason.{name}": torch.tensor(list(text.encode()), dtype=torch.uint8)
             for name, text in self.reasons.items()
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {
-                key.removeprefix(prefix): value
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-
         self.mean = state["mean"]
-        self.moves = group("move.")
-        self.bounds = group("bounds.")
+        self.moves = group(state, "move")
+        self.bounds = group(state, "bounds")
         self.reasons = {
-            name: bytes(text.tolist()).decode() for name, text in group("reason.").items()
+            name: bytes(text.tolist()).decode() for name, text in group(state, "reason").items()
         }
 
 

@@ -17,11 +17,13 @@ from sklearn.decomposition import IncrementalPCA
 
 from editbench.base.errors import EditbenchError, NonFinite
 
-CHUNK = (
-    1024  # samples multiplied together: few enough for the cache and for sums in single precision
-)
-EXACT_LIMIT = 4096  # channels: above it, 128 MiB of covariance and a minute of eigenproblem, the approximation serves
-FLOOR = 1e-6  # of the largest variance: below it lie the rounding of single precision and edits too small to be seen
+# Samples multiplied together: few enough for the cache and for sums in single precision
+CHUNK = 1024
+# Channels: above it, 128 MiB of covariance and a minute of eigenproblem, the approximation serves
+EXACT_LIMIT = 4096
+# Of the largest variance: below it lie the rounding of single precision and edits too small to be
+# seen
+FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,8 @@ class Moments:
         self.eps = 0.0
         self.shift: np.ndarray | None = None
         self.sum = np.zeros(dim)  # of the samples minus shift
-        self.scatter = np.zeros(
-            (dim, dim), order="F"
-        )  # of the same; only the upper triangle counts
+        # Of the same; only the upper triangle counts
+        self.scatter = np.zeros((dim, dim), order="F")
 
     def add(self, x: np.ndarray) -> None:
         """Samples (n, d), float32 or float64. NonFinite where they hold NaN or infinity."""

@@ -36,6 +36,7 @@ from editbench.methods.shared.selection import (
     few_shot,
     walk_space,
 )
+from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -114,9 +115,8 @@ class GradCtrl(Editor):
         self.ties = choice("ties", ties, ("exact", "all"))
         self.multiclass = choice("multiclass", multiclass, ("max", "predicted"))
         self.objective = choice("objective", objective, ("log_softmax", "probability", "logit"))
-        self.lenient_names = isinstance(
-            exclude, str
-        )  # the published table may name attributes nobody scores here
+        # The published table may name attributes nobody scores here
+        self.lenient_names = isinstance(exclude, str)
         self.exclude = parse_exclude(exclude)
         self.tune_exclusion = tune_exclusion
         self.delta = float(delta)
@@ -132,7 +132,7 @@ class GradCtrl(Editor):
         self.counts: dict[str, Tensor] = {}  # fit samples in each class, of attributes to be fitted
         self.tuned: dict[str, int] = {}
 
-    # -- fit --------------------------------------------------------------------------------------------------------
+    # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
         attributes = data.attributes
         self.tuned = {}
@@ -205,9 +205,8 @@ class GradCtrl(Editor):
         index = pad_sequence(samples, batch_first=True)
         labels = pad_sequence(classes, batch_first=True)
         weights = pad_sequence([torch.ones(len(s)) for s in samples], batch_first=True)
-        scale = FFHQ_W_SPREAD / data.spread(
-            self.space
-        )  # Adam's step suits the spread of the paper's W; undone below
+        # Adam's step suits the spread of the paper's W; undone below
+        scale = FFHQ_W_SPREAD / data.spread(self.space)
         device = codes.device
         self.classifier, trained = train(
             names,
@@ -235,7 +234,7 @@ class GradCtrl(Editor):
                 report = FitReport(report.labels + labels, report.notes | notes)
         return report
 
-    # -- walk -------------------------------------------------------------------------------------------------------
+    # -- walk -----------------------------------------------------------------
     def rows(self, attribute: str) -> tuple[int, int] | None:
         found = super().rows(attribute)
         return (
@@ -312,31 +311,23 @@ class GradCtrl(Editor):
         mask = excluded_channels(
             classifier, logits, slopes, self.excluded(walk.attribute), self.ties, self.multiclass
         )
-        direction = unit_rows(
-            gradient.masked_fill(mask, 0.0)
-        )  # zero where every channel is masked: no move
+        # Zero where every channel is masked: no move
+        direction = unit_rows(gradient.masked_fill(mask, 0.0))
         return walk.codes + (self.length * direction).to(walk.codes)
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         classifier = self._fitted()
         out = {"step": torch.tensor(self.length, dtype=torch.float64)}
         for k, (name, head) in enumerate(classifier.heads.items()):
             out |= {f"head.{name}.{part}": tensor.clone() for part, tensor in zip(PARTS, head)}
             out[f"place.{name}"] = torch.tensor([k, name in self.ordered])
-        out |= {f"counts.{name}": counts for name, counts in self.counts.items()}
+        out |= prefixed("counts", self.counts)
         out |= layers_state(self.layers) if self.tune_layers else {}
         return out | {f"tuned.{name}": torch.tensor(count) for name, count in self.tuned.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {
-                key.removeprefix(prefix): value
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-
-        places = {name: value.tolist() for name, value in group("place.").items()}
+        places = {name: value.tolist() for name, value in group(state, "place").items()}
         self.length = float(state["step"])
         self.classifier = LatentClassifier(
             {
@@ -345,7 +336,7 @@ class GradCtrl(Editor):
             }
         )
         self.ordered = {name for name, (_, ordered) in places.items() if ordered}
-        self.counts = group("counts.")
-        self.tuned = {name: int(value) for name, value in group("tuned.").items()}
+        self.counts = group(state, "counts")
+        self.tuned = {name: int(value) for name, value in group(state, "tuned").items()}
         if self.tune_layers:
             self.layers = load_layers(state)

@@ -15,7 +15,8 @@ from editbench.base.errors import EditbenchError, UnknownName
 PAPER_DIM = 512  # the width of W for which the papers give counts
 ROUNDING = 1e-4  # relative; well above that of single precision
 
-# The published code's own settings for StyleGAN2-FFHQ: target -> {excluded attribute: count}, and W+ rows [a, b).
+# The published code's own settings for StyleGAN2-FFHQ: target -> {excluded attribute: count}, and
+# W+ rows [a, b).
 FFHQ_EXCLUDE: dict[str, dict[str, int]] = {
     "gender": {"smile": 250, "eyeglasses": 100, "age": 100},
     "smile": {"gender": 200, "eyeglasses": 50, "age": 100},

@@ -25,12 +25,13 @@ from editbench.base.seeding import uniforms
 HIDDEN = 16
 SLOPE = 0.1
 PATIENCE = 20
+# Weight1, bias1 are stacked by head; weight2, bias2 are rows of all heads
 PER_ROW = (
     False,
     False,
     True,
     True,
-)  # weight1, bias1 are stacked by head; weight2, bias2 are rows of all heads
+)
 
 
 class LatentClassifier:
@@ -53,9 +54,8 @@ class LatentClassifier:
         self.b1 = torch.stack([part[1] for part in parts])
         self.w2 = torch.cat([part[2] for part in parts])
         self.b2 = torch.cat([part[3] for part in parts])
-        head = torch.repeat_interleave(
-            torch.arange(len(parts)), torch.tensor(self.widths)
-        )  # (R,) head of a row
+        # (R,) head of a row
+        head = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(self.widths))
         self.head = head.to(self.w1.device)
 
     @property
@@ -200,9 +200,8 @@ def train(
     used = torch.zeros(heads, dtype=torch.long, device=device)
     for epoch in range(epochs + 1):
         w1, b1, w2, b2 = parameters
-        hidden = F.leaky_relu(
-            torch.baddbmm(b1.unsqueeze(1), codes, w1.transpose(1, 2)), SLOPE
-        )  # (A, m, 16)
+        # (A, m, 16)
+        hidden = F.leaky_relu(torch.baddbmm(b1.unsqueeze(1), codes, w1.transpose(1, 2)), SLOPE)
         rows = torch.einsum("rmh,rh->rm", hidden[head], w2) + b2.unsqueeze(1)
         rows = torch.cat([rows, torch.zeros_like(rows[:1]), torch.full_like(rows[:1], -torch.inf)])
         logits = rows[table]  # (A, K, m)

@@ -13,9 +13,8 @@ from sklearn.svm import SVC
 from editbench.base.seeding import generator
 
 TRAIN = 0.7
-MIN_EXAMPLES = (
-    10  # of a class: with fewer the surest samples of its side are nearly all of another class
-)
+# Of a class: with fewer the surest samples of its side are nearly all of another class
+MIN_EXAMPLES = 10
 
 
 @dataclass(frozen=True)

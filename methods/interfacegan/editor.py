@@ -26,6 +26,7 @@ from editbench.methods.shared.selection import (
     empty_class,
     walk_space,
 )
+from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.base.attributes import Attribute, Attributes
@@ -33,9 +34,8 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
-ON_THE_WAY = (
-    1e-4  # of a step: a code that lies on a multiple of the step is not taken to lie just below it
-)
+# Of a step: a code that lies on a multiple of the step is not taken to lie just below it
+ON_THE_WAY = 1e-4
 
 
 class InterFaceGAN(Editor):
@@ -107,14 +107,13 @@ class InterFaceGAN(Editor):
         self.unit = f"{self.space.name} units"
         self.length = self.delta
         self.directions: dict[str, Tensor] = {}  # name -> (K, K, d) unit, [source, target]; float64
-        self.positions: dict[
-            str, Tensor
-        ] = {}  # name -> (K, K, d + 1): of codes w, <(w, 1), row> along the direction
+        # Name -> (K, K, d + 1): of codes w, <(w, 1), row> along the direction
+        self.positions: dict[str, Tensor] = {}
         self.remaining: dict[str, float] = {}  # name -> smallest norm left by the conditions
         self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
         self._ready: dict[str, Tensor] = {}  # directions as the walk's codes are
 
-    # -- fit --------------------------------------------------------------------------------------------------------
+    # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
         attributes = data.attributes
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
@@ -207,9 +206,8 @@ class InterFaceGAN(Editor):
             if len(conditions):
                 found.append(project(normals[i, j], conditions))
                 directions[i, j] = found[-1].direction
-                positions[i, j] /= max(
-                    found[-1].remaining, TOO_SMALL
-                )  # <n, n'> is what was left of the normal
+                # <n, n'> is what was left of the normal
+                positions[i, j] /= max(found[-1].remaining, TOO_SMALL)
         if self.offsets == "distance":
             self.positions[name] = torch.from_numpy(positions)
         self.directions[name] = torch.from_numpy(directions)
@@ -231,7 +229,7 @@ class InterFaceGAN(Editor):
         labels, notes = choose_layers(self, data, attribute)
         return FitReport(labels=labels, notes=notes)
 
-    # -- walk -------------------------------------------------------------------------------------------------------
+    # -- walk -----------------------------------------------------------------
     def _too_few(self, attribute: Attribute) -> str:
         """Why an attribute has no boundary of its own; '' when it has."""
         return empty_class(attribute, self.counts[attribute.name], MIN_EXAMPLES)
@@ -268,32 +266,25 @@ class InterFaceGAN(Editor):
             .to(walk.codes)
         )
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         out = {"step": torch.tensor(self.length, dtype=torch.float64)}
-        out |= {f"direction.{name}": value for name, value in self.directions.items()}
-        out |= {f"position.{name}": value for name, value in self.positions.items()}
+        out |= prefixed("direction", self.directions)
+        out |= prefixed("position", self.positions)
         out |= {
             f"remaining.{name}": torch.tensor(value, dtype=torch.float64)
             for name, value in self.remaining.items()
         }
         out |= layers_state(self.layers) if self.tune_layers else {}
-        return out | {f"counts.{name}": value for name, value in self.counts.items()}
+        return out | prefixed("counts", self.counts)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {
-                key.removeprefix(prefix): value
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-
         self.length = float(state["step"])
         self._ready = {}
-        self.directions = group("direction.")
-        self.positions = group("position.")
-        self.counts = group("counts.")
-        self.remaining = {name: float(value) for name, value in group("remaining.").items()}
+        self.directions = group(state, "direction")
+        self.positions = group(state, "position")
+        self.counts = group(state, "counts")
+        self.remaining = {name: float(value) for name, value in group(state, "remaining").items()}
         if self.tune_layers:
             self.layers = load_layers(state)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import qr
 
-RANK_TOLERANCE = 1e-8  # of unit normals: a row that adds less than this is taken to lie in the span of the others
-TOO_SMALL = (
-    1e-3  # of a unit normal: what is left then is noise, and normalising would only amplify it
-)
+# Of unit normals: a row that adds less than this is taken to lie in the span of the others
+RANK_TOLERANCE = 1e-8
+# Of a unit normal: what is left then is noise, and normalising would only amplify it
+TOO_SMALL = 1e-3
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Widths of the rounded corner, in units of the margin
 SMOOTHING = (
     10.0,
     3.0,
@@ -22,7 +23,7 @@ SMOOTHING = (
     0.01,
     3e-3,
     1e-3,
-)  # widths of the rounded corner, in units of the margin
+)
 MAX_ITERATIONS = 100  # at each width; a handful is usual
 ACCURACY = 1e-9  # of the objective
 
@@ -92,9 +93,8 @@ def _newton(
         gradient = ridge * solution - cost * ((sign * np.clip(short, 0, 1)) @ rows)
         inside = rows[(short > 0) & (short < 1)]
         hessian = np.diag(ridge) + (cost / width) * (inside.T @ inside)
-        hessian[-1, -1] += (
-            cost / width
-        )  # the intercept has no curvature where nothing is inside the corner
+        # The intercept has no curvature where nothing is inside the corner
+        hessian[-1, -1] += cost / width
         step = np.linalg.solve(hessian, gradient)
         decrease = gradient @ step
         if decrease <= ACCURACY * max(value, 1e-300):

@@ -101,7 +101,7 @@ class Curvature:
         self.generator.decoded = decoded + self.passes - spent
         return (total / self.samples).to(rows.dtype)
 
-    # -- products of one minibatch, summed over it, and passes a sample -----------------------------------------------
+    # -- products of one minibatch, summed over it, and passes a sample -------
     def _gauss_newton(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
         zero = torch.zeros_like(self.weight)
         tangents = vmap(lambda direction: jvp(part, (zero,), (direction,))[1])(v)  # (b, n, M)
@@ -126,7 +126,7 @@ class Curvature:
     def _distance(part: Part, still: Tensor, xi: Tensor) -> Tensor:
         return (part(xi) - still).square().sum()
 
-    # -- the generator from the layer on ----------------------------------------------------------------------------
+    # -- the generator from the layer on --------------------------------------
     def _part(self, codes: Codes) -> Part:
         """Residuals of a minibatch as a function of the shift."""
         index = torch.zeros(len(codes), dtype=torch.long, device=codes.values.device)

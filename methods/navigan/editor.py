@@ -149,7 +149,7 @@ class NaviGAN(Editor):
         self.tables: dict[str, Tensor] = {}  # name -> (classes, 2): row of kernels, sign
         self.effects: Effects | None = None
 
-    # -- fit --------------------------------------------------------------------------------------------------------
+    # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
         generator = data.generator
         self.at = layer_name(generator, self.layer)
@@ -273,7 +273,7 @@ class NaviGAN(Editor):
             }
         }
 
-    # -- walk -------------------------------------------------------------------------------------------------------
+    # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         layer_name(generator, self.layer)
@@ -306,7 +306,7 @@ class NaviGAN(Editor):
             Space.W_PLUS if walk.latent.dim() == 3 else self.latent_space, walk.latent, shift
         )
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         assert self.effects is not None
         names = {"layer": self.at, "latent_space": self.latent_space.value}

@@ -131,7 +131,7 @@ def _check_seen(size: Tensor, layer: str) -> None:
         )
 
 
-# -- block Lanczos --------------------------------------------------------------------------------------------------
+# -- block Lanczos ------------------------------------------------------------
 def _block_lanczos(
     curvature: Curvature,
     draw: Callable[[int], Tensor],
@@ -193,7 +193,7 @@ def _orthonormal(rows: Tensor, basis: Tensor, draw: Callable[[int], Tensor], cou
     return kept
 
 
-# -- the paper's power iteration --------------------------------------------------------------------------------------
+# -- the paper's power iteration ----------------------------------------------
 def _power_iteration(
     curvature: Curvature, draw: Callable[[int], Tensor], count: int, iterations: int
 ) -> Tensor:

@@ -18,9 +18,8 @@ from editbench.base.errors import UnknownName
 from editbench.networks.generator import Generator
 from editbench.walk.editor import unit_rows
 
-PAPER_NORM = math.sqrt(
-    512 * 512 * 3 * 3
-)  # stored weight of the 512 x 512 x 3 x 3 kernels that the paper's T are for
+# Stored weight of the 512 x 512 x 3 x 3 kernels that the paper's T are for
+PAPER_NORM = math.sqrt(512 * 512 * 3 * 3)
 
 
 class WeightBasis(abc.ABC):
@@ -84,7 +83,7 @@ class VectorBasis(WeightBasis):
         return self.vectors[k]
 
 
-# -- layouts ----------------------------------------------------------------------------------------------------------
+# -- layouts ------------------------------------------------------------------
 def flat_kernel(weight: Tensor) -> Tensor:
     """(Cout, Cin, kx, ky) -> (kx ky Cin, Cout), the paper's layout."""
     return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
@@ -96,7 +95,7 @@ def kernel(flat: Tensor, shape: torch.Size) -> Tensor:
     return flat.reshape(-1, kx, ky, n_in, n_out).permute(0, 4, 3, 1, 2).contiguous()
 
 
-# -- the layer at hand ------------------------------------------------------------------------------------------------
+# -- the layer at hand --------------------------------------------------------
 def layer_name(generator: Generator, layer: str | int) -> str:
     """A layer by its name, or by the published code's number: convolutions after the first, ToRGB
     left out.

@@ -12,6 +12,7 @@ import torch
 from editbench.methods.neural_ode.field import Field, Solver
 from editbench.methods.neural_ode.training import Embedding, Training, starts_of, train
 from editbench.methods.shared.selection import choice
+from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
@@ -111,12 +112,11 @@ class NeuralODE(Editor):
         self.unit = "Z units" if self.space == Space.Z else "W units"
         self.scale = 1.0  # the paper's units in one unit of this space
         self.fields: dict[str, Field] = {}
-        self.routes: dict[
-            str, Tensor
-        ] = {}  # (K, 2): flow and sign towards each class; sign 0: none
+        # (K, 2): flow and sign towards each class; sign 0: none
+        self.routes: dict[str, Tensor] = {}
         self.diverged: dict[str, Tensor] = {}  # (flows,) bool
 
-    # -- fit --------------------------------------------------------------------------------------------------------
+    # -- fit ------------------------------------------------------------------
     @property
     def home(self) -> Space:
         """Where the flows are trained: W for walks in W+."""
@@ -194,7 +194,7 @@ class NeuralODE(Editor):
             embedding.to(data.fit.logits.device).eval().requires_grad_(False)
         return embedding
 
-    # -- walk -------------------------------------------------------------------------------------------------------
+    # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         if attribute in self.diverged and bool(self.diverged[attribute].any()):
@@ -256,7 +256,7 @@ class NeuralODE(Editor):
     def step(self, walk: Walk) -> Tensor:
         return self.flow(walk.codes, walk.attribute, walk.target, self.delta)
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         out = {"scale": torch.tensor(self.scale, dtype=torch.float64)}
         for name, field in self.fields.items():
@@ -269,17 +269,10 @@ class NeuralODE(Editor):
         return out
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {
-                key.removeprefix(prefix): value
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-
-        biases = group("bias.")
+        biases = group(state, "bias")
         self.scale = float(state["scale"])
         self.fields = {
-            name: Field(weight, biases[name]) for name, weight in group("weight.").items()
+            name: Field(weight, biases[name]) for name, weight in group(state, "weight").items()
         }
-        self.routes = group("route.")
-        self.diverged = group("diverged.")
+        self.routes = group(state, "route")
+        self.diverged = group(state, "diverged")

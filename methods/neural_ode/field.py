@@ -125,7 +125,8 @@ class Solver:
         Raises:
             Unsupported: dopri5 could not follow the field.
         """
-        # Plain autograd, not the adjoint: the few dozen evaluations of a small network are cheap to keep, their
+        # Plain autograd, not the adjoint: the few dozen evaluations of a small network are cheap
+        # to keep, their
         # gradient is exact, and the adjoint would solve the equation a second time, backwards.
         times = torch.tensor([0.0, 1.0], dtype=w.dtype, device=w.device)
         if self.solver == "rk4":
@@ -139,12 +140,13 @@ class Solver:
                 method="rk4",
                 options={"grid_constructor": lambda *_: grid},
             )[-1]
-        finite = torch.isfinite(w).all(
-            -1, keepdim=True
-        )  # the step length is shared: one NaN would stop every row
+        # The step length is shared: one NaN would stop every row
+        finite = torch.isfinite(w).all(-1, keepdim=True)
         tolerance = TOLERANCE.get(w.dtype, 1e-5)
-        # The norm bounds the error of every row, however many share the batch; `step_t` ends a step at s = 1, because
-        # what torchdiffeq interpolates there is less accurate where a kink of the field lies in the last step.
+        # The norm bounds the error of every row, however many share the batch; `step_t` ends a
+        # step at s = 1, because
+        # what torchdiffeq interpolates there is less accurate where a kink of the field lies in
+        # the last step.
         options = {"norm": lambda x: x.abs().amax(), "step_t": times[1:]}
         try:
             end = odeint(

@@ -77,7 +77,7 @@ class Trained:
     reached: Tensor
 
 
-# -- losses ------------------------------------------------------------------------------------------------------------
+# -- losses -------------------------------------------------------------------
 def class_logits(attributes: Attributes, logits: Tensor, name: str) -> Tensor:
     """Logits of every class of one attribute: (..., width) -> (..., K); of a binary attribute (0,
     l), whose softmax is the sigmoid of l."""
@@ -132,7 +132,7 @@ def identity_loss(before: Tensor, after: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(before.detach(), after, dim=-1).mean()
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training -----------------------------------------------------------------
 def train(
     field: Field,
     data: FitData,
@@ -177,12 +177,13 @@ def train(
     kept = max(1, options.iterations // 10)
     with progress(f"{name}: flows", options.iterations) as advance:
         for iteration in range(options.iterations):
+            # (K, m)
             picks = torch.stack(
                 [
                     pool[torch.from_numpy(draw.integers(len(pool), size=options.batch)).to(device)]
                     for draw, pool in zip(draws, starts)
                 ]
-            )  # (K, m)
+            )
             share = clock.random(
                 (len(targets), options.batch, 1) if options.times == "sample" else (1, 1, 1)
             )
@@ -211,9 +212,8 @@ def train(
                         original = embedding(data.generator.decode(Codes(space, codes[picks[k]])))
                     other = identity_loss(original, embedding(image))
                 (slope,) = torch.autograd.grad(main + options.weight * other, leaf)
-                data.generator.decoded += len(
-                    leaf
-                )  # back through the generator, a pass as dear as one forward
+                # Back through the generator, a pass as dear as one forward
+                data.generator.decoded += len(leaf)
                 diverged[k] = ~(torch.isfinite(main + other) & torch.isfinite(slope).all())
                 slopes[k] = slope.nan_to_num(0.0, 0.0, 0.0)
                 if iteration >= options.iterations - kept:

@@ -18,7 +18,8 @@ from editbench.base.spaces import Space
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
 
-BLOCK = 1024  # samples whose styles are in memory at a time: 9088 channels of them in float64 take 75 MB
+# Samples whose styles are in memory at a time: 9088 channels of them in float64 take 75 MB
+BLOCK = 1024
 MIN_EXEMPLARS = 10
 STD_FLOOR = 1e-3  # of the exemplars' spread, in sigmas
 CONSTANT = 1e-6  # a channel whose sigma is below this share of the largest one does not vary
@@ -115,9 +116,8 @@ def channel_moments(generator: Generator, latents: Tensor, block: int = BLOCK) -
             total = n + len(styles)
             own = styles.mean(0)
             gap = own - mean
-            square = (
-                square + (styles - own).square().sum(0) + gap.square() * (n * m / total)
-            )  # Chan et al.: no
+            # Chan et al.: no
+            square = square + (styles - own).square().sum(0) + gap.square() * (n * m / total)
             # cancellation
             mean = mean + gap * (m / total)
             n = total

@@ -22,6 +22,7 @@ from editbench.methods.stylespace.channels import (
     positive_bank,
     rank_for_class,
 )
+from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.base.attributes import Attribute, Attributes
@@ -109,17 +110,15 @@ class StyleSpace(Editor):
         self.samples = int(samples)
         self.min_effect = float(min_effect)
         self.length = float(step)
-        self.directions: dict[
-            str, Tensor
-        ] = {}  # name -> (K, d) in units of S a sigma, by target class; float64
-        self.effects: dict[
-            str, Tensor
-        ] = {}  # name -> (K,) effect of the control in sigmas of the log-odds
+        # Name -> (K, d) in units of S a sigma, by target class; float64
+        self.directions: dict[str, Tensor] = {}
+        # Name -> (K,) effect of the control in sigmas of the log-odds
+        self.effects: dict[str, Tensor] = {}
         self.offered: dict[str, Tensor] = {}  # name -> candidates that there were
         self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
         self._ready: dict[str, Tensor] = {}
 
-    # -- fit --------------------------------------------------------------------------------------------------------
+    # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
         self.directions = {}
         self.effects = {}
@@ -232,7 +231,7 @@ class StyleSpace(Editor):
         if effects is not None:
             self.effects[name] = reached
 
-    # -- walk -------------------------------------------------------------------------------------------------------
+    # -- walk -----------------------------------------------------------------
     def _too_few(self, attribute: Attribute) -> str:
         """Why an attribute has no exemplars; '' when it has."""
         counts = self.counts[attribute.name]
@@ -271,7 +270,7 @@ class StyleSpace(Editor):
             ready = self._ready[walk.attribute] = self.directions[walk.attribute].to(walk.codes)
         return walk.codes + self.length * ready[walk.target]
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         groups = {
             "direction": self.directions,
@@ -286,15 +285,8 @@ class StyleSpace(Editor):
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {
-                key.removeprefix(prefix): value
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-
-        self.directions = group("direction.")
-        self.effects = group("effect.")
+        self.directions = group(state, "direction")
+        self.effects = group(state, "effect")
         self._ready = {}
-        self.offered = group("offered.")
-        self.counts = group("count.")
+        self.offered = group(state, "offered")
+        self.counts = group(state, "count")

@@ -55,9 +55,8 @@ def gradient_maps(
     maps = []
     for part in channels.split(block):
         slopes = torch.func.vmap(slope)(F.one_hot(part, len(styles)).to(styles)[:, None])
-        generator.decoded += (
-            len(part) - 1
-        )  # a pass a tangent; the decode of the block has counted one
+        # A pass a tangent; the decode of the block has counted one
+        generator.decoded += len(part) - 1
         if max(slopes.shape[-2:]) > size:
             slopes = F.adaptive_avg_pool2d(slopes, size)
         maps.append(slopes.abs().mean(1))

@@ -26,11 +26,12 @@ from editbench.worlds.datasets.labels import LabelTable, folder_labels, read_lab
 from editbench.worlds.datasets.source import Block, Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+# Whatever the ending says: Pillow's readers of EPS and the like are never asked
 FORMATS = (
     "PNG",
     "JPEG",
     "WEBP",
-)  # whatever the ending says: Pillow's readers of EPS and the like are never asked
+)
 MAX_PIXELS = 89_478_485  # of one file, Pillow's own bound: 256 MiB decoded, as much a thread
 FOLDERS = "folders"
 
@@ -218,9 +219,8 @@ class ImageFolder(Source):
 
         pool = ThreadPoolExecutor(self.threads)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of large files, of odd EXIF: what matters is in the report
+            # Of large files, of odd EXIF: what matters is in the report
+            warnings.simplefilter("ignore")
             try:
                 reasons = list(pool.map(load, range(stop - start)))
             finally:

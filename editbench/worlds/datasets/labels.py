@@ -217,12 +217,10 @@ def _classes(
     cells = [cell.strip() for cell in cells]
     values = sorted(set(cells) - {""})
     ordered = all(map(_is_number, values))
-    meaning = {
-        value: float(value) if ordered else value for value in values
-    }  # 1, 01 and 1.0 are one class
-    spelled = {
-        meaning[value]: value for value in sorted(values, key=len, reverse=True)
-    }  # by its shortest writing
+    # 1, 01 and 1.0 are one class
+    meaning = {value: float(value) if ordered else value for value in values}
+    # By its shortest writing
+    spelled = {meaning[value]: value for value in sorted(values, key=len, reverse=True)}
     index = {key: i for i, key in enumerate(sorted(spelled))}  # type: ignore[type-var]
     if len(index) < 2:
         return None

@@ -180,9 +180,8 @@ class Epochs:
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
-            self._orders = {
-                k: v for k, v in self._orders.items() if k == epoch - 1
-            }  # a batch may span two
+            # A batch may span two
+            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
             self._orders[epoch] = generator(self.seed, self.stream, epoch).permutation(self.rows)
         return self._orders[epoch]
 

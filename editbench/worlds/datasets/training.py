@@ -27,7 +27,8 @@ from editbench.worlds.datasets.packed import Epochs, Packed
 from editbench.worlds.train_scorers import ROLES, ScorerTraining, augment
 
 HELD_OUT = 0.1
-CLEAN = 0.5  # share of training pictures that are not augmented: a data set's own faults are in it already
+# Share of training pictures that are not augmented: a data set's own faults are in it already
+CLEAN = 0.5
 BATCH = 250
 MEASURED = 20_000  # held-out pictures at most
 NO_WORDS = ("null", "true", "false", "nan", "inf")  # Hydra reads them, and numbers, as values
@@ -148,7 +149,7 @@ def trained_on(data: Packed) -> str:
     return digest([data.digest, data.labelled()[0].as_config()])
 
 
-# -- configuration -----------------------------------------------------------------------------------------------------
+# -- configuration ------------------------------------------------------------
 def check_name(name: str) -> str:
     """A name for the options generator=NAME and scorer=NAME that the package does not use
     itself."""

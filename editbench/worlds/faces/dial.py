@@ -51,5 +51,6 @@ def load_generator(
             f"beard,long_hair={-rho}` and give it as generator.weights"
         )
     generator = StyleGAN2Generator.from_file(weights or weights_path(rho), truncation_psi, device)
-    generator.law = law(rho)  # type: ignore[assignment]  # of the renders that its pictures are compared with
+    # The law of the renders that its pictures are compared with.
+    generator.law = law(rho)  # type: ignore[assignment]
     return generator

@@ -121,9 +121,8 @@ def factors_from(law: FactorLaw, independent: np.ndarray, spread: np.ndarray) ->
     """Factors of N faces from standard normals (N, 7) of the traits' classes and uniforms (N, 13)
     of all the rest."""
     latent = independent @ np.linalg.cholesky(law.correlation_matrix()).T
-    inside = (1 - law.margin) * spread[
-        :, : len(TRAITS)
-    ]  # distance from the clearest member of the class, in [0, 1)
+    # Distance from the clearest member of the class, in [0, 1)
+    inside = (1 - law.margin) * spread[:, : len(TRAITS)]
     cell = {
         trait: np.searchsorted(np.cumsum(law.priors[trait])[:-1], ndtr(latent[:, column]))
         for column, trait in enumerate(TRAITS)

@@ -68,13 +68,14 @@ class Canvas:
         self.pixel = 2 / size / scale
         self.yaw = torch.deg2rad(factors.yaw).view(-1, 1, 1)
         self.turn = torch.sin(self.yaw)
-        # Wrapped coordinate of the head surface, and how fast it runs a pixel (it diverges at the limb).
+        # Wrapped coordinate of the head surface, and how fast it runs a pixel (it diverges at the
+        # limb).
         sine = (self.x / HEAD_RX).clamp(-0.995, 0.995)
         self.u = HEAD_RX * (torch.asin(sine) - self.yaw)
         self.u_pixel = self.pixel / torch.sqrt(1 - sine**2)
         self.image = torch.zeros(len(factors), 3, size, size, device=device)
 
-    # -- primitives -------------------------------------------------------------------------------------------------
+    # -- primitives -----------------------------------------------------------
     def amount(self, column: int) -> Tensor:
         return self.f.amounts[:, column].view(-1, 1, 1)
 
@@ -116,7 +117,7 @@ class Canvas:
             color = torch.tensor(color, device=self.image.device).expand(len(self.f), 3)
         self.image += coverage.unsqueeze(1) * (color[:, :, None, None] - self.image)
 
-    # -- the picture, back to front ---------------------------------------------------------------------------------
+    # -- the picture, back to front -------------------------------------------
     def draw(self) -> None:
         f = self.f
         device = self.image.device
@@ -150,7 +151,8 @@ class Canvas:
     def _behind(self, hair: Tensor, skin: Tensor) -> None:
         long = self.amount(3)
         shift = -0.14 * self.turn
-        # Long hair: a curtain that widens and falls to the shoulders; its length grows with the amount.
+        # Long hair: a curtain that widens and falls to the shoulders; its length grows with the
+        # amount.
         bottom = 0.05 + 0.85 * long
         width = 0.60 + 0.06 * (self.y + 0.3) * long
         curtain = torch.maximum(
@@ -170,9 +172,8 @@ class Canvas:
 
     def _beard(self, head: Tensor, color: Tensor) -> None:
         beard = self.amount(2)
-        line = 0.26 - 0.55 * (self.u.abs() - 0.18).clamp(
-            min=0
-        )  # upper edge: level at the chin, up to the ears
+        # Upper edge: level at the chin, up to the ears
+        line = 0.26 - 0.55 * (self.u.abs() - 0.18).clamp(min=0)
         jaw = self.cover(line - self.y, torch.maximum(self.pixel, self.u_pixel * 0.5))
         moustache = self.spot(0.0, 0.245, 0.20, 0.055)
         self.paint(head * torch.maximum(jaw, moustache) * beard, color, "beard")

@@ -1,5 +1,4 @@
-"""Principal components of a stream of samples: exact, in one pass, with memory that does not grow
-with the stream.
+"""Principal components of a stream of samples, in one pass, with memory that does not grow.
 
 The covariance of d channels is d x d however many samples there are, so for latents of a few
 hundred channels the exact decomposition is one small eigenproblem; the incremental approximation
@@ -30,9 +29,13 @@ FLOOR = 1e-6
 class Components:
     """The leading components of n samples, in float64.
 
-    mean (d,); rows (k, d) orthonormal, in each the channel of the largest magnitude is positive;
-    stdev (k,) of the projections, falling (sums of squares over n - 1); ratio (k,) of the total
-    variance; exact: not the approximation.
+    Args:
+        mean: (d,) of the samples.
+        rows: (k, d) orthonormal; in each the channel of the largest magnitude is positive.
+        stdev: (k,) of the projections, falling (sums of squares over n - 1).
+        ratio: (k,) of the total variance.
+        samples: n.
+        exact: whether these are not the incremental approximation.
     """
 
     mean: np.ndarray
@@ -47,8 +50,7 @@ class Components:
 
 
 class Moments:
-    """Count, mean and covariance of all samples seen, whatever their order and however they are
-    split.
+    """Count, mean and covariance of all samples seen, whatever their order and split.
 
     Sums are kept in float64, about a provisional mean, that of the first block, so that a mean
     far from zero costs no digits. Within a chunk the products have the precision of the samples:
@@ -56,10 +58,9 @@ class Moments:
     """
 
     def __init__(self, dim: int) -> None:
-        # eps: rounding of the coarsest samples
         self.count = 0
         self.dim = dim
-        self.eps = 0.0
+        self.eps = 0.0  # relative rounding of the coarsest samples
         self.shift: np.ndarray | None = None
         self.sum = np.zeros(dim)  # of the samples minus shift
         # Of the same; only the upper triangle counts
@@ -72,6 +73,7 @@ class Moments:
         if self.shift is None:
             self.shift = x.mean(0)
         buffer = np.empty((min(CHUNK, len(x)), self.dim), x.dtype)
+        # BLAS's symmetric products compute one triangle: half the work of a full one.
         product = ssyrk if x.dtype == np.float32 else dsyrk
         with np.errstate(invalid="ignore"):  # NaN and infinity are found in the sum
             for first in range(0, len(x), CHUNK):
@@ -83,7 +85,8 @@ class Moments:
         self.eps = max(self.eps, float(np.finfo(x.dtype).eps))
         if not np.isfinite(self.sum).all():
             raise NonFinite(
-                "samples of a principal component analysis hold NaN or infinity: check the generator"
+                "samples of a principal component analysis hold NaN or infinity: "
+                "check the generator"
             )
 
     def merge(self, other: Moments) -> None:
@@ -92,6 +95,7 @@ class Moments:
             return
         if self.shift is None:
             self.shift = other.shift
+        # sum (x - a)(x - a)^T = sum (x - b + g)(x - b + g)^T with the gap g = b - a.
         gap = other.shift.astype(np.float64) - self.shift
         cross = np.outer(other.sum, gap)
         self.scatter += other.scatter + cross + cross.T + other.count * np.outer(gap, gap)
@@ -113,28 +117,29 @@ class Moments:
         return self._centred() / (self.count - 1)
 
     def components(self, k: int) -> Components:
-        """At most k leading components; left out is what varies by less than FLOOR of the largest
-        or than rounding."""
+        """At most k leading components, without those that vary by less than FLOOR or rounding."""
         covariance = self.covariance()
         k = min(k, self.dim)
         total = float(np.trace(covariance))
         variance, columns = eigh(
             covariance, subset_by_index=(self.dim - k, self.dim - 1), overwrite_a=True
         )
+        # eigh gives rising eigenvalues, with the eigenvectors in columns.
         variance = variance[::-1]
         rows = columns.T[::-1]
         kept = variance > max(FLOOR * variance[0], (self.eps * np.linalg.norm(self.mean)) ** 2)
         return _components(self.mean, rows[kept], variance[kept], total, self.count, True)
 
     def _centred(self) -> np.ndarray:
+        # The full matrix from its upper triangle, then about the mean instead of the shift.
         upper = np.triu(self.scatter)
         return upper + np.triu(upper, 1).T - np.outer(self.sum, self.sum) / self.count
 
 
 class Incremental:
-    """scikit-learn's IncrementalPCA behind the same two calls, in batches of the published
-    max(2000, 3 k).
+    """scikit-learn's IncrementalPCA behind the same two calls.
 
+    Batches have the published size, max(2000, 3 k).
     An approximation: what a batch holds beyond the k leading components is forgotten. It depends
     on the order of the samples, but not on how they are handed over, and holds two batches at most.
     """
@@ -150,7 +155,8 @@ class Incremental:
         """Samples (n, d). NonFinite where they hold NaN or infinity."""
         if not np.isfinite(x).all():
             raise NonFinite(
-                "samples of a principal component analysis hold NaN or infinity: check the generator"
+                "samples of a principal component analysis hold NaN or infinity: "
+                "check the generator"
             )
         for first in range(0, len(x), self.batch):
             self.pending.append(x[first : first + self.batch])
@@ -169,6 +175,7 @@ class Incremental:
             self._fit(rows)
         variance = self.model.explained_variance_.astype(np.float64)[:k]
         kept = variance > FLOOR * variance[0]
+        # scikit-learn's var_ divides by n, the eigenvalues here by n - 1.
         total = float(self.model.var_.sum()) * self.count / (self.count - 1)
         return _components(
             self.model.mean_.astype(np.float64),
@@ -202,11 +209,10 @@ def _components(
     samples: int,
     exact: bool,
 ) -> Components:
-    """Put the sign that decompositions leave open: the channel of the largest magnitude is
-    positive."""
-    largest = (
-        np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1) if len(rows) else rows[:, :1]
-    )
+    """Fix the sign that decompositions leave open: the largest channel of a row is positive."""
+    largest = rows[:, :1]
+    if len(rows):
+        largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)
     return Components(
         mean,
         np.ascontiguousarray(rows * np.sign(largest)),

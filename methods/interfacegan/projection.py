@@ -16,8 +16,14 @@ TOO_SMALL = 1e-3
 
 @dataclass(frozen=True)
 class Projection:
-    """direction (d,) unit; remaining: its length before it was made unit; residual: ||C n'||_inf;
-    rank of C."""
+    """A normal from which conditions were projected out.
+
+    Args:
+        direction: (d,) unit.
+        remaining: its length before it was brought to unit length.
+        residual: ||C n'||_inf, what is left of the conditions.
+        rank: of C.
+    """
 
     direction: np.ndarray
     remaining: float
@@ -41,17 +47,20 @@ def project(normal: np.ndarray, conditions: np.ndarray) -> Projection:
     later step brings back part of an earlier condition.
 
     Args:
-        normal: (d,)
-        conditions: (m, d), of any length and rank, m may be 0.
+        normal: (d,) of any length.
+        conditions: C, (m, d) of any length and rank; m may be 0.
 
     `remaining` below TOO_SMALL means that the normal lies in the conditions' span; the caller
     must not walk it.
     """
-    normal, rows = unit(normal), unit(conditions).reshape(-1, len(normal))
+    normal = unit(normal)
+    rows = unit(conditions).reshape(-1, len(normal))
+    # Zero rows condition nothing, and would only blur the rank.
     rows = rows[np.linalg.norm(rows, axis=1) > 0]
     basis = np.zeros((len(normal), 0))
     rank = 0
     if len(rows):
+        # With pivoting the diagonal of R falls, so that the rank is a count.
         q, r, _ = qr(rows.T, mode="economic", pivoting=True)
         rank = int((np.abs(np.diag(r)) > RANK_TOLERANCE).sum())
         basis = q[:, :rank]

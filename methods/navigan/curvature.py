@@ -75,18 +75,18 @@ class Curvature:
         if isinstance(latents, Tensor):
             latents = Codes(Space.W if Space.W in generator.spaces else Space.Z, latents)
         self.samples = len(latents)
-        starts = range(0, self.samples, minibatch)
+        self._parts: list[tuple[int, Part]] = []  # samples of a minibatch, its residuals
         with torch.no_grad():
-            self._parts = [
-                (len(part), self._part(part))
-                for part in (latents[i : i + minibatch] for i in starts)
-            ]
+            for first in range(0, self.samples, minibatch):
+                codes = latents[first : first + minibatch]
+                self._parts.append((len(codes), self._part(codes)))
 
     def __call__(self, rows: Tensor) -> Tensor:
         """H v for every row: (b, D) -> (b, D)."""
         directions = rows.reshape(-1, *self.weight.shape)
         decoded = self.generator.decoded
         spent = self.passes
+        # In float64, so that the size of the minibatches does not show.
         total = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
         with torch.no_grad():
             for n, part in self._parts:
@@ -97,26 +97,31 @@ class Curvature:
             raise NonFinite(
                 f"the spectrum of '{self.layer}': NaN or infinity in a derivative of the pictures"
             )
+        # The generator counts decodes, not derivatives: its counter is set to the passes spent.
         self.products += len(rows)
         self.generator.decoded = decoded + self.passes - spent
         return (total / self.samples).to(rows.dtype)
 
     # -- products of one minibatch, summed over it, and passes a sample -------
+    # The passes are: two for the common forward and its linearisation, and two or so a row.
     def _gauss_newton(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
+        # The residual vanishes at xi = 0, and with it the second term of the Hessian: 2 J^T J.
         zero = torch.zeros_like(self.weight)
         tangents = vmap(lambda direction: jvp(part, (zero,), (direction,))[1])(v)  # (b, n, M)
         pull = vjp(part, zero)[1]
         return 2 * vmap(pull)(tangents)[0], 2 + 2 * len(v)
 
     def _hessian(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
+        # Forward over reverse: a tangent of the gradient, exact whatever the residual is.
         zero = torch.zeros_like(self.weight)
         slope = grad(partial(self._distance, part, part(zero)))
         return vmap(lambda direction: jvp(slope, (zero,), (direction,))[1])(v), 3 + 2 * len(v)
 
     def _finite_difference(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
-        lengths = (
-            v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1)) if self.unit else v.new_ones(())
-        )
+        # Eq. (4), (g(r v) - g(-r v)) / (2 r); the published code leaves v at its own length.
+        lengths = v.new_ones(())
+        if self.unit:
+            lengths = v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
         still = part(torch.zeros_like(self.weight))
         slope = vmap(grad(partial(self._distance, part, still)))
         step = self.radius * v / lengths

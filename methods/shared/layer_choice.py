@@ -40,7 +40,7 @@ def scale_ranges(ranges: Sequence[Rows], num_ws: int) -> list[Rows]:
 
 
 def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, dict]:
-    """Set editor.layers[attribute] to the range with the most clean crossings; of equals, the widest.
+    """Set editor.layers[attribute] to the range with the most clean crossings.
 
     Returns the number of labels read and notes for the record.
     """

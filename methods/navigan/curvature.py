@@ -1,5 +1,8 @@
-"""Products with the Hessian, in the weight of one layer, of the mean perceptual distance to the
-unshifted pictures."""
+"""Products with a Hessian in the weight of one layer.
+
+It is that of the mean perceptual distance to the unshifted pictures (Cherepkov, Voynov & Babenko,
+CVPR 2021, section 3.3).
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ Part = Callable[[Tensor], Tensor]  # shift of the weight -> residuals (n, M) of 
 
 
 class Curvature:
-    """H = d^2/d xi^2 E_z |r(G_theta+xi(z)) - r(G_theta(z))|^2 at xi = 0, as an operator on rows
-    (b, D) of directions.
+    """H = d^2/d xi^2 E_z |r(G_theta+xi(z)) - r(G_theta(z))|^2 at xi = 0, as an operator.
 
+    It takes rows (b, D) of directions; r are the perceptual residuals.
     Of a StyleGAN2Generator what precedes the layer is computed once and kept, if all latents fit
     into `CACHE` bytes.
 
@@ -36,11 +39,20 @@ class Curvature:
     added to `generator.decoded`.
 
     Args:
+        generator: whose layer is shifted.
+        latents: the sample of z, as codes; a plain tensor holds w, or z where there is no W.
+        layer: by name.
+        perceptual: gives r.
         products: 'gauss_newton', 2 E J^T J v with a tangent forward and back, exact because the
             residual vanishes at xi = 0; 'hessian', forward over reverse; 'finite_difference', the
             paper's (g(r v) - g(-r v)) / (2 r), which computes the unshifted picture anew for each
             gradient g.
-        radius, unit: r; with `unit` of the unit vector along v, else of v as it is.
+        minibatch: samples at a time; does not change the result.
+        radius: of finite differences.
+        unit: whether the radius is that of the unit vector along v, else of v as it is.
+
+    Raises:
+        UnknownName: the generator has no such layer.
     """
 
     def __init__(
@@ -103,7 +115,6 @@ class Curvature:
         return (total / self.samples).to(rows.dtype)
 
     # -- products of one minibatch, summed over it, and passes a sample -------
-    # The passes are: two for the common forward and its linearisation, and two or so a row.
     def _gauss_newton(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
         # The residual vanishes at xi = 0, and with it the second term of the Hessian: 2 J^T J.
         zero = torch.zeros_like(self.weight)
@@ -134,25 +145,26 @@ class Curvature:
     # -- the generator from the layer on --------------------------------------
     def _part(self, codes: Codes) -> Part:
         """Residuals of a minibatch as a function of the shift."""
+        # One shift for all samples, at its own length.
         index = torch.zeros(len(codes), dtype=torch.long, device=codes.values.device)
         ones = torch.ones(len(codes), dtype=self.weight.dtype, device=self.weight.device)
         if not isinstance(self.generator, StyleGAN2Generator):
 
             def decode(xi: Tensor) -> Tensor:
                 shift = WeightShift(self.layer, xi[None], index, ones)
-                return self.perceptual.residual(
-                    self.generator.decode(Codes(codes.space, codes.values, shift))
-                )
+                image = self.generator.decode(Codes(codes.space, codes.values, shift))
+                return self.perceptual.residual(image)
 
             return decode
         generator = self.generator
         synthesis = self.generator.network.synthesis
+        # Whatever space the latents come in, the synthesis takes a style for each layer.
         values = generator.map(codes.values) if codes.space == Space.Z else codes.values
         if codes.space in (Space.Z, Space.W):
             values = generator.w_plus(values)
-        styles = generator.split_styles(
-            values if codes.space == Space.S else generator.styles(values)
-        )
+        if codes.space != Space.S:
+            values = generator.styles(values)
+        styles = generator.split_styles(values)
         first = generator.layer_names.index(self.layer)
 
         def before() -> State:
@@ -160,12 +172,12 @@ class Curvature:
 
         kept = before()
         size = sum(part.nbytes for part in kept if part is not None) / len(codes) * self.samples
+        # All minibatches together must fit; else each product runs the early layers again.
         state = before if size > CACHE else lambda: kept
 
         def run(xi: Tensor) -> Tensor:
-            _, image = synthesis.run(
-                state(), styles, shift=WeightShift(self.layer, xi[None], index, ones), first=first
-            )
+            shift = WeightShift(self.layer, xi[None], index, ones)
+            _, image = synthesis.run(state(), styles, shift=shift, first=first)
             assert image is not None
             return self.perceptual.residual(image)
 

@@ -104,6 +104,7 @@ def spectrum(
             f"count={count} eigenvectors were asked for, but the weight of '{layer}' has "
             f"{curvature.size} numbers: lower count"
         )
+    # A layer may have fewer weights than a block has rows.
     block = min(block, curvature.size)
     noise = random_stream(seed, "spectrum", layer)
 
@@ -177,6 +178,7 @@ def _block_lanczos(
             column = basis @ image.T
             image = image - column.T @ basis
             inner = column.double().cpu()
+            # The new block's row and column; the matrix is symmetric up to rounding.
             projected = torch.cat([torch.cat([projected, inner[:known]], 1), inner.T], 0)
             # eigh gives rising eigenvalues: flipped, the largest come first.
             rising, columns = torch.linalg.eigh((projected + projected.T) / 2)

@@ -12,7 +12,7 @@ import torch
 from editbench.methods.neural_ode.field import Field, Solver
 from editbench.methods.neural_ode.training import Embedding, Training, starts_of, train
 from editbench.methods.shared.selection import choice
-from editbench.methods.shared.state import group, prefixed
+from editbench.methods.shared.state import group
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
@@ -41,18 +41,27 @@ class NeuralODE(Editor):
             walked backwards to class 0 (half the training; exact for a constant field);
             'reference', as the code: one flow from class 0 to K - 1, backwards to class 0,
             nothing for the classes between.
-        horizon, iterations, batch, lr, decay_every, temperature, tempering, other, weight, times:
-            see editbench.methods.neural_ode.training.Training. solver, step_size,
-            reference_single_step: see editbench.methods.neural_ode.field.Solver.
         embedding: of `other: identity`, a callable images -> (n, e); None: the teacher's
             `features`.
-        delta, scale_step: length of a walk's step in the paper's units (0.6, as the other methods
-            of W have); without `scale_step` the units of this space are taken for the paper's.
+        delta: length of a walk's step in the paper's units (0.6, as the other methods of W have).
+        scale_step: scale the paper's units to the spread of this space; otherwise they are
+            taken for this space's own.
         space: 'w'; 'w_plus': trained in W, each row of W+ in `layers` flows by itself (for real
             images the paper moves rows 0 to 6 of 14); 'z', which the paper does not try.
+        layers: rows [a, b) of W+ that an edit reaches; None for all.
+
+    `horizon` to `times` are the arguments of editbench.methods.neural_ode.training.Training;
+    `solver`, `step_size` and `reference_single_step` those of
+    editbench.methods.neural_ode.field.Solver.
+
+    Raises:
+        EditbenchError: an option is out of its range or unknown.
     """
 
-    citation = "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, ICCV 2021"
+    citation = (
+        "Khrulkov, Mirvakhabova, Oseledets & Babenko: "
+        "Latent Transformations via NeuralODEs, ICCV 2021"
+    )
 
     def __init__(
         self,
@@ -123,6 +132,7 @@ class NeuralODE(Editor):
         return Space.Z if self.space == Space.Z else Space.W
 
     def fit(self, data: FitData) -> FitReport:
+        # The flows see codes as long as those of the paper, whose defaults then fit.
         self.scale = 1.0 / data.step_size(1.0, self.home) if self.scale_step else 1.0
         self.fields = {}
         self.routes = {}
@@ -132,12 +142,15 @@ class NeuralODE(Editor):
     def tune(self, data: FitData, attribute: str) -> FitReport:
         """Train the flows of one attribute."""
         item = data.attributes[attribute]
+        # The teacher's labels, which the bank holds for every sample of the fit split.
         labels = data.attributes.labels(data.fit.logits, attribute).cpu().numpy()
         classes = len(item.classes)
+        # 'each': flow k goes to class k, forwards.
         towards = list(range(classes))
         source = None
         route = torch.stack([torch.arange(classes), torch.ones(classes, dtype=torch.int64)], 1)
         if self.targets == "reference" or (self.targets == "binary_reversed" and item.binary):
+            # One flow, from class 0 to the last; backwards it goes to class 0.
             towards = [classes - 1]
             source = 0
             route = torch.zeros(classes, 2, dtype=torch.int64)
@@ -168,17 +181,17 @@ class NeuralODE(Editor):
             self.solver,
             self._embedding(data),
         )
+        # A state must not depend on the device that trained it.
         self.fields[attribute] = found.field.to(torch.device("cpu"))
         self.routes[attribute] = route
         self.diverged[attribute] = found.diverged.cpu()
-        notes = {
-            item.classes[target]: {
+        notes = {}
+        for target, loss, share in zip(towards, found.loss, found.reached):
+            notes[item.classes[target]] = {
                 "loss": round(float(loss[0]), 4),
                 "loss_other": round(float(loss[1]), 4),
                 "reached": round(float(share), 4),
             }
-            for target, loss, share in zip(towards, found.loss, found.reached)
-        }
         return FitReport(labels=len(data.fit), notes={f"flows.{attribute}": notes})
 
     def _embedding(self, data: FitData) -> Embedding | None:
@@ -186,8 +199,9 @@ class NeuralODE(Editor):
             return None
         embedding = self.embedding or getattr(data.teacher, "features", None)
         if embedding is None:
+            teacher = type(data.teacher).__name__
             raise EditbenchError(
-                f"other: identity needs an embedding, and the teacher {type(data.teacher).__name__} "
+                f"other: identity needs an embedding, and the teacher {teacher} "
                 "has no features: set method.embedding"
             )
         if isinstance(embedding, torch.nn.Module):
@@ -203,16 +217,18 @@ class NeuralODE(Editor):
             )
 
     def flow(self, codes: Tensor, attribute: str, target: int | Tensor, length: float) -> Tensor:
-        """Codes moved towards a class of a tuned attribute along a path of `length` (the paper's
-        units; each row of W+ by itself); negative: backwards. An edit of several attributes is
-        one flow after the other:
+        """Codes moved towards a class of a tuned attribute; each row of W+ moves by itself.
+
+        An edit of several attributes is one flow after the other:
 
             older = editor.flow(w, "age", 1, 3.0)
             older_and_smiling = editor.flow(older, "smile", 1, 2.0)
 
         Args:
-            codes: (n, ...) in the editor's space
+            codes: (n, ...) in the editor's space.
+            attribute: a tuned one.
             target: a class, or (n,) classes.
+            length: of the path, in the paper's units; negative: backwards.
 
         Raises:
             Unsupported: no flow goes there.
@@ -223,8 +239,8 @@ class NeuralODE(Editor):
         route = self.routes[attribute].to(codes.device)[targets]
         if bool((route[:, 1] == 0).any()):
             raise Unsupported(
-                f"targets: reference has flows to the first and last class of '{attribute}' alone: set "
-                "target to one of them, or method.targets=each"
+                f"targets: reference has flows to the first and last class of '{attribute}' alone: "
+                "set target to one of them, or method.targets=each"
             )
         # In float64, so that a sample's result does not depend on which others are in the batch.
         field = self.fields[attribute].to(codes.device, torch.float64)
@@ -238,17 +254,21 @@ class NeuralODE(Editor):
     def _move(
         self, codes: Tensor, field: Field, length: Tensor, rows: tuple[int, int] | None
     ) -> Tensor:
-        """Codes (m, ...) of samples that share a field; length (m,); rows of W+ that move, None
-        for all."""
+        """Codes of samples that share a field, moved.
+
+        Args:
+            codes: (m, ...).
+            field: one field.
+            length: (m,) in the paper's units.
+            rows: rows of W+ that move; None for all.
+        """
         out = codes.clone()
+        # A view: what is written into it is written into `out`.
         part = out if rows is None else out[:, rows[0] : rows[1]]
         start = part.double() * self.scale
-        far = (
-            length.double()
-            .reshape(-1, *[1] * (codes.dim() - 1))
-            .expand(*start.shape[:-1], 1)
-            .reshape(1, -1, 1)
-        )
+        # One length for each row: (m,) -> (m, ..., 1) -> (1, rows in all, 1).
+        far = length.double().reshape(-1, *[1] * (codes.dim() - 1))
+        far = far.expand(*start.shape[:-1], 1).reshape(1, -1, 1)
         end = self.solver.integrate(field.velocity, start.reshape(1, -1, codes.shape[-1]), far)
         part.copy_(end.reshape(start.shape) / self.scale)
         return out
@@ -271,8 +291,8 @@ class NeuralODE(Editor):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         biases = group(state, "bias")
         self.scale = float(state["scale"])
-        self.fields = {
-            name: Field(weight, biases[name]) for name, weight in group(state, "weight").items()
-        }
+        self.fields = {}
+        for name, weight in group(state, "weight").items():
+            self.fields[name] = Field(weight, biases[name])
         self.routes = group(state, "route")
         self.diverged = group(state, "diverged")

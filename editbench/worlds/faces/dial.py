@@ -1,5 +1,4 @@
-"""The entanglement dial: worlds of the same faces that differ in one number, how far two pairs of
-traits go together.
+"""The entanglement dial: worlds of the same faces that differ in one number, a correlation.
 
 At setting rho the copula ties age to eyeglasses by rho and beard to long hair by -rho; other
 traits are independent. Renderer, teacher and judge are those of the `faces` world (both
@@ -27,8 +26,10 @@ def law(rho: float) -> FactorLaw:
 
 
 def partner(attribute: str) -> tuple[str, int] | None:
-    """The trait that goes with an attribute, and the sign of the correlation; None for a trait
-    that is independent."""
+    """The trait that goes with an attribute, and the sign of the correlation.
+
+    None for a trait that is independent.
+    """
     for (first, second), sign in PAIRS.items():
         if attribute in (first, second):
             return (second if attribute == first else first), sign
@@ -45,8 +46,9 @@ def load_generator(
 ) -> StyleGAN2Generator:
     """The generator of a setting; `weights` overrides the file of the package."""
     if weights is None and rho not in SETTINGS:
+        known = ", ".join(map(str, SETTINGS))
         raise EditbenchError(
-            f"generator.rho={rho}: the package has rho {', '.join(map(str, SETTINGS))}; train another "
+            f"generator.rho={rho}: the package has rho {known}; train another "
             f"with `editbench world train-gan --correlation age,eyeglasses={rho} "
             f"beard,long_hair={-rho}` and give it as generator.weights"
         )

@@ -1,5 +1,4 @@
-"""Exact region masks of rendered faces: which part of the face each pixel shows, by the renderer
-itself."""
+"""Exact region masks of rendered faces, drawn by the renderer itself."""
 
 from __future__ import annotations
 
@@ -25,7 +24,9 @@ def regions(factors: Factors, resolution: int, supersample: int = 4) -> Tensor:
     canvas.draw()
     if supersample == 1:
         return canvas.labels
-    shares = [F.avg_pool2d((canvas.labels == k).float(), supersample) for k in range(len(REGIONS))]
+    shares = []
+    for k in range(len(REGIONS)):
+        shares.append(F.avg_pool2d((canvas.labels == k).float(), supersample))
     return torch.stack(shares, 1).argmax(1)
 
 
@@ -41,4 +42,5 @@ class _RegionCanvas(Canvas):
     def paint(
         self, coverage: Tensor, color: Tensor | tuple[float, float, float], region: str
     ) -> None:
+        # Later paint covers earlier paint, as in the picture.
         self.labels = torch.where(coverage > 0.5, REGIONS.index(region), self.labels)

@@ -46,8 +46,15 @@ REGIONS = (
 
 
 def render(factors: Factors, resolution: int, supersample: int = 2) -> Tensor:
-    """Draw faces: (N, 3, resolution, resolution) float32 in [-1, 1], on the device of the
-    factors."""
+    """Draw faces on the device of the factors.
+
+    Args:
+        factors: of N faces.
+        resolution: height and width.
+        supersample: each pixel is the mean of so many by so many.
+
+    Returns (N, 3, resolution, resolution) float32 in [-1, 1].
+    """
     size = resolution * supersample
     canvas = Canvas(factors, size)
     canvas.draw()
@@ -90,6 +97,7 @@ class Canvas:
         px = (self.x - cx) / rx
         py = (self.y - cy) / ry
         norm = torch.sqrt(px**2 + py**2 + 1e-9)
+        # |p| - 1 over the length of its gradient, |p / r| / |p|; 1e-9 keeps the centre finite.
         return norm * (norm - 1) / torch.sqrt((px / rx) ** 2 + (py / ry) ** 2 + 1e-9)
 
     def spot(self, cu: float, cy: Tensor | float, ru: float, ry: float) -> Tensor:
@@ -108,10 +116,12 @@ class Canvas:
     def paint(
         self, coverage: Tensor, color: Tensor | tuple[float, float, float], region: str
     ) -> None:
-        """Blend a colour, (N, 3) or one for all, over the picture with the given coverage (N, H,
-        W).
+        """Blend a colour over the picture.
 
-        region: what is painted, one of REGIONS; a picture does not need it, `regions` does.
+        Args:
+            coverage: (N, H, W) in [0, 1].
+            color: (N, 3) or one for all.
+            region: what is painted, one of REGIONS; a picture does not need it, `regions` does.
         """
         if isinstance(color, tuple):
             color = torch.tensor(color, device=self.image.device).expand(len(self.f), 3)
@@ -144,6 +154,7 @@ class Canvas:
         self._eyeglasses(head)
 
     def _background(self) -> None:
+        # Pale, so that hair and clothes stand out; darker towards the bottom.
         base = 0.42 + 0.38 * self.f.background
         shade = (0.12 * self.y).expand(len(self.f), self.image.shape[2], self.image.shape[3])
         self.image.copy_(base[:, :, None, None] - shade.unsqueeze(1))
@@ -164,7 +175,8 @@ class Canvas:
         self.paint(self.cover(self.ellipse(0.0, 1.18, 0.62, 0.40)), shirt, "clothes")
         neck = torch.maximum(self.x.abs() - 0.20, torch.maximum(0.4 - self.y, self.y - 0.86))
         self.paint(self.cover(neck), 0.88 * skin, "neck")
-        for side in (-1.0, 1.0):  # ears sit on the limb and slide behind the head on the far side
+        # Ears sit on the limb and slide behind the head on the far side.
+        for side in (-1.0, 1.0):
             angle = side * math.radians(83) + self.yaw
             visible = self.cover(-(torch.cos(angle) + 0.35))
             ear = self.cover(self.ellipse(HEAD_RX * torch.sin(angle), 0.02, 0.09, 0.14)) * visible
@@ -180,6 +192,7 @@ class Canvas:
 
     def _features(self, head: Tensor, skin: Tensor, hair: Tensor) -> None:
         smile = self.amount(0)
+        # Inner features end a little before the limb, where the wrapped coordinate diverges.
         front = head * self.cover(self.u.abs() - 1.25 * HEAD_RX)
         for side in (-1.0, 1.0):
             self.paint(

@@ -1,5 +1,4 @@
-"""The renderer itself as a generator, its factors as the codes: the world in which every answer
-is known.
+"""The renderer itself as a generator, its factors as the codes: every answer is known.
 
 Z (N, 20): standard normals, pushed through the world's law. W (N, 16): the factors, in units that
 agree: a trait's amount from one clear class (0) to the other (1), the shares of the hair's
@@ -58,7 +57,8 @@ class RenderGenerator(Generator):
         resolution: of the pictures.
 
     Raises:
-        EditbenchError: no such margin or resolution; ValueError: correlations that cannot be.
+        EditbenchError: no such margin or resolution.
+        ValueError: correlations that cannot be.
     """
 
     spaces = (Space.Z, Space.W)
@@ -82,10 +82,10 @@ class RenderGenerator(Generator):
         self.law.correlation_matrix()  # an impossible one is an error here, not in the first batch
         self.resolution = int(resolution)
         self.true_attributes = attributes()
+        # No weights to hash: the drawing code is what determines the pictures.
         folder = Path(__file__).parent
-        self.digest = digest(
-            [asdict(self.law), self.resolution, [file_sha256(folder / name) for name in SOURCES]]
-        )
+        sources = [file_sha256(folder / name) for name in SOURCES]
+        self.digest = digest([asdict(self.law), self.resolution, sources])
 
     def map(self, z: Tensor) -> Tensor:
         """z (N, 20) standard normals -> the factors of N faces of the law, (N, 16)."""
@@ -95,22 +95,19 @@ class RenderGenerator(Generator):
         factors = factors_from(self.law, values[:, :NORMALS], ndtr(values[:, NORMALS:]))
         return to_codes(factors).to(z)
 
+    def _w(self, codes: Codes) -> Tensor:
+        return self.map(codes.values) if codes.space == Space.Z else codes.values
+
     def _decode(self, codes: Codes) -> Tensor:
-        w = self.map(codes.values) if codes.space == Space.Z else codes.values
-        return render(to_factors(w), self.resolution)
+        return render(to_factors(self._w(codes)), self.resolution)
 
     def true_labels(self, codes: Codes) -> Tensor:
-        """What the factors say: codes of Z or W -> (N, 7) classes in the order of
-        `true_attributes`."""
-        return to_factors(
-            self.map(codes.values) if codes.space == Space.Z else codes.values
-        ).labels()
+        """True classes of N codes of Z or W: (N, 7), in the order of `true_attributes`."""
+        return to_factors(self._w(codes)).labels()
 
     def true_margins(self, codes: Codes, attribute: str, target: Tensor) -> Tensor:
         """How far inside a class: codes of Z or W, target (N,) -> (N,). See `margins`."""
-        return margins(
-            self.map(codes.values) if codes.space == Space.Z else codes.values, attribute, target
-        )
+        return margins(self._w(codes), attribute, target)
 
 
 def to_codes(factors: Factors) -> Tensor:
@@ -129,6 +126,7 @@ def to_codes(factors: Factors) -> Tensor:
 def to_factors(w: Tensor) -> Factors:
     """W codes (N, 16) -> the nearest factors that can be drawn."""
     hair = w[:, HAIR].clamp(min=0)
+    # Shares of the colours, equal ones where no colour is left.
     share = hair.sum(1, keepdim=True)
     hair = torch.where(share > 0, hair / share.clamp_min(1e-12), 1 / len(HAIR_COLORS))
     return Factors(
@@ -142,20 +140,26 @@ def to_factors(w: Tensor) -> Factors:
 
 
 def margins(w: Tensor, attribute: str, target: Tensor) -> Tensor:
-    """Signed distance from the true threshold of a class, in amounts: 0 on it, 1/2 at the
-    clearest member, negative outside. (N, 16), (N,) -> (N,).
+    """Signed distance from the true threshold of a class, in amounts.
 
-    Binary: the amount beyond 1/2. Hair: half the lead of the colour's share over the next. Yaw:
-    bins inside the pose; the outermost poses have no outer end.
+    It is 0 on the threshold, 1/2 at the clearest member, negative outside. Binary: the amount
+    beyond 1/2. Hair: half the lead of the colour's share over the next. Yaw: bins inside the
+    pose; the outermost poses have no outer end.
+
+    Args:
+        w: (N, 16) codes.
+        attribute: one of the traits.
+        target: (N,) classes.
+
+    Returns (N,).
     """
     if attribute in BINARY:
         return (w[:, BINARY.index(attribute)].clamp(0, 1) - 0.5) * (2 * target - 1)
     if attribute == "yaw":
         y = w[:, YAW].clamp(-FURTHEST, FURTHEST) + FRONT
         gap = (y - target).abs()
-        beyond = ((target == 0) & (y < 0)) | (
-            (target == len(YAW_BINS) - 1) & (y > len(YAW_BINS) - 1)
-        )
+        last = len(YAW_BINS) - 1
+        beyond = ((target == 0) & (y < 0)) | ((target == last) & (y > last))
         return torch.where(beyond, 0.5, 0.5 - gap)
     hair = to_factors(w).hair
     own = torch.nn.functional.one_hot(target, len(HAIR_COLORS)).bool()
@@ -163,14 +167,23 @@ def margins(w: Tensor, attribute: str, target: Tensor) -> Tensor:
 
 
 def towards(w: Tensor, attribute: str, target: Tensor, length: float) -> Tensor:
-    """Move the one factor of an attribute towards the clearest member of a class by `length`
-    amounts, no further.
+    """Move the one factor of an attribute towards the clearest member of a class, no further.
 
-    (N, 16), (N,) -> (N, 16); every other coordinate is the same to the bit. Hair: the colour's
-    share grows, the others shrink in proportion, so that no third colour takes the lead. Raises
-    UnknownName for another attribute.
+    Every other coordinate is the same to the bit. Hair: the colour's share grows, the others
+    shrink in proportion, so that no third colour takes the lead.
+
+    Args:
+        w: (N, 16) codes.
+        attribute: one of the traits.
+        target: (N,) classes.
+        length: of the move, in amounts.
+
+    Returns (N, 16).
+
+    Raises:
+        UnknownName: no such attribute.
     """
-    attributes()[attribute]
+    attributes()[attribute]  # raises where there is none
     out = w.clone()
     if attribute == "hair_color":
         own = torch.nn.functional.one_hot(target, len(HAIR_COLORS)).bool()
@@ -180,8 +193,11 @@ def towards(w: Tensor, attribute: str, target: Tensor, length: float) -> Tensor:
         rest = hair * ((1 - grown) / (1 - share).clamp_min(1e-12))
         out[:, HAIR] = torch.where(own, grown, rest)
         return out
-    column, goal = (
-        (YAW, target - FRONT) if attribute == "yaw" else (BINARY.index(attribute), target)
-    )
+    if attribute == "yaw":
+        column = YAW
+        goal = target - FRONT
+    else:
+        column = BINARY.index(attribute)
+        goal = target
     out[:, column] = w[:, column] + (goal - w[:, column]).clamp(-length, length)
     return out

@@ -44,7 +44,7 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
         bare = key.lstrip("+~").split("@")[0]
         if bare in known and has_value:
             options = group_options(bare, more)
-            # a list of options, as metric and probe take; Hydra itself reads a sweep over such lists
+            # a list of options, as metric and observation take; Hydra itself reads a sweep over such lists
             several = value.startswith("[") and value.endswith("]") and value.count("[") == 1
             values = (
                 []

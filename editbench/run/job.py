@@ -33,13 +33,13 @@ from editbench.networks.roles import Networks
 from editbench.run import record as records
 from editbench.run.fits import fit_editor, fitted_editor, scored
 from editbench.run.inversions import inversion_id, load_inversion
-from editbench.run.loading import load_bank, load_editor, load_gauges, load_networks, load_probes
+from editbench.run.loading import load_bank, load_editor, load_networks, load_observations
 from editbench.run.measure import compute_metrics, refresh_metrics
 from editbench.run.provenance import costs_to_crossing, provenance
 from editbench.run.record import Record
 from editbench.walk.editor import Editor
 from editbench.walk.engine import EngineSpec, walk_starts
-from editbench.walk.probe import Scene, run_probes
+from editbench.walk.observation import Scene, WalkObserver, observe_after_walk
 from editbench.walk.trajectory import Trajectories
 
 
@@ -124,13 +124,14 @@ def _run(
         "judged_in": networks.generator.output,
         "classes": list(networks.judge.attributes[cfg.attribute].classes),
     }
-    about |= {"probes": list(cfg.probe)} if cfg.get("probe") else {}
     began = time.time()
     with atomic_folder(folder) as partial:
         records.write_config(partial, cfg)
         try:
             with explain_disk_errors(folder):
-                _walk_and_measure(cfg, partial, networks, bank, names)
+                kept = _walk_and_measure(cfg, partial, networks, bank, names)
+            if kept:
+                about["observations"] = kept
             status, reason = "done", ""
         except Unsupported as error:
             status, reason = "skipped", str(error)
@@ -149,12 +150,14 @@ def _run(
 
 def _walk_and_measure(
     cfg: DictConfig, folder: Path, networks: Networks, bank: Bank, names: list[str]
-) -> None:
+) -> list[str]:
+    """Do the job in its folder; the names of the observations that left a file there."""
     # The editor and what it may see.
     editor = load_editor(cfg)
     editor.num_ws = networks.generator.num_ws
     editor.check(networks.generator, networks.judge.attributes, cfg.attribute)
-    probes = load_probes(cfg)  # before the work, which a wrong option of theirs would waste
+    # Before the fit, whose time a wrong option of an observation would waste.
+    observations = load_observations(cfg)
     real = load_inversion(cfg)  # None: walks start from the bank's own samples
     if real is not None:
         check_walk(editor, real)
@@ -184,7 +187,8 @@ def _walk_and_measure(
     else:
         from_here = depart(editor, networks.generator, real, starts, cfg.device)
         leave_originals(folder / "originals.parquet", real, starts)
-    gauges = load_gauges(cfg, networks)
+    for observation in observations.values():
+        observation.prepare(networks, cfg.device)
     spec, before = EngineSpec(**cfg.engine), networks.generator.decoded
     codes_file = folder / "codes.parquet" if cfg.save_codes else None
     with scored(networks.teacher) as labelled:
@@ -199,7 +203,7 @@ def _walk_and_measure(
             bank.sigma["judge"],
             spec,
             codes_file,
-            gauges,
+            WalkObserver(observations),
         )
     if not networks.leaking:  # where the judge is the teacher, its own answers are among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
@@ -229,24 +233,27 @@ def _walk_and_measure(
             "n": len(real),
             "space": real.space.value,
         }
-    if probes:  # theirs are no costs of the method
-        scene = Scene(
-            editor,
-            networks.generator,
-            networks.teacher,
-            networks.judge,
-            bank,
-            cfg.attribute,
-            target,
-            cfg.seed,
-            cfg.device,
-            spec.batch,
-            Path(str(cfg.cache)),
-            lambda name: fitted_editor(cfg, bank, networks, name),
-        )
-        made["probes"] = run_probes(folder, probes, scene)
+    # After the costs above were taken: what an observation decodes is no cost of the method.
+    scene = Scene(
+        editor,
+        networks.generator,
+        networks.teacher,
+        networks.judge,
+        bank,
+        cfg.attribute,
+        target,
+        cfg.seed,
+        cfg.device,
+        spec.batch,
+        Path(str(cfg.cache)),
+        lambda name: fitted_editor(cfg, bank, networks, name),
+    )
+    observed = observe_after_walk(folder, observations, scene)
+    if observed:
+        made["observations"] = observed
     write_json(folder / "provenance.json", made)
     compute_metrics(folder, trajectories, cfg)
+    return list(observed)
 
 
 def starts_spec(cfg: DictConfig) -> StartsSpec:

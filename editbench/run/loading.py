@@ -19,9 +19,8 @@ from editbench.networks.generator import Generator
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.walk.editor import Editor
-from editbench.walk.gauge import Gauge, Gauges
 from editbench.walk.metric import Metric
-from editbench.walk.probe import Blind, Probe
+from editbench.walk.observation import Observation, Unavailable
 
 
 @lru_cache(maxsize=4)
@@ -146,22 +145,12 @@ def load_metrics(cfg: DictConfig) -> dict[str, Metric]:
     return {name: build(part) for name, part in cfg.metric.items()}
 
 
-def load_gauges(cfg: DictConfig, networks: Networks) -> Gauges:
-    """The gauges of a configuration, ready for a walk in this world."""
-    gauges: dict[str, Gauge] = {
-        name: build(part) for name, part in (cfg.get("gauge") or {}).items()
-    }
-    for gauge in gauges.values():
-        gauge.prepare(networks, cfg.device)
-    return Gauges(gauges)
-
-
-def load_probes(cfg: DictConfig) -> dict[str, Probe]:
-    """The probes of a configuration; one that has no use in this world keeps the reason."""
-    probes: dict[str, Probe] = {}
-    for name, part in (cfg.get("probe") or {}).items():
+def load_observations(cfg: DictConfig) -> dict[str, Observation]:
+    """The observations of a configuration; one that cannot serve here stands as `Unavailable`."""
+    observations: dict[str, Observation] = {}
+    for name, part in (cfg.get("observation") or {}).items():
         try:
-            probes[name] = build(part)
+            observations[name] = build(part)
         except Unsupported as error:
-            probes[name] = Blind(str(error))
-    return probes
+            observations[name] = Unavailable(str(error))
+    return observations

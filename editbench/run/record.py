@@ -1,5 +1,5 @@
 """What a job leaves behind: ROOT/<run id>/ with status, config, provenance, trajectories, metric rows, pictures,
-and what probes left.
+and what observations kept.
 
 A record is written beside its place and renamed into it, so a folder with status.json is whole. `done` and `skipped`
 are results and are kept; a failure is kept for reading but never taken for a result.
@@ -27,7 +27,7 @@ from editbench.base.errors import BadFile
 from editbench.base.files import read_json, write_atomic, write_json
 from editbench.walk.engine import Pictures
 from editbench.walk.metric import MetricResult
-from editbench.walk.probe import probe_file
+from editbench.walk.observation import observation_file
 from editbench.walk.trajectory import Trajectories
 
 STATUSES = ("done", "skipped", "failed")
@@ -71,8 +71,8 @@ class Record:
         try:
             for name in ("trajectory", "rows", "samples"):
                 pq.read_metadata(self.folder / f"{name}.parquet")
-            for name in self.status.get("probes", ()):
-                with safe_open(probe_file(self.folder, name), "np"):
+            for name in self.status.get("observations", ()):
+                with safe_open(observation_file(self.folder, name), "np"):
                     pass
         except (OSError, pa.ArrowException, SafetensorError):
             return False

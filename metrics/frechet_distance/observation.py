@@ -19,15 +19,22 @@ from editbench.base.progress import progress
 from editbench.base.validation import check_kind
 from editbench.networks.features import FeatureNetwork, InceptionFeatures, ScorerFeatures
 from editbench.stats.moments import Kernel, Moments
-from editbench.walk.probe import Probe, ProbeData, Scene
-from editbench.walk.strength import Reach, calibrate, edited, effect, sides, start_logits
+from editbench.walk.observation import AfterWalk, Observed, Scene
+from editbench.walk.strength import (
+    Reach,
+    calibrate,
+    edited_codes,
+    measure_effect,
+    sides,
+    start_logits,
+)
 
 SCORERS = ("judge", "teacher")
 LARGEST = 2**30  # bytes of moments
 SHORT = 4  # digits of a hash in a name
 
 
-class FrechetProbe(Probe):
+class FrechetDistanceObservation(AfterWalk):
     """Arrays, T strengths in ascending order, B blocks of samples, d features: strength (T,); count (T, B), sum
     (T, B, d), outer (T, B, d (d + 1) / 2) of the edited pictures' features; kernel (T, S), see
     editbench.stats.moments.Kernel; effect and effect_square (T,), sums over samples of the achieved effect towards
@@ -78,7 +85,7 @@ class FrechetProbe(Probe):
             check_kind(name, value, "int")
         if isinstance(network, str) and network not in SCORERS:
             raise EditbenchError(
-                f"probe.frechet.network={network}: take judge, teacher, or a FeatureNetwork by its "
+                f"observation.frechet_distance.network={network}: take judge, teacher, or a FeatureNetwork by its "
                 "_target_"
             )
         few = (
@@ -86,7 +93,7 @@ class FrechetProbe(Probe):
         )
         if points < 3 or points % 2 == 0 or few or not (effect > 0 and 0 < tolerance < 1):
             raise EditbenchError(
-                "probe.frechet: points is odd and at least 3, effect positive, tolerance between 0 "
+                "observation.frechet_distance: points is odd and at least 3, effect positive, tolerance between 0 "
                 "and 1, samples, cap, blocks and subsets at least 1, and a block has 2 of the n "
                 f"samples or more: {whole | {'effect': effect, 'tolerance': tolerance}}"
             )
@@ -106,13 +113,13 @@ class FrechetProbe(Probe):
         if isinstance(network, FeatureNetwork):
             self._check_room(network)
 
-    def look(self, scene: Scene) -> ProbeData:
+    def look(self, scene: Scene) -> Observed:
         if scene.generator.output != "image":
             raise Unsupported("there are no pictures: the judge scores codes")
         network = self._network(scene)
         self._check_room(network)
         self.reference.check(scene)
-        first = next(edited(replace(scene, batch=1), [0.0], self.n))[
+        first = next(edited_codes(replace(scene, batch=1), [0.0], self.n))[
             2
         ]  # says now whether there are n
         picture = scene.generator.decode(first)[0]
@@ -154,7 +161,7 @@ class FrechetProbe(Probe):
             for name, array in stats.items()
             if name != "features"
         }
-        return ProbeData(arrays | kept, meta)
+        return Observed(arrays | kept, meta)
 
     def _network(self, scene: Scene) -> FeatureNetwork:
         if isinstance(self.network, str):
@@ -166,7 +173,7 @@ class FrechetProbe(Probe):
         if size > LARGEST:
             raise EditbenchError(
                 f"the moments of {self.points} strengths by {self.blocks} blocks in {network.dim} "
-                f"features are {size / 2**30:.1f} GiB: set probe.frechet.blocks=1"
+                f"features are {size / 2**30:.1f} GiB: set observation.frechet_distance.blocks=1"
             )
 
     def _grid(self, reach: dict[int, Reach]) -> np.ndarray:
@@ -187,7 +194,7 @@ class FrechetProbe(Probe):
         gained, square, broken = np.zeros(size), np.zeros(size), np.zeros(size, np.int64)
         place = {float(t): position for position, t in enumerate(grid)}
         with progress("edited pictures", size * self.n) as advance:
-            for t, rows, codes in edited(scene, list(place), self.n):
+            for t, rows, codes in edited_codes(scene, list(place), self.n):
                 images, at = scene.generator.decode(codes), place[t]
                 x = network(images).float()
                 moments[at].add(x.cpu().numpy(), rows.start)

@@ -14,7 +14,7 @@ from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.networks.features import ScorerFeatures
 from editbench.walk.editor import Walk
-from editbench.walk.gauge import Gauge
+from editbench.walk.observation import DuringWalk
 
 if TYPE_CHECKING:
     from editbench.networks.roles import Networks
@@ -23,7 +23,7 @@ JUDGE = "judge_features"
 BATCH = 64
 
 
-class FeatureSimilarity(Gauge):
+class FeatureSimilarity(DuringWalk):
     """Cosine of the angle between the embeddings of the edited and of the original picture.
 
     Columns `similarity:NAME`, and `similarity_threshold:NAME`, the same number in every row: the cosine that a share
@@ -106,7 +106,7 @@ class FeatureSimilarity(Gauge):
         }
 
 
-class PixelDistance(Gauge):
+class PixelDistance(DuringWalk):
     """Column `pixel_distance`: root mean square difference of the pictures in [-1, 1].
 
     Args:
@@ -115,7 +115,7 @@ class PixelDistance(Gauge):
 
     def __init__(self, size: int = 64) -> None:
         if size < 1:
-            raise EditbenchError(f"gauge.pixel_distance.size must be at least 1, got {size}")
+            raise EditbenchError(f"observation.pixel_distance.size must be at least 1, got {size}")
         self.size = int(size)
 
     def prepare(self, networks: Networks, device: str) -> None:

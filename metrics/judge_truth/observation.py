@@ -10,7 +10,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes
 from editbench.walk.editor import Walk
-from editbench.walk.gauge import Gauge
+from editbench.walk.observation import DuringWalk
 
 if TYPE_CHECKING:
     from editbench.networks.roles import Networks
@@ -29,7 +29,7 @@ class KnowsTruth(Protocol):
         """(N,) signed distance from the true threshold of class target (N,), positive inside."""
 
 
-class Truth(Gauge):
+class Truth(DuringWalk):
     """Columns `true:NAME`, the true class of every attribute of the judge, and `true_margin`, how far the sample is
     inside the target class (0: on the true threshold)."""
 

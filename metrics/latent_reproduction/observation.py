@@ -29,11 +29,11 @@ from editbench.base.spaces import Space
 from editbench.base.validation import check_kind
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.walk.editor import Editor, FitData
-from editbench.walk.probe import Probe, ProbeData, Scene
+from editbench.walk.observation import AfterWalk, Observed, Scene
 from editbench.walk.strength import calibrate
 
 
-class ReproductionProbe(Probe):
+class LatentReproductionObservation(AfterWalk):
     """Arrays, N held-out samples, float64, squared distances of pictures sample by sample: pixels and perceptual (N,)
     between the samples and their weight-shifted pictures. For each space K, planted_pixels_K and planted_perceptual_K
     (N,) between the samples and the planted shift's; pixels_K and perceptual_K (2, N) between the pictures of the best
@@ -80,7 +80,7 @@ class ReproductionProbe(Probe):
             "pictures": pictures,
         }
         for name, value in whole.items():
-            check_kind(f"probe.reproduction.{name}", value, "int")
+            check_kind(f"observation.latent_reproduction.{name}", value, "int")
         self.lr = {"z": 0.05, "w": 0.01, "w_plus": 0.01, "activation": 0.01} | dict(lr or {})
         unknown = (set(spaces) | set(self.lr)) - set(SPACES)
         if (
@@ -91,7 +91,7 @@ class ReproductionProbe(Probe):
             or not (min(self.lr.values()) > 0 and effect > 0 and 0 < tolerance < 1)
         ):
             raise EditbenchError(
-                f"probe.reproduction: spaces and lr are of {', '.join(SPACES)}, rates and effect "
+                f"observation.latent_reproduction: spaces and lr are of {', '.join(SPACES)}, rates and effect "
                 "positive, tolerance between 0 and 1, counts at least 1: got spaces="
                 f"{list(spaces)}, {whole | {'lr': self.lr, 'effect': effect, 'tolerance': tolerance}}"
             )
@@ -104,7 +104,7 @@ class ReproductionProbe(Probe):
         )
         self.tolerance, self.cap, self.comparator = float(tolerance), cap, comparator
 
-    def look(self, scene: Scene) -> ProbeData:
+    def look(self, scene: Scene) -> Observed:
         if scene.editor.space is not Space.THETA:
             raise Unsupported(
                 f"walks in {scene.editor.space.name}: only a shift of the weights asks for a latent one"
@@ -137,7 +137,7 @@ class ReproductionProbe(Probe):
             arrays["pictures"] = (
                 ((torch.stack(panels).clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
             )
-        return ProbeData(
+        return Observed(
             arrays,
             meta
             | {

@@ -12,8 +12,8 @@ from torch import Tensor
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.walk.editor import Walk
-from editbench.walk.probe import Scene
-from editbench.walk.strength import Walker, aimed, sides, starts
+from editbench.walk.observation import Scene
+from editbench.walk.strength import StrengthPath, aim_walk, sides, start_walks
 
 COMMON = 0  # seed of the draws of z, the same for every method
 
@@ -35,7 +35,7 @@ class WeightEdit:
         self.layer = "" if shift is None else shift.layer
 
     def _codes(self, walk: Walk) -> Codes:
-        return Walker(self.scene.editor, aimed(walk, self.towards, self.away)).at(self.strength)
+        return StrengthPath(self.scene.editor, aim_walk(walk, self.towards, self.away)).at(self.strength)
 
     def batches(self, n: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """The first n samples of the test split: rows of 0..n, pictures before and after."""

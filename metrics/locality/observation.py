@@ -19,8 +19,8 @@ from editbench.base.progress import progress
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
 from editbench.networks.generator import Generator
-from editbench.walk.probe import Probe, ProbeData, Scene
-from editbench.walk.strength import Reach, calibrate, edited, sides
+from editbench.walk.observation import AfterWalk, Observed, Scene
+from editbench.walk.strength import Reach, calibrate, edited_codes, sides
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.truth import RenderGenerator, to_factors
 from editbench.worlds.parser import RegionParser
@@ -29,7 +29,7 @@ LEAST = 1e-3  # sigmas: less is rounding
 Labels = Callable[[Codes, Tensor], Tensor]
 
 
-class HeatmapProbe(Probe):
+class LocalityObservation(AfterWalk):
     """Arrays, B blocks of samples, R regions, float64 sums over samples and strengths: count (B,) of pictures that are
     finite; energy (B, h, w); region_energy and region_pixels (B, R, R), energy and number of the pixels that show
     region i before and region j after the edit (only with regions); broken (B,) pictures that are not finite, and left
@@ -61,7 +61,7 @@ class HeatmapProbe(Probe):
     ) -> None:
         whole = {"n": n, "points": points, "samples": samples, "cap": cap, "blocks": blocks}
         for name, value in whole.items():
-            check_kind(f"probe.heatmap.{name}", value, "int")
+            check_kind(f"observation.locality.{name}", value, "int")
         if not (
             min(samples, cap, blocks) >= 1
             and n >= blocks
@@ -71,7 +71,7 @@ class HeatmapProbe(Probe):
             and (limit is None or limit > 0)
         ):
             raise EditbenchError(
-                "probe.heatmap: points is at least 2, n at least blocks, samples, cap and blocks at "
+                "observation.locality: points is at least 2, n at least blocks, samples, cap and blocks at "
                 "least 1, effect and limit positive, tolerance between 0 and 1: "
                 f"{whole | {'effect': effect, 'limit': limit, 'tolerance': tolerance}}"
             )
@@ -84,7 +84,7 @@ class HeatmapProbe(Probe):
             cap,
         )
 
-    def look(self, scene: Scene) -> ProbeData:
+    def look(self, scene: Scene) -> Observed:
         if scene.generator.output != "image":
             raise Unsupported("there are no pictures: the judge scores codes")
         reach = {
@@ -117,7 +117,7 @@ class HeatmapProbe(Probe):
             if names
             else "",
         }
-        return ProbeData(arrays | {"strength": grid}, meta)
+        return Observed(arrays | {"strength": grid}, meta)
 
     def _grid(self, reach: dict[int, Reach]) -> np.ndarray:
         """Strengths in ascending order; none on a side that leads nowhere."""
@@ -141,7 +141,7 @@ class HeatmapProbe(Probe):
                 return parser(images)
             except EditbenchError as error:
                 raise EditbenchError(
-                    f"{error}; set probe.heatmap.parser=null where there are no faces"
+                    f"{error}; set observation.locality.parser=null where there are no faces"
                 ) from error
 
         return parser.names, parsed
@@ -152,7 +152,7 @@ class HeatmapProbe(Probe):
         sums: _Sums | None = None
         wanted = set(grid.tolist())
         with progress("heatmap", len(wanted) * self.n) as advance:
-            for t, rows, codes in edited(scene, sorted(wanted | {0.0}), self.n):
+            for t, rows, codes in edited_codes(scene, sorted(wanted | {0.0}), self.n):
                 images = clamped(scene.generator, codes)
                 if sums is None:
                     sums = _Sums(

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from editbench.base.errors import Unsupported
-from editbench.walk.probe import Probe, ProbeData, Scene
+from editbench.walk.observation import AfterWalk, Observed, Scene
 
 
-class SingularValues(Probe):
+class SingularEntropyObservation(AfterWalk):
     """Of every flow of the attribute (one a target class, or one for both ends): arrays `effective` and `layer` (K, d)
     float64, largest first.
 
@@ -19,7 +19,7 @@ class SingularValues(Probe):
 
     citation = "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, ICCV 2021, eq. 8"
 
-    def look(self, scene: Scene) -> ProbeData:
+    def look(self, scene: Scene) -> Observed:
         field = getattr(scene.editor, "fields", {}).get(scene.attribute)
         if field is None:
             raise Unsupported(
@@ -40,4 +40,4 @@ class SingularValues(Probe):
             name: np.asarray(torch.linalg.svdvals(matrix))
             for name, matrix in (("effective", effective), ("layer", layer))
         }
-        return ProbeData(arrays, {"dim": layer.shape[-1], "flows": len(layer)})
+        return Observed(arrays, {"dim": layer.shape[-1], "flows": len(layer)})

@@ -77,8 +77,8 @@ def fit_files(
 ) -> list[Path]:
     """Where the fit of a job lies in the cache and, where the method tunes for an attribute, the tuned one."""
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    networks = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
-    key = identity.fit_key(config, bank_id, networks)
+    digests = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
+    key = identity.fit_key(config, bank_id, digests)
     keys = [key] if editor.tune is Editor.tune else [key, key | {"attribute": attribute}]
     return [Path(cfg.cache) / "fits" / f"{digest(each)}.safetensors" for each in keys]
 

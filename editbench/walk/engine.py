@@ -38,20 +38,13 @@ IDENTITY_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """How far and in what portions starts walk.
+    """How far and in what portions starts walk."""
 
-    Attributes:
-        max_steps: a start that has not crossed by then is a failure.
-        sweep_steps: every start walks at least so far, also past its crossing, which gives
-            dependency its range of effects.
-        batch: samples decoded together.
-        pictures: number of starts whose images are kept.
-    """
-
-    max_steps: int = 50
+    max_steps: int = 50  # a start that has not crossed by then is a failure
+    # Every start walks so far, also past its crossing: dependency needs a range of effects.
     sweep_steps: int = 0
-    batch: int = 64
-    pictures: int = 6
+    batch: int = 64  # samples decoded together
+    pictures: int = 6  # starts whose images are kept
 
     def __post_init__(self) -> None:
         check_fields("engine", self)
@@ -64,19 +57,12 @@ class EngineSpec:
 
 @dataclass
 class Pictures:
-    """Images of a few starts at every step; the lists grow with the walk.
+    """Images of a few starts at every step; the lists grow with the walk."""
 
-    Attributes:
-        starts: (k,) bank indices of the starts whose images are kept.
-        images: uint8 (C, H, W) each.
-        start: bank index of each image.
-        step: step of each image.
-    """
-
-    starts: Tensor
-    images: list[Tensor] = field(default_factory=list)
-    start: list[int] = field(default_factory=list)
-    step: list[int] = field(default_factory=list)
+    starts: Tensor  # (k,) bank indices of the starts whose images are kept
+    images: list[Tensor] = field(default_factory=list)  # uint8 (C, H, W) each
+    start: list[int] = field(default_factory=list)  # bank index of each image
+    step: list[int] = field(default_factory=list)  # step of each image
 
     def add(self, start: Tensor, step: int, decoded: Tensor) -> None:
         """Keep those images of a batch that belong to the chosen starts.
@@ -95,22 +81,13 @@ class Pictures:
 
 @dataclass
 class WalkResult:
-    """What a walk of many starts gave.
+    """What a walk of n starts gave."""
 
-    Attributes:
-        table: the columns of editbench.walk.trajectory, sorted by start and step.
-        codes: (n, ...) where each start ended, in the order of the starts and in the editor's
-            space. A start that no step moved has its first codes.
-        pictures: images of a few starts.
-        seconds: of the walk, without those of its observations.
-        decoded: samples that the engine and its observations decoded.
-    """
-
-    table: pd.DataFrame
-    codes: Tensor
+    table: pd.DataFrame  # the columns of editbench.walk.trajectory, sorted by start and step
+    codes: Tensor  # (n, ...) where each start ended, in their order and in the editor's space
     pictures: Pictures
-    seconds: float
-    decoded: int
+    seconds: float  # of the walk, without those of its observations
+    decoded: int  # samples that the engine and its observations decoded
 
 
 @torch.no_grad()
@@ -155,12 +132,15 @@ def walk_starts(
     pictures = Pictures(walk.start[: spec.pictures])
     _check_start(walk, decoder, logits, sigma, pictures)
     observer.start(walk, editor.codes(walk), generator, spec.batch)
+    # They passed the generator, but they are not charged to the method.
     decoder.decoded += observer.decoded
 
+    # Rows of `place`, `crossed` and `path` are the samples under way; those of `ends` all starts.
     ends = walk.codes.clone()
     place = torch.arange(len(walk), device=codes.device)
     crossed = torch.zeros(len(walk), dtype=torch.bool, device=codes.device)
     path = torch.zeros(len(walk), device=codes.device)
+    # No start counts as crossed at step 0: its source is not its target.
     never = torch.zeros_like(crossed)
     frames = [_frame(walk, path, crossed, never, ~never, logits, judge.attributes, observer)]
     walker = Walker(editor, walk)
@@ -249,7 +229,7 @@ class _Decoder:
 def _check_start(
     walk: Walk, decoder: _Decoder, logits: Tensor, sigma: np.ndarray, pictures: Pictures
 ) -> None:
-    """Check that step 0 is the identity: the codes are the starts', and decode to the bank's images.
+    """Check that step 0 is the identity: codes are the starts', and decode to the bank's images.
 
     A few images are enough for the second: a wrong generator or judge changes all of them.
     """

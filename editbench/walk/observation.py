@@ -93,51 +93,30 @@ class DuringWalk(Observation, abc.ABC):
 
 @dataclass(frozen=True)
 class Scene:
-    """What an observation may look at, after the walk.
+    """What an observation may look at, after the walk."""
 
-    Attributes:
-        editor: the fitted editor.
-        generator: the job's generator.
-        teacher: the scorer that the editor may learn from.
-        judge: the scorer that the benchmark measures with.
-        bank: the samples that all methods share.
-        attribute: the attribute that the job edits.
-        target: the class that every start is sent to, or None where each start has its own.
-        seed: of the method's own randomness.
-        device: the job's device.
-        batch: samples decoded together.
-        cache: folder for what jobs share, such as statistics of real pictures; take a lock there.
-        editor_for: attribute -> the same method, fitted for that attribute.
-    """
-
-    editor: Editor
+    editor: Editor  # fitted
     generator: Generator
     teacher: Scorer
     judge: Scorer
     bank: Bank
-    attribute: str
-    target: int | None
-    seed: int
+    attribute: str  # that the job edits
+    target: int | None  # class that every start is sent to; None where each has its own
+    seed: int  # of the method's own randomness
     device: str
-    batch: int
-    cache: Path
+    batch: int  # samples decoded together
+    cache: Path  # for what jobs share, such as statistics of real pictures; take a lock there
+    # attribute -> the same method, fitted for that attribute
     editor_for: Callable[[str], Editor] | None = None
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What an observation kept after a walk.
-
-    Attributes:
-        arrays: by name.
-        meta: facts that JSON can hold.
-        reason: why the observation could not look, and '' where it could; without a look there are
-            no arrays.
-    """
+    """What an observation kept after a walk."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    meta: dict = field(default_factory=dict)
-    reason: str = ""
+    meta: dict = field(default_factory=dict)  # facts that JSON can hold
+    reason: str = ""  # why the observation could not look; then there are no arrays
 
     def save(self, path: Path) -> None:
         """Write arrays and facts into one safetensors file."""
@@ -200,13 +179,7 @@ class Unavailable(AfterWalk):
 
 # -- during the walk
 class WalkObserver:
-    """Runs the observations of one walk, and counts what they cost.
-
-    Attributes:
-        observations: those that look during the walk, by name.
-        seconds: time that they took.
-        decoded: samples that were decoded for them alone.
-    """
+    """Runs the observations of one walk, and counts what they cost."""
 
     def __init__(self, observations: Mapping[str, Observation] | None = None) -> None:
         """Take those observations that look during the walk; the others have their turn later.
@@ -214,15 +187,15 @@ class WalkObserver:
         Args:
             observations: by name; None for none.
         """
-        self.observations: dict[str, DuringWalk] = {}
+        self.observations: dict[str, DuringWalk] = {}  # by name
         for name, observation in (observations or {}).items():
             if isinstance(observation, DuringWalk):
                 self.observations[name] = observation
-        self.seconds = 0.0
-        self.decoded = 0
+        self.seconds = 0.0  # that they took
+        self.decoded = 0  # samples that were decoded for them alone
         self._starts = torch.empty(0, dtype=torch.int64)  # ascending, for a search by bisection
-        self._references: dict[str, Tensor] = {}
-        self._parts: list[dict[str, Tensor]] = []
+        self._references: dict[str, Tensor] = {}  # rows in the order of `_starts`
+        self._parts: list[dict[str, Tensor]] = []  # columns of the step's batches so far
 
     def start(self, walk: Walk, codes: Codes, generator: Generator, batch: int) -> None:
         """Keep the references of all starts, and measure the starts as step 0.
@@ -234,7 +207,7 @@ class WalkObserver:
             batch: samples decoded together.
         """
         if not self.observations:
-            return
+            return  # without observations a walk decodes nothing for them
         began = time.perf_counter()
         order = walk.start.argsort()
         self._starts = walk.start[order]
@@ -313,6 +286,7 @@ def observe_after_walk(
             with torch.no_grad():
                 found = observation.look(scene)
         except Unsupported as error:
+            # Nothing to look at is a result; any other error is a defect, and fails the job.
             found = Observed(reason=str(error))
         found.save(observation_file(folder, name))
         costs[name] = {

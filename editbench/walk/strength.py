@@ -130,9 +130,6 @@ class StrengthPath:
 
     Only the steps around the last strength are kept, and one mark: memory does not grow with the
     strength.
-
-    Attributes:
-        strength: the last one.
     """
 
     def __init__(self, editor: Editor, walk: Walk) -> None:
@@ -143,10 +140,9 @@ class StrengthPath:
             walk: samples at step 0, with their targets.
         """
         self.editor = editor
-        self.strength = 0.0
-        self._start = walk
+        self._start = walk  # for a way back
         self._marked = walk
-        self._walker = Walker(editor, walk)
+        self._walker = Walker(editor, walk)  # at the whole step below the last strength
 
     def at(self, strength: float) -> Codes:
         """What to decode after `strength` >= 0 steps; ascending strengths make each step once."""
@@ -158,7 +154,6 @@ class StrengthPath:
             self._walker = Walker(self.editor, begin)
         for _ in self._walker.steps(whole):
             pass
-        self.strength = strength
         walk = self._walker.walk
         if rest:
             after = self._walker.peek()
@@ -198,6 +193,7 @@ def edited_codes(
         path = StrengthPath(scene.editor, ahead)
         for size in up:
             yield size, rows, path.at(size)
+        # The other side is a walk of its own, from the same samples.
         path = StrengthPath(scene.editor, aim_walk(walk, backward, forward))
         for size in down:
             yield -size, rows, path.at(size)
@@ -268,6 +264,7 @@ def calibrate(
     """
     backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
     towards, away = (forward, backward) if sign > 0 else (backward, forward)
+    # Batches are kept as paths, whose codes are small; their pictures are decoded anew each time.
     paths = []
     for _, walk, logits in start_walks(scene, n):
         paths.append((StrengthPath(scene.editor, aim_walk(walk, towards, away)), logits))
@@ -284,8 +281,10 @@ def calibrate(
             path.mark()
 
     enough = wanted * (1 - tolerance)
+    # The effect at `low` is too small, that at `high` is under trial.
     low = 0.0
     high = min(FIRST, float(cap))
+    # The largest effect so far, for an edit that cannot reach the wanted one.
     best = 0.0
     most = 0.0
     # A NaN compares as False, so that a walk which breaks ends the loop too.
@@ -295,6 +294,7 @@ def calibrate(
             most = found
         if high >= cap:
             return Reach(sign * best, most, False)
+        # The search never goes below `low` again, so walks need not start from 0.
         mark_paths()
         low = high
         high = min(GROWTH * high, float(cap))

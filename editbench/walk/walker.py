@@ -19,12 +19,7 @@ from editbench.walk.editor import Editor, Walk
 
 
 class Walker:
-    """Samples under way, moved by an editor.
-
-    Attributes:
-        editor: gives the steps.
-        walk: the samples as they stand now.
-    """
+    """Samples under way, moved by an editor."""
 
     def __init__(self, editor: Editor, walk: Walk) -> None:
         """Begin at a walk.
@@ -34,7 +29,7 @@ class Walker:
             walk: where to begin, at whatever step.
         """
         self.editor = editor
-        self.walk = walk
+        self.walk = walk  # the samples as they stand now
         # The next step, where it was looked at already: no step is computed twice.
         self._next: Walk | None = None
 
@@ -50,11 +45,13 @@ class Walker:
         """
         if self._next is None:
             moved = self.editor.step(self.walk)
+            # Broadcasting would hide a wrong shape until much later.
             if moved.shape != self.walk.codes.shape:
                 raise EditbenchError(
                     f"{type(self.editor).__name__}.step returned codes of shape "
                     f"{tuple(moved.shape)}, expected {tuple(self.walk.codes.shape)}"
                 )
+            # A new Walk: whoever keeps the last one, as a path over strength does, keeps it whole.
             self._next = replace(self.walk, codes=moved, steps=self.walk.steps + 1)
         return self._next
 
@@ -83,7 +80,7 @@ class Walker:
             rows: (n,) bool or int64, the samples that go on.
         """
         self.walk = self.walk[rows]
-        self._next = None
+        self._next = None  # it held all of the samples
 
 
 def walk_own_lengths(editor: Editor, walk: Walk, lengths: Tensor) -> Tensor:

@@ -321,7 +321,7 @@ def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_
 def test_maps_in_pieces_give_the_same(scene, monkeypatch):
     found = observation().look(scene)
     whole = Locality({"a": ["left"]}, draws=30).compute(found).rows
-    monkeypatch.setattr("editbench.metrics.locality.CHUNK", 20)
+    monkeypatch.setattr("editbench.metrics.locality.metric.CHUNK", 20)
     pd.testing.assert_frame_equal(
         Locality({"a": ["left"]}, draws=30).compute(found).rows, whole, rtol=1e-12
     )

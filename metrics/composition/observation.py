@@ -133,6 +133,7 @@ class CompositionObservation(AfterWalk):
         codes = np.array(scene.bank.array(own).take(index))
         logits = np.array(scene.bank.array("judge").take(index))
         labels = attributes.labels(torch.from_numpy(logits)).numpy()
+        # Each attribute has its own draw, made in the same order whichever is the job's.
         targets = {}
         for name in sorted(names):
             item = attributes[name]
@@ -172,6 +173,7 @@ class CompositionObservation(AfterWalk):
         attributes = scene.judge.attributes
         target = drawn.targets[name]
         source = attributes.labels(torch.from_numpy(logits), name).numpy()
+        # Copies: the arrays of one edit are where the next one starts.
         end = _Stage(codes.copy(), logits.copy(), source, source == target)
         going = (source != target) & end.sound & np.isfinite(codes).all(1)
         go = np.flatnonzero(going)
@@ -188,6 +190,7 @@ class CompositionObservation(AfterWalk):
             torch.from_numpy(codes[go]).to(scene.device),
             torch.from_numpy(logits[go]).to(scene.device),
             scene.bank.sigma["judge"],
+            # No sweep beyond the crossing, and no pictures: the ends alone are needed.
             EngineSpec(self.max_steps, 0, scene.batch, 0),
         )
         # The table is sorted by start, and the starts ascend: its last rows are in their order.
@@ -226,6 +229,7 @@ class CompositionObservation(AfterWalk):
             return out
         begin = drawn.codes[kept]
         ends = []
+        # The lengths are those of the first order in both: only the order differs.
         for order in ((0, 1), (1, 0)):
             at = begin
             for k in order:
@@ -242,12 +246,14 @@ class CompositionObservation(AfterWalk):
             ends.append(at)
         a, b = ends
         out["distance"][kept] = np.linalg.norm(a - b, axis=1)
+        # The mean way of both orders, to which the distance of their ends is compared.
         out["travelled"][kept] = (
             np.linalg.norm(a - begin, axis=1) + np.linalg.norm(b - begin, axis=1)
         ) / 2
         if scene.generator.output == "image":
             for first in range(0, len(kept), scene.batch):
                 part = slice(first, first + scene.batch)
+                # Clamped as pictures are shown; root mean square over channels and pixels.
                 images = [_decode(scene, end[part]).clamp(-1, 1) for end in ends]
                 gap = (images[0] - images[1]).flatten(1).square().mean(1).sqrt()
                 out["pixels"][kept[part]] = gap.cpu().numpy()
@@ -291,6 +297,7 @@ def _order_arrays(
     before = attributes.labels(torch.from_numpy(drawn.logits)).numpy()
     labels = attributes.labels(torch.from_numpy(both.logits)).numpy()
     place = [attributes.index(name) for name in names]
+    # The first edit must have arrived, and its class must still hold after the second.
     holds = one.arrived & both.sound
     for k, name in zip(place, names):
         holds = holds & (labels[:, k] == drawn.targets[name])

@@ -9,17 +9,17 @@ from editbench.run import record as records
 from editbench.run.loading import load_metrics
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.walk.metric import Metric, ProbeMetric
-from editbench.walk.probe import read_probe
+from editbench.walk.metric import Metric, ObservationMetric
+from editbench.walk.observation import read_observed
 from editbench.walk.trajectory import Trajectories
 
 
 def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings) -> None:
-    """Rows and samples of every metric, from the trajectories and what probes left alone."""
+    """Rows and samples of every metric, from the trajectories and what observations kept alone."""
     metrics = load_metrics(settings)
     results = {
-        name: metric.read(read_probe(folder, metric.probe))
-        if isinstance(metric, ProbeMetric)
+        name: metric.read(read_observed(folder, metric.observation))
+        if isinstance(metric, ObservationMetric)
         else metric(trajectories)
         for name, metric in metrics.items()
     }

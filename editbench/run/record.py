@@ -1,5 +1,5 @@
 """What a job leaves behind: ROOT/<run id>/ with status, config, provenance, trajectories, metric rows, pictures,
-and what probes left.
+and what observations kept.
 
 A record is written beside its place and renamed into it, so a folder with status.json is whole. `done` and `skipped`
 are results and are kept; a failure is kept for reading but never taken for a result.

@@ -237,7 +237,10 @@ def test_what_determines_the_codes_is_in_the_name(done):
         {"jitter": 0.1},
         {"perceptual": {"_target_": "editbench.networks.perceptual.PixelDistance"}},
     ]
-    names = [inversion_task(OmegaConf.merge(settings.config, {"inversion": change})).id for change in changes]
+    names = [
+        inversion_task(OmegaConf.merge(settings.config, {"inversion": change})).id
+        for change in changes
+    ]
     names.append(task("faces:5", "w", 3, "generator.truncation_psi=0.7").id)
     assert len(set(names)) == len(names) and names[0] == done.id
 

@@ -39,6 +39,7 @@ def test_a_job_leaves_a_whole_record(tmp_path):
         "samples.parquet",
         "strips.safetensors",
         "metrics.json",
+        "checksums.json",
     }
     assert {path.name for path in folder.iterdir()} == files
     rows = pd.read_parquet(folder / "rows.parquet").set_index("metric")

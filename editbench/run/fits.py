@@ -15,7 +15,8 @@ from safetensors.torch import save
 
 from editbench.bank.bank import Bank
 from editbench.base import identity
-from editbench.base.files import digest, lock, sweep_partials, write_atomic
+from editbench.base.errors import BadFile
+from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import status
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
@@ -105,7 +106,7 @@ def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitRep
             name: tensor.detach().cpu().contiguous() for name, tensor in editor.state().items()
         }
         meta = {"fitted": json.dumps(vars(fitted), default=str)}
-        write_atomic(path, save(state, meta))
+        write_checked(path, save(state, meta))
         return fitted
 
 
@@ -125,10 +126,11 @@ def scored(teacher: Scorer) -> Iterator[list[int]]:
 def _load(path: Path, editor: Editor) -> Fitted | None:
     """A cached fit; an unreadable file is as good as none."""
     try:
+        read_checked(path)
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {})["fitted"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, KeyError, ValueError):
+    except (BadFile, OSError, SafetensorError, KeyError, ValueError):
         return None
     editor.load_state(state)
     return Fitted(**(meta | {"cached": True}))

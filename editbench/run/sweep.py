@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -41,6 +40,7 @@ from editbench.run.launch import (
     many_processes,
     worker_threads,
 )
+from editbench.run.record import Record
 from editbench.run.settings import Settings
 
 # Both reach the workers through the environment, which every launcher hands on.
@@ -273,7 +273,7 @@ def describe(settings: Settings, outcome: Outcome, number: str = "") -> str:
 
 def headline(folder: Path, count: int = 2) -> str:
     """The first `count` scalar rows of a record, as text."""
-    rows = pd.read_parquet(folder / "rows.parquet")
+    rows = Record.read(folder).rows()
     rows = rows[rows["x"].isna()].head(count)
     return ", ".join(
         f"{row.metric} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()

@@ -24,6 +24,7 @@ from editbench.networks.roles import Networks
 from editbench.report.load import Results
 from editbench.run.fits import fit_files
 from editbench.run.loading import load_editor, load_networks
+from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.studies.human.edits import Edits
 from editbench.walk.editor import Editor, Walk
@@ -48,7 +49,8 @@ class Redraw:
         device: str = "cpu",
         cache: Path | None = None,
     ) -> None:
-        self.edits, self.path = edits, folder / "codes.parquet"
+        self.edits = edits
+        self.path = Record.read(folder).path(Record.CODES)
         if not self.path.is_file():
             raise Unsupported("no codes are stored (save_codes was false)")
         config = {**edits.config, "device": device}

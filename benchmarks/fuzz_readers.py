@@ -1,9 +1,11 @@
-"""Damaged files by the thousand against the readers of other people's files: no crash, no hang, bounded memory.
+"""Damaged files by the thousand against the readers of other people's files: no crash, no hang,
+bounded memory.
 
-Case i depends on (seed, i) alone: a good file (a golden of ../shared/data, or a small one made here), a reader of its
-kind, and one to four changes: bytes flipped or replaced, lengths overwritten, parts cut, doubled, inserted or zeroed;
-in pickles half of the changes aim at opcodes. Workers read under RLIMIT_AS and report; any outcome but a value or a
-BadFile is a failure, and so is a worker that dies or takes longer than its limit.
+Case i depends on (seed, i) alone: a good file (a golden of ../shared/data, or a small one made
+here), a reader of its kind, and one to four changes: bytes flipped or replaced, lengths
+overwritten, parts cut, doubled, inserted or zeroed; in pickles half of the changes aim at opcodes.
+Workers read under RLIMIT_AS and report; any outcome but a value or a BadFile is a failure, and so
+is a worker that dies or takes longer than its limit.
 
     python benchmarks/fuzz_readers.py [CASES] [--seed 0] [--data ../shared/data] [--extra-mb 1024]
 """
@@ -86,7 +88,10 @@ def golden_files(data: Path) -> dict[str, tuple[bytes, Reader]]:
 
 
 def opcodes(content: bytes) -> np.ndarray:
-    """Positions of the opcodes of a pickle, found without carrying any out; none for other files."""
+    """Positions of the opcodes of a pickle, found without carrying any out.
+
+    None for other files.
+    """
     found: list[int] = []
     with contextlib.suppress(ValueError, IndexError):
         found = [position for _, _, position in pickletools.genops(content) if position is not None]
@@ -149,7 +154,9 @@ def read_case(path: Path, content: bytes, reader: Reader) -> str:
 
 
 def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
-    """Outcomes of cases [first, last), the slowest, and how far memory grew beyond what it was after the good files."""
+    """Outcomes of cases [first, last), the slowest, and how far memory grew beyond what it was
+    after the good files.
+    """
     files, golden, known = small_files(), golden_files(data), {}
 
     def targets(name: str, group: dict) -> np.ndarray:
@@ -260,8 +267,10 @@ def main() -> None:
         f"read {total['read']}, failures {len(failures)}"
     )
     print(
-        f"slowest case {slowest:.2f} s, all {time.perf_counter() - began:.0f} s; memory beyond the good files' "
-        f"{growth:.0f} MiB at most (bound {bound:.0f} MiB; address space capped at {args.extra_mb} MiB more than at "
+        f"slowest case {slowest:.2f} s, all {time.perf_counter() - began:.0f} s; memory beyond the "
+        "good files' "
+        f"{growth:.0f} MiB at most (bound {bound:.0f} MiB; address space capped at {args.extra_mb} "
+        "MiB more than at "
         "the start)"
     )
     for failure in failures:

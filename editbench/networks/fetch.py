@@ -1,4 +1,7 @@
-"""Fetching the file of a published network: once, whole or not at all, and only with the pinned content."""
+"""Fetching the file of a published network:
+
+once, whole or not at all, and only with the pinned content.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,12 @@ SIGNS = {
 def fetch(file: Published, again: bool = False) -> Found:
     """Fetch a file into the folder of networks, or find it there. Processes wait for each other.
 
-    A download that broke off goes on where it stopped (if the server can). `again` fetches anew what is there.
+    A download that broke off goes on where it stopped (if the server can). `again` fetches anew
+    what is there.
 
     Raises:
-        EditbenchError: no connection, no such address, a full disk; BadFile: what came is not the pinned content.
+        EditbenchError: no connection, no such address, a full disk; BadFile: what came is not the
+            pinned content.
     """
     place = folder() / file.name
     try:
@@ -81,7 +86,10 @@ def _download(file: Published, part: Path, begun: int = 0) -> None:
 
 
 def _resume(file: Published, part: Path, begun: int) -> bool:
-    """Go on with a download that broke off; whether the result is the pinned content. If not, nothing is left of it."""
+    """Go on with a download that broke off.
+
+    Whether the result is the pinned content. If not, nothing is left of it.
+    """
     if pin(file) is not None:
         try:
             _download(file, part, begun)
@@ -96,14 +104,18 @@ def _resume(file: Published, part: Path, begun: int) -> bool:
 
 
 def _accept(file: Published, part: Path, place: Path) -> Found:
-    """Move a finished download to its place if its content is the pinned one, and pin it if none was."""
+    """Move a finished download to its place if its content is the pinned one, and pin it if none
+    was.
+    """
     found, pinned = file_sha256(part), pin(file)
     if pinned is not None and found != pinned:
         size = part.stat().st_size
         part.unlink()
         raise BadFile(
-            f"what {file.source} gave is not {file.name}: {size} bytes with sha256 {found}, pinned is "
-            f"{pinned}. Nothing was kept. A proxy's page, or another version? Get it elsewhere and put it at "
+            f"what {file.source} gave is not {file.name}: {size} bytes with sha256 {found}, pinned "
+            "is "
+            f"{pinned}. Nothing was kept. A proxy's page, or another version? Get it elsewhere and "
+            "put it at "
             f"{place}"
         )
     part.replace(place)

@@ -1,8 +1,9 @@
-"""Perceptual distances that are squared Euclidean distances of a residual: distance(a, b) = |r(a) - r(b)|^2.
+"""Perceptual distances that are squared Euclidean distances of a residual: distance(a, b) = |r(a) -
+r(b)|^2.
 
-LPIPS (Zhang, Isola, Efros, Shechtman & Wang, CVPR 2018) has this form: features of several depths at unit length at
-every position, weighted by channel, averaged over positions. Being quadratic in the residual, its second derivative
-where both images agree is 2 J^T J, whatever the network.
+LPIPS (Zhang, Isola, Efros, Shechtman & Wang, CVPR 2018) has this form: features of several depths
+at unit length at every position, weighted by channel, averaged over positions. Being quadratic in
+the residual, its second derivative where both images agree is 2 J^T J, whatever the network.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from editbench.networks.torchscript import read_torchscript, takes
 
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each stage
 LPIPS_REMEDY = (
-    "LPIPS needs torchvision's vgg16 weights (vgg16-397923af.pth) and the linear weights of lpips v0.1 "
+    "LPIPS needs torchvision's vgg16 weights (vgg16-397923af.pth) and the linear weights of lpips "
+    "v0.1 "
     "(vgg.pth); give the paths of both, or choose another distance"
 )
 UNIT_EPS = 1e-10  # of LPIPS, in the length of a feature vector
@@ -60,8 +62,8 @@ class PixelDistance(Perceptual):
 class FeatureDistance(Perceptual):
     """LPIPS with the features of a scorer, every channel of weight one.
 
-    Of a ConvScorer: its trunk at each resolution, at unit length per position. Of others: the root mean square
-    difference, squared, of their `features`, or of their logits where they have none.
+    Of a ConvScorer: its trunk at each resolution, at unit length per position. Of others: the root
+    mean square difference, squared, of their `features`, or of their logits where they have none.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -89,12 +91,15 @@ class FeatureDistance(Perceptual):
 
 
 class LPIPS(Perceptual):
-    """LPIPS v0.1 with VGG16, as NaviGAN uses it: pictures at 64x64 (nearest neighbour), output not squared again.
+    """LPIPS v0.1 with VGG16, as NaviGAN uses it: pictures at 64x64 (nearest neighbour), output not
+    squared again.
 
     Args:
-        weights: one file or several (safetensors, or .pth as published) that together hold torchvision's VGG16
-            (`features.0.weight`, ...; or, as in a saved LPIPS network, `net.slice1.0.weight`, ...) and the linear
-            weights of lpips v0.1 (`lin0.model.1.weight`, ..., `lin4.model.1.weight`).
+        weights: one file or several (safetensors, or .pth as published) that together hold
+            torchvision's VGG16
+            (`features.0.weight`, ...; or, as in a saved LPIPS network, `net.slice1.0.weight`, ...)
+            and the linear weights of lpips v0.1 (`lin0.model.1.weight`, ...,
+            `lin4.model.1.weight`).
         size: pictures are resized to size x size; None leaves them.
 
     Raises:
@@ -127,7 +132,8 @@ class LPIPS(Perceptual):
             linear = _tensor(tensors, name, torch.Size((1, width, 1, 1)), source).flatten()
             if bool((linear < 0).any()):
                 raise BadFile(
-                    f"{source}: '{name}' has negative weights, those of LPIPS are not; {LPIPS_REMEDY}"
+                    f"{source}: '{name}' has negative weights, those of LPIPS are not; "
+                    f"{LPIPS_REMEDY}"
                 )
             self.register_buffer(f"linear{len(self.stages)}", linear)
             self.stages.append(stage)
@@ -152,12 +158,14 @@ class LPIPS(Perceptual):
 class ScriptedLPIPS(Perceptual):
     """LPIPS v0.1 with VGG16 from the TorchScript file published with StyleGAN2-ADA (vgg16.pt).
 
-    Its network takes pictures of 0..255 and, asked with return_lpips, gives features whose squared distance is LPIPS.
+    Its network takes pictures of 0..255 and, asked with return_lpips, gives features whose squared
+    distance is LPIPS.
 
     Args:
         file: the published file, see editbench.networks.registry.Published.
         path: a copy of it; None looks in the folder of networks, then fetches it unless offline.
-        size: pictures are first resized to size x size (nearest neighbour, as LPIPS above); None leaves them.
+        size: pictures are first resized to size x size (nearest neighbour, as LPIPS above); None
+            leaves them.
         name, about: for people.
 
     Raises:
@@ -177,7 +185,8 @@ class ScriptedLPIPS(Perceptual):
         self.network, self.size = read_torchscript(found.path), size
         if not takes(self.network, "resize_images", "return_lpips"):
             raise BadFile(
-                f"{found.path}: a TorchScript network without the arguments resize_images and return_lpips, "
+                f"{found.path}: a TorchScript network without the arguments resize_images and "
+                "return_lpips, "
                 f"so not the published {found.file.name}; {found.file.remedy()}"
             )
         self.digest = digest([type(self).__name__, found.sha256, size])
@@ -197,8 +206,10 @@ class ScriptedLPIPS(Perceptual):
 
 
 def per_position(x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Features (N, C, h, w) at unit length per position, times sqrt(weight (C,)), such that a sum of squares over the
-    result (N, C h w) is a mean over positions. No NaN in the derivative where all features are zero."""
+    """Features (N, C, h, w) at unit length per position, times sqrt(weight (C,)), such that a sum
+    of squares over the
+    result (N, C h w) is a mean over positions. No NaN in the derivative where all features are
+    zero."""
     unit = x * torch.rsqrt(x.square().sum(1, keepdim=True) + UNIT_EPS**2)
     if weight is not None:
         unit = unit * weight.sqrt()[:, None, None]
@@ -233,7 +244,8 @@ def _tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size, source:
         raise BadFile(f"{source}: no tensor '{name}'; {LPIPS_REMEDY}")
     if tensors[name].shape != shape:
         raise BadFile(
-            f"{source}: '{name}' has the shape {tuple(tensors[name].shape)}, needed is {tuple(shape)}; "
+            f"{source}: '{name}' has the shape {tuple(tensors[name].shape)}, needed is "
+            f"{tuple(shape)}; "
             f"{LPIPS_REMEDY}"
         )
     if not bool(torch.isfinite(tensors[name]).all()):

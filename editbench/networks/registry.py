@@ -1,9 +1,11 @@
 """Published metric networks: where their files lie, and whether they are the right ones.
 
-A network's file is looked for at its `path`, then in the folder of networks ($EDITBENCH_NETWORKS, or the user's cache),
-and is fetched there once otherwise (editbench.networks.fetch), unless `offline` (or $EDITBENCH_OFFLINE) says not to.
-Whatever was found must have the pinned sha256. A file of one's own without a pinned one is pinned when it is first
-fetched: its hash goes to checksums.json in that folder, and another content is an error from then on.
+A network's file is looked for at its `path`, then in the folder of networks ($EDITBENCH_NETWORKS,
+or the user's cache), and is fetched there once otherwise (editbench.networks.fetch), unless
+`offline` (or $EDITBENCH_OFFLINE) says not to. Whatever was found must have the pinned sha256. A
+file of one's own without a pinned one is pinned when it is first
+fetched: its hash goes to checksums.json in that folder, and another content is an error from then
+    on.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ _offline = False  # of the run that this process works on
 class Published:
     """A file that others publish.
 
-    name: of the file. url: where it is. sha256: of its content; None pins it at the first fetch. size: bytes, for
-    people. licence: its terms, for people.
+    name: of the file. url: where it is. sha256: of its content; None pins it at the first fetch.
+        size: bytes, for people. licence: its terms, for people.
     """
 
     name: str
@@ -71,7 +73,8 @@ class Published:
 
     def remedy(self) -> str:
         return (
-            f"`editbench fetch {Path(self.name).stem}` gets it from {self.source}; or put a copy at "
+            f"`editbench fetch {Path(self.name).stem}` gets it from {self.source}; or put a copy "
+            "at "
             f"{folder() / self.name}"
         )
 
@@ -125,7 +128,8 @@ def check(file: Published, place: Path) -> str:
         size = place.stat().st_size
         short = f"; it has {size} bytes of {file.size}" if file.size and size != file.size else ""
         raise BadFile(
-            f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. Delete it; "
+            f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. "
+            "Delete it; "
             f"{file.remedy()}. For a network of your own set its file.sha256"
         )
     return found
@@ -142,7 +146,8 @@ def locate(file: Published, path: Path | str | None = None) -> Found:
     """The file, fetched if need be.
 
     Raises:
-        BadFile: wrong content, or nothing at `path`; EditbenchError: missing and offline, or the download failed.
+        BadFile: wrong content, or nothing at `path`; EditbenchError: missing and offline, or the
+            download failed.
     """
     found = find(file, path)
     if found is None:
@@ -157,8 +162,10 @@ def locate(file: Published, path: Path | str | None = None) -> Found:
 def missing_text(files: list[Published]) -> str:
     listing = "\n".join(f"  {folder() / file.name}    from {file.source}" for file in files)
     return (
-        f"offline=true, but these files of networks are missing:\n{listing}\nput them there (or point ${FOLDER} to "
-        "their folder, or set the network's path), or run `editbench fetch` where there is a connection"
+        f"offline=true, but these files of networks are missing:\n{listing}\nput them there (or "
+        f"point ${FOLDER} to "
+        "their folder, or set the network's path), or run `editbench fetch` where there is a "
+        "connection"
     )
 
 
@@ -176,7 +183,8 @@ def files_in(config: object) -> Iterator[tuple[Published, str | None]]:
 
 
 def require(cfg: DictConfig) -> None:
-    """Take `offline` of a run's configuration, and fail early: before anything is built or fitted, name every file
+    """Take `offline` of a run's configuration, and fail early: before anything is built or fitted,
+    name every file
     that the run needs, lacks and may not fetch.
 
     Raises:

@@ -1,7 +1,8 @@
 """Our network against what the code of a checkpoint's authors computed from it: one row a tensor.
 
-A golden .npz holds z (N, z_dim) and any of: w or ws, ws_trunc07 (psi 0.7), style:LAYER (N, channels), the raw output of
-an affine map, img_const (constant noise), img_none (no noise), img_trunc07_const, and c (N, c_dim) for labels.
+A golden .npz holds z (N, z_dim) and any of: w or ws, ws_trunc07 (psi 0.7), style:LAYER (N,
+channels), the raw output of an affine map, img_const (constant noise), img_none (no noise),
+img_trunc07_const, and c (N, c_dim) for labels.
 """
 
 from __future__ import annotations
@@ -56,12 +57,16 @@ def read_golden(path: Path | str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def parity(network: StyleGAN2, golden: Mapping[str, Tensor]) -> list[Row]:
-    """One row for each tensor of a golden that the network has too; BadFile for codes of another shape."""
+    """One row for each tensor of a golden that the network has too.
+
+    BadFile for codes of another shape.
+    """
     config, z = network.config, golden["z"]
     label = golden["c"] if "c" in golden and golden["c"].numel() else z.new_zeros(len(z), 0)
     if tuple(z.shape[1:]) != (config.z_dim,) or tuple(label.shape) != (len(z), config.c_dim):
         raise BadFile(
-            f"the golden is of another network: z {tuple(z.shape)} and labels c {tuple(label.shape)}, where "
+            f"the golden is of another network: z {tuple(z.shape)} and labels c "
+            f"{tuple(label.shape)}, where "
             f"(N, {config.z_dim}) and (N, {config.c_dim}) are needed"
         )
     w = network.mapping(z, label)
@@ -96,7 +101,8 @@ def not_compared(rows: list[Row], golden: Mapping[str, Tensor]) -> list[str]:
 def compare(name: str, ours: Tensor, golden: Tensor) -> Row:
     if ours.shape != golden.shape:
         raise BadFile(
-            f"the golden '{name}' has the shape {tuple(golden.shape)}, the network gives {tuple(ours.shape)}"
+            f"the golden '{name}' has the shape {tuple(golden.shape)}, the network gives "
+            f"{tuple(ours.shape)}"
         )
     std, gap = golden.double().std().item(), (ours.double() - golden.double()).abs().max().item()
     return Row(

@@ -1,10 +1,14 @@
 """From a network's own outputs to the logits of the declared attributes.
 
-    columns: [31, 15, 39]      # take these outputs, e.g. Smiling, Eyeglasses and Young of the 40 of CelebA
-    columns: [[0, 1], 2, 3, 4] # a binary attribute with two outputs (no, yes): its logit is their difference
-    output: probabilities      # after a sigmoid or softmax; logits (or log-probabilities) unless said
+    columns: [31, 15, 39]      # take these outputs, e.g. Smiling, Eyeglasses and Young of the 40 of
+        CelebA
+    columns: [[0, 1], 2, 3, 4] # a binary attribute with two outputs (no, yes): its logit is their
+        difference
+    output: probabilities      # after a sigmoid or softmax; logits (or log-probabilities) unless
+        said
 
-One entry a column of a logit row, in the order of the attributes: one for a binary attribute, K for one of K classes.
+One entry a column of a logit row, in the order of the attributes: one for a binary attribute, K for
+one of K classes.
 """
 
 from __future__ import annotations
@@ -25,12 +29,14 @@ class Columns(nn.Module):
     """A network's outputs (N, M) -> logits (N, attributes.width), before signs.
 
     Args:
-        columns: an output, or a pair [no, yes] of outputs of a binary attribute, for each column; None takes all in
+        columns: an output, or a pair [no, yes] of outputs of a binary attribute, for each column;
+            None takes all in
             their order.
         output: one of OUTPUTS.
 
     Raises:
-        EditbenchError: another number of entries than the attributes have columns, or a pair for many classes.
+        EditbenchError: another number of entries than the attributes have columns, or a pair for
+            many classes.
     """
 
     yes: Tensor  # (width,) outputs to take
@@ -92,7 +98,9 @@ class Columns(nn.Module):
         )
 
     def _of_probabilities(self, out: Tensor) -> Tensor:
-        """ln p for a class of many, ln p / (1 - p) for a binary attribute, ln p_yes / p_no for a pair."""
+        """ln p for a class of many, ln p / (1 - p) for a binary attribute, ln p_yes / p_no for a
+        pair.
+        """
         logs, parts = out.clamp(TINY, 1 - TINY).log(), []
         for item in self.attributes:
             at = self.attributes.slices[item.name]
@@ -111,7 +119,8 @@ class Columns(nn.Module):
         """Compare a network's answer to n images with what was declared.
 
         Raises:
-            EditbenchError: too many or too few columns, no tensor, or probabilities where logits were declared or the
+            EditbenchError: too many or too few columns, no tensor, or probabilities where logits
+                were declared or the
                 other way round; NonFinite: NaN or infinity.
         """
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -136,7 +145,8 @@ class Columns(nn.Module):
             raise NonFinite(f"{source}: the network gives NaN or infinity; check its weights")
         if self.output == "probabilities" and (out.min() < 0 or out.max() > 1):
             raise EditbenchError(
-                f"{source}: output: probabilities is declared, but the network gives {out.min():.3g} "
+                f"{source}: output: probabilities is declared, but the network gives "
+                f"{out.min():.3g} "
                 f"to {out.max():.3g}; write output: logits"
             )
         many = [

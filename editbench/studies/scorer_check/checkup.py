@@ -1,9 +1,11 @@
-"""What a scorer says about pictures: shares of classes, quantiles, correlations, and what looks wrong.
+"""What a scorer says about pictures: shares of classes, quantiles, correlations, and what looks
+wrong.
 
-Whether an input range is the right one cannot be known from logits alone; what can be seen is that another range would
-make the scorer's answers say more. The measure is the information I = H(mean of p) - mean of H(p), in nats, of the
-class probabilities p over the pictures, averaged over attributes: near 0 for a head that answers the same always or
-never commits itself; large logits (a median above SATURATED) are held against a range, for they too look informative.
+Whether an input range is the right one cannot be known from logits alone; what can be seen is that
+another range would make the scorer's answers say more. The measure is the information I = H(mean of
+p) - mean of H(p), in nats, of the class probabilities p over the pictures, averaged over
+attributes: near 0 for a head that answers the same always or never commits itself; large logits (a
+median above SATURATED) are held against a range, for they too look informative.
 """
 
 from __future__ import annotations
@@ -61,8 +63,9 @@ class Ranged:
 class Checkup:
     """What was found of one scorer.
 
-    logits: (n, width). shares: attribute, class, share. quantiles: of the log-odds, a row a column. correlation: of the
-    log-odds. ranges: what was tried; empty for a scorer without a declared range.
+    logits: (n, width). shares: attribute, class, share. quantiles: of the log-odds, a row a column.
+        correlation: of the log-odds. ranges: what was tried; empty for a scorer without a declared
+        range.
     """
 
     role: str
@@ -107,7 +110,10 @@ def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> C
 
 
 def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> Checkup:
-    """Tables and findings of logits (n, width); rows with NaN or infinity are reported and left out."""
+    """Tables and findings of logits (n, width).
+
+    Rows with NaN or infinity are reported and left out.
+    """
     finite = torch.isfinite(logits).all(1)
     findings = []
     if not bool(finite.all()):

@@ -1,4 +1,7 @@
-"""The page of a scorer's check: for every attribute its lowest, middle and highest pictures, and the tables."""
+"""The page of a scorer's check:
+
+for every attribute its lowest, middle and highest pictures, and the tables.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ MARGIN, LINE = 190, 14  # of the sheet: for captions at the left, for numbers be
 
 @dataclass
 class Row:
-    """Pictures with their log-odds. caption: what the scorer calls them. image: a PNG as a data address."""
+    """Pictures with their log-odds.
+
+    caption: what the scorer calls them. image: a PNG as a data address.
+    """
 
     caption: str
     odds: list[float]
@@ -45,7 +51,10 @@ class Part:
 
 
 def parts_of(checkup: Checkup, pictures: Pictures, images: bool = True) -> list[Part]:
-    """Rows of every attribute: binary ones from class 0 over the boundary to class 1, others the surest of a class."""
+    """Rows of every attribute:
+
+    binary ones from class 0 over the boundary to class 1, others the surest of a class.
+    """
     finite = torch.isfinite(checkup.logits).all(1).nonzero()[:, 0]
     odds = checkup.attributes.log_odds(checkup.logits[finite])
     found = []
@@ -90,7 +99,10 @@ def parts_of(checkup: Checkup, pictures: Pictures, images: bool = True) -> list[
 
 
 def strip_of(decoded: Tensor) -> Image.Image:
-    """Pictures (n, 1 or 3, H, W) in [-1, 1] side by side, each SIDE high and wide; small ones keep their pixels."""
+    """Pictures (n, 1 or 3, H, W) in [-1, 1] side by side, each SIDE high and wide.
+
+    Small ones keep their pixels.
+    """
     pixels = to_uint8(decoded).permute(0, 2, 3, 1).numpy()
     pixels = np.repeat(pixels, 3, 3) if pixels.shape[3] == 1 else pixels
     strip = Image.new("RGB", (SIDE * len(pixels), SIDE), "white")
@@ -134,7 +146,10 @@ def write_page(
     agreements: list[tuple],
     images: bool = True,
 ) -> list[Path]:
-    """check.html, and check-ROLE.png for each scorer; agreements: (title, table) of pairs of scorers."""
+    """check.html, and check-ROLE.png for each scorer.
+
+    Agreements: (title, table) of pairs of scorers.
+    """
     environment = Environment(
         loader=PackageLoader("editbench", "scorers"),
         autoescape=True,

@@ -1,4 +1,7 @@
-"""Pictures to look at a scorer with: those of a generator, or of a folder; any of them again by its number."""
+"""Pictures to look at a scorer with:
+
+those of a generator, or of a folder; any of them again by its number.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,14 @@ from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.worlds.datasets.images import Unreadable, load_picture, scan
 
-SEED, STREAM = 0, "scorer check"
+SEED = 0
+STREAM = "scorer check"
+SHOWN = 3  # names of unreadable files in a message
 
 
 class Pictures(Protocol):
-    """`about` says what they are; calling it gives the pictures of these numbers, (n, C, H, W) in [-1, 1], or W codes
+    """`about` says what they are; calling it gives the pictures of these numbers, (n, C, H, W) in
+    [-1, 1], or W codes
     for a generator without pictures."""
 
     about: str
@@ -51,7 +57,9 @@ class Generated:
 
 
 class Folder:
-    """The first n readable pictures of a folder, in the order of their names, central squares of `resolution`."""
+    """The first n readable pictures of a folder, in the order of their names, central squares of
+    `resolution`.
+    """
 
     def __init__(self, folder: Path, n: int, resolution: int, device: str = "cpu") -> None:
         if not folder.is_dir():
@@ -71,7 +79,9 @@ class Folder:
             raise EditbenchError(f"--images {folder}: holds no readable PNG, JPEG or WebP picture")
         self.about = f"{len(self.files)} pictures of {folder}"
         if broken:
-            self.about += f"; {len(broken)} left out: {', '.join(broken[:3])}{' ...' if len(broken) > 3 else ''}"
+            self.about += f"; {len(broken)} left out: {', '.join(broken[:SHOWN])}"
+            if len(broken) > SHOWN:
+                self.about += " ..."
 
     def __len__(self) -> int:
         return len(self.files)

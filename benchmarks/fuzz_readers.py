@@ -106,7 +106,8 @@ def change(content: bytearray, rng: np.random.Generator, targets: np.ndarray) ->
             return min(int(rng.choice(targets)) + int(rng.integers(0, 6)), max(len(content) - 1, 0))
         return int(rng.integers(0, max(len(content), 1)))
 
-    at, length = place(), int(rng.integers(1, 64))
+    at = place()
+    length = int(rng.integers(1, 64))
     kind = rng.integers(0, 9)
     if kind == 0:
         del content[at:]
@@ -157,7 +158,9 @@ def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
     """Outcomes of cases [first, last), the slowest, and how far memory grew beyond what it was
     after the good files.
     """
-    files, golden, known = small_files(), golden_files(data), {}
+    files = small_files()
+    golden = golden_files(data)
+    known = {}
 
     def targets(name: str, group: dict) -> np.ndarray:
         if name not in known:
@@ -165,11 +168,9 @@ def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
         return known[name]
 
     counts: Counter = Counter()
-    slowest, growth, largest = (
-        0.0,
-        0,
-        max(len(content) for content, _ in [*files.values(), *golden.values()]),
-    )
+    slowest = 0.0
+    growth = 0
+    largest = max(len(content) for content, _ in [*files.values(), *golden.values()])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.bin"
         for content, reader in [*files.values(), *golden.values()]:
@@ -223,14 +224,12 @@ def main() -> None:
     if args.first is not None:
         worker(args.first, args.cases, args.seed, args.data, args.extra_mb)
         return
-    total, failures, slowest, growth, bound, began = (
-        Counter(),
-        [],
-        0.0,
-        0.0,
-        0.0,
-        time.perf_counter(),
-    )
+    total = Counter()
+    failures = []
+    slowest = 0.0
+    growth = 0.0
+    bound = 0.0
+    began = time.perf_counter()
     for first in range(0, args.cases, CHUNK):
         last = min(first + CHUNK, args.cases)
         command = [
@@ -257,7 +256,8 @@ def main() -> None:
             continue
         found = json.loads(done.stdout.splitlines()[-1])
         total.update(found["counts"])
-        slowest, growth = max(slowest, found["slowest"]), max(growth, found["growth_mb"])
+        slowest = max(slowest, found["slowest"])
+        growth = max(growth, found["growth_mb"])
         bound = found["bound_mb"]
     for name, number in sorted(total.items()):
         if ":" in name:

@@ -159,7 +159,8 @@ def description(source: Source, network: StyleGAN2) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     guess = {name: " (assumed: such a file does not hold it)" for name in source.assumed}
-    size, layers = config.resolution, len(network.synthesis.layers)
+    size = config.resolution
+    layers = len(network.synthesis.layers)
     rows = [
         ("format", source.format),
         ("image", f"{config.img_channels} x {size} x {size}"),

@@ -50,11 +50,10 @@ SIZE = re.compile(
     r"True|False|[su]\d+)\b|'[su]\d+'|\d|[-+*/()<>=, ])*"
 )
 LAYOUTS = ("in_spec", "out_spec")
-CONTAINERS, CONTEXTS = (
-    (None, "builtins.tuple", "builtins.list", "builtins.dict"),
-    (None, "null", "[]"),
-)
-GRAPH, WEIGHTS = "models/model.json", "data/weights/"
+CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
+CONTEXTS = (None, "null", "[]")
+GRAPH = "models/model.json"
+WEIGHTS = "data/weights/"
 CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 SAMPLE = "data/sample_inputs/model.pt"
 

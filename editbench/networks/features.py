@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.base.files import digest as hash_of
-from editbench.networks.registry import Published, locate
+from editbench.networks.fetch import locate
+from editbench.networks.registry import Published
 from editbench.networks.scorer import Scorer
 from editbench.networks.torchscript import first_line, read_torchscript, takes
 
@@ -70,7 +71,9 @@ class ScorerFeatures(FeatureNetwork):
             raise Unsupported(
                 f"features of images need a scorer of images; this one scores '{scorer.input}'"
             )
-        self.scorer, self.layer, self.name = scorer, layer, name
+        self.scorer = scorer
+        self.layer = layer
+        self.name = name
         self._tap = None if layer is None and hasattr(scorer, "features") else self._find(layer)
         side = getattr(scorer, "input_size", None) or [getattr(scorer, "resolution", 64)] * 2
         self.resize = (
@@ -137,7 +140,9 @@ class _Published(FeatureNetwork):
     ) -> None:
         super().__init__()
         found = locate(file if isinstance(file, Published) else Published.from_config(file), path)
-        self.network, self.name, self.dim = read_torchscript(found.path), name, dim
+        self.network = read_torchscript(found.path)
+        self.name = name
+        self.dim = dim
         if not takes(self.network, "return_features"):
             raise BadFile(
                 f"{found.path}: a TorchScript network without the argument return_features, so not "

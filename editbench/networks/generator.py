@@ -111,7 +111,8 @@ class Generator(nn.Module, abc.ABC):
         return {}
 
     def _check_shift(self, codes: Codes) -> None:
-        shift, known = codes.shift, self.kernels()
+        shift = codes.shift
+        known = self.kernels()
         assert shift is not None
         if Space.THETA not in self.spaces:
             raise SpaceMismatch(f"the weights of {type(self).__name__} cannot be shifted")

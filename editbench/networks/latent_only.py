@@ -33,7 +33,8 @@ class LatentOnly(Generator):
         super().__init__()
         if w_dim < 1:
             raise EditbenchError(f"generator.w_dim must be positive, got {w_dim}")
-        self.w_dim, self.z_dim = w_dim, z_dim
+        self.w_dim = w_dim
+        self.z_dim = z_dim
         self.digest = tensors_digest({}, type(self).__name__, w_dim)
 
     def map(self, z: Tensor) -> Tensor:
@@ -69,7 +70,9 @@ class PCALatents(LatentOnly):
 
     def __init__(self, path: Path | str, truncation_psi: float = 1.0) -> None:
         tensors = read_tensors(path, ("mean", "comp", "std"))
-        mean, comp, std = tensors["mean"].reshape(-1), tensors["comp"], tensors["std"].reshape(-1)
+        mean = tensors["mean"].reshape(-1)
+        comp = tensors["comp"]
+        std = tensors["std"].reshape(-1)
         if comp.dim() != 2 or comp.shape != (len(std), len(mean)):
             raise BadFile(
                 f"{path}: mean (d), comp (k, d) and std (k) do not fit together: "

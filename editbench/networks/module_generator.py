@@ -74,7 +74,8 @@ class ModuleGenerator(Generator):
                 "generator.image_range is [black, white], black below white; got "
                 f"{list(image_range)}"
             )
-        self.z_dim, self.image_shape = z_dim, tuple(image_shape)
+        self.z_dim = z_dim
+        self.image_shape = tuple(image_shape)
         self.image_range = (float(image_range[0]), float(image_range[1]))
         self.network = load_network(network, weights)
         self.source = str(weights or type(self.network).__name__)
@@ -157,7 +158,8 @@ class ModuleGenerator(Generator):
             raise NonFinite(f"{self.source}: the network gives NaN or infinity; check its weights")
         if check_range:
             self._check_range(out.min().item(), out.max().item())
-        alone, together = self.network(z[:1]).reshape(-1), out.reshape(PROBES, -1)[0]
+        alone = self.network(z[:1]).reshape(-1)
+        together = out.reshape(PROBES, -1)[0]
         if alone.shape != together.shape or (alone - together).abs().max() > SAME * out.std():
             raise EditbenchError(
                 f"{self.source}: the network gives another image for the same z when it is decoded "
@@ -166,7 +168,8 @@ class ModuleGenerator(Generator):
 
     def _check_range(self, low: float, high: float) -> None:
         black, white = self.image_range
-        span, middle = white - black, (black + white) / 2
+        span = white - black
+        middle = (black + white) / 2
         if low < black - OVERSHOOT * span or high > white + OVERSHOOT * span:
             problem = "leaves that range"
         elif high - low < UNUSED * span:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from editbench.base.errors import BadFile
 from editbench.base.files import digest
 from editbench.networks.external import read_tensors
-from editbench.networks.registry import Published, locate
+from editbench.networks.fetch import locate
+from editbench.networks.registry import Published
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.torchscript import read_torchscript, takes
@@ -82,7 +83,8 @@ class FeatureDistance(Perceptual):
             vector: Callable[[Tensor], Tensor] = getattr(self.scorer, "features", self.scorer)
             x = vector(images).flatten(1)
             return x * x.shape[1] ** -0.5
-        x, parts = images, []
+        x = images
+        parts = []
         for layer in self.scorer.trunk:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
@@ -114,8 +116,11 @@ class LPIPS(Perceptual):
         files = [weights] if isinstance(weights, (Path, str)) else list(weights)
         tensors = {_vgg_name(name): value for file in files for name, value in _read(file).items()}
         source = ", ".join(map(str, files))
-        self.size, self.about = size, f"LPIPS v0.1, VGG16 at {size or 'full size'}"
-        self.stages, width, place = nn.ModuleList(), 3, 0
+        self.size = size
+        self.about = f"LPIPS v0.1, VGG16 at {size or 'full size'}"
+        self.stages = nn.ModuleList()
+        width = 3
+        place = 0
         for channels, depth in VGG16:
             stage = nn.Sequential() if width == 3 else nn.Sequential(nn.MaxPool2d(2))
             place += len(stage)
@@ -127,7 +132,8 @@ class LPIPS(Perceptual):
                 }
                 layer.load_state_dict(parts)
                 stage += nn.Sequential(layer, nn.ReLU())
-                width, place = channels, place + 2
+                width = channels
+                place = place + 2
             name = f"lin{len(self.stages)}.model.1.weight"
             linear = _tensor(tensors, name, torch.Size((1, width, 1, 1)), source).flatten()
             if bool((linear < 0).any()):
@@ -148,7 +154,8 @@ class LPIPS(Perceptual):
             if self.size is None
             else F.interpolate(images, size=(self.size, self.size), mode="nearest")
         )
-        x, parts = (x - self.shift) / self.scale, []
+        x = (x - self.shift) / self.scale
+        parts = []
         for k, stage in enumerate(self.stages):
             x = stage(x)
             parts.append(per_position(x, self.get_buffer(f"linear{k}")))
@@ -182,7 +189,8 @@ class ScriptedLPIPS(Perceptual):
     ) -> None:
         super().__init__()
         found = locate(file if isinstance(file, Published) else Published.from_config(file), path)
-        self.network, self.size = read_torchscript(found.path), size
+        self.network = read_torchscript(found.path)
+        self.size = size
         if not takes(self.network, "resize_images", "return_lpips"):
             raise BadFile(
                 f"{found.path}: a TorchScript network without the arguments resize_images and "

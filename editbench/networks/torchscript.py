@@ -35,10 +35,9 @@ DAMAGE = (
     EOFError,
     ValueError,
 )  # what zipfile may raise
-EXPANSION, ROOM = (
-    20,
-    1 << 26,
-)  # an archive may unpack to so many times its size and so many bytes more
+# an archive may unpack to so many times its size and so many bytes more
+EXPANSION = 20
+ROOM = 1 << 26
 REMEDY = "save it with torch.jit.script(module.eval()).save(PATH), or torch.jit.trace"
 COPY_AGAIN = "copy it again from where it came, and compare its checksum"
 
@@ -143,7 +142,8 @@ def open_archive(path: Path | str) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except DAMAGE as error:
         raise BadFile(f"{path}: a damaged archive ({error}); {COPY_AGAIN}") from error
-    inside, outside = sum(item.file_size for item in archive.infolist()), Path(path).stat().st_size
+    inside = sum(item.file_size for item in archive.infolist())
+    outside = Path(path).stat().st_size
     if inside > EXPANSION * outside + ROOM:
         raise BadFile(
             f"{path}: {outside} bytes that would unpack to {inside}; such a file is not read"

@@ -71,7 +71,8 @@ def load_tensors(
         )
     try:
         header = json.loads(metadata[METADATA_KEY])
-        found, config = header["kind"], dict(header["config"])
+        found = header["kind"]
+        config = dict(header["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadFile(
             f"{path}: its '{METADATA_KEY}' header is damaged ({error}); {remedy}"

@@ -146,7 +146,8 @@ def assemble(source: Source) -> StyleGAN2:
             for name, value in StyleGAN2(source.config).state_dict().items()
         }
     state: dict[str, Tensor] = {}
-    missing, wrong = [], []
+    missing = []
+    wrong = []
     used = set(source.beside)
     for name, shape in shapes.items():
         rule = source.rules.get(name)

@@ -190,7 +190,8 @@ def pickled_facts(path: Path, module: Opaque) -> dict[str, Any]:
     """The gain of the mapping and the clamp, from the attributes of the layers, after a look at
     what we do not do.
     """
-    gains, clamps = set(), set()
+    gains = set()
+    clamps = set()
     for prefix, state in walk_modules(module):
         activation = state.get("activation", "lrelu")
         expected = "linear" if prefix.endswith(("affine.", "embed.", "skip.")) else "lrelu"

@@ -61,7 +61,8 @@ def parity(network: StyleGAN2, golden: Mapping[str, Tensor]) -> list[Row]:
 
     BadFile for codes of another shape.
     """
-    config, z = network.config, golden["z"]
+    config = network.config
+    z = golden["z"]
     label = golden["c"] if "c" in golden and golden["c"].numel() else z.new_zeros(len(z), 0)
     if tuple(z.shape[1:]) != (config.z_dim,) or tuple(label.shape) != (len(z), config.c_dim):
         raise BadFile(
@@ -70,7 +71,8 @@ def parity(network: StyleGAN2, golden: Mapping[str, Tensor]) -> list[Row]:
             f"(N, {config.z_dim}) and (N, {config.c_dim}) are needed"
         )
     w = network.mapping(z, label)
-    synthesis, truncated = network.synthesis, network.truncate(w, PSI)
+    synthesis = network.synthesis
+    truncated = network.truncate(w, PSI)
 
     def rows_of(w: Tensor) -> Tensor:
         return w.unsqueeze(1).expand(-1, config.num_ws, -1)
@@ -104,7 +106,8 @@ def compare(name: str, ours: Tensor, golden: Tensor) -> Row:
             f"the golden '{name}' has the shape {tuple(golden.shape)}, the network gives "
             f"{tuple(ours.shape)}"
         )
-    std, gap = golden.double().std().item(), (ours.double() - golden.double()).abs().max().item()
+    std = golden.double().std().item()
+    gap = (ours.double() - golden.double()).abs().max().item()
     return Row(
         name, tuple(golden.shape), std, gap / std if std > 0 else 0.0 if gap == 0 else math.inf
     )

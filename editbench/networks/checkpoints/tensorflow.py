@@ -205,7 +205,8 @@ def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | N
         rules[f"mapping.layers.{k}.bias"] = Rule(f"mapping/Dense{k}/bias")
     for name, kind, size in layers(config):
         own = {"up": "Conv0_up", "conv": "Conv" if size == 4 else "Conv1", "rgb": "ToRGB"}[kind]
-        theirs, noise = f"synthesis/{size}x{size}", 2 * (size.bit_length() - 3) - (kind == "up")
+        theirs = f"synthesis/{size}x{size}"
+        noise = 2 * (size.bit_length() - 3) - (kind == "up")
         changes = {
             "weight": turned if kind == "up" else kernel,
             "affine.weight": dense,

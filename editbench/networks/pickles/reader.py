@@ -193,10 +193,14 @@ class Records:
         million times. Only who walks or stacks the result would notice.
         """
         if kind == "opaque" and not isinstance(value, Opaque):
-            nodes, levels, size = 1, 0, value.nbytes
+            nodes = 1
+            levels = 0
+            size = value.nbytes
         elif kind in SIMPLE or kind in ("dict", "opaque"):
             inner = fields[1:] if kind == "opaque" else fields[0]
-            nodes, levels, size = 1, 0, 0
+            nodes = 1
+            levels = 0
+            size = 0
             for field in inner:
                 more = self.extents[field[0]] if type(field) is list else (1, 0, 0)
                 nodes += more[0]
@@ -204,11 +208,9 @@ class Records:
                 size += more[2]
             levels += bool(inner)
         else:
-            nodes, levels, size = (
-                1,
-                0,
-                len(value) if isinstance(value, (str, bytes, bytearray)) else 0,
-            )
+            nodes = 1
+            levels = 0
+            size = len(value) if isinstance(value, (str, bytes, bytearray)) else 0
         most = ""
         if nodes > self.limits.objects:
             most = f"{self.limits.objects:,} objects (Limits(objects=...))"

@@ -48,7 +48,9 @@ class Columns(nn.Module):
         super().__init__()
         if output not in OUTPUTS:
             raise UnknownName("scorer.output", str(output), OUTPUTS)
-        self.attributes, self.output, self.all = attributes, output, columns is None
+        self.attributes = attributes
+        self.output = output
+        self.all = columns is None
         names = attributes.columns()
         if columns is not None and not isinstance(columns, (list, tuple)):
             raise EditbenchError(
@@ -61,7 +63,8 @@ class Columns(nn.Module):
                 f"{attributes.width} columns: {', '.join(names)}; give one output for each"
             )
         single = {item.name for item in attributes if item.binary}
-        yes, no = [], []
+        yes = []
+        no = []
         for entry, name in zip(entries, names):
             pair = list(entry) if isinstance(entry, (list, tuple)) else [entry]
             if not all(type(place) is int and place >= 0 for place in pair) or len(pair) not in (
@@ -101,7 +104,8 @@ class Columns(nn.Module):
         """ln p for a class of many, ln p / (1 - p) for a binary attribute, ln p_yes / p_no for a
         pair.
         """
-        logs, parts = out.clamp(TINY, 1 - TINY).log(), []
+        logs = out.clamp(TINY, 1 - TINY).log()
+        parts = []
         for item in self.attributes:
             at = self.attributes.slices[item.name]
             part = logs.index_select(1, self.yes[at])

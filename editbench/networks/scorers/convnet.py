@@ -63,12 +63,10 @@ class ConvScorer(Scorer):
             raise EditbenchError(
                 f"the resolution of a ConvScorer is a multiple of 16, got {resolution}"
             )
-        self.attributes, self.resolution, self.widths, self.hidden = (
-            attributes,
-            resolution,
-            tuple(widths),
-            hidden,
-        )
+        self.attributes = attributes
+        self.resolution = resolution
+        self.widths = tuple(widths)
+        self.hidden = hidden
         layers: list[nn.Module] = [
             nn.Conv2d(3, widths[0], 4, stride=2, padding=1),
             Residual(widths[0]),
@@ -134,7 +132,8 @@ def classification_loss(logits: Tensor, labels: Tensor, attributes: Attributes) 
     """
     losses = []
     for column, item in enumerate(attributes):
-        part, label = attributes.logits(logits, item.name), labels[:, column]
+        part = attributes.logits(logits, item.name)
+        label = labels[:, column]
         losses.append(
             F.binary_cross_entropy_with_logits(part[:, 0], label.to(part.dtype))
             if item.binary

@@ -38,14 +38,16 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
             "a scorer needs one attribute or more: list them under 'attributes', each "
             "{name: smile, classes: [neutral, smiling]}"
         )
-    items, signs = [], []
+    items = []
+    signs = []
     for entry in config:
         for key in entry:
             if key not in KEYS:
                 raise UnknownName("key of an attribute", str(key), KEYS)
         if "name" not in entry or "classes" not in entry:
             raise EditbenchError(f"an attribute needs 'name' and 'classes', got {dict(entry)}")
-        labels, name = entry["classes"], str(entry["name"])
+        labels = entry["classes"]
+        name = str(entry["name"])
         if not isinstance(labels, (list, tuple)) or len({str(label) for label in labels}) < len(
             labels
         ):
@@ -56,7 +58,8 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
             raise EditbenchError(
                 f"attribute '{name}': YAML takes its classes for {labels}; put them in quotes"
             )
-        ordered, low = entry.get("ordered", False), entry.get("positive_is_low", False)
+        ordered = entry.get("ordered", False)
+        low = entry.get("positive_is_low", False)
         if not isinstance(ordered, bool) or not isinstance(low, bool):
             raise EditbenchError(
                 f"attribute '{name}': ordered and positive_is_low are true or false, without "

@@ -24,7 +24,8 @@ class Held(nn.Module):
 
     def __init__(self, network: nn.Module, source: str) -> None:
         super().__init__()
-        self.network, self.source = network, source
+        self.network = network
+        self.source = source
 
     def forward(self, images: Tensor) -> Any:
         try:

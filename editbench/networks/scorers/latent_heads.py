@@ -60,7 +60,8 @@ class LatentHeads(Scorer):
             head = int(attributes[position].get("head", position))
             weight, bias, second, second_bias = _read_head(tensors, head, path)
             if item.binary and len(second) == 2:
-                second, second_bias = second[1:] - second[:1], second_bias[1:] - second_bias[:1]
+                second = second[1:] - second[:1]
+                second_bias = second_bias[1:] - second_bias[:1]
             if len(second) != item.width:
                 raise BadFile(
                     f"{path}: head {head} has {len(second)} outputs, but attribute '{item.name}' "

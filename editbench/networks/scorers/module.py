@@ -104,7 +104,8 @@ class ModuleScorer(Scorer):
             )
         self.input_size = None if size is None else (size[0], size[1])
         self.input_range = (black, white)
-        self.channels, self.antialias = channels, antialias
+        self.channels = channels
+        self.antialias = antialias
         self.network = load_network(network, weights)
         self.source = source or str(weights or type(self.network).__name__)
         self.columns = Columns(self.attributes, columns, output)

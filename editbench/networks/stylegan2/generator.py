@@ -19,10 +19,9 @@ from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.networks.weights import load_strict, load_tensors, save_module, tensors_digest
 
 KIND = "stylegan2"
-CHECKSUM, ORIGIN = (
-    "sha256",
-    "origin",
-)  # of all content, and where it came from: in the header of converted files
+# of all content, and where it came from: in the header of converted files
+CHECKSUM = "sha256"
+ORIGIN = "origin"
 FOREIGN = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -73,12 +72,12 @@ class StyleGAN2Generator(Generator):
         self.register_buffer("label", label_vector(label, config.c_dim), persistent=False)
         self.truncation_cutoff = truncation_cutoff
         self.network = network.eval().requires_grad_(False)
-        self.config, self.truncation_psi, self.resolution = (
-            config,
-            truncation_psi,
-            config.resolution,
-        )
-        self.z_dim, self.w_dim, self.num_ws = config.z_dim, config.w_dim, config.num_ws
+        self.config = config
+        self.truncation_psi = truncation_psi
+        self.resolution = config.resolution
+        self.z_dim = config.z_dim
+        self.w_dim = config.w_dim
+        self.num_ws = config.num_ws
         self.layer_names = tuple(network.synthesis.layers)
         self.style_sizes = tuple(len(affine.bias) for affine in network.synthesis.affines())
         options = {
@@ -106,7 +105,8 @@ class StyleGAN2Generator(Generator):
 
         With a cutoff the rows before it truncated.
         """
-        rows, cutoff = super().w_plus(w), self.truncation_cutoff
+        rows = super().w_plus(w)
+        cutoff = self.truncation_cutoff
         if cutoff is None:
             return rows
         return torch.cat(
@@ -209,7 +209,8 @@ def read_network(path: Path | str) -> StyleGAN2:
         "make one with `editbench convert`, or with `editbench world train-gan` "
         "and `editbench world pack`",
     )
-    checksum, _ = config.pop(CHECKSUM, None), config.pop(ORIGIN, None)
+    checksum = config.pop(CHECKSUM, None)
+    _ = config.pop(ORIGIN, None)
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise BadFile(

@@ -70,7 +70,8 @@ class StyledConv(nn.Module):
         clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.up, self.clamp = up, clamp
+        self.up = up
+        self.clamp = clamp
         self.pad = ((len(fir) - 1) // 2, len(fir) // 2 - 1)
         self.gain = 1 / math.sqrt(9 * n_in)  # keeps products in the range of half precision
         self.affine = EqualLinear(w_dim, n_in, bias=1.0)
@@ -91,7 +92,8 @@ class StyledConv(nn.Module):
         if shift is not None:
 
             def more(kernel: Tensor, square: Tensor, t: Tensor) -> Tensor:
-                cross, own = (self.weight * kernel).sum((2, 3)), kernel.square().sum((2, 3))
+                cross = (self.weight * kernel).sum((2, 3))
+                own = kernel.square().sum((2, 3))
                 return t * (2 * F.linear(square, cross) + t * F.linear(square, own))
 
             energy = energy + by_direction(shift, more, square, shift.magnitude.unsqueeze(1))
@@ -112,7 +114,8 @@ class StyledConv(nn.Module):
         with exact(x.device):
             demodulation = self.demodulation(style, shift)[:, :, None, None] * ACTIVATION_GAIN
         if lowered(x.device):
-            style, demodulation = style * self.gain, demodulation / self.gain
+            style = style * self.gain
+            demodulation = demodulation / self.gain
         x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
         if self.up:
             x = fir_filter(x, self.fir, self.pad)
@@ -141,7 +144,8 @@ class ToRGB(nn.Module):
         self.affine = EqualLinear(w_dim, n_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(channels, n_in, 1, 1))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.gain, self.clamp = 1 / math.sqrt(n_in), clamp
+        self.gain = 1 / math.sqrt(n_in)
+        self.clamp = clamp
 
     def forward(self, x: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
         x = x * (style * self.gain)[:, :, None, None].to(x.dtype)
@@ -184,7 +188,8 @@ def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: 
     """function(kernel, *rows of the batches) for the samples of each direction in turn, put back in
     their order.
     """
-    kernels, used = shift.kernels.unbind(0), shift.index.unique().tolist()
+    kernels = shift.kernels.unbind(0)
+    used = shift.index.unique().tolist()
     if len(used) <= 1:
         return function(kernels[used[0] if used else 0], *batches)
     groups = [(shift.index == k).nonzero()[:, 0] for k in used]

@@ -178,7 +178,8 @@ class Synthesis(nn.Module):
             nn.ModuleDict()
         )  # of the resnet architecture: up-convolution -> the branch beside it
         self.rows: list[int] = []  # the w_plus row that drives each layer
-        width, how = config.channels[0], (config.fir, config.conv_clamp)
+        width = config.channels[0]
+        how = (config.fir, config.conv_clamp)
         for block, channels in enumerate(config.channels):
             size = 4 * 2**block
             if block:
@@ -246,10 +247,8 @@ class Synthesis(nn.Module):
         x, image = state
         names = list(self.layers)
         for name, style in zip(names[first:last], styles[first:last]):
-            layer, own = (
-                self.layers[name],
-                shift if shift is not None and shift.layer == name else None,
-            )
+            layer = self.layers[name]
+            own = shift if shift is not None and shift.layer == name else None
             if isinstance(layer, ToRGB):
                 image = self._onto(image, layer(x, style, own))
             elif name in self.skips:
@@ -257,7 +256,8 @@ class Synthesis(nn.Module):
             else:
                 x = layer(x, style, noise, own)
                 if self.skips and image is not None:
-                    x, image = torch.add(image, x, alpha=math.sqrt(0.5)), None
+                    x = torch.add(image, x, alpha=math.sqrt(0.5))
+                    image = None
         return x, image
 
 

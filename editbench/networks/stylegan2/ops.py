@@ -30,7 +30,8 @@ def fir_filter(x: Tensor, kernel: Tensor, pad: tuple[int, int]) -> Tensor:
     """
     before, after = pad
     if before != after:
-        x, before = F.pad(x, (before, after, before, after)), 0
+        x = F.pad(x, (before, after, before, after))
+        before = 0
     weight = kernel.to(x.dtype).flip((0, 1)).expand(x.shape[1], 1, *kernel.shape)
     return F.conv2d(x, weight, padding=before, groups=x.shape[1])
 
@@ -40,7 +41,9 @@ def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
 
     `kernel` carries the gain of 4 that replaces the inserted zeros.
     """
-    height, width, taps = 2 * x.shape[2], 2 * x.shape[3], len(kernel)
+    height = 2 * x.shape[2]
+    width = 2 * x.shape[3]
+    taps = len(kernel)
     weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
     x = F.conv_transpose2d(x, weight, stride=2, padding=taps // 2 - 1, groups=x.shape[1])
     return x[:, :, :height, :width] if taps % 2 else x

@@ -7,7 +7,9 @@ import torch
 
 from editbench.studies.scorer_check.checkup import Checkup, Finding, correlations
 
-FLIPPED, LOW = -0.2, 0.5  # correlations below these are pointed out
+# correlations below these are pointed out
+FLIPPED = -0.2
+LOW = 0.5
 
 
 def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding]]:
@@ -15,7 +17,8 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding
     many classes the
     lowest over classes). Rows of pictures that either could not score are left out."""
     fine = torch.isfinite(first.logits).all(1) & torch.isfinite(second.logits).all(1)
-    rows, findings = [], []
+    rows = []
+    findings = []
     for item in first.attributes:
         if item.name not in second.attributes.names or not bool(fine.any()):
             continue

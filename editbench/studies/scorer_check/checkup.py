@@ -87,7 +87,9 @@ class Checkup:
 @torch.no_grad()
 def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> Checkup:
     """Score all pictures, a batch at a time, and look at the answers."""
-    logits, low, high = [], math.inf, -math.inf
+    logits = []
+    low = math.inf
+    high = -math.inf
     with progress(f"{role}: pictures", len(pictures)) as advance:
         for start in range(0, len(pictures), batch):
             numbers = range(start, min(start + batch, len(pictures)))
@@ -96,7 +98,8 @@ def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> C
                 out = scorer.outputs(images)
                 known = out[torch.isfinite(out)]
                 if len(known):
-                    low, high = min(low, float(known.min())), max(high, float(known.max()))
+                    low = min(low, float(known.min()))
+                    high = max(high, float(known.max()))
                 logits.append((scorer.columns(out) * scorer.sign).cpu())
             else:
                 logits.append(scorer(images).float().cpu())
@@ -136,7 +139,8 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
             f"{role}: no finite logit on any picture: check its weights, mean and std"
         )
     odds = attributes.log_odds(kept)
-    shares, rows = [], []
+    shares = []
+    rows = []
     for item in attributes:
         counts = torch.bincount(
             attributes.labels(kept, item.name), minlength=len(item.classes)
@@ -275,7 +279,8 @@ def _ranged(name: str, scorer: ModuleScorer, images: Tensor) -> Ranged:
 
 def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[Finding]:
     """Whether another range says more than the declared one."""
-    declared, sane = ranges[0], [item for item in ranges[1:] if item.size <= SATURATED]
+    declared = ranges[0]
+    sane = [item for item in ranges[1:] if item.size <= SATURATED]
     if not sane:
         return []
     best = max(sane, key=lambda item: item.information)

@@ -25,7 +25,9 @@ from editbench.studies.scorer_check.sources import Pictures
 
 SHOWN = 8  # pictures a row
 SIDE = 96  # of a picture on the page, in pixels
-MARGIN, LINE = 190, 14  # of the sheet: for captions at the left, for numbers below
+# of the sheet: for captions at the left, for numbers below
+MARGIN = 190
+LINE = 14
 
 
 @dataclass
@@ -122,7 +124,8 @@ def sheet(parts: list[Part], title: str) -> Image.Image:
     """The rows of all attributes under each other, with captions and log-odds."""
     height = LINE + 6 + sum(LINE + 8 + len(part.rows) * (SIDE + LINE + 2) for part in parts)
     out = Image.new("RGB", (MARGIN + SHOWN * SIDE + 4, height), "white")
-    draw, top = ImageDraw.Draw(out), LINE + 6
+    draw = ImageDraw.Draw(out)
+    top = LINE + 6
     draw.text((4, 3), title, "black")
     for part in parts:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in part.shares)
@@ -180,6 +183,8 @@ def write_page(
 
 def shade(r: float) -> str:
     """Background of a correlation: blue below 0, red above, by its size."""
-    red, blue = (255, 90, 60), (60, 130, 255)
-    end, weight = (red if r > 0 else blue), min(abs(r), 1) * 0.8 if pd.notna(r) else 0
+    red = (255, 90, 60)
+    blue = (60, 130, 255)
+    end = red if r > 0 else blue
+    weight = min(abs(r), 1) * 0.8 if pd.notna(r) else 0
     return "rgb({},{},{})".format(*(round(255 + (part - 255) * weight) for part in end))

@@ -41,7 +41,9 @@ class Generated:
     """n samples of a generator; number i depends on i alone."""
 
     def __init__(self, generator: Generator, n: int, name: str, device: str = "cpu") -> None:
-        self.generator, self.n, self.device = generator, n, device
+        self.generator = generator
+        self.n = n
+        self.device = device
         self.about = f"{n} samples of the generator {name}"
 
     def __len__(self) -> int:
@@ -64,7 +66,9 @@ class Folder:
     def __init__(self, folder: Path, n: int, resolution: int, device: str = "cpu") -> None:
         if not folder.is_dir():
             raise EditbenchError(f"--images {folder}: no such folder")
-        self.folder, self.resolution, self.device = folder, resolution, device
+        self.folder = folder
+        self.resolution = resolution
+        self.device = device
         self.files: list[str] = []
         broken: list[str] = []
         for name, _, _ in scan(folder)[0]:

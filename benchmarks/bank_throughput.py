@@ -19,24 +19,24 @@ import torch
 from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank
 from editbench.base.spaces import Codes, Space
-from editbench.run.compose import compose_config
-from editbench.run.loading import load_world
+from editbench.run.compose import compose_settings
+from editbench.run.loading import load_networks
 
 
-def bare(world, samples: int, block: int, teacher: bool) -> float:  # type: ignore[no-untyped-def]
+def bare(networks, samples: int, block: int, teacher: bool) -> float:  # type: ignore[no-untyped-def]
     """Seconds of the networks alone."""
     began = time.perf_counter()
     with torch.inference_mode():
         for _ in range(0, samples, block):
-            w = world.generator.map(torch.randn(block, world.generator.z_dim))
-            image = world.generator.decode(Codes(Space.W, w))
-            world.judge(image)
+            w = networks.generator.map(torch.randn(block, networks.generator.z_dim))
+            image = networks.generator.decode(Codes(Space.W, w))
+            networks.judge(image)
             if teacher:
-                world.teacher(image)
+                networks.teacher(image)
     return time.perf_counter() - began
 
 
-def bank(world, samples: int, block: int) -> float:  # type: ignore[no-untyped-def]
+def bank(networks, samples: int, block: int) -> float:  # type: ignore[no-untyped-def]
     """Seconds of a whole bank, checksums and opening included."""
     with tempfile.TemporaryDirectory() as folder:
         spec = BankSpec(samples, block=block, shard=block * 50)
@@ -45,7 +45,7 @@ def bank(world, samples: int, block: int) -> float:  # type: ignore[no-untyped-d
             Path(folder) / "bank",
             "benchmark",
             spec,
-            lambda: (world.generator, world.teacher, world.judge),
+            lambda: (networks.generator, networks.teacher, networks.judge),
         )
         return time.perf_counter() - began
 
@@ -57,15 +57,15 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=12800)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    world = load_world(compose_config([]))
-    block = compose_config([]).bank.block
-    bare(world, 10 * block, block, True)
+    networks = load_networks(compose_settings([]))
+    block = compose_settings([]).bank.spec.block
+    bare(networks, 10 * block, block, True)
     both, all_three = [], []
     for round_ in range(args.rounds):
         times = {
-            "bank": bank(world, args.samples, block),
-            "generator+judge": bare(world, args.samples, block, False),
-            "generator+teacher+judge": bare(world, args.samples, block, True),
+            "bank": bank(networks, args.samples, block),
+            "generator+judge": bare(networks, args.samples, block, False),
+            "generator+teacher+judge": bare(networks, args.samples, block, True),
         }
         both.append(times["generator+judge"] / times["bank"])
         all_three.append(times["generator+teacher+judge"] / times["bank"])

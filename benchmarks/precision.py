@@ -19,15 +19,17 @@ from editbench.base.errors import EditbenchError
 from editbench.base.precision import PRECISIONS
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
-from editbench.networks.roles import World
-from editbench.run.compose import compose_config
-from editbench.run.loading import load_world
+from editbench.networks.roles import Networks
+from editbench.run.compose import compose_settings
+from editbench.run.loading import load_networks
 
 
 @torch.inference_mode()
-def logits(world: World, z: Tensor, batch: int) -> Tensor:
+def logits(networks: Networks, z: Tensor, batch: int) -> Tensor:
     """z (N, z_dim) -> the judge's logits (N, width)."""
-    parts = [world.judge(world.generator.decode(Codes(Space.Z, part))) for part in z.split(batch)]
+    parts = [
+        networks.judge(networks.generator.decode(Codes(Space.Z, part))) for part in z.split(batch)
+    ]
     if z.is_cuda:
         torch.cuda.synchronize()
     return torch.cat(parts)
@@ -42,31 +44,31 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    worlds: dict[str, World] = {}
+    networks_of: dict[str, Networks] = {}
     for precision in PRECISIONS:
         try:
-            worlds[precision] = load_world(
-                compose_config([f"device={args.device}", f"precision={precision}"])
+            networks_of[precision] = load_networks(
+                compose_settings([f"device={args.device}", f"precision={precision}"])
             )
         except EditbenchError as error:
             print(f"{precision}: not here ({error})")
-    exact = worlds["fp32"]
+    exact = networks_of["fp32"]
     z = (
         torch.from_numpy(normals(0, "precision", 0, args.n, exact.generator.z_dim))
         .float()
         .to(args.device)
     )
-    times: dict[str, list[float]] = {name: [] for name in worlds}
+    times: dict[str, list[float]] = {name: [] for name in networks_of}
     found: dict[str, Tensor] = {}
     for _ in range(args.rounds):
-        for name in worlds:
-            world = load_world(
-                compose_config([f"device={args.device}", f"precision={name}"])
+        for name in networks_of:
+            networks = load_networks(
+                compose_settings([f"device={args.device}", f"precision={name}"])
             )  # sets TF32 anew
             began = time.perf_counter()
-            found[name] = logits(world, z, args.batch)
+            found[name] = logits(networks, z, args.batch)
             times[name].append(time.perf_counter() - began)
-    load_world(compose_config([f"device={args.device}"]))
+    load_networks(compose_settings([f"device={args.device}"]))
     reference = logits(exact, z, args.batch)
     sigma, attributes = reference.std(0), exact.judge.attributes
     rows = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from source_graph import FILES, GRAPH, ORDER, ROOT, circle, room
+from tests.source_graph import FILES, GRAPH, ORDER, ROOT, circle, room
 
 
 def test_no_file_lies_loose_beside_the_rooms():

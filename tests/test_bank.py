@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from editbench.bank.bank import Bank, BankSpec, ShardedArray, bank_id, shard_folder
+from editbench.bank import build as building
+from editbench.bank.bank import Bank, BankSpec, ShardedArray, shard_folder
 from editbench.bank.build import build_bank, build_shard
 from editbench.base.errors import BadFile, EditbenchError, NonFinite, Unsupported
 from editbench.base.files import digest
+from editbench.base.identity import bank_id
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
 from editbench.run.compose import compose_config
-from editbench.run.loading import load_world
+from tests.by_config import load_networks
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer, V
 
 
@@ -88,19 +90,24 @@ def test_sharded_array_takes_any_rows():
             assert np.array_equal(array.range(a, b), plain[a:b])
 
 
+def name_of(spec, generator="g", teacher="t", judge="j", code="c"):
+    networks = {"generator": generator, "teacher": teacher, "judge": judge}
+    return bank_id(vars(spec), networks, code)
+
+
 def test_identity_depends_on_content_not_on_layout():
     base = BankSpec(1000, block=50, shard=250)
-    assert bank_id(base, "g", "t", "j") == bank_id(
-        BankSpec(1000, block=50, shard=500), "g", "t", "j"
-    )
-    others = [
-        (BankSpec(1001, block=50, shard=250), "g", "t", "j"),
-        (BankSpec(1000, 1, block=50, shard=250), "g", "t", "j"),
-        (base, "x", "t", "j"),
-        (base, "g", "x", "j"),
-        (base, "g", "t", "x"),
-    ]
-    assert len({bank_id(*other) for other in others} | {bank_id(base, "g", "t", "j")}) == 6
+    assert name_of(base) == name_of(BankSpec(1000, block=50, shard=500))
+    names = {
+        name_of(base),
+        name_of(BankSpec(1001, block=50, shard=250)),
+        name_of(BankSpec(1000, 1, block=50, shard=250)),
+        name_of(base, generator="x"),
+        name_of(base, teacher="x"),
+        name_of(base, judge="x"),
+        name_of(base, code="x"),
+    }
+    assert len(names) == 7
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
 
 
@@ -177,7 +184,7 @@ def test_a_full_disk_is_explained_and_nothing_half_written_stays(tmp_path, monke
 
     folder, spec = tmp_path / "b", BankSpec(1000, block=50, shard=250)
     build_shard(folder, spec, models(), "cpu", 0, lambda amount=1: None)
-    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    monkeypatch.setattr(building, "write_npy_header", full)
     with pytest.raises(EditbenchError, match=r"disk is full.*shard-00001.*free some space"):
         build_shard(folder, spec, models(), "cpu", 1, lambda amount=1: None)
     assert sorted(p.name for p in folder.iterdir()) == [".locks", "shard-00000"]
@@ -251,7 +258,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path, kill):
 
 
 def test_the_embedded_world_gives_the_same_bytes_for_any_layout_and_number_of_threads(tmp_path):
-    parts = load_world(compose_config([]))
+    parts = load_networks(compose_config([]))
     networks = (parts.generator, parts.teacher, parts.judge)
     threads, found = torch.get_num_threads(), []
     try:

@@ -14,16 +14,16 @@ from editbench.metrics.composition.observation import Composition, advance
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
-from editbench.run.job import run_job
 from editbench.walk.editor import Editor, FitReport, unit_rows
 from editbench.walk.probe import ProbeData, read_probe
+from tests.by_config import run_job
 from tests.toy_world import ATTRIBUTES, AlongColumn, ToyGenerator, ToyScorer, V, toy_config
 
 
 class Bank:
     """150 samples of the toy world, all of them the test split."""
 
-    id, spec, sigma = (
+    samples_key, spec, sigma = (
         "bank",
         SimpleNamespace(split=lambda name: (0, 150)),
         {"judge": np.ones(ATTRIBUTES.width)},

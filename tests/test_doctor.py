@@ -106,7 +106,7 @@ def test_a_gpu_that_is_not_there_or_breaks_is_a_problem(
     monkeypatch.undo()
     monkeypatch.setattr(doctor, "devices", lambda: [{"name": "cpu"}, {"name": "cuda:0"}])
     monkeypatch.setattr(doctor, "kinds", broken)
-    monkeypatch.setattr(doctor, "load_world", broken)
+    monkeypatch.setattr(doctor, "load_networks", broken)
     code, found = report(capsys, "--out", str(tmp_path), "--device", "cuda:7")
     assert (
         code == 1

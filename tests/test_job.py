@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from editbench.base import identity
 from editbench.base.errors import EditbenchError
-from editbench.base.sources import content, source_digest
+from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
 from editbench.run import job
-from editbench.run import loading as models
-from editbench.run.job import run_job
 from editbench.run.record import Record
 from editbench.walk.trajectory import Trajectories
+from tests.by_config import run_job
 from tests.toy_world import AlongColumn, toy_config
 
 
@@ -40,6 +39,7 @@ def test_a_job_leaves_a_whole_record(tmp_path):
         "samples.parquet",
         "strips.safetensors",
         "metrics.json",
+        "checksums.json",
     }
     assert {path.name for path in folder.iterdir()} == files
     rows = pd.read_parquet(folder / "rows.parquet").set_index("metric")
@@ -189,22 +189,6 @@ def test_costs_are_those_up_to_the_crossing(tmp_path):
     assert costs[0]["generator_calls"] == stops
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("starts.n=abc", "starts.n=abc must be a whole number"),
-        ("starts.n=-5", "starts.n must be at least 1"),
-        ("starts.pool=abc", "starts.pool=abc must be a number"),
-        ("engine.max_steps=1.5", "engine.max_steps=1.5 must be"),
-        ("bank.n=abc", "bank.n=abc must be a whole number"),
-        ("out=''", "out=None must be text"),
-    ],
-)
-def test_a_value_of_the_wrong_kind_is_named(tmp_path, override, message):
-    outcome = run_job(toy_config(tmp_path, override))
-    assert outcome.status == "failed" and message in outcome.reason
-
-
 def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
     by_name, by_index = (
         run_job(toy_config(tmp_path, "attribute=c", f"target={t}")) for t in ("z", 2)
@@ -223,11 +207,6 @@ def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
     assert (
         "class 3 is out of range for attribute 'c', which has 0 (x), 1 (y), 2 (z)" in outcome.reason
     )
-    for value in ("1.5", "true"):
-        assert (
-            f"target={value.capitalize() if value == 'true' else value} must be a whole number"
-            in run_job(toy_config(tmp_path, "attribute=c", f"target={value}")).reason
-        )
 
 
 def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path):
@@ -236,25 +215,10 @@ def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path
         outcome.status == "failed"
         and "layers [1, 5) lie outside the generator's rows [0, 2)" in outcome.reason
     )
-    cfg = toy_config(tmp_path)
-    cfg.device = "gpu"
-    assert "device=gpu is no device: use cpu, cuda or cuda:0" in run_job(cfg).reason
     if not torch.cuda.is_available():
+        cfg = toy_config(tmp_path)
         cfg.device = "cuda:7"
         assert "no CUDA device" in run_job(cfg).reason
-
-
-def test_values_of_the_wrong_kind_name_their_key(tmp_path):
-    cfg = toy_config(tmp_path)
-    cfg.seed = "abc"
-    assert "seed=abc must be a whole number" in run_job(cfg).reason
-    cfg = toy_config(tmp_path)
-    cfg.engine.batch = 0
-    outcome = run_job(cfg)
-    assert (
-        outcome.status == "failed"
-        and "engine.max_steps and engine.batch must be at least 1" in outcome.reason
-    )
 
 
 def test_an_unwritable_place_is_explained(tmp_path):
@@ -294,28 +258,6 @@ def test_a_bank_of_another_generator_is_refused(tmp_path):
         outcome.status == "failed"
         and "was built with another generator (toy) than this run's" in outcome.reason
     )
-
-
-def test_the_source_of_a_method_includes_what_its_imports_import(tmp_path, monkeypatch):
-    package = tmp_path / "mine"
-    package.mkdir()
-    files = {
-        "__init__": "",
-        "far": "def f(): pass",
-        "near": "from mine.far import f\ndef g(): f()",
-        "method": "from mine.near import g\nclass Mine: pass",
-        "other": "X = 1",
-    }
-    for name, text in files.items():
-        (package / f"{name}.py").write_text(text)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    before = source_digest("mine.method.Mine")
-    assert len(before.split()) == 3
-    (package / "far.py").write_text("def f(): return 1")
-    assert source_digest("mine.method.Mine") == before  # what runs is still the old code
-    for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
-        del sys.modules[name]
-    assert source_digest("mine.method.Mine") != before
 
 
 class Diligent(AlongColumn):
@@ -359,7 +301,7 @@ def test_weights_behind_a_part_of_the_configuration_are_its_content():
     part = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1}
     torch.manual_seed(0)
     first = content({"embedding": part, "depth": 2})
-    models._weights_digest.cache_clear()
+    identity._weights_digest.cache_clear()
     assert content({"embedding": part, "depth": 2}) != first  # drawn anew: other weights
     assert content({"embedding": {"_target_": "no.such"}})["embedding"]["network"] == ""
     assert content({"_target_": "torch.nn.Linear"}) == {"_target_": "torch.nn.Linear"}

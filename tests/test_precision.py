@@ -5,38 +5,37 @@ from __future__ import annotations
 import pytest
 import torch
 
+from editbench.base import identity
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.precision import casting, lowered
 from editbench.base.spaces import Codes, Space
 from editbench.inversion.walks import LayeredStarts
 from editbench.networks.generator import Generator
-from editbench.networks.roles import World
-from editbench.run import loading as models
-from editbench.run.compose import compose_config
-from editbench.run.job import make_run_id
-from editbench.run.loading import bank_folder, load_world
+from editbench.networks.roles import Networks
+from editbench.run.compose import compose_config, compose_settings
+from tests.by_config import bank_folder, load_networks, make_run_id, networks_code
 
 MEAN, MOST = 0.02, 0.25  # of a logit's standard deviation, over 96 pictures
 
 
-def world(*words: str) -> World:
-    return load_world(compose_config(list(words)))
+def networks(*words: str) -> Networks:
+    return load_networks(compose_config(list(words)))
 
 
-def scored(world: World, codes: Codes) -> torch.Tensor:
+def scored(networks: Networks, codes: Codes) -> torch.Tensor:
     with torch.inference_mode():
-        return world.judge(world.generator.decode(codes))
+        return networks.judge(networks.generator.decode(codes))
 
 
 @pytest.fixture(scope="module")
 def z() -> torch.Tensor:
     torch.manual_seed(0)
-    return torch.randn(96, world().generator.z_dim)
+    return torch.randn(96, networks().generator.z_dim)
 
 
 def test_bf16_stays_within_its_bound(z: torch.Tensor) -> None:
     expected, got = (
-        scored(world(f"precision={name}"), Codes(Space.Z, z)) for name in ("fp32", "bf16")
+        scored(networks(f"precision={name}"), Codes(Space.Z, z)) for name in ("fp32", "bf16")
     )
     gap = (got - expected).abs() / expected.std(0)
     assert got.dtype == torch.float32 and 0 < gap.mean() < MEAN and gap.max() < MOST
@@ -44,12 +43,12 @@ def test_bf16_stays_within_its_bound(z: torch.Tensor) -> None:
 
 def test_the_spaces_agree_in_bf16(z: torch.Tensor) -> None:
     """Mapping and styles stay float32, so that a start is the same picture in every space."""
-    generator = world("precision=bf16").generator
+    generator = networks("precision=bf16").generator
     w = generator.map(z[:8])
-    assert torch.equal(w, world().generator.map(z[:8]))
+    assert torch.equal(w, networks().generator.map(z[:8]))
     picture = generator.decode(Codes(Space.Z, z[:8]))
     assert picture.dtype == torch.float32 and not torch.equal(
-        picture, world().generator.decode(Codes(Space.Z, z[:8]))
+        picture, networks().generator.decode(Codes(Space.Z, z[:8]))
     )
     for space in (Space.W, Space.W_PLUS, Space.S):
         torch.testing.assert_close(
@@ -58,7 +57,7 @@ def test_the_spaces_agree_in_bf16(z: torch.Tensor) -> None:
 
 
 def test_fp32_is_the_plain_network_to_the_last_bit(z: torch.Tensor) -> None:
-    plain, codes = world().generator, Codes(Space.Z, z[:8])
+    plain, codes = networks().generator, Codes(Space.Z, z[:8])
     assert torch.equal(plain.decode(codes), plain._decode(codes)) and not lowered(z.device)
     with casting("fp32", z.device):
         assert torch.equal(plain.decode(codes), plain._decode(codes))
@@ -67,7 +66,10 @@ def test_fp32_is_the_plain_network_to_the_last_bit(z: torch.Tensor) -> None:
 def test_gradients_reach_the_codes_in_bf16(z: torch.Tensor) -> None:
     gradients = []
     for name in ("fp32", "bf16"):
-        part, w = world(f"precision={name}"), world().generator.map(z[:4]).requires_grad_(True)
+        part, w = (
+            networks(f"precision={name}"),
+            networks().generator.map(z[:4]).requires_grad_(True),
+        )
         (gradient,) = torch.autograd.grad(
             part.judge(part.generator.decode(Codes(Space.W, w))).sum(), w
         )
@@ -80,10 +82,10 @@ def test_precision_is_part_of_a_bank_s_identity_but_for_fp32() -> None:
     names = {
         name: bank_folder(compose_config([f"precision={name}"]))[1] for name in ("fp32", "bf16")
     }
-    spec, plain = models.bank_spec(compose_config([])), world()
-    assert names["fp32"] == models.bank_id(
-        spec, plain.generator.digest, plain.teacher.digest, plain.judge.digest
-    )
+    spec, plain = compose_settings([]).bank.spec, networks()
+    digests = {role: network.digest for role, network in vars(plain).items()}
+    code = networks_code(compose_config([]))
+    assert names["fp32"] == identity.bank_id(vars(spec), digests, code)
     assert len(set(names.values())) == 2 and not any(
         "fp32" in network.digest for network in (plain.generator, plain.teacher, plain.judge)
     )
@@ -99,7 +101,7 @@ def test_precision_is_part_of_a_bank_s_identity_but_for_fp32() -> None:
 )
 def test_what_a_device_lacks_is_said(name: str, error: type[EditbenchError], message: str) -> None:
     with pytest.raises(error, match=message):
-        world(f"precision={name}", "device=cpu")
+        networks(f"precision={name}", "device=cpu")
 
 
 def test_half_precision_does_not_overflow_in_a_wide_network() -> None:
@@ -116,9 +118,9 @@ def test_half_precision_does_not_overflow_in_a_wide_network() -> None:
 
 
 def test_a_generator_says_its_precision() -> None:
-    assert Generator.precision == "fp32" and world("precision=bf16").judge.precision == "bf16"
+    assert Generator.precision == "fp32" and networks("precision=bf16").judge.precision == "bf16"
     assert (
-        LayeredStarts(world("precision=bf16").generator).precision == "bf16"
+        LayeredStarts(networks("precision=bf16").generator).precision == "bf16"
     )  # the bound of a walk's start asks it
 
 
@@ -127,4 +129,4 @@ def test_an_unset_precision_is_fp32() -> None:
         name: make_run_id(compose_config([f"precision={name}"]), "bank", [])
         for name in ("fp32", "null", "bf16")
     }
-    assert ids["fp32"] == ids["null"] != ids["bf16"] and world("precision=null") is world()
+    assert ids["fp32"] == ids["null"] != ids["bf16"] and networks("precision=null") is networks()

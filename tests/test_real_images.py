@@ -14,7 +14,6 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.inversion.build import build_inversion
-from editbench.inversion.load import inversion_task, load_inversion
 from editbench.inversion.walks import (
     LayeredEditor,
     LayeredStarts,
@@ -23,11 +22,17 @@ from editbench.inversion.walks import (
     draw_inverted,
 )
 from editbench.run.compose import compose_config
-from editbench.run.job import make_run_id, run_job
-from editbench.run.loading import load_bank, load_world
 from editbench.walk.editor import Editor, FitReport, Walk
 from editbench.walk.engine import EngineSpec, walk_starts
 from editbench.walk.trajectory import Trajectories
+from tests.by_config import (
+    inversion_task,
+    load_bank,
+    load_inversion,
+    load_networks,
+    make_run_id,
+    run_job,
+)
 
 torch.set_num_threads(1)
 NAMES = ["smile", "eyeglasses"]
@@ -100,8 +105,8 @@ def config(home):
 
 
 @pytest.fixture(scope="module")
-def world(config):
-    return load_world(config())
+def networks(config):
+    return load_networks(config())
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +130,12 @@ def rows(n, generator):
 
 # -- W+ starts ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("layers", [None, (2, 5)])
-def test_every_row_in_reach_moves_as_the_mean_does_and_no_other(world, layers):
-    editor, latent = LayeredEditor(Shift(layers=layers), world.generator), rows(3, world.generator)
-    starts = LayeredStarts(world.generator)
+def test_every_row_in_reach_moves_as_the_mean_does_and_no_other(networks, layers):
+    editor, latent = (
+        LayeredEditor(Shift(layers=layers), networks.generator),
+        rows(3, networks.generator),
+    )
+    starts = LayeredStarts(networks.generator)
     walk = a_walk(editor, starts, latent)
     expected = latent.clone()
     first, last = layers or (0, 8)
@@ -137,20 +145,20 @@ def test_every_row_in_reach_moves_as_the_mean_does_and_no_other(world, layers):
     assert torch.equal(editor.codes(a_walk(editor, starts, latent, 0)).values, latent)
 
 
-def test_an_editor_of_w_plus_walks_the_rows_themselves(world):
+def test_an_editor_of_w_plus_walks_the_rows_themselves(networks):
     editor, latent = (
-        LayeredEditor(Shift(Space.W_PLUS, (1, 3)), world.generator),
-        rows(2, world.generator),
+        LayeredEditor(Shift(Space.W_PLUS, (1, 3)), networks.generator),
+        rows(2, networks.generator),
     )
-    made = editor.codes(a_walk(editor, LayeredStarts(world.generator), latent)).values
+    made = editor.codes(a_walk(editor, LayeredStarts(networks.generator), latent)).values
     assert torch.equal(made[:, [0, *range(3, 8)]], latent[:, [0, *range(3, 8)]])
     assert torch.allclose(
         made[:, 1:3], latent[:, 1:3] + 0.6 * torch.linspace(-1, 1, 128), atol=1e-5
     )
 
 
-def test_an_editor_of_styles_starts_from_the_images_styles(world):
-    generator, latent = world.generator, rows(2, world.generator)
+def test_an_editor_of_styles_starts_from_the_images_styles(networks):
+    generator, latent = networks.generator, rows(2, networks.generator)
     editor = LayeredEditor(Shift(Space.S), generator)
     made = editor.codes(a_walk(editor, LayeredStarts(generator), latent))
     assert made.space == Space.S
@@ -160,8 +168,8 @@ def test_an_editor_of_styles_starts_from_the_images_styles(world):
     )
 
 
-def test_an_editor_of_weights_keeps_the_rows_under_its_shift(world):
-    generator, latent = world.generator, rows(2, world.generator)
+def test_an_editor_of_weights_keeps_the_rows_under_its_shift(networks):
+    generator, latent = networks.generator, rows(2, networks.generator)
     kernel = torch.from_numpy(
         normals(2, "kernel", 0, 1, generator.kernels()["conv8"].numel())
     ).float()
@@ -180,18 +188,18 @@ def test_an_editor_of_weights_keeps_the_rows_under_its_shift(world):
 
 
 @pytest.mark.parametrize("layers", [None, (2, 5)])
-def test_from_equal_rows_a_walk_is_the_walk_from_w(world, layers):
-    generator, n = world.generator, 6
+def test_from_equal_rows_a_walk_is_the_walk_from_w(networks, layers):
+    generator, n = networks.generator, 6
     w = generator.map(torch.from_numpy(normals(3, "w", 0, n, generator.z_dim)).float())
     starts = Starts(np.arange(n), np.zeros(n, np.int64), np.ones(n, np.int64), np.nan)
-    logits = world.judge(generator.decode(Codes(Space.W, w)))
-    spec, sigma = EngineSpec(max_steps=3, sweep_steps=3), np.ones(world.judge.attributes.width)
+    logits = networks.judge(generator.decode(Codes(Space.W, w)))
+    spec, sigma = EngineSpec(max_steps=3, sweep_steps=3), np.ones(networks.judge.attributes.width)
     editor = Shift(layers=layers)
-    flat = walk_starts(editor, generator, world.judge, "smile", starts, w, logits, sigma, spec)
+    flat = walk_starts(editor, generator, networks.judge, "smile", starts, w, logits, sigma, spec)
     wide = walk_starts(
         LayeredEditor(editor, generator),
         LayeredStarts(generator),
-        world.judge,
+        networks.judge,
         "smile",
         starts,
         generator.w_plus(w).clone(),
@@ -223,20 +231,20 @@ def test_starts_are_drawn_among_the_images(config, layered):
             draw_inverted(spec, layered, bank, NAMES)
 
 
-def test_codes_and_logits_are_the_reconstructions(world, layered):
+def test_codes_and_logits_are_the_reconstructions(networks, layered):
     starts = Starts(np.array([7, 2]), np.zeros(2, np.int64), np.ones(2, np.int64), np.nan)
-    here = depart(Shift(), world.generator, layered, starts, "cpu")
+    here = depart(Shift(), networks.generator, layered, starts, "cpu")
     assert torch.equal(here.codes, layered.codes(np.array([7, 2])))
-    decoded = world.generator.decode(Codes(Space.W_PLUS, here.codes))
-    assert torch.allclose(here.logits, world.judge(decoded), atol=1e-3)
+    decoded = networks.generator.decode(Codes(Space.W_PLUS, here.codes))
+    assert torch.allclose(here.logits, networks.judge(decoded), atol=1e-3)
 
 
-def test_a_z_inversion_serves_both_z_and_w(config, world):
+def test_a_z_inversion_serves_both_z_and_w(config, networks):
     found = load_inversion(config("inversion.space=z"))
     starts = Starts(np.arange(3), np.zeros(3, np.int64), np.ones(3, np.int64), np.nan)
-    z = depart(Shift(Space.Z), world.generator, found, starts, "cpu").codes
-    w = depart(Shift(Space.W), world.generator, found, starts, "cpu").codes
-    assert torch.equal(z, found.codes(np.arange(3))) and torch.equal(w, world.generator.map(z))
+    z = depart(Shift(Space.Z), networks.generator, found, starts, "cpu").codes
+    w = depart(Shift(Space.W), networks.generator, found, starts, "cpu").codes
+    assert torch.equal(z, found.codes(np.arange(3))) and torch.equal(w, networks.generator.map(z))
     check_walk(Shift(Space.Z), found)
 
 
@@ -299,6 +307,7 @@ def test_an_inversion_by_path_must_be_of_these_networks(config, home):
     with pytest.raises(BadFile, match="another generator"):
         load_inversion(config(f"inversion.path={folder}", "generator.truncation_psi=0.5"))
     for wrong in ("7", "true"):
-        assert "must be text" in run_job(config(f"inversion.path={wrong}")).reason
+        with pytest.raises(EditbenchError, match="must be text"):
+            run_job(config(f"inversion.path={wrong}"))
     outcome = run_job(config("inversion.images=null"))
     assert outcome.status == "failed" and "inversion.images is not set" in outcome.reason

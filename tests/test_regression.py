@@ -18,9 +18,9 @@ from editbench.regression import compare, measure, pin_runs, read_baseline
 from editbench.regression.compare import paired_interval
 from editbench.regression.tolerance import default
 from editbench.report.load import load
-from editbench.run.job import run_job
 from editbench.stats.intervals import paired_difference
 from editbench.walk.editor import Editor, FitReport, unit_rows
+from tests.by_config import run_job
 from tests.fake_records import fake_run, metric_rows
 from tests.toy_world import ToyScorer, V, toy_config
 
@@ -173,23 +173,23 @@ def test_another_metric_version_is_told_apart_from_a_number_that_moved(tmp_path,
     assert check(tmp_path / "new", tmp_path / "b.json", "--strict") == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (lambda folder: change_hash(folder, bank="bank-ffff"), "bank bank-0d1e2f -> bank-ffff"),
-        (
-            lambda folder: change_hash(folder, generator="f" * 64),
-            "generator 11aa22bb33cc -> ffffffffffff",
-        ),
-    ],
-)
-def test_another_setting_is_named_by_its_hashes_and_never_compared(tmp_path, change, text, capsys):
+def test_numbers_of_two_versions_of_the_code_are_compared(tmp_path):
+    """The id of a bank follows the code, which is what a check is run for."""
+    record(tmp_path / "old")
+    change_hash(record(tmp_path / "new"), bank="bank-ffff")
+    assert verdicts(tmp_path / "old", tmp_path / "new")["accuracy"] == "same"
+
+
+def test_another_setting_is_named_by_its_hashes_and_never_compared(tmp_path, capsys):
     for root in ("old", "new"):
         record(tmp_path / root)
         folder = record(tmp_path / root, outcome(30 if root == "new" else 100), "n")
-    change(folder)
+    change_hash(folder, generator="f" * 64)
     found = findings(tmp_path / "old", tmp_path / "new")["n x smile, seed 0", ""]
-    assert (found.verdict, found.text) == ("not comparable", f"other setting: {text}")
+    assert (found.verdict, found.text) == (
+        "not comparable",
+        "other setting: generator 11aa22bb33cc -> ffffffffffff",
+    )
     pin(tmp_path / "old", tmp_path / "b.json")
     assert check(tmp_path / "new", tmp_path / "b.json") == 0  # m was compared
     assert check(tmp_path / "new", tmp_path / "b.json", "--strict") == 1

@@ -13,8 +13,16 @@ from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
 from editbench.bank.build import stream_sigma
 from editbench.bank.published.npy import read_npy
 from editbench.base.attributes import Attributes
+from editbench.base.conf import yaml_text
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import atomic_folder, digest, file_sha256, write_json
+from editbench.base.files import (
+    atomic_folder,
+    digest,
+    file_sha256,
+    read_seal,
+    seal_folder,
+    write_json,
+)
 from editbench.networks.scorers.declared import declare
 
 
@@ -86,8 +94,8 @@ def write_bank(
                     f"the values of '{name}' are NaN, infinite or too large for float32: remove them"
                 )
             np.save(shard / f"{name}.npy", stored)
-        sums = {file.name: file_sha256(file) for file in sorted(shard.glob("*.npy"))}
-        write_json(shard / "checksums.json", {"rows": [0, len(w)], "sha256": sums})
+        seal_folder(shard, {"rows": [0, len(w)]})
+        sums = read_seal(shard)["files"]
         sigma = {
             role: stream_sigma(partial, spec, role, layout).tolist()
             for role in ("teacher", "judge")
@@ -139,7 +147,7 @@ def read_matrix(path: Path) -> np.ndarray:
 def read_attributes(path: Path) -> tuple[Attributes, list[float]]:
     """The attributes of a YAML list, and -1 for each whose low logit means its second class, else 1."""
     try:
-        items = yaml.safe_load(path.read_text())
+        items = yaml.safe_load(yaml_text(path))
         return declare(items)
     except (OSError, ValueError, yaml.YAMLError, EditbenchError, TypeError) as error:
         raise BadFile(

@@ -1,100 +1,224 @@
-"""What a configuration and the code behind it amount to, as hashes."""
+"""Which source files stand behind a class, and their hash.
+
+The import graph is read from the text of the files: every `import` statement counts, at the top of
+a module or inside a function, whether it brings a function, a constant or a whole module. No module
+is executed for it. The graph stays inside editbench and the user's own code: the standard library
+and installed packages of others are told by their versions in a record's provenance instead.
+"""
 
 from __future__ import annotations
 
-import inspect
+import ast
+import hashlib
+import importlib.machinery
+import site
 import sys
-from functools import cache, lru_cache
+import sysconfig
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import cast
 
-import torch
-from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from editbench.base.errors import UnknownName
 
-from editbench.base.errors import EditbenchError, UnknownName
-from editbench.base.files import digest, file_sha256
-from editbench.base.instantiate import build
-from editbench.networks.weights import tensors_digest
-
-# Modules of editbench that decide no result.
-BESIDE = tuple(
-    f"editbench.{name}"
-    for name in ("commands", "base.errors", "base.files", "base.progress", "report")
+# Modules that decide no number: what they print, how they name an error, how they show progress.
+# The root package only hands names on, so following it would pull in everything.
+WITHOUT_EFFECT = (
+    "editbench.api",
+    "editbench.cli",
+    "editbench.commands",
+    "editbench.report",
+    "editbench.base.errors",
+    "editbench.base.progress",
+    "editbench.base.sources",
 )
-
-
-def content(config: object, nested: bool = False) -> object:
-    """A configuration with the names of existing files replaced by what the files hold, a `path` that is a folder by
-    the list of its files, and what its parts name by `_target_` told by the weights it comes with."""
-    if isinstance(config, dict):
-        out = {
-            key: _listing(value)
-            if key == "path" and isinstance(value, str) and Path(value).is_dir()
-            else content(value, True)
-            for key, value in config.items()
-        }
-        return (
-            out | {"network": _weights_digest(OmegaConf.to_yaml(config))}
-            if nested and "_target_" in config
-            else out
-        )
-    if isinstance(config, list):
-        return [content(value, True) for value in config]
-    if isinstance(config, str) and "." in config and Path(config).is_file():
-        return f"sha256:{file_sha256(Path(config))}"
-    return config
-
-
-def _listing(folder: str) -> str:
-    """Hash of the names, sizes and times of all files below a folder."""
-    files = [
-        (str(file.relative_to(folder)), file.stat())
-        for file in sorted(Path(folder).rglob("*"))
-        if file.is_file()
-    ]
-    return f"folder:{digest([[name, about.st_size, about.st_mtime_ns] for name, about in files])}"
-
-
-@lru_cache(maxsize=16)
-def _weights_digest(text: str) -> str:
-    try:
-        part = build(cast(DictConfig, OmegaConf.create(text)))
-    except EditbenchError:
-        return ""  # the job will say so
-    return tensors_digest(part.state_dict()) if isinstance(part, torch.nn.Module) else ""
+LENGTH = 16  # hex digits of a digest; 64 bits
 
 
 def source_digest(target: str) -> str:
-    """Hash of the file that defines a class and of the files of its package and of editbench that it imports from,
-    directly or not; as this process first saw them, for that is the code that runs."""
-    try:
-        first = sys.modules[get_class(target).__module__]
-    except (ImportError, ValueError, KeyError) as error:
-        raise UnknownName("class", target, []) from error
-    roots = ((first.__package__ or first.__name__) + ".", "editbench.")
-    found, waiting = {first.__name__}, [first]
+    """Hash of the modules behind a dotted name, and of every module that they import.
+
+    Args:
+        target: dotted name of a class or function, as a `_target_` gives it, or of a module.
+
+    Returns:
+        16 hex digits. Line ends do not count, so a checkout on Windows has the same digest.
+
+    Raises:
+        UnknownName: no module of that name can be found.
+    """
+    lines = [f"{name} {text_hash}" for name, text_hash in sorted(source_hashes(target).items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:LENGTH]
+
+
+def source_hashes(target: str) -> dict[str, str]:
+    """Every module behind a dotted name, with the hash of its text. See `source_digest`."""
+    first = _module_of(target)
+    own_root = first.partition(".")[0]
+    found: dict[str, str] = {}
+    waiting = [first, *_parents(first)]
     while waiting:
-        values = vars(waiting.pop()).values()
-        names = {
-            value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "")
-            for value in values
-        }
-        new = {
-            name
-            for name in names
-            if isinstance(name, str)
-            and name.startswith(roots)
-            and name in sys.modules
-            and not name.startswith(BESIDE)
-        } - found
-        waiting += [sys.modules[name] for name in new]
-        found |= new
-    files = {module.__file__: module for module in map(sys.modules.__getitem__, found)}
-    return " ".join(sorted(_source_hash(module) for file, module in files.items() if file))
+        name = waiting.pop()
+        if name in found or not _is_followed(name, own_root):
+            continue
+        file = _source_file(name)
+        if file is None:  # a namespace package, or nothing of that name
+            continue
+        seen = _read_module(name, file)
+        found[name] = seen.text_hash
+        waiting += seen.imported
+    return found
+
+
+def _module_of(target: str) -> str:
+    """The longest leading part of a dotted name that is a module."""
+    words = target.split(".")
+    for length in range(len(words), 0, -1):
+        name = ".".join(words[:length])
+        if _source_file(name) is not None:
+            return name
+    raise UnknownName("class", target, [])
+
+
+def _parents(name: str) -> list[str]:
+    """The packages around a module, which Python runs before it: 'a' and 'a.b' for 'a.b.c'."""
+    words = name.split(".")
+    return [".".join(words[:length]) for length in range(1, len(words))]
+
+
+def _is_followed(name: str, own_root: str) -> bool:
+    """Whether a module can decide a result and is neither the interpreter's nor a third party's."""
+    root = name.partition(".")[0]
+    if root == "editbench":
+        hidden = any(name == part or name.startswith(f"{part}.") for part in WITHOUT_EFFECT)
+        return name != "editbench" and not hidden
+    if root == own_root:
+        return True  # somebody's own package counts also where it is installed
+    return not _is_installed(root)
 
 
 @cache
-def _source_hash(module: ModuleType) -> str:
-    return file_sha256(Path(str(module.__file__)))[:16]
+def _is_installed(root: str) -> bool:
+    """Whether a top-level module belongs to the standard library or to an installed package."""
+    if root in sys.stdlib_module_names:
+        return True
+    spec = _find_spec(root)
+    if spec is None:
+        return True  # a builtin, or an optional import that is not there
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    return any(_lies_in(Path(place), folder) for place in places for folder in _library_folders())
+
+
+@cache
+def _library_folders() -> tuple[Path, ...]:
+    paths = sysconfig.get_paths()
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = {paths[name] for name in names if name in paths}
+    folders.add(site.getusersitepackages())
+    return tuple(Path(folder).resolve() for folder in folders)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder)
+
+
+def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Where a module would be loaded from. Unlike importlib.util.find_spec it runs no package."""
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__spec__", None) is not None:
+        return loaded.__spec__
+    parent = name.rpartition(".")[0]
+    search = None
+    if parent:
+        around = _find_spec(parent)
+        if around is None or around.submodule_search_locations is None:
+            return None
+        search = list(around.submodule_search_locations)
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        spec = find(name, search) if find else None
+        if spec is not None:
+            return spec
+    return None
+
+
+def _source_file(name: str) -> Path | None:
+    """The file of a module; None for what has none."""
+    loaded = sys.modules.get(name)
+    origin = getattr(loaded, "__file__", None)
+    if origin is None:
+        spec = _find_spec(name)
+        origin = spec.origin if spec is not None and spec.has_location else None
+    return Path(origin) if origin else None
+
+
+@dataclass(frozen=True)
+class _SeenText:
+    """The text of a module when this process first read it."""
+
+    text_hash: str
+    imported: tuple[str, ...]
+    loaded: ModuleType | None
+
+
+# A process runs the text that it loaded, also where the file is edited meanwhile. What was read
+# before a module was loaded is taken for what it loaded; a module that was loaded again, or that is
+# still not loaded, is read again.
+_SEEN: dict[Path, _SeenText] = {}
+
+
+def _read_module(name: str, file: Path) -> _SeenText:
+    """The hash of a module's text, and the names that it imports."""
+    loaded = sys.modules.get(name)
+    seen = _SEEN.get(file)
+    if seen is not None and loaded is not None and seen.loaded in (None, loaded):
+        if seen.loaded is None:
+            _SEEN[file] = replace(seen, loaded=loaded)
+        return seen
+    raw = file.read_bytes()
+    imported: tuple[str, ...] = ()
+    if file.suffix == ".py":  # and not an extension module of the user's
+        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        package = name if file.stem == "__init__" else name.rpartition(".")[0]
+        imported = tuple(sorted(_imported_names(raw, package)))
+    _SEEN[file] = _SeenText(hashlib.sha256(raw).hexdigest(), imported, loaded)
+    return _SEEN[file]
+
+
+def _imported_names(text: bytes, package: str) -> set[str]:
+    """Every name that the import statements of a module could load, packages around it included."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return set()  # whoever imports it will say so
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(_with_parents(alias.name for alias in node.names))
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, package)
+            # `from a.b import c`: c is a module or a value of a.b; a name that is no module is
+            # dropped when no file is found for it.
+            names.update(_with_parents([base]))
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    """The absolute name of the module in `from module import ...`, which may be relative."""
+    if node.level == 0:
+        return node.module or ""
+    words = package.split(".")
+    kept = words[: len(words) - (node.level - 1)]
+    if node.module:
+        kept.append(node.module)
+    return ".".join(kept)
+
+
+def _with_parents(names: Iterable[str]) -> set[str]:
+    whole: set[str] = set()
+    for name in names:
+        whole.add(name)
+        whole.update(_parents(name))
+    return whole

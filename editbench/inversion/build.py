@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,17 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, NonFinite
 from editbench.base.files import (
     atomic_folder,
+    check_file,
     digest,
     explain_disk_errors,
     file_sha256,
     lock,
     read_json,
+    read_seal,
     sweep_partials,
     write_json,
 )
+from editbench.base.identity import INVERSION_CODE, modules_digest
 from editbench.base.images import to_uint8
 from editbench.base.progress import Advance, progress
 from editbench.inversion.images import Images, Part
@@ -39,25 +41,9 @@ from editbench.inversion.projector import (
 )
 from editbench.inversion.store import VERSION, Inversion, block_folder, psnr
 from editbench.networks.perceptual import Perceptual
-from editbench.networks.roles import World
+from editbench.networks.roles import Networks
 
 PICTURES = 16  # images with a smaller number are kept beside their reconstructions
-CODE = (
-    "inversion/build",
-    "inversion/images",
-    "inversion/noise",
-    "inversion/projector",
-    "inversion/schedule",
-    "worlds/datasets/images",
-    "networks/perceptual",
-    "base/seeding",
-)  # modules that codes, errors and logits depend on
-
-
-@cache
-def code_digest() -> str:
-    """Hash of the source that decides what an inversion holds: other code, another inversion."""
-    return digest([file_sha256(Path(__file__).parents[1] / f"{name}.py") for name in CODE])
 
 
 @dataclass(frozen=True)
@@ -66,7 +52,8 @@ class Task:
     that a kill and a restart change no bit. distance: JSON-able identity of the perceptual distance."""
 
     images: Images
-    world: World
+    networks: Networks
+    code: str
     perceptual: Perceptual
     distance: object
     spec: Projection
@@ -80,11 +67,11 @@ class Task:
     @property
     def id(self) -> str:
         """Content address of the result."""
-        parts = {role: network.digest for role, network in vars(self.world).items()}
+        parts = {role: network.digest for role, network in vars(self.networks).items()}
         return digest(
             {
                 "version": VERSION,
-                "code": code_digest(),
+                "code": [self.code, modules_digest(INVERSION_CODE)],
                 "images": self.images.identity,
                 "distance": self.distance,
                 "spec": asdict(self.spec),
@@ -100,7 +87,7 @@ def build_inversion(folder: Path, task: Task) -> Inversion:
         sweep_partials(folder / "begun.json")
         if folder.exists() and any(folder.iterdir()):
             begun = folder / "begun.json"
-            if not begun.is_file() or read_json(begun).get("id") != task.id:
+            if not begun.is_file() or read_json(begun, sealed=True).get("id") != task.id:
                 raise EditbenchError(
                     f"{folder} holds something else (other images, networks, options or code): name "
                     "another folder, or delete it"
@@ -121,11 +108,11 @@ def _make_blocks(folder: Path, task: Task) -> None:
     missing = [k for k in range(task.blocks) if not block_folder(folder, k).exists()]
     if not missing:
         return
-    statistics = latent_statistics(task.world.generator, task.spec, task.device)
+    statistics = latent_statistics(task.networks.generator, task.spec, task.device)
     with progress("inversion steps", len(missing) * task.spec.schedule.steps) as advance:
         for block in missing:
             sweep_partials(block_folder(folder, block))
-            with atomic_folder(block_folder(folder, block)) as partial:
+            with atomic_folder(block_folder(folder, block), {"block": block}) as partial:
                 _make_block(partial, task, block, statistics, advance)
 
 
@@ -134,7 +121,7 @@ def _make_block(
 ) -> None:
     """Invert the images of one block and write its files."""
     first = block * task.block
-    attributes = task.world.judge.attributes
+    attributes = task.networks.judge.attributes
     part = task.images.read(first, min(first + task.block, len(task.images)), attributes)
     write_json(folder / "skipped.json", part.skipped)
     if not len(part.index):
@@ -142,7 +129,7 @@ def _make_block(
         return
     pixels = part.pixels.to(task.device)
     found = invert(
-        task.world.generator,
+        task.networks.generator,
         task.perceptual,
         pixels,
         task.spec,
@@ -169,7 +156,7 @@ def _measure(
     task: Task, part: Part, pixels: Tensor, found: Inverted
 ) -> tuple[pd.DataFrame, Tensor]:
     """The block's rows of the table, and the reconstructions."""
-    generator, teacher, judge = task.world.generator, task.world.teacher, task.world.judge
+    generator, teacher, judge = task.networks.generator, task.networks.teacher, task.networks.judge
     made = generator.decode(found.codes)
     columns: dict[str, Tensor] = {"mse": (made - pixels).square().flatten(1).mean(1)}
     columns |= {
@@ -203,16 +190,14 @@ def _measure(
 def _finish(folder: Path, task: Task) -> None:
     """Join the blocks' tables and write the first pictures and inversion.json."""
     folders = [block_folder(folder, k) for k in range(task.blocks)]
-    skipped = {
-        name: reason
-        for path in folders
-        for name, reason in read_json(path / "skipped.json").items()
-    }
-    tables = [
-        pd.read_parquet(path / "table.parquet")
-        for path in folders
-        if (path / "table.parquet").exists()
-    ]
+    skipped: dict[str, str] = {}
+    tables = []
+    for path in folders:
+        for name in read_seal(path)["files"]:
+            check_file(path, name)
+        skipped |= read_json(path / "skipped.json", sealed=True)
+        if (path / "table.parquet").exists():  # a block of unreadable images has none
+            tables.append(pd.read_parquet(path / "table.parquet"))
     if not tables:
         shutil.rmtree(folder)
         name, reason = next(iter(skipped.items()))
@@ -234,7 +219,7 @@ def _finish(folder: Path, task: Task) -> None:
         for path in folders
         for file in sorted(path.glob("*.safetensors"))
     } | {name: file_sha256(folder / name) for name in ("table.parquet", "pictures.safetensors")}
-    attributes: Attributes = task.world.judge.attributes
+    attributes: Attributes = task.networks.judge.attributes
     write_json(
         folder / "inversion.json",
         {
@@ -250,5 +235,5 @@ def _finish(folder: Path, task: Task) -> None:
             "skipped": skipped,
             "sha256": sums,
         }
-        | {role: network.digest for role, network in vars(task.world).items()},
+        | {role: network.digest for role, network in vars(task.networks).items()},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,9 +10,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import file_sha256
-from editbench.base.instantiate import build, plain
-from editbench.base.sources import content, source_digest
+from editbench.base.identity import described
+from editbench.base.instantiate import build
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
 from editbench.inversion.build import Task, build_inversion
@@ -21,86 +20,96 @@ from editbench.inversion.projector import Projection, check_invertible
 from editbench.inversion.schedule import Schedule
 from editbench.inversion.store import Inversion
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
-from editbench.networks.roles import World
-from editbench.run.loading import load_world
+from editbench.networks.roles import Networks
 
-OWN = (
-    "images",
-    "path",
-    "perceptual",
-    "block",
-)  # of the group; the rest are fields of Projection and Schedule
+# Keys of the group that are no field of Projection or Schedule.
+OWN = ("images", "path", "perceptual", "block")
 
+# Inversions that this process has opened and verified, so that each is read once.
 _OPEN: dict[Path, Inversion] = {}
 
 
-def asked(cfg: DictConfig) -> bool:
-    """Whether the starts of a job are inverted images."""
-    options = cfg.get("inversion")
-    return bool(options) and options.name != "none"
+@dataclass(frozen=True)
+class InversionRequest:
+    """The inversion that a job's walks start from: made once, cached, and opened again.
 
+    Args:
+        options: of the Hydra group `inversion`, without its labels.
+        networks: the generator that is inverted, the teacher and the judge.
+        code: hash of the source behind the networks.
+        device: where it is computed.
+        cache: folder of what jobs share.
+    """
 
-def load_inversion(cfg: DictConfig) -> Inversion | None:
-    """Open the inversion of a configuration, making it first if need be; None where the starts are the bank's."""
-    if not asked(cfg):
-        return None
-    if cfg.inversion.path:
-        check_kind("inversion.path", cfg.inversion.path, "str")
-        folder = Path(cfg.inversion.path)
+    options: dict[str, Any]
+    networks: Networks
+    code: str
+    device: str
+    cache: Path
+
+    def load(self) -> Inversion:
+        """Open the inversion, making it first if need be.
+
+        Raises:
+            EditbenchError: the options name no images, or a value is out of range.
+            BadFile: the folder given by `inversion.path` was made with other networks.
+        """
+        if self.options.get("path"):
+            check_kind("inversion.path", self.options["path"], "str")
+            folder = Path(self.options["path"])
+            if folder not in _OPEN:
+                _OPEN[folder] = Inversion(folder)
+            return check_inversion(_OPEN[folder], self.networks)
+        task = self.task()
+        folder = self.cache / "inversions" / task.id
         if folder not in _OPEN:
-            _OPEN[folder] = Inversion(folder)
-        return check_inversion(_OPEN[folder], load_world(cfg))
-    task = inversion_task(cfg)
-    folder = Path(cfg.cache) / "inversions" / task.id
-    if folder not in _OPEN:
-        _OPEN[folder] = build_inversion(folder, task)
-    return _OPEN[folder]
+            _OPEN[folder] = build_inversion(folder, task)
+        return _OPEN[folder]
+
+    def id(self) -> str:
+        """Identity of the inversion; known before it is made, except for one given by its path."""
+        if self.options.get("path"):
+            return self.load().id
+        return self.task().id
+
+    def task(self) -> Task:
+        """What is to be inverted, and how. Raises EditbenchError for what cannot be."""
+        options = self.options
+        if not options.get("images"):
+            raise EditbenchError(
+                "inversion.images is not set: give a folder of pictures or faces:N, or a finished "
+                "inversion as inversion.path=FOLDER"
+            )
+        check_kind("inversion.images", options["images"], "str")
+        check_kind("inversion.block", options["block"], "int")
+        if options["block"] < 1:
+            raise EditbenchError(f"inversion.block must be at least 1, got {options['block']}")
+        spec = projection(options)
+        check_invertible(self.networks.generator, spec.space)
+        perceptual, distance = distance_of(options["perceptual"], self.networks, self.device)
+        images = open_images(options["images"], picture_shape(self.networks, self.device))
+        return Task(
+            images,
+            self.networks,
+            self.code,
+            perceptual,
+            distance,
+            spec,
+            options["block"],
+            self.device,
+        )
 
 
-def inversion_id(cfg: DictConfig) -> str:
-    """Identity of a configuration's inversion, known before it is made; '' where the starts are the bank's."""
-    if not asked(cfg):
-        return ""
-    if cfg.inversion.path:
-        found = load_inversion(cfg)
-        assert found is not None
-        return found.id
-    return inversion_task(cfg).id
-
-
-def inversion_key(cfg: DictConfig) -> list[str]:
-    """What a record's name takes of it: the codes' identity, and the code that walks from them."""
-    return [inversion_id(cfg), file_sha256(Path(__file__).with_name("walks.py"))]
-
-
-def check_inversion(inversion: Inversion, world: World) -> Inversion:
-    """An inversion given by path must have been made with these very networks."""
-    for role, network in vars(world).items():
+def check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
+    """Refuse an inversion given by its path that was made with other networks."""
+    for role, network in vars(networks).items():
         if inversion.meta[role] != network.digest:
             raise BadFile(
-                f"inversion {inversion.folder} was made with another {role} ({inversion.meta[role]}) than "
-                f"this run's ({network.digest}): unset inversion.path, or make it again"
+                f"inversion {inversion.folder} was made with another {role} "
+                f"({inversion.meta[role]}) than this run's ({network.digest}): unset "
+                "inversion.path, or make it again"
             )
     return inversion
-
-
-def inversion_task(cfg: DictConfig) -> Task:
-    """What a configuration asks to be inverted, and how. Raises EditbenchError for what cannot be."""
-    world, options = load_world(cfg), plain(cfg.inversion)
-    if not options.get("images"):
-        raise EditbenchError(
-            "inversion.images is not set: give a folder of pictures or faces:N, or a finished "
-            "inversion as inversion.path=FOLDER"
-        )
-    check_kind("inversion.images", options["images"], "str")
-    check_kind("inversion.block", options["block"], "int")
-    if options["block"] < 1:
-        raise EditbenchError(f"inversion.block must be at least 1, got {options['block']}")
-    spec = projection(options)
-    check_invertible(world.generator, spec.space)
-    perceptual, distance = distance_of(options["perceptual"], world, cfg.device)
-    images = open_images(options["images"], picture_shape(world, cfg.device))
-    return Task(images, world, perceptual, distance, spec, options["block"], cfg.device)
 
 
 def projection(options: dict[str, Any]) -> Projection:
@@ -113,10 +122,10 @@ def projection(options: dict[str, Any]) -> Projection:
     )
 
 
-def distance_of(option: object, world: World, device: str) -> tuple[Perceptual, object]:
+def distance_of(option: object, networks: Networks, device: str) -> tuple[Perceptual, object]:
     """A distance and its identity: 'teacher', 'pixels', or a mapping with the `_target_` of a Perceptual."""
     if option == "teacher":
-        return FeatureDistance(world.teacher), "teacher"
+        return FeatureDistance(networks.teacher), "teacher"
     if option == "pixels":
         return PixelDistance(), "pixels"
     if not isinstance(option, dict) or "_target_" not in option:
@@ -130,13 +139,12 @@ def distance_of(option: object, world: World, device: str) -> tuple[Perceptual, 
             f"inversion.perceptual: {option['_target_']} is no editbench.networks.perceptual.Perceptual"
         )
     made = made.to(device).eval().requires_grad_(False)
-    source = source_digest(f"{type(made).__module__}.{type(made).__qualname__}")
-    return made, [content(option), getattr(made, "digest", made.about), source]
+    return made, [described(option), getattr(made, "digest", made.about)]
 
 
-def picture_shape(world: World, device: str) -> tuple[int, ...]:
+def picture_shape(networks: Networks, device: str) -> tuple[int, ...]:
     """(C, H, W) of the generator's pictures."""
-    generator = world.generator
+    generator = networks.generator
     space = Space.W if Space.W in generator.spaces else Space.Z
     with torch.no_grad():
         return tuple(

@@ -1,4 +1,4 @@
-"""The three networks of a job."""
+"""The three networks of a job: the generator, and the two scorers in their roles."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from editbench.networks.scorer import Scorer
 
 
 @dataclass(frozen=True)
-class World:
-    """The networks of a job on their device."""
+class Networks:
+    """The networks of a job, on the job's device.
+
+    Attributes:
+        generator: decodes codes into samples.
+        teacher: the scorer that a method may learn from.
+        judge: the scorer that the benchmark measures with; a method never sees it.
+    """
 
     generator: Generator
     teacher: Scorer
@@ -18,4 +24,5 @@ class World:
 
     @property
     def leaking(self) -> bool:
+        """Whether the judge is the teacher, so that the measurement rewards what the method was fitted to."""
         return self.teacher.digest == self.judge.digest

@@ -6,19 +6,18 @@ module}. Reading runs no code from the file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile
 from editbench.base.files import file_sha256, write_atomic
+from editbench.base.identity import tensors_digest as tensors_digest
 
 METADATA_KEY = "editbench"
 SHOWN = 6  # names of each sort in an error message
@@ -111,21 +110,6 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path |
             )
         )
     module.load_state_dict(dict(tensors))
-
-
-def tensors_digest(tensors: Mapping[str, Tensor], *extra: object) -> str:
-    """SHA-256 over sorted names, dtypes, shapes and bytes, and over the repr of each `extra`.
-
-    Independent of layout.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    for item in extra:
-        digest.update(f"{item!r};".encode())
-    return digest.hexdigest()
 
 
 def file_digest(path: Path | str) -> str:

@@ -20,7 +20,10 @@ from editbench.report.settings import flatten, protocol
 
 DIGITS, SAMPLE_DIGITS = 9, 4  # significant: of a pinned number, of a value of one start
 LABELS = ("method.name", "method.about", "method.title", "method.demo")  # for people
-HASHES = ("bank", "generator", "judge", "teacher")
+# Weights that must agree before numbers can be compared. The bank's id is left out: it follows the
+# code, and comparing numbers across two versions of the code is what the check is for. What the bank
+# holds is told by its options, which are part of the setting. An imported bank has only its id.
+HASHES = ("generator", "judge", "teacher")
 NAN = float("nan")
 
 
@@ -142,6 +145,8 @@ def _pin(
         )
     }
     setting |= {f"hash.{name}": str(hashes[name]) for name in HASHES if name in hashes}
+    if "bank" in hashes and (config.get("bank") or {}).get("path"):
+        setting["hash.bank"] = str(hashes["bank"])
     options = {
         key: value for key, value in flat.items() if key.startswith("method.") and key not in LABELS
     }

@@ -11,40 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from editbench.base.identity import COMPARABLE, WITHOUT_EFFECT
+
 if TYPE_CHECKING:
     from editbench.report.load import Results
 
 STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
-PROTOCOL = (
-    "generator",
-    "scorer",
-    "bank",
-    "starts",
-    "inversion",
-    "target",
-    "precision",
-    "engine.max_steps",
-    "engine.sweep_steps",
-)
-# Where things lie, how fast they go, what people read: none of it changes a result.
-IGNORED = (
-    "name",
-    "out",
-    "cache",
-    "data",
-    "device",
-    "save_codes",
-    "hydra",
-    "metric",
-    "attribute",
-    "bank.workers",
-    "bank.block",
-    "bank.shard",
-    "engine.batch",
-    "engine.pictures",
-    "experiment",
-    "published",
-)
 
 
 def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
@@ -103,7 +75,7 @@ def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:
     return key | {
         name: value
         for name, value in flat.items()
-        if any(name == part or name.startswith(f"{part}.") for part in PROTOCOL)
+        if any(name == part or name.startswith(f"{part}.") for part in COMPARABLE)
         and name != "generator.name"
     }
 
@@ -113,7 +85,7 @@ def flatten(config: object, prefix: str = "") -> dict[str, Any]:
 
     An option of the generator stays whole, so that a mapping differs from null: they are two worlds.
     """
-    if prefix in IGNORED or prefix.endswith(".about"):
+    if prefix in WITHOUT_EFFECT or prefix.endswith(".about"):
         return {}
     if not isinstance(config, dict) or not config or prefix.startswith("generator."):
         return {prefix: config}

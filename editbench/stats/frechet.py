@@ -22,6 +22,7 @@ def gaussian_distance(
     mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray
 ) -> float:
     """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) for covariances A and B; at least 0, up to rounding."""
+    # Rounding leaves eigenvalues of about -1e-17 where the covariance is singular.
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     spectrum = np.linalg.eigvalsh(root @ cov_b @ root).clip(min=0)
@@ -30,5 +31,8 @@ def gaussian_distance(
 
 
 def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
-    """Distance between two sets of features (N, D) and (M, D). It shrinks with N: compare at equal sizes only."""
+    """Distance between two sets of features, a (N, D) and b (M, D).
+
+    The estimate is biased: it shrinks with N. Compare at equal sizes only.
+    """
     return gaussian_distance(*moments(a), *moments(b))

@@ -1,7 +1,7 @@
-"""Intervals and paired tests: deterministic, and indifferent to the order in which samples arrive.
+"""Intervals and paired tests. They are deterministic, and the order in which samples arrive does not count.
 
-All intervals are two-sided at level 0.95 unless told otherwise. Resampling is over starts (clusters), never over the
-steps of one start, which are not independent.
+All intervals are two-sided; their level is 0.95 unless another is given. Resampling is over starts
+(clusters), never over the steps of one start, which are not independent.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from editbench.base.seeding import generator
 LEVEL = 0.95
 DRAWS = 2000
 CHUNK = 4_000_000  # indices drawn at once, so that memory does not grow with draws * samples
+ROUNDING = 1e-12  # differences below it, relative to 1, are equal in exact arithmetic
 
 Interval = tuple[float, float]
 NO_INTERVAL: Interval = (float("nan"), float("nan"))
@@ -27,28 +28,41 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
     """Wilson score interval of a proportion (Wilson, 1927, without continuity correction); NaN where n is 0."""
     if n == 0:
         return NO_INTERVAL
-    z, share = ndtri(0.5 + level / 2), successes / n
+    z = ndtri(0.5 + level / 2)
+    share = successes / n
     centre = share + z * z / (2 * n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
-    # exact at the ends, where rounding would leave 1e-17
-    return (0.0 if successes == 0 else float(low), 1.0 if successes == n else float(high))
+    low = float((centre - half) / (1 + z * z / n))
+    high = float((centre + half) / (1 + z * z / n))
+    # The ends are exact in theory; rounding would leave 1e-17.
+    if successes == 0:
+        low = 0.0
+    if successes == n:
+        high = 1.0
+    return low, high
 
 
 def resampled_sums(
     rows: np.ndarray, draws: int = DRAWS, seed: int = 0, stream: str = "bootstrap"
 ) -> np.ndarray:
-    """Sums of rows drawn with replacement: (n, m) -> (draws, m) float64.
+    """Sum rows drawn with replacement, n in each draw.
 
-    Each draw takes n rows. The rows must come in an order of their own (sorted by start), since the result depends
-    on (seed, stream, n) and on that order.
+    Args:
+        rows: (n, m), in an order of their own (sorted by start): the result depends on it.
+        draws: how many sums.
+        seed, stream: of the draws, together with n.
+
+    Returns:
+        (draws, m) float64.
     """
     rows = np.asarray(rows, np.float64)
-    n, rng = len(rows), generator(seed, stream, len(rows))
+    n = len(rows)
+    rng = generator(seed, stream, len(rows))
     size = max(1, CHUNK // max(n, 1))
     sums = []
     for begin in range(0, draws, size):
         count = min(size, draws - begin)
+        # One bincount serves many draws: draw k counts in the bins k * n to k * n + n - 1.
         index = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
         weights = np.bincount(index.ravel(), minlength=count * n).reshape(count, n)
         sums.append(weights.astype(np.float64) @ rows)
@@ -56,7 +70,7 @@ def resampled_sums(
 
 
 def percentiles(samples: np.ndarray, level: float = LEVEL) -> np.ndarray:
-    """Percentile interval of bootstrap samples, NaN draws left out: (draws, m) -> (2, m)."""
+    """Percentile interval of bootstrap samples, without the draws that are NaN: (draws, m) -> (2, m)."""
     out = np.full((2, samples.shape[1]), np.nan)
     some = np.isfinite(samples).any(0)
     if some.any():
@@ -84,13 +98,19 @@ def bootstrap_ratios(
     draws: int = DRAWS,
     level: float = LEVEL,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile intervals of sum(numerator) / sum(denominator), clusters resampled whole.
+    """Percentile intervals of sum(numerator) / sum(denominator); clusters are resampled whole.
 
-    numerators (n, m), denominators (n, m), rows sorted by cluster -> low (m,), high (m,).
+    Args:
+        numerators: (n, m), one row a cluster, sorted by cluster.
+        denominators: (n, m) likewise.
+
+    Returns:
+        low (m,) and high (m,).
     """
-    if not len(numerators):
-        return (np.full(numerators.shape[1], np.nan),) * 2
     width = numerators.shape[1]
+    if not len(numerators):
+        nothing = np.full(width, np.nan)
+        return nothing, nothing
     sums = resampled_sums(np.concatenate([numerators, denominators], 1), draws, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.where(sums[:, width:] > 0, sums[:, :width] / sums[:, width:], np.nan)
@@ -99,22 +119,24 @@ def bootstrap_ratios(
 
 
 def median_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
-    """Distribution-free interval of a median from order statistics: covers at least `level` where n allows it.
+    """Distribution-free interval of a median, from order statistics.
 
-    With too few values for that (n < 6 at 95 %) it is the whole range of the values.
+    It covers at least `level` where n allows that; with too few values (n < 6 at 95 %) it is the
+    whole range of the values.
     """
     values = np.sort(np.asarray(values, np.float64))
     values = values[np.isfinite(values)]
     n = len(values)
     if n == 0:
         return NO_INTERVAL
+    # The number of values below the median is binomial (n, 1/2).
     rank = max(int(binom.ppf((1 - level) / 2, n, 0.5)) - 1, 0)
     return float(values[rank]), float(values[n - 1 - rank])
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean of a - b over the n starts both have, its bootstrap interval, and a two-sided p-value."""
+    """Mean of a - b over the n starts that both have, its bootstrap interval, and a two-sided p-value."""
 
     difference: float
     low: float
@@ -129,10 +151,15 @@ def paired_difference(
     """Paired bootstrap of a mean difference on common starts.
 
     Args:
-        a, b: one value a start, indexed by start; starts that one lacks, or where one is NaN, are left out of both.
+        a, b: one value a start, indexed by start. Starts that one lacks, or where one is NaN, are
+            left out of both.
 
-    The p-value is the share of draws, recentred on the null hypothesis of no difference, that lie at least as far out
-    as the difference seen, with one added to both counts so that it is never 0. It is NaN where no start is common.
+    Raises:
+        ValueError: a start stands twice in one of the two.
+
+    The draws are centred on the null hypothesis of no difference. The p-value is the share of them
+    that lie at least as far out as the difference seen, with one added to both counts so that it is
+    never 0. It is NaN where no start is common.
     """
     for name, series in (("a", a), ("b", b)):
         if series.index.has_duplicates:
@@ -147,19 +174,26 @@ def paired_difference(
     mean = float(gaps.mean())
     means = resampled_sums(gaps[:, None], draws, seed, "paired") / n
     low, high = percentiles(means, level)[:, 0]
-    rounding = 1e-12 * max(
-        1.0, abs(mean)
-    )  # equal in exact arithmetic counts as at least as far out
+    rounding = ROUNDING * max(1.0, abs(mean))
     p = (1 + int((np.abs(means[:, 0] - mean) >= abs(mean) - rounding).sum())) / (1 + draws)
     return PairedDifference(mean, float(low), float(high), p, n)
 
 
 def holm(pvalues: np.ndarray) -> np.ndarray:
-    """Holm's step-down adjusted p-values (Holm, 1979), in the order given; NaN stays NaN and is not counted."""
+    """Adjust p-values for several tests by Holm's step-down (Holm, 1979).
+
+    Args:
+        pvalues: (n,); NaN stays NaN and is not counted as a test.
+
+    Returns:
+        (n,) in the order given.
+    """
     pvalues = np.asarray(pvalues, np.float64)
     adjusted = np.full(pvalues.shape, np.nan)
     known = np.flatnonzero(np.isfinite(pvalues))
     order = known[np.argsort(pvalues[known], kind="stable")]
+    # The smallest is multiplied by the number of tests, the next by one less, and so on; none may
+    # become smaller than the one before it.
     scaled = pvalues[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return adjusted

@@ -14,15 +14,22 @@ from scipy.stats import t as student
 
 from editbench.stats.intervals import LEVEL
 
-EXACT = 10  # pairs up to which all permutations are counted
-CHUNK = 200_000
+EXACT = 10  # pairs up to which all permutations are counted: 10! is 3.6 million
+CHUNK = 200_000  # permutations held in memory at once
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Spearman:
-    """rho, its interval, the two-sided p, n pairs, and whether p is exact. NaN where there are fewer than three pairs,
-    or one side is constant; no interval below four pairs, nor where rho is -1 or 1."""
+    """A rank correlation with its uncertainty.
+
+    Args:
+        rho: the correlation; NaN with fewer than three pairs, or where one side is constant.
+        low, high: its interval; NaN with fewer than four pairs, and where rho is -1 or 1.
+        p: two-sided p-value.
+        n: pairs.
+        exact: whether p comes from all permutations.
+    """
 
     rho: float
     low: float
@@ -33,20 +40,28 @@ class Spearman:
 
 
 def spearman(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Spearman:
-    """Rank correlation of pairs, those with a NaN left out; ties take their average rank.
+    """Correlate the ranks of pairs; ties take their average rank.
 
-    p: up to EXACT pairs the share of all pairings of the two sides whose |rho| is at least that seen; beyond that by
-    Student's t with n - 2 degrees of freedom. Interval: Fisher's z with the standard error of Bonett and Wright (2000),
-    sqrt((1 + rho^2 / 2) / (n - 3)); none where rho is -1 or 1, where it would be a point, which no few pairs carry.
+    Args:
+        a, b: (n,) the two sides; pairs with a NaN are left out.
+        level: of the interval.
+
+    Up to EXACT pairs, p is the share of all pairings of the two sides whose |rho| is at least that
+    seen; beyond that it comes from Student's t with n - 2 degrees of freedom. The interval is
+    Fisher's z with the standard error of Bonett and Wright (2000), sqrt((1 + rho^2 / 2) / (n - 3)).
+    At rho = -1 or 1 it would be a single point, which a few pairs do not support: none is given.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a = np.asarray(a, np.float64)
+    b = np.asarray(b, np.float64)
     both = np.isfinite(a) & np.isfinite(b)
-    x, y = (centred(rankdata(side[both])) for side in (a, b))
+    x = centred(rankdata(a[both]))
+    y = centred(rankdata(b[both]))
     n = int(both.sum())
     if n < 3 or not x.any() or not y.any():
         return Spearman(NAN, NAN, NAN, NAN, n, n <= EXACT)
     rho = float(x @ y)
-    rho = math.copysign(1.0, rho) if abs(rho) >= 1 - 1e-12 else rho  # rounding would leave 0.999...
+    if abs(rho) >= 1 - 1e-12:  # rounding leaves 0.999... for equal orders
+        rho = math.copysign(1.0, rho)
     if n <= EXACT:
         p = exact_p(x, y)
     else:
@@ -59,7 +74,7 @@ def spearman(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Spearman:
 
 
 def centred(ranks: np.ndarray) -> np.ndarray:
-    """Ranks less their mean, at unit length; zeros where all are equal."""
+    """Ranks (n,) less their mean, at unit length; zeros where all are equal."""
     ranks = ranks - ranks.mean()
     length = np.linalg.norm(ranks)
     return ranks / length if length > 0 else ranks
@@ -67,16 +82,17 @@ def centred(ranks: np.ndarray) -> np.ndarray:
 
 def exact_p(x: np.ndarray, y: np.ndarray) -> float:
     """Share of all n! orders of y whose |x . y| is at least that of the order given."""
-    seen, n = abs(float(x @ y)) - 1e-9, len(x)
-    hits = sum(int((np.abs(y[orders] @ x) >= seen).sum()) for orders in _orders(n))
+    seen = abs(float(x @ y)) - 1e-9  # rounding must not turn an equal order into a smaller one
+    n = len(x)
+    hits = 0
+    for orders in _orders(n):
+        hits += int((np.abs(y[orders] @ x) >= seen).sum())
     return hits / math.factorial(n)
 
 
 def _orders(n: int) -> Iterator[np.ndarray]:
+    """All orders of n things, as index arrays (up to CHUNK, n)."""
     every = permutations(range(n))
     while part := list(islice(every, CHUNK)):
-        yield (
-            np.fromiter(chain.from_iterable(part), np.int8, len(part) * n)
-            .reshape(-1, n)
-            .astype(np.int64)
-        )
+        flat = np.fromiter(chain.from_iterable(part), np.int8, len(part) * n)
+        yield flat.reshape(-1, n).astype(np.int64)

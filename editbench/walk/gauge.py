@@ -18,14 +18,14 @@ from editbench.networks.generator import Generator
 from editbench.walk.editor import Walk
 
 if TYPE_CHECKING:
-    from editbench.networks.roles import World
+    from editbench.networks.roles import Networks
 
 
 class Gauge(abc.ABC):
     """Base of all gauges."""
 
-    def prepare(self, world: World, device: str) -> None:  # noqa: B027 - most need nothing
-        """Called once before the walk. Raises EditbenchError where this world cannot be measured so."""
+    def prepare(self, networks: Networks, device: str) -> None:  # noqa: B027 - most need nothing
+        """Called once before the walk. Raises EditbenchError where these networks cannot be measured so."""
 
     def reference(self, decoded: Tensor) -> Tensor:
         """What is kept of a start's own image for the comparison: (n, ...) -> (n, e), e as small as may be."""

@@ -115,7 +115,7 @@ class Composition(Probe):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:
         """Bank indices, their codes and judge logits, and the target class of each attribute."""
         first, last = scene.bank.spec.split("test")
-        rng = random(0, "composition", scene.bank.id, self.n, *sorted(names))
+        rng = random(0, "composition", scene.bank.samples_key, self.n, *sorted(names))
         index = first + np.sort(
             rng.choice(last - first, size=min(self.n, last - first), replace=False)
         )

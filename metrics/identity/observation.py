@@ -17,7 +17,7 @@ from editbench.walk.editor import Walk
 from editbench.walk.gauge import Gauge
 
 if TYPE_CHECKING:
-    from editbench.networks.roles import World
+    from editbench.networks.roles import Networks
 
 JUDGE = "judge_features"
 BATCH = 64
@@ -57,27 +57,29 @@ class FeatureSimilarity(Gauge):
         )
         self.threshold, self.far, self.samples = threshold, float(far), int(samples)
 
-    def prepare(self, world: World, device: str) -> None:
-        if world.generator.output != "image":
+    def prepare(self, networks: Networks, device: str) -> None:
+        if networks.generator.output != "image":
             raise EditbenchError(
-                "gauge feature_similarity: there are no pictures in this world, leave it out"
+                "gauge feature_similarity: the generator gives no pictures, leave it out"
             )
-        self.network = ScorerFeatures(world.judge) if self.network is None else self.network
+        self.network = ScorerFeatures(networks.judge) if self.network is None else self.network
         if isinstance(self.network, nn.Module):
             self.network.to(device).eval().requires_grad_(False)
         if self.threshold is None:
-            self.threshold = self.impostors(world, device)
+            self.threshold = self.impostors(networks, device)
 
     @torch.inference_mode()
-    def impostors(self, world: World, device: str) -> float:
+    def impostors(self, networks: Networks, device: str) -> float:
         """The cosine that a share `far` of the pairs of different generated pictures exceed."""
         z = (
-            torch.from_numpy(normals(0, "gauge/impostors", 0, self.samples, world.generator.z_dim))
+            torch.from_numpy(
+                normals(0, "gauge/impostors", 0, self.samples, networks.generator.z_dim)
+            )
             .float()
             .to(device)
         )
         parts = [
-            self.reference(world.generator.decode(Codes(Space.Z, z[i : i + BATCH])))
+            self.reference(networks.generator.decode(Codes(Space.Z, z[i : i + BATCH])))
             for i in range(0, len(z), BATCH)
         ]
         unit = torch.cat(parts).double()
@@ -116,10 +118,10 @@ class PixelDistance(Gauge):
             raise EditbenchError(f"gauge.pixel_distance.size must be at least 1, got {size}")
         self.size = int(size)
 
-    def prepare(self, world: World, device: str) -> None:
-        if world.generator.output != "image":
+    def prepare(self, networks: Networks, device: str) -> None:
+        if networks.generator.output != "image":
             raise EditbenchError(
-                "gauge pixel_distance: there are no pictures in this world, leave it out"
+                "gauge pixel_distance: the generator gives no pictures, leave it out"
             )
 
     def reference(self, decoded: Tensor) -> Tensor:

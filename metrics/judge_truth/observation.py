@@ -13,7 +13,7 @@ from editbench.walk.editor import Walk
 from editbench.walk.gauge import Gauge
 
 if TYPE_CHECKING:
-    from editbench.networks.roles import World
+    from editbench.networks.roles import Networks
 
 
 @runtime_checkable
@@ -33,26 +33,26 @@ class Truth(Gauge):
     """Columns `true:NAME`, the true class of every attribute of the judge, and `true_margin`, how far the sample is
     inside the target class (0: on the true threshold)."""
 
-    def prepare(self, world: World, device: str) -> None:
-        if not isinstance(world.generator, KnowsTruth):
+    def prepare(self, networks: Networks, device: str) -> None:
+        if not isinstance(networks.generator, KnowsTruth):
             raise EditbenchError(
                 "gauge truth needs a generator that knows its factors: use generator=renders, or "
                 "leave the gauge out"
             )
-        self.world, known = world.generator, world.generator.true_attributes
-        for item in world.judge.attributes:
+        self.generator, known = networks.generator, networks.generator.true_attributes
+        for item in networks.judge.attributes:
             if item.name not in known.names or known[item.name].classes != item.classes:
                 raise EditbenchError(
                     f"gauge truth: the generator does not know the judge's attribute '{item.name}' "
                     f"({', '.join(item.classes)})"
                 )
-        self.columns = {item.name: known.index(item.name) for item in world.judge.attributes}
+        self.columns = {item.name: known.index(item.name) for item in networks.judge.attributes}
 
     def measure(
         self, walk: Walk, codes: Codes, decoded: Tensor, reference: Tensor
     ) -> dict[str, Tensor]:
-        labels = self.world.true_labels(codes)
+        labels = self.generator.true_labels(codes)
         columns = {f"true:{name}": labels[:, place] for name, place in self.columns.items()}
         return columns | {
-            "true_margin": self.world.true_margins(codes, walk.attribute, walk.target)
+            "true_margin": self.generator.true_margins(codes, walk.attribute, walk.target)
         }

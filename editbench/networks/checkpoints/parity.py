@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from editbench.base.errors import BadFile
 from editbench.networks.stylegan2.network import StyleGAN2
 
+LARGEST = 1 << 30  # bytes of all arrays; 16 pictures of 1024 x 1024 have 0.2 GiB
 BOUND = 1e-4  # of the golden's standard deviation
 PSI = 0.7
 LAYER = re.compile(r"style:b(\d+)\.(conv0|conv1|torgb)")
@@ -42,13 +43,61 @@ class Row:
         return self.error <= BOUND
 
 
+def check_members(path: Path) -> None:
+    """Refuse arrays that would take far more memory than the file says.
+
+    NumPy reserves what the header of an array declares before it reads any data, and unpacks whatever
+    a compressed member holds.
+    """
+    total = 0
+    with ZipFile(path) as archive:
+        for info in archive.infolist():
+            total += info.file_size
+            if total > LARGEST:
+                raise BadFile(f"{path}: its arrays have more than {LARGEST:,} bytes")
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                read_header = np.lib.format.read_array_header_2_0
+                if version == (1, 0):
+                    read_header = np.lib.format.read_array_header_1_0
+                shape, _, dtype = read_header(member)
+            declared = math.prod(shape) * dtype.itemsize
+            if declared > info.file_size:
+                raise BadFile(
+                    f"{path}: '{info.filename}' declares {declared:,} bytes and has "
+                    f"{info.file_size:,}; it is damaged"
+                )
+
+
 def read_golden(path: Path | str) -> dict[str, Tensor]:
+    """The arrays of a golden, as float32 tensors by name.
+
+    Args:
+        path: an .npz file with 'z' and others of the names above.
+
+    Raises:
+        BadFile: it is no such file, holds objects, or would take too much memory.
+    """
     try:
+        check_members(Path(path))
         with np.load(path, allow_pickle=False) as file:
             golden = {name: torch.from_numpy(file[name]).float() for name in file.files}
-    except (OSError, ValueError, TypeError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        KeyError,
+        MemoryError,
+        NotImplementedError,
+        RuntimeError,
+        BadZipFile,
+        zlib.error,
+    ) as error:
+        # NumPy's second line is the advice to trust the file.
+        reason = str(error).partition("\n")[0]
         raise BadFile(
-            f"{path}: not an .npz of arrays ({error}); see docs/checkpoints.md for its names"
+            f"{path}: not an .npz of arrays ({reason}); see docs/checkpoints.md for its names"
         ) from error
     if "z" not in golden:
         raise BadFile(f"{path}: has no 'z' to decode; it holds {', '.join(sorted(golden))}")

@@ -6,6 +6,7 @@ its roles built, and errors that name file, role, key and fix.
 from __future__ import annotations
 
 import inspect
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from editbench.base.conf import CONF, group_options
+from editbench.base.conf import CONF, group_options, yaml_text
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build
 from editbench.networks.scorer import Scorer
@@ -52,8 +53,9 @@ def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
             and key.
     """
     try:
-        text = OmegaConf.to_container(OmegaConf.load(path))  # as a run reads it
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        # OmegaConf reads it, as in a run, since its YAML has rules of its own for numbers.
+        text = OmegaConf.to_container(OmegaConf.load(StringIO(yaml_text(path))))
+    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise BadFile(f"{path}: not readable YAML: {error}") from error
     if not isinstance(text, dict):
         raise BadFile(

@@ -1,0 +1,247 @@
+"""What determines a result: the one declaration behind every content address.
+
+A bank, a fit, an inversion and a run are each named by a hash of everything that can change a
+number in them, and of nothing else. The lists below say what that is. They are used by the run id,
+the fit cache, the cache of inversions and of reference statistics, the grouping of reports, and the
+pins of the regression check.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from editbench.base.errors import EditbenchError
+from editbench.base.files import digest, file_sha256
+from editbench.base.instantiate import LABELS, build
+from editbench.base.sources import source_digest
+
+FORMAT = 1  # of banks; another layout on disk is another bank
+
+# -- what determines a bank: its samples, their logits, and where its splits end
+BANK_OPTIONS = ("n", "seed", "block", "fit", "tune")
+BANK_CODE = ("editbench.bank.build",)
+
+# -- what determines an inversion: beside its options, images and networks
+INVERSION_CODE = ("editbench.inversion.build",)
+
+# -- what determines a run: beside its bank (which has the networks) and its inversion
+RUN_GROUPS = ("method", "starts", "engine")
+RUN_VALUES = ("attribute", "target", "seed")
+OPTIONAL_RUN_GROUPS = (
+    "observation",
+    "gauge",
+    "probe",
+)  # an empty group is left out: it adds nothing
+RUN_CODE = (
+    "editbench.walk.engine",  # and, through its imports, editors, networks and spaces
+    "editbench.bank.starts",
+    "editbench.base.seeding",
+)
+INVERTED_RUN_CODE = ("editbench.inversion.walks",)
+
+# -- what a report may not mix in one table: everything but the method and the attribute
+COMPARABLE = (
+    "generator",
+    "scorer",
+    "bank",
+    "starts",
+    "inversion",
+    "target",
+    "precision",
+    "engine.max_steps",
+    "engine.sweep_steps",
+)
+
+# -- where things lie, how fast they go, and what people read: none of it changes a result
+WITHOUT_EFFECT = (
+    "name",
+    "out",
+    "cache",
+    "data",
+    "device",
+    "save_codes",
+    "hydra",
+    "metric",
+    "attribute",
+    "bank.workers",
+    "bank.block",
+    "bank.shard",
+    "engine.batch",
+    "engine.pictures",
+    "experiment",
+    "published",
+)
+
+
+def samples_key(options: Mapping[str, Any], networks: Mapping[str, str]) -> str:
+    """What a bank's samples are meant to be, whichever version of the code computes them.
+
+    It seeds the draw of starts, so that two versions of the code are compared on the same starts.
+
+    Args:
+        options: of the bank; the ones in BANK_OPTIONS count.
+        networks: 'generator', 'teacher', 'judge' -> hash of the network's weights.
+    """
+    key = {name: options[name] for name in BANK_OPTIONS}
+    key |= {role: networks[role] for role in ("generator", "teacher", "judge")}
+    return digest(key | {"version": FORMAT})
+
+
+def bank_id(options: Mapping[str, Any], networks: Mapping[str, str], code: str) -> str:
+    """Content address of a bank: its samples, and the code that computes them.
+
+    Args:
+        options, networks: see `samples_key`.
+        code: hash of the source behind the networks, see `code_of`.
+    """
+    return digest([samples_key(options, networks), code, modules_digest(BANK_CODE)])
+
+
+def fit_key(config: Mapping[str, Any], bank: str, networks: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that a fit for all attributes depends on; a tuned one adds its attribute.
+
+    Args:
+        config: the resolved configuration of the job.
+        bank: id of the bank, which stands for the networks' code too.
+        networks: 'generator', 'teacher' -> hash of the network's weights.
+    """
+    return {
+        "bank": bank,
+        "generator": networks["generator"],
+        "teacher": networks["teacher"],
+        "method": content(without_labels(config["method"])),
+        "code": code_of(config["method"]),
+        "seed": config["seed"],
+    }
+
+
+def run_id(
+    config: Mapping[str, Any], bank: str, attributes: Sequence[str], inversion: str = ""
+) -> str:
+    """Name of a record: what a person looks for, then a hash of all that determines the result.
+
+    Args:
+        config: the resolved configuration of the job.
+        bank: id of the bank.
+        attributes: names of the attributes that share the draw of starts.
+        inversion: id of the inversion that walks start from; '' where they start from the bank.
+    """
+    key: dict[str, Any] = {name: config[name] for name in RUN_VALUES}
+    for group in RUN_GROUPS:
+        key[group] = content(without_labels(config[group]))
+    for group in OPTIONAL_RUN_GROUPS:
+        parts = config.get(group) or {}
+        if parts:
+            key[group] = {name: described(part) for name, part in parts.items()}
+    key["bank"] = bank
+    key["names"] = list(attributes)
+    key["code"] = [code_of(config["method"]), modules_digest(RUN_CODE)]
+    if inversion:
+        key["inversion"] = [inversion, modules_digest(INVERTED_RUN_CODE)]
+    precision = config.get("precision") or "fp32"
+    if precision != "fp32":
+        key["precision"] = precision
+    method = config["method"]["name"]
+    return f"{method}-{config['attribute']}-s{config['seed']}-{digest(key, 10)}"
+
+
+# -- parts -----------------------------------------------------------------------------------------
+def modules_digest(modules: Sequence[str]) -> str:
+    """Hash of several modules and of all that they import."""
+    return digest([source_digest(module) for module in modules])
+
+
+def code_of(config: object) -> str:
+    """Hash of the source behind every `_target_` of a configuration, nested ones included."""
+    targets = sorted(set(_targets(config)))
+    return digest([source_digest(target) for target in targets]) if targets else ""
+
+
+def described(part: Mapping[str, Any]) -> list[object]:
+    """A component of a configuration as what it is made of: its options and its code."""
+    return [content(without_labels(part)), code_of(part)]
+
+
+def without_labels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a component, without the keys that are for people."""
+    return {key: value for key, value in config.items() if key not in LABELS}
+
+
+def content(config: object, nested: bool = False) -> object:
+    """A configuration with the contents of what it names in place of the names.
+
+    - A string that names an existing file becomes the hash of the file.
+    - A `path` that names a folder becomes the hash of the list of its files.
+    - A nested component (`_target_`) gains the hash of the weights that it comes with.
+    """
+    if isinstance(config, dict):
+        parts: dict[str, object] = {}
+        for key, value in config.items():
+            if key == "path" and isinstance(value, str) and Path(value).is_dir():
+                parts[key] = _listing(value)
+            else:
+                parts[key] = content(value, nested=True)
+        if nested and "_target_" in config:
+            parts["network"] = _weights_digest(OmegaConf.to_yaml(config))
+        return parts
+    if isinstance(config, list):
+        return [content(value, nested=True) for value in config]
+    if isinstance(config, str) and "." in config and Path(config).is_file():
+        return f"sha256:{file_sha256(Path(config))}"
+    return config
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], *extra: object) -> str:
+    """SHA-256 over sorted names, dtypes, shapes and bytes; independent of memory layout.
+
+    Args:
+        tensors: name -> tensor, on any device.
+        extra: what else counts, by its repr.
+    """
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        hasher.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        hasher.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for item in extra:
+        hasher.update(f"{item!r};".encode())
+    return hasher.hexdigest()
+
+
+def _targets(config: object) -> Iterator[str]:
+    if isinstance(config, Mapping):
+        if isinstance(config.get("_target_"), str):
+            yield config["_target_"]
+        for value in config.values():
+            yield from _targets(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _targets(value)
+
+
+def _listing(folder: str) -> str:
+    """Hash of the names, sizes and times of all files below a folder."""
+    files = []
+    for file in sorted(Path(folder).rglob("*")):
+        if file.is_file():
+            about = file.stat()
+            files.append([str(file.relative_to(folder)), about.st_size, about.st_mtime_ns])
+    return f"folder:{digest(files)}"
+
+
+@lru_cache(maxsize=16)
+def _weights_digest(text: str) -> str:
+    """Hash of the weights that a component is built with; '' where it has none."""
+    try:
+        part = build(cast(DictConfig, OmegaConf.create(text)))
+    except EditbenchError:
+        return ""  # the job meets the same error and reports it
+    return tensors_digest(part.state_dict()) if isinstance(part, torch.nn.Module) else ""

@@ -1,0 +1,40 @@
+"""From a job's settings to the inversion that its walks start from."""
+
+from __future__ import annotations
+
+from editbench.base.instantiate import plain
+from editbench.inversion.build import Task
+from editbench.inversion.load import InversionRequest
+from editbench.inversion.store import Inversion
+from editbench.run.loading import load_networks, networks_code
+from editbench.run.settings import Settings
+
+
+def request_inversion(settings: Settings) -> InversionRequest:
+    """The inversion of a job, before it is made or opened."""
+    return InversionRequest(
+        options=plain(settings.plain["inversion"]),
+        networks=load_networks(settings),
+        code=networks_code(settings),
+        device=settings.device,
+        cache=settings.cache,
+    )
+
+
+def load_inversion(settings: Settings) -> Inversion | None:
+    """The inversion, made first if need be; None where the starts are the bank's samples."""
+    if settings.inversion.is_none:
+        return None
+    return request_inversion(settings).load()
+
+
+def inversion_id(settings: Settings) -> str:
+    """Identity of the inversion; '' where the starts are the bank's samples."""
+    if settings.inversion.is_none:
+        return ""
+    return request_inversion(settings).id()
+
+
+def inversion_task(settings: Settings) -> Task:
+    """What is to be inverted, and how."""
+    return request_inversion(settings).task()

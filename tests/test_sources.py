@@ -1,0 +1,172 @@
+"""The hash of the source behind a class: what must change it, and what must not."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from editbench.base.errors import UnknownName
+from editbench.base.sources import source_digest, source_hashes
+from tests.by_config import run_job
+from tests.toy_world import toy_config
+
+METHOD = """
+from helper import direction
+from package.near import scale
+import constants
+
+
+class Mine:
+    def step(self):
+        from lazily import late
+        return direction() * scale * constants.TABLE["k"] * late()
+"""
+FILES = {
+    "mine.py": METHOD,
+    "helper.py": "def direction():\n    return 1\n",
+    "constants.py": 'TABLE = {"k": 2}\n',
+    "lazily.py": "def late():\n    return 3\n",
+    "unrelated.py": "X = 1\n",
+    "package/__init__.py": "",
+    "package/near.py": "from .sibling import VALUE\nscale = VALUE\n",
+    "package/sibling.py": "VALUE = 4\n",
+    "package/unused.py": "VALUE = 5\n",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode())
+    return tmp_path
+
+
+def digest_in_new_process(folder: Path, target: str = "mine.Mine") -> str:
+    """The digest as the next command sees it."""
+    program = f"from editbench.base.sources import source_digest; print(source_digest('{target}'))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("helper.py", "return 1", "return 2"),
+        ("constants.py", "2}", "3}"),
+        ("lazily.py", "return 3", "return 4"),
+        ("package/sibling.py", "4", "5"),
+        ("package/near.py", "scale = VALUE", "scale = VALUE + 1"),
+        ("package/__init__.py", "", "X = 1\n"),
+        ("mine.py", "* scale", "+ scale"),
+    ],
+)
+def test_every_file_that_the_class_imports_counts(folder, monkeypatch, file, old, new):
+    monkeypatch.syspath_prepend(str(folder))
+    before = source_digest("mine.Mine")
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new) if old else new)
+    assert source_digest("mine.Mine") != before
+
+
+@pytest.mark.parametrize("file", ["unrelated.py", "package/unused.py", "new.py"])
+def test_a_file_that_nothing_imports_does_not_count(folder, monkeypatch, file):
+    monkeypatch.syspath_prepend(str(folder))
+    before = source_digest("mine.Mine")
+    (folder / file).write_text("X = 99\n")
+    assert source_digest("mine.Mine") == before
+
+
+def test_line_ends_of_windows_do_not_count(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    before = source_digest("mine.Mine")
+    for name, text in FILES.items():
+        (folder / name).write_bytes(text.replace("\n", "\r\n").encode())
+    assert source_digest("mine.Mine") == before
+
+
+def test_the_place_of_the_files_does_not_count(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("elsewhere")
+    for name, text in FILES.items():
+        path = other / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert digest_in_new_process(folder) == digest_in_new_process(other)
+
+
+def test_a_process_keeps_the_text_that_it_loaded(folder, monkeypatch):
+    """What runs is the code as it was when it was imported."""
+    monkeypatch.syspath_prepend(str(folder))
+    import helper  # noqa: F401 - the module is what the test needs
+
+    before = source_digest("mine.Mine")
+    (folder / "helper.py").write_text("def direction():\n    return 7\n")
+    assert source_digest("mine.Mine") == before
+    assert digest_in_new_process(folder) != before
+    for name in ("helper", "mine", "constants", "lazily", "package", "package.near"):
+        sys.modules.pop(name, None)
+    assert source_digest("mine.Mine") != before
+
+
+def test_no_module_is_executed(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "helper.py").write_text("raise SystemExit('this must not run')\n")
+    assert "helper" in source_hashes("mine.Mine")
+
+
+def test_libraries_are_left_to_the_versions_in_the_provenance():
+    roots = {
+        name.partition(".")[0] for name in source_hashes("editbench.methods.gradctrl.GradCtrl")
+    }
+    assert roots == {"editbench"}
+
+
+def test_an_editor_of_the_package_counts_with_its_family_and_the_contract():
+    names = set(source_hashes("editbench.methods.gradctrl.GradCtrl"))
+    assert {"editbench.methods.gradctrl.editor", "editbench.walk.editor"} <= names
+    assert not any(name.startswith(("editbench.report", "editbench.commands")) for name in names)
+    assert not any(name.startswith("editbench.methods.navigan") for name in names)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(UnknownName, match=r"no_such_module\.Mine"):
+        source_digest("no_such_module.Mine")
+
+
+EDITOR = """
+from helper import FACTOR
+from tests.toy_world import AlongColumn
+
+
+class Mine(AlongColumn):
+    def step(self, walk):
+        return walk.codes + FACTOR * (super().step(walk) - walk.codes)
+"""
+
+
+def test_a_run_is_repeated_after_a_helper_of_its_method_was_edited(tmp_path, monkeypatch):
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "mine.py").write_text(EDITOR)
+    (code / "helper.py").write_text("FACTOR = 1\n")
+    monkeypatch.syspath_prepend(str(code))
+    first = run_job(toy_config(tmp_path, _target_="mine.Mine"))
+    again = run_job(toy_config(tmp_path, _target_="mine.Mine"))
+    assert first.status == "done" and not first.reused and again.reused
+    (code / "helper.py").write_text("FACTOR = 2\n")
+    for name in ("helper", "mine"):
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    shutil.rmtree(code / "__pycache__", ignore_errors=True)
+    edited = run_job(toy_config(tmp_path, _target_="mine.Mine"))
+    assert edited.status == "done" and not edited.reused and edited.run_id != first.run_id

@@ -19,7 +19,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import check_file, read_json, read_seal
 from editbench.base.spaces import Space
-from editbench.base.validation import check_fields
+from editbench.base.validation import check_at_least, check_fields
 
 VERSION = 1
 SPLITS = ("fit", "tune", "test")
@@ -42,8 +42,9 @@ class BankSpec:
 
     def __post_init__(self) -> None:
         check_fields("bank", self)
-        if self.n < 1 or self.block < 1 or self.shard < 1:
-            raise EditbenchError(f"bank.n, bank.block and bank.shard must be positive, got {self}")
+        check_at_least("bank.n", self.n, 1)
+        check_at_least("bank.block", self.block, 1)
+        check_at_least("bank.shard", self.shard, 1)
         if self.shard % self.block:
             raise EditbenchError(
                 f"bank.shard={self.shard} must be a multiple of bank.block={self.block}"

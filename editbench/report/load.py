@@ -19,7 +19,7 @@ from editbench.report.settings import add_settings
 from editbench.run.record import Record
 from editbench.walk.metric import ROW_TYPES as METRIC_ROW_TYPES
 from editbench.walk.metric import SAMPLE_TYPES
-from editbench.walk.probe import ProbeData, probe_file, read_probe
+from editbench.walk.observation import Observed, observation_file, read_observed
 
 STATUS_KEYS = ("status", "method", "attribute", "generator")
 # What a record adds to the rows of a metric; `group` is the metric's option in the configuration.
@@ -78,10 +78,12 @@ class Results:
             samples=self.samples[self.samples["run_id"].isin(keep)],
         )
 
-    def observation(self, run_id: str, name: str) -> ProbeData | None:
+    def observation(self, run_id: str, name: str) -> Observed | None:
         """What an observation left in a run, None where the run had no such observation."""
-        folder = self.root / run_id
-        return read_probe(folder, name) if probe_file(folder, name).exists() else None
+        file = observation_file(self.root / run_id, name)
+        if not Record.read(self.root / run_id).has(file.name):
+            return None
+        return read_observed(self.root / run_id, name)
 
     def strips(self, run_id: str) -> dict[str, Any] | None:
         """Arrays of the kept pictures, None where the run has none.

@@ -4,53 +4,51 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
 from editbench.base.files import digest, write_json
 from editbench.run import record as records
 from editbench.run.loading import load_metrics
 from editbench.run.record import Record
+from editbench.run.settings import Settings
 from editbench.walk.metric import ROW_COLUMNS, Metric, ObservationMetric
-from editbench.walk.probe import read_probe
+from editbench.walk.observation import read_observed
 from editbench.walk.trajectory import Trajectories
 
 
-def compute_metrics(folder: Path, trajectories: Trajectories, cfg: DictConfig) -> None:
-    """Write rows and samples of every metric of the configuration.
+def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings) -> None:
+    """Write rows and samples of every metric that the settings name.
 
     Args:
-        folder: of the record; what observations left is read from there.
+        folder: of the record; what observations kept is read from there.
         trajectories: of the record.
-        cfg: the job's configuration.
+        settings: of the job.
     """
-    metrics = load_metrics(cfg)
+    metrics = load_metrics(settings)
     results = {}
     for name, metric in metrics.items():
         if isinstance(metric, ObservationMetric):
-            metric.update(read_probe(folder, metric.observation))
+            metric.update(read_observed(folder, metric.observation))
         else:
             metric.update(trajectories)
         results[name] = metric.compute()
     kinds = {name: (metric.version, metric.produces) for name, metric in metrics.items()}
     records.write_metrics(folder, results, kinds)
-    write_json(folder / Record.METRICS, {"key": metrics_key(cfg, metrics)})
+    write_json(folder / Record.METRICS, {"key": metrics_key(settings, metrics)})
 
 
-def metrics_key(cfg: DictConfig, metrics: dict[str, Metric]) -> str:
-    """Hash of what decides the rows: versions and options of the metrics, and their columns."""
-    options = OmegaConf.to_container(cfg.metric, resolve=True)
-    assert isinstance(options, dict)
-    for part in options.values():
-        part.pop("figure", None)  # a drawing changes no number
+def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
+    """Hash of what decides the rows: versions and options of the metrics, and the columns."""
     versions = {name: metric.version for name, metric in metrics.items()}
-    # Rows of other columns, written by an older version, are computed again.
+    # The name of a figure is among the labels that components do not have: a drawing changes no
+    # number. Rows of other columns, written by an older version, are computed again.
+    options = {name: part.config for name, part in settings.metrics.items()}
     return digest({"versions": versions, "config": options, "columns": ROW_COLUMNS})
 
 
-def refresh_metrics(record: Record, cfg: DictConfig) -> None:
-    """Recompute the metrics of a finished record when configuration or version has changed."""
+def refresh_metrics(record: Record, settings: Settings) -> None:
+    """Recompute the metrics of a finished record when options or versions have changed."""
     if record.status["status"] != "done":
         return
-    if record.metrics_key() != metrics_key(cfg, load_metrics(cfg)):
+    if record.metrics_key() != metrics_key(settings, load_metrics(settings)):
+        trajectories = record.trajectories()
         with record.updating() as folder:
-            compute_metrics(folder, record.trajectories(), cfg)
+            compute_metrics(folder, trajectories, settings)

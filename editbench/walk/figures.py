@@ -26,7 +26,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
-from editbench.walk.probe import ProbeData
+from editbench.walk.observation import Observed
 
 RANDOM = "random"  # the floor: drawn grey and listed last
 FEWEST = 30  # starts: below this an interval says little, and curves hide the bin
@@ -91,7 +91,7 @@ class Records(Protocol):
     @property
     def configs(self) -> Mapping[str, Mapping[str, Any]]: ...
 
-    def observation(self, run_id: str, name: str) -> ProbeData | None:
+    def observation(self, run_id: str, name: str) -> Observed | None:
         """What an observation left in a run, None where the run had no such observation."""
         ...
 

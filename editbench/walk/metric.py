@@ -26,7 +26,7 @@ from torch import Tensor
 
 from editbench.base.errors import EditbenchError
 from editbench.stats.intervals import NO_INTERVAL, Interval
-from editbench.walk.probe import ProbeData
+from editbench.walk.observation import Observed
 from editbench.walk.trajectory import Trajectories
 
 NAN = float("nan")
@@ -264,7 +264,7 @@ class ObservationMetric(Metric):
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(name, default=zero, dist_reduce_fx="sum")
 
-    def update(self, found: ProbeData) -> None:  # type: ignore[override]
+    def update(self, found: Observed) -> None:  # type: ignore[override]
         """Add what an observation left, of all samples or of some."""
         self.keep_fact("reason", found.reason)
         self.keep_fact("meta", found.meta)

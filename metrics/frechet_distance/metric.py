@@ -38,7 +38,7 @@ from editbench.metrics.frechet_distance.blocks import Estimate, jackknife, over_
 
 from editbench.stats.intervals import NO_INTERVAL, Interval
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder, join_notes
-from editbench.walk.probe import ProbeData
+from editbench.walk.observation import Observed
 
 ENDS = ("up", "down", "zero", "floor", "asymmetry")
 # An end whose effect over all samples differs by more from the calibrated one has a note.
@@ -94,7 +94,7 @@ class FrechetDistance(ObservationMetric):
     """
 
     name = "frechet_distance"
-    observation = "frechet"
+    observation = "frechet_distance"
     version = 1
     citation = (
         "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, Fig. 7, 11, "
@@ -123,7 +123,7 @@ class FrechetDistance(ObservationMetric):
         "floor_outer",
     )
 
-    def update(self, found: ProbeData) -> None:  # type: ignore[override]
+    def update(self, found: Observed) -> None:  # type: ignore[override]
         if not found.reason:
             # A block of the kernel distance has a value where it is whole, and NaN elsewhere.
             kernel = np.asarray(found.arrays["kernel"], np.float64)
@@ -132,7 +132,7 @@ class FrechetDistance(ObservationMetric):
                 "kernel": np.where(whole, kernel, 0.0),
                 "kernel_whole": whole.astype(np.float64),
             }
-            found = ProbeData(arrays, found.meta, found.reason)
+            found = Observed(arrays, found.meta, found.reason)
         super().update(found)
 
     def measure(self, arrays: dict[str, np.ndarray], meta: dict) -> MetricResult:
@@ -269,4 +269,4 @@ def unlike_effect(place: int, arrays: dict[str, np.ndarray], meta: dict) -> str:
     mean = abs(arrays["effect"][place]) / int(meta["n"])
     if abs(mean / meta["effect"] - 1) <= UNLIKE:
         return ""
-    return f"over all {meta['n']} the mean effect is {mean:.2g}: raise probe.frechet.samples"
+    return f"over all {meta['n']} the mean effect is {mean:.2g}: raise observation.frechet_distance.samples"

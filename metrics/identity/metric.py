@@ -33,7 +33,7 @@ JUDGE = "judge_features"  # the judge's features, as the observation calls them
 COLUMN = "similarity:"
 THRESHOLD = "similarity_threshold:"
 KINDS = ("similarity", "verified")
-MISSING = "no similarity was measured: run the job with gauge=[feature_similarity]"
+MISSING = "no similarity was measured: run the job with observation=[feature_similarity]"
 
 
 class Identity(Metric):

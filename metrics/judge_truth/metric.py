@@ -33,7 +33,7 @@ from editbench.walk.metric import (
 )
 from editbench.walk.trajectory import Trajectories
 
-MISSING = "no true factors: run the job with generator=renders gauge=[truth]"
+MISSING = "no true factors: run the job with generator=renders observation=[truth]"
 # Name of a ratio -> its numerator and denominator, both sums over the steps of a start.
 RATIOS = {
     "judge_right_target": ("right", "steps"),

@@ -21,7 +21,7 @@ from editbench.walk.figures import (
     spoken,
 )
 
-OBSERVATION = "reproduction"
+OBSERVATION = "latent_reproduction"
 NAMES = {
     "z": "shift in Z",
     "w": "shift in W",

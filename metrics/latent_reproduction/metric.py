@@ -45,7 +45,7 @@ class LatentReproduction(ObservationMetric):
         "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, eq. 5 and "
         "Fig. 8"
     )
-    observation = "reproduction"
+    observation = "latent_reproduction"
     higher_is_better = None
     produces = {
         f"reproduction_{kind}{space}": False if kind == "control_" else None

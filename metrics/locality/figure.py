@@ -19,9 +19,9 @@ from editbench.walk.figures import (
     show_picture,
     spoken,
 )
-from editbench.walk.probe import ProbeData
+from editbench.walk.observation import Observed
 
-OBSERVATION = "heatmap"
+OBSERVATION = "locality"
 MAP = "viridis"  # perceptually uniform, and readable with any colour vision
 CAPTION = (
     "Mean over samples and strengths of the squared difference of edited and unedited pictures, "
@@ -56,7 +56,7 @@ def heats(records: Records) -> dict[tuple[str, str], Heat]:
     """(attribute, method) -> heat, of the runs that have a map; seeds of one method are added."""
     rows = records.rows[records.rows["metric"] == "locality_top"].drop_duplicates("run_id")
     top = rows.set_index("run_id")["value"]
-    found: dict[tuple[str, str], list[tuple[ProbeData, float]]] = {}
+    found: dict[tuple[str, str], list[tuple[Observed, float]]] = {}
     for run in records.runs[records.runs["status"] == "done"].to_dict("records"):
         seen = records.observation(run["run_id"], OBSERVATION)
         if seen is not None and not seen.reason:
@@ -65,7 +65,7 @@ def heats(records: Records) -> dict[tuple[str, str], Heat]:
     return {key: joined(several) for key, several in found.items()}
 
 
-def joined(several: list[tuple[ProbeData, float]]) -> Heat:
+def joined(several: list[tuple[Observed, float]]) -> Heat:
     """The map over several seeds.
 
     Args:

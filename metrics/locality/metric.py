@@ -32,7 +32,7 @@ import numpy as np
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.stats.intervals import percentiles, resampled_sums
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder
-from editbench.walk.probe import ProbeData
+from editbench.walk.observation import Observed
 
 TOP = 0.1
 CHUNK = 8_000_000  # pixels of maps held at once
@@ -67,7 +67,7 @@ class Locality(ObservationMetric):
     name = "locality"
     version = 1
     citation = "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, Fig. 12"
-    observation = "heatmap"
+    observation = "locality"
     higher_is_better = True
     produces = {
         "locality_top": True,
@@ -97,7 +97,7 @@ class Locality(ObservationMetric):
         self.draws = int(draws)
         self.add_facts("channels")
 
-    def update(self, found: ProbeData) -> None:  # type: ignore[override]
+    def update(self, found: Observed) -> None:  # type: ignore[override]
         super().update(found)
         if not found.reason:
             self.keep_fact("channels", len(found.arrays["mean"]))

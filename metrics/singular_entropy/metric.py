@@ -44,7 +44,7 @@ class SingularEntropy(ObservationMetric):
         "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, "
         "ICCV 2021, eq. 8"
     )
-    observation = "singular_values"
+    observation = "singular_entropy"
     higher_is_better = None
     produces = {
         "singular_entropy": None,

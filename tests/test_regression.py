@@ -13,16 +13,17 @@ import torch
 
 from editbench import regression
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import seal_folder
 from editbench.cli import main
 from editbench.regression import compare, measure, pin_runs, read_baseline
 from editbench.regression.compare import paired_interval
 from editbench.regression.tolerance import default
-from editbench.report.load import load
+from editbench.report.load import SAMPLE_TYPES, load
 from editbench.stats.intervals import paired_difference
 from editbench.walk.editor import Editor, FitReport, unit_rows
 from editbench.walk.metric import key_of
 from tests.by_config import run_job
-from tests.fake_records import fake_run, metric_rows
+from tests.fake_records import complete, fake_run, metric_rows
 from tests.toy_world import ToyScorer, V, toy_config
 
 N = 200
@@ -66,6 +67,7 @@ def change_hash(folder, **hashes):
     made = json.loads((folder / "provenance.json").read_text())
     made["hashes"] |= hashes
     (folder / "provenance.json").write_text(json.dumps(made))
+    seal_folder(folder)
 
 
 def pin(root, path, *words):
@@ -213,6 +215,7 @@ def test_other_start_numbers_and_other_starts_are_other_settings(tmp_path):
     folder = record(tmp_path / "others")
     samples = pd.read_parquet(folder / "samples.parquet")
     samples.assign(start=samples["start"] + 3 * 100).to_parquet(folder / "samples.parquet")
+    seal_folder(folder)
     assert (
         "starts: 100 in common of 200 pinned and 200 new"
         in findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", ""].text
@@ -220,6 +223,7 @@ def test_other_start_numbers_and_other_starts_are_other_settings(tmp_path):
     samples.assign(start=samples["start"] + 3).to_parquet(
         folder / "samples.parquet"
     )  # one start was swapped
+    seal_folder(folder)
     assert (
         findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", "accuracy"].verdict
         == "same"
@@ -377,7 +381,9 @@ def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
         }
     )
     samples = pd.concat([pd.read_parquet(folder / "samples.parquet"), dense])
+    samples = complete(samples, SAMPLE_TYPES)
     samples.sample(frac=1, random_state=0).to_parquet(folder / "samples.parquet")
+    seal_folder(folder)
     record(tmp_path / "runs", status="failed", method="n", reason="RuntimeError: x (see log.txt)")
     for name in ("a", "b"):
         pin(tmp_path / "runs", tmp_path / f"{name}.json")

@@ -14,6 +14,7 @@ from editbench.bank.published.directions import read_direction
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.base.validation import check_positive
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
@@ -48,6 +49,7 @@ class Direction(Editor):
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(layers)
+        check_positive("delta", delta)
         self.paths, self.signs = dict(paths), dict(signs or {})
         for name, sign in self.signs.items():
             if sign not in (1, -1) or name not in self.paths:

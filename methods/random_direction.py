@@ -10,6 +10,7 @@ from editbench.methods.shared.selection import walk_space
 from torch import Tensor
 
 from editbench.base.seeding import normals
+from editbench.base.validation import check_positive
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
@@ -31,6 +32,7 @@ class RandomDirection(Editor):
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(layers)
+        check_positive("delta", delta)
         self.delta, self.scale_step, self.space = float(delta), scale_step, walk_space(space)
         self.unit = f"{self.space.name} units"
         self.seed, self.length = 0, self.delta

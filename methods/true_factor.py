@@ -31,8 +31,7 @@ class TrueFactor(Editor):
 
     def __init__(self, delta: float = 0.05) -> None:
         super().__init__(None)
-        if not delta > 0:
-            raise EditbenchError(f"delta must be positive, got {delta}")
+        check_positive("delta", delta)
         self.delta = float(delta)
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:

@@ -14,9 +14,9 @@ from editbench.metrics.composition.observation import CompositionObservation, ad
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
-from editbench.run.job import run_job
 from editbench.walk.editor import Editor, FitReport, unit_rows
 from editbench.walk.observation import Observed, read_observed
+from tests.by_config import run_job
 from tests.toy_world import ATTRIBUTES, AlongColumn, ToyGenerator, ToyScorer, V, toy_config
 
 

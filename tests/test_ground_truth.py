@@ -16,13 +16,13 @@ from editbench.base.spaces import Codes, Space
 from editbench.report.load import load
 from editbench.report.settings import settings
 from editbench.run.compose import compose_config
-from editbench.run.job import run_job
 from editbench.run.record import Record
 from editbench.walk.trajectory import Trajectories
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import PRIORS, YAW_STEP, FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
 from editbench.worlds.faces.truth import WIDTH, YAW, RenderGenerator, to_codes, to_factors
+from tests.by_config import run_job
 from tests.fake_records import fake_run
 from tests.toy import BINARY, MIXED, check_splits
 

@@ -17,11 +17,11 @@ from torch import nn
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
-from editbench.run.job import run_job
 from editbench.run.record import Record
 from editbench.walk.editor import Walk
 from editbench.walk.observation import DuringWalk, WalkObserver
 from editbench.walk.trajectory import Trajectories
+from tests.by_config import run_job
 from tests.toy import BINARY, check_splits
 from tests.toy_world import ToyGenerator, ToyScorer, toy_config
 

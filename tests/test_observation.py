@@ -16,8 +16,6 @@ from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsuppor
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.run import job
 from editbench.run.compose import check_overrides, compose_config
-from editbench.run.job import make_run_id, run_job
-from editbench.run.loading import load_bank, load_networks
 from editbench.run.record import Record
 from editbench.walk.editor import Editor, FitReport
 from editbench.walk.metric import MetricResult, ObservationMetric, no_samples, row
@@ -32,6 +30,7 @@ from editbench.walk.strength import (
     start_logits,
     start_walks,
 )
+from tests.by_config import load_bank, load_networks, make_run_id, run_job
 from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
 
 DELTA = 0.5

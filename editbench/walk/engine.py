@@ -24,7 +24,7 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.images import to_uint8
 from editbench.base.precision import COARSER
 from editbench.base.progress import progress
-from editbench.base.validation import check_fields
+from editbench.base.validation import check_at_least, check_fields
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.walk.editor import Editor, Walk
@@ -48,11 +48,10 @@ class EngineSpec:
 
     def __post_init__(self) -> None:
         check_fields("engine", self)
-        if self.max_steps < 1 or self.batch < 1 or self.sweep_steps < 0 or self.pictures < 0:
-            raise EditbenchError(
-                "engine.max_steps and engine.batch must be at least 1, the others not negative: "
-                f"{self}"
-            )
+        check_at_least("engine.max_steps", self.max_steps, 1)
+        check_at_least("engine.batch", self.batch, 1)
+        check_at_least("engine.sweep_steps", self.sweep_steps, 0)
+        check_at_least("engine.pictures", self.pictures, 0)
 
 
 @dataclass

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.validation import check_positive
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 

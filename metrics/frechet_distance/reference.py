@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 from torch import Tensor
 
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import digest, lock, sweep_partials, write_atomic
+from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import progress
 from editbench.base.sources import source_digest
 from editbench.base.spaces import Codes, Space
@@ -172,11 +172,11 @@ def statistics(
     path = scene.cache / "references" / f"{digest(key)}.safetensors"
     with lock(path):
         try:
-            return load_file(path)
-        except (OSError, SafetensorError):  # absent, or damaged and as good as none
+            return load(read_checked(path))
+        except (BadFile, SafetensorError):  # absent, or damaged and as good as none
             sweep_partials(path)
         made = _compute(scene, reference, network, n, kernel, resolution)
-        write_atomic(path, save(made))
+        write_checked(path, save(made))
         return made
 
 

@@ -1,4 +1,4 @@
-"""Any given direction, from a file: published boundaries, encoder directions, the fruit of another tool."""
+"""A given direction, read from a file: published boundaries, encoder directions and the like."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from editbench.methods.shared.selection import walk_space
+from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.bank.published.directions import read_direction
@@ -22,18 +23,26 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 class Direction(Editor):
     """next = codes + step * direction, away from it for class 0 of a binary attribute.
 
-    A file holds (d,), (1, d), or (num_ws, d): one row for each row of W+. It is an .npy array, a .pt tensor, or a .pkl
-    component of GANSpace, which also says which rows it edits (`layers` overrides that) and the standard deviation of
-    the samples along it (with `normalise` off a step of 1 is one deviation). The walk of a layered file still is a line
-    in W, along a carrier u, and only the decode is layered: row i is origin + t * rows[i], where t is read back from
-    the codes as <codes - origin, u> / |u|^2. So codes at any t (a bisection, an interpolation) decode as they should.
+    A file holds (d,), (1, d), or (num_ws, d): one row for each row of W+. It is an .npy array, a
+    .pt tensor, or a .pkl component of GANSpace, which also says which rows it edits (`layers`
+    overrides that) and the standard deviation of the samples along it (with `normalise` off a
+    step of 1 is one deviation). The walk of a layered file still is a line in W, along a carrier
+    u, and only the decode is layered: row i is origin + t * rows[i], where t is read back from
+    the codes as <codes - origin, u> / |u|^2. So codes at any t (a bisection, an interpolation)
+    decode as they should.
 
     Args:
         paths: attribute -> file.
         signs: attribute -> -1 for a file that points to class 0; the rest is 1.
         normalise: make the direction unit; a layered one gets rows of unit root-mean-square length.
-        delta, scale_step: step length for StyleGAN2-FFHQ's W, scaled to the spread of this space.
+        delta: step length, in units of StyleGAN2-FFHQ's W.
+        scale_step: scale `delta` to the spread of this space.
         space: 'w' or 'z'; layered files need 'w'.
+        layers: rows [a, b) of W+ that an edit reaches, for all attributes or for each; None takes
+            those of the file, or all.
+
+    Raises:
+        EditbenchError: a sign is not 1 or -1, or is given for an attribute without a file.
     """
 
     citation = "given"
@@ -50,60 +59,69 @@ class Direction(Editor):
     ) -> None:
         super().__init__(layers)
         check_positive("delta", delta)
-        self.paths, self.signs = dict(paths), dict(signs or {})
+        self.paths = dict(paths)
+        self.signs = dict(signs or {})
+        # A misspelt name would leave a sign at 1 unseen, and the walk would go the wrong way.
         for name, sign in self.signs.items():
             if sign not in (1, -1) or name not in self.paths:
                 raise EditbenchError(
                     f"signs: '{name}: {sign}' must be 1 or -1 for an attribute of method.paths"
                 )
-        self.normalise, self.delta, self.scale_step = normalise, float(delta), scale_step
+        self.normalise = normalise
+        self.delta = float(delta)
+        self.scale_step = scale_step
         self.space = walk_space(space)
         self.unit = f"{self.space.name} units"
         self.length = self.delta
-        self.directions: dict[
-            str, Tensor
-        ] = {}  # name -> (1, d) or (num_ws, d), sign applied; float64
-        self.ranges: dict[
-            str, tuple[int, int]
-        ] = {}  # name -> rows that the file itself says it edits
+        # Name -> (1, d) or (num_ws, d), sign applied; float64
+        # A published file may know its rows of W+ better than the configuration does.
+        self.directions: dict[str, Tensor] = {}
+        # Name -> rows that the file itself says it edits
+        self.ranges: dict[str, tuple[int, int]] = {}
 
     def fit(self, data: FitData) -> FitReport:
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
         self.ranges = {}
-        dim, rows = (
-            data.generator.code_dim(self.space),
-            data.generator.num_ws if self.space == Space.W else 0,
-        )
-        self.directions = {
-            name: self._read(name, dim, rows)
-            for name in self.paths
-            if name in data.attributes.names
-        }
+        dim = data.generator.code_dim(self.space)
+        # W+ has no counterpart in Z: a layered file is refused there.
+        rows = data.generator.num_ws if self.space == Space.W else 0
+        self.directions = {}
+        for name in self.paths:
+            if name in data.attributes.names:
+                self.directions[name] = self._read(name, dim, rows)
+        notes: dict[str, object] = {"step": self.length}
+        # One table of files may serve several scorers, so that a file too many is no error.
         unused = sorted(set(self.paths) - set(self.directions))
-        return FitReport(notes={"step": self.length} | ({"unused": unused} if unused else {}))
+        if unused:
+            notes["unused"] = unused
+        return FitReport(notes=notes)
 
     def _read(self, name: str, dim: int, num_ws: int) -> Tensor:
+        """The direction of one attribute: (1, dim) or (num_ws, dim) float64. BadFile where it does
+        not fit the generator."""
         path = Path(self.paths[name])
         given = read_direction(path)
         if given.space is not None and given.space.lower() != self.space.value:
             raise BadFile(
                 f"{path}: a direction of {given.space}; set method.space={given.space.lower()}"
             )
-        array, rows = given.rows, np.atleast_2d(given.rows).astype(np.float64)
+        array = given.rows
+        rows = np.atleast_2d(given.rows).astype(np.float64)
+        # A range over all rows is no restriction; without it the walk also serves a plain W.
         if given.layers and given.layers != (0, num_ws):
             self.ranges[name] = given.layers
         if rows.ndim != 2 or rows.shape[1] != dim or len(rows) not in {1, num_ws} - {0}:
             layered = f" or ({num_ws}, {dim})" if num_ws > 1 else ""
             raise BadFile(
-                f"{path}: shape {array.shape}, but this generator's {self.space.name} takes ({dim},), "
-                f"(1, {dim}){layered}; set method.paths.{name} or method.space"
+                f"{path}: shape {array.shape}, but this generator's {self.space.name} takes "
+                f"({dim},), (1, {dim}){layered}; set method.paths.{name} or method.space"
             )
+        # Root-mean-square over the rows, which for a single row is its length.
         size = float(np.sqrt(np.square(rows).sum(1).mean()))
         if not np.isfinite(size) or size == 0:
             raise BadFile(f"{path}: the direction is zero or not finite; save another one")
-        return torch.from_numpy(
-            rows * self.signs.get(name, 1) * (1.0 / size if self.normalise else given.stdev)
-        )
+        factor = 1.0 / size if self.normalise else given.stdev
+        return torch.from_numpy(rows * self.signs.get(name, 1) * factor)
 
     def rows(self, attribute: str) -> tuple[int, int] | None:
         """The rows that `layers` gives, else those of the file."""
@@ -116,9 +134,8 @@ class Direction(Editor):
                 f"{', '.join(self.paths) or 'none'}"
             )
         if not attributes[attribute].binary:
-            raise Unsupported(
-                f"'{attribute}' has {len(attributes[attribute].classes)} classes: one direction has two"
-            )
+            classes = len(attributes[attribute].classes)
+            raise Unsupported(f"'{attribute}' has {classes} classes: one direction has two")
         super().check(generator, attributes, attribute)
         if len(self.directions.get(attribute, ())) > 1 and Space.W_PLUS not in generator.spaces:
             raise Unsupported("a layered direction needs a generator with W+")
@@ -131,6 +148,7 @@ class Direction(Editor):
     def step(self, walk: Walk) -> Tensor:
         rows = self._rows(walk)
         line = rows[0] if len(rows) == 1 else _carrier(rows)
+        # Target class 0 or 1 as -1 or 1: (n, 1)
         way = (2 * walk.target - 1).unsqueeze(1)
         return walk.codes + (self.length * way * line).to(walk.codes)
 
@@ -139,9 +157,8 @@ class Direction(Editor):
         if len(rows) == 1:
             return super().codes(walk)
         line = _carrier(rows)
-        travelled = (
-            (walk.codes - walk.origin).double() @ line
-        ) / line.square().sum()  # (n,), exactly 0 at step 0
+        # t of each sample (n,): exactly 0 at step 0, so that the start is decoded unchanged.
+        travelled = ((walk.codes - walk.origin).double() @ line) / line.square().sum()
         first, last = self.rows(walk.attribute) or (0, len(rows))
         reached = torch.zeros(len(rows), 1, dtype=rows.dtype, device=rows.device)
         reached[first:last] = 1.0
@@ -149,25 +166,26 @@ class Direction(Editor):
         return Codes(Space.W_PLUS, walk.origin.unsqueeze(1) + moves.to(walk.origin))
 
     def state(self) -> dict[str, Tensor]:
-        return (
-            {"step": torch.tensor(self.length, dtype=torch.float64)}
-            | {f"direction.{name}": value for name, value in self.directions.items()}
-            | {f"range.{name}": torch.tensor(value) for name, value in self.ranges.items()}
-        )
+        out = {"step": torch.tensor(self.length, dtype=torch.float64)}
+        out |= prefixed("direction", self.directions)
+        for name, rows in self.ranges.items():
+            out[f"range.{name}"] = torch.tensor(rows)
+        return out
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.length = float(state["step"])
-        self.directions, self.ranges = {}, {}
-        for key, value in state.items():
-            kind, _, name = key.partition(".")
-            if kind == "direction":
-                self.directions[name] = value
-            elif kind == "range":
-                self.ranges[name] = (int(value[0]), int(value[1]))
+        self.directions = group(state, "direction")
+        self.ranges = {}
+        for name, rows in group(state, "range").items():
+            self.ranges[name] = (int(rows[0]), int(rows[1]))
 
 
 def _carrier(rows: Tensor) -> Tensor:
-    """The W line that carries a layered walk: the longest row, at the root-mean-square length of all rows, so that
-    the path's length is that of an average row."""
+    """The line in W that carries a layered walk: (num_ws, d) -> (d,).
+
+    It is the longest row, at the root-mean-square length of all rows, so that the length of the
+    path is that of an average row.
+    """
+    # The longest row is never zero, where a fixed one may be: published files edit few rows.
     length = rows.norm(dim=1)
     return rows[length.argmax()] / length.max() * rows.square().sum(1).mean().sqrt()

@@ -1,4 +1,4 @@
-"""The floor of every comparison: one random direction a start, whatever the attribute."""
+"""A control for every comparison: one random direction a start, whatever the attribute."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
 class RandomDirection(Editor):
-    """next = codes + step * u(start), with u uniform on the sphere and depending on (seed, start index) alone.
+    """next = codes + step * u(start), with u uniform on the sphere.
+
+    u depends on the seed and on the index of the start alone, so that a start keeps its direction
+    whatever else is in the batch.
 
     Args:
-        delta: step length in units of StyleGAN2-FFHQ's W (or Z), scaled to the space at hand if `scale_step`.
+        delta: step length, in units of StyleGAN2-FFHQ's W (or Z).
+        scale_step: scale `delta` to the spread of this space.
         space: 'w' or 'z'.
+        layers: rows [a, b) of W+ that an edit reaches; None for all.
     """
 
     citation = "control without knowledge"
@@ -33,15 +38,19 @@ class RandomDirection(Editor):
     ) -> None:
         super().__init__(layers)
         check_positive("delta", delta)
-        self.delta, self.scale_step, self.space = float(delta), scale_step, walk_space(space)
+        self.delta = float(delta)
+        self.scale_step = scale_step
+        self.space = walk_space(space)
         self.unit = f"{self.space.name} units"
-        self.seed, self.length = 0, self.delta
+        self.seed = 0
+        self.length = self.delta
         self._forget()
 
     def _forget(self) -> None:
+        # Directions that were drawn are kept for speed alone: they follow from seed and start.
         self._starts = np.empty(0, np.int64)  # sorted
         self._units = np.empty((0, 0))  # (len(starts), d) float64
-        self._cast = torch.empty(0)  # the same, as the walk's codes are
+        self._cast = torch.empty(0)  # the same, on the device and in the dtype of the codes
 
     def fit(self, data: FitData) -> FitReport:
         self._forget()
@@ -50,30 +59,39 @@ class RandomDirection(Editor):
         return FitReport(notes={"step": self.length})
 
     def directions(self, start: Tensor, like: Tensor) -> Tensor:
-        """Unit directions of starts: (n,) -> (n, d), on the device and in the dtype of `like` (n, d)."""
-        wanted, dim = start.cpu().numpy(), like.shape[1]
+        """Unit directions of starts.
+
+        Args:
+            start: (n,) indices of starts.
+            like: (n, d), whose device and dtype the result takes.
+
+        Returns (n, d).
+        """
+        wanted = start.cpu().numpy()
+        dim = like.shape[1]
         new = np.setdiff1d(wanted, self._starts)
         if len(new) or self._units.shape[1] != dim:
             self._starts = np.union1d(wanted, self._starts)
-            runs = np.split(
-                self._starts, np.flatnonzero(np.diff(self._starts) > 1) + 1
-            )  # of neighbouring indices
-            drawn = np.concatenate(
-                [
-                    normals(self.seed, "random_direction", int(run[0]), int(run[-1]) + 1, dim)
-                    for run in runs
-                    if len(run)
-                ]
-                or [np.empty((0, dim))]
-            )
-            self._units = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+            self._units = self._draw_units(dim)
             self._cast = torch.empty(0)
-        if self._cast.shape != self._units.shape or (self._cast.dtype, self._cast.device) != (
-            like.dtype,
-            like.device,
-        ):
+        same_kind = (self._cast.dtype, self._cast.device) == (like.dtype, like.device)
+        if self._cast.shape != self._units.shape or not same_kind:
             self._cast = torch.from_numpy(self._units).to(like)
         return self._cast[torch.from_numpy(np.searchsorted(self._starts, wanted)).to(like.device)]
+
+    def _draw_units(self, dim: int) -> np.ndarray:
+        """Unit directions (len(starts), dim) of the starts that are known by now."""
+        # The stream gives ranges of rows, so that neighbouring indices are drawn with one call.
+        ends = np.flatnonzero(np.diff(self._starts) > 1) + 1
+        drawn = [np.empty((0, dim))]
+        for run in np.split(self._starts, ends):
+            if len(run):
+                first = int(run[0])
+                last = int(run[-1]) + 1
+                drawn.append(normals(self.seed, "random_direction", first, last, dim))
+        rows = np.concatenate(drawn)
+        # A normal vector brought to unit length is uniform on the sphere.
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     def step(self, walk: Walk) -> Tensor:
         return walk.codes + self.length * self.directions(walk.start, walk.codes)
@@ -86,4 +104,5 @@ class RandomDirection(Editor):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self._forget()
-        self.seed, self.length = int(state["seed"]), float(state["step"])
+        self.seed = int(state["seed"])
+        self.length = float(state["step"])

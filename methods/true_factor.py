@@ -1,5 +1,6 @@
-"""The perfect edit: move the one true factor of the attribute and nothing else. What is wrong with it is the judge's.
+"""The perfect edit: it moves the one true factor of the attribute and nothing else.
 
+What the metrics find wrong with it is therefore an error of the judge.
 It needs a generator that is the world's own renderer, whose codes are the factors.
 """
 
@@ -8,21 +9,26 @@ from __future__ import annotations
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import Unsupported
 from editbench.base.spaces import Space
+from editbench.base.validation import check_positive
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 from editbench.worlds.faces.truth import RenderGenerator, towards
 
 
 class TrueFactor(Editor):
-    """next = codes with the attribute's factor `delta` amounts nearer to the clearest member of the target class.
+    """next = codes with the attribute's factor `delta` amounts nearer to the clearest member of
+    the target class.
 
-    A walk that has arrived there stays. One amount is the way from a clear member of a class to one of its neighbour;
-    the true threshold lies half-way.
+    A walk that has arrived there stays. One amount is the way from a clear member of a class to
+    one of its neighbour; the true threshold lies half-way.
 
     Args:
-        delta: step in amounts.
+        delta: step, in amounts; positive.
+
+    Raises:
+        EditbenchError: delta is not positive.
     """
 
     space = Space.W
@@ -40,17 +46,18 @@ class TrueFactor(Editor):
                 "needs codes that are the world's true factors: use generator=renders"
             )
         super().check(generator, attributes, attribute)
+        # A scorer may use the renderer's name for other classes; the factor would not follow them.
         known = generator.true_attributes
         if (
             attribute not in known.names
             or known[attribute].classes != attributes[attribute].classes
         ):
-            raise Unsupported(
-                f"the renderer has no factor '{attribute}' ({', '.join(attributes[attribute].classes)})"
-            )
+            classes = ", ".join(attributes[attribute].classes)
+            raise Unsupported(f"the renderer has no factor '{attribute}' ({classes})")
 
     def fit(self, data: FitData) -> FitReport:
         return FitReport()
 
     def step(self, walk: Walk) -> Tensor:
+        # `towards` stops at the target, so that no walk overshoots the class.
         return towards(walk.codes, walk.attribute, walk.target, self.delta)

@@ -193,7 +193,9 @@ def test_a_latent_editor_at_the_same_effect_is_the_comparator(scene, mixed):
         float(left.mean()) / mixed.arrays["pixels"].mean(), rel=1e-3
     )
     with torch.no_grad():
-        served = LatentReproductionObservation(**FAST | {"steps": 1, "spaces": ["w"]}, comparator=Nowhere())
+        served = LatentReproductionObservation(
+            **FAST | {"steps": 1, "spaces": ["w"]}, comparator=Nowhere()
+        )
         assert (
             "Nowhere: no way"
             in rows_of(served.look(replace(scene, editor=Weights(MIX)))).loc[
@@ -320,9 +322,9 @@ def test_a_space_that_is_not_there_has_a_reason(scene):
         spaces = (Space.Z, Space.W, Space.THETA)
 
     with torch.no_grad():
-        found = LatentReproductionObservation(**FAST | {"steps": 1, "spaces": ["w_plus", "w"]}).look(
-            replace(scene, generator=Flat(), editor=Weights(MIX))
-        )
+        found = LatentReproductionObservation(
+            **FAST | {"steps": 1, "spaces": ["w_plus", "w"]}
+        ).look(replace(scene, generator=Flat(), editor=Weights(MIX)))
     assert found.meta["left_out"] == {"w_plus": "the generator has no W_PLUS"} and found.meta[
         "spaces"
     ] == ["w"]

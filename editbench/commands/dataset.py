@@ -1,4 +1,5 @@
-"""`editbench dataset`: pack pictures of your own for training, and say what a packed data set holds."""
+"""`editbench dataset`: pack pictures of your own for training, and say what a packed data set
+holds."""
 
 from __future__ import annotations
 

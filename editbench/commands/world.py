@@ -1,4 +1,5 @@
-"""`editbench world`: train, pack and describe the embedded world. Nobody needs this to run a benchmark."""
+"""`editbench world`: train, pack and describe the embedded world. Nobody needs this to run a
+benchmark."""
 
 from __future__ import annotations
 
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
     from editbench.worlds.faces.factors import FactorLaw
 
 CHANNELS = (64, 64, 48, 32)  # of the faces' generator, at 4, 8, 16 and 32 pixels
-STEERING_SAMPLES = (
-    200_000  # faces whose true labels give the class shares that training is steered to
-)
+# Faces whose true labels give the class shares that training is steered to
+STEERING_SAMPLES = 200_000
 
 EXAMPLES = """examples:
   editbench world train-gan --kimg 850 --out runs/world/gan      start, or go on from, a generator
@@ -33,7 +33,8 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit status; what a user can act on is raised as EditbenchError."""
+    """Run one subcommand and return its exit status; what a user can act on is raised as
+    EditbenchError."""
     args = _parser().parse_args(argv)
     if getattr(args, "device", "cpu") != "cpu":
         from editbench.run.loading import check_device
@@ -191,7 +192,8 @@ def _train_gan(args: argparse.Namespace) -> int:
 
     if args.data is not None:
         return world_data.train_gan(args)
-    resolution, out = args.resolution or 32, args.out or Path("runs/world/gan")
+    resolution = args.resolution or 32
+    out = args.out or Path("runs/world/gan")
     try:
         config = StyleGAN2Config(
             resolution, tuple(args.channels or CHANNELS), z_dim=128, w_dim=128, mapping_layers=4

@@ -1,4 +1,5 @@
-"""`editbench world train-gan --data` and `train-scorers --data`: a world out of a data set of one's own."""
+"""`editbench world train-gan --data` and `train-scorers --data`: a world out of a data set of
+one's own."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ CACHE = Path("runs/cache")
 
 
 def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) -> None:
-    """Where the data are and how they are read; with `to_train` also what a training makes of them."""
+    """Where the data are and how they are read; with `to_train` also what a training makes of
+    them."""
     group = command.add_argument_group("data", "pictures of your own, see docs/datasets.md")
     if to_train:
         group.add_argument(

@@ -42,7 +42,12 @@ from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
 from editbench.walk.engine import WalkResult, walk_starts
-from editbench.walk.observation import Observation, Scene, WalkObserver, observe_after_walk
+from editbench.walk.observation import (
+    Observation,
+    Scene,
+    WalkObserver,
+    observe_after_walk,
+)
 from editbench.walk.trajectory import Trajectories
 
 
@@ -218,9 +223,8 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
 
     starts = _draw_starts(job, real)
     departure = _depart(job, editor, real, starts, folder)
-    # What they decode to get ready is no cost of the walk, which is counted from here on.
     for observation in observations.values():
-        observation.prepare(networks, settings.device)
+        observation.prepare(networks, settings.device)  # no cost of the walk
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
         result = _walk(job, departure, starts, WalkObserver(observations), folder)
@@ -237,7 +241,7 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     made = _provenance(job, fitted, starts, result, walk_calls)
     if real is not None:
         made["inversion"] = _about_inversion(real)
-    # After the costs are counted: what observations decode is no cost of the method.
+    # The costs above are counted: what an observation decodes from here is none of the method's.
     observed = _observe(job, editor, observations, folder)
     if observed:
         made["observations"] = observed
@@ -319,7 +323,7 @@ def _about_inversion(real: Inversion) -> dict[str, Any]:
 def _observe(
     job: Job, editor: Editor, observations: dict[str, Observation], folder: Path
 ) -> dict[str, Any]:
-    """Run the observations that look after the walk; their costs, for the provenance."""
+    """Let observations look at pictures after the walk. Name -> seconds, calls and reason."""
     settings = job.settings
     networks = job.networks
 

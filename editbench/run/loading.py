@@ -185,7 +185,7 @@ def _keep(bank: Bank) -> Bank:
     return bank
 
 
-# -- editor, metrics, observations ------------------------------------------------------------
+# -- editor, metrics, observations ---------------------------------------------------------------
 def load_editor(settings: Settings) -> Editor:
     """The method, not fitted."""
     return settings.method.build()
@@ -197,7 +197,7 @@ def load_metrics(settings: Settings) -> dict[str, Metric]:
 
 
 def load_observations(settings: Settings) -> dict[str, Observation]:
-    """The observations of a job. One that cannot be built here stands as `Unavailable`."""
+    """The observations of a job. One that cannot serve these networks stands as `Unavailable`."""
     observations: dict[str, Observation] = {}
     for name, part in settings.observations.items():
         try:

@@ -1,8 +1,9 @@
-"""The card of a world: does the generator make the faces of the renderer, and can the judge be believed?
+"""The card of a world: how close its generator comes to the renderer, and how good its judge is.
 
-Data labels are known, labels of generated faces are the judge's; so data is shown both as it is and as judged. The
-association of two binary attributes is phi (the Pearson correlation of their 0/1 labels); where an attribute with more
-classes takes part it is Cramer's V, which has no sign and is about sqrt((K - 1) / n) for independent labels.
+Data labels are known, labels of generated faces are the judge's; so data is shown both as it is
+and as judged. The association of two binary attributes is phi (the Pearson correlation of their
+0/1 labels); where an attribute with more classes takes part it is Cramer's V, which has no sign
+and is about sqrt((K - 1) / n) for independent labels.
 """
 
 from __future__ import annotations
@@ -34,44 +35,60 @@ from editbench.worlds.faces.renderer import render
 from editbench.worlds.train_scorers import accuracy, agreement
 
 BATCH = 64
-SHEET_COLUMNS, SHEET_ROWS, SHEET_ZOOM = 12, 8, 2
+SHEET_COLUMNS = 12
+SHEET_ROWS = 8
+SHEET_ZOOM = 2
 
 
 def phi(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation of two binary label vectors; 0 where one is constant."""
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
+    if a.std() == 0 or b.std() == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 def cramers_v(a: np.ndarray, b: np.ndarray, rows: int, columns: int) -> float:
-    """Cramer's V in [0, 1] of two label vectors with the given numbers of classes."""
+    """Cramer's V in [0, 1] of two label vectors.
+
+    Args:
+        a: (N,) labels below `rows`.
+        b: (N,) labels below `columns`.
+        rows: classes of a.
+        columns: classes of b.
+    """
     table = np.zeros((rows, columns))
     np.add.at(table, (a, b), 1)
     expected = table.sum(1, keepdims=True) * table.sum(0) / len(a)
-    chi2 = np.divide(
-        (table - expected) ** 2, expected, out=np.zeros_like(table), where=expected > 0
-    ).sum()
+    # A class without members adds nothing.
+    terms = np.zeros_like(table)
+    np.divide((table - expected) ** 2, expected, out=terms, where=expected > 0)
+    chi2 = terms.sum()
     return float(np.sqrt(chi2 / len(a) / (min(rows, columns) - 1)))
 
 
 def associations(labels: np.ndarray, attributes: Attributes) -> np.ndarray:
-    """labels (N, A) -> symmetric (A, A): phi of binary pairs, Cramer's V of the others, 1 on the diagonal."""
+    """Labels (N, A) -> symmetric (A, A): phi of binary pairs, Cramer's V of the others."""
     matrix = np.eye(len(attributes))
     for i, first in enumerate(attributes):
         for j, second in enumerate(attributes.items[:i]):
-            a, b = labels[:, i], labels[:, j]
-            both = first.binary and second.binary
-            matrix[i, j] = matrix[j, i] = (
-                phi(a, b) if both else cramers_v(a, b, len(first.classes), len(second.classes))
-            )
+            a = labels[:, i]
+            b = labels[:, j]
+            if first.binary and second.binary:
+                value = phi(a, b)
+            else:
+                value = cramers_v(a, b, len(first.classes), len(second.classes))
+            matrix[i, j] = value
+            matrix[j, i] = value
     return matrix
 
 
 def marginals(labels: np.ndarray, attributes: Attributes) -> dict[str, list[float]]:
     """Share of every class: labels (N, A) -> {attribute: [share a class]}."""
-    return {
-        item.name: (np.bincount(labels[:, i], minlength=len(item.classes)) / len(labels)).tolist()
-        for i, item in enumerate(attributes)
-    }
+    shares = {}
+    for i, item in enumerate(attributes):
+        counts = np.bincount(labels[:, i], minlength=len(item.classes))
+        shares[item.name] = (counts / len(labels)).tolist()
+    return shares
 
 
 def largest_gap(a: dict[str, list[float]], b: dict[str, list[float]]) -> float:
@@ -86,6 +103,7 @@ def judged(
     """Logits of teacher and judge and the judge's features of a stream of pictures, on the host."""
     parts: dict[str, list[Tensor]] = {"teacher": [], "judge": [], "features": []}
     for images in batches:
+        # The judge's logits come from its features: one pass gives both.
         features = judge.features(images)
         parts["features"].append(features.cpu())
         parts["judge"].append(judge.head(features).cpu())
@@ -102,28 +120,32 @@ def measure(
     seed: int = 5_005,
     law: FactorLaw | None = None,
 ) -> dict:
-    """Everything the card shows as numbers, from n renders of a law (default: the world's own), n others for the floor,
-    and n generated faces."""
-    attributes, law = judge.attributes, law or FactorLaw()
+    """Everything the card shows as numbers.
+
+    Args:
+        n: renders, other renders for the floor of the Fréchet distance, and generated faces.
+        generator: of the world.
+        teacher: of the world.
+        judge: of the world.
+        seed: of renders and latents.
+        law: of the renders; None: the world's own.
+    """
+    attributes = judge.attributes
+    law = law or FactorLaw()
     dense = replace(law, margin=0.0)
     truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
-    streams = (
-        _renders(law, seed, 0, n),
-        _renders(law, seed, n, 2 * n),
-        _generated(generator, seed, n),
-    )
     with progress("pictures judged", 3 * n) as advance:
-        data, other, made = (judged(stream, teacher, judge, advance) for stream in streams)
+        data = judged(_renders(law, seed, 0, n), teacher, judge, advance)
+        # Two samples of the same law: their distance is what n pictures cannot resolve.
+        other = judged(_renders(law, seed, n, 2 * n), teacher, judge, advance)
+        made = judged(_generated(generator, seed, n), teacher, judge, advance)
     labels = {
-        name: attributes.labels(part["judge"]).numpy()
-        for name, part in (("data", data), ("generated", made))
+        "truth": truth,
+        "data": attributes.labels(data["judge"]).numpy(),
+        "generated": attributes.labels(made["judge"]).numpy(),
     }
-    shares = {
-        name: marginals(value, attributes) for name, value in (("truth", truth), *labels.items())
-    }
-    bonds = {
-        name: associations(value, attributes) for name, value in (("truth", truth), *labels.items())
-    }
+    shares = {name: marginals(value, attributes) for name, value in labels.items()}
+    bonds = {name: associations(value, attributes) for name, value in labels.items()}
     return {
         "world": "faces",
         "n": n,
@@ -157,10 +179,8 @@ def _renders(law: FactorLaw, seed: int, start: int, stop: int) -> Iterator[Tenso
 
 def _generated(generator: Generator, seed: int, n: int) -> Iterator[Tensor]:
     for first in range(0, n, BATCH):
-        z = torch.from_numpy(
-            normals(seed, "card/z", first, min(first + BATCH, n), generator.z_dim)
-        ).float()
-        yield generator.decode(Codes(Space.Z, z))
+        drawn = normals(seed, "card/z", first, min(first + BATCH, n), generator.z_dim)
+        yield generator.decode(Codes(Space.Z, torch.from_numpy(drawn).float()))
 
 
 @torch.inference_mode()
@@ -168,6 +188,7 @@ def sheet(batches: Iterator[Tensor]) -> np.ndarray:
     """The pictures of a stream as one (rows R zoom, columns R zoom, 3) uint8 picture."""
     x = to_uint8(torch.cat(list(batches)))
     size = x.shape[-1]
+    # (rows, columns, 3, R, R) -> (rows, R, columns, R, 3): pictures become lines of pixels.
     x = x.view(SHEET_ROWS, SHEET_COLUMNS, 3, size, size).permute(0, 3, 1, 4, 2)
     x = x.reshape(SHEET_ROWS * size, SHEET_COLUMNS * size, 3)
     return x.repeat_interleave(SHEET_ZOOM, 0).repeat_interleave(SHEET_ZOOM, 1).numpy()
@@ -182,27 +203,35 @@ def world_card(
     seed: int = 5_005,
     law: FactorLaw | None = None,
 ) -> dict:
-    """Write index.html (self-contained), card.json and sheet.png (renders left, generated right) to `out`.
+    """Write index.html, card.json and sheet.png (renders left, generated right) to `out`.
 
-    What is not given is loaded from the package. Returns the content of card.json.
+    Args:
+        out: the folder.
+        n: pictures of each kind.
+        generator: None: the package's.
+        teacher: None: the package's.
+        judge: None: the package's.
+        seed: of renders and latents.
+        law: of the renders; None: the world's own.
+
+    Returns the content of card.json.
     """
     generator = generator or load_generator()
-    teacher, judge = teacher or load_scorer("teacher"), judge or load_scorer("judge")
+    teacher = teacher or load_scorer("teacher")
+    judge = judge or load_scorer("judge")
     card = measure(n, generator, teacher, judge, seed, law)
     need = SHEET_COLUMNS * SHEET_ROWS
-    left, right = (
-        sheet(_renders(law or FactorLaw(), seed, 0, need)),
-        sheet(_generated(generator, seed, need)),
-    )
+    left = sheet(_renders(law or FactorLaw(), seed, 0, need))
+    right = sheet(_generated(generator, seed, need))
     gutter = np.full((left.shape[0], 16, 3), 255, np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate([left, gutter, right], 1)).save(buffer, "PNG", optimize=True)
     loader = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    page = loader.get_template("card.html").render(
-        card=card, sheet=base64.b64encode(buffer.getvalue()).decode()
-    )
+    # The picture stands in the page itself, which can then be sent alone.
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    page = loader.get_template("card.html").render(card=card, sheet=picture)
     write_atomic(out / "sheet.png", buffer.getvalue())
     write_json(out / "card.json", card)
     write_atomic(out / "index.html", page)

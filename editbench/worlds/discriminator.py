@@ -1,4 +1,7 @@
-"""Residual StyleGAN2 discriminator with minibatch standard deviation (Karras et al. 2020), used only in training."""
+"""Residual StyleGAN2 discriminator with minibatch standard deviation, used only in training.
+
+Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ class EqualConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_out, n_in, size, size))
         self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
+        # He's constant at run time: weights stay N(0, 1), and all learn at the same rate.
         self.gain = 1 / math.sqrt(n_in * size**2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,37 +40,46 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.avg_pool2d(self.down(scaled_leaky_relu(self.conv(x))), 2)
+        # sqrt(1/2) keeps the variance of the sum of two branches.
         return (scaled_leaky_relu(y) + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
 
 
 class Discriminator(nn.Module):
-    """image (N, 3, R, R) -> logit of being real (N,). `channels` as in the generator: widths at 4, 8, ..., R pixels."""
+    """Pictures (N, 3, R, R) -> logit of being real (N,).
+
+    Args:
+        channels: widths at 4, 8, ..., R pixels, as in the generator.
+        group: samples whose standard deviation is taken together, at most.
+    """
 
     def __init__(self, channels: tuple[int, ...], group: int = 8) -> None:
         super().__init__()
         self.group = group
         self.rgb = EqualConv(3, channels[-1], 1)
-        self.blocks = nn.Sequential(
-            *(DownBlock(a, b) for a, b in zip(channels[::-1], channels[-2::-1]))
-        )
+        # From R pixels down to 4: the generator's widths backwards.
+        blocks = [DownBlock(a, b) for a, b in zip(channels[::-1], channels[-2::-1])]
+        self.blocks = nn.Sequential(*blocks)
         self.conv = EqualConv(channels[0] + 1, channels[0], 3)
         self.hidden = EqualLinear(channels[0] * 16, channels[0])
         self.out = EqualLinear(channels[0], 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.blocks(
-            scaled_leaky_relu(self.rgb(image.contiguous(memory_format=torch.channels_last)))
-        )
+        # channels_last is the layout that CPU convolutions prefer.
+        image = image.contiguous(memory_format=torch.channels_last)
+        x = self.blocks(scaled_leaky_relu(self.rgb(image)))
         x = torch.cat([x, self._minibatch_std(x)], 1)
         x = scaled_leaky_relu(self.conv(x)).flatten(1)
         return self.out(scaled_leaky_relu(self.hidden(x))).squeeze(1)
 
     def _minibatch_std(self, x: Tensor) -> Tensor:
-        """Mean standard deviation within groups of the batch, as one more channel (Karras 2018, section 3)."""
+        """Mean standard deviation within groups of the batch, as one more channel.
+
+        Karras et al., "Progressive Growing of GANs", ICLR 2018, section 3.
+        """
         n = len(x)
+        # The last batch of a data set may not divide into groups.
         size = math.gcd(n, self.group)
-        spread = (
-            x.float().reshape(size, n // size, *x.shape[1:]).var(0, unbiased=False).add(1e-8).sqrt()
-        )
+        grouped = x.float().reshape(size, n // size, *x.shape[1:])
+        spread = grouped.var(0, unbiased=False).add(1e-8).sqrt()
         value = spread.mean((1, 2, 3)).repeat(size)
         return value.view(n, 1, 1, 1).expand(n, 1, *x.shape[2:]).to(x.dtype)

@@ -1,7 +1,8 @@
-"""Which region of the face each pixel of a picture shows: a small segmentation network, trained on exact masks.
+"""Which region of the face each pixel of a picture shows: a small segmentation network.
 
-A face parser is what semantic edits are localised with (StyleSpace; there a BiSeNet for photographs). This one learns
-from renders of random factors, whose masks the renderer knows, and is used on generated faces.
+A face parser is what semantic edits are localised with (StyleSpace; there a BiSeNet for
+photographs). This one learns from renders of random factors, whose exact masks the renderer
+knows, and is used on generated faces.
 """
 
 from __future__ import annotations
@@ -23,25 +24,26 @@ from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.renderer import render
 
 KIND = "parser"
-DENSE = FactorLaw(
-    correlations={}, margin=0.0
-)  # half-grown beards too: the boundary of a region is where it should be
+# Half-grown beards too: the boundary of a region is where it should be
+DENSE = FactorLaw(correlations={}, margin=0.0)
 
 
 class RegionParser(nn.Module):
     """Pictures -> region labels, at the resolution of the picture (any multiple of 4).
 
-    Three scales with skip connections: widths are the channels at full, half and quarter resolution.
+    Three scales with skip connections.
 
-    Attributes:
+    Args:
         names: the regions, in the order of the labels.
+        widths: channels at full, half and quarter resolution.
     """
 
     def __init__(
         self, names: Sequence[str] = REGIONS, widths: Sequence[int] = (24, 32, 48)
     ) -> None:
         super().__init__()
-        self.names, self.widths = tuple(names), tuple(widths)
+        self.names = tuple(names)
+        self.widths = tuple(widths)
         a, b, c = self.widths
         self.fine = nn.Sequential(
             nn.Conv2d(3, a, 3, padding=1), nn.ReLU(), nn.Conv2d(a, a, 3, padding=1), nn.ReLU()
@@ -54,6 +56,7 @@ class RegionParser(nn.Module):
             nn.ReLU(),
             nn.Conv2d(c, c, 3, padding=1),
             nn.ReLU(),
+            # Dilated, so that a pixel sees most of the head.
             nn.Conv2d(c, c, 3, padding=2, dilation=2),
             nn.ReLU(),
             nn.Conv2d(c, b, 1),
@@ -83,7 +86,7 @@ class RegionParser(nn.Module):
         """(N, 3, H, W) -> (N, H, W) int64, an index into `names`."""
         return self.logits(images).argmax(1)
 
-    # -- files ------------------------------------------------------------------------------------------------------
+    # -- files ----------------------------------------------------------------
     def save(self, path: Path | str) -> None:
         save_module(path, self, KIND, {"names": list(self.names), "widths": list(self.widths)})
 
@@ -96,22 +99,40 @@ class RegionParser(nn.Module):
         return parser.to(device).eval().requires_grad_(False)
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training -----------------------------------------------------------------
 @dataclass(frozen=True)
 class ParserTraining:
-    """faces: different renders of the dense law; passes: how often each is shown, every time augmented anew."""
+    """The recipe of the parser.
+
+    Args:
+        seed: of faces, weights and augmentation.
+        faces: different renders of the dense law.
+        passes: how often each is shown, every time augmented anew.
+        batch: pictures a step.
+        lr: highest learning rate.
+        rarity: exponent of a region's weight in the loss.
+        resolution: height and width.
+    """
 
     seed: int = 303
     faces: int = 12_288
     passes: int = 16
     batch: int = 64
     lr: float = 3e-3
-    rarity: float = 0.25  # a region weighs (share of the pixels)^-rarity in the loss: a nose is 3 pixels in 1000
+    # A region weighs (share of the pixels)^-rarity in the loss: a nose is 3 pixels in 1000
+    rarity: float = 0.25
     resolution: int = 32
 
 
 def photometric(images: Tensor, random: torch.Generator) -> Tensor:
-    """Faults of a generator that leave every pixel where it is: softness, tint, grain. (N, 3, R, R) -> same shape."""
+    """Faults of a generator that leave every pixel where it is: softness, tint, grain.
+
+    Args:
+        images: (N, 3, R, R) in [-1, 1].
+        random: the stream.
+
+    Returns the same shape.
+    """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(len(images), *shape, generator=random)
@@ -119,16 +140,17 @@ def photometric(images: Tensor, random: torch.Generator) -> Tensor:
     soft = F.avg_pool2d(F.pad(images, (1,) * 4, mode="replicate"), 3, stride=1)
     x = images + uniform(-0.4, 0.5, 1, 1, 1) * (soft - images)
     x = x * uniform(0.92, 1.08, 3, 1, 1) + uniform(-0.06, 0.06, 3, 1, 1)
-    return (
-        x + uniform(-0.03, 0.05, 1, 1, 1).clamp(min=0) * torch.randn(x.shape, generator=random)
-    ).clamp_(-1, 1)
+    # Grain in five pictures of eight.
+    grain = uniform(-0.03, 0.05, 1, 1, 1).clamp(min=0)
+    return (x + grain * torch.randn(x.shape, generator=random)).clamp_(-1, 1)
 
 
 def faces_and_masks(
     law: FactorLaw, seed: int, n: int, resolution: int, stream: str
 ) -> tuple[Tensor, Tensor]:
-    """n renders (n, 3, R, R) and their exact regions (n, R, R) uint8."""
-    images, masks = [], []
+    """Renders (n, 3, R, R) and their exact regions (n, R, R) uint8."""
+    images = []
+    masks = []
     for start in range(0, n, 64):
         factors = sample_factors(law, seed, start, min(start + 64, n), stream)
         images.append(render(factors, resolution))
@@ -145,6 +167,7 @@ def train_parser(
     )
     random = torch.Generator().manual_seed(stream_key(options.seed, "parser/augment") >> 65)
     torch.manual_seed(options.seed)
+    # channels_last is the layout that CPU convolutions prefer.
     parser = RegionParser().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     shares = torch.bincount(masks.flatten().long(), minlength=len(REGIONS)) / masks.numel()
     weights = shares.clamp_min(1e-6) ** -options.rarity
@@ -153,17 +176,21 @@ def train_parser(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.lr, total_steps=steps + 1, pct_start=0.1
     )
-    total, order = 0.0, torch.empty(0, dtype=torch.int64)
+    total = 0.0
+    order = torch.empty(0, dtype=torch.int64)
     for step in range(steps):
         if len(order) < options.batch:
             order = torch.randperm(options.faces, generator=random)
-        rows, order = order[: options.batch], order[options.batch :]
-        shown, wanted = photometric(images[rows], random), masks[rows].long()
+        rows = order[: options.batch]
+        order = order[options.batch :]
+        shown = photometric(images[rows], random)
+        wanted = masks[rows].long()
+        # Every second batch mirrored: faces are symmetric but for their pose.
         if step % 2:
-            shown, wanted = shown.flip(3), wanted.flip(2)
-        loss = F.cross_entropy(
-            parser.logits(shown.contiguous(memory_format=torch.channels_last)), wanted, weights
-        )
+            shown = shown.flip(3)
+            wanted = wanted.flip(2)
+        logits = parser.logits(shown.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits, wanted, weights)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parser.parameters(), 1.0)
@@ -171,17 +198,11 @@ def train_parser(
         schedule.step()
         total += loss.item()
         if (step + 1) % log_every == 0 or step + 1 == steps:
-            log(
-                json.dumps(
-                    {
-                        "step": step + 1,
-                        "of": steps,
-                        "loss": round(total / (step % log_every + 1), 4),
-                    }
-                )
-            )
+            mean = total / (step % log_every + 1)
+            log(json.dumps({"step": step + 1, "of": steps, "loss": round(mean, 4)}))
             total = 0.0
-    return parser.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)  # type: ignore[call-overload]
+    parser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return parser.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
@@ -192,20 +213,30 @@ def parser_quality(
     resolution: int = 32,
     law: FactorLaw | None = None,
 ) -> dict[str, dict[str, float]]:
-    """On n held-out renders (of the world's law): region -> share of its pixels that are found, and IoU.
+    """How well a parser finds the regions of held-out renders.
 
-    `all` holds the share of right pixels and the mean IoU over regions.
+    Args:
+        parser: to be measured.
+        n: renders.
+        seed: of the renders.
+        resolution: of the renders.
+        law: of the renders; None: the world's own.
+
+    Returns region -> share of its pixels that are found, and IoU; `all` holds the share of right
+    pixels and the mean IoU over regions.
     """
     images, masks = faces_and_masks(law or FactorLaw(), seed, n, resolution, "parser/held-out")
     found = torch.cat([parser(part) for part in images.split(250)])
     k = len(parser.names)
-    counts = (
-        torch.bincount((masks.long() * k + found).flatten(), minlength=k * k).reshape(k, k).double()
-    )
-    hit, true, said = counts.diag(), counts.sum(1), counts.sum(0)
-    share, iou = hit / true.clamp_min(1), hit / (true + said - hit).clamp_min(1)
-    out = {
-        name: {"found": share[i].item(), "iou": iou[i].item()}
-        for i, name in enumerate(parser.names)
-    }
+    # Confusion matrix: true region in the rows, found region in the columns.
+    pairs = (masks.long() * k + found).flatten()
+    counts = torch.bincount(pairs, minlength=k * k).reshape(k, k).double()
+    hit = counts.diag()
+    true = counts.sum(1)
+    said = counts.sum(0)
+    share = hit / true.clamp_min(1)
+    iou = hit / (true + said - hit).clamp_min(1)
+    out = {}
+    for i, name in enumerate(parser.names):
+        out[name] = {"found": share[i].item(), "iou": iou[i].item()}
     return out | {"all": {"found": (hit.sum() / counts.sum()).item(), "iou": iou.mean().item()}}

@@ -1,10 +1,10 @@
 """Steering the class shares of a GAN, and of pairs of classes, to the data's while it trains.
 
-A small adversarial game drifts: for long stretches it makes too few frontal faces, or glasses on nearly all of them.
-The teacher watches the joint share of every pair of classes over the last `memory` images; the gradient of
-KL(shares || data) with respect to the shares, ln(share / data), weighs the class probabilities of the images at hand.
-Images at a class border drift to the side that is missing; where the shares are right the term vanishes. The judge is
-not used.
+A small adversarial game drifts: for long stretches it makes too few frontal faces, or glasses on
+nearly all of them. The teacher watches the joint share of every pair of classes over the last
+`memory` images; the gradient of KL(shares || data) with respect to the shares, ln(share / data),
+weighs the class probabilities of the images at hand. Images at a class border drift to the side
+that is missing; where the shares are right the term vanishes. The judge is not used.
 """
 
 from __future__ import annotations
@@ -21,48 +21,55 @@ FLOOR = 1e-3  # shares below it count as this much: the logarithm stays finite
 
 
 def class_probabilities(logits: Tensor, attributes: Attributes) -> Tensor:
-    """Probabilities of all classes of all attributes, side by side: (N, width) -> (N, sum of classes)."""
+    """Probabilities of all classes of all attributes: (N, width) -> (N, sum of classes)."""
     parts = []
     for attribute in attributes:
         part = attributes.logits(logits, attribute.name)
-        parts.append(
-            (torch.cat([torch.zeros_like(part), part], 1) if attribute.binary else part).softmax(1)
-        )
+        if attribute.binary:
+            # The softmax of (0, l) is the sigmoid of l.
+            part = torch.cat([torch.zeros_like(part), part], 1)
+        parts.append(part.softmax(1))
     return torch.cat(parts, 1)
 
 
 def joint_shares(p: Tensor) -> Tensor:
-    """Mean outer product of class probabilities (N, C), with the single shares on the diagonal: (C, C)."""
+    """Mean outer product of class probabilities (N, C) -> (C, C); single shares on the diagonal."""
     joint = p.T @ p / len(p)
     return joint - torch.diag(joint.diagonal()) + torch.diag(p.mean(0))
 
 
 class ShareSteering:
-    """Args: teacher; labels (n, A) of data, which give the shares to reach; weight of the term beside the GAN loss;
-    memory, in images, of the running shares."""
+    """A loss that pulls the class shares of a generator to those of data.
+
+    Args:
+        teacher: gives the class probabilities; it is frozen.
+        labels: (n, A) of the data, which give the shares to reach.
+        weight: of the term beside the GAN loss.
+        memory: of the running shares, in images.
+    """
 
     def __init__(
         self, teacher: Scorer, labels: Tensor, weight: float = 1.0, memory: int = 2000
     ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
-        self.weight, self.memory = weight, memory
+        self.weight = weight
+        self.memory = memory
         sizes = [len(attribute.classes) for attribute in teacher.attributes]
         one_hot = [torch.nn.functional.one_hot(labels[:, k], size) for k, size in enumerate(sizes)]
         self.data = joint_shares(torch.cat(one_hot, 1).float())
+        # The running shares begin at the goal, where the term vanishes.
         self.shares = self.data.clone()
         same = torch.block_diag(*(torch.ones(size, size) for size in sizes))
-        self.scale = (1 - same) / 2 + torch.eye(
-            len(same)
-        )  # each pair of attributes stands twice in the table
+        # Each pair of attributes stands twice in the table
+        self.scale = (1 - same) / 2 + torch.eye(len(same))
 
     def loss(self, images: Tensor) -> Tensor:
-        """images (N, 3, R, R) -> scalar; also moves the running shares towards this batch's."""
-        batch = joint_shares(
-            class_probabilities(self.teacher(images).float(), self.teacher.attributes)
-        )
-        self.shares = torch.lerp(
-            self.shares, batch.detach().cpu(), min(1.0, len(images) / self.memory)
-        )
+        """Pictures (N, 3, R, R) -> scalar; moves the running shares towards this batch's."""
+        logits = self.teacher(images).float()
+        batch = joint_shares(class_probabilities(logits, self.teacher.attributes))
+        step = min(1.0, len(images) / self.memory)
+        self.shares = torch.lerp(self.shares, batch.detach().cpu(), step)
+        # The gradient of KL(shares || data), which weighs the batch; it is not differentiated.
         pull = self.scale * torch.log(self.shares.clamp_min(FLOOR) / self.data.clamp_min(FLOOR))
         return self.weight * (pull.to(batch) * batch).sum()
 

@@ -1,8 +1,8 @@
-"""Adversarial training of the embedded generator: non-saturating loss, lazy R1, exponential moving average.
+"""Adversarial training of the embedded generator: non-saturating loss, lazy R1, moving average.
 
-Goodfellow et al. 2014 (loss), Mescheder et al. 2018 (R1), Karras et al. 2020 (lazy regularisation, EMA). Step t draws
-its renders and its z from (seed, t) alone and the checkpoint holds networks and optimisers, so a run that was stopped
-continues as if it had not been.
+Goodfellow et al. 2014 (loss), Mescheder et al. 2018 (R1), Karras et al. 2020 (lazy
+regularisation, EMA). Step t draws its renders and its z from (seed, t) alone and the checkpoint
+holds networks and optimisers, so a run that was stopped continues as if it had not been.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class GANTraining:
     bfloat16: bool = True
     seed: int = 0
     checkpoint_kimg: float = 16
-    steer_from_kimg: float = (
-        450  # from here on the class shares are steered, see editbench.worlds.steering
-    )
+    # From here on the class shares are steered, see editbench.worlds.steering
+    steer_from_kimg: float = 450
     steer_weight: float = 1.0
-    warmup_kimg: float = 0.0  # the generator stays as it is so long: a new discriminator catches up with a trained one
-    correlations: dict[str, float] | None = (
-        None  # of the renders' law, None the world's own; told for the record
-    )
-    data: str = ""  # digest of the data set that is shown, empty for renders; told for the record
+    # The generator stays as it is so long: a new discriminator catches up with a trained one
+    warmup_kimg: float = 0.0
+    # Of the renders' law; None: the world's own. Kept in the checkpoint, not used here
+    correlations: dict[str, float] | None = None
+    # Digest of the data set that is shown, empty for renders. Kept in the checkpoint, not used
+    data: str = ""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or not self.total_kimg >= 0:
@@ -60,7 +60,16 @@ class GANTraining:
 
 
 class GANTrainer:
-    """Networks, optimisers and one training step. `reals(start, stop)` gives images (N, 3, R, R) in [-1, 1]."""
+    """Networks, optimisers and one training step.
+
+    Args:
+        config: of the generator.
+        options: of the training.
+        reals: (start, stop) -> real images (N, 3, R, R) in [-1, 1].
+        device: where to train.
+        steering: of the class shares; None: none.
+        start: a trained network to go on from; None: a new one.
+    """
 
     def __init__(
         self,
@@ -71,16 +80,20 @@ class GANTrainer:
         steering: ShareSteering | None = None,
         start: StyleGAN2 | None = None,
     ) -> None:
-        """start: a trained network to go on from, otherwise a new one."""
         torch.manual_seed(options.seed)
-        self.options, self.reals, self.device = options, reals, torch.device(device)
+        self.options = options
+        self.reals = reals
+        self.device = torch.device(device)
         self.steering = steering
         self.g = StyleGAN2(config).to(self.device)
         if start is not None:
             self.g.load_state_dict(start.state_dict())
         self.d = Discriminator(config.channels).to(self.device)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
+        # Lazy regularisation adds a step of R1 to every `r1_every` others: the rate and the
+        # betas are corrected for it.
         betas = (0.0, 0.99)
+        # Karras et al. 2020, "lazy regularisation".
         lazy = options.r1_every / (options.r1_every + 1)
         self.g_opt = torch.optim.Adam(self.g.parameters(), options.lr, betas)
         self.d_opt = torch.optim.Adam(
@@ -89,17 +102,18 @@ class GANTrainer:
         self.rates = [group["lr"] for opt in (self.g_opt, self.d_opt) for group in opt.param_groups]
         self.step = 0
 
-    # -- one step ---------------------------------------------------------------------------------------------------
+    # -- one step -------------------------------------------------------------
     @property
     def kimg(self) -> float:
         return self.step * self.options.batch / 1000
 
     def train_step(self) -> dict[str, float]:
-        o, n = self.options, self.options.batch
+        o = self.options
+        n = self.options.batch
         real = self.reals(self.step * n, (self.step + 1) * n).to(self.device)
-        z = torch.from_numpy(
-            normals(o.seed, "gan", self.step * n, (self.step + 1) * n, 2 * self.g.config.z_dim)
-        )
+        # Latents of the discriminator's fakes and of the generator's, side by side.
+        width = 2 * self.g.config.z_dim
+        z = torch.from_numpy(normals(o.seed, "gan", self.step * n, (self.step + 1) * n, width))
         z_d, z_g = z.float().to(self.device).chunk(2, 1)
         self._set_rates()
 
@@ -108,7 +122,8 @@ class GANTrainer:
         with self._autocast():
             with torch.no_grad():
                 fake = self.g(z_d)
-            real_logit, fake_logit = self.d(real), self.d(fake)
+            real_logit = self.d(real)
+            fake_logit = self.d(fake)
         d_loss = F.softplus(fake_logit.float()).mean() + F.softplus(-real_logit.float()).mean()
         if self.step % o.r1_every == 0:
             d_loss = d_loss + self._r1(real) * (o.r1_gamma / 2 * o.r1_every)
@@ -154,6 +169,7 @@ class GANTrainer:
 
     def _r1(self, real: Tensor) -> Tensor:
         real = real.detach().requires_grad_(True)
+        # In full precision: bfloat16 loses most digits of a squared gradient.
         (gradient,) = torch.autograd.grad(self.d(real).sum(), real, create_graph=True)
         return gradient.square().sum((1, 2, 3)).mean()
 
@@ -167,6 +183,7 @@ class GANTrainer:
         optimiser.step()
 
     def _set_rates(self) -> None:
+        # Linear to zero at the end, but not below 2 % of the rate.
         progress = self.kimg / self.options.total_kimg
         left = min(1.0, max(0.02, (1 - progress) / (1 - self.options.lr_decay_from)))
         groups = [group for opt in (self.g_opt, self.d_opt) for group in opt.param_groups]
@@ -174,6 +191,7 @@ class GANTrainer:
             group["lr"] = rate * left
 
     def _average(self) -> None:
+        # A short memory at the start, when the average would keep the first, bad networks.
         half_life = min(self.options.ema_kimg, max(self.kimg * self.options.ema_rampup, 1e-3))
         beta = 0.5 ** (self.options.batch / 1000 / half_life)
         with torch.no_grad():
@@ -181,7 +199,7 @@ class GANTrainer:
             for mine, theirs in zip(self.ema.buffers(), self.g.buffers()):
                 mine.copy_(theirs)
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"g": self.g, "d": self.d, "ema": self.ema, "g_opt": self.g_opt, "d_opt": self.d_opt}
 
@@ -194,6 +212,7 @@ class GANTrainer:
         }
         if self.steering is not None:
             state["steering"] = self.steering.state_dict()
+        # Renamed when whole: a stopped write leaves the last checkpoint as it was.
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(path)
@@ -222,7 +241,7 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) -> None:
-    """Raise EditbenchError where a checkpoint is there and is of another training; its length may differ."""
+    """Raise EditbenchError where a checkpoint is of another training; its length may differ."""
     if not path.exists():
         return
     state = read_checkpoint(path)
@@ -248,14 +267,26 @@ def _plain(value: object) -> object:
 def train(
     trainer: GANTrainer, folder: Path, on_checkpoint: Callable[[GANTrainer], dict] | None = None
 ) -> StyleGAN2:
-    """Train to the end, or on from `folder`/checkpoint.pt; one JSON line a checkpoint goes to `folder`/log.jsonl."""
+    """Train to the end, or on from `folder`/checkpoint.pt.
+
+    Args:
+        trainer: at its start.
+        folder: of checkpoint.pt and log.jsonl, which gets one JSON line a checkpoint.
+        on_checkpoint: gives more entries of that line.
+
+    Returns the averaged generator.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, options = folder / "checkpoint.pt", trainer.options
+    checkpoint = folder / "checkpoint.pt"
+    options = trainer.options
     if checkpoint.exists():
         trainer.load(checkpoint)
         print(f"resuming at {trainer.kimg:.0f} kimg from {checkpoint}", flush=True)
+    # Checkpoints fall on whole steps.
     every = max(1, round(options.checkpoint_kimg * 1000 / options.batch))
-    started, first = time.time(), trainer.step
+    started = time.time()
+    first = trainer.step
+    # Losses since the last checkpoint, whose means are logged.
     values: dict[str, list[float]] = {}
     while trainer.kimg < options.total_kimg:
         for key, value in trainer.train_step().items():

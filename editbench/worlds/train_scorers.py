@@ -1,10 +1,12 @@
 """Training of a world's teacher and judge, two classifiers that share nothing but the renderer.
 
-- Factors are drawn WITHOUT correlations. A classifier trained on the correlated world may read glasses as age; a judge
-  that does so would report entanglement that is its own.
-- Half of the faces come from the dense law (margin 0), so that boundaries sit at the true thresholds and two
-  classifiers that were trained apart draw them in the same place; half come from the world's own margin.
-- Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts of another face or pose.
+- Factors are drawn WITHOUT correlations. A classifier trained on the correlated world may read
+  glasses as age; a judge that does so would report entanglement that is its own.
+- Half of the faces come from the dense law (margin 0), so that boundaries sit at the true
+  thresholds and two classifiers that were trained apart draw them in the same place; half come
+  from the world's own margin.
+- Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts of
+  another face or pose.
 
 Step t draws its faces and its augmentation from (seed, role, t) alone.
 """
@@ -35,7 +37,21 @@ SPACED = FactorLaw(correlations={})
 
 @dataclass(frozen=True)
 class ScorerTraining:
-    """Hyperparameters of one role. `seed` and `role` name its data stream; `images` is the length in images."""
+    """Hyperparameters of one role.
+
+    Args:
+        role: 'teacher' or 'judge'; names the data stream, with the seed.
+        seed: of weights and data.
+        widths: channels of the network, from the finest scale.
+        hidden: width of the features.
+        images: length of the training, in images.
+        bfloat16: compute in bfloat16.
+        reuse: steps that show the same faces, augmented anew.
+        batch: pictures a step.
+        lr: highest learning rate.
+        weight_decay: of AdamW.
+        resolution: height and width.
+    """
 
     role: str
     seed: int
@@ -43,13 +59,15 @@ class ScorerTraining:
     hidden: int
     images: int = 200_000
     bfloat16: bool = True
-    reuse: int = 2  # steps that show the same faces, augmented anew
+    # Rendering costs more than a step of these small networks
+    reuse: int = 2
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.02
     resolution: int = 32
 
 
+# Different seeds and widths: what teacher and judge have in common should be the world alone.
 ROLES = {
     "teacher": ScorerTraining("teacher", seed=101, widths=(32, 48, 64), hidden=96),
     "judge": ScorerTraining("judge", seed=202, widths=(32, 64, 96), hidden=128),
@@ -57,10 +75,18 @@ ROLES = {
 
 
 def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Tensor:
-    """Imitate the faults of a generator: images (N, 3, R, R) -> same shape; a share `clean` stays as it is.
+    """Imitate the faults of a generator.
 
-    Features are displaced, fade, or are overlaid by those of another face, each less than half, so that the label
-    stays that of the larger part. Two classifiers that learnt to weigh all cues this way agree on faulty pictures.
+    Features are displaced, fade, or are overlaid by those of another face, each less than half,
+    so that the label stays that of the larger part. Two classifiers that learnt to weigh all cues
+    this way agree on faulty pictures.
+
+    Args:
+        images: (N, 3, R, R) in [-1, 1].
+        random: the stream.
+        clean: share of the pictures that stays as it is.
+
+    Returns the same shape.
     """
     n, _, size, _ = images.shape
 
@@ -80,13 +106,12 @@ def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Ten
     grid = grid + (2 / size) * pixels.permute(0, 2, 3, 1)
     x = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     # Parts of another face, and faded parts.
-    x = x + uniform(-0.4, 0.42, 1, 1, 1).clamp(min=0) * torch.sigmoid(3 * smooth_noise(1, 4)) * (
-        x.roll(1, 0) - x
-    )
+    # The clamp leaves about half of the pictures without either.
+    share = uniform(-0.4, 0.42, 1, 1, 1).clamp(min=0) * torch.sigmoid(3 * smooth_noise(1, 4))
+    x = x + share * (x.roll(1, 0) - x)
     faded = blur(blur(x, 3), 3)
-    x = x + uniform(-0.5, 0.8, 1, 1, 1).clamp(min=0) * torch.sigmoid(3 * smooth_noise(1, 4)) * (
-        faded - x
-    )
+    share = uniform(-0.5, 0.8, 1, 1, 1).clamp(min=0) * torch.sigmoid(3 * smooth_noise(1, 4))
+    x = x + share * (faded - x)
     # Softer or harsher.
     x = x + uniform(-0.6, 0.8, 1, 1, 1) * (blur(x, 1) - x)
     # Tint and grain, fine and coarse.
@@ -99,21 +124,16 @@ def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Ten
 
 @lru_cache(maxsize=1)
 def _faces(options: ScorerTraining, index: int) -> tuple[Tensor, Tensor]:
-    """The index-th batch of plain renders and labels, half of the dense law and half of the spaced one."""
+    """The index-th batch of plain renders and labels, half of each law."""
     half = options.batch // 2
-    parts = [
-        sample_factors(
-            law,
-            options.seed,
-            index * half,
-            (index + 1) * half,
-            f"scorer/{options.role}/{law.margin}",
-        )
-        for law in (DENSE, SPACED)
-    ]
-    factors = Factors(
-        **{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])}
-    )
+    parts = []
+    for law in (DENSE, SPACED):
+        stream = f"scorer/{options.role}/{law.margin}"
+        parts.append(sample_factors(law, options.seed, index * half, (index + 1) * half, stream))
+    joined = {}
+    for name in vars(parts[0]):
+        joined[name] = torch.cat([vars(part)[name] for part in parts])
+    factors = Factors(**joined)
     random = torch.Generator().manual_seed(
         stream_key(options.seed, f"patchwork/{options.role}/{index}") >> 65
     )
@@ -121,22 +141,27 @@ def _faces(options: ScorerTraining, index: int) -> tuple[Tensor, Tensor]:
 
 
 def patchwork(images: Tensor, factors: Factors, random: torch.Generator, every: int = 3) -> Tensor:
-    """Turn less than half of the middle of every third face by another angle: images (N, 3, R, R), changed in place.
+    """Turn less than half of the middle of every third face by another angle, in place.
 
-    Immature generators put eyes and mouth of different poses on one head; the label stays that of the larger part.
+    Immature generators put eyes and mouth of different poses on one head; the label stays that of
+    the larger part.
+
+    Args:
+        images: (N, 3, R, R) renders.
+        factors: of the renders.
+        random: the stream.
+        every: one face of so many is changed.
     """
-    rows, size = torch.arange(0, len(images), every), images.shape[-1]
+    rows = torch.arange(0, len(images), every)
+    size = images.shape[-1]
     twin = Factors(**{name: value[rows] for name, value in vars(factors).items()})
     twin.yaw = 80 * torch.rand(len(rows), generator=random) - 40
     noise = F.interpolate(
         torch.randn(len(rows), 1, 4, 4, generator=random), size=(size, size), mode="bicubic"
     )
-    middle = (
-        noise[:, :, size // 4 : size - size // 4, size // 4 : size - size // 4]
-        .flatten(1)
-        .sort(1)
-        .values
-    )
+    # A level of the noise below which at most 40 % of the middle half lies.
+    inner = noise[:, :, size // 4 : size - size // 4, size // 4 : size - size // 4]
+    middle = inner.flatten(1).sort(1).values
     rank = 0.4 * torch.rand(len(rows), 1, generator=random) * middle.shape[1]
     level = middle.gather(1, rank.long())[:, :, None, None]
     images[rows] = images[rows].lerp(render(twin, size), torch.sigmoid(10 * (level - noise)))
@@ -146,9 +171,9 @@ def patchwork(images: Tensor, factors: Factors, random: torch.Generator, every: 
 def batch(options: ScorerTraining, step: int) -> tuple[Tensor, Tensor]:
     """Augmented pictures (batch, 3, R, R) and labels (batch, A) of one step."""
     images, labels = _faces(options, step // options.reuse)
-    random = torch.Generator().manual_seed(
-        stream_key(options.seed, f"augment/{options.role}/{step}") >> 65
-    )
+    # torch's seeds have 63 bits, the keys of streams 128.
+    key = stream_key(options.seed, f"augment/{options.role}/{step}")
+    random = torch.Generator().manual_seed(key >> 65)
     order = torch.randperm(len(images), generator=random)
     return augment(images[order], random), labels[order]
 
@@ -163,7 +188,13 @@ def train_scorer(
 ) -> ConvScorer:
     """Train one role to the end (minutes on one core) and return it sealed.
 
-    batches: step -> pictures (n, 3, R, R) and labels (n, A) of the attributes `scored`; None: renders of the faces.
+    Args:
+        options: the recipe.
+        log: takes a JSON line now and then.
+        log_every: steps between two lines.
+        batches: step -> pictures (n, 3, R, R) and labels (n, A); None: renders of the faces.
+        scored: attributes of the labels; None: those of the faces.
+        device: where to train.
     """
     torch.manual_seed(options.seed)
     batches = batches or partial(batch, options)
@@ -178,12 +209,12 @@ def train_scorer(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.lr, total_steps=steps + 1, pct_start=0.15
     )
-    started, total = time.time(), 0.0
+    started = time.time()
+    total = 0.0
     for step in range(steps):
         images, labels = (part.to(device) for part in batches(step))
-        with torch.autocast(
-            scorer.head.weight.device.type, torch.bfloat16, enabled=options.bfloat16
-        ):
+        kind = scorer.head.weight.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=options.bfloat16):
             logits = scorer(images)
         loss = classification_loss(logits, labels, scorer.attributes)
         optimiser.zero_grad(set_to_none=True)
@@ -195,16 +226,13 @@ def train_scorer(
         if (step + 1) % log_every == 0 or step + 1 == steps:
             done = step % log_every + 1
             speed = (step + 1) * options.batch / (time.time() - started)
-            log(
-                json.dumps(
-                    {
-                        "role": options.role,
-                        "images": (step + 1) * options.batch,
-                        "loss": round(total / done, 4),
-                        "img_per_s": round(speed, 1),
-                    }
-                )
-            )
+            line = {
+                "role": options.role,
+                "images": (step + 1) * options.batch,
+                "loss": round(total / done, 4),
+                "img_per_s": round(speed, 1),
+            }
+            log(json.dumps(line))
             total = 0.0
     return scorer.seal()
 
@@ -220,8 +248,17 @@ def accuracy(
 ) -> dict[str, float]:
     """Share of right labels of each attribute on n held-out renders of a law.
 
-    The package asks 0.97 of its judge under the world's own law, where no trait comes near a threshold. The dense law
-    is reported beside it: a face at a threshold is a coin toss there, so it measures how sharply a boundary is drawn.
+    The package's judge must reach 0.97 under the world's own law, where no trait comes near a
+    threshold. The dense law is reported beside it: a face at a threshold is a coin toss there, so
+    it measures how sharply a boundary is drawn.
+
+    Args:
+        scorer: of the faces' attributes.
+        law: of the renders.
+        n: renders.
+        seed: of the renders.
+        resolution: of the renders.
+        stream: names the renders, apart from those of the training.
     """
     right = torch.zeros(len(scorer.attributes), dtype=torch.float64)
     for start in range(0, n, 250):

@@ -1,4 +1,4 @@
-"""What GANSpace's components are computed from: fresh latents, and activations that are regressed back on them."""
+"""The samples of GANSpace's components: fresh latents, and activations regressed on latents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ TOO_SHORT = 1e-6  # of the longest row of the regression: a component that no la
 
 @dataclass(frozen=True)
 class Directions:
-    """mean (d,) of the latents; rows (k, d) unit directions; stdev (k,) of the latents along them; notes."""
+    """Directions in the latent space.
+
+    Args:
+        mean: (d,) of the latents.
+        rows: (k, d) unit directions.
+        stdev: (k,) standard deviation of the latents along them.
+        notes: for the record.
+    """
 
     mean: np.ndarray
     rows: np.ndarray
@@ -37,9 +44,17 @@ def activation_directions(
 ) -> Directions:
     """Components of a layer's flattened activations as unit directions of W or Z.
 
-    With the coordinates A = (activation - mean) @ rows.T / stdev of fresh samples and their latents Z, least squares
-    solves A M = Z; the rows of M are brought to unit length. Both sides are centred, which keeps the mean of W out of
-    the noise. stdev: 1 in Z, whose draws have it along every unit direction; in W that of these latents.
+    With the coordinates A = (activation - mean) @ rows.T / stdev of fresh samples and their
+    latents Z, least squares solves A M = Z, as in the published code; the rows
+    of M are brought to unit length. Both sides are centred, which keeps the mean of W out of the
+    noise.
+
+    Args:
+        data: the generator and its latents.
+        layer: whose activations are decomposed.
+        space: W or Z, where the directions live.
+        samples: that the components are computed from.
+        components: how many, at most.
     """
 
     def stream(purpose: str, n: int) -> Iterator[tuple[Tensor, np.ndarray]]:
@@ -47,6 +62,7 @@ def activation_directions(
             out = data.generator.activation(Codes(space, block), layer)
             yield block, out.flatten(1).float().cpu().numpy()
 
+    # Only the first block says how many channels the layer has.
     parts: Moments | Incremental | None = None
     for _, activation in stream("components", samples):
         parts = parts or estimator(activation.shape[1], components)
@@ -54,29 +70,40 @@ def activation_directions(
     assert parts is not None
     found = parts.components(components)
     notes = component_notes(data, space, found, components)
+    # Other samples than those of the components, so that the regression is not fitted to their
+    # noise; all sums that least squares needs are in one joint covariance.
     joint = Moments(len(found) + data.generator.code_dim(space))
     for block, activation in stream("regression", max(REGRESSION_SAMPLES, samples)):
         coordinates = (activation - found.mean) @ found.rows.T / found.stdev
         joint.add(np.concatenate([coordinates, block.double().cpu().numpy()], 1))
-    k, covariance = len(found), joint.covariance()
+    k = len(found)
+    covariance = joint.covariance()
+    # The normal equations of A M = Z, small enough (k x k) to be solved directly.
     slopes = lstsq(covariance[:k, :k], covariance[:k, k:])[0]
     lengths = np.linalg.norm(slopes, axis=1)
     kept = lengths > TOO_SHORT * lengths.max()
     rows = slopes[kept] / lengths[kept, None]
-    stdev = (
-        np.ones(len(rows))
-        if space == Space.Z
-        else np.sqrt(((rows @ covariance[k:, k:]) * rows).sum(1))
-    )
+    if space == Space.Z:
+        # z ~ N(0, I) has a standard deviation of 1 along every unit direction.
+        stdev = np.ones(len(rows))
+    else:
+        stdev = np.sqrt(((rows @ covariance[k:, k:]) * rows).sum(1))
     return Directions(joint.mean[k:], rows, stdev, notes | {"directions": len(rows)})
 
 
 def latent_blocks(
     data: FitData, space: Space, samples: int, purpose: str, block: int
 ) -> Iterator[Tensor]:
-    """Fresh latents (at most `block`, d), `samples` in all; of a generator that cannot draw them, the fit split's own.
+    """Blocks of fresh latents (at most `block`, d); the fit split's where none can be drawn.
 
     The draws are the same however they are blocked.
+
+    Args:
+        data: the generator and the splits.
+        space: W or Z.
+        samples: how many in all.
+        purpose: names the random stream and the progress line.
+        block: latents that are given at a time.
     """
     draws = can_draw(data, space)
     total = samples if draws else min(samples, len(data.fit))
@@ -97,6 +124,7 @@ def can_draw(data: FitData, space: Space) -> bool:
     """Whether the generator can sample; one that only decodes codes says so in `map`."""
     if not data.generator.z_dim:
         return False
+    # A generator of given codes has a z_dim of its data but no mapping network.
     try:
         if space == Space.W:
             data.generator.map(torch.zeros(1, data.generator.z_dim, device=data.tune.logits.device))
@@ -108,18 +136,21 @@ def can_draw(data: FitData, space: Space) -> bool:
 def component_notes(
     data: FitData, space: Space, found: Components, asked: int
 ) -> dict[str, object]:
-    """What a record says of the components. EditbenchError where there are none."""
+    """What a record says of the components.
+
+    Raises:
+        EditbenchError: there are none.
+    """
     if not len(found):
         raise EditbenchError(
             f"the {found.samples} samples do not vary: there is no principal component"
         )
+    drawn = can_draw(data, space)
     return {
         "components": len(found),
         "components_asked": asked,
         "components_exact": found.exact,
         "variance_explained": round(float(found.ratio.sum()), 4),
         "component_samples": found.samples,
-        "component_codes": "fresh draws"
-        if can_draw(data, space)
-        else "the fit split's: the generator cannot draw",
+        "component_codes": "fresh draws" if drawn else "the fit split's: the generator cannot draw",
     }

@@ -1,6 +1,7 @@
-"""GANSpace: principal components of W, or of a layer's activations, as controls; the teacher then picks among them.
+"""GANSpace: principal components of W, or of a layer's activations, as controls.
 
-Härkönen, Hertzmann, Lehtinen & Paris, "GANSpace: Discovering Interpretable GAN Controls", NeurIPS 2020.
+Härkönen, Hertzmann, Lehtinen & Paris, "GANSpace: Discovering Interpretable GAN Controls", NeurIPS
+2020. The teacher picks among the components.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from editbench.methods.ganspace.pca import Moments
 from editbench.methods.shared.control_search import MIN_EFFECT, Control, controls, measure
 from editbench.methods.shared.layer_choice import RANGES, RANGES_OF, scale_ranges
 from editbench.methods.shared.selection import walk_space
+from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
@@ -33,24 +35,31 @@ BLOCK = 8192  # latents drawn together
 
 
 class GANSpace(Editor):
-    """w_l' = w_l + sigma * stdev_i * component_i in the rows l of a range: one component and range for each class.
+    """w_l' = w_l + sigma * stdev_i * component_i in the rows l of a range.
 
-    Components are found without labels; component, range and sign are then chosen for every class of every attribute by
-    the labelled protocol of editbench.methods.shared.control_search, whose pictures count as cost. A class may have no control.
+    Each class has its own component i and range.
+    Components are found without labels; component, range and sign are then chosen for every class
+    of every attribute by the labelled protocol of editbench.methods.shared.control_search, whose
+    pictures count as cost. A class may have no control.
 
     Args:
-        samples: codes that the components are computed from, fresh draws; the fit split's where none can be drawn.
+        samples: codes that the components are computed from, fresh draws; the fit split's where
+            none can be drawn.
         components: how many; those without variance are left out.
-        layer: None for the components of W itself, exact; or the layer of the generator whose activations are
-            decomposed and regressed back on the latents.
+        layer: None for the components of W itself, exact; or the layer of the generator whose
+            activations are decomposed and regressed back on the latents.
         space: 'w', or 'z' (with a layer), where the latents of the regression and of the walk live.
-        ranges: candidate rows [a, b) of W+, for a generator of 18 rows, carried over in proportion to others; a walk
-            in Z, or without W+, moves the whole code.
-        strength, search_samples, min_effect: the search edits so many tune samples by +- strength standard deviations
-            and asks for an effect of min_effect sigma of the teacher's log-odds.
+        ranges: candidate rows [a, b) of W+, for a generator of 18 rows, carried over in
+            proportion to others; a walk in Z, or without W+, moves the whole code.
+        strength: of the search's edits, in standard deviations of the component, to both sides.
+        search_samples: tune samples that the search edits.
+        min_effect: least effect of a control, in sigmas of the teacher's log-odds.
         step: standard deviations of the component a step.
-        centre: the first step also takes away what the code has along the component, as in the paper's comparison with
-            supervised directions; step 0 stays the start.
+        centre: the first step also takes away what the code has along the component, as in the
+            paper's comparison with supervised directions; step 0 stays the start.
+
+    Raises:
+        EditbenchError: an option is out of its range; `space` 'z' without a layer.
     """
 
     citation = "Härkönen, Hertzmann, Lehtinen & Paris: GANSpace, NeurIPS 2020"
@@ -70,6 +79,7 @@ class GANSpace(Editor):
     ) -> None:
         super().__init__()
         if samples < 2 or components < 1 or search_samples < 1 or not strength > 0 or not step > 0:
+            # One sentence for all of them: each is a number that a sweep may have put too low.
             raise EditbenchError(
                 f"method.samples={samples} must be at least 2, components={components} and "
                 f"search_samples={search_samples} at least 1, strength={strength} and step={step} "
@@ -82,33 +92,35 @@ class GANSpace(Editor):
                 "components of their own"
             )
         if not ranges or any(len(r) != 2 or not 0 <= r[0] < r[1] <= RANGES_OF for r in ranges):
+            pairs = [list(r) for r in ranges]
             raise EditbenchError(
-                f"method.ranges={[list(r) for r in ranges]} must be pairs [a, b) with 0 <= a < b <= "
+                f"method.ranges={pairs} must be pairs [a, b) with 0 <= a < b <= "
                 f"{RANGES_OF}: rows out of {RANGES_OF}, carried over to the generator's"
             )
-        self.samples, self.components, self.layer = int(samples), int(components), layer
+        self.samples = int(samples)
+        self.components = int(components)
+        self.layer = layer
         self.ranges = tuple((int(a), int(b)) for a, b in ranges)
-        self.strength, self.search_samples, self.min_effect = (
-            float(strength),
-            int(search_samples),
-            float(min_effect),
-        )
-        self.length, self.centre = float(step), centre
+        self.strength = float(strength)
+        self.search_samples = int(search_samples)
+        self.min_effect = float(min_effect)
+        self.length = float(step)
+        self.centre = centre
         self.unit = f"{self.space.name} units"
         self.mean = torch.zeros(0)
-        self.moves: dict[
-            str, Tensor
-        ] = {}  # name -> (K, d) signed, one standard deviation long; float64
+        # Name -> (K, d) signed, one standard deviation long; float64
+        self.moves: dict[str, Tensor] = {}
         self.bounds: dict[str, Tensor] = {}  # name -> (K, 2) rows [a, b)
         self.reasons: dict[str, str] = {}  # name -> why it has no control
 
-    # -- fit --------------------------------------------------------------------------------------------------------
+    # -- fit ------------------------------------------------------------------
     @torch.no_grad()
     def fit(self, data: FitData) -> FitReport:
         self.num_ws = data.generator.num_ws
         found = self._directions(data)
         scaled = found.rows * found.stdev[:, None]
         self.mean = torch.from_numpy(found.mean)
+        # Rows of W+ can be edited alone only where a latent is a row of W+.
         rows_plus = self.space == Space.W and Space.W_PLUS in data.generator.spaces
         ranges = scale_ranges(self.ranges, self.num_ws) if rows_plus else [(0, self.num_ws)]
         candidates = list(itertools.product(range(len(scaled)), ranges))
@@ -117,10 +129,9 @@ class GANSpace(Editor):
         def apply(candidate: int, strength: float, positions: Tensor) -> Codes:
             component, bounds = candidates[candidate]
             moves = torch.from_numpy(scaled[component]).to(codes).expand(len(positions), -1)
-            moved = self._advance(codes[positions], moves, strength, self.centre)
-            return self._within(
-                codes[positions], moved, torch.tensor([bounds], device=codes.device)
-            )
+            origin = codes[positions]
+            moved = self._advance(origin, moves, strength, self.centre)
+            return self._within(origin, moved, torch.tensor([bounds], device=codes.device))
 
         effects = measure(
             data,
@@ -131,32 +142,30 @@ class GANSpace(Editor):
             "principal components",
         )
         notes = found.notes | {"candidates": len(candidates), "search_decodes": effects.decoded}
-        self.moves, self.bounds, self.reasons = {}, {}, {}
+        self.moves = {}
+        self.bounds = {}
+        self.reasons = {}
         for attribute in data.attributes:
             try:
                 chosen = controls(effects, data.attributes, attribute.name, self.min_effect)
             except Unsupported as error:
+                # "No control found" is a result: the attribute is skipped, with the reason.
                 self.reasons[attribute.name] = str(error)
                 notes[f"control.{attribute.name}"] = str(error)
                 continue
             signs = np.sign([control.strength for control in chosen])[:, None]
             picked = [candidates[control.candidate] for control in chosen]
-            self.moves[attribute.name] = torch.from_numpy(
-                scaled[[component for component, _ in picked]] * signs
-            )
+            picked_rows = [component for component, _ in picked]
+            self.moves[attribute.name] = torch.from_numpy(scaled[picked_rows] * signs)
             self.bounds[attribute.name] = torch.tensor([bounds for _, bounds in picked])
-            notes[f"control.{attribute.name}"] = {
-                name: _note(control, *pair)
-                for name, control, pair in zip(attribute.classes, chosen, picked)
-            }
+            seen = {}
+            for name, control, pair in zip(attribute.classes, chosen, picked):
+                seen[name] = _note(control, *pair)
+            notes[f"control.{attribute.name}"] = seen
         return FitReport(labels=len(effects.start), notes=notes)
 
     def _directions(self, data: FitData) -> Directions:
-        """Of the activations of a layer, or exact components of W.
-
-        stdev of the latter: the square root of the eigenvalue, for which the published code takes the standard
-        deviation of the projections of 5,000 fresh w.
-        """
+        """Of the activations of a layer, or exact components of W."""
         if self.layer is not None:
             return activation_directions(
                 data, self.layer, self.space, self.samples, self.components
@@ -165,14 +174,12 @@ class GANSpace(Editor):
         for block in latent_blocks(data, Space.W, self.samples, "components", BLOCK):
             moments.add(block.cpu().numpy())
         found = moments.components(self.components)
-        return Directions(
-            found.mean,
-            found.rows,
-            found.stdev,
-            component_notes(data, Space.W, found, self.components),
-        )
+        notes = component_notes(data, Space.W, found, self.components)
+        # stdev is the square root of the eigenvalue; the published code takes the standard
+        # deviation of the projections of 5,000 fresh w instead, an estimate of the same.
+        return Directions(found.mean, found.rows, found.stdev, notes)
 
-    # -- walk -------------------------------------------------------------------------------------------------------
+    # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         if self.layer is not None:
@@ -182,11 +189,9 @@ class GANSpace(Editor):
 
     def step(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.moves:
-            raise Unsupported(
-                self.reasons.get(
-                    walk.attribute, f"no control for '{walk.attribute}' was searched for"
-                )
-            )
+            reason = f"no control for '{walk.attribute}' was searched for"
+            raise Unsupported(self.reasons.get(walk.attribute, reason))
+        # A row for each class: (n, d) by the samples' targets.
         moves = self.moves[walk.attribute].to(walk.codes)[walk.target]
         return self._advance(walk.codes, moves, self.length, self.centre and walk.steps == 0)
 
@@ -194,12 +199,11 @@ class GANSpace(Editor):
         """W+ codes in which only the rows of each sample's own control have moved."""
         if walk.attribute not in self.bounds:
             return super().codes(walk)
-        return self._within(
-            walk.origin, walk.codes, self.bounds[walk.attribute].to(walk.codes.device), walk.target
-        )
+        bounds = self.bounds[walk.attribute].to(walk.codes.device)
+        return self._within(walk.origin, walk.codes, bounds, walk.target)
 
     def _advance(self, codes: Tensor, moves: Tensor, amount: float, centre: bool) -> Tensor:
-        """codes (n, d) + amount * moves (n, d), from the mean along the moves where `centre` asks for it."""
+        """codes (n, d) + amount * moves (n, d); with `centre` from the mean along the moves."""
         if centre:
             unit = unit_rows(moves)
             codes = codes - ((codes - self.mean.to(codes)) * unit).sum(1, keepdim=True) * unit
@@ -210,41 +214,38 @@ class GANSpace(Editor):
     ) -> Codes:
         """The moved codes in the rows [a, b) of W+, the origin in the others.
 
-        bounds (K, 2), of which sample n takes row choice[n]; None: the same one for all. Where every range is the whole
-        of W+ the code itself says the same.
+        Args:
+            origin: (n, d) codes at the start.
+            moved: (n, d) codes that were reached.
+            bounds: (K, 2) ranges [a, b).
+            choice: (n,) the range of each sample; None: the same one for all.
         """
+        # Where every range is the whole of W+, a plain code says the same and costs less.
         if bool((bounds == torch.tensor([0, self.num_ws], device=bounds.device)).all()):
             return Codes(self.space, moved)
         own = bounds if choice is None else bounds[choice]
         row = torch.arange(self.num_ws, device=moved.device)
         inside = (row >= own[:, :1]) & (row < own[:, 1:])
-        return Codes(
-            Space.W_PLUS, torch.where(inside.unsqueeze(2), moved.unsqueeze(1), origin.unsqueeze(1))
-        )
+        rows = torch.where(inside.unsqueeze(2), moved.unsqueeze(1), origin.unsqueeze(1))
+        return Codes(Space.W_PLUS, rows)
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         out = {"mean": self.mean}
-        out |= {f"move.{name}": value for name, value in self.moves.items()}
-        out |= {f"bounds.{name}": value for name, value in self.bounds.items()}
-        return out | {
-            f"reason.{name}": torch.tensor(list(text.encode()), dtype=torch.uint8)
-            for name, text in self.reasons.items()
-        }
+        out |= prefixed("move", self.moves)
+        out |= prefixed("bounds", self.bounds)
+        # A state holds tensors alone: texts are kept as bytes.
+        for name, text in self.reasons.items():
+            out[f"reason.{name}"] = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        return out
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {
-                key.removeprefix(prefix): value
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-
         self.mean = state["mean"]
-        self.moves, self.bounds = group("move."), group("bounds.")
-        self.reasons = {
-            name: bytes(text.tolist()).decode() for name, text in group("reason.").items()
-        }
+        self.moves = group(state, "move")
+        self.bounds = group(state, "bounds")
+        self.reasons = {}
+        for name, text in group(state, "reason").items():
+            self.reasons[name] = bytes(text.tolist()).decode()
 
 
 def _note(control: Control, component: int, rows: tuple[int, int]) -> dict[str, object]:

@@ -1,8 +1,8 @@
-"""Principal components of a stream of samples: exact, in one pass, with memory that does not grow with the stream.
+"""Principal components of a stream of samples, in one pass, with memory that does not grow.
 
-The covariance of d channels is d x d however many samples there are, so for latents of a few hundred channels the exact
-decomposition is one small eigenproblem; the incremental approximation of the published GANSpace is kept for activations
-whose covariance would not fit.
+The covariance of d channels is d x d however many samples there are, so for latents of a few
+hundred channels the exact decomposition is one small eigenproblem; the incremental approximation
+of the published GANSpace is kept for activations whose covariance would not fit.
 """
 
 from __future__ import annotations
@@ -16,19 +16,26 @@ from sklearn.decomposition import IncrementalPCA
 
 from editbench.base.errors import EditbenchError, NonFinite
 
-CHUNK = (
-    1024  # samples multiplied together: few enough for the cache and for sums in single precision
-)
-EXACT_LIMIT = 4096  # channels: above it, 128 MiB of covariance and a minute of eigenproblem, the approximation serves
-FLOOR = 1e-6  # of the largest variance: below it lie the rounding of single precision and edits too small to be seen
+# Samples multiplied together: few enough for the cache and for sums in single precision
+CHUNK = 1024
+# Channels: above it, 128 MiB of covariance and a minute of eigenproblem, the approximation serves
+EXACT_LIMIT = 4096
+# Of the largest variance: below it lie the rounding of single precision and edits too small to be
+# seen
+FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
 class Components:
     """The leading components of n samples, in float64.
 
-    mean (d,); rows (k, d) orthonormal, in each the channel of the largest magnitude is positive; stdev (k,) of the
-    projections, falling (sums of squares over n - 1); ratio (k,) of the total variance; exact: not the approximation.
+    Args:
+        mean: (d,) of the samples.
+        rows: (k, d) orthonormal; in each the channel of the largest magnitude is positive.
+        stdev: (k,) of the projections, falling (sums of squares over n - 1).
+        ratio: (k,) of the total variance.
+        samples: n.
+        exact: whether these are not the incremental approximation.
     """
 
     mean: np.ndarray
@@ -43,20 +50,21 @@ class Components:
 
 
 class Moments:
-    """Count, mean and covariance of all samples seen, whatever their order and however they are split.
+    """Count, mean and covariance of all samples seen, whatever their order and split.
 
-    Sums are kept in float64, about a provisional mean, that of the first block, so that a mean far from zero costs no
-    digits. Within a chunk the products have the precision of the samples: for float32 ones that is twice as fast and
-    adds errors of the size of the samples' own rounding.
+    Sums are kept in float64, about a provisional mean, that of the first block, so that a mean
+    far from zero costs no digits. Within a chunk the products have the precision of the samples:
+    for float32 ones that is twice as fast and adds errors of the size of the samples' own rounding.
     """
 
     def __init__(self, dim: int) -> None:
-        self.count, self.dim, self.eps = 0, dim, 0.0  # eps: rounding of the coarsest samples
+        self.count = 0
+        self.dim = dim
+        self.eps = 0.0  # relative rounding of the coarsest samples
         self.shift: np.ndarray | None = None
         self.sum = np.zeros(dim)  # of the samples minus shift
-        self.scatter = np.zeros(
-            (dim, dim), order="F"
-        )  # of the same; only the upper triangle counts
+        # Of the same; only the upper triangle counts
+        self.scatter = np.zeros((dim, dim), order="F")
 
     def add(self, x: np.ndarray) -> None:
         """Samples (n, d), float32 or float64. NonFinite where they hold NaN or infinity."""
@@ -64,20 +72,21 @@ class Moments:
             return
         if self.shift is None:
             self.shift = x.mean(0)
-        buffer, product = (
-            np.empty((min(CHUNK, len(x)), self.dim), x.dtype),
-            ssyrk if x.dtype == np.float32 else dsyrk,
-        )
+        buffer = np.empty((min(CHUNK, len(x)), self.dim), x.dtype)
+        # BLAS's symmetric products compute one triangle: half the work of a full one.
+        product = ssyrk if x.dtype == np.float32 else dsyrk
         with np.errstate(invalid="ignore"):  # NaN and infinity are found in the sum
             for first in range(0, len(x), CHUNK):
                 part = x[first : first + CHUNK]
                 centred = np.subtract(part, self.shift, out=buffer[: len(part)])
                 self.sum += centred.sum(0, dtype=np.float64)
                 self.scatter += product(1.0, centred.T)
-        self.count, self.eps = self.count + len(x), max(self.eps, float(np.finfo(x.dtype).eps))
+        self.count = self.count + len(x)
+        self.eps = max(self.eps, float(np.finfo(x.dtype).eps))
         if not np.isfinite(self.sum).all():
             raise NonFinite(
-                "samples of a principal component analysis hold NaN or infinity: check the generator"
+                "samples of a principal component analysis hold NaN or infinity: "
+                "check the generator"
             )
 
     def merge(self, other: Moments) -> None:
@@ -86,11 +95,13 @@ class Moments:
             return
         if self.shift is None:
             self.shift = other.shift
+        # sum (x - a)(x - a)^T = sum (x - b + g)(x - b + g)^T with the gap g = b - a.
         gap = other.shift.astype(np.float64) - self.shift
         cross = np.outer(other.sum, gap)
         self.scatter += other.scatter + cross + cross.T + other.count * np.outer(gap, gap)
         self.sum += other.sum + other.count * gap
-        self.count, self.eps = self.count + other.count, max(self.eps, other.eps)
+        self.count = self.count + other.count
+        self.eps = max(self.eps, other.eps)
 
     @property
     def mean(self) -> np.ndarray:
@@ -106,30 +117,37 @@ class Moments:
         return self._centred() / (self.count - 1)
 
     def components(self, k: int) -> Components:
-        """At most k leading components; left out is what varies by less than FLOOR of the largest or than rounding."""
-        covariance, k = self.covariance(), min(k, self.dim)
+        """At most k leading components, without those that vary by less than FLOOR or rounding."""
+        covariance = self.covariance()
+        k = min(k, self.dim)
         total = float(np.trace(covariance))
         variance, columns = eigh(
             covariance, subset_by_index=(self.dim - k, self.dim - 1), overwrite_a=True
         )
-        variance, rows = variance[::-1], columns.T[::-1]
+        # eigh gives rising eigenvalues, with the eigenvectors in columns.
+        variance = variance[::-1]
+        rows = columns.T[::-1]
         kept = variance > max(FLOOR * variance[0], (self.eps * np.linalg.norm(self.mean)) ** 2)
         return _components(self.mean, rows[kept], variance[kept], total, self.count, True)
 
     def _centred(self) -> np.ndarray:
+        # The full matrix from its upper triangle, then about the mean instead of the shift.
         upper = np.triu(self.scatter)
         return upper + np.triu(upper, 1).T - np.outer(self.sum, self.sum) / self.count
 
 
 class Incremental:
-    """scikit-learn's IncrementalPCA behind the same two calls, in batches of the published max(2000, 3 k).
+    """scikit-learn's IncrementalPCA behind the same two calls.
 
-    An approximation: what a batch holds beyond the k leading components is forgotten. It depends on the order of the
-    samples, but not on how they are handed over, and holds two batches at most.
+    Batches have the published size, max(2000, 3 k).
+    An approximation: what a batch holds beyond the k leading components is forgotten. It depends
+    on the order of the samples, but not on how they are handed over, and holds two batches at most.
     """
 
     def __init__(self, k: int) -> None:
-        self.k, self.batch, self.count = k, max(2000, 3 * k), 0
+        self.k = k
+        self.batch = max(2000, 3 * k)
+        self.count = 0
         self.model = IncrementalPCA(k)
         self.pending: list[np.ndarray] = []
 
@@ -137,7 +155,8 @@ class Incremental:
         """Samples (n, d). NonFinite where they hold NaN or infinity."""
         if not np.isfinite(x).all():
             raise NonFinite(
-                "samples of a principal component analysis hold NaN or infinity: check the generator"
+                "samples of a principal component analysis hold NaN or infinity: "
+                "check the generator"
             )
         for first in range(0, len(x), self.batch):
             self.pending.append(x[first : first + self.batch])
@@ -156,6 +175,7 @@ class Incremental:
             self._fit(rows)
         variance = self.model.explained_variance_.astype(np.float64)[:k]
         kept = variance > FLOOR * variance[0]
+        # scikit-learn's var_ divides by n, the eigenvalues here by n - 1.
         total = float(self.model.var_.sum()) * self.count / (self.count - 1)
         return _components(
             self.model.mean_.astype(np.float64),
@@ -189,10 +209,10 @@ def _components(
     samples: int,
     exact: bool,
 ) -> Components:
-    """Put the sign that decompositions leave open: the channel of the largest magnitude is positive."""
-    largest = (
-        np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1) if len(rows) else rows[:, :1]
-    )
+    """Fix the sign that decompositions leave open: the largest channel of a row is positive."""
+    largest = rows[:, :1]
+    if len(rows):
+        largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)
     return Components(
         mean,
         np.ascontiguousarray(rows * np.sign(largest)),

@@ -1,4 +1,7 @@
-"""Which channels an edit must leave alone: the most salient ones of the other attributes (GradCtrl, Algorithm 1)."""
+"""Which channels an edit must leave alone: the most salient ones of the other attributes.
+
+GradCtrl (Chen et al. 2022), section 3.2, Algorithm 1.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from editbench.base.errors import EditbenchError, UnknownName
 PAPER_DIM = 512  # the width of W for which the papers give counts
 ROUNDING = 1e-4  # relative; well above that of single precision
 
-# The published code's own settings for StyleGAN2-FFHQ: target -> {excluded attribute: count}, and W+ rows [a, b).
+# The published code's own settings for StyleGAN2-FFHQ: target -> {excluded attribute: count}, and
+# W+ rows [a, b).
 FFHQ_EXCLUDE: dict[str, dict[str, int]] = {
     "gender": {"smile": 250, "eyeglasses": 100, "age": 100},
     "smile": {"gender": 200, "eyeglasses": 50, "age": 100},
@@ -32,35 +36,44 @@ Exclude = int | str | Mapping[str, Mapping[str, int]]
 
 
 def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
-    """A count for all, 'ffhq', or target -> {other: count}; counts must not be negative."""
+    """The option `exclude`: a count for all, 'ffhq', or target -> {other: count}.
+
+    Raises:
+        EditbenchError: another word; a negative count.
+    """
     if isinstance(exclude, str):
         if exclude != "ffhq":
             raise EditbenchError(
                 f"exclude: '{exclude}' is neither a count, nor 'ffhq', nor a mapping"
             )
-        return {target: dict(others) for target, others in FFHQ_EXCLUDE.items()}
-    counts = (
-        [exclude]
-        if isinstance(exclude, int)
-        else [c for others in exclude.values() for c in others.values()]
-    )
-    if any(count < 0 for count in counts):
+        exclude = FFHQ_EXCLUDE
+    if isinstance(exclude, int):
+        lowest = exclude
+        parsed: int | dict[str, dict[str, int]] = exclude
+    else:
+        # Copies: configuration objects must not leak into the editor.
+        parsed = {target: dict(others) for target, others in exclude.items()}
+        lowest = min((min(others.values(), default=0) for others in parsed.values()), default=0)
+    if lowest < 0:
         raise EditbenchError("exclude: a count of channels cannot be negative")
-    return (
-        exclude if isinstance(exclude, int) else {t: dict(others) for t, others in exclude.items()}
-    )
+    return parsed
 
 
 def check_names(exclude: int | dict[str, dict[str, int]], known: tuple[str, ...]) -> None:
-    """Every name of a mapping must be an attribute."""
-    if not isinstance(exclude, int):
-        for name in (name for target, others in exclude.items() for name in (target, *others)):
+    """Raise UnknownName unless every name of a mapping is an attribute."""
+    if isinstance(exclude, int):
+        return
+    for target, others in exclude.items():
+        for name in (target, *others):
             if name not in known:
                 raise UnknownName("attribute in method.exclude", name, known)
 
 
 def scaled_count(count: int, dim: int) -> int:
-    """A count that is meant for 512 channels, for `dim` of them: in proportion, rounded, at least 1; 0 stays 0."""
+    """A count that is meant for 512 channels, in proportion for `dim` of them.
+
+    It is rounded and at least 1; 0, which switches the exclusion off, stays 0.
+    """
     return 0 if count == 0 else min(dim, max(1, round(count * dim / PAPER_DIM)))
 
 
@@ -72,14 +85,17 @@ def excluded_channels(
     ties: str = "exact",
     multiclass: str = "max",
 ) -> Tensor:
-    """Union over the other attributes m of the c_m channels with the largest |d f_m / dw| at the current codes.
+    """Channels to leave alone: for each other attribute m the c_m with the largest |d f_m / dw|.
 
     Args:
-        logits, slopes: of `LatentClassifier.forward`; counts: attribute -> c_m in channels of this space.
-        ties: 'exact' takes c_m channels even where the c_m-th saliency is shared (the published code); 'all' takes
-            every channel at or above it (Algorithm 1's L_i >= t).
-        multiclass: saliency of an attribute of many classes: 'max' over its classes (no class of it may move), or the
-            row of the class 'predicted' now. The sources leave it open.
+        classifier: of all attributes.
+        logits: (n, R) of `LatentClassifier.forward`, at the current codes.
+        slopes: (n, A, 16) of the same.
+        counts: attribute -> c_m in channels of this space.
+        ties: 'exact' takes c_m channels even where the c_m-th saliency is shared (the published
+            code); 'all' takes every channel at or above it (Algorithm 1's L_i >= t).
+        multiclass: saliency of an attribute of many classes: 'max' over its classes (no class of
+            it may move), or the row of the class 'predicted' now. The sources leave it open.
 
     Returns (n, d) bool.
     """
@@ -88,6 +104,7 @@ def excluded_channels(
         if count == 0:
             continue
 
+        # `name` is bound now: a closure would see the loop's last one.
         def saliency(some: Tensor | slice, dtype: torch.dtype, name: str = name) -> Tensor:
             return _saliency(classifier, logits[some], slopes[some], name, multiclass, dtype)
 
@@ -100,13 +117,16 @@ def most_salient(
 ) -> Tensor:
     """The `count` largest of each row of saliency (n, d): (n, d) bool.
 
-    Ranked in single precision, which a CPU partitions several times faster; rows in which its rounding could decide are
-    computed and ranked again in double, so that the mask is the double's.
+    Ranked in single precision, which a CPU partitions several times faster; rows in which its
+    rounding could decide are computed and ranked again in double, so that the mask is the double's.
 
     Args:
         saliency: (rows, dtype) -> (len(rows), d).
+        count: channels of a row.
+        ties: 'exact' or 'all'; see `excluded_channels`.
     """
     coarse = saliency(slice(None), torch.float32)
+    # The count-th largest value of each row (n, 1): NumPy's partition is the fastest on a CPU.
     if coarse.is_cuda:
         threshold = coarse.topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
     else:
@@ -114,6 +134,8 @@ def most_salient(
         threshold = torch.from_numpy(
             np.partition(coarse.numpy(), place, axis=1)[:, place : place + 1]
         )
+    # Slightly below the threshold: a row whose mask then holds `count` channels had no rival
+    # within the rounding, and is right as it is.
     mask = coarse >= threshold * (1 - ROUNDING)
     unsure = (mask.sum(1) != count).nonzero()[:, 0]  # others come close to the last one
     if len(unsure):
@@ -140,4 +162,5 @@ def _saliency(
         return found[:, 0]
     if multiclass == "predicted":
         return found[torch.arange(len(logits), device=logits.device), logits[:, where].argmax(1)]
+    # The largest over the classes: a channel that moves any class counts.
     return found.amax(1)

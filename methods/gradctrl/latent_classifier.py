@@ -1,8 +1,9 @@
-"""The classifiers on latents that GradCtrl differentiates: one small network an attribute, all of them as one batch.
+"""The classifiers on latents that GradCtrl differentiates: one small network an attribute.
 
-Each is Linear(d, 16) - LeakyReLU(0.1) - Linear(16, width) with no shared layers (Chen et al. 2022 and its published
-code). `width` is 1 for a binary attribute and K for K classes; the second layers are kept as the flat rows of one
-matrix, in the layout of editbench.base.attributes, so that no width is padded.
+Each is Linear(d, 16) - LeakyReLU(0.1) - Linear(16, width) with no shared layers (Chen et al. 2022
+and its published code). `width` is 1 for a binary attribute and K for K classes; the second
+layers are kept as the flat rows of one matrix, in the layout of editbench.base.attributes, so
+that no width is padded. All networks are trained and evaluated as one batch.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ from editbench.base.seeding import uniforms
 
 HIDDEN = 16
 SLOPE = 0.1
+# Epochs without a lower validation loss after which a head stops.
 PATIENCE = 20
+# Weight1, bias1 are stacked by head; weight2, bias2 are rows of all heads
 PER_ROW = (
     False,
     False,
     True,
     True,
-)  # weight1, bias1 are stacked by head; weight2, bias2 are rows of all heads
+)
 
 
 class LatentClassifier:
-    """A heads, R rows (sum of widths).
+    """A heads with R output rows in all (the sum of their widths).
 
     Args:
         heads: name -> (weight1 (16, d), bias1 (16,), weight2 (width, 16), bias2 (width,)).
@@ -40,25 +43,24 @@ class LatentClassifier:
 
     def __init__(self, heads: Mapping[str, Sequence[Tensor]]) -> None:
         self.names = tuple(heads)
-        self.heads = {name: tuple(part.double() for part in parts) for name, parts in heads.items()}
+        self.heads: dict[str, tuple[Tensor, ...]] = {}
+        for name, head in heads.items():
+            self.heads[name] = tuple(part.double() for part in head)
         parts = list(self.heads.values())
         self.widths = tuple(len(part[3]) for part in parts)
-        ends = np.cumsum(self.widths)
-        self.slices = {
-            name: slice(int(e) - w, int(e)) for name, e, w in zip(self.names, ends, self.widths)
-        }
-        self.w1, self.b1 = (
-            torch.stack([part[0] for part in parts]),
-            torch.stack([part[1] for part in parts]),
-        )
-        self.w2, self.b2 = (
-            torch.cat([part[2] for part in parts]),
-            torch.cat([part[3] for part in parts]),
-        )
-        head = torch.repeat_interleave(
-            torch.arange(len(parts)), torch.tensor(self.widths)
-        )  # (R,) head of a row
-        self.head = head.to(self.w1.device)
+        # Where each head's rows lie among all R.
+        self.slices: dict[str, slice] = {}
+        end = 0
+        for name, width in zip(self.names, self.widths):
+            self.slices[name] = slice(end, end + width)
+            end += width
+        self.w1 = torch.stack([part[0] for part in parts])
+        self.b1 = torch.stack([part[1] for part in parts])
+        self.w2 = torch.cat([part[2] for part in parts])
+        self.b2 = torch.cat([part[3] for part in parts])
+        # (R,) the head that a row belongs to
+        owner = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(self.widths))
+        self.head = owner.to(self.w1.device)
 
     @property
     def dim(self) -> int:
@@ -72,16 +74,24 @@ class LatentClassifier:
         return self
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """w (n, d) -> logits (n, R) and slopes (n, A, 16) of the LeakyReLU units, in {1, 0.1}. float64, so that a
-        sample's result does not depend on which others are in the batch."""
+        """w (n, d) -> logits (n, R) and slopes (n, A, 16) of the LeakyReLU units, in {1, 0.1}."""
+        # In float64, so that a sample's result does not depend on which others are in the batch.
         before = (w.double() @ self.w1.flatten(0, 1).T).unflatten(1, self.b1.shape) + self.b1
         slopes = torch.where(before > 0, torch.ones_like(before), SLOPE)
-        return torch.einsum(
-            "nrh,rh->nr", (before * slopes)[:, self.head], self.w2
-        ) + self.b2, slopes
+        hidden = (before * slopes)[:, self.head]
+        logits = torch.einsum("nrh,rh->nr", hidden, self.w2) + self.b2
+        return logits, slopes
 
     def jacobian(self, slopes: Tensor, rows: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        """d logit / d w for some rows in closed form, J = W2 diag(s) W1: slopes (n, A, 16), rows (r,) -> (n, r, d)."""
+        """d logit / d w for some rows in closed form, J = W2 diag(s) W1.
+
+        Args:
+            slopes: (n, A, 16) of `forward`.
+            rows: (r,) output rows.
+            dtype: of the product.
+
+        Returns (n, r, d).
+        """
         head = self.head[rows]
         units = (slopes[:, head] * self.w2[rows]).to(dtype)
         return torch.einsum("nrh,rhd->nrd", units, self.w1[head].to(dtype))
@@ -97,37 +107,47 @@ def load_heads(
 ) -> LatentClassifier:
     """Published heads, keys `classifiers.i.classifier.{0,2}.{weight,bias}`, i running over `names`.
 
-    signs: +1 or -1 a head, for scorers that flip an attribute; a multi-class head takes +1 only.
+    Args:
+        path: a safetensors file.
+        names: the heads' attributes, in order.
+        signs: +1 or -1 for each head, for scorers that flip an attribute; a head of many classes
+            takes +1 only. None: all +1.
+
+    Raises:
+        BadFile: other heads than those; a sign that does not fit.
     """
+    heads: dict[str, tuple[Tensor, ...]] = {}
     try:
         tensors = load_file(path)
-        heads = {
-            name: tuple(
-                tensors[f"classifiers.{i}.classifier.{part}"]
-                for part in ("0.weight", "0.bias", "2.weight", "2.bias")
-            )
-            for i, name in enumerate(names)
-        }
+        for i, name in enumerate(names):
+            layer = f"classifiers.{i}.classifier"
+            first = (tensors[f"{layer}.0.weight"], tensors[f"{layer}.0.bias"])
+            second = (tensors[f"{layer}.2.weight"], tensors[f"{layer}.2.bias"])
+            heads[name] = first + second
     except (OSError, SafetensorError, KeyError) as error:
         raise BadFile(
-            f"{path}: not a safetensors file with {len(names)} classifier heads ({error}); set method.heads "
-            "and method.head_attributes to a file and its heads in order"
+            f"{path}: not a safetensors file with {len(names)} classifier heads ({error}); set "
+            "method.heads and method.head_attributes to a file and its heads in order"
         ) from error
+    # A head too many shows that the names are not those of this file.
     extra = f"classifiers.{len(names)}.classifier.0.weight"
     if extra in tensors or len(signs or names) != len(names) or len(set(names)) != len(names):
         raise BadFile(
             f"{path}: method.head_attributes and method.head_signs must list each of its heads once"
         )
     for name, sign in zip(names, signs or [1] * len(names)):
-        first, bias1, second, bias2 = heads[name]
+        weight1, bias1, weight2, bias2 = heads[name]
         if sign not in (1, -1) or (sign == -1 and len(bias2) > 1):
             raise BadFile(f"{path}: the sign of head '{name}' must be 1, or -1 for a binary head")
-        heads[name] = (first, bias1, sign * second, sign * bias2)
+        heads[name] = (weight1, bias1, sign * weight2, sign * bias2)
     return LatentClassifier(heads)
 
 
 def initial(name: str, width: int, dim: int, seed: int) -> list[Tensor]:
-    """A head at PyTorch's default start, U(-1/sqrt(fan in), 1/sqrt(fan in)), drawn from (seed, name)."""
+    """A head at PyTorch's default start, U(-1/sqrt(fan in), 1/sqrt(fan in)).
+
+    It is drawn from (seed, name) alone: other heads do not change it.
+    """
     shapes = {
         "weight1": (HIDDEN, dim),
         "bias1": (HIDDEN,),
@@ -136,12 +156,10 @@ def initial(name: str, width: int, dim: int, seed: int) -> list[Tensor]:
     }
     parts = []
     for part, shape in shapes.items():
-        u = uniforms(seed, f"latent_classifier/{name}/{part}", 0, 1, int(np.prod(shape))).reshape(
-            shape
-        )
-        parts.append(
-            torch.from_numpy((2 * u - 1) / np.sqrt(dim if part.endswith("1") else HIDDEN)).float()
-        )
+        fan_in = dim if part.endswith("1") else HIDDEN
+        size = int(np.prod(shape))
+        u = uniforms(seed, f"latent_classifier/{name}/{part}", 0, 1, size).reshape(shape)
+        parts.append(torch.from_numpy((2 * u - 1) / np.sqrt(fan_in)).float())
     return parts
 
 
@@ -158,46 +176,57 @@ def train(
 ) -> tuple[LatentClassifier, dict]:
     """Train all heads together with Adam, each to its own lowest validation loss.
 
-    The few examples of a head are one batch an epoch. Heads share nothing, so a head's result depends on its own
-    samples alone: the others only fill the same matrix products.
+    The few examples of a head are one batch an epoch. Heads share nothing, so a head's result
+    depends on its own samples alone: the others only fill the same matrix products.
 
     Args:
-        codes: (A, m, d) samples of each head, padded; labels: (A, m) classes; weights: (A, m) 1, or 0 for padding.
-        held_out: (A, m) bool, the validation samples; a head without any is stopped on its training loss.
+        names: of the A heads.
+        widths: outputs of each head.
+        codes: (A, m, d) samples of each head, padded.
+        labels: (A, m) classes.
+        weights: (A, m) 1, or 0 for padding.
+        held_out: (A, m) bool, the validation samples; a head without any is stopped on its
+            training loss.
+        seed: of the heads' initial weights.
+        epochs: at most so many.
+        lr: of Adam (the published code's default).
 
     Returns the classifier and, per head, epochs used, validation loss and accuracy.
     """
-    device, heads = codes.device, len(names)
+    device = codes.device
+    heads = len(names)
     first = [sum(widths[:a]) for a in range(heads)]
-    zero, never = (
-        sum(widths),
-        sum(widths) + 1,
-    )  # two rows added below: a binary class 0 has logit 0, padding -inf
+    # Cross-entropy takes all heads as (A, K): two rows are added to the heads' own, of which a
+    # binary class 0 takes the logit 0, and a class that a head does not have the logit -inf.
+    zero = sum(widths)
+    never = sum(widths) + 1
     table = torch.full((heads, max(2, *widths)), never)
     for a, width in enumerate(widths):
-        own = range(first[a], first[a] + width)
-        table[a, : max(width, 2)] = torch.tensor([zero, *own] if width == 1 else list(own))
+        own = list(range(first[a], first[a] + width))
+        if width == 1:
+            own = [zero, *own]
+        table[a, : len(own)] = torch.tensor(own)
     head = torch.repeat_interleave(torch.arange(heads), torch.tensor(widths))
-    head, table = head.to(device), table.to(device)
-    starts = zip(
-        *(initial(name, width, codes.shape[2], seed) for name, width in zip(names, widths))
-    )
-    parameters = [
-        (torch.cat(parts) if per_row else torch.stack(parts)).to(device).requires_grad_()
-        for parts, per_row in zip(starts, PER_ROW)
-    ]
+    head = head.to(device)
+    table = table.to(device)
+    drawn = [initial(name, width, codes.shape[2], seed) for name, width in zip(names, widths)]
+    parameters = []
+    # zip(*drawn): from parts by head to heads by part.
+    for parts, per_row in zip(zip(*drawn), PER_ROW):
+        joined = torch.cat(parts) if per_row else torch.stack(parts)
+        parameters.append(joined.to(device).requires_grad_())
     adam = torch.optim.Adam(parameters, lr=lr)
     use = weights * ~held_out
     judge = torch.where((weights * held_out).sum(1, keepdim=True) > 0, weights * held_out, use)
     best = [p.detach().clone() for p in parameters]
     lowest = torch.full((heads,), torch.inf, device=device)
-    since, accuracy = torch.zeros(heads, device=device), torch.zeros(heads, device=device)
+    since = torch.zeros(heads, device=device)
+    accuracy = torch.zeros(heads, device=device)
     used = torch.zeros(heads, dtype=torch.long, device=device)
     for epoch in range(epochs + 1):
         w1, b1, w2, b2 = parameters
-        hidden = F.leaky_relu(
-            torch.baddbmm(b1.unsqueeze(1), codes, w1.transpose(1, 2)), SLOPE
-        )  # (A, m, 16)
+        # (A, m, 16)
+        hidden = F.leaky_relu(torch.baddbmm(b1.unsqueeze(1), codes, w1.transpose(1, 2)), SLOPE)
         rows = torch.einsum("rmh,rh->rm", hidden[head], w2) + b2.unsqueeze(1)
         rows = torch.cat([rows, torch.zeros_like(rows[:1]), torch.full_like(rows[:1], -torch.inf)])
         logits = rows[table]  # (A, K, m)
@@ -209,12 +238,11 @@ def train(
             for kept, now, per_row in zip(best, parameters, PER_ROW):
                 take = better[head] if per_row else better
                 kept[take] = now.detach()[take]
-            lowest, accuracy = (
-                torch.where(better, value, lowest),
-                torch.where(better, right, accuracy),
-            )
+            lowest = torch.where(better, value, lowest)
+            accuracy = torch.where(better, right, accuracy)
             used = torch.where(better, epoch, used)
             since = torch.where(better, 0.0, since + 1)
+        # A head that has stopped goes on in the batch, but its snapshot does not change any more.
         if bool((since > PATIENCE).all()):
             break
         adam.zero_grad(set_to_none=True)
@@ -224,12 +252,11 @@ def train(
     for a, (name, width) in enumerate(zip(names, widths)):
         rows_of = slice(first[a], first[a] + width)
         pieces[name] = (best[0][a], best[1][a], best[2][rows_of], best[3][rows_of])
-    notes = {
-        name: {
+    notes = {}
+    for a, name in enumerate(names):
+        notes[name] = {
             "epochs": int(used[a]),
             "validation_loss": round(float(lowest[a]), 4),
             "validation_accuracy": round(float(accuracy[a]), 4),
         }
-        for a, name in enumerate(names)
-    }
     return LatentClassifier(pieces), notes

@@ -1,32 +1,40 @@
-"""How many channels GradCtrl leaves alone, chosen on a small meta-validation set (Chen et al. 2022, section 4)."""
+"""How many channels GradCtrl leaves alone, chosen on a small meta-validation set.
+
+Chen et al. 2022, section 4.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from editbench.methods.shared.meta_validation import score_choices
 
-from editbench.walk.editor import FitData
+from editbench.walk.editor import Editor, FitData
 
-if TYPE_CHECKING:
-    from editbench.methods.gradctrl.editor import GradCtrl
-
+# The counts that the paper tries on 512 channels, and the one that it calls a good default.
 COUNTS = (50, 100, 150, 200, 250)
 DEFAULT = 100
 
 
-def choose_count(editor: GradCtrl, data: FitData, attribute: str) -> tuple[int, dict]:
-    """Set editor.tuned[attribute] to the count with the most clean crossings; of equals, to that nearest the default.
+def choose_count(
+    editor: Editor, tuned: dict[str, int], data: FitData, attribute: str
+) -> tuple[int, dict]:
+    """Set tuned[attribute] to the count with the most clean crossings.
+
+    Args:
+        editor: the editor that walks with the counts in `tuned`.
+        tuned: attribute -> count for 512 channels; the editor's own mapping.
+        data: the splits, the generator and the teacher.
+        attribute: the target.
 
     Returns the number of labels read and notes for the record.
     """
 
     def apply(count: int) -> None:
-        editor.tuned[attribute] = count
+        tuned[attribute] = count
 
     scores, looked = score_choices(editor, data, attribute, COUNTS, apply)
+    # Thirty samples leave many ties; the default wins those that it can.
     apply(max(COUNTS, key=lambda count: (scores[count], -abs(count - DEFAULT))))
     return looked, {
-        f"exclude.{attribute}": editor.tuned[attribute],
+        f"exclude.{attribute}": tuned[attribute],
         f"clean_crossings.{attribute}": scores,
     }

@@ -1,4 +1,4 @@
-"""Linear boundaries of latent codes: support vector machines on the samples a scorer is most sure of."""
+"""Linear boundaries of latent codes, from the samples that a scorer is surest of."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from sklearn.svm import SVC
 from editbench.base.seeding import generator
 
 TRAIN = 0.7
-MIN_EXAMPLES = (
-    10  # of a class: with fewer the surest samples of its side are nearly all of another class
-)
+# Of a class: with fewer the surest samples of its side are nearly all of another class
+MIN_EXAMPLES = 10
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """normal (d,) unit, towards the high side; intercept: <x, normal> + intercept is the distance of x; accuracy on the
-    held-out 30 %; sides (2, per_side): positions of the samples used on the low and on the high side."""
+    """A hyperplane between a low and a high side.
+
+    Args:
+        normal: (d,) unit, towards the high side.
+        intercept: <x, normal> + intercept is the signed distance of x.
+        accuracy: on the held-out 30 %.
+        sides: (2, per_side) positions of the samples used on the low and on the high side.
+    """
 
     normal: np.ndarray
     intercept: float
@@ -57,37 +62,46 @@ def fit_boundary(
     70 % of each side train, 30 % validate.
 
     Args:
-        codes: (n, d); scores: (n,); ratio, minimum: see per_side.
-        solver: 'svc' (as published) or 'newton' (editbench.methods.interfacegan.svm: the same optimum, much faster on many samples).
+        codes: (n, d) latents.
+        scores: (n,) of the high side's class.
+        ratio: share of the samples on each side.
+        minimum: samples on each side, at least.
+        solver: 'svc' (as published) or 'newton' (editbench.methods.interfacegan.svm: the same
+            optimum, much faster on many samples).
         standardise: fit on codes with unit variance in every channel; the normal is mapped back.
+        seed: of the split.
         name: of the boundary, for its own random split.
+
+    Raises:
+        ValueError: fewer than two samples a side.
     """
     count = per_side(len(codes), ratio, minimum)
     if count < 2:
         raise ValueError(f"boundary '{name}': {len(codes)} samples are too few")
+    # Stable, so that samples of equal score give the same sides everywhere.
     order = np.argsort(scores, kind="stable")
     sides = np.stack([order[:count], order[-count:]])
-    low, high = (
-        side[generator(seed, "boundary", name, k).permutation(count)]
-        for k, side in enumerate(sides)
-    )
+    low = sides[0][generator(seed, "boundary", name, 0).permutation(count)]
+    high = sides[1][generator(seed, "boundary", name, 1).permutation(count)]
+    # At least one sample of each side trains, and one validates.
     cut = min(max(int(TRAIN * count), 1), count - 1)
-    train, held_out = (
-        np.concatenate([high[:cut], low[:cut]]),
-        np.concatenate([high[cut:], low[cut:]]),
-    )
+    train = np.concatenate([high[:cut], low[:cut]])
+    held_out = np.concatenate([high[cut:], low[cut:]])
     x = np.asarray(codes, np.float64)
     scale = x[train].std(0) if standardise else np.ones(x.shape[1])
+    # A channel that does not vary stays as it is.
     scale = np.where(scale > 0, scale, 1.0)
     normal, intercept = _solve(x[train] / scale, np.repeat([1, 0], cut), solver)
     side = (x[held_out] / scale) @ normal + intercept > 0
     accuracy = float((side == np.repeat([True, False], count - cut)).mean())
+    # <x / s, n> = <x, n / s>: the normal in the codes' own units, and the intercept with it.
     length = float(np.linalg.norm(normal / scale))
     return Boundary(unit(normal / scale), intercept / max(length, 1e-300), accuracy, sides)
 
 
 def _solve(x: np.ndarray, y: np.ndarray, solver: str) -> tuple[np.ndarray, float]:
     """Soft-margin hyperplane with C = 1: coefficients (d,) and intercept."""
+    # The published code calls scikit-learn's SVC with its defaults, of which C = 1 is one.
     if solver == "svc":
         machine = SVC(kernel="linear", C=1.0).fit(x, y)
         return machine.coef_[0], float(machine.intercept_[0])

@@ -1,4 +1,8 @@
-"""Products with the Hessian, in the weight of one layer, of the mean perceptual distance to the unshifted pictures."""
+"""Products with a Hessian in the weight of one layer.
+
+It is that of the mean perceptual distance to the unshifted pictures (Cherepkov, Voynov & Babenko,
+CVPR 2021, section 3.3).
+"""
 
 from __future__ import annotations
 
@@ -23,19 +27,32 @@ Part = Callable[[Tensor], Tensor]  # shift of the weight -> residuals (n, M) of 
 
 
 class Curvature:
-    """H = d^2/d xi^2 E_z |r(G_theta+xi(z)) - r(G_theta(z))|^2 at xi = 0, as an operator on rows (b, D) of directions.
+    """H = d^2/d xi^2 E_z |r(G_theta+xi(z)) - r(G_theta(z))|^2 at xi = 0, as an operator.
 
-    Of a StyleGAN2Generator what precedes the layer is computed once and kept, if all latents fit into `CACHE` bytes.
+    It takes rows (b, D) of directions; r are the perceptual residuals.
+    Of a StyleGAN2Generator what precedes the layer is computed once and kept, if all latents fit
+    into `CACHE` bytes.
 
-    A generator pass is one sample, once, through the generator from the layer on: forward, backward, or forward with
-    one tangent. Rows that are multiplied together share the passes that hold no direction. `passes` and `products`
-    (rows multiplied) count from 0, and the passes are added to `generator.decoded`.
+    A generator pass is one sample, once, through the generator from the layer on: forward,
+    backward, or forward with one tangent. Rows that are multiplied together share the passes that
+    hold no direction. `passes` and `products` (rows multiplied) count from 0, and the passes are
+    added to `generator.decoded`.
 
     Args:
-        products: 'gauss_newton', 2 E J^T J v with a tangent forward and back, exact because the residual vanishes at
-            xi = 0; 'hessian', forward over reverse; 'finite_difference', the paper's (g(r v) - g(-r v)) / (2 r), which
-            computes the unshifted picture anew for each gradient g.
-        radius, unit: r; with `unit` of the unit vector along v, else of v as it is.
+        generator: whose layer is shifted.
+        latents: the sample of z, as codes; a plain tensor holds w, or z where there is no W.
+        layer: by name.
+        perceptual: gives r.
+        products: 'gauss_newton', 2 E J^T J v with a tangent forward and back, exact because the
+            residual vanishes at xi = 0; 'hessian', forward over reverse; 'finite_difference', the
+            paper's (g(r v) - g(-r v)) / (2 r), which computes the unshifted picture anew for each
+            gradient g.
+        minibatch: samples at a time; does not change the result.
+        radius: of finite differences.
+        unit: whether the radius is that of the unit vector along v, else of v as it is.
+
+    Raises:
+        UnknownName: the generator has no such layer.
     """
 
     def __init__(
@@ -49,18 +66,18 @@ class Curvature:
         radius: float = 0.1,
         unit: bool = True,
     ) -> None:
-        self.generator, self.layer, self.perceptual, self.radius, self.unit = (
-            generator,
-            layer,
-            perceptual,
-            radius,
-            unit,
-        )
+        self.generator = generator
+        self.layer = layer
+        self.perceptual = perceptual
+        self.radius = radius
+        self.unit = unit
         known = generator.kernels()
         if layer not in known:
             raise UnknownName("layer", layer, known)
         self.weight = known[layer].detach()
-        self.size, self.passes, self.products = self.weight.numel(), 0, 0
+        self.size = self.weight.numel()
+        self.passes = 0
+        self.products = 0
         kind = choice("products", products, PRODUCTS)
         self._multiply = {
             "gauss_newton": self._gauss_newton,
@@ -70,20 +87,18 @@ class Curvature:
         if isinstance(latents, Tensor):
             latents = Codes(Space.W if Space.W in generator.spaces else Space.Z, latents)
         self.samples = len(latents)
-        starts = range(0, self.samples, minibatch)
+        self._parts: list[tuple[int, Part]] = []  # samples of a minibatch, its residuals
         with torch.no_grad():
-            self._parts = [
-                (len(part), self._part(part))
-                for part in (latents[i : i + minibatch] for i in starts)
-            ]
+            for first in range(0, self.samples, minibatch):
+                codes = latents[first : first + minibatch]
+                self._parts.append((len(codes), self._part(codes)))
 
     def __call__(self, rows: Tensor) -> Tensor:
         """H v for every row: (b, D) -> (b, D)."""
-        directions, decoded, spent = (
-            rows.reshape(-1, *self.weight.shape),
-            self.generator.decoded,
-            self.passes,
-        )
+        directions = rows.reshape(-1, *self.weight.shape)
+        decoded = self.generator.decoded
+        spent = self.passes
+        # In float64, so that the size of the minibatches does not show.
         total = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
         with torch.no_grad():
             for n, part in self._parts:
@@ -94,26 +109,30 @@ class Curvature:
             raise NonFinite(
                 f"the spectrum of '{self.layer}': NaN or infinity in a derivative of the pictures"
             )
+        # The generator counts decodes, not derivatives: its counter is set to the passes spent.
         self.products += len(rows)
         self.generator.decoded = decoded + self.passes - spent
         return (total / self.samples).to(rows.dtype)
 
-    # -- products of one minibatch, summed over it, and passes a sample -----------------------------------------------
+    # -- products of one minibatch, summed over it, and passes a sample -------
     def _gauss_newton(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
+        # The residual vanishes at xi = 0, and with it the second term of the Hessian: 2 J^T J.
         zero = torch.zeros_like(self.weight)
         tangents = vmap(lambda direction: jvp(part, (zero,), (direction,))[1])(v)  # (b, n, M)
         pull = vjp(part, zero)[1]
         return 2 * vmap(pull)(tangents)[0], 2 + 2 * len(v)
 
     def _hessian(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
+        # Forward over reverse: a tangent of the gradient, exact whatever the residual is.
         zero = torch.zeros_like(self.weight)
         slope = grad(partial(self._distance, part, part(zero)))
         return vmap(lambda direction: jvp(slope, (zero,), (direction,))[1])(v), 3 + 2 * len(v)
 
     def _finite_difference(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
-        lengths = (
-            v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1)) if self.unit else v.new_ones(())
-        )
+        # Eq. (4), (g(r v) - g(-r v)) / (2 r); the published code leaves v at its own length.
+        lengths = v.new_ones(())
+        if self.unit:
+            lengths = v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
         still = part(torch.zeros_like(self.weight))
         slope = vmap(grad(partial(self._distance, part, still)))
         step = self.radius * v / lengths
@@ -123,27 +142,29 @@ class Curvature:
     def _distance(part: Part, still: Tensor, xi: Tensor) -> Tensor:
         return (part(xi) - still).square().sum()
 
-    # -- the generator from the layer on ----------------------------------------------------------------------------
+    # -- the generator from the layer on --------------------------------------
     def _part(self, codes: Codes) -> Part:
         """Residuals of a minibatch as a function of the shift."""
+        # One shift for all samples, at its own length.
         index = torch.zeros(len(codes), dtype=torch.long, device=codes.values.device)
         ones = torch.ones(len(codes), dtype=self.weight.dtype, device=self.weight.device)
         if not isinstance(self.generator, StyleGAN2Generator):
 
             def decode(xi: Tensor) -> Tensor:
                 shift = WeightShift(self.layer, xi[None], index, ones)
-                return self.perceptual.residual(
-                    self.generator.decode(Codes(codes.space, codes.values, shift))
-                )
+                image = self.generator.decode(Codes(codes.space, codes.values, shift))
+                return self.perceptual.residual(image)
 
             return decode
-        generator, synthesis = self.generator, self.generator.network.synthesis
+        generator = self.generator
+        synthesis = self.generator.network.synthesis
+        # Whatever space the latents come in, the synthesis takes a style for each layer.
         values = generator.map(codes.values) if codes.space == Space.Z else codes.values
         if codes.space in (Space.Z, Space.W):
             values = generator.w_plus(values)
-        styles = generator.split_styles(
-            values if codes.space == Space.S else generator.styles(values)
-        )
+        if codes.space != Space.S:
+            values = generator.styles(values)
+        styles = generator.split_styles(values)
         first = generator.layer_names.index(self.layer)
 
         def before() -> State:
@@ -151,12 +172,12 @@ class Curvature:
 
         kept = before()
         size = sum(part.nbytes for part in kept if part is not None) / len(codes) * self.samples
+        # All minibatches together must fit; else each product runs the early layers again.
         state = before if size > CACHE else lambda: kept
 
         def run(xi: Tensor) -> Tensor:
-            _, image = synthesis.run(
-                state(), styles, shift=WeightShift(self.layer, xi[None], index, ones), first=first
-            )
+            shift = WeightShift(self.layer, xi[None], index, ones)
+            _, image = synthesis.run(state(), styles, shift=shift, first=first)
             assert image is not None
             return self.perceptual.residual(image)
 

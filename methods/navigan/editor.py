@@ -1,7 +1,8 @@
-"""NaviGAN: straight walks in the weight of one layer, along directions that are found without labels.
+"""NaviGAN: straight walks in the weight of one layer, along directions found without labels.
 
-Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR 2021. An edit is
-G_theta(w) -> G_{theta + t xi}(w), ||xi||_F = 1 in the stored weight, before modulation; the latent stays.
+Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR
+2021. An edit is G_theta(w) -> G_{theta + t xi}(w), ||xi||_F = 1 in the stored weight, before
+modulation; the latent stays.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from editbench.methods.navigan.weight_bases import (
 )
 from editbench.methods.shared.control_search import Control, Effects, controls, measure
 from editbench.methods.shared.selection import choice
+from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
@@ -40,9 +42,18 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True)
 class SpectrumOptions:
-    """perceptual: 'lpips', the paper's, from `vgg` and `linear`, files of its weights; 'teacher', the same on the
-    teacher's features; 'pixels'. size: eigenvectors that the hybrid variant combines, read by it alone (the spectrum
-    variant takes `count`). latents: fixed sample of z. The rest: editbench.methods.navigan.spectrum.spectrum."""
+    """The spectrum of the variants 'spectrum' and 'hybrid'.
+
+    Args:
+        perceptual: 'lpips', the paper's; 'teacher', the same on the teacher's features; 'pixels'.
+        vgg: file of LPIPS's weights.
+        linear: file of LPIPS's weights.
+        size: eigenvectors that the hybrid variant combines, read by it alone (the spectrum
+            variant takes `count`).
+        latents: fixed sample of z.
+
+    The rest are arguments of editbench.methods.navigan.spectrum.spectrum.
+    """
 
     perceptual: str = "teacher"
     vgg: str = ""
@@ -69,32 +80,43 @@ class SpectrumOptions:
             )
 
     def distance(self, teacher: Scorer) -> Perceptual:
+        """The perceptual distance that is named."""
         if self.perceptual == "lpips":
             return LPIPS([file for file in (self.vgg, self.linear) if file])
         return PixelDistance() if self.perceptual == "pixels" else FeatureDistance(teacher)
 
 
 class NaviGAN(Editor):
-    """codes (n, 1): how far t a sample has gone, in weight norm; t grows by T / steps_to_t a step, past T too.
+    """codes (n, 1): how far t a sample has gone, in weight norm.
 
-    The paper gives T for 512 x 512 x 3 x 3 kernels; in another layer it is scaled by the ratio of the stored weights'
-    Frobenius norms. A unit of t does more along a direction of high curvature than along a singular one: equal t is no
-    ground for a comparison of variants.
+    t grows by T / steps_to_t a step, past T too.
 
-    Directions are found without labels, and where the authors look at them, a search over the tune split does
-    (editbench.methods.shared.control_search, t = +-T/2 and +-T): each class of an attribute, of two or of many, has its own direction
-    and side. There is no exclusion mechanism: what else a direction moves, it moves.
+    The paper gives T for 512 x 512 x 3 x 3 kernels; in another layer it is scaled by the ratio of
+    the stored weights' Frobenius norms. A unit of t does more along a direction of high curvature
+    than along a singular one: equal t is no ground for a comparison of variants.
+
+    Directions are found without labels, and where the authors look at them, a search over the
+    tune split does (editbench.methods.shared.control_search, t = +-T/2 and +-T): each class of an
+    attribute, of two or of many, has its own direction and side. There is no exclusion mechanism:
+    what else a direction moves, it moves.
 
     Args:
-        variant: 'svd', single singular values (the paper's baseline); 'optimisation', singular values by eq. (1);
-            'spectrum', top eigenvectors of the perceptual Hessian; 'hybrid', combinations of these by eq. (1).
-        layer: a convolution by name, or by the published code's number (0 is the first up-convolution).
+        variant: 'svd', single singular values (the paper's baseline); 'optimisation', singular
+            values by eq. (1); 'spectrum', top eigenvectors of the perceptual Hessian; 'hybrid',
+            combinations of these by eq. (1).
+        layer: a convolution by name, or by the published code's number (0 is the first
+            up-convolution).
         count: K, directions that are found and searched.
         limit: T, in units of the paper's layers.
         steps_to_t: steps of a walk to T [ours].
-        samples: tune samples of the search; min_effect: what a control must move its class by, in sigmas.
-        training: of eq. (1), see editbench.methods.navigan.training.Training; for the variants that have it.
+        samples: tune samples of the search.
+        min_effect: what a control must move its class by, in sigmas.
+        training: of eq. (1), see editbench.methods.navigan.training.Training; for the variants
+            that have it.
         spectrum: see SpectrumOptions; for the variants that have it.
+
+    Raises:
+        EditbenchError: an option is out of its range, unknown, or not of the variant.
     """
 
     space = Space.THETA
@@ -121,8 +143,12 @@ class NaviGAN(Editor):
                 raise EditbenchError(f"{key}={value} must be at least 1")
         if not limit > 0:
             raise EditbenchError(f"limit={limit} must be positive")
-        self.layer, self.count, self.limit, self.steps_to_t = layer, count, float(limit), steps_to_t
-        self.samples, self.min_effect = samples, float(min_effect)
+        self.layer = layer
+        self.count = count
+        self.limit = float(limit)
+        self.steps_to_t = steps_to_t
+        self.samples = samples
+        self.min_effect = float(min_effect)
         self.training = _options(
             "training", Training, training, variant, ("optimisation", "hybrid")
         )
@@ -136,38 +162,40 @@ class NaviGAN(Editor):
         self.tables: dict[str, Tensor] = {}  # name -> (classes, 2): row of kernels, sign
         self.effects: Effects | None = None
 
-    # -- fit --------------------------------------------------------------------------------------------------------
+    # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
         generator = data.generator
+        # Layers can be named only now: the generator is not known before.
         self.at = layer_name(generator, self.layer)
         self.latent_space = Space.W if Space.W in generator.spaces else Space.Z
         weight = generator.kernels()[self.at]
         self.reach = self.limit * paper_scale(weight)
         direction, notes = self._find(data)
+        # The tune split's own latents: the search must see the pictures that are edited.
         latents = data.latents(data.tune)
 
         def apply(candidate: int, strength: float, at: Tensor) -> Codes:
             index = torch.zeros_like(at)
-            shift = WeightShift(
-                self.at, direction(candidate)[None], index, latents.new_full((len(at),), strength)
-            )
+            amount = latents.new_full((len(at),), strength)
+            shift = WeightShift(self.at, direction(candidate)[None], index, amount)
             return Codes(self.latent_space, latents[at], shift)
 
+        # The authors look at every direction over [-T, T]; the search looks at four points.
         strengths = tuple(share * self.reach for share in (-1.0, -0.5, 0.5, 1.0))
         self.effects = measure(data, apply, self.count, strengths, self.samples, "directions")
         found = _every_control(self.effects, data.attributes, self.min_effect)
+        # A direction is as large as the weight: only those in use are kept.
         used = sorted({control.candidate for each in found.values() for control in each})
-        self.kernels = (
-            torch.stack([direction(k) for k in used])
-            if used
-            else weight.new_zeros(0, *weight.shape)
-        )
-        self.tables = {
-            name: torch.tensor(
-                [[used.index(c.candidate), 1 if c.strength > 0 else -1] for c in each]
-            )
-            for name, each in found.items()
-        }
+        self.kernels = weight.new_zeros(0, *weight.shape)
+        if used:
+            self.kernels = torch.stack([direction(k) for k in used])
+        self.tables = {}
+        for name, each in found.items():
+            rows = []
+            for control in each:
+                sign = 1 if control.strength > 0 else -1
+                rows.append([used.index(control.candidate), sign])
+            self.tables[name] = torch.tensor(rows)
         notes |= {
             "layer": self.at,
             "T": self.reach,
@@ -175,16 +203,13 @@ class NaviGAN(Editor):
             "candidates": self.count,
             "search_decodes": self.effects.decoded,
         }
-        notes |= {
-            f"control.{name}": {
-                label: _note(control) for label, control in zip(data.attributes[name].classes, each)
-            }
-            for name, each in found.items()
-        }
+        for name, each in found.items():
+            labels = data.attributes[name].classes
+            notes[f"control.{name}"] = dict(zip(labels, map(_note, each)))
         return FitReport(labels=len(self.effects.start), notes=notes)
 
     def _find(self, data: FitData) -> tuple[Callable[[int], Tensor], dict[str, object]]:
-        """The k-th direction, built when asked for, and notes."""
+        """A function of k that builds the k-th direction, and notes."""
         basis: WeightBasis
         notes: dict[str, object] = {}
         if self.spectrum is None:
@@ -194,10 +219,11 @@ class NaviGAN(Editor):
         if self.training is None:
             if self.count > basis.size:
                 raise EditbenchError(
-                    f"count={self.count} directions were asked for, but the weight of '{self.at}' has "
-                    f"{basis.size} singular values: lower count"
+                    f"count={self.count} directions were asked for, but the weight of '{self.at}' "
+                    f"has {basis.size} singular values: lower count"
                 )
             return basis.direction, notes
+        # The variants 'optimisation' and 'hybrid' differ in the basis alone (sections 3.2 and 3.4).
         network = reconstructor.RECONSTRUCTORS[self.training.reconstructor]
         learned = learn(
             data.generator,
@@ -226,13 +252,11 @@ class NaviGAN(Editor):
     ) -> tuple[WeightBasis, dict[str, object]]:
         """Top eigenvectors over fresh z."""
         size = options.size if self.variant == "hybrid" else self.count
-        rng, weight = (
-            random_stream(data.seed, "navigan/spectrum"),
-            data.generator.kernels()[self.at],
-        )
-        z = torch.from_numpy(rng.standard_normal((options.latents, data.generator.z_dim))).to(
-            weight
-        )
+        # The paper: 512 fixed z for the whole spectrum.
+        rng = random_stream(data.seed, "navigan/spectrum")
+        weight = data.generator.kernels()[self.at]
+        drawn = rng.standard_normal((options.latents, data.generator.z_dim))
+        z = torch.from_numpy(drawn).to(weight)
         perceptual = options.distance(data.teacher).to(weight.device)
         found = spectrum(
             data.generator,
@@ -262,27 +286,28 @@ class NaviGAN(Editor):
             }
         }
 
-    # -- walk -------------------------------------------------------------------------------------------------------
+    # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         layer_name(generator, self.layer)
         if self.effects is not None:
+            # Raises where no class of the attribute has a control.
             controls(self.effects, attributes, attribute, self.min_effect)
 
     def step(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.tables:
             raise Unsupported(f"no control found for '{walk.attribute}'")
+        # t is a path length here; the side is the class's, and enters with the shift.
         return walk.codes + self.reach / self.steps_to_t
 
     def codes(self, walk: Walk) -> Codes:
-        """The sample's own latent under the shift towards its target class; a latent (n, num_ws, w_dim) is W+."""
-        if walk.latent is None or walk.attribute not in self.tables:
-            raise Unsupported(
-                f"no control found for '{walk.attribute}'"
-                if walk.latent is not None
-                else "a walk in THETA needs the samples' own latents"
-            )
+        """The sample's own latent under the shift towards its target class."""
+        if walk.latent is None:
+            raise Unsupported("a walk in THETA needs the samples' own latents")
+        if walk.attribute not in self.tables:
+            raise Unsupported(f"no control found for '{walk.attribute}'")
         rows, sign = self.tables[walk.attribute].to(walk.target.device).T
+        # Only the directions of this attribute go to the device, each once.
         used, index = rows.unique(return_inverse=True)
         shift = WeightShift(
             self.at,
@@ -290,18 +315,17 @@ class NaviGAN(Editor):
             index[walk.target],
             walk.codes[:, 0] * sign[walk.target],
         )
-        return Codes(
-            Space.W_PLUS if walk.latent.dim() == 3 else self.latent_space, walk.latent, shift
-        )
+        # An inverted image may come as (n, num_ws, w_dim): the shift does not care.
+        space = Space.W_PLUS if walk.latent.dim() == 3 else self.latent_space
+        return Codes(space, walk.latent, shift)
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         assert self.effects is not None
-        names = {"layer": self.at, "latent_space": self.latent_space.value}
+        # A state holds tensors alone: names are kept as bytes.
         out = {
-            key: torch.tensor(list(name.encode()), dtype=torch.uint8) for key, name in names.items()
-        }
-        out |= {
+            "layer": torch.tensor(list(self.at.encode()), dtype=torch.uint8),
+            "latent_space": torch.tensor(list(self.latent_space.encode()), dtype=torch.uint8),
             "reach": torch.tensor(self.reach, dtype=torch.float64),
             "kernels": self.kernels,
             "change": self.effects.change,
@@ -309,28 +333,20 @@ class NaviGAN(Editor):
             "strengths": torch.tensor(self.effects.strengths, dtype=torch.float64),
             "decoded": torch.tensor(self.effects.decoded),
         }
-        return out | {f"table.{name}": table for name, table in self.tables.items()}
+        return out | prefixed("table", self.tables)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.at, latent_space = (
-            bytes(state[key].tolist()).decode() for key in ("layer", "latent_space")
-        )
-        self.latent_space, self.reach, self.kernels = (
-            Space(latent_space),
-            float(state["reach"]),
-            state["kernels"],
-        )
+        self.at = bytes(state["layer"].tolist()).decode()
+        self.latent_space = Space(bytes(state["latent_space"].tolist()).decode())
+        self.reach = float(state["reach"])
+        self.kernels = state["kernels"]
         self.effects = Effects(
             state["change"],
             tuple(state["strengths"].tolist()),
             state["start"],
             int(state["decoded"]),
         )
-        self.tables = {
-            key.removeprefix("table."): table
-            for key, table in state.items()
-            if key.startswith("table.")
-        }
+        self.tables = group(state, "table")
 
 
 def _options(
@@ -341,6 +357,7 @@ def _options(
     variants: tuple[str, ...],
 ) -> Options | None:
     """Options of a part that only some variants have: defaults where these are given none."""
+    # An option without effect would make two runs look different that are the same.
     if variant not in variants:
         if given is not None:
             raise EditbenchError(f"{key}: variant '{variant}' has no such part; leave it null")

@@ -1,7 +1,7 @@
-"""The reconstructor R of NaviGAN: a pair of pictures, before and after an edit -> which direction, how far.
+"""The reconstructor R of NaviGAN, eq. (2): pictures before and after an edit -> direction, shift.
 
-Cherepkov, Voynov & Babenko, CVPR 2021, section 3.2: a ResNet-18 (He, Zhang, Ren & Sun, CVPR 2016) with two heads on
-the pair stacked to 6 channels.
+Cherepkov, Voynov & Babenko, CVPR 2021, section 3.2: a ResNet-18 (He, Zhang, Ren & Sun, CVPR 2016)
+with two heads on the pair stacked to 6 channels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SMALL_WIDTHS = (32, 64, 96)  # at 1/2, 1/4 and 1/8 of the resolution
 
 
 class BasicBlock(nn.Module):
-    """relu(shortcut(x) + norm(conv(relu(norm(conv(x)))))), the first convolution with the stride."""
+    """relu(shortcut(x) + norm(conv(relu(norm(conv(x))))))."""
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -28,6 +28,7 @@ class BasicBlock(nn.Module):
             nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False),
             nn.BatchNorm2d(n_out),
         )
+        # Where the shapes agree the shortcut is free of parameters, as in the ResNet paper.
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or n_in != n_out:
             self.shortcut = nn.Sequential(
@@ -43,9 +44,11 @@ class Reconstructor(nn.Module):
 
     Args:
         trunk: (N, 2 C, R, R) -> (N, width, h, w).
+        width: channels of its output.
+        directions: K.
         resolution: the pair is brought to this size by nearest neighbours; None leaves it.
-        difference: the second picture is given as what changed. The same information, and the first layer need not
-            learn to subtract.
+        difference: the second picture is given as what changed. The same information, and the
+            first layer need not learn to subtract.
         shift_unit: what a 1 of the shift head means, in units of t.
     """
 
@@ -59,19 +62,20 @@ class Reconstructor(nn.Module):
         shift_unit: float,
     ) -> None:
         super().__init__()
-        self.trunk, self.resolution, self.difference, self.shift_unit = (
-            trunk,
-            resolution,
-            difference,
-            shift_unit,
-        )
-        self.which, self.shift = nn.Linear(width, directions), nn.Linear(width, 1)
+        self.trunk = trunk
+        self.resolution = resolution
+        self.difference = difference
+        self.shift_unit = shift_unit
+        self.which = nn.Linear(width, directions)
+        self.shift = nn.Linear(width, 1)
+        # torchvision's initialisation of its ResNets, from which the published code starts.
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (N, C, R, R) twice -> logits of the direction (N, K), shift (N,)."""
+        # For a small network on a small budget the change is told from the picture beforehand.
         pair = torch.cat([before, after - before if self.difference else after], 1)
         if self.resolution is not None and pair.shape[-1] != self.resolution:
             pair = F.interpolate(pair, (self.resolution, self.resolution))
@@ -82,7 +86,14 @@ class Reconstructor(nn.Module):
 def resnet18(
     channels: int, directions: int, shift_unit: float = 1.0, resolution: int | None = 256
 ) -> Reconstructor:
-    """The paper's: trained from scratch, pictures at 256 x 256."""
+    """The paper's: trained from scratch, pictures at 256 x 256.
+
+    Args:
+        channels: C of one picture.
+        directions: K.
+        shift_unit: what a 1 of the shift head means, in units of t.
+        resolution: that pictures are brought to; None leaves them.
+    """
     layers: list[nn.Module] = [
         nn.Conv2d(2 * channels, 64, 7, 2, 3, bias=False),
         nn.BatchNorm2d(64),
@@ -91,7 +102,9 @@ def resnet18(
     ]
     n_in = RESNET_WIDTHS[0]
     for n_out in RESNET_WIDTHS:
-        layers += [BasicBlock(n_in, n_out, 1 if n_in == n_out else 2), BasicBlock(n_out, n_out, 1)]
+        # Every stage but the first halves the resolution.
+        stride = 1 if n_in == n_out else 2
+        layers += [BasicBlock(n_in, n_out, stride), BasicBlock(n_out, n_out, 1)]
         n_in = n_out
     return Reconstructor(nn.Sequential(*layers), n_in, directions, resolution, False, shift_unit)
 
@@ -99,7 +112,10 @@ def resnet18(
 def small(
     channels: int, directions: int, shift_unit: float = 1.0, resolution: int | None = None
 ) -> Reconstructor:
-    """Three convolutions with stride 2 for small pictures on a small budget [ours], on the picture and its change."""
+    """Three convolutions with stride 2, for small pictures on a small budget [ours].
+
+    Args: as of `resnet18`.
+    """
     widths = (2 * channels, *SMALL_WIDTHS)
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):

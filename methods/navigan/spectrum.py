@@ -1,7 +1,8 @@
-"""The directions in a layer's weight that change pictures most: top eigenvectors of a perceptual Hessian.
+"""Top eigenvectors of a perceptual Hessian: the weight directions that change pictures most.
 
-H = d^2/d xi^2 E_z d(G_theta(z), G_theta+xi(z)) at xi = 0 (Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter
-Space for Semantic Image Editing", CVPR 2021, section 3.3, with the output of LPIPS as their d^2).
+H = d^2/d xi^2 E_z d(G_theta(z), G_theta+xi(z)) at xi = 0 (Cherepkov, Voynov & Babenko,
+"Navigating the GAN Parameter Space for Semantic Image Editing", CVPR 2021, section 3.3, with the
+output of LPIPS as their d^2).
 """
 
 from __future__ import annotations
@@ -28,10 +29,15 @@ SPURIOUS = 1e-6  # of the size of a product: what is smaller is rounding
 
 @dataclass
 class Spectrum:
-    """vectors (count, *weight.shape) orthonormal float32, values (count,) float64, largest first.
+    """Leading eigenpairs, the largest first.
 
-    residuals (count,): |H v - value v| / value. passes: generator passes that were spent, see Curvature; products: with
-    how many single vectors H was multiplied. converged: every residual is within the tolerance.
+    Args:
+        vectors: (count, *weight.shape) orthonormal, float32.
+        values: (count,) float64.
+        residuals: (count,) |H v - value v| / value.
+        passes: generator passes that were spent; see Curvature.
+        products: with how many single vectors H was multiplied.
+        converged: whether every residual is within the tolerance.
     """
 
     vectors: Tensor
@@ -61,23 +67,35 @@ def spectrum(
 ) -> Spectrum:
     """Top `count` eigenpairs of the Hessian in the weight of one layer.
 
-    'block' keeps every vector that it multiplied: about 2.5 to 4 times `count` of them, each as large as the weight.
+    'block' keeps every vector that it multiplied: about 2.5 to 4 times `count` of them, each as
+    large as the weight.
 
     Args:
-        latents: the fixed sample of z, as codes; a plain tensor holds w, or z where the generator has no W.
-        method: 'block', block Lanczos with full reorthogonalisation, which stops when every residual is within
-            `tolerance`; 'power', the paper's power iteration, one vector after the other, always `iterations` long
-            (paper 10, published code 20).
-        products: 'gauss_newton' (exact here), 'hessian' (exact anywhere), 'finite_difference' (the paper's).
+        generator: whose layer is shifted.
+        latents: the fixed sample of z, as codes; a plain tensor holds w, or z where the generator
+            has no W.
+        layer: by name.
+        perceptual: d^2 of the Hessian.
+        count: eigenpairs that are wanted.
+        method: 'block', block Lanczos with full reorthogonalisation, which stops when every
+            residual is within `tolerance`; 'power', the paper's power iteration, one vector after
+            the other, always `iterations` long (paper 10, published code 20).
+        products: 'gauss_newton' (exact here), 'hessian' (exact anywhere), 'finite_difference'
+            (the paper's).
         iterations: of one vector ('power'), or blocks at most ('block').
-        block: vectors that 'block' multiplies at a time; an eigenvalue is found at most so many times.
+        tolerance: on the residuals.
+        block: vectors that 'block' multiplies at a time; an eigenvalue is found at most so many
+            times.
         minibatch: samples at a time; does not change the result.
-        radius: displacement of finite differences (paper 0.1). unit: bring v to unit length before it is scaled by the
-            radius; the published code does not, which displaces by radius * |v|.
+        radius: displacement of finite differences (paper 0.1).
+        unit: bring v to unit length before it is scaled by the radius; the published code does
+            not, which displaces by radius * |v|.
+        seed: of the first vectors.
 
     Raises:
-        UnknownName: the generator has no such layer; EditbenchError: it has fewer weights than `count`; Unsupported: it
-            changes no picture.
+        UnknownName: the generator has no such layer.
+        EditbenchError: the layer has fewer weights than `count`.
+        Unsupported: a shift of the layer changes no picture.
     """
     choice("method", method, METHODS)
     curvature = Curvature(generator, latents, layer, perceptual, products, minibatch, radius, unit)
@@ -86,6 +104,7 @@ def spectrum(
             f"count={count} eigenvectors were asked for, but the weight of '{layer}' has "
             f"{curvature.size} numbers: lower count"
         )
+    # A layer may have fewer weights than a block has rows.
     block = min(block, curvature.size)
     noise = random_stream(seed, "spectrum", layer)
 
@@ -100,10 +119,14 @@ def spectrum(
         vectors, values, residuals = _block_lanczos(
             curvature, draw, count, block, tolerance, iterations
         )
-        passes, used = curvature.passes, curvature.products
+        passes = curvature.passes
+        used = curvature.products
     else:
         vectors = _power_iteration(curvature, draw, count, iterations)
-        passes, used = curvature.passes, curvature.products
+        passes = curvature.passes
+        used = curvature.products
+        # The residuals of the power iteration are those of the exact Hessian, not of its own
+        # finite differences; what they cost is not counted among its passes.
         exact = Curvature(generator, latents, layer, perceptual, minibatch=minibatch)
         vectors, values, residuals = _measure(exact, vectors, block)
     _check_seen(values[0], layer)
@@ -112,15 +135,21 @@ def spectrum(
 
 
 def _check_seen(size: Tensor, layer: str) -> None:
-    """Raise Unsupported unless H is there at all; size (): its largest eigenvalue, or entry of a product with it."""
+    """Raise Unsupported where H is zero.
+
+    Args:
+        size: () its largest eigenvalue, or the largest entry of a product with it.
+        layer: for the message.
+    """
     if not (bool(torch.isfinite(size)) and size > 0):
         raise Unsupported(
-            f"the weight of '{layer}' has no spectrum: a shift of it changes no picture, as far as the "
-            f"perceptual distance sees (largest curvature {size.item():g}); choose another layer"
+            f"the weight of '{layer}' has no spectrum: a shift of it changes no picture, as far as "
+            f"the perceptual distance sees (largest curvature {size.item():g}); choose another "
+            "layer"
         )
 
 
-# -- block Lanczos --------------------------------------------------------------------------------------------------
+# -- block Lanczos ------------------------------------------------------------
 def _block_lanczos(
     curvature: Curvature,
     draw: Callable[[int], Tensor],
@@ -129,9 +158,11 @@ def _block_lanczos(
     tolerance: float,
     iterations: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rayleigh-Ritz in the span of all blocks so far (Golub & Underwood 1977): vectors, values, residuals.
+    """Rayleigh-Ritz in the span of all blocks so far (Golub & Underwood 1977): vectors, values,
+    residuals.
 
-    H maps the basis to itself and the newest block also out of it; a Ritz pair's residual is the length of that part.
+    H maps the basis to itself and the newest block also out of it; a Ritz pair's residual is the
+    length of that part.
     """
     basis = draw(0)
     fresh = _orthonormal(draw(block), basis, draw, block)
@@ -141,30 +172,39 @@ def _block_lanczos(
             image = curvature(fresh)
             if step == 1:
                 _check_seen(image.abs().max(), curvature.layer)
-            known, basis = len(basis), torch.cat([basis, fresh])
+            known = len(basis)
+            basis = torch.cat([basis, fresh])
+            # Full reorthogonalisation: against all blocks, where exact arithmetic needs two.
             column = basis @ image.T
             image = image - column.T @ basis
             inner = column.double().cpu()
+            # The new block's row and column; the matrix is symmetric up to rounding.
             projected = torch.cat([torch.cat([projected, inner[:known]], 1), inner.T], 0)
-            values, ritz = (
-                part.flip(-1)[..., :count]
-                for part in torch.linalg.eigh((projected + projected.T) / 2)
-            )
+            # eigh gives rising eigenvalues: flipped, the largest come first.
+            rising, columns = torch.linalg.eigh((projected + projected.T) / 2)
+            values = rising.flip(-1)[..., :count]
+            ritz = columns.flip(-1)[..., :count]
             gaps = torch.linalg.vector_norm(image.T.double().cpu() @ ritz[known:], dim=0)
             residuals = gaps / values.clamp_min(SPURIOUS * values[0])
             left = min(block, curvature.size - len(basis))
-            if (
-                not left
-                or step == iterations
-                or (len(basis) >= count and bool((residuals <= tolerance).all()))
-            ):
+            enough = len(basis) >= count and bool((residuals <= tolerance).all())
+            if not left or step == iterations or enough:
                 break
             fresh = _orthonormal(image, basis, draw, left)
     return ritz.T.to(basis) @ basis, values, residuals
 
 
 def _orthonormal(rows: Tensor, basis: Tensor, draw: Callable[[int], Tensor], count: int) -> Tensor:
-    """`count` orthonormal rows off the basis: the span of `rows`, filled up at random where that is smaller."""
+    """`count` orthonormal rows off the basis, in the span of `rows`.
+
+    Where that span is smaller, it is filled up at random.
+
+    Args:
+        rows: (b, D).
+        basis: (m, D) orthonormal.
+        draw: n -> (n, D) random rows.
+        count: rows that are wanted.
+    """
     scale = rows.norm()
     for _ in range(2):  # twice is enough (Kahan & Parlett)
         rows = rows - (rows @ basis.T) @ basis
@@ -178,11 +218,14 @@ def _orthonormal(rows: Tensor, basis: Tensor, draw: Callable[[int], Tensor], cou
     return kept
 
 
-# -- the paper's power iteration --------------------------------------------------------------------------------------
+# -- the paper's power iteration ----------------------------------------------
 def _power_iteration(
     curvature: Curvature, draw: Callable[[int], Tensor], count: int, iterations: int
 ) -> Tensor:
-    """Repeat v <- P H v / |v| with P the projection off the vectors found so far: (count, D) orthonormal rows."""
+    """Repeat v <- P H v / |v|, eq. (4), with P the projection off the vectors found so far.
+
+    Returns (count, D) orthonormal rows.
+    """
     found = draw(0)
     with progress(f"spectrum of {curvature.layer}: vectors", count) as advance:
         for _ in range(count):
@@ -194,6 +237,7 @@ def _power_iteration(
                 if not len(found):
                     _check_seen(image.abs().max(), curvature.layer)
                 v = _off(image / v.norm(), found)
+            # Projected once more at unit length, for what rounding has left.
             found = torch.cat([found, unit_rows(_off(unit_rows(v), found))])
             advance()
     return found
@@ -209,8 +253,5 @@ def _measure(curvature: Curvature, vectors: Tensor, block: int) -> tuple[Tensor,
     values = (vectors * images).sum(1).double()
     gaps = (images - values[:, None].to(images) * vectors).norm(dim=1).double()
     order = values.argsort(descending=True)
-    return (
-        vectors[order],
-        values[order].cpu(),
-        (gaps / values.clamp_min(SPURIOUS * values.max()))[order].cpu(),
-    )
+    residuals = gaps / values.clamp_min(SPURIOUS * values.max())
+    return vectors[order], values[order].cpu(), residuals[order].cpu()

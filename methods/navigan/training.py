@@ -1,7 +1,8 @@
-"""NaviGAN's eq. (1): directions in the weight of a layer that a network can tell apart, learned together with it.
+"""NaviGAN's eq. (1): directions in a layer's weight, learned with a network that tells them apart.
 
-min over coefficients and R of E_{z, k, t} [ CE(k, k_hat) + lambda |t - t_hat| ], (k_hat, t_hat) = R(G_theta(z),
-G_{theta + t xi_k}(z)); z ~ N(0, I), k uniform, t ~ U[-T, T] (Cherepkov, Voynov & Babenko, CVPR 2021, section 3.2).
+min over coefficients and R of E_{z, k, t} [ CE(k, k_hat) + lambda |t - t_hat| ], (k_hat, t_hat) =
+R(G_theta(z), G_{theta + t xi_k}(z)); z ~ N(0, I), k uniform, t ~ U[-T, T] (Cherepkov, Voynov &
+Babenko, CVPR 2021, section 3.2).
 """
 
 from __future__ import annotations
@@ -31,14 +32,26 @@ LOOK_EVERY = 50  # iterations between two looks at the loss, each of which waits
 
 @dataclass(frozen=True)
 class Training:
-    """iterations, batch, lr (Adam, of the reconstructor; direction_lr of the directions): budget of eq. (1).
-    shift_weight: lambda. min_shift: a |t| below it is pushed up to it (published code; in units of `limit`).
-    reconstructor: 'resnet18' or 'small'; resolution: of its pictures, 0: as they are. shift_unit: what its shift head
-    gives: 'raw', t itself, as published; 'limit', t / T, which a small budget can learn. fresh: pairs on which it is
-    judged in the end.
+    """Budget of eq. (1).
 
-    t is in the units of the paper's layers throughout (T = 3500 or 80), so that lambda weighs what it weighs there;
-    the weight moves by t times `paper_scale`.
+    t is in the units of the paper's layers throughout (T = 3500 or 80), so that lambda weighs
+    what it weighs there; the weight moves by t times `paper_scale`.
+
+    Args:
+        iterations: of Adam.
+        batch: pairs an iteration.
+        lr: of the reconstructor.
+        direction_lr: of the directions.
+        shift_weight: lambda.
+        min_shift: a |t| below it is pushed up to it (published code; in units of `limit`).
+        reconstructor: 'resnet18' or 'small'.
+        resolution: of its pictures; 0: as they are.
+        shift_unit: what its shift head gives: 'raw', t itself, as published; 'limit', t / T,
+            which a small budget can learn.
+        fresh: pairs on which it is judged in the end.
+
+    Raises:
+        EditbenchError: a value is out of its range or unknown.
     """
 
     iterations: int = 100_000
@@ -56,13 +69,12 @@ class Training:
         check_fields("training", self)
         choice("training.reconstructor", self.reconstructor, tuple(RECONSTRUCTORS))
         choice("training.shift_unit", self.shift_unit, ("raw", "limit"))
-        if (
-            min(self.iterations, self.batch - 1, self.fresh) < 1
-            or min(self.lr, self.direction_lr) <= 0
-        ):
+        # Batch normalisation needs two pairs at least.
+        enough = min(self.iterations, self.batch - 1, self.fresh) >= 1
+        if not enough or min(self.lr, self.direction_lr) <= 0:
             raise EditbenchError(
-                "training.iterations and fresh must be at least 1, batch at least 2 and both learning "
-                f"rates positive: {self}"
+                "training.iterations and fresh must be at least 1, batch at least 2 and both "
+                f"learning rates positive: {self}"
             )
         if min(self.shift_weight, self.min_shift, self.resolution) < 0:
             raise EditbenchError(
@@ -72,8 +84,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Learned:
-    """coefficients (K, size) at unit length; on fresh pairs: accuracy of k_hat, shift_mae in units of the paper's t;
-    loss of eq. (1) over the first and the last tenth of the iterations."""
+    """What eq. (1) gave.
+
+    Args:
+        coefficients: (K, size) at unit length.
+        accuracy: of k_hat on fresh pairs.
+        shift_mae: mean |t - t_hat| on fresh pairs, in units of the paper's t.
+        first_loss: of eq. (1), over the first tenth of the iterations.
+        last_loss: the same over the last tenth.
+    """
 
     coefficients: Tensor
     accuracy: float
@@ -83,7 +102,17 @@ class Learned:
 
 
 class Pairs:
-    """Random pairs of eq. (1): (before, after, k, t), all from one stream."""
+    """Random pairs of eq. (1): (before, after, k, t), all from one stream.
+
+    Args:
+        generator: whose layer is shifted.
+        layer: by name.
+        basis: of the directions.
+        count: K.
+        limit: T, in units of the paper's layers.
+        min_shift: least |t|, in the same units.
+        rng: the stream.
+    """
 
     def __init__(
         self,
@@ -95,17 +124,24 @@ class Pairs:
         min_shift: float,
         rng: np.random.Generator,
     ) -> None:
-        self.generator, self.layer, self.basis, self.count = generator, layer, basis, count
-        self.limit, self.min_shift, self.rng = limit, min_shift, rng
+        self.generator = generator
+        self.layer = layer
+        self.basis = basis
+        self.count = count
+        self.limit = limit
+        self.min_shift = min_shift
+        self.rng = rng
         self.weight = generator.kernels()[layer]
         self.scale = paper_scale(self.weight)
 
     def __call__(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """n pairs under directions given by their coefficients (K, size); the directions in use are built once."""
+        """n pairs under directions given by their coefficients (K, size)."""
         z = torch.from_numpy(self.rng.standard_normal((n, self.generator.z_dim))).to(self.weight)
+        # Drawn on the host, so that a seed gives the same pairs on every device.
         k = torch.from_numpy(self.rng.integers(self.count, size=n)).to(self.weight.device)
         uniform = torch.from_numpy(self.rng.uniform(-1, 1, n)).to(self.weight)
         t = push_out(uniform * self.limit, self.min_shift)
+        # A direction is as large as the weight: those in use are built, each once.
         used, index = k.unique(return_inverse=True)
         shift = WeightShift(self.layer, self.basis.unit(coefficients[used]), index, t * self.scale)
         return *decode_pair(self.generator, z, shift), k, t
@@ -117,21 +153,24 @@ def push_out(t: Tensor, least: float) -> Tensor:
 
 
 def decode_pair(generator: Generator, z: Tensor, shift: WeightShift) -> tuple[Tensor, Tensor]:
-    """Pictures of z (n, z_dim) before, without gradients, and after a shift; noise is shared, being constant.
+    """Pictures of z (n, z_dim) before, without gradients, and after a shift.
 
-    Of a StyleGAN2Generator what precedes the layer is computed once for both.
+    The noise of both is the same, being constant. Of a StyleGAN2Generator what precedes the layer
+    is computed once for both.
     """
     if not isinstance(generator, StyleGAN2Generator):
         codes = Codes(Space.Z, z)
         with torch.no_grad():
             before = generator.decode(codes)
         return before, generator.decode(replace(codes, shift=shift))
-    synthesis, first = generator.network.synthesis, generator.layer_names.index(shift.layer)
+    synthesis = generator.network.synthesis
+    first = generator.layer_names.index(shift.layer)
     with torch.no_grad():
         styles = synthesis.styles(generator.w_plus(generator.map(z)))
         state = synthesis.run(synthesis.begin(len(z)), styles, last=first)
         _, plain = synthesis.run(state, styles, first=first)
     _, edited = synthesis.run(state, styles, shift=shift, first=first)
+    # Only the last part of the network gives pictures.
     assert plain is not None and edited is not None
     generator.decoded += 2 * len(z)
     return plain, edited
@@ -155,12 +194,19 @@ def learn(
     """Minimise eq. (1) over `count` directions in a basis and a reconstructor, both from scratch.
 
     Args:
+        generator: whose layer is shifted.
+        layer: by name.
+        basis: of the directions.
+        count: K.
         limit: T, in units of the paper's layers.
-        network: (channels, directions, unit of the shift head, resolution) -> R, a module that takes (before, after)
-            and gives (logits of k_hat, t_hat).
+        options: the budget.
+        network: (channels, directions, unit of the shift head, resolution) -> R, a module that
+            takes (before, after) and gives (logits of k_hat, t_hat).
+        seed: of coefficients, pairs and network.
 
     Raises:
-        Unsupported: the generator gives no pictures; NonFinite: the loss diverged.
+        Unsupported: the generator gives no pictures.
+        NonFinite: the loss diverged.
     """
     if generator.output != "image":
         raise Unsupported("the reconstructor compares pictures, and this generator gives none")
@@ -170,12 +216,15 @@ def learn(
         )
     rng = random_stream(seed, "navigan", layer)
     pairs = Pairs(generator, layer, basis, count, limit, options.min_shift, rng)
+    # Coefficients live where the weight lives.
     weight = generator.kernels()[layer]
     coefficients = (
         torch.from_numpy(rng.standard_normal((count, basis.size))).to(weight).requires_grad_()
     )
     with torch.no_grad():
+        # One picture tells how many colours there are.
         channels = pairs(coefficients, 1)[0].shape[1]
+    # torch's modules draw their initial weights from the global stream: it is borrowed.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, "navigan/reconstructor") >> 65)
         unit = limit if options.shift_unit == "limit" else 1.0
@@ -197,9 +246,8 @@ def learn(
             generator.decoded += options.batch  # back through the generator
             optimiser.step()
             history[step] = loss.detach()
-            if (step % LOOK_EVERY == 0 or step + 1 == options.iterations) and not bool(
-                torch.isfinite(loss)
-            ):
+            look = step % LOOK_EVERY == 0 or step + 1 == options.iterations
+            if look and not bool(torch.isfinite(loss)):
                 raise NonFinite(
                     f"eq. (1) diverged within {step + 1} iterations (loss {loss.item()}): lower "
                     "training.lr, training.direction_lr or limit"
@@ -207,6 +255,7 @@ def learn(
             advance()
     accuracy, mae = _judge(reconstructor, pairs, coefficients.detach(), options)
     tenth = max(options.iterations // 10, 1)
+    # Adam moves the length of the coefficients too, which no picture sees.
     norms = coefficients.detach().norm(dim=1, keepdim=True)
     return Learned(
         coefficients.detach() / norms,
@@ -222,12 +271,15 @@ def _judge(
     reconstructor: nn.Module, pairs: Pairs, coefficients: Tensor, options: Training
 ) -> tuple[float, float]:
     """Accuracy of k_hat and mean |t - t_hat| on fresh pairs."""
+    # In evaluation mode, where batch normalisation does not see the other pairs.
     reconstructor.eval()
-    right, error, seen = 0, 0.0, 0
+    right = 0
+    error = 0.0
+    seen = 0
     while seen < options.fresh:
         before, after, k, t = pairs(coefficients, min(options.batch, options.fresh - seen))
         logits, t_hat = reconstructor(before, after)
         right += int((logits.argmax(1) == k).sum())
         error += float((t - t_hat).abs().sum())
-        seen += len(k)
+        seen += len(k)  # the last batch may be smaller
     return right / seen, error / seen

@@ -1,7 +1,8 @@
-"""Directions in the weight of one layer, from coefficients over an orthonormal basis, at unit Frobenius norm.
+"""Directions in the weight of one layer: coefficients over an orthonormal basis.
 
-Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR 2021, sections 3.2
-and 3.4. Both bases are orthonormal, so unit coefficients and unit directions are the same thing.
+Cherepkov, Voynov & Babenko, "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR
+2021, sections 3.2 and 3.4. Directions have unit Frobenius norm. Both bases are orthonormal, so
+unit coefficients and unit directions are the same thing.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from editbench.base.errors import UnknownName
 from editbench.networks.generator import Generator
 from editbench.walk.editor import unit_rows
 
-PAPER_NORM = math.sqrt(
-    512 * 512 * 3 * 3
-)  # stored weight of the 512 x 512 x 3 x 3 kernels that the paper's T are for
+# Stored weight of the 512 x 512 x 3 x 3 kernels that the paper's T are for
+PAPER_NORM = math.sqrt(512 * 512 * 3 * 3)
 
 
 class WeightBasis(abc.ABC):
@@ -29,7 +29,7 @@ class WeightBasis(abc.ABC):
 
     @abc.abstractmethod
     def combine(self, coefficients: Tensor) -> Tensor:
-        """Coefficients (B, size) -> directions (B, *shape), differentiable; only these B are ever built."""
+        """Coefficients (B, size) -> directions (B, *shape), differentiable."""
 
     def unit(self, coefficients: Tensor) -> Tensor:
         """`combine` of coefficients at unit length: ||xi||_F = 1."""
@@ -41,21 +41,25 @@ class WeightBasis(abc.ABC):
 
 
 class SVDBasis(WeightBasis):
-    """U e_k V^T of a kernel (Cout, Cin, kx, ky) that is laid out as (kx ky Cin) x Cout = U diag(s) V^T.
+    """U e_k V^T of a kernel (Cout, Cin, kx, ky) that is laid out as (kx ky Cin) x Cout = U
+    diag(s) V^T.
 
     u (kx ky Cin, n), s (n,) from large to small, v (n, Cout), n = min(kx ky Cin, Cout).
     """
 
     def __init__(self, weight: Tensor) -> None:
         self.shape = weight.shape
+        # In float64: nearly equal singular values would mix in single precision.
         self.u, self.s, self.v = torch.linalg.svd(
             flat_kernel(weight.detach().double()), full_matrices=False
         )
-        self.u, self.s, self.v = self.u.to(weight), self.s.to(weight), self.v.to(weight)
+        self.u = self.u.to(weight)
+        self.s = self.s.to(weight)
+        self.v = self.v.to(weight)
         self.size = len(self.s)
 
     def combine(self, coefficients: Tensor) -> Tensor:
-        """coefficients d (B, n) -> U diag(d) V^T."""
+        """Coefficients d (B, n) -> U diag(d) V^T."""
         return kernel((self.u * coefficients.unsqueeze(1)) @ self.v, self.shape)
 
     def direction(self, k: int) -> Tensor:
@@ -66,17 +70,21 @@ class VectorBasis(WeightBasis):
     """Combinations of given orthonormal vectors (size, *shape): sum_j c_j v_j."""
 
     def __init__(self, vectors: Tensor) -> None:
-        self.vectors, self.size, self.shape = vectors, len(vectors), vectors.shape[1:]
+        self.vectors = vectors
+        self.size = len(vectors)
+        self.shape = vectors.shape[1:]
 
     def combine(self, coefficients: Tensor) -> Tensor:
-        """coefficients c (B, size) -> sum_j c_j v_j, one matrix product for the batch."""
+        """Coefficients c (B, size) -> sum_j c_j v_j."""
+        # One matrix product: the basis is not repeated for each sample, as the published code does.
         return (coefficients @ self.vectors.flatten(1)).reshape(-1, *self.shape)
 
     def direction(self, k: int) -> Tensor:
         return self.vectors[k]
 
 
-# -- layouts ----------------------------------------------------------------------------------------------------------
+# -- layouts ------------------------------------------------------------------
+# The layout decides which singular vectors there are: input positions against output channels.
 def flat_kernel(weight: Tensor) -> Tensor:
     """(Cout, Cin, kx, ky) -> (kx ky Cin, Cout), the paper's layout."""
     return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
@@ -88,9 +96,15 @@ def kernel(flat: Tensor, shape: torch.Size) -> Tensor:
     return flat.reshape(-1, kx, ky, n_in, n_out).permute(0, 4, 3, 1, 2).contiguous()
 
 
-# -- the layer at hand ------------------------------------------------------------------------------------------------
+# -- the layer at hand --------------------------------------------------------
 def layer_name(generator: Generator, layer: str | int) -> str:
-    """A layer by its name, or by the published code's number: convolutions after the first, ToRGB left out.
+    """A layer by its name, or by the published code's number.
+
+    Numbers count the convolutions after the first, without ToRGB.
+
+    Args:
+        generator: whose layers have kernels.
+        layer: name or number.
 
     Raises:
         UnknownName: no such layer; lists those that there are.
@@ -107,5 +121,8 @@ def layer_name(generator: Generator, layer: str | int) -> str:
 
 
 def paper_scale(weight: Tensor) -> float:
-    """What a shift of 1 in the paper's layers is in this one: the ratio of the stored weights' Frobenius norms."""
+    """What a shift of 1 in the paper's layers is in this one.
+
+    It is the ratio of the stored weights' Frobenius norms.
+    """
     return weight.norm().item() / PAPER_NORM

@@ -1,7 +1,7 @@
 """Latent flows: an edit is the flow of a trained differential equation of unit speed in W.
 
-Khrulkov, Mirvakhabova, Oseledets & Babenko, "Latent Transformations via NeuralODEs for GAN-based Image Editing", ICCV
-2021.
+Khrulkov, Mirvakhabova, Oseledets & Babenko, "Latent Transformations via NeuralODEs for GAN-based
+Image Editing", ICCV 2021.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from editbench.methods.neural_ode.field import Field, Solver
 from editbench.methods.neural_ode.training import Embedding, Training, starts_of, train
 from editbench.methods.shared.selection import choice
+from editbench.methods.shared.state import group
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
@@ -27,27 +28,40 @@ TARGETS = ("each", "binary_reversed", "reference")
 class NeuralODE(Editor):
     """next = codes moved along dw/dt = F(w) / (|F(w)| + 1e-6) over a length of `delta`.
 
-    Everything is in the paper's units: the field sees codes * FFHQ_W_SPREAD / spread, so that default initialisation,
-    learning rate, lengths and solver steps act as they do in StyleGAN2-FFHQ's W; what comes out is scaled back. A flow
-    is trained where it is needed, in `tune`, all targets of an attribute together.
+    Everything is in the paper's units: the field sees codes * FFHQ_W_SPREAD / spread, so that
+    default initialisation, learning rate, lengths and solver steps act as they do in
+    StyleGAN2-FFHQ's W; what comes out is scaled back. A flow is trained where it is needed, in
+    `tune`, all targets of an attribute together.
 
     Args:
-        rhs: F: 'constant' (a vector: straight lines), 'linear' (w + (A w + b), the paper's depth one), 'mlp' (`depth`
-            >= 2 such layers with LeakyReLU(0.2) between them).
-        targets: 'each': a flow for every class, from samples of the other classes; 'binary_reversed': the same, but a
-            binary attribute has a flow to class 1 alone, walked backwards to class 0 (half the training; exact for a
-            constant field); 'reference', as the code: one flow from class 0 to K - 1, backwards to class 0, nothing
-            for the classes between.
-        horizon, iterations, batch, lr, decay_every, temperature, tempering, other, weight, times: see
-            editbench.methods.neural_ode.training.Training. solver, step_size, reference_single_step: see editbench.methods.neural_ode.field.Solver.
-        embedding: of `other: identity`, a callable images -> (n, e); None: the teacher's `features`.
-        delta, scale_step: length of a walk's step in the paper's units (0.6, as the other methods of W have); without
-            `scale_step` the units of this space are taken for the paper's.
-        space: 'w'; 'w_plus': trained in W, each row of W+ in `layers` flows by itself (for real images the paper moves
-            rows 0 to 6 of 14); 'z', which the paper does not try.
+        rhs: F: 'constant' (a vector: straight lines), 'linear' (w + (A w + b), the paper's depth
+            one), 'mlp' (`depth` >= 2 such layers with LeakyReLU(0.2) between them).
+        targets: 'each': a flow for every class, from samples of the other classes;
+            'binary_reversed': the same, but a binary attribute has a flow to class 1 alone,
+            walked backwards to class 0 (half the training; exact for a constant field);
+            'reference', as the code: one flow from class 0 to K - 1, backwards to class 0,
+            nothing for the classes between.
+        embedding: of `other: identity`, a callable images -> (n, e); None: the teacher's
+            `features`.
+        delta: length of a walk's step in the paper's units (0.6, as the other methods of W have).
+        scale_step: scale the paper's units to the spread of this space; otherwise they are
+            taken for this space's own.
+        space: 'w'; 'w_plus': trained in W, each row of W+ in `layers` flows by itself (for real
+            images the paper moves rows 0 to 6 of 14); 'z', which the paper does not try.
+        layers: rows [a, b) of W+ that an edit reaches; None for all.
+
+    `horizon` to `times` are the arguments of editbench.methods.neural_ode.training.Training;
+    `solver`, `step_size` and `reference_single_step` those of
+    editbench.methods.neural_ode.field.Solver.
+
+    Raises:
+        EditbenchError: an option is out of its range or unknown.
     """
 
-    citation = "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, ICCV 2021"
+    citation = (
+        "Khrulkov, Mirvakhabova, Oseledets & Babenko: "
+        "Latent Transformations via NeuralODEs, ICCV 2021"
+    )
 
     def __init__(
         self,
@@ -74,10 +88,8 @@ class NeuralODE(Editor):
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(layers)
-        self.rhs, self.targets = (
-            choice("rhs", rhs, (*LAYERS, "mlp")),
-            choice("targets", targets, TARGETS),
-        )
+        self.rhs = choice("rhs", rhs, (*LAYERS, "mlp"))
+        self.targets = choice("targets", targets, TARGETS)
         if rhs == "mlp" and depth < 2:
             raise EditbenchError(
                 f"depth: an mlp has 2 layers or more, got {depth}; one layer is rhs: linear"
@@ -88,7 +100,8 @@ class NeuralODE(Editor):
             )
         if embedding is not None and other != "identity":
             raise EditbenchError("embedding belongs to other: identity")
-        self.depth, self.embedding = LAYERS.get(rhs, depth), embedding
+        self.depth = LAYERS.get(rhs, depth)
+        self.embedding = embedding
         self.training = Training(
             horizon,
             iterations,
@@ -102,39 +115,47 @@ class NeuralODE(Editor):
             times,
         )
         self.solver = Solver(solver, step_size, reference_single_step)
-        self.delta, self.scale_step = float(delta), scale_step
+        self.delta = float(delta)
+        self.scale_step = scale_step
         self.space = Space(choice("space", str(space), (Space.W, Space.W_PLUS, Space.Z)))
         self.unit = "Z units" if self.space == Space.Z else "W units"
         self.scale = 1.0  # the paper's units in one unit of this space
         self.fields: dict[str, Field] = {}
-        self.routes: dict[
-            str, Tensor
-        ] = {}  # (K, 2): flow and sign towards each class; sign 0: none
+        # (K, 2): flow and sign towards each class; sign 0: none
+        self.routes: dict[str, Tensor] = {}
         self.diverged: dict[str, Tensor] = {}  # (flows,) bool
 
-    # -- fit --------------------------------------------------------------------------------------------------------
+    # -- fit ------------------------------------------------------------------
     @property
     def home(self) -> Space:
         """Where the flows are trained: W for walks in W+."""
         return Space.Z if self.space == Space.Z else Space.W
 
     def fit(self, data: FitData) -> FitReport:
+        # The flows see codes as long as those of the paper, whose defaults then fit.
         self.scale = 1.0 / data.step_size(1.0, self.home) if self.scale_step else 1.0
-        self.fields, self.routes, self.diverged = {}, {}, {}
+        self.fields = {}
+        self.routes = {}
+        self.diverged = {}
         return FitReport(notes={"step": self.delta / self.scale})
 
     def tune(self, data: FitData, attribute: str) -> FitReport:
         """Train the flows of one attribute."""
-        item, labels = (
-            data.attributes[attribute],
-            data.attributes.labels(data.fit.logits, attribute).cpu().numpy(),
-        )
+        item = data.attributes[attribute]
+        # The teacher's labels, which the bank holds for every sample of the fit split.
+        labels = data.attributes.labels(data.fit.logits, attribute).cpu().numpy()
         classes = len(item.classes)
-        towards, source = list(range(classes)), None
+        # 'each': flow k goes to class k, forwards.
+        towards = list(range(classes))
+        source = None
         route = torch.stack([torch.arange(classes), torch.ones(classes, dtype=torch.int64)], 1)
         if self.targets == "reference" or (self.targets == "binary_reversed" and item.binary):
-            towards, source, route = [classes - 1], 0, torch.zeros(classes, 2, dtype=torch.int64)
-            route[0, 1], route[-1, 1] = -1, 1
+            # One flow, from class 0 to the last; backwards it goes to class 0.
+            towards = [classes - 1]
+            source = 0
+            route = torch.zeros(classes, 2, dtype=torch.int64)
+            route[0, 1] = -1
+            route[-1, 1] = 1
         starts = [starts_of(labels, target, source, data.fit.logits.device) for target in towards]
         for target, pool in zip(towards, starts):
             if not len(pool):
@@ -160,16 +181,17 @@ class NeuralODE(Editor):
             self.solver,
             self._embedding(data),
         )
-        self.fields[attribute], self.routes[attribute] = found.field.to(torch.device("cpu")), route
+        # A state must not depend on the device that trained it.
+        self.fields[attribute] = found.field.to(torch.device("cpu"))
+        self.routes[attribute] = route
         self.diverged[attribute] = found.diverged.cpu()
-        notes = {
-            item.classes[target]: {
+        notes = {}
+        for target, loss, share in zip(towards, found.loss, found.reached):
+            notes[item.classes[target]] = {
                 "loss": round(float(loss[0]), 4),
                 "loss_other": round(float(loss[1]), 4),
                 "reached": round(float(share), 4),
             }
-            for target, loss, share in zip(towards, found.loss, found.reached)
-        }
         return FitReport(labels=len(data.fit), notes={f"flows.{attribute}": notes})
 
     def _embedding(self, data: FitData) -> Embedding | None:
@@ -177,15 +199,16 @@ class NeuralODE(Editor):
             return None
         embedding = self.embedding or getattr(data.teacher, "features", None)
         if embedding is None:
+            teacher = type(data.teacher).__name__
             raise EditbenchError(
-                f"other: identity needs an embedding, and the teacher {type(data.teacher).__name__} "
+                f"other: identity needs an embedding, and the teacher {teacher} "
                 "has no features: set method.embedding"
             )
         if isinstance(embedding, torch.nn.Module):
             embedding.to(data.fit.logits.device).eval().requires_grad_(False)
         return embedding
 
-    # -- walk -------------------------------------------------------------------------------------------------------
+    # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         if attribute in self.diverged and bool(self.diverged[attribute].any()):
@@ -194,14 +217,18 @@ class NeuralODE(Editor):
             )
 
     def flow(self, codes: Tensor, attribute: str, target: int | Tensor, length: float) -> Tensor:
-        """Codes moved towards a class of a tuned attribute along a path of `length` (the paper's units; each row of
-        W+ by itself); negative: backwards. An edit of several attributes is one flow after the other:
+        """Codes moved towards a class of a tuned attribute; each row of W+ moves by itself.
+
+        An edit of several attributes is one flow after the other:
 
             older = editor.flow(w, "age", 1, 3.0)
             older_and_smiling = editor.flow(older, "smile", 1, 2.0)
 
         Args:
-            codes: (n, ...) in the editor's space; target: a class, or (n,) classes.
+            codes: (n, ...) in the editor's space.
+            attribute: a tuned one.
+            target: a class, or (n,) classes.
+            length: of the path, in the paper's units; negative: backwards.
 
         Raises:
             Unsupported: no flow goes there.
@@ -212,14 +239,12 @@ class NeuralODE(Editor):
         route = self.routes[attribute].to(codes.device)[targets]
         if bool((route[:, 1] == 0).any()):
             raise Unsupported(
-                f"targets: reference has flows to the first and last class of '{attribute}' alone: set "
-                "target to one of them, or method.targets=each"
+                f"targets: reference has flows to the first and last class of '{attribute}' alone: "
+                "set target to one of them, or method.targets=each"
             )
         # In float64, so that a sample's result does not depend on which others are in the batch.
-        field, moved = (
-            self.fields[attribute].to(codes.device, torch.float64),
-            torch.empty_like(codes),
-        )
+        field = self.fields[attribute].to(codes.device, torch.float64)
+        moved = torch.empty_like(codes)
         rows = self.rows(attribute) if self.space == Space.W_PLUS else None
         for k in route[:, 0].unique().tolist():
             members = route[:, 0] == k
@@ -229,16 +254,21 @@ class NeuralODE(Editor):
     def _move(
         self, codes: Tensor, field: Field, length: Tensor, rows: tuple[int, int] | None
     ) -> Tensor:
-        """Codes (m, ...) of samples that share a field; length (m,); rows of W+ that move, None for all."""
+        """Codes of samples that share a field, moved.
+
+        Args:
+            codes: (m, ...).
+            field: one field.
+            length: (m,) in the paper's units.
+            rows: rows of W+ that move; None for all.
+        """
         out = codes.clone()
+        # A view: what is written into it is written into `out`.
         part = out if rows is None else out[:, rows[0] : rows[1]]
         start = part.double() * self.scale
-        far = (
-            length.double()
-            .reshape(-1, *[1] * (codes.dim() - 1))
-            .expand(*start.shape[:-1], 1)
-            .reshape(1, -1, 1)
-        )
+        # One length for each row: (m,) -> (m, ..., 1) -> (1, rows in all, 1).
+        far = length.double().reshape(-1, *[1] * (codes.dim() - 1))
+        far = far.expand(*start.shape[:-1], 1).reshape(1, -1, 1)
         end = self.solver.integrate(field.velocity, start.reshape(1, -1, codes.shape[-1]), far)
         part.copy_(end.reshape(start.shape) / self.scale)
         return out
@@ -246,7 +276,7 @@ class NeuralODE(Editor):
     def step(self, walk: Walk) -> Tensor:
         return self.flow(walk.codes, walk.attribute, walk.target, self.delta)
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         out = {"scale": torch.tensor(self.scale, dtype=torch.float64)}
         for name, field in self.fields.items():
@@ -259,16 +289,10 @@ class NeuralODE(Editor):
         return out
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {
-                key.removeprefix(prefix): value
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-
-        biases = group("bias.")
+        biases = group(state, "bias")
         self.scale = float(state["scale"])
-        self.fields = {
-            name: Field(weight, biases[name]) for name, weight in group("weight.").items()
-        }
-        self.routes, self.diverged = group("route."), group("diverged.")
+        self.fields = {}
+        for name, weight in group(state, "weight").items():
+            self.fields[name] = Field(weight, biases[name])
+        self.routes = group(state, "route")
+        self.diverged = group(state, "diverged")

@@ -1,7 +1,7 @@
-"""Unit-speed autonomous fields dw/dt = F(w) / (|F(w)| + 1e-6), several side by side, and their integration.
+"""Unit-speed autonomous fields dw/dt = F(w) / (|F(w)| + 1e-6), and their integration.
 
-Khrulkov, Mirvakhabova, Oseledets & Babenko, "Latent Transformations via NeuralODEs for GAN-based Image Editing", ICCV
-2021. Unit speed makes t the length of the path, whatever F is.
+Khrulkov, Mirvakhabova, Oseledets & Babenko, "Latent Transformations via NeuralODEs for GAN-based
+Image Editing", ICCV 2021. Unit speed makes t the length of the path, whatever F is.
 """
 
 from __future__ import annotations
@@ -29,27 +29,41 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}  # of dopri5, relative an
 class Field:
     """K fields on R^d that share their form: layers x + (A x + b), LeakyReLU between them.
 
-    weight (L, K, d, d) and bias (max(L, 1), K, d); L = 0 is the constant field F = b, L = 1 the linear one
-    F = w + (A w + b), L >= 2 an MLP.
+    L = 0 layers are the constant field F = b, L = 1 the linear one F = w + (A w + b), L >= 2 an
+    MLP.
+
+    Args:
+        weight: A, (L, K, d, d).
+        bias: b, (max(L, 1), K, d).
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.bias = weight, bias
+        self.weight = weight
+        self.bias = bias
 
     @classmethod
     def initial(cls, layers: int, names: Sequence[str], dim: int, seed: int) -> Field:
-        """Fields as the published code starts them, one a name: a constant is drawn from N(0, I), a layer from
-        PyTorch's default U(-1/sqrt(d), 1/sqrt(d)). A field depends on (seed, name) alone."""
-        weights, biases = [], []
+        """Fields as the published code starts them, one a name.
+
+        A constant is drawn from N(0, I), a layer from PyTorch's default U(-1/sqrt(d), 1/sqrt(d)).
+
+        Args:
+            layers: L.
+            names: of the K fields; a field depends on (seed, name) alone.
+            dim: d.
+            seed: of the draws.
+        """
+        weights = []
+        biases = []
         for name in names:
             stream = f"neural_ode/{name}"
             if layers == 0:
                 weights.append(np.empty((0, dim, dim)))
                 biases.append(normals(seed, stream, 0, 1, dim))
             else:
-                drawn = (2 * uniforms(seed, stream, 0, layers * (dim + 1), dim) - 1) / math.sqrt(
-                    dim
-                )
+                # A row of d numbers for each row of A, then one for each b.
+                unit = 2 * uniforms(seed, stream, 0, layers * (dim + 1), dim) - 1
+                drawn = unit / math.sqrt(dim)
                 weights.append(drawn[: layers * dim].reshape(layers, dim, dim))
                 biases.append(drawn[layers * dim :])
         return cls(
@@ -68,9 +82,11 @@ class Field:
     def raw(self, w: Tensor) -> Tensor:
         """F: (K, m, d) -> (K, m, d), each field on its own rows."""
         if len(self.weight) == 0:
+            # A constant field looks at no code.
             return self.bias[0].unsqueeze(1).expand_as(w)
         for layer, (weight, bias) in enumerate(zip(self.weight, self.bias)):
             w = F.leaky_relu(w, SLOPE) if layer else w
+            # One batched product for all fields; the published code's layers have this shortcut.
             w = w + torch.baddbmm(bias.unsqueeze(1), w, weight.transpose(1, 2))
         return w
 
@@ -84,9 +100,16 @@ class Field:
 class Solver:
     """How a flow is integrated.
 
-    solver: 'rk4' (torchdiffeq's 3/8 rule, in equal steps of at most `step_size`) or 'dopri5' (steps by its tolerance).
-    reference_single_step: rk4 in one step however far, as the published code trains: torchdiffeq takes the requested
-    output times as rk4's grid, and these are [0, t] there. The path of one long step is shorter than t.
+    Args:
+        solver: 'rk4' (torchdiffeq's 3/8 rule, in equal steps) or 'dopri5' (steps by its
+            tolerance).
+        step_size: of rk4, at most, in units of path length.
+        reference_single_step: rk4 in one step however far, as the published code trains:
+            torchdiffeq takes the requested output times as rk4's grid, and these are [0, t]
+            there. The path of one long step is shorter than t.
+
+    Raises:
+        EditbenchError: an option is unknown or out of its range.
     """
 
     solver: str = "rk4"
@@ -104,28 +127,35 @@ class Solver:
 
     def steps(self, length: float) -> int:
         """Equal rk4 steps over a length."""
-        return (
-            1
-            if self.reference_single_step
-            else max(1, math.ceil(abs(length) / self.step_size - 1e-9))
-        )
+        if self.reference_single_step:
+            return 1
+        # 1e-9: a length of 3 steps must not become 4 by its rounding.
+        return max(1, math.ceil(abs(length) / self.step_size - 1e-9))
 
     def integrate(self, velocity: Callable[[Tensor], Tensor], w: Tensor, length: Tensor) -> Tensor:
-        """w(length) for w(0) = w: (..., d) -> (..., d), differentiable; a negative length goes backwards.
+        """w(length) for w(0) = w, differentiable.
 
-        length broadcasts against w; it is folded into the field, dw/ds = length * F(w) over s in [0, 1], so that each
+        The length is folded into the field, dw/ds = length * F(w) over s in [0, 1], so that each
         row can go its own way.
+
+        Args:
+            velocity: F at unit speed, (..., d) -> (..., d).
+            w: (..., d).
+            length: broadcasts against w; negative: backwards.
+
+        Returns (..., d).
 
         Raises:
             Unsupported: dopri5 could not follow the field.
         """
-        # Plain autograd, not the adjoint: the few dozen evaluations of a small network are cheap to keep, their
-        # gradient is exact, and the adjoint would solve the equation a second time, backwards.
+        # Plain autograd, not the adjoint: the few dozen evaluations of a small network are cheap
+        # to keep, their gradient is exact, and the adjoint would solve the equation a second
+        # time, backwards.
         times = torch.tensor([0.0, 1.0], dtype=w.dtype, device=w.device)
         if self.solver == "rk4":
-            grid = torch.linspace(
-                0, 1, self.steps(length.abs().max().item()) + 1, dtype=w.dtype, device=w.device
-            )
+            # All rows share the grid of the longest one.
+            steps = self.steps(length.abs().max().item())
+            grid = torch.linspace(0, 1, steps + 1, dtype=w.dtype, device=w.device)
             return odeint(
                 lambda _, x: length * velocity(x),
                 w,
@@ -133,12 +163,12 @@ class Solver:
                 method="rk4",
                 options={"grid_constructor": lambda *_: grid},
             )[-1]
-        finite = torch.isfinite(w).all(
-            -1, keepdim=True
-        )  # the step length is shared: one NaN would stop every row
+        # The step length is shared: one NaN would stop every row
+        finite = torch.isfinite(w).all(-1, keepdim=True)
         tolerance = TOLERANCE.get(w.dtype, 1e-5)
-        # The norm bounds the error of every row, however many share the batch; `step_t` ends a step at s = 1, because
-        # what torchdiffeq interpolates there is less accurate where a kink of the field lies in the last step.
+        # The norm bounds the error of every row, however many share the batch; `step_t` ends a
+        # step at s = 1, because what torchdiffeq interpolates there is less accurate where a kink
+        # of the field lies in the last step.
         options = {"norm": lambda x: x.abs().amax(), "step_t": times[1:]}
         try:
             end = odeint(

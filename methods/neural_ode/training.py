@@ -1,4 +1,7 @@
-"""Training of latent flows through the generator and the teacher (Khrulkov et al. 2021, section 4)."""
+"""Training of latent flows through the generator and the teacher.
+
+Khrulkov et al. 2021, section 4.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,22 @@ Embedding = Callable[[Tensor], Tensor]
 class Training:
     """Budget and loss of a flow.
 
-    horizon: T, the largest length; each iteration draws t ~ U(T/4, T), one for the batch ('times: batch', as the code)
-    or one a sample. temperature: tau of the softmax. tempering: 'symmetric' divides the logits of both images by tau,
-    so that no edit has no loss; 'reference' those of the edited image alone. other: what must stay, the other
-    attributes ('logits') or an embedding of the picture ('identity'); weight: its share of the loss. The learning rate
-    is halved every `decay_every` iterations.
+    Args:
+        horizon: T, the largest length; each iteration draws t ~ U(T/4, T).
+        iterations: of Adam.
+        batch: samples of each flow an iteration.
+        lr: learning rate.
+        decay_every: iterations after which the learning rate is halved.
+        temperature: tau of the softmax.
+        tempering: 'symmetric' divides the logits of both images by tau, so that no edit has no
+            loss; 'reference' those of the edited image alone.
+        other: what must stay, the other attributes ('logits') or an embedding of the picture
+            ('identity').
+        weight: its share of the loss.
+        times: one t for the batch ('batch', as the code) or one for each 'sample'.
+
+    Raises:
+        EditbenchError: a value is unknown or out of its range.
     """
 
     horizon: float = 6.0
@@ -65,8 +79,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gave, a row a flow: field; diverged (K,) bool; loss (K, 2), the main and the other term, and
-    reached (K,), the share of samples that arrived in their target class, both over the last tenth of iterations."""
+    """What training gave, a row a flow.
+
+    Args:
+        field: the K flows.
+        diverged: (K,) bool.
+        loss: (K, 2) the main and the other term, over the last tenth of the iterations.
+        reached: (K,) share of samples that arrived in their target class, over the same.
+    """
 
     field: Field
     diverged: Tensor
@@ -74,10 +94,10 @@ class Trained:
     reached: Tensor
 
 
-# -- losses ------------------------------------------------------------------------------------------------------------
+# -- losses -------------------------------------------------------------------
 def class_logits(attributes: Attributes, logits: Tensor, name: str) -> Tensor:
-    """Logits of every class of one attribute: (..., width) -> (..., K); of a binary attribute (0, l), whose softmax is
-    the sigmoid of l."""
+    """Logits of every class of one attribute: (..., width) -> (..., K)."""
+    # A binary attribute gets (0, l), whose softmax is the sigmoid of l.
     part = attributes.logits(logits, name)
     return F.pad(part, (1, 0)) if attributes[name].binary else part
 
@@ -85,7 +105,7 @@ def class_logits(attributes: Attributes, logits: Tensor, name: str) -> Tensor:
 def main_loss(
     attributes: Attributes, logits: Tensor, name: str, target: int, temperature: float
 ) -> Tensor:
-    """Cross-entropy of the tempered logits (m, width) with the target class, mean over samples: a scalar."""
+    """Cross-entropy of the tempered logits (m, width) with the target class: a mean, scalar."""
     after = class_logits(attributes, logits, name) / temperature
     return F.cross_entropy(after, torch.full((len(after),), target, device=after.device))
 
@@ -98,16 +118,22 @@ def other_loss(
     temperature: float,
     symmetric: bool,
 ) -> Tensor:
-    """KL(softmax(before) || softmax(after / tau)), mean over the other attributes and the samples: a scalar.
+    """KL(softmax(before) || softmax(after / tau)), mean over other attributes and samples: scalar.
 
-    before, after (m, width): logits of the original and the edited images. `symmetric` tempers `before` too.
+    Args:
+        attributes: the teacher's.
+        before: (m, width) logits of the original images.
+        after: (m, width) logits of the edited images.
+        name: the attribute that is edited.
+        temperature: tau.
+        symmetric: temper `before` too.
     """
     terms = []
+    # The published code tempers the edited image alone: a perfect edit then has a loss.
+    temper_original = temperature if symmetric else 1.0
     for other in attributes.names:
         if other != name:
-            original = class_logits(attributes, before, other).detach() / (
-                temperature if symmetric else 1.0
-            )
+            original = class_logits(attributes, before, other).detach() / temper_original
             edited = class_logits(attributes, after, other) / temperature
             terms.append(
                 F.kl_div(
@@ -121,11 +147,11 @@ def other_loss(
 
 
 def identity_loss(before: Tensor, after: Tensor) -> Tensor:
-    """1 - cosine of embeddings (m, e) of the original and the edited images, mean over samples: a scalar."""
+    """1 - cosine of embeddings (m, e) of the original and the edited images: a mean, scalar."""
     return 1 - F.cosine_similarity(before.detach(), after, dim=-1).mean()
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training -----------------------------------------------------------------
 def train(
     field: Field,
     data: FitData,
@@ -138,49 +164,62 @@ def train(
     solver: Solver,
     embedding: Embedding | None = None,
 ) -> Trained:
-    """Train the K flows of one attribute side by side; each sees its own starts and has its own loss.
+    """Train the K flows of one attribute side by side; each sees its own starts and has its own
+    loss.
 
-    The equation is solved for all flows at once, then one flow after the other is decoded and differentiated with
-    respect to its codes alone, so that memory holds one batch of pictures. The original images' logits are the bank's:
-    nothing but the edited images is decoded (the identity variant decodes the originals for their embedding).
+    The equation is solved for all flows at once, then one flow after the other is decoded and
+    differentiated with respect to its codes alone, so that memory holds one batch of pictures.
+    The original images' logits are the bank's: nothing but the edited images is decoded (the
+    identity variant decodes the originals for their embedding).
 
     Args:
         field: the K flows at their start, in the paper's units: codes times `scale`.
-        targets: the class of each flow; starts: for each, positions (s,) in the fit split to begin from.
+        data: the splits, the generator and the teacher.
+        name: the attribute.
+        targets: the class of each flow.
+        starts: for each, positions (s,) in the fit split to begin from.
         space: W or Z, where the flows live.
+        scale: the paper's units in one unit of this space.
+        options: budget and loss.
+        solver: of the equation.
         embedding: images -> (n, e), for `other: identity`.
     """
-    codes, before, device = data.fit.codes(space), data.fit.logits, data.fit.logits.device
-    weight, bias = (
-        part.to(device, copy=True).requires_grad_() for part in (field.weight, field.bias)
-    )
-    field, flows = Field(weight, bias), range(len(targets))
+    codes = data.fit.codes(space)
+    before = data.fit.logits
+    device = data.fit.logits.device
+    # Copies, so that the caller's field keeps its start.
+    weight = field.weight.to(device, copy=True).requires_grad_()
+    bias = field.bias.to(device, copy=True).requires_grad_()
+    field = Field(weight, bias)
+    flows = range(len(targets))
     adam = torch.optim.Adam([weight, bias], lr=options.lr)
     schedule = torch.optim.lr_scheduler.StepLR(adam, options.decay_every, 0.5)
     draws = [generator(data.seed, "neural_ode", name, target, "starts") for target in targets]
     clock = generator(data.seed, "neural_ode", name, "times")
     diverged = torch.zeros(len(targets), dtype=torch.bool, device=device)
-    last, kept = torch.zeros(len(targets), 3), max(1, options.iterations // 10)
+    last = torch.zeros(len(targets), 3)
+    kept = max(1, options.iterations // 10)
     with progress(f"{name}: flows", options.iterations) as advance:
         for iteration in range(options.iterations):
-            picks = torch.stack(
-                [
-                    pool[torch.from_numpy(draw.integers(len(pool), size=options.batch)).to(device)]
-                    for draw, pool in zip(draws, starts)
-                ]
-            )  # (K, m)
-            share = clock.random(
-                (len(targets), options.batch, 1) if options.times == "sample" else (1, 1, 1)
-            )
+            rows = []
+            for draw, pool in zip(draws, starts):
+                chosen = torch.from_numpy(draw.integers(len(pool), size=options.batch))
+                rows.append(pool[chosen.to(device)])
+            picks = torch.stack(rows)  # (K, m) positions in the fit split
+            one_each = (len(targets), options.batch, 1)
+            share = clock.random(one_each if options.times == "sample" else (1, 1, 1))
+            # t ~ U(T/4, T)
             length = torch.from_numpy(options.horizon * (0.25 + 0.75 * share)).to(codes)
             moved = solver.integrate(field.velocity, codes[picks] * scale, length) / scale
             slopes = torch.zeros_like(moved)
             for k in flows:
                 if diverged[k]:
                     continue
+                # The graph is cut at the codes: pictures of one flow are in memory at a time.
                 leaf = moved[k].detach().requires_grad_()
                 image = data.generator.decode(Codes(space, leaf))
-                after, origin = data.teacher(image), before[picks[k]]
+                after = data.teacher(image)
+                origin = before[picks[k]]
                 main = main_loss(data.attributes, after, name, targets[k], options.temperature)
                 if embedding is None:
                     other = other_loss(
@@ -196,14 +235,14 @@ def train(
                         original = embedding(data.generator.decode(Codes(space, codes[picks[k]])))
                     other = identity_loss(original, embedding(image))
                 (slope,) = torch.autograd.grad(main + options.weight * other, leaf)
-                data.generator.decoded += len(
-                    leaf
-                )  # back through the generator, a pass as dear as one forward
+                # The backward pass through the generator costs about a forward one.
+                data.generator.decoded += len(leaf)
                 diverged[k] = ~(torch.isfinite(main + other) & torch.isfinite(slope).all())
                 slopes[k] = slope.nan_to_num(0.0, 0.0, 0.0)
                 if iteration >= options.iterations - kept:
                     arrived = (data.attributes.labels(after, name) == targets[k]).float().mean()
                     last[k] += torch.stack([main, other, arrived]).detach().cpu() / kept
+            # From the codes back through the solver, for all flows at once.
             adam.zero_grad(set_to_none=True)
             moved.backward(slopes)
             adam.step()
@@ -217,13 +256,24 @@ def train(
 
 @torch.no_grad()
 def _reset_broken(weight: Tensor, bias: Tensor) -> Tensor:
-    """Which flows (K,) have non-finite parameters; those become zero, lest they stop the solver for the others."""
+    """Which flows (K,) have non-finite parameters; those parameters become zero.
+
+    The solver is shared: one NaN would stop it for the others.
+    """
     broken = ~(torch.isfinite(weight).all(-1).all(-1).all(0) & torch.isfinite(bias).all(-1).all(0))
-    weight[:, broken], bias[:, broken] = 0.0, 0.0
+    weight[:, broken] = 0.0
+    bias[:, broken] = 0.0
     return broken
 
 
 def starts_of(labels: np.ndarray, target: int, source: int | None, device: torch.device) -> Tensor:
-    """Positions of the samples to begin from: those of class `source`, or of every class but the target."""
+    """Positions of the samples to begin from.
+
+    Args:
+        labels: (n,) classes.
+        target: the class that a flow goes to.
+        source: the class that it comes from; None: every class but the target.
+        device: of the result.
+    """
     chosen = labels != target if source is None else labels == source
     return torch.from_numpy(np.flatnonzero(chosen)).to(device)

@@ -1,8 +1,9 @@
-"""Which of many unlabelled controls moves which attribute: a labelled selection on the tune split, the same for all.
+"""Which of many unlabelled controls moves which attribute: a labelled search on the tune split.
 
-GANSpace and NaviGAN find directions without labels; a person then looks at them. In a benchmark the looking must be a
-fixed protocol, and "no control found" must be one of its answers: every candidate is applied to the same tune samples,
-the teacher scores the pictures, and a control is chosen by its effect on the target and on the others.
+GANSpace and NaviGAN find directions without labels; a person then looks at them. A benchmark
+needs a fixed protocol instead, the same for all methods, and "no control found" must be one of
+its answers. Every candidate is applied to the same tune samples, the teacher scores the pictures,
+and a control is chosen by its effect on the target and on the other attributes.
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ MIN_EFFECT = 0.5  # of the target's sigma: less than that is no control
 
 @dataclass(frozen=True)
 class Control:
-    """candidate and strength that were chosen for a class of an attribute, with their mean effects in sigmas.
+    """The candidate and strength that were chosen for a class of an attribute.
 
-    found is False where even the best candidate stays below the effect that was asked for.
+    Args:
+        candidate: position among the candidates.
+        strength: signed, in the units of the search.
+        effect: mean change of the target class's log-odds, in sigmas.
+        off_target: mean absolute change of the other attributes' log-odds, in sigmas.
+        found: False where even the best candidate stays below the required effect.
     """
 
     candidate: int
@@ -40,8 +46,12 @@ class Control:
 class Effects:
     """What every candidate does at every strength.
 
-    change (C, T, n, width): the teacher's log-odds minus those of the unedited sample, in sigmas; strengths (T,); start
-    (n, A) the unedited samples' classes; decoded: pictures that were needed.
+    Args:
+        change: (C, T, n, width) the teacher's log-odds minus those of the unedited sample, in
+            sigmas.
+        strengths: (T,) in the units of the search.
+        start: (n, A) the unedited samples' classes.
+        decoded: pictures that were decoded.
     """
 
     change: Tensor
@@ -58,27 +68,35 @@ def measure(
     samples: int = 64,
     what: str = "candidates",
 ) -> Effects:
-    """Apply every candidate at every strength to the first tune samples and score the pictures with the teacher.
+    """Apply every candidate at every strength to the first tune samples; the teacher scores them.
 
     Args:
-        apply: (candidate, strength, positions (n,) in the tune split) -> edited codes of these samples.
+        data: the splits, the generator and the teacher.
+        apply: (candidate, strength, positions (n,) in the tune split) -> edited codes of these
+            samples.
+        candidates: C, how many there are.
+        strengths: (T,) signed.
         samples: how many of the tune split, at most all.
+        what: the name of the candidates, for the progress line.
     """
-    attributes, before = data.attributes, data.generator.decoded
+    attributes = data.attributes
+    before = data.generator.decoded
     positions = torch.arange(min(samples, len(data.tune)), device=data.tune.logits.device)
     logits = data.tune.logits[positions]
-    base, change = attributes.log_odds(logits), []
+    base = attributes.log_odds(logits)
+    change = []
     with progress(f"effects of {what}", candidates) as advance:
         for candidate in range(candidates):
-            edited = [
-                attributes.log_odds(data.score(apply(candidate, strength, positions))) - base
-                for strength in strengths
-            ]
+            edited = []
+            for strength in strengths:
+                scored = data.score(apply(candidate, strength, positions))
+                edited.append(attributes.log_odds(scored) - base)
+            # In sigmas, so that attributes of different scale can be compared.
             change.append(torch.stack(edited) / data.sigma)
             advance()
-    return Effects(
-        torch.stack(change), strengths, attributes.labels(logits), data.generator.decoded - before
-    )
+    # The search's pictures count among the costs of a method.
+    decoded = data.generator.decoded - before
+    return Effects(torch.stack(change), strengths, attributes.labels(logits), decoded)
 
 
 def choose(
@@ -86,25 +104,36 @@ def choose(
 ) -> Control:
     """The control towards one class of an attribute.
 
-    effect e: mean change of the target's log-odds towards the class, over samples that do not have it (over all, where
-    there is none); off-target o: mean over the other attributes of the mean absolute change of the start class's
-    log-odds. The protocol: the largest e subject to e >= min_effect; among those within 5 % of it, the largest e / o.
+    effect e: mean change of the target's log-odds towards the class, over samples that do not
+    have it (over all, where there is none); off-target o: mean over the other attributes of the
+    mean absolute change of the start class's log-odds. The protocol: the largest e subject to e
+    >= min_effect; among those within 5 % of it, the largest e / o.
+
+    Args:
+        effects: of all candidates.
+        attributes: the scorer's.
+        name: the attribute.
+        target: the class, by index.
+        min_effect: least effect that counts as a control, in sigmas.
     """
     column, sign = attributes.column(name, target)
     lacking = effects.start[:, attributes.index(name)] != target
+    # Samples that have the class already tell nothing of the way there.
     lacking = lacking if bool(lacking.any()) else torch.ones_like(lacking)
     change = effects.change[:, :, lacking]  # (C, T, m, width)
+    # A candidate that breaks the picture scores NaN, and must lose rather than win.
     effect = torch.nan_to_num((sign * change[..., column]).mean(2), nan=-torch.inf)
     others = []
     for k, other in enumerate(attributes.names):
         if other != name:
-            own = torch.as_tensor(attributes.column(other, effects.start[lacking, k])[0]).to(
-                change.device
-            )
+            # The column of the class that each sample starts in: (m,)
+            columns = attributes.column(other, effects.start[lacking, k])[0]
+            own = torch.as_tensor(columns).to(change.device)
             index = own.expand(*change.shape[:2], -1).unsqueeze(3)
             others.append(change.gather(3, index)[..., 0].abs().mean(2))
     off_target = torch.stack(others).mean(0) if others else torch.zeros_like(effect)
     best = effect.max().item()
+    # Among nearly equal effects the purer control is the better one.
     near = effect >= (0.95 * best if best > 0 else best)
     ratio = torch.where(near, effect / off_target.clamp_min(1e-6), -torch.inf)
     candidate, at = divmod(int(ratio.argmax()), len(effects.strengths))
@@ -124,17 +153,16 @@ def controls(
     """The control towards each class of an attribute.
 
     Raises:
-        Unsupported: no class has one ("no control found"). A class without one among others that have keeps its best
-        candidate: an edit that is weak is counted as the failure that it is.
+        Unsupported: no class has one ("no control found"). A class without one among others that
+            have one keeps its best candidate: a weak edit counts as the failure that it is.
     """
-    found = [
-        choose(effects, attributes, name, c, min_effect)
-        for c in range(len(attributes[name].classes))
-    ]
+    found = []
+    for c in range(len(attributes[name].classes)):
+        found.append(choose(effects, attributes, name, c, min_effect))
     if not any(control.found for control in found):
         best = max(found, key=lambda control: control.effect)
         raise Unsupported(
-            f"no control found for '{name}': the best of {len(effects.change)} candidates moves it by "
-            f"{best.effect:.2f} sigma, {min_effect:g} are asked for"
+            f"no control found for '{name}': the best of {len(effects.change)} candidates moves "
+            f"it by {best.effect:.2f} sigma, {min_effect:g} are asked for"
         )
     return found

@@ -1,7 +1,8 @@
-"""Which rows of W+ an edit should reach: one of a fixed set of ranges for each attribute, chosen on the tune split.
+"""Which rows of W+ an edit should reach: a range for each attribute, chosen on the tune split.
 
-GradCtrl's table of ranges and GANSpace's published edits were found by looking, for one generator. The protocol here
-takes the range with the most clean crossings on a small meta-validation set, scored by the teacher.
+GradCtrl's table of ranges and GANSpace's published edits were found by looking, for one
+generator. The protocol here takes the range with the most clean crossings on a small
+meta-validation set, scored by the teacher.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from editbench.methods.shared.meta_validation import score_choices
+from editbench.methods.shared.state import group
 from torch import Tensor
 
 from editbench.base.errors import Unsupported
@@ -29,13 +31,16 @@ def scale_ranges(ranges: Sequence[Rows], num_ws: int) -> list[Rows]:
     """Ranges written for RANGES_OF rows, in proportion for num_ws rows: never empty, each once."""
     out = []
     for a, b in ranges:
+        # floor(x + 0.5) and not round(), which takes halves to the even neighbour.
         first = min(math.floor(a * num_ws / RANGES_OF + 0.5), num_ws - 1)
-        out.append((first, max(math.floor(b * num_ws / RANGES_OF + 0.5), first + 1)))
+        last = max(math.floor(b * num_ws / RANGES_OF + 0.5), first + 1)
+        out.append((first, last))
+    # Small generators make some ranges equal; each is tried once.
     return list(dict.fromkeys(out))
 
 
 def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, dict]:
-    """Set editor.layers[attribute] to the range with the most clean crossings; of equals, to the widest.
+    """Set editor.layers[attribute] to the range with the most clean crossings.
 
     Returns the number of labels read and notes for the record.
     """
@@ -45,15 +50,14 @@ def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, d
     def apply(rows: Rows) -> None:
         layers[attribute] = rows
 
-    scores, looked = score_choices(
-        editor, data, attribute, scale_ranges(RANGES, data.generator.num_ws), apply
-    )
+    ranges = scale_ranges(RANGES, data.generator.num_ws)
+    scores, looked = score_choices(editor, data, attribute, ranges, apply)
+    # The widest of equals: it is nearest to the unrestricted edit of the papers.
     apply(max(scores, key=lambda rows: (scores[rows], rows[1] - rows[0])))
+    shares = {f"{a}:{b}": share for (a, b), share in scores.items()}
     return looked, {
         f"layers.{attribute}": list(layers[attribute]),
-        f"clean_crossings_of_layers.{attribute}": {
-            f"{a}:{b}": share for (a, b), share in scores.items()
-        },
+        f"clean_crossings_of_layers.{attribute}": shares,
     }
 
 
@@ -65,16 +69,14 @@ def check_tuned(tuned: bool, generator: Generator) -> None:
 
 def layers_state(layers: object) -> dict[str, Tensor]:
     """Chosen ranges as tensors, for an editor's state."""
+    # A single range for all attributes was configured, not chosen, and needs no state.
     chosen = layers if isinstance(layers, Mapping) else {}
-    return {
-        f"layers.{name}": torch.tensor([int(row) for row in rows]) for name, rows in chosen.items()
-    }
+    out = {}
+    for name, (first, last) in chosen.items():
+        out[f"layers.{name}"] = torch.tensor([int(first), int(last)])
+    return out
 
 
 def load_layers(state: Mapping[str, Tensor]) -> dict[str, Rows]:
     """What `layers_state` gave."""
-    return {
-        key.removeprefix("layers."): (int(rows[0]), int(rows[1]))
-        for key, rows in state.items()
-        if key.startswith("layers.")
-    }
+    return {name: (int(rows[0]), int(rows[1])) for name, rows in group(state, "layers").items()}

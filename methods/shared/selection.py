@@ -1,4 +1,4 @@
-"""Which samples a supervised editor learns from, by the teacher's log-odds; and checked configuration values."""
+"""Which samples a supervised editor learns from; and configuration values that are checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def choice(key: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def class_log_odds(data: FitData, name: str) -> Tensor:
-    """Teacher's log-odds of every class over the fit split: (n, K); a binary attribute gets both sides, -l and l."""
+    """Teacher's log-odds of every class over the fit split: (n, K).
+
+    A binary attribute gets both sides, -l and l.
+    """
     odds = data.attributes.logits(data.attributes.log_odds(data.fit.logits), name)
     return torch.cat([-odds, odds], 1) if data.attributes[name].binary else odds
 
@@ -40,16 +43,23 @@ def class_counts(data: FitData, name: str) -> Tensor:
 
 
 def empty_class(attribute: Attribute, counts: Tensor, least: int = 1) -> str:
-    """Why an attribute cannot be learned when a class has no examples, or fewer than `least`; '' when it can."""
+    """Why an attribute cannot be learned; '' when it can.
+
+    Args:
+        attribute: the attribute.
+        counts: (K,) examples of each class.
+        least: examples that each class needs.
+    """
     few = [c for c in range(len(counts)) if counts[c] < least]
     if least == 1:
-        names, amount = [attribute.classes[c] for c in few], "no example"
+        names = [attribute.classes[c] for c in few]
+        amount = "no example"
     else:
-        names, amount = (
-            [f"{attribute.classes[c]} ({counts[c]})" for c in few],
-            f"fewer than {least} examples",
-        )
-    return f"the fit split holds {amount} of {attribute.name}: {', '.join(names)}" if few else ""
+        names = [f"{attribute.classes[c]} ({counts[c]})" for c in few]
+        amount = f"fewer than {least} examples"
+    if not few:
+        return ""
+    return f"the fit split holds {amount} of {attribute.name}: {', '.join(names)}"
 
 
 def few_shot(
@@ -57,21 +67,34 @@ def few_shot(
 ) -> tuple[list[np.ndarray], int]:
     """At most `per_class` samples of each class, and how many labels had to be looked at for them.
 
-    Candidates are the first `pool` samples of `order`. With `extremes` a class takes its most confident candidates,
-    otherwise its first ones. Where the candidates hold too few of a class, the scan goes on along `order` until they
-    suffice or the samples end; what was scanned is counted as labelled.
+    Candidates are the first `pool` samples of `order`. With `extremes` a class takes its most
+    confident candidates, otherwise its first ones. Where the candidates hold too few of a class,
+    the scan goes on along `order` until they suffice or the samples end; what was scanned is
+    counted as labelled.
 
     Args:
-        odds: (n, K) log-odds of the classes; labels: (n,); order: (n,) a permutation of the samples.
+        odds: (n, K) log-odds of the classes.
+        labels: (n,) decided classes.
+        order: (n,) a permutation of the samples.
+        per_class: examples of a class, at most.
+        pool: candidates at the head of `order`.
+        extremes: take the most confident candidates.
+
+    Returns for each class the positions of its samples, and the number of labels.
     """
-    odds_of, labels_of = odds.double().cpu().numpy()[order], labels.cpu().numpy()[order]
-    chosen, looked = [], min(pool, len(order)) if extremes else 0
+    odds_of = odds.double().cpu().numpy()[order]
+    labels_of = labels.cpu().numpy()[order]
+    chosen = []
+    # To know which candidates are extreme, all of them must be labelled.
+    looked = min(pool, len(order)) if extremes else 0
     for c in range(odds_of.shape[1]):
         members = np.flatnonzero(labels_of == c)
         near = members[members < pool]
         if extremes and len(near) >= per_class:
+            # Stable, so that equal log-odds give the same choice on every platform.
             picked = near[np.argsort(-odds_of[near, c], kind="stable")[:per_class]]
         else:
+            # The labels are read one by one until the class has enough, or the samples end.
             picked = members[:per_class]
             scanned = int(picked[-1]) + 1 if len(picked) == per_class else len(order)
             looked = max(looked, scanned)

@@ -1,3 +1,4 @@
 from editbench.methods.stylespace.editor import StyleSpace
+from editbench.methods.stylespace.localised import LocalisedStyleSpace
 
-__all__ = ["StyleSpace"]
+__all__ = ["LocalisedStyleSpace", "StyleSpace"]

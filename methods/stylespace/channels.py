@@ -1,6 +1,7 @@
 """Channels of StyleSpace: their statistics over the bank and their ranking by positive exemplars.
 
-Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image Generation", CVPR 2021.
+Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image
+Generation", CVPR 2021.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from editbench.base.spaces import Space
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
 
-BLOCK = 1024  # samples whose styles are in memory at a time: 9088 channels of them in float64 take 75 MB
+# Samples whose styles are in memory at a time: 9088 channels of them in float64 take 75 MB
+BLOCK = 1024
 MIN_EXEMPLARS = 10
 STD_FLOOR = 1e-3  # of the exemplars' spread, in sigmas
 CONSTANT = 1e-6  # a channel whose sigma is below this share of the largest one does not vary
@@ -25,7 +27,12 @@ CONSTANT = 1e-6  # a channel whose sigma is below this share of the largest one 
 
 @dataclass(frozen=True)
 class Moments:
-    """mean and (population) standard deviation of every channel over the samples of a bank: (d,) float64."""
+    """Moments of every channel of S over the samples of a bank.
+
+    Args:
+        mean: (d,) float64.
+        std: (d,) float64, over the population: divided by n.
+    """
 
     mean: Tensor
     std: Tensor
@@ -40,8 +47,11 @@ class Moments:
 class Ranking:
     """How channels tell the positives of a class from the bank.
 
-    order: movable channels, best first; theta (d,): |mean| / std of the exemplars' deltas, minus infinity for a channel
-    that cannot be chosen; delta (d,): the signed mean, in sigmas.
+    Args:
+        order: movable channels, best first.
+        theta: (d,) |mean| / std of the exemplars' deltas; minus infinity for a channel that
+            cannot be chosen.
+        delta: (d,) the signed mean, in sigmas.
     """
 
     order: Tensor
@@ -52,8 +62,9 @@ class Ranking:
 class Candidates:
     """What may become an edit: directions in sigmas of the channels, each kept once.
 
-    rows: (d,) of unit length; names: what they are; offered: attribute -> for each class that is asked for, its
-    candidates as (position in rows, sign by the exemplars or 0 where there are none), best first.
+    `rows` are (d,) of unit length, `names` say what they are. `offered` holds for each attribute,
+    and for each class that gets a control, its candidates as (position in rows, sign by the
+    exemplars or 0 where there are none), best first.
     """
 
     def __init__(self) -> None:
@@ -81,11 +92,11 @@ def offsets(generator: Generator) -> list[int]:
 
 
 def movable(generator: Generator) -> Tensor:
-    """(d,) bool: the channels of all layers but ToRGB, which only tint the picture and are never edited."""
-    keep = [
-        torch.full((size,), not name.startswith("rgb"))
-        for name, size in zip(generator.layer_names, generator.style_sizes)
-    ]
+    """(d,) bool: the channels of all layers but ToRGB."""
+    # A ToRGB channel only tints the picture, and is never edited.
+    keep = []
+    for name, size in zip(generator.layer_names, generator.style_sizes):
+        keep.append(torch.full((size,), not name.startswith("rgb")))
     return torch.cat(keep)
 
 
@@ -100,27 +111,42 @@ def channel_moments(generator: Generator, latents: Tensor, block: int = BLOCK) -
     """Moments of the styles of latents (n, d), a block at a time, in float64.
 
     The latents are the bank's own, truncated as those that will be edited.
+
+    Args:
+        generator: with S.
+        latents: (n, d).
+        block: latents at a time.
     """
-    n, mean, square = 0, torch.zeros(()), torch.zeros(())
+    n = 0
+    mean = torch.zeros(())
+    square = torch.zeros(())
     with torch.inference_mode():
         for part in latents.split(block):
             styles = generator.lift(part, Space.S).double()
-            m, total = len(styles), n + len(styles)
+            m = len(styles)
+            total = n + len(styles)
             own = styles.mean(0)
             gap = own - mean
-            square = (
-                square + (styles - own).square().sum(0) + gap.square() * (n * m / total)
-            )  # Chan et al.: no
-            mean, n = mean + gap * (m / total), total  # cancellation
+            # The parallel update of Chan, Golub & LeVeque (1983): sums of squares about the mean
+            # do not cancel, as those about zero would.
+            square = square + (styles - own).square().sum(0) + gap.square() * (n * m / total)
+            mean = mean + gap * (m / total)
+            n = total
     return Moments(mean.clone(), (square / max(n, 1)).sqrt().clone())
 
 
 def positive_bank(odds: Tensor, labels: Tensor, target: int, share: float, at_least: int) -> Tensor:
-    """Positions of the most extreme samples of a class: the `share` of all with the highest log-odds, at least so many,
-    but only those that the teacher puts in the class.
+    """Positions of the most extreme samples of a class.
+
+    They are the `share` of all samples with the highest log-odds, but only those that the teacher
+    puts in the class.
 
     Args:
-        odds: (n,) log-odds of the class; labels: (n,) decided classes.
+        odds: (n,) log-odds of the class.
+        labels: (n,) decided classes.
+        target: the class.
+        share: of all n samples.
+        at_least: samples, where the class has them.
     """
     members = (labels == target).nonzero()[:, 0]
     count = min(max(round(share * len(odds)), at_least), len(members))
@@ -136,17 +162,21 @@ def draw_exemplars(bank: Tensor, exemplars: int | None, seed: int, *names: objec
 
 
 def rank_channels(exemplars: Moments, bank: Moments, allowed: Tensor) -> Ranking:
-    """theta_u = |mean(delta_u)| / std(delta_u), delta_u = (s_u - mu_u) / sigma_u over the exemplars, ranked descending.
+    """Rank channels u by theta_u = |mean(delta_u)| / std(delta_u), the largest first.
+
+    delta_u = (s_u - mu_u) / sigma_u over the exemplars, mu and sigma those of the bank.
 
     Args:
+        exemplars: moments of the positive exemplars.
+        bank: moments of the bank.
         allowed: (d,) bool, the channels that may be chosen; constant ones never are.
     """
     allowed = allowed.to(bank.std.device) & bank.varies
     sigma = torch.where(allowed, bank.std, 1.0)
     delta = (exemplars.mean - bank.mean) / sigma
-    theta = torch.where(
-        allowed, delta.abs() / (exemplars.std / sigma).clamp_min(STD_FLOOR), -torch.inf
-    )
+    # Without the floor a channel that a few exemplars happen to share would win.
+    ratio = delta.abs() / (exemplars.std / sigma).clamp_min(STD_FLOOR)
+    theta = torch.where(allowed, ratio, -torch.inf)
     order = theta.argsort(descending=True, stable=True)[: int(allowed.sum())]
     return Ranking(order, theta, delta)
 
@@ -157,7 +187,11 @@ def rank_for_class(
     """The ranking of the channels for a class, from exemplars drawn out of its positives.
 
     Args:
-        positives: positions in the fit split; names: what the draw is for.
+        data: the splits and the generator.
+        bank: moments of the bank.
+        positives: positions in the fit split.
+        exemplars: how many are drawn; None: all.
+        names: what the draw is for.
 
     Raises:
         EditbenchError: fewer exemplars than 10, whose spread would mean nothing.

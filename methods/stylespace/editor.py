@@ -1,6 +1,7 @@
-"""StyleSpace: an edit of single channels of S, found from positive exemplars or from where they act in the picture.
+"""StyleSpace: an edit of single channels of S, found from positive exemplars.
 
-Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image Generation", CVPR 2021.
+Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image
+Generation", CVPR 2021.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 import torch
 from editbench.methods.shared.control_search import MIN_EFFECT, Effects, choose, measure
 from editbench.methods.shared.selection import choice, class_counts, class_log_odds
+from editbench.methods.shared.state import group, prefixed
 from editbench.methods.stylespace.channels import (
     MIN_EXEMPLARS,
     Candidates,
@@ -31,25 +33,36 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
 class StyleSpace(Editor):
-    """next = s + step * sigma * v, v the row that was chosen for the target class; ToRGB channels never move.
+    """next = s + step * sigma * v, v the row that was chosen for the target class.
 
-    Candidates are ranked by theta = |mean(delta)| / std(delta) over positive exemplars of a class. The paper's authors
-    look at the top channels and keep one that does what it should; here the teacher looks (editbench.methods.shared.control_search).
+    ToRGB channels never move.
+
+    Candidates are ranked by theta = |mean(delta)| / std(delta) over positive exemplars of a
+    class. The paper's authors look at the top channels and keep one that does what it should;
+    here the teacher looks (editbench.methods.shared.control_search).
 
     Args:
-        positives, min_positives: the positive bank of a class, as a share of the fit samples (the published code: 1000
-            of 100,000) and at least so many, by the teacher's log-odds.
-        exemplars: how many of it are used (the paper: 10 to 30); None uses all (the published code's AllCheck).
-        negative: class 0 of a binary attribute takes the reversed control of class 1 ('reverse', one channel walked
-            both ways as in the paper) or has positives and channels of its own ('own').
-        channels: None, single channels; or a list of m: the m top channels together, weighted by mean(delta), a variant
-            that is not in the paper.
+        positives: the positive bank of a class, as a share of the fit samples, by the teacher's
+            log-odds (the published code: 1000 of 100,000).
+        min_positives: samples of the positive bank, at least.
+        exemplars: how many of it are used (the paper: 10 to 30); None uses all (the published
+            code's AllCheck).
+        negative: class 0 of a binary attribute takes the reversed control of class 1 ('reverse',
+            one channel walked both ways as in the paper) or has positives and channels of its own
+            ('own').
+        channels: None, single channels; or a list of m: the m top channels together, weighted by
+            mean(delta), a variant that is not in the paper.
         candidates: top-ranked channels to choose from, with `channels` None.
-        verify: choose among the candidates on the tune split; otherwise the first one is taken as it is, with the sign
-            of its mean(delta).
-        strengths, samples, min_effect: of the choice: lengths tried in both directions, in sigmas; tune samples; the
-            least effect in sigmas of the log-odds that counts as a control.
-        step: length of a step, in sigmas of the channel; of a row of several channels the Euclidean length.
+        verify: choose among the candidates on the tune split; otherwise the first one is taken as
+            it is, with the sign of its mean(delta).
+        strengths: lengths that the choice tries in both directions, in sigmas of the channel.
+        samples: tune samples of the choice.
+        min_effect: least effect that counts as a control, in sigmas of the log-odds.
+        step: length of a step, in sigmas of the channel; of a row of several channels the
+            Euclidean length.
+
+    Raises:
+        EditbenchError: an option is out of its range or unknown.
     """
 
     space = Space.S
@@ -73,8 +86,8 @@ class StyleSpace(Editor):
         super().__init__()
         if not 0 < positives <= 1 or min_positives < MIN_EXEMPLARS:
             raise EditbenchError(
-                f"positives={positives} must be in (0, 1] and min_positives={min_positives} at least "
-                f"{MIN_EXEMPLARS}"
+                f"positives={positives} must be in (0, 1] and min_positives={min_positives} "
+                f"at least {MIN_EXEMPLARS}"
             )
         if exemplars is not None and exemplars < MIN_EXEMPLARS:
             raise EditbenchError(
@@ -90,79 +103,94 @@ class StyleSpace(Editor):
                 f"channels={channels} must be null or numbers of channels, each at least 1"
             )
         check_kind("verify", verify, "bool")
-        self.positives, self.min_positives, self.exemplars = (
-            float(positives),
-            int(min_positives),
-            exemplars,
-        )
+        self.positives = float(positives)
+        self.min_positives = int(min_positives)
+        self.exemplars = exemplars
         self.negative = choice("negative", negative, ("reverse", "own"))
-        self.channels, self.candidates, self.verify = channels, int(candidates), verify
+        self.channels = channels
+        self.candidates = int(candidates)
+        self.verify = verify
         self.strengths = tuple(sign * float(a) for a in strengths for sign in (1, -1))
-        self.samples, self.min_effect, self.length = int(samples), float(min_effect), float(step)
-        self.directions: dict[
-            str, Tensor
-        ] = {}  # name -> (K, d) in units of S a sigma, by target class; float64
-        self.effects: dict[
-            str, Tensor
-        ] = {}  # name -> (K,) effect of the control in sigmas of the log-odds
+        self.samples = int(samples)
+        self.min_effect = float(min_effect)
+        self.length = float(step)
+        # Name -> (K, d) in units of S a sigma, by target class; float64
+        self.directions: dict[str, Tensor] = {}
+        # Name -> (K,) effect of the control in sigmas of the log-odds
+        self.effects: dict[str, Tensor] = {}
         self.offered: dict[str, Tensor] = {}  # name -> candidates that there were
         self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
-        self._ready: dict[str, Tensor] = {}
+        self._ready: dict[str, Tensor] = {}  # directions on the device of the codes
 
-    # -- fit --------------------------------------------------------------------------------------------------------
+    # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
-        self.directions, self.effects, self.offered, self._ready = {}, {}, {}, {}
+        self.directions = {}
+        self.effects = {}
+        self.offered = {}
+        self._ready = {}
         self.counts = {name: class_counts(data, name).cpu() for name in data.attributes.names}
+        # Sigma of a channel is that of the fit split's styles (the published code: 100,000).
         bank = channel_moments(data.generator, data.latents(data.fit))
         notes: dict[str, object] = {}
         found = self._candidates(data, bank, notes)
         effects = self._measure(data, bank, found) if self.verify and found.rows else None
         for name in found.offered:
             self._choose(data, bank, found, effects, name, notes)
-        return FitReport(labels=len(data.fit) + (len(effects.start) if effects else 0), notes=notes)
+        # Ranking reads the labels of the whole fit split, verifying those of some tune samples.
+        verified = len(effects.start) if effects else 0
+        return FitReport(labels=len(data.fit) + verified, notes=notes)
 
     def _targets(self, attribute: Attribute) -> list[int]:
         """The classes that get a control of their own."""
-        return (
-            [1]
-            if attribute.binary and self.negative == "reverse"
-            else list(range(len(attribute.classes)))
-        )
+        if attribute.binary and self.negative == "reverse":
+            return [1]
+        return list(range(len(attribute.classes)))
 
     def _candidates(self, data: FitData, bank: Moments, notes: dict[str, object]) -> Candidates:
-        """The top-ranked channels of every class, of the attributes whose classes have exemplars enough."""
+        """The top-ranked channels of every class.
+
+        Attributes with too few exemplars of a class are left out.
+        """
         out = Candidates()
         for attribute in data.attributes:
             name = attribute.name
             if self._too_few(attribute):
                 continue
-            odds, labels = class_log_odds(data, name), data.attributes.labels(data.fit.logits, name)
+            odds = class_log_odds(data, name)
+            labels = data.attributes.labels(data.fit.logits, name)
             out.offered[name] = []
             for c in self._targets(attribute):
                 positives = positive_bank(odds[:, c], labels, c, self.positives, self.min_positives)
                 ranking = rank_for_class(data, bank, positives, self.exemplars, name, c)
-                out.offered[name].append(
-                    self._single(data.generator, ranking, out)
-                    if self.channels is None
-                    else self._several(ranking, f"{name}:{attribute.classes[c]}", out)
-                )
+                if self.channels is None:
+                    offered = self._single(data.generator, ranking, out)
+                else:
+                    offered = self._several(ranking, f"{name}:{attribute.classes[c]}", out)
+                out.offered[name].append(offered)
         return out
 
     def _single(
         self, generator: Generator, ranking: Ranking, out: Candidates
     ) -> list[tuple[int, int]]:
-        top = ranking.order[: self.candidates if self.verify else 1].tolist()
-        return [(out.add_channel(generator, u), 1 if ranking.delta[u] > 0 else -1) for u in top]
+        """Candidates of a class: its top channels, with the signs of the exemplars."""
+        offered = []
+        for channel in ranking.order[: self.candidates if self.verify else 1].tolist():
+            sign = 1 if ranking.delta[channel] > 0 else -1
+            offered.append((out.add_channel(generator, channel), sign))
+        return offered
 
     def _several(self, ranking: Ranking, name: str, out: Candidates) -> list[tuple[int, int]]:
+        """Candidates of a class: its m top channels together, for each m."""
         rows = []
         for m in self.channels or ():
             row = torch.zeros_like(ranking.delta)
             row[ranking.order[:m]] = ranking.delta[ranking.order[:m]]
+            # The weights carry the signs of the exemplars already.
             rows.append((out.add(f"{name}, top {m}", row.cpu()), 1))
         return rows
 
     def _measure(self, data: FitData, bank: Moments, found: Candidates) -> Effects:
+        """The effects of all candidates, each at every strength."""
         base = data.generator.lift(data.latents(data.tune)[: self.samples], Space.S)
         moves = (torch.stack(found.rows) * bank.std.cpu()).to(base)
 
@@ -188,14 +216,17 @@ class StyleSpace(Editor):
         for c, offered in zip(self._targets(attribute), found.offered[name]):
             if not offered:
                 continue
-            at, sign = offered[0][0], offered[0][1] or 1
+            at = offered[0][0]
+            sign = offered[0][1] or 1
             seen.append({"class": attribute.classes[c], "channel": found.names[at], "sign": sign})
             if effects is not None:
-                part = replace(
-                    effects, change=effects.change[[position for position, _ in offered]]
-                )
+                # All attributes were measured together; a class chooses among its own candidates.
+                positions = [position for position, _ in offered]
+                part = replace(effects, change=effects.change[positions])
                 control = choose(part, data.attributes, name, c, self.min_effect)
-                (at, said), sign = offered[control.candidate], 1 if control.strength > 0 else -1
+                at, said = offered[control.candidate]
+                # The teacher's sign, which need not be that of the exemplars.
+                sign = 1 if control.strength > 0 else -1
                 reached[c] = control.effect
                 seen[-1] |= {
                     "channel": found.names[at],
@@ -204,30 +235,36 @@ class StyleSpace(Editor):
                     "strength": control.strength,
                     "effect": round(control.effect, 3),
                     "off_target": round(control.off_target, 3),
-                } | ({"sign_of_exemplars": said} if said else {})
+                }
+                if said:
+                    seen[-1]["sign_of_exemplars"] = said
             directions[c] = sign * found.rows[at] * bank.std.cpu()
+        # The paper walks one channel both ways.
         if self._targets(attribute) == [1]:
             directions[0] = -directions[1]
-        self.directions[name], notes[f"control.{name}"] = directions, seen
-        self.offered[name] = torch.tensor(
-            len({at for part in found.offered[name] for at, _ in part})
-        )
+        self.directions[name] = directions
+        notes[f"control.{name}"] = seen
+        # Classes may share candidates: each counts once.
+        distinct: set[int] = set()
+        for part_of_class in found.offered[name]:
+            distinct.update(position for position, _ in part_of_class)
+        self.offered[name] = torch.tensor(len(distinct))
         if effects is not None:
             self.effects[name] = reached
 
-    # -- walk -------------------------------------------------------------------------------------------------------
+    # -- walk -----------------------------------------------------------------
     def _too_few(self, attribute: Attribute) -> str:
         """Why an attribute has no exemplars; '' when it has."""
         counts = self.counts[attribute.name]
-        few = [
-            f"{attribute.classes[c]} ({counts[c]})"
-            for c in self._targets(attribute)
-            if counts[c] < MIN_EXEMPLARS
-        ]
+        few = []
+        for c in self._targets(attribute):
+            if counts[c] < MIN_EXEMPLARS:
+                few.append(f"{attribute.classes[c]} ({counts[c]})")
+        if not few:
+            return ""
         return (
-            f"the fit split holds fewer than {MIN_EXEMPLARS} positives of {attribute.name}: {', '.join(few)}"
-            if few
-            else ""
+            f"the fit split holds fewer than {MIN_EXEMPLARS} positives of {attribute.name}: "
+            f"{', '.join(few)}"
         )
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
@@ -236,10 +273,12 @@ class StyleSpace(Editor):
             return  # not fitted yet
         if attribute not in self.directions:
             raise Unsupported(self._too_few(attributes[attribute]))
-        if attribute in self.effects and not bool(
-            (self.effects[attribute] >= self.min_effect).any()
-        ):
-            best, offered = self.effects[attribute].max().item(), int(self.offered[attribute])
+        if attribute not in self.effects:
+            return  # taken by rank alone, without verification
+        # One class with a control is enough: the others count as the failures that they are.
+        best = self.effects[attribute].max().item()
+        if not bool((self.effects[attribute] >= self.min_effect).any()):
+            offered = int(self.offered[attribute])
             raise Unsupported(
                 f"no control found for '{attribute}': the best of {offered} candidates moves it by "
                 f"{best:.2f} sigma, {self.min_effect:g} are asked for"
@@ -253,27 +292,18 @@ class StyleSpace(Editor):
             ready = self._ready[walk.attribute] = self.directions[walk.attribute].to(walk.codes)
         return walk.codes + self.length * ready[walk.target]
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
-        groups = {
-            "direction": self.directions,
-            "effect": self.effects,
-            "offered": self.offered,
-            "count": self.counts,
-        }
         return {
-            f"{group}.{name}": value
-            for group, part in groups.items()
-            for name, value in part.items()
+            **prefixed("direction", self.directions),
+            **prefixed("effect", self.effects),
+            **prefixed("offered", self.offered),
+            **prefixed("count", self.counts),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {
-                key.removeprefix(prefix): value
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-
-        self.directions, self.effects, self._ready = group("direction."), group("effect."), {}
-        self.offered, self.counts = group("offered."), group("count.")
+        self.directions = group(state, "direction")
+        self.effects = group(state, "effect")
+        self._ready = {}
+        self.offered = group(state, "offered")
+        self.counts = group(state, "count")

@@ -1,6 +1,8 @@
-"""StyleSpace by place: the channels that act on an attribute's regions are the candidates of its control.
+"""StyleSpace by place: the channels that act on an attribute's regions are the candidates of its
+control.
 
-Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image Generation", CVPR 2021.
+Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image
+Generation", CVPR 2021.
 """
 
 from __future__ import annotations
@@ -8,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import torch
 from editbench.methods.shared.control_search import MIN_EFFECT
 from editbench.methods.stylespace.channels import Candidates, Moments, channel_name, movable
 from editbench.methods.stylespace.editor import StyleSpace
@@ -31,20 +32,27 @@ class Parser(Protocol):
 
 
 class LocalisedStyleSpace(StyleSpace):
-    """Channels are assigned to regions by the overlap of their gradient maps, without labels; the candidates of an
-    attribute are the channels of its regions, and the teacher chooses among them as in `StyleSpace`.
+    """StyleSpace whose candidates are the channels that act on the attribute's regions.
 
-    The paper finds channels of a region and names them by eye; which regions an attribute looks at is this benchmark's.
+    Channels are assigned to regions by the overlap of their gradient maps, without labels; the
+    teacher chooses among them as in `StyleSpace`. The paper finds channels of a region and names
+    them by eye; which regions an attribute looks at is this benchmark's.
 
     Args:
         parser: a Parser of the generator's pictures; None where there is none.
         regions: attribute -> names of its regions; an attribute without any is not served.
         images: fit samples whose gradient maps are taken (the paper: 1000).
         size: side of the maps (the published code: 32), or the picture's if that is smaller.
-        discount, min_rate, min_margin: see editbench.methods.stylespace.regions.
+        discount: see editbench.methods.stylespace.regions.belongs.
+        min_rate: see editbench.methods.stylespace.regions.select.
+        min_margin: see editbench.methods.stylespace.regions.select.
         block: channels whose maps are in memory at a time.
         candidates: the channels of each region with the highest rates that are tried.
-        negative, strengths, samples, min_effect, step: as in `StyleSpace`.
+        negative: as in `StyleSpace`, and so are the arguments after it.
+
+    Raises:
+        EditbenchError: an option is out of its range.
+        UnknownName: the parser has no such region.
     """
 
     def __init__(
@@ -76,26 +84,29 @@ class LocalisedStyleSpace(StyleSpace):
             raise EditbenchError(
                 f"images={images}, size={size} and block={block} must be at least 1"
             )
-        for name in [name for names in regions.values() for name in names or ()]:
-            if parser is not None and name not in parser.names:
-                raise UnknownName("region of the parser", name, parser.names)
-        self.parser, self.regions = (
-            parser,
-            {name: tuple(names or ()) for name, names in regions.items()},
-        )
-        self.images, self.size, self.block = int(images), int(size), int(block)
-        self.discount, self.min_rate, self.min_margin = (
-            float(discount),
-            float(min_rate),
-            float(min_margin),
-        )
+        self.parser = parser
+        self.regions = {name: tuple(names or ()) for name, names in regions.items()}
+        if parser is not None:
+            # A misspelt region would only show as an attribute without channels.
+            for names in self.regions.values():
+                for name in names:
+                    if name not in parser.names:
+                        raise UnknownName("region of the parser", name, parser.names)
+        self.images = int(images)
+        self.size = int(size)
+        self.block = int(block)
+        self.discount = float(discount)
+        self.min_rate = float(min_rate)
+        self.min_margin = float(min_margin)
 
     def _candidates(self, data: FitData, bank: Moments, notes: dict[str, object]) -> Candidates:
         assert self.parser is not None  # `check` has seen to it
-        generator, names = data.generator, list(self.parser.names)
+        generator = data.generator
+        names = list(self.parser.names)
         styles = generator.lift(data.latents(data.fit)[: self.images], Space.S)
         if isinstance(self.parser, nn.Module):
             self.parser.to(styles.device)
+        # Constant channels have no sigma, in which a step is measured.
         channels = (movable(generator).to(bank.std.device) & bank.varies).nonzero()[:, 0]
         found = localise(
             generator,
@@ -111,17 +122,23 @@ class LocalisedStyleSpace(StyleSpace):
         )
         notes["derivatives"] = len(styles) * len(channels)
         notes["images_of_region"] = dict(zip(names, found.images.tolist()))
-        notes["channels_of_region"] = {
-            name: [channel_name(generator, u) for u in own.tolist()]
-            for name, own in zip(names, found.channels)
-        }
+        of_region = {}
+        for name, own in zip(names, found.channels):
+            of_region[name] = [channel_name(generator, channel) for channel in own.tolist()]
+        notes["channels_of_region"] = of_region
         out = Candidates()
         for attribute in data.attributes:
-            places = [names.index(region) for region in self.regions.get(attribute.name, ())]
-            own = [found.channels[place][: self.candidates] for place in places]
-            if own:
-                offered = [(out.add_channel(generator, u), 0) for u in torch.cat(own).tolist()]
-                out.offered[attribute.name] = [offered] * len(self._targets(attribute))
+            regions = self.regions.get(attribute.name, ())
+            if not regions:
+                continue
+            offered = []
+            for region in regions:
+                own = found.channels[names.index(region)][: self.candidates]
+                for channel in own.tolist():
+                    # Sign 0: gradient maps do not say which way the attribute grows.
+                    offered.append((out.add_channel(generator, channel), 0))
+            # Every class chooses among the same channels.
+            out.offered[attribute.name] = [offered] * len(self._targets(attribute))
         return out
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:

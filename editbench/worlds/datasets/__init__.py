@@ -1,1 +1,4 @@
-"""Data sets that a researcher has: image folders with labels, arrays with factors, packed for training a world."""
+"""Data sets that a researcher has, packed for training a world.
+
+They are image folders with labels, or arrays with factors.
+"""

@@ -1,8 +1,9 @@
-"""A folder of images as a data set: found recursively, decoded on a few threads, cropped and resized.
+"""A folder of images as a data set: found recursively, decoded on a few threads.
 
-The picture is turned upright by its EXIF orientation, shown on white where it is transparent, taken as 8-bit RGB
-(16-bit greys keep their upper byte, CMYK is converted as Pillow does), cut to the central square, and resized with
-Pillow's LANCZOS filter. Files that cannot be read are reported and left out.
+The picture is turned upright by its EXIF orientation, shown on white where it is transparent,
+taken as 8-bit RGB (16-bit greys keep their upper byte, CMYK is converted as Pillow does), cut to
+the central square, and resized with Pillow's LANCZOS filter. Files that cannot be read are
+reported and left out.
 """
 
 from __future__ import annotations
@@ -24,11 +25,8 @@ from editbench.worlds.datasets.labels import LabelTable, folder_labels, read_lab
 from editbench.worlds.datasets.source import Block, Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-)  # whatever the ending says: Pillow's readers of EPS and the like are never asked
+# Whatever the ending says: Pillow's readers of EPS and the like never see a file.
+FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 89_478_485  # of one file, Pillow's own bound: 256 MiB decoded, as much a thread
 FOLDERS = "folders"
 
@@ -38,11 +36,18 @@ class Unreadable(Exception):
 
 
 def load_picture(path: Path, resolution: int) -> tuple[np.ndarray, bool]:
-    """(resolution, resolution, 3) uint8, and whether the picture was smaller; Unreadable says what is wrong."""
+    """Decode one file.
+
+    Returns (resolution, resolution, 3) uint8, and whether the picture was smaller.
+
+    Raises:
+        Unreadable: says what is wrong.
+    """
     try:
         if path.stat().st_size == 0:
             raise Unreadable("empty file")
         with Image.open(path, formats=FORMATS) as image:
+            # Pillow only warns below twice its bound.
             if image.width * image.height > MAX_PIXELS:
                 raise Unreadable(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
             image.load()
@@ -58,18 +63,19 @@ def load_picture(path: Path, resolution: int) -> tuple[np.ndarray, bool]:
 
 
 def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
-    """Upright, opaque, RGB, central square, LANCZOS: any Pillow image -> (resolution, resolution, 3) uint8."""
+    """Any Pillow image -> (resolution, resolution, 3) uint8: upright, opaque, RGB, square."""
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        image = Image.fromarray(
-            (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-        )
+        # Pillow's own conversion clips 16 bits to 8 instead of keeping the upper byte.
+        upper = np.asarray(image).astype(np.uint32) >> 8
+        image = Image.fromarray(upper.clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
     image = image.convert("RGB")
     side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
+    left = (image.width - side) // 2
+    top = (image.height - side) // 2
     if image.size != (side, side):
         image = image.crop((left, top, left + side, top + side))
     if side != resolution:
@@ -78,12 +84,15 @@ def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
 
 
 def scan(folder: Path) -> tuple[list[tuple[str, int, int]], int]:
-    """(posix path, size, time in ns) of every image file below a folder, sorted by path, and how many others there are.
+    """Image files below a folder: (posix path, size, time in ns), sorted by path.
+
+    The second value is how many other files there are.
 
     Hidden files and folders are passed over; links to folders are not followed.
     """
     found: list[tuple[str, int, int]] = []
-    others, waiting = 0, [(folder, "")]
+    others = 0
+    waiting = [(folder, "")]
     while waiting:
         here, prefix = waiting.pop()
         with os.scandir(here) as entries:
@@ -104,9 +113,11 @@ class ImageFolder(Source):
     """The images below a folder, with labels or without.
 
     Args:
-        labels: a CSV table or attribute list (editbench.worlds.datasets.labels), "folders" for subfolders as classes, or None.
-            Files that the list does not name, or names with an empty cell, are counted and left out.
-        attributes, bins: columns to take, and into how many bins ordered ones are joined.
+        labels: a CSV table or attribute list (editbench.worlds.datasets.labels), "folders" for
+            subfolders as classes, or None. Files that the list does not name, or names with an
+            empty cell, are counted and left out.
+        attributes: columns to take; None: all.
+        bins: how many bins ordered attributes are joined into; None: as they are.
         threads: how many files are decoded at once.
 
     Raises:
@@ -135,7 +146,9 @@ class ImageFolder(Source):
             raise BadFile(f"{folder}: cannot be read ({error.strerror})") from error
         if not files:
             raise BadFile(f"{folder}: no image ({', '.join(SUFFIXES)}) in it or below it")
-        self.folder, self.threads, self.resolution = folder, threads, None
+        self.folder = folder
+        self.threads = threads
+        self.resolution = None
         self.counts = {"files": len(files), "of other kinds": others}
         self.problems: list[tuple[str, str]] = []
         self.attributes: Attributes | None = None
@@ -143,12 +156,16 @@ class ImageFolder(Source):
         if labels is not None:
             files = self._label(files, labels, attributes, bins)
         self.files = [name for name, _, _ in files]
-        told = hashlib.sha256("\n".join(map(repr, files)).encode())
-        by_hand = None if labels is None or labels == FOLDERS else file_sha256(Path(labels))
+        # Names, sizes and times stand for the pictures: reading them all would take as long as
+        # packing.
+        listed = hashlib.sha256("\n".join(map(repr, files)).encode())
+        by_file = None
+        if labels is not None and labels != FOLDERS:
+            by_file = file_sha256(Path(labels))
         self.identity = {
             "kind": "images",
-            "files": told.hexdigest(),
-            "labels": by_hand or labels,
+            "files": listed.hexdigest(),
+            "labels": by_file or labels,
             "classes": digest(self.attributes.as_config()) if self.attributes else None,
         }
 
@@ -159,15 +176,17 @@ class ImageFolder(Source):
         attributes: Sequence[str] | None,
         bins: int | None,
     ) -> list[tuple[str, int, int]]:
+        """Find the labels of files; returns the files that have them all."""
         names = [name for name, _, _ in files]
-        table: LabelTable = (
-            folder_labels(names)
-            if labels == FOLDERS
-            else read_labels(Path(labels), attributes, bins)
-        )
+        table: LabelTable
+        if labels == FOLDERS:
+            table = folder_labels(names)
+        else:
+            table = read_labels(Path(labels), attributes, bins)
         rows, missing = table.match(names)
         empty = (rows >= 0) & (table.classes[rows] < 0).any(1)
         unlisted = rows < 0
+        # A picture with some labels would need a loss that leaves out the others: none is kept.
         keep = ~(empty | unlisted)
         self.counts |= {
             "not listed": int(unlisted.sum()),
@@ -182,7 +201,8 @@ class ImageFolder(Source):
                 f"{labels}: names none of the {len(files)} images of {self.folder} (the first is "
                 f"'{names[0]}', the first listed '{table.names[0]}')"
             )
-        self.attributes, self._labels = table.attributes, table.classes[rows[keep]]
+        self.attributes = table.attributes
+        self._labels = table.classes[rows[keep]]
         return [files[i] for i in np.flatnonzero(keep)]
 
     def __len__(self) -> int:
@@ -198,31 +218,29 @@ class ImageFolder(Source):
 
         def load(i: int) -> str | None:
             try:
-                pixels[i], enlarged[i] = load_picture(
-                    self.folder / self.files[start + i], resolution
-                )
+                path = self.folder / self.files[start + i]
+                pixels[i], enlarged[i] = load_picture(path, resolution)
             except Unreadable as problem:
                 return str(problem)
             return None
 
         pool = ThreadPoolExecutor(self.threads)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of large files, of odd EXIF: what matters is in the report
+            # Of large files, of odd EXIF: what matters is in the report
+            warnings.simplefilter("ignore")
             try:
                 reasons = list(pool.map(load, range(stop - start)))
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-        kept = np.array([i for i, reason in enumerate(reasons) if reason is None], np.int64)
-        problems = [
-            (self.files[start + i], reason)
-            for i, reason in enumerate(reasons)
-            if reason is not None
-        ]
-        return Block(
-            pixels if len(kept) == len(pixels) else pixels[kept],
-            start + kept,
-            problems,
-            int(enlarged.sum()),
-        )
+        good = []
+        problems = []
+        for i, reason in enumerate(reasons):
+            if reason is None:
+                good.append(i)
+            else:
+                problems.append((self.files[start + i], reason))
+        kept = np.array(good, np.int64)
+        # Indexing copies a whole block, which is rarely needed.
+        if len(kept) < len(pixels):
+            pixels = pixels[kept]
+        return Block(pixels, start + kept, problems, int(enlarged.sum()))

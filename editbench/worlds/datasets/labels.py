@@ -1,6 +1,8 @@
-"""Labels of image files: CelebA-style attribute lists, CSV tables, subfolders as classes; and classes joined to bins.
+"""Labels of image files: CelebA-style attribute lists, CSV tables, subfolders as classes; and
+classes joined to bins.
 
-A label is the index of a class, -1 where it is not known. An attribute with one class is no attribute and is left out.
+A label is the index of a class, -1 where it is not known. An attribute with one class is no
+attribute and is left out.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ SIGNS = ({-1.0, 1.0}, {0.0, 1.0})  # columns of which class 1 means that the att
 
 @dataclass
 class LabelTable:
-    """Labels by file name. `names` as the file lists them; classes (n, A) int64, -1 where a cell is empty."""
+    """Labels by file name. `names` as the file lists them; classes (n, A) int64, -1 where a cell
+    is empty."""
 
     attributes: Attributes
     names: list[str]
@@ -35,8 +38,8 @@ class LabelTable:
     def match(self, files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """Row of each file (-1: not listed), and the listed names that no file has.
 
-        Files are posix paths below the folder. A list that names bare files finds them in subfolders too, where no two
-        share a name.
+        Files are posix paths below the folder. A list that names bare files finds them in
+        subfolders too, where no two share a name.
         """
         by_name = {name: row for row, name in enumerate(self.names)}
         bare = Counter(PurePosixPath(file).name for file in files)
@@ -51,10 +54,12 @@ class LabelTable:
 def read_labels(
     path: Path, attributes: Sequence[str] | None = None, bins: int | None = None
 ) -> LabelTable:
-    """Labels of a `.csv` table, or of an attribute list in any other file; `attributes` chooses columns by name.
+    """Labels of a `.csv` table, or of an attribute list in any other file; `attributes` chooses
+    columns by name.
 
     Raises:
-        BadFile: the file is missing, truncated or not of that form; the message has the line. UnknownName: a column.
+        BadFile: the file is missing, truncated or not of that form; the message has the line.
+            UnknownName: a column.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -70,7 +75,8 @@ def read_labels(
     for name in wanted:
         if name not in columns:
             raise UnknownName(f"column of {path.name}", name, columns)
-    items, labels = [], []
+    items = []
+    labels = []
     for name in wanted:
         at = columns.index(name)
         found = _classes(path, name, [row[at] for row in cells], bins)
@@ -102,17 +108,16 @@ def folder_labels(files: Sequence[str]) -> LabelTable:
 def join_classes(
     item: Attribute, labels: np.ndarray, bins: int | None
 ) -> tuple[Attribute, np.ndarray]:
-    """Neighbouring classes of an ordered attribute joined to `bins` runs: class c of K becomes c * bins // K."""
+    """Neighbouring classes of an ordered attribute joined to `bins` runs: class c of K becomes c
+    * bins // K."""
     k = len(item.classes)
     if bins is not None and bins < 2:
         raise EditbenchError(f"--bins is 2 or more, got {bins}")
     if bins is None or not item.ordered or k <= bins:
         return item, labels
     runs = np.arange(k) * bins // k
-    first, last = (
-        np.searchsorted(runs, range(bins)),
-        np.searchsorted(runs, range(bins), "right") - 1,
-    )
+    first = np.searchsorted(runs, range(bins))
+    last = np.searchsorted(runs, range(bins), "right") - 1
     names = tuple(
         item.classes[a] if a == b else f"{item.classes[a]}..{item.classes[b]}"
         for a, b in zip(first, last)
@@ -131,7 +136,8 @@ def choose(
     Raises:
         UnknownName: an attribute that the data have not; EditbenchError: none of them varies.
     """
-    items, columns = [], []
+    items = []
+    columns = []
     for name in attributes.names if names is None else names:
         item, column = join_classes(attributes[name], labels[:, attributes.index(name)], bins)
         if len(np.unique(column)) > 1:
@@ -156,7 +162,8 @@ def _attribute_list(path: Path, text: str) -> Cells:
             "commas is told by the ending .csv"
         )
     columns = lines[1].split()
-    names, cells = [], []
+    names = []
+    cells = []
     for number, line in enumerate(lines[2:], 3):
         words = line.split()
         if not words:
@@ -210,12 +217,10 @@ def _classes(
     cells = [cell.strip() for cell in cells]
     values = sorted(set(cells) - {""})
     ordered = all(map(_is_number, values))
-    meaning = {
-        value: float(value) if ordered else value for value in values
-    }  # 1, 01 and 1.0 are one class
-    spelled = {
-        meaning[value]: value for value in sorted(values, key=len, reverse=True)
-    }  # by its shortest writing
+    # 1, 01 and 1.0 are one class
+    meaning = {value: float(value) if ordered else value for value in values}
+    # By its shortest writing
+    spelled = {meaning[value]: value for value in sorted(values, key=len, reverse=True)}
     index = {key: i for i, key in enumerate(sorted(spelled))}  # type: ignore[type-var]
     if len(index) < 2:
         return None

@@ -1,7 +1,8 @@
 """MPI3D-style arrays as a data set: an .npz with `images` uint8 and factors, read as a stream.
 
-MPI3D (Gondal et al. 2019) has all combinations of its factors in row-major order, the last factor fastest, so image i
-has the labels np.unravel_index(i, cardinalities). Other arrays are told by a YAML file:
+MPI3D (Gondal et al. 2019) has all combinations of its factors in row-major order, the last factor
+fastest, so image i has the labels np.unravel_index(i, cardinalities). Other arrays are told by a
+YAML file:
 
     arrays: shapes3d.npz          # beside the YAML file, or an absolute path
     images: images                # (n, H, W), (n, H, W, 1) or (n, H, W, 3), uint8
@@ -58,12 +59,14 @@ FACTOR_KEYS = ("labels", "factors")
 
 
 def row_major_labels(start: int, stop: int, cardinalities: Sequence[int]) -> np.ndarray:
-    """Factor values of items start..stop-1 of a full grid, the last factor fastest: (stop - start, k) int64."""
+    """Factor values of items start..stop-1 of a full grid, the last factor fastest: (stop -
+    start, k) int64."""
     return np.stack(np.unravel_index(np.arange(start, stop), tuple(cardinalities)), 1)
 
 
 def mpi3d_factors(cardinalities: Sequence[int]) -> list[tuple[str, tuple[str, ...], bool]]:
-    """(name, class names, ordered) of MPI3D's seven factors; smaller cardinalities get numbers for names."""
+    """(name, class names, ordered) of MPI3D's seven factors; smaller cardinalities get numbers
+    for names."""
     if (
         len(cardinalities) != len(NAMES)
         or min(cardinalities) < 1
@@ -82,20 +85,24 @@ def mpi3d_factors(cardinalities: Sequence[int]) -> list[tuple[str, tuple[str, ..
 
 
 class ArrayImages(Source):
-    """Images of an .npz with their factors; one item after the other is read from the archive, never all of them.
+    """Images of an .npz with their factors; one item after the other is read from the archive,
+    never all of them.
 
     Args:
         path: an `.npz` of MPI3D, or a `.yaml` that declares one (see the module).
-        cardinalities: of an .npz with fewer values a factor than MPI3D; None finds MPI3D's own by the number of images.
+        cardinalities: of an .npz with fewer values a factor than MPI3D; None finds MPI3D's own by
+            the number of images.
 
     Raises:
-        BadFile: not such a file; a shape that does not fit its factors; a size that is not that of its shape.
+        BadFile: not such a file; a shape that does not fit its factors; a size that is not that
+            of its shape.
     """
 
     def __init__(self, path: Path, cardinalities: Sequence[int] | None = None) -> None:
         declared = _declaration(path) if path.suffix in (".yaml", ".yml") else {}
         self.path = Path(declared.get("arrays", path))
-        self.counts, self.problems = {}, []
+        self.counts = {}
+        self.problems = []
         found = members(self.path)
         self.member = Member(self.path, declared.get("images", "images"), found)
         shape = self.member.shape
@@ -209,7 +216,8 @@ class ArrayImages(Source):
         return self._labels
 
     def read(self, start: int, stop: int, resolution: int) -> Block:
-        """Images start..stop-1, which come after those of the last call; resized as image files are."""
+        """Images start..stop-1, which come after those of the last call; resized as image files
+        are."""
         self.member.skip_to(start)
         pixels = self.member.take(stop - start).reshape(stop - start, self.height, self.width, -1)
         pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))

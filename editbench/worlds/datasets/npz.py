@@ -1,7 +1,8 @@
-"""Arrays of an .npz read as a stream: header first, checked against the archive's directory, then rows in order.
+"""Arrays of an .npz read as a stream: header first, then rows in order.
 
-Nothing is unpickled. The declared size of a member must be exactly that of its shape and dtype, so memory and disk are
-bounded before a byte is unpacked; zipfile compares the archive's checksum when the last row is read.
+Nothing is unpickled. The header is checked against the archive's directory: the declared size of a member must be exactly that of its shape and dtype,
+so memory and disk are bounded before a byte is unpacked; zipfile compares the archive's checksum
+when the last row is read.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def _explained(path: Path) -> Iterator[None]:
         MemoryError,
     ) as error:
         raise BadFile(
-            f"{path}: not a complete .npz of plain arrays ({error}); copy it again from where it came"
+            f"{path}: not a complete .npz of plain arrays ({error}); "
+            "copy it again from where it came"
         ) from error
 
 
@@ -49,10 +51,21 @@ def members(path: Path) -> list[str]:
 
 
 class Member:
-    """One array of an .npz: `shape`, `dtype`, and its rows in order. `found`: what `members` gave."""
+    """One array of an .npz: `shape`, `dtype`, and its rows in order.
+
+    Args:
+        path: the .npz.
+        key: name of the array.
+        found: what `members` gave.
+
+    Raises:
+        BadFile: no such array; a header that does not fit the archive.
+    """
 
     def __init__(self, path: Path, key: str, found: list[str]) -> None:
-        self.path, self.key, self.row = path, key, 0
+        self.path = path
+        self.key = key
+        self.row = 0
         if key not in found:
             raise BadFile(f"{path}: has no array '{key}'; it holds {', '.join(found) or 'none'}")
         self._stream: IO[bytes] | None = None
@@ -62,10 +75,12 @@ class Member:
         with _explained(path), zipfile.ZipFile(path) as archive:
             declared = archive.getinfo(f"{key}.npy").file_size
         self.row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        if declared != header + self.shape[0] * self.row_bytes:
+        # Shape and directory must agree: a small file cannot announce a large array.
+        needed = header + self.shape[0] * self.row_bytes
+        if declared != needed:
             raise BadFile(
-                f"{path}: '{key}' is declared as {declared} bytes unpacked, its shape {self.shape} of "
-                f"{self.dtype} makes {header + self.shape[0] * self.row_bytes}; the file is damaged"
+                f"{path}: '{key}' is declared as {declared} bytes unpacked, its shape {self.shape} "
+                f"of {self.dtype} makes {needed}; the file is damaged"
             )
 
     def _open(self) -> IO[bytes]:
@@ -75,12 +90,12 @@ class Member:
         version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"array format {version}")
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
+        # NumPy bounds the length of the header, and evaluates it as a literal.
+        read = np.lib.format.read_array_header_1_0
+        if version == (2, 0):
+            read = np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)  # type: ignore[arg-type]
+        # Objects are pickles, which are never read.
         if dtype.hasobject or dtype.itemsize == 0:
             raise ValueError(f"'{self.key}' holds {dtype}, which is not read")
         if not shape or (fortran and len(shape) > 1):
@@ -90,12 +105,14 @@ class Member:
         return shape, dtype
 
     def skip_to(self, row: int) -> None:
-        """Go to a row; from a later one the stream begins anew. What is passed is read, so that its checksum counts."""
+        """Go to a row; from a later one the stream begins anew."""
+        # What is passed is read, so that the checksum at the end covers it.
         with _explained(self.path):
             if self._stream is None or row < self.row:
                 if self._stream is not None:
                     self._stream.close()
-                self._stream, self.row = self._open(), 0
+                self._stream = self._open()
+                self.row = 0
                 self._header(self._stream)
             left = (row - self.row) * self.row_bytes
             while left:
@@ -110,7 +127,9 @@ class Member:
         self.skip_to(self.row)
         assert self._stream is not None
         out = np.empty((rows, *self.shape[1:]), self.dtype)
-        view, done = memoryview(out.reshape(-1).view(np.uint8).data), 0
+        # The stream gives as many bytes as it likes: they are put together in place.
+        view = memoryview(out.reshape(-1).view(np.uint8).data)
+        done = 0
         with _explained(self.path):
             while done < len(view):
                 part = self._stream.read(min(len(view) - done, CHUNK))

@@ -1,7 +1,10 @@
-"""Packing: any source of pictures as shards of uint8 arrays, written whole or not at all, continued where it stopped.
+"""Packing: any source of pictures as shards of uint8 arrays.
+
+Shards are written whole or not at all, and packing goes on where it stopped.
 
     OUT/pack.json            what is being packed, and how
-    OUT/shard-00000/         images.npy (m, R, R, 3), kept.npy (m,) indices in the source, shard.json
+    OUT/shard-00000/         images.npy (m, R, R, 3), kept.npy (m,) indices in the source,
+                             shard.json
     OUT/labels.npy           (n, A) int64 class indices, where the source has labels
     OUT/problems.csv         file, problem: what was left out and why
     OUT/dataset.json         written last; a folder without it is not a data set yet
@@ -58,12 +61,15 @@ def pack(
     """Pack what is missing of a source into `out` and open it.
 
     Args:
+        source: of the pictures.
+        out: the folder.
         resolution: height and width; None takes the source's own, which a folder of images has not.
         max_broken: share of unreadable pictures above which the data set is refused.
         shard_bytes: size of a shard; a folder that was begun with another keeps its own.
 
     Raises:
-        EditbenchError: `out` is of another source; the disk is too small. BadFile: too much of the source is broken.
+        EditbenchError: `out` is of another source; the disk is too small.
+        BadFile: too much of the source is broken.
     """
     resolution = resolution or source.resolution
     if resolution is None:
@@ -74,26 +80,25 @@ def pack(
         raise EditbenchError(f"--max-broken is a share between 0 and 1, got {max_broken}")
     rows = max(1, shard_bytes // (3 * resolution**2))
     about = {"version": VERSION, "source": digest(source.identity, 32), "resolution": resolution}
+    # Two processes that pack the same data take turns; the second finds the work done.
     with explain_disk_errors(out), lock(out):
-        begun: dict = (
-            read_json(out / "pack.json")
-            if (out / "pack.json").exists()
-            else about | {"shard": rows}
-        )
+        begun: dict = about | {"shard": rows}
+        if (out / "pack.json").exists():
+            begun = read_json(out / "pack.json")
         if {key: begun.get(key) for key in about} != about:
             raise EditbenchError(
-                f"{out} was packed from other files, labels or sizes: give another --out, or delete "
-                "it"
+                f"{out} was packed from other files, labels or sizes: give another --out, "
+                "or delete it"
             )
         if not (out / "pack.json").exists() and out.is_dir() and any(out.iterdir()):
             raise EditbenchError(f"{out} exists and is not a packed data set; give another --out")
+        # The shards that are there fix the size of the others.
         rows = begun["shard"]
         shards = math.ceil(len(source) / rows)
         missing = [k for k in range(shards) if not shard_folder(out, k).exists()]
         if missing or not (out / DATASET).exists():
-            _check_disk(
-                out, sum(min(rows, len(source) - k * rows) for k in missing) * 3 * resolution**2
-            )
+            pictures = sum(min(rows, len(source) - k * rows) for k in missing)
+            _check_disk(out, pictures * 3 * resolution**2)
             write_json(out / "pack.json", begun)
             _write_shards(source, out, resolution, rows, missing)
             _finish(source, out, resolution, shards, max_broken)
@@ -104,40 +109,39 @@ def _check_disk(out: Path, need: int) -> None:
     free = shutil.disk_usage(out if out.exists() else out.parent).free
     if need > free:
         raise EditbenchError(
-            f"{out}: {need / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on that disk; free "
-            "some, give a smaller --resolution or another --out"
+            f"{out}: {need / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on that disk; "
+            "free some, give a smaller --resolution or another --out"
         )
 
 
 def _write_shards(
     source: Source, out: Path, resolution: int, rows: int, missing: list[int]
 ) -> None:
-    """Write the missing shards in order; a source that proves damaged takes with it what was written of it."""
+    """Write the missing shards in order."""
+    pictures = sum(min(rows, len(source) - k * rows) for k in missing)
     try:
-        with progress(
-            "pictures packed", sum(min(rows, len(source) - k * rows) for k in missing)
-        ) as advance:
+        with progress("pictures packed", pictures) as advance:
             for k in missing:
-                start, stop = k * rows, min((k + 1) * rows, len(source))
+                start = k * rows
+                stop = min((k + 1) * rows, len(source))
                 block = source.read(start, stop, resolution)
                 sweep_partials(shard_folder(out, k))
                 with atomic_folder(shard_folder(out, k)) as partial:
                     np.save(partial / "images.npy", block.pixels)
                     np.save(partial / "kept.npy", block.kept)
-                    write_json(
-                        partial / "shard.json",
-                        {
-                            "rows": len(block.kept),
-                            "sha256": file_sha256(partial / "images.npy"),
-                            "problems": [
-                                [printable(name), printable(reason)]
-                                for name, reason in block.problems
-                            ],
-                            "enlarged": block.enlarged,
-                        },
-                    )
+                    problems = []
+                    for name, reason in block.problems:
+                        problems.append([printable(name), printable(reason)])
+                    about = {
+                        "rows": len(block.kept),
+                        "sha256": file_sha256(partial / "images.npy"),
+                        "problems": problems,
+                        "enlarged": block.enlarged,
+                    }
+                    write_json(partial / "shard.json", about)
                 advance(stop - start)
     except BadFile:
+        # A source that proves damaged may have given wrong pictures before: nothing is kept.
         for folder in out.glob("shard-*"):
             shutil.rmtree(folder, ignore_errors=True)
         (out / "pack.json").unlink(missing_ok=True)
@@ -145,26 +149,30 @@ def _write_shards(
 
 
 def _finish(source: Source, out: Path, resolution: int, shards: int, max_broken: float) -> None:
+    """Write the labels, the problems and last dataset.json, which makes it a data set."""
     parts = [read_json(shard_folder(out, k) / "shard.json") for k in range(shards)]
     broken = [tuple(problem) for part in parts for problem in part["problems"]]
     n = sum(part["rows"] for part in parts)
     _write_problems(out / PROBLEMS, [*broken, *source.problems])
     if n == 0 or len(broken) > max_broken * len(source):
         examples = "; ".join(f"{name}: {reason}" for name, reason in broken[:SHOWN])
-        remedy = (
-            ""
-            if n == 0
-            else f"; --max-broken {math.ceil(100 * len(broken) / len(source)) / 100} takes the rest"
-        )
+        remedy = ""
+        if n > 0:
+            # Rounded up to a percent, so that the advice is enough.
+            share = math.ceil(100 * len(broken) / len(source)) / 100
+            remedy = f"; --max-broken {share} takes the rest"
         raise BadFile(
             f"{len(broken)} of {len(source)} pictures cannot be read, listed in {out / PROBLEMS} "
             f"({examples}){remedy}"
         )
-    labels, sums = source.labels(), [part["sha256"] for part in parts]
+    labels = source.labels()
+    sums = [part["sha256"] for part in parts]
     if labels is not None:
-        kept = np.concatenate(
-            [np.load(shard_folder(out, k) / "kept.npy", allow_pickle=False) for k in range(shards)]
-        )
+        rows = []
+        for k in range(shards):
+            rows.append(np.load(shard_folder(out, k) / "kept.npy", allow_pickle=False))
+        kept = np.concatenate(rows)
+        # In memory first: the checksum is that of the bytes that are written.
         buffer = io.BytesIO()
         np.save(buffer, labels[kept])
         write_atomic(out / LABELS, buffer.getvalue())
@@ -195,5 +203,6 @@ def _write_problems(path: Path, problems: list[tuple[str, str]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "problem"))
+    # In the order of the source, so that equal sources give equal bytes.
     writer.writerows((printable(name), printable(reason)) for name, reason in problems)
     write_atomic(path, text.getvalue())

@@ -21,7 +21,9 @@ from editbench.worlds.datasets.labels import choose
 VERSION = 1
 MOST_OPEN = 256  # shards: each takes a file descriptor, of which a process often has 1024
 HASHED = 256  # pictures at once
-DATASET, LABELS, PROBLEMS = "dataset.json", "labels.npy", "problems.csv"
+DATASET = "dataset.json"
+LABELS = "labels.npy"
+PROBLEMS = "problems.csv"
 
 
 def shard_folder(folder: Path, k: int) -> Path:
@@ -32,9 +34,12 @@ class Packed:
     """A folder that `editbench dataset pack` has finished.
 
     Attributes:
-        n, resolution: number of pictures, and their height and width.
-        attributes: of its labels, or None. labels: (n, A) int64 class indices, or None.
-        counts: what was found, packed and left out. digest: hash of pictures, labels and attributes.
+        n: number of pictures.
+        resolution: their height and width.
+        attributes: of its labels, or None.
+        labels: (n, A) int64 class indices, or None.
+        counts: what was found, packed and left out.
+        digest: hash of pictures, labels and attributes.
 
     Raises:
         BadFile: not such a folder, or a part of it is missing or of another size.
@@ -43,8 +48,8 @@ class Packed:
     def __init__(self, folder: Path) -> None:
         if not (folder / DATASET).exists():
             raise BadFile(
-                f"{folder}: not a finished data set (no {DATASET}); `editbench dataset pack` makes one and "
-                "goes on where it stopped"
+                f"{folder}: not a finished data set (no {DATASET}); `editbench dataset pack` "
+                "makes one and goes on where it stopped"
             )
         about = read_json(folder / DATASET)
         if about.get("version") != VERSION:
@@ -55,17 +60,21 @@ class Packed:
         self._open_shards: dict[int, np.ndarray] = {}
         try:
             self._read(about)
+        # Whatever a damaged JSON may hold in place of what is read from it.
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadFile(
                 f"{folder / DATASET}: damaged ({error!r}); delete {folder} and pack it again"
             ) from error
 
     def _read(self, about: dict) -> None:
-        self.n, self.resolution = int(about["n"]), int(about["resolution"])
-        self.counts, self.digest = dict(about["counts"]), str(about["digest"])
+        self.n = int(about["n"])
+        self.resolution = int(about["resolution"])
+        self.counts = dict(about["counts"])
+        self.digest = str(about["digest"])
         self._rows = [int(part["rows"]) for part in about["shards"]]
         self._sums = {self._images(k): part["sha256"] for k, part in enumerate(about["shards"])}
         self._first = np.cumsum([0, *self._rows])
+        # Every shard is opened once, so that a missing one shows now and not in mid-training.
         for k in range(len(self._rows)):
             self._shard(k)
         if about["attributes"] is not None:
@@ -88,6 +97,7 @@ class Packed:
 
     def _open(self, path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         try:
+            # An empty file cannot be mapped.
             array = np.load(path, mmap_mode="r" if shape[0] else None, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise BadFile(
@@ -95,8 +105,8 @@ class Packed:
             ) from error
         if array.shape != shape or array.dtype != dtype:
             raise BadFile(
-                f"{path}: is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}; delete "
-                f"{self.folder} and pack it again"
+                f"{path}: is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}; "
+                f"delete {self.folder} and pack it again"
             )
         return array
 
@@ -107,6 +117,7 @@ class Packed:
         """Pictures by index, in any order: (len(rows), R, R, 3) uint8."""
         rows = np.asarray(rows)
         out = np.empty((len(rows), self.resolution, self.resolution, 3), np.uint8)
+        # The shard of each row; each shard is then read once.
         home = np.searchsorted(self._first, rows, "right") - 1
         for k in np.unique(home):
             mine = home == k
@@ -115,19 +126,17 @@ class Packed:
 
     def images(self, rows: np.ndarray) -> Tensor:
         """Pictures by index: (len(rows), 3, R, R) float32 in [-1, 1]."""
-        return (
-            torch.from_numpy(self.pixels(rows)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
-        )
+        pixels = torch.from_numpy(self.pixels(rows)).permute(0, 3, 1, 2).contiguous()
+        return pixels.float() / 127.5 - 1
 
     @cached_property
     def twins(self) -> np.ndarray:
-        """(n,) int64: the first row that shows the same picture, byte for byte (a 64-bit hash tells)."""
+        """(n,) int64: the first row that shows the same picture, byte for byte."""
+        # By a 64-bit hash, the sum of the words by random odd weights: no row is held in memory.
         size = 3 * self.resolution**2
         words = np.zeros((HASHED, math.ceil(size / 8)), np.uint64)
-        weights = (
-            generator(0, "dataset", "twins").integers(2**63, size=words.shape[1], dtype=np.uint64)
-            | 1
-        )
+        stream = generator(0, "dataset", "twins")
+        weights = stream.integers(2**63, size=words.shape[1], dtype=np.uint64) | 1
         sums = []
         for start in range(0, self.n, HASHED):
             pixels = self.pixels(np.arange(start, min(start + HASHED, self.n))).reshape(-1, size)
@@ -143,45 +152,59 @@ class Packed:
         return self.attributes, self.labels
 
     def select(self, names: Sequence[str] | None = None, bins: int | None = None) -> Packed:
-        """The same pictures with these attributes, ordered ones joined to `bins` classes, constant ones left out."""
+        """The same pictures with other attributes.
+
+        Args:
+            names: attributes to keep; None: all. Constant ones are left out.
+            bins: classes that ordered attributes are joined to; None: as they are.
+        """
         view = copy(self)
         view.attributes, view.labels = choose(*self.labelled(), names, bins)
         return view
 
     def verify(self) -> None:
-        """Compare every file with the checksum it was packed with; BadFile names the first that differs."""
+        """Compare every file with its checksum; BadFile names the first that differs."""
         for path, expected in self._sums.items():
             if file_sha256(path) != expected:
                 raise BadFile(
-                    f"{path}: its checksum is not the one it was packed with; delete {self.folder} and pack "
-                    "it again"
+                    f"{path}: its checksum is not the one it was packed with; "
+                    f"delete {self.folder} and pack it again"
                 )
 
 
 class Epochs:
-    """Rows in an order that is new in every pass: item i of the stream depends on (seed, stream, i) alone."""
+    """Rows in an order that is new in every pass.
+
+    Item i of the stream depends on (seed, stream, i) alone.
+
+    Args:
+        rows: the rows, or how many there are.
+        seed: of the orders.
+        stream: names them.
+    """
 
     def __init__(self, rows: np.ndarray | int, seed: int, stream: str) -> None:
         self.rows = np.arange(rows) if isinstance(rows, int) else rows
         if not len(self.rows):
             raise EditbenchError("no pictures to draw from")
-        self.seed, self.stream = seed, stream
+        self.seed = seed
+        self.stream = stream
         self._orders: dict[int, np.ndarray] = {}
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
-            self._orders = {
-                k: v for k, v in self._orders.items() if k == epoch - 1
-            }  # a batch may span two
+            # A batch may span two
+            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
             self._orders[epoch] = generator(self.seed, self.stream, epoch).permutation(self.rows)
         return self._orders[epoch]
 
     def take(self, start: int, stop: int) -> np.ndarray:
         """Rows of items start..stop-1 of the stream."""
         n = len(self.rows)
-        spans = [
-            (max(start, e * n), min(stop, (e + 1) * n), e) for e in range(start // n, -(-stop // n))
-        ]
-        return np.concatenate(
-            [self._order(e)[a - e * n : b - e * n] for a, b, e in spans] or [self.rows[:0]]
-        )
+        parts = [self.rows[:0]]
+        # From the pass of the first item to that of the last; -(-a // b) rounds up.
+        for epoch in range(start // n, -(-stop // n)):
+            first = max(start - epoch * n, 0)
+            last = min(stop - epoch * n, n)
+            parts.append(self._order(epoch)[first:last])
+        return np.concatenate(parts)

@@ -13,8 +13,14 @@ from editbench.base.attributes import Attributes
 
 @dataclass
 class Block:
-    """Pictures of a range of items. pixels (m, R, R, 3) uint8; kept (m,) int64, their indices in the source; problems
-    (name, reason) of those left out; enlarged: how many were smaller than R."""
+    """Pictures of a range of items.
+
+    Args:
+        pixels: (m, R, R, 3) uint8.
+        kept: (m,) int64, their indices in the source.
+        problems: (name, reason) of those left out.
+        enlarged: how many were smaller than R.
+    """
 
     pixels: np.ndarray
     kept: np.ndarray
@@ -24,6 +30,7 @@ class Block:
 
 def printable(name: str) -> str:
     """A file name, bytes that are not UTF-8 shown as \\xNN."""
+    # Such a name can be opened, but neither printed nor written to a UTF-8 file.
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -34,7 +41,8 @@ class Source(abc.ABC):
         identity: JSON-able; equal for the same items in the same order with the same labels.
         attributes: None where it has no labels.
         resolution: its own, or None where pictures differ in size.
-        counts: what was found, for the report. problems: (name, reason) known before a picture is read.
+        counts: what was found, for the report.
+        problems: (name, reason) known before a picture is read.
     """
 
     identity: dict
@@ -52,4 +60,4 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def read(self, start: int, stop: int, resolution: int) -> Block:
-        """Items start..stop-1; later calls ask for later ranges."""
+        """Items start..stop-1; later calls read later ranges."""

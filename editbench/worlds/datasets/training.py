@@ -1,7 +1,8 @@
-"""A world out of a data set: real images for the GAN, batches for teacher and judge, and the YAML that joins them.
+"""A world out of a data set: real images for the GAN, batches for teacher and judge, and the YAML
+that joins them.
 
-Teacher and judge are trained on halves of the data that share no picture, and both are measured on a tenth that neither
-has seen. The split is a random one: MPI3D's order is that of its factors.
+Teacher and judge are trained on halves of the data that share no picture, and both are measured
+on a tenth that neither has seen. The split is a random one: MPI3D's order is that of its factors.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from editbench.worlds.datasets.packed import Epochs, Packed
 from editbench.worlds.train_scorers import ROLES, ScorerTraining, augment
 
 HELD_OUT = 0.1
-CLEAN = 0.5  # share of training pictures that are not augmented: a data set's own faults are in it already
+# Share of training pictures that are not augmented: a data set's own faults are in it already
+CLEAN = 0.5
 BATCH = 250
 MEASURED = 20_000  # held-out pictures at most
 NO_WORDS = ("null", "true", "false", "nan", "inf")  # Hydra reads them, and numbers, as values
@@ -34,13 +36,15 @@ TRAINED = "trained.json"  # OUT/trained.json: role -> digest of its data
 
 
 def gan_channels(resolution: int) -> list[int]:
-    """Widths at 4, 8, ..., resolution pixels: 64, and 48 and 32 at the end; (64, 64, 48, 32) at 32 pixels."""
+    """Widths at 4, 8, ..., resolution pixels: 64, and 48 and 32 at the end; (64, 64, 48, 32) at
+    32 pixels."""
     blocks = max(1, resolution.bit_length() - 2)
     return ([64] * blocks + [48, 32])[-blocks:]
 
 
 def scorer_training(role: str, resolution: int) -> ScorerTraining:
-    """The recipe of a role for this size: its network halves the picture until 4 pixels are left, 2 from 16 pixels."""
+    """The recipe of a role for this size: its network halves the picture until 4 pixels are left,
+    2 from 16 pixels."""
     recipe = ROLES[role]
     if resolution < 16 or resolution & (resolution - 1):
         raise EditbenchError(
@@ -62,7 +66,8 @@ def reals(data: Packed, seed: int) -> Callable[[int, int], Tensor]:
 def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Disjoint rows of 'held_out', 'teacher' and 'judge', fixed by the number of pictures.
 
-    twins (n,): the first row with the same picture (Packed.twins); all rows of a picture go where that one goes.
+    twins (n,): the first row with the same picture (Packed.twins); all rows of a picture go where
+    that one goes.
     """
     held = round(HELD_OUT * n)
     half = (n - held) // 2
@@ -119,7 +124,8 @@ def commonest(data: Packed, most: int = MEASURED) -> dict[str, float]:
 
 
 def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
-    """Raise EditbenchError where a role that is not trained now has seen other data: the halves could overlap."""
+    """Raise EditbenchError where a role that is not trained now has seen other data: the halves
+    could overlap."""
     path = out / TRAINED
     seen = read_json(path) if path.exists() else {}
     for role in set(ROLES) - set(roles):
@@ -143,9 +149,10 @@ def trained_on(data: Packed) -> str:
     return digest([data.digest, data.labelled()[0].as_config()])
 
 
-# -- configuration -----------------------------------------------------------------------------------------------------
+# -- configuration ------------------------------------------------------------
 def check_name(name: str) -> str:
-    """A name for the options generator=NAME and scorer=NAME that the package does not use itself."""
+    """A name for the options generator=NAME and scorer=NAME that the package does not use
+    itself."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name.lower() in NO_WORDS:
         raise EditbenchError(
             f"--name is made of letters, digits, _ and -, a letter first, got '{name}'"

@@ -1,4 +1,4 @@
-"""The embedded world `faces`: cartoon faces with known factors, and a generator, teacher and judge trained on them."""
+"""The embedded world `faces`: cartoon faces with known factors, and networks trained on them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ WEIGHTS = ("generator", *ROLES, "parser")
 
 def attributes() -> Attributes:
     """The seven attributes of the world in the order of its labels; neighbouring yaw bins touch."""
-    return Attributes(
-        [Attribute(trait, CLASSES[trait], ordered=trait == "yaw") for trait in TRAITS]
-    )
+    items = []
+    for trait in TRAITS:
+        items.append(Attribute(trait, CLASSES[trait], ordered=trait == "yaw"))
+    return Attributes(items)
 
 
 def weights_path(name: str) -> Path:
@@ -39,9 +40,8 @@ def load_generator(
     """The generator of the world; `weights` overrides the file of the package."""
     from editbench.networks.stylegan2.generator import StyleGAN2Generator
 
-    return StyleGAN2Generator.from_file(
-        weights or weights_path("generator"), truncation_psi, device
-    )
+    path = weights or weights_path("generator")
+    return StyleGAN2Generator.from_file(path, truncation_psi, device)
 
 
 def load_scorer(role: str, weights: str | Path | None = None, device: str = "cpu") -> ConvScorer:

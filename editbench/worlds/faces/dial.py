@@ -1,9 +1,10 @@
-"""The entanglement dial: worlds of the same faces that differ in one number, how far two pairs of traits go together.
+"""The entanglement dial: worlds of the same faces that differ in one number, a correlation.
 
-At setting rho the copula ties age to eyeglasses by rho and beard to long hair by -rho; other traits are independent.
-Renderer, teacher and judge are those of the `faces` world (both classifiers were trained without correlations), so what
-changes from world to world is what the generator learnt from its data. Each generator went on from the world's own for
-96,000 renders of its law.
+At setting rho the copula ties age to eyeglasses by rho and beard to long hair by -rho; other
+traits are independent. Renderer, teacher and judge are those of the `faces` world (both
+classifiers were trained without correlations), so what changes from world to world is what the
+generator learnt from its data. Each generator went on from the world's own for 96,000 renders of
+its law.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ def law(rho: float) -> FactorLaw:
 
 
 def partner(attribute: str) -> tuple[str, int] | None:
-    """The trait that goes with an attribute, and the sign of the correlation; None for a trait that is independent."""
+    """The trait that goes with an attribute, and the sign of the correlation.
+
+    None for a trait that is independent.
+    """
     for (first, second), sign in PAIRS.items():
         if attribute in (first, second):
             return (second if attribute == first else first), sign
@@ -42,11 +46,13 @@ def load_generator(
 ) -> StyleGAN2Generator:
     """The generator of a setting; `weights` overrides the file of the package."""
     if weights is None and rho not in SETTINGS:
+        known = ", ".join(map(str, SETTINGS))
         raise EditbenchError(
-            f"generator.rho={rho}: the package has rho {', '.join(map(str, SETTINGS))}; train another "
+            f"generator.rho={rho}: the package has rho {known}; train another "
             f"with `editbench world train-gan --correlation age,eyeglasses={rho} "
             f"beard,long_hair={-rho}` and give it as generator.weights"
         )
     generator = StyleGAN2Generator.from_file(weights or weights_path(rho), truncation_psi, device)
-    generator.law = law(rho)  # type: ignore[assignment]  # of the renders that its pictures are compared with
+    # The law of the renders that its pictures are compared with.
+    generator.law = law(rho)  # type: ignore[assignment]
     return generator

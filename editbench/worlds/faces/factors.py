@@ -1,8 +1,8 @@
 """The factors of the `faces` world: traits drawn through a Gaussian copula, and nuisances.
 
-A trait is rendered from a continuous amount (a half-opaque pair of glasses exists), so that an edit can pass through
-it. Data faces keep a `margin` from every decision threshold; the classifiers are trained with margin 0, which puts
-their boundaries at the true thresholds.
+A trait is rendered from a continuous amount (a half-opaque pair of glasses exists), so that an
+edit can pass through it. Data faces keep a `margin` from every decision threshold; the
+classifiers are trained with margin 0, which puts their boundaries at the true thresholds.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "hair_color": HAIR_COLORS,
     "yaw": YAW_BINS,
 }
+# Uneven, as in photographs, but no class is rare.
 PRIORS: dict[str, tuple[float, ...]] = {
     "smile": (0.5, 0.5),
     "eyeglasses": (0.6, 0.4),
@@ -39,6 +40,7 @@ PRIORS: dict[str, tuple[float, ...]] = {
     "hair_color": (0.22, 0.2, 0.2, 0.19, 0.19),
     "yaw": (0.17, 0.2, 0.26, 0.2, 0.17),
 }
+# The world's entanglement: what an editor that follows the data picks up.
 CORRELATIONS: dict[str, float] = {
     "age,eyeglasses": 0.45,
     "age,beard": 0.35,
@@ -54,8 +56,8 @@ class FactorLaw:
     Args:
         correlations: copula (latent normal) correlation of trait pairs, key "a,b"; the rest is 0.
         priors: class probabilities of each trait.
-        margin: distance kept from a decision threshold, as a share of the half-width of a class (0: none, 1: every
-            trait sits exactly at its class centre).
+        margin: distance kept from a decision threshold, as a share of the half-width of a class
+            (0: none, 1: every trait sits exactly at its class centre).
     """
 
     correlations: dict[str, float] = field(default_factory=lambda: dict(CORRELATIONS))
@@ -71,8 +73,11 @@ class FactorLaw:
                 raise ValueError(
                     f"correlation key '{key}': expected 'trait,trait' out of {', '.join(TRAITS)}"
                 )
-            i, j = (TRAITS.index(name) for name in names)
-            matrix[i, j] = matrix[j, i] = rho
+            i = TRAITS.index(names[0])
+            j = TRAITS.index(names[1])
+            matrix[i, j] = rho
+            matrix[j, i] = rho
+        # Pairs are given one by one, and together they may contradict each other.
         if np.linalg.eigvalsh(matrix)[0] <= 1e-9:
             raise ValueError(
                 "the trait correlations are not positive definite: lower the strongest of them"
@@ -82,8 +87,16 @@ class FactorLaw:
 
 @dataclass
 class Factors:
-    """A batch of N faces. amounts (N, 5) in [0, 1]; hair (N, 5) weights that sum to 1; yaw (N,) degrees;
-    nuisances: skin (N,) in [0, 1], background (N, 3) in [0, 1], size (N,) about 1."""
+    """The factors of N faces: traits, then nuisances.
+
+    Args:
+        amounts: (N, 5) of the binary traits, in [0, 1].
+        hair: (N, 5) weights of the colours, which sum to 1.
+        yaw: (N,) degrees.
+        skin: (N,) tone, in [0, 1].
+        background: (N, 3) colour, in [0, 1].
+        size: (N,) about 1.
+    """
 
     amounts: Tensor
     hair: Tensor
@@ -98,9 +111,8 @@ class Factors:
     def labels(self) -> Tensor:
         """True class of every trait: (N, 7) int64 in the order of TRAITS."""
         yaw = (self.yaw / YAW_STEP).round().clamp(-2, 2) + 2
-        return torch.cat(
-            [self.amounts > 0.5, self.hair.argmax(1, keepdim=True), yaw[:, None]], 1
-        ).long()
+        columns = [self.amounts > 0.5, self.hair.argmax(1, keepdim=True), yaw[:, None]]
+        return torch.cat(columns, 1).long()
 
     def to(self, device: torch.device | str) -> Factors:
         return Factors(**{name: value.to(device) for name, value in vars(self).items()})
@@ -118,27 +130,31 @@ def sample_factors(
 
 
 def factors_from(law: FactorLaw, independent: np.ndarray, spread: np.ndarray) -> Factors:
-    """Factors of N faces from standard normals (N, 7) of the traits' classes and uniforms (N, 13) of all the rest."""
+    """Factors of N faces from random numbers.
+
+    Args:
+        law: their distribution.
+        independent: (N, 7) standard normals, of the traits' classes.
+        spread: (N, 13) uniforms, of all the rest.
+    """
+    # The Gaussian copula: correlated normals, each pushed through its own distribution function.
     latent = independent @ np.linalg.cholesky(law.correlation_matrix()).T
-    inside = (1 - law.margin) * spread[
-        :, : len(TRAITS)
-    ]  # distance from the clearest member of the class, in [0, 1)
-    cell = {
-        trait: np.searchsorted(np.cumsum(law.priors[trait])[:-1], ndtr(latent[:, column]))
-        for column, trait in enumerate(TRAITS)
-    }
-    amounts = np.stack(
-        [np.abs(cell[trait] - 0.5 * inside[:, i]) for i, trait in enumerate(BINARY)], 1
-    )
-    yaw = YAW_STEP * (
-        cell["yaw"] - 2 + 0.5 * (2 * inside[:, TRAITS.index("yaw")] - (1 - law.margin))
-    )
+    # Distance from the clearest member of the class, in [0, 1)
+    inside = (1 - law.margin) * spread[:, : len(TRAITS)]
+    cell = {}
+    for column, trait in enumerate(TRAITS):
+        borders = np.cumsum(law.priors[trait])[:-1]
+        cell[trait] = np.searchsorted(borders, ndtr(latent[:, column]))
+    # Class 0 lies in [0, 1/2), class 1 in (1/2, 1]; the clearest members are 0 and 1.
+    columns = [np.abs(cell[trait] - 0.5 * inside[:, i]) for i, trait in enumerate(BINARY)]
+    amounts = np.stack(columns, 1)
+    # Poses lie on both sides of the centre of their bin.
+    off_centre = 0.5 * (2 * inside[:, TRAITS.index("yaw")] - (1 - law.margin))
+    yaw = YAW_STEP * (cell["yaw"] - 2 + off_centre)
     # Hair mixes its class colour with another one, which stays the minority.
-    rows, color, mix = (
-        np.arange(len(latent)),
-        cell["hair_color"],
-        0.5 * inside[:, TRAITS.index("hair_color")],
-    )
+    rows = np.arange(len(latent))
+    color = cell["hair_color"]
+    mix = 0.5 * inside[:, TRAITS.index("hair_color")]
     other = (color + 1 + (spread[:, -1] * (len(HAIR_COLORS) - 1)).astype(int)) % len(HAIR_COLORS)
     hair = np.zeros((len(latent), len(HAIR_COLORS)))
     hair[rows, color] = 1 - mix
@@ -152,6 +168,7 @@ def factors_from(law: FactorLaw, independent: np.ndarray, spread: np.ndarray) ->
         "background": nuisance[:, 1:4],
         "size": 0.9 + 0.16 * nuisance[:, 4],
     }
-    return Factors(
-        **{name: torch.from_numpy(np.ascontiguousarray(v)).float() for name, v in values.items()}
-    )
+    tensors = {}
+    for name, value in values.items():
+        tensors[name] = torch.from_numpy(np.ascontiguousarray(value)).float()
+    return Factors(**tensors)

@@ -1,4 +1,4 @@
-"""Exact region masks of rendered faces: which part of the face each pixel shows, by the renderer itself."""
+"""Exact region masks of rendered faces, drawn by the renderer itself."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ __all__ = ["REGIONS", "regions"]
 def regions(factors: Factors, resolution: int, supersample: int = 4) -> Tensor:
     """Region of every pixel: (N, resolution, resolution) int64, an index into REGIONS.
 
-    A point belongs to the region that was painted last with a coverage above one half, so a beard or glasses at half
-    their amount are where the trait's own threshold lies. A pixel takes the region of most of its supersample^2 points
-    (of the first among equals). Lenses are transparent, so `glasses` are rim, bridge and arms; wrinkles are skin.
+    A point belongs to the region that was painted last with a coverage above one half, so a beard
+    or glasses at half their amount are where the trait's own threshold lies. A pixel takes the
+    region of most of its supersample^2 points (of the first among equals). Lenses are
+    transparent, so `glasses` are rim, bridge and arms; wrinkles are skin.
     """
     canvas = _RegionCanvas(factors, resolution * supersample)
     canvas.draw()
     if supersample == 1:
         return canvas.labels
-    shares = [F.avg_pool2d((canvas.labels == k).float(), supersample) for k in range(len(REGIONS))]
+    shares = []
+    for k in range(len(REGIONS)):
+        shares.append(F.avg_pool2d((canvas.labels == k).float(), supersample))
     return torch.stack(shares, 1).argmax(1)
 
 
@@ -39,4 +42,5 @@ class _RegionCanvas(Canvas):
     def paint(
         self, coverage: Tensor, color: Tensor | tuple[float, float, float], region: str
     ) -> None:
+        # Later paint covers earlier paint, as in the picture.
         self.labels = torch.where(coverage > 0.5, REGIONS.index(region), self.labels)

@@ -1,7 +1,8 @@
 """Anti-aliased cartoon faces from known factors, at any resolution, as one vectorised computation.
 
-The head turns as geometry: inner features are drawn in coordinates wrapped round the head, u = R asin(x / R) - R yaw,
-so they move, foreshorten and vanish behind the limb; nose, ears and hair mass move by their own depth.
+The head turns as geometry: inner features are drawn in coordinates wrapped round the head, u = R
+asin(x / R) - R yaw, so they move, foreshorten and vanish behind the limb; nose, ears and hair
+mass move by their own depth.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ HAIR_RGB = (
 )
 SKIN_RGB = ((0.98, 0.83, 0.72), (0.85, 0.62, 0.46), (0.52, 0.34, 0.24))
 GREY_RGB = (0.82, 0.82, 0.84)
-HEAD_RX, HEAD_RY, HEAD_Y = 0.50, 0.62, 0.04
-EYE_U, EYE_Y = 0.21, -0.06
+HEAD_RX = 0.50
+HEAD_RY = 0.62
+HEAD_Y = 0.04
+EYE_U = 0.21
+EYE_Y = -0.06
 REGIONS = (
     "background",
     "hair",
@@ -42,7 +46,15 @@ REGIONS = (
 
 
 def render(factors: Factors, resolution: int, supersample: int = 2) -> Tensor:
-    """Draw faces: (N, 3, resolution, resolution) float32 in [-1, 1], on the device of the factors."""
+    """Draw faces on the device of the factors.
+
+    Args:
+        factors: of N faces.
+        resolution: height and width.
+        supersample: each pixel is the mean of so many by so many.
+
+    Returns (N, 3, resolution, resolution) float32 in [-1, 1].
+    """
     size = resolution * supersample
     canvas = Canvas(factors, size)
     canvas.draw()
@@ -58,17 +70,19 @@ class Canvas:
         device = factors.yaw.device
         axis = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
         scale = factors.size.view(-1, 1, 1)
-        self.x, self.y = axis.view(1, 1, -1) / scale, axis.view(1, -1, 1) / scale
+        self.x = axis.view(1, 1, -1) / scale
+        self.y = axis.view(1, -1, 1) / scale
         self.pixel = 2 / size / scale
         self.yaw = torch.deg2rad(factors.yaw).view(-1, 1, 1)
         self.turn = torch.sin(self.yaw)
-        # Wrapped coordinate of the head surface, and how fast it runs a pixel (it diverges at the limb).
+        # Wrapped coordinate of the head surface, and how fast it runs a pixel (it diverges at the
+        # limb).
         sine = (self.x / HEAD_RX).clamp(-0.995, 0.995)
         self.u = HEAD_RX * (torch.asin(sine) - self.yaw)
         self.u_pixel = self.pixel / torch.sqrt(1 - sine**2)
         self.image = torch.zeros(len(factors), 3, size, size, device=device)
 
-    # -- primitives -------------------------------------------------------------------------------------------------
+    # -- primitives -----------------------------------------------------------
     def amount(self, column: int) -> Tensor:
         return self.f.amounts[:, column].view(-1, 1, 1)
 
@@ -80,13 +94,16 @@ class Canvas:
         self, cx: Tensor | float, cy: Tensor | float, rx: Tensor | float, ry: Tensor | float
     ) -> Tensor:
         """First-order distance to an ellipse in picture coordinates."""
-        px, py = (self.x - cx) / rx, (self.y - cy) / ry
+        px = (self.x - cx) / rx
+        py = (self.y - cy) / ry
         norm = torch.sqrt(px**2 + py**2 + 1e-9)
+        # |p| - 1 over the length of its gradient, |p / r| / |p|; 1e-9 keeps the centre finite.
         return norm * (norm - 1) / torch.sqrt((px / rx) ** 2 + (py / ry) ** 2 + 1e-9)
 
     def spot(self, cu: float, cy: Tensor | float, ru: float, ry: float) -> Tensor:
         """Coverage of an ellipse drawn on the head surface."""
-        pu, py = (self.u - cu) / ru, (self.y - cy) / ry
+        pu = (self.u - cu) / ru
+        py = (self.y - cy) / ry
         norm = torch.sqrt(pu**2 + py**2 + 1e-9)
         distance = norm * (norm - 1) / torch.sqrt((pu / ru) ** 2 + (py / ry) ** 2 + 1e-9)
         return self.cover(distance, torch.sqrt(self.pixel * self.u_pixel))
@@ -99,17 +116,21 @@ class Canvas:
     def paint(
         self, coverage: Tensor, color: Tensor | tuple[float, float, float], region: str
     ) -> None:
-        """Blend a colour, (N, 3) or one for all, over the picture with the given coverage (N, H, W).
+        """Blend a colour over the picture.
 
-        region: what is painted, one of REGIONS; a picture does not need it, `regions` does.
+        Args:
+            coverage: (N, H, W) in [0, 1].
+            color: (N, 3) or one for all.
+            region: what is painted, one of REGIONS; a picture does not need it, `regions` does.
         """
         if isinstance(color, tuple):
             color = torch.tensor(color, device=self.image.device).expand(len(self.f), 3)
         self.image += coverage.unsqueeze(1) * (color[:, :, None, None] - self.image)
 
-    # -- the picture, back to front ---------------------------------------------------------------------------------
+    # -- the picture, back to front -------------------------------------------
     def draw(self) -> None:
-        f, device = self.f, self.image.device
+        f = self.f
+        device = self.image.device
         age = f.amounts[:, 4:5]
         grey = torch.tensor(GREY_RGB, device=device)
         hair = torch.lerp(f.hair @ torch.tensor(HAIR_RGB, device=device), grey, 0.55 * age)
@@ -133,6 +154,7 @@ class Canvas:
         self._eyeglasses(head)
 
     def _background(self) -> None:
+        # Pale, so that hair and clothes stand out; darker towards the bottom.
         base = 0.42 + 0.38 * self.f.background
         shade = (0.12 * self.y).expand(len(self.f), self.image.shape[2], self.image.shape[3])
         self.image.copy_(base[:, :, None, None] - shade.unsqueeze(1))
@@ -140,7 +162,8 @@ class Canvas:
     def _behind(self, hair: Tensor, skin: Tensor) -> None:
         long = self.amount(3)
         shift = -0.14 * self.turn
-        # Long hair: a curtain that widens and falls to the shoulders; its length grows with the amount.
+        # Long hair: a curtain that widens and falls to the shoulders; its length grows with the
+        # amount.
         bottom = 0.05 + 0.85 * long
         width = 0.60 + 0.06 * (self.y + 0.3) * long
         curtain = torch.maximum(
@@ -152,7 +175,8 @@ class Canvas:
         self.paint(self.cover(self.ellipse(0.0, 1.18, 0.62, 0.40)), shirt, "clothes")
         neck = torch.maximum(self.x.abs() - 0.20, torch.maximum(0.4 - self.y, self.y - 0.86))
         self.paint(self.cover(neck), 0.88 * skin, "neck")
-        for side in (-1.0, 1.0):  # ears sit on the limb and slide behind the head on the far side
+        # Ears sit on the limb and slide behind the head on the far side.
+        for side in (-1.0, 1.0):
             angle = side * math.radians(83) + self.yaw
             visible = self.cover(-(torch.cos(angle) + 0.35))
             ear = self.cover(self.ellipse(HEAD_RX * torch.sin(angle), 0.02, 0.09, 0.14)) * visible
@@ -160,15 +184,15 @@ class Canvas:
 
     def _beard(self, head: Tensor, color: Tensor) -> None:
         beard = self.amount(2)
-        line = 0.26 - 0.55 * (self.u.abs() - 0.18).clamp(
-            min=0
-        )  # upper edge: level at the chin, up to the ears
+        # Upper edge: level at the chin, up to the ears
+        line = 0.26 - 0.55 * (self.u.abs() - 0.18).clamp(min=0)
         jaw = self.cover(line - self.y, torch.maximum(self.pixel, self.u_pixel * 0.5))
         moustache = self.spot(0.0, 0.245, 0.20, 0.055)
         self.paint(head * torch.maximum(jaw, moustache) * beard, color, "beard")
 
     def _features(self, head: Tensor, skin: Tensor, hair: Tensor) -> None:
         smile = self.amount(0)
+        # Inner features end a little before the limb, where the wrapped coordinate diverges.
         front = head * self.cover(self.u.abs() - 1.25 * HEAD_RX)
         for side in (-1.0, 1.0):
             self.paint(
@@ -193,7 +217,8 @@ class Canvas:
             (0.62, 0.16, 0.18),
             "mouth",
         )
-        upper, lower = -0.075 * smile + 0 * v, 0.085 * smile - 2.2 * smile * self.u**2
+        upper = -0.075 * smile + 0 * v
+        lower = 0.085 * smile - 2.2 * smile * self.u**2
         teeth = torch.maximum(upper - v, v - lower)
         self.paint(lip * self.cover(teeth) * (2 * smile).clamp(max=1), (1.0, 0.99, 0.97), "mouth")
 
@@ -231,11 +256,10 @@ class Canvas:
         rim = torch.zeros_like(head)
         lens = torch.zeros_like(head)
         for side in (-1.0, 1.0):
-            outer, inner = (
-                self.spot(side * EYE_U, EYE_Y, 0.175, 0.150),
-                self.spot(side * EYE_U, EYE_Y, 0.120, 0.098),
-            )
-            rim, lens = torch.maximum(rim, outer - inner), torch.maximum(lens, inner)
+            outer = self.spot(side * EYE_U, EYE_Y, 0.175, 0.150)
+            inner = self.spot(side * EYE_U, EYE_Y, 0.120, 0.098)
+            rim = torch.maximum(rim, outer - inner)
+            lens = torch.maximum(lens, inner)
         arms = self.stroke(self.y - EYE_Y, 0.026, self.cover(0.37 - self.u.abs()))
         bridge = self.stroke(self.y - EYE_Y, 0.026, self.cover(self.u.abs() - 0.05))
         self.paint(front * lens * 0.22 * glasses, (0.45, 0.60, 0.80), "glasses")

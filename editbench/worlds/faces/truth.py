@@ -1,9 +1,10 @@
-"""The renderer itself as a generator, its factors as the codes: the world in which every answer is known.
+"""The renderer itself as a generator, its factors as the codes: every answer is known.
 
-Z (N, 20): standard normals, pushed through the world's law. W (N, 16): the factors, in units that agree: a trait's
-amount from one clear class (0) to the other (1), the shares of the hair's colours, the head's turn in pose bins, then
-the nuisances. A walk in W may leave the law of the data (a half-opaque pair of glasses, an old face without its usual
-glasses); what is drawn is always a face: codes out of range are drawn as the nearest that is in range.
+Z (N, 20): standard normals, pushed through the world's law. W (N, 16): the factors, in units that
+agree: a trait's amount from one clear class (0) to the other (1), the shares of the hair's
+colours, the head's turn in pose bins, then the nuisances. A walk in W may leave the law of the
+data (a half-opaque pair of glasses, an old face without its usual glasses); what is drawn is
+always a face: codes out of range are drawn as the nearest that is in range.
 """
 
 from __future__ import annotations
@@ -33,14 +34,13 @@ from editbench.worlds.faces.factors import (
 )
 from editbench.worlds.faces.renderer import render
 
-NORMALS, UNIFORMS = len(TRAITS), len(TRAITS) + 6
+NORMALS = len(TRAITS)
+UNIFORMS = len(TRAITS) + 6
 HAIR = slice(len(BINARY), len(BINARY) + len(HAIR_COLORS))
-YAW, SKIN, BACKGROUND, SIZE = (
-    HAIR.stop,
-    HAIR.stop + 1,
-    slice(HAIR.stop + 2, HAIR.stop + 5),
-    HAIR.stop + 5,
-)
+YAW = HAIR.stop
+SKIN = HAIR.stop + 1
+BACKGROUND = slice(HAIR.stop + 2, HAIR.stop + 5)
+SIZE = HAIR.stop + 5
 WIDTH = SIZE + 1
 FRONT = len(YAW_BINS) // 2
 FURTHEST = len(YAW_BINS) / 2  # bins from the front to the outer end of the last
@@ -51,17 +51,19 @@ class RenderGenerator(Generator):
     """The world's renderer. Differentiable in W, not in Z, where the law draws classes.
 
     Args:
-        margin: of the factor law, in [0, 1], see `FactorLaw`; None: the world's own. 0 is the dense law, under which
-            faces lie at the thresholds too.
+        margin: of the factor law, in [0, 1], see `FactorLaw`; None: the world's own. 0 is the
+            dense law, under which faces lie at the thresholds too.
         correlations: of the factor law; None: the world's own.
         resolution: of the pictures.
 
     Raises:
-        EditbenchError: no such margin or resolution; ValueError: correlations that cannot be.
+        EditbenchError: no such margin or resolution.
+        ValueError: correlations that cannot be.
     """
 
     spaces = (Space.Z, Space.W)
-    z_dim, w_dim = NORMALS + UNIFORMS, WIDTH
+    z_dim = NORMALS + UNIFORMS
+    w_dim = WIDTH
 
     def __init__(
         self,
@@ -78,11 +80,12 @@ class RenderGenerator(Generator):
         law = FactorLaw() if correlations is None else FactorLaw(correlations=dict(correlations))
         self.law = law if margin is None else replace(law, margin=float(margin))
         self.law.correlation_matrix()  # an impossible one is an error here, not in the first batch
-        self.resolution, self.true_attributes = int(resolution), attributes()
+        self.resolution = int(resolution)
+        self.true_attributes = attributes()
+        # No weights to hash: the drawing code is what determines the pictures.
         folder = Path(__file__).parent
-        self.digest = digest(
-            [asdict(self.law), self.resolution, [file_sha256(folder / name) for name in SOURCES]]
-        )
+        sources = [file_sha256(folder / name) for name in SOURCES]
+        self.digest = digest([asdict(self.law), self.resolution, sources])
 
     def map(self, z: Tensor) -> Tensor:
         """z (N, 20) standard normals -> the factors of N faces of the law, (N, 16)."""
@@ -92,21 +95,19 @@ class RenderGenerator(Generator):
         factors = factors_from(self.law, values[:, :NORMALS], ndtr(values[:, NORMALS:]))
         return to_codes(factors).to(z)
 
+    def _w(self, codes: Codes) -> Tensor:
+        return self.map(codes.values) if codes.space == Space.Z else codes.values
+
     def _decode(self, codes: Codes) -> Tensor:
-        w = self.map(codes.values) if codes.space == Space.Z else codes.values
-        return render(to_factors(w), self.resolution)
+        return render(to_factors(self._w(codes)), self.resolution)
 
     def true_labels(self, codes: Codes) -> Tensor:
-        """What the factors say: codes of Z or W -> (N, 7) classes in the order of `true_attributes`."""
-        return to_factors(
-            self.map(codes.values) if codes.space == Space.Z else codes.values
-        ).labels()
+        """True classes of N codes of Z or W: (N, 7), in the order of `true_attributes`."""
+        return to_factors(self._w(codes)).labels()
 
     def true_margins(self, codes: Codes, attribute: str, target: Tensor) -> Tensor:
         """How far inside a class: codes of Z or W, target (N,) -> (N,). See `margins`."""
-        return margins(
-            self.map(codes.values) if codes.space == Space.Z else codes.values, attribute, target
-        )
+        return margins(self._w(codes), attribute, target)
 
 
 def to_codes(factors: Factors) -> Tensor:
@@ -125,6 +126,7 @@ def to_codes(factors: Factors) -> Tensor:
 def to_factors(w: Tensor) -> Factors:
     """W codes (N, 16) -> the nearest factors that can be drawn."""
     hair = w[:, HAIR].clamp(min=0)
+    # Shares of the colours, equal ones where no colour is left.
     share = hair.sum(1, keepdim=True)
     hair = torch.where(share > 0, hair / share.clamp_min(1e-12), 1 / len(HAIR_COLORS))
     return Factors(
@@ -138,20 +140,26 @@ def to_factors(w: Tensor) -> Factors:
 
 
 def margins(w: Tensor, attribute: str, target: Tensor) -> Tensor:
-    """Signed distance from the true threshold of a class, in amounts: 0 on it, 1/2 at the clearest member, negative
-    outside. (N, 16), (N,) -> (N,).
+    """Signed distance from the true threshold of a class, in amounts.
 
-    Binary: the amount beyond 1/2. Hair: half the lead of the colour's share over the next. Yaw: bins inside the pose;
-    the outermost poses have no outer end.
+    It is 0 on the threshold, 1/2 at the clearest member, negative outside. Binary: the amount
+    beyond 1/2. Hair: half the lead of the colour's share over the next. Yaw: bins inside the
+    pose; the outermost poses have no outer end.
+
+    Args:
+        w: (N, 16) codes.
+        attribute: one of the traits.
+        target: (N,) classes.
+
+    Returns (N,).
     """
     if attribute in BINARY:
         return (w[:, BINARY.index(attribute)].clamp(0, 1) - 0.5) * (2 * target - 1)
     if attribute == "yaw":
         y = w[:, YAW].clamp(-FURTHEST, FURTHEST) + FRONT
         gap = (y - target).abs()
-        beyond = ((target == 0) & (y < 0)) | (
-            (target == len(YAW_BINS) - 1) & (y > len(YAW_BINS) - 1)
-        )
+        last = len(YAW_BINS) - 1
+        beyond = ((target == 0) & (y < 0)) | ((target == last) & (y > last))
         return torch.where(beyond, 0.5, 0.5 - gap)
     hair = to_factors(w).hair
     own = torch.nn.functional.one_hot(target, len(HAIR_COLORS)).bool()
@@ -159,12 +167,23 @@ def margins(w: Tensor, attribute: str, target: Tensor) -> Tensor:
 
 
 def towards(w: Tensor, attribute: str, target: Tensor, length: float) -> Tensor:
-    """Move the one factor of an attribute towards the clearest member of a class by `length` amounts, no further.
+    """Move the one factor of an attribute towards the clearest member of a class, no further.
 
-    (N, 16), (N,) -> (N, 16); every other coordinate is the same to the bit. Hair: the colour's share grows, the others
-    shrink in proportion, so that no third colour takes the lead. Raises UnknownName for another attribute.
+    Every other coordinate is the same to the bit. Hair: the colour's share grows, the others
+    shrink in proportion, so that no third colour takes the lead.
+
+    Args:
+        w: (N, 16) codes.
+        attribute: one of the traits.
+        target: (N,) classes.
+        length: of the move, in amounts.
+
+    Returns (N, 16).
+
+    Raises:
+        UnknownName: no such attribute.
     """
-    attributes()[attribute]
+    attributes()[attribute]  # raises where there is none
     out = w.clone()
     if attribute == "hair_color":
         own = torch.nn.functional.one_hot(target, len(HAIR_COLORS)).bool()
@@ -174,8 +193,11 @@ def towards(w: Tensor, attribute: str, target: Tensor, length: float) -> Tensor:
         rest = hair * ((1 - grown) / (1 - share).clamp_min(1e-12))
         out[:, HAIR] = torch.where(own, grown, rest)
         return out
-    column, goal = (
-        (YAW, target - FRONT) if attribute == "yaw" else (BINARY.index(attribute), target)
-    )
+    if attribute == "yaw":
+        column = YAW
+        goal = target - FRONT
+    else:
+        column = BINARY.index(attribute)
+        goal = target
     out[:, column] = w[:, column] + (goal - w[:, column]).clamp(-length, length)
     return out

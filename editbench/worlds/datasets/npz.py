@@ -1,8 +1,8 @@
 """Arrays of an .npz read as a stream: header first, then rows in order.
 
-Nothing is unpickled. The header is checked against the archive's directory: the declared size of a member must be exactly that of its shape and dtype,
-so memory and disk are bounded before a byte is unpacked; zipfile compares the archive's checksum
-when the last row is read.
+Nothing is unpickled. The header is checked against the archive's directory: the declared size of
+a member must be exactly that of its shape and dtype, so memory and disk are bounded before a byte
+is unpacked; zipfile compares the archive's checksum when the last row is read.
 """
 
 from __future__ import annotations

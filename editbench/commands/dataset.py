@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     )
     pack.add_argument("source", type=Path, help="image folder, .npz, or the .yaml of one")
     pack.add_argument("--out", type=Path, required=True, help="folder of the packed data set")
+    # A data set is packed once, at the size that it is trained at.
     pack.add_argument(
         "--resolution", type=int, default=None, help="height and width (of an .npz: its own)"
     )
@@ -66,6 +67,7 @@ def _pack(args: argparse.Namespace) -> int:
         raise EditbenchError(
             "arrays are packed with all their labels: give --attributes and --bins to the training"
         )
+    # Including the scan of the folder, which may be the longer part on a network disk.
     began = time.perf_counter()
     source = open_source(args.source, reading(args))
     data = pack(source, args.out, args.resolution, args.max_broken)
@@ -82,6 +84,7 @@ def _info(args: argparse.Namespace) -> int:
     from editbench.worlds.datasets.packed import Packed
 
     data = Packed(args.folder)
+    # Before anything is said of it: a damaged file could make every number wrong.
     data.verify()
     print(f"{args.folder}: {describe(data)}, digest {data.digest}, checksums right")
     for name, shares in data.class_shares().items():

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
 
+    # Every subcommand shows its defaults in --help.
     def add(name: str, run: Any, about: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
@@ -74,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of checkpoint.pt and log.jsonl (runs/world/gan, with --data runs/world/NAME)",
     )
     gan.add_argument(
-        "--resolution", type=int, default=None, help="height and width (32, with --data the data's)"
+        # None: 32 for the faces; the data's own size where there are data.
+        "--resolution",
+        type=int,
+        default=None,
+        help="height and width (32, with --data the data's)",
     )
     gan.add_argument(
         "--channels",
@@ -86,9 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     gan.add_argument("--batch", type=int, default=32, help="pictures a step")
     gan.add_argument("--r1-gamma", type=float, default=0.1, help="weight of the R1 penalty")
     gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
+    # The faces are trained on a CPU; larger pictures take a GPU.
     gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
     gan.add_argument(
+        # The teacher steers, never the judge: the judge must stay a stranger to the generator.
         "--steer",
         type=Path,
         default=None,
@@ -97,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     gan.add_argument(
+        # The entanglement dial was trained so: each setting goes on from the world's own generator.
         "--init",
         type=Path,
         default=None,
@@ -114,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     scorers = add(
         "train-scorers", _train_scorers, "train teacher and judge and print their held-out accuracy"
     )
+    # Teacher and judge may be trained apart, on two machines.
     scorers.add_argument(
         "--out",
         type=Path,
@@ -136,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_data_arguments(scorers)
 
+    # Localised edits need a parser; teacher and judge do not.
     parts = add(
         "train-parser", _train_parser, "train the parser of face regions and print its held-out IoU"
     )
@@ -148,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
 
     card = add("card", _card, "write index.html, card.json and sheet.png that describe the world")
     card.add_argument("--out", type=Path, required=True, help="folder of the card")
+    # 10,000 pictures: a class share is then known to half a percent.
     card.add_argument("-n", type=int, default=10_000, help="renders, and generated faces")
     for role in ("generator", "teacher", "judge"):
         card.add_argument(
@@ -157,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     # For a generator that was trained with them: the renders must be of the same law.
     _add_correlation(card)
 
+    # A checkpoint holds discriminator and optimisers too; a world needs the averaged generator.
     pack = add(
         "pack", _pack, "copy the averaged generator of a training checkpoint to a safetensors file"
     )
@@ -164,7 +176,11 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, default=Path("runs/world/gan/checkpoint.pt"), help="what to read"
     )
     pack.add_argument(
-        "--out", type=Path, default=None, help="what to write (default: the file of the package)"
+        # Without --out the package's own file is replaced, for a new embedded world.
+        "--out",
+        type=Path,
+        default=None,
+        help="what to write (default: the file of the package)",
     )
     return parser
 

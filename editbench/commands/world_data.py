@@ -24,6 +24,7 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
         command: gets a group of arguments.
         to_train: whether the data are for a training, which also has a name and a cache.
     """
+    # One group for `world` and `dataset`: the same words read the same data.
     group = command.add_argument_group("data", "pictures of your own, see docs/datasets.md")
     if to_train:
         group.add_argument(
@@ -41,7 +42,11 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
             "(default: that of the data)",
         )
         group.add_argument(
-            "--cache", type=Path, default=CACHE, help="where data that are not packed are packed to"
+            # Beside the banks: what is there can be made again.
+            "--cache",
+            type=Path,
+            default=CACHE,
+            help="where data that are not packed are packed to",
         )
     group.add_argument(
         "--labels",
@@ -57,6 +62,7 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
         help="labels to take (default: all)",
     )
     group.add_argument(
+        # MPI3D's axes have 40 values each: too many classes for a handful of boundaries.
         "--bins",
         type=int,
         default=None,
@@ -102,6 +108,7 @@ def train_gan(args: argparse.Namespace) -> int:
 
     if args.correlation is not None:
         raise EditbenchError("--correlation is of the renders' law; leave it out with --data")
+    # The name first: a bad one must not show after hours of training.
     name = world_name(args.data, args.name)
     out = args.out or Path("runs/world") / name
     data = open_data(args.data, reading(args), args.resolution, args.cache)
@@ -119,6 +126,7 @@ def train_gan(args: argparse.Namespace) -> int:
         init=args.init,
         warmup_kimg=args.warmup_kimg,
     )
+    # The digest is what a record will say of the generator.
     print(f"generator: {weights}, digest {generator.digest[:12]}")
     return _print_next_command(out, name, data)
 

@@ -79,6 +79,7 @@ def read_labels(
         raise BadFile(f"{path}: not a readable list of labels ({error})") from error
     read = _csv if path.suffix.lower() == ".csv" else _attribute_list
     columns, names, cells = read(path, text)
+    # Two labels for a file: which one holds cannot be known.
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise BadFile(f"{path}: '{twice}' is listed twice; leave one line")
@@ -136,6 +137,7 @@ def join_classes(
         raise EditbenchError(f"--bins is 2 or more, got {bins}")
     if bins is None or not item.ordered or k <= bins:
         return item, labels
+    # Runs differ in length by one class at most.
     runs = np.arange(k) * bins // k
     first = np.searchsorted(runs, range(bins))
     last = np.searchsorted(runs, range(bins), "right") - 1
@@ -268,6 +270,7 @@ def _classes(
             labels[i] = index[meaning[cell]]
     known = NO_YES if set(index) in SIGNS else tuple(spelled[key] for key in keys)
     item, labels = join_classes(Attribute(name, known, ordered and len(index) > 2), labels, bins)
+    # After joining: bins are the remedy.
     if len(item.classes) > MOST_CLASSES:
         fix = "choose other columns with --attributes"
         if ordered:

@@ -49,6 +49,7 @@ CLASSES = {
     "camera_height": ("top", "center", "bottom"),
     "background_color": ("purple", "sea_green", "salmon"),
 }
+# Published beside the toy set, with four shapes and four colours.
 COMPLEX = (4, 4, 2, 3, 3, 40, 40)  # mpi3d_real_complex, everyday objects
 COMPLEX_CLASSES = CLASSES | {
     "object_color": ("yellow", "green", "olive", "red"),
@@ -109,6 +110,7 @@ class ArrayImages(Source):
     """
 
     def __init__(self, path: Path, cardinalities: Sequence[int] | None = None) -> None:
+        # Without a YAML file the array must be MPI3D's.
         declared = _declaration(path) if path.suffix in (".yaml", ".yml") else {}
         self.path = Path(declared.get("arrays", path))
         self.counts = {}
@@ -245,6 +247,7 @@ def _declaration(path: Path) -> dict[str, Any]:
         raise BadFile(
             f"{path}: needs 'arrays' (an .npz) and 'attributes' (a list of name and classes)"
         )
+    # A misspelt `labels` would read a file of labels as a full grid.
     for key in declared:
         if key not in KEYS:
             raise UnknownName(f"key of {path.name}", str(key), KEYS)

@@ -26,6 +26,7 @@ CHUNK = 1 << 20
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
+    # What zipfile, zlib and NumPy raise on damaged bytes.
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -114,6 +115,7 @@ class Member:
                 self._stream = self._open()
                 self.row = 0
                 self._header(self._stream)
+            # A compressed member cannot be sought in.
             left = (row - self.row) * self.row_bytes
             while left:
                 passed = len(self._stream.read(min(left, CHUNK)))

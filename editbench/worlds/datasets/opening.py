@@ -94,6 +94,7 @@ def open_data(
         log(f"data: {data.folder}, {describe(data)}")
     if data.attributes is None:
         return data
+    # Packed with all labels: each training chooses its own.
     return data.select(reading.attributes, reading.bins)
 
 

@@ -168,6 +168,7 @@ class Packed:
             names: attributes to keep; None: all. Constant ones are left out.
             bins: classes that ordered attributes are joined to; None: as they are.
         """
+        # A shallow copy: both share the mapped shards.
         view = copy(self)
         view.attributes, view.labels = choose(*self.labelled(), names, bins)
         return view

@@ -54,7 +54,7 @@ def scorer_training(role: str, resolution: int) -> ScorerTraining:
         )
     deeper = max(0, resolution.bit_length() - 3 - len(recipe.widths))
     widths = recipe.widths + recipe.widths[-1:] * deeper
-    # Packed pictures are read faster than renders are drawn: none is shown twice.
+    # `reuse` saves renders; packed pictures need none.
     return replace(recipe, resolution=resolution, widths=widths, reuse=1)
 
 
@@ -72,6 +72,7 @@ def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
         twins: (n,) the first row with the same picture (Packed.twins); all rows of a picture go
             where that one goes. None: all pictures differ.
     """
+    # Held out first: teacher and judge share what is left.
     held = round(HELD_OUT * n)
     half = (n - held) // 2
     order = generator(0, "dataset", "split").permutation(n)
@@ -174,6 +175,7 @@ def check_name(name: str) -> str:
             f"--name is made of letters, digits, _ and -, a letter first, got '{name}'"
         )
     for group in ("generator", "scorer"):
+        # The package's own option would win, silently.
         if name in group_options(group):
             raise EditbenchError(
                 f"--name {name}: {group}={name} is an option of the package; give another name"
@@ -189,6 +191,7 @@ def write_generator_conf(out: Path, name: str, weights: Path, about: str) -> Pat
             "name": name,
             "about": about,
             "_target_": "editbench.networks.stylegan2.generator.StyleGAN2Generator.from_file",
+            # Absolute, so that the YAML file works from any folder.
             "path": str(weights.resolve()),
             "truncation_psi": 1.0,
         },

@@ -96,6 +96,7 @@ def train_generator(
     check_checkpoint(out / "checkpoint.pt", config, options)
     steering = None
     if teacher is not None:
+        # The given teacher, not the package's: a new world has no package yet.
         scorer = load_scorer("teacher", teacher).to(device)
         labels = sample_factors(law, options.seed, 0, STEERING_SAMPLES).labels()
         steering = ShareSteering(scorer, labels, options.steer_weight)

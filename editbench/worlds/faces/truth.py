@@ -37,6 +37,7 @@ from editbench.worlds.faces.renderer import render
 NORMALS = len(TRAITS)
 UNIFORMS = len(TRAITS) + 6
 HAIR = slice(len(BINARY), len(BINARY) + len(HAIR_COLORS))
+# Columns of a code; slices where a factor has several.
 YAW = HAIR.stop
 SKIN = HAIR.stop + 1
 BACKGROUND = slice(HAIR.stop + 2, HAIR.stop + 5)
@@ -135,6 +136,7 @@ def to_factors(w: Tensor) -> Factors:
         YAW_STEP * w[:, YAW].clamp(-FURTHEST, FURTHEST),
         w[:, SKIN].clamp(0, 1),
         w[:, BACKGROUND].clamp(0, 1),
+        # Beyond that a face would fill or leave the picture.
         w[:, SIZE].clamp(0.5, 1.5),
     )
 
@@ -190,6 +192,7 @@ def towards(w: Tensor, attribute: str, target: Tensor, length: float) -> Tensor:
         hair = w[:, HAIR]
         share = hair[own].unsqueeze(1)
         grown = (share + length).clamp(max=1)
+        # 1e-12: a face whose hair is all of that colour has no rest to shrink.
         rest = hair * ((1 - grown) / (1 - share).clamp_min(1e-12))
         out[:, HAIR] = torch.where(own, grown, rest)
         return out

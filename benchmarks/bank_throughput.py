@@ -19,7 +19,7 @@ import torch
 from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank
 from editbench.base.spaces import Codes, Space
-from editbench.run.compose import compose_config
+from editbench.run.compose import compose_settings
 from editbench.run.loading import load_networks
 
 
@@ -57,8 +57,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=12800)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    networks = load_networks(compose_config([]))
-    block = compose_config([]).bank.block
+    networks = load_networks(compose_settings([]))
+    block = compose_settings([]).bank.spec.block
     bare(networks, 10 * block, block, True)
     both, all_three = [], []
     for round_ in range(args.rounds):

@@ -20,7 +20,7 @@ from editbench.base.precision import PRECISIONS
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.networks.roles import Networks
-from editbench.run.compose import compose_config
+from editbench.run.compose import compose_settings
 from editbench.run.loading import load_networks
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     for precision in PRECISIONS:
         try:
             networks_of[precision] = load_networks(
-                compose_config([f"device={args.device}", f"precision={precision}"])
+                compose_settings([f"device={args.device}", f"precision={precision}"])
             )
         except EditbenchError as error:
             print(f"{precision}: not here ({error})")
@@ -63,12 +63,12 @@ def main() -> None:
     for _ in range(args.rounds):
         for name in networks_of:
             networks = load_networks(
-                compose_config([f"device={args.device}", f"precision={name}"])
+                compose_settings([f"device={args.device}", f"precision={name}"])
             )  # sets TF32 anew
             began = time.perf_counter()
             found[name] = logits(networks, z, args.batch)
             times[name].append(time.perf_counter() - began)
-    load_networks(compose_config([f"device={args.device}"]))
+    load_networks(compose_settings([f"device={args.device}"]))
     reference = logits(exact, z, args.batch)
     sigma, attributes = reference.std(0), exact.judge.attributes
     rows = {

@@ -1,12 +1,16 @@
-"""The `editbench` command."""
+"""The `editbench` command: finds the command and gives every ending an exit code."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from importlib import metadata
 
 from editbench.base.errors import EditbenchError, UnknownName
 
+# Name of a command, which is that of its module in editbench.commands -> what it does. The modules
+# are imported one at a time, so that `--help` does not wait for torch.
 COMMANDS = {
     "demo": "every method on every attribute of the embedded world, then a table and an HTML report",
     "run": "one job or, with -m, a sweep over methods, attributes and seeds",
@@ -38,33 +42,58 @@ examples:
   editbench run -m method=gradctrl,interfacegan attribute=smile,age
   editbench report runs
 
-`editbench COMMAND --help` shows a command's options and examples.
+`editbench COMMAND --help` shows a command's options and examples; `editbench --version` the version.
 """
+FINE = 0
+FAILED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130  # as shells give Ctrl-C
+CLOSED_PIPE = 141  # as shells give SIGPIPE
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 fine, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(
-            HELP.format(
-                commands="\n".join(f"  {name:8} {about}" for name, about in COMMANDS.items())
-            )
-        )
-        return 0 if argv else 2
+    """Run a command.
+
+    Args:
+        argv: its words; None takes those of the process.
+
+    Returns:
+        The exit code: 0 fine, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 141 where the reader
+        of a pipe has gone.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if argv[0] not in COMMANDS:
-            raise UnknownName("command", argv[0], COMMANDS)
-        return importlib.import_module(f"editbench.commands.{argv[0]}").main(argv[1:])
+        code = run_command(words)
+        # Whoever reads the pipe may have gone; here it is seen, at exit it would be a traceback.
+        sys.stdout.flush()
+        return code
     except EditbenchError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UnknownName) else 1
+        return WRONG_USAGE if isinstance(error, UnknownName) else FAILED
     except KeyboardInterrupt:
         print(
             "stopped; what was finished is kept, and the same command goes on from there",
             file=sys.stderr,
         )
-        return 130
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more at exit, into something that takes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+
+
+def run_command(words: list[str]) -> int:
+    """Find the command and run it; its exit code."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        lines = [f"  {name:8} {about}" for name, about in COMMANDS.items()]
+        print(HELP.format(commands="\n".join(lines)))
+        return FINE if words else WRONG_USAGE
+    if words[0] in ("-V", "--version"):
+        print(f"editbench {metadata.version('editbench')}")
+        return FINE
+    if words[0] not in COMMANDS:
+        raise UnknownName("command", words[0], COMMANDS)
+    return importlib.import_module(f"editbench.commands.{words[0]}").main(words[1:])
 
 
 if __name__ == "__main__":

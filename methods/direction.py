@@ -15,6 +15,7 @@ from editbench.bank.published.directions import read_direction
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.base.validation import check_positive
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
@@ -57,6 +58,7 @@ class Direction(Editor):
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(layers)
+        check_positive("delta", delta)
         self.paths = dict(paths)
         self.signs = dict(signs or {})
         # A misspelt name would leave a sign at 1 unseen, and the walk would go the wrong way.

@@ -10,6 +10,7 @@ from editbench.methods.shared.selection import walk_space
 from torch import Tensor
 
 from editbench.base.seeding import normals
+from editbench.base.validation import check_positive
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
@@ -36,6 +37,7 @@ class RandomDirection(Editor):
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(layers)
+        check_positive("delta", delta)
         self.delta = float(delta)
         self.scale_step = scale_step
         self.space = walk_space(space)

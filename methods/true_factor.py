@@ -9,8 +9,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import Unsupported
 from editbench.base.spaces import Space
+from editbench.base.validation import check_positive
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 from editbench.worlds.faces.truth import RenderGenerator, towards
@@ -36,8 +37,7 @@ class TrueFactor(Editor):
 
     def __init__(self, delta: float = 0.05) -> None:
         super().__init__(None)
-        if not delta > 0:
-            raise EditbenchError(f"delta must be positive, got {delta}")
+        check_positive("delta", delta)
         self.delta = float(delta)
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:

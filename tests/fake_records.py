@@ -11,6 +11,8 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from editbench.base.files import seal_folder
+
 BETTER = {
     "accuracy": True,
     "success_rate": True,
@@ -152,6 +154,7 @@ def fake_run(
         "seconds": 9.5,
     }
     (folder / "status.json").write_text(json.dumps({"status": status, "reason": reason, **about}))
+    seal_folder(folder)
     return folder
 
 

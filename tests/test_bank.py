@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from editbench.bank import build as building
 from editbench.bank.bank import Bank, BankSpec, ShardedArray, shard_folder
 from editbench.bank.build import build_bank, build_shard
 from editbench.base.errors import BadFile, EditbenchError, NonFinite, Unsupported
@@ -20,7 +21,7 @@ from editbench.base.identity import bank_id
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
 from editbench.run.compose import compose_config
-from editbench.run.loading import load_networks
+from tests.by_config import load_networks
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer, V
 
 
@@ -183,7 +184,7 @@ def test_a_full_disk_is_explained_and_nothing_half_written_stays(tmp_path, monke
 
     folder, spec = tmp_path / "b", BankSpec(1000, block=50, shard=250)
     build_shard(folder, spec, models(), "cpu", 0, lambda amount=1: None)
-    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    monkeypatch.setattr(building, "write_npy_header", full)
     with pytest.raises(EditbenchError, match=r"disk is full.*shard-00001.*free some space"):
         build_shard(folder, spec, models(), "cpu", 1, lambda amount=1: None)
     assert sorted(p.name for p in folder.iterdir()) == [".locks", "shard-00000"]

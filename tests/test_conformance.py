@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts
+from editbench.base import instantiate
 from editbench.base.conf import group_options
 from editbench.base.errors import UnknownName
 from editbench.base.spaces import Codes, Space
@@ -33,7 +34,6 @@ from editbench.conformance.worlds import (
     other_bank,
     other_judge,
 )
-from editbench.run import loading as models
 from editbench.run.compose import compose_config
 
 torch.set_num_threads(1)  # the worlds are tiny: more threads only wait for one another
@@ -236,10 +236,10 @@ def files_for(config, folder):
 def test_every_method_of_the_project_conforms(method, tmp_path):
     config = compose_config([f"method={method}", "budget=demo", f"data={tmp_path}"]).method
     OmegaConf.set_struct(config, False)
-    config = OmegaConf.create(models.plain(config) | {"name": method})
+    config = OmegaConf.create(instantiate.plain(config) | {"name": method})
     shrink(config)
     files_for(config, tmp_path)
-    results = conform(lambda: models.build(config))
+    results = conform(lambda: instantiate.build(config))
     assert not by_status(results, "failed"), "\n".join(
         r.message for r in results if r.status == "failed"
     )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from editbench.metrics.frechet_distance.blocks import jackknife, over_blocks
 from editbench.metrics.frechet_distance.metric import FrechetDistance
-from editbench.metrics.frechet_distance.observation import FrechetProbe
+from editbench.metrics.frechet_distance.observation import FrechetDistanceObservation
 from editbench.metrics.frechet_distance.reference import (
     BankImages,
     Folder,
@@ -31,13 +31,13 @@ from editbench.report.load import load
 from editbench.report.write import markdown
 from editbench.stats.frechet import frechet_distance, gaussian_distance
 from editbench.stats.moments import Kernel, Moments, block_ends, covariance, unbiased
-from editbench.walk.probe import ProbeData
-from editbench.walk.strength import edited
+from editbench.walk.observation import Observed
+from editbench.walk.strength import edited_codes
 from editbench.worlds.faces.dial import law
 from editbench.worlds.faces.dial import load_generator as load_dial
 from editbench.worlds.faces.factors import FactorLaw
 from tests.fake_records import fake_run, metric_rows
-from tests.test_probe import DELTA, scene_of
+from tests.test_observation import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, V, toy_config
 
 N, B = 120, 6
@@ -84,7 +84,7 @@ def scene(tmp_path_factory):
     return scene_of(toy_config(tmp_path_factory.mktemp("frechet")))
 
 
-def probe(**options) -> FrechetProbe:
+def observation(**options) -> FrechetDistanceObservation:
     given = {
         "network": Pixels(),
         "reference": Normal(),
@@ -94,7 +94,7 @@ def probe(**options) -> FrechetProbe:
         "blocks": B,
         "subsets": B,
     } | options
-    return FrechetProbe(**given)
+    return FrechetDistanceObservation(**given)
 
 
 def value(result, name: str, x: float | None = None) -> float:
@@ -111,7 +111,7 @@ def curve(result, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def found(scene):
-    return probe().look(scene)
+    return observation().look(scene)
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
@@ -231,13 +231,15 @@ def test_the_jackknife_is_that_of_leaving_blocks_out_and_covers():
     assert hits >= 51 and np.mean(spread) == pytest.approx(0.5276, abs=0.05)
 
 
-# -- the probe and the metric ------------------------------------------------------------------------------------------
+# -- the observation and the metric ------------------------------------------------------------------------------------------
 def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(scene, found):
     result = FrechetDistance().compute(found)
     t, distance = curve(result, "frechet_distance")
     line = (V.T / V.T.norm(dim=1, keepdim=True))[0].double().numpy()
     start = (
-        torch.cat([scene.generator.decode(c).flatten(1) for _, _, c in edited(scene, [0.0], N)])
+        torch.cat(
+            [scene.generator.decode(c).flatten(1) for _, _, c in edited_codes(scene, [0.0], N)]
+        )
         .double()
         .numpy()
     )
@@ -277,7 +279,7 @@ def test_the_name_tells_network_size_and_reference_and_only_inception_makes_a_fi
     other = {
         name.split("[")[0]: name
         for name in FrechetDistance()
-        .compute(ProbeData(found.arrays, found.meta | told))
+        .compute(Observed(found.arrays, found.meta | told))
         .rows["metric"]
     }
     assert (
@@ -296,7 +298,7 @@ def test_a_name_tells_apart_what_does_not_compare(scene):
         name, digest = "inception-of-mine", "other weights"
 
     def names(**options) -> set[str]:
-        rows = FrechetDistance().compute(probe(**options).look(scene)).rows["metric"]
+        rows = FrechetDistance().compute(observation(**options).look(scene)).rows["metric"]
         return {name for name in rows if name.startswith(("frechet_distance_up", "fid_up"))}
 
     alike = names(n=60, points=3)
@@ -311,7 +313,7 @@ def test_a_name_tells_apart_what_does_not_compare(scene):
 
 
 def test_blocks_and_subsets_are_of_their_own_distance(scene):
-    result = FrechetDistance().compute(probe(blocks=1, subsets=7, kernel=15).look(scene))
+    result = FrechetDistance().compute(observation(blocks=1, subsets=7, kernel=15).look(scene))
     rows = result.rows.assign(base=result.rows["metric"].str.split("[").str[0]).set_index("base")
     assert (
         np.isnan(rows.loc["frechet_distance_up", "low"])
@@ -322,7 +324,7 @@ def test_blocks_and_subsets_are_of_their_own_distance(scene):
 
 
 def test_any_batch_leaves_the_same_statistics(scene, found):
-    again = probe(reference=Normal()).look(replace(scene, batch=13))
+    again = observation(reference=Normal()).look(replace(scene, batch=13))
     assert set(again.arrays) == set(found.arrays)
     for name, array in found.arrays.items():
         np.testing.assert_allclose(again.arrays[name], array, rtol=1e-4, atol=1e-3, err_msg=name)
@@ -340,7 +342,7 @@ def test_samples_are_pseudo_values_with_the_interval_of_the_number(found):
 
 
 def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(scene):
-    result = FrechetDistance().compute(probe(effect=40.0, cap=3).look(scene))
+    result = FrechetDistance().compute(observation(effect=40.0, cap=3).look(scene))
     rows = result.rows.assign(base=result.rows["metric"].str.split("[").str[0]).set_index("base")
     assert np.isnan(rows.loc["frechet_distance_up", "value"])
     assert (
@@ -355,7 +357,7 @@ def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(scen
 
 def test_an_end_whose_effect_is_another_over_all_samples_says_so(found):
     gained = found.arrays["effect"] * [1, 1, 1, 1, 0.5]
-    rows = FrechetDistance().compute(ProbeData(found.arrays | {"effect": gained}, found.meta)).rows
+    rows = FrechetDistance().compute(Observed(found.arrays | {"effect": gained}, found.meta)).rows
     notes = rows.assign(base=rows["metric"].str.split("[").str[0]).set_index("base")["note"]
     assert (
         "over all 120 the mean effect is 0.5" in notes["frechet_distance_up"]
@@ -369,7 +371,7 @@ def test_pictures_that_are_not_finite_have_no_number_at_that_strength(scene):
         scene.bank.array("w").range(first, first + N)[:, 0].max()
     )  # the calibration's 3 samples lie below
     sick = replace(scene, generator=type(scene.generator)(poison=most + 0.01))
-    result = FrechetDistance().compute(probe(samples=3).look(sick))
+    result = FrechetDistance().compute(observation(samples=3).look(sick))
     rows = result.rows[result.rows["metric"].str.startswith("frechet_distance[")]
     lost = rows[rows["note"] != ""]
     assert (
@@ -382,7 +384,7 @@ def test_pictures_that_are_not_finite_have_no_number_at_that_strength(scene):
 
 def test_an_editor_that_goes_nowhere_leaves_the_start_alone(scene):
     result = FrechetDistance().compute(
-        probe().look(replace(scene, editor=AlongColumn(DELTA, fail="frozen")))
+        observation().look(replace(scene, editor=AlongColumn(DELTA, fail="frozen")))
     )
     t, _ = curve(result, "frechet_distance")
     assert t.tolist() == [0.0] and np.isnan(value(result, "frechet_distance_up"))
@@ -450,13 +452,13 @@ def test_codes_without_pictures_are_not_served(scene):
     latent = type(scene.generator)()
     latent.output = "w"
     with pytest.raises(Unsupported, match="no pictures"):
-        probe().look(replace(scene, generator=latent))
+        observation().look(replace(scene, generator=latent))
 
 
 def test_too_few_samples_are_told_before_anything_is_computed(scene):
     reference = Normal()
-    with pytest.raises(EditbenchError, match="lower the probe's n"):
-        probe(n=5_000, reference=reference).look(scene)
+    with pytest.raises(EditbenchError, match="lower the observation's n"):
+        observation(n=5_000, reference=reference).look(scene)
     assert not reference.calls
 
 
@@ -468,18 +470,20 @@ def test_pictures_of_another_kind_are_no_reference(scene):
     with pytest.raises(
         Unsupported, match=r"'normal' are \(3, 2, 4\), those of the generator \(1, 2, 4\)"
     ):
-        probe(reference=Coloured()).look(scene)
+        observation(reference=Coloured()).look(scene)
     with pytest.raises(Unsupported, match="faces of the embedded world, which has no a"):
-        probe(reference=None).look(scene)
+        observation(reference=None).look(scene)
 
 
 def test_moments_that_would_fill_the_disk_are_refused():
     class Wide(Pixels):
         dim = 2048
 
-    with pytest.raises(EditbenchError, match=r"1\.7 GiB: set probe.frechet.blocks=1"):
-        probe(network=Wide(), points=11, blocks=10)
-    probe(network=Wide(), points=11, blocks=1)
+    with pytest.raises(
+        EditbenchError, match=r"1\.7 GiB: set observation.frechet_distance.blocks=1"
+    ):
+        observation(network=Wide(), points=11, blocks=10)
+    observation(network=Wide(), points=11, blocks=1)
 
 
 @pytest.mark.parametrize(
@@ -496,7 +500,7 @@ def test_moments_that_would_fill_the_disk_are_refused():
 )
 def test_wrong_options_are_named(options):
     with pytest.raises(EditbenchError):
-        FrechetProbe(**options)
+        FrechetDistanceObservation(**options)
 
 
 def test_statistics_of_renders_in_the_judges_features_are_those_of_all_at_once(tmp_path):
@@ -516,8 +520,8 @@ def test_statistics_of_renders_in_the_judges_features_are_those_of_all_at_once(t
 
 
 # -- in the report -----------------------------------------------------------------------------------------------------
-def fake_frechet_run(root, method: str, found: ProbeData, **changes) -> None:
-    result = FrechetDistance().compute(ProbeData(found.arrays, found.meta | changes))
+def fake_frechet_run(root, method: str, found: Observed, **changes) -> None:
+    result = FrechetDistance().compute(Observed(found.arrays, found.meta | changes))
     better = (
         result.rows["metric"].str.split("[").str[0].map(FrechetDistance.produces).astype(object)
     )

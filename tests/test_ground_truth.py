@@ -16,13 +16,13 @@ from editbench.base.spaces import Codes, Space
 from editbench.report.load import load
 from editbench.report.settings import settings
 from editbench.run.compose import compose_config
-from editbench.run.job import run_job
 from editbench.run.record import Record
 from editbench.walk.trajectory import Trajectories
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import PRIORS, YAW_STEP, FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
 from editbench.worlds.faces.truth import WIDTH, YAW, RenderGenerator, to_codes, to_factors
+from tests.by_config import run_job
 from tests.fake_records import fake_run
 from tests.toy import BINARY, MIXED, check_splits
 
@@ -216,7 +216,7 @@ def test_without_truth_there_is_a_remark_and_no_number():
     result = JudgeTruth(draws=20)(Trajectories(table, BINARY, "a", np.ones(3)))
     assert (
         result.rows["value"].isna().all()
-        and result.rows["note"].str.contains("gauge=\\[truth\\]").all()
+        and result.rows["note"].str.contains("observation=\\[truth\\]").all()
     )
     assert result.samples.empty
 
@@ -248,7 +248,7 @@ def job(tmp_path, *words: str):
 
 
 def test_the_experiment_on_a_small_bank(tmp_path):
-    folder = job(tmp_path, "gauge.feature_similarity.samples=64")
+    folder = job(tmp_path, "observation.feature_similarity.samples=64")
     record = Record.open(folder)
     table = record.trajectories().table
     first = table[table["step"] == 0]
@@ -265,14 +265,14 @@ def test_the_experiment_on_a_small_bank(tmp_path):
     assert {"matched_similarity[judge_features]", "judge_feature_similarity_at", "ad_at"} <= set(
         rows.index
     )
-    plain = Record.open(job(tmp_path, "gauge=[]"))
+    plain = Record.open(job(tmp_path, "observation=[]"))
     assert plain.folder != folder
     walked = plain.trajectories().table
-    pd.testing.assert_frame_equal(walked, table[walked.columns])  # a gauge changes no step
+    pd.testing.assert_frame_equal(walked, table[walked.columns])  # an observation changes no step
     notes = pd.read_parquet(plain.folder / "rows.parquet").set_index("metric")["note"]
     assert (
-        "gauge=[truth]" in notes["threshold_shift"]
-        and "gauge=[feature_sim" in notes["judge_feature_similarity"]
+        "observation=[truth]" in notes["threshold_shift"]
+        and "observation=[feature_sim" in notes["judge_feature_similarity"]
     )
 
 
@@ -302,7 +302,7 @@ def test_both_experiments_compose_and_cover_all_attributes():
         assert params["attribute"].split(",") == list(attributes().names)
         for generator in params["generator"].split(","):
             cfg = compose_config([f"experiment={name}", "budget=demo", f"generator={generator}"])
-            assert cfg.method.name == "true_factor" and "truth" in cfg.gauge
+            assert cfg.method.name == "true_factor" and "truth" in cfg.observation
     assert cfg.engine.sweep_steps * cfg.method.delta == pytest.approx(
         1.0
     )  # from a clear class to its neighbour

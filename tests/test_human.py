@@ -23,7 +23,6 @@ from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.files import write_json
 from editbench.cli import main
 from editbench.report import latex
-from editbench.run.job import run_job
 from editbench.stats.intervals import holm
 from editbench.studies.human.agreement import agreement, consistency, krippendorff
 from editbench.studies.human.bradley_terry import connected, fit
@@ -34,6 +33,7 @@ from editbench.studies.human.redraw import Redraw, Strips, open_pictures
 from editbench.studies.human.responses import LIMIT, VOTES, read_responses, read_sheet
 from editbench.studies.human.study import Design, _check_words, make_study, read_key
 from editbench.walk.trajectory import Trajectories
+from tests.by_config import run_job
 from tests.toy_world import toy_config
 
 NAMES = ("quickest", "slowpoke", "laziest")

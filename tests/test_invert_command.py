@@ -17,13 +17,13 @@ from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.spaces import Codes, Space
 from editbench.cli import main
-from editbench.commands.invert import invert_config
+from editbench.commands.invert import invert_settings
 from editbench.inversion.build import build_inversion
 from editbench.inversion.images import FaceRenders, open_images
 from editbench.inversion.store import Inversion
-from editbench.run.inversions import inversion_task
 from editbench.worlds.faces import load_generator, load_scorer
 from editbench.worlds.faces.factors import TRAITS
+from tests.by_config import inversion_task
 from tests.toy_world import ATTRIBUTES
 
 torch.set_num_threads(1)
@@ -31,7 +31,7 @@ FAST = ["inversion.samples=50", "inversion.block=2"]
 
 
 def task(images="faces:5", space="w", steps=3, *words):
-    return inversion_task(invert_config(str(images), space, steps, [*FAST, *words]))
+    return inversion_task(invert_settings(str(images), space, steps, [*FAST, *words]))
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_another_task_does_not_write_over_it(done, tmp_path):
 
 
 def test_what_determines_the_codes_is_in_the_name(done):
-    cfg = invert_config("faces:5", "w", 3, FAST)
+    settings = invert_settings("faces:5", "w", 3, FAST)
     changes = [
         {},
         {"images": "faces:6"},
@@ -237,7 +237,10 @@ def test_what_determines_the_codes_is_in_the_name(done):
         {"jitter": 0.1},
         {"perceptual": {"_target_": "editbench.networks.perceptual.PixelDistance"}},
     ]
-    names = [inversion_task(OmegaConf.merge(cfg, {"inversion": change})).id for change in changes]
+    names = [
+        inversion_task(OmegaConf.merge(settings.config, {"inversion": change})).id
+        for change in changes
+    ]
     names.append(task("faces:5", "w", 3, "generator.truncation_psi=0.7").id)
     assert len(set(names)) == len(names) and names[0] == done.id
 

@@ -14,9 +14,9 @@ from editbench.base.errors import EditbenchError
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
 from editbench.run import job
-from editbench.run.job import run_job
 from editbench.run.record import Record
 from editbench.walk.trajectory import Trajectories
+from tests.by_config import run_job
 from tests.toy_world import AlongColumn, toy_config
 
 
@@ -39,6 +39,7 @@ def test_a_job_leaves_a_whole_record(tmp_path):
         "samples.parquet",
         "strips.safetensors",
         "metrics.json",
+        "checksums.json",
     }
     assert {path.name for path in folder.iterdir()} == files
     rows = pd.read_parquet(folder / "rows.parquet").set_index("metric")
@@ -188,22 +189,6 @@ def test_costs_are_those_up_to_the_crossing(tmp_path):
     assert costs[0]["generator_calls"] == stops
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("starts.n=abc", "starts.n=abc must be a whole number"),
-        ("starts.n=-5", "starts.n must be at least 1"),
-        ("starts.pool=abc", "starts.pool=abc must be a number"),
-        ("engine.max_steps=1.5", "engine.max_steps=1.5 must be"),
-        ("bank.n=abc", "bank.n=abc must be a whole number"),
-        ("out=''", "out=None must be text"),
-    ],
-)
-def test_a_value_of_the_wrong_kind_is_named(tmp_path, override, message):
-    outcome = run_job(toy_config(tmp_path, override))
-    assert outcome.status == "failed" and message in outcome.reason
-
-
 def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
     by_name, by_index = (
         run_job(toy_config(tmp_path, "attribute=c", f"target={t}")) for t in ("z", 2)
@@ -222,11 +207,6 @@ def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
     assert (
         "class 3 is out of range for attribute 'c', which has 0 (x), 1 (y), 2 (z)" in outcome.reason
     )
-    for value in ("1.5", "true"):
-        assert (
-            f"target={value.capitalize() if value == 'true' else value} must be a whole number"
-            in run_job(toy_config(tmp_path, "attribute=c", f"target={value}")).reason
-        )
 
 
 def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path):
@@ -235,25 +215,10 @@ def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path
         outcome.status == "failed"
         and "layers [1, 5) lie outside the generator's rows [0, 2)" in outcome.reason
     )
-    cfg = toy_config(tmp_path)
-    cfg.device = "gpu"
-    assert "device=gpu is no device: use cpu, cuda or cuda:0" in run_job(cfg).reason
     if not torch.cuda.is_available():
+        cfg = toy_config(tmp_path)
         cfg.device = "cuda:7"
         assert "no CUDA device" in run_job(cfg).reason
-
-
-def test_values_of_the_wrong_kind_name_their_key(tmp_path):
-    cfg = toy_config(tmp_path)
-    cfg.seed = "abc"
-    assert "seed=abc must be a whole number" in run_job(cfg).reason
-    cfg = toy_config(tmp_path)
-    cfg.engine.batch = 0
-    outcome = run_job(cfg)
-    assert (
-        outcome.status == "failed"
-        and "engine.max_steps and engine.batch must be at least 1" in outcome.reason
-    )
 
 
 def test_an_unwritable_place_is_explained(tmp_path):

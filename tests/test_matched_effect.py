@@ -96,7 +96,7 @@ def test_it_agrees_with_dependency_at_its_effect(linear):
     assert curve(MatchedEffect(EFFECTS, draws=50)(found), "matched_ad")[1.0] == pytest.approx(at)
 
 
-def test_gauges_are_read_where_the_effect_is_passed(linear):
+def test_observed_columns_are_read_where_the_effect_is_passed(linear):
     *_, found = linear
     x, start = found.effect, found.table["start"].to_numpy()
     table = found.table.assign(**{"similarity:judge_features": 1 - x / 10, "pixel_distance": x**2})

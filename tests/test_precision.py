@@ -12,10 +12,8 @@ from editbench.base.spaces import Codes, Space
 from editbench.inversion.walks import LayeredStarts
 from editbench.networks.generator import Generator
 from editbench.networks.roles import Networks
-from editbench.run import loading as models
-from editbench.run.compose import compose_config
-from editbench.run.job import make_run_id
-from editbench.run.loading import bank_folder, load_networks
+from editbench.run.compose import compose_config, compose_settings
+from tests.by_config import bank_folder, load_networks, make_run_id, networks_code
 
 MEAN, MOST = 0.02, 0.25  # of a logit's standard deviation, over 96 pictures
 
@@ -84,9 +82,9 @@ def test_precision_is_part_of_a_bank_s_identity_but_for_fp32() -> None:
     names = {
         name: bank_folder(compose_config([f"precision={name}"]))[1] for name in ("fp32", "bf16")
     }
-    spec, plain = models.bank_spec(compose_config([])), networks()
+    spec, plain = compose_settings([]).bank.spec, networks()
     digests = {role: network.digest for role, network in vars(plain).items()}
-    code = models.networks_code(compose_config([]))
+    code = networks_code(compose_config([]))
     assert names["fp32"] == identity.bank_id(vars(spec), digests, code)
     assert len(set(names.values())) == 2 and not any(
         "fp32" in network.digest for network in (plain.generator, plain.teacher, plain.judge)

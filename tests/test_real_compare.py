@@ -12,9 +12,9 @@ from editbench.cli import main
 from editbench.report.load import Results, load
 from editbench.report.settings import add_settings
 from editbench.run.compose import compose_config
-from editbench.run.job import run_job
 from editbench.studies.real_images import _against_images, _distance, _key, means_of
 from editbench.walk.trajectory import Trajectories
+from tests.by_config import run_job
 from tests.test_real_images import real_job
 
 PAIR = Attributes([Attribute("a", ("no", "yes")), Attribute("b", ("no", "yes"))])

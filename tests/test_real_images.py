@@ -22,12 +22,17 @@ from editbench.inversion.walks import (
     draw_inverted,
 )
 from editbench.run.compose import compose_config
-from editbench.run.inversions import inversion_task, load_inversion
-from editbench.run.job import make_run_id, run_job
-from editbench.run.loading import load_bank, load_networks
 from editbench.walk.editor import Editor, FitReport, Walk
 from editbench.walk.engine import EngineSpec, walk_starts
 from editbench.walk.trajectory import Trajectories
+from tests.by_config import (
+    inversion_task,
+    load_bank,
+    load_inversion,
+    load_networks,
+    make_run_id,
+    run_job,
+)
 
 torch.set_num_threads(1)
 NAMES = ["smile", "eyeglasses"]
@@ -302,6 +307,7 @@ def test_an_inversion_by_path_must_be_of_these_networks(config, home):
     with pytest.raises(BadFile, match="another generator"):
         load_inversion(config(f"inversion.path={folder}", "generator.truncation_psi=0.5"))
     for wrong in ("7", "true"):
-        assert "must be text" in run_job(config(f"inversion.path={wrong}")).reason
+        with pytest.raises(EditbenchError, match="must be text"):
+            run_job(config(f"inversion.path={wrong}"))
     outcome = run_job(config("inversion.images=null"))
     assert outcome.status == "failed" and "inversion.images is not set" in outcome.reason

@@ -18,9 +18,9 @@ from editbench.regression import compare, measure, pin_runs, read_baseline
 from editbench.regression.compare import paired_interval
 from editbench.regression.tolerance import default
 from editbench.report.load import load
-from editbench.run.job import run_job
 from editbench.stats.intervals import paired_difference
 from editbench.walk.editor import Editor, FitReport, unit_rows
+from tests.by_config import run_job
 from tests.fake_records import fake_run, metric_rows
 from tests.toy_world import ToyScorer, V, toy_config
 

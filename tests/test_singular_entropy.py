@@ -1,4 +1,4 @@
-"""Singular entropy: planted spectra, the probe, Spearman against scipy and brute force, and the figure's table."""
+"""Singular entropy: planted spectra, the observation, Spearman against scipy and brute force, and the figure's table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 from editbench.methods.neural_ode.field import Field
 from editbench.metrics.singular_entropy.metric import SingularEntropy, entropy
-from editbench.metrics.singular_entropy.observation import SingularValues
+from editbench.metrics.singular_entropy.observation import SingularEntropyObservation
 
 from editbench.base.errors import Unsupported
 from editbench.report import _drawings
@@ -21,7 +21,7 @@ from editbench.report.figures import looks
 from editbench.report.load import load
 from editbench.report.ranking import ranking
 from editbench.stats.rank_correlation import spearman
-from editbench.walk.probe import ProbeData
+from editbench.walk.observation import Observed
 from tests.fake_records import fake_run, metric_rows
 
 
@@ -45,10 +45,10 @@ def scene(weight: torch.Tensor | None, bias: torch.Tensor | None = None):
     return SimpleNamespace(editor=SimpleNamespace(fields=fields), attribute="smile")
 
 
-def test_the_probe_has_the_values_of_the_layer_and_of_the_field():
+def test_the_observation_has_the_values_of_the_layer_and_of_the_field():
     rng = torch.Generator().manual_seed(1)
     weight = torch.randn(1, 2, 9, 9, generator=rng)
-    found = SingularValues().look(scene(weight, torch.zeros(1, 2, 9)))
+    found = SingularEntropyObservation().look(scene(weight, torch.zeros(1, 2, 9)))
     for k in range(2):
         layer = weight[0, k].double().numpy()
         np.testing.assert_allclose(
@@ -73,10 +73,10 @@ def test_rotations_of_the_matrix_change_nothing():
     )
     singular = torch.linspace(4, 0.1, 12).double()
     found = [
-        SingularValues().look(
+        SingularEntropyObservation().look(
             scene((u @ singular.diag() @ v - torch.eye(12))[None, None], torch.zeros(1, 1, 12))
         ),
-        SingularValues().look(
+        SingularEntropyObservation().look(
             scene((singular.diag() - torch.eye(12))[None, None].double(), torch.zeros(1, 1, 12))
         ),
     ]
@@ -96,14 +96,14 @@ def test_rotations_of_the_matrix_change_nothing():
 )
 def test_what_is_no_linear_flow_is_said(weight, reason):
     with pytest.raises(Unsupported, match=reason):
-        SingularValues().look(scene(weight, torch.zeros(1, 1, 4)))
+        SingularEntropyObservation().look(scene(weight, torch.zeros(1, 1, 4)))
 
 
 def test_rows_are_the_mean_over_flows_and_the_sweep_is_clipped():
     rng = np.random.default_rng(3)
     arrays = {"effective": rng.exponential(size=(3, 50)), "layer": rng.exponential(size=(3, 50))}
     metric = SingularEntropy(kept=100, sweep=(8, 50, 64, 100))
-    result = metric.read(ProbeData(arrays))
+    result = metric.read(Observed(arrays))
     rows = result.rows[result.rows["metric"] == "singular_entropy"]
     assert rows["value"].item() == pytest.approx(
         np.mean([scipy.stats.entropy(row) for row in arrays["effective"]])
@@ -111,7 +111,7 @@ def test_rows_are_the_mean_over_flows_and_the_sweep_is_clipped():
     assert rows["n"].item() == 3 and rows["note"].item() == "all 50 singular values"
     kept = result.rows[result.rows["metric"] == "singular_entropy_layer_kept"]
     assert kept["x"].tolist() == [8, 50] and set(result.rows["metric"]) == set(metric.produces)
-    missing = metric.read(ProbeData(reason="the flow is constant"))
+    missing = metric.read(Observed(reason="the flow is constant"))
     assert missing.rows["note"].tolist() == ["the flow is constant"] and missing.samples.empty
     with pytest.raises(ValueError, match="at least one"):
         SingularEntropy(kept=0)

@@ -12,7 +12,7 @@ import pytest
 
 from editbench.base.errors import UnknownName
 from editbench.base.sources import source_digest, source_hashes
-from editbench.run.job import run_job
+from tests.by_config import run_job
 from tests.toy_world import toy_config
 
 METHOD = """

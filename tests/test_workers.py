@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from editbench.base.errors import EditbenchError
-from editbench.run.workers import run_jobs
 from editbench.walk.editor import FitReport
+from tests.by_config import run_jobs
 from tests.toy_world import AlongColumn, toy_config
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import file_sha256, read_json
+from editbench.base.files import check_file, read_json, read_seal
 from editbench.base.spaces import Space
-from editbench.base.validation import check_fields
+from editbench.base.validation import check_at_least, check_fields
 
 VERSION = 1
 SPLITS = ("fit", "tune", "test")
@@ -42,8 +42,9 @@ class BankSpec:
 
     def __post_init__(self) -> None:
         check_fields("bank", self)
-        if self.n < 1 or self.block < 1 or self.shard < 1:
-            raise EditbenchError(f"bank.n, bank.block and bank.shard must be positive, got {self}")
+        check_at_least("bank.n", self.n, 1)
+        check_at_least("bank.block", self.block, 1)
+        check_at_least("bank.shard", self.shard, 1)
         if self.shard % self.block:
             raise EditbenchError(
                 f"bank.shard={self.shard} must be a multiple of bank.block={self.block}"
@@ -131,7 +132,7 @@ class Bank:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.meta = read_json(folder / "bank.json")
+        self.meta = read_json(folder / "bank.json", sealed=True)
         if self.meta.get("version") != VERSION:
             raise BadFile(
                 f"{folder} is a bank of format {self.meta.get('version')}, this is {VERSION}: build it again"
@@ -200,16 +201,10 @@ def check_shard(path: Path, rows: tuple[int, int]) -> None:
     remedy = f"delete {path} and start again: only this shard is rebuilt"
     if not path.is_dir():
         raise BadFile(f"bank shard {path} is missing; start the bank again to build it")
-    sums = read_json(path / "checksums.json")
-    if sums.get("rows") != list(rows):
+    seal = read_seal(path)
+    if seal.get("rows") != list(rows):
         raise BadFile(
-            f"bank shard {path} holds samples {sums.get('rows')}, expected {list(rows)}; {remedy}"
+            f"bank shard {path} holds samples {seal.get('rows')}, expected {list(rows)}; {remedy}"
         )
-    for name, expected in sums["sha256"].items():
-        file = path / name
-        if not file.exists():
-            raise BadFile(f"bank shard file {file} is missing; {remedy}")
-        if file_sha256(file) != expected:
-            raise BadFile(
-                f"bank shard file {file} was cut or altered (its checksum differs); {remedy}"
-            )
+    for name in seal["files"]:
+        check_file(path, name, remedy)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, NonFinite
 from editbench.base.files import (
     atomic_folder,
-    file_sha256,
     lock,
     read_json,
     sweep_partials,
@@ -94,7 +94,7 @@ def settled_layout(folder: Path, spec: BankSpec) -> BankSpec:
 def current_layout(folder: Path, spec: BankSpec) -> BankSpec:
     """The spec with the shard size of what is there; as it is where nothing is."""
     path = folder / "layout.json"
-    return replace(spec, shard=read_json(path)["shard"]) if path.exists() else spec
+    return replace(spec, shard=read_json(path, sealed=True)["shard"]) if path.exists() else spec
 
 
 def _build_in_worker(
@@ -139,7 +139,7 @@ def _write_shard(
     """Compute and write samples rows[0]..rows[1]-1; the caller holds the lock of the shard."""
     start, stop = rows
     sweep_partials(path)
-    with atomic_folder(path) as partial:
+    with atomic_folder(path, {"rows": [start, stop]}) as partial:
         generator, teacher, judge = models
         widths = {
             "z": generator.z_dim,
@@ -148,22 +148,26 @@ def _write_shard(
         }
         if Space.W in generator.spaces:
             widths["w"] = generator.w_dim
-        arrays = {
-            name: np.lib.format.open_memmap(
-                str(partial / f"{name}.npy"), "w+", np.float32, (stop - start, width)
-            )
-            for name, width in widths.items()
-        }
-        for first in range(start, stop, spec.block):
-            last = min(first + spec.block, stop)
-            for name, values in compute_block(spec.seed, first, last, models, device).items():
-                arrays[name][first - start : last - start] = values
-            advance(last - first)
-        for array in arrays.values():
-            array.flush()
-        del arrays
-        sums = {file.name: file_sha256(file) for file in sorted(partial.glob("*.npy"))}
-        write_json(partial / "checksums.json", {"rows": [start, stop], "sha256": sums})
+        # Rows are written as they come. A memory map would do the same, but a full disk ends the
+        # process there (SIGBUS); an ordinary write raises an error that can be explained.
+        with ExitStack() as stack:
+            streams = {}
+            for name, width in widths.items():
+                stream = stack.enter_context((partial / f"{name}.npy").open("wb"))
+                write_npy_header(stream, (stop - start, width))
+                streams[name] = stream
+            for first in range(start, stop, spec.block):
+                last = min(first + spec.block, stop)
+                for name, values in compute_block(spec.seed, first, last, models, device).items():
+                    streams[name].write(np.ascontiguousarray(values, np.float32).tobytes())
+                advance(last - first)
+
+
+def write_npy_header(stream: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Begin a .npy file of float32 rows, which follow as bytes."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(np.float32))
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
 
 
 @contextmanager

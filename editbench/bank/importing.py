@@ -14,7 +14,14 @@ from editbench.bank.build import stream_sigma
 from editbench.bank.published.npy import read_npy
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import atomic_folder, digest, file_sha256, write_json
+from editbench.base.files import (
+    atomic_folder,
+    digest,
+    file_sha256,
+    read_seal,
+    seal_folder,
+    write_json,
+)
 from editbench.networks.scorers.declared import declare
 
 
@@ -86,8 +93,8 @@ def write_bank(
                     f"the values of '{name}' are NaN, infinite or too large for float32: remove them"
                 )
             np.save(shard / f"{name}.npy", stored)
-        sums = {file.name: file_sha256(file) for file in sorted(shard.glob("*.npy"))}
-        write_json(shard / "checksums.json", {"rows": [0, len(w)], "sha256": sums})
+        seal_folder(shard, {"rows": [0, len(w)]})
+        sums = read_seal(shard)["files"]
         sigma = {
             role: stream_sigma(partial, spec, role, layout).tolist()
             for role in ("teacher", "judge")

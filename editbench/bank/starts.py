@@ -19,7 +19,9 @@ from editbench.bank.bank import Bank
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import generator
-from editbench.base.validation import check_fields
+from editbench.base.validation import check_at_least, check_choice, check_fields
+
+NEAR = ("joint", "target", "any")  # how starts are chosen, see above
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,10 @@ class StartsSpec:
 
     def __post_init__(self) -> None:
         check_fields("starts", self)
-        if self.n < 1 or not 0 < self.pool <= 1:
-            raise EditbenchError(
-                f"starts.n must be at least 1 and starts.pool between 0 and 1: {self}"
-            )
+        check_at_least("starts.n", self.n, 1)
+        if not 0 < self.pool <= 1:
+            raise EditbenchError(f"starts.pool={self.pool} must lie in (0, 1]: a share of bank.n")
+        check_choice("starts.near", self.near, NEAR)
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,10 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
             candidates = np.argsort(distance[:, k], kind="stable")[:pool]
             chosen[asked == k] = np.sort(rng.permutation(candidates)[: int((asked == k).sum())])
         threshold = distance[chosen, asked].max()
-    elif spec.near == "any":
+    else:  # 'any'
         chosen = np.sort(rng.choice(last - first, size=spec.n, replace=False))
         asked = rng.integers(len(names), size=spec.n)
         threshold = np.nan
-    else:
-        raise EditbenchError(f"starts.near must be 'joint', 'target' or 'any', got '{spec.near}'")
     labels = attributes.labels(torch.from_numpy(np.asarray(logits[chosen]))).numpy()
     draw = rng.random(spec.n)
     starts = {}

@@ -10,25 +10,73 @@ import yaml
 
 from editbench.base.errors import BadFile
 
-CONF = Path(str(find_spec("editbench.conf").origin)).parent
+
+def _conf_folder() -> Path:
+    """The folder of the configuration files. In a checkout and in a wheel it lies in other places,
+    so the package is located; it is not imported."""
+    spec = find_spec("editbench.conf")
+    if spec is None or spec.origin is None:
+        raise BadFile("editbench.conf is not installed: install the package again")
+    return Path(spec.origin).parent
+
+
+CONF = _conf_folder()
+MAIN = "run"  # name of the main configuration, CONF/run.yaml
+# Keys of the main configuration that no YAML there declares: groups of a budget, an experiment's
+# published numbers, and the number of a part of `bank --parts`.
+UNDECLARED = ("starts", "engine", "published", "part")
 
 
 def group_options(group: str, more: Sequence[Path] = ()) -> dict[str, dict]:
-    """Options of a group and their YAML, in order of their names; `more` are a user's own configuration folders."""
-    files = [file for folder in (CONF, *more) for file in (folder / group).glob("*.yaml")]
-    return {file.stem: read_yaml(file) for file in sorted(files, key=lambda file: file.stem)}
+    """Options of a group and their YAML, in the order of their names.
+
+    Args:
+        group: name of a Hydra group, such as 'method'.
+        more: a user's own configuration folders; an option there replaces one of the same name.
+    """
+    files: list[Path] = []
+    for folder in (CONF, *more):
+        files += (folder / group).glob("*.yaml")
+    files.sort(key=_stem)  # stable, so that a user's file comes after ours and wins
+    return {file.stem: read_yaml(file) for file in files}
 
 
 def groups() -> list[str]:
-    return sorted(
-        path.name
-        for path in CONF.iterdir()
-        if path.is_dir() and not path.name.startswith(("_", "."))
-    )
+    """Names of the groups of options, sorted."""
+    names = []
+    for path in CONF.iterdir():
+        if path.is_dir() and not path.name.startswith(("_", ".")):
+            names.append(path.name)
+    return sorted(names)
+
+
+def main_keys() -> list[str]:
+    """Keys of the main configuration that hold plain values, in its order."""
+    declared = read_yaml(CONF / f"{MAIN}.yaml")
+    return [key for key in declared if key not in ("defaults", "hydra")]
+
+
+def list_groups() -> list[str]:
+    """Groups of which a job takes any number of options, as in metric=[a,b]; of others, one."""
+    names = []
+    for entry in read_yaml(CONF / f"{MAIN}.yaml")["defaults"]:
+        if isinstance(entry, dict):
+            names += [str(group) for group, options in entry.items() if isinstance(options, list)]
+    return names
+
+
+def known_keys() -> list[str]:
+    """Every key that may stand at the top of a job's configuration."""
+    return [*main_keys(), *groups(), *UNDECLARED]
 
 
 def read_yaml(file: Path) -> dict:
+    """The mapping that a YAML file holds; BadFile where it cannot be read."""
     try:
         return yaml.safe_load(file.read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadFile(f"{file} is not readable YAML: {error}") from error
+
+
+def _stem(file: Path) -> str:
+    return file.stem

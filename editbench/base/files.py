@@ -1,4 +1,10 @@
-"""Files that are whole or absent: atomic writes, content hashes, locks, and errors that name the remedy."""
+"""Files that are whole or absent, and that are never used after a byte of them has changed.
+
+- Writing is atomic: a file or folder is written beside its place, flushed to the disk and renamed.
+- What the project writes for itself carries checksums: a folder has a `checksums.json`, a JSON file
+  has its own `checksum`, and a cached file has a `.sha256` file beside it.
+- Reading compares them. A difference is a BadFile that names the file and the remedy.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +13,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from editbench.base.errors import BadFile, EditbenchError
 
+SEAL = "checksums.json"  # of a sealed folder
+CHECKSUM = "checksum"  # the key of a sealed JSON file
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
+
+# -- hashes ----------------------------------------------------------------------------------------
 def digest(value: object, length: int = 12) -> str:
     """Hash of a JSON-like value: same content, same hash, whatever the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
@@ -23,41 +36,68 @@ def digest(value: object, length: int = 12) -> str:
 
 
 def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, read as a stream."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+# -- errors of the disk ----------------------------------------------------------------------------
 @contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission into a message with the remedy."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except EditbenchError:
+        raise
+    except Exception as error:  # safetensors and parquet raise types of their own for a full disk
+        number = _error_number(error)
+        if number in FULL_DISK:
             raise EditbenchError(
                 f"the disk is full: could not write {path}. What was finished is kept; free some "
                 "space, or set out=DIR and cache=DIR on another disk, and start again"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if number in NO_PERMISSION and isinstance(error, OSError):
             raise EditbenchError(
-                f"cannot write {path} ({os.strerror(error.errno)}): set out=DIR and cache=DIR to a "
+                f"cannot write {path} ({os.strerror(number)}): set out=DIR and cache=DIR to a "
                 "folder you may write to"
             ) from error
         raise
 
 
+def _error_number(error: Exception) -> int:
+    """The system's number of an error; 0 where it has none."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    text = str(error)
+    for number in FULL_DISK:
+        if os.strerror(number) in text or f"os error {number}" in text:
+            return number
+    return 0
+
+
+# -- writing ---------------------------------------------------------------------------------------
 @contextmanager
-def atomic_folder(final: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `final` when the block ends well and vanishes when it does not."""
+def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """A folder to fill, which becomes `final` when the block ends well and vanishes when it does not.
+
+    Args:
+        final: its place; a folder that is there already is replaced.
+        about: seal the folder, with these facts beside the checksums; None leaves it unsealed.
+    """
     partial = final.parent / f".partial-{final.name}-{os.getpid()}"
     with explain_disk_errors(final):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             yield partial
+            if about is not None:
+                seal_folder(partial, about)
+            for file in partial.rglob("*"):
+                _flush_to_disk(file)
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
+            _flush_to_disk(final.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -65,7 +105,8 @@ def atomic_folder(final: Path) -> Iterator[Path]:
 def claim_folder(path: Path) -> Path:
     """Make a folder that no other process has: `path`, or `path`-2, -3 and so on where it is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder, number = path, 1
+    folder = path
+    number = 1
     while True:
         try:
             folder.mkdir()
@@ -85,24 +126,56 @@ def sweep_partials(final: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a small file so that a reader sees the old content or the new, never half of it."""
+    """Write a file so that a reader sees the old content or the new, never half of it."""
     partial = path.with_name(f".partial-{path.name}-{os.getpid()}")
+    raw = data.encode() if isinstance(data, str) else data
     with explain_disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data.encode() if isinstance(data, str) else data)
+            with partial.open("wb") as stream:
+                stream.write(raw)
+                stream.flush()
+                os.fsync(stream.fileno())
             partial.replace(path)
+            _flush_to_disk(path.parent)
         finally:
             partial.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: object) -> None:
-    write_atomic(path, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+def _flush_to_disk(path: Path) -> None:
+    """Ask the system to write a file, or the entries of a folder, before it goes on.
 
-
-def read_json(path: Path) -> dict:
+    Without it, a machine that loses power can keep the new name and lose the content.
+    """
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY)
     try:
-        value = json.loads(path.read_text())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object with its own checksum."""
+    sealed = json.loads(json.dumps(value, default=str))
+    sealed[CHECKSUM] = digest(sealed, 64)
+    write_atomic(path, json.dumps(sealed, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path, sealed: bool = False) -> dict:
+    """Read an object; the key of its checksum is taken out.
+
+    Args:
+        path: of the file.
+        sealed: refuse a file without a checksum, as people write them.
+
+    Raises:
+        BadFile: the file is missing, not a JSON object, or its checksum differs.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadFile(f"{path} does not exist") from error
     except (OSError, ValueError) as error:
@@ -113,9 +186,115 @@ def read_json(path: Path) -> dict:
         raise BadFile(
             f"{path} holds {type(value).__name__}, expected an object; delete it and build it again"
         )
+    expected = value.pop(CHECKSUM, None)
+    if expected is None and not sealed:
+        return value
+    if expected != digest(value, 64):
+        raise BadFile(
+            f"{path} was cut or altered (its checksum differs); delete it and build it again"
+        )
     return value
 
 
+# -- folders with checksums ------------------------------------------------------------------------
+def seal_folder(folder: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write the checksums of every file below a folder, and facts about it, to `checksums.json`."""
+    files: dict[str, str] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file != folder / SEAL:
+            files[file.relative_to(folder).as_posix()] = file_sha256(file)
+    write_json(folder / SEAL, {**(about or {}), "files": files})
+
+
+def read_seal(folder: Path) -> dict:
+    """The checksums and facts of a sealed folder. Raises BadFile where they are missing or altered."""
+    seal = read_json(folder / SEAL, sealed=True)
+    if not isinstance(seal.get("files"), dict):
+        raise BadFile(f"{folder / SEAL} lists no files; delete {folder} and build it again")
+    return seal
+
+
+# Files whose checksum this process has compared: (path, size, time of the last change, checksum). A
+# shard of a bank can be gigabytes, and every job of a sweep opens it.
+_COMPARED: set[tuple[str, int, int, str]] = set()
+
+
+def check_file(folder: Path, name: str, remedy: str = "") -> Path:
+    """The path of a file in a sealed folder, after its checksum was compared.
+
+    Args:
+        folder: a sealed folder.
+        name: of the file, as it stands in the seal.
+        remedy: the end of the error message; by default to delete the folder.
+
+    Raises:
+        BadFile: the seal or the file is missing, or the file was altered.
+    """
+    remedy = remedy or f"delete {folder} and start again"
+    path = folder / name
+    expected = read_seal(folder)["files"].get(name)
+    if expected is None:
+        raise BadFile(f"{folder / SEAL} does not list '{name}'; {remedy}")
+    if not path.is_file():
+        raise BadFile(f"{path} is missing; {remedy}")
+    compare_checksum(path, expected, remedy)
+    return path
+
+
+def compare_checksum(path: Path, expected: str, remedy: str) -> None:
+    """Raise BadFile unless a file has the expected SHA-256; compared once a process and change."""
+    about = path.stat()
+    key = (str(path.resolve()), about.st_size, about.st_mtime_ns, expected)
+    if key in _COMPARED:
+        return
+    if file_sha256(path) != expected:
+        raise BadFile(f"{path} was cut or altered (its checksum differs); {remedy}")
+    _COMPARED.add(key)
+
+
+@contextmanager
+def unsealed_folder(folder: Path) -> Iterator[None]:
+    """Let files of a sealed folder be written anew; the folder is sealed again when the block ends well.
+
+    The seal is taken away first, so that a kill at any moment leaves a folder without one, which is
+    taken for unfinished and never for right. Files that the block does not write keep their
+    checksums and are not read.
+    """
+    seal = read_seal(folder)
+    before = {name: (folder / name).stat().st_mtime_ns for name in seal["files"]}
+    (folder / SEAL).unlink()
+    yield
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and before.get(name) != file.stat().st_mtime_ns:
+            seal["files"][name] = file_sha256(file)
+    write_json(folder / SEAL, seal)
+
+
+# -- single files with a checksum beside them ------------------------------------------------------
+def write_checked(path: Path, data: bytes) -> None:
+    """Write a file of a cache, and its checksum beside it."""
+    write_atomic(path, data)
+    write_atomic(_checksum_file(path), hashlib.sha256(data).hexdigest() + "\n")
+
+
+def read_checked(path: Path) -> bytes:
+    """The content of a file of a cache. Raises BadFile where it is missing or altered."""
+    try:
+        data = path.read_bytes()
+        expected = _checksum_file(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(f"{path} or its checksum cannot be read ({error}); delete it") from error
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise BadFile(f"{path} was cut or altered (its checksum differs); delete it")
+    return data
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+# -- locks -----------------------------------------------------------------------------------------
 def lock(path: Path) -> FileLock:
     """An inter-process lock for building `path`; the system frees it when its holder dies."""
     with explain_disk_errors(path):

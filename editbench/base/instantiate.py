@@ -1,7 +1,12 @@
-"""The only place where Hydra's `_target_` is instantiated."""
+"""Building what a configuration names by `_target_`: the only place that calls Hydra's instantiate.
+
+A `_target_` is the dotted name of a class or function, and building it runs that code. Take
+configuration only from people whose code you would run.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -13,17 +18,28 @@ from editbench.base.errors import EditbenchError
 LABELS = ("name", "about", "demo")  # keys of a group's YAML that are for people
 
 
-def plain(config: DictConfig) -> dict:
-    """A group's resolved configuration without the labels."""
-    return {
-        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        for key, value in config.items()
-        if key not in LABELS
-    }
+def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
+    """The resolved options of a component as plain values, without the labels."""
+    options: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in LABELS:
+            continue
+        if OmegaConf.is_config(value):
+            value = OmegaConf.to_container(value, resolve=True)
+        options[str(key)] = value
+    return options
 
 
-def build(config: DictConfig) -> Any:
-    """Instantiate a group's configuration; errors that carry their own message pass through as they are."""
+def build(config: Mapping[str, Any] | DictConfig) -> Any:
+    """Build a component of its configuration.
+
+    Args:
+        config: `_target_` and the keyword arguments; nested components are built first.
+
+    Raises:
+        EditbenchError: the component refuses its options. An error of ours passes as it is, so that
+            its own message is read.
+    """
     try:
         return instantiate(plain(config), _convert_="all")
     except InstantiationException as error:
@@ -32,7 +48,5 @@ def build(config: DictConfig) -> Any:
             if isinstance(cause, EditbenchError):
                 raise cause from None
             cause = cause.__cause__
-        raise EditbenchError(
-            f"could not make '{config.get('name', config.get('_target_'))}': "
-            f"{error.__cause__ or error}"
-        ) from error
+        name = config.get("name", config.get("_target_"))
+        raise EditbenchError(f"could not make '{name}': {error.__cause__ or error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -18,17 +19,25 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-PLAIN_FIRST, PLAIN_EVERY = 2.0, 10.0  # seconds until the first plain line, and between them
-_hushed = False
+PLAIN_FIRST = 2.0  # seconds until the first plain line
+PLAIN_EVERY = 10.0  # seconds between two plain lines
+# The environment says it, so that processes which a worker starts in turn are silent as well.
+PROGRESS = "EDITBENCH_PROGRESS"
 
 
 def hush() -> None:
-    """No more progress from this process: it is one of several workers, whose lines would mix."""
-    global _hushed
-    _hushed = True
+    """Show no progress of this process: it is one of several workers, whose lines would mix."""
+    os.environ[PROGRESS] = "off"
+
+
+def is_hushed() -> bool:
+    """Whether this process shows no progress."""
+    return os.environ.get(PROGRESS, "") == "off"
 
 
 class Advance(Protocol):
+    """A function that takes the number of items that were done since its last call."""
+
     def __call__(self, amount: int = 1) -> None: ...
 
 
@@ -37,49 +46,78 @@ def console() -> Console:
     return Console(stderr=True)
 
 
+def say(text: str) -> None:
+    """Print a line of a run or a sweep on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def status(what: str) -> Iterator[None]:
     """Say what is being worked on: a spinner on a terminal, one line elsewhere."""
-    if _hushed:
+    if is_hushed():
         yield
     elif sys.stderr.isatty():
         with console().status(what):
             yield
     else:
-        print(f"{what} ...", file=sys.stderr, flush=True)
+        say(f"{what} ...")
         yield
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
-    """Yield a function to call with the number of items just done."""
-    if _hushed:
-        yield lambda amount=1: None
-        return
-    if sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console(), transient=True) as bar:
+    """Show how far a piece of work is.
+
+    Args:
+        what: is being worked on.
+        total: number of items.
+
+    Yields:
+        A function to call with the number of items just done.
+    """
+    if is_hushed():
+        yield _advance_nothing
+    elif sys.stderr.isatty():
+        with _bar() as bar:
             task = bar.add_task(what, total=total)
-            yield lambda amount=1: bar.advance(task, amount)
-        return
-    done, began = 0, time.monotonic()
-    due = began + PLAIN_FIRST
 
-    def advance(amount: int = 1) -> None:
-        nonlocal done, due
-        done += amount
+            def advance_bar(amount: int = 1) -> None:
+                bar.advance(task, amount)
+
+            yield advance_bar
+    else:
+        yield _PlainProgress(what, total)
+
+
+def _advance_nothing(amount: int = 1) -> None:
+    return None
+
+
+def _bar() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console(), transient=True)
+
+
+class _PlainProgress:
+    """Lines in a log: the first after PLAIN_FIRST seconds, none when the end is a second away."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what = what
+        self.total = total
+        self.done = 0
+        self.began = time.monotonic()
+        self.due = self.began + PLAIN_FIRST
+
+    def __call__(self, amount: int = 1) -> None:
+        self.done += amount
         now = time.monotonic()
-        left = (now - began) / done * (total - done)
-        if now >= due and left >= 1:
-            due = now + PLAIN_EVERY
-            print(
-                f"{what}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True
-            )
-
-    yield advance
+        left = (now - self.began) / self.done * (self.total - self.done)
+        if now >= self.due and left >= 1:
+            self.due = now + PLAIN_EVERY
+            say(f"{self.what}: {self.done} of {self.total}, about {left:.0f} s left")

@@ -1,28 +1,165 @@
-"""Values of a configuration that have the wrong kind: an error that names the key."""
+"""Values of a configuration that are wrong: an error in one line with key, value and remedy."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
-from editbench.base.errors import EditbenchError
+from hydra.utils import get_object
 
+from editbench.base.errors import EditbenchError, UnknownName
+
+# Kind of a plain value -> the types that it may have, and the words of the message.
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "str": ((str,), "text"),
     "bool": ((bool,), "true or false"),
 }
+# Keys of a component that Hydra's `instantiate` reads itself; all begin like this.
+HYDRA_PREFIX = "_"
 
 
-def check_kind(key: str, value: object, kind: str) -> None:
-    """Raise EditbenchError unless value is an int, float, str or bool as `kind` says; a bool is no number."""
+def check_kind(key: str, value: object, kind: str, example: object = None) -> None:
+    """Refuse a value of another kind than `kind`. A bool is no number.
+
+    Args:
+        key: dotted name of the value, for the message.
+        value: of the configuration.
+        kind: 'int', 'float', 'str' or 'bool'.
+        example: a right value, for the message; None shows none.
+
+    Raises:
+        EditbenchError: with key, value and what it must be.
+    """
     types, words = KINDS[kind]
-    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
-        raise EditbenchError(f"{key}={value} must be {words}")
+    is_bool_for_number = isinstance(value, bool) and kind != "bool"
+    if isinstance(value, types) and not is_bool_for_number:
+        return
+    remedy = "" if example is None else f", as in {key}={example}"
+    raise EditbenchError(f"{key}={value} must be {words}{remedy}")
 
 
 def check_fields(group: str, spec: Any) -> None:
     """`check_kind` for every field of a dataclass of plain values."""
     for item in fields(spec):
-        check_kind(f"{group}.{item.name}", getattr(spec, item.name), str(item.type))
+        example = None if item.default is MISSING else item.default
+        check_kind(f"{group}.{item.name}", getattr(spec, item.name), str(item.type), example)
+
+
+def check_at_least(key: str, value: float, least: float) -> None:
+    """Refuse a number below `least`."""
+    if not value >= least:  # also refuses NaN
+        raise EditbenchError(f"{key}={value} must be at least {least}")
+
+
+def check_positive(key: str, value: float) -> None:
+    """Refuse a number that is not above 0."""
+    if not value > 0:  # also refuses NaN
+        raise EditbenchError(f"{key}={value} must be positive")
+
+
+def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse a value that is not among `choices`."""
+    known = list(choices)
+    if value not in known:
+        raise EditbenchError(f"{key}={value} must be one of {', '.join(known)}")
+
+
+def check_options(key: str, target: str, options: Mapping[str, Any]) -> None:
+    """Compare the options of a component with the arguments of what `_target_` names.
+
+    Nothing is built. Only arguments that are annotated with plain types (int, float, str, bool, or
+    None) are compared by kind; the others are left to the constructor.
+
+    Args:
+        key: where the component stands in the configuration, such as 'method'.
+        target: dotted name of a class or a function.
+        options: its keyword arguments.
+
+    Raises:
+        UnknownName: an option that is no argument, with the nearest one.
+        EditbenchError: `target` cannot be imported, an argument is missing, or a value has another
+            kind than the argument's annotation.
+    """
+    known, takes_any = arguments_of(load_target(key, target))
+    for name, value in options.items():
+        if name.startswith(HYDRA_PREFIX):
+            continue
+        if name in known:
+            _check_annotated(f"{key}.{name}", value, known[name])
+        elif not takes_any:
+            raise UnknownName(f"option of '{key}'", name, known)
+    for name, argument in known.items():
+        if argument.default is argument.empty and name not in options:
+            raise EditbenchError(f"{key}: {target} needs the option {name}: set {key}.{name}=...")
+
+
+def load_target(key: str, target: str) -> Callable[..., Any]:
+    """The class or function of a dotted name. EditbenchError where it cannot be imported."""
+    try:
+        return get_object(target)
+    except Exception as error:  # importing somebody's module may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EditbenchError(f"{key}._target_={target} cannot be imported: {reason}") from error
+
+
+def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """The named arguments of a class or function, and whether it takes any others.
+
+    A class whose `__init__` has **kwargs hands them to its bases, so theirs count as well.
+    """
+    callables: list[Callable[..., Any]] = [target]
+    if inspect.isclass(target):
+        # `object.__init__` has a signature that takes anything, and takes nothing.
+        bases = [base for base in target.__mro__ if base is not object]
+        callables = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)]
+    found: dict[str, inspect.Parameter] = {}
+    for function in callables:
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):  # a builtin without a signature
+            return found, True
+        if inspect.isclass(target):
+            parameters = parameters[1:]  # without self
+        passes_on = False
+        for parameter in parameters:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(parameter.name, parameter)
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                passes_on = True
+        if not passes_on:
+            return found, False
+        if function is callables[-1]:
+            return found, True
+    return found, False
+
+
+def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> None:
+    annotation = argument.annotation
+    # Annotations are text where the module has `from __future__ import annotations`. They are not
+    # evaluated: the names of plain types are all that is needed.
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    names = [name.strip() for name in text.split("|")]
+    kinds = [name for name in names if name != "None"]
+    if not kinds or any(name not in KINDS for name in kinds):
+        return
+    if value is None and "None" in names:
+        return
+    if isinstance(value, Mapping) and "_target_" in value:
+        return  # an object that is built first
+    for kind in kinds:
+        try:
+            check_kind(key, value, kind)
+            return
+        except EditbenchError:
+            continue
+    words = " or ".join(KINDS[kind][1] for kind in kinds)
+    if "None" in names:
+        words = f"{words} or null"
+    example = (
+        "" if argument.default in (argument.empty, None) else f", as in {key}={argument.default}"
+    )
+    raise EditbenchError(f"{key}={value} must be {words}{example}")

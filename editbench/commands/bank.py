@@ -1,4 +1,4 @@
-"""`editbench bank`: build the bank of a configuration, import one from files, or say what one holds."""
+"""`editbench bank`: build the bank of a configuration, import one from files, or describe one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from editbench.bank.importing import import_bank
 from editbench.bank.published.gradctrl import import_gradctrl
 from editbench.bank.published.interfacegan import import_scores
 from editbench.base.errors import EditbenchError
-from editbench.commands.run import check_words, expand_experiment, run_hydra
+from editbench.base.progress import say
+from editbench.commands.run import CommandLine
 from editbench.run.job import Outcome
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.record import peak_memory_mb
-from editbench.run.sweep import join_sweep, leave_outcome, say
+from editbench.run.settings import Settings
+from editbench.run.sweep import failure, in_sweep, join_sweep, leave_outcome, run_hydra
 
 HELP = """usage: editbench bank [--parts N] [group=option ...] [key=value ...]
        editbench bank import --w W.npy --logits LOGITS.npy --attributes ATTRIBUTES.yaml --out FOLDER
@@ -38,94 +40,105 @@ examples:
   editbench bank +experiment=ffhq_latents data=../shared/data
   editbench bank import --w w.npy --logits logits.npy --attributes attributes.yaml --out runs/my_bank
 """
+PARTS = "--parts"
 
 
 def main(argv: list[str]) -> int:
-    if not argv or not {"-h", "--help"} & set(argv[:1]):
-        if argv[:1] == ["import"]:
-            return import_main(argv[1:])
-        if argv[:1] == ["info"]:
-            return info_main(argv[1:])
-        argv = as_parts(expand_experiment(argv))
-        check_words(argv)
-        return run_hydra(build, argv)
-    print(HELP)
-    return 0
+    if {"-h", "--help"} & set(argv[:1]):
+        print(HELP)
+        return 0
+    if argv[:1] == ["import"]:
+        return import_main(argv[1:])
+    if argv[:1] == ["info"]:
+        return info_main(argv[1:])
+    line = CommandLine.parse(as_parts(argv))
+    if line.shows:
+        raise EditbenchError(f"{line.shows} means nothing to a bank (see `editbench bank --help`)")
+    line.check()
+    return run_hydra(build_task, line.overrides, line.folders, line.sweep)
 
 
 def as_parts(argv: list[str]) -> list[str]:
-    """`--parts N` as the sweep it stands for: N jobs with the same bank."""
-    if "--parts" not in argv:
+    """`--parts N` as the sweep that it stands for: N jobs with the same bank."""
+    if PARTS not in argv:
         return argv
-    at = argv.index("--parts")
-    number = argv[at + 1] if at + 1 < len(argv) else ""
+    at = argv.index(PARTS)
+    number = "".join(argv[at + 1 : at + 2])
     if not number.isdecimal() or not int(number):
         raise EditbenchError(
-            f"--parts {number}: give how many jobs are to build the bank, as in --parts 8"
+            f"{PARTS} {number}: give how many jobs are to build the bank, as in {PARTS} 8"
         )
     return [*argv[:at], *argv[at + 2 :], "-m", f"+part=range({number})"]
 
 
-def build(cfg: DictConfig) -> Outcome:
-    """Build what is missing of the bank and say so; in a multirun, leave the outcome for the summary."""
-    join_sweep(cfg)
-    part = f"part {cfg.part}" if "part" in cfg else "bank"
+def build_task(config: DictConfig) -> Outcome:
+    """Build what is missing of the bank and say so; in a sweep, leave the outcome for the summary."""
+    part = f"part {config.part}" if "part" in config else "bank"
     try:
-        outcome = _build(cfg, part)
+        outcome = build(join_sweep(Settings.from_config(config)), part)
     except EditbenchError as error:
+        if not in_sweep():
+            raise
         say(f"error: {error}")
-        outcome = Outcome("failed", str(error), "", False)
+        outcome = failure(error)
     leave_outcome(part, outcome)
     return outcome
 
 
-def _build(cfg: DictConfig, part: str) -> Outcome:
+def build(settings: Settings, part: str) -> Outcome:
+    """Build what is missing of the bank. `part`: 'bank' for all of it, else a title."""
     began = time.perf_counter()
-    folder, _ = bank_folder(cfg)
+    folder, _ = bank_folder(settings)
     existed = (folder / "bank.json").exists()
-    networks = load_networks(cfg)
-    before = networks.generator.decoded
-    bank = load_bank(cfg)
+    generator = load_networks(settings).generator
+    before = generator.decoded
+    bank = load_bank(settings)
     seconds = time.perf_counter() - began
-    if "part" in cfg:
-        say(
-            f"{part}: computed {networks.generator.decoded - before} of {len(bank)} samples in {seconds:.1f} s"
-        )
+    if part != "bank":
+        computed = generator.decoded - before
+        say(f"{part}: computed {computed} of {len(bank)} samples in {seconds:.1f} s")
         return Outcome("done", "", "", existed)
     done = "verified" if existed else "built"
     say(
-        f"{done} {bank.folder}: {len(bank)} samples in {seconds:.1f} s ({len(bank) / seconds:.0f}/s), "
-        f"peak memory {peak_memory_mb(cfg.device):.0f} MiB"
+        f"{done} {bank.folder}: {len(bank)} samples in {seconds:.1f} s "
+        f"({len(bank) / seconds:.0f}/s), peak memory {peak_memory_mb(settings.device):.0f} MiB"
     )
     describe(bank)
     return Outcome("done", "", "", existed)
 
 
 def describe(bank: Bank) -> None:
-    """Print splits and the marginals by the judge."""
-    parts = {name: bank.spec.split(name) for name in ("fit", "tune", "test")}
-    print(
-        f"bank {bank.id}: {len(bank)} samples; "
-        + ", ".join(f"{k} {b - a}" for k, (a, b) in parts.items())
-    )
-    if left_out := bank.meta.get("options", {}).get("left_out"):
+    """Print the splits, and the share of every class by the judge."""
+    sizes = []
+    for name in ("fit", "tune", "test"):
+        first, last = bank.spec.split(name)
+        sizes.append(f"{name} {last - first}")
+    print(f"bank {bank.id}: {len(bank)} samples; {', '.join(sizes)}")
+    left_out = bank.meta.get("options", {}).get("left_out")
+    if left_out:
         print(f"  left out: {left_out} rows with an invalid score")
     if bank.meta.get("leaking"):
         print(
-            "  leaking: the judge's logits are the teacher's, and runs on this bank are marked so; give the "
-            "judge's own with --logits and --judge-logits"
+            "  leaking: the judge's logits are the teacher's, and runs on this bank are marked so; "
+            "give the judge's own with --logits and --judge-logits"
         )
+    for name, counts in class_counts(bank).items():
+        shares = [f"{label} {count / len(bank):.3f}" for label, count in counts.items()]
+        print(f"  {name}: {', '.join(shares)}")
+
+
+def class_counts(bank: Bank) -> dict[str, dict[str, int]]:
+    """Attribute -> class -> samples that the judge puts there."""
     attributes = bank.judge_attributes
-    counts = {a.name: np.zeros(len(a.classes), np.int64) for a in attributes}
+    counts = {item.name: np.zeros(len(item.classes), np.int64) for item in attributes}
     for logits in bank.array("judge").stream():
         labels = attributes.labels(torch.from_numpy(np.array(logits))).numpy()
-        for k, a in enumerate(attributes):
-            counts[a.name] += np.bincount(labels[:, k], minlength=len(a.classes))
-    for a in attributes:
-        print(
-            f"  {a.name}: "
-            + ", ".join(f"{c} {n / len(bank):.3f}" for c, n in zip(a.classes, counts[a.name]))
-        )
+        for column, item in enumerate(attributes):
+            counts[item.name] += np.bincount(labels[:, column], minlength=len(item.classes))
+    named: dict[str, dict[str, int]] = {}
+    for item in attributes:
+        named[item.name] = dict(zip(item.classes, counts[item.name].tolist()))
+    return named
 
 
 def import_main(argv: list[str]) -> int:
@@ -165,10 +178,13 @@ def import_main(argv: list[str]) -> int:
         help="folder of the new bank; use it with bank.path=FOLDER",
     )
     args = parser.parse_args(argv)
-    if (args.gradctrl is None) != (args.w is not None) or (args.judge_logits and not args.logits):
-        parser.error(
-            "--logits and --scores need --w, --gradctrl has its own; --judge-logits goes with --logits"
-        )
+    # GradCtrl's folder has latents of its own; the other forms need them.
+    if args.gradctrl and args.w:
+        parser.error("--gradctrl has its own latents: leave --w out")
+    if not args.gradctrl and not args.w:
+        parser.error("--logits and --scores need --w")
+    if args.judge_logits and not args.logits:
+        parser.error("--judge-logits goes with --logits")
     if args.invalid is not None and not args.scores:
         parser.error("--invalid goes with --scores")
     if args.gradctrl:
@@ -184,13 +200,16 @@ def import_main(argv: list[str]) -> int:
 
 
 def named_files(words: list[str]) -> dict[str, Path]:
-    pairs = [word.partition("=") for word in words]
-    for name, equals, file in pairs:
+    """Attribute -> file, of words NAME=FILE.npy. EditbenchError for another form or a name twice."""
+    files: dict[str, Path] = {}
+    for word in words:
+        name, equals, file = word.partition("=")
         if not name or not equals or not file:
-            raise EditbenchError(f"--scores {name}{equals}{file}: give each as NAME=FILE.npy")
-    if len({name for name, _, _ in pairs}) < len(pairs):
-        raise EditbenchError("--scores names an attribute twice: give each one file")
-    return {name: Path(file) for name, _, file in pairs}
+            raise EditbenchError(f"--scores {word}: give each as NAME=FILE.npy")
+        if name in files:
+            raise EditbenchError("--scores names an attribute twice: give each one file")
+        files[name] = Path(file)
+    return files
 
 
 def info_main(argv: list[str]) -> int:

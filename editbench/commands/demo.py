@@ -1,28 +1,30 @@
-"""`editbench demo`: every method on every attribute of the embedded world, then the table and the page."""
+"""`editbench demo`: every method on every attribute of the embedded world, then table and page."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
-
-from omegaconf import DictConfig, OmegaConf
+from typing import Any
 
 from editbench.base.conf import group_options
+from editbench.base.errors import EditbenchError
 from editbench.base.files import read_json
-from editbench.base.progress import status
+from editbench.base.progress import say, status
 from editbench.report import load, print_table, report
-from editbench.run.compose import compose_config
+from editbench.run.compose import compose_settings
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.record import peak_memory_mb
-from editbench.run.sweep import say, summarise
+from editbench.run.settings import Settings
+from editbench.run.sweep import summarise
 from editbench.run.workers import default_workers, run_jobs
 
 EXAMPLES = """examples:
   editbench demo
   editbench demo --out /data/demo --device cuda starts.n=1400
 """
+TAKEN = ("method", "attribute")  # the demo goes through all of them itself
 
 
 def main(argv: list[str]) -> int:
@@ -47,39 +49,26 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     began = time.perf_counter()
-    common = [
-        "budget=demo",
-        "name=demo",
-        f"out={args.out}",
-        f"device={args.device}",
-        *args.overrides,
-    ]
-    base = compose_config(common)
-    attributes = load_networks(base).judge.attributes.names
     methods = demo_methods()
+    # All settings are checked before the first network is loaded.
+    composed = demo_settings(methods, args.out, args.device, args.overrides)
+    base = composed[0]
+    attributes = load_networks(base).judge.attributes.names
     say(
-        f"demo: {len(methods)} methods ({', '.join(methods)}) on {len(attributes)} attributes; bank of "
-        f"{base.bank.n} samples"
+        f"demo: {len(methods)} methods ({', '.join(methods)}) on {len(attributes)} attributes; "
+        f"bank of {base.bank.spec.n} samples"
     )
     bank_found = (bank_folder(base)[0] / "bank.json").exists()
     load_bank(base)
-
-    # Attribute by attribute, so that the methods are fitted side by side at the start; those of many classes, whose
-    # fits are the longest, stand last in the world and go first here.
-    composed = [compose_config([*common, f"method={method}"]) for method in methods]
-    configs = [
-        cast(DictConfig, OmegaConf.merge(cfg, {"attribute": attribute}))
-        for attribute in reversed(attributes)
-        for cfg in composed
-    ]
-    outcomes = []
-    for cfg, outcome in run_jobs(configs, args.workers or default_workers(args.device)):
-        outcomes.append({"job": f"{cfg.method.name} x {cfg.attribute}", **vars(outcome)})
+    outcomes: list[dict[str, Any]] = []
+    jobs = in_demo_order(composed, attributes)
+    for settings, outcome in run_jobs(jobs, args.workers or default_workers(args.device)):
+        title = f"{settings.method.name} x {settings.attribute}"
+        outcomes.append({"job": title, **vars(outcome)})
     code = summarise(outcomes)
     say(reuse(bank_found, outcomes, args.out))
-    runs = {
-        outcome["run_id"] for outcome in outcomes
-    }  # records of earlier demos stay, but in no table of this one
+    # Records of earlier demos stay in the folder, but in no table of this one.
+    runs = {outcome["run_id"] for outcome in outcomes}
     with status("drawing the report"):
         page = report(args.out, only=runs)
     print_table(load(args.out, runs))
@@ -91,22 +80,64 @@ def main(argv: list[str]) -> int:
     return code
 
 
-def reuse(bank_found: bool, outcomes: list[dict], out: Path) -> str:
-    """What this demo did not have to do again: the bank, records, and the fits of methods whose jobs ran."""
-    records = sum(outcome["reused"] for outcome in outcomes)
-    fits: dict[str, bool] = {}  # method -> was every fit there already
+def demo_methods() -> list[str]:
+    """Methods of the demo.
+
+    Those whose YAML says `demo: false` need files that are not in the package, or stand for a
+    family that has another method here.
+    """
+    options = group_options("method")
+    return [name for name, config in options.items() if config.get("demo", True)]
+
+
+def demo_settings(
+    methods: Sequence[str], out: Path, device: str, overrides: Sequence[str]
+) -> list[Settings]:
+    """The settings of each method, for the default attribute."""
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+") in TAKEN:
+            raise EditbenchError(
+                f"{word}: the demo runs every method on every attribute; for some of them use "
+                "`editbench run -m`"
+            )
+    common = ["budget=demo", "name=demo", f"out={out}", f"device={device}", *overrides]
+    return [compose_settings([*common, f"method={method}"]) for method in methods]
+
+
+def in_demo_order(composed: Sequence[Settings], attributes: Sequence[str]) -> list[Settings]:
+    """Every method on every attribute, in the order that keeps all workers busy.
+
+    Attribute by attribute, so that the methods are fitted side by side at the start. Attributes of
+    many classes, whose fits take longest, stand last in the world and come first here.
+    """
+    jobs: list[Settings] = []
+    for attribute in reversed(attributes):
+        jobs += [settings.with_attribute(attribute) for settings in composed]
+    return jobs
+
+
+def reuse(bank_found: bool, outcomes: Sequence[dict[str, Any]], out: Path) -> str:
+    """What this demo did not have to do again: the bank, records, and fits.
+
+    Args:
+        bank_found: whether the bank was there.
+        outcomes: of the jobs: the fields of Outcome and 'job', its title.
+        out: folder of the records.
+    """
+    fits: dict[str, bool] = {}  # method whose jobs ran -> whether every fit was there already
     for outcome in outcomes:
         made = out / outcome["run_id"] / "provenance.json"
-        if not outcome["reused"] and outcome["run_id"] and made.exists():
-            method = outcome["job"].split(" x ")[0]
-            fits[method] = fits.get(method, True) and read_json(made)["fit_cached"]
-    parts = ["the bank"] * bank_found + [f"{records} of {len(outcomes)} records"] * (records > 0)
-    parts += [f"the fits of {', '.join(name for name, cached in fits.items() if cached)}"] * any(
-        fits.values()
-    )
+        if outcome["reused"] or not outcome["run_id"] or not made.exists():
+            continue
+        method = outcome["job"].split(" x ")[0]
+        fits[method] = fits.get(method, True) and read_json(made)["fit_cached"]
+    parts: list[str] = []
+    if bank_found:
+        parts.append("the bank")
+    records = sum(outcome["reused"] for outcome in outcomes)
+    if records:
+        parts.append(f"{records} of {len(outcomes)} records")
+    cached = [name for name, all_cached in fits.items() if all_cached]
+    if cached:
+        parts.append(f"the fits of {', '.join(cached)}")
     return f"reused from before: {'; '.join(parts) or 'nothing'}"
-
-
-def demo_methods() -> list[str]:
-    """Methods whose configuration does not opt out with `demo: false` (they need files that are not in the box)."""
-    return [name for name, config in group_options("method").items() if config.get("demo", True)]

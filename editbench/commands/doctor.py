@@ -18,7 +18,7 @@ from editbench.bank.build import compute_block
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.networks.registry import find, folder, pin, published
 from editbench.run import record as records
-from editbench.run.compose import compose_config
+from editbench.run.compose import compose_settings
 from editbench.run.launch import EXTRAS, installed
 from editbench.run.loading import load_networks
 from editbench.run.machine import devices, kinds
@@ -129,7 +129,7 @@ def room(out: Path, problems: list[str]) -> dict[str, Any]:
 def self_test(device: str, problems: list[str]) -> dict[str, Any]:
     """Sample, decode, score: the embedded world end to end."""
     try:
-        networks = load_networks(compose_config([f"device={device}"]))
+        networks = load_networks(compose_settings([f"device={device}"]))
         models = (networks.generator, networks.teacher, networks.judge)
         compute_block(0, 0, 64, models, device)
         began = time.perf_counter()
@@ -144,7 +144,7 @@ def self_test(device: str, problems: list[str]) -> dict[str, Any]:
     return {"passed": True, "samples_per_second": round(192 / (time.perf_counter() - began), 1)}
 
 
-# -- on the terminal ---------------------------------------------------------------------------------------------------
+# -- on the terminal -----------------------------------------------------------------------------
 def show(report: dict[str, Any]) -> None:
     line("python", report["python"])
     for item in report["devices"]:

@@ -6,8 +6,6 @@ import argparse
 import time
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from editbench.base.errors import EditbenchError
 from editbench.inversion.build import build_inversion
 from editbench.inversion.page import print_inversion
@@ -16,6 +14,7 @@ from editbench.networks.registry import require
 from editbench.run.compose import compose_config
 from editbench.run.inversions import inversion_task
 from editbench.run.record import peak_memory_mb
+from editbench.run.settings import Settings
 from editbench.run.sweep import say
 from editbench.studies.real_images import compare_runs
 
@@ -58,35 +57,35 @@ def main(argv: list[str]) -> int:
         help="configuration overrides: generator=..., inversion.noise=optimise",
     )
     args = parser.parse_intermixed_args(argv)
-    inversion = make(args.out, invert_config(args.images, args.space, args.steps, args.overrides))
+    inversion = make(args.out, invert_settings(args.images, args.space, args.steps, args.overrides))
     print_inversion(inversion)
     print(f"codes {inversion.folder / 'table.parquet'}\npage  {inversion.folder / 'index.html'}")
     return 0
 
 
-def invert_config(images: str, space: str, steps: int | None, overrides: list[str]) -> DictConfig:
-    """The configuration of a command line; words of the user come last and win."""
+def invert_settings(images: str, space: str, steps: int | None, overrides: list[str]) -> Settings:
+    """The settings of a command line; words of the user come last and win."""
     cfg = compose_config(
         ["inversion=folder", f"inversion.space={space}", *overrides]
         + ([] if steps is None else [f"inversion.steps={steps}"])
     )
     cfg.inversion.images = images  # as it is: a folder's name may hold anything
-    return cfg
+    return Settings.from_config(cfg)
 
 
-def make(folder: Path, cfg: DictConfig) -> Inversion:
-    source = Path(str(cfg.inversion.images))
+def make(folder: Path, settings: Settings) -> Inversion:
+    source = Path(str(settings.inversion.images))
     if folder.resolve().is_relative_to(source.resolve()) and source.is_dir():
         raise EditbenchError(
             f"--out {folder} lies in the folder of the images, whose pictures it would add to: name "
             "a folder elsewhere"
         )
-    require(cfg)  # with offline=true, before anything is made
+    require(settings.config)  # with offline=true, before anything is made
     began = time.perf_counter()
-    inversion = build_inversion(folder, inversion_task(cfg))
+    inversion = build_inversion(folder, inversion_task(settings))
     say(
         f"{len(inversion)} images in {time.perf_counter() - began:.0f} s, peak memory "
-        f"{peak_memory_mb(cfg.device):.0f} MiB"
+        f"{peak_memory_mb(settings.device):.0f} MiB"
     )
     return inversion
 

@@ -6,60 +6,70 @@ import argparse
 
 from editbench.base.conf import CONF, group_options, groups
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.run.compose import compose_config
-from editbench.run.loading import load_networks
 
 EXAMPLES = """examples:
   editbench list                     everything
   editbench list methods             one kind
   editbench list attributes --scorer mnist_lenet --generator mnist_mlp
 """
+ATTRIBUTES = "attributes"  # a kind that is no group: the scorer's networks say which there are
 
 
 def main(argv: list[str]) -> int:
     kinds = {f"{group}s": group for group in groups()}
+    known = [*kinds, ATTRIBUTES]
     parser = argparse.ArgumentParser(
         "editbench list",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", nargs="?", help=", ".join([*kinds, "attributes"]))
+    parser.add_argument("kind", nargs="?", help=", ".join(known))
     parser.add_argument("--generator", default="faces32")
     parser.add_argument("--scorer", default="faces")
     parser.add_argument("--data", default="../shared/data", help="folder of third-party inputs")
     args = parser.parse_args(argv)
-    if args.kind is not None and args.kind not in [*kinds, "attributes"]:
-        raise UnknownName("kind", args.kind, [*kinds, "attributes"])
+    if args.kind is not None and args.kind not in known:
+        raise UnknownName("kind", args.kind, known)
     for title, group in kinds.items():
         if args.kind in (None, title):
-            print(f"{title} ({group}=NAME)")
-            for name, config in group_options(group).items():
-                print(f"  {name:26} {config.get('about') or headline(group, name)}")
-    if args.kind in (None, "attributes"):
-        list_attributes(args.generator, args.scorer, args.data)
+            print_group(title, group)
+    if args.kind in (None, ATTRIBUTES):
+        print_attributes(args.generator, args.scorer, args.data)
     return 0
 
 
+def print_group(title: str, group: str) -> None:
+    """The options of a group, by the `about` of their YAML or its first comment."""
+    print(f"{title} ({group}=NAME)")
+    for name, config in group_options(group).items():
+        print(f"  {name:26} {config.get('about') or headline(group, name)}")
+
+
 def headline(group: str, name: str) -> str:
-    """First comment of an option's YAML that is not for Hydra."""
-    lines = (CONF / group / f"{name}.yaml").read_text().splitlines()
-    return next(
-        (line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line), ""
-    )
+    """First comment of an option's YAML that is not for Hydra; '' where there is none."""
+    text = (CONF / group / f"{name}.yaml").read_text()
+    for line in text.splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line[1:].strip()
+    return ""
 
 
-def list_attributes(generator: str, scorer: str, data: str) -> None:
+def print_attributes(generator: str, scorer: str, data: str) -> None:
+    """The attributes of a scorer and their classes."""
+    # Imported here: torch takes seconds, and the other kinds are read from YAML alone.
+    from editbench.run.compose import compose_settings
+    from editbench.run.loading import load_networks
+
     print(f"attributes of scorer {scorer} (attribute=NAME)")
     try:
-        cfg = compose_config([f"generator={generator}", f"scorer={scorer}", f"data={data}"])
-        attributes = load_networks(cfg).judge.attributes
+        settings = compose_settings([f"generator={generator}", f"scorer={scorer}", f"data={data}"])
+        attributes = load_networks(settings).judge.attributes
     except UnknownName:
-        raise
-    except EditbenchError as error:
+        raise  # a wrong name on the command line
+    except EditbenchError as error:  # third-party data that is not here
         print(f"  not available: {error}")
         return
     for attribute in attributes:
-        print(
-            f"  {attribute.name:26} {', '.join(attribute.classes)}{' (ordered)' if attribute.ordered else ''}"
-        )
+        ordered = " (ordered)" if attribute.ordered else ""
+        print(f"  {attribute.name:26} {', '.join(attribute.classes)}{ordered}")

@@ -1,39 +1,12 @@
-"""`editbench run`: one job or, with -m, a sweep, as a Hydra application."""
+"""`editbench run`: one job or, with -m, a sweep."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import hydra
-import yaml
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from editbench.base.conf import CONF, groups
+from editbench.base.conf import MAIN, groups, main_keys
 from editbench.base.errors import EditbenchError
-from editbench.base.files import explain_disk_errors
-from editbench.run.compose import check_overrides
-from editbench.run.launch import check_launcher
-from editbench.run.sweep import LAST_SWEEP, finish_sweep, hydra_job, own_environment, say
-
-FULL_ERROR = "HYDRA_FULL_ERROR"
-FLAGS_WITH_VALUE = {
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-    "--config-dir",
-    "-cd",
-    "--config-name",
-    "-cn",
-    "--info",
-    "-i",
-}
 
 HELP = """usage: editbench run [-m] [group=option ...] [key=value ...]
 
@@ -50,122 +23,146 @@ examples:
   editbench run method=gradctrl attribute=hair_color target=blond
   editbench run --config-dir my_conf method=mine       with options of your own in my_conf/method/mine.yaml
   editbench run -m attribute=smile,age method=gradctrl,interfacegan hydra/launcher=joblib hydra.launcher.n_jobs=2
-  editbench run method=interfacegan --cfg job          print the configuration and stop
+  editbench run method=interfacegan --cfg job          print the configuration and stop (with -m: of every job)
 
 groups:  {groups}
 keys:    {keys}
 `editbench list` shows every option with a line each; `editbench report OUT` makes the tables and the page.
 """
+SWEEP = ("-m", "--multirun")
+CONFIG_DIR = ("--config-dir", "-cd")
+# Flags of Hydra that print something instead of running, and whether a value follows.
+SHOWING = {
+    "--cfg": True,
+    "-c": True,
+    "--package": True,
+    "-p": True,
+    "--resolve": False,
+    "--info": True,
+    "-i": True,
+}
+CFG_KINDS = ("job", "hydra", "all")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The words of `run`, `plan` and `bank`. Flags and overrides may stand in any order.
+
+    Args:
+        overrides: words such as 'method=gradctrl'.
+        folders: of --config-dir.
+        sweep: whether -m was given.
+        flags: those that print something instead of running, with their values.
+    """
+
+    overrides: list[str] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    sweep: bool = False
+    flags: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, argv: list[str]) -> CommandLine:
+        """Sort the words. EditbenchError for a flag that does not exist or lacks its value."""
+        overrides: list[str] = []
+        folders: list[Path] = []
+        flags: dict[str, str] = {}
+        sweep = False
+        words = iter(argv)
+        for word in words:
+            if word in SWEEP:
+                sweep = True
+            elif word in CONFIG_DIR:
+                folders.append(Path(_value_of(word, next(words, ""))))
+            elif word in SHOWING:
+                flags[word] = _value_of(word, next(words, "")) if SHOWING[word] else "true"
+            elif word.startswith("-"):
+                raise EditbenchError(f"unknown flag {word} (see `editbench run --help`)")
+            else:
+                overrides.append(_without_plus(word))
+        return cls(overrides, folders, sweep, flags)
+
+    @property
+    def shows(self) -> str:
+        """The first flag that prints something instead of running; '' where there is none."""
+        return next(iter(self.flags), "")
+
+    def check(self) -> None:
+        """Refuse wrong names, with the nearest right one, before Hydra sees them."""
+        # Imported here: composing needs torch, and `--help` should not wait for it.
+        from editbench.run.compose import check_overrides
+        from editbench.run.launch import check_launcher
+
+        check_launcher(self.overrides, self.folders)
+        check_overrides(self.overrides, self.folders)
+
+    def flag(self, *names: str) -> str | None:
+        """The value of a flag under any of its names."""
+        for name in names:
+            if name in self.flags:
+                return self.flags[name]
+        return None
+
+
+def _value_of(flag: str, value: str) -> str:
+    if not value:
+        raise EditbenchError(f"{flag} needs a value (see `editbench run --help`)")
+    return value
+
+
+def _without_plus(word: str) -> str:
+    """`+experiment=x` as `experiment=x`: the group has a null default, which `+` cannot override."""
+    return word[1:] if word.startswith("+experiment=") else word
 
 
 def main(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
-        keys = [
-            key
-            for key in yaml.safe_load((CONF / "run.yaml").read_text())
-            if key not in ("defaults", "hydra")
-        ]
+        keys = ", ".join(main_keys())
         print(
             HELP.format(
-                groups=", ".join(groups()),
-                keys=", ".join(keys) + ", starts.*, engine.*, bank.*, method.*",
+                groups=", ".join(groups()), keys=f"{keys}, starts.*, engine.*, bank.*, method.*"
             )
         )
         return 0
-    argv = expand_experiment(argv)
-    check_words(argv)
-    return run_hydra(hydra_job, argv)
+    line = CommandLine.parse(argv)
+    line.check()
+    if line.flags:
+        return show(line)
+    from editbench.run.sweep import job_task, run_hydra
+
+    return run_hydra(job_task, line.overrides, line.folders, line.sweep)
 
 
-def expand_experiment(argv: list[str]) -> list[str]:
-    """`experiment=x` and `+experiment=x` mean the same: the group has a null default that `+` could not override."""
-    return [word[1:] if word.startswith("+experiment=") else word for word in argv]
+def show(line: CommandLine) -> int:
+    """Print the configuration (--cfg), or how Hydra composes it (--info)."""
+    from hydra.types import RunMode
 
+    from editbench.run.compose import check_single, compose_master, hydra_application
 
-def flags_first(argv: list[str]) -> list[str]:
-    """Flags before overrides, in whatever order they were typed: Hydra's parser takes them only so."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    words = iter(argv)
-    for word in words:
-        if word in FLAGS_WITH_VALUE:
-            flags += [word, next(words, "")]
-        else:
-            (flags if word.startswith("-") else overrides).append(word)
-    return flags + overrides
-
-
-def check_words(argv: list[str]) -> None:
-    """Check the overrides of a command line before Hydra sees it; its flags and their values are let through."""
-    overrides, folders = split_words(argv)
-    check_launcher(overrides, folders)
-    check_overrides(overrides, folders)
-
-
-def split_words(argv: list[str]) -> tuple[list[str], list[Path]]:
-    """The overrides of a command line, and the configuration folders that it adds."""
-    words = flags_first(argv)
-    folders = [
-        Path(value) for flag, value in zip(words, words[1:]) if flag in ("--config-dir", "-cd")
-    ]
-    values = {i + 1 for i, flag in enumerate(words) if flag in FLAGS_WITH_VALUE}
-    return [
-        word for i, word in enumerate(words) if i not in values and not word.startswith("-")
-    ], folders
-
-
-def run_hydra(task, argv: list[str]) -> int:  # type: ignore[no-untyped-def]
-    """Run a task under Hydra; 0 when nothing failed, 1 when something did, 130 on Ctrl-C."""
-    failed = []
-
-    def job(cfg: DictConfig) -> None:
-        try:
-            outcome = task(cfg)
-            failed.append(outcome is not None and outcome.status == "failed")
-        except EditbenchError as error:  # Hydra would print a traceback
-            say(f"error: {error}")
-            failed.append(True)
-
-    sys.argv = ["editbench run", *flags_first(argv)]
-    LAST_SWEEP.clear()
-    interrupted = False
-    try:
-        with own_environment(), launcher_errors():
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name="run")(job)()
-    except KeyboardInterrupt:
-        interrupted = True
-    code = finish_sweep(LAST_SWEEP[0], interrupted) if LAST_SWEEP else int(any(failed))
-    if interrupted:
-        say("stopped: finished jobs and bank shards are kept; the same command goes on from here")
-        return 130
-    return code
-
-
-@contextmanager
-def launcher_errors() -> Iterator[None]:
-    """Say what Hydra or a launcher stumbled over in a line; HYDRA_FULL_ERROR=1 asks for the traceback."""
-    asked = os.environ.get(FULL_ERROR)
-    os.environ[FULL_ERROR] = "1"  # or Hydra would print its own and exit
-    try:
-        yield
-    except Exception as error:
-        if asked == "1":
-            raise
-        if isinstance(error, HydraException | OmegaConfBaseException):
-            raise EditbenchError(
-                f"{error}" + (f"\n{error.__cause__}" if error.__cause__ else "")
-            ) from error
-        if isinstance(error, OSError):
-            with explain_disk_errors(Path(error.filename or ".")):
-                raise
-        if not LAST_SWEEP:
-            raise
-        say(
-            f"the launcher stopped: {type(error).__name__}: {(str(error).splitlines() or [''])[0]} "
-            f"({FULL_ERROR}=1 shows where)"
-        )
-    finally:
-        if asked is None:
-            del os.environ[FULL_ERROR]
-        else:
-            os.environ[FULL_ERROR] = asked
+    kind = line.flag("--cfg", "-c")
+    info = line.flag("--info", "-i")
+    if kind is None and info is None:
+        raise EditbenchError(f"{line.shows} goes with --cfg job (see `editbench run --help`)")
+    if kind is not None and kind not in CFG_KINDS:
+        raise EditbenchError(f"--cfg {kind} must be one of {', '.join(CFG_KINDS)}")
+    if not line.sweep:
+        check_single(line.overrides)
+    with hydra_application(line.folders) as application:
+        words = [*line.overrides, *application.search_path]
+        if kind is None:
+            mode = RunMode.MULTIRUN if line.sweep else RunMode.RUN
+            application.hydra.show_info(info, MAIN, words, mode)
+            return 0
+        jobs = [line.overrides]
+        if line.sweep:
+            _, jobs = compose_master(application, line.overrides)
+        for job in jobs:
+            if line.sweep:
+                print(f"--- # {' '.join(job)}")  # one YAML document a job
+            application.hydra.show_cfg(
+                config_name=MAIN,
+                overrides=[*job, *application.search_path],
+                cfg_type=kind,
+                package=line.flag("--package", "-p"),
+                resolve=line.flag("--resolve") is not None,
+            )
+    return 0

@@ -7,7 +7,6 @@ the colours of its quarters, for editors that need images or a StyleGAN2.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from editbench.bank.bank import Bank, BankSpec, Split, shard_folder
 from editbench.bank.build import build_bank
 from editbench.base.attributes import Attributes
-from editbench.base.files import file_sha256
+from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space
 from editbench.conformance.toy import BINARY, MIXED, LinearScorer, ToyGenerator
 from editbench.conformance.watch import global_seed
@@ -216,8 +215,7 @@ def other_bank(bank: Bank, folder: Path) -> Bank:
         rows = slice(None) if name == "judge" else slice(first, last)
         values[rows] = rng.normal(size=values[rows].shape)
         np.save(shard / f"{name}.npy", values)
-    sums = {file.name: file_sha256(file) for file in sorted(shard.glob("*.npy"))}
-    (shard / "checksums.json").write_text(json.dumps({"rows": [0, SPEC.n], "sha256": sums}))
+    seal_folder(shard, {"rows": [0, SPEC.n]})
     return Bank(folder)
 
 

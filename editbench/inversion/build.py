@@ -16,11 +16,13 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, NonFinite
 from editbench.base.files import (
     atomic_folder,
+    check_file,
     digest,
     explain_disk_errors,
     file_sha256,
     lock,
     read_json,
+    read_seal,
     sweep_partials,
     write_json,
 )
@@ -85,7 +87,7 @@ def build_inversion(folder: Path, task: Task) -> Inversion:
         sweep_partials(folder / "begun.json")
         if folder.exists() and any(folder.iterdir()):
             begun = folder / "begun.json"
-            if not begun.is_file() or read_json(begun).get("id") != task.id:
+            if not begun.is_file() or read_json(begun, sealed=True).get("id") != task.id:
                 raise EditbenchError(
                     f"{folder} holds something else (other images, networks, options or code): name "
                     "another folder, or delete it"
@@ -110,7 +112,7 @@ def _make_blocks(folder: Path, task: Task) -> None:
     with progress("inversion steps", len(missing) * task.spec.schedule.steps) as advance:
         for block in missing:
             sweep_partials(block_folder(folder, block))
-            with atomic_folder(block_folder(folder, block)) as partial:
+            with atomic_folder(block_folder(folder, block), {"block": block}) as partial:
                 _make_block(partial, task, block, statistics, advance)
 
 
@@ -188,16 +190,14 @@ def _measure(
 def _finish(folder: Path, task: Task) -> None:
     """Join the blocks' tables and write the first pictures and inversion.json."""
     folders = [block_folder(folder, k) for k in range(task.blocks)]
-    skipped = {
-        name: reason
-        for path in folders
-        for name, reason in read_json(path / "skipped.json").items()
-    }
-    tables = [
-        pd.read_parquet(path / "table.parquet")
-        for path in folders
-        if (path / "table.parquet").exists()
-    ]
+    skipped: dict[str, str] = {}
+    tables = []
+    for path in folders:
+        for name in read_seal(path)["files"]:
+            check_file(path, name)
+        skipped |= read_json(path / "skipped.json", sealed=True)
+        if (path / "table.parquet").exists():  # a block of unreadable images has none
+            tables.append(pd.read_parquet(path / "table.parquet"))
     if not tables:
         shutil.rmtree(folder)
         name, reason = next(iter(skipped.items()))

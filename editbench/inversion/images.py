@@ -1,4 +1,7 @@
-"""What is inverted: the pictures below a folder, or renders of the embedded world that its generator never produced."""
+"""The images that are inverted.
+
+They are the pictures below a folder, or renders of the embedded world that its generator never produced.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,22 @@ from editbench.worlds.faces.factors import CLASSES, TRAITS, FactorLaw, Factors, 
 from editbench.worlds.faces.renderer import render
 
 RENDERS = "faces:"
-STREAM = (
-    "inversion"  # of the renders: what the networks were trained on was drawn from other streams
-)
+# The stream of the renders. The pictures that the networks were trained on come from other streams.
+STREAM = "inversion"
 PREPARED = "central square, LANCZOS"
 
 
 @dataclass
 class Part:
-    """Images of a range. index (n,) int64, their numbers; names; pixels (n, C, H, W) float32 in [-1, 1]; truth (n, A),
-    true classes in the order of the attributes asked for, -1 where unknown; skipped, name -> reason."""
+    """Some images of a list.
+
+    Args:
+        index: (n,) int64, their numbers.
+        names: of the images, for people.
+        pixels: (n, C, H, W) float32 in [-1, 1].
+        truth: (n, A) true classes in the order of the requested attributes; -1 where unknown.
+        skipped: name of an image that could not be read -> reason.
+    """
 
     index: np.ndarray
     names: list[str]
@@ -38,7 +47,10 @@ class Part:
 
 
 class Images(abc.ABC):
-    """A fixed list of images, read in parts. `identity`: JSON-able, equal for the same images; about: for people."""
+    """A fixed list of images, which is read in parts.
+
+    `identity` is JSON-able and equal for the same images; `about` is a line for people.
+    """
 
     identity: dict
     about: str
@@ -48,11 +60,19 @@ class Images(abc.ABC):
 
     @abc.abstractmethod
     def read(self, start: int, stop: int, attributes: Attributes) -> Part:
-        """Images start..stop-1, less those that cannot be read."""
+        """Images start..stop-1, without those that cannot be read."""
 
 
 def open_images(text: str, shape: tuple[int, ...]) -> Images:
-    """`faces:N` or a folder; shape (C, H, W) of the generator's pictures. Raises EditbenchError for anything else."""
+    """Open a list of images by what a user wrote.
+
+    Args:
+        text: a folder, or `faces:N` for N renders of the embedded world.
+        shape: (C, H, W) of the generator's pictures.
+
+    Raises:
+        EditbenchError: the shape is not square, or the text is neither.
+    """
     if len(shape) != 3 or shape[1] != shape[2] or shape[0] not in (1, 3):
         raise EditbenchError(
             "images are inverted by generators of square pictures with 1 or 3 channels; this one's "
@@ -73,11 +93,21 @@ def open_images(text: str, shape: tuple[int, ...]) -> Images:
 
 
 class FaceRenders(Images):
-    """N faces by the world's law from a stream of their own: neither generator, teacher nor judge were trained on them.
-    Their factors are known, and so is the truth of attributes that have the world's names and classes."""
+    """N faces by the world's law, from a stream of their own.
+
+    Neither generator, teacher nor judge was trained on them. Their factors are known, and so is the
+    truth of every attribute that has the world's name and classes.
+
+    Args:
+        n: how many.
+        resolution: pixels a side.
+        seed: of the factors.
+    """
 
     def __init__(self, n: int, resolution: int, seed: int = 0) -> None:
-        self.n, self.resolution, self.seed = n, resolution, seed
+        self.n = n
+        self.resolution = resolution
+        self.seed = seed
         self.about = f"{n} renders of the embedded world (stream '{STREAM}', seed {seed})"
         folder = Path(__file__).parents[1] / "worlds" / "faces"
         code = [file_sha256(folder / f"{name}.py") for name in ("factors", "renderer")]
@@ -97,26 +127,36 @@ class FaceRenders(Images):
 
     def read(self, start: int, stop: int, attributes: Attributes) -> Part:
         factors = self.factors(start, stop)
-        labels, unknown = factors.labels().numpy(), np.full(stop - start, -1)
-        truth = [
-            labels[:, TRAITS.index(a.name)] if a.classes == CLASSES.get(a.name) else unknown
-            for a in attributes
-        ]
-        return Part(
-            np.arange(start, stop),
-            [f"face {i}" for i in range(start, stop)],
-            render(factors, self.resolution),
-            np.stack(truth, 1),
-        )
+        labels = factors.labels().numpy()
+        truth = []
+        for attribute in attributes:
+            if attribute.classes == CLASSES.get(attribute.name):
+                truth.append(labels[:, TRAITS.index(attribute.name)])
+            else:  # another attribute of the same name, or one that the world does not have
+                truth.append(np.full(stop - start, -1))
+        names = [f"face {number}" for number in range(start, stop)]
+        pixels = render(factors, self.resolution)
+        return Part(np.arange(start, stop), names, pixels, np.stack(truth, 1))
 
 
 class FolderImages(Images):
-    """The pictures below a folder, by path, cut and resized as editbench.worlds.datasets.images says; for a generator of grey
-    pictures their luma. An image's number is its place among all files, whether they can be read or not."""
+    """The pictures below a folder, in the order of their paths.
+
+    They are cut and resized as `editbench.worlds.datasets.images` does. An image's number is its
+    place among all files, whether they can be read or not.
+
+    Args:
+        folder: with pictures in any subfolders.
+        channels: of the generator; with 1 the luma of the pictures is taken.
+        resolution: pixels a side.
+    """
 
     def __init__(self, folder: Path, channels: int, resolution: int) -> None:
-        self.source, self.channels, self.resolution = ImageFolder(folder), channels, resolution
-        self.about = f"{len(self.source)} files of {folder.resolve().name} ({PREPARED} to {resolution} pixels)"
+        self.source = ImageFolder(folder)
+        self.channels = channels
+        self.resolution = resolution
+        name = folder.resolve().name
+        self.about = f"{len(self.source)} files of {name} ({PREPARED} to {resolution} pixels)"
         self.identity = self.source.identity | {
             "prepared": PREPARED,
             "resolution": resolution,
@@ -132,17 +172,9 @@ class FolderImages(Images):
         if self.channels == 1:
             grey = [np.asarray(Image.fromarray(one).convert("L"))[:, :, None] for one in pixels]
             pixels = np.stack(grey) if grey else pixels[..., :1]
-        values = (
-            torch.from_numpy(np.ascontiguousarray(pixels))
-            .permute(0, 3, 1, 2)
-            .float()
-            .div(127.5)
-            .sub(1)
-        )
-        return Part(
-            block.kept,
-            [self.source.files[i] for i in block.kept],
-            values.contiguous(),
-            np.full((len(pixels), len(attributes.names)), -1),
-            dict(block.problems),
-        )
+        planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+        values = planes.float().div(127.5).sub(1)  # 0..255 to [-1, 1]
+        names = [self.source.files[number] for number in block.kept]
+        # Nothing is known of a user's pictures.
+        truth = np.full((len(pixels), len(attributes.names)), -1)
+        return Part(block.kept, names, values.contiguous(), truth, dict(block.problems))

@@ -1,9 +1,10 @@
-"""Images -> codes by optimisation, the projector of StyleGAN2.
+"""Images to codes by optimisation: the projector of StyleGAN2.
 
-Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix D. From the mean latent, Adam
-lowers a perceptual distance to the image while a jitter on the latent, which dies away, keeps it from the first basin.
-All images of a block go side by side. Image i has draws of its own from (seed, i), and neither the loss nor Adam mixes
-images, so that its neighbours change no more than the last bit of a sum.
+Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix D. Adam starts
+from the mean latent and lowers a perceptual distance to the image. A jitter on the latent, which
+dies away, keeps it from the first basin. All images of a block are optimised side by side. Image i
+has draws of its own from (seed, i), and neither the loss nor Adam mixes images, so that its
+neighbours change no more than the last bit of a sum.
 """
 
 from __future__ import annotations
@@ -33,10 +34,16 @@ BLOCK = 500  # latents mapped together for the statistics
 class Projection:
     """How images are inverted. The defaults are the paper's, but for `noise`.
 
-    space: 'w', 'w_plus' or 'z'. noise: 'const' decodes with the generator's own noise, as the benchmark does;
-    'optimise' (the paper) makes the maps variables, with the regulariser's weight `noise_weight`. pixel_weight: of the
-    mean squared difference of pixels, added to the perceptual distance (the paper has none). samples: latents for mean
-    and spread. seed: of the draws.
+    Args:
+        space: 'w', 'w_plus' or 'z'.
+        noise: 'const' decodes with the generator's own noise, as the benchmark does; 'optimise' (the
+            paper) makes the noise maps variables.
+        noise_weight: of the regulariser of optimised noise.
+        pixel_weight: of the mean squared difference of pixels, which is added to the perceptual
+            distance; the paper has none.
+        samples: latents from which the mean and the spread are estimated.
+        seed: of all draws.
+        schedule: learning rate and jitter over the steps.
     """
 
     space: str = "w"
@@ -72,7 +79,12 @@ class Projection:
 
 @dataclass(frozen=True)
 class Statistics:
-    """mean (d,) of the latents and spread, their root-mean-square distance from it."""
+    """Where latents lie.
+
+    Args:
+        mean: (d,) of the latents.
+        spread: their root-mean-square distance from the mean.
+    """
 
     mean: Tensor
     spread: float
@@ -80,8 +92,13 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Inverted:
-    """codes of the projection's space; noise: buffer name -> (n, 1, H, W), empty for constant noise; distance (n,) of
-    the last step, with jitter and maps as they were."""
+    """The result for n images.
+
+    Args:
+        codes: in the projection's space.
+        noise: name of a buffer -> (n, 1, H, W); empty for constant noise.
+        distance: (n,) perceptual distance at the last step, with jitter and maps as they were.
+    """
 
     codes: Codes
     noise: dict[str, Tensor]
@@ -110,7 +127,8 @@ def latent_statistics(
         return Statistics(torch.zeros(generator.z_dim, device=device), generator.z_dim**0.5)
     total = torch.zeros(generator.w_dim, dtype=torch.float64, device=device)
     square = 0.0
-    origin: Tensor | None = None  # sums about a sample: nothing cancels
+    # Sums are taken about the first sample: about zero, a small spread would cancel.
+    origin: Tensor | None = None
     for first in range(0, spec.samples, BLOCK):
         last = min(first + BLOCK, spec.samples)
         z = torch.from_numpy(
@@ -138,26 +156,34 @@ def invert(
     advance: Advance | None = None,
     watch: Callable[[int, Tensor], None] | None = None,
 ) -> Inverted:
-    """Codes of n images.
+    """Find the codes of n images.
 
     Args:
+        generator: constant, in evaluation mode.
+        distance: the perceptual distance that is lowered.
         targets: (n, C, H, W) in [-1, 1], of the generator's size.
-        index: (n,) the images' numbers, which decide their draws; None: 0..n-1.
+        spec: space, noise and schedule.
+        index: (n,) numbers of the images, which decide their draws; None: 0..n-1.
+        statistics: mean and spread of the latents; None: estimated here.
         origin: where to begin, of the code's shape; None: the mean latent.
-        advance: called once a step. watch: called with the step and the distances (n,) at it.
+        advance: called once a step.
+        watch: called with the step and the distances (n,) at it.
 
     Raises:
-        Unsupported: the generator has no such space or noise. NonFinite: the loss of an image is NaN or infinite.
+        Unsupported: the generator has no such space or noise.
+        NonFinite: the loss of an image is NaN or infinite.
     """
     check_invertible(generator, spec.space)
-    space, n, device = Space(spec.space), len(targets), targets.device
+    space = Space(spec.space)
+    n = len(targets)
+    device = targets.device
     index = np.arange(n) if index is None else index
     statistics = statistics or latent_statistics(generator, spec, device)
     mean = statistics.mean.to(targets)
     rows = (generator.num_ws,) if space == Space.W_PLUS else ()
     code = (mean.expand(n, *rows, -1) if origin is None else origin).clone().requires_grad_()
     maps = NoiseMaps(generator, spec.seed, index) if spec.noise == "optimise" else None
-    with torch.no_grad():
+    with torch.no_grad():  # the features of the targets are needed once
         goal = distance.residual(targets)
     variables = [code, *(maps.maps.values() if maps else ())]
     optimiser = torch.optim.Adam(variables, lr=spec.schedule.lr, betas=(0.9, 0.999))
@@ -181,6 +207,7 @@ def invert(
             )
         if watch:
             watch(step, apart.detach())
+        # The sum over images has each image's own gradient, so that images do not mix.
         for variable, slope in zip(variables, torch.autograd.grad(loss.sum(), variables)):
             variable.grad = slope
         optimiser.step()
@@ -194,11 +221,9 @@ def invert(
 
 def decode_inverted(generator: Generator, found: Inverted) -> Tensor:
     """The reconstructions, with the optimised noise where there is some: (n, C, H, W)."""
-    return (
-        decode_with(generator, found.codes, found.noise)
-        if found.noise
-        else generator.decode(found.codes)
-    )
+    if found.noise:
+        return decode_with(generator, found.codes, found.noise)
+    return generator.decode(found.codes)
 
 
 def jitter(spec: Projection, step: int, index: np.ndarray, code: Tensor) -> Tensor:

@@ -15,9 +15,17 @@ from editbench.base.validation import check_fields
 
 @dataclass(frozen=True)
 class Schedule:
-    """steps of Adam; lr: the highest learning rate; rampup, rampdown: shares of the steps in which it rises and falls;
-    jitter: standard deviation of the noise on the latent at t = 0, in units of the latent's own spread; jitter_ramp:
-    the t at which it has vanished. The defaults are the paper's."""
+    """Learning rate and jitter over the steps. The defaults are the paper's.
+
+    Args:
+        steps: of Adam.
+        lr: the highest learning rate.
+        rampup: share of the steps in which the learning rate rises.
+        rampdown: share of the steps in which it falls.
+        jitter: standard deviation of the noise on the latent at t = 0, in units of the latent's
+            own spread.
+        jitter_ramp: the t at which the jitter has vanished.
+    """
 
     steps: int = 1000
     lr: float = 0.1

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile
-from editbench.base.files import file_sha256, read_json
+from editbench.base.files import compare_checksum, read_json
 from editbench.base.spaces import Space
 
 VERSION = 1
@@ -52,7 +52,8 @@ class Inversion:
                 f"{folder} holds no finished inversion: make one with `editbench invert IMAGES --out "
                 f"{folder}`"
             )
-        self.folder, self.meta = folder, read_json(folder / "inversion.json")
+        self.folder = folder
+        self.meta = read_json(folder / "inversion.json", sealed=True)
         if self.meta.get("version") != VERSION:
             raise BadFile(
                 f"{folder} is an inversion of format {self.meta.get('version')}, this is {VERSION}: make it "
@@ -63,11 +64,11 @@ class Inversion:
                 f"{folder / 'inversion.json'} is not whole; delete it and start the inversion again"
             )
         for name, expected in self.meta["sha256"].items():
-            if not (folder / name).is_file() or file_sha256(folder / name) != expected:
-                raise BadFile(
-                    f"{folder / name} is missing, cut or altered (its checksum differs); delete "
-                    f"{folder / Path(name).parts[0]} and inversion.json and start the inversion again"
-                )
+            part = folder / Path(name).parts[0]
+            remedy = f"delete {part} and inversion.json and start the inversion again"
+            if not (folder / name).is_file():
+                raise BadFile(f"{folder / name} is missing; {remedy}")
+            compare_checksum(folder / name, expected, remedy)
         self.id: str = self.meta["id"]
         self.space = Space(self.meta["space"])
         self.attributes = Attributes.from_config(self.meta["attributes"])

@@ -1,10 +1,15 @@
 """Inverted images as the starts of a job.
 
-The bank stays what editors are fitted on; only the starts change. A W editor walks from a W inversion as from any w.
-From a W+ inversion it walks from the mean of the rows, wbar, and every row of the image moves as wbar does:
-w_plus + (w(t) - w(0)), in the rows that the edit reaches. S editors start from the styles of w_plus, editors of the
-weights keep w_plus under their shift, W+ editors walk w_plus itself. A W or W+ code has no z: Z editors are skipped.
-From a Z inversion everyone starts, from z or from its w. Step 0 is the reconstruction, with the logits that it has.
+Editors are still fitted on the bank; only the starts change. Step 0 is the reconstruction, with the
+logits that it has. Where an editor starts depends on its space and on the inversion's:
+
+- From a W inversion, a W editor walks as from any w.
+- From a W+ inversion, a W editor walks from the mean of the rows, wbar, and every row of the image
+  moves as wbar does: w_plus + (w(t) - w(0)), in the rows that the edit reaches. S editors start from
+  the styles of w_plus, editors of the weights keep w_plus under their shift, and W+ editors walk
+  w_plus itself.
+- A W or W+ code has no z, so Z editors are skipped.
+- From a Z inversion every editor starts, from z or from its w.
 """
 
 from __future__ import annotations
@@ -30,10 +35,10 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
 class Pool:
-    """The inverted images, in the place where `draw_targets` looks for a bank's test split: all of them are in it.
+    """The inverted images in the role of a bank's test split, for `draw_targets`.
 
-    Distances are measured in the bank's standard deviations. The draw is keyed by the images, not by how they were
-    inverted, so that inversions into other spaces are asked the same.
+    Distances are measured in the bank's standard deviations. The draw is seeded by the images and
+    not by how they were inverted, so that inversions into other spaces have the same targets.
     """
 
     def __init__(self, inversion: Inversion, bank: Bank) -> None:
@@ -64,7 +69,17 @@ class Pool:
 def draw_inverted(
     spec: StartsSpec, inversion: Inversion, bank: Bank, names: list[str]
 ) -> dict[str, Starts]:
-    """`draw_targets` among the inverted images; a start is a row of the inversion's table."""
+    """Draw starts and targets among the inverted images; a start is a row of the inversion's table.
+
+    Args:
+        spec: how many, and how near to a boundary.
+        inversion: the images.
+        bank: whose standard deviations are the unit of distance.
+        names: the attributes that share the draw.
+
+    Raises:
+        EditbenchError: there are fewer images than starts.
+    """
     n = len(inversion)
     near = n if spec.near == "any" else max(round(spec.pool * n), 1)
     if spec.n > min(n, near):
@@ -87,7 +102,13 @@ def check_walk(editor: Editor, inversion: Inversion) -> None:
 
 @dataclass(frozen=True)
 class Departure:
-    """What `walk_starts` is given: editor and generator as the walk sees them, codes and judge logits of the starts."""
+    """What a walk starts with.
+
+    Args:
+        editor, generator: as the walk sees them.
+        codes: (n, ...) the starts' own latents.
+        logits: (n, width) the judge's logits of the starts.
+    """
 
     editor: Editor
     generator: Generator
@@ -110,7 +131,7 @@ def depart(
 
 
 class LayeredStarts(Generator):
-    """A generator whose samples' own latents are W+ (n, num_ws, w_dim): `lift` begins walks there."""
+    """A generator whose samples' own latents are W+ (n, num_ws, w_dim): walks begin there."""
 
     def __init__(self, base: Generator) -> None:
         super().__init__()
@@ -151,8 +172,11 @@ class LayeredEditor(Editor):
 
     def __init__(self, inner: Editor, generator: Generator) -> None:
         super().__init__()
-        self.inner, self.generator = inner, generator
-        self.space, self.unit, self.num_ws = inner.space, inner.unit, inner.num_ws
+        self.inner = inner
+        self.generator = generator
+        self.space = inner.space
+        self.unit = inner.unit
+        self.num_ws = inner.num_ws
 
     def fit(self, data: FitData) -> FitReport:
         return self.inner.fit(data)
@@ -170,11 +194,12 @@ class LayeredEditor(Editor):
                 f"decodes {made.space.name} codes, which W+ starts do not have: set inversion.space=w"
             )
         assert walk.latent is not None and flat.latent is not None
-        home, rows = flat.latent, made.values
         if made.space == Space.W:
-            home, rows = self.generator.w_plus(home), self.generator.w_plus(rows)
-        else:
-            home = home.unsqueeze(1)  # in the very rows that an editor of a layer range repeats
+            home = self.generator.w_plus(flat.latent)
+            rows = self.generator.w_plus(made.values)
+        else:  # an editor of a range of layers gives W+ and repeats w in the rows that it leaves
+            home = flat.latent.unsqueeze(1)
+            rows = made.values
         return Codes(Space.W_PLUS, walk.latent + (rows - home), made.shift)
 
     def _flat(self, walk: Walk) -> Walk:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from editbench.report.figures import Look, bare, new_figure
 from editbench.report.load import Results
 from editbench.report.tables import RANDOM
-from editbench.walk.probe import ProbeData, probe_file, read_probe
+from editbench.walk.observation import Observed, observation_file, read_observed
 
 OWN = ("locality_region",)  # curves over places in a list
 MAP = "viridis"  # perceptually uniform, and readable with any colour vision
@@ -40,16 +40,16 @@ class Heat:
 
 def heats(results: Results) -> dict[tuple[str, str], Heat]:
     """(attribute, method) -> heat, of the runs that have a heatmap; seeds of one method are added."""
-    found: dict[tuple[str, str], list[tuple[ProbeData, float]]] = {}
+    found: dict[tuple[str, str], list[tuple[Observed, float]]] = {}
     top = (
         results.rows[results.rows["metric"] == "locality_top"]
         .drop_duplicates("run_id")
         .set_index("run_id")["value"]
     )
     for run in results.runs[results.runs["status"] == "done"].to_dict("records"):
-        if not probe_file(results.root / run["run_id"], "heatmap").exists():
+        if not observation_file(results.root / run["run_id"], "locality").exists():
             continue
-        probe = read_probe(results.root / run["run_id"], "heatmap")
+        probe = read_observed(results.root / run["run_id"], "locality")
         if not probe.reason:
             share = float(top.get(run["run_id"], np.nan))
             found.setdefault((run["attribute"], run["label"]), []).append((probe, share))

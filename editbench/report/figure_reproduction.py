@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from editbench.report.figures import Look, bare, new_figure
 from editbench.report.load import Results
-from editbench.walk.probe import probe_file, read_probe
+from editbench.walk.observation import observation_file, read_observed
 
 NAMES = {
     "z": "shift in Z",
@@ -41,9 +41,9 @@ def reproduced(results: Results) -> dict[str, dict[str, Reproduced]]:
     out: dict[str, dict[str, Reproduced]] = {}
     for run in results.runs[results.runs["status"] == "done"].to_dict("records"):
         folder, there = results.root / run["run_id"], out.get(run["attribute"], {})
-        if run["label"] in there or not probe_file(folder, "reproduction").exists():
+        if run["label"] in there or not observation_file(folder, "latent_reproduction").exists():
             continue
-        probe = read_probe(folder, "reproduction")
+        probe = read_observed(folder, "latent_reproduction")
         if probe.reason or "pictures" not in probe.arrays:
             continue
         rows = (

@@ -5,20 +5,18 @@ A folder that cannot be read is listed as a problem, with its name and the reaso
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
 from editbench.base.errors import EditbenchError
 from editbench.report.settings import add_settings
+from editbench.run.record import Record
 
-STATES = ("done", "skipped", "failed")
 STATUS_KEYS = ("status", "method", "attribute", "generator")
 ROW_TYPES = {
     "metric": "str",
@@ -86,9 +84,10 @@ class Results:
 
     def strips(self, run_id: str) -> dict[str, Any] | None:
         """Arrays of strips.safetensors, None where the run has none. Raises EditbenchError when unreadable."""
-        path = self.root / run_id / "strips.safetensors"
-        if not path.exists():
+        record = Record.read(self.root / run_id)
+        if not record.has(Record.PICTURES):
             return None
+        path = record.path(Record.PICTURES)
         try:
             arrays = load_file(path)
             images, shape = arrays["images"], arrays["images"].shape
@@ -120,18 +119,20 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
     configs: dict[str, dict] = {}
     provenance: dict[str, dict] = {}
     for folder in sorted(root.iterdir()):
-        if folder.name.startswith(".") or not (folder / "status.json").is_file():
+        if not Record.is_record(folder):
             continue
         if only is not None and folder.name not in only:
             continue
         try:
-            run = _status(folder)
-            config, made = _config(folder), _json(folder / "provenance.json")
+            record = Record.read(folder)
+            run = _status(record)
+            config = record.config()
+            made = record.provenance()
             if run["status"] == "done":
                 own_rows = _table(
-                    folder / "rows.parquet", ROW_TYPES, optional=("version", "higher_is_better")
+                    record.rows(), Record.ROWS, ROW_TYPES, optional=("version", "higher_is_better")
                 )
-                own_samples = _table(folder / "samples.parquet", SAMPLE_TYPES)
+                own_samples = _table(record.samples(), Record.SAMPLES, SAMPLE_TYPES)
                 rows.append(own_rows.assign(run_id=folder.name))
                 samples.append(own_samples.assign(run_id=folder.name))
         except Exception as error:  # any damage: the other runs must still be reported
@@ -205,17 +206,14 @@ def describe(node: object) -> str:
     return "" if node is None else str(node)
 
 
-def _status(folder: Path) -> dict[str, Any]:
-    status = _json(folder / "status.json", required=True)
+def _status(record: Record) -> dict[str, Any]:
+    """The columns of a run that its status tells."""
+    status = record.status
     missing = [key for key in STATUS_KEYS if not isinstance(status.get(key), str)]
     if missing:
-        raise ValueError(f"status.json lacks {', '.join(missing)}")
-    if status["status"] not in STATES:
-        raise ValueError(
-            f"status.json has status '{status['status']}', expected one of {', '.join(STATES)}"
-        )
+        raise ValueError(f"{Record.STATUS} lacks {', '.join(missing)}")
     return {
-        "run_id": folder.name,
+        "run_id": record.folder.name,
         **{key: status[key] for key in STATUS_KEYS},
         "reason": status.get("reason") or "",
         "seed": int(status.get("seed") or 0),
@@ -227,30 +225,13 @@ def _status(folder: Path) -> dict[str, Any]:
     }
 
 
-def _json(path: Path, required: bool = False) -> dict:
-    if not required and not path.exists():
-        return {}
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} holds no mapping")
-    return value
-
-
-def _config(folder: Path) -> dict:
-    path = folder / "config.yaml"
-    if not path.exists():
-        return {}
-    value = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(value, dict):
-        raise ValueError("config.yaml holds no mapping")
-    return {str(key): item for key, item in value.items()}
-
-
-def _table(path: Path, types: dict[str, str], optional: Iterable[str] = ()) -> pd.DataFrame:
-    table = pd.read_parquet(path)
-    missing = [name for name in types if name not in table and name not in optional]
+def _table(
+    table: pd.DataFrame, name: str, types: dict[str, str], optional: Iterable[str] = ()
+) -> pd.DataFrame:
+    """A table with the columns and types that reports read."""
+    missing = [column for column in types if column not in table and column not in optional]
     if missing:
-        raise ValueError(f"{path.name} lacks the columns {', '.join(missing)}")
+        raise ValueError(f"{name} lacks the columns {', '.join(missing)}")
     table = table.reindex(columns=list(types))
     if "note" in types:
         table["note"] = table["note"].fillna("")

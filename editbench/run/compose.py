@@ -1,84 +1,312 @@
-"""The Hydra configuration: where it lies, what its groups hold, and errors for names that are not there."""
+"""Composing the Hydra configuration of a job or of every job of a sweep, and errors for wrong names.
+
+Only public parts of Hydra are used, beside one object: see `hydra_application`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from editbench.base.conf import CONF, group_options, groups
-from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.conf import (
+    CONF,
+    MAIN,
+    group_options,
+    groups,
+    known_keys,
+    list_groups,
+)
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.run.settings import TOP_VALUES, Settings
+
+HYDRA_VERSION = "1.3"  # whose defaults the configuration is written for
+
+
+# -- one job -------------------------------------------------------------------------------------
+def compose_settings(overrides: Sequence[str], more: Sequence[Path] = ()) -> Settings:
+    """The settings of one job: `compose_config`, read and checked."""
+    return Settings.from_config(compose_config(overrides, more))
 
 
 def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictConfig:
-    """The configuration of one job, without Hydra's launcher; `more`: a user's own configuration folders."""
+    """The configuration of one job.
+
+    Args:
+        overrides: words such as 'method=gradctrl', as on the command line.
+        more: a user's own configuration folders.
+
+    Raises:
+        UnknownName: a group option or key that does not exist.
+        EditbenchError: Hydra cannot compose it.
+    """
     check_overrides(overrides, more)
+    check_single(overrides)
     return _compose(overrides, more)
 
 
 def _compose(overrides: Sequence[str], more: Sequence[Path]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    paths = ",".join(f"file://{path.absolute()}" for path in more)
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("run", overrides=[*overrides, f"hydra.searchpath=[{paths}]"])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise EditbenchError(f"could not compose the configuration: {error}") from error
+    with hydra_application(more) as application:
+        return compose(MAIN, overrides=[*overrides, *application.search_path])
 
 
-def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
-    """Raise UnknownName, with the nearest match, for a group option or a key that does not exist.
+@dataclass(frozen=True)
+class Application:
+    """Hydra, set up with the project's configuration and a user's folders.
 
-    `more` are the folders given with --config-dir, where a user keeps options of their own.
+    Args:
+        hydra: runs one job or a sweep: `run`, `multirun`, `show_cfg`, `show_info`.
+        search_path: an override that every composition must have, or nothing.
     """
-    known = groups()
-    chosen: list[str] = []
-    plain: list[str] = []
+
+    hydra: Any
+    search_path: list[str]
+
+    @property
+    def loader(self) -> ConfigLoader:
+        """What composes configurations."""
+        return self.hydra.config_loader
+
+
+@contextmanager
+def hydra_application(more: Sequence[Path] = ()) -> Iterator[Application]:
+    """Set Hydra up, and undo it afterwards. Errors of Hydra become one of ours.
+
+    `hydra.main` would read sys.argv, and what it calls with other words is private. The public
+    `initialize_config_dir` makes the very object that `hydra.main` makes, and GlobalHydra gives it.
+
+    A user's folder stands first in the search path, so that an option there replaces one of ours.
+
+    Args:
+        more: a user's own configuration folders; the last one counts most.
+    """
+    folders = [*reversed(more), CONF]
+    for folder in folders:
+        if not folder.is_dir():
+            raise BadFile(f"--config-dir {folder}: no such folder")
+    first = folders[0].absolute()
+    others = [f"'file://{_escaped(folder.absolute())}'" for folder in folders[1:]]
+    search_path = [f"hydra.searchpath=[{','.join(others)}]"] if others else []
+    # Whatever was set up before, in a notebook for example, is put back at the end.
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(first), job_name="editbench", version_base=HYDRA_VERSION):
+            yield Application(GlobalHydra.instance().hydra, search_path)
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = f"\n{error.__cause__}" if error.__cause__ else ""
+        message = f"could not compose the configuration: {error}{cause}"
+        raise EditbenchError(message) from error
+    finally:
+        GlobalHydra.instance().clear()
+        if before is not None:
+            GlobalHydra.instance().initialize(before)
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace("'", "\\'")
+
+
+# -- the jobs of a sweep -------------------------------------------------------------------------
+def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
+    """The overrides of every job of a sweep, in the order in which Hydra's basic sweeper runs them.
+
+    An experiment's hydra.sweeper.params come first, so that the command line replaces them.
+
+    Args:
+        master: configuration that was composed for a multirun, with Hydra's own node.
+        loader: of Hydra; `glob` needs it to list the options of a group.
+    """
+    params = master.hydra.sweeper.params or {}
+    words = [f"{key}={value}" for key, value in params.items()]
+    words += master.hydra.overrides.task
+    parser = OverridesParser.create(config_loader=loader)
+    choices: dict[str, list[str]] = {}  # key -> one word for each of its values
+    for override in parser.parse_overrides(words):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise EditbenchError(
+                f"{override.input_line}: a sweep over an interval has no end; list the values"
+            )
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
+def compose_master(
+    application: Application, overrides: Sequence[str]
+) -> tuple[DictConfig, list[list[str]]]:
+    """The configuration of a sweep as a whole, with Hydra's own node, and the words of its jobs."""
+    words = [*overrides, *application.search_path]
+    master = application.loader.load_configuration(MAIN, words, RunMode.MULTIRUN)
+    return master, sweep_jobs(master, application.loader)
+
+
+def compose_job(application: Application, master: DictConfig, words: list[str]) -> Settings:
+    """The settings of one job of a sweep."""
+    config = application.loader.load_sweep_config(master, words)
+    with open_dict(config):
+        del config["hydra"]
+    return Settings.from_config(config)
+
+
+def sweep_settings(
+    overrides: Sequence[str], more: Sequence[Path] = ()
+) -> Iterator[tuple[list[str], Settings]]:
+    """The words and the settings of every job of a sweep, as Hydra composes them for a multirun."""
+    with hydra_application(more) as application:
+        master, jobs = compose_master(application, overrides)
+        for words in jobs:
+            yield words, compose_job(application, master, words)
+
+
+def check_sweep(application: Application, master: DictConfig, jobs: list[list[str]]) -> None:
+    """Check the settings of a sweep before its first job.
+
+    As few jobs are composed as show every swept value once, since composing a job takes a quarter
+    of a second. Values of attribute, target and seed, of which there are many, are checked alone.
+
+    Raises:
+        EditbenchError: a wrong value.
+    """
+    parser = OverridesParser.create()
+    seen: set[str] = set()
+    for words in jobs:
+        needs_composition = not seen
+        for word in set(words) - seen:
+            key = word.partition("=")[0]
+            if key in TOP_VALUES:
+                TOP_VALUES[key](parser.parse_override(word).value())
+            else:
+                needs_composition = True
+        seen |= set(words)
+        if needs_composition:
+            compose_job(application, master, words)
+
+
+def check_single(overrides: Sequence[str]) -> None:
+    """Refuse a sweep where one job is run. Hydra's own message has four lines and misleads: it
+    recommends a list, which no key of a job but `starts.attributes` takes."""
+    parser = OverridesParser.create()
+    try:
+        parsed = parser.parse_overrides(list(overrides))
+    except HydraException as error:
+        raise EditbenchError(f"could not compose the configuration: {error}") from error
+    for override in parsed:
+        if override.is_sweep_override():
+            raise EditbenchError(
+                f"{override.input_line}: several values make a sweep, which needs -m; "
+                f"for one job give {override.get_key_element()} one value"
+            )
+
+
+# -- wrong names ---------------------------------------------------------------------------------
+def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
+    """Check the words of a command line before Hydra sees them, whose own messages are long.
+
+    Args:
+        overrides: words such as 'method=gradctrl' or 'starts.n=300'.
+        more: the folders given with --config-dir, where a user keeps options of their own.
+
+    Raises:
+        UnknownName: a group option or a key that does not exist, with the nearest one.
+        EditbenchError: a word that is no override, or several options of a group that takes one.
+    """
+    known_groups = groups()
+    chosen: list[str] = []  # words that choose options, without sweeps
+    plain: list[str] = []  # keys of the other words
     for override in overrides:
         key, has_value, value = override.partition("=")
         bare = key.lstrip("+~").split("@")[0]
-        if bare in known and has_value:
-            options = group_options(bare, more)
-            # a list of options, as metric and probe take; Hydra itself reads a sweep over such lists
-            several = value.startswith("[") and value.endswith("]") and value.count("[") == 1
-            values = (
-                []
-                if value[:1] in "{$" or "(" in value or (value[:1] == "[" and not several)
-                else [
-                    part.strip()
-                    for part in value.strip("[]").split(",")
-                    if part.strip() or not several
-                ]
-            )
-            for option in values:
-                if option not in options and option != "null":
-                    raise UnknownName(bare, option, options)
-            chosen += [override if several else f"{key}={values[0]}"] if values else []
-        elif has_value and not key.startswith(("+", "~", "hydra")):
+        if not has_value:
+            if not key.startswith(("~", "-")):
+                raise EditbenchError(
+                    f"'{override}' is not an override: write key=value (see `editbench run --help`)"
+                )
+        elif bare in known_groups:
+            options = _named_options(value)
+            _check_options_exist(bare, options, more)
+            if _is_list(value):
+                _check_takes_several(bare, options)
+                chosen.append(override)
+            elif options:
+                chosen.append(f"{key}={options[0]}")
+        elif key.startswith("+"):
+            _check_new_key(bare)
+        elif not key.startswith(("~", "hydra")):
             plain.append(bare)
-        elif not has_value and not key.startswith(("~", "-")):
-            raise EditbenchError(
-                f"'{override}' is not an override: write key=value (see `editbench run --help`)"
-            )
     if plain:
         _check_keys(_compose(chosen, more), plain)
 
 
-def _check_keys(cfg: DictConfig, keys: Sequence[str]) -> None:
+def _is_list(value: str) -> bool:
+    """Whether the value is one list of options, as metric=[a,b]; a sweep over lists is not."""
+    return value.startswith("[") and value.endswith("]") and value.count("[") == 1
+
+
+def _named_options(value: str) -> list[str]:
+    """The options that a value names, where they can be read off it.
+
+    A mapping, an interpolation, a function such as choice(a,b) and a sweep over lists are left to
+    Hydra.
+    """
+    if value[:1] in ("{", "$") or "(" in value:
+        return []
+    if value[:1] == "[" and not _is_list(value):
+        return []
+    parts = [part.strip() for part in value.strip("[]").split(",")]
+    if _is_list(value):
+        return [part for part in parts if part]
+    return parts
+
+
+def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path]) -> None:
+    known = group_options(group, more)
+    for name in names:
+        if name not in known and name != "null":
+            raise UnknownName(group, name, known)
+
+
+def _check_takes_several(group: str, names: Sequence[str]) -> None:
+    """Hydra would merge the options of a list into one, which none of them is."""
+    if len(names) > 1 and group not in list_groups():
+        words = ",".join(names)
+        raise EditbenchError(f"{group}=[{words}]: one {group} a job; sweep with -m {group}={words}")
+
+
+def _check_new_key(key: str) -> None:
+    """A key that `+` adds at the top must be one that a job reads; deeper ones are checked later,
+    against the arguments of what they configure."""
+    first = key.partition(".")[0]
+    if first != "hydra" and first not in known_keys():
+        raise UnknownName("option", first, known_keys())
+
+
+def _check_keys(config: DictConfig, keys: Sequence[str]) -> None:
     for key in keys:
-        node: object = cfg
+        node: object = config
         path: list[str] = []
         for part in key.split("."):
             if not OmegaConf.is_dict(node):
                 break  # a list index or a value: Hydra's own message is precise there
             names = [str(name) for name in node]  # type: ignore[attr-defined]
             if part not in names:
-                where = f"option of '{'.'.join(path)}'" if path else "option"
-                raise UnknownName(where, part, [*names, *(groups() if not path else [])])
+                if path:
+                    raise UnknownName(f"option of '{'.'.join(path)}'", part, names)
+                raise UnknownName("option", part, [*names, *groups()])
             path.append(part)
-            node = OmegaConf.select(cfg, ".".join(path), throw_on_missing=False)
+            node = OmegaConf.select(config, ".".join(path), throw_on_missing=False)

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from editbench.bank.bank import Bank
 from editbench.base import identity
-from editbench.base.files import digest, lock, sweep_partials, write_atomic
+from editbench.base.errors import BadFile
+from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import status
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.loading import load_editor
+from editbench.run.settings import Settings
 from editbench.walk.editor import Editor, FitData, FitReport
 
 
@@ -37,18 +37,18 @@ class Fitted:
 
 
 def fit_editor(
-    editor: Editor, cfg: DictConfig, bank: Bank, networks: Networks, attribute: str
+    editor: Editor, settings: Settings, bank: Bank, networks: Networks, attribute: str
 ) -> Fitted:
     """Fit an editor for all attributes, then tune it for one; both through the cache."""
     data = FitData(
         networks.generator,
         networks.teacher,
-        bank.split("fit", cfg.device),
-        bank.split("tune", cfg.device),
-        bank_sigma(bank, cfg.device),
-        cfg.seed,
+        bank.split("fit", settings.device),
+        bank.split("tune", settings.device),
+        bank_sigma(bank, settings.device),
+        settings.seed,
     )
-    path, *more = fit_files(cfg, bank.id, networks, attribute, type(editor))
+    path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
     fitted = _cached(path, editor, data, lambda: editor.fit(data))
     if not more:
         return fitted
@@ -62,25 +62,24 @@ def fit_editor(
     )
 
 
-def fitted_editor(cfg: DictConfig, bank: Bank, networks: Networks, attribute: str) -> Editor:
+def fitted_editor(settings: Settings, bank: Bank, networks: Networks, attribute: str) -> Editor:
     """The method of a configuration, fitted for an attribute. Raises Unsupported where it finds no control."""
-    editor = load_editor(cfg)
+    editor = load_editor(settings)
     editor.num_ws = networks.generator.num_ws
     editor.check(networks.generator, networks.judge.attributes, attribute)
-    fit_editor(editor, cfg, bank, networks, attribute)
+    fit_editor(editor, settings, bank, networks, attribute)
     editor.check(networks.generator, networks.judge.attributes, attribute)
     return editor
 
 
 def fit_files(
-    cfg: DictConfig, bank_id: str, networks: Networks, attribute: str, editor: type[Editor]
+    settings: Settings, bank_id: str, networks: Networks, attribute: str, editor: type[Editor]
 ) -> list[Path]:
     """Where the fit of a job lies in the cache and, where the method tunes for an attribute, the tuned one."""
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    networks = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
-    key = identity.fit_key(config, bank_id, networks)
+    digests = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
+    key = identity.fit_key(settings.plain, bank_id, digests)
     keys = [key] if editor.tune is Editor.tune else [key, key | {"attribute": attribute}]
-    return [Path(cfg.cache) / "fits" / f"{digest(each)}.safetensors" for each in keys]
+    return [settings.cache / "fits" / f"{digest(each)}.safetensors" for each in keys]
 
 
 def bank_sigma(bank: Bank, device: str) -> torch.Tensor:
@@ -107,7 +106,7 @@ def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitRep
             name: tensor.detach().cpu().contiguous() for name, tensor in editor.state().items()
         }
         meta = {"fitted": json.dumps(vars(fitted), default=str)}
-        write_atomic(path, save(state, meta))
+        write_checked(path, save(state, meta))
         return fitted
 
 
@@ -127,10 +126,11 @@ def scored(teacher: Scorer) -> Iterator[list[int]]:
 def _load(path: Path, editor: Editor) -> Fitted | None:
     """A cached fit; an unreadable file is as good as none."""
     try:
+        read_checked(path)
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {})["fitted"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, KeyError, ValueError):
+    except (BadFile, OSError, SafetensorError, KeyError, ValueError):
         return None
     editor.load_state(state)
     return Fitted(**(meta | {"cached": True}))

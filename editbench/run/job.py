@@ -1,4 +1,7 @@
-"""One job: a generator, a method, an attribute, a seed -> a record. Running it again finds the record."""
+"""One job: a generator, a method, an attribute and a seed become a record.
+
+Running the same job again finds the record.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,13 @@ import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from editbench.bank.bank import Bank
-from editbench.bank.starts import Starts, StartsSpec, aim, draw_targets
+from editbench.bank.starts import Starts, aim, draw_targets
 from editbench.base import identity
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
@@ -25,27 +27,40 @@ from editbench.base.files import (
     write_json,
 )
 from editbench.base.spaces import Space
-from editbench.base.validation import check_kind
+from editbench.inversion.store import Inversion
 from editbench.inversion.walks import Departure, check_walk, depart, draw_inverted, leave_originals
 from editbench.networks.generator import Generator
 from editbench.networks.registry import require
 from editbench.networks.roles import Networks
 from editbench.run import record as records
-from editbench.run.fits import fit_editor, fitted_editor, scored
+from editbench.run.fits import Fitted, fit_editor, fitted_editor, scored
 from editbench.run.inversions import inversion_id, load_inversion
-from editbench.run.loading import load_bank, load_editor, load_gauges, load_networks, load_probes
+from editbench.run.loading import load_bank, load_editor, load_networks, load_observations
 from editbench.run.measure import compute_metrics, refresh_metrics
 from editbench.run.provenance import costs_to_crossing, provenance
 from editbench.run.record import Record
+from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
-from editbench.walk.engine import EngineSpec, walk_starts
-from editbench.walk.probe import Scene, run_probes
+from editbench.walk.engine import WalkResult, walk_starts
+from editbench.walk.observation import (
+    Observation,
+    Scene,
+    WalkObserver,
+    observe_after_walk,
+)
 from editbench.walk.trajectory import Trajectories
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: status, its reason, the record, and whether an earlier record was found."""
+    """What became of a job.
+
+    Args:
+        status: 'done', 'skipped' or 'failed'.
+        reason: of a job that was skipped or failed.
+        run_id: name of its record; '' where the job failed before it had one.
+        reused: whether an earlier record was found.
+    """
 
     status: str
     reason: str
@@ -53,216 +68,303 @@ class Outcome:
     reused: bool
 
 
-def run_job(cfg: DictConfig) -> Outcome:
-    """Run one job, or find its record. Errors of the job become a failed record; Ctrl-C passes."""
-    root = Path(str(cfg.out))
+@dataclass(frozen=True)
+class Job:
+    """What a job works with.
+
+    Args:
+        settings: of the job.
+        networks: generator, teacher and judge.
+        bank: of samples.
+        names: attributes that share the draw of starts, in the judge's order.
+    """
+
+    settings: Settings
+    networks: Networks
+    bank: Bank
+    names: list[str]
+
+    def check(self, editor: Editor) -> None:
+        """Unsupported where the editor cannot serve this generator and attribute."""
+        attributes = self.networks.judge.attributes
+        editor.check(self.networks.generator, attributes, self.settings.attribute)
+
+    @property
+    def target(self) -> int | None:
+        """Class that every start is walked to, or None."""
+        return target_class(self.settings, self.networks.judge.attributes)
+
+
+def run_job(settings: Settings) -> Outcome:
+    """Run one job, or find its record.
+
+    Errors of the job become a failed record; Ctrl-C passes.
+
+    Raises:
+        EditbenchError: the folder of the records cannot be written.
+    """
+    root = settings.out
     try:
-        require(cfg)
-        networks = load_networks(cfg)
-        names = check_job(cfg, networks)
-        bank = load_bank(cfg)
-        run_id = make_run_id(cfg, bank.id, names)
-    except EditbenchError as error:  # nothing to hang a record on: the job has no identity yet
+        require(settings.config)
+        networks = load_networks(settings)
+        names = check_job(settings, networks)
+        bank = load_bank(settings)
+        run_id = make_run_id(settings, bank.id, names)
+    except EditbenchError as error:  # without an identity there is no record to keep the reason in
         return Outcome("failed", str(error), "", False)
     folder = root / run_id
     with explain_disk_errors(root), lock(folder):
         found = Record.open(folder)
         if found is not None and found.final:
-            refresh_metrics(found, cfg)
+            refresh_metrics(found, settings)
             return Outcome(found.status["status"], found.status["reason"], run_id, True)
         sweep_partials(folder)
-        return _run(cfg, folder, networks, bank, names)
+        return _run(Job(settings, networks, bank, names), folder)
 
 
-def check_job(cfg: DictConfig, networks: Networks) -> list[str]:
-    """Raise for what no job can be made of; the attributes that share the draw of starts."""
-    target_class(cfg, networks.judge.attributes)
-    check_kind("seed", cfg.seed, "int")
-    check_kind("out", cfg.out or None, "str")
-    return benchmark_attributes(cfg, networks.judge.attributes)
+def check_job(settings: Settings, networks: Networks) -> list[str]:
+    """What the settings alone could not tell: whether attribute and class exist.
+
+    Returns:
+        The attributes that share the draw of starts, in the judge's order.
+
+    Raises:
+        UnknownName: no such attribute or class.
+    """
+    target_class(settings, networks.judge.attributes)
+    return benchmark_attributes(settings, networks.judge.attributes)
 
 
-def make_run_id(cfg: DictConfig, bank_id: str, names: list[str]) -> str:
+def make_run_id(settings: Settings, bank_id: str, names: list[str]) -> str:
     """Name of the record of a job, see `editbench.base.identity.run_id`."""
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    return identity.run_id(config, bank_id, names, inversion_id(cfg))
+    return identity.run_id(settings.plain, bank_id, names, inversion_id(settings))
 
 
-def target_class(cfg: DictConfig, attributes: Attributes) -> int | None:
-    """The class that every start is asked for, or None where each has its own draw."""
-    attributes[cfg.attribute]
-    return None if cfg.target is None else attributes.class_index(cfg.attribute, cfg.target)
+def target_class(settings: Settings, attributes: Attributes) -> int | None:
+    """The class that every start is walked to, or None where each has its own draw."""
+    attributes[settings.attribute]  # raises UnknownName
+    if settings.target is None:
+        return None
+    return attributes.class_index(settings.attribute, settings.target)
 
 
-def benchmark_attributes(cfg: DictConfig, attributes: Attributes) -> list[str]:
+def benchmark_attributes(settings: Settings, attributes: Attributes) -> list[str]:
     """The attributes that share the draw of starts, in the judge's order."""
-    chosen = cfg.starts.attributes
-    chosen = (
-        [chosen]
-        if isinstance(chosen, str)
-        else list(attributes.names if chosen is None else chosen)
-    )
+    chosen = settings.starts.attributes
+    if chosen is None:
+        chosen = tuple(attributes.names)
     for name in chosen:
-        attributes[name]
-    if cfg.attribute not in chosen:
-        raise EditbenchError(f"attribute={cfg.attribute} is not among starts.attributes={chosen}")
+        attributes[name]  # raises UnknownName
+    if settings.attribute not in chosen:
+        raise EditbenchError(
+            f"attribute={settings.attribute} is not among starts.attributes={list(chosen)}"
+        )
     return [name for name in attributes.names if name in chosen]
 
 
-def _run(
-    cfg: DictConfig, folder: Path, networks: Networks, bank: Bank, names: list[str]
-) -> Outcome:
-    about = {
-        "run_id": folder.name,
-        "method": cfg.method.name,
-        "attribute": cfg.attribute,
-        "seed": cfg.seed,
-        "generator": cfg.generator.name,
-        "experiment": cfg.name,
-        "leaking": networks.leaking
-        or bool(bank.meta.get("leaking")),  # the networks, or an imported bank's logits
-        "judged_in": networks.generator.output,
-        "classes": list(networks.judge.attributes[cfg.attribute].classes),
-    }
-    about |= {"probes": list(cfg.probe)} if cfg.get("probe") else {}
+def _run(job: Job, folder: Path) -> Outcome:
+    """Walk, measure and leave the record; whatever happens, it has a status."""
     began = time.time()
-    with atomic_folder(folder) as partial:
-        records.write_config(partial, cfg)
+    status = "done"
+    reason = ""
+    with atomic_folder(folder, {}) as partial:
+        records.write_config(partial, job.settings.config)
         try:
             with explain_disk_errors(folder):
-                _walk_and_measure(cfg, partial, networks, bank, names)
-            status, reason = "done", ""
+                _walk_and_measure(job, partial)
         except Unsupported as error:
-            status, reason = "skipped", str(error)
+            status = "skipped"
+            reason = str(error)
         except EditbenchError as error:
-            status, reason = "failed", str(error)
-        except (
-            Exception
-        ) as error:  # any defect of a method is a result of that method, not the end of the sweep
-            status, reason = "failed", f"{type(error).__name__}: {error} (see {folder / 'log.txt'})"
-            (partial / "log.txt").write_text(traceback.format_exc())
-        records.write_status(
-            partial, status, reason, seconds=round(time.time() - began, 3), **about
-        )
+            status = "failed"
+            reason = str(error)
+        except Exception as error:
+            # Any defect of a method is a result of that method, not the end of the sweep.
+            status = "failed"
+            reason = f"{type(error).__name__}: {error} (see {folder / Record.LOG})"
+            (partial / Record.LOG).write_text(traceback.format_exc())
+        seconds = round(time.time() - began, 3)
+        records.write_status(partial, status, reason, seconds=seconds, **_about(job, folder.name))
     return Outcome(status, reason, folder.name, False)
 
 
-def _walk_and_measure(
-    cfg: DictConfig, folder: Path, networks: Networks, bank: Bank, names: list[str]
-) -> None:
-    # The editor and what it may see.
-    editor = load_editor(cfg)
+def _about(job: Job, run_id: str) -> dict[str, Any]:
+    """What status.json says of a job beside its status."""
+    settings = job.settings
+    about: dict[str, Any] = {
+        "run_id": run_id,
+        "method": settings.method.name,
+        "attribute": settings.attribute,
+        "seed": settings.seed,
+        "generator": settings.generator.name,
+        "experiment": settings.name,
+        # The judge's answers may be the teacher's: one network is both, or an imported bank says so.
+        "leaking": job.networks.leaking or bool(job.bank.meta.get("leaking")),
+        "judged_in": job.networks.generator.output,
+        "classes": list(job.networks.judge.attributes[settings.attribute].classes),
+    }
+    return about
+
+
+def _walk_and_measure(job: Job, folder: Path) -> None:
+    """Fit the editor, walk from the starts, and leave trajectories, pictures and metric rows."""
+    settings = job.settings
+    networks = job.networks
+    editor = load_editor(settings)
     editor.num_ws = networks.generator.num_ws
-    editor.check(networks.generator, networks.judge.attributes, cfg.attribute)
-    probes = load_probes(cfg)  # before the work, which a wrong option of theirs would waste
-    real = load_inversion(cfg)  # None: walks start from the bank's own samples
+    job.check(editor)
+    # Before the fit, whose time a wrong option of an observation would waste.
+    observations = load_observations(settings)
+    real = load_inversion(settings)  # None: walks start from the bank's own samples
     if real is not None:
         check_walk(editor, real)
-    fitted = fit_editor(editor, cfg, bank, networks, cfg.attribute)
-    editor.check(
-        networks.generator, networks.judge.attributes, cfg.attribute
-    )  # the fit may have found no control
+    fitted = fit_editor(editor, settings, job.bank, networks, settings.attribute)
+    job.check(editor)  # the fit may have found no control
 
-    # Starts and the walk.
-    target = target_class(cfg, networks.judge.attributes)
-    drawn = (
-        draw_targets(starts_spec(cfg), bank, names)
-        if real is None
-        else draw_inverted(starts_spec(cfg), real, bank, names)
-    )
-    starts = aim(drawn[cfg.attribute], target)
-    if not len(starts):
-        raise EditbenchError(
-            f"no start was drawn for {cfg.attribute}: raise starts.n={cfg.starts.n}"
-        )
-    if real is None:
-        from_here = Departure(
-            editor,
-            networks.generator,
-            *start_codes(editor, networks.generator, bank, starts, cfg.device),
-        )
-    else:
-        from_here = depart(editor, networks.generator, real, starts, cfg.device)
-        leave_originals(folder / "originals.parquet", real, starts)
-    gauges = load_gauges(cfg, networks)
-    spec, before = EngineSpec(**cfg.engine), networks.generator.decoded
-    codes_file = folder / "codes.parquet" if cfg.save_codes else None
+    starts = _draw_starts(job, real)
+    departure = _depart(job, editor, real, starts, folder)
+    for observation in observations.values():
+        observation.prepare(networks, settings.device)  # no cost of the walk
+    before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
-        result = walk_starts(
-            from_here.editor,
-            from_here.generator,
-            networks.judge,
-            cfg.attribute,
-            starts,
-            from_here.codes,
-            from_here.logits,
-            bank.sigma["judge"],
-            spec,
-            codes_file,
-            gauges,
-        )
+        result = _walk(job, departure, starts, WalkObserver(observations), folder)
+    walk_calls = networks.generator.decoded - before
     if not networks.leaking:  # where the judge is the teacher, its own answers are among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
 
-    # What is left behind.
-    attributes = Attributes([a for a in networks.judge.attributes if a.name in names])
-    trajectories = Trajectories(
-        result.table, attributes, cfg.attribute, select_sigma(bank, attributes)
-    )
-    trajectories.save(folder / "trajectory.parquet")
+    names = [item for item in networks.judge.attributes if item.name in job.names]
+    attributes = Attributes(names)
+    sigma = select_sigma(job.bank, attributes)
+    trajectories = Trajectories(result.table, attributes, settings.attribute, sigma)
+    trajectories.save(folder / Record.TRAJECTORY)
     records.write_pictures(folder, result.pictures, trajectories)
-    made = (
-        provenance(cfg, networks, bank, fitted, starts)
-        | {
-            "walk_seconds": result.seconds,
-            "walk_generator_calls": networks.generator.decoded - before,
-        }
-        | costs_to_crossing(
-            result, fitted, len(starts), networks.generator.decoded - before - result.decoded
-        )
-    )
+    made = _provenance(job, fitted, starts, result, walk_calls)
     if real is not None:
-        made["inversion"] = {
-            "id": real.id,
-            "folder": str(real.folder),
-            "images": real.meta["images"],
-            "n": len(real),
-            "space": real.space.value,
-        }
-    if probes:  # theirs are no costs of the method
-        scene = Scene(
-            editor,
-            networks.generator,
-            networks.teacher,
-            networks.judge,
-            bank,
-            cfg.attribute,
-            target,
-            cfg.seed,
-            cfg.device,
-            spec.batch,
-            Path(str(cfg.cache)),
-            lambda name: fitted_editor(cfg, bank, networks, name),
-        )
-        made["probes"] = run_probes(folder, probes, scene)
-    write_json(folder / "provenance.json", made)
-    compute_metrics(folder, trajectories, cfg)
+        made["inversion"] = _about_inversion(real)
+    # The costs above are counted: what an observation decodes from here is none of the method's.
+    observed = _observe(job, editor, observations, folder)
+    if observed:
+        made["observations"] = observed
+    write_json(folder / Record.PROVENANCE, made)
+    compute_metrics(folder, trajectories, settings)
 
 
-def starts_spec(cfg: DictConfig) -> StartsSpec:
-    return StartsSpec(**{k: v for k, v in cfg.starts.items() if k != "attributes"})
+def _draw_starts(job: Job, real: Inversion | None) -> Starts:
+    """The starts of the job's attribute. All attributes are drawn, so that they share the draw."""
+    spec = job.settings.starts.spec
+    if real is None:
+        drawn = draw_targets(spec, job.bank, job.names)
+    else:
+        drawn = draw_inverted(spec, real, job.bank, job.names)
+    attribute = job.settings.attribute
+    starts = aim(drawn[attribute], job.target)
+    if not len(starts):
+        raise EditbenchError(f"no start was drawn for {attribute}: raise starts.n={spec.n}")
+    return starts
+
+
+def _depart(
+    job: Job, editor: Editor, real: Inversion | None, starts: Starts, folder: Path
+) -> Departure:
+    """Codes and logits at step 0, and the editor and generator that walk from them."""
+    generator = job.networks.generator
+    device = job.settings.device
+    if real is None:
+        codes, logits = start_codes(editor, generator, job.bank, starts, device)
+        return Departure(editor, generator, codes, logits)
+    departure = depart(editor, generator, real, starts, device)
+    leave_originals(folder / Record.ORIGINALS, real, starts)
+    return departure
+
+
+def _walk(
+    job: Job, departure: Departure, starts: Starts, observer: WalkObserver, folder: Path
+) -> WalkResult:
+    settings = job.settings
+    codes_file = folder / Record.CODES if settings.save_codes else None
+    return walk_starts(
+        departure.editor,
+        departure.generator,
+        job.networks.judge,
+        settings.attribute,
+        starts,
+        departure.codes,
+        departure.logits,
+        job.bank.sigma["judge"],
+        settings.engine,
+        codes_file,
+        observer,
+    )
+
+
+def _provenance(
+    job: Job, fitted: Fitted, starts: Starts, result: WalkResult, walk_calls: int
+) -> dict[str, Any]:
+    """walk_calls: samples that the generator decoded during the walk, the editor's own included."""
+    settings = job.settings
+    target = settings.method.target
+    made = provenance(target, settings.device, job.networks, job.bank, fitted, starts)
+    made["walk_seconds"] = result.seconds
+    made["walk_generator_calls"] = walk_calls
+    in_steps = walk_calls - result.decoded
+    return made | costs_to_crossing(result, fitted, len(starts), in_steps)
+
+
+def _about_inversion(real: Inversion) -> dict[str, Any]:
+    return {
+        "id": real.id,
+        "folder": str(real.folder),
+        "images": real.meta["images"],
+        "n": len(real),
+        "space": real.space.value,
+    }
+
+
+def _observe(
+    job: Job, editor: Editor, observations: dict[str, Observation], folder: Path
+) -> dict[str, Any]:
+    """Let observations look at pictures after the walk. Name -> seconds, calls and reason."""
+    settings = job.settings
+    networks = job.networks
+
+    def editor_for(attribute: str) -> Editor:
+        return fitted_editor(settings, job.bank, networks, attribute)
+
+    scene = Scene(
+        editor,
+        networks.generator,
+        networks.teacher,
+        networks.judge,
+        job.bank,
+        settings.attribute,
+        job.target,
+        settings.seed,
+        settings.device,
+        settings.engine.batch,
+        settings.cache,
+        editor_for,
+    )
+    return observe_after_walk(folder, observations, scene)
 
 
 def start_codes(
     editor: Editor, generator: Generator, bank: Bank, starts: Starts, device: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The starts' own latents (n, d), z for an editor of Z or a generator without W, and their judge logits."""
-    field = "z" if editor.space == Space.Z or Space.W not in generator.spaces else "w"
-    values = (bank.array(name).take(starts.index) for name in (field, "judge"))
-    codes, logits = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in values)
-    return codes, logits
+    """Latents and logits of the starts, from the bank.
+
+    Returns:
+        Codes (n, d): z for an editor of Z or a generator without W, else w. The judge's logits
+        (n, width).
+    """
+    field = "w"
+    if editor.space == Space.Z or Space.W not in generator.spaces:
+        field = "z"
+    codes = np.ascontiguousarray(bank.array(field).take(starts.index))
+    logits = np.ascontiguousarray(bank.array("judge").take(starts.index))
+    return torch.from_numpy(codes).to(device), torch.from_numpy(logits).to(device)
 
 
 def select_sigma(bank: Bank, attributes: Attributes) -> np.ndarray:
+    """Standard deviations of the judge's log-odds over the bank, in the columns of `attributes`."""
     columns = bank.judge_attributes.columns()
     return bank.sigma["judge"][[columns.index(name) for name in attributes.columns()]]

@@ -1,62 +1,47 @@
-"""From configuration to networks: the only place where Hydra's `_target_` is instantiated."""
+"""From settings to what a job works with: networks, bank, metrics and observations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from editbench.bank.bank import Bank, BankSpec
+from editbench.bank.bank import Bank
 from editbench.bank.build import Models, build_bank
 from editbench.base import identity
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.instantiate import build, plain
+from editbench.base.instantiate import build
 from editbench.base.precision import use_precision
 from editbench.networks.generator import Generator
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
+from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
-from editbench.walk.gauge import Gauge, Gauges
 from editbench.walk.metric import Metric
-from editbench.walk.probe import Blind, Probe
+from editbench.walk.observation import Observation, Unavailable
 
 
-@lru_cache(maxsize=4)
-def _load_networks(text: str, device: str) -> Networks:
-    cfg = OmegaConf.create(text)
-    generator: Generator = build(cfg.generator).to(device).eval().requires_grad_(False)
-    teacher: Scorer = build(cfg.scorer.teacher).to(device).eval().requires_grad_(False)
-    same = cfg.scorer.judge == cfg.scorer.teacher
-    judge: Scorer = (
-        teacher if same else build(cfg.scorer.judge).to(device).eval().requires_grad_(False)
+# -- networks ------------------------------------------------------------------------------------
+def load_networks(settings: Settings) -> Networks:
+    """Generator, teacher and judge, on their device and in their precision.
+
+    Raises:
+        EditbenchError: the machine lacks the device or the precision, the scorers do not fit the
+            generator, or a network cannot be built.
+    """
+    check_device(settings.device)
+    use_precision(settings.precision, settings.device)
+    parts = _network_parts(settings)
+    return _build_networks(
+        json.dumps(parts), settings.precision, settings.device, _file_stamps(parts)
     )
-    for role, scorer in (("teacher", teacher), ("judge", judge)):
-        if scorer.input != generator.output:
-            raise EditbenchError(
-                f"the {role} scores '{scorer.input}' but generator '{cfg.generator.name}' gives "
-                f"'{generator.output}': choose a scorer that fits, scorer=NAME"
-            )
-    if teacher.attributes != judge.attributes:
-        raise EditbenchError(
-            "teacher and judge must have the same attributes in the same order: "
-            f"{teacher.attributes.names} and {judge.attributes.names}"
-        )
-    if cfg.precision != "fp32":
-        networks: list[Generator | Scorer] = [generator, teacher, *([] if same else [judge])]
-        for network in networks:
-            network.precision, network.digest = cfg.precision, f"{network.digest}-{cfg.precision}"
-    return Networks(generator, teacher, judge)
 
 
 def check_device(name: str) -> None:
-    """Raise EditbenchError for a device that torch does not know or this machine has not."""
-    try:
-        torch.device(name)
-    except RuntimeError as error:
-        raise EditbenchError(f"device={name} is no device: use cpu, cuda or cuda:0") from error
+    """Refuse a GPU on a machine without any."""
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise EditbenchError(
             f"device={name}, but torch sees no CUDA device: use device=cpu "
@@ -64,104 +49,159 @@ def check_device(name: str) -> None:
         )
 
 
-def load_networks(cfg: DictConfig) -> Networks:
-    """Generator, teacher and judge of a configuration; loaded once a process."""
-    check_device(cfg.device)
-    part = OmegaConf.masked_copy(cfg, ["generator", "scorer", "data"])
-    part.precision = cfg.get("precision") or "fp32"
-    use_precision(part.precision, cfg.device)
-    return _load_networks(OmegaConf.to_yaml(part, resolve=True), cfg.device)
-
-
-def _models(cfg: DictConfig) -> Models:
-    networks = load_networks(cfg)
-    return networks.generator, networks.teacher, networks.judge
-
-
-_BANKS: dict[Path, Bank] = {}
-
-
-def bank_spec(cfg: DictConfig) -> BankSpec:
-    return BankSpec(
-        **{key: value for key, value in plain(cfg.bank).items() if key not in ("path", "workers")}
-    )
-
-
-def networks_code(cfg: DictConfig) -> str:
+def networks_code(settings: Settings) -> str:
     """Hash of the source behind generator, teacher and judge."""
-    parts = OmegaConf.masked_copy(cfg, ["generator", "scorer", "data"])
-    return identity.code_of(OmegaConf.to_container(parts, resolve=True))
+    return identity.code_of(_network_parts(settings))
 
 
-def bank_folder(cfg: DictConfig) -> tuple[Path, str]:
-    """Where the bank of a configuration lies, and its identity."""
-    networks = load_networks(cfg)
-    digests = {role: network.digest for role, network in vars(networks).items()}
-    name = identity.bank_id(vars(bank_spec(cfg)), digests, networks_code(cfg))
-    return Path(cfg.cache) / "banks" / name, name
+def _network_parts(settings: Settings) -> dict[str, Any]:
+    return {
+        "generator": settings.generator.config,
+        "teacher": settings.scorer.teacher.config,
+        "judge": settings.scorer.judge.config,
+        "name": settings.generator.name,
+    }
 
 
-def load_bank(cfg: DictConfig) -> Bank:
-    """Open the bank of a configuration, building it first if need be; verified once a process."""
-    if cfg.bank.path:
-        folder = Path(cfg.bank.path)
-        if folder not in _BANKS:
-            _BANKS[folder] = Bank(folder)
-        return check_bank(_BANKS[folder], load_networks(cfg))
-    folder, identity = bank_folder(cfg)
-    if folder not in _BANKS:
-        models: Callable[[], Models] = partial(_models, cfg)
-        _BANKS[folder] = build_bank(
-            folder, identity, bank_spec(cfg), models, cfg.device, cfg.bank.workers
+def _file_stamps(config: object) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of every file that a configuration names."""
+    if isinstance(config, dict):
+        config = list(config.values())
+    if isinstance(config, list):
+        found: list[tuple[str, int, int]] = []
+        for value in config:
+            found += _file_stamps(value)
+        return tuple(found)
+    if isinstance(config, str) and "." in config and Path(config).is_file():
+        about = Path(config).stat()
+        return ((config, about.st_size, about.st_mtime_ns),)
+    return ()
+
+
+# Jobs of one process share their networks: loading them takes as long as a short job. The key holds
+# all that the networks are made of, files included, so the cache decides no result.
+@lru_cache(maxsize=4)
+def _build_networks(
+    description: str, precision: str, device: str, stamps: tuple[tuple[str, int, int], ...]
+) -> Networks:
+    parts = json.loads(description)
+    generator: Generator = _on_device(parts["generator"], device)
+    teacher: Scorer = _on_device(parts["teacher"], device)
+    judge = teacher
+    if parts["judge"] != parts["teacher"]:
+        judge = _on_device(parts["judge"], device)
+    for role, scorer in (("teacher", teacher), ("judge", judge)):
+        if scorer.input != generator.output:
+            raise EditbenchError(
+                f"the {role} scores '{scorer.input}' but generator '{parts['name']}' gives "
+                f"'{generator.output}': choose a scorer that fits, scorer=NAME"
+            )
+    if teacher.attributes != judge.attributes:
+        raise EditbenchError(
+            "teacher and judge must have the same attributes in the same order: "
+            f"{teacher.attributes.names} and {judge.attributes.names}"
         )
-    return _BANKS[folder]
+    if precision != "fp32":
+        networks: list[Generator | Scorer] = [generator, teacher]
+        if judge is not teacher:
+            networks.append(judge)
+        for network in networks:
+            network.precision = precision
+            # Other logits make another bank. fp32 is what identities without a mark stand for.
+            network.digest = f"{network.digest}-{precision}"
+    return Networks(generator, teacher, judge)
+
+
+def _on_device(config: dict[str, Any], device: str) -> Any:
+    return build(config).to(device).eval().requires_grad_(False)
+
+
+# -- banks ---------------------------------------------------------------------------------------
+# Opening a bank verifies the checksums of its shards, gigabytes at full size: once a process is
+# enough. The key holds the time of bank.json, so a bank that was built anew is opened anew.
+_OPEN_BANKS: dict[tuple[Path, int], Bank] = {}
+
+
+def bank_folder(settings: Settings) -> tuple[Path, str]:
+    """Where the bank of a job lies or will lie, and its identity."""
+    networks = load_networks(settings)
+    digests = {role: network.digest for role, network in vars(networks).items()}
+    name = identity.bank_id(vars(settings.bank.spec), digests, networks_code(settings))
+    return settings.cache / "banks" / name, name
+
+
+def load_bank(settings: Settings) -> Bank:
+    """The bank of a job, built first if need be.
+
+    Raises:
+        BadFile: bank.path names no bank, a damaged one, or one of other networks.
+    """
+    if settings.bank.path is not None:
+        bank = _opened(settings.bank.path) or _keep(Bank(settings.bank.path))
+        return check_bank(bank, load_networks(settings))
+    folder, name = bank_folder(settings)
+    found = _opened(folder)
+    if found is not None:
+        return found
+    models = partial(_models, settings)  # picklable, for the processes that build it
+    bank = build_bank(
+        folder, name, settings.bank.spec, models, settings.device, settings.bank.workers
+    )
+    return _keep(bank)
 
 
 def check_bank(bank: Bank, networks: Networks) -> Bank:
-    """A bank given by path must have been made by these very networks."""
-    parts = (
-        ("generator", networks.generator),
-        ("teacher", networks.teacher),
-        ("judge", networks.judge),
-    )
-    for role, network in parts:
+    """Refuse a bank given by its path that was made by other networks."""
+    for role, network in vars(networks).items():
         if bank.meta[role] not in (network.digest, "imported"):
             raise BadFile(
-                f"bank {bank.folder} was built with another {role} ({bank.meta[role]}) than this run's "
-                f"({network.digest}): unset bank.path to use or build the right one"
+                f"bank {bank.folder} was built with another {role} ({bank.meta[role]}) than this "
+                f"run's ({network.digest}): unset bank.path to use or build the right one"
             )
     if bank.judge_attributes != networks.judge.attributes:
         raise BadFile(
-            f"bank {bank.folder} has the attributes {', '.join(bank.judge_attributes.names)}, but the judge "
-            f"has {', '.join(networks.judge.attributes.names)}"
+            f"bank {bank.folder} has the attributes {', '.join(bank.judge_attributes.names)}, but "
+            f"the judge has {', '.join(networks.judge.attributes.names)}"
         )
     return bank
 
 
-def load_editor(cfg: DictConfig) -> Editor:
-    return build(cfg.method)
+def _models(settings: Settings) -> Models:
+    networks = load_networks(settings)
+    return networks.generator, networks.teacher, networks.judge
 
 
-def load_metrics(cfg: DictConfig) -> dict[str, Metric]:
-    return {name: build(part) for name, part in cfg.metric.items()}
+def _bank_key(folder: Path) -> tuple[Path, int]:
+    file = folder / "bank.json"
+    return folder, file.stat().st_mtime_ns if file.exists() else 0
 
 
-def load_gauges(cfg: DictConfig, networks: Networks) -> Gauges:
-    """The gauges of a configuration, ready for a walk in this world."""
-    gauges: dict[str, Gauge] = {
-        name: build(part) for name, part in (cfg.get("gauge") or {}).items()
-    }
-    for gauge in gauges.values():
-        gauge.prepare(networks, cfg.device)
-    return Gauges(gauges)
+def _opened(folder: Path) -> Bank | None:
+    return _OPEN_BANKS.get(_bank_key(folder))
 
 
-def load_probes(cfg: DictConfig) -> dict[str, Probe]:
-    """The probes of a configuration; one that has no use in this world keeps the reason."""
-    probes: dict[str, Probe] = {}
-    for name, part in (cfg.get("probe") or {}).items():
+def _keep(bank: Bank) -> Bank:
+    _OPEN_BANKS[_bank_key(bank.folder)] = bank
+    return bank
+
+
+# -- editor, metrics, observations ---------------------------------------------------------------
+def load_editor(settings: Settings) -> Editor:
+    """The method, not fitted."""
+    return settings.method.build()
+
+
+def load_metrics(settings: Settings) -> dict[str, Metric]:
+    """Metrics by their names."""
+    return {name: part.build() for name, part in settings.metrics.items()}
+
+
+def load_observations(settings: Settings) -> dict[str, Observation]:
+    """The observations of a job. One that cannot serve these networks stands as `Unavailable`."""
+    observations: dict[str, Observation] = {}
+    for name, part in settings.observations.items():
         try:
-            probes[name] = build(part)
+            observations[name] = part.build()
         except Unsupported as error:
-            probes[name] = Blind(str(error))
-    return probes
+            observations[name] = Unavailable(str(error))
+    return observations

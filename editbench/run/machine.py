@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,27 +14,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from editbench.run.launch import available_cores
+from editbench.run.record import processor as processor_model
+
+# Kinds of numbers: name of a precision -> dtype of what is multiplied. tf32 is fp32 with rounding.
 KINDS = {
     "fp32": torch.float32,
     "tf32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+# Relative error of a product that is still right: some times the unit round-off of its kind.
 LOOSE = {
     "fp32": 1e-5,
     "tf32": 5e-3,
     "bf16": 5e-2,
     "fp16": 1e-2,
-}  # relative error of a product that is still right
-REPEATS = 5
+}
+REPEATS = 5  # timings of which the fastest counts
+CPU_SIDE = 512  # of the product that is timed; large enough that starting it does not count
+GPU_SIDE = 4096
+TF32_CAPABILITY = 8  # compute capability of the first GPUs with TF32
+# Where a container's limit of memory stands: version 2 of cgroups, then version 1.
+MEMORY_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+SHORTEST = 1e-9  # seconds
 
 
 @dataclass(frozen=True)
 class Kind:
     """One kind of numbers on one device.
 
-    works: whether products and convolutions run and are right. error: of a product, root mean square, relative to
-    float64. matmul, conv: speed relative to fp32, 0 where it does not run. reason: why it does not work.
+    Args:
+        name: a key of KINDS.
+        works: whether products and convolutions run and are right.
+        error: of a product, root mean square, relative to float64.
+        matmul, conv: speed relative to fp32; 0 where it does not run.
+        reason: why it does not work.
     """
 
     name: str
@@ -50,7 +68,9 @@ def devices() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"name": "cpu", "what": processor(), "memory": memory(), "free": free_memory()}
     ]
-    for k in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    if not torch.cuda.is_available():
+        return found
+    for k in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(k)
         free, whole = torch.cuda.mem_get_info(k)
         found.append(
@@ -65,25 +85,22 @@ def devices() -> list[dict[str, Any]]:
 
 
 def processor() -> str:
-    from editbench.run.record import processor as model
-
-    return f"{model()}, {usable_cores()} cores, {torch.get_num_threads()} torch threads"
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processor's model, and what of it this process uses."""
+    threads = torch.get_num_threads()
+    return f"{processor_model()}, {available_cores()} cores, {threads} torch threads"
 
 
 def memory() -> int:
     """Bytes of main memory, or what a container may use of it."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for name in MEMORY_LIMITS:
         try:
             text = Path(name).read_text().strip()
         except OSError:
             continue
-        return min(whole, int(text)) if text.isdigit() else whole
+        if text.isdigit():  # 'max' is no limit
+            return min(whole, int(text))
+        return whole
     return whole
 
 
@@ -93,80 +110,108 @@ def free_memory() -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return 0
-    found = next((line for line in lines if line.startswith("MemAvailable")), "0 0")
-    return min(int(found.split()[1]) * 1024, memory())
+    for line in lines:
+        if line.startswith("MemAvailable"):
+            return min(int(line.split()[1]) * 1024, memory())  # the file gives KiB
+    return 0
 
 
 @torch.no_grad()
 def kinds(device: str, side: int = 0, repeats: int = REPEATS) -> list[Kind]:
-    """Try every kind of numbers on a device: a product (side x side) and a 3x3 convolution, against fp32.
+    """Try every kind of numbers on a device, against fp32.
 
-    side: 0 takes 512 on a processor and 4096 on a GPU. tf32 is tried on GPUs alone: elsewhere it is fp32.
+    Args:
+        device: 'cpu', 'cuda', 'cuda:1'.
+        side: of the square product that is timed; 0 takes 512 on a processor and 4096 on a GPU.
+        repeats: timings of which the fastest counts.
+
+    Returns:
+        One entry for each of KINDS. tf32 is tried on GPUs alone: elsewhere it is fp32.
     """
-    cuda = device.startswith("cuda")
-    side = side or (4096 if cuda else 512)
-    base: tuple[float, float] | None = None
-    found = []
+    is_gpu = device.startswith("cuda")
+    side = side or (GPU_SIDE if is_gpu else CPU_SIDE)
+    found: list[Kind] = []
+    base: tuple[float, float] | None = None  # seconds of fp32, which comes first
     for name, dtype in KINDS.items():
-        if name == "tf32" and not (cuda and torch.cuda.get_device_capability(device)[0] >= 8):
+        if name == "tf32" and not (is_gpu and _has_tf32(device)):
             found.append(Kind(name, False, reason="needs a GPU of compute capability 8 or more"))
             continue
         with tf32(name == "tf32"):
             try:
                 error = product_error(device, dtype)
                 times = timed(device, dtype, side, repeats)
-            except RuntimeError as failure:
+            except RuntimeError as failure:  # no such kernel on this device
                 found.append(Kind(name, False, reason=str(failure).splitlines()[0]))
                 continue
         base = base or times
-        found.append(
-            Kind(
-                name,
-                error <= LOOSE[name],
-                error,
-                base[0] / times[0],
-                base[1] / times[1],
-                "" if error <= LOOSE[name] else f"a product is off by {error:.1e}",
-            )
-        )
+        works = error <= LOOSE[name]
+        reason = "" if works else f"a product is off by {error:.1e}"
+        found.append(Kind(name, works, error, base[0] / times[0], base[1] / times[1], reason))
     return found
 
 
+def _has_tf32(device: str) -> bool:
+    return torch.cuda.get_device_capability(device)[0] >= TF32_CAPABILITY
+
+
 @contextmanager
-def tf32(wanted: bool):  # type: ignore[no-untyped-def]
-    """Whether products and convolutions of float32 may round to tf32; as it was afterwards."""
-    kept = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+def tf32(wanted: bool) -> Iterator[None]:
+    """Whether products and convolutions of float32 may round to TF32; as it was afterwards."""
+    precision = torch.get_float32_matmul_precision()
+    in_convolutions = torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if wanted else "highest")
     torch.backends.cudnn.allow_tf32 = wanted
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(kept[0])
-        torch.backends.cudnn.allow_tf32 = kept[1]
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = in_convolutions
 
 
 def product_error(device: str, dtype: torch.dtype, side: int = 128) -> float:
     """Root mean square error of a product, relative to its size in float64."""
     rng = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(side, side, generator=rng, dtype=torch.float64) for _ in range(2))
-    exact, found = a @ b, (a.to(device, dtype) @ b.to(device, dtype)).double().cpu()
+    a = torch.randn(side, side, generator=rng, dtype=torch.float64)
+    b = torch.randn(side, side, generator=rng, dtype=torch.float64)
+    exact = a @ b
+    found = (a.to(device, dtype) @ b.to(device, dtype)).double().cpu()
     return float((found - exact).square().mean().sqrt() / exact.square().mean().sqrt())
 
 
 def timed(device: str, dtype: torch.dtype, side: int, repeats: int) -> tuple[float, float]:
-    """Seconds of a product and of a convolution, the fastest of `repeats`."""
+    """Seconds of a product and of a 3x3 convolution, the fastest of `repeats`.
+
+    Args:
+        device: of both.
+        dtype: of the factors.
+        side: of the square factors.
+        repeats: timings, after a first one that may compile or allocate.
+    """
     a = torch.randn(side, side, device=device).to(dtype)
+    # The size of a middle layer of a 256 x 256 StyleGAN2 at a batch of 8.
     x = torch.randn(8, 64, 64, 64, device=device).to(dtype)
     weight = torch.randn(64, 64, 3, 3, device=device).to(dtype)
-    jobs: list[Callable[[], Tensor]] = [lambda: a @ a, lambda: F.conv2d(x, weight, padding=1)]
-    return tuple(min(_seconds(job, device) for _ in range(repeats + 1)) for job in jobs)  # type: ignore[return-value]
+
+    def product() -> Tensor:
+        return a @ a
+
+    def convolution() -> Tensor:
+        return F.conv2d(x, weight, padding=1)
+
+    return _fastest(product, device, repeats), _fastest(convolution, device, repeats)
 
 
-def _seconds(job: Callable[[], Tensor], device: str) -> float:
-    if device.startswith("cuda"):
+def _fastest(work: Callable[[], Tensor], device: str, repeats: int) -> float:
+    return min(_seconds(work, device) for _ in range(repeats + 1))
+
+
+def _seconds(work: Callable[[], Tensor], device: str) -> float:
+    is_gpu = device.startswith("cuda")
+    # A GPU works behind the program: without waiting, only the call would be timed.
+    if is_gpu:
         torch.cuda.synchronize(device)
     began = time.perf_counter()
-    job()
-    if device.startswith("cuda"):
+    work()
+    if is_gpu:
         torch.cuda.synchronize(device)
-    return max(time.perf_counter() - began, 1e-9)
+    return max(time.perf_counter() - began, SHORTEST)

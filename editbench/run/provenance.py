@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from typing import Any
 
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts
@@ -12,19 +12,31 @@ from editbench.run import record as records
 from editbench.run.fits import Fitted
 from editbench.walk.engine import WalkResult
 
+SHORTEST = 1e-9  # seconds; a walk on a toy may take none that the clock shows
+
 
 def provenance(
-    cfg: DictConfig, networks: Networks, bank: Bank, fitted: Fitted, starts: Starts
-) -> dict:
-    """Everything a reader needs to trust or repeat a number."""
+    target: str, device: str, networks: Networks, bank: Bank, fitted: Fitted, starts: Starts
+) -> dict[str, Any]:
+    """Everything a reader needs to trust or repeat a number.
+
+    Args:
+        target: dotted name of the method's class.
+        device: of the networks.
+        networks: generator, teacher and judge.
+        bank: that the starts were drawn from.
+        fitted: what the fit cost.
+        starts: of the walks.
+    """
+    hashes = {
+        "generator": networks.generator.digest,
+        "teacher": networks.teacher.digest,
+        "judge": networks.judge.digest,
+        "bank": bank.id,
+        "method_source": source_digest(target),
+    }
     return records.environment() | {
-        "hashes": {
-            "generator": networks.generator.digest,
-            "teacher": networks.teacher.digest,
-            "judge": networks.judge.digest,
-            "bank": bank.id,
-            "method_source": source_digest(cfg.method["_target_"]),
-        },
+        "hashes": hashes,
         "bank_n": len(bank),
         "starts": len(starts),
         "pool_threshold": starts.threshold,
@@ -33,21 +45,35 @@ def provenance(
         "fit_generator_calls": fitted.decoded,
         "labels_used": fitted.labels,
         "method_notes": fitted.notes,
-        "peak_memory_mb": records.peak_memory_mb(cfg.device),
-        "device": cfg.device,
+        "peak_memory_mb": records.peak_memory_mb(device),
+        "device": device,
     }
 
 
-def costs_to_crossing(result: WalkResult, fitted: Fitted, starts: int, in_steps: int) -> dict:
-    """What the edits cost up to their crossing, or to the cap where there was none; the sweep beyond is not charged.
+def costs_to_crossing(
+    result: WalkResult, fitted: Fitted, starts: int, in_steps: int
+) -> dict[str, float]:
+    """What the edits cost up to their crossing, or to the cap where there was none.
 
-    edits_per_second: starts over the share of the walk's time that their needed decodes had; generator_calls: those
-    decodes, all that the editor's steps made, and the fit's.
+    A walk goes on past its crossing for the curves of dependency; an edit would not, so that part
+    is not charged.
+
+    Args:
+        result: of the walk.
+        fitted: what the fit cost.
+        starts: number of starts.
+        in_steps: samples that the editor decoded in its own steps.
+
+    Returns:
+        edits_per_second: starts over the share of the walk's time that the needed decodes had.
+        generator_calls: samples decoded: the needed ones, the editor's own, and the fit's.
     """
     table = result.table
-    needed = int(((table["step"] > 0) & (~table["crossed"] | table["stopped"])).sum())
-    share = needed / max(int((table["step"] > 0).sum()), 1)
+    is_edit = table["step"] > 0
+    is_needed = ~table["crossed"] | table["stopped"]
+    needed = int((is_edit & is_needed).sum())
+    share = needed / max(int(is_edit.sum()), 1)
     return {
-        "edits_per_second": starts / max(result.seconds * share, 1e-9),
+        "edits_per_second": starts / max(result.seconds * share, SHORTEST),
         "generator_calls": needed + in_steps + fitted.decoded,
     }

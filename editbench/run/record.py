@@ -1,5 +1,5 @@
 """What a job leaves behind: ROOT/<run id>/ with status, config, provenance, trajectories, metric rows, pictures,
-and what probes left.
+and what observations kept.
 
 A record is written beside its place and renamed into it, so a folder with status.json is whole. `done` and `skipped`
 are results and are kept; a failure is kept for reading but never taken for a result.
@@ -10,26 +10,34 @@ from __future__ import annotations
 import platform
 import resource
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from editbench.base.errors import BadFile
-from editbench.base.files import read_json, write_atomic, write_json
+from editbench.base.files import (
+    SEAL,
+    check_file,
+    read_json,
+    read_seal,
+    unsealed_folder,
+    write_atomic,
+    write_json,
+)
 from editbench.walk.engine import Pictures
 from editbench.walk.metric import MetricResult
-from editbench.walk.probe import probe_file
 from editbench.walk.trajectory import Trajectories
 
+REMEDY = "delete its folder and run the job again"
 STATUSES = ("done", "skipped", "failed")
 PACKAGES = (
     "editbench",
@@ -45,50 +53,126 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Record:
-    """A finished folder and its status."""
+    """A finished folder of a run. It owns the names of the files, and reads none that was altered.
+
+    Args:
+        folder: of the run.
+        status: what `status.json` says: done, skipped or failed, the reason, and what was run.
+    """
 
     folder: Path
     status: dict
 
+    STATUS: ClassVar[str] = "status.json"
+    CONFIG: ClassVar[str] = "config.yaml"
+    PROVENANCE: ClassVar[str] = "provenance.json"
+    TRAJECTORY: ClassVar[str] = "trajectory.parquet"
+    CODES: ClassVar[str] = "codes.parquet"
+    ROWS: ClassVar[str] = "rows.parquet"
+    SAMPLES: ClassVar[str] = "samples.parquet"
+    METRICS: ClassVar[str] = "metrics.json"
+    PICTURES: ClassVar[str] = "strips.safetensors"
+    ORIGINALS: ClassVar[str] = "originals.parquet"
+    LOG: ClassVar[str] = "log.txt"
+    # The codes of every step are by far the largest file, and only redrawing needs them: they are
+    # compared with their checksum when they are used.
+    COMPARED_ON_USE: ClassVar[tuple[str, ...]] = (CODES,)
+
     @property
     def final(self) -> bool:
+        """Whether the record is a result. A failure is kept for reading and run again."""
         return self.status["status"] in ("done", "skipped")
 
     @classmethod
+    def is_record(cls, folder: Path) -> bool:
+        """Whether a folder is meant to be a record, whole or not."""
+        hidden = folder.name.startswith(".")
+        return not hidden and ((folder / cls.STATUS).is_file() or (folder / SEAL).is_file())
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """The record in a folder.
+
+        Raises:
+            BadFile: it has no record, or its status was altered.
+        """
+        status = read_json(check_file(folder, cls.STATUS, REMEDY))
+        if status.get("status") not in STATUSES:
+            raise BadFile(
+                f"{folder / cls.STATUS} has the status '{status.get('status')}', expected one of "
+                f"{', '.join(STATUSES)}; {REMEDY}"
+            )
+        return cls(folder, status)
+
+    @classmethod
     def open(cls, folder: Path) -> Record | None:
-        """The record in a folder, or None where there is none or only a broken one."""
+        """The record in a folder, or None where there is none or a damaged one, which is run again."""
         try:
-            status = read_json(folder / "status.json")
+            record = cls.read(folder)
+            for name in read_seal(folder)["files"]:
+                if name not in cls.COMPARED_ON_USE:
+                    record.path(name)
         except BadFile:
             return None
-        record = cls(folder, status)
-        return record if status.get("status") in STATUSES and record.readable() else None
+        return record
 
-    def readable(self) -> bool:
-        """Whether the tables of a done record are whole; one that was damaged is run again."""
-        if self.status["status"] != "done":
-            return True
-        try:
-            for name in ("trajectory", "rows", "samples"):
-                pq.read_metadata(self.folder / f"{name}.parquet")
-            for name in self.status.get("probes", ()):
-                with safe_open(probe_file(self.folder, name), "np"):
-                    pass
-        except (OSError, pa.ArrowException, SafetensorError):
-            return False
-        return True
+    def path(self, name: str) -> Path:
+        """The path of one of its files, unaltered. Raises BadFile, with the file's name, otherwise."""
+        return check_file(self.folder, name, REMEDY)
+
+    def has(self, name: str) -> bool:
+        """Whether the record holds a file of this name; some runs keep no codes or pictures."""
+        return name in read_seal(self.folder)["files"]
+
+    def config(self) -> dict[str, Any]:
+        """The operative configuration."""
+        value = OmegaConf.to_container(OmegaConf.load(self.path(self.CONFIG)))
+        if not isinstance(value, dict):
+            raise BadFile(f"{self.folder / self.CONFIG} holds no mapping; {REMEDY}")
+        return {str(key): item for key, item in value.items()}
+
+    def provenance(self) -> dict[str, Any]:
+        """Versions, hashes and costs; empty for a run that was skipped or failed."""
+        return read_json(self.path(self.PROVENANCE)) if self.has(self.PROVENANCE) else {}
 
     def trajectories(self) -> Trajectories:
-        return Trajectories.load(self.folder / "trajectory.parquet")
+        """Every step of every start."""
+        return Trajectories.load(self.path(self.TRAJECTORY))
+
+    def rows(self) -> pd.DataFrame:
+        """The rows of all metrics."""
+        return pd.read_parquet(self.path(self.ROWS))
+
+    def samples(self) -> pd.DataFrame:
+        """The values of single starts, of all metrics that have some."""
+        return pd.read_parquet(self.path(self.SAMPLES))
+
+    def originals(self) -> pd.DataFrame:
+        """What is known of the starts' own images, where walks start from inverted ones."""
+        return pd.read_parquet(self.path(self.ORIGINALS))
+
+    def metrics_key(self) -> str:
+        """What the metrics were computed with; '' where that is unknown."""
+        return read_json(self.path(self.METRICS)).get("key", "") if self.has(self.METRICS) else ""
+
+    @contextmanager
+    def updating(self) -> Iterator[Path]:
+        """The folder, to write some of its files anew; they are sealed when the block ends well."""
+        with unsealed_folder(self.folder):
+            yield self.folder
+
+    def written_at(self) -> int:
+        """When the run ended, in nanoseconds since the epoch."""
+        return (self.folder / self.STATUS).stat().st_mtime_ns
 
 
 def write_status(folder: Path, status: str, reason: str = "", **about: object) -> None:
-    write_json(folder / "status.json", {"status": status, "reason": reason, **about})
+    write_json(folder / Record.STATUS, {"status": status, "reason": reason, **about})
 
 
 def write_config(folder: Path, cfg: DictConfig) -> None:
     """The operative configuration, resolved."""
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    write_atomic(folder / Record.CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
 
 
 def write_metrics(
@@ -142,9 +226,8 @@ def write_pictures(
         strips["starts"].append(torch.tensor(start))
         for name in ("source", "target"):
             strips[name].append(torch.tensor(int(walk[name].iloc[0])))
-    save_file(
-        {name: torch.stack(parts) for name, parts in strips.items()}, folder / "strips.safetensors"
-    )
+    stacked = {name: torch.stack(parts) for name, parts in strips.items()}
+    write_atomic(folder / Record.PICTURES, save(stacked))
 
 
 def environment() -> dict:

@@ -1,89 +1,176 @@
-"""Many jobs: lines as they end, a summary with reasons, and the same outcome files under every Hydra launcher."""
+"""Running one job or many under Hydra: lines as jobs end, a summary with reasons.
+
+Every job of a sweep leaves its outcome as a small file in a folder of the sweep, whatever launcher
+runs it and on whatever machine. The summary is read from these files.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
+from editbench.base.conf import MAIN
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import claim_folder, read_json, write_json
+from editbench.base.files import claim_folder, explain_disk_errors, read_json, write_json
+from editbench.base.progress import say
+from editbench.run.compose import (
+    check_single,
+    check_sweep,
+    compose_master,
+    hydra_application,
+)
 from editbench.run.job import Outcome, run_job
 from editbench.run.launch import (
     available_cores,
     dealt_device,
     end_with_parent,
+    ends_with_its_sweep,
     local_workers,
     many_processes,
-    sweep_jobs,
     worker_threads,
 )
+from editbench.run.record import Record
+from editbench.run.settings import Settings
 
-THREADS, STARTER = (
-    "OMP_NUM_THREADS",
-    "EDITBENCH_SWEEP_PID",
-)  # told to workers through the environment
+# Both reach the workers through the environment, which every launcher hands on.
+THREADS = "OMP_NUM_THREADS"
+STARTER = "EDITBENCH_SWEEP_PID"  # process id of the sweep
+FULL_ERROR = "HYDRA_FULL_ERROR"  # 1: show tracebacks of Hydra and its launchers
 LISTED = 20  # unfinished jobs that the summary names
+STOPPED = "stopped: finished jobs and bank shards are kept; the same command goes on from here"
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells give it
+
+Task = Callable[[DictConfig], Outcome]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that this process started: where its jobs leave their outcomes, and the overrides of each, if known."""
+    """A sweep under way.
+
+    Args:
+        folder: where its jobs leave their outcomes, as NUMBER.json.
+        jobs: the overrides of each job, in order.
+    """
 
     folder: Path
     jobs: list[list[str]]
 
 
-LAST_SWEEP: list[Sweep] = []
+# -- running -------------------------------------------------------------------------------------
+def run_single(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -> int:
+    """Run a task once, under Hydra.
 
+    Args:
+        task: takes the composed configuration.
+        overrides: words of the command line, which `check_overrides` has seen.
+        more: a user's own configuration folders.
 
-class SweepSummary(Callback):
-    """Before the jobs of a multirun start: a folder of their own for the outcomes, and their share of the cores."""
+    Returns:
+        The exit code: 0, 1 where the job failed, 130 after Ctrl-C.
 
-    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        with suppress(
-            OSError
-        ):  # Hydra makes the folder again and meets the same trouble, and then it is explained
-            folder = claim_folder(Path(config.hydra.sweep.dir).absolute())
-            quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-            with flag_override(config, ["struct", "readonly"], [False, False]):
-                config.hydra.sweep.dir = str(folder)
-                config.hydra.overrides.hydra.append(
-                    f"hydra.sweep.dir='{quoted}'"
-                )  # each job composes its own
-            LAST_SWEEP[:] = [Sweep(folder, self.expand(config))]
-            os.environ[STARTER] = str(os.getpid())
-            share_cores(config, len(LAST_SWEEP[0].jobs))
+    Raises:
+        EditbenchError: the configuration is wrong.
+    """
+    check_single(overrides)
 
-    def expand(self, config: DictConfig) -> list[list[str]]:
+    def guarded(config: DictConfig) -> Outcome | EditbenchError:
         try:
-            return sweep_jobs(config, GlobalHydra.instance().config_loader())
-        except HydraException:  # the sweeper meets it again and says so
-            return []
+            return task(config)
+        except EditbenchError as error:
+            return error  # Hydra would print its own lines about an exception
+
+    with hydra_application(more) as application, _explained_disk():
+        try:
+            done = application.hydra.run(MAIN, guarded, [*overrides, *application.search_path])
+        except KeyboardInterrupt:
+            say(STOPPED)
+            return INTERRUPTED
+    if isinstance(done.return_value, EditbenchError):
+        raise done.return_value
+    return int(done.return_value.status == "failed")
 
 
-def share_cores(config: DictConfig, jobs: int) -> None:
-    """Tell the processes that a launcher is about to start how many threads each may have."""
-    cores = available_cores()
-    threads = worker_threads(local_workers(config, jobs, cores), cores, os.environ)
-    if threads is not None:
-        os.environ[THREADS] = str(threads)
+def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -> int:
+    """Run a task for every job of a sweep with Hydra's launcher, and print the summary.
+
+    Args, Returns and Raises: as `run_single`.
+    """
+    with hydra_application(more) as application, _explained_disk(), _own_environment():
+        master, jobs = compose_master(application, overrides)
+        check_sweep(application, master, jobs)
+        sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
+        os.environ[STARTER] = str(os.getpid())
+        share_cores(master, len(jobs))
+        # Two sweeps may start in one second: the folder that was claimed is this one's alone.
+        quoted = str(sweep.folder).replace("\\", "\\\\").replace("'", "\\'")
+        words = [*overrides, *application.search_path, f"hydra.sweep.dir='{quoted}'"]
+        interrupted = False
+        try:
+            application.hydra.multirun(MAIN, task, words)
+        except KeyboardInterrupt:
+            interrupted = True
+        except Exception as error:
+            if _is_explained(error) or os.environ.get(FULL_ERROR) == "1":
+                raise
+            reason = (str(error).splitlines() or [""])[0]
+            say(
+                f"the launcher stopped: {type(error).__name__}: {reason} "
+                f"({FULL_ERROR}=1 shows where)"
+            )
+    code = finish_sweep(sweep, interrupted)
+    if interrupted:
+        say(STOPPED)
+        return INTERRUPTED
+    return code
+
+
+def run_hydra(
+    task: Task, overrides: Sequence[str], more: Sequence[Path] = (), sweep: bool = False
+) -> int:
+    """`run_sweep` where `sweep` is true or the configuration says so, else `run_single`.
+
+    A user's experiment may say hydra.mode=MULTIRUN; ours never do. Looking costs a composition, so
+    it is done only where a user's folder or the words could have it.
+    """
+    may_say = bool(more) or any(word.startswith("hydra.mode") for word in overrides)
+    if not sweep and may_say:
+        with hydra_application(more) as application:
+            words = [*overrides, *application.search_path]
+            sweep = application.hydra.get_mode(MAIN, words) == RunMode.MULTIRUN
+    if sweep:
+        return run_sweep(task, overrides, more)
+    return run_single(task, overrides, more)
+
+
+def _is_explained(error: Exception) -> bool:
+    """Whether an error has a message of its own, so that it did not come from a launcher."""
+    kinds = (EditbenchError, HydraException, OmegaConfBaseException, OSError)
+    return isinstance(error, kinds)
 
 
 @contextmanager
-def own_environment() -> Iterator[None]:
+def _explained_disk() -> Iterator[None]:
+    """Say where a folder cannot be written, which Hydra does not explain."""
+    try:
+        yield
+    except OSError as error:
+        with explain_disk_errors(Path(error.filename or ".")):
+            raise
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
     """Undo what a sweep set for its workers, for whatever this process does next."""
     before = {name: os.environ.get(name) for name in (THREADS, STARTER)}
     try:
@@ -96,126 +183,168 @@ def own_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def hydra_job(cfg: DictConfig) -> Outcome:
-    """One job under a Hydra launcher: its outcome is printed and, in a multirun, left for the summary."""
-    join_sweep(cfg)
+def share_cores(master: DictConfig, jobs: int) -> None:
+    """Tell the processes that a launcher is about to start how many threads each may have."""
+    cores = available_cores()
+    threads = worker_threads(local_workers(master, jobs, cores), cores, os.environ)
+    if threads is not None:
+        os.environ[THREADS] = str(threads)
+
+
+# -- one job -------------------------------------------------------------------------------------
+def job_task(config: DictConfig) -> Outcome:
+    """One job under a Hydra launcher.
+
+    Its outcome is printed and, in a sweep, left for the summary.
+
+    Raises:
+        EditbenchError: a single job's settings are wrong. In a sweep this is its outcome.
+    """
     try:
-        outcome = run_job(cfg)
+        settings = join_sweep(Settings.from_config(config))
+    except EditbenchError as error:
+        if not in_sweep():
+            raise
+        outcome = failure(error)
+        title = " ".join(HydraConfig.get().overrides.task)
+        say(f"#{HydraConfig.get().job.num} {title}: failed: {outcome.reason}")
+        leave_outcome(title, outcome)
+        return outcome
+    try:
+        outcome = run_job(settings)
     except Exception as error:  # one job's trouble is not the sweep's
         outcome = failure(error)
-    say(describe(cfg, outcome, f"#{HydraConfig.get().job.num}" if in_multirun() else ""))
-    leave_outcome(title(cfg), outcome)
+    number = f"#{HydraConfig.get().job.num}" if in_sweep() else ""
+    say(describe(settings, outcome, number))
+    leave_outcome(settings.title, outcome)
     return outcome
 
 
-def in_multirun() -> bool:
-    return HydraConfig.get().mode == RunMode.MULTIRUN
+def in_sweep() -> bool:
+    """Whether this process works on a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def join_sweep(cfg: DictConfig) -> None:
-    """In a worker of a sweep: with device=cuda take the GPU that is this job's in turn; under joblib end with the
-    process that started the sweep (the jobs of submitit are meant to outlive it)."""
+def join_sweep(settings: Settings) -> Settings:
+    """Settle a worker of a sweep into its place.
+
+    With device=cuda it takes the GPU that is this job's in turn. Under joblib it ends with the
+    process that started the sweep.
+    """
+    if not in_sweep():
+        return settings
     launcher = str(HydraConfig.get().launcher["_target_"])
-    if not in_multirun() or not many_processes(launcher):
-        return
-    cfg.device = dealt_device(cfg.device, HydraConfig.get().job.num, torch.cuda.device_count())
-    if cfg.device.startswith("cuda:"):
-        torch.cuda.set_device(cfg.device)
-    if launcher.endswith(".JoblibLauncher"):
+    if not many_processes(launcher):
+        return settings
+    number = HydraConfig.get().job.num
+    device = dealt_device(settings.device, number, torch.cuda.device_count())
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    if ends_with_its_sweep(launcher):
         end_with_parent(int(os.environ[STARTER]))
+    return settings.with_device(device)
 
 
-def leave_outcome(job: str, outcome: Outcome) -> None:
-    """In a multirun, write the outcome where the process that started the sweep reads it."""
-    if in_multirun():
+def leave_outcome(title: str, outcome: Outcome) -> None:
+    """In a sweep, write the outcome where the process that started the sweep reads it."""
+    if in_sweep():
         hydra = HydraConfig.get()
-        write_json(Path(hydra.sweep.dir) / f"{hydra.job.num}.json", {"job": job, **vars(outcome)})
+        file = Path(hydra.sweep.dir) / f"{hydra.job.num}.json"
+        write_json(file, {"job": title, **vars(outcome)})
 
 
 def failure(error: Exception) -> Outcome:
-    """A job that failed before it could leave a record."""
-    text = str(error) if isinstance(error, EditbenchError) else f"{type(error).__name__}: {error}"
-    return Outcome("failed", text, "", False)
+    """The outcome of a job that failed before it could leave a record."""
+    reason = str(error)
+    if not isinstance(error, EditbenchError):
+        reason = f"{type(error).__name__}: {error}"
+    return Outcome("failed", reason, "", False)
 
 
-def describe(cfg: DictConfig, outcome: Outcome, number: str = "") -> str:
-    """One line on a job: what, status, and its first numbers or its reason."""
-    head = f"{number} {title(cfg)}: {outcome.status}".strip()
+# -- lines ---------------------------------------------------------------------------------------
+def describe(settings: Settings, outcome: Outcome, number: str = "") -> str:
+    """One line on a job: what it was, its status, and its first numbers or its reason."""
+    head = f"{number} {settings.title}: {outcome.status}".strip()
     if outcome.reused:
         head += " (found)"
     if outcome.status != "done":
         return f"{head}: {outcome.reason}"
-    return f"{head}: {headline(Path(cfg.out) / outcome.run_id)}"
-
-
-def title(cfg: DictConfig) -> str:
-    method = cfg.method.name if OmegaConf.is_config(cfg.method) else cfg.method
-    return f"{method} x {cfg.attribute}, seed {cfg.seed}"
+    return f"{head}: {headline(settings.out / outcome.run_id)}"
 
 
 def headline(folder: Path, count: int = 2) -> str:
-    """The first scalar rows of a record, as text."""
-    rows = pd.read_parquet(folder / "rows.parquet")
+    """The first `count` scalar rows of a record, as text."""
+    rows = Record.read(folder).rows()
     rows = rows[rows["x"].isna()].head(count)
     return ", ".join(
-        f"{r.metric} {r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in rows.itertuples()
+        f"{row.metric} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()
     )
 
 
-def summarise(outcomes: list[dict], lost: Sequence[str] = (), stopped: bool = False) -> int:
-    """Print how many jobs were done, skipped, failed, and why; 1 if any failed.
+def summarise(
+    outcomes: Sequence[dict[str, Any]], lost: Sequence[str] = (), stopped: bool = False
+) -> int:
+    """Print how many jobs were done, skipped and failed, and why.
 
-    lost: jobs that left no outcome. Where the sweep was not stopped on purpose they make it fail.
+    Args:
+        outcomes: of the jobs: the fields of Outcome and 'job', its title.
+        lost: titles of jobs that left no outcome. Where the sweep was not stopped on purpose they
+            make it fail.
+        stopped: whether a person stopped the sweep.
+
+    Returns:
+        The exit code: 1 if any job failed.
     """
-    counts = {
-        status: [o for o in outcomes if o["status"] == status]
-        for status in ("done", "skipped", "failed")
-    }
-    reused = sum(o["reused"] for o in outcomes)
-    say(
-        f"\n{len(outcomes) + len(lost)} jobs: "
-        + ", ".join(f"{len(jobs)} {status}" for status, jobs in counts.items())
-        + (f", {len(lost)} not finished" if lost else "")
-        + (f" ({reused} found from before)" if reused else "")
-    )
+    by_status: dict[str, list[dict[str, Any]]] = {"done": [], "skipped": [], "failed": []}
+    for outcome in outcomes:
+        by_status[outcome["status"]].append(outcome)
+    parts = [f"{len(jobs)} {status}" for status, jobs in by_status.items()]
+    if lost:
+        parts.append(f"{len(lost)} not finished")
+    reused = sum(outcome["reused"] for outcome in outcomes)
+    found = f" ({reused} found from before)" if reused else ""
+    say(f"\n{len(outcomes) + len(lost)} jobs: {', '.join(parts)}{found}")
     for status in ("skipped", "failed"):
-        for outcome in counts[status]:
+        for outcome in by_status[status]:
             say(f"  {status}  {outcome['job']}: {outcome['reason']}")
-    if lost and not stopped:
-        for job in [
-            *lost[:LISTED],
-            *([f"and {len(lost) - LISTED} more"] if len(lost) > LISTED else []),
-        ]:
-            say(f"  not finished  {job}")
-        say(
-            "these left no outcome: a worker was killed (out of memory?), or they still run in a queue. Finished jobs "
-            "and bank shards are kept; the same command runs what is missing"
-        )
-    return 1 if counts["failed"] or (lost and not stopped) else 0
+    are_missed = bool(lost) and not stopped
+    if are_missed:
+        _say_lost(lost)
+    return int(bool(by_status["failed"]) or are_missed)
+
+
+def _say_lost(lost: Sequence[str]) -> None:
+    for job in lost[:LISTED]:
+        say(f"  not finished  {job}")
+    if len(lost) > LISTED:
+        say(f"  not finished  and {len(lost) - LISTED} more")
+    say(
+        "these left no outcome: a worker was killed (out of memory?), or they still run in a queue. "
+        "Finished jobs and bank shards are kept; the same command runs what is missing"
+    )
 
 
 def finish_sweep(sweep: Sweep, stopped: bool = False) -> int:
-    """The summary of a sweep from the outcomes that its jobs left; its exit code."""
+    """Print the summary of a sweep from the outcomes that its jobs left; its exit code."""
     outcomes = read_outcomes(sweep.folder)
-    common = set.intersection(*map(set, sweep.jobs)) if len(sweep.jobs) > 1 else set()
-    lost = [
-        f"#{k} {' '.join(word for word in job if word not in common)}"
-        for k, job in enumerate(sweep.jobs)
-        if k not in outcomes
-    ]
+    common: set[str] = set()  # words that all jobs share tell nothing
+    if len(sweep.jobs) > 1:
+        common = set.intersection(*map(set, sweep.jobs))
+    lost: list[str] = []
+    for number, job in enumerate(sweep.jobs):
+        if number not in outcomes:
+            own = " ".join(word for word in job if word not in common)
+            lost.append(f"#{number} {own}")
     return summarise(list(outcomes.values()), lost, stopped)
 
 
-def read_outcomes(folder: Path) -> dict[int, dict]:
-    """Outcomes that the jobs of a sweep left, by their numbers."""
-    outcomes = {}
-    for file in sorted(folder.glob("[!.]*.json"), key=lambda file: int(file.stem)):
+def read_outcomes(folder: Path) -> dict[int, dict[str, Any]]:
+    """Outcomes that the jobs of a sweep left, by their numbers. A damaged one is named."""
+    numbers = sorted(int(file.stem) for file in folder.glob("[!.]*.json"))
+    outcomes: dict[int, dict[str, Any]] = {}
+    for number in numbers:
         try:
-            outcomes[int(file.stem)] = read_json(file)
+            outcomes[number] = read_json(folder / f"{number}.json")
         except BadFile as error:
             say(str(error))
     return outcomes
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

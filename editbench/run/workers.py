@@ -1,4 +1,7 @@
-"""Jobs on a few processes of this machine: they share banks and fits through locks, and each has its share of cores."""
+"""Jobs on a few processes of this machine.
+
+They share banks and fits through locks, and each has its share of the cores.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 import torch
-from omegaconf import DictConfig
 
 from editbench.base.errors import EditbenchError
-from editbench.base.progress import hush
+from editbench.base.progress import hush, say
 from editbench.run.job import Outcome, run_job
 from editbench.run.launch import available_cores
-from editbench.run.sweep import describe, failure, say
+from editbench.run.settings import Settings
+from editbench.run.sweep import describe, failure
 
 MOST = 4  # processes by default: each holds its networks and a split of the bank
 
@@ -25,47 +28,60 @@ def default_workers(device: str) -> int:
     return 1 if device != "cpu" else min(available_cores(), MOST)
 
 
-def run_jobs(configs: Sequence[DictConfig], workers: int) -> Iterator[tuple[DictConfig, Outcome]]:
-    """Run jobs, on `workers` processes if there are more than one; outcomes come as jobs end, each with a line."""
-    ended = (
-        map(_job, range(len(configs)), configs) if workers == 1 else _in_parallel(configs, workers)
-    )
+def run_jobs(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings, Outcome]]:
+    """Run jobs; a line is printed as each ends.
+
+    Args:
+        jobs: the settings of each.
+        workers: processes; with 1 the jobs run in this one, in their order.
+
+    Yields:
+        The settings and the outcome of a job, in the order in which jobs end.
+
+    Raises:
+        EditbenchError: a worker was killed.
+    """
+    ended = _in_turn(jobs) if workers == 1 else _in_parallel(jobs, workers)
     for number, (place, outcome) in enumerate(ended, 1):
-        say(describe(configs[place], outcome, f"[{number}/{len(configs)}]"))
-        yield configs[place], outcome
+        say(describe(jobs[place], outcome, f"[{number}/{len(jobs)}]"))
+        yield jobs[place], outcome
 
 
-def _in_parallel(configs: Sequence[DictConfig], workers: int) -> Iterator[tuple[int, Outcome]]:
+def _in_turn(jobs: Sequence[Settings]) -> Iterator[tuple[int, Outcome]]:
+    for place, settings in enumerate(jobs):
+        yield _job(place, settings)
+
+
+def _in_parallel(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
     threads = max(1, available_cores() // workers)
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_worker, (threads,)
-    )
+    # A forked copy of a process that has used torch's threads or CUDA can hang: start afresh.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (threads,))
     try:
-        for done in as_completed(
-            [pool.submit(_job, place, cfg) for place, cfg in enumerate(configs)]
-        ):
+        waiting = [pool.submit(_job, place, settings) for place, settings in enumerate(jobs)]
+        for done in as_completed(waiting):
             yield done.result()
     except BrokenProcessPool as error:
         raise EditbenchError(
-            "a worker was killed, perhaps for want of memory: what was finished is kept; start again "
-            "with fewer --workers"
+            "a worker was killed, perhaps for want of memory: what was finished is kept; start "
+            "again with fewer --workers"
         ) from error
-    finally:  # after an error or Ctrl-C nothing is waited for: the next run begins the jobs under way anew
+    finally:
+        # After an error or Ctrl-C nothing is waited for: the next run begins these jobs anew.
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
 
 
 def _start_worker(threads: int) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a terminal sends Ctrl-C to all; the first process ends the others
+    # A terminal sends Ctrl-C to all processes; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     hush()
     torch.set_num_threads(threads)
 
 
-def _job(place: int, cfg: DictConfig) -> tuple[int, Outcome]:
+def _job(place: int, settings: Settings) -> tuple[int, Outcome]:
     try:
-        return place, run_job(cfg)
+        return place, run_job(settings)
     except Exception as error:  # one job's trouble is not the others'
         return place, failure(error)

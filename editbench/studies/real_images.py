@@ -28,7 +28,7 @@ from editbench.inversion.page import print_inversion
 from editbench.inversion.store import Inversion
 from editbench.report.load import Results, load
 from editbench.report.settings import flatten
-from editbench.walk.trajectory import Trajectories
+from editbench.run.record import Record
 
 # Keys of a configuration
 PAIRED = (
@@ -128,7 +128,7 @@ def _value(results: Results, run_id: str | None, metric: str) -> dict[str, float
 
 def _distance(folder: Path) -> float:
     """Mean over the starts of a record of the log-odds to go until the target class, in sigmas."""
-    walks = Trajectories.load(folder / "trajectory.parquet")
+    walks = Record.read(folder).trajectories()
     begins = np.flatnonzero(walks.table["step"].to_numpy() == 0)
     target = torch.tensor(walks.table["target"].to_numpy(np.int64)[begins])
     column, sign = (np.asarray(part) for part in walks.attributes.column(walks.attribute, target))
@@ -137,12 +137,12 @@ def _distance(folder: Path) -> float:
 
 def _against_images(folder: Path) -> dict[str, float]:
     """accuracy_true and accuracy_seen of one record."""
-    walks = Trajectories.load(folder / "trajectory.parquet")
+    walks = Record.read(folder).trajectories()
     try:
-        images = pd.read_parquet(folder / "originals.parquet").set_index("start")
+        images = Record.read(folder).originals().set_index("start")
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise BadFile(
-            f"{folder / 'originals.parquet'} is not readable ({error}); delete {folder} and run the job "
+            f"{folder / Record.ORIGINALS} is not readable ({error}); delete {folder} and run the job "
             "again"
         ) from error
     attributes, table = walks.attributes, walks.table

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
-from editbench.walk.probe import ProbeData
+from editbench.walk.observation import Observed
 from editbench.walk.trajectory import Trajectories
 
 ROW_COLUMNS = ("metric", "x", "value", "low", "high", "n", "note")
@@ -53,19 +53,21 @@ class Metric(abc.ABC):
         return self.compute(self.update(trajectories))
 
 
-class ProbeMetric(Metric):
-    """Base of metrics on pictures. `probe` names the probe whose arrays are the statistics; see editbench.walk.probe."""
+class ObservationMetric(Metric):
+    """Base of metrics on pictures, computed from what the observation named `observation` kept."""
 
-    probe: str
+    observation: str
 
     @abc.abstractmethod
-    def compute(self, stats: ProbeData) -> MetricResult:
-        """Numbers with intervals from what the probe left; never called where it could not look."""
+    def compute(self, stats: Observed) -> MetricResult:
+        """Numbers with intervals from what the observation kept; never called where it could not look."""
 
     def update(self, trajectories: Trajectories) -> pd.DataFrame:
-        raise EditbenchError(f"{self.name} reads the probe '{self.probe}', not trajectories")
+        raise EditbenchError(
+            f"{self.name} reads the observation '{self.observation}', not trajectories"
+        )
 
-    def read(self, found: ProbeData) -> MetricResult:
+    def read(self, found: Observed) -> MetricResult:
         """`compute`, or one row without a number that says why there is none."""
         if not found.reason:
             return self.compute(found)

@@ -43,6 +43,7 @@ from torch.nn.utils.rnn import pad_sequence
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.seeding import generator
+from editbench.base.validation import check_positive
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FFHQ_W_SPREAD, Editor, FitData, FitReport, Walk, unit_rows
 
@@ -113,6 +114,7 @@ class GradCtrl(Editor):
             # 'tuned' begins without ranges; `tune` enters one for each attribute.
             layers = {} if choice("layers", layers, ("ffhq", "tuned")) == "tuned" else FFHQ_LAYERS
         super().__init__(layers)
+        check_positive("delta", delta)
         if n_per_class < 1 or epochs < 0:
             raise EditbenchError(
                 f"n_per_class={n_per_class} must be at least 1 and epochs={epochs} at least 0"

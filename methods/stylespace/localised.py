@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import torch
 from editbench.methods.shared.control_search import MIN_EFFECT
 from editbench.methods.stylespace.channels import Candidates, Moments, channel_name, movable
 from editbench.methods.stylespace.editor import StyleSpace

@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 
 from editbench.stats.intervals import bootstrap_mean, wilson
-from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS, MetricResult, ProbeMetric, row
-from editbench.walk.probe import ProbeData
+from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS, MetricResult, ObservationMetric, row
+from editbench.walk.observation import Observed
 
 NAN = float("nan")
 SHARES = ("composition_success", "composition_accuracy")
 MEANS = ("commutator", "commutator_pixels")
 
 
-class CompositionSuccess(ProbeMetric):
+class CompositionSuccess(ObservationMetric):
     """Rows: `composition_success` (share of all starts where both targets hold at the end), `composition_accuracy` (and
     every other attribute kept its class), the same with `_reversed` (Wilson); `commutator`, `commutator_pixels` (root
     mean square difference of the two pictures in [-1, 1]): means over the starts where both hold in the first order and
@@ -34,7 +34,7 @@ class CompositionSuccess(ProbeMetric):
     name = "composition"
     version = 1
     citation = "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, ICCV 2021, Fig. 7"
-    probe = "composition"
+    observation = "composition"
     produces = {
         "composition_success": True,
         "composition_success_reversed": True,
@@ -47,7 +47,7 @@ class CompositionSuccess(ProbeMetric):
     def __init__(self, draws: int = 2000) -> None:
         self.draws = int(draws)
 
-    def compute(self, stats: ProbeData) -> MetricResult:
+    def compute(self, stats: Observed) -> MetricResult:
         order = np.argsort(stats.arrays["start"], kind="stable")
         found = {
             name: values[order]

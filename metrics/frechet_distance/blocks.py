@@ -45,7 +45,7 @@ def jackknife(arrays: dict[str, np.ndarray], whole: np.ndarray) -> Estimate:
     """Fréchet distance of every strength to the reference, with pseudo-values of leaving out one block.
 
     Args:
-        arrays: of editbench.metrics.frechet_distance.observation.FrechetProbe.
+        arrays: of editbench.metrics.frechet_distance.observation.FrechetDistanceObservation.
         whole: (T,) strengths that have a number.
     """
     real = covariance(

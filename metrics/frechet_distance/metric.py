@@ -26,8 +26,8 @@ import pandas as pd
 from editbench.metrics.frechet_distance.blocks import Estimate, jackknife, over_blocks
 
 from editbench.stats.intervals import NO_INTERVAL, Interval
-from editbench.walk.metric import ROW_COLUMNS, MetricResult, ProbeMetric, no_samples, row
-from editbench.walk.probe import ProbeData
+from editbench.walk.metric import ROW_COLUMNS, MetricResult, ObservationMetric, no_samples, row
+from editbench.walk.observation import Observed
 
 NAN = float("nan")
 ENDS = ("up", "down", "zero", "floor", "asymmetry")
@@ -37,13 +37,13 @@ UNLIKE = (
 KINDS = ("frechet_distance", "kernel_distance", "fid", "kid")
 
 
-class FrechetDistance(ProbeMetric):
+class FrechetDistance(ObservationMetric):
     """Curves `frechet_distance` and `kernel_distance` (x: strength in steps), `..._by_effect` (x: mean achieved effect
     in sigmas, negative towards the class of t < 0), `achieved_effect` (x: strength), and the scalars above; `fid` and
     `kid` in their place in the features of an Inception network."""
 
     name = "frechet_distance"
-    probe = "frechet"
+    observation = "frechet_distance"
     version = 1
     citation = (
         "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, Fig. 7, 11, 14; Heusel et "
@@ -60,7 +60,7 @@ class FrechetDistance(ProbeMetric):
         | {"achieved_effect": None}
     )
 
-    def compute(self, stats: ProbeData) -> MetricResult:
+    def compute(self, stats: Observed) -> MetricResult:
         arrays, meta = stats.arrays, stats.meta
         frechet, kernel = (
             ("fid", "kid") if meta["inception"] else ("frechet_distance", "kernel_distance")
@@ -140,7 +140,7 @@ def scalars(
             mean = abs(arrays["effect"][place]) / int(meta["n"])
             off = abs(mean / meta["effect"] - 1) > UNLIKE
             told = (
-                f"over all {meta['n']} the mean effect is {mean:.2g}: raise probe.frechet.samples"
+                f"over all {meta['n']} the mean effect is {mean:.2g}: raise observation.frechet_distance.samples"
                 if off
                 else ""
             )

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 from torch import Tensor
 
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import digest, lock, sweep_partials, write_atomic
+from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import progress
 from editbench.base.sources import source_digest
 from editbench.base.spaces import Codes, Space
 from editbench.networks.features import FeatureNetwork
 from editbench.stats.moments import Moments
-from editbench.walk.probe import Scene
+from editbench.walk.observation import Scene
 from editbench.worlds.datasets.images import ImageFolder
 from editbench.worlds.faces.factors import TRAITS, FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
@@ -81,7 +81,7 @@ class Renders(Reference):
         if others:
             raise Unsupported(
                 f"reference '{self.name}' shows faces of the embedded world, which has no {others[0]}: "
-                "set probe.frechet.reference to a Folder of real pictures, or to BankImages"
+                "set observation.frechet_distance.reference to a Folder of real pictures, or to BankImages"
             )
 
     def identity(self, scene: Scene) -> object:
@@ -158,7 +158,7 @@ def statistics(
     if reference.size(scene) < n:
         raise EditbenchError(
             f"reference '{reference.name}' has {reference.size(scene)} pictures, fewer than n={n}: "
-            "lower the probe's n, or give a larger reference"
+            "lower the observation's n, or give a larger reference"
         )
     kind = type(reference)
     key = {
@@ -172,11 +172,11 @@ def statistics(
     path = scene.cache / "references" / f"{digest(key)}.safetensors"
     with lock(path):
         try:
-            return load_file(path)
-        except (OSError, SafetensorError):  # absent, or damaged and as good as none
+            return load(read_checked(path))
+        except (BadFile, SafetensorError):  # absent, or damaged and as good as none
             sweep_partials(path)
         made = _compute(scene, reference, network, n, kernel, resolution)
-        write_atomic(path, save(made))
+        write_checked(path, save(made))
         return made
 
 

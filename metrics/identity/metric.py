@@ -1,11 +1,11 @@
 """Identity preservation at matched effect: how alike an edited picture is to the original.
 
-The number is the cosine between the embeddings of the two pictures (gauge `feature_similarity`). It is compared at the
+The number is the cosine between the embeddings of the two pictures (observation `feature_similarity`). It is compared at the
 same achieved effect x on the target, in the bins of attribute dependency, never at the same step. With a face
 recognition network it is the papers' identity preservation; without one the embedding is the judge's features, and the
 metric is called by that name: the judge's features hold what tells its attributes apart, not who a person is.
 
-A share of verified pictures stands beside it: those whose cosine is at least the verification threshold that the gauge
+A share of verified pictures stands beside it: those whose cosine is at least the verification threshold that the observation
 wrote down (the cosine that 1 % of the pairs of different pictures exceed, or one published with the network).
 """
 
@@ -22,7 +22,7 @@ from editbench.walk.trajectory import Trajectories
 NAN = float("nan")
 JUDGE = "judge_features"  # label of the judge's features
 COLUMN, THRESHOLD = "similarity:", "similarity_threshold:"
-MISSING = "no similarity was measured: run the job with gauge=[feature_similarity]"
+MISSING = "no similarity was measured: run the job with observation=[feature_similarity]"
 
 
 class Identity(Metric):

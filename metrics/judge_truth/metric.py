@@ -1,4 +1,4 @@
-"""How far the judge is from the truth along a walk, where the generator knows its factors (gauge `truth`).
+"""How far the judge is from the truth along a walk, where the generator knows its factors (observation `truth`).
 
 Every number of a benchmark is the judge's. Here the same walks are read twice, by the judge and by the factors that the
 picture was drawn from, so that of an editor's error the judge's own part can be told:
@@ -23,7 +23,7 @@ from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS, Metric, MetricRes
 from editbench.walk.trajectory import Trajectories
 
 NAN = float("nan")
-MISSING = "no true factors: run the job with generator=renders gauge=[truth]"
+MISSING = "no true factors: run the job with generator=renders observation=[truth]"
 RATIOS = {
     "judge_right_target": ("right", "steps"),
     "judge_right_others": ("right_others", "steps_others"),

@@ -20,8 +20,8 @@ import pandas as pd
 
 from editbench.base.errors import EditbenchError
 from editbench.stats.intervals import bootstrap_ratios
-from editbench.walk.metric import ROW_COLUMNS, MetricResult, ProbeMetric, no_samples, row
-from editbench.walk.probe import ProbeData
+from editbench.walk.metric import ROW_COLUMNS, MetricResult, ObservationMetric, no_samples, row
+from editbench.walk.observation import Observed
 
 NAN = float("nan")
 RECOVERED = 0.05
@@ -29,7 +29,7 @@ SPACES = ("w", "z", "w_plus", "activation")
 EDITOR = ("reproduction_editor", "reproduction_perceptual_editor")
 
 
-class LatentReproduction(ProbeMetric):
+class LatentReproduction(ObservationMetric):
     """The rows above.
 
     Args:
@@ -39,7 +39,7 @@ class LatentReproduction(ProbeMetric):
     name = "latent_reproduction"
     version = 1
     citation = "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, eq. 5 and Fig. 8"
-    probe = "reproduction"
+    observation = "latent_reproduction"
     produces = {
         f"reproduction_{kind}{space}": False if kind == "control_" else None
         for space in SPACES
@@ -54,7 +54,7 @@ class LatentReproduction(ProbeMetric):
             )
         self.recovered, self.draws = float(recovered), int(draws)
 
-    def compute(self, stats: ProbeData) -> MetricResult:
+    def compute(self, stats: Observed) -> MetricResult:
         arrays, meta = stats.arrays, stats.meta
         short = weak(meta["reach"], meta["effect"], f"'{meta['class']}'")
         rows, samples = [], [no_samples()]

@@ -9,7 +9,7 @@ The paper shows H(p) = E_{z,t} |G_edit(z, t)[p] - G(z)[p]|^2 as pictures; the nu
   attribute are declared in conf/metric/locality.yaml.
 - `locality_touched`, `locality_touched_ratio`: the same of pixels that show these regions before or after the edit.
   Glasses that are put on a face are in no region of the unedited picture.
-- `locality_region`, `locality_region_ratio`: of every region of the unedited picture; x: its place in the probe's list.
+- `locality_region`, `locality_region_ratio`: of every region of the unedited picture; x: its place in the observation's list.
 - `locality_change`: root mean square difference of pixel values.
 
 Intervals: bootstrap over blocks of z. Samples: pseudo-values of leaving out one block, paired between methods since all
@@ -26,8 +26,8 @@ import pandas as pd
 
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.stats.intervals import percentiles, resampled_sums
-from editbench.walk.metric import ROW_COLUMNS, MetricResult, ProbeMetric, no_samples, row
-from editbench.walk.probe import ProbeData
+from editbench.walk.metric import ROW_COLUMNS, MetricResult, ObservationMetric, no_samples, row
+from editbench.walk.observation import Observed
 
 TOP = 0.1
 CHUNK = 8_000_000  # pixels of maps held at once
@@ -36,7 +36,7 @@ PLAIN = ("locality_top", "locality_entropy", "locality_change")
 OWN = ("locality_inside", "locality_inside_ratio", "locality_touched", "locality_touched_ratio")
 
 
-class Locality(ProbeMetric):
+class Locality(ObservationMetric):
     """The rows above; n counts samples.
 
     Args:
@@ -48,7 +48,7 @@ class Locality(ProbeMetric):
     name = "locality"
     version = 1
     citation = "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, Fig. 12"
-    probe = "heatmap"
+    observation = "locality"
     produces = {
         "locality_top": True,
         "locality_entropy": False,
@@ -74,7 +74,7 @@ class Locality(ProbeMetric):
             raise EditbenchError(f"metric.locality.draws={draws} must be at least 1")
         self.draws = int(draws)
 
-    def compute(self, stats: ProbeData) -> MetricResult:
+    def compute(self, stats: Observed) -> MetricResult:
         arrays, meta = stats.arrays, stats.meta
         parts, why = self._parts(meta)
         blocks, channels = len(arrays["count"]), len(arrays["mean"])
@@ -130,7 +130,7 @@ class Locality(ProbeMetric):
             parts.append(("locality_region", float(k), mask))
         own = self.regions.get(attribute)
         if not names:
-            return [], "no regions: the probe had no parser"
+            return [], "no regions: the observation had no parser"
         if own is None:
             return parts, f"no regions are declared for '{attribute}': metric.locality.regions"
         if own == "all":

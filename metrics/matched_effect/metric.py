@@ -21,7 +21,7 @@ from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS, Metric, MetricRes
 from editbench.walk.trajectory import Trajectories
 
 NAN = float("nan")
-KINDS = ("ad", "ad_max", "flips", "path")  # and what the gauges measured
+KINDS = ("ad", "ad_max", "flips", "path")  # and what observations measured
 SIMILARITY = "similarity:"
 
 
@@ -29,7 +29,7 @@ class MatchedEffect(Metric):
     """Rows, x: effect in sigmas: `matched_ad`, `matched_ad_max` (mean and largest change of the others, in sigmas),
     `matched_flips` (share of the other attributes with another class than at step 0), `matched_path` (length walked,
     in the editor's unit), `matched_similarity[NETWORK]`, `matched_pixel_distance` (to the original; only with the
-    gauges feature_similarity, pixel_distance): means over the starts that reach x, bootstrap intervals;
+    observations feature_similarity, pixel_distance): means over the starts that reach x, bootstrap intervals;
     `matched_reached` (share of all starts that do, Wilson). Samples: `NAME@x`, a value a start.
 
     Args:

@@ -20,13 +20,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from editbench.walk.metric import ROW_COLUMNS, MetricResult, ProbeMetric, no_samples, row
-from editbench.walk.probe import ProbeData
+from editbench.walk.metric import ROW_COLUMNS, MetricResult, ObservationMetric, no_samples, row
+from editbench.walk.observation import Observed
 
 MATRICES = {"effective": "singular_entropy", "layer": "singular_entropy_layer"}
 
 
-class SingularEntropy(ProbeMetric):
+class SingularEntropy(ObservationMetric):
     """Rows: `singular_entropy` (of I + A) and `singular_entropy_layer` (of A) at N = `kept`; the same over the sweep as
     `singular_entropy_kept`, `singular_entropy_layer_kept` (x: N). n counts flows.
 
@@ -38,7 +38,7 @@ class SingularEntropy(ProbeMetric):
     name = "singular_entropy"
     version = 1
     citation = "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, ICCV 2021, eq. 8"
-    probe = "singular_values"
+    observation = "singular_entropy"
     produces = {name + end: None for name in MATRICES.values() for end in ("", "_kept")}
 
     def __init__(self, kept: int = 100, sweep: Sequence[int] = (32, 64, 100, 128)) -> None:
@@ -48,7 +48,7 @@ class SingularEntropy(ProbeMetric):
             )
         self.kept, self.sweep = int(kept), [int(n) for n in sweep]
 
-    def compute(self, stats: ProbeData) -> MetricResult:
+    def compute(self, stats: Observed) -> MetricResult:
         rows = []
         for matrix, name in MATRICES.items():
             values = stats.arrays[matrix]

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.report.load import Results, load
 from editbench.report.settings import settings
+from editbench.run.record import Record
 from editbench.walk.trajectory import Trajectories
 
 
@@ -94,12 +95,12 @@ def crossings(results: Results) -> list[Edits]:
     found = []
     for run in results.runs.sort_values(["attribute", "label"]).to_dict("records"):
         folder = results.root / run["run_id"]
-        trajectories = Trajectories.load(folder / "trajectory.parquet")
+        trajectories = Record.read(folder).trajectories()
         table = trajectories.table
         walks = table[table["step"] == 0].set_index("start")[["source", "target"]]
         steps = table[table["stopped"]].set_index("start")["step"]
         if walks.index.has_duplicates or steps.index.has_duplicates:
-            raise BadFile(f"{folder / 'trajectory.parquet'} has a start twice; run the job again")
+            raise BadFile(f"{folder / Record.TRAJECTORY} has a start twice; run the job again")
         config = OmegaConf.create(results.configs[run["run_id"]])
         classes = tuple(run["classes"] or trajectories.attributes[run["attribute"]].classes)
         found.append(

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pyarrow.dataset as pads
 import torch
-from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from editbench.bank.bank import Bank
@@ -26,6 +24,8 @@ from editbench.networks.roles import Networks
 from editbench.report.load import Results
 from editbench.run.fits import fit_files
 from editbench.run.loading import load_editor, load_networks
+from editbench.run.record import Record
+from editbench.run.settings import Settings
 from editbench.studies.human.edits import Edits
 from editbench.walk.editor import Editor, Walk
 
@@ -49,16 +49,15 @@ class Redraw:
         device: str = "cpu",
         cache: Path | None = None,
     ) -> None:
-        self.edits, self.path = edits, folder / "codes.parquet"
+        self.edits = edits
+        self.path = Record.read(folder).path(Record.CODES)
         if not self.path.is_file():
             raise Unsupported("no codes are stored (save_codes was false)")
-        self.cfg = cast(
-            DictConfig,
-            OmegaConf.merge(
-                edits.config, {"device": device} | ({"cache": str(cache)} if cache else {})
-            ),
-        )
-        self.networks: Networks = load_networks(self.cfg)
+        config = {**edits.config, "device": device}
+        if cache:
+            config["cache"] = str(cache)
+        self.settings = Settings.from_config(config)
+        self.networks: Networks = load_networks(self.settings)
         if self.networks.generator.output != "image":
             raise Unsupported("the generator gives no pictures")
         self.bank_id = str((provenance.get("hashes") or {}).get("bank", ""))
@@ -69,11 +68,11 @@ class Redraw:
             self(probe)
 
     def _editor(self) -> Editor:
-        editor, generator = load_editor(self.cfg), self.networks.generator
+        editor, generator = load_editor(self.settings), self.networks.generator
         editor.num_ws = generator.num_ws
         editor.check(generator, self.networks.judge.attributes, self.edits.attribute)
         for path in fit_files(
-            self.cfg, self.bank_id, self.networks, self.edits.attribute, type(editor)
+            self.settings, self.bank_id, self.networks, self.edits.attribute, type(editor)
         ):
             if path.is_file():  # without it, the check of the pictures tells whether it was needed
                 editor.load_state(load_file(path))
@@ -108,7 +107,7 @@ class Redraw:
             raise BadFile(
                 f"{self.path} does not hold the codes of every crossing ({error!r})"
             ) from error
-        codes = torch.from_numpy(values[rows]).to(self.cfg.device)
+        codes = torch.from_numpy(values[rows]).to(self.settings.device)
         generator = self.networks.generator
         return (
             codes.reshape(-1, generator.num_ws, generator.w_dim)
@@ -117,7 +116,7 @@ class Redraw:
         )
 
     def _walk(self, starts: list[int], origin: torch.Tensor) -> Walk:
-        device, walks = self.cfg.device, self.edits.walks.loc[starts]
+        device, walks = self.settings.device, self.edits.walks.loc[starts]
         source, target = (
             torch.tensor(walks[name].to_numpy(np.int64), device=device)
             for name in ("source", "target")
@@ -145,7 +144,7 @@ class Redraw:
         return None if space == Space.S else origin[:, 0] if space == Space.W_PLUS else origin
 
     def _open_bank(self) -> Bank:
-        folder = Path(str(self.cfg.bank.path or Path(str(self.cfg.cache)) / "banks" / self.bank_id))
+        folder = self.settings.bank.path or self.settings.cache / "banks" / self.bank_id
         if not (folder / "bank.json").is_file():
             raise Unsupported(
                 f"an edit of the weights needs the samples' latents, and their bank is not in {folder}"

@@ -1,0 +1,489 @@
+"""The settings of a job: validated once, before any work, from the composed configuration.
+
+OmegaConf ends here. Whatever runs a job takes `Settings` or a part of it, so a wrong value is found
+before a network is loaded or a bank is built.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from editbench.bank.bank import BankSpec
+from editbench.bank.starts import StartsSpec
+from editbench.base.conf import known_keys
+from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
+from editbench.base.instantiate import LABELS, build
+from editbench.base.precision import PRECISIONS
+from editbench.base.validation import (
+    check_at_least,
+    check_choice,
+    check_kind,
+    check_options,
+)
+from editbench.inversion.projector import Projection
+from editbench.inversion.schedule import Schedule
+from editbench.walk.engine import EngineSpec
+
+BANK_PLACES = ("path", "workers")  # options of the group `bank` that do not describe its samples
+NO_INVERSION = "none"  # option of the group `inversion`: walks start from the bank's own samples
+
+
+@dataclass(frozen=True)
+class Component:
+    """One option of a group that names a class or function by `_target_`.
+
+    Args:
+        key: where it stands in the configuration: 'method', 'metric.locality'.
+        name: of the option.
+        target: dotted name of the class or function.
+        options: its keyword arguments, as plain values.
+    """
+
+    key: str
+    name: str
+    target: str
+    options: dict[str, Any]
+
+    @classmethod
+    def from_config(cls, key: str, config: object, name: str = "") -> Component:
+        """A component whose options are arguments of its target.
+
+        Raises:
+            UnknownName: an option that the target does not take.
+            EditbenchError: there is no target, or a value has the wrong kind.
+        """
+        group = key.partition(".")[0]
+        if not isinstance(config, dict):
+            raise EditbenchError(
+                f"{key}={config} is no option of '{group}': choose one with {group}=NAME "
+                "(see `editbench list`)"
+            )
+        target = config.get("_target_")
+        if not isinstance(target, str):
+            raise EditbenchError(
+                f"{key}._target_={target} must be the dotted name of a class, as in "
+                "_target_: my_package.my_module.MyClass"
+            )
+        unlabelled = {name: value for name, value in config.items() if name not in LABELS}
+        del unlabelled["_target_"]
+        check_options(key, target, unlabelled)
+        return cls(key, str(config.get("name") or name or key), target, unlabelled)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The component as a plain mapping, with `_target_`."""
+        return {"_target_": self.target, **self.options}
+
+    def build(self) -> Any:
+        """Build it. EditbenchError with the message of whoever refuses the options."""
+        return build({"name": self.name, **self.config})
+
+    def check_values(self) -> None:
+        """Let the constructor look at the values. It must be cheap: editors and metrics are.
+
+        Raises:
+            EditbenchError: with the key and the value that the constructor refuses.
+        """
+        try:
+            self.build()
+        except (BadFile, Unsupported):
+            return  # no wrong value: the job itself is then failed or skipped, with this reason
+        except EditbenchError as error:
+            raise EditbenchError(self._explained(str(error))) from error
+
+    def _explained(self, message: str) -> str:
+        """A constructor's message behind the key and the value that it is about."""
+        if message.startswith(f"{self.key}."):
+            return message
+        places: dict[int, str] = {}
+        for option in self.options:
+            found = re.search(rf"\b{re.escape(option)}\b", message)
+            if found:
+                places[found.start()] = option
+        if not places:
+            return f"{self.key}={self.name}: {message}"
+        option = places[min(places)]
+        value = f"{option}={self.options[option]}"
+        if message.startswith(value):
+            return f"{self.key}.{message}"
+        return f"{self.key}.{value}: {message}"
+
+
+@dataclass(frozen=True)
+class ScorerSettings:
+    """The two scorers of a job.
+
+    Args:
+        name: of the option.
+        teacher: what editors may learn from.
+        judge: what decides; where it equals the teacher, one network is both.
+    """
+
+    name: str
+    teacher: Component
+    judge: Component
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """The bank of a job.
+
+    Args:
+        spec: what it holds.
+        path: a bank to open instead of the one that `spec` describes; None builds that one.
+        workers: processes that build it.
+    """
+
+    spec: BankSpec
+    path: Path | None
+    workers: int
+
+
+@dataclass(frozen=True)
+class StartsSettings:
+    """The starts of a job.
+
+    Args:
+        spec: how they are drawn.
+        attributes: names of the attributes that share the draw; None is all of the scorer's.
+    """
+
+    spec: StartsSpec
+    attributes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class InversionSettings:
+    """Real images as starts.
+
+    Args:
+        name: of the option; 'none' is no inversion.
+        images: folder of pictures, or 'faces:N'; None where `path` is set.
+        path: folder of a finished inversion; None makes one.
+        perceptual: 'teacher', 'pixels', or a mapping with `_target_`.
+        block: images that are optimised together.
+        projection: how they are inverted.
+    """
+
+    name: str
+    images: str | None
+    path: str | None
+    perceptual: str | dict[str, Any]
+    block: int
+    projection: Projection
+
+    @property
+    def is_none(self) -> bool:
+        """Whether walks start from the bank's own samples."""
+        return self.name == NO_INVERSION
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that one job is made of.
+
+    Args:
+        name: of the experiment, for the report.
+        attribute: name of what is edited.
+        target: class that every start is walked to, by name or index; None: each has its own draw.
+        seed: of the method's own randomness.
+        device: of the networks: 'cpu', 'cuda', 'cuda:1'.
+        precision: of decoding and scoring: 'fp32', 'tf32', 'bf16', 'fp16'.
+        out: folder of the records.
+        cache: folder of banks and fits.
+        offline: whether no network's file may be fetched.
+        save_codes: whether the codes of every decoded step are kept.
+        generator, method: one component each.
+        scorer, bank, starts, engine, inversion: the groups of these names.
+        metrics, observations: components by their names.
+        plain: the resolved configuration that all this was read from. It is what a record keeps and
+            what identities are computed of.
+    """
+
+    name: str
+    attribute: str
+    target: str | int | None
+    seed: int
+    device: str
+    precision: str
+    out: Path
+    cache: Path
+    offline: bool
+    save_codes: bool
+    generator: Component
+    scorer: ScorerSettings
+    bank: BankSettings
+    starts: StartsSettings
+    engine: EngineSpec
+    method: Component
+    metrics: dict[str, Component]
+    observations: dict[str, Component]
+    inversion: InversionSettings
+    plain: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_config(cls, config: DictConfig | Mapping[Any, Any]) -> Settings:
+        """Read and check a composed configuration. No network is loaded and no bank is opened.
+
+        Raises:
+            UnknownName: a key or an option that does not exist, with the nearest one.
+            EditbenchError: a wrong value: key, value and remedy in one line.
+        """
+        plain = resolve(config)
+        known = known_keys()
+        for key in plain:
+            if key not in known:
+                raise UnknownName("option", key, known)
+        values = _Values(plain)
+        settings = cls(
+            name=values.text("name", "run"),
+            attribute=_one_attribute(plain.get("attribute")),
+            target=_one_target(plain.get("target")),
+            seed=_one_seed(plain.get("seed")),
+            device=_one_device(plain.get("device")),
+            precision=values.choice("precision", PRECISIONS, "fp32"),
+            out=Path(values.text("out", "runs")),
+            cache=Path(values.text("cache", "runs/cache")),
+            offline=values.flag("offline", False),
+            save_codes=values.flag("save_codes", True),
+            generator=Component.from_config("generator", plain.get("generator")),
+            scorer=_scorer(plain.get("scorer")),
+            bank=_bank(plain.get("bank")),
+            starts=_starts(plain.get("starts")),
+            engine=_engine(plain.get("engine")),
+            method=Component.from_config("method", plain.get("method")),
+            metrics=_components("metric", plain.get("metric")),
+            observations=_components("observation", plain.get("observation")),
+            inversion=_inversion(plain.get("inversion")),
+            plain=plain,
+        )
+        if not settings.metrics:
+            raise EditbenchError("metric=[] leaves nothing to measure: set metric=[NAME,...]")
+        # Editors and metrics are cheap to build, and a metric is otherwise built after the walk.
+        for component in (settings.method, *settings.metrics.values()):
+            component.check_values()
+        return settings
+
+    @property
+    def config(self) -> DictConfig:
+        """The configuration for the few functions that still read one. It is a copy."""
+        return OmegaConf.create(self.plain)
+
+    @property
+    def title(self) -> str:
+        """What a line about the job begins with."""
+        return f"{self.method.name} x {self.attribute}, seed {self.seed}"
+
+    def with_attribute(self, attribute: str) -> Settings:
+        """The same job for another attribute."""
+        return self._with(attribute=attribute)
+
+    def with_device(self, device: str) -> Settings:
+        """The same job on another device."""
+        return self._with(device=device)
+
+    def _with(self, **values: Any) -> Settings:
+        return replace(self, plain={**self.plain, **values}, **values)
+
+
+def resolve(config: DictConfig | Mapping[Any, Any]) -> dict[str, Any]:
+    """A configuration as plain values with every interpolation resolved, without Hydra's own node.
+
+    Raises:
+        EditbenchError: an interpolation that leads nowhere, or a value that is not set.
+    """
+    try:
+        if OmegaConf.is_config(config):
+            config = OmegaConf.masked_copy(
+                cast(DictConfig, config), [str(key) for key in config if key != "hydra"]
+            )
+            return cast(
+                dict[str, Any],
+                OmegaConf.to_container(config, resolve=True, throw_on_missing=True),
+            )
+    except OmegaConfBaseException as error:
+        raise EditbenchError(f"the configuration is incomplete: {_first_line(error)}") from error
+    return {str(key): value for key, value in config.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+# -- values at the top ---------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Values:
+    """Plain values at the top of a configuration. A key that is absent has its default: records of
+    earlier versions lack some."""
+
+    plain: dict[str, Any]
+
+    def text(self, key: str, default: str) -> str:
+        value = self.plain.get(key, default)
+        # An empty word would be the working folder where a folder is named.
+        check_kind(key, value or None, "str", default)
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.plain.get(key, default)
+        check_kind(key, value, "bool", str(default).lower())
+        return value
+
+    def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
+        value = self.plain.get(key) or default
+        check_choice(key, value, choices)
+        return value
+
+
+def _refuse_list(key: str, value: object, what: str) -> None:
+    """A list where a job takes one value. Hydra's own message suggests writing such a list."""
+    if not isinstance(value, list | dict):
+        return
+    items = value if isinstance(value, list) else list(value)
+    words = ",".join(str(item) for item in items)
+    raise EditbenchError(f"{key}=[{words}]: one {what} a job; sweep with -m {key}={words}")
+
+
+def _one_attribute(value: object) -> str:
+    _refuse_list("attribute", value, "attribute")
+    check_kind("attribute", value, "str", "smile")
+    return cast(str, value)
+
+
+def _one_target(value: object) -> str | int | None:
+    _refuse_list("target", value, "class")
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise EditbenchError(
+            f"target={value} must be a class by its name, or a whole number: its index"
+        )
+    return value
+
+
+def _one_seed(value: object) -> int:
+    _refuse_list("seed", value, "seed")
+    check_kind("seed", value, "int", 0)
+    return cast(int, value)
+
+
+def _one_device(value: object) -> str:
+    """A device that torch knows. Whether this machine has it is seen when networks are loaded: a
+    sweep may be started on one machine for the GPUs of another."""
+    _refuse_list("device", value, "device")
+    check_kind("device", value, "str", "cpu")
+    try:
+        torch.device(cast(str, value))
+    except RuntimeError as error:
+        raise EditbenchError(f"device={value} is no device: use cpu, cuda or cuda:0") from error
+    return cast(str, value)
+
+
+# What sweeps vary most, checked without composing a job for every value.
+TOP_VALUES = {"attribute": _one_attribute, "target": _one_target, "seed": _one_seed}
+
+
+# -- groups --------------------------------------------------------------------------------------
+def _mapping(group: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise EditbenchError(
+            f"{group}={value} must be a mapping of options: choose them with budget=NAME or "
+            f"{group}.KEY=VALUE"
+        )
+    return {key: item for key, item in value.items() if key not in LABELS}
+
+
+def _spec(group: str, kind: type, options: dict[str, Any]) -> Any:
+    """A dataclass of a group's options; an option that is no field is named."""
+    known = [item.name for item in fields(kind)]
+    for key in options:
+        if key not in known:
+            raise UnknownName(f"option of '{group}'", key, known)
+    try:
+        return kind(**options)
+    except TypeError as error:  # a field without a default is missing
+        raise EditbenchError(f"{group}: {error}") from error
+
+
+def _engine(value: object) -> EngineSpec:
+    return _spec("engine", EngineSpec, _mapping("engine", value))
+
+
+def _bank(value: object) -> BankSettings:
+    options = _mapping("bank", value)
+    path = options.pop("path", None)
+    workers = options.pop("workers", 1)
+    if path is not None:
+        check_kind("bank.path", path, "str", "runs/my_bank")
+    check_kind("bank.workers", workers, "int", 1)
+    check_at_least("bank.workers", workers, 1)
+    spec = _spec("bank", BankSpec, options)
+    return BankSettings(spec, Path(path) if path else None, workers)
+
+
+def _starts(value: object) -> StartsSettings:
+    options = _mapping("starts", value)
+    attributes = options.pop("attributes", None)
+    spec = _spec("starts", StartsSpec, options)
+    if attributes is None:
+        return StartsSettings(spec, None)
+    names = [attributes] if isinstance(attributes, str) else attributes
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise EditbenchError(
+            f"starts.attributes={attributes} must be null, a name or a list of names, as in "
+            "starts.attributes=[smile,age]"
+        )
+    return StartsSettings(spec, tuple(names))
+
+
+def _scorer(value: object) -> ScorerSettings:
+    options = _mapping("scorer", value)
+    name = str(cast(dict, value).get("name", ""))
+    roles = ("teacher", "judge")
+    for key in options:
+        if key not in roles:
+            raise UnknownName("option of 'scorer'", key, roles)
+    teacher = Component.from_config("scorer.teacher", options.get("teacher"), "teacher")
+    judge = Component.from_config("scorer.judge", options.get("judge"), "judge")
+    return ScorerSettings(name, teacher, judge)
+
+
+def _components(group: str, value: object) -> dict[str, Component]:
+    """The options of a group of which a job takes any number; an empty list or null is none."""
+    if not value:
+        return {}
+    if not isinstance(value, dict):
+        raise EditbenchError(f"{group}={value} must name options, as in {group}=[NAME,NAME]")
+    found: dict[str, Component] = {}
+    for name, part in value.items():
+        found[name] = Component.from_config(f"{group}.{name}", part, name)
+    return found
+
+
+def _inversion(value: object) -> InversionSettings:
+    if value is None:  # the configuration of an old record: there was no such group
+        value = {"name": NO_INVERSION}
+    options = _mapping("inversion", value)
+    name = str(cast(dict, value).get("name", ""))
+    images = options.pop("images", None)
+    path = options.pop("path", None)
+    perceptual = options.pop("perceptual", "teacher")
+    block = options.pop("block", 64)
+    for key, text in (("images", images), ("path", path)):
+        if text is not None:
+            check_kind(f"inversion.{key}", text, "str")
+    check_kind("inversion.block", block, "int", 64)
+    check_at_least("inversion.block", block, 1)
+    times = {item.name for item in fields(Schedule)}
+    schedule = _spec("inversion", Schedule, {k: v for k, v in options.items() if k in times})
+    others = {key: item for key, item in options.items() if key not in times}
+    projection = _spec("inversion", Projection, {**others, "schedule": schedule})
+    return InversionSettings(name, images, path, perceptual, block, projection)

@@ -1,0 +1,35 @@
+"""The functions of a run, for tests that compose a configuration and change it before they run it.
+
+Each takes the configuration where the product's function takes `Settings`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from editbench.run import inversions, job, loading, workers
+from editbench.run.settings import Settings
+
+
+def _by_config(function):
+    @functools.wraps(function)
+    def with_settings(config, *args, **kwargs):
+        settings = config if isinstance(config, Settings) else Settings.from_config(config)
+        return function(settings, *args, **kwargs)
+
+    return with_settings
+
+
+run_job = _by_config(job.run_job)
+make_run_id = _by_config(job.make_run_id)
+load_networks = _by_config(loading.load_networks)
+load_bank = _by_config(loading.load_bank)
+bank_folder = _by_config(loading.bank_folder)
+networks_code = _by_config(loading.networks_code)
+load_inversion = _by_config(inversions.load_inversion)
+inversion_task = _by_config(inversions.inversion_task)
+
+
+def run_jobs(configs, count):
+    """`workers.run_jobs` of the settings of each configuration."""
+    return workers.run_jobs([Settings.from_config(config) for config in configs], count)

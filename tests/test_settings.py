@@ -1,0 +1,189 @@
+"""Settings: a wrong value is one line with key, value and remedy, before any network or bank."""
+
+import dataclasses
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.validation import check_options
+from editbench.cli import main
+from editbench.run import loading
+from editbench.run.compose import compose_config, compose_settings
+from editbench.run.settings import Settings
+from tests.toy_world import AlongColumn, toy_config
+
+COMMANDS = (["run"], ["run", "-m"], ["plan"], ["demo"], ["bank"])
+WRONG = [
+    ("starts.n=abc", "starts.n=abc must be a whole number"),
+    ("starts.n=-5", "starts.n=-5 must be at least 1"),
+    ("starts.pool=abc", "starts.pool=abc must be a number"),
+    ("starts.pool=2", "starts.pool=2 must lie in (0, 1]"),
+    ("starts.near=far", "starts.near=far must be one of joint, target, any"),
+    ("starts.attributes=3", "starts.attributes=3 must be null, a name or a list of names"),
+    ("engine.max_steps=0", "engine.max_steps=0 must be at least 1"),
+    ("engine.max_steps=1.5", "engine.max_steps=1.5 must be a whole number"),
+    ("bank.n=abc", "bank.n=abc must be a whole number"),
+    ("bank.workers=0", "bank.workers=0 must be at least 1"),
+    ("bank.shard=65", "bank.shard=65 must be a multiple of bank.block=64"),
+    ("method.delta=-1", "method.delta=-1 must be positive"),
+    ("method.delta=abc", "method.delta=abc must be a number"),
+    ("method.n_per_class=0", "method.n_per_class=0 must be at least 1"),
+    ("+method.dleta=1", "unknown option of 'method' 'dleta'. Did you mean 'delta'?"),
+    ("+starts.m=1", "unknown option of 'starts' 'm'"),
+    ("+generator.truncation=1", "Did you mean 'truncation_psi'?"),
+    ("+metric.crossing_accuracy.at=1", "unknown option of 'metric.crossing_accuracy' 'at'"),
+    ("metric.attribute_dependency.draws=x", "metric.attribute_dependency.draws=x must be"),
+    ("+key=1", "unknown option 'key'"),
+    ("+atribute=smile", "unknown option 'atribute'. Did you mean 'attribute'?"),
+    ("attribute=[smile,age]", "one attribute a job; sweep with -m attribute=smile,age"),
+    ("attribute=3", "attribute=3 must be text"),
+    ("target=[a,b]", "target=[a,b]: one class a job; sweep with -m target=a,b"),
+    ("target=1.5", "target=1.5 must be a class by its name, or a whole number"),
+    ("target=true", "target=True must be a class by its name, or a whole number"),
+    ("seed=[1,2]", "seed=[1,2]: one seed a job; sweep with -m seed=1,2"),
+    ("seed=abc", "seed=abc must be a whole number, as in seed=0"),
+    ("device=[cpu,cuda]", "device=[cpu,cuda]: one device a job"),
+    ("device=gpu", "device=gpu is no device: use cpu, cuda or cuda:0"),
+    ("precision=fp8", "precision=fp8 must be one of fp32, tf32, bf16, fp16"),
+    ("out=''", "out=None must be text, as in out=runs"),
+    ("offline=perhaps", "offline=perhaps must be true or false"),
+    ("metric=[]", "leaves nothing to measure"),
+    ("method=[gradctrl,random]", "one method a job; sweep with -m method=gradctrl,random"),
+    ("inversion.lr=-1", "inversion.steps must be at least 1, lr positive"),
+    ("inversion.block=0", "inversion.block=0 must be at least 1"),
+    ("method._target_=no.such.Class", "method._target_=no.such.Class cannot be imported"),
+    ("generator=null", "generator=None is no option of 'generator'"),
+]
+
+
+@pytest.mark.parametrize(("word", "message"), WRONG)
+def test_a_wrong_value_is_one_line_with_key_value_and_remedy(word, message):
+    with pytest.raises(EditbenchError) as caught:
+        compose_settings([word])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def warm():
+    """What the commands import is imported: its time is not theirs."""
+    compose_settings([])
+    for name in ("run.sweep", "run.plan", "commands.plan", "commands.demo", "commands.bank"):
+        __import__(f"editbench.{name}")
+
+
+@pytest.mark.parametrize(
+    "word", ["starts.n=abc", "engine.max_steps=0", "+key=1", "seed=[1,2]", "device=[cpu,cuda]"]
+)
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_refuses_it_at_once_where_nothing_is_cached(
+    command, word, warm, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "_build_networks", None)  # no network may be loaded for it
+    began = time.process_time()
+    code = main([*command, word, f"cache={tmp_path}/cache"])
+    seconds = time.process_time() - began
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert code in (1, 2) and line.startswith("error: ") and not captured.out
+    assert seconds < 2 and list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_is_refused_before_its_first_job_wherever_the_wrong_value_stands(tmp_path, capsys):
+    words = [f"out={tmp_path}/runs", f"cache={tmp_path}/cache"]
+    for sweep, message in (
+        (["method=random,gradctrl", "method.delta=0.5,-1"], "method.delta=-1 must be positive"),
+        (["seed=0,1,abc"], "seed=abc must be a whole number"),
+        (["attribute=[smile,age]"], "one attribute a job; sweep with -m attribute=smile,age"),
+    ):
+        assert main(["run", "-m", *words, *sweep]) == 1
+        assert message in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_several_values_without_m_say_what_is_missing(capsys):
+    assert main(["run", "attribute=smile,age"]) == 1
+    err = capsys.readouterr().err
+    assert "attribute=smile,age: several values make a sweep, which needs -m" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_settings_are_typed_frozen_and_survive_a_process(tmp_path):
+    words = ["starts.attributes=[smile,age]", f"out={tmp_path}", "bank.path=some/bank", "seed=3"]
+    settings = compose_settings(words)
+    assert settings.starts.attributes == ("smile", "age") and settings.seed == 3
+    assert settings.out == tmp_path and settings.bank.path == Path("some/bank")
+    assert settings.method.name == "gradctrl" and settings.inversion.is_none
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.seed = 4
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_the_plain_configuration_is_the_resolved_one_and_reads_back(tmp_path):
+    words = ["experiment=real_images", f"data={tmp_path}"]
+    config = compose_config(words)
+    settings = Settings.from_config(config)
+    assert settings.plain == OmegaConf.to_container(config, resolve=True)
+    assert "${" not in OmegaConf.to_yaml(settings.config)
+    # A record keeps it as YAML, and redrawing reads it from there.
+    again = Settings.from_config(OmegaConf.create(OmegaConf.to_yaml(settings.config)))
+    assert again == settings
+
+
+def test_another_attribute_or_device_changes_the_plain_configuration_too():
+    settings = compose_settings([])
+    other = settings.with_attribute("age").with_device("cuda:1")
+    assert (other.attribute, other.device) == ("age", "cuda:1")
+    assert (other.plain["attribute"], other.plain["device"]) == ("age", "cuda:1")
+    assert (settings.plain["attribute"], settings.attribute) == ("smile", "smile")
+
+
+class Picky(AlongColumn):
+    """A user's editor with a constructor of its own."""
+
+    def __init__(self, rank: int, share: float | None = None, mode: str = "a", **others) -> None:
+        super().__init__(**others)
+        if mode == "unsupported":
+            raise Unsupported("needs another generator")
+        if rank > 5:
+            raise EditbenchError(f"at most 5 directions: lower rank, it is {rank}")
+        if mode == "broken":
+            raise ValueError("mode broken")
+
+
+def picky(tmp_path, **options):
+    config = toy_config(tmp_path)
+    config.method = {"name": "picky", "_target_": f"{__name__}.Picky", **options}
+    return Settings.from_config(config)
+
+
+def test_the_constructor_of_a_users_editor_decides(tmp_path):
+    assert picky(tmp_path, rank=2, share=None, delta=0.1).method.options["delta"] == 0.1
+    picky(tmp_path, rank=2, mode="unsupported")  # the job is skipped, with its reason
+    for options, message in (
+        ({"rank": 9}, "method.rank=9: at most 5 directions: lower rank, it is 9"),
+        ({"rank": 2.5}, "method.rank=2.5 must be a whole number"),
+        ({"rank": 1, "share": "x"}, "method.share=x must be a number or null"),
+        ({"rank": 1, "mode": "broken"}, "method.mode=broken: "),
+        ({"rank": 1, "dleta": 1}, "unknown option of 'method' 'dleta'. Did you mean 'delta'?"),
+        ({}, "method: tests.test_settings.Picky needs the option rank: set method.rank=..."),
+    ):
+        with pytest.raises(EditbenchError) as caught:
+            picky(tmp_path, **options)
+        assert message in str(caught.value)
+
+
+def test_options_of_a_function_are_its_arguments():
+    check_options("generator", "editbench.worlds.faces.load_generator", {"weights": None})
+    with pytest.raises(EditbenchError, match="Did you mean 'weights'"):
+        check_options("generator", "editbench.worlds.faces.load_generator", {"weight": None})
+
+
+def test_an_interpolation_that_leads_nowhere_is_one_line():
+    config = compose_config([])
+    config.data = "${nowhere}"
+    with pytest.raises(EditbenchError, match="incomplete: Interpolation key 'nowhere' not found"):
+        Settings.from_config(config)

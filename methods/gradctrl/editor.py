@@ -149,6 +149,7 @@ class GradCtrl(Editor):
         self.tuned = {}
         self.counts = {}
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
+        # Their classes are walked one after the other.
         self.ordered = {item.name for item in attributes if item.ordered}
         if not self.lenient_names:
             check_names(self.exclude, (*attributes.names, *self.head_attributes))
@@ -213,7 +214,7 @@ class GradCtrl(Editor):
             classes.append(torch.repeat_interleave(torch.arange(len(chosen)), sizes))
             held.append(torch.cat(held_out))
         # Attributes differ in their number of examples: padded, with weight 0 there.
-        index = pad_sequence(samples, batch_first=True)
+        index = pad_sequence(samples, batch_first=True)  # (A, m) positions in the fit split
         labels = pad_sequence(classes, batch_first=True)
         weights = pad_sequence([torch.ones(len(s)) for s in samples], batch_first=True)
         # Adam's step suits the spread of the paper's W; undone below

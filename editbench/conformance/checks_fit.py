@@ -17,7 +17,7 @@ TESTBEDS = (
 
 
 def constructs(subject: Subject) -> str:
-    """Make two editors, and look at what they say of themselves."""
+    """Make two editors, and check their class, space and unit."""
     # Twice: a factory may hand out one object, which fits of two jobs would share.
     try:
         editor = subject.make()

@@ -229,7 +229,7 @@ def _from_yaml(path: Path, values: Mapping[str, object]) -> Callable[[], Editor]
     # Composed configurations refuse new types of a value; `--set` may give a list for a number.
     OmegaConf.set_struct(config, False)
     config.update(dict(values))
-    # Imported once before, so that an error of the module is told from one of the constructor.
+    # Imported once before, so that an error of the module is not taken for the constructor's.
     module = str(config["_target_"]).rpartition(".")[0]
     _import(lambda: importlib.import_module(module), str(config["_target_"]))
     return lambda: build(config)

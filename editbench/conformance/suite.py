@@ -25,19 +25,19 @@ class Check:
     run: Callable[[Subject], str]  # gives a remark when it passes, and raises a Verdict otherwise
 
 
-# In the order of an editor's life: it is made, fitted, walked, stored. Each broken method of the
+# In the order of an editor's life: it is constructed, fitted, walked, stored. Each broken method of the
 # tests fails one of them alone, so a check must not stumble over what another one is for.
 _ALL = (
     Check(
         "constructs",
         "Editor.__init__",
-        "an Editor is made from defaults and says its space and unit",
+        "an Editor is constructed from defaults and names its space and unit",
         checks_fit.constructs,
     ),
     Check(
         "fit",
         "Editor.fit",
-        "it learns from attributes of two classes and of many, and says what it read",
+        "it learns from attributes of two classes and of many, and reports what it read",
         checks_fit.fit,
     ),
     Check(

@@ -1,4 +1,4 @@
-"""What a check says: a status, and a message with what was found, what is required, and the fix."""
+"""Results of checks: a status, and a message with what was found, what is required, and the fix."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Watch:
 
         Args:
             last: a layer that every decoded sample passes, whichever way it was decoded.
-            teacher: the scorer that the editor may ask.
+            teacher: the scorer that the editor may use.
         """
 
         def passed(_module: nn.Module, _inputs: object, output: Tensor) -> None:

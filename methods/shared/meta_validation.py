@@ -118,7 +118,7 @@ def score_choices(
     labels = data.attributes.labels(data.tune.logits[position])
     latent = data.tune.codes(Space.Z) if editor.space == Space.Z else data.latents(data.tune)
     codes = data.generator.lift(latent[position], editor.space)
-    # An editor that is tried outside a job has not been told the generator's rows yet.
+    # Outside a job nothing has set the number of the generator's rows yet.
     editor.num_ws = editor.num_ws or data.generator.num_ws
     scores = {}
     for choice in choices:

@@ -204,18 +204,20 @@ def _compute(
                     .cpu()
                     .numpy()
                 )
-                moments.add(x, first)
+                moments.update(x, first)
                 if not place and first < kernel:
                     features[first:last] = x[: kernel - first]
                 advance(last - first)
-            if moments.count.sum() < n:
+            sums = moments.arrays()
+            found = int(sums["count"].sum())
+            if found < n:
                 raise Unsupported(
                     f"'{network.name}' gives features that are not finite for "
-                    f"{n - int(moments.count.sum())} pictures of reference '{reference.name}'"
+                    f"{n - found} pictures of reference '{reference.name}'"
                 )
             out |= {
-                f"{prefix}count": moments.count,
-                f"{prefix}sum": moments.sum[0],
-                f"{prefix}outer": moments.outer[0],
+                f"{prefix}count": sums["count"],
+                f"{prefix}sum": sums["sum"][0],
+                f"{prefix}outer": sums["outer"][0],
             }
     return out | {"features": features}

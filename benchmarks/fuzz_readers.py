@@ -1,9 +1,11 @@
-"""Damaged files by the thousand against the readers of other people's files: no crash, no hang, bounded memory.
+"""Damaged files by the thousand against the readers of other people's files: no crash, no hang,
+bounded memory.
 
-Case i depends on (seed, i) alone: a good file (a golden of ../shared/data, or a small one made here), a reader of its
-kind, and one to four changes: bytes flipped or replaced, lengths overwritten, parts cut, doubled, inserted or zeroed;
-in pickles half of the changes aim at opcodes. Workers read under RLIMIT_AS and report; any outcome but a value or a
-BadFile is a failure, and so is a worker that dies or takes longer than its limit.
+Case i depends on (seed, i) alone: a good file (a golden of ../shared/data, or a small one made
+here), a reader of its kind, and one to four changes: bytes flipped or replaced, lengths
+overwritten, parts cut, doubled, inserted or zeroed; in pickles half of the changes aim at opcodes.
+Workers read under RLIMIT_AS and report; any outcome but a value or a BadFile is a failure, and so
+is a worker that dies or takes longer than its limit.
 
     python benchmarks/fuzz_readers.py [CASES] [--seed 0] [--data ../shared/data] [--extra-mb 1024]
 """
@@ -86,7 +88,10 @@ def golden_files(data: Path) -> dict[str, tuple[bytes, Reader]]:
 
 
 def opcodes(content: bytes) -> np.ndarray:
-    """Positions of the opcodes of a pickle, found without carrying any out; none for other files."""
+    """Positions of the opcodes of a pickle, found without carrying any out.
+
+    None for other files.
+    """
     found: list[int] = []
     with contextlib.suppress(ValueError, IndexError):
         found = [position for _, _, position in pickletools.genops(content) if position is not None]
@@ -101,7 +106,8 @@ def change(content: bytearray, rng: np.random.Generator, targets: np.ndarray) ->
             return min(int(rng.choice(targets)) + int(rng.integers(0, 6)), max(len(content) - 1, 0))
         return int(rng.integers(0, max(len(content), 1)))
 
-    at, length = place(), int(rng.integers(1, 64))
+    at = place()
+    length = int(rng.integers(1, 64))
     kind = rng.integers(0, 9)
     if kind == 0:
         del content[at:]
@@ -149,8 +155,12 @@ def read_case(path: Path, content: bytes, reader: Reader) -> str:
 
 
 def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
-    """Outcomes of cases [first, last), the slowest, and how far memory grew beyond what it was after the good files."""
-    files, golden, known = small_files(), golden_files(data), {}
+    """Outcomes of cases [first, last), the slowest, and how far memory grew beyond what it was
+    after the good files.
+    """
+    files = small_files()
+    golden = golden_files(data)
+    known = {}
 
     def targets(name: str, group: dict) -> np.ndarray:
         if name not in known:
@@ -158,11 +168,9 @@ def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
         return known[name]
 
     counts: Counter = Counter()
-    slowest, growth, largest = (
-        0.0,
-        0,
-        max(len(content) for content, _ in [*files.values(), *golden.values()]),
-    )
+    slowest = 0.0
+    growth = 0
+    largest = max(len(content) for content, _ in [*files.values(), *golden.values()])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.bin"
         for content, reader in [*files.values(), *golden.values()]:
@@ -216,14 +224,12 @@ def main() -> None:
     if args.first is not None:
         worker(args.first, args.cases, args.seed, args.data, args.extra_mb)
         return
-    total, failures, slowest, growth, bound, began = (
-        Counter(),
-        [],
-        0.0,
-        0.0,
-        0.0,
-        time.perf_counter(),
-    )
+    total = Counter()
+    failures = []
+    slowest = 0.0
+    growth = 0.0
+    bound = 0.0
+    began = time.perf_counter()
     for first in range(0, args.cases, CHUNK):
         last = min(first + CHUNK, args.cases)
         command = [
@@ -250,7 +256,8 @@ def main() -> None:
             continue
         found = json.loads(done.stdout.splitlines()[-1])
         total.update(found["counts"])
-        slowest, growth = max(slowest, found["slowest"]), max(growth, found["growth_mb"])
+        slowest = max(slowest, found["slowest"])
+        growth = max(growth, found["growth_mb"])
         bound = found["bound_mb"]
     for name, number in sorted(total.items()):
         if ":" in name:
@@ -260,8 +267,10 @@ def main() -> None:
         f"read {total['read']}, failures {len(failures)}"
     )
     print(
-        f"slowest case {slowest:.2f} s, all {time.perf_counter() - began:.0f} s; memory beyond the good files' "
-        f"{growth:.0f} MiB at most (bound {bound:.0f} MiB; address space capped at {args.extra_mb} MiB more than at "
+        f"slowest case {slowest:.2f} s, all {time.perf_counter() - began:.0f} s; memory beyond the "
+        "good files' "
+        f"{growth:.0f} MiB at most (bound {bound:.0f} MiB; address space capped at {args.extra_mb} "
+        "MiB more than at "
         "the start)"
     )
     for failure in failures:

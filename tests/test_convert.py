@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import re
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +22,7 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import file_sha256
 from editbench.base.instantiate import build
 from editbench.base.spaces import Codes, Space
-from editbench.networks.checkpoints import assemble, read_source
+from editbench.networks.checkpoints import assemble, parity, read_source
 from editbench.networks.stylegan2.generator import StyleGAN2Generator, read_network
 from editbench.networks.stylegan2.network import StyleGAN2
 from editbench.run.compose import compose_config
@@ -152,6 +156,44 @@ def test_a_file_that_does_not_decode_alike_is_not_kept(
     monkeypatch.setattr("editbench.commands.convert.read_network", lambda _: other)
     assert convert(path, "--out", out) == 1 and "does not decode" in capsys.readouterr().err
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net.pkl", "other.pkl"]
+
+
+def test_hostile_goldens_are_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "LARGEST", 4 << 20)
+    path = nvlabs_pickle(tmp_path / "net.pkl", nvlabs_state())
+    header = io.BytesIO()
+    huge = {"descr": "<f4", "fortran_order": False, "shape": (1 << 44, 7)}
+    np.lib.format.write_array_header_1_0(header, huge)
+    long = b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 20) + b" " * (1 << 20)
+    members = {
+        "bomb": bytes(5 << 20),
+        "declares": header.getvalue() + bytes(100),
+        "header": long,
+        "text": b"not an array",
+    }
+    for name, content in members.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w", zipfile.ZIP_DEFLATED, True, 1) as file:
+            file.writestr("z.npy", content)
+    np.savez(tmp_path / "objects.npz", z=np.array([Path("x")], dtype=object))
+    (tmp_path / "string.npz").write_bytes(pickle.dumps("z"))
+    for name in (*members, "objects", "string"):
+        assert convert(path, "--golden", tmp_path / f"{name}.npz") == 1
+        message = capsys.readouterr().err
+        assert message.startswith("error: ") and message.count("\n") == 1, message
+        assert f"{name}.npz" in message
+
+
+def test_a_string_where_a_mapping_belongs_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k, content in enumerate(({"g_ema": "text"}, "text", {"state_dict": ["a"]}, [1, 2, 3])):
+        path = tmp_path / f"{k}.pkl"
+        path.write_bytes(pickle.dumps(content))
+        assert convert(path) == 1
+        message = capsys.readouterr().err
+        assert str(path) in message and message.count("\n") == 1, message
 
 
 def test_a_golden_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

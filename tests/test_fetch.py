@@ -17,7 +17,7 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
 from editbench.commands import fetch as command
 from editbench.networks import registry
-from editbench.networks.fetch import fetch
+from editbench.networks.fetch import fetch, locate
 from editbench.networks.registry import Published
 
 CONTENT = bytes(range(256)) * 2000  # 512 kB
@@ -92,7 +92,7 @@ def left(folder: Path) -> set[str]:
 def test_a_file_is_fetched_once_and_found_from_then_on(server: Server, networks: Path) -> None:
     found = fetch(file_of(server))
     assert found.path.read_bytes() == CONTENT and found.sha256 == SHA256
-    assert registry.locate(file_of(server)).path == found.path == networks / "net.pt"
+    assert locate(file_of(server)).path == found.path == networks / "net.pt"
     assert len(server.asked) == 1 and left(networks) == {"net.pt"}
 
 
@@ -118,7 +118,7 @@ def test_capital_digits_of_a_checksum_are_the_same_ones(server: Server, networks
     (networks / ".partial-net.pt").write_bytes(CONTENT[:100_000])
     assert fetch(file_of(server, SHA256.upper())).sha256 == SHA256
     assert server.asked == ["bytes=100000-"]
-    assert registry.locate(file_of(server, SHA256.upper())).path == networks / "net.pt"
+    assert locate(file_of(server, SHA256.upper())).path == networks / "net.pt"
 
 
 def test_a_folder_that_cannot_be_made_names_its_variable(server: Server, networks: Path) -> None:
@@ -165,10 +165,10 @@ def test_without_a_published_checksum_the_first_fetch_pins_it(
     server.content = CONTENT[::-1]
     with pytest.raises(BadFile, match="pinned"):
         fetch(file, again=True)
-    assert registry.locate(file).sha256 == SHA256  # the old one stays
+    assert locate(file).sha256 == SHA256  # the old one stays
     (networks / "net.pt").write_bytes(b"altered")
     with pytest.raises(BadFile, match="pinned"):
-        registry.locate(file)
+        locate(file)
 
 
 def test_processes_that_want_the_same_file_fetch_it_once(server: Server) -> None:

@@ -14,7 +14,6 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.report.load import load
-from editbench.report.settings import settings
 from editbench.run.compose import compose_config
 from editbench.run.record import Record
 from editbench.walk.trajectory import Trajectories
@@ -279,7 +278,7 @@ def test_the_experiment_on_a_small_bank(tmp_path):
 def test_renders_and_the_gan_are_never_in_one_table(tmp_path):
     fake_run(tmp_path, "true_factor", "smile", generator="renders_dense")
     fake_run(tmp_path, "gradctrl", "smile", generator="faces32")
-    parts = settings(load(tmp_path))
+    parts = load(tmp_path).by_setting()
     assert [sorted(part.runs["method"]) for _, part in parts] == [["gradctrl"], ["true_factor"]]
     assert "generator renders_dense" in parts[1][0]
 
@@ -293,7 +292,7 @@ def test_renders_of_different_laws_are_never_in_one_table(tmp_path):
         config = OmegaConf.load(path)
         config.generator.correlations = law
         OmegaConf.save(config, path)
-    assert [len(part.runs) for _, part in settings(load(tmp_path))] == [1, 1, 1, 1]
+    assert [len(part.runs) for _, part in load(tmp_path).by_setting()] == [1, 1, 1, 1]
 
 
 def test_both_experiments_compose_and_cover_all_attributes():

@@ -23,6 +23,7 @@ from editbench.networks.features import (
     VGG16Features,
 )
 from editbench.networks.perceptual import ScriptedLPIPS
+from editbench.networks.fetch import locate
 from editbench.networks.registry import Published
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.scorers.exported import FileScorer
@@ -367,15 +368,15 @@ def test_a_file_lies_at_its_path_or_in_the_folder_and_is_checked(
     assert registry.find(file) is None
     networks.mkdir()
     (networks / "vgg16.pt").write_bytes(path.read_bytes())
-    found = registry.locate(file)
+    found = locate(file)
     assert found.path == networks / "vgg16.pt" and found.sha256 == file.sha256
     (networks / "vgg16.pt").write_bytes(path.read_bytes()[:-9])
     with pytest.raises(
         BadFile, match=rf"{path.stat().st_size - 9} bytes of {path.stat().st_size}.*fetch vgg16"
     ):
-        registry.locate(file)
+        locate(file)
     with pytest.raises(BadFile, match=r"no such file \(network\.path\)"):
-        registry.locate(file, files / "none.pt")
+        locate(file, files / "none.pt")
 
 
 def test_offline_names_all_that_is_missing_before_anything_is_built(networks: Path) -> None:
@@ -403,7 +404,7 @@ def test_offline_names_all_that_is_missing_before_anything_is_built(networks: Pa
     ):
         assert part in str(error.value)
     with pytest.raises(EditbenchError, match="offline=true"):
-        registry.locate(registry.published()["vgg16"])
+        locate(registry.published()["vgg16"])
     registry.require(compose_config([]))  # a run that names no such network needs none
     assert not registry.is_offline()
 
@@ -411,7 +412,7 @@ def test_offline_names_all_that_is_missing_before_anything_is_built(networks: Pa
 def test_the_environment_can_say_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(registry.OFFLINE, "1")
     with pytest.raises(EditbenchError, match=r"missing.*\n.*inception-2015"):
-        registry.locate(registry.published()["inception"])
+        locate(registry.published()["inception"])
 
 
 @pytest.mark.parametrize(
@@ -432,7 +433,7 @@ def test_a_pin_of_the_first_fetch_counts(files: Path, networks: Path) -> None:
     file = published(files / "vgg16.pt", sha256=None)
     networks.mkdir()
     (networks / "vgg16.pt").write_bytes((files / "vgg16.pt").read_bytes())
-    registry.locate(file)  # put there by hand: nothing to compare with
+    locate(file)  # put there by hand: nothing to compare with
     (networks / registry.LOCK).write_text(json.dumps({"vgg16.pt": "0" * 64}))
     with pytest.raises(BadFile, match="pinned is 0000"):
-        registry.locate(file)
+        locate(file)

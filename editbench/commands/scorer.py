@@ -1,4 +1,7 @@
-"""`editbench scorer check`: does a classifier of your own say what its YAML says it does? Numbers, and pictures."""
+"""`editbench scorer check`:
+
+does a classifier of your own say what its YAML says it does? Numbers, and pictures.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,11 @@ EPILOG = """examples:
   editbench scorer check my_attributes.yaml --images photos/ --out check
   editbench scorer check my_attributes.yaml --against faces generator.psi=0.7
 
-Reports the share of every class, quantiles and correlations of the logits, and what looks wrong: NaN, heads that answer
-the same always, probabilities for logits, an input range under which the network says less than under another, and
-teacher and judge that point opposite ways. The page shows the pictures of each class, so that you see whether
-"positive" is the side you think. Exit code 1 where something is an error.
+Reports the share of every class, quantiles and correlations of the logits, and what looks wrong: NaN,
+heads whose output never changes, probabilities for logits, an input range under which the network says
+less than under another, and teacher and judge that point opposite ways. The page shows the pictures of
+each class, so that you see whether "positive" is the side you think. Exit code 1 where something is an
+error.
 """
 
 
@@ -92,7 +96,8 @@ def main(argv: list[str]) -> int:
     return int(any(checkup.worst == "error" for checkup in checkups))
 
 
-def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> Pictures:  # type: ignore[no-untyped-def]
+# type: ignore[no-untyped-def]
+def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> Pictures:
     if args.images is not None:
         if scorer.input != "image":
             raise EditbenchError(f"--images: this scorer scores '{scorer.input}', not pictures")
@@ -131,7 +136,8 @@ def show(checkup: Checkup) -> None:
         print(f"\ncorrelation of the log-odds\n{checkup.correlation.round(2).to_string()}")
     for item in checkup.ranges:
         print(
-            f"range {item.name:40} information {item.information:5.2f} nats, median size {item.size:.1f}"
+            f"range {item.name:40} information {item.information:5.2f} nats, median size "
+            f"{item.size:.1f}"
         )
     for finding in checkup.findings:
         print(f"{finding.level}: {finding.where + ': ' if finding.where else ''}{finding.text}")

@@ -1,10 +1,11 @@
 """torch.export archives by anybody (.pt2), read without running code of theirs.
 
-torch.export.load alone would: it unpickles the example inputs and any tensor marked so, resolves the names of operators
-by attribute (torch.anything), executes the text of guards, evaluates the text of symbolic sizes, and imports modules
-that the layout of arguments names. Here the archive is first rebuilt from what an inference needs: plain tensors, a
-graph whose operators are all registered ATen or prims (or arithmetic on sizes), no guards, no example inputs, sizes
-that are arithmetic on symbols, and one tensor in, tensors in plain containers out.
+torch.export.load alone would: it unpickles the example inputs and any tensor marked so, resolves
+the names of operators by attribute (torch.anything), executes the text of guards, evaluates the
+text of symbolic sizes, and imports modules that the layout of arguments names. Here the archive is
+first rebuilt from what an inference needs: plain tensors, a graph whose operators are all
+registered ATen or prims (or arithmetic on sizes), no guards, no example inputs, sizes that are
+arithmetic on symbols, and one tensor in, tensors in plain containers out.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from editbench.networks.torchscript import (
 )
 
 REMEDY = (
-    "export it again with this torch: torch.export.save(torch.export.export(module.eval(), (images,), "
+    "export it again with this torch: torch.export.save(torch.export.export(module.eval(), "
+    "(images,), "
     "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), PATH)"
 )
 NAMESPACES = ("aten", "prims")
@@ -48,17 +50,17 @@ SIZE = re.compile(
     r"True|False|[su]\d+)\b|'[su]\d+'|\d|[-+*/()<>=, ])*"
 )
 LAYOUTS = ("in_spec", "out_spec")
-CONTAINERS, CONTEXTS = (
-    (None, "builtins.tuple", "builtins.list", "builtins.dict"),
-    (None, "null", "[]"),
-)
-GRAPH, WEIGHTS = "models/model.json", "data/weights/"
+CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
+CONTEXTS = (None, "null", "[]")
+GRAPH = "models/model.json"
+WEIGHTS = "data/weights/"
 CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 SAMPLE = "data/sample_inputs/model.pt"
 
 
 class ExportedNetwork(nn.Module):
-    """The network of an archive. It has no modes: what its dropout and normalisation do was fixed when it was exported.
+    """The network of an archive. It has no modes: what its dropout and normalisation do was fixed
+    when it was exported.
 
     Attributes:
         batch: the only number of images it takes, None for any.
@@ -86,7 +88,8 @@ class ExportedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Any:
         if self.batch is not None and len(images) != self.batch:
             raise Unsupported(
-                f"this network was exported for batches of exactly {self.batch} images and was given "
+                f"this network was exported for batches of exactly {self.batch} images and was "
+                "given "
                 f"{len(images)}; {REMEDY}"
             )
         return self.graph(images)
@@ -96,7 +99,8 @@ def read_exported(path: Path | str) -> ExportedNetwork:
     """The network of a torch.export archive, on the host.
 
     Raises:
-        BadFile: missing, cut off, of another kind, of another torch, or with something that is not plain tensors and
+        BadFile: missing, cut off, of another kind, of another torch, or with something that is not
+            plain tensors and
             operators; the message names it.
     """
     expect_kind(path, "export", REMEDY)
@@ -107,7 +111,8 @@ def read_exported(path: Path | str) -> ExportedNetwork:
             return ExportedNetwork(torch.export.load(clean))
     except Exception as error:  # its reader raises whatever it stumbles over
         raise BadFile(
-            f"{path}: torch could not read it ({type(error).__name__}: {first_line(error)}); {REMEDY}"
+            f"{path}: torch could not read it ({type(error).__name__}: {first_line(error)}); "
+            f"{REMEDY}"
         ) from error
 
 
@@ -123,7 +128,8 @@ def rebuild(path: Path | str) -> io.BytesIO:
                 raise BadFile(f"{path}: an archive with several folders; {COPY_AGAIN}")
             if GRAPH not in members or not all(name in members for name in CONFIGS):
                 raise BadFile(
-                    f"{path}: written by another version of torch.export, whose parts are pickles; {REMEDY}"
+                    f"{path}: written by another version of torch.export, whose parts are pickles; "
+                    f"{REMEDY}"
                 )
             content = {
                 name: archive.read(members[name])
@@ -150,7 +156,9 @@ def rebuild(path: Path | str) -> io.BytesIO:
 
 
 def _check(path: Path | str, program: dict[str, Any], configs: list[dict[str, Any]]) -> None:
-    """Raise BadFile for a pickled tensor, an operator that is none, or a size that is not arithmetic."""
+    """Raise BadFile for a pickled tensor, an operator that is none, or a size that is not
+    arithmetic.
+    """
     for config in configs:
         for name, entry in config.items():
             plain = re.fullmatch(r"(weight|tensor)_\d+", str(entry["path_name"]))
@@ -165,7 +173,8 @@ def _check(path: Path | str, program: dict[str, Any], configs: list[dict[str, An
             waiting += value.items()
             if "target" in value and "inputs" in value and not known_operator(str(value["target"])):
                 raise BadFile(
-                    f"{path}: its graph calls '{value['target']}', which is no operator on tensors that is "
+                    f"{path}: its graph calls '{value['target']}', which is no operator on tensors "
+                    "that is "
                     f"known here; such a file is not run. {REMEDY}"
                 )
         elif isinstance(value, list):
@@ -179,14 +188,17 @@ def _check(path: Path | str, program: dict[str, Any], configs: list[dict[str, An
 
 
 def _check_layout(path: Path | str, layout: Any) -> None:
-    """Raise BadFile for a layout of arguments or results that is more than tensors in plain containers."""
+    """Raise BadFile for a layout of arguments or results that is more than tensors in plain
+    containers.
+    """
     waiting = [layout]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             if value.get("type") not in CONTAINERS or value.get("context") not in CONTEXTS:
                 raise BadFile(
-                    f"{path}: it takes or gives a '{value.get('type')}' with names; export a network that "
+                    f"{path}: it takes or gives a '{value.get('type')}' with names; export a "
+                    "network that "
                     f"takes images and gives a tensor of logits. {REMEDY}"
                 )
             waiting += value.values()

@@ -1,4 +1,7 @@
-"""Networks and weights not written by editbench: plain safetensors files, read strictly, and content hashes."""
+"""Networks and weights not written by editbench:
+
+plain safetensors files, read strictly, and content hashes.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,35 @@ from torch import Tensor, nn
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.networks.weights import file_digest, load_strict, tensors_digest
 
-REMEDY = "check the path (relative ones start at the working directory; data=FOLDER moves ${data}), or copy it again"
+REMEDY = (
+    "check the path (relative ones start at the working directory; data=FOLDER moves ${data}), or "
+    "copy it again"
+)
 
 
 def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Tensors, on the host, of a safetensors file by anybody; floating ones as float32. Runs no code from the file.
+    """Tensors, on the host, of a safetensors file by anybody; floating ones as float32. Runs no
+    code from the file.
 
     Raises:
-        BadFile: the file is missing, truncated or not safetensors, lacks a name of `needed`, or holds NaN or infinity.
+        BadFile: the file is missing, truncated or not safetensors, lacks a name of `needed`, or
+            holds NaN or infinity.
     """
     path = Path(path)
     if not path.is_file():
         raise BadFile(f"{path}: no such file; {REMEDY}")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+            # safe_open is not iterable and has no items().
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise BadFile(f"{path}: not a complete safetensors file ({error}); {REMEDY}") from error
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise BadFile(
-            f"{path}: lacks {', '.join(missing)}; it holds {', '.join(sorted(tensors)) or 'nothing'}"
+            f"{path}: lacks {', '.join(missing)}; it holds "
+            f"{', '.join(sorted(tensors)) or 'nothing'}"
         )
     tensors = {
         name: value.float() if value.is_floating_point() else value
@@ -59,10 +70,12 @@ def as_module(network: nn.Module | Sequence[nn.Module]) -> nn.Module:
 
 
 def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str | None) -> nn.Module:
-    """The network with its weights: evaluation mode, constant. `weights` None keeps those it came with.
+    """The network with its weights: evaluation mode, constant. `weights` None keeps those it came
+    with.
 
     Raises:
-        BadFile: `read_tensors`, or names and shapes differ; the message lists what is missing and what is too much.
+        BadFile: `read_tensors`, or names and shapes differ; the message lists what is missing and
+            what is too much.
     """
     network = as_module(network)
     if weights is not None:
@@ -71,7 +84,9 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
 
 
 def network_digest(network: nn.Module, *extra: object) -> str:
-    """Hash of weights, structure, the source files of its classes other than PyTorch's, and the repr of `extra`."""
+    """Hash of weights, structure, the source files of its classes other than PyTorch's, and the
+    repr of `extra`.
+    """
     files = set()
     for module in network.modules():
         name = type(module).__module__

@@ -1,7 +1,7 @@
 """Features of images for metrics (FID, KID, precision and recall): one interface for all networks.
 
-A number made from features is of its network, its preprocessing and its weights: `digest` covers all three, and belongs
-into the name of the metric.
+A number made from features is of its network, its preprocessing and its weights: `digest` covers
+all three, and belongs into the name of the metric.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.base.files import digest as hash_of
-from editbench.networks.registry import Published, locate
+from editbench.networks.fetch import locate
+from editbench.networks.registry import Published
 from editbench.networks.scorer import Scorer
 from editbench.networks.torchscript import first_line, read_torchscript, takes
 
@@ -24,7 +25,8 @@ PROBE = 2  # images that a new network is tried on
 
 
 class FeatureNetwork(nn.Module, abc.ABC):
-    """Base of all: images (N, 3, H, W) in [-1, 1] -> features (N, dim) float32; a row depends on its image alone.
+    """Base of all: images (N, 3, H, W) in [-1, 1] -> features (N, dim) float32; a row depends on
+    its image alone.
 
     Attributes:
         name: for tables, e.g. "judge" or "inception-2015-12-05".
@@ -44,16 +46,20 @@ class FeatureNetwork(nn.Module, abc.ABC):
 
 
 class ScorerFeatures(FeatureNetwork):
-    """What an image scorer computes before its last linear layer, or the output of a layer named by `layer`.
+    """What an image scorer computes before its last linear layer, or the output of a layer named by
+    `layer`.
 
     Args:
-        scorer: a scorer of images. One with a method `features` (ConvScorer) gives these; of any other nn.Module the
+        scorer: a scorer of images. One with a method `features` (ConvScorer) gives these; of any
+            other nn.Module the
             input of its last nn.Linear is taken.
-        layer: a layer of the scorer by its dotted name; outputs (N, C, h, w) are averaged over positions.
+        layer: a layer of the scorer by its dotted name; outputs (N, C, h, w) are averaged over
+            positions.
         name, about: for people.
 
     Raises:
-        Unsupported: a scorer of W codes, or one whose layers cannot be listened to (TorchScript, torch.export);
+        Unsupported: a scorer of W codes, or one whose layers cannot be listened to (TorchScript,
+            torch.export);
         UnknownName: no such layer; EditbenchError: no linear layer to stop at.
     """
 
@@ -65,7 +71,9 @@ class ScorerFeatures(FeatureNetwork):
             raise Unsupported(
                 f"features of images need a scorer of images; this one scores '{scorer.input}'"
             )
-        self.scorer, self.layer, self.name = scorer, layer, name
+        self.scorer = scorer
+        self.layer = layer
+        self.name = name
         self._tap = None if layer is None and hasattr(scorer, "features") else self._find(layer)
         side = getattr(scorer, "input_size", None) or [getattr(scorer, "resolution", 64)] * 2
         self.resize = (
@@ -84,7 +92,8 @@ class ScorerFeatures(FeatureNetwork):
             for module in known.values()
         ):
             raise Unsupported(
-                "the layers of a TorchScript or torch.export network cannot be listened to: give metrics "
+                "the layers of a TorchScript or torch.export network cannot be listened to: give "
+                "metrics "
                 "another network, e.g. network=inception, or export one that returns features"
             )
         if layer is not None:
@@ -94,7 +103,8 @@ class ScorerFeatures(FeatureNetwork):
         linear = [module for module in known.values() if isinstance(module, nn.Linear)]
         if not linear:
             raise EditbenchError(
-                f"{type(self.scorer).__name__} has no linear layer: name the layer whose output are "
+                f"{type(self.scorer).__name__} has no linear layer: name the layer whose output "
+                "are "
                 f"the features, one of {', '.join(name for name in known if name)}"
             )
         return linear[-1]
@@ -130,10 +140,13 @@ class _Published(FeatureNetwork):
     ) -> None:
         super().__init__()
         found = locate(file if isinstance(file, Published) else Published.from_config(file), path)
-        self.network, self.name, self.dim = read_torchscript(found.path), name, dim
+        self.network = read_torchscript(found.path)
+        self.name = name
+        self.dim = dim
         if not takes(self.network, "return_features"):
             raise BadFile(
-                f"{found.path}: a TorchScript network without the argument return_features, so not the "
+                f"{found.path}: a TorchScript network without the argument return_features, so not "
+                "the "
                 f"published {name}; {found.file.remedy()}"
             )
         self.digest = hash_of([type(self).__name__, found.sha256, self.resize])
@@ -153,11 +166,13 @@ class _Published(FeatureNetwork):
 
 
 class InceptionFeatures(_Published):
-    """The Inception network of FID (Heusel et al. 2017; TensorFlow's inception-2015-12-05), as TorchScript by NVIDIA.
+    """The Inception network of FID (Heusel et al. 2017; TensorFlow's inception-2015-12-05), as
+    TorchScript by NVIDIA.
 
-    It takes 0..255, resizes to 299 x 299 inside as TensorFlow 1 did (bilinear, no low-pass) and gives the 2048 features
-    of its last pooling. Images are made uint8 first, floor(127.5 x + 128) as the StyleGAN2-ADA code does, so that
-    generated ones and files compare: an image read from a file as v / 127.5 - 1 is v again. Not differentiable.
+    It takes 0..255, resizes to 299 x 299 inside as TensorFlow 1 did (bilinear, no low-pass) and
+    gives the 2048 features of its last pooling. Images are made uint8 first, floor(127.5 x + 128)
+    as the StyleGAN2-ADA code does, so that generated ones and files compare: an image read from a
+    file as v / 127.5 - 1 is v again. Not differentiable.
 
     Args:
         file: the published file, see editbench.networks.registry.Published.
@@ -179,10 +194,11 @@ class InceptionFeatures(_Published):
 
 
 class VGG16Features(_Published):
-    """The 4096 features of VGG16's second linear layer, as precision and recall take them (Kynkaanniemi et al. 2019).
+    """The 4096 features of VGG16's second linear layer, as precision and recall take them
+    (Kynkaanniemi et al. 2019).
 
-    The published TorchScript (the file of LPIPS, see editbench.networks.perceptual.ScriptedLPIPS) takes 0..255 and resizes to
-    224 x 224 inside. Made uint8 as InceptionFeatures does.
+    The published TorchScript (the file of LPIPS, see editbench.networks.perceptual.ScriptedLPIPS)
+    takes 0..255 and resizes to 224 x 224 inside. Made uint8 as InceptionFeatures does.
     """
 
     resize = "224 inside the network"

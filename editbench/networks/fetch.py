@@ -1,4 +1,4 @@
-"""Fetching the file of a published network: once, whole or not at all, and only with the pinned content."""
+"""Fetches the file of a published network once: whole or not at all, and with the pinned content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ import pooch
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import explain_disk_errors, file_sha256, lock, read_json, write_json
 from editbench.base.progress import status
-from editbench.networks.registry import FOLDER, LOCK, Found, Published, find, folder, pin
+from editbench.networks.registry import (
+    FOLDER,
+    LOCK,
+    Found,
+    Published,
+    find,
+    folder,
+    is_offline,
+    missing_text,
+    pin,
+)
 
 TIMEOUT = 30.0  # seconds without an answer
 CHUNK = 1 << 16  # bytes written at once; what is kept of a broken download is a multiple
@@ -26,10 +36,15 @@ SIGNS = {
 def fetch(file: Published, again: bool = False) -> Found:
     """Fetch a file into the folder of networks, or find it there. Processes wait for each other.
 
-    A download that broke off goes on where it stopped (if the server can). `again` fetches anew what is there.
+    A download that broke off goes on where it stopped, if the server can do that.
+
+    Args:
+        file: what to fetch.
+        again: fetch anew what is there.
 
     Raises:
-        EditbenchError: no connection, no such address, a full disk; BadFile: what came is not the pinned content.
+        EditbenchError: there is no connection, no such address, or the disk is full.
+        BadFile: what came is not the pinned content.
     """
     place = folder() / file.name
     try:
@@ -60,6 +75,25 @@ def fetch(file: Published, again: bool = False) -> Found:
         return _accept(file, part, place)
 
 
+def locate(file: Published, path: Path | str | None = None) -> Found:
+    """The file of a network, fetched if need be.
+
+    Args:
+        file: what is looked for.
+        path: where it must be; by default the folder of networks.
+
+    Raises:
+        BadFile: the content is wrong, or there is nothing at `path`.
+        EditbenchError: it is missing and may not be fetched, or the download failed.
+    """
+    found = find(file, path)
+    if found is not None:
+        return found
+    if is_offline():
+        raise EditbenchError(missing_text([file]))
+    return fetch(file)
+
+
 class Interrupted(Exception):
     """A download that did not end."""
 
@@ -81,7 +115,10 @@ def _download(file: Published, part: Path, begun: int = 0) -> None:
 
 
 def _resume(file: Published, part: Path, begun: int) -> bool:
-    """Go on with a download that broke off; whether the result is the pinned content. If not, nothing is left of it."""
+    """Go on with a download that broke off.
+
+    Whether the result is the pinned content. If not, nothing is left of it.
+    """
     if pin(file) is not None:
         try:
             _download(file, part, begun)
@@ -96,14 +133,19 @@ def _resume(file: Published, part: Path, begun: int) -> bool:
 
 
 def _accept(file: Published, part: Path, place: Path) -> Found:
-    """Move a finished download to its place if its content is the pinned one, and pin it if none was."""
-    found, pinned = file_sha256(part), pin(file)
+    """Move a finished download to its place if its content is the pinned one, and pin it if none
+    was.
+    """
+    found = file_sha256(part)
+    pinned = pin(file)
     if pinned is not None and found != pinned:
         size = part.stat().st_size
         part.unlink()
         raise BadFile(
-            f"what {file.source} gave is not {file.name}: {size} bytes with sha256 {found}, pinned is "
-            f"{pinned}. Nothing was kept. A proxy's page, or another version? Get it elsewhere and put it at "
+            f"what {file.source} gave is not {file.name}: {size} bytes with sha256 {found}, pinned "
+            "is "
+            f"{pinned}. Nothing was kept. A proxy's page, or another version? Get it elsewhere and "
+            "put it at "
             f"{place}"
         )
     part.replace(place)

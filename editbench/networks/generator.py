@@ -1,4 +1,7 @@
-"""The contract of a generator: codes of a space it has -> decoded samples, differentiable, with constant noise."""
+"""The contract of a generator:
+
+codes of a space it has -> decoded samples, differentiable, with constant noise.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,12 @@ class Generator(nn.Module, abc.ABC):
     Attributes:
         spaces: the latent spaces it can decode.
         z_dim, w_dim, num_ws: sizes; w_dim and num_ws are 0 for a generator without W.
-        output: "image" when `decode` gives pictures (N, C, H, W) in [-1, 1]; "w" when there are no pictures and the
+        output: "image" when `decode` gives pictures (N, C, H, W) in [-1, 1]; "w" when there are no
+            pictures and the
             codes themselves are judged (latent-only data).
         digest: hash of all that determines its output (weights, architecture, truncation).
-        layer_names, style_sizes: of a generator with S: its layers in the order of S and the channels of each; a layer
+        layer_names, style_sizes: of a generator with S: its layers in the order of S and the
+            channels of each; a layer
             that gives colours (ToRGB) has a name that begins with 'rgb'.
     """
 
@@ -42,13 +47,15 @@ class Generator(nn.Module, abc.ABC):
         raise EditbenchError(f"{type(self).__name__} has no W space")
 
     def decode(self, codes: Codes) -> Tensor:
-        """Codes of one of `spaces` -> images (N, C, H, W) float32, about [-1, 1] (or codes, if output is "w").
+        """Codes of one of `spaces` -> images (N, C, H, W) float32, about [-1, 1] (or codes, if
+        output is "w").
 
         Raises SpaceMismatch for codes of a space the generator does not have.
         """
         if codes.space not in self.spaces:
             raise SpaceMismatch(
-                f"{type(self).__name__} decodes {', '.join(s.name for s in self.spaces)} codes but was "
+                f"{type(self).__name__} decodes {', '.join(s.name for s in self.spaces)} codes but "
+                "was "
                 f"given {codes.space.name} codes of shape {tuple(codes.values.shape)}"
             )
         if codes.shift is not None:
@@ -76,7 +83,7 @@ class Generator(nn.Module, abc.ABC):
             raise SpaceMismatch(f"{space.name} has no codes; the generator has codes in {known}")
         return sizes[space]
 
-    # -- from space to space ----------------------------------------------------------------------------------------
+    # -- from space to space ----------------------------------------------------------------------
     def w_plus(self, w: Tensor) -> Tensor:
         """w (N, w_dim) -> the same w in every row: (N, num_ws, w_dim), a view."""
         return w.unsqueeze(1).expand(-1, self.num_ws, -1)
@@ -86,9 +93,11 @@ class Generator(nn.Module, abc.ABC):
         raise SpaceMismatch(f"{type(self).__name__} has no S space")
 
     def lift(self, latent: Tensor, space: Space) -> Tensor:
-        """A sample's own latent (w, or z where there is no W) as codes of a space in which a walk may start.
+        """A sample's own latent (w, or z where there is no W) as codes of a space in which a walk
+        may start.
 
-        Z, W: unchanged; W_PLUS (N, num_ws, w_dim): every row the same; S: the styles; THETA (N, 1): zero.
+        Z, W: unchanged; W_PLUS (N, num_ws, w_dim): every row the same; S: the styles; THETA (N, 1):
+        zero.
         """
         if space == Space.THETA:
             return latent.new_zeros(len(latent), 1)
@@ -96,13 +105,14 @@ class Generator(nn.Module, abc.ABC):
             return self.styles(self.w_plus(latent))
         return self.w_plus(latent).clone() if space == Space.W_PLUS else latent
 
-    # -- inside -----------------------------------------------------------------------------------------------------
+    # -- inside -----------------------------------------------------------------------------------
     def kernels(self) -> dict[str, Tensor]:
         """Layer name -> weight that a WeightShift can move; empty without THETA."""
         return {}
 
     def _check_shift(self, codes: Codes) -> None:
-        shift, known = codes.shift, self.kernels()
+        shift = codes.shift
+        known = self.kernels()
         assert shift is not None
         if Space.THETA not in self.spaces:
             raise SpaceMismatch(f"the weights of {type(self).__name__} cannot be shifted")
@@ -114,7 +124,8 @@ class Generator(nn.Module, abc.ABC):
             raise SpaceMismatch(
                 f"a shift of {shift.layer} takes kernels (K, "
                 f"{', '.join(map(str, known[shift.layer].shape))}) and one index and magnitude a "
-                f"sample, got {tuple(shift.kernels.shape)} and {len(shift)} for {len(codes)} samples"
+                f"sample, got {tuple(shift.kernels.shape)} and {len(shift)} for {len(codes)} "
+                "samples"
             )
 
     def inner(self, layer: str) -> nn.Module:

@@ -1,4 +1,7 @@
-"""Generators without pictures: W codes alone, for classifiers that judge codes. Every table marks such runs."""
+"""Generators without pictures:
+
+W codes alone, for classifiers that judge codes. Every table marks such runs.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ UNIT_TOLERANCE = 1e-3
 class LatentOnly(Generator):
     """W codes that decode to themselves. It cannot sample: its bank is an imported one (bank.path).
 
-    W+ is not offered, because a classifier of one w cannot judge rows that differ; an editor with a layer range is
-    recorded as skipped.
+    W+ is not offered, because a classifier of one w cannot judge rows that differ; an editor with a
+    layer range is recorded as skipped.
     """
 
     spaces = (Space.W,)
@@ -30,7 +33,8 @@ class LatentOnly(Generator):
         super().__init__()
         if w_dim < 1:
             raise EditbenchError(f"generator.w_dim must be positive, got {w_dim}")
-        self.w_dim, self.z_dim = w_dim, z_dim
+        self.w_dim = w_dim
+        self.z_dim = z_dim
         self.digest = tensors_digest({}, type(self).__name__, w_dim)
 
     def map(self, z: Tensor) -> Tensor:
@@ -48,14 +52,16 @@ class LatentOnly(Generator):
 
 
 class PCALatents(LatentOnly):
-    """The normal distribution with published principal components: w = mean + psi (z * std) @ comp, z ~ N(0, I_k).
+    """The normal distribution with published principal components: w = mean + psi (z * std) @ comp,
+    z ~ N(0, I_k).
 
     Args:
         path: safetensors with mean (1, d), comp (k, d) with orthonormal rows, std (k,).
         truncation_psi: as in StyleGAN, 1 for none.
 
-    z only draws the samples of the bank: the k coordinates are not the Z of the generator that the statistics came
-    from, so Z is not offered to editors. The draws have that generator's mean and leading covariance, not its tails.
+    z only draws the samples of the bank: the k coordinates are not the Z of the generator that the
+    statistics came from, so Z is not offered to editors. The draws have that generator's mean and
+    leading covariance, not its tails.
     """
 
     mean: Tensor
@@ -64,15 +70,19 @@ class PCALatents(LatentOnly):
 
     def __init__(self, path: Path | str, truncation_psi: float = 1.0) -> None:
         tensors = read_tensors(path, ("mean", "comp", "std"))
-        mean, comp, std = tensors["mean"].reshape(-1), tensors["comp"], tensors["std"].reshape(-1)
+        mean = tensors["mean"].reshape(-1)
+        comp = tensors["comp"]
+        std = tensors["std"].reshape(-1)
         if comp.dim() != 2 or comp.shape != (len(std), len(mean)):
             raise BadFile(
-                f"{path}: mean (d), comp (k, d) and std (k) do not fit together: {tuple(mean.shape)}, "
+                f"{path}: mean (d), comp (k, d) and std (k) do not fit together: "
+                f"{tuple(mean.shape)}, "
                 f"{tuple(comp.shape)}, {tuple(std.shape)}"
             )
         if (comp @ comp.T - torch.eye(len(comp))).abs().max() > UNIT_TOLERANCE or std.min() < 0:
             raise BadFile(
-                f"{path}: the rows of comp must be orthonormal and std at least 0; this is another format"
+                f"{path}: the rows of comp must be orthonormal and std at least 0; this is another "
+                "format"
             )
         super().__init__(w_dim=len(mean), z_dim=len(std))
         for name, value in (("mean", mean), ("comp", comp), ("std", std * truncation_psi)):

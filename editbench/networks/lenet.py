@@ -1,4 +1,7 @@
-"""LeNet-5 (LeCun et al. 1998) in the form with rectifiers and max-pooling whose MNIST weights are in circulation."""
+"""LeNet-5 (LeCun et al.
+
+1998) in the form with rectifiers and max-pooling whose MNIST weights are in circulation.
+"""
 
 from __future__ import annotations
 

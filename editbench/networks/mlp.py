@@ -22,7 +22,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def mlp(sizes: Sequence[int], activation: str = "relu", output: str = "identity") -> nn.Sequential:
-    """Linear layers sizes[0] -> ... -> sizes[-1], `activation` between them and `output` after the last.
+    """Linear layers sizes[0] -> ... -> sizes[-1], `activation` between them and `output` after the
+    last.
 
     Linear layer i is module 2 i, so its tensors are '0.weight', '0.bias', '2.weight', ...
     """

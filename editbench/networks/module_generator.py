@@ -1,4 +1,7 @@
-"""Any nn.Module from z to image as a generator: its spaces are Z and the weights of its plain layers."""
+"""Any nn.Module from z to image as a generator:
+
+its spaces are Z and the weights of its plain layers.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +32,25 @@ LINEAR = (
 
 
 class ModuleGenerator(Generator):
-    """A network z (N, z_dim), z ~ N(0, I), -> images (N, C, H, W), or flat (N, C*H*W), in a declared range.
+    """A network z (N, z_dim), z ~ N(0, I), -> images (N, C, H, W), or flat (N, C*H*W), in a
+    declared range.
 
-    THETA: z with a `WeightShift` of one of its nn.Linear, nn.Conv2d or nn.ConvTranspose2d, by dotted name.
+    THETA: z with a `WeightShift` of one of its nn.Linear, nn.Conv2d or nn.ConvTranspose2d, by
+        dotted name.
 
     Args:
         network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`.
         z_dim: size of z.
         image_shape: (C, H, W).
         image_range: the values of black and white in the network's output; mapped to [-1, 1].
-        weights: a safetensors file with exactly the network's tensors; None keeps the weights it came with.
+        weights: a safetensors file with exactly the network's tensors; None keeps the weights it
+            came with.
         check_range: refuse a network whose output does not look like `image_range`.
 
     Raises:
-        BadFile: the weights do not fit the network; EditbenchError: z_dim, shape or range do not, or an image depends
-        on chance or on the others of its batch; NonFinite: NaN or infinity in its output. All of it at once, at load.
+        BadFile: the weights do not fit the network; EditbenchError: z_dim, shape or range do not,
+            or an image depends on chance or on the others of its batch; NonFinite: NaN or infinity
+            in its output. All of it at once, at load.
     """
 
     spaces = (Space.Z, Space.THETA)
@@ -64,9 +71,11 @@ class ModuleGenerator(Generator):
             )
         if len(image_range) != 2 or not image_range[0] < image_range[1]:
             raise EditbenchError(
-                f"generator.image_range is [black, white], black below white; got {list(image_range)}"
+                "generator.image_range is [black, white], black below white; got "
+                f"{list(image_range)}"
             )
-        self.z_dim, self.image_shape = z_dim, tuple(image_shape)
+        self.z_dim = z_dim
+        self.image_shape = tuple(image_shape)
         self.image_range = (float(image_range[0]), float(image_range[1]))
         self.network = load_network(network, weights)
         self.source = str(weights or type(self.network).__name__)
@@ -96,13 +105,17 @@ class ModuleGenerator(Generator):
         return out.reshape(-1, *self.image_shape).float() * scale + (-1 - low * scale)
 
     def _shifted(self, z: Tensor, shift: WeightShift) -> Tensor:
-        """The network's output with a weight that is moved: the layer's own output plus that of the direction."""
+        """The network's output with a weight that is moved:
+
+        the layer's own output plus that of the direction.
+        """
 
         def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if len(inputs[0]) != len(z):
                 raise EditbenchError(
                     f"layer '{shift.layer}' of {self.source} sees a batch of {len(inputs[0])} for "
-                    f"{len(z)} samples, so that no weight belongs to one sample: shift another layer"
+                    f"{len(z)} samples, so that no weight belongs to one sample: shift another "
+                    "layer"
                 )
             return output + contribution(
                 lambda x, weight: _without_bias(layer, x, weight), inputs[0], shift
@@ -137,14 +150,16 @@ class ModuleGenerator(Generator):
             (PROBES, channels * height * width),
         ):
             raise EditbenchError(
-                f"{self.source}: the network gives {tuple(out.shape)} for {PROBES} z, which are not "
+                f"{self.source}: the network gives {tuple(out.shape)} for {PROBES} z, which are "
+                "not "
                 f"images {list(self.image_shape)}; change generator.image_shape"
             )
         if not torch.isfinite(out).all():
             raise NonFinite(f"{self.source}: the network gives NaN or infinity; check its weights")
         if check_range:
             self._check_range(out.min().item(), out.max().item())
-        alone, together = self.network(z[:1]).reshape(-1), out.reshape(PROBES, -1)[0]
+        alone = self.network(z[:1]).reshape(-1)
+        together = out.reshape(PROBES, -1)[0]
         if alone.shape != together.shape or (alone - together).abs().max() > SAME * out.std():
             raise EditbenchError(
                 f"{self.source}: the network gives another image for the same z when it is decoded "
@@ -153,7 +168,8 @@ class ModuleGenerator(Generator):
 
     def _check_range(self, low: float, high: float) -> None:
         black, white = self.image_range
-        span, middle = white - black, (black + white) / 2
+        span = white - black
+        middle = (black + white) / 2
         if low < black - OVERSHOOT * span or high > white + OVERSHOOT * span:
             problem = "leaves that range"
         elif high - low < UNUSED * span:
@@ -170,7 +186,10 @@ class ModuleGenerator(Generator):
 
 
 def settings(network: nn.Module) -> list[tuple[str, str, object]]:
-    """Plain attributes of a network's own classes, as the label of a conditional one: they decide its pictures too."""
+    """Plain attributes of a network's own classes, as the label of a conditional one:
+
+    they decide its pictures too.
+    """
     return [
         (name, key, value)
         for name, module in network.named_modules()

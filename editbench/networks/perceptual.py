@@ -1,8 +1,9 @@
-"""Perceptual distances that are squared Euclidean distances of a residual: distance(a, b) = |r(a) - r(b)|^2.
+"""Perceptual distances that are squared Euclidean distances of a residual: distance(a, b) = |r(a) -
+r(b)|^2.
 
-LPIPS (Zhang, Isola, Efros, Shechtman & Wang, CVPR 2018) has this form: features of several depths at unit length at
-every position, weighted by channel, averaged over positions. Being quadratic in the residual, its second derivative
-where both images agree is 2 J^T J, whatever the network.
+LPIPS (Zhang, Isola, Efros, Shechtman & Wang, CVPR 2018) has this form: features of several depths
+at unit length at every position, weighted by channel, averaged over positions. Being quadratic in
+the residual, its second derivative where both images agree is 2 J^T J, whatever the network.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from torch import Tensor, nn
 from editbench.base.errors import BadFile
 from editbench.base.files import digest
 from editbench.networks.external import read_tensors
-from editbench.networks.registry import Published, locate
+from editbench.networks.fetch import locate
+from editbench.networks.registry import Published
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.torchscript import read_torchscript, takes
 
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each stage
 LPIPS_REMEDY = (
-    "LPIPS needs torchvision's vgg16 weights (vgg16-397923af.pth) and the linear weights of lpips v0.1 "
+    "LPIPS needs torchvision's vgg16 weights (vgg16-397923af.pth) and the linear weights of lpips "
+    "v0.1 "
     "(vgg.pth); give the paths of both, or choose another distance"
 )
 UNIT_EPS = 1e-10  # of LPIPS, in the length of a feature vector
@@ -60,8 +63,8 @@ class PixelDistance(Perceptual):
 class FeatureDistance(Perceptual):
     """LPIPS with the features of a scorer, every channel of weight one.
 
-    Of a ConvScorer: its trunk at each resolution, at unit length per position. Of others: the root mean square
-    difference, squared, of their `features`, or of their logits where they have none.
+    Of a ConvScorer: its trunk at each resolution, at unit length per position. Of others: the root
+    mean square difference, squared, of their `features`, or of their logits where they have none.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -80,7 +83,8 @@ class FeatureDistance(Perceptual):
             vector: Callable[[Tensor], Tensor] = getattr(self.scorer, "features", self.scorer)
             x = vector(images).flatten(1)
             return x * x.shape[1] ** -0.5
-        x, parts = images, []
+        x = images
+        parts = []
         for layer in self.scorer.trunk:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
@@ -89,12 +93,15 @@ class FeatureDistance(Perceptual):
 
 
 class LPIPS(Perceptual):
-    """LPIPS v0.1 with VGG16, as NaviGAN uses it: pictures at 64x64 (nearest neighbour), output not squared again.
+    """LPIPS v0.1 with VGG16, as NaviGAN uses it: pictures at 64x64 (nearest neighbour), output not
+    squared again.
 
     Args:
-        weights: one file or several (safetensors, or .pth as published) that together hold torchvision's VGG16
-            (`features.0.weight`, ...; or, as in a saved LPIPS network, `net.slice1.0.weight`, ...) and the linear
-            weights of lpips v0.1 (`lin0.model.1.weight`, ..., `lin4.model.1.weight`).
+        weights: one file or several (safetensors, or .pth as published) that together hold
+            torchvision's VGG16
+            (`features.0.weight`, ...; or, as in a saved LPIPS network, `net.slice1.0.weight`, ...)
+            and the linear weights of lpips v0.1 (`lin0.model.1.weight`, ...,
+            `lin4.model.1.weight`).
         size: pictures are resized to size x size; None leaves them.
 
     Raises:
@@ -109,8 +116,11 @@ class LPIPS(Perceptual):
         files = [weights] if isinstance(weights, (Path, str)) else list(weights)
         tensors = {_vgg_name(name): value for file in files for name, value in _read(file).items()}
         source = ", ".join(map(str, files))
-        self.size, self.about = size, f"LPIPS v0.1, VGG16 at {size or 'full size'}"
-        self.stages, width, place = nn.ModuleList(), 3, 0
+        self.size = size
+        self.about = f"LPIPS v0.1, VGG16 at {size or 'full size'}"
+        self.stages = nn.ModuleList()
+        width = 3
+        place = 0
         for channels, depth in VGG16:
             stage = nn.Sequential() if width == 3 else nn.Sequential(nn.MaxPool2d(2))
             place += len(stage)
@@ -122,12 +132,14 @@ class LPIPS(Perceptual):
                 }
                 layer.load_state_dict(parts)
                 stage += nn.Sequential(layer, nn.ReLU())
-                width, place = channels, place + 2
+                width = channels
+                place = place + 2
             name = f"lin{len(self.stages)}.model.1.weight"
             linear = _tensor(tensors, name, torch.Size((1, width, 1, 1)), source).flatten()
             if bool((linear < 0).any()):
                 raise BadFile(
-                    f"{source}: '{name}' has negative weights, those of LPIPS are not; {LPIPS_REMEDY}"
+                    f"{source}: '{name}' has negative weights, those of LPIPS are not; "
+                    f"{LPIPS_REMEDY}"
                 )
             self.register_buffer(f"linear{len(self.stages)}", linear)
             self.stages.append(stage)
@@ -142,7 +154,8 @@ class LPIPS(Perceptual):
             if self.size is None
             else F.interpolate(images, size=(self.size, self.size), mode="nearest")
         )
-        x, parts = (x - self.shift) / self.scale, []
+        x = (x - self.shift) / self.scale
+        parts = []
         for k, stage in enumerate(self.stages):
             x = stage(x)
             parts.append(per_position(x, self.get_buffer(f"linear{k}")))
@@ -152,12 +165,14 @@ class LPIPS(Perceptual):
 class ScriptedLPIPS(Perceptual):
     """LPIPS v0.1 with VGG16 from the TorchScript file published with StyleGAN2-ADA (vgg16.pt).
 
-    Its network takes pictures of 0..255 and, asked with return_lpips, gives features whose squared distance is LPIPS.
+    Its network takes pictures of 0..255 and, asked with return_lpips, gives features whose squared
+    distance is LPIPS.
 
     Args:
         file: the published file, see editbench.networks.registry.Published.
         path: a copy of it; None looks in the folder of networks, then fetches it unless offline.
-        size: pictures are first resized to size x size (nearest neighbour, as LPIPS above); None leaves them.
+        size: pictures are first resized to size x size (nearest neighbour, as LPIPS above); None
+            leaves them.
         name, about: for people.
 
     Raises:
@@ -174,10 +189,12 @@ class ScriptedLPIPS(Perceptual):
     ) -> None:
         super().__init__()
         found = locate(file if isinstance(file, Published) else Published.from_config(file), path)
-        self.network, self.size = read_torchscript(found.path), size
+        self.network = read_torchscript(found.path)
+        self.size = size
         if not takes(self.network, "resize_images", "return_lpips"):
             raise BadFile(
-                f"{found.path}: a TorchScript network without the arguments resize_images and return_lpips, "
+                f"{found.path}: a TorchScript network without the arguments resize_images and "
+                "return_lpips, "
                 f"so not the published {found.file.name}; {found.file.remedy()}"
             )
         self.digest = digest([type(self).__name__, found.sha256, size])
@@ -197,8 +214,10 @@ class ScriptedLPIPS(Perceptual):
 
 
 def per_position(x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Features (N, C, h, w) at unit length per position, times sqrt(weight (C,)), such that a sum of squares over the
-    result (N, C h w) is a mean over positions. No NaN in the derivative where all features are zero."""
+    """Features (N, C, h, w) at unit length per position, times sqrt(weight (C,)), such that a sum
+    of squares over the
+    result (N, C h w) is a mean over positions. No NaN in the derivative where all features are
+    zero."""
     unit = x * torch.rsqrt(x.square().sum(1, keepdim=True) + UNIT_EPS**2)
     if weight is not None:
         unit = unit * weight.sqrt()[:, None, None]
@@ -233,7 +252,8 @@ def _tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size, source:
         raise BadFile(f"{source}: no tensor '{name}'; {LPIPS_REMEDY}")
     if tensors[name].shape != shape:
         raise BadFile(
-            f"{source}: '{name}' has the shape {tuple(tensors[name].shape)}, needed is {tuple(shape)}; "
+            f"{source}: '{name}' has the shape {tuple(tensors[name].shape)}, needed is "
+            f"{tuple(shape)}; "
             f"{LPIPS_REMEDY}"
         )
     if not bool(torch.isfinite(tensors[name]).all()):

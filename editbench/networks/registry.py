@@ -1,9 +1,10 @@
 """Published metric networks: where their files lie, and whether they are the right ones.
 
-A network's file is looked for at its `path`, then in the folder of networks ($EDITBENCH_NETWORKS, or the user's cache),
-and is fetched there once otherwise (editbench.networks.fetch), unless `offline` (or $EDITBENCH_OFFLINE) says not to.
-Whatever was found must have the pinned sha256. A file of one's own without a pinned one is pinned when it is first
-fetched: its hash goes to checksums.json in that folder, and another content is an error from then on.
+A network's file is looked for at its `path`, then in the folder of networks ($EDITBENCH_NETWORKS,
+or the user's cache). editbench.networks.fetch downloads it there once, unless `offline` (or
+$EDITBENCH_OFFLINE) forbids it. Whatever was found must have the pinned sha256. A file of one's own
+without a pinned one is pinned when it is first fetched: its hash goes to checksums.json in that
+folder, and another content is an error from then on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from editbench.base.conf import group_options
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.files import file_sha256, read_json
 
-FOLDER, OFFLINE, MIRROR = "EDITBENCH_NETWORKS", "EDITBENCH_OFFLINE", "EDITBENCH_MIRROR"
+FOLDER = "EDITBENCH_NETWORKS"
+OFFLINE = "EDITBENCH_OFFLINE"
+MIRROR = "EDITBENCH_MIRROR"
 LOCK = "checksums.json"  # file name -> sha256 of what was pinned at its first fetch
 _offline = False  # of the run that this process works on
 
@@ -30,8 +33,12 @@ _offline = False  # of the run that this process works on
 class Published:
     """A file that others publish.
 
-    name: of the file. url: where it is. sha256: of its content; None pins it at the first fetch. size: bytes, for
-    people. licence: its terms, for people.
+    Args:
+        name: of the file, without folders.
+        url: where it is.
+        sha256: of its content, 64 hexadecimal digits; None pins it at the first fetch.
+        size: bytes, which a listing shows.
+        licence: its terms, which a listing shows.
     """
 
     name: str
@@ -71,7 +78,8 @@ class Published:
 
     def remedy(self) -> str:
         return (
-            f"`editbench fetch {Path(self.name).stem}` gets it from {self.source}; or put a copy at "
+            f"`editbench fetch {Path(self.name).stem}` gets it from {self.source}; or put a copy "
+            "at "
             f"{folder() / self.name}"
         )
 
@@ -120,12 +128,14 @@ def find(file: Published, path: Path | str | None = None) -> Found | None:
 
 def check(file: Published, place: Path) -> str:
     """The sha256 of a file; BadFile where it is not the pinned one."""
-    found, pinned = file_sha256(place), pin(file)
+    found = file_sha256(place)
+    pinned = pin(file)
     if pinned is not None and found != pinned:
         size = place.stat().st_size
         short = f"; it has {size} bytes of {file.size}" if file.size and size != file.size else ""
         raise BadFile(
-            f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. Delete it; "
+            f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. "
+            "Delete it; "
             f"{file.remedy()}. For a network of your own set its file.sha256"
         )
     return found
@@ -138,27 +148,13 @@ def pin(file: Published) -> str | None:
     return None if found is None else str(found).lower()
 
 
-def locate(file: Published, path: Path | str | None = None) -> Found:
-    """The file, fetched if need be.
-
-    Raises:
-        BadFile: wrong content, or nothing at `path`; EditbenchError: missing and offline, or the download failed.
-    """
-    found = find(file, path)
-    if found is None:
-        if is_offline():
-            raise EditbenchError(missing_text([file]))
-        from editbench.networks.fetch import fetch
-
-        found = fetch(file)
-    return found
-
-
 def missing_text(files: list[Published]) -> str:
     listing = "\n".join(f"  {folder() / file.name}    from {file.source}" for file in files)
     return (
-        f"offline=true, but these files of networks are missing:\n{listing}\nput them there (or point ${FOLDER} to "
-        "their folder, or set the network's path), or run `editbench fetch` where there is a connection"
+        f"offline=true, but these files of networks are missing:\n{listing}\nput them there (or "
+        f"point ${FOLDER} to "
+        "their folder, or set the network's path), or run `editbench fetch` where there is a "
+        "connection"
     )
 
 
@@ -176,19 +172,23 @@ def files_in(config: object) -> Iterator[tuple[Published, str | None]]:
 
 
 def require(cfg: DictConfig) -> None:
-    """Take `offline` of a run's configuration, and fail early: before anything is built or fitted, name every file
-    that the run needs, lacks and may not fetch.
+    """Take `offline` of a run, and name every file that the run lacks and may not fetch.
+
+    This comes before anything is built or fitted, so that a long run does not fail in its middle.
+
+    Args:
+        cfg: the configuration of the run.
 
     Raises:
-        EditbenchError: offline, and files are missing; BadFile: one is there with other content.
+        EditbenchError: `offline` is set and files are missing.
+        BadFile: one is there with other content.
     """
     global _offline
     _offline = bool(cfg.get("offline", False))
     missing = {}
     for key in cfg:
-        if key != "network" and OmegaConf.is_dict(
-            cfg[key]
-        ):  # the group is a choice; what uses it counts
+        # The group `network` is a choice for others; only those who use one need its file.
+        if key != "network" and OmegaConf.is_dict(cfg[key]):
             for file, path in files_in(OmegaConf.to_container(cfg[key], resolve=True)):
                 if find(file, path) is None:
                     missing[file.name] = file

@@ -1,4 +1,7 @@
-"""The contract of a scorer: decoded samples -> attribute logits. Teachers are for editors, judges for numbers."""
+"""The contract of a scorer:
+
+decoded samples -> attribute logits. Teachers are for editors, judges for numbers.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ class Scorer(nn.Module, abc.ABC):
     """Base of all scorers.
 
     Attributes:
-        attributes: what the columns of its logits mean; class 1 of a binary attribute is its positive side. An
-            adapter of a network whose LOW logit means "present" negates it (the flag is `positive_is_low` in its
-            configuration).
+        attributes: what the columns of its logits mean; class 1 of a binary attribute is its
+            positive side. An
+            adapter of a network whose LOW logit means "present" negates it (the flag is
+            `positive_is_low` in its configuration).
         input: "image" (N, C, H, W in [-1, 1]) or "w".
         digest: hash of all that determines its output.
     """

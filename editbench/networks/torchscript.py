@@ -1,10 +1,11 @@
 """TorchScript archives by anybody (torch.jit.save), read with care.
 
-What is guarded: no Python of the file's author runs, neither from a pickle nor as source; TorchScript has its own
-interpreter with operators on tensors, and the two of them that touch the disk (`save`, `from_file`) are refused before
-anything is loaded, under whatever name they are reached. What is not: such code may loop for ever or ask for any amount
-of memory, torch's own reader is trusted with the archive, and a network may of course give wrong numbers. Take files
-from people you trust, and compare checksums.
+What is guarded: no Python of the file's author runs, neither from a pickle nor as source;
+TorchScript has its own interpreter with operators on tensors, and the two of them that touch the
+disk (`save`, `from_file`) are refused before anything is loaded, under whatever name they are
+reached. What is not: such code may loop for ever or ask for any amount of memory, torch's own
+reader is trusted with the archive, and a network may of course give wrong numbers. Take files from
+people you trust, and compare checksums.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torch import nn
 
 from editbench.base.errors import BadFile
 
-# As an attribute of anything (`torch` can be given another name) after all that its parser skips; or by a getattr,
+# As an attribute of anything (`torch` can be given another name) after all that its parser skips;
+# or by a getattr,
 # which is otherwise let through as torch writes it, getattr(self.layers, "0").
 DISK = re.compile(
     rb"\.(?:\s|\\|#[^\n]*\n)*(save|from_file)\b|\"(save|from_file)\"|"
@@ -33,16 +35,16 @@ DAMAGE = (
     EOFError,
     ValueError,
 )  # what zipfile may raise
-EXPANSION, ROOM = (
-    20,
-    1 << 26,
-)  # an archive may unpack to so many times its size and so many bytes more
+# an archive may unpack to so many times its size and so many bytes more
+EXPANSION = 20
+ROOM = 1 << 26
 REMEDY = "save it with torch.jit.script(module.eval()).save(PATH), or torch.jit.trace"
 COPY_AGAIN = "copy it again from where it came, and compare its checksum"
 
 
 def kind_of(path: Path | str) -> str:
-    """What a file of a network is: 'torchscript', 'export', 'state dict or pickled module', 'safetensors' or 'unknown'.
+    """What a file of a network is: 'torchscript', 'export', 'state dict or pickled module',
+    'safetensors' or 'unknown'.
 
     Raises:
         BadFile: no such file, or a zip archive that was cut off.
@@ -81,10 +83,10 @@ def expect_kind(path: Path | str, kind: str, remedy: str) -> None:
     instead = {
         "torchscript": "a TorchScript archive: read it with FileScorer",
         "export": "a torch.export archive: read it with FileScorer",
-        "safetensors": "a safetensors file, weights without a network: use ModuleScorer with network: and "
-        "weights:",
-        "state dict or pickled module": f"a pickle of torch.save (a state dict or a whole module), which is not "
-        f"read here: load it where you trust it, then {remedy}",
+        "safetensors": "a safetensors file, weights without a network: use ModuleScorer with "
+        "network: and weights:",
+        "state dict or pickled module": "a pickle of torch.save (a state dict or a whole module), "
+        f"which is not read here: load it where you trust it, then {remedy}",
         "unknown": f"no file of a network; {COPY_AGAIN}",
     }[found]
     raise BadFile(f"{path}: not what was asked for ({kind}) but {instead}")
@@ -94,7 +96,8 @@ def read_torchscript(path: Path | str) -> nn.Module:
     """The network of a TorchScript archive: on the host, in evaluation mode, constant.
 
     Raises:
-        BadFile: missing, cut off, of another kind (see `kind_of`), or with an operator that touches the disk.
+        BadFile: missing, cut off, of another kind (see `kind_of`), or with an operator that touches
+            the disk.
     """
     expect_kind(path, "torchscript", REMEDY)
     with open_archive(path) as archive:
@@ -109,7 +112,8 @@ def read_torchscript(path: Path | str) -> nn.Module:
         network = torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
         raise BadFile(
-            f"{path}: torch could not load it ({first_line(error)}); it may be damaged or of a newer torch "
+            f"{path}: torch could not load it ({first_line(error)}); it may be damaged or of a "
+            "newer torch "
             f"than {torch.__version__}; {COPY_AGAIN}"
         ) from error
     network.eval()
@@ -138,7 +142,8 @@ def open_archive(path: Path | str) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except DAMAGE as error:
         raise BadFile(f"{path}: a damaged archive ({error}); {COPY_AGAIN}") from error
-    inside, outside = sum(item.file_size for item in archive.infolist()), Path(path).stat().st_size
+    inside = sum(item.file_size for item in archive.infolist())
+    outside = Path(path).stat().st_size
     if inside > EXPANSION * outside + ROOM:
         raise BadFile(
             f"{path}: {outside} bytes that would unpack to {inside}; such a file is not read"
@@ -147,7 +152,8 @@ def open_archive(path: Path | str) -> zipfile.ZipFile:
 
 
 def check_whole(path: Path | str, archive: zipfile.ZipFile) -> None:
-    """Compare every member with its checksum; BadFile names the first that differs, or says that a name is there twice
+    """Compare every member with its checksum; BadFile names the first that differs, or says that a
+    name is there twice
     (two readers could then take two different members)."""
     if len({name.casefold() for name in archive.namelist()}) != len(archive.namelist()):
         raise BadFile(f"{path}: an archive with a name twice; {COPY_AGAIN}")

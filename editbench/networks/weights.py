@@ -1,7 +1,7 @@
 """Weights on disk: safetensors files that say what they are, written atomically, read strictly.
 
-The header of a file carries one JSON object, {"kind": what reads it, "config": how to build the module}. Reading runs
-no code from the file.
+The header of a file carries one JSON object, {"kind": what reads it, "config": how to build the
+module}. Reading runs no code from the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ SHOWN = 6  # names of each sort in an error message
 def save_tensors(
     path: Path | str, tensors: Mapping[str, Tensor], kind: str, config: dict[str, Any]
 ) -> None:
-    """Write tensors with the `kind` of their reader and a JSON-able `config`; equal content gives equal bytes."""
+    """Write tensors with the `kind` of their reader and a JSON-able `config`.
+
+    Equal content gives equal bytes.
+    """
     header = {METADATA_KEY: json.dumps({"kind": kind, "config": config}, sort_keys=True)}
     plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     write_atomic(Path(path), save(plain, metadata=header))
@@ -43,7 +46,8 @@ def load_tensors(
     """(config, tensors on the host) of a file of the given kind.
 
     Raises:
-        BadFile: the file is missing, truncated, not safetensors, or of another kind; the message ends with `remedy`.
+        BadFile: the file is missing, truncated, not safetensors, or of another kind; the message
+            ends with `remedy`.
     """
     path = Path(path)
     remedy = remedy or "check the path, or copy the file again from where it came"
@@ -52,17 +56,22 @@ def load_tensors(
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+
+            # safe_open is not iterable and has no items().
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise BadFile(f"{path}: not a complete safetensors file ({error}); {remedy}") from error
     if METADATA_KEY not in metadata:
         raise BadFile(
-            f"{path}: a safetensors file without an '{METADATA_KEY}' header, so not written by editbench; "
+            f"{path}: a safetensors file without an '{METADATA_KEY}' header, so not written by "
+            "editbench; "
             f"a {kind} file is needed"
         )
     try:
         header = json.loads(metadata[METADATA_KEY])
-        found, config = header["kind"], dict(header["config"])
+        found = header["kind"]
+        config = dict(header["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadFile(
             f"{path}: its '{METADATA_KEY}' header is damaged ({error}); {remedy}"
@@ -75,7 +84,10 @@ def load_tensors(
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Copy tensors into a module whose names and shapes must match exactly; otherwise BadFile lists the differences."""
+    """Copy tensors into a module whose names and shapes must match exactly.
+
+    Otherwise BadFile lists the differences.
+    """
     state = module.state_dict()
     problems = {
         "missing": sorted(set(state) - set(tensors)),

@@ -82,6 +82,10 @@ class Results:
             samples=self.samples[self.samples["run_id"].isin(keep)],
         )
 
+    def by_setting(self) -> list[tuple[str, Results]]:
+        """The records of each setting, with its name; sorted by name."""
+        return [(name, self.only(name)) for name in sorted(set(self.runs["setting"]))]
+
     def strips(self, run_id: str) -> dict[str, Any] | None:
         """Arrays of strips.safetensors, None where the run has none. Raises EditbenchError when unreadable."""
         record = Record.read(self.root / run_id)

@@ -90,9 +90,9 @@ def run_single(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) 
         except EditbenchError as error:
             return error  # Hydra would print its own lines about an exception
 
-    with hydra_application(more) as application, _explained_disk():
+    with hydra_application(more) as hydra, _explained_disk():
         try:
-            done = application.hydra.run(MAIN, guarded, [*overrides, *application.search_path])
+            done = hydra.run(MAIN, guarded, list(overrides))
         except KeyboardInterrupt:
             say(STOPPED)
             return INTERRUPTED
@@ -106,18 +106,18 @@ def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -
 
     Args, Returns and Raises: as `run_single`.
     """
-    with hydra_application(more) as application, _explained_disk(), _own_environment():
-        master, jobs = compose_master(application, overrides)
-        check_sweep(application, master, jobs)
+    with hydra_application(more) as hydra, _explained_disk(), _own_environment():
+        master, jobs = compose_master(hydra.config_loader, overrides)
+        check_sweep(hydra.config_loader, master, jobs)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
         os.environ[STARTER] = str(os.getpid())
         share_cores(master, len(jobs))
         # Two sweeps may start in one second: the folder that was claimed is this one's alone.
         quoted = str(sweep.folder).replace("\\", "\\\\").replace("'", "\\'")
-        words = [*overrides, *application.search_path, f"hydra.sweep.dir='{quoted}'"]
+        words = [*overrides, f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
         interrupted = False
         try:
-            application.hydra.multirun(MAIN, task, words)
+            hydra.multirun(MAIN, task, words)
         except KeyboardInterrupt:
             interrupted = True
         except Exception as error:
@@ -145,9 +145,8 @@ def run_hydra(
     """
     may_say = bool(more) or any(word.startswith("hydra.mode") for word in overrides)
     if not sweep and may_say:
-        with hydra_application(more) as application:
-            words = [*overrides, *application.search_path]
-            sweep = application.hydra.get_mode(MAIN, words) == RunMode.MULTIRUN
+        with hydra_application(more) as hydra:
+            sweep = hydra.get_mode(MAIN, list(overrides)) == RunMode.MULTIRUN
     if sweep:
         return run_sweep(task, overrides, more)
     return run_single(task, overrides, more)

@@ -1,4 +1,7 @@
-"""From tensors under another project's names to our network: a rule a tensor, and nothing missing or left over."""
+"""From tensors under another project's names to our network:
+
+a rule a tensor, and nothing missing or left over.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ RGB_PARTS = CONV_PARTS[:4]
 
 @dataclass(frozen=True)
 class Rule:
-    """One of our tensors: the name of its source and how to change that; `shape` of ours is checked afterwards."""
+    """One of our tensors:
+
+    the name of its source and how to change that; `shape` of ours is checked afterwards.
+    """
 
     source: str
     change: Callable[[Tensor], Tensor] = lambda value: value
@@ -32,9 +38,10 @@ class Rule:
 class Source:
     """What a reader found in a file.
 
-    tensors: by the names of the file. rules: a Rule for each of our names; None where the file lacks what the network
-    can do without (noise becomes zero, w_avg is measured). beside: names that say what the configuration already has,
-    as low-pass filters. notes: (what, value) lines to show. assumed: configuration that such a file does not hold.
+    tensors: by the names of the file. rules: a Rule for each of our names; None where the file
+        lacks what the network can do without (noise becomes zero, w_avg is measured). beside: names
+        that say what the configuration already has, as low-pass filters. notes: (what, value) lines
+        to show. assumed: configuration that such a file does not hold.
     """
 
     path: Path
@@ -59,7 +66,10 @@ def layers(config: StyleGAN2Config) -> Iterator[tuple[str, str, int]]:
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, path: Path, axes: int) -> tuple[int, ...]:
-    """Shape of a tensor that the architecture is read from; BadFile where it is missing or has other axes."""
+    """Shape of a tensor that the architecture is read from.
+
+    BadFile where it is missing or has other axes.
+    """
     if name not in tensors:
         raise BadFile(
             f"{path}: lacks '{name}', so it is not a whole StyleGAN2 generator; it holds "
@@ -77,14 +87,18 @@ def resolution_of(sizes: Iterable[int], path: Path) -> int:
     found = sorted(set(sizes))
     if not found or found != [4 * 2**k for k in range(len(found))]:
         raise BadFile(
-            f"{path}: blocks of {', '.join(map(str, found)) or 'no'} pixels, where 4, 8, 16, ... are needed "
+            f"{path}: blocks of {', '.join(map(str, found)) or 'no'} pixels, where 4, 8, 16, ... "
+            "are needed "
             "without a gap: the file is cut or of another architecture"
         )
     return found[-1]
 
 
 def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
-    """The taps of the low-pass filter that all of `filters` must be, whatever their gain; FIR where there is none."""
+    """The taps of the low-pass filter that all of `filters` must be, whatever their gain.
+
+    FIR where there is none.
+    """
     found: Tensor | None = None
     for name, value in filters.items():
         value = value.double()
@@ -103,7 +117,8 @@ def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
         )
         if value.dim() == 2 and not square:
             raise BadFile(
-                f"{path}: the filter '{name}' is not one row of taps for both axes, which alone is known"
+                f"{path}: the filter '{name}' is not one row of taps for both axes, which alone is "
+                "known"
             )
         if found is not None and (
             found.shape != taps.shape or not torch.allclose(found, taps, atol=1e-6)
@@ -122,8 +137,8 @@ def assemble(source: Source) -> StyleGAN2:
     """The network of a source, float32, in evaluation mode.
 
     Raises:
-        BadFile: tensors are missing, left over or of another shape than the architecture needs, listed by the names of
-        the file; or hold NaN or infinity.
+        BadFile: tensors are missing, left over or of another shape than the architecture needs,
+            listed by the names of the file; or hold NaN or infinity.
     """
     with torch.device("meta"):
         shapes = {
@@ -131,7 +146,8 @@ def assemble(source: Source) -> StyleGAN2:
             for name, value in StyleGAN2(source.config).state_dict().items()
         }
     state: dict[str, Tensor] = {}
-    missing, wrong = [], []
+    missing = []
+    wrong = []
     used = set(source.beside)
     for name, shape in shapes.items():
         rule = source.rules.get(name)
@@ -158,7 +174,8 @@ def assemble(source: Source) -> StyleGAN2:
         raise BadFile(
             "\n".join(
                 [
-                    f"{source.path}: its tensors are not those of the StyleGAN2 that its shapes describe "
+                    f"{source.path}: its tensors are not those of the StyleGAN2 that its shapes "
+                    "describe "
                     f"({source.format}, {source.config.resolution}x{source.config.resolution}, "
                     f"{source.config.architecture})",
                     *lines,
@@ -169,7 +186,8 @@ def assemble(source: Source) -> StyleGAN2:
         if not torch.isfinite(value).all():
             rule = source.rules[name]
             raise BadFile(
-                f"{source.path}: '{rule.source if rule else name}' holds NaN or infinity; the training "
+                f"{source.path}: '{rule.source if rule else name}' holds NaN or infinity; the "
+                "training "
                 "diverged or the file is damaged: take another checkpoint, or copy it again"
             )
     network = StyleGAN2(source.config)

@@ -41,7 +41,8 @@ OTHERS = (
     (
         r"synthesis\.(L\d+_\d+_\d+|input\.(freqs|phases|transform))",
         "a StyleGAN3 generator, whose synthesis is another "
-        "network (Fourier features, no noise, no S of StyleGAN2); only StyleGAN2 architectures are read",
+        "network (Fourier features, no noise, no S of StyleGAN2); only StyleGAN2 architectures are "
+        "read",
     ),
     (
         r"(b\d+\.fromrgb|b4\.out|b4\.mbstd|final_linear\.\d|convs\.\d+\.conv[12]\.\d)",
@@ -67,11 +68,13 @@ def read_source(
     """Find the generator in a checkpoint of any format known here.
 
     Args:
-        name: the key of the generator in the file, dots leading inwards; by default the usual ones are tried.
+        name: the key of the generator in the file, dots leading inwards; by default the usual ones
+            are tried.
         mapping_lr, conv_clamp: of files that do not hold them, see Source.assumed.
 
     Raises:
-        BadFile: damaged, or not a StyleGAN2 generator, then with what it is where that shows; UnknownName: no `name`.
+        BadFile: damaged, or not a StyleGAN2 generator, then with what it is where that shows;
+            UnknownName: no `name`.
     """
     path = Path(path)
     content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
@@ -82,7 +85,8 @@ def read_source(
     tensors = module_tensors(part) if module is not None else flat(part)
     if not tensors:
         raise BadFile(
-            f"{path}: {what(part)}, where a generator or its state dict is needed; choose one with --name"
+            f"{path}: {what(part)}, where a generator or its state dict is needed; choose one with "
+            "--name"
         )
     tensors = without_prefix(tensors)
     for pattern, other in OTHERS:
@@ -97,7 +101,8 @@ def read_source(
         return read_rosinality(path, tensors, mapping_lr, conv_clamp)
     about = f"a {class_name(module)}" if module is not None else "a state dict"
     raise BadFile(
-        f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 generator of a layout known here "
+        f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 generator of a layout "
+        "known here "
         "(NVlabs' PyTorch or TensorFlow, rosinality)"
     )
 
@@ -110,7 +115,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
                     f"{path}: was written by editbench already; use it with generator=stylegan2 "
                     f"generator.weights={path}"
                 )
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+
+            # safe_open is not iterable and has no items().
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise BadFile(
             f"{path}: not a complete safetensors file ({error}); copy it again from where it came"

@@ -1,9 +1,11 @@
-"""NVlabs' PyTorch generators: pickles of stylegan2-ada-pytorch and stylegan3 (StyleGAN2 configurations), state dicts.
+"""NVlabs' PyTorch generators: pickles of stylegan2-ada-pytorch and stylegan3 (StyleGAN2
+configurations), state dicts.
 
-Their names: mapping.embed, mapping.fcN, mapping.w_avg; synthesis.bR.const, .conv0 (up), .conv1, .torgb, .skip, each
-with affine.weight and affine.bias, weight, bias, noise_const, noise_strength. All tensors are ours as they stand: the
-up-convolution is a transposed one with the kernel as stored. Pickles are torch_utils.persistence objects; what is read
-is their attributes and tensors, and the source text that they carry is ignored.
+Their names: mapping.embed, mapping.fcN, mapping.w_avg; synthesis.bR.const, .conv0 (up), .conv1,
+.torgb, .skip, each with affine.weight and affine.bias, weight, bias, noise_const, noise_strength.
+All tensors are ours as they stand: the up-convolution is a transposed one with the kernel as
+stored. Pickles are torch_utils.persistence objects; what is read is their attributes and tensors,
+and the source text that they carry is ignored.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ PART = {"noise": "noise_const"}
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 
 
-# -- pickled modules --------------------------------------------------------------------------------------------------
+# -- pickled modules ------------------------------------------------------------------------------
 def module_state(value: Any) -> dict[str, Any] | None:
     """The attributes of a pickled nn.Module, persistent or plain; None for anything else."""
     if not isinstance(value, Opaque):
@@ -53,7 +55,9 @@ def class_name(value: Opaque) -> str:
 
 
 def walk_modules(value: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(dotted name with a dot at its end, attributes) of a pickled module and of all that it contains."""
+    """(dotted name with a dot at its end, attributes) of a pickled module and of all that it
+    contains.
+    """
     state = module_state(value)
     if state is not None:
         yield prefix, state
@@ -73,7 +77,7 @@ def module_tensors(value: Any) -> dict[str, Tensor]:
     return found
 
 
-# -- the generator ----------------------------------------------------------------------------------------------------
+# -- the generator --------------------------------------------------------------------------------
 def read_nvlabs(
     path: Path,
     tensors: dict[str, Tensor],
@@ -84,7 +88,8 @@ def read_nvlabs(
     """Source of a generator in NVlabs' names.
 
     Args:
-        module: the pickled generator that the tensors are of, which also tells the gain of the mapping and the clamp;
+        module: the pickled generator that the tensors are of, which also tells the gain of the
+            mapping and the clamp;
             a bare state dict does not, and takes mapping_lr and conv_clamp.
     """
     resolution = resolution_of((int(m[1]) for m in map(BLOCK.fullmatch, tensors) if m), path)
@@ -182,8 +187,11 @@ def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]
 
 
 def pickled_facts(path: Path, module: Opaque) -> dict[str, Any]:
-    """The gain of the mapping and the clamp, from the attributes of the layers, after a look at what we do not do."""
-    gains, clamps = set(), set()
+    """The gain of the mapping and the clamp, from the attributes of the layers, after a look at
+    what we do not do.
+    """
+    gains = set()
+    clamps = set()
     for prefix, state in walk_modules(module):
         activation = state.get("activation", "lrelu")
         expected = "linear" if prefix.endswith(("affine.", "embed.", "skip.")) else "lrelu"
@@ -199,7 +207,8 @@ def pickled_facts(path: Path, module: Opaque) -> dict[str, Any]:
             clamps.add(None if clamp is None else as_number(clamp, path, f"{prefix}conv_clamp"))
     if len(gains) != 1 or len(clamps) > 1:
         raise BadFile(
-            f"{path}: its layers have different gains or clamps ({sorted(gains)}, {clamps}); one is needed"
+            f"{path}: its layers have different gains or clamps ({sorted(gains)}, {clamps}); one "
+            "is needed"
         )
     return {"mapping_lr": gains.pop(), "conv_clamp": clamps.pop() if clamps else None}
 

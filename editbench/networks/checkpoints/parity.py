@@ -1,7 +1,8 @@
 """Our network against what the code of a checkpoint's authors computed from it: one row a tensor.
 
-A golden .npz holds z (N, z_dim) and any of: w or ws, ws_trunc07 (psi 0.7), style:LAYER (N, channels), the raw output of
-an affine map, img_const (constant noise), img_none (no noise), img_trunc07_const, and c (N, c_dim) for labels.
+A golden .npz holds z (N, z_dim) and any of: w or ws, ws_trunc07 (psi 0.7), style:LAYER (N,
+channels), the raw output of an affine map, img_const (constant noise), img_none (no noise),
+img_trunc07_const, and c (N, c_dim) for labels.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from editbench.base.errors import BadFile
 from editbench.networks.stylegan2.network import StyleGAN2
 
+LARGEST = 1 << 30  # bytes of all arrays; 16 pictures of 1024 x 1024 have 0.2 GiB
 BOUND = 1e-4  # of the golden's standard deviation
 PSI = 0.7
 LAYER = re.compile(r"style:b(\d+)\.(conv0|conv1|torgb)")
@@ -41,13 +43,61 @@ class Row:
         return self.error <= BOUND
 
 
+def check_members(path: Path) -> None:
+    """Refuse arrays that would take far more memory than the file says.
+
+    NumPy reserves what the header of an array declares before it reads any data, and unpacks whatever
+    a compressed member holds.
+    """
+    total = 0
+    with ZipFile(path) as archive:
+        for info in archive.infolist():
+            total += info.file_size
+            if total > LARGEST:
+                raise BadFile(f"{path}: its arrays have more than {LARGEST:,} bytes")
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                read_header = np.lib.format.read_array_header_2_0
+                if version == (1, 0):
+                    read_header = np.lib.format.read_array_header_1_0
+                shape, _, dtype = read_header(member)
+            declared = math.prod(shape) * dtype.itemsize
+            if declared > info.file_size:
+                raise BadFile(
+                    f"{path}: '{info.filename}' declares {declared:,} bytes and has "
+                    f"{info.file_size:,}; it is damaged"
+                )
+
+
 def read_golden(path: Path | str) -> dict[str, Tensor]:
+    """The arrays of a golden, as float32 tensors by name.
+
+    Args:
+        path: an .npz file with 'z' and others of the names above.
+
+    Raises:
+        BadFile: it is no such file, holds objects, or would take too much memory.
+    """
     try:
+        check_members(Path(path))
         with np.load(path, allow_pickle=False) as file:
             golden = {name: torch.from_numpy(file[name]).float() for name in file.files}
-    except (OSError, ValueError, TypeError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        KeyError,
+        MemoryError,
+        NotImplementedError,
+        RuntimeError,
+        BadZipFile,
+        zlib.error,
+    ) as error:
+        # NumPy's second line is the advice to trust the file.
+        reason = str(error).partition("\n")[0]
         raise BadFile(
-            f"{path}: not an .npz of arrays ({error}); see docs/checkpoints.md for its names"
+            f"{path}: not an .npz of arrays ({reason}); see docs/checkpoints.md for its names"
         ) from error
     if "z" not in golden:
         raise BadFile(f"{path}: has no 'z' to decode; it holds {', '.join(sorted(golden))}")
@@ -56,16 +106,22 @@ def read_golden(path: Path | str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def parity(network: StyleGAN2, golden: Mapping[str, Tensor]) -> list[Row]:
-    """One row for each tensor of a golden that the network has too; BadFile for codes of another shape."""
-    config, z = network.config, golden["z"]
+    """One row for each tensor of a golden that the network has too.
+
+    BadFile for codes of another shape.
+    """
+    config = network.config
+    z = golden["z"]
     label = golden["c"] if "c" in golden and golden["c"].numel() else z.new_zeros(len(z), 0)
     if tuple(z.shape[1:]) != (config.z_dim,) or tuple(label.shape) != (len(z), config.c_dim):
         raise BadFile(
-            f"the golden is of another network: z {tuple(z.shape)} and labels c {tuple(label.shape)}, where "
+            f"the golden is of another network: z {tuple(z.shape)} and labels c "
+            f"{tuple(label.shape)}, where "
             f"(N, {config.z_dim}) and (N, {config.c_dim}) are needed"
         )
     w = network.mapping(z, label)
-    synthesis, truncated = network.synthesis, network.truncate(w, PSI)
+    synthesis = network.synthesis
+    truncated = network.truncate(w, PSI)
 
     def rows_of(w: Tensor) -> Tensor:
         return w.unsqueeze(1).expand(-1, config.num_ws, -1)
@@ -96,9 +152,11 @@ def not_compared(rows: list[Row], golden: Mapping[str, Tensor]) -> list[str]:
 def compare(name: str, ours: Tensor, golden: Tensor) -> Row:
     if ours.shape != golden.shape:
         raise BadFile(
-            f"the golden '{name}' has the shape {tuple(golden.shape)}, the network gives {tuple(ours.shape)}"
+            f"the golden '{name}' has the shape {tuple(golden.shape)}, the network gives "
+            f"{tuple(ours.shape)}"
         )
-    std, gap = golden.double().std().item(), (ours.double() - golden.double()).abs().max().item()
+    std = golden.double().std().item()
+    gap = (ours.double() - golden.double()).abs().max().item()
     return Row(
         name, tuple(golden.shape), std, gap / std if std > 0 else 0.0 if gap == 0 else math.inf
     )

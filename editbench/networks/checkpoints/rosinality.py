@@ -1,9 +1,10 @@
-"""rosinality/stylegan2-pytorch: state dicts with style.N, conv1, convs.N, to_rgb1, to_rgbs.N, noises.noise_N.
+"""rosinality/stylegan2-pytorch: state dicts with style.N, conv1, convs.N, to_rgb1, to_rgbs.N,
+noises.noise_N.
 
-Kernels have a leading axis of one, noise strengths and maps axes of one; values are ours as they stand. The mean w is
-beside the state dict, as latent_avg (of pSp and e4e a copy for each row of W+), or absent: their generate.py then
-measures it, and so do we. Files from before the noise maps were stored have strengths alone, and no picture of theirs
-can be had again: noise is then left out.
+Kernels have a leading axis of one, noise strengths and maps axes of one; values are ours as they
+stand. The mean w is beside the state dict, as latent_avg (of pSp and e4e a copy for each row of
+W+), or absent: their generate.py then measures it, and so do we. Files from before the noise maps
+were stored have strengths alone, and no picture of theirs can be had again: noise is then left out.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ def read_rosinality(
     mapping_lr: float = 0.01,
     conv_clamp: float | None = None,
 ) -> Source:
-    """Source of a generator in rosinality's names; `tensors` has latent_avg among them where the file has it."""
+    """Source of a generator in rosinality's names.
+
+    `tensors` has latent_avg among them where the file has it.
+    """
     convs = [
         int(m[1])
         for m in (re.fullmatch(r"convs\.(\d+)\.conv\.weight", name) for name in tensors)
@@ -51,7 +55,8 @@ def read_rosinality(
     ]
     if sorted(convs) != list(range(len(convs))) or len(convs) % 2:
         raise BadFile(
-            f"{path}: it has the convolutions {sorted(convs)}, where 0, 1, ... are needed, two a resolution: "
+            f"{path}: it has the convolutions {sorted(convs)}, where 0, 1, ... are needed, two a "
+            "resolution: "
             "the file is cut or of another architecture"
         )
     blocks = len(convs) // 2 + 1

@@ -1,12 +1,14 @@
-"""NVlabs' TensorFlow StyleGAN2 pickles, (G, D, Gs): the official config-f networks and those of StyleGAN2-ADA for TF.
+"""NVlabs' TensorFlow StyleGAN2 pickles, (G, D, Gs): the official config-f networks and those of
+StyleGAN2-ADA for TF.
 
-A network there is dnnlib.tflib.Network with static_kwargs, components (mapping, synthesis) and variables, a list of
-(name, array). Names: dlatent_avg; mapping/DenseN/{weight,bias} and mapping/LabelEmbed; synthesis/4x4/Const/const,
-synthesis/RxR/{Conv,Conv0_up,Conv1,ToRGB}/{weight,bias,mod_weight,mod_bias,noise_strength}, synthesis/RxR/Skip/weight,
-synthesis/noiseN. G_main of StyleGAN2 also has lod, of the progressive growing that its own synthesis does without.
-Against ours: dense weights are transposed; kernels are (height, width, in, out), and those of the
-up-convolution are turned by 180 degrees, since it is written there as a convolution of the spread picture; mod_bias
-lacks the 1 that it begins with.
+A network there is dnnlib.tflib.Network with static_kwargs, components (mapping, synthesis) and
+variables, a list of (name, array). Names: dlatent_avg; mapping/DenseN/{weight,bias} and
+mapping/LabelEmbed; synthesis/4x4/Const/const,
+synthesis/RxR/{Conv,Conv0_up,Conv1,ToRGB}/{weight,bias,mod_weight,mod_bias,noise_strength},
+synthesis/RxR/Skip/weight, synthesis/noiseN. G_main of StyleGAN2 also has lod, of the progressive
+growing that its own synthesis does without. Against ours: dense weights are transposed; kernels are
+(height, width, in, out), and those of the up-convolution are turned by 180 degrees, since it is
+written there as a convolution of the spread picture; mod_bias lacks the 1 that it begins with.
 """
 
 from __future__ import annotations
@@ -57,13 +59,15 @@ def variables_of(network: Opaque, path: Path, prefix: str = "") -> dict[str, Ten
     state = network.state
     if not isinstance(state, dict) or not isinstance(state.get("variables"), list):
         raise BadFile(
-            f"{path}: its TensorFlow network has no list of variables: older than StyleGAN2, or damaged"
+            f"{path}: its TensorFlow network has no list of variables: older than StyleGAN2, or "
+            "damaged"
         )
     found = {}
     for item in state["variables"]:
         if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], str):
             raise BadFile(
-                f"{path}: the variables of its TensorFlow network are not (name, array) pairs; it is damaged"
+                f"{path}: the variables of its TensorFlow network are not (name, array) pairs; it "
+                "is damaged"
             )
         try:
             found[prefix + item[0]] = torch.from_numpy(np.array(item[1]))
@@ -82,8 +86,9 @@ def read_tensorflow(path: Path, network: Opaque) -> Source:
     """Source of a TensorFlow StyleGAN2 generator.
 
     Raises:
-        BadFile: a discriminator, a StyleGAN1, or tensors that do not fit; Unsupported: a label that is put beside z as
-        it is (StyleGAN2 before ADA), or options that change what is computed.
+        BadFile: a discriminator, a StyleGAN1, or tensors that do not fit; Unsupported: a label that
+            is put beside z as it is (StyleGAN2 before ADA), or options that change what is
+            computed.
     """
     tensors = variables_of(network, path)
     refuse_others(path, tensors)
@@ -95,7 +100,8 @@ def read_tensorflow(path: Path, network: Opaque) -> Source:
     for name, values in USUAL.items():
         if name in kwargs and kwargs[name] not in values:
             raise Unsupported(
-                f"{path}: its network was made with {name}={kwargs[name]!r}; only {values[0]!r} is known"
+                f"{path}: its network was made with {name}={kwargs[name]!r}; only {values[0]!r} is "
+                "known"
             )
     resolution = resolution_of((int(m[1]) for m in map(BLOCK.fullmatch, tensors) if m), path)
     conv = {
@@ -156,16 +162,19 @@ def refuse_others(path: Path, tensors: dict[str, Tensor]) -> None:
         )
     if any("StyleMod" in name for name in tensors):
         raise BadFile(
-            f"{path}: this is a StyleGAN of 2018 (StyleGAN1), whose synthesis normalises activations; only "
+            f"{path}: this is a StyleGAN of 2018 (StyleGAN1), whose synthesis normalises "
+            "activations; only "
             "StyleGAN2 is read here"
         )
     if any("ToRGB_lod" in name for name in tensors):
         raise Unsupported(
-            f"{path}: a network that grows progressively (config B to D of StyleGAN2); E and F are read"
+            f"{path}: a network that grows progressively (config B to D of StyleGAN2); E and F are "
+            "read"
         )
     if "mapping/LabelConcat/weight" in tensors:
         raise Unsupported(
-            f"{path}: a conditional StyleGAN2 from before ADA, which normalises z and label together; "
+            f"{path}: a conditional StyleGAN2 from before ADA, which normalises z and label "
+            "together; "
             "networks with LabelEmbed are read"
         )
 
@@ -196,7 +205,8 @@ def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | N
         rules[f"mapping.layers.{k}.bias"] = Rule(f"mapping/Dense{k}/bias")
     for name, kind, size in layers(config):
         own = {"up": "Conv0_up", "conv": "Conv" if size == 4 else "Conv1", "rgb": "ToRGB"}[kind]
-        theirs, noise = f"synthesis/{size}x{size}", 2 * (size.bit_length() - 3) - (kind == "up")
+        theirs = f"synthesis/{size}x{size}"
+        noise = 2 * (size.bit_length() - 3) - (kind == "up")
         changes = {
             "weight": turned if kind == "up" else kernel,
             "affine.weight": dense,

@@ -1,63 +1,43 @@
-"""What a file may make its reader spend: memory, steps and nesting."""
+"""What a file may make its reader spend: memory, time and nesting."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-FLOOR = 16 << 20  # bytes that even a tiny file may grow to
-RATIO = 128  # bytes held for one byte of file: a tuple of one small number takes 4 bytes there and 400 here
+FLOOR = 16 << 20  # bytes that the reading of even a tiny file may take
+RATIO = 128  # bytes for one byte of file: a tuple of one number is 3 bytes there and 64 in memory
+SECONDS = 10  # of processor time for even a tiny file
+BYTES_A_SECOND = 4 << 20  # of file; measured: a list of floats, the slowest, takes 8 MiB a second
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one read. What is read takes at most min(bytes, 16 MiB + 128 x the size of the file).
+    """Bounds of one read.
 
-    bytes: of all that is made while reading, the file and what is dropped on the way included.
-    objects: opcodes carried out (keys whose hashes a file could choose count as many), and nodes of the result when it
-        is written out as a tree.
-    depth: containers within containers.
+    The process that reads takes at most 16 MiB + min(bytes, 128 x the size of the file) beyond what
+    its interpreter takes. The same bound holds for the result.
+
+    Args:
+        bytes: the largest file; the largest result, where a part counts each time it is referred
+            to.
+        objects: the most values of the result, counted in the same way.
+        depth: the most containers within containers.
+        seconds: processor time of the process that reads, beyond one second for 4 MiB of file.
     """
 
     bytes: int = 8 << 30
     objects: int = 10_000_000
     depth: int = 300
+    seconds: int = SECONDS
+
+    def memory(self, size: int) -> int:
+        """Bytes that reading a file of `size` bytes may take."""
+        return FLOOR + min(self.bytes, RATIO * size)
+
+    def time(self, size: int) -> int:
+        """Seconds of processor time that reading a file of `size` bytes may take."""
+        return self.seconds + size // BYTES_A_SECOND
 
 
 class Refused(Exception):
-    """What is wrong with the content; the reader's door turns it into BadFile with the file's name."""
-
-
-class Budget:
-    """What is left of the limits while a file of `size` bytes is read; nested archives share it."""
-
-    def __init__(self, limits: Limits, size: int) -> None:
-        self.limits = limits
-        self.bytes = min(limits.bytes, FLOOR + RATIO * size)
-        self.room = self.bytes
-        self.steps = limits.objects
-        self.archives = 0  # torch archives within archives, open now
-
-    def opcode(self, number: int) -> None:
-        """A step and its memory, in one call as there are many."""
-        self.steps -= 1
-        self.room -= number
-        if self.steps < 0 or self.room < 0:
-            self.step(0)
-            self.take(0)
-
-    def take(self, number: int) -> None:
-        """Reserve memory before it is used."""
-        self.room -= number
-        if self.room < 0:
-            raise Refused(
-                f"its content would take more than {self.bytes:,} bytes of memory, the bound for a file of "
-                "its size; if you trust it, raise Limits(bytes=...), or save the arrays with numpy.save"
-            )
-
-    def step(self, number: int = 1) -> None:
-        self.steps -= number
-        if self.steps < 0:
-            raise Refused(
-                f"it has more than {self.limits.objects:,} objects; save it as arrays with numpy.save, or "
-                "raise Limits(objects=...)"
-            )
+    """What is wrong with the content; the reader turns it into BadFile with the file's name."""

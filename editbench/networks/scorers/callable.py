@@ -35,20 +35,25 @@ class Called(nn.Module):
 
 
 class CallableScorer(ModuleScorer):
-    """Images (N, C, H, W) in [-1, 1] -> the function's channels, size and range -> logits (N, width).
+    """Images (N, C, H, W) in [-1, 1] -> the function's channels, size and range -> logits (N,
+    width).
 
     Args:
-        function: a dotted name, or in YAML `{_target_: dotted.name, ...}` of what makes the callable. It is given a
-            float32 tensor (N, channels, height, width) on the run's device and gives (N, columns), a tensor or an
-            array. A row must depend on its image alone. Gradients pass where it is made of torch operations; editors
-            that need them are skipped otherwise.
-        version: say another one whenever what the function computes changes. Its own source file and what it holds
-            (arguments of a partial, attributes of an object, a closure) count by themselves, but not the weights that
-            it loads from files nor the modules it imports.
-        attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see ModuleScorer.
+        function: a dotted name, or in YAML `{_target_: dotted.name, ...}` of what makes the
+            callable. It is given a
+            float32 tensor (N, channels, height, width) on the run's device and gives (N, columns),
+            a tensor or an array. A row must depend on its image alone. Gradients pass where it is
+            made of torch operations; editors that need them are skipped otherwise.
+        version: say another one whenever what the function computes changes. Its own source file
+            and what it holds
+            (arguments of a partial, attributes of an object, a closure) count by themselves, but
+            not the weights that it loads from files nor the modules it imports.
+        attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see
+            ModuleScorer.
 
     Raises:
-        UnknownName: no such module or function; EditbenchError: it is not callable, or what it gives does not fit.
+        UnknownName: no such module or function; EditbenchError: it is not callable, or what it
+            gives does not fit.
     """
 
     def __init__(
@@ -77,7 +82,8 @@ def resolve(name: str) -> Any:
     """The object of a dotted name, package.module.object (or .Class.method).
 
     Raises:
-        UnknownName: the module or what it should hold does not exist; EditbenchError: the module fails on import.
+        UnknownName: the module or what it should hold does not exist; EditbenchError: the module
+            fails on import.
     """
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):
@@ -108,7 +114,10 @@ def resolve(name: str) -> Any:
 
 
 def identity(value: Any, above: tuple[int, ...] = ()) -> object:
-    """What decides a callable's answers, as plain values: its name, the hash of its source file, and what it holds."""
+    """What decides a callable's answers, as plain values:
+
+    its name, the hash of its source file, and what it holds.
+    """
     if value is None or isinstance(value, (bool, int, float, str, Path)):
         return repr(value)
     if id(value) in above:

@@ -1,10 +1,14 @@
 """From a network's own outputs to the logits of the declared attributes.
 
-    columns: [31, 15, 39]      # take these outputs, e.g. Smiling, Eyeglasses and Young of the 40 of CelebA
-    columns: [[0, 1], 2, 3, 4] # a binary attribute with two outputs (no, yes): its logit is their difference
-    output: probabilities      # after a sigmoid or softmax; logits (or log-probabilities) unless said
+    columns: [31, 15, 39]      # take these outputs, e.g. Smiling, Eyeglasses and Young of the 40 of
+        CelebA
+    columns: [[0, 1], 2, 3, 4] # a binary attribute with two outputs (no, yes): its logit is their
+        difference
+    output: probabilities      # after a sigmoid or softmax; logits (or log-probabilities) unless
+        said
 
-One entry a column of a logit row, in the order of the attributes: one for a binary attribute, K for one of K classes.
+One entry a column of a logit row, in the order of the attributes: one for a binary attribute, K for
+one of K classes.
 """
 
 from __future__ import annotations
@@ -25,12 +29,14 @@ class Columns(nn.Module):
     """A network's outputs (N, M) -> logits (N, attributes.width), before signs.
 
     Args:
-        columns: an output, or a pair [no, yes] of outputs of a binary attribute, for each column; None takes all in
+        columns: an output, or a pair [no, yes] of outputs of a binary attribute, for each column;
+            None takes all in
             their order.
         output: one of OUTPUTS.
 
     Raises:
-        EditbenchError: another number of entries than the attributes have columns, or a pair for many classes.
+        EditbenchError: another number of entries than the attributes have columns, or a pair for
+            many classes.
     """
 
     yes: Tensor  # (width,) outputs to take
@@ -42,7 +48,9 @@ class Columns(nn.Module):
         super().__init__()
         if output not in OUTPUTS:
             raise UnknownName("scorer.output", str(output), OUTPUTS)
-        self.attributes, self.output, self.all = attributes, output, columns is None
+        self.attributes = attributes
+        self.output = output
+        self.all = columns is None
         names = attributes.columns()
         if columns is not None and not isinstance(columns, (list, tuple)):
             raise EditbenchError(
@@ -55,7 +63,8 @@ class Columns(nn.Module):
                 f"{attributes.width} columns: {', '.join(names)}; give one output for each"
             )
         single = {item.name for item in attributes if item.binary}
-        yes, no = [], []
+        yes = []
+        no = []
         for entry, name in zip(entries, names):
             pair = list(entry) if isinstance(entry, (list, tuple)) else [entry]
             if not all(type(place) is int and place >= 0 for place in pair) or len(pair) not in (
@@ -92,8 +101,11 @@ class Columns(nn.Module):
         )
 
     def _of_probabilities(self, out: Tensor) -> Tensor:
-        """ln p for a class of many, ln p / (1 - p) for a binary attribute, ln p_yes / p_no for a pair."""
-        logs, parts = out.clamp(TINY, 1 - TINY).log(), []
+        """ln p for a class of many, ln p / (1 - p) for a binary attribute, ln p_yes / p_no for a
+        pair.
+        """
+        logs = out.clamp(TINY, 1 - TINY).log()
+        parts = []
         for item in self.attributes:
             at = self.attributes.slices[item.name]
             part = logs.index_select(1, self.yes[at])
@@ -111,7 +123,8 @@ class Columns(nn.Module):
         """Compare a network's answer to n images with what was declared.
 
         Raises:
-            EditbenchError: too many or too few columns, no tensor, or probabilities where logits were declared or the
+            EditbenchError: too many or too few columns, no tensor, or probabilities where logits
+                were declared or the
                 other way round; NonFinite: NaN or infinity.
         """
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -136,7 +149,8 @@ class Columns(nn.Module):
             raise NonFinite(f"{source}: the network gives NaN or infinity; check its weights")
         if self.output == "probabilities" and (out.min() < 0 or out.max() > 1):
             raise EditbenchError(
-                f"{source}: output: probabilities is declared, but the network gives {out.min():.3g} "
+                f"{source}: output: probabilities is declared, but the network gives "
+                f"{out.min():.3g} "
                 f"to {out.max():.3g}; write output: logits"
             )
         many = [

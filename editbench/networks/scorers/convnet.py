@@ -1,7 +1,9 @@
-"""A small residual classifier with one head an attribute: the teacher and the judge of an embedded world.
+"""A small residual classifier with one head an attribute: the teacher and the judge of an embedded
+world.
 
-Built for a CPU: the stem quarters the number of pixels at once, everything is channels-last, and no layer depends on
-the batch. Positions are kept up to the first linear layer, because head pose is a matter of where things are.
+Built for a CPU: the stem quarters the number of pixels at once, everything is channels-last, and no
+layer depends on the batch. Positions are kept up to the first linear layer, because head pose is a
+matter of where things are.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ KIND = "convnet"
 
 
 class Residual(nn.Module):
-    """x + conv(act(conv(act(x)))); the second convolution starts small, so that depth needs no normalisation."""
+    """x + conv(act(conv(act(x)))).
+
+    The second convolution starts small, so that depth needs no normalisation.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -58,12 +63,10 @@ class ConvScorer(Scorer):
             raise EditbenchError(
                 f"the resolution of a ConvScorer is a multiple of 16, got {resolution}"
             )
-        self.attributes, self.resolution, self.widths, self.hidden = (
-            attributes,
-            resolution,
-            tuple(widths),
-            hidden,
-        )
+        self.attributes = attributes
+        self.resolution = resolution
+        self.widths = tuple(widths)
+        self.hidden = hidden
         layers: list[nn.Module] = [
             nn.Conv2d(3, widths[0], 4, stride=2, padding=1),
             Residual(widths[0]),
@@ -95,11 +98,12 @@ class ConvScorer(Scorer):
 
     def seal(self) -> ConvScorer:
         """Make it ready for use: evaluation mode, constant weights, digest."""
-        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # type: ignore[call-overload]
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.digest = tensors_digest(self.state_dict(), self.config())
         return self
 
-    # -- files ------------------------------------------------------------------------------------------------------
+    # -- files ------------------------------------------------------------------------------------
     def config(self) -> dict:
         return {
             "attributes": self.attributes.as_config(),
@@ -122,10 +126,14 @@ class ConvScorer(Scorer):
 
 
 def classification_loss(logits: Tensor, labels: Tensor, attributes: Attributes) -> Tensor:
-    """Mean over attributes of the cross-entropy: logits (N, width), labels (N, A) int64 -> scalar."""
+    """Mean over attributes of the cross-entropy:
+
+    logits (N, width), labels (N, A) int64 -> scalar.
+    """
     losses = []
     for column, item in enumerate(attributes):
-        part, label = attributes.logits(logits, item.name), labels[:, column]
+        part = attributes.logits(logits, item.name)
+        label = labels[:, column]
         losses.append(
             F.binary_cross_entropy_with_logits(part[:, 0], label.to(part.dtype))
             if item.binary

@@ -1,8 +1,12 @@
-"""The YAML file of a scorer, read outside of a run: its roles built, and errors that name file, role, key and fix."""
+"""The YAML file of a scorer, read outside of a run:
+
+its roles built, and errors that name file, role, key and fix.
+"""
 
 from __future__ import annotations
 
 import inspect
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from editbench.base.conf import CONF, group_options
+from editbench.base.conf import CONF, group_options, yaml_text
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build
 from editbench.networks.scorer import Scorer
@@ -26,7 +30,8 @@ def scorer_file(name: str) -> Path:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise BadFile(
-                f"{path}: no such file; give the YAML that declares the scorer (see docs/scorers.md)"
+                f"{path}: no such file; give the YAML that declares the scorer (see "
+                "docs/scorers.md)"
             )
         return path
     options = group_options("scorer")
@@ -36,17 +41,21 @@ def scorer_file(name: str) -> Path:
 
 
 def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
-    """Role -> scorer of a file with `teacher` and `judge`, or {"scorer": it} of one that declares a single one.
+    """Role -> scorer of a file with `teacher` and `judge`, or {"scorer": it} of one that declares a
+    single one.
 
     Args:
-        cfg: the composed configuration of a run: ${data}, ${scorer.teacher} and the like are looked up there.
+        cfg: the composed configuration of a run: ${data}, ${scorer.teacher} and the like are looked
+            up there.
 
     Raises:
-        BadFile: not YAML, or not a mapping; EditbenchError: anything wrong in it, with file, role and key.
+        BadFile: not YAML, or not a mapping; EditbenchError: anything wrong in it, with file, role
+            and key.
     """
     try:
-        text = OmegaConf.to_container(OmegaConf.load(path))  # as a run reads it
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        # OmegaConf reads it, as in a run, since its YAML has rules of its own for numbers.
+        text = OmegaConf.to_container(OmegaConf.load(StringIO(yaml_text(path))))
+    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise BadFile(f"{path}: not readable YAML: {error}") from error
     if not isinstance(text, dict):
         raise BadFile(
@@ -61,7 +70,8 @@ def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
             f"{path}: declares no teacher; write teacher: {{_target_: ...}}, and judge: (or "
             "judge: ${scorer.teacher})"
         )
-    whole = OmegaConf.create({**OmegaConf.to_container(cfg, resolve=False), "scorer": text})  # type: ignore[dict-item]
+    # type: ignore[dict-item]
+    whole = OmegaConf.create({**OmegaConf.to_container(cfg, resolve=False), "scorer": text})
     found: dict[str, Scorer] = {}
     for role in ("scorer",) if single else ROLES:
         part = whole.scorer if single else whole.scorer.get(role)
@@ -97,7 +107,8 @@ def build_scorer(config: Any, where: str) -> Scorer:
         )
     except Exception as error:  # Hydra wraps what an import raises
         raise EditbenchError(
-            f"{where}: _target_ {config['_target_']} cannot be imported ({str(error).splitlines()[0]})"
+            f"{where}: _target_ {config['_target_']} cannot be imported "
+            f"({str(error).splitlines()[0]})"
         ) from error
     if cls is not None:
         known = keys_of(cls)
@@ -123,7 +134,10 @@ def build_scorer(config: Any, where: str) -> Scorer:
 
 
 def keys_of(cls: type) -> dict[str, bool]:
-    """Arguments of a class, and whether they are needed; those of its bases where it passes on any."""
+    """Arguments of a class, and whether they are needed.
+
+    Those of its bases where it passes on any.
+    """
     found: dict[str, bool] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base):

@@ -1,11 +1,13 @@
-"""What a configuration says about a third-party classifier's outputs: names, classes, and which side is positive.
+"""What a configuration says about a third-party classifier's outputs: names, classes, and which
+side is positive.
 
     attributes:
       - {name: smile, classes: [neutral, smiling]}
       - {name: age, classes: [young, old], positive_is_low: true}
 
-The classes of a binary attribute are listed negative side first. Where a network's LOW output means the second class,
-`positive_is_low` negates the column, so that the rest of the benchmark never sees a reversed sign.
+The classes of a binary attribute are listed negative side first. Where a network's LOW output means
+the second class, `positive_is_low` negates the column, so that the rest of the benchmark never sees
+a reversed sign.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
     """The attributes, and for each of them +1, or -1 where a low output means class 1.
 
     Raises:
-        EditbenchError: an empty list, an entry without name or classes, or a sign for an attribute of many classes;
-        labels that are not different texts; UnknownName: a key that is not one of KEYS.
+        EditbenchError: an empty list, an entry without name or classes, or a sign for an attribute
+            of many classes; labels that are not different texts; UnknownName: a key that is not one
+            of KEYS.
     """
     if (
         not config
@@ -35,14 +38,16 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
             "a scorer needs one attribute or more: list them under 'attributes', each "
             "{name: smile, classes: [neutral, smiling]}"
         )
-    items, signs = [], []
+    items = []
+    signs = []
     for entry in config:
         for key in entry:
             if key not in KEYS:
                 raise UnknownName("key of an attribute", str(key), KEYS)
         if "name" not in entry or "classes" not in entry:
             raise EditbenchError(f"an attribute needs 'name' and 'classes', got {dict(entry)}")
-        labels, name = entry["classes"], str(entry["name"])
+        labels = entry["classes"]
+        name = str(entry["name"])
         if not isinstance(labels, (list, tuple)) or len({str(label) for label in labels}) < len(
             labels
         ):
@@ -53,10 +58,12 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
             raise EditbenchError(
                 f"attribute '{name}': YAML takes its classes for {labels}; put them in quotes"
             )
-        ordered, low = entry.get("ordered", False), entry.get("positive_is_low", False)
+        ordered = entry.get("ordered", False)
+        low = entry.get("positive_is_low", False)
         if not isinstance(ordered, bool) or not isinstance(low, bool):
             raise EditbenchError(
-                f"attribute '{name}': ordered and positive_is_low are true or false, without quotes; "
+                f"attribute '{name}': ordered and positive_is_low are true or false, without "
+                "quotes; "
                 f"got {ordered!r} and {low!r}"
             )
         item = Attribute(name, tuple(str(label) for label in labels), ordered)

@@ -1,4 +1,7 @@
-"""A classifier in a file that holds its own architecture: TorchScript (torch.jit.save) or torch.export (.pt2)."""
+"""A classifier in a file that holds its own architecture:
+
+TorchScript (torch.jit.save) or torch.export (.pt2).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ class Held(nn.Module):
 
     def __init__(self, network: nn.Module, source: str) -> None:
         super().__init__()
-        self.network, self.source = network, source
+        self.network = network
+        self.source = source
 
     def forward(self, images: Tensor) -> Any:
         try:
@@ -36,16 +40,21 @@ class Held(nn.Module):
 
 
 class FileScorer(ModuleScorer):
-    """Images (N, C, H, W) in [-1, 1] -> the network's channels, size and range -> logits (N, width).
+    """Images (N, C, H, W) in [-1, 1] -> the network's channels, size and range -> logits (N,
+    width).
 
     Args:
-        path: a TorchScript or torch.export file; which one it is, is seen from the file. What running such a file
-            guards and what not is said in editbench.networks.torchscript and editbench.networks.exported.
-        attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see ModuleScorer.
+        path: a TorchScript or torch.export file; which one it is, is seen from the file. What
+            running such a file
+            guards and what not is said in editbench.networks.torchscript and
+            editbench.networks.exported.
+        attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see
+            ModuleScorer.
 
     Raises:
         BadFile: missing, cut off, a state dict, weights without a network, or code that is not run;
-        EditbenchError: what it takes or gives is not what was declared, its answer for an image depends on the batch,
+        EditbenchError: what it takes or gives is not what was declared, its answer for an image
+            depends on the batch,
             or it was exported for another number of images. All at load.
         Unsupported: gradients are asked of a network that gives none.
     """
@@ -65,7 +74,8 @@ class FileScorer(ModuleScorer):
         network = read_torchscript(path) if kind == "torchscript" else read_exported(path)
         if isinstance(network, ExportedNetwork) and network.batch is not None:
             raise EditbenchError(
-                f"{path}: exported for batches of exactly {network.batch} images, the benchmark takes "
+                f"{path}: exported for batches of exactly {network.batch} images, the benchmark "
+                "takes "
                 f"any number; {REMEDY}"
             )
         super().__init__(
@@ -86,7 +96,9 @@ class FileScorer(ModuleScorer):
         if not gap <= 1e-3 * (1 + float(whole.abs().max())):
             how = "export" if isinstance(network, ExportedNetwork) else "save"
             raise EditbenchError(
-                f"{self.source}: the logits of an image change by {gap:.3g} with the other images of "
-                "its batch, or from call to call: batch normalisation or dropout is in training mode; "
+                f"{self.source}: the logits of an image change by {gap:.3g} with the other images "
+                "of "
+                "its batch, or from call to call: batch normalisation or dropout is in training "
+                "mode; "
                 f"call module.eval() before you {how} it"
             )

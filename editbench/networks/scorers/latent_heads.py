@@ -1,10 +1,13 @@
-"""Classifiers of W codes: the heads published with GradCtrl (Chen et al. 2022), one small network an attribute.
+"""Classifiers of W codes: the heads published with GradCtrl (Chen et al. 2022), one small network
+an attribute.
 
-Each is Linear(d, h), LeakyReLU(0.1), Linear(h, classes); tensors `classifiers.{i}.classifier.{0,2}.{weight,bias}`.
+Each is Linear(d, h), LeakyReLU(0.1), Linear(h, classes); tensors
+`classifiers.{i}.classifier.{0,2}.{weight,bias}`.
 
-Sign trap: they were trained on labels "present" of the CelebA attributes Male, Smiling, Eyeglasses and Young, so the
-logit of the head for age is positive for the YOUNG; and the head for pose is positive where the published yaw boundary
-of StyleGAN2-FFHQ is negative. The configuration says so with `positive_is_low`.
+Sign trap: they were trained on labels "present" of the CelebA attributes Male, Smiling, Eyeglasses
+and Young, so the logit of the head for age is positive for the YOUNG; and the head for pose is
+positive where the published yaw boundary of StyleGAN2-FFHQ is negative. The configuration says so
+with `positive_is_low`.
 """
 
 from __future__ import annotations
@@ -32,8 +35,10 @@ class LatentHeads(Scorer):
 
     Args:
         path: safetensors file of the heads.
-        attributes: one entry a head, see editbench.networks.scorers.declared; `head` picks another than the next in order, so a
-            subset can be used. A binary attribute may have a head of two outputs: its logit is their difference.
+        attributes: one entry a head, see editbench.networks.scorers.declared; `head` picks another
+            than the next in order, so a
+            subset can be used. A binary attribute may have a head of two outputs: its logit is
+            their difference.
 
     Raises:
         BadFile: a tensor is missing, or shapes do not fit each other or the classes.
@@ -55,15 +60,18 @@ class LatentHeads(Scorer):
             head = int(attributes[position].get("head", position))
             weight, bias, second, second_bias = _read_head(tensors, head, path)
             if item.binary and len(second) == 2:
-                second, second_bias = second[1:] - second[:1], second_bias[1:] - second_bias[:1]
+                second = second[1:] - second[:1]
+                second_bias = second_bias[1:] - second_bias[:1]
             if len(second) != item.width:
                 raise BadFile(
-                    f"{path}: head {head} has {len(second)} outputs, but attribute '{item.name}' has the "
+                    f"{path}: head {head} has {len(second)} outputs, but attribute '{item.name}' "
+                    "has the "
                     f"classes {', '.join(item.classes)}"
                 )
             if parts and parts[0][0].shape != weight.shape:
                 raise BadFile(
-                    f"{path}: head {head} is {tuple(weight.shape)} and the first {tuple(parts[0][0].shape)}; "
+                    f"{path}: head {head} is {tuple(weight.shape)} and the first "
+                    f"{tuple(parts[0][0].shape)}; "
                     "heads of one scorer must have one size"
                 )
             parts.append((weight, bias, sign * second, sign * second_bias))
@@ -77,7 +85,8 @@ class LatentHeads(Scorer):
     def forward(self, decoded: Tensor) -> Tensor:
         if decoded.dim() != 2 or decoded.shape[1] != self.first.shape[1]:
             raise EditbenchError(
-                f"these heads take w (N, {self.first.shape[1]}) but were given {tuple(decoded.shape)}"
+                f"these heads take w (N, {self.first.shape[1]}) but were given "
+                f"{tuple(decoded.shape)}"
             )
         hidden = F.leaky_relu(F.linear(decoded, self.first, self.first_bias), SLOPE)
         hidden = hidden.unflatten(1, (len(self.attributes), -1)).index_select(1, self.head_of)
@@ -97,7 +106,8 @@ def _read_head(
         if name not in tensors:
             heads = sorted({key.split(".")[1] for key in tensors if key.startswith("classifiers.")})
             raise BadFile(
-                f"{path}: has no {name}; it holds the heads {', '.join(heads) or 'none'}: list one attribute "
+                f"{path}: has no {name}; it holds the heads {', '.join(heads) or 'none'}: list one "
+                "attribute "
                 "a head in the scorer's attributes"
             )
     weight, bias, second, second_bias = (tensors[name] for name in names)

@@ -33,23 +33,28 @@ def numbers(key: str, values: object, count: int) -> list[float]:
 
 
 class ModuleScorer(Scorer):
-    """Images (N, C, H, W) in [-1, 1] -> channels, size and range of the network -> logits (N, width).
+    """Images (N, C, H, W) in [-1, 1] -> channels, size and range of the network -> logits (N,
+    width).
 
     Args:
-        network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`. Its output columns are
-            those of the attributes in order: one for a binary attribute, K for one of K classes; log-probabilities
-            will do.
+        network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`. Its output
+            columns are
+            those of the attributes in order: one for a binary attribute, K for one of K classes;
+            log-probabilities will do.
         attributes: see editbench.networks.scorers.declared.
         input_size: (height, width); other sizes are resized bilinearly, None passes any size.
         input_range: the network's black and white.
         channels: 1 or 3; grey is repeated, colour becomes luma.
         mean, std: one number a channel; (x - mean) / std after the change of range.
         antialias: low-pass before shrinking, as Pillow does; without it as torch interpolates.
-        weights: a safetensors file with exactly the network's tensors; None keeps the weights it came with.
-        columns, output: see editbench.networks.scorers.columns: which of the outputs to take, and what they are.
+        weights: a safetensors file with exactly the network's tensors; None keeps the weights it
+            came with.
+        columns, output: see editbench.networks.scorers.columns: which of the outputs to take, and
+            what they are.
 
     Raises:
-        BadFile: the weights do not fit; EditbenchError: the output does not fit the attributes or is probabilities;
+        BadFile: the weights do not fit; EditbenchError: the output does not fit the attributes or
+            is probabilities;
         NonFinite: NaN or infinity in its output. All at load.
         Unsupported: gradients are asked of a network that gives none.
     """
@@ -76,7 +81,8 @@ class ModuleScorer(Scorer):
         super().__init__()
         if channels not in (1, 3) or not isinstance(antialias, bool):
             raise EditbenchError(
-                "scorer.channels is 1 or 3, and scorer.antialias true or false, without quotes; got "
+                "scorer.channels is 1 or 3, and scorer.antialias true or false, without quotes; "
+                "got "
                 f"{channels!r} and {antialias!r}"
             )
         size = (
@@ -98,7 +104,8 @@ class ModuleScorer(Scorer):
             )
         self.input_size = None if size is None else (size[0], size[1])
         self.input_range = (black, white)
-        self.channels, self.antialias = channels, antialias
+        self.channels = channels
+        self.antialias = antialias
         self.network = load_network(network, weights)
         self.source = source or str(weights or type(self.network).__name__)
         self.columns = Columns(self.attributes, columns, output)
@@ -158,7 +165,8 @@ class ModuleScorer(Scorer):
         out = self.columns(self.outputs(decoded)) * self.sign
         if decoded.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
             raise Unsupported(
-                f"the scorer {self.source} gives no gradients with respect to the image, which this "
+                f"the scorer {self.source} gives no gradients with respect to the image, which "
+                "this "
                 "editor needs: use a teacher that does (one that is not made of numpy, rounding or "
                 "torch.no_grad)"
             )

@@ -1,4 +1,7 @@
-"""StyleGAN2 as a generator of the harness: codes of Z, W, W+ or S -> pictures, from a safetensors file."""
+"""StyleGAN2 as a generator of the harness:
+
+codes of Z, W, W+ or S -> pictures, from a safetensors file.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +19,34 @@ from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.networks.weights import load_strict, load_tensors, save_module, tensors_digest
 
 KIND = "stylegan2"
-CHECKSUM, ORIGIN = (
-    "sha256",
-    "origin",
-)  # of all content, and where it came from: in the header of converted files
+# of all content, and where it came from: in the header of converted files
+CHECKSUM = "sha256"
+ORIGIN = "origin"
 FOREIGN = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin")
 
 
 class StyleGAN2Generator(Generator):
     """A StyleGAN2 with constant noise and constant weights, differentiable in its codes.
 
-    Z (N, z_dim); W (N, w_dim); W_PLUS (N, num_ws, w_dim); S (N, sum of style_sizes): the styles of all layers, side by
-    side in the order of `layer_names`. Truncation belongs to `map`: W, W+ and S codes are decoded as they are. THETA:
-    codes with a `WeightShift` move the stored weight of one layer, each sample along its own direction.
+    Z (N, z_dim); W (N, w_dim); W_PLUS (N, num_ws, w_dim); S (N, sum of style_sizes): the styles of
+    all layers, side by side in the order of `layer_names`. Truncation belongs to `map`: W, W+ and S
+    codes are decoded as they are. THETA: codes with a `WeightShift` move the stored weight of one
+    layer, each sample along its own direction.
 
     Args:
-        network: the trained network; it is put in evaluation mode and its parameters stop asking for gradients.
+        network: the trained network; it is put in evaluation mode and its parameters stop asking
+            for gradients.
         truncation_psi: share of the distance to the mean w that `map` keeps; 1 keeps all.
-        label: of a conditional network, the class of every picture: its number, or a vector of c_dim values.
-        truncation_cutoff: truncate this many first rows of w_plus alone. A w is then not truncated itself but where
-            `w_plus` repeats it, so W codes are truncated too and W+ and S codes are decoded as they are.
+        label: of a conditional network, the class of every picture: its number, or a vector of
+            c_dim values.
+        truncation_cutoff: truncate this many first rows of w_plus alone. A w is then not truncated
+            itself but where
+            `w_plus` repeats it, so W codes are truncated too and W+ and S codes are decoded as they
+            are.
 
     Raises:
-        EditbenchError: an option out of range, a conditional network without a label, or a label for another.
+        EditbenchError: an option out of range, a conditional network without a label, or a label
+            for another.
     """
 
     label: Tensor | None
@@ -64,12 +72,12 @@ class StyleGAN2Generator(Generator):
         self.register_buffer("label", label_vector(label, config.c_dim), persistent=False)
         self.truncation_cutoff = truncation_cutoff
         self.network = network.eval().requires_grad_(False)
-        self.config, self.truncation_psi, self.resolution = (
-            config,
-            truncation_psi,
-            config.resolution,
-        )
-        self.z_dim, self.w_dim, self.num_ws = config.z_dim, config.w_dim, config.num_ws
+        self.config = config
+        self.truncation_psi = truncation_psi
+        self.resolution = config.resolution
+        self.z_dim = config.z_dim
+        self.w_dim = config.w_dim
+        self.num_ws = config.num_ws
         self.layer_names = tuple(network.synthesis.layers)
         self.style_sizes = tuple(len(affine.bias) for affine in network.synthesis.affines())
         options = {
@@ -81,7 +89,7 @@ class StyleGAN2Generator(Generator):
             network.state_dict(), config.as_dict(), float(truncation_psi), *given
         )
 
-    # -- from space to space ----------------------------------------------------------------------------------------
+    # -- from space to space ----------------------------------------------------------------------
     def map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> w (N, w_dim), truncated unless there is a cutoff."""
         label = None if self.label is None else self.label.to(z.dtype).expand(len(z), -1)
@@ -93,8 +101,12 @@ class StyleGAN2Generator(Generator):
         )
 
     def w_plus(self, w: Tensor) -> Tensor:
-        """w (N, w_dim) -> every row the same, (N, num_ws, w_dim); with a cutoff the rows before it truncated."""
-        rows, cutoff = super().w_plus(w), self.truncation_cutoff
+        """w (N, w_dim) -> every row the same, (N, num_ws, w_dim).
+
+        With a cutoff the rows before it truncated.
+        """
+        rows = super().w_plus(w)
+        cutoff = self.truncation_cutoff
         if cutoff is None:
             return rows
         return torch.cat(
@@ -119,10 +131,12 @@ class StyleGAN2Generator(Generator):
         return self.network.synthesis.layers[layer]
 
     def split_styles(self, s: Tensor) -> Sequence[Tensor]:
-        """S codes (N, sum of style_sizes) -> one (N, channels) a layer, in the order of `layer_names`; views."""
+        """S codes (N, sum of style_sizes) -> one (N, channels) a layer, in the order of
+        `layer_names`; views.
+        """
         return s.split(self.style_sizes, 1)
 
-    # -- pictures ---------------------------------------------------------------------------------------------------
+    # -- pictures ---------------------------------------------------------------------------------
     def forward(self, codes: Codes) -> Tensor:
         """`decode`, for `torch.func.functional_call` with edited weights."""
         return self.decode(codes)
@@ -140,7 +154,9 @@ class StyleGAN2Generator(Generator):
         return self.network.synthesis(self.network.synthesis.styles(x), shift=codes.shift)
 
     def _check(self, codes: Codes) -> None:
-        """Raise SpaceMismatch for codes whose shape is not that of their space, and for THETA, which has none."""
+        """Raise SpaceMismatch for codes whose shape is not that of their space, and for THETA,
+        which has none.
+        """
         shape: tuple[int, ...] = (self.code_dim(codes.space),)
         if codes.space is Space.W_PLUS:
             shape = (self.num_ws, *shape)
@@ -151,7 +167,7 @@ class StyleGAN2Generator(Generator):
                 f"(N, {', '.join(map(str, shape))}), got {given}"
             )
 
-    # -- files ------------------------------------------------------------------------------------------------------
+    # -- files ------------------------------------------------------------------------------------
     def save(self, path: Path | str) -> None:
         """Write the network; truncation and label are options of loading and are not saved."""
         save_module(path, self.network, KIND, self.config.as_dict())
@@ -165,7 +181,10 @@ class StyleGAN2Generator(Generator):
         label: int | Sequence[float] | None = None,
         truncation_cutoff: int | None = None,
     ) -> StyleGAN2Generator:
-        """Read a generator written by `save` or by `editbench convert`; BadFile names the file and the remedy."""
+        """Read a generator written by `save` or by `editbench convert`.
+
+        BadFile names the file and the remedy.
+        """
         return cls(read_network(path), truncation_psi, label, truncation_cutoff).to(device)
 
 
@@ -173,12 +192,15 @@ def read_network(path: Path | str) -> StyleGAN2:
     """The network of a file of KIND.
 
     Raises:
-        BadFile: missing, cut, altered or of another kind, NaN in it, or tensors that its architecture does not have.
+        BadFile: missing, cut, altered or of another kind, NaN in it, or tensors that its
+            architecture does not have.
     """
     if Path(path).suffix in FOREIGN:
         raise BadFile(
-            f"{path}: checkpoints of other projects are converted once, then read without running any code: "
-            f"`editbench convert {path} --out {Path(path).stem}.safetensors`, then generator.weights="
+            f"{path}: checkpoints of other projects are converted once, then read without running "
+            "any code: "
+            f"`editbench convert {path} --out {Path(path).stem}.safetensors`, then "
+            "generator.weights="
             f"{Path(path).stem}.safetensors"
         )
     config, tensors = load_tensors(
@@ -187,7 +209,8 @@ def read_network(path: Path | str) -> StyleGAN2:
         "make one with `editbench convert`, or with `editbench world train-gan` "
         "and `editbench world pack`",
     )
-    checksum, _ = config.pop(CHECKSUM, None), config.pop(ORIGIN, None)
+    checksum = config.pop(CHECKSUM, None)
+    _ = config.pop(ORIGIN, None)
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise BadFile(
@@ -222,7 +245,10 @@ def load_stylegan2(
 
 
 def label_vector(label: int | Sequence[float] | None, c_dim: int) -> Tensor | None:
-    """The label (1, c_dim) of every picture, None of an unconditional network; EditbenchError says how to give it."""
+    """The label (1, c_dim) of every picture, None of an unconditional network.
+
+    EditbenchError says how to give it.
+    """
     if not c_dim:
         if label is not None:
             raise EditbenchError(

@@ -1,4 +1,7 @@
-"""Layers of the StyleGAN2 generator. Styles are the raw output of a layer's affine map: one space S for every use."""
+"""Layers of the StyleGAN2 generator.
+
+Styles are the raw output of a layer's affine map: one space S for every use.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,16 @@ from editbench.networks.stylegan2.ops import (
 )
 
 DEMODULATION_EPS = 1e-8
-LARGE = 64  # pixels of a side from which the layout of the noise matters; below, the last bits stay as they were
+# pixels of a side from which the layout of the noise matters; below, the last bits stay as they
+# were
+LARGE = 64
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate: weights are stored at unit variance and scaled when used."""
+    """Linear layer with equalised learning rate:
+
+    weights are stored at unit variance and scaled when used.
+    """
 
     def __init__(
         self, n_in: int, n_out: int, lr_multiplier: float = 1.0, bias: float = 0.0
@@ -40,11 +48,12 @@ class EqualLinear(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Modulated, demodulated 3x3 convolution, with up-sampling, noise, bias and activation (Karras 2020, eq. 1 to 3).
+    """Modulated, demodulated 3x3 convolution, with up-sampling, noise, bias and activation (Karras
+    2020, eq. 1 to 3).
 
-    The style multiplies the activations and the demodulation the result, which equals modulating the kernel of each
-    sample but shares one dense convolution over the batch. `clamp` bounds the output, as networks that were trained in
-    half precision do.
+    The style multiplies the activations and the demodulation the result, which equals modulating
+    the kernel of each sample but shares one dense convolution over the batch. `clamp` bounds the
+    output, as networks that were trained in half precision do.
     """
 
     noise: Tensor
@@ -61,7 +70,8 @@ class StyledConv(nn.Module):
         clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.up, self.clamp = up, clamp
+        self.up = up
+        self.clamp = clamp
         self.pad = ((len(fir) - 1) // 2, len(fir) // 2 - 1)
         self.gain = 1 / math.sqrt(9 * n_in)  # keeps products in the range of half precision
         self.affine = EqualLinear(w_dim, n_in, bias=1.0)
@@ -74,14 +84,16 @@ class StyledConv(nn.Module):
     def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
         """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
 
-        Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2 |X_oi|^2).
+        Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2
+        |X_oi|^2).
         """
         square = style.square()
         energy = F.linear(square, self.weight.square().sum((2, 3)))
         if shift is not None:
 
             def more(kernel: Tensor, square: Tensor, t: Tensor) -> Tensor:
-                cross, own = (self.weight * kernel).sum((2, 3)), kernel.square().sum((2, 3))
+                cross = (self.weight * kernel).sum((2, 3))
+                own = kernel.square().sum((2, 3))
                 return t * (2 * F.linear(square, cross) + t * F.linear(square, own))
 
             energy = energy + by_direction(shift, more, square, shift.magnitude.unsqueeze(1))
@@ -97,11 +109,13 @@ class StyledConv(nn.Module):
     ) -> Tensor:
         # x (N, n_in, h, w), style (N, n_in) -> (N, n_out, H, W), H = 2 h where the layer up-samples
         shift = None if shift is None else picked(shift)
-        # The gain of the activation commutes with a leaky ReLU and is cheaper on small factors than on the picture.
+        # The gain of the activation commutes with a leaky ReLU and is cheaper on small factors than
+        # on the picture.
         with exact(x.device):
             demodulation = self.demodulation(style, shift)[:, :, None, None] * ACTIVATION_GAIN
         if lowered(x.device):
-            style, demodulation = style * self.gain, demodulation / self.gain
+            style = style * self.gain
+            demodulation = demodulation / self.gain
         x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
         if self.up:
             x = fir_filter(x, self.fir, self.pad)
@@ -130,7 +144,8 @@ class ToRGB(nn.Module):
         self.affine = EqualLinear(w_dim, n_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(channels, n_in, 1, 1))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.gain, self.clamp = 1 / math.sqrt(n_in), clamp
+        self.gain = 1 / math.sqrt(n_in)
+        self.clamp = clamp
 
     def forward(self, x: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
         x = x * (style * self.gain)[:, :, None, None].to(x.dtype)
@@ -141,7 +156,10 @@ class ToRGB(nn.Module):
 
 
 class Skip(nn.Module):
-    """The residual branch of the resnet architecture: a 1x1 convolution, up-sampled, with half of the variance."""
+    """The residual branch of the resnet architecture:
+
+    a 1x1 convolution, up-sampled, with half of the variance.
+    """
 
     fir: Tensor
 
@@ -155,9 +173,10 @@ class Skip(nn.Module):
         return fir_upsample(F.conv2d(x, (self.weight * self.gain).to(x.dtype)), self.fir)
 
 
-# -- per-sample weights without per-sample kernels -----------------------------------------------------------------
+# -- per-sample weights without per-sample kernels ------------------------------------------------
 def picked(shift: WeightShift) -> WeightShift:
-    """The same shift; where directions are learned, with those alone that the batch uses: every use of a direction
+    """The same shift; where directions are learned, with those alone that the batch uses: every use
+    of a direction
     would otherwise hand back a gradient as large as all of them."""
     if not shift.kernels.requires_grad or not len(shift):
         return shift
@@ -166,8 +185,11 @@ def picked(shift: WeightShift) -> WeightShift:
 
 
 def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
-    """function(kernel, *rows of the batches) for the samples of each direction in turn, put back in their order."""
-    kernels, used = shift.kernels.unbind(0), shift.index.unique().tolist()
+    """function(kernel, *rows of the batches) for the samples of each direction in turn, put back in
+    their order.
+    """
+    kernels = shift.kernels.unbind(0)
+    used = shift.index.unique().tolist()
     if len(used) <= 1:
         return function(kernels[used[0] if used else 0], *batches)
     groups = [(shift.index == k).nonzero()[:, 0] for k in used]
@@ -180,7 +202,8 @@ def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: 
 def contribution(
     linear: Callable[[Tensor, Tensor], Tensor], x: Tensor, shift: WeightShift
 ) -> Tensor:
-    """linear(x_n, t_n kernel_n) for every sample n of x (N, ...): one pass over the batch, grouped by direction.
+    """linear(x_n, t_n kernel_n) for every sample n of x (N, ...): one pass over the batch, grouped
+    by direction.
 
     Args:
         linear: (x (n, ...), weight) -> (n, ...), linear in the weight.
@@ -192,7 +215,8 @@ def contribution(
 def shifted(
     linear: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, shift: WeightShift | None
 ) -> Tensor:
-    """linear(x_n, weight + t_n kernel_n) for every sample n, exact: the map is linear in its weight.
+    """linear(x_n, weight + t_n kernel_n) for every sample n, exact: the map is linear in its
+    weight.
 
     One pass for the common weight and one for the directions; no kernel is copied for a sample.
     """

@@ -1,9 +1,10 @@
 """StyleGAN2 (Karras et al. 2020), any resolution and width up to the 1024x1024 config-f layout.
 
-Spaces: z (N, z_dim) -> w (N, w_dim) -> w_plus (N, num_ws, w_dim) -> styles, a list of (N, channels), one an affine map
-in the order conv 4x4, ToRGB 4x4, up-conv 8x8, conv 8x8, ToRGB 8x8, ... -> image (N, C, R, R) in about [-1, 1].
-Odd rows of w_plus drive a ToRGB and the next block's up-convolution; of the architectures without skips the last row
-alone drives a ToRGB. Noise is constant.
+Spaces: z (N, z_dim) -> w (N, w_dim) -> w_plus (N, num_ws, w_dim) -> styles, a list of (N,
+    channels), one an affine map in the order conv 4x4, ToRGB 4x4, up-conv 8x8, conv 8x8, ToRGB 8x8,
+    ... -> image (N, C, R, R) in about [-1, 1]. Odd rows of w_plus drive a ToRGB and the next
+    block's up-convolution; of the architectures without skips the last row alone drives a ToRGB.
+    Noise is constant.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ ARCHITECTURES = ("skip", "resnet", "orig")
 class StyleGAN2Config:
     """Architecture.
 
-    channels: the width at 4, 8, ..., resolution pixels. c_dim: size of the label, 0 of an unconditional network.
-    architecture: 'skip' sums a ToRGB of every resolution; 'resnet' has residual blocks, 'orig' neither, and both of
-    them one ToRGB at the end (Karras et al. 2020, fig. 7). fir: taps of the low-pass filter. conv_clamp: bound of every
-    layer's output, of networks that were trained in half precision. embed_dim, mapping_width: of the label's embedding
-    and of the hidden layers of the mapping; 0 is w_dim.
+    channels: the width at 4, 8, ..., resolution pixels. c_dim: size of the label, 0 of an
+        unconditional network.
+    architecture: 'skip' sums a ToRGB of every resolution; 'resnet' has residual blocks, 'orig'
+        neither, and both of them one ToRGB at the end (Karras et al. 2020, fig. 7). fir: taps of
+        the low-pass filter. conv_clamp: bound of every layer's output, of networks that were
+        trained in half precision. embed_dim, mapping_width: of the label's embedding and of the
+        hidden layers of the mapping; 0 is w_dim.
     """
 
     resolution: int
@@ -91,7 +94,10 @@ class StyleGAN2Config:
         return 2 * self.blocks
 
     def as_dict(self) -> dict[str, Any]:
-        """What files and digests hold: the sizes, and of the options those that are not as above."""
+        """What files and digests hold:
+
+        the sizes, and of the options those that are not as above.
+        """
         fields = {field.name: field.default for field in dataclasses.fields(self)}
         values = dataclasses.asdict(self)
         return {
@@ -102,7 +108,10 @@ class StyleGAN2Config:
 
     @classmethod
     def config_f(cls, resolution: int) -> StyleGAN2Config:
-        """The published config-f widths: min(512, 2^15 / resolution) channels at each resolution."""
+        """The published config-f widths:
+
+        min(512, 2^15 / resolution) channels at each resolution.
+        """
         sizes = [4 * 2**i for i in range(int(math.log2(resolution)) - 1)]
         return cls(resolution, tuple(min(512, 32768 // size) for size in sizes))
 
@@ -115,8 +124,8 @@ def unit_moment(x: Tensor) -> Tensor:
 class Mapping(nn.Module):
     """z -> w: normalisation to unit second moment and fully connected layers.
 
-    A label is embedded linearly, normalised and put behind z (Karras et al. 2020, "Training Generative Adversarial
-    Networks with Limited Data").
+    A label is embedded linearly, normalised and put behind z (Karras et al. 2020, "Training
+    Generative Adversarial Networks with Limited Data").
     """
 
     w_avg: Tensor
@@ -153,7 +162,10 @@ class Mapping(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """w_plus -> styles -> image. `layers` holds the affine-driven layers in the order of the space S."""
+    """w_plus -> styles -> image.
+
+    `layers` holds the affine-driven layers in the order of the space S.
+    """
 
     fir: Tensor
 
@@ -166,7 +178,8 @@ class Synthesis(nn.Module):
             nn.ModuleDict()
         )  # of the resnet architecture: up-convolution -> the branch beside it
         self.rows: list[int] = []  # the w_plus row that drives each layer
-        width, how = config.channels[0], (config.fir, config.conv_clamp)
+        width = config.channels[0]
+        how = (config.fir, config.conv_clamp)
         for block, channels in enumerate(config.channels):
             size = 4 * 2**block
             if block:
@@ -189,7 +202,10 @@ class Synthesis(nn.Module):
         self.rows.append(row)
 
     def _onto(self, image: Tensor | None, rgb: Tensor) -> Tensor:
-        """The image so far, doubled, and the next ToRGB's; summed in float32 where layers run in less."""
+        """The image so far, doubled, and the next ToRGB's.
+
+        Summed in float32 where layers run in less.
+        """
         with exact(rgb.device):
             rgb = rgb.float() if rgb.dtype in DTYPES.values() else rgb
             return rgb if image is None else fir_upsample(image, self.fir) + rgb
@@ -223,17 +239,16 @@ class Synthesis(nn.Module):
         first: int = 0,
         last: int | None = None,
     ) -> State:
-        """Layers [first, last) on (features, image): what precedes an edited layer is computed once and kept.
+        """Layers [first, last) on (features, image): what precedes an edited layer is computed once
+        and kept.
 
         styles: of all layers; shift: moves the weight of the layer it names, if that is among them.
         """
         x, image = state
         names = list(self.layers)
         for name, style in zip(names[first:last], styles[first:last]):
-            layer, own = (
-                self.layers[name],
-                shift if shift is not None and shift.layer == name else None,
-            )
+            layer = self.layers[name]
+            own = shift if shift is not None and shift.layer == name else None
             if isinstance(layer, ToRGB):
                 image = self._onto(image, layer(x, style, own))
             elif name in self.skips:
@@ -241,7 +256,8 @@ class Synthesis(nn.Module):
             else:
                 x = layer(x, style, noise, own)
                 if self.skips and image is not None:
-                    x, image = torch.add(image, x, alpha=math.sqrt(0.5)), None
+                    x = torch.add(image, x, alpha=math.sqrt(0.5))
+                    image = None
         return x, image
 
 
@@ -255,7 +271,10 @@ class StyleGAN2(nn.Module):
         self.synthesis = Synthesis(config)
 
     def truncate(self, w: Tensor, truncation_psi: float) -> Tensor:
-        """Move w (..., w_dim) towards the running mean: psi 1 leaves it, psi 0 gives the mean face."""
+        """Move w (..., w_dim) towards the running mean:
+
+        psi 1 leaves it, psi 0 gives the mean face.
+        """
         return w if truncation_psi == 1 else torch.lerp(self.mapping.w_avg, w, truncation_psi)
 
     def forward(

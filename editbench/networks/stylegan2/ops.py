@@ -1,6 +1,7 @@
 """Signal operations of StyleGAN2 in plain PyTorch: FIR resampling and the scaled activation.
 
-Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix B. Nothing here is compiled.
+Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix B. Nothing
+here is compiled.
 """
 
 from __future__ import annotations
@@ -17,24 +18,32 @@ ACTIVATION_GAIN = math.sqrt(2)
 
 
 def fir_kernel(gain: float = 1.0, taps: Sequence[float] = FIR) -> Tensor:
-    """The separable low-pass filter `taps` (L) as a normalised (L, L) float32 kernel times `gain`."""
+    """The separable low-pass filter `taps` (L) as a normalised (L, L) kernel times `gain`."""
     row = torch.tensor(taps)
     kernel = torch.outer(row, row)
     return kernel * (gain / kernel.sum())
 
 
 def fir_filter(x: Tensor, kernel: Tensor, pad: tuple[int, int]) -> Tensor:
-    """Convolve each channel of x (N, C, H, W) with a kernel after padding (before, after) both axes."""
+    """Convolve each channel of x (N, C, H, W) with a kernel after padding (before, after) both
+    axes.
+    """
     before, after = pad
     if before != after:
-        x, before = F.pad(x, (before, after, before, after)), 0
+        x = F.pad(x, (before, after, before, after))
+        before = 0
     weight = kernel.to(x.dtype).flip((0, 1)).expand(x.shape[1], 1, *kernel.shape)
     return F.conv2d(x, weight, padding=before, groups=x.shape[1])
 
 
 def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
-    """Double the size of x (N, C, H, W); `kernel` carries the gain of 4 that replaces the inserted zeros."""
-    height, width, taps = 2 * x.shape[2], 2 * x.shape[3], len(kernel)
+    """Double the size of x (N, C, H, W).
+
+    `kernel` carries the gain of 4 that replaces the inserted zeros.
+    """
+    height = 2 * x.shape[2]
+    width = 2 * x.shape[3]
+    taps = len(kernel)
     weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
     x = F.conv_transpose2d(x, weight, stride=2, padding=taps // 2 - 1, groups=x.shape[1])
     return x[:, :, :height, :width] if taps % 2 else x

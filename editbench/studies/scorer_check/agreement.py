@@ -7,14 +7,18 @@ import torch
 
 from editbench.studies.scorer_check.checkup import Checkup, Finding, correlations
 
-FLIPPED, LOW = -0.2, 0.5  # correlations below these are pointed out
+# correlations below these are pointed out
+FLIPPED = -0.2
+LOW = 0.5
 
 
 def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding]]:
-    """Attributes that both have, by name: agreement of classes, and the correlation of log-odds (of many classes the
+    """Attributes that both have, by name: agreement of classes, and the correlation of log-odds (of
+    many classes the
     lowest over classes). Rows of pictures that either could not score are left out."""
     fine = torch.isfinite(first.logits).all(1) & torch.isfinite(second.logits).all(1)
-    rows, findings = [], []
+    rows = []
+    findings = []
     for item in first.attributes:
         if item.name not in second.attributes.names or not bool(fine.any()):
             continue

@@ -1,9 +1,11 @@
-"""What a scorer says about pictures: shares of classes, quantiles, correlations, and what looks wrong.
+"""What a scorer says about pictures: shares of classes, quantiles, correlations, and what looks
+wrong.
 
-Whether an input range is the right one cannot be known from logits alone; what can be seen is that another range would
-make the scorer's answers say more. The measure is the information I = H(mean of p) - mean of H(p), in nats, of the
-class probabilities p over the pictures, averaged over attributes: near 0 for a head that answers the same always or
-never commits itself; large logits (a median above SATURATED) are held against a range, for they too look informative.
+Whether an input range is the right one cannot be known from logits alone; what can be seen is that
+another range would make the scorer's answers say more. The measure is the information I = H(mean of
+p) - mean of H(p), in nats, of the class probabilities p over the pictures, averaged over
+attributes: near 0 for a head that answers the same always or never commits itself; large logits (a
+median above SATURATED) are held against a range, for they too look informative.
 """
 
 from __future__ import annotations
@@ -61,8 +63,9 @@ class Ranged:
 class Checkup:
     """What was found of one scorer.
 
-    logits: (n, width). shares: attribute, class, share. quantiles: of the log-odds, a row a column. correlation: of the
-    log-odds. ranges: what was tried; empty for a scorer without a declared range.
+    logits: (n, width). shares: attribute, class, share. quantiles: of the log-odds, a row a column.
+        correlation: of the log-odds. ranges: what was tried; empty for a scorer without a declared
+        range.
     """
 
     role: str
@@ -84,7 +87,9 @@ class Checkup:
 @torch.no_grad()
 def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> Checkup:
     """Score all pictures, a batch at a time, and look at the answers."""
-    logits, low, high = [], math.inf, -math.inf
+    logits = []
+    low = math.inf
+    high = -math.inf
     with progress(f"{role}: pictures", len(pictures)) as advance:
         for start in range(0, len(pictures), batch):
             numbers = range(start, min(start + batch, len(pictures)))
@@ -93,7 +98,8 @@ def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> C
                 out = scorer.outputs(images)
                 known = out[torch.isfinite(out)]
                 if len(known):
-                    low, high = min(low, float(known.min())), max(high, float(known.max()))
+                    low = min(low, float(known.min()))
+                    high = max(high, float(known.max()))
                 logits.append((scorer.columns(out) * scorer.sign).cpu())
             else:
                 logits.append(scorer(images).float().cpu())
@@ -107,7 +113,10 @@ def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> C
 
 
 def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> Checkup:
-    """Tables and findings of logits (n, width); rows with NaN or infinity are reported and left out."""
+    """Tables and findings of logits (n, width).
+
+    Rows with NaN or infinity are reported and left out.
+    """
     finite = torch.isfinite(logits).all(1)
     findings = []
     if not bool(finite.all()):
@@ -130,7 +139,8 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
             f"{role}: no finite logit on any picture: check its weights, mean and std"
         )
     odds = attributes.log_odds(kept)
-    shares, rows = [], []
+    shares = []
+    rows = []
     for item in attributes:
         counts = torch.bincount(
             attributes.labels(kept, item.name), minlength=len(item.classes)
@@ -269,7 +279,8 @@ def _ranged(name: str, scorer: ModuleScorer, images: Tensor) -> Ranged:
 
 def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[Finding]:
     """Whether another range says more than the declared one."""
-    declared, sane = ranges[0], [item for item in ranges[1:] if item.size <= SATURATED]
+    declared = ranges[0]
+    sane = [item for item in ranges[1:] if item.size <= SATURATED]
     if not sane:
         return []
     best = max(sane, key=lambda item: item.information)

@@ -1,4 +1,7 @@
-"""The page of a scorer's check: for every attribute its lowest, middle and highest pictures, and the tables."""
+"""The page of a scorer's check:
+
+for every attribute its lowest, middle and highest pictures, and the tables.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,17 @@ from editbench.studies.scorer_check.sources import Pictures
 
 SHOWN = 8  # pictures a row
 SIDE = 96  # of a picture on the page, in pixels
-MARGIN, LINE = 190, 14  # of the sheet: for captions at the left, for numbers below
+# of the sheet: for captions at the left, for numbers below
+MARGIN = 190
+LINE = 14
 
 
 @dataclass
 class Row:
-    """Pictures with their log-odds. caption: what the scorer calls them. image: a PNG as a data address."""
+    """Pictures with their log-odds.
+
+    caption: what the scorer calls them. image: a PNG as a data address.
+    """
 
     caption: str
     odds: list[float]
@@ -45,7 +53,10 @@ class Part:
 
 
 def parts_of(checkup: Checkup, pictures: Pictures, images: bool = True) -> list[Part]:
-    """Rows of every attribute: binary ones from class 0 over the boundary to class 1, others the surest of a class."""
+    """Rows of every attribute:
+
+    binary ones from class 0 over the boundary to class 1, others the surest of a class.
+    """
     finite = torch.isfinite(checkup.logits).all(1).nonzero()[:, 0]
     odds = checkup.attributes.log_odds(checkup.logits[finite])
     found = []
@@ -90,7 +101,10 @@ def parts_of(checkup: Checkup, pictures: Pictures, images: bool = True) -> list[
 
 
 def strip_of(decoded: Tensor) -> Image.Image:
-    """Pictures (n, 1 or 3, H, W) in [-1, 1] side by side, each SIDE high and wide; small ones keep their pixels."""
+    """Pictures (n, 1 or 3, H, W) in [-1, 1] side by side, each SIDE high and wide.
+
+    Small ones keep their pixels.
+    """
     pixels = to_uint8(decoded).permute(0, 2, 3, 1).numpy()
     pixels = np.repeat(pixels, 3, 3) if pixels.shape[3] == 1 else pixels
     strip = Image.new("RGB", (SIDE * len(pixels), SIDE), "white")
@@ -110,7 +124,8 @@ def sheet(parts: list[Part], title: str) -> Image.Image:
     """The rows of all attributes under each other, with captions and log-odds."""
     height = LINE + 6 + sum(LINE + 8 + len(part.rows) * (SIDE + LINE + 2) for part in parts)
     out = Image.new("RGB", (MARGIN + SHOWN * SIDE + 4, height), "white")
-    draw, top = ImageDraw.Draw(out), LINE + 6
+    draw = ImageDraw.Draw(out)
+    top = LINE + 6
     draw.text((4, 3), title, "black")
     for part in parts:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in part.shares)
@@ -134,7 +149,10 @@ def write_page(
     agreements: list[tuple],
     images: bool = True,
 ) -> list[Path]:
-    """check.html, and check-ROLE.png for each scorer; agreements: (title, table) of pairs of scorers."""
+    """check.html, and check-ROLE.png for each scorer.
+
+    Agreements: (title, table) of pairs of scorers.
+    """
     environment = Environment(
         loader=PackageLoader("editbench", "scorers"),
         autoescape=True,
@@ -165,6 +183,8 @@ def write_page(
 
 def shade(r: float) -> str:
     """Background of a correlation: blue below 0, red above, by its size."""
-    red, blue = (255, 90, 60), (60, 130, 255)
-    end, weight = (red if r > 0 else blue), min(abs(r), 1) * 0.8 if pd.notna(r) else 0
+    red = (255, 90, 60)
+    blue = (60, 130, 255)
+    end = red if r > 0 else blue
+    weight = min(abs(r), 1) * 0.8 if pd.notna(r) else 0
     return "rgb({},{},{})".format(*(round(255 + (part - 255) * weight) for part in end))

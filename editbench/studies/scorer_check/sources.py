@@ -1,4 +1,7 @@
-"""Pictures to look at a scorer with: those of a generator, or of a folder; any of them again by its number."""
+"""Pictures to look at a scorer with:
+
+those of a generator, or of a folder; any of them again by its number.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,14 @@ from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.worlds.datasets.images import Unreadable, load_picture, scan
 
-SEED, STREAM = 0, "scorer check"
+SEED = 0
+STREAM = "scorer check"
+SHOWN = 3  # names of unreadable files in a message
 
 
 class Pictures(Protocol):
-    """`about` says what they are; calling it gives the pictures of these numbers, (n, C, H, W) in [-1, 1], or W codes
+    """`about` says what they are; calling it gives the pictures of these numbers, (n, C, H, W) in
+    [-1, 1], or W codes
     for a generator without pictures."""
 
     about: str
@@ -35,7 +41,9 @@ class Generated:
     """n samples of a generator; number i depends on i alone."""
 
     def __init__(self, generator: Generator, n: int, name: str, device: str = "cpu") -> None:
-        self.generator, self.n, self.device = generator, n, device
+        self.generator = generator
+        self.n = n
+        self.device = device
         self.about = f"{n} samples of the generator {name}"
 
     def __len__(self) -> int:
@@ -51,12 +59,16 @@ class Generated:
 
 
 class Folder:
-    """The first n readable pictures of a folder, in the order of their names, central squares of `resolution`."""
+    """The first n readable pictures of a folder, in the order of their names, central squares of
+    `resolution`.
+    """
 
     def __init__(self, folder: Path, n: int, resolution: int, device: str = "cpu") -> None:
         if not folder.is_dir():
             raise EditbenchError(f"--images {folder}: no such folder")
-        self.folder, self.resolution, self.device = folder, resolution, device
+        self.folder = folder
+        self.resolution = resolution
+        self.device = device
         self.files: list[str] = []
         broken: list[str] = []
         for name, _, _ in scan(folder)[0]:
@@ -71,7 +83,9 @@ class Folder:
             raise EditbenchError(f"--images {folder}: holds no readable PNG, JPEG or WebP picture")
         self.about = f"{len(self.files)} pictures of {folder}"
         if broken:
-            self.about += f"; {len(broken)} left out: {', '.join(broken[:3])}{' ...' if len(broken) > 3 else ''}"
+            self.about += f"; {len(broken)} left out: {', '.join(broken[:SHOWN])}"
+            if len(broken) > SHOWN:
+                self.about += " ..."
 
     def __len__(self) -> int:
         return len(self.files)

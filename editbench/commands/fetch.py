@@ -42,16 +42,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--again", action="store_true", help="fetch anew what is here")
     args = parser.parse_args(argv)
     known = published()
+    # All names are checked before the first of them is fetched.
     for name in args.names:
         if name not in (*known, "all"):
             raise UnknownName("published network", name, [*known, "all"])
     if not args.names:
         return listing(known)
+    # A name that was given twice is fetched once.
     chosen = known if "all" in args.names else {name: known[name] for name in args.names}
     if is_offline():
         raise EditbenchError(
             f"${OFFLINE} is set: nothing is fetched; unset it, or put the files into {folder()}"
         )
+    # One broken address must not keep the others from coming.
     failed = False
     for name, file in chosen.items():
         try:
@@ -83,6 +86,7 @@ def listing(known: dict[str, Published]) -> int:
 def state(file: Published) -> tuple[str, bool]:
     """Whether a file is here and whole, in words; True where it is here with another content."""
     try:
+        # A listing goes on past a damaged file, and says so.
         found = find(file)
     except BadFile as error:
         return str(error), True

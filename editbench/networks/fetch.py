@@ -53,9 +53,11 @@ def fetch(file: Published, again: bool = False) -> Found:
         raise EditbenchError(
             f"cannot make {folder()} ({error.strerror}): set ${FOLDER} to a folder you may write to"
         ) from error
+    # Two jobs of a sweep would write into one file.
     with lock(place), explain_disk_errors(place):
         if not again and (found := find(file)) is not None:
             return found
+        # The file has its name when its content is right, never before.
         part = place.with_name(f".partial-{file.name}")
         begun = part.stat().st_size if part.is_file() else 0
         size = f", {file.size / 1e6:.0f} MB" if file.size else ""

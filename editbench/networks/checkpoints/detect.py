@@ -34,6 +34,7 @@ USUAL = (
     "state_dict",
     "model",
 )
+# Heads of names that say nothing of the architecture.
 WRAPPERS = {*USUAL, "module", "netG", "decoder"}
 TRIPLE = ("G", "D", "Gs")  # what a TensorFlow pickle holds, in this order
 # What a key says of a file that is not a StyleGAN2 generator: (pattern, what it is).
@@ -77,6 +78,7 @@ def read_source(
             UnknownName: no `name`.
     """
     path = Path(path)
+    # The ending decides, as a safetensors file has no signature.
     content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     part = pick(content, name, path)
     if is_network(part):
@@ -88,6 +90,7 @@ def read_source(
             f"{path}: {what(part)}, where a generator or its state dict is needed; choose one with "
             "--name"
         )
+    # nn.DataParallel and training scripts put a name before all others.
     tensors = without_prefix(tensors)
     for pattern, other in OTHERS:
         if any(re.match(pattern, key) for key in tensors):
@@ -95,6 +98,7 @@ def read_source(
     if any(re.match(r"synthesis\.b\d+\.", key) for key in tensors):
         return read_nvlabs(path, tensors, module, mapping_lr, conv_clamp)
     if "style.1.weight" in tensors and "conv1.conv.weight" in tensors:
+        # The mean w stands beside the state dict, not in it.
         mean = content.get(MEAN) if isinstance(content, Mapping) else None
         if isinstance(mean, Tensor) and MEAN not in tensors:
             tensors[MEAN] = mean
@@ -110,6 +114,7 @@ def read_source(
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
+            # The layout would not match, and the message would mislead.
             if METADATA_KEY in (file.metadata() or {}):
                 raise BadFile(
                     f"{path}: was written by editbench already; use it with generator=stylegan2 "
@@ -147,6 +152,7 @@ def pick(content: Any, name: str | None, path: Path) -> Any:
         if key in known:
             part = known[key]
             continue
+        # State dicts that hold several networks have dotted names instead of nested dicts.
         inner = {
             str(full)[len(key) + 1 :]: value
             for full, value in known.items()

@@ -191,10 +191,7 @@ def rebuild_view(base: Storage, first: int, numel: int) -> Storage:
 
 
 def check_metadata(metadata: Any) -> None:
-    """Refuse a tensor whose storage holds its conjugate or its negative:
-
-    the values would be wrong.
-    """
+    """Refuse a tensor whose storage holds its conjugate or negative: values would be wrong."""
     if isinstance(metadata, dict) and (metadata.get("conj") or metadata.get("neg")):
         raise Refused(
             "a tensor is a conjugate or negative view; save it after "
@@ -264,10 +261,7 @@ def parameter(made: Opaque) -> Tensor:
 
 
 def of_type(made: Opaque) -> Any:
-    """_rebuild_from_type_v2(function, type, args, state):
-
-    a tensor of a class derived from Tensor.
-    """
+    """_rebuild_from_type_v2(function, type, args, state): of a class derived from Tensor."""
     function, _, args = arguments(made, 3, "a tensor")[:3]
     if not isinstance(function, Global) or function.name not in TENSORS:
         raise Refused("a tensor of an unknown kind; save its plain data")

@@ -31,6 +31,7 @@ class Called(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         out = self.function(images)
+        # NumPy results are on the host and have no gradients.
         return torch.from_numpy(out).to(images.device) if isinstance(out, np.ndarray) else out
 
 
@@ -64,6 +65,7 @@ class CallableScorer(ModuleScorer):
         version: str = "1",
         **declared: Any,
     ) -> None:
+        # What a record shows and the digest holds.
         name = function if isinstance(function, str) else type(function).__name__
         called = resolve(function) if isinstance(function, str) else function
         if not callable(called):
@@ -72,6 +74,7 @@ class CallableScorer(ModuleScorer):
             )
         network = called if isinstance(called, nn.Module) else Called(called)
         super().__init__(network, attributes, input_size, source=name, **declared)
+        # A module is known by its weights; of a function its source has to do.
         if not isinstance(called, nn.Module):
             self.digest = digest(["callable", name, str(version), identity(called), self.declared])
         else:
@@ -86,10 +89,12 @@ def resolve(name: str) -> Any:
             fails on import.
     """
     parts = name.split(".")
+    # The longest part that is a module: the rest are attributes.
     for end in range(len(parts) - 1, 0, -1):
         try:
             found: Any = importlib.import_module(".".join(parts[:end]))
         except ModuleNotFoundError as error:
+            # The module itself is missing, not one that it imports.
             if error.name is not None and ".".join(parts[:end]).startswith(error.name):
                 continue
             raise EditbenchError(
@@ -114,12 +119,10 @@ def resolve(name: str) -> Any:
 
 
 def identity(value: Any, above: tuple[int, ...] = ()) -> object:
-    """What decides a callable's answers, as plain values:
-
-    its name, the hash of its source file, and what it holds.
-    """
+    """What decides the output of a callable: its name, the hash of its source, and what it holds."""
     if value is None or isinstance(value, (bool, int, float, str, Path)):
         return repr(value)
+    # An object that holds itself would recurse without end.
     if id(value) in above:
         return "itself"
     deeper = (*above, id(value))
@@ -154,6 +157,7 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
             if hasattr(value, "__dict__")
             else []
         )
+    # The source of a class stands for its objects.
     made = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
     return [
         getattr(made, "__module__", ""),

@@ -109,7 +109,9 @@ def main(argv: list[str]) -> int:
             markup=False,
             soft_wrap=True,
         )
-        label = " generator.label=0" if source.config.c_dim else ""
+        label = ""
+        if source.config.c_dim:
+            label = " generator.label=0"
         console.print(
             f"use it: editbench run generator=stylegan2 generator.weights={args.out}{label} "
             "scorer=...",
@@ -124,7 +126,9 @@ def decode(network: StyleGAN2) -> torch.Tensor:
     """Pictures of PROBES z; of a conditional network of its first classes."""
     config = network.config
     z = torch.from_numpy(normals(0, "probe", 0, PROBES, config.z_dim)).float()
-    label = torch.eye(config.c_dim)[torch.arange(PROBES) % config.c_dim] if config.c_dim else None
+    label = None
+    if config.c_dim:
+        label = torch.eye(config.c_dim)[torch.arange(PROBES) % config.c_dim]
     return network(z, label=label)
 
 

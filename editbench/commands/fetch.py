@@ -24,8 +24,8 @@ EPILOG = f"""examples:
   editbench fetch all
 
 Files lie in ${FOLDER}, or in the user's cache. ${MIRROR}=URL fetches them from a folder of another
-server, with the same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A download
-that broke off goes on from there.
+server, with the same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A
+download that broke off goes on from there.
 """
 
 
@@ -49,7 +49,9 @@ def main(argv: list[str]) -> int:
     if not args.names:
         return listing(known)
     # A name that was given twice is fetched once.
-    chosen = known if "all" in args.names else {name: known[name] for name in args.names}
+    chosen = known
+    if "all" not in args.names:
+        chosen = {name: known[name] for name in args.names}
     if is_offline():
         raise EditbenchError(
             f"${OFFLINE} is set: nothing is fetched; unset it, or put the files into {folder()}"
@@ -68,7 +70,9 @@ def main(argv: list[str]) -> int:
 
 
 def pinned(file: Published) -> str:
-    return "as published" if file.sha256 else "(pinned from now on: none is published)"
+    if file.sha256:
+        return "as published"
+    return "(pinned from now on: none is published)"
 
 
 def listing(known: dict[str, Published]) -> int:
@@ -77,7 +81,9 @@ def listing(known: dict[str, Published]) -> int:
     for name, file in known.items():
         text, bad = state(file)
         broken |= bad
-        size = f"{file.size / 1e6:.0f} MB" if file.size else "?"
+        size = "?"
+        if file.size:
+            size = f"{file.size / 1e6:.0f} MB"
         print(f"{name:12} {size:>7}  {text}\n{'':22}{file.source}\n{'':22}{file.licence}")
     print(f"folder: {folder()} (${FOLDER})")
     return int(broken)

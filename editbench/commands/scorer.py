@@ -26,11 +26,11 @@ EPILOG = """examples:
   editbench scorer check my_attributes.yaml --images photos/ --out check
   editbench scorer check my_attributes.yaml --against faces generator.psi=0.7
 
-Reports the share of every class, quantiles and correlations of the logits, and what looks wrong: NaN,
-heads whose output never changes, probabilities for logits, an input range under which the network says
-less than under another, and teacher and judge that point opposite ways. The page shows the pictures of
-each class, so that you see whether "positive" is the side you think. Exit code 1 where something is an
-error.
+Reports the share of every class, quantiles and correlations of the logits, and what looks wrong:
+NaN, heads whose output never changes, probabilities for logits, an input range under which the
+network says less than under another, and teacher and judge that point opposite ways. The page
+shows the pictures of each class, so that you see whether "positive" is the side you think. Exit
+code 1 where something is an error.
 """
 
 
@@ -81,7 +81,9 @@ def main(argv: list[str]) -> int:
     agreements = []
     for first, second in pairs:
         table, findings = compare(first, second)
-        other = f"{args.against}: {second.role}" if second in references else second.role
+        other = second.role
+        if second in references:
+            other = f"{args.against}: {second.role}"
         agreements.append((f"{first.role} and {other}", table))
         first.findings[:0] = findings
     # W codes have no pictures to show.

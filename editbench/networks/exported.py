@@ -86,8 +86,12 @@ class ExportedNetwork(nn.Module):
         ]
         self.shapes = [tuple(shape) for shape in shapes]
         # A symbol where any number of images is taken, an integer where one alone is.
-        first = self.shapes[0][0] if self.shapes and self.shapes[0] else None
-        self.batch = first if isinstance(first, int) else None
+        first = None
+        if self.shapes and self.shapes[0]:
+            first = self.shapes[0][0]
+        self.batch = None
+        if isinstance(first, int):
+            self.batch = first
 
     def train(self, mode: bool = True) -> ExportedNetwork:
         self.training = mode  # and not its graph, which would refuse

@@ -77,11 +77,9 @@ class ScorerFeatures(FeatureNetwork):
         # Without a layer to stop at, the scorer's own method gives the features.
         self._tap = None if layer is None and hasattr(scorer, "features") else self._find(layer)
         side = getattr(scorer, "input_size", None) or [getattr(scorer, "resolution", 64)] * 2
-        self.resize = (
-            f"{side[0]}x{side[1]} bilinear, as the scorer does"
-            if getattr(scorer, "input_size", None)
-            else "none"
-        )
+        self.resize = "none"
+        if getattr(scorer, "input_size", None):
+            self.resize = f"{side[0]}x{side[1]} bilinear, as the scorer does"
         # A scorer without parameters, such as a function, runs anywhere.
         device = next(scorer.parameters(), torch.zeros(())).device
         self.dim = probe(self, (int(side[0]), int(side[1])), type(scorer).__name__, device).shape[1]
@@ -155,6 +153,7 @@ class _Published(FeatureNetwork):
             )
         self.digest = hash_of([type(self).__name__, found.sha256, self.resize])
         width = probe(self, (64, 64), str(found.path)).shape[1]
+        # Another network under the right name gives other numbers of features.
         if width != dim:
             raise BadFile(
                 f"{found.path}: gives {width} features, needed are {dim}; {found.file.remedy()}"
@@ -162,7 +161,9 @@ class _Published(FeatureNetwork):
 
     def forward(self, images: Tensor) -> Tensor:
         # Grey pictures as three equal colours.
-        x = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        x = images
+        if images.shape[1] == 1:
+            x = images.expand(-1, 3, -1, -1)
         return self.network(self.prepare(x), return_features=True).flatten(1).float()
 
     def prepare(self, images: Tensor) -> Tensor:

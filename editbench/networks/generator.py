@@ -1,4 +1,4 @@
-"""The contract of a generator: from codes to decoded samples, differentiable, with constant noise."""
+"""The contract of a generator: from codes to samples, differentiable, with constant noise."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ class Generator(nn.Module, abc.ABC):
         if space == Space.S:
             return self.styles(self.w_plus(latent))
         # A view of one row cannot be edited row by row.
-        return self.w_plus(latent).clone() if space == Space.W_PLUS else latent
+        if space == Space.W_PLUS:
+            return self.w_plus(latent).clone()
+        return latent
 
     # -- inside -----------------------------------------------------------------------------------
     def kernels(self) -> dict[str, Tensor]:

@@ -154,11 +154,9 @@ class LPIPS(Perceptual):
 
     def residual(self, images: Tensor) -> Tensor:
         # images (N, 1 or 3, H, W) in [-1, 1]
-        x = (
-            images
-            if self.size is None
-            else F.interpolate(images, size=(self.size, self.size), mode="nearest")
-        )
+        x = images
+        if self.size is not None:
+            x = F.interpolate(images, size=(self.size, self.size), mode="nearest")
         x = (x - self.shift) / self.scale
         parts = []
         for k, stage in enumerate(self.stages):
@@ -209,11 +207,9 @@ class ScriptedLPIPS(Perceptual):
 
     def residual(self, images: Tensor) -> Tensor:
         # images (N, 1 or 3, H, W) in [-1, 1]
-        x = (
-            images
-            if self.size is None
-            else F.interpolate(images, size=(self.size, self.size), mode="nearest")
-        )
+        x = images
+        if self.size is not None:
+            x = F.interpolate(images, size=(self.size, self.size), mode="nearest")
         # The network takes 0..255 and does its own normalisation.
         x = (x.expand(-1, 3, -1, -1) + 1) * 127.5
         return self.network(x, resize_images=False, return_lpips=True).flatten(1).float()

@@ -77,7 +77,9 @@ class Published:
         """Its address: on the mirror of $EDITBENCH_MIRROR where there is one."""
         # For sites whose machines reach one server of their own alone; the checksum stays the same.
         mirror = os.environ.get(MIRROR)
-        return f"{mirror.rstrip('/')}/{self.name}" if mirror else self.url
+        if mirror:
+            return f"{mirror.rstrip('/')}/{self.name}"
+        return self.url
 
     def remedy(self) -> str:
         return (
@@ -136,7 +138,9 @@ def check(file: Published, place: Path) -> str:
     if pinned is not None and found != pinned:
         # A size tells a broken download from another version.
         size = place.stat().st_size
-        short = f"; it has {size} bytes of {file.size}" if file.size and size != file.size else ""
+        short = ""
+        if file.size and size != file.size:
+            short = f"; it has {size} bytes of {file.size}"
         raise BadFile(
             f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. "
             "Delete it; "
@@ -150,7 +154,9 @@ def pin(file: Published) -> str | None:
     # A hash in the configuration counts more than one of a first fetch.
     pins = folder() / LOCK
     found = file.sha256 or (read_json(pins).get(file.name) if pins.is_file() else None)
-    return None if found is None else str(found).lower()
+    if found is None:
+        return None
+    return str(found).lower()
 
 
 def missing_text(files: list[Published]) -> str:

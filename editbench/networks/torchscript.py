@@ -57,7 +57,9 @@ def kind_of(path: Path | str) -> str:
         # After eight bytes of length comes the JSON of the header.
         if head[8:9] == b"{":
             return "safetensors"
-        return "state dict or pickled module" if head.startswith(b"\x80") else "unknown"
+        if head.startswith(b"\x80"):
+            return "state dict or pickled module"
+        return "unknown"
     with open_archive(path) as archive:
         names = [name.partition("/")[2] for name in archive.namelist()]
     if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
@@ -67,7 +69,9 @@ def kind_of(path: Path | str) -> str:
         or "serialized_exported_program.json" in names
     ):
         return "export"
-    return "state dict or pickled module" if "data.pkl" in names else "unknown"
+    if "data.pkl" in names:
+        return "state dict or pickled module"
+    return "unknown"
 
 
 def expect_kind(path: Path | str, kind: str, remedy: str) -> None:
@@ -129,7 +133,9 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    return lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
+    if "TorchScript interpreter" in lines[0]:
+        return lines[-1]
+    return lines[0]
 
 
 def open_archive(path: Path | str) -> zipfile.ZipFile:
@@ -155,7 +161,7 @@ def check_whole(path: Path | str, archive: zipfile.ZipFile) -> None:
     if len({name.casefold() for name in archive.namelist()}) != len(archive.namelist()):
         raise BadFile(f"{path}: an archive with a name twice; {COPY_AGAIN}")
     try:
-        # torch does not compare checksums.
+        # Damage is named here rather than met while the network is loaded.
         broken = archive.testzip()
     except DAMAGE as error:
         raise BadFile(f"{path}: an archive with damage inside ({error}); {COPY_AGAIN}") from error

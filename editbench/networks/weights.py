@@ -100,6 +100,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path |
             if tensors[name].shape != state[name].shape
         ],
     }
+    # Names alone do not help where hundreds differ; the first few do.
     lines = []
     for what, names in problems.items():
         if names:

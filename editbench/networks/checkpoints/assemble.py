@@ -199,6 +199,7 @@ def assemble(source: Source) -> StyleGAN2:
             )
     network = StyleGAN2(source.config)
     network.load_state_dict(state)
+    # Converted networks are decoded, not trained.
     network.eval().requires_grad_(False)
     # Without it truncation would pull to zero, which is no face.
     if source.rules.get("mapping.w_avg") is None:
@@ -212,7 +213,9 @@ def as_float(value: Tensor, rule: Rule, shape: tuple[int, ...]) -> Tensor | None
         value = rule.change(value.detach().float())
     except (RuntimeError, IndexError):  # a permutation of other axes, for one
         return None
-    return value.contiguous() if tuple(value.shape) == shape else None
+    if tuple(value.shape) == shape:
+        return value.contiguous()
+    return None
 
 
 def mean_w(network: StyleGAN2) -> Tensor:
@@ -220,7 +223,9 @@ def mean_w(network: StyleGAN2) -> Tensor:
     config = network.config
     z = torch.from_numpy(normals(0, "w_avg", 0, W_AVG_SAMPLES, config.z_dim)).float()
     # Classes in equal shares, as their shares in training are not in the file.
-    label = torch.eye(config.c_dim)[torch.arange(len(z)) % config.c_dim] if config.c_dim else None
+    label = None
+    if config.c_dim:
+        label = torch.eye(config.c_dim)[torch.arange(len(z)) % config.c_dim]
     return network.mapping(z, label).double().mean(0).float()
 
 

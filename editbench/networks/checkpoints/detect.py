@@ -83,7 +83,9 @@ def read_source(
     part = pick(content, name, path)
     if is_network(part):
         return read_tensorflow(path, part)
-    module = part if module_state(part) is not None else None
+    module = None
+    if module_state(part) is not None:
+        module = part
     tensors = module_tensors(part) if module is not None else flat(part)
     if not tensors:
         raise BadFile(
@@ -99,11 +101,15 @@ def read_source(
         return read_nvlabs(path, tensors, module, mapping_lr, conv_clamp)
     if "style.1.weight" in tensors and "conv1.conv.weight" in tensors:
         # The mean w stands beside the state dict, not in it.
-        mean = content.get(MEAN) if isinstance(content, Mapping) else None
+        mean = None
+        if isinstance(content, Mapping):
+            mean = content.get(MEAN)
         if isinstance(mean, Tensor) and MEAN not in tensors:
             tensors[MEAN] = mean
         return read_rosinality(path, tensors, mapping_lr, conv_clamp)
-    about = f"a {class_name(module)}" if module is not None else "a state dict"
+    about = "a state dict"
+    if module is not None:
+        about = f"a {class_name(module)}"
     raise BadFile(
         f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 generator of a layout "
         "known here "
@@ -145,7 +151,9 @@ def pick(content: Any, name: str | None, path: Path) -> Any:
             for key in USUAL
             if isinstance(content, Mapping) and content.get(key) is not None
         ]
-        return found[0] if found else content
+        if found:
+            return found[0]
+        return content
     part = content
     for key in name.split("."):
         known = part if isinstance(part, Mapping) else {}
@@ -179,6 +187,7 @@ def flat(part: Any) -> dict[str, Tensor]:
 
 def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without what all of them begin with: 'module.' of nn.DataParallel and the like."""
+    # Repeated, as wrappers can be nested.
     heads = {name.partition(".")[0] for name in tensors}
     if len(heads) != 1 or not heads <= WRAPPERS or not all("." in name for name in tensors):
         return tensors

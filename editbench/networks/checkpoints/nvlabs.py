@@ -47,7 +47,9 @@ def module_state(value: Any) -> dict[str, Any] | None:
     state = value.state
     if value.name == PERSISTENT and value.args and isinstance(value.args[0], dict):
         state = value.args[0].get("state")
-    return state if isinstance(state, dict) and isinstance(state.get("_modules"), dict) else None
+    if isinstance(state, dict) and isinstance(state.get("_modules"), dict):
+        return state
+    return None
 
 
 def class_name(value: Opaque) -> str:
@@ -145,7 +147,9 @@ def read_nvlabs(
                 "its fp16 blocks are run in the precision of the run, fp32 unless asked for",
             )
         )
-    kind = "NVlabs PyTorch pickle" if module is not None else "state dict in NVlabs' names"
+    kind = "state dict in NVlabs' names"
+    if module is not None:
+        kind = "NVlabs PyTorch pickle"
     return Source(
         path,
         kind,
@@ -159,14 +163,18 @@ def read_nvlabs(
 
 
 def other(size: int, usual: int) -> int:
-    return 0 if size == usual else size
+    if size == usual:
+        return 0
+    return size
 
 
 def architecture(tensors: dict[str, Tensor], resolution: int) -> str:
     # Only the residual architecture has this branch.
     if f"synthesis.b{resolution}.skip.weight" in tensors:
         return "resnet"
-    return "skip" if "synthesis.b4.torgb.weight" in tensors else "orig"
+    if "synthesis.b4.torgb.weight" in tensors:
+        return "skip"
+    return "orig"
 
 
 def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
@@ -202,7 +210,9 @@ def pickled_facts(path: Path, module: Opaque) -> dict[str, Any]:
     for prefix, state in walk_modules(module):
         activation = state.get("activation", "lrelu")
         # Affine maps, label embedding and skip branch have no activation.
-        expected = "linear" if prefix.endswith(("affine.", "embed.", "skip.")) else "lrelu"
+        expected = "lrelu"
+        if prefix.endswith(("affine.", "embed.", "skip.")):
+            expected = "linear"
         if activation != expected:
             raise Unsupported(
                 f"{path}: its layer '{prefix[:-1]}' has the activation {activation!r}, "

@@ -48,8 +48,8 @@ class Row:
 def check_members(path: Path) -> None:
     """Refuse arrays that would take far more memory than the file says.
 
-    NumPy reserves what the header of an array declares before it reads any data, and unpacks whatever
-    a compressed member holds.
+    NumPy reserves what the header of an array declares before it reads any data, and unpacks
+    whatever a compressed member holds.
     """
     total = 0
     with ZipFile(path) as archive:

@@ -66,7 +66,9 @@ def read_rosinality(
     channels = tuple(shape_of(tensors, name, path, 5)[1] for name in names)
     first = shape_of(tensors, "style.1.weight", path, 2)
     w_dim = shape_of(tensors, "conv1.conv.modulation.weight", path, 2)[1]
-    rgb = "to_rgb1.conv.weight" if blocks == 1 else f"to_rgbs.{blocks - 2}.conv.weight"
+    rgb = "to_rgb1.conv.weight"
+    if blocks != 1:
+        rgb = f"to_rgbs.{blocks - 2}.conv.weight"
     # style.0 is the normalisation, without weights.
     depth = sum(1 for name in tensors if re.fullmatch(r"style\.\d+\.weight", name))
     filters = {name: value for name, value in tensors.items() if name.endswith(FILTERS)}
@@ -120,7 +122,9 @@ def one_row(value: Tensor) -> Tensor:
     """(d,) of (d,), (1, d) or equal rows (n, d); anything else as it is, which fits no network."""
     # pSp and e4e store one row for each row of W+; they are the same.
     rows = value.reshape(-1, value.shape[-1])
-    return rows[0] if torch.equal(rows, rows[:1].expand_as(rows)) else value
+    if torch.equal(rows, rows[:1].expand_as(rows)):
+        return rows[0]
+    return value
 
 
 def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[str, Rule | None]:
@@ -142,7 +146,9 @@ def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[s
             theirs = "to_rgb1" if not block else f"to_rgbs.{block - 1}"
         else:
             number = 2 * block - (kind == "up")  # of the convolution, the 4x4 one being 0
-            theirs = f"convs.{number - 1}" if number else "conv1"
+            theirs = "conv1"
+            if number:
+                theirs = f"convs.{number - 1}"
         for part in RGB_PARTS if kind == "rgb" else CONV_PARTS:
             ours = f"synthesis.layers.{name}.{part}"
             if part == "bias":

@@ -103,6 +103,7 @@ def read_tensorflow(path: Path, network: Opaque) -> Source:
         raise BadFile(
             f"{path}: the static_kwargs of its TensorFlow network are no dict; it is damaged"
         )
+    # Refused rather than ignored: the pictures would be others.
     for name, values in USUAL.items():
         if name in kwargs and kwargs[name] not in values:
             raise Unsupported(
@@ -230,8 +231,8 @@ def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | N
                 else f"{theirs}/{own}/{PART.get(part, part)}"
             )
             rule = Rule(source, changes.get(part, lambda value: value))
-            rules[f"synthesis.layers.{name}.{part}"] = (
-                None if part.startswith("noise") and not noisy else rule
-            )
+            rules[f"synthesis.layers.{name}.{part}"] = rule
+            if part.startswith("noise") and not noisy:
+                rules[f"synthesis.layers.{name}.{part}"] = None
         rules[f"synthesis.skips.{name}.weight"] = Rule(f"{theirs}/Skip/weight", turned)
     return rules

@@ -32,7 +32,9 @@ class Called(nn.Module):
     def forward(self, images: Tensor) -> Any:
         out = self.function(images)
         # NumPy results are on the host and have no gradients.
-        return torch.from_numpy(out).to(images.device) if isinstance(out, np.ndarray) else out
+        if isinstance(out, np.ndarray):
+            return torch.from_numpy(out).to(images.device)
+        return out
 
 
 class CallableScorer(ModuleScorer):
@@ -67,7 +69,9 @@ class CallableScorer(ModuleScorer):
     ) -> None:
         # What a record shows and the digest holds.
         name = function if isinstance(function, str) else type(function).__name__
-        called = resolve(function) if isinstance(function, str) else function
+        called = function
+        if isinstance(function, str):
+            called = resolve(function)
         if not callable(called):
             raise EditbenchError(
                 f"scorer.function {name} is a {type(called).__name__}, not a function of images"
@@ -119,7 +123,7 @@ def resolve(name: str) -> Any:
 
 
 def identity(value: Any, above: tuple[int, ...] = ()) -> object:
-    """What decides the output of a callable: its name, the hash of its source, and what it holds."""
+    """What decides the output of a callable: its name, hash of its source, and what it holds."""
     if value is None or isinstance(value, (bool, int, float, str, Path)):
         return repr(value)
     # An object that holds itself would recurse without end.
@@ -141,9 +145,9 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
     elif inspect.ismethod(value):
         held = [value.__func__, value.__self__]
     else:
-        value = (
-            inspect.unwrap(value) if callable(value) else value
-        )  # the function, not its decorator
+        # The function, not its decorator.
+        if callable(value):
+            value = inspect.unwrap(value)
         held = (
             [
                 value.__defaults__,

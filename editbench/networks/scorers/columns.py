@@ -95,11 +95,9 @@ class Columns(nn.Module):
         if self.all:
             return out
         logits = out.index_select(1, self.yes)
-        return (
-            logits - out.index_select(1, self.no.clamp(min=0)) * (self.no >= 0)
-            if self.paired
-            else logits
-        )
+        if self.paired:
+            return logits - out.index_select(1, self.no.clamp(min=0)) * (self.no >= 0)
+        return logits
 
     def _of_probabilities(self, out: Tensor) -> Tensor:
         """ln p for a class of many, ln p / (1 - p) for a binary attribute, ln p_yes / p_no for a

@@ -93,7 +93,7 @@ class ConvScorer(Scorer):
                 f"this scorer takes images (N, {', '.join(map(str, expected))}) but was given "
                 f"{tuple(decoded.shape)}; resize them or use a scorer of that resolution"
             )
-        # Convolutions on a CPU are about twice as fast in this layout.
+        # Convolutions on a CPU are faster in this layout.
         x = self.trunk(decoded.contiguous(memory_format=torch.channels_last))
         return F.silu(self.neck(x.flatten(1)))
 

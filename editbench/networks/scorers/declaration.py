@@ -77,6 +77,8 @@ def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
         if part is None:
             continue
         where = str(path) if single else f"{path}: {role}"
+        if not OmegaConf.is_config(part):
+            raise EditbenchError(f"{where}: needs _target_: and its arguments, got '{part}'")
         try:
             config = OmegaConf.to_container(part, resolve=True)
         except OmegaConfBaseException as error:
@@ -101,9 +103,9 @@ def build_scorer(config: Any, where: str) -> Scorer:
             "editbench.networks.scorers.exported.FileScorer"
         )
     try:
-        cls = (
-            get_class(config["_target_"]) if inspect.isclass(_object(config["_target_"])) else None
-        )
+        cls = None
+        if inspect.isclass(_object(config["_target_"])):
+            cls = get_class(config["_target_"])
     except Exception as error:  # Hydra wraps what an import raises
         raise EditbenchError(
             f"{where}: _target_ {config['_target_']} cannot be imported "

@@ -96,7 +96,9 @@ class FileScorer(ModuleScorer):
         # 1e-3 is far above what another order of sums changes.
         gap = float((whole[:1] - alone).abs().max())
         if not gap <= 1e-3 * (1 + float(whole.abs().max())):
-            how = "export" if isinstance(network, ExportedNetwork) else "save"
+            how = "save"
+            if isinstance(network, ExportedNetwork):
+                how = "export"
             raise EditbenchError(
                 f"{self.source}: the logits of an image change by {gap:.3g} with the other images "
                 "of "

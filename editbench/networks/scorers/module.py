@@ -86,9 +86,9 @@ class ModuleScorer(Scorer):
                 "got "
                 f"{channels!r} and {antialias!r}"
             )
-        size = (
-            None if input_size is None else [int(v) for v in numbers("input_size", input_size, 2)]
-        )
+        size = None
+        if input_size is not None:
+            size = [int(v) for v in numbers("input_size", input_size, 2)]
         if size is not None and (min(size) < 1 or size != [*map(float, input_size or ())]):
             raise EditbenchError(
                 f"scorer.input_size is [height, width] in pixels; got {input_size}"
@@ -104,7 +104,9 @@ class ModuleScorer(Scorer):
             raise EditbenchError(
                 "'head' of an attribute is for heads of W codes; choose outputs with columns: [...]"
             )
-        self.input_size = None if size is None else (size[0], size[1])
+        self.input_size = None
+        if size is not None:
+            self.input_size = (size[0], size[1])
         self.input_range = (black, white)
         self.channels = channels
         self.antialias = antialias

@@ -94,13 +94,13 @@ class StyleGAN2Generator(Generator):
     def map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> w (N, w_dim), truncated unless there is a cutoff."""
         # One label for all pictures: a walk must not change the class.
-        label = None if self.label is None else self.label.to(z.dtype).expand(len(z), -1)
+        label = None
+        if self.label is not None:
+            label = self.label.to(z.dtype).expand(len(z), -1)
         w = self.network.mapping(z, label)
-        return (
-            w
-            if self.truncation_cutoff is not None
-            else self.network.truncate(w, self.truncation_psi)
-        )
+        if self.truncation_cutoff is not None:
+            return w
+        return self.network.truncate(w, self.truncation_psi)
 
     def w_plus(self, w: Tensor) -> Tensor:
         """w (N, w_dim) -> every row the same, (N, num_ws, w_dim).

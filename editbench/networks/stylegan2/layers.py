@@ -30,7 +30,7 @@ LARGE = 64
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate: weights have unit variance and are scaled in use."""
+    """Linear layer with equalised learning rate: weights of unit variance, scaled in use."""
 
     def __init__(
         self, n_in: int, n_out: int, lr_multiplier: float = 1.0, bias: float = 0.0
@@ -133,7 +133,9 @@ class StyledConv(nn.Module):
         x = F.leaky_relu(
             torch.addcmul((offset * ACTIVATION_GAIN).to(x.dtype), x, demodulation.to(x.dtype)), 0.2
         )
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        if self.clamp is None:
+            return x
+        return x.clamp(-self.clamp, self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -154,7 +156,9 @@ class ToRGB(nn.Module):
         x = shifted(
             lambda y, weight: F.conv2d(y, weight.to(y.dtype)), x, self.weight, shift
         ) + self.bias[:, None, None].to(x.dtype)
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        if self.clamp is None:
+            return x
+        return x.clamp(-self.clamp, self.clamp)
 
 
 class Skip(nn.Module):
@@ -180,6 +184,7 @@ def picked(shift: WeightShift) -> WeightShift:
     """
     if not shift.kernels.requires_grad or not len(shift):
         return shift
+    # `place` numbers the directions anew, within those that are used.
     used, place = shift.index.unique(return_inverse=True)
     return WeightShift(shift.layer, shift.kernels[used], place, shift.magnitude)
 
@@ -190,6 +195,7 @@ def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: 
     """
     kernels = shift.kernels.unbind(0)
     used = shift.index.unique().tolist()
+    # The usual case, without a copy of the batch.
     if len(used) <= 1:
         return function(kernels[used[0] if used else 0], *batches)
     groups = [(shift.index == k).nonzero()[:, 0] for k in used]
@@ -221,4 +227,6 @@ def shifted(
     One pass for the common weight and one for the directions; no kernel is copied for a sample.
     """
     out = linear(x, weight)
-    return out if shift is None else out + contribution(linear, x, shift)
+    if shift is None:
+        return out
+    return out + contribution(linear, x, shift)

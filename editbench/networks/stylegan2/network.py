@@ -139,7 +139,9 @@ class Mapping(nn.Module):
         super().__init__()
         # 0 stands for the usual width, w_dim.
         embed_dim = config.embed_dim or config.w_dim
-        self.embed = EqualLinear(config.c_dim, embed_dim) if config.c_dim else None
+        self.embed = None
+        if config.c_dim:
+            self.embed = EqualLinear(config.c_dim, embed_dim)
         first = config.z_dim + (embed_dim if config.c_dim else 0)
         widths = [
             first,
@@ -217,8 +219,11 @@ class Synthesis(nn.Module):
         """
         # Half precision would lose the small contributions of the last layers.
         with exact(rgb.device):
-            rgb = rgb.float() if rgb.dtype in DTYPES.values() else rgb
-            return rgb if image is None else fir_upsample(image, self.fir) + rgb
+            if rgb.dtype in DTYPES.values():
+                rgb = rgb.float()
+            if image is None:
+                return rgb
+            return fir_upsample(image, self.fir) + rgb
 
     def styles(self, w_plus: Tensor) -> list[Tensor]:
         """Affine maps: w_plus (N, num_ws, w_dim) -> list of (N, channels)."""
@@ -259,7 +264,9 @@ class Synthesis(nn.Module):
         for name, style in zip(names[first:last], styles[first:last]):
             layer = self.layers[name]
             # The shift is of one layer; the others keep their weights.
-            own = shift if shift is not None and shift.layer == name else None
+            own = None
+            if shift is not None and shift.layer == name:
+                own = shift
             if isinstance(layer, ToRGB):
                 image = self._onto(image, layer(x, style, own))
             elif name in self.skips:
@@ -285,7 +292,9 @@ class StyleGAN2(nn.Module):
     def truncate(self, w: Tensor, truncation_psi: float) -> Tensor:
         """Move w (..., w_dim) towards the running mean; psi 1 leaves it, psi 0 gives the mean."""
         # lerp with 1 would round; psi 1 must give w to the last bit.
-        return w if truncation_psi == 1 else torch.lerp(self.mapping.w_avg, w, truncation_psi)
+        if truncation_psi == 1:
+            return w
+        return torch.lerp(self.mapping.w_avg, w, truncation_psi)
 
     def forward(
         self, z: Tensor, truncation_psi: float = 1.0, label: Tensor | None = None

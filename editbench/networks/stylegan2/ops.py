@@ -53,7 +53,9 @@ def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
     weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
     x = F.conv_transpose2d(x, weight, stride=2, padding=taps // 2 - 1, groups=x.shape[1])
     # An odd filter leaves a row and a column too many.
-    return x[:, :, :height, :width] if taps % 2 else x
+    if taps % 2:
+        return x[:, :, :height, :width]
+    return x
 
 
 def scaled_leaky_relu(x: Tensor, inplace: bool = False) -> Tensor:

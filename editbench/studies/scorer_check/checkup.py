@@ -239,7 +239,9 @@ def information(logits: Tensor, attributes: Attributes) -> float:
     for item in attributes:
         part = attributes.logits(logits.double(), item.name)
         # The logit of two classes as a softmax over (0, logit).
-        both = torch.cat([torch.zeros_like(part), part], 1) if item.binary else part
+        both = part
+        if item.binary:
+            both = torch.cat([torch.zeros_like(part), part], 1)
         p = both.softmax(1)
         found.append(float(_entropy(p.mean(0)) - _entropy(p).mean()))
     return float(np.mean(found))
@@ -294,7 +296,9 @@ def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[Finding]:
     if not sane:
         return []
     best = max(sane, key=lambda item: item.information)
-    said = declared.information if declared.size <= SATURATED else 0.0
+    said = 0.0
+    if declared.size <= SATURATED:
+        said = declared.information
     if best.information - said <= GAIN:
         return []
     return [

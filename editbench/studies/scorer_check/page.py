@@ -106,10 +106,13 @@ def strip_of(decoded: Tensor) -> Image.Image:
     """
     pixels = to_uint8(decoded).permute(0, 2, 3, 1).numpy()
     # PNG strips are in colour.
-    pixels = np.repeat(pixels, 3, 3) if pixels.shape[3] == 1 else pixels
+    if pixels.shape[3] == 1:
+        pixels = np.repeat(pixels, 3, 3)
     strip = Image.new("RGB", (SIDE * len(pixels), SIDE), "white")
     # Blurred small pictures would hide what the scorer sees.
-    how = Image.Resampling.NEAREST if max(pixels.shape[1:3]) <= SIDE else Image.Resampling.LANCZOS
+    how = Image.Resampling.LANCZOS
+    if max(pixels.shape[1:3]) <= SIDE:
+        how = Image.Resampling.NEAREST
     for k, picture in enumerate(pixels):
         strip.paste(Image.fromarray(picture).resize((SIDE, SIDE), how), (k * SIDE, 0))
     return strip
@@ -187,7 +190,11 @@ def shade(r: float) -> str:
     """Background of a correlation: blue below 0, red above, by its size."""
     red = (255, 90, 60)
     blue = (60, 130, 255)
-    end = red if r > 0 else blue
+    end = blue
+    if r > 0:
+        end = red
     # 0.8 keeps black text readable on the colour.
-    weight = min(abs(r), 1) * 0.8 if pd.notna(r) else 0
+    weight = 0.0
+    if pd.notna(r):
+        weight = min(abs(r), 1) * 0.8
     return "rgb({},{},{})".format(*(round(255 + (part - 255) * weight) for part in end))

@@ -106,4 +106,6 @@ def resolution_of(scorer: Scorer) -> int:
     """The side that a scorer takes; 256 where it takes any."""
     # Height and width can differ; pictures are central squares.
     size = getattr(scorer, "input_size", None)
-    return int(max(size)) if size else int(getattr(scorer, "resolution", 256))
+    if size:
+        return int(max(size))
+    return int(getattr(scorer, "resolution", 256))

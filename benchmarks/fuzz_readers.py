@@ -134,7 +134,9 @@ def case(
 ) -> tuple[str, bytes, Reader]:
     """(name, damaged content, reader) of case i."""
     rng = np.random.default_rng((seed, i))
-    group = golden if golden and rng.random() < GOLDEN_SHARE else files
+    group = files
+    if golden and rng.random() < GOLDEN_SHARE:
+        group = golden
     name = list(group)[int(rng.integers(0, len(group)))]
     content = bytearray(group[name][0])
     for _ in range(int(rng.integers(1, 5))):

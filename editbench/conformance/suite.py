@@ -25,8 +25,8 @@ class Check:
     run: Callable[[Subject], str]  # gives a remark when it passes, and raises a Verdict otherwise
 
 
-# In the order of an editor's life: it is constructed, fitted, walked, stored. Each broken method of the
-# tests fails one of them alone, so a check must not stumble over what another one is for.
+# In the order of an editor's life: it is constructed, fitted, walked, stored. Each broken method of
+# the tests fails one of them alone, so a check must not stumble over what another one is for.
 _ALL = (
     Check(
         "constructs",

@@ -74,18 +74,19 @@ class ScorerFeatures(FeatureNetwork):
         self.scorer = scorer
         self.layer = layer
         self.name = name
+        # Without a layer to stop at, the scorer's own method gives the features.
         self._tap = None if layer is None and hasattr(scorer, "features") else self._find(layer)
         side = getattr(scorer, "input_size", None) or [getattr(scorer, "resolution", 64)] * 2
-        self.resize = (
-            f"{side[0]}x{side[1]} bilinear, as the scorer does"
-            if getattr(scorer, "input_size", None)
-            else "none"
-        )
+        self.resize = "none"
+        if getattr(scorer, "input_size", None):
+            self.resize = f"{side[0]}x{side[1]} bilinear, as the scorer does"
+        # A scorer without parameters, such as a function, runs anywhere.
         device = next(scorer.parameters(), torch.zeros(())).device
         self.dim = probe(self, (int(side[0]), int(side[1])), type(scorer).__name__, device).shape[1]
         self.digest = hash_of(["scorer features", scorer.digest, layer])
 
     def _find(self, layer: str | None) -> nn.Module:
+        # Compiled networks have modules, but hooks on them are not called.
         known = dict(self.scorer.named_modules())
         if any(
             isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule)
@@ -100,6 +101,7 @@ class ScorerFeatures(FeatureNetwork):
             if layer not in known or not layer:
                 raise UnknownName("layer of the scorer", layer, [name for name in known if name])
             return known[layer]
+        # The input of the last linear layer is what FID calls the features of a classifier.
         linear = [module for module in known.values() if isinstance(module, nn.Linear)]
         if not linear:
             raise EditbenchError(
@@ -151,13 +153,17 @@ class _Published(FeatureNetwork):
             )
         self.digest = hash_of([type(self).__name__, found.sha256, self.resize])
         width = probe(self, (64, 64), str(found.path)).shape[1]
+        # Another network under the right name gives other numbers of features.
         if width != dim:
             raise BadFile(
                 f"{found.path}: gives {width} features, needed are {dim}; {found.file.remedy()}"
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        # Grey pictures as three equal colours.
+        x = images
+        if images.shape[1] == 1:
+            x = images.expand(-1, 3, -1, -1)
         return self.network(self.prepare(x), return_features=True).flatten(1).float()
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -223,6 +229,7 @@ def probe(
     Raises:
         EditbenchError, NonFinite: the network does not take images, or gives something else.
     """
+    # Noise exercises all layers, and its seed makes the outcome the same each time.
     rng = torch.Generator().manual_seed(0)
     images = torch.rand(PROBE, 3, *size, generator=rng).mul(2).sub(1).to(device)
     try:

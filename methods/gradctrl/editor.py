@@ -176,9 +176,9 @@ class GradCtrl(Editor):
         """Train one small classifier for each attribute whose classes all have examples."""
         codes = data.fit.codes(self.space)
         attributes = data.attributes
-        self.counts = {name: class_counts(data, name).cpu() for name in attributes.names}
         names = []
         for name in attributes.names:
+            self.counts[name] = class_counts(data, name).cpu()
             if not empty_class(attributes[name], self.counts[name]):
                 names.append(name)
         if not names:
@@ -352,13 +352,15 @@ class GradCtrl(Editor):
         return out
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        places = {name: value.tolist() for name, value in group(state, "place").items()}
+        places = {}
+        for name, value in group(state, "place").items():
+            places[name] = value.tolist()
         self.length = float(state["step"])
         heads = {}
         for name in sorted(places, key=lambda name: places[name][0]):
             heads[name] = [state[f"head.{name}.{part}"] for part in PARTS]
         self.classifier = LatentClassifier(heads)
-        self.ordered = {name for name, (_, ordered) in places.items() if ordered}
+        self.ordered = {name for name in places if places[name][1]}
         self.counts = group(state, "counts")
         self.tuned = {name: int(value) for name, value in group(state, "tuned").items()}
         if self.tune_layers:

@@ -55,7 +55,7 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
         parsed = {target: dict(others) for target, others in exclude.items()}
         lowest = 0
         for others in parsed.values():
-            lowest = min(lowest, *others.values())
+            lowest = min([lowest, *others.values()])
     if lowest < 0:
         raise EditbenchError("exclude: a count of channels cannot be negative")
     return parsed

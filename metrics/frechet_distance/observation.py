@@ -244,7 +244,7 @@ class FrechetDistanceObservation(AfterWalk):
                 at = place[t]
                 x = network(images).float()
                 features = x.cpu().numpy()
-                moments[at].add(features, rows.start)
+                moments[at].update(features, rows.start)
                 kernel.add(at, features, rows.start)
                 # The same pictures, seen by the judge: distance is shown over achieved effect.
                 change = self._effect(scene, t, rows, images)
@@ -254,9 +254,9 @@ class FrechetDistanceObservation(AfterWalk):
                 advance(len(x))
         return {
             "strength": grid,
-            "count": np.stack([m.count for m in moments]),
-            "sum": np.stack([m.sum for m in moments]),
-            "outer": np.stack([m.outer for m in moments]),
+            "count": np.stack([m.arrays()["count"] for m in moments]),
+            "sum": np.stack([m.arrays()["sum"] for m in moments]),
+            "outer": np.stack([m.arrays()["outer"] for m in moments]),
             "kernel": kernel.value,
             "effect": gained,
             "effect_square": square,

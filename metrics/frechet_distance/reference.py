@@ -254,20 +254,22 @@ def _compute(
                 begin = place * n
                 images = reference.images(scene, begin + first, begin + last, resolution)
                 x = network(images).cpu().numpy()
-                moments.add(x, first)
+                moments.update(x, first)
                 # The last batch may reach past the kernel's pictures.
                 if not place and first < kernel:
                     features[first:last] = x[: kernel - first]
                 advance(last - first)
+            sums = moments.arrays()
+            found = int(sums["count"].sum())
             # A real picture without features is a defect of the folder or of the network.
-            if moments.count.sum() < n:
+            if found < n:
                 raise Unsupported(
                     f"'{network.name}' gives features that are not finite for "
-                    f"{n - int(moments.count.sum())} pictures of reference '{reference.name}'"
+                    f"{n - found} pictures of reference '{reference.name}'"
                 )
             out |= {
-                f"{prefix}count": moments.count,
-                f"{prefix}sum": moments.sum[0],
-                f"{prefix}outer": moments.outer[0],
+                f"{prefix}count": sums["count"],
+                f"{prefix}sum": sums["sum"][0],
+                f"{prefix}outer": sums["outer"][0],
             }
     return out | {"features": features}

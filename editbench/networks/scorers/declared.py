@@ -18,6 +18,7 @@ from typing import Any
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, UnknownName
 
+# of one attribute; `head` is for heads of W codes
 KEYS = ("name", "classes", "ordered", "positive_is_low", "head")
 
 
@@ -46,6 +47,7 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
                 raise UnknownName("key of an attribute", str(key), KEYS)
         if "name" not in entry or "classes" not in entry:
             raise EditbenchError(f"an attribute needs 'name' and 'classes', got {dict(entry)}")
+        # YAML 1.1 reads no, yes, off and on as booleans.
         labels = entry["classes"]
         name = str(entry["name"])
         if not isinstance(labels, (list, tuple)) or len({str(label) for label in labels}) < len(
@@ -58,6 +60,7 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
             raise EditbenchError(
                 f"attribute '{name}': YAML takes its classes for {labels}; put them in quotes"
             )
+        # Quotes make text of true and false, and any text counts as true.
         ordered = entry.get("ordered", False)
         low = entry.get("positive_is_low", False)
         if not isinstance(ordered, bool) or not isinstance(low, bool):
@@ -72,5 +75,6 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
                 f"attribute '{item.name}' has {len(labels)} classes: positive_is_low is for two"
             )
         items.append(item)
+        # The sign stands here once; nothing after it sees a reversed output.
         signs.append(-1.0 if low else 1.0)
     return Attributes(items), signs

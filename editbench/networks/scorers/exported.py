@@ -1,7 +1,4 @@
-"""A classifier in a file that holds its own architecture:
-
-TorchScript (torch.jit.save) or torch.export (.pt2).
-"""
+"""A classifier in a file that holds its own architecture: TorchScript or torch.export (.pt2)."""
 
 from __future__ import annotations
 
@@ -31,6 +28,7 @@ class Held(nn.Module):
         try:
             return self.network(images)
         except (torch.jit.Error, RuntimeError) as error:
+            # The batch is too large then; the declaration is right.
             if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
                 raise
             raise EditbenchError(
@@ -66,6 +64,7 @@ class FileScorer(ModuleScorer):
         input_size: Sequence[int] | None,
         **declared: Any,
     ) -> None:
+        # By content: both kinds come with the ending .pt.
         kind = kind_of(path)
         if kind not in ("torchscript", "export"):
             expect_kind(
@@ -82,19 +81,24 @@ class FileScorer(ModuleScorer):
             Held(network, str(path)), attributes, input_size, source=str(path), **declared
         )
         self._check_batches(network)
+        # The file holds weights and architecture.
         self.digest = digest(["file", file_sha256(Path(path)), self.declared])
 
     @torch.no_grad()
     def _check_batches(self, network: nn.Module) -> None:
         """An image alone and in a batch of other images must get the same logits."""
+        # 64 x 64 is large enough for the strides of any classifier.
         height, width = self.input_size or (64, 64)
         rng = torch.Generator().manual_seed(0)
         images = torch.rand(3, self.channels, height, width, generator=rng) * 2 - 1
         whole = self(images)
         alone = self(images[:1])
+        # 1e-3 is far above what another order of sums changes.
         gap = float((whole[:1] - alone).abs().max())
         if not gap <= 1e-3 * (1 + float(whole.abs().max())):
-            how = "export" if isinstance(network, ExportedNetwork) else "save"
+            how = "save"
+            if isinstance(network, ExportedNetwork):
+                how = "export"
             raise EditbenchError(
                 f"{self.source}: the logits of an image change by {gap:.3g} with the other images "
                 "of "

@@ -60,6 +60,7 @@ class LatentHeads(Scorer):
             head = int(attributes[position].get("head", position))
             weight, bias, second, second_bias = _read_head(tensors, head, path)
             if item.binary and len(second) == 2:
+                # Softmax of two outputs is the sigmoid of their difference.
                 second = second[1:] - second[:1]
                 second_bias = second_bias[1:] - second_bias[:1]
             if len(second) != item.width:
@@ -75,9 +76,11 @@ class LatentHeads(Scorer):
                     "heads of one scorer must have one size"
                 )
             parts.append((weight, bias, sign * second, sign * second_bias))
+        # Side by side, so that one product serves all heads.
         names = ("first", "first_bias", "second", "second_bias")
         for k, name in enumerate(names):
             self.register_buffer(name, torch.cat([part[k] for part in parts]))
+        # An attribute of many classes reads one head several times.
         columns = [k for k, item in enumerate(self.attributes) for _ in range(item.width)]
         self.register_buffer("head_of", torch.tensor(columns))
         self.digest = tensors_digest(self.state_dict(), self.attributes.as_config(), SLOPE)

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from editbench.metrics.composition.metric import CompositionSuccess
-from editbench.metrics.composition.observation import Composition, advance
+from editbench.metrics.composition.observation import CompositionObservation, advance
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.walk.editor import Editor, FitReport, unit_rows
-from editbench.walk.probe import ProbeData, read_probe
+from editbench.walk.observation import Observed, read_observed
 from tests.by_config import run_job
 from tests.toy_world import ATTRIBUTES, AlongColumn, ToyGenerator, ToyScorer, V, toy_config
 
@@ -73,7 +73,7 @@ class Turning(Editor):
 
 
 def test_straight_edits_commute_and_turning_ones_do_not():
-    straight = Composition("b", n=80, max_steps=30).look(scene(AlongColumn()))
+    straight = CompositionObservation("b", n=80, max_steps=30).look(scene(AlongColumn()))
     both = straight.arrays["both"]
     assert np.nanmax(straight.arrays["distance"]) < 1e-5
     walked = np.isfinite(straight.arrays["distance"])
@@ -83,14 +83,14 @@ def test_straight_edits_commute_and_turning_ones_do_not():
         and (straight.arrays["travelled"][walked] > 0).all()
     )
     assert (straight.arrays["pixels"][walked] < 1e-5).all()
-    turning = Composition("b", n=80, max_steps=30).look(scene(Turning()))
+    turning = CompositionObservation("b", n=80, max_steps=30).look(scene(Turning()))
     walked = np.isfinite(turning.arrays["distance"])
     assert walked.sum() > 10 and (turning.arrays["distance"][walked] > 1e-3).all()
 
 
 def test_the_ends_are_those_of_a_walk_by_hand():
     """Sample by sample: walk to the crossing of the first, then from there to that of the second."""
-    found = Composition("b", n=40, max_steps=30).look(scene(AlongColumn()))
+    found = CompositionObservation("b", n=40, max_steps=30).look(scene(AlongColumn()))
     bank, unit = Bank(), unit_rows(V.T)
     for place, start in enumerate(found.arrays["start"]):
         for order, suffix in (((0, 1), ""), ((1, 0), "_reversed")):
@@ -106,8 +106,12 @@ def test_the_ends_are_those_of_a_walk_by_hand():
 
 
 def test_both_orders_have_the_same_starts_and_targets():
-    one = Composition("b", n=50, max_steps=30).look(scene(AlongColumn())).arrays
-    other = Composition("a", n=50, max_steps=30).look(scene(AlongColumn(), attribute="b")).arrays
+    one = CompositionObservation("b", n=50, max_steps=30).look(scene(AlongColumn())).arrays
+    other = (
+        CompositionObservation("a", n=50, max_steps=30)
+        .look(scene(AlongColumn(), attribute="b"))
+        .arrays
+    )
     assert np.array_equal(one["start"], other["start"])
     assert np.array_equal(one["both"], other["both_reversed"]) and np.array_equal(
         one["both_reversed"], other["both"]
@@ -140,7 +144,7 @@ class Leaving(AlongColumn):
 
 def test_an_editor_that_reads_the_class_it_leaves_walks_the_same_lengths():
     plain, leaving = (
-        Composition("b", n=60, max_steps=30).look(scene(one())).arrays
+        CompositionObservation("b", n=60, max_steps=30).look(scene(one())).arrays
         for one in (AlongColumn, Leaving)
     )
     walked = np.isfinite(plain["travelled"])
@@ -149,8 +153,10 @@ def test_an_editor_that_reads_the_class_it_leaves_walks_the_same_lengths():
 
 
 def test_the_class_that_the_job_asks_for_is_asked_for():
-    free = Composition("b", n=60, max_steps=30).look(scene(AlongColumn())).arrays
-    asked = Composition("b", n=60, max_steps=30).look(scene(AlongColumn(), target=1)).arrays
+    free = CompositionObservation("b", n=60, max_steps=30).look(scene(AlongColumn())).arrays
+    asked = (
+        CompositionObservation("b", n=60, max_steps=30).look(scene(AlongColumn(), target=1)).arrays
+    )
     bank = Bank()
     without = (
         bank.arrays["judge"][free["start"], 0] <= 0
@@ -160,23 +166,23 @@ def test_the_class_that_the_job_asks_for_is_asked_for():
 
 
 def test_pictures_begin_with_the_start():
-    found = Composition("b", n=40, max_steps=30, pictures=3).look(scene(AlongColumn()))
+    found = CompositionObservation("b", n=40, max_steps=30, pictures=3).look(scene(AlongColumn()))
     assert found.arrays["pictures"].shape == (3, 5, 1, 2, 4) and found.meta["then"] == "b"
 
 
 def test_what_cannot_be_composed_is_said():
     with pytest.raises(Unsupported, match="job's own attribute a"):
-        Composition("a").look(scene(AlongColumn()))
+        CompositionObservation("a").look(scene(AlongColumn()))
     with pytest.raises(Unsupported, match="without a layer range"):
-        Composition("b").look(scene(AlongColumn(layers=(0, 1))))
+        CompositionObservation("b").look(scene(AlongColumn(layers=(0, 1))))
     styles = AlongColumn()
     styles.space = Space.S
     with pytest.raises(Unsupported, match="one vector of W or Z"):
-        Composition("b").look(scene(styles))
+        CompositionObservation("b").look(scene(styles))
     with pytest.raises(EditbenchError, match="unknown attribute 'z'"):
-        Composition("z").look(scene(AlongColumn()))
+        CompositionObservation("z").look(scene(AlongColumn()))
     with pytest.raises(EditbenchError, match="n=0"):
-        Composition("b", n=0)
+        CompositionObservation("b", n=0)
 
 
 def test_the_metric_by_hand():
@@ -191,7 +197,7 @@ def test_the_metric_by_hand():
         "pixels": np.array([0.1, 0.2, np.nan, 0.3]),
         "pictures": np.zeros((2, 5, 1, 2, 2)),
     }
-    result = CompositionSuccess(draws=50).read(ProbeData(arrays))
+    result = CompositionSuccess(draws=50)(Observed(arrays))
     value = result.rows.set_index("metric")["value"]
     assert value.to_dict() == pytest.approx(
         {
@@ -203,16 +209,14 @@ def test_the_metric_by_hand():
             "commutator_pixels": 0.2,
         }
     )
-    assert result.rows.set_index("metric")["n"].to_dict()["commutator"] == 3
+    assert result.rows.set_index("metric")["count"].to_dict()["commutator"] == 3
     samples = result.samples[result.samples["metric"] == "commutator"]
     assert samples["start"].tolist() == [2, 7, 9] and set(value.index) == set(
         CompositionSuccess.produces
     )
     order = [2, 0, 3, 1]
     mixed = {name: values[order] if len(values) == 4 else values for name, values in arrays.items()}
-    pd.testing.assert_frame_equal(
-        CompositionSuccess(draws=50).read(ProbeData(mixed)).rows, result.rows
-    )
+    pd.testing.assert_frame_equal(CompositionSuccess(draws=50)(Observed(mixed)).rows, result.rows)
 
 
 def test_in_a_job(tmp_path, monkeypatch):
@@ -222,11 +226,13 @@ def test_in_a_job(tmp_path, monkeypatch):
         "tune",
         lambda self, data, name: graded.append((name, torch.is_grad_enabled())) or FitReport(),
     )
-    cfg = toy_config(tmp_path, "probe=[composition]", "metric=[crossing_accuracy,composition]")
-    cfg.probe.composition.then, cfg.probe.composition.n = "b", 30
+    cfg = toy_config(
+        tmp_path, "observation=[composition]", "metric=[crossing_accuracy,composition]"
+    )
+    cfg.observation.composition.then, cfg.observation.composition.n = "b", 30
     outcome = run_job(cfg)
     assert outcome.status == "done", outcome.reason
-    found = read_probe(tmp_path / outcome.run_id, "composition")
+    found = read_observed(tmp_path / outcome.run_id, "composition")
     assert found.meta["first"] == "a" and len(found.arrays["start"]) == 30
     rows = pd.read_parquet(tmp_path / outcome.run_id / "rows.parquet").set_index("metric")
     assert rows.loc["composition_success", "value"] == found.arrays["both"].mean() > 0.3

@@ -1,4 +1,4 @@
-"""Likeness to the original: the gauges in closed form, the metric by hand, and a walk that is none the wiser."""
+"""Likeness to the original: the observations in closed form, the metric by hand, and a walk that is none the wiser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.metrics.identity.metric import Identity, titled
+from editbench.metrics.identity.metric import Identity, row_name
 from editbench.metrics.identity.observation import JUDGE, FeatureSimilarity, PixelDistance
 from omegaconf import OmegaConf
 from torch import nn
@@ -19,7 +19,7 @@ from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.run.record import Record
 from editbench.walk.editor import Walk
-from editbench.walk.gauge import Gauge, Gauges
+from editbench.walk.observation import DuringWalk, WalkObserver
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
 from tests.toy import BINARY, check_splits
@@ -44,7 +44,7 @@ def walk_of(w, start):
     return Walk("a", torch.tensor(start), w, w, zeros, zeros + 1, latent=w)
 
 
-# -- gauges ------------------------------------------------------------------------------------------------------------
+# -- during the walk
 def test_the_columns_are_the_cosine_and_the_pixels():
     w = torch.from_numpy(normals(0, "w", 0, 6, 8)).float()
     moved = w + torch.from_numpy(normals(1, "w", 0, 6, 8)).float() * 0.3
@@ -52,52 +52,56 @@ def test_the_columns_are_the_cosine_and_the_pixels():
         FeatureSimilarity(nn.Flatten(), label="flat", threshold=0.4),
         PixelDistance(),
     )
-    for gauge in (similarity, pixels):
-        gauge.prepare(world(), "cpu")
-    gauges = Gauges({"similarity": similarity, "pixels": pixels})
+    for observation in (similarity, pixels):
+        observation.prepare(world(), "cpu")
+    observer = WalkObserver({"similarity": similarity, "pixels": pixels})
     walk = walk_of(w, [40, 8, 90, 3, 5, 77])  # references are found by start, in whatever order
-    gauges.start(walk, Codes(Space.W, w), GENERATOR, 4)
-    first = gauges.take()
+    observer.start(walk, Codes(Space.W, w), GENERATOR, 4)
+    first = observer.take_columns()
     np.testing.assert_allclose(first["similarity:flat"], 1, atol=1e-6)
-    assert (first["pixel_distance"] == 0).all() and gauges.decoded == 12
+    assert (first["pixel_distance"] == 0).all() and observer.decoded == 12
     some = torch.tensor([5, 0, 3])
     part = walk[some]
-    gauges.measure(part, Codes(Space.W, moved[some]), GENERATOR.decode(Codes(Space.W, moved[some])))
-    found = gauges.take()
+    observer.measure(
+        part, Codes(Space.W, moved[some]), GENERATOR.decode(Codes(Space.W, moved[some]))
+    )
+    found = observer.take_columns()
     a, b = w[some].double().numpy(), moved[some].double().numpy()
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     np.testing.assert_allclose(found["similarity:flat"], cosine, rtol=1e-5)
     assert (found["similarity_threshold:flat"] == np.float32(0.4)).all()
     gap = np.sqrt(((a.clip(-1, 1) - b.clip(-1, 1)) ** 2).mean(1))
     np.testing.assert_allclose(found["pixel_distance"], gap, rtol=1e-5)
-    assert gauges.take() == {}
+    assert observer.take_columns() == {}
 
 
 def test_the_threshold_lets_a_share_of_the_strangers_pass():
-    gauge = FeatureSimilarity(nn.Flatten(), far=0.1, samples=70)
-    gauge.prepare(world(), "cpu")
+    observation = FeatureSimilarity(nn.Flatten(), far=0.1, samples=70)
+    observation.prepare(world(), "cpu")
     x = 2 * normals(0, "gauge/impostors", 0, 70, 8)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     pairs = np.array([x[i] @ x[j] for i in range(70) for j in range(i)])
-    assert (pairs > gauge.threshold + 1e-6).mean() == pytest.approx(0.1, abs=1e-3)
-    assert (pairs >= gauge.threshold - 1e-6).sum() == round(0.1 * len(pairs)) + 1
-    assert gauge.label == "Flatten" and GENERATOR.output == "image"
+    assert (pairs > observation.threshold + 1e-6).mean() == pytest.approx(0.1, abs=1e-3)
+    assert (pairs >= observation.threshold - 1e-6).sum() == round(0.1 * len(pairs)) + 1
+    assert observation.label == "Flatten" and GENERATOR.output == "image"
 
 
 def test_the_judge_stands_in_under_its_own_name():
-    gauge = FeatureSimilarity(samples=8)
-    gauge.prepare(world(Features()), "cpu")
+    observation = FeatureSimilarity(samples=8)
+    observation.prepare(world(Features()), "cpu")
     image = GENERATOR.decode(Codes(Space.W, torch.ones(2, 8)))
-    np.testing.assert_allclose(gauge.reference(image), np.full((2, 3), 3**-0.5), rtol=1e-6)
-    assert gauge.label == JUDGE and titled(JUDGE, "similarity_at") == "judge_feature_similarity_at"
-    assert titled("facenet", "verified") == "identity_verified[facenet]"
+    np.testing.assert_allclose(observation.reference(image), np.full((2, 3), 3**-0.5), rtol=1e-6)
+    assert (
+        observation.label == JUDGE and row_name(JUDGE, "similarity_at") == "judge_feature_similarity_at"
+    )
+    assert row_name("facenet", "verified") == "identity_verified"
 
 
 def test_what_cannot_be_measured_is_said():
     latents = SimpleNamespace(output="w")
-    for gauge in (FeatureSimilarity(), PixelDistance()):
-        with pytest.raises(EditbenchError, match="no pictures in this world"):
-            gauge.prepare(world(generator=latents), "cpu")
+    for observation in (FeatureSimilarity(), PixelDistance()):
+        with pytest.raises(EditbenchError, match="no pictures"):
+            observation.prepare(world(generator=latents), "cpu")
     with pytest.raises(EditbenchError, match="far=0"):
         FeatureSimilarity(far=0)
     with pytest.raises(EditbenchError, match="size must be"):
@@ -115,9 +119,9 @@ def test_large_pictures_are_averaged_down():
 
 # -- in a job ----------------------------------------------------------------------------------------------------------
 def job(tmp_path, *words: str, batch: int = 16):
-    cfg = toy_config(tmp_path, "gauge=[feature_similarity,pixel_distance]", *words)
-    cfg.gauge.feature_similarity.network = {"_target_": "torch.nn.Flatten"}
-    cfg.gauge.feature_similarity.samples = 40
+    cfg = toy_config(tmp_path, "observation=[feature_similarity,pixel_distance]", *words)
+    cfg.observation.feature_similarity.network = {"_target_": "torch.nn.Flatten"}
+    cfg.observation.feature_similarity.samples = 40
     cfg.engine.batch = batch
     cfg.metric = OmegaConf.create(
         {"identity": {"_target_": "editbench.metrics.identity.Identity", "draws": 50}}
@@ -127,7 +131,7 @@ def job(tmp_path, *words: str, batch: int = 16):
     return tmp_path / outcome.run_id
 
 
-def test_a_gauge_changes_no_step_and_no_cost(tmp_path):
+def test_an_observation_changes_no_step_and_no_cost(tmp_path):
     plain = tmp_path / run_job(toy_config(tmp_path)).run_id
     folder = job(tmp_path)
     assert plain != folder
@@ -149,24 +153,24 @@ def test_a_gauge_changes_no_step_and_no_cost(tmp_path):
     pd.testing.assert_frame_equal(other, table, rtol=1e-5, atol=1e-6)
 
 
-def test_the_options_of_a_gauge_belong_to_the_run(tmp_path):
-    assert job(tmp_path) != job(tmp_path, "gauge.feature_similarity.far=0.05")
+def test_the_options_of_an_observation_belong_to_the_run(tmp_path):
+    assert job(tmp_path) != job(tmp_path, "observation.feature_similarity.far=0.05")
 
 
-def test_a_gauge_that_cannot_serve_fails_its_job_with_the_remedy(tmp_path):
-    outcome = run_job(toy_config(tmp_path, "gauge=[truth]"))
+def test_an_observation_that_cannot_serve_fails_its_job_with_the_remedy(tmp_path):
+    outcome = run_job(toy_config(tmp_path, "observation=[truth]"))
     assert outcome.status == "failed" and "generator=renders" in outcome.reason
 
 
-def test_a_gauge_without_a_reference_needs_none():
-    class Step(Gauge):
+def test_an_observation_without_a_reference_needs_none():
+    class Step(DuringWalk):
         def measure(self, walk, codes, decoded, reference):
             assert reference.shape == (len(walk), 0)
             return {"step": torch.full((len(walk),), float(walk.steps))}
 
-    gauges, w = Gauges({"step": Step()}), torch.zeros(3, 8)
-    gauges.start(walk_of(w, [1, 2, 3]), Codes(Space.W, w), GENERATOR, 2)
-    assert gauges.take()["step"].tolist() == [0, 0, 0]
+    observer, w = WalkObserver({"step": Step()}), torch.zeros(3, 8)
+    observer.start(walk_of(w, [1, 2, 3]), Codes(Space.W, w), GENERATOR, 2)
+    assert observer.take_columns()["step"].tolist() == [0, 0, 0]
 
 
 # -- the metric --------------------------------------------------------------------------------------------------------
@@ -210,11 +214,13 @@ def test_by_hand():
     result = Identity(draws=50)(HAND)
     at = result.rows.set_index("metric")
     assert at.loc["judge_feature_similarity_at", "value"] == pytest.approx((0.8 + 0.55) / 2)
-    assert at.loc["judge_feature_verified_at", ["value", "n"]].tolist() == [0.5, 2]
+    assert at.loc["judge_feature_verified_at", ["value", "count"]].tolist() == [0.5, 2]
     curve = result.rows[result.rows["metric"] == "judge_feature_similarity"].set_index("x")
-    assert curve.loc[0.375, ["value", "n"]].tolist() == pytest.approx([(0.9 + 0.7 + 0.6) / 3, 3])
-    assert curve.loc[0.625, ["value", "n"]].tolist() == pytest.approx([0.8, 1])
-    assert curve["n"].sum() == 7 and curve["note"].str.startswith("hidden").all()
+    assert curve.loc[0.375, ["value", "count"]].tolist() == pytest.approx(
+        [(0.9 + 0.7 + 0.6) / 3, 3]
+    )
+    assert curve.loc[0.625, ["value", "count"]].tolist() == pytest.approx([0.8, 1])
+    assert curve["count"].sum() == 7 and curve["note"].str.startswith("hidden").all()
     passed = result.rows[result.rows["metric"] == "judge_feature_verified"].set_index("x")
     assert passed.loc[0.375, "value"] == pytest.approx(1 / 3) and passed.loc[0.625, "value"] == 1
     samples = result.samples[result.samples["metric"] == "judge_feature_similarity_at"]
@@ -226,10 +232,12 @@ def test_splits_and_permutations(seed):
     check_splits(Identity(draws=50), HAND, [1, 2], seed)
 
 
-def test_without_a_gauge_there_is_a_remark_and_no_number():
+def test_without_an_observation_there_is_a_remark_and_no_number():
     table = HAND.table[[c for c in HAND.table if not c.startswith("similarity")]]
     result = Identity()(Trajectories(table, BINARY, "a", HAND.sigma))
-    assert len(result.rows) == 1 and "gauge=[feature_similarity]" in result.rows["note"].iloc[0]
+    assert (
+        len(result.rows) == 1 and "observation=[feature_similarity]" in result.rows["note"].iloc[0]
+    )
     assert result.samples.empty and set(result.rows["metric"]) <= set(Identity.produces)
 
 

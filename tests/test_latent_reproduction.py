@@ -8,6 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.metrics.latent_reproduction.figure import (
+    draw,
+    reproduced,
+    reproduction_figure,
+    side_by_side,
+)
 from editbench.metrics.latent_reproduction.latent_shift import (
     SPACES,
     activations,
@@ -17,27 +23,22 @@ from editbench.metrics.latent_reproduction.latent_shift import (
     shift_space,
 )
 from editbench.metrics.latent_reproduction.metric import LatentReproduction
-from editbench.metrics.latent_reproduction.observation import ReproductionProbe
+from editbench.metrics.latent_reproduction.observation import LatentReproductionObservation
 from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.networks.perceptual import PixelDistance
 from editbench.networks.stylegan2.layers import shifted
-from editbench.report.figure_reproduction import (
-    drawings,
-    reproduced,
-    reproduction_figure,
-    side_by_side,
-)
 from editbench.report.load import load
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport
-from editbench.walk.probe import ProbeData, probe_file
+from editbench.walk.observation import Observed, observation_file
 from editbench.worlds.faces import load_generator
 from tests.fake_records import fake_run, metric_rows
-from tests.test_probe import DELTA, scene_of
+from tests.test_observation import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
 
 N = 96
@@ -116,14 +117,14 @@ def scene(tmp_path_factory):
     )
 
 
-def rows_of(found: ProbeData, **options):
-    return LatentReproduction(draws=100, **options).compute(found).rows.set_index("metric")
+def rows_of(found: Observed, **options):
+    return LatentReproduction(draws=100, **options)(found).rows.set_index("metric")
 
 
 @pytest.fixture(scope="module")
 def mixed(scene):
     with torch.no_grad():
-        return ReproductionProbe(**FAST, comparator=AlongColumn(DELTA)).look(
+        return LatentReproductionObservation(**FAST, comparator=AlongColumn(DELTA)).look(
             replace(scene, editor=Weights(MIX))
         )
 
@@ -131,7 +132,7 @@ def mixed(scene):
 # -- what is found -----------------------------------------------------------------------------------------------------
 def test_a_weight_shift_that_is_a_latent_shift_is_reproduced_in_every_space(scene):
     with torch.no_grad():
-        found = ReproductionProbe(**FAST).look(
+        found = LatentReproductionObservation(**FAST).look(
             replace(scene, editor=Weights(torch.zeros(DIM, DIM)))
         )
     rows = rows_of(found)
@@ -193,7 +194,9 @@ def test_a_latent_editor_at_the_same_effect_is_the_comparator(scene, mixed):
         float(left.mean()) / mixed.arrays["pixels"].mean(), rel=1e-3
     )
     with torch.no_grad():
-        served = ReproductionProbe(**FAST | {"steps": 1, "spaces": ["w"]}, comparator=Nowhere())
+        served = LatentReproductionObservation(
+            **FAST | {"steps": 1, "spaces": ["w"]}, comparator=Nowhere()
+        )
         assert (
             "Nowhere: no way"
             in rows_of(served.look(replace(scene, editor=Weights(MIX)))).loc[
@@ -240,7 +243,7 @@ def test_it_is_torchs_adam_on_equation_5(scene):
 
 def test_any_batch_of_held_out_samples_gives_the_same(scene, mixed):
     with torch.no_grad():
-        again = ReproductionProbe(**FAST | {"spaces": ["w"]}).look(
+        again = LatentReproductionObservation(**FAST | {"spaces": ["w"]}).look(
             replace(scene, editor=Weights(MIX), batch=11)
         )
     for name in (
@@ -263,7 +266,7 @@ def test_any_batch_of_held_out_samples_gives_the_same(scene, mixed):
 
 def test_an_optimiser_that_fails_its_control_may_not_say_unreachable(scene):
     with torch.no_grad():
-        found = ReproductionProbe(**FAST | {"steps": 1, "spaces": ["w"]}).look(
+        found = LatentReproductionObservation(**FAST | {"steps": 1, "spaces": ["w"]}).look(
             replace(scene, editor=Weights(MIX))
         )
     rows = rows_of(found)
@@ -320,9 +323,9 @@ def test_a_space_that_is_not_there_has_a_reason(scene):
         spaces = (Space.Z, Space.W, Space.THETA)
 
     with torch.no_grad():
-        found = ReproductionProbe(**FAST | {"steps": 1, "spaces": ["w_plus", "w"]}).look(
-            replace(scene, generator=Flat(), editor=Weights(MIX))
-        )
+        found = LatentReproductionObservation(
+            **FAST | {"steps": 1, "spaces": ["w_plus", "w"]}
+        ).look(replace(scene, generator=Flat(), editor=Weights(MIX)))
     assert found.meta["left_out"] == {"w_plus": "the generator has no W_PLUS"} and found.meta[
         "spaces"
     ] == ["w"]
@@ -331,16 +334,16 @@ def test_a_space_that_is_not_there_has_a_reason(scene):
 
 def test_only_editors_of_the_weights_are_asked(scene):
     with pytest.raises(Unsupported, match="walks in W"):
-        ReproductionProbe(**FAST).look(scene)
+        LatentReproductionObservation(**FAST).look(scene)
     with pytest.raises(Unsupported, match="changes nothing"):
-        ReproductionProbe(**FAST).look(
+        LatentReproductionObservation(**FAST).look(
             replace(scene, editor=Weights(torch.zeros(DIM, DIM), torch.zeros(DIM)))
         )
 
 
 def test_an_effect_out_of_reach_is_told(scene):
     with torch.no_grad():
-        found = ReproductionProbe(
+        found = LatentReproductionObservation(
             **FAST | {"steps": 1, "spaces": ["w"], "effect": 40.0, "cap": 2}
         ).look(replace(scene, editor=Weights(MIX)))
     assert "40 sigma towards 'yes' was not reached" in rows_of(found).loc["reproduction_w", "note"]
@@ -360,8 +363,8 @@ def test_an_effect_out_of_reach_is_told(scene):
     ],
 )
 def test_a_wrong_option_is_named(wrong):
-    with pytest.raises(EditbenchError, match=r"probe\.reproduction"):
-        ReproductionProbe(**wrong)
+    with pytest.raises(EditbenchError, match=r"observation\.latent_reproduction"):
+        LatentReproductionObservation(**wrong)
 
 
 # -- the metric --------------------------------------------------------------------------------------------------------
@@ -383,7 +386,7 @@ def test_rho_its_interval_and_its_samples():
         "perceptual_w": np.stack([left, left]),
         "planted_pixels_w": whole,
     }
-    result = LatentReproduction().compute(ProbeData(arrays, meta))
+    result = LatentReproduction()(Observed(arrays, meta))
     rows = result.rows.set_index("metric")
     ratio = left.mean() / whole.mean()
     assert rows.loc["reproduction_w", "value"] == pytest.approx(ratio)
@@ -399,24 +402,26 @@ def test_rho_its_interval_and_its_samples():
     assert float(PixelDistance()(torch.zeros(1, 3), torch.ones(1, 3))) == 3
 
 
-def test_the_configured_probe_is_the_papers():
+def test_the_configured_observation_is_the_papers():
     options = compose_config(
-        ["probe=[reproduction]", "metric=[latent_reproduction]"]
-    ).probe.reproduction
+        ["observation=[latent_reproduction]", "metric=[latent_reproduction]"]
+    ).observation.latent_reproduction
     assert (options.steps, options.batch, options.restarts, options.held_out) == (5000, 16, 3, 512)
     assert dict(options.lr) == {"z": 0.05, "w": 0.01, "w_plus": 0.01, "activation": 0.01}
 
 
 # -- the figure --------------------------------------------------------------------------------------------------------
 def test_pictures_stand_by_space_and_a_failed_control_in_brackets(tmp_path, mixed):
-    rows = LatentReproduction(draws=10, recovered=1e-9).compute(mixed).rows
+    rows = LatentReproduction(draws=10, recovered=1e-9)(mixed).rows
     rows.loc[rows["metric"] == "reproduction_z", "note"] = ""
     folder = fake_run(
         tmp_path, "alpha", "smile", rows=pd.concat([metric_rows(), rows], ignore_index=True)
     )
-    mixed.save(probe_file(folder, "reproduction"))
+    mixed.save(observation_file(folder, "latent_reproduction"))
+    seal_folder(folder)
     other = fake_run(tmp_path, "beta", "smile")
-    ProbeData(reason="walks in W").save(probe_file(other, "reproduction"))
+    Observed(reason="walks in W").save(observation_file(other, "latent_reproduction"))
+    seal_folder(other)
     results = load(tmp_path)
     found = reproduced(results)
     assert list(found) == ["smile"] and list(found["smile"]) == ["alpha"]
@@ -429,7 +434,7 @@ def test_pictures_stand_by_space_and_a_failed_control_in_brackets(tmp_path, mixe
         "w_plus": False,
         "activation": False,
     }
-    assert [each[0] for each in drawings(results, {})] == ["reproduction_smile"]
+    assert [each.file for each in draw(results, {})] == ["reproduction_smile"]
     told = [axes.get_xlabel() for axes in reproduction_figure(found["smile"]).axes]
     assert (
         told[:2] == ["", ""]

@@ -8,26 +8,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.metrics.locality.figure import draw, heatmap_figure, heats
 from editbench.metrics.locality.metric import Locality, entropy, top_share
-from editbench.metrics.locality.observation import HeatmapProbe
+from editbench.metrics.locality.observation import LocalityObservation
 from torch import Tensor
 
 from editbench.base.conf import CONF, group_options
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
+from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space
-from editbench.report.figure_heatmap import drawings, heatmap_figure, heats
-from editbench.report.figures import looks
 from editbench.report.load import load
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport
-from editbench.walk.probe import ProbeData, probe_file
-from editbench.walk.strength import edited
+from editbench.walk.figures import looks
+from editbench.walk.observation import Observed, observation_file
+from editbench.walk.strength import edited_codes
 from editbench.worlds.faces import attributes as face_attributes
 from editbench.worlds.faces.factors import FactorLaw
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.truth import RenderGenerator, to_factors
 from tests.fake_records import fake_run
-from tests.test_probe import DELTA, scene_of
+from tests.test_observation import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
 
 N, B, POINTS = 40, 5, 6
@@ -74,23 +75,23 @@ def scene(tmp_path_factory):
     return replace(scene_of(toy_config(tmp_path_factory.mktemp("heat"))), generator=Small())
 
 
-def probe(**options) -> HeatmapProbe:
-    return HeatmapProbe(
+def observation(**options) -> LocalityObservation:
+    return LocalityObservation(
         **{"parser": Halves(), "n": N, "points": POINTS, "limit": 3.0, "blocks": B} | options
     )
 
 
-def value(found: ProbeData, name: str, x: float | None = None, **own) -> float:
-    rows = Locality({"a": ["left"]} | own, draws=50).compute(found).rows
+def value(found: Observed, name: str, x: float | None = None, **own) -> float:
+    rows = Locality({"a": ["left"]} | own, draws=50)(found).rows
     rows = rows[(rows["metric"] == name) & (rows["x"].isna() if x is None else rows["x"] == x)]
     assert len(rows) == 1, name
     return float(rows["value"].iloc[0])
 
 
-# -- the probe ---------------------------------------------------------------------------------------------------------
+# -- the observation ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("points", [6, 7])
 def test_a_linear_generator_has_the_closed_form(scene, points):
-    found = probe(points=points).look(scene)
+    found = observation(points=points).look(scene)
     t = np.linspace(-3, 3, points)
     exact = np.mean(t**2) * (SHRINK * DELTA * LINE.reshape(2, 4)) ** 2
     np.testing.assert_allclose(
@@ -109,11 +110,11 @@ def test_a_linear_generator_has_the_closed_form(scene, points):
 
 def test_pictures_are_clamped_before_the_difference(scene):
     bright = replace(scene, generator=ToyGenerator())
-    found = probe(parser=None).look(bright)
+    found = observation(parser=None).look(bright)
     slow = 0.0
     pictures = {
         t: torch.cat(
-            [c.values.reshape(-1, 2, 4) for s, _, c in edited(bright, [t], N) if s == t]
+            [c.values.reshape(-1, 2, 4) for s, _, c in edited_codes(bright, [t], N) if s == t]
         ).clamp(-1, 1)
         for t in [0.0, *np.linspace(-3, 3, POINTS)]
     }
@@ -125,14 +126,14 @@ def test_pictures_are_clamped_before_the_difference(scene):
 
 
 def test_any_batch_and_any_split_leave_the_same_sums(scene):
-    found = probe().look(scene)
+    found = observation().look(scene)
     for batch in (1, 7, 40):
-        again = probe().look(replace(scene, batch=batch))
+        again = observation().look(replace(scene, batch=batch))
         for name, array in found.arrays.items():
             np.testing.assert_allclose(
                 again.arrays[name], array, rtol=1e-5, atol=1e-9, err_msg=name
             )
-    part = probe(n=24, blocks=3).look(scene)  # blocks of 8, as above: the first three of five
+    part = observation(n=24, blocks=3).look(scene)  # blocks of 8, as above: the first three of five
     for name in ("energy", "count", "region_energy", "region_pixels"):
         np.testing.assert_allclose(
             part.arrays[name], found.arrays[name][:3], rtol=1e-5, atol=1e-12, err_msg=name
@@ -140,7 +141,7 @@ def test_any_batch_and_any_split_leave_the_same_sums(scene):
 
 
 def test_regions_share_out_all_energy_and_all_pixels(scene):
-    arrays = probe().look(scene).arrays
+    arrays = observation().look(scene).arrays
     np.testing.assert_allclose(
         arrays["region_energy"].sum((1, 2)), arrays["energy"].sum((1, 2)), rtol=1e-12
     )
@@ -149,7 +150,8 @@ def test_regions_share_out_all_energy_and_all_pixels(scene):
     labels, ts = Halves(), np.linspace(-3, 3, POINTS)
     for t in ts:
         both = [
-            scene.generator.decode(c) for s, _, c in edited(replace(scene, batch=N), [0.0, t], N)
+            scene.generator.decode(c)
+            for s, _, c in edited_codes(replace(scene, batch=N), [0.0, t], N)
         ]
         for i, j in zip(labels(both[0]).flatten().tolist(), labels(both[1]).flatten().tolist()):
             slow[i, j] += 1
@@ -162,31 +164,30 @@ def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_no
     sharp = replace(
         scene, judge=type(scene.judge)(scale=1 / SHRINK)
     )  # the bank's logits, of the undimmed pictures
-    found = probe(limit=None, effect=1.0, samples=40).look(sharp)
+    found = observation(limit=None, effect=1.0, samples=40).look(sharp)
     exact = sigma / (DELTA * float(V[:, 0].norm()))
     assert found.arrays["strength"][[0, -1]] == pytest.approx([-exact, exact], rel=0.03)
     assert (
-        found.meta["up"]["reached"]
-        and "not reached" not in Locality().compute(found).rows["note"].iloc[0]
+        found.meta["up"]["reached"] and "not reached" not in Locality()(found).rows["note"].iloc[0]
     )
 
     class OneWay(AlongColumn):
         def step(self, walk):
             return torch.where((walk.target == 1)[:, None], super().step(walk), walk.codes)
 
-    found = probe(limit=None, samples=40).look(replace(sharp, editor=OneWay(DELTA)))
+    found = observation(limit=None, samples=40).look(replace(sharp, editor=OneWay(DELTA)))
     assert (found.arrays["strength"] > 0).all() and len(found.arrays["strength"]) == POINTS // 2
-    assert "towards 'no' was not reached" in Locality().compute(found).rows["note"].iloc[0]
+    assert "towards 'no' was not reached" in Locality()(found).rows["note"].iloc[0]
     with pytest.raises(Unsupported, match="changes nothing"):
-        probe(limit=None).look(replace(sharp, editor=AlongColumn(DELTA, fail="frozen")))
+        observation(limit=None).look(replace(sharp, editor=AlongColumn(DELTA, fail="frozen")))
 
 
 def test_pictures_that_are_not_finite_are_left_out_and_told(scene):
-    found = probe().look(replace(scene, editor=AlongColumn(DELTA, fail="nan")))
+    found = observation().look(replace(scene, editor=AlongColumn(DELTA, fail="nan")))
     assert (
         found.arrays["broken"].sum() == POINTS * N / 2 and np.isfinite(found.arrays["energy"]).all()
     )
-    assert "120 edited pictures are not finite" in Locality().compute(found).rows["note"].iloc[0]
+    assert "120 edited pictures are not finite" in Locality()(found).rows["note"].iloc[0]
 
 
 def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_path):
@@ -226,7 +227,7 @@ def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_pat
         bank=FakeBank(),
         attribute="smile",
     )
-    found = HeatmapProbe(n=6, points=2, limit=1.0, blocks=2).look(scene)
+    found = LocalityObservation(n=6, points=2, limit=1.0, blocks=2).look(scene)
     assert found.meta["regions"] == list(REGIONS) and found.meta["masks"] == "exact"
     w = torch.from_numpy(FakeBank().array("w").range(0, 6))
     before, slow = regions(to_factors(w), 32), np.zeros((len(REGIONS), len(REGIONS)))
@@ -236,7 +237,7 @@ def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_pat
         np.add.at(slow, (before.numpy(), regions(to_factors(moved), 32).numpy()), 1)
     np.testing.assert_array_equal(found.arrays["region_pixels"].sum(0), slow)
     own = {"smile": ["mouth"]}
-    rows = Locality(own).compute(found).rows.set_index("metric")["value"]
+    rows = Locality(own)(found).rows.set_index("metric")["value"]
     assert rows["locality_touched"] > 0.5 and rows["locality_touched_ratio"] > 20
     assert rows["locality_inside"] <= rows["locality_touched"]
     assert FactorLaw() == generator.law
@@ -245,14 +246,14 @@ def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_pat
 # -- the numbers -------------------------------------------------------------------------------------------------------
 def test_an_edit_in_a_mask_is_in_it_and_one_of_everything_is_nowhere(scene):
     inside = torch.tensor([1.0, 1, 0, 0, 1, 1, 0, 0])
-    found = probe().look(replace(scene, editor=Planted(inside)))
+    found = observation().look(replace(scene, editor=Planted(inside)))
     assert value(found, "locality_inside") == pytest.approx(1, rel=1e-12)
     assert value(found, "locality_inside_ratio") == pytest.approx(2)
     assert value(found, "locality_top") == pytest.approx(0.8 / 4, rel=1e-5)
     assert value(found, "locality_entropy") == pytest.approx(np.log(4) / np.log(8), rel=1e-6)
     assert value(found, "locality_region", 0) == pytest.approx(1)
     assert value(found, "locality_region_ratio", 0) == pytest.approx(2)
-    everywhere = probe().look(replace(scene, editor=Planted(torch.ones(DIM))))
+    everywhere = observation().look(replace(scene, editor=Planted(torch.ones(DIM))))
     assert value(everywhere, "locality_entropy") == pytest.approx(1, abs=1e-6)
     assert value(everywhere, "locality_top") == pytest.approx(0.1, rel=1e-4)
     for name in ("locality_inside_ratio", "locality_touched_ratio"):
@@ -262,7 +263,9 @@ def test_an_edit_in_a_mask_is_in_it_and_one_of_everything_is_nowhere(scene):
 
 
 def test_pixels_that_become_a_region_count_as_touched(scene):
-    found = probe().look(replace(scene, editor=Planted(torch.tensor([0.0, 0, 9, 9, 0, 0, 9, 9]))))
+    found = observation().look(
+        replace(scene, editor=Planted(torch.tensor([0.0, 0, 9, 9, 0, 0, 9, 9])))
+    )
     own = {"a": ["bright"]}
     arrays = {
         name: array.sum(0) for name, array in found.arrays.items() if name.startswith("region")
@@ -289,8 +292,8 @@ def test_top_share_and_entropy_of_known_maps():
 
 
 def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_value(scene):
-    found = probe().look(replace(scene, editor=AlongColumn(DELTA), generator=ToyGenerator()))
-    result = Locality({"a": ["left"]}, draws=200).compute(found)
+    found = observation().look(replace(scene, editor=AlongColumn(DELTA), generator=ToyGenerator()))
+    result = Locality({"a": ["left"]}, draws=200)(found)
     rows = result.rows[result.rows["x"].isna()].set_index("metric")
     for name in (
         "locality_top",
@@ -306,7 +309,7 @@ def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_
                 k: np.delete(v, b, 0) if len(v) == B and k != "strength" else v
                 for k, v in found.arrays.items()
             }
-            left.append(value(ProbeData(arrays, found.meta), name))
+            left.append(value(Observed(arrays, found.meta), name))
         whole = rows.loc[name, "value"]
         np.testing.assert_allclose(
             pseudo, B * whole - (B - 1) * np.array(left), rtol=1e-9, atol=1e-12
@@ -316,11 +319,11 @@ def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_
 
 
 def test_maps_in_pieces_give_the_same(scene, monkeypatch):
-    found = probe().look(scene)
-    whole = Locality({"a": ["left"]}, draws=30).compute(found).rows
-    monkeypatch.setattr("editbench.metrics.locality.CHUNK", 20)
+    found = observation().look(scene)
+    whole = Locality({"a": ["left"]}, draws=30)(found).rows
+    monkeypatch.setattr("editbench.metrics.locality.metric.CHUNK", 20)
     pd.testing.assert_frame_equal(
-        Locality({"a": ["left"]}, draws=30).compute(found).rows, whole, rtol=1e-12
+        Locality({"a": ["left"]}, draws=30)(found).rows, whole, rtol=1e-12
     )
 
 
@@ -328,14 +331,12 @@ def test_maps_in_pieces_give_the_same(scene, monkeypatch):
     "own, note", [({}, "no regions are declared for 'a'"), ({"a": "all"}, "the whole picture")]
 )
 def test_an_attribute_without_regions_has_no_share_of_its_own(scene, own, note):
-    rows = Locality(own).compute(probe().look(scene)).rows.set_index("metric")
+    rows = Locality(own)(observation().look(scene)).rows.set_index("metric")
     assert (
         np.isnan(rows.loc["locality_inside", "value"])
         and note in rows.loc["locality_inside", "note"]
     )
-    bare = (
-        Locality({"a": ["left"]}).compute(probe(parser=None).look(scene)).rows.set_index("metric")
-    )
+    bare = Locality({"a": ["left"]})(observation(parser=None).look(scene)).rows.set_index("metric")
     assert "no parser" in bare.loc["locality_touched", "note"] and np.isfinite(
         bare.loc["locality_top", "value"]
     )
@@ -343,21 +344,24 @@ def test_an_attribute_without_regions_has_no_share_of_its_own(scene, own, note):
 
 def test_a_wrong_declaration_or_option_is_named(scene):
     with pytest.raises(UnknownName, match=r"metric\.locality\.regions\.a"):
-        Locality({"a": ["nose"]}).compute(probe().look(scene))
+        Locality({"a": ["nose"]})(observation().look(scene))
     with pytest.raises(EditbenchError, match=r"regions\.a=left"):
         Locality({"a": "left"})
     for wrong in ({"points": 1}, {"limit": -1.0}, {"n": 3}, {"effect": 0}, {"tolerance": 1}):
-        with pytest.raises(EditbenchError, match=r"probe\.heatmap"):
-            probe(**wrong)
+        with pytest.raises(EditbenchError, match=r"observation\.locality"):
+            observation(**wrong)
     with pytest.raises(EditbenchError, match="whole number"):
-        probe(blocks=2.5)
+        observation(blocks=2.5)
 
 
 def test_declared_regions_are_the_worlds():
     declared = compose_config(["metric=[locality]"]).metric.locality.regions
     assert set(declared) == set(face_attributes().names)
     assert all(own == "all" or set(own) <= set(REGIONS) for own in declared.values())
-    assert "heatmap" in group_options("probe") and (CONF / "probe" / "heatmap.yaml").exists()
+    assert (
+        "locality" in group_options("observation")
+        and (CONF / "observation" / "locality.yaml").exists()
+    )
 
 
 # -- the figure --------------------------------------------------------------------------------------------------------
@@ -366,8 +370,9 @@ def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, scene):
     for method, vector in maps.items():
         for seed in (0, 1) if method == "beta" else (0,):
             folder = fake_run(tmp_path, method, "smile", seed=seed, tag=f"{seed:010d}")
-            found = probe(limit=float(1 + seed)).look(replace(scene, editor=Planted(vector)))
-            found.save(probe_file(folder, "heatmap"))
+            found = observation(limit=float(1 + seed)).look(replace(scene, editor=Planted(vector)))
+            found.save(observation_file(folder, "locality"))
+            seal_folder(folder)
     fake_run(tmp_path, "gamma", "smile")
     results = load(tmp_path)
     found = heats(results)
@@ -377,10 +382,8 @@ def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, scene):
         found["smile", "beta"].heat, np.full((2, 4), np.mean(mean)), rtol=1e-3
     )
     assert found["smile", "alpha"].heat[0, 0] == pytest.approx(mean[0], rel=1e-3)
-    names = [one[0] for one in drawings(results, looks(["alpha", "beta"]))]
-    assert (
-        names == ["heatmaps", "heatmaps_shared"] and drawings(load_empty(tmp_path / "x"), {}) == []
-    )
+    names = [one.file for one in draw(results, looks(["alpha", "beta"]))]
+    assert names == ["heatmaps", "heatmaps_shared"] and draw(load_empty(tmp_path / "x"), {}) == []
     own, shared = (heatmap_figure(found, kind) for kind in (False, True))
     limits = [
         [image.get_clim()[1] for axes in figure.axes for image in axes.images][1:3]

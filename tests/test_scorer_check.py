@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
 
-from editbench.base.attributes import Attribute, Attributes
 from editbench.bank.importing import read_attributes
+from editbench.base.attributes import Attribute, Attributes
 from editbench.base.conf import read_yaml
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build

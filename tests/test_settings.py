@@ -56,7 +56,8 @@ WRONG = [
     ("inversion.lr=-1", "inversion.steps must be at least 1, lr positive"),
     ("inversion.block=0", "inversion.block=0 must be at least 1"),
     ("method._target_=no.such.Class", "method._target_=no.such.Class cannot be imported"),
-    ("generator=null", "generator=None is no option of 'generator'"),
+    ("generator=null", "unknown generator 'null'"),
+    ("~generator", "generator=None is no option of 'generator'"),
 ]
 
 

@@ -33,12 +33,12 @@ def group_options(group: str, more: Sequence[Path] = ()) -> dict[str, dict]:
 
     Args:
         group: name of a Hydra group, such as 'method'.
-        more: a user's own configuration folders; an option there replaces one of the same name.
+        more: a user's own configuration folders, whose options must have names of their own.
     """
     files: list[Path] = []
     for folder in (CONF, *more):
         files += (folder / group).glob("*.yaml")
-    files.sort(key=_stem)  # stable, so that a user's file comes after ours and wins
+    files.sort(key=_stem)
     return {file.stem: read_yaml(file) for file in files}
 
 

@@ -35,11 +35,7 @@ INVERSION_CODE = ("editbench.inversion.build",)
 # -- what determines a run: beside its bank (which has the networks) and its inversion
 RUN_GROUPS = ("method", "starts", "engine")
 RUN_VALUES = ("attribute", "target", "seed")
-OPTIONAL_RUN_GROUPS = (
-    "observation",
-    "gauge",
-    "probe",
-)  # an empty group is left out: it adds nothing
+OPTIONAL_RUN_GROUPS = ("observation",)  # an empty group is left out: it adds nothing
 RUN_CODE = (
     "editbench.walk.engine",  # and, through its imports, editors, networks and spaces
     "editbench.bank.starts",

@@ -141,7 +141,7 @@ def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> No
     annotation = argument.annotation
     # Annotations are text where the module has `from __future__ import annotations`. They are not
     # evaluated: the names of plain types are all that is needed.
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     names = [name.strip() for name in text.split("|")]
     kinds = [name for name in names if name != "None"]
     if not kinds or any(name not in KINDS for name in kinds):

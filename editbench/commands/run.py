@@ -149,21 +149,20 @@ def show(line: CommandLine) -> int:
         raise EditbenchError(f"--cfg {kind} must be one of {', '.join(CFG_KINDS)}")
     if not line.sweep:
         check_single(line.overrides)
-    with hydra_application(line.folders) as application:
-        words = [*line.overrides, *application.search_path]
+    with hydra_application(line.folders) as hydra:
         if kind is None:
             mode = RunMode.MULTIRUN if line.sweep else RunMode.RUN
-            application.hydra.show_info(info, MAIN, words, mode)
+            hydra.show_info(info, MAIN, line.overrides, mode)
             return 0
         jobs = [line.overrides]
         if line.sweep:
-            _, jobs = compose_master(application, line.overrides)
+            _, jobs = compose_master(hydra.config_loader, line.overrides)
         for job in jobs:
             if line.sweep:
                 print(f"--- # {' '.join(job)}")  # one YAML document a job
-            application.hydra.show_cfg(
+            hydra.show_cfg(
                 config_name=MAIN,
-                overrides=[*job, *application.search_path],
+                overrides=job,
                 cfg_type=kind,
                 package=line.flag("--package", "-p"),
                 resolve=line.flag("--resolve") is not None,

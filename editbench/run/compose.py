@@ -1,6 +1,6 @@
 """Composing the Hydra configuration of a job or of every job of a sweep, and errors for wrong names.
 
-Only public parts of Hydra are used, beside one object: see `hydra_application`.
+Hydra is used through its public modules alone: see `hydra_application`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -58,53 +58,39 @@ def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictC
 
 
 def _compose(overrides: Sequence[str], more: Sequence[Path]) -> DictConfig:
-    with hydra_application(more) as application:
-        return compose(MAIN, overrides=[*overrides, *application.search_path])
-
-
-@dataclass(frozen=True)
-class Application:
-    """Hydra, set up with the project's configuration and a user's folders.
-
-    Args:
-        hydra: runs one job or a sweep: `run`, `multirun`, `show_cfg`, `show_info`.
-        search_path: an override that every composition must have, or nothing.
-    """
-
-    hydra: Any
-    search_path: list[str]
-
-    @property
-    def loader(self) -> ConfigLoader:
-        """What composes configurations."""
-        return self.hydra.config_loader
+    with hydra_application(more):
+        return compose(MAIN, overrides=list(overrides))
 
 
 @contextmanager
-def hydra_application(more: Sequence[Path] = ()) -> Iterator[Application]:
-    """Set Hydra up, and undo it afterwards. Errors of Hydra become one of ours.
+def hydra_application(more: Sequence[Path] = ()) -> Iterator[Any]:
+    """Set Hydra up with the project's configuration and a user's folders, and undo it afterwards.
 
     `hydra.main` would read sys.argv, and what it calls with other words is private. The public
     `initialize_config_dir` makes the very object that `hydra.main` makes, and GlobalHydra gives it.
 
-    A user's folder stands first in the search path, so that an option there replaces one of ours.
-
     Args:
-        more: a user's own configuration folders; the last one counts most.
+        more: a user's own configuration folders.
+
+    Yields:
+        Hydra's application object, with `run`, `multirun`, `show_cfg` and a `config_loader`.
+
+    Raises:
+        BadFile: no such folder.
+        EditbenchError: what Hydra or OmegaConf raised meanwhile.
     """
-    folders = [*reversed(more), CONF]
-    for folder in folders:
+    for folder in more:
         if not folder.is_dir():
             raise BadFile(f"--config-dir {folder}: no such folder")
-    first = folders[0].absolute()
-    others = [f"'file://{_escaped(folder.absolute())}'" for folder in folders[1:]]
-    search_path = [f"hydra.searchpath=[{','.join(others)}]"] if others else []
     # Whatever was set up before, in a notebook for example, is put back at the end.
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(first), job_name="editbench", version_base=HYDRA_VERSION):
-            yield Application(GlobalHydra.instance().hydra, search_path)
+        with initialize_config_dir(str(CONF), job_name="editbench", version_base=HYDRA_VERSION):
+            hydra: Any = GlobalHydra.instance().hydra
+            if more:
+                hydra.config_loader = _loader_with(hydra.config_loader, more)
+            yield hydra
     except (HydraException, OmegaConfBaseException) as error:
         cause = f"\n{error.__cause__}" if error.__cause__ else ""
         message = f"could not compose the configuration: {error}{cause}"
@@ -115,8 +101,18 @@ def hydra_application(more: Sequence[Path] = ()) -> Iterator[Application]:
             GlobalHydra.instance().initialize(before)
 
 
-def _escaped(path: Path) -> str:
-    return str(path).replace("\\", "\\\\").replace("'", "\\'")
+def _loader_with(loader: ConfigLoader, folders: Sequence[Path]) -> ConfigLoader:
+    """A loader that also looks in the folders, after our own.
+
+    The override `hydra.searchpath` would do for composing, but `glob` in a sweep does not see it.
+    """
+    path = loader.get_search_path()
+    for folder in folders:
+        # Hydra's own --config-dir stands there too: before the schemas, which come last.
+        last = SearchPathQuery(provider="schema")
+        path.prepend("command-line", f"file://{folder.absolute()}", last)
+    make_loader: Any = type(loader)
+    return make_loader(path)
 
 
 # -- the jobs of a sweep -------------------------------------------------------------------------
@@ -148,17 +144,16 @@ def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
 
 
 def compose_master(
-    application: Application, overrides: Sequence[str]
+    loader: ConfigLoader, overrides: Sequence[str]
 ) -> tuple[DictConfig, list[list[str]]]:
     """The configuration of a sweep as a whole, with Hydra's own node, and the words of its jobs."""
-    words = [*overrides, *application.search_path]
-    master = application.loader.load_configuration(MAIN, words, RunMode.MULTIRUN)
-    return master, sweep_jobs(master, application.loader)
+    master = loader.load_configuration(MAIN, list(overrides), RunMode.MULTIRUN)
+    return master, sweep_jobs(master, loader)
 
 
-def compose_job(application: Application, master: DictConfig, words: list[str]) -> Settings:
+def compose_job(loader: ConfigLoader, master: DictConfig, words: list[str]) -> Settings:
     """The settings of one job of a sweep."""
-    config = application.loader.load_sweep_config(master, words)
+    config = loader.load_sweep_config(master, words)
     with open_dict(config):
         del config["hydra"]
     return Settings.from_config(config)
@@ -168,13 +163,13 @@ def sweep_settings(
     overrides: Sequence[str], more: Sequence[Path] = ()
 ) -> Iterator[tuple[list[str], Settings]]:
     """The words and the settings of every job of a sweep, as Hydra composes them for a multirun."""
-    with hydra_application(more) as application:
-        master, jobs = compose_master(application, overrides)
+    with hydra_application(more) as hydra:
+        master, jobs = compose_master(hydra.config_loader, overrides)
         for words in jobs:
-            yield words, compose_job(application, master, words)
+            yield words, compose_job(hydra.config_loader, master, words)
 
 
-def check_sweep(application: Application, master: DictConfig, jobs: list[list[str]]) -> None:
+def check_sweep(loader: ConfigLoader, master: DictConfig, jobs: list[list[str]]) -> None:
     """Check the settings of a sweep before its first job.
 
     As few jobs are composed as show every swept value once, since composing a job takes a quarter
@@ -195,7 +190,7 @@ def check_sweep(application: Application, master: DictConfig, jobs: list[list[st
                 needs_composition = True
         seen |= set(words)
         if needs_composition:
-            compose_job(application, master, words)
+            compose_job(loader, master, words)
 
 
 def check_single(overrides: Sequence[str]) -> None:
@@ -276,9 +271,17 @@ def _named_options(value: str) -> list[str]:
 
 def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path]) -> None:
     known = group_options(group, more)
+    ours = group_options(group)
     for name in names:
-        if name not in known and name != "null":
+        if name not in known:
             raise UnknownName(group, name, known)
+        for folder in more:
+            file = folder / group / f"{name}.yaml"
+            if name in ours and file.is_file():
+                raise EditbenchError(
+                    f"{file} has the name of an option of editbench, which would be taken instead: "
+                    "give the file another name"
+                )
 
 
 def _check_takes_several(group: str, names: Sequence[str]) -> None:

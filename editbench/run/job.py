@@ -35,15 +35,19 @@ from editbench.networks.roles import Networks
 from editbench.run import record as records
 from editbench.run.fits import Fitted, fit_editor, fitted_editor, scored
 from editbench.run.inversions import inversion_id, load_inversion
-from editbench.run.loading import load_bank, load_editor, load_gauges, load_networks, load_probes
+from editbench.run.loading import load_bank, load_editor, load_networks, load_observations
 from editbench.run.measure import compute_metrics, refresh_metrics
 from editbench.run.provenance import costs_to_crossing, provenance
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
 from editbench.walk.engine import WalkResult, walk_starts
-from editbench.walk.gauge import Gauges
-from editbench.walk.probe import Probe, Scene, run_probes
+from editbench.walk.observation import (
+    Observation,
+    Scene,
+    WalkObserver,
+    observe_after_walk,
+)
 from editbench.walk.trajectory import Trajectories
 
 
@@ -199,8 +203,6 @@ def _about(job: Job, run_id: str) -> dict[str, Any]:
         "judged_in": job.networks.generator.output,
         "classes": list(job.networks.judge.attributes[settings.attribute].classes),
     }
-    if settings.probes:
-        about["probes"] = list(settings.probes)
     return about
 
 
@@ -211,7 +213,8 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     editor = load_editor(settings)
     editor.num_ws = networks.generator.num_ws
     job.check(editor)
-    probes = load_probes(settings)  # before the work, which a wrong option of theirs would waste
+    # Before the fit, whose time a wrong option of an observation would waste.
+    observations = load_observations(settings)
     real = load_inversion(settings)  # None: walks start from the bank's own samples
     if real is not None:
         check_walk(editor, real)
@@ -220,10 +223,11 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
 
     starts = _draw_starts(job, real)
     departure = _depart(job, editor, real, starts, folder)
-    gauges = load_gauges(settings, networks)  # preparing them is no cost of the walk
+    for observation in observations.values():
+        observation.prepare(networks, settings.device)  # no cost of the walk
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
-        result = _walk(job, departure, starts, gauges, folder)
+        result = _walk(job, departure, starts, WalkObserver(observations), folder)
     walk_calls = networks.generator.decoded - before
     if not networks.leaking:  # where the judge is the teacher, its own answers are among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
@@ -237,8 +241,10 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     made = _provenance(job, fitted, starts, result, walk_calls)
     if real is not None:
         made["inversion"] = _about_inversion(real)
-    if probes:  # they run after the costs are counted: theirs are none of the method
-        made["probes"] = _run_probes(job, editor, probes, folder)
+    # The costs above are counted: what an observation decodes from here is none of the method's.
+    observed = _observe(job, editor, observations, folder)
+    if observed:
+        made["observations"] = observed
     write_json(folder / Record.PROVENANCE, made)
     compute_metrics(folder, trajectories, settings)
 
@@ -272,7 +278,7 @@ def _depart(
 
 
 def _walk(
-    job: Job, departure: Departure, starts: Starts, gauges: Gauges, folder: Path
+    job: Job, departure: Departure, starts: Starts, observer: WalkObserver, folder: Path
 ) -> WalkResult:
     settings = job.settings
     codes_file = folder / Record.CODES if settings.save_codes else None
@@ -287,7 +293,7 @@ def _walk(
         job.bank.sigma["judge"],
         settings.engine,
         codes_file,
-        gauges,
+        observer,
     )
 
 
@@ -314,8 +320,10 @@ def _about_inversion(real: Inversion) -> dict[str, Any]:
     }
 
 
-def _run_probes(job: Job, editor: Editor, probes: dict[str, Probe], folder: Path) -> dict[str, Any]:
-    """Let the probes look at pictures; they leave their arrays in `folder`. What they note."""
+def _observe(
+    job: Job, editor: Editor, observations: dict[str, Observation], folder: Path
+) -> dict[str, Any]:
+    """Let observations look at pictures after the walk. Name -> seconds, calls and reason."""
     settings = job.settings
     networks = job.networks
 
@@ -336,7 +344,7 @@ def _run_probes(job: Job, editor: Editor, probes: dict[str, Probe], folder: Path
         settings.cache,
         editor_for,
     )
-    return run_probes(folder, probes, scene)
+    return observe_after_walk(folder, observations, scene)
 
 
 def start_codes(

@@ -1,4 +1,4 @@
-"""From settings to what a job works with: networks, bank, metrics, gauges and probes."""
+"""From settings to what a job works with: networks, bank, metrics and observations."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
-from editbench.walk.gauge import Gauge, Gauges
 from editbench.walk.metric import Metric
-from editbench.walk.probe import Blind, Probe
+from editbench.walk.observation import Observation, Unavailable
 
 
 # -- networks ------------------------------------------------------------------------------------
@@ -186,7 +185,7 @@ def _keep(bank: Bank) -> Bank:
     return bank
 
 
-# -- editor, metrics, gauges, probes -------------------------------------------------------------
+# -- editor, metrics, observations ---------------------------------------------------------------
 def load_editor(settings: Settings) -> Editor:
     """The method, not fitted."""
     return settings.method.build()
@@ -197,20 +196,12 @@ def load_metrics(settings: Settings) -> dict[str, Metric]:
     return {name: part.build() for name, part in settings.metrics.items()}
 
 
-def load_gauges(settings: Settings, networks: Networks) -> Gauges:
-    """The gauges of a job, ready for a walk with these networks."""
-    gauges: dict[str, Gauge] = {name: part.build() for name, part in settings.gauges.items()}
-    for gauge in gauges.values():
-        gauge.prepare(networks, settings.device)
-    return Gauges(gauges)
-
-
-def load_probes(settings: Settings) -> dict[str, Probe]:
-    """The probes of a job. One that has no use with these networks keeps the reason."""
-    probes: dict[str, Probe] = {}
-    for name, part in settings.probes.items():
+def load_observations(settings: Settings) -> dict[str, Observation]:
+    """The observations of a job. One that cannot serve these networks stands as `Unavailable`."""
+    observations: dict[str, Observation] = {}
+    for name, part in settings.observations.items():
         try:
-            probes[name] = part.build()
+            observations[name] = part.build()
         except Unsupported as error:
-            probes[name] = Blind(str(error))
-    return probes
+            observations[name] = Unavailable(str(error))
+    return observations

@@ -203,7 +203,7 @@ class Settings:
         save_codes: whether the codes of every decoded step are kept.
         generator, method: one component each.
         scorer, bank, starts, engine, inversion: the groups of these names.
-        metrics, gauges, probes: components by their names.
+        metrics, observations: components by their names.
         plain: the resolved configuration that all this was read from. It is what a record keeps and
             what identities are computed of.
     """
@@ -225,8 +225,7 @@ class Settings:
     engine: EngineSpec
     method: Component
     metrics: dict[str, Component]
-    gauges: dict[str, Component]
-    probes: dict[str, Component]
+    observations: dict[str, Component]
     inversion: InversionSettings
     plain: dict[str, Any] = field(repr=False)
 
@@ -262,8 +261,7 @@ class Settings:
             engine=_engine(plain.get("engine")),
             method=Component.from_config("method", plain.get("method")),
             metrics=_components("metric", plain.get("metric")),
-            gauges=_components("gauge", plain.get("gauge")),
-            probes=_components("probe", plain.get("probe")),
+            observations=_components("observation", plain.get("observation")),
             inversion=_inversion(plain.get("inversion")),
             plain=plain,
         )

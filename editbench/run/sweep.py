@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -90,9 +91,9 @@ def run_single(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) 
         except EditbenchError as error:
             return error  # Hydra would print its own lines about an exception
 
-    with hydra_application(more) as application, _explained_disk():
+    with hydra_application(more) as hydra, _explained_disk():
         try:
-            done = application.hydra.run(MAIN, guarded, [*overrides, *application.search_path])
+            done = hydra.run(MAIN, guarded, list(overrides))
         except KeyboardInterrupt:
             say(STOPPED)
             return INTERRUPTED
@@ -106,18 +107,18 @@ def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -
 
     Args, Returns and Raises: as `run_single`.
     """
-    with hydra_application(more) as application, _explained_disk(), _own_environment():
-        master, jobs = compose_master(application, overrides)
-        check_sweep(application, master, jobs)
+    with hydra_application(more) as hydra, _explained_disk(), _own_environment():
+        master, jobs = compose_master(hydra.config_loader, overrides)
+        check_sweep(hydra.config_loader, master, jobs)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
         os.environ[STARTER] = str(os.getpid())
         share_cores(master, len(jobs))
         # Two sweeps may start in one second: the folder that was claimed is this one's alone.
         quoted = str(sweep.folder).replace("\\", "\\\\").replace("'", "\\'")
-        words = [*overrides, *application.search_path, f"hydra.sweep.dir='{quoted}'"]
+        words = [*overrides, f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
         interrupted = False
         try:
-            application.hydra.multirun(MAIN, task, words)
+            hydra.multirun(MAIN, task, words)
         except KeyboardInterrupt:
             interrupted = True
         except Exception as error:
@@ -145,9 +146,8 @@ def run_hydra(
     """
     may_say = bool(more) or any(word.startswith("hydra.mode") for word in overrides)
     if not sweep and may_say:
-        with hydra_application(more) as application:
-            words = [*overrides, *application.search_path]
-            sweep = application.hydra.get_mode(MAIN, words) == RunMode.MULTIRUN
+        with hydra_application(more) as hydra:
+            sweep = hydra.get_mode(MAIN, list(overrides)) == RunMode.MULTIRUN
     if sweep:
         return run_sweep(task, overrides, more)
     return run_single(task, overrides, more)
@@ -272,12 +272,22 @@ def describe(settings: Settings, outcome: Outcome, number: str = "") -> str:
     return f"{head}: {headline(settings.out / outcome.run_id)}"
 
 
-def headline(folder: Path, count: int = 2) -> str:
-    """The first `count` scalar rows of a record, as text."""
+def headline(folder: Path, count: int = 2, most: int = 5) -> str:
+    """The main numbers of a record, as text.
+
+    Args:
+        folder: of the record.
+        count: scalar rows that are taken first, whatever their metrics.
+        most: rows altogether. The first row of each further metric is added, where it is a scalar.
+    """
     rows = Record.read(folder).rows()
-    rows = rows[rows["x"].isna()].head(count)
+    first = rows[rows["x"].isna()].head(count)
+    # A metric whose first row lies on a curve has no single number to show.
+    others = rows[~rows["group"].isin(first["group"])].drop_duplicates("group")
+    shown = pd.concat([first, others[others["x"].isna()]]).head(most)
     return ", ".join(
-        f"{row.metric} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()
+        f"{row.metric} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        for row in shown.itertuples()
     )
 
 

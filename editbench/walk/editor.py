@@ -1,6 +1,7 @@
-"""The contract of an editor: fit on the fit and tune splits, then walk. The engine decodes, judges and stops.
+"""The contract of an editor: fit on the fit and tune splits, then walk.
 
-A minimal editor implements `fit` and `step`:
+The engine decodes, judges and stops (editbench.walk.engine). A minimal editor implements `fit` and
+`step`:
 
     class Mean(Editor):
         '''Difference of class means in W.'''
@@ -28,27 +29,26 @@ from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
-# Root-mean-square distance of StyleGAN2-FFHQ W codes from their mean, from 80 published principal components
-# (omertov/encoder4editing). Step sizes that papers give for that W are scaled by the spread of the W at hand over this.
+# Root-mean-square distance of StyleGAN2-FFHQ W codes from their mean, from 80 published principal
+# components (omertov/encoder4editing). Step sizes that papers give for that W are scaled by the
+# spread of the W at hand over this.
 FFHQ_W_SPREAD = 9.06
 
 
 @dataclass
 class FitData:
-    """All an editor may learn from: never the test split, never the judge.
-
-    `sigma` (width,) is the standard deviation of each of the teacher's log-odds over the bank.
-    """
+    """All that an editor may learn from: never the test split, never the judge."""
 
     generator: Generator
-    teacher: Scorer
-    fit: Split
-    tune: Split
-    sigma: Tensor
-    seed: int
+    teacher: Scorer  # whose logits are the labels
+    fit: Split  # to learn from
+    tune: Split  # to choose hyperparameters on
+    sigma: Tensor  # (width,) standard deviation of each of the teacher's log-odds over the bank
+    seed: int  # of the method's own randomness
 
     @property
     def attributes(self) -> Attributes:
+        """The attributes that the teacher scores."""
         return self.teacher.attributes
 
     def spread(self, space: Space) -> float:
@@ -57,147 +57,207 @@ class FitData:
         return (codes - codes.mean(0)).square().sum(1).mean().sqrt().item()
 
     def step_size(self, delta: float, space: Space) -> float:
-        """A step that a paper gives in units of StyleGAN2-FFHQ's W, carried over by the ratio of the spreads."""
+        """Carry a paper's step over to this generator, by the ratio of the spreads.
+
+        Args:
+            delta: step in units of StyleGAN2-FFHQ's W.
+            space: where the editor walks.
+        """
         return delta * self.spread(space) / FFHQ_W_SPREAD
 
     def latents(self, split: Split) -> Tensor:
-        """The samples' own codes, from which walks start in every space: w, or z of a generator without W."""
+        """The samples' own codes, from which walks start in every space.
+
+        Args:
+            split: of the bank.
+
+        Returns:
+            (n, d) w, or z of a generator without W.
+        """
         return split.codes(Space.W if Space.W in self.generator.spaces else Space.Z)
 
     def score(self, codes: Codes, batch: int = 256) -> Tensor:
-        """Teacher logits (N, width) of decoded codes, without gradients."""
+        """The teacher's logits of decoded codes, without gradients.
+
+        Args:
+            codes: (n, ...) in any space of the generator.
+            batch: samples decoded together.
+
+        Returns:
+            (n, width).
+        """
         with torch.inference_mode():
             parts = [
                 self.teacher(self.generator.decode(codes[i : i + batch]))
                 for i in range(0, len(codes), batch)
             ]
+        # A tensor made in inference mode cannot take part in a later derivative; a copy can.
         return torch.cat(parts).clone()
 
 
 @dataclass
 class FitReport:
-    """What a fit cost and what it found, and remarks for the record.
+    """What a fit cost and what it found."""
 
-    labels: samples of the splits whose logits it read; those that it has the teacher score are counted by the harness.
-    """
-
+    # Samples of the splits whose logits the fit read. The harness counts those that the fit has the
+    # teacher score, so they are not in here.
     labels: int = 0
-    notes: dict[str, object] = field(default_factory=dict)
+    notes: dict[str, object] = field(default_factory=dict)  # for the record, as JSON holds them
 
 
 @dataclass
 class Walk:
-    """Samples under way, all towards one attribute.
-
-    start (n,) bank indices; origin and codes (n, ...) in the editor's space at step 0 and now; source and target (n,)
-    classes; steps: how many were made; latent (n, w_dim): the samples' own w (z where there is no W), whatever the
-    space of the walk.
-    """
+    """n samples under way, all towards one attribute."""
 
     attribute: str
-    start: Tensor
-    origin: Tensor
-    codes: Tensor
-    source: Tensor
-    target: Tensor
-    steps: int = 0
+    start: Tensor  # (n,) bank indices
+    origin: Tensor  # (n, ...) codes at step 0, in the editor's space
+    codes: Tensor  # (n, ...) codes now
+    source: Tensor  # (n,) classes that the samples leave
+    target: Tensor  # (n,) classes that they are sent to
+    steps: int = 0  # how many were made
+    # (n, d) the samples' own w (z where there is no W), whatever the space of the walk.
     latent: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.start)
 
     def __getitem__(self, keep: Tensor | slice) -> Walk:
-        part = {
-            name: getattr(self, name)[keep]
-            for name in ("start", "origin", "codes", "source", "target")
-        }
-        return replace(self, **part, latent=None if self.latent is None else self.latent[keep])
+        """Some of the samples.
+
+        Args:
+            keep: (n,) bool, or indices, or a slice.
+        """
+        names = ("start", "origin", "codes", "source", "target")
+        part = {name: getattr(self, name)[keep] for name in names}
+        latent = None if self.latent is None else self.latent[keep]
+        return replace(self, **part, latent=latent)
 
 
 class Editor(abc.ABC):
-    """Base of all editors.
+    """Base of all editors."""
 
-    Args:
-        layers: rows [a, b) of W+ that the edit reaches (the path itself stays in W), one pair for all attributes or a
-            mapping from attribute to pair; None edits every row.
-    """
-
-    space: Space = Space.W
-    unit: str = "W units"
+    space: Space = Space.W  # where the editor walks
+    unit: str = "W units"  # of the length of a step
     citation: str = ""
     num_ws: int = 0  # rows of the generator's W+, set before the fit
 
     def __init__(
         self, layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None
     ) -> None:
+        """Choose the rows of W+ that the edit reaches; the path itself stays in W.
+
+        Args:
+            layers: rows [a, b), one pair for all attributes, or attribute -> pair; None edits
+                every row.
+        """
         self.layers = layers
 
-    # -- to implement -----------------------------------------------------------------------------------------------
+    # -- to implement
     @abc.abstractmethod
     def fit(self, data: FitData) -> FitReport:
-        """Learn whatever serves all attributes. Deterministic in data.seed."""
+        """Learn whatever serves all attributes; deterministic in `data.seed`."""
 
     @abc.abstractmethod
     def step(self, walk: Walk) -> Tensor:
-        """Next codes (n, ...) of the samples of a walk. May depend on each sample alone, not on its neighbours."""
+        """Next codes of the samples of a walk.
+
+        A row may depend on its own sample alone: samples leave the batch as they cross.
+
+        Args:
+            walk: n samples.
+
+        Returns:
+            (n, ...), of the shape, dtype and device of `walk.codes`.
+        """
 
     def tune(self, data: FitData, attribute: str) -> FitReport:
-        """Optional: choose what belongs to one attribute, on the tune split."""
+        """Choose what belongs to one attribute, on the tune split; optional."""
         return FitReport()
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
-        """Raise Unsupported with a reason where this editor cannot serve; the job is then recorded as skipped."""
+        """Check whether this editor can serve; called before the fit and after it.
+
+        Args:
+            generator: of the job.
+            attributes: that the scorers know.
+            attribute: that is to be edited.
+
+        Raises:
+            Unsupported: it cannot, for a reason; the job is then recorded as skipped.
+            EditbenchError: an option is wrong.
+        """
         if self.space not in generator.spaces:
             raise Unsupported(
                 f"needs {self.space.name} codes; the generator has "
                 f"{', '.join(s.name for s in generator.spaces)}"
             )
         rows = self.rows(attribute)
-        if rows is not None:
-            if self.space not in (Space.W, Space.W_PLUS) or Space.W_PLUS not in generator.spaces:
-                raise Unsupported(
-                    "a layer range needs a generator with W+ and an editor that walks in W or W+"
-                )
-            if not 0 <= rows[0] < rows[1] <= generator.num_ws:
-                raise EditbenchError(
-                    f"layers [{rows[0]}, {rows[1]}) lie outside the generator's rows "
-                    f"[0, {generator.num_ws}): change method.layers"
-                )
+        if rows is None:
+            return
+        if self.space not in (Space.W, Space.W_PLUS) or Space.W_PLUS not in generator.spaces:
+            raise Unsupported(
+                "a layer range needs a generator with W+ and an editor that walks in W or W+"
+            )
+        if not 0 <= rows[0] < rows[1] <= generator.num_ws:
+            raise EditbenchError(
+                f"layers [{rows[0]}, {rows[1]}) lie outside the generator's rows "
+                f"[0, {generator.num_ws}): change method.layers"
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Fitted state as flat named tensors, enough for `load_state` to restore the editor."""
         return {}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - an editor without state needs none
-        """Restore what `state` gave."""
+    def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - may be empty
+        """Restore what `state` gave; an editor without state needs none."""
 
-    # -- provided ---------------------------------------------------------------------------------------------------
+    # -- provided
     def rows(self, attribute: str) -> tuple[int, int] | None:
-        """The half-open range of W+ rows the edit of an attribute reaches, or None for all."""
+        """Half-open range of W+ rows that the edit of an attribute reaches; None for all."""
         layers = self.layers.get(attribute) if isinstance(self.layers, Mapping) else self.layers
+        # A configuration gives a list of two; only the pair is promised.
         return None if layers is None else (int(layers[0]), int(layers[1]))
 
     def codes(self, walk: Walk) -> Codes:
-        """What the engine decodes: at step 0 exactly the start. An editor of the weights (THETA) must say it itself."""
+        """What the engine decodes; at step 0 it must be exactly the start.
+
+        Args:
+            walk: n samples.
+
+        Returns:
+            n codes: of the editor's space, or of W+ where the edit reaches some rows only.
+
+        Raises:
+            EditbenchError: an editor of the weights (THETA) must override this method.
+        """
         if self.space == Space.THETA:
             raise EditbenchError(
-                f"{type(self).__name__} walks in THETA and must override `codes`: give the latent's "
-                "Codes with a WeightShift"
+                f"{type(self).__name__} walks in THETA and must override `codes`: give the "
+                "latent's Codes with a WeightShift"
             )
         rows = self.rows(walk.attribute)
         if rows is None:
             return Codes(self.space, walk.codes)
+        # The rows out of reach keep the start's codes, the others take those of the walk.
         if self.space == Space.W:
-            w_plus, moved = (
-                walk.origin.unsqueeze(1).repeat(1, self.num_ws, 1),
-                walk.codes.unsqueeze(1),
-            )
+            w_plus = walk.origin.unsqueeze(1).repeat(1, self.num_ws, 1)
+            moved = walk.codes.unsqueeze(1)
         else:
-            w_plus, moved = walk.origin.clone(), walk.codes[:, rows[0] : rows[1]]
+            w_plus = walk.origin.clone()
+            moved = walk.codes[:, rows[0] : rows[1]]
         w_plus[:, rows[0] : rows[1]] = moved
         return Codes(Space.W_PLUS, w_plus)
 
 
 def unit_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
-    """Rows of x (..., d) at unit Euclidean length; a zero row stays zero."""
+    """Scale rows to unit Euclidean length; a zero row stays zero.
+
+    Args:
+        x: (..., d).
+        eps: least length that is divided by.
+
+    Returns:
+        (..., d).
+    """
     return x / x.norm(dim=-1, keepdim=True).clamp_min(eps)

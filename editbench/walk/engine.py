@@ -1,4 +1,9 @@
-"""One walk: starts -> editor -> decode -> judge -> stop, all active samples in lock-step, every code decoded once."""
+"""The engine: starts walk with an editor, every code is decoded once, and the judge says who stops.
+
+All samples under way move in lock-step. The codes come from the one walk (editbench.walk.walker);
+the engine decodes them, has the judge score them, writes down a row a sample and step, and ends the
+walks that have arrived.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +28,23 @@ from editbench.base.validation import check_at_least, check_fields
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.walk.editor import Editor, Walk
-from editbench.walk.gauge import Gauges
+from editbench.walk.observation import WalkObserver
+from editbench.walk.walker import Walker
 
-IDENTITY_TOLERANCE = 1e-3  # of a logit's sigma: the start's image must be the bank's image
+# Largest difference of a start's logits from the bank's, in sigmas of each logit. Another batch
+# size moves float32 logits by less; another image moves them by more.
+IDENTITY_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """max_steps: a start not crossed by then is a failure. sweep_steps: every start walks at least so far, also past
-    its crossing, which gives dependency its range of effects. batch: samples decoded together. pictures: starts whose
-    images are kept."""
+    """How far and in what portions starts walk."""
 
-    max_steps: int = 50
+    max_steps: int = 50  # a start that has not crossed by then is a failure
+    # Every start walks so far, also past its crossing: dependency needs a range of effects.
     sweep_steps: int = 0
-    batch: int = 64
-    pictures: int = 6
+    batch: int = 64  # samples decoded together
+    pictures: int = 6  # starts whose images are kept
 
     def __post_init__(self) -> None:
         check_fields("engine", self)
@@ -49,14 +56,21 @@ class EngineSpec:
 
 @dataclass
 class Pictures:
-    """Images of a few starts at every step: lists that grow with the walk."""
+    """Images of a few starts at every step; the lists grow with the walk."""
 
-    starts: Tensor
-    images: list[Tensor] = field(default_factory=list)  # uint8 (C, H, W)
-    start: list[int] = field(default_factory=list)
-    step: list[int] = field(default_factory=list)
+    starts: Tensor  # (k,) bank indices of the starts whose images are kept
+    images: list[Tensor] = field(default_factory=list)  # uint8 (C, H, W) each
+    start: list[int] = field(default_factory=list)  # bank index of each image
+    step: list[int] = field(default_factory=list)  # step of each image
 
     def add(self, start: Tensor, step: int, decoded: Tensor) -> None:
+        """Keep those images of a batch that belong to the chosen starts.
+
+        Args:
+            start: (n,) bank indices of the batch.
+            step: number of the step.
+            decoded: (n, C, H, W) images in [-1, 1].
+        """
         rows = torch.isin(start, self.starts).nonzero()[:, 0]
         for row in rows.tolist():
             self.images.append(to_uint8(decoded[row]))
@@ -66,12 +80,13 @@ class Pictures:
 
 @dataclass
 class WalkResult:
-    """table: the columns of editbench.trajectory; pictures; seconds of the walk, less its gauges'; decoded samples."""
+    """What a walk of n starts gave."""
 
-    table: pd.DataFrame
+    table: pd.DataFrame  # the columns of editbench.walk.trajectory, sorted by start and step
+    codes: Tensor  # (n, ...) where each start ended, in their order and in the editor's space
     pictures: Pictures
-    seconds: float
-    decoded: int
+    seconds: float  # of the walk, without those of its observations
+    decoded: int  # samples that the engine and its observations decoded
 
 
 @torch.no_grad()
@@ -86,68 +101,94 @@ def walk_starts(
     sigma: np.ndarray,
     spec: EngineSpec,
     codes_file: Path | None = None,
-    gauges: Gauges | None = None,
+    observer: WalkObserver | None = None,
 ) -> WalkResult:
     """Walk every start until the judge sees the target class, then on to `sweep_steps`.
 
     Args:
-        codes: (n, z_dim or w_dim) the starts' own z for an editor of Z, otherwise their w (z where there is no W); the
-            walk begins at these codes as the editor's space has them. logits: (n, width) the judge's logits of them.
-        sigma: (width,) of the judge's log-odds.
-        codes_file: where the codes of every step go (parquet: start, step, codes), written as the walk goes.
-        gauges: what else is measured of every decoded sample: a column each.
-    """
-    attributes, device = judge.attributes, codes.device
-    began = time.perf_counter()
-    gauges = gauges or Gauges()
-    decoder = _Decoder(editor, generator, judge, spec.batch, gauges)
-    index = torch.from_numpy(starts.index).to(device)
-    lifted = generator.lift(codes, editor.space)
-    walk = Walk(
-        attribute,
-        index,
-        lifted,
-        lifted,
-        torch.from_numpy(starts.source).to(device),
-        torch.from_numpy(starts.target).to(device),
-        latent=codes,
-    )
-    pictures = Pictures(index[: spec.pictures])
-    _check_start(walk, decoder, logits, sigma, pictures)
-    gauges.start(walk, editor.codes(walk), generator, spec.batch)
-    decoder.decoded += gauges.decoded
+        editor: fitted for the attribute.
+        generator: decodes the codes of every step.
+        judge: says when a start has arrived.
+        attribute: what is edited.
+        starts: n starts with their source and target classes.
+        codes: (n, z_dim or w_dim) the starts' own z for an editor of Z, otherwise their w (z where
+            the generator has no W). The walk begins at these codes, lifted to the editor's space.
+        logits: (n, width) the judge's logits of the starts, from the bank.
+        sigma: (width,) of each of the judge's log-odds.
+        spec: how far and in what portions.
+        codes_file: parquet file (start, step, codes) for the codes of every step, written while the
+            walk goes on; None for none.
+        observer: measures further columns of every decoded sample.
 
-    crossed = torch.zeros(len(walk), dtype=torch.bool, device=device)
-    path = torch.zeros(len(walk), device=device)
+    Raises:
+        EditbenchError: the editor breaks its contract.
+        BadFile: the starts do not decode to the bank's images.
+    """
+    began = time.perf_counter()
+    observer = observer or WalkObserver()
+    decoder = _Decoder(editor, generator, judge, spec.batch, observer)
+    walk = _begin(editor, generator, attribute, starts, codes)
+    pictures = Pictures(walk.start[: spec.pictures])
+    _check_start(walk, decoder, logits, sigma, pictures)
+    observer.start(walk, editor.codes(walk), generator, spec.batch)
+    # They passed the generator, but they are not charged to the method.
+    decoder.decoded += observer.decoded
+
+    # Rows of `place`, `crossed` and `path` are the samples under way; those of `ends` all starts.
+    ends = walk.codes.clone()
+    place = torch.arange(len(walk), device=codes.device)
+    crossed = torch.zeros(len(walk), dtype=torch.bool, device=codes.device)
+    path = torch.zeros(len(walk), device=codes.device)
+    # No start counts as crossed at step 0: its source is not its target.
     never = torch.zeros_like(crossed)
-    frames = [_frame(walk, path, crossed, never, ~never, logits, attributes, gauges)]
+    frames = [_frame(walk, path, crossed, never, ~never, logits, judge.attributes, observer)]
+    walker = Walker(editor, walk)
     with (
         _CodesFile(codes_file) as store,
         progress(f"{attribute}: steps", spec.max_steps) as advance,
     ):
         store.add(walk)
-        while len(walk) and walk.steps < spec.max_steps:
-            moved = editor.step(walk)
-            if moved.shape != walk.codes.shape:
-                raise EditbenchError(
-                    f"{type(editor).__name__}.step returned codes of shape {tuple(moved.shape)}, "
-                    f"expected {tuple(walk.codes.shape)}"
-                )
-            path = path + (moved - walk.codes).flatten(1).norm(dim=1)
-            walk.codes, walk.steps = moved, walk.steps + 1
+        before = walk.codes
+        for walk in walker.steps(spec.max_steps):
+            path = path + (walk.codes - before).flatten(1).norm(dim=1)
             logits = decoder(walk, pictures)
-            finite = torch.isfinite(logits).all(1) & torch.isfinite(moved).flatten(1).all(1)
-            arrived = finite & (attributes.labels(logits, attribute) == walk.target)
+            finite = torch.isfinite(logits).all(1) & torch.isfinite(walk.codes).flatten(1).all(1)
+            arrived = finite & (judge.attributes.labels(logits, attribute) == walk.target)
             stopped = arrived & ~crossed
             crossed = crossed | arrived
-            frames.append(_frame(walk, path, crossed, stopped, finite, logits, attributes, gauges))
+            frames.append(
+                _frame(walk, path, crossed, stopped, finite, logits, judge.attributes, observer)
+            )
             store.add(walk)
-            keep = finite & (~crossed | (walk.steps < spec.sweep_steps))
-            walk, path, crossed = walk[keep], path[keep], crossed[keep]
+            ends[place] = walk.codes
+            # A crossing ends a walk only past `sweep_steps`; codes that are not finite end it now.
+            going = finite & (~crossed | (walk.steps < spec.sweep_steps))
+            walker.keep(going)
+            place = place[going]
+            path = path[going]
+            crossed = crossed[going]
+            before = walker.walk.codes
             advance()
-    table = pd.concat(frames, ignore_index=True).sort_values(["start", "step"], ignore_index=True)
-    return WalkResult(
-        table, pictures, time.perf_counter() - began - gauges.seconds, decoder.decoded
+    table = pd.concat(frames, ignore_index=True)
+    table = table.sort_values(["start", "step"], ignore_index=True)
+    seconds = time.perf_counter() - began - observer.seconds
+    return WalkResult(table, ends, pictures, seconds, decoder.decoded)
+
+
+def _begin(
+    editor: Editor, generator: Generator, attribute: str, starts: Starts, codes: Tensor
+) -> Walk:
+    """All starts at step 0, in the editor's space."""
+    device = codes.device
+    lifted = generator.lift(codes, editor.space)
+    return Walk(
+        attribute,
+        torch.from_numpy(starts.index).to(device),
+        lifted,
+        lifted,
+        torch.from_numpy(starts.source).to(device),
+        torch.from_numpy(starts.target).to(device),
+        latent=codes,
     )
 
 
@@ -155,10 +196,18 @@ class _Decoder:
     """Codes of a walk -> judge logits, in batches; images live no longer than their batch."""
 
     def __init__(
-        self, editor: Editor, generator: Generator, judge: Scorer, batch: int, gauges: Gauges
+        self,
+        editor: Editor,
+        generator: Generator,
+        judge: Scorer,
+        batch: int,
+        observer: WalkObserver,
     ) -> None:
-        self.editor, self.generator, self.judge, self.batch = editor, generator, judge, batch
-        self.gauges = gauges
+        self.editor = editor
+        self.generator = generator
+        self.judge = judge
+        self.batch = batch
+        self.observer = observer
         self.decoded = 0
 
     def __call__(self, walk: Walk, pictures: Pictures) -> Tensor:
@@ -167,8 +216,9 @@ class _Decoder:
         for first in range(0, len(codes), self.batch):
             rows = slice(first, first + self.batch)
             decoded = self.generator.decode(codes[rows])
+            # Thresholds and files are float32, whatever precision the judge computes in.
             parts.append(self.judge(decoded).float())
-            self.gauges.measure(walk[rows], codes[rows], decoded)
+            self.observer.measure(walk[rows], codes[rows], decoded)
             if self.generator.output == "image":
                 pictures.add(walk.start[rows], walk.steps, decoded)
         self.decoded += len(codes)
@@ -178,25 +228,31 @@ class _Decoder:
 def _check_start(
     walk: Walk, decoder: _Decoder, logits: Tensor, sigma: np.ndarray, pictures: Pictures
 ) -> None:
-    """Step 0 is the exact identity: the editor's codes are the starts', and a few decode to the bank's image."""
+    """Check that step 0 is the identity: codes are the starts', and decode to the bank's images.
+
+    A few images are enough for the second: a wrong generator or judge changes all of them.
+    """
     codes = decoder.editor.codes(walk)
     assert walk.latent is not None
     own = decoder.generator.lift(walk.latent, codes.space)
-    if (
-        codes.values.shape != own.shape
-        or not torch.allclose(codes.values, own, rtol=1e-5, atol=1e-5)
-        or (codes.shift is not None and bool((codes.shift.magnitude != 0).any()))
-    ):
+    same = codes.values.shape == own.shape and torch.allclose(
+        codes.values, own, rtol=1e-5, atol=1e-5
+    )
+    if codes.shift is not None and bool((codes.shift.magnitude != 0).any()):
+        same = False
+    if not same:
         raise EditbenchError(
             f"{type(decoder.editor).__name__}.codes changes the starts at step 0: give exactly the "
             "start's codes where walk.codes equals walk.origin"
         )
     few = torch.arange(min(len(walk), max(len(pictures.starts), 1)), device=walk.codes.device)
     gap = (decoder(walk[few], pictures) - logits[few]).abs() / torch.from_numpy(sigma).to(logits)
+    # Written so that a NaN fails the check too.
     if not bool((gap < IDENTITY_TOLERANCE * COARSER[decoder.generator.precision]).all()):
         raise BadFile(
-            f"the starts decode to other images than the bank's (judge logits differ by {gap.max():.2g} "
-            "sigma): the editor changes codes at step 0, or the bank belongs to another generator or judge"
+            f"the starts decode to other images than the bank's (judge logits differ by "
+            f"{gap.max():.2g} sigma): the editor changes codes at step 0, or the bank belongs to "
+            "another generator or judge"
         )
 
 
@@ -208,8 +264,9 @@ def _frame(
     finite: Tensor,
     logits: Tensor,
     attributes: Attributes,
-    gauges: Gauges,
+    observer: WalkObserver,
 ) -> pd.DataFrame:
+    """Rows of the trajectories: one for each sample under way, at this step."""
     columns = {
         "start": walk.start,
         "source": walk.source,
@@ -219,16 +276,21 @@ def _frame(
         "crossed": crossed,
         "stopped": stopped,
         "finite": finite,
-    } | gauges.take()
+    }
+    columns |= observer.take_columns()
     frame = pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
     values = logits.float().cpu().numpy()
+    # One `assign` for all columns: pandas would copy the frame for every column that is set alone.
     return frame.assign(
         **{f"logit:{name}": values[:, k] for k, name in enumerate(attributes.columns())}
     )
 
 
 class _CodesFile:
-    """A growing parquet file of what was decoded: start, step, and the walk's codes."""
+    """A growing parquet file of what was decoded: start, step, and the walk's codes.
+
+    The writer is opened at the first step, since the width of the codes decides the schema.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -242,6 +304,7 @@ class _CodesFile:
             self.writer.close()
 
     def add(self, walk: Walk) -> None:
+        """Write the codes of all samples under way, as float32."""
         if self.path is None or not len(walk):
             return
         flat = walk.codes.flatten(1).float().cpu().numpy()
@@ -254,6 +317,7 @@ class _CodesFile:
             }
         )
         if self.writer is None:
+            # A dictionary pays off for the starts, which repeat at every step; codes never repeat.
             self.writer = pq.ParquetWriter(
                 self.path, table.schema, compression="zstd", use_dictionary=["start"]
             )

@@ -1,10 +1,15 @@
-"""Edits at a signed strength, the same samples for every method and strength, and strengths of a common effect.
+"""Edits at a signed strength t, on the same samples for every method and strength.
 
-The native strength t of a method is its number of steps. t > 0 goes towards one class of the attribute, t < 0 towards
-another (a walk to the other side, since not every editor's step can be taken back); between two steps the walk's codes
-are interpolated on a straight line. t = 0 is the start, exactly. Samples are the first n of the bank's test split, on
-whichever side of the boundary they lie, so that curves over t and differences between methods have common random
-numbers (Cherepkov et al. 2021, Fig. 7).
+The native strength of a method is its number of steps:
+
+- t > 0 leads to one class of the attribute, t < 0 to another. The second is a walk of its own,
+  since the step of an editor cannot always be taken back.
+- Between two steps the walk's codes are interpolated on a straight line.
+- t = 0 is the start, exactly.
+
+Samples are the first n of the bank's test split, on whichever side of the boundary they lie. So
+curves over t, and differences between methods, have common random numbers (Cherepkov et al. 2021,
+Fig. 7). `calibrate` finds the strength of a common effect, where methods can be compared.
 """
 
 from __future__ import annotations
@@ -21,145 +26,211 @@ from editbench.base.attributes import Attribute
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes, Space
 from editbench.walk.editor import Editor, Walk
-from editbench.walk.probe import Scene
+from editbench.walk.observation import Scene
+from editbench.walk.walker import Walker
 
-FIRST, GROWTH, MAX_HALVINGS = 0.5, 1.5, 30  # of the search for a strength
+# The search for a strength: half a step is less than any method needs for a visible effect, growth
+# by half keeps the bracket narrow, and 30 halvings exhaust the digits of a float32.
+FIRST = 0.5
+GROWTH = 1.5
+MAX_HALVINGS = 30
 
 
 def sides(attribute: Attribute, target: int | None = None) -> tuple[int, int]:
     """The classes that t < 0 and t > 0 lead to.
 
-    t > 0 leads to `target`; where none is asked for, to class 1, or to the last class of an ordered attribute. t < 0
-    leads to class 0, or to class 1 where t > 0 does.
+    Args:
+        attribute: that is edited.
+        target: the class of t > 0; None for class 1, or for the last class of an ordered attribute.
+
+    Returns:
+        The class of t < 0, which is class 0, or class 1 where t > 0 leads to class 0; and the class
+        of t > 0.
     """
-    forward = (
-        target if target is not None else len(attribute.classes) - 1 if attribute.ordered else 1
-    )
-    return (1 if forward == 0 else 0), forward
+    if target is not None:
+        forward = target
+    elif attribute.ordered:
+        forward = len(attribute.classes) - 1
+    else:
+        forward = 1
+    backward = 1 if forward == 0 else 0
+    return backward, forward
 
 
-def starts(scene: Scene, n: int) -> Iterator[tuple[slice, Walk, Tensor]]:
-    """The first n samples of the test split in batches: rows (of 0..n), a Walk at step 0 with source and target not
-    yet told apart (both the judge's class), the judge's logits (b, width) of the bank.
+def start_walks(scene: Scene, n: int) -> Iterator[tuple[slice, Walk, Tensor]]:
+    """The first n samples of the test split, in batches.
 
-    Raises EditbenchError where the split has fewer.
+    Args:
+        scene: what is edited.
+        n: number of samples.
+
+    Yields:
+        rows: of the batch, in 0..n.
+        walk: b samples at step 0. Source and target are both the judge's class: `aim_walk` tells
+            them apart.
+        logits: (b, width) of the judge, from the bank.
+
+    Raises:
+        EditbenchError: the test split has fewer samples.
     """
     first, last = scene.bank.spec.split("test")
     if n > last - first:
         raise EditbenchError(
-            f"a probe asks for {n} samples, but the test split of bank.n={len(scene.bank)} has "
-            f"{last - first}: raise bank.n, or lower the probe's n"
+            f"an observation needs {n} samples, but the test split of bank.n={len(scene.bank)} has "
+            f"{last - first}: raise bank.n, or lower the observation's n"
         )
-    generator, space = scene.generator, scene.editor.space
+    generator = scene.generator
+    space = scene.editor.space
+    # Walks start from w wherever there is one. An editor of Z must start from the z behind it.
     field = "z" if space == Space.Z or Space.W not in generator.spaces else "w"
     for begin in range(0, n, scene.batch):
         rows = slice(begin, min(begin + scene.batch, n))
-        place = first + rows.start, first + rows.stop
-        latent = torch.from_numpy(np.array(scene.bank.array(field).range(*place))).to(scene.device)
+        place = (first + rows.start, first + rows.stop)
+        # Copied, since torch warns of arrays that it cannot write to, as those of a memory map.
+        stored = np.array(scene.bank.array(field).range(*place))
+        latent = torch.from_numpy(stored).to(scene.device)
         logits = start_logits(scene, rows)
         label = scene.judge.attributes.labels(logits, scene.attribute)
         codes = generator.lift(latent, space)
         index = torch.arange(*place, device=scene.device)
-        yield rows, Walk(scene.attribute, index, codes, codes, label, label, latent=latent), logits
+        walk = Walk(scene.attribute, index, codes, codes, label, label, latent=latent)
+        yield rows, walk, logits
 
 
 def start_logits(scene: Scene, rows: slice) -> Tensor:
-    """The judge's logits (b, width) of some of the first n samples of the test split, from the bank."""
+    """The judge's logits of some of the first samples of the test split, from the bank.
+
+    Args:
+        scene: what is edited.
+        rows: of b samples, in 0..n.
+
+    Returns:
+        (b, width).
+    """
     first = scene.bank.spec.split("test")[0]
-    return torch.from_numpy(
-        np.array(scene.bank.array("judge").range(first + rows.start, first + rows.stop))
-    ).to(scene.device)
+    stored = np.array(scene.bank.array("judge").range(first + rows.start, first + rows.stop))
+    return torch.from_numpy(stored).to(scene.device)
 
 
-def aimed(walk: Walk, towards: int, away: int) -> Walk:
-    """The walk towards a class; a sample that has this class already counts as one of class `away`."""
-    target = torch.full_like(walk.target, towards)
-    return replace(
-        walk, target=target, source=torch.where(walk.source == towards, away, walk.source)
-    )
+def aim_walk(walk: Walk, towards: int, away: int) -> Walk:
+    """Send all samples of a walk to one class.
+
+    Args:
+        walk: samples with the judge's class as their source.
+        towards: the class that they are sent to.
+        away: the class that counts as the source of samples that have the class `towards` already,
+            since an editor may need two different classes.
+    """
+    source = torch.where(walk.source == towards, away, walk.source)
+    return replace(walk, target=torch.full_like(walk.target, towards), source=source)
 
 
-class Walker:
-    """One way of some samples, at any strength: only the steps around the last strength are kept, and one mark."""
+class StrengthPath:
+    """One way of some samples, at any strength.
+
+    Only the steps around the last strength are kept, and one mark: memory does not grow with the
+    strength.
+    """
 
     def __init__(self, editor: Editor, walk: Walk) -> None:
-        self.editor, self.start, self.marked = editor, walk, walk
-        self._here, self._after = walk, walk
-        self.strength = 0.0
+        """Begin at step 0.
+
+        Args:
+            editor: gives the steps.
+            walk: samples at step 0, with their targets.
+        """
+        self.editor = editor
+        self._start = walk  # for a way back
+        self._marked = walk
+        self._walker = Walker(editor, walk)  # at the whole step below the last strength
 
     def at(self, strength: float) -> Codes:
-        """What to decode after `strength` >= 0 steps. Ascending strengths make each step once."""
-        whole, rest = math.floor(strength), strength - math.floor(strength)
-        if whole < self._here.steps:
-            self._here = self._after = self.marked if self.marked.steps <= whole else self.start
-        while self._here.steps < whole:
-            self._here = self._next()
-        self.strength = strength
-        walk = self._here
+        """What to decode after `strength` >= 0 steps; ascending strengths make each step once."""
+        whole = math.floor(strength)
+        rest = strength - whole
+        if whole < self._walker.walk.steps:
+            # No way back: walk again, from the mark if it lies before the strength.
+            begin = self._marked if self._marked.steps <= whole else self._start
+            self._walker = Walker(self.editor, begin)
+        for _ in self._walker.steps(whole):
+            pass
+        walk = self._walker.walk
         if rest:
-            codes = walk.codes + rest * (self._next().codes - walk.codes)
-            walk = replace(walk, codes=codes)
+            after = self._walker.peek()
+            walk = replace(walk, codes=walk.codes + rest * (after.codes - walk.codes))
         return self.editor.codes(walk)
 
     def mark(self) -> None:
         """Keep the last strength's step: strengths beyond it will not start again from 0."""
-        self.marked = self._here
-
-    def _next(self) -> Walk:
-        if self._after.steps != self._here.steps + 1:
-            moved = self.editor.step(self._here)
-            if moved.shape != self._here.codes.shape:
-                raise EditbenchError(
-                    f"{type(self.editor).__name__}.step returned codes of shape {tuple(moved.shape)}, "
-                    f"expected {tuple(self._here.codes.shape)}"
-                )
-            self._after = replace(self._here, codes=moved, steps=self._here.steps + 1)
-        return self._after
+        self._marked = self._walker.walk
 
 
-def edited(
+def edited_codes(
     scene: Scene, strengths: Sequence[float], n: int
 ) -> Iterator[tuple[float, slice, Codes]]:
-    """The first n samples of the test split at every signed strength: (t, rows of 0..n, codes to decode).
+    """The first n samples of the test split, at every signed strength.
 
-    A batch of samples comes at 0 first (where 0 is asked for), then at the positive and then at the negative strengths
-    outwards. Every step is made once and memory does not grow with n.
+    Every step is made once, and memory does not grow with n.
+
+    Args:
+        scene: what is edited.
+        strengths: signed, in steps.
+        n: number of samples.
+
+    Yields:
+        t: the strength. A batch of samples comes at 0 first (where 0 is among the strengths), then
+            at the positive and then at the negative strengths, outwards.
+        rows: of the batch, in 0..n.
+        codes: what to decode.
     """
     backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
-    up, down = (sorted({abs(t) for t in strengths if t * sign > 0}) for sign in (1, -1))
-    for rows, walk, _ in starts(scene, n):
-        if any(t == 0 for t in strengths):
-            yield 0.0, rows, scene.editor.codes(aimed(walk, forward, backward))
-        for sign, sizes, ends in ((1, up, (forward, backward)), (-1, down, (backward, forward))):
-            path = Walker(scene.editor, aimed(walk, *ends))
-            for size in sizes:
-                yield sign * size, rows, path.at(size)
+    up = sorted({t for t in strengths if t > 0})
+    down = sorted({-t for t in strengths if t < 0})
+    for rows, walk, _ in start_walks(scene, n):
+        ahead = aim_walk(walk, forward, backward)
+        if 0 in strengths:
+            yield 0.0, rows, scene.editor.codes(ahead)
+        path = StrengthPath(scene.editor, ahead)
+        for size in up:
+            yield size, rows, path.at(size)
+        # The other side is a walk of its own, from the same samples.
+        path = StrengthPath(scene.editor, aim_walk(walk, backward, forward))
+        for size in down:
+            yield -size, rows, path.at(size)
 
 
-def effect(scene: Scene, logits: Tensor, before: Tensor, towards: int) -> Tensor:
-    """Achieved effect (b,) float64: change of the judge's log-odds of a class, in sigmas of the bank.
+def measure_effect(scene: Scene, logits: Tensor, before: Tensor, towards: int) -> Tensor:
+    """Achieved effect: change of the judge's log-odds of a class, in sigmas of the bank.
 
-    logits, before: (b, width) of the judge, after the edit and of the start.
+    Args:
+        scene: what is edited.
+        logits: (b, width) of the judge, after the edit.
+        before: (b, width) of the judge, of the start.
+        towards: the class.
+
+    Returns:
+        (b,) float64.
     """
     attributes = scene.judge.attributes
     column, sign = attributes.column(scene.attribute, towards)
-    change = (
-        attributes.log_odds(logits.double())[:, column]
-        - attributes.log_odds(before.double())[:, column]
-    )
-    return sign * change / float(scene.bank.sigma["judge"][column])
+    # Differences of near logits lose digits in float32, and means over many samples would show it.
+    now = attributes.log_odds(logits.double())[:, column]
+    then = attributes.log_odds(before.double())[:, column]
+    return sign * (now - then) / float(scene.bank.sigma["judge"][column])
 
 
-# -- calibration -------------------------------------------------------------------------------------------------------
+# -- calibration
 @dataclass(frozen=True)
 class Reach:
-    """A signed strength and the mean effect there, towards the class of its side; reached: whether it is the one asked
-    for. Where it is not, the strength is the one of the largest effect that was seen (beyond, pictures only break), or
-    the one just after a jump past the effect."""
+    """How far one side of an edit leads.
 
-    strength: float
-    effect: float
-    reached: bool
+    Where the wanted effect is not reached, the strength is the one of the largest effect that was
+    seen (beyond, pictures only break), or the one just after a jump past the wanted effect.
+    """
+
+    strength: float  # signed, in steps
+    effect: float  # mean over the samples, towards the class of its side, in sigmas
+    reached: bool  # whether the effect is the wanted one, to the tolerance
 
 
 def calibrate(
@@ -170,56 +241,74 @@ def calibrate(
     tolerance: float = 0.02,
     cap: float = 40,
 ) -> Reach:
-    """The strength on one side (sign 1 or -1) whose mean effect over the first n samples is `wanted` sigmas.
+    """Find the strength on one side whose mean effect over the first n samples is the wanted one.
 
-    The effect is the judge's, since the curves are published over the judge's effect; nothing of it goes back to the
-    editor. The mean is over samples on both sides of the boundary, those that have the class already too. Strength
-    grows from FIRST by the factor GROWTH until the effect is there, then it is bisected to `tolerance` (relative);
-    where the effect does not grow steadily, one of its crossings is found. At most `cap` steps: not reached is a
-    result, and so is a walk that turns NaN first.
+    The effect is the judge's, since published curves run over the judge's effect; nothing of it
+    goes back to the editor. The mean is over samples on both sides of the boundary, those that have
+    the class already too.
+
+    The strength grows from FIRST by the factor GROWTH until the effect is there, then it is
+    bisected. Where the effect does not grow steadily, one of its crossings is found.
+
+    Args:
+        scene: what is edited.
+        sign: 1 for t > 0, -1 for t < 0.
+        wanted: mean effect in sigmas.
+        n: number of samples.
+        tolerance: of the effect, relative.
+        cap: steps, at most.
+
+    Returns:
+        The strength and its effect. Not to reach the effect within `cap` is a result, and so is a
+        walk that turns NaN first.
     """
-    ends = sides(scene.judge.attributes[scene.attribute], scene.target)
-    towards, away = ends if sign < 0 else ends[::-1]
-    paths = [
-        (Walker(scene.editor, aimed(walk, towards, away)), logits)
-        for _, walk, logits in starts(scene, n)
-    ]
+    backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
+    towards, away = (forward, backward) if sign > 0 else (backward, forward)
+    # Batches are kept as paths, whose codes are small; their pictures are decoded anew each time.
+    paths = []
+    for _, walk, logits in start_walks(scene, n):
+        paths.append((StrengthPath(scene.editor, aim_walk(walk, towards, away)), logits))
 
-    def measured(strength: float) -> float:
-        parts = [
-            effect(
-                scene,
-                scene.judge(scene.generator.decode(path.at(strength))).float(),
-                before,
-                towards,
-            )
-            for path, before in paths
-        ]
+    def measure(strength: float) -> float:
+        parts = []
+        for path, before in paths:
+            logits = scene.judge(scene.generator.decode(path.at(strength))).float()
+            parts.append(measure_effect(scene, logits, before, towards))
         return torch.cat(parts).mean().item()
 
-    def keep() -> None:
+    def mark_paths() -> None:
         for path, _ in paths:
             path.mark()
 
-    low, high = 0.0, min(FIRST, float(cap))
-    best, most = 0.0, 0.0
-    while (found := measured(high)) < wanted * (1 - tolerance):  # NaN ends it too
+    enough = wanted * (1 - tolerance)
+    # The effect at `low` is too small, that at `high` is under trial.
+    low = 0.0
+    high = min(FIRST, float(cap))
+    # The largest effect so far, for an edit that cannot reach the wanted one.
+    best = 0.0
+    most = 0.0
+    # A NaN compares as False, so that a walk which breaks ends the loop too.
+    while (found := measure(high)) < enough:
         if found > most:
-            best, most = high, found
+            best = high
+            most = found
         if high >= cap:
             return Reach(sign * best, most, False)
-        keep()
-        low, high = high, min(GROWTH * high, float(cap))
+        # The search never goes below `low` again, so walks need not start from 0.
+        mark_paths()
+        low = high
+        high = min(GROWTH * high, float(cap))
     if not math.isfinite(found):
         return Reach(sign * best, most, False)
     for _ in range(MAX_HALVINGS):
         if abs(found - wanted) <= tolerance * wanted:
             return Reach(sign * high, found, True)
         middle = (low + high) / 2
-        there = measured(middle)
-        if there >= wanted * (1 - tolerance):
-            high, found = middle, there
+        there = measure(middle)
+        if there >= enough:
+            high = middle
+            found = there
         else:
             low = middle
-            keep()
+            mark_paths()
     return Reach(sign * high, found, abs(found - wanted) <= tolerance * wanted)

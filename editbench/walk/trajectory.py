@@ -2,7 +2,7 @@
 
 Columns: start (bank index), source and target (classes), step, path (length walked, editor's unit), crossed (at or
 before this step), stopped (the row of the first crossing), finite (false: the walk diverged here), those of the job's
-gauges (editbench.walk.gauge), then one column 'logit:NAME' for each of the judge's logits. Rows are sorted by (start, step);
+observations (editbench.walk.observation.DuringWalk), then one column 'logit:NAME' for each of the judge's logits. Rows are sorted by (start, step);
 step 0 is the unedited start.
 """
 

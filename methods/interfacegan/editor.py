@@ -31,6 +31,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.validation import check_positive
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
@@ -89,6 +90,7 @@ class InterFaceGAN(Editor):
     ) -> None:
         self.tune_layers = isinstance(layers, str)
         super().__init__({} if isinstance(layers, str) else layers)
+        check_positive("delta", delta)
         if isinstance(layers, str):
             choice("layers", layers, ("tuned",))
         if not 0 < ratio <= 0.5 or min_per_side < 2:

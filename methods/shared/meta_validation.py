@@ -1,4 +1,8 @@
-"""A small meta-validation set on the tune split, walked as the crossing test walks (Chen et al. 2022, section 4)."""
+"""A small meta-validation set on the tune split, walked as the crossing test walks its starts.
+
+Chen et al. 2022, section 4, choose hyperparameters on such a set; the number of examples and the
+cap of the walk are those of the paper. The teacher scores it: the judge is not for methods to see.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from torch import Tensor
 from editbench.base.seeding import generator
 from editbench.base.spaces import Space
 from editbench.walk.editor import Editor, FitData, Walk
+from editbench.walk.walker import Walker
 
 EXAMPLES = 30
 MAX_STEPS = 50
@@ -19,51 +24,70 @@ Choice = TypeVar("Choice")
 
 
 def meta_validation(data: FitData, attribute: str) -> tuple[Tensor, Tensor, Tensor]:
-    """The `EXAMPLES` tune samples nearest to all decision boundaries at once, as the crossing test draws its starts.
+    """Draw the meta-validation set of an attribute, as the crossing test draws its starts.
 
-    Returns positions in the tune split (n,), source (n,) and target (n,) classes; a target is drawn among the other
-    classes, of an ordered attribute among the neighbours.
+    The examples are the tune samples that are nearest to all decision boundaries at once.
+
+    Args:
+        data: what the method may learn from.
+        attribute: that is edited.
+
+    Returns:
+        position: (n,) in the tune split, n at most `EXAMPLES`.
+        source: (n,) classes.
+        target: (n,) classes, drawn among the other ones; of an ordered attribute among the
+            neighbours.
     """
-    attributes, logits = data.attributes, data.tune.logits
+    attributes = data.attributes
+    logits = data.tune.logits
     labels = attributes.labels(logits)
     odds = attributes.log_odds(logits).abs() / data.sigma.to(logits)
-    columns = torch.stack(
-        [
-            torch.as_tensor(attributes.column(name, labels[:, a])[0])
-            for a, name in enumerate(attributes.names)
-        ],
-        1,
-    )
-    q = odds.gather(1, columns).amax(1)
-    position = q.argsort(stable=True)[:EXAMPLES]
+    columns = []
+    for place, name in enumerate(attributes.names):
+        column, _ = attributes.column(name, labels[:, place])
+        columns.append(torch.as_tensor(column))
+    # The largest distance over the attributes: a small one means near to every boundary.
+    farthest = odds.gather(1, torch.stack(columns, 1)).amax(1)
+    position = farthest.argsort(stable=True)[:EXAMPLES]
     source = labels[position, attributes.index(attribute)]
     classes = len(attributes[attribute].classes)
-    draw = torch.from_numpy(
-        generator(data.seed, "meta_validation", attribute).random(len(position))
-    ).to(source.device)
+    rng = generator(data.seed, "meta_validation", attribute)
+    draw = torch.from_numpy(rng.random(len(position))).to(source.device)
     if attributes[attribute].ordered:
+        # The first class has no neighbour below and the last none above; the others draw a side.
         up = (source == 0) | ((source < classes - 1) & (draw < 0.5))
         return position, source, source + 2 * up.long() - 1
+    # One of the classes - 1 others: numbers from the source on are shifted past it.
     other = (draw * (classes - 1)).long()
     return position, source, other + (other >= source).long()
 
 
 def clean_crossings(editor: Editor, data: FitData, walk: Walk, labels: Tensor) -> float:
-    """Share of samples whose teacher label reaches the target while, at that step, no other label has changed."""
-    attributes, n, clean = data.attributes, len(walk), 0
-    place = attributes.index(walk.attribute)
-    for _ in range(MAX_STEPS):
-        walk.codes, walk.steps = editor.step(walk), walk.steps + 1
-        logits = data.score(editor.codes(walk))
-        now = attributes.labels(logits)
+    """Walk to the first crossing, and count those at which no other label has changed.
+
+    Args:
+        editor: under trial.
+        data: its teacher scores the steps.
+        walk: n samples at step 0.
+        labels: (n, A) their classes by the teacher.
+
+    Returns:
+        Share of the samples with such a crossing.
+    """
+    n = len(walk)
+    clean = 0
+    place = data.attributes.index(walk.attribute)
+    walker = Walker(editor, walk)
+    for here in walker.steps(MAX_STEPS):
+        logits = data.score(walker.codes())
+        now = data.attributes.labels(logits)
         finite = torch.isfinite(logits).all(1)
-        crossed = finite & (now[:, place] == walk.target)
+        crossed = finite & (now[:, place] == here.target)
         changed = (now != labels).sum(1) - (now[:, place] != labels[:, place]).long()
         clean += int((crossed & (changed == 0)).sum())
-        go_on = finite & ~crossed
-        walk, labels = walk[go_on], labels[go_on]
-        if not len(walk):
-            break
+        going = finite & ~crossed
+        walker.keep(going)
+        labels = labels[going]
     return clean / max(n, 1)
 
 
@@ -74,15 +98,25 @@ def score_choices(
     choices: Sequence[Choice],
     apply: Callable[[Choice], None],
 ) -> tuple[dict[Choice, float], int]:
-    """Share of clean crossings of every choice, walked from the same samples; and how many labels of the split were
-    read to find these samples, which is all of them.
+    """Try every choice on the same samples.
 
-    apply: sets a choice in the editor.
+    Args:
+        editor: fitted; its choice is set by `apply`.
+        data: what the method may learn from.
+        attribute: that is edited.
+        choices: to be tried, in this order.
+        apply: sets a choice in the editor.
+
+    Returns:
+        scores: choice -> share of clean crossings.
+        labels: number of labels that were read. It is the whole tune split, since all of them are
+            compared to find the examples.
     """
     position, source, target = meta_validation(data, attribute)
     labels = data.attributes.labels(data.tune.logits[position])
     latent = data.tune.codes(Space.Z) if editor.space == Space.Z else data.latents(data.tune)
     codes = data.generator.lift(latent[position], editor.space)
+    # An editor that is tried outside a job has not been told the generator's rows yet.
     editor.num_ws = editor.num_ws or data.generator.num_ws
     scores = {}
     for choice in choices:

@@ -1,8 +1,9 @@
-"""Features of edited pictures over signed strength, as statistics for the Fréchet and the kernel distance.
+"""Features of edited pictures over signed strength, for the Fréchet and the kernel distance.
 
-Cherepkov et al. 2021, Fig. 7, 11 and 14: FID of the edited generator against real pictures for shifts t in
-[-t_max, t_max], where the t_max of the methods were matched by eye. Here each side's t_max is calibrated to one mean
-effect on the judge's log-odds (editbench.walk.strength.calibrate), and the grid is even on each side of t = 0.
+Cherepkov et al. 2021, Fig. 7, 11 and 14: FID of the edited generator against real pictures for
+shifts t in [-t_max, t_max], where the t_max of the methods were matched by eye. Here each side's
+t_max is calibrated to one mean effect on the judge's log-odds (editbench.walk.strength.calibrate),
+and the grid is even on each side of t = 0.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 from editbench.metrics.frechet_distance.reference import Reference, Renders, statistics
+from torch import Tensor
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import digest
@@ -19,32 +21,34 @@ from editbench.base.progress import progress
 from editbench.base.validation import check_kind
 from editbench.networks.features import FeatureNetwork, InceptionFeatures, ScorerFeatures
 from editbench.stats.moments import Kernel, Moments
-from editbench.walk.probe import Probe, ProbeData, Scene
-from editbench.walk.strength import Reach, calibrate, edited, effect, sides, start_logits
+from editbench.walk.observation import AfterWalk, Observed, Scene
+from editbench.walk.strength import (
+    Reach,
+    calibrate,
+    edited_codes,
+    measure_effect,
+    sides,
+    start_logits,
+)
 
 SCORERS = ("judge", "teacher")
-LARGEST = 2**30  # bytes of moments
-SHORT = 4  # digits of a hash in a name
+LARGEST = 2**30  # bytes of moments: they are held in memory and in the record
+SHORT = 4  # digits of a hash in a name, enough to tell apart the networks of one report
 
 
-class FrechetProbe(Probe):
-    """Arrays, T strengths in ascending order, B blocks of samples, d features: strength (T,); count (T, B), sum
-    (T, B, d), outer (T, B, d (d + 1) / 2) of the edited pictures' features; kernel (T, S), see
-    editbench.stats.moments.Kernel; effect and effect_square (T,), sums over samples of the achieved effect towards
-    the class of t > 0 (its other sign: towards that of t < 0); broken (T,), pictures without finite features;
-    reference_* and floor_* as editbench.metrics.frechet_distance.reference.statistics.
+class FrechetDistanceObservation(AfterWalk):
+    """Moments of features, and kernel distances, over signed strength.
 
-    Args:
-        network: 'judge' or 'teacher', whose last features are taken (a Fréchet distance, no FID), or a FeatureNetwork;
-            only InceptionFeatures make an FID.
-        reference: real pictures; None: renders of the embedded world.
-        n: samples at each strength, and real pictures.
-        points: strengths, odd: as many on both sides of 0.
-        effect: sigmas of the judge's log-odds at both ends; samples, tolerance, cap: of their calibration.
-        blocks: B, of the Fréchet distance's interval; 1 (no interval) for features of many hundred dimensions, whose
-            moments are large: more than LARGEST bytes are refused.
-        subsets: blocks of the kernel distance, S.
-        kernel: real pictures, and samples of a block, that the kernel distance compares, at most.
+    Arrays, with T strengths in ascending order, B blocks of samples and d features:
+
+    - strength: (T,).
+    - count, sum, outer: (T, B), (T, B, d), (T, B, d (d + 1) / 2) moments of the edited pictures'
+      features, see editbench.stats.moments.Moments.
+    - kernel: (T, S), see editbench.stats.moments.Kernel.
+    - effect, effect_square: (T,) sums over samples of the achieved effect towards the class of
+      t > 0; its other sign is the effect towards the class of t < 0.
+    - broken: (T,) pictures without finite features.
+    - reference_*, floor_*: see editbench.metrics.frechet_distance.reference.statistics.
     """
 
     citation = (
@@ -65,6 +69,27 @@ class FrechetProbe(Probe):
         subsets: int = 10,
         kernel: int = 1000,
     ) -> None:
+        """Check the options.
+
+        Args:
+            network: 'judge' or 'teacher', whose last features are taken (a Fréchet distance, but
+                no FID), or a FeatureNetwork; only InceptionFeatures make an FID.
+            reference: real pictures; None for renders of the embedded world.
+            n: samples at each strength, and real pictures.
+            points: strengths, odd, since as many lie on both sides of 0.
+            effect: mean change of the judge's log-odds at both ends, in sigmas.
+            samples: behind the calibration of the ends.
+            tolerance: of the effect there, relative.
+            cap: steps to either side, at most.
+            blocks: B, of the Fréchet distance's interval; 1 (no interval) for features of many
+                hundred dimensions, whose moments are large.
+            subsets: S, blocks of the kernel distance.
+            kernel: real pictures, and samples of a block, in the kernel distance, at most.
+
+        Raises:
+            EditbenchError: a value is out of its range, or the moments would be larger than
+                LARGEST.
+        """
         whole = {
             "n": n,
             "points": points,
@@ -78,138 +103,182 @@ class FrechetProbe(Probe):
             check_kind(name, value, "int")
         if isinstance(network, str) and network not in SCORERS:
             raise EditbenchError(
-                f"probe.frechet.network={network}: take judge, teacher, or a FeatureNetwork by its "
-                "_target_"
+                f"observation.frechet_distance.network={network}: take judge, teacher, or a "
+                "FeatureNetwork by its _target_"
             )
-        few = (
-            min(samples, cap, blocks, subsets) < 1 or min(n // max(blocks, subsets, 1), kernel) < 2
-        )
+        # Two pictures a block: a covariance of one is not defined.
+        few = min(samples, cap, blocks, subsets) < 1
+        few = few or min(n // max(blocks, subsets, 1), kernel) < 2
         if points < 3 or points % 2 == 0 or few or not (effect > 0 and 0 < tolerance < 1):
             raise EditbenchError(
-                "probe.frechet: points is odd and at least 3, effect positive, tolerance between 0 "
-                "and 1, samples, cap, blocks and subsets at least 1, and a block has 2 of the n "
-                f"samples or more: {whole | {'effect': effect, 'tolerance': tolerance}}"
+                "observation.frechet_distance: points is odd and at least 3, effect positive, "
+                "tolerance between 0 and 1, samples, cap, blocks and subsets at least 1, and a "
+                "block has 2 of the n samples or more: "
+                f"{whole | {'effect': effect, 'tolerance': tolerance}}"
             )
-        self.network, self.reference, self.n, self.points = (
-            network,
-            reference or Renders(),
-            n,
-            points,
-        )
-        self.effect, self.samples, self.tolerance, self.cap = (
-            float(effect),
-            samples,
-            float(tolerance),
-            cap,
-        )
-        self.blocks, self.subsets, self.kernel = blocks, subsets, min(kernel, n)
+        self.network = network
+        self.reference = reference or Renders()
+        self.n = n
+        self.points = points
+        self.effect = float(effect)
+        self.samples = samples
+        self.tolerance = float(tolerance)
+        self.cap = cap
+        self.blocks = blocks
+        self.subsets = subsets
+        self.kernel = min(kernel, n)
+        # The width of a scorer's features is known only once the scorer is there, in `look`.
         if isinstance(network, FeatureNetwork):
-            self._check_room(network)
+            self._check_size(network)
 
-    def look(self, scene: Scene) -> ProbeData:
+    def look(self, scene: Scene) -> Observed:
+        """Take the features of real pictures and of edits, and their sums.
+
+        Raises:
+            Unsupported: there are no pictures, or the reference is of another kind.
+            EditbenchError: there are too few samples or pictures.
+        """
         if scene.generator.output != "image":
             raise Unsupported("there are no pictures: the judge scores codes")
         network = self._network(scene)
-        self._check_room(network)
+        self._check_size(network)
         self.reference.check(scene)
-        first = next(edited(replace(scene, batch=1), [0.0], self.n))[
-            2
-        ]  # says now whether there are n
-        picture = scene.generator.decode(first)[0]
-        real = self.reference.images(scene, 0, 1, picture.shape[-1])[0]
-        if real.shape != picture.shape:
-            raise Unsupported(
-                f"pictures of reference '{self.reference.name}' are {tuple(real.shape)}, those of the "
-                f"generator {tuple(picture.shape)} (channels, height, width): give a reference of its "
-                "kind, such as BankImages"
-            )
-        stats = statistics(scene, self.reference, network, self.n, self.kernel, picture.shape[-1])
-        reach = {
-            sign: calibrate(
-                scene, sign, self.effect, min(self.samples, self.n), self.tolerance, self.cap
-            )
-            for sign in (-1, 1)
-        }
-        arrays = self._features(scene, network, self._grid(reach), stats["features"])
-        about = sides(scene.judge.attributes[scene.attribute], scene.target)
+        resolution = self._check_shapes(scene)
+        # Real pictures are the same for all jobs: their statistics come from the cache.
+        stats = statistics(scene, self.reference, network, self.n, self.kernel, resolution)
+        down = self._end(scene, -1)
+        up = self._end(scene, 1)
+        arrays = self._sum_features(scene, network, self._grid(down, up), stats["features"])
+        backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
         classes = scene.judge.attributes[scene.attribute].classes
         meta = {
+            # Hashes in the names: two networks or references of one name are not to be compared.
             "network": f"{network.name}@{digest(network.digest, SHORT)}",
             "resize": network.resize,
             "inception": isinstance(network, InceptionFeatures),
             "digest": network.digest,
             "dim": network.dim,
             "n": self.n,
-            "kernel_n": self.subsets * min(self.kernel, self.n // self.subsets),
+            "kernel_n": self.subsets * self._kernel_block(),
             "reference": f"{self.reference.name}@{digest(self.reference.identity(scene), SHORT)}",
             "effect": self.effect,
             "kernel": self.kernel,
-            "down": asdict(reach[-1]),
-            "up": asdict(reach[1]),
+            "down": asdict(down),
+            "up": asdict(up),
             "unit": scene.editor.unit,
-            "classes": [classes[side] for side in about],
+            "classes": [classes[backward], classes[forward]],
         }
-        kept = {
-            name if name.startswith("floor_") else f"reference_{name}": array
-            for name, array in stats.items()
-            if name != "features"
-        }
-        return ProbeData(arrays | kept, meta)
+        for name, array in stats.items():
+            if name == "features":
+                continue  # they stay in the cache; the kernel distance is computed already
+            own = name if name.startswith("floor_") else f"reference_{name}"
+            arrays[own] = array
+        return Observed(arrays, meta)
 
     def _network(self, scene: Scene) -> FeatureNetwork:
         if isinstance(self.network, str):
             return ScorerFeatures(getattr(scene, self.network), name=self.network)
         return self.network.to(scene.device).eval().requires_grad_(False)
 
-    def _check_room(self, network: FeatureNetwork) -> None:
+    def _check_size(self, network: FeatureNetwork) -> None:
+        # A triangle of the second moments, 8 bytes a number, for every strength and block.
         size = self.points * self.blocks * network.dim * (network.dim + 1) // 2 * 8
         if size > LARGEST:
             raise EditbenchError(
                 f"the moments of {self.points} strengths by {self.blocks} blocks in {network.dim} "
-                f"features are {size / 2**30:.1f} GiB: set probe.frechet.blocks=1"
+                f"features are {size / 2**30:.1f} GiB: set observation.frechet_distance.blocks=1"
             )
 
-    def _grid(self, reach: dict[int, Reach]) -> np.ndarray:
-        """`points` strengths in ascending order, even on each side; none on a side that leads nowhere."""
-        share = np.arange(self.points // 2 + 1) / (self.points // 2)
-        return np.unique(
-            np.concatenate([reach[-1].strength * share, reach[1].strength * share]) + 0.0
-        )
+    def _check_shapes(self, scene: Scene) -> int:
+        """Decode one picture before the long work; the resolution of the generator's pictures."""
+        # The first batch of edited_codes raises, too, where the test split is smaller than n.
+        _, _, codes = next(edited_codes(replace(scene, batch=1), [0.0], self.n))
+        picture = scene.generator.decode(codes)[0]
+        real = self.reference.images(scene, 0, 1, picture.shape[-1])[0]
+        if real.shape != picture.shape:
+            raise Unsupported(
+                f"pictures of reference '{self.reference.name}' are {tuple(real.shape)}, those of "
+                f"the generator {tuple(picture.shape)} (channels, height, width): give a reference "
+                "of its kind, such as BankImages"
+            )
+        return picture.shape[-1]
 
-    def _features(
+    def _end(self, scene: Scene, sign: int) -> Reach:
+        """The end of one side."""
+        samples = min(self.samples, self.n)
+        return calibrate(scene, sign, self.effect, samples, self.tolerance, self.cap)
+
+    def _kernel_block(self) -> int:
+        """Samples of a block in the kernel distance."""
+        return min(self.kernel, self.n // self.subsets)
+
+    def _grid(self, down: Reach, up: Reach) -> np.ndarray:
+        """`points` strengths, ascending, even on each side; none where a side leads nowhere."""
+        share = np.arange(self.points // 2 + 1) / (self.points // 2)
+        both = np.concatenate([down.strength * share, up.strength * share])
+        # Adding 0 turns -0 into 0, which would count as another strength.
+        return np.unique(both + 0.0)
+
+    def _sum_features(
         self, scene: Scene, network: FeatureNetwork, grid: np.ndarray, reference: np.ndarray
     ) -> dict[str, np.ndarray]:
-        size, forward = len(grid), sides(scene.judge.attributes[scene.attribute], scene.target)
+        """The arrays of the edited pictures.
+
+        Args:
+            scene: what is edited.
+            network: whose features are taken.
+            grid: (T,) strengths.
+            reference: (k, d) features of real pictures, for the kernel distance.
+        """
+        size = len(grid)
+        # One set of sums a strength: a batch comes at all strengths before the next batch comes.
         moments = [Moments(self.n, self.blocks, network.dim) for _ in grid]
-        kernel = Kernel(
-            self.n, self.subsets, min(self.kernel, self.n // self.subsets), size, reference
-        )
-        gained, square, broken = np.zeros(size), np.zeros(size), np.zeros(size, np.int64)
+        kernel = Kernel(self.n, self.subsets, self._kernel_block(), size, reference)
+        gained = np.zeros(size)
+        square = np.zeros(size)
+        broken = np.zeros(size, np.int64)
         place = {float(t): position for position, t in enumerate(grid)}
         with progress("edited pictures", size * self.n) as advance:
-            for t, rows, codes in edited(scene, list(place), self.n):
-                images, at = scene.generator.decode(codes), place[t]
+            for t, rows, codes in edited_codes(scene, list(place), self.n):
+                images = scene.generator.decode(codes)
+                at = place[t]
                 x = network(images).float()
-                moments[at].add(x.cpu().numpy(), rows.start)
-                kernel.add(at, x.cpu().numpy(), rows.start)
-                towards = forward[1] if t >= 0 else forward[0]
-                change = (
-                    effect(scene, scene.judge(images).float(), start_logits(scene, rows), towards)
-                    .cpu()
-                    .numpy()
-                )
-                change = np.where(np.isfinite(change), change, 0.0) * (1 if t >= 0 else -1)
+                features = x.cpu().numpy()
+                moments[at].update(features, rows.start)
+                kernel.add(at, features, rows.start)
+                # The same pictures, seen by the judge: distance is shown over achieved effect.
+                change = self._effect(scene, t, rows, images)
                 gained[at] += change.sum()
                 square[at] += (change**2).sum()
                 broken[at] += int((~torch.isfinite(x).all(1)).sum())
                 advance(len(x))
         return {
             "strength": grid,
-            "count": np.stack([m.count for m in moments]),
-            "sum": np.stack([m.sum for m in moments]),
-            "outer": np.stack([m.outer for m in moments]),
+            "count": np.stack([m.arrays()["count"] for m in moments]),
+            "sum": np.stack([m.arrays()["sum"] for m in moments]),
+            "outer": np.stack([m.arrays()["outer"] for m in moments]),
             "kernel": kernel.value,
             "effect": gained,
             "effect_square": square,
             "broken": broken,
         }
+
+    def _effect(self, scene: Scene, t: float, rows: slice, images: Tensor) -> np.ndarray:
+        """Effect of a batch, towards the class of t > 0; 0 where it is not finite.
+
+        Args:
+            scene: what is edited.
+            t: strength.
+            rows: of the batch, in 0..n.
+            images: (b, C, h, w) edited.
+
+        Returns:
+            (b,) float64.
+        """
+        backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
+        # An attribute of many classes has no common axis: each side counts its own class.
+        towards = forward if t >= 0 else backward
+        logits = scene.judge(images).float()
+        change = measure_effect(scene, logits, start_logits(scene, rows), towards).cpu().numpy()
+        # A picture that the judge cannot score adds nothing; `broken` counts those without features.
+        return np.where(np.isfinite(change), change, 0.0) * (1 if t >= 0 else -1)

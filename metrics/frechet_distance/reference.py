@@ -24,7 +24,7 @@ from editbench.base.sources import source_digest
 from editbench.base.spaces import Codes, Space
 from editbench.networks.features import FeatureNetwork
 from editbench.stats.moments import Moments
-from editbench.walk.probe import Scene
+from editbench.walk.observation import Scene
 from editbench.worlds.datasets.images import ImageFolder
 from editbench.worlds.faces.factors import TRAITS, FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
@@ -81,7 +81,7 @@ class Renders(Reference):
         if others:
             raise Unsupported(
                 f"reference '{self.name}' shows faces of the embedded world, which has no {others[0]}: "
-                "set probe.frechet.reference to a Folder of real pictures, or to BankImages"
+                "set observation.frechet_distance.reference to a Folder of real pictures, or to BankImages"
             )
 
     def identity(self, scene: Scene) -> object:
@@ -158,7 +158,7 @@ def statistics(
     if reference.size(scene) < n:
         raise EditbenchError(
             f"reference '{reference.name}' has {reference.size(scene)} pictures, fewer than n={n}: "
-            "lower the probe's n, or give a larger reference"
+            "lower the observation's n, or give a larger reference"
         )
     kind = type(reference)
     key = {
@@ -204,18 +204,20 @@ def _compute(
                     .cpu()
                     .numpy()
                 )
-                moments.add(x, first)
+                moments.update(x, first)
                 if not place and first < kernel:
                     features[first:last] = x[: kernel - first]
                 advance(last - first)
-            if moments.count.sum() < n:
+            sums = moments.arrays()
+            found = int(sums["count"].sum())
+            if found < n:
                 raise Unsupported(
                     f"'{network.name}' gives features that are not finite for "
-                    f"{n - int(moments.count.sum())} pictures of reference '{reference.name}'"
+                    f"{n - found} pictures of reference '{reference.name}'"
                 )
             out |= {
-                f"{prefix}count": moments.count,
-                f"{prefix}sum": moments.sum[0],
-                f"{prefix}outer": moments.outer[0],
+                f"{prefix}count": sums["count"],
+                f"{prefix}sum": sums["sum"][0],
+                f"{prefix}outer": sums["outer"][0],
             }
     return out | {"features": features}

@@ -1,4 +1,4 @@
-"""How far a picture is from the one it was edited from: in the features of a network, and in pixels."""
+"""How far a picture is from the one it was edited from: in features of a network, and in pixels."""
 
 from __future__ import annotations
 
@@ -14,28 +14,23 @@ from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.networks.features import ScorerFeatures
 from editbench.walk.editor import Walk
-from editbench.walk.gauge import Gauge
+from editbench.walk.observation import DuringWalk
 
 if TYPE_CHECKING:
     from editbench.networks.roles import Networks
 
-JUDGE = "judge_features"
-BATCH = 64
+JUDGE = "judge_features"  # a label of its own: features of the judge are no identity
+BATCH = 64  # pictures decoded together for the threshold
 
 
-class FeatureSimilarity(Gauge):
+class FeatureSimilarity(DuringWalk):
     """Cosine of the angle between the embeddings of the edited and of the original picture.
 
-    Columns `similarity:NAME`, and `similarity_threshold:NAME`, the same number in every row: the cosine that a share
-    `far` of all pairs of `samples` different generated pictures exceed (the false accept rate of a verification).
+    Columns:
 
-    Args:
-        network: images (n, C, H, W) in [-1, 1] -> (n, e), e.g. an editbench.networks.features.FeatureNetwork: face
-            recognition where the pictures are faces and a network is at hand. None: the features of the judge; these
-            are no identity, so they have their own name.
-        label: NAME; None: 'judge_features', or the name of the network.
-        threshold: a published verification threshold in place of `far`.
-        far: false accept rate. samples: pictures behind it.
+    - similarity:NAME: the cosine.
+    - similarity_threshold:NAME: the same number in every row, the cosine at which two pictures
+      count as one identity (a verification).
     """
 
     def __init__(
@@ -46,58 +41,84 @@ class FeatureSimilarity(Gauge):
         far: float = 0.01,
         samples: int = 512,
     ) -> None:
+        """Choose the network and the threshold.
+
+        Args:
+            network: images (n, C, H, W) in [-1, 1] -> (n, e), such as a FeatureNetwork of
+                editbench.networks.features; face recognition, where the pictures are faces and a
+                network is at hand. None for the features of the judge.
+            label: NAME; None for 'judge_features', or the name of the network.
+            threshold: a published verification threshold in place of `far`.
+            far: false accept rate: the share of all pairs of different generated pictures whose
+                cosine passes the threshold.
+            samples: generated pictures behind the threshold.
+
+        Raises:
+            EditbenchError: a value is out of its range.
+        """
         if not 0 < far < 1 or samples < 2:
             raise EditbenchError(
-                f"gauge: far lies between 0 and 1 and samples is 2 or more, got far={far}, "
-                f"samples={samples}"
+                "observation.feature_similarity: far lies between 0 and 1 and samples is 2 or "
+                f"more, got far={far}, samples={samples}"
             )
         self.network = network
-        self.label = label or (
-            JUDGE if network is None else str(getattr(network, "name", type(network).__name__))
-        )
-        self.threshold, self.far, self.samples = threshold, float(far), int(samples)
+        if label:
+            self.label = label
+        elif network is None:
+            self.label = JUDGE
+        else:
+            self.label = str(getattr(network, "name", type(network).__name__))
+        self.threshold = threshold
+        self.far = float(far)
+        self.samples = int(samples)
 
     def prepare(self, networks: Networks, device: str) -> None:
+        """Bring the network to the device, and measure the threshold.
+
+        Raises:
+            EditbenchError: the generator gives no pictures.
+        """
         if networks.generator.output != "image":
             raise EditbenchError(
-                "gauge feature_similarity: the generator gives no pictures, leave it out"
+                "observation feature_similarity: the generator gives no pictures, leave the "
+                "observation out"
             )
         self.network = ScorerFeatures(networks.judge) if self.network is None else self.network
         if isinstance(self.network, nn.Module):
             self.network.to(device).eval().requires_grad_(False)
         if self.threshold is None:
-            self.threshold = self.impostors(networks, device)
+            self.threshold = self.measure_threshold(networks, device)
 
     @torch.inference_mode()
-    def impostors(self, networks: Networks, device: str) -> float:
+    def measure_threshold(self, networks: Networks, device: str) -> float:
         """The cosine that a share `far` of the pairs of different generated pictures exceed."""
-        z = (
-            torch.from_numpy(
-                normals(0, "gauge/impostors", 0, self.samples, networks.generator.z_dim)
-            )
-            .float()
-            .to(device)
-        )
-        parts = [
-            self.reference(networks.generator.decode(Codes(Space.Z, z[i : i + BATCH])))
-            for i in range(0, len(z), BATCH)
-        ]
+        # The name of the stream decides the draws: it stays as it is.
+        drawn = normals(0, "gauge/impostors", 0, self.samples, networks.generator.z_dim)
+        z = torch.from_numpy(drawn).float().to(device)
+        parts = []
+        for first in range(0, len(z), BATCH):
+            codes = Codes(Space.Z, z[first : first + BATCH])
+            parts.append(self.reference(networks.generator.decode(codes)))
         unit = torch.cat(parts).double()
+        # Every pair once, and no picture with itself.
         above = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
         cosines = (unit @ unit.T)[above[0], above[1]]
-        kept = max(
-            round(self.far * len(cosines)), 1
-        )  # torch.quantile takes no more than 16 million values
-        return float(cosines.topk(kept + 1).values[-1] if kept < len(cosines) else cosines.min())
+        # Not torch.quantile, which takes no more than 16 million values.
+        kept = max(round(self.far * len(cosines)), 1)
+        if kept < len(cosines):
+            return float(cosines.topk(kept + 1).values[-1])
+        return float(cosines.min())
 
     def reference(self, decoded: Tensor) -> Tensor:
-        """Embeddings at unit length."""
+        """Embeddings (n, e) at unit length."""
         assert self.network is not None
         return F.normalize(self.network(decoded).flatten(1).float(), dim=1)
 
     def measure(
         self, walk: Walk, codes: Codes, decoded: Tensor, reference: Tensor
     ) -> dict[str, Tensor]:
+        """Cosines of a batch, and the threshold."""
+        # Rounding may give a cosine just beyond 1.
         cosine = (self.reference(decoded) * reference).sum(1).clamp(-1, 1)
         assert self.threshold is not None
         return {
@@ -106,25 +127,37 @@ class FeatureSimilarity(Gauge):
         }
 
 
-class PixelDistance(Gauge):
-    """Column `pixel_distance`: root mean square difference of the pictures in [-1, 1].
-
-    Args:
-        size: larger pictures are averaged down to this height and width first, which bounds what is kept of the starts.
-    """
+class PixelDistance(DuringWalk):
+    """Column `pixel_distance`: root mean square difference of the pictures in [-1, 1]."""
 
     def __init__(self, size: int = 64) -> None:
+        """Choose the resolution.
+
+        Args:
+            size: height and width to which larger pictures are averaged down first; it bounds what
+                is kept of the starts.
+
+        Raises:
+            EditbenchError: the size is no size.
+        """
         if size < 1:
-            raise EditbenchError(f"gauge.pixel_distance.size must be at least 1, got {size}")
+            raise EditbenchError(f"observation.pixel_distance.size must be at least 1, got {size}")
         self.size = int(size)
 
     def prepare(self, networks: Networks, device: str) -> None:
+        """Check that there are pictures.
+
+        Raises:
+            EditbenchError: the generator gives none.
+        """
         if networks.generator.output != "image":
             raise EditbenchError(
-                "gauge pixel_distance: the generator gives no pictures, leave it out"
+                "observation pixel_distance: the generator gives no pictures, leave the "
+                "observation out"
             )
 
     def reference(self, decoded: Tensor) -> Tensor:
+        """Pictures (n, e), clamped as they are shown, small and flat."""
         x = decoded.clamp(-1, 1)
         if max(x.shape[-2:]) > self.size:
             x = F.adaptive_avg_pool2d(x, self.size)
@@ -133,4 +166,5 @@ class PixelDistance(Gauge):
     def measure(
         self, walk: Walk, codes: Codes, decoded: Tensor, reference: Tensor
     ) -> dict[str, Tensor]:
+        """Distances of a batch."""
         return {"pixel_distance": (self.reference(decoded) - reference).square().mean(1).sqrt()}

@@ -1,4 +1,4 @@
-"""What a sample truly is, in a world whose generator knows."""
+"""What a sample truly is, in a world whose generator knows its factors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes
 from editbench.walk.editor import Walk
-from editbench.walk.gauge import Gauge
+from editbench.walk.observation import DuringWalk
 
 if TYPE_CHECKING:
     from editbench.networks.roles import Networks
@@ -18,41 +18,61 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class KnowsTruth(Protocol):
-    """A generator that can say what it drew."""
+    """A generator that can say which factors it drew."""
 
     true_attributes: Attributes
 
     def true_labels(self, codes: Codes) -> Tensor:
-        """(N, A) int64 classes in the order of `true_attributes`."""
+        """True classes of n codes: (n, A) int64, in the order of `true_attributes`."""
 
     def true_margins(self, codes: Codes, attribute: str, target: Tensor) -> Tensor:
-        """(N,) signed distance from the true threshold of class target (N,), positive inside."""
+        """Distance from the true threshold of a class, positive inside the class.
+
+        Args:
+            codes: n codes.
+            attribute: whose threshold.
+            target: (n,) classes.
+
+        Returns:
+            (n,) in units of the factor.
+        """
 
 
-class Truth(Gauge):
-    """Columns `true:NAME`, the true class of every attribute of the judge, and `true_margin`, how far the sample is
-    inside the target class (0: on the true threshold)."""
+class Truth(DuringWalk):
+    """Columns `true:NAME`, the true class of every attribute of the judge, and `true_margin`.
+
+    The margin is how far the sample is inside the target class: 0 on the true threshold.
+    """
 
     def prepare(self, networks: Networks, device: str) -> None:
+        """Match the judge's attributes with those that the generator knows.
+
+        Raises:
+            EditbenchError: the generator does not know its factors, or not all of these attributes.
+        """
         if not isinstance(networks.generator, KnowsTruth):
             raise EditbenchError(
-                "gauge truth needs a generator that knows its factors: use generator=renders, or "
-                "leave the gauge out"
+                "observation truth needs a generator that knows its factors: use "
+                "generator=renders, or leave the observation out"
             )
-        self.generator, known = networks.generator, networks.generator.true_attributes
+        self.generator = networks.generator
+        known = self.generator.true_attributes
+        # Classes must match by name and order, or their numbers would mean something else.
         for item in networks.judge.attributes:
             if item.name not in known.names or known[item.name].classes != item.classes:
                 raise EditbenchError(
-                    f"gauge truth: the generator does not know the judge's attribute '{item.name}' "
-                    f"({', '.join(item.classes)})"
+                    "observation truth: the generator does not know the judge's attribute "
+                    f"'{item.name}' ({', '.join(item.classes)})"
                 )
         self.columns = {item.name: known.index(item.name) for item in networks.judge.attributes}
 
     def measure(
         self, walk: Walk, codes: Codes, decoded: Tensor, reference: Tensor
     ) -> dict[str, Tensor]:
+        """True classes and margins of a batch; they are read from the codes, not the pictures."""
         labels = self.generator.true_labels(codes)
-        columns = {f"true:{name}": labels[:, place] for name, place in self.columns.items()}
-        return columns | {
-            "true_margin": self.generator.true_margins(codes, walk.attribute, walk.target)
-        }
+        columns = {}
+        for name, place in self.columns.items():
+            columns[f"true:{name}"] = labels[:, place]
+        columns["true_margin"] = self.generator.true_margins(codes, walk.attribute, walk.target)
+        return columns

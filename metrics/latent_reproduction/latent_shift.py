@@ -1,4 +1,8 @@
-"""One shift h of a latent or of an activation, shared by all samples: decoding under it, finding it by gradients."""
+"""One shift h of a latent or of an activation, shared by all samples.
+
+Decoding under a shift, planting one of a known effect, and finding one by gradients (Cherepkov et
+al. 2021, eq. 5).
+"""
 
 from __future__ import annotations
 
@@ -18,37 +22,57 @@ from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 
 SPACES = ("z", "w", "w_plus", "activation")
-BEGIN = 0.1  # spread of a restart's first shift, of the codes' own
-PAIRS = 64  # samples behind the spread of a space
-DOUBLINGS, HALVINGS, CLOSE = (
-    12,
-    20,
-    0.02,
-)  # of the planted shift's length, and how near its effect is to the wanted
+BEGIN = 0.1  # spread of a restart's first shift, in the codes' own spread
+PAIRS = 64  # samples behind the spread of a space, and behind a planted shift
+
+# The search for the planted shift's length: from 1/8 it may double to 512 times the difference of
+# two samples; 20 halvings then end below the accuracy that is wanted of its effect.
+DOUBLINGS = 12
+HALVINGS = 20
+CLOSE = 0.02  # of the wanted effect, relative
 
 
 class ShiftSpace:
-    """Where a shift is added.
-
-    shape: of one shift. field: 'z' or 'w', the samples' latents that are decoded. unit: root mean square of the codes'
-    deviation from their mean; of an activation, its root mean square. lr: Adam's rate.
-    """
+    """Where a shift is added."""
 
     def __init__(
         self, name: str, generator: Generator, shape: tuple[int, ...], field: str, layer: str = ""
     ) -> None:
-        self.name, self.generator, self.shape, self.field, self.layer = (
-            name,
-            generator,
-            shape,
-            field,
-            layer,
-        )
-        self.unit, self.lr = 1.0, 0.01
+        """Describe a space of shifts.
+
+        Args:
+            name: one of SPACES.
+            generator: that is shifted.
+            shape: of one shift.
+            field: 'z' or 'w', the samples' latents that are decoded.
+            layer: whose input is shifted, of an activation.
+        """
+        self.name = name
+        self.generator = generator
+        self.shape = shape
+        self.field = field
+        self.layer = layer
+        # Root mean square of the codes' deviation from their mean; of an activation its own.
+        self.unit = 1.0
+        self.lr = 0.01  # Adam's rate
+
+    def choose_latents(self, z: Tensor, latent: Tensor) -> Tensor:
+        """Those of the same samples' z and latents that are decoded in this space."""
+        return z if self.field == "z" else latent
 
     def decode(self, latent: Tensor, shifts: Tensor) -> Tensor:
-        """Latents (n, d) under each of (m, *shape) shifts -> pictures (m n, ...), shift by shift."""
-        m, n = len(shifts), len(latent)
+        """Decode every latent under every shift.
+
+        Args:
+            latent: (n, d).
+            shifts: (m, *shape).
+
+        Returns:
+            (m n, ...), shift by shift.
+        """
+        m = len(shifts)
+        n = len(latent)
+        # One pass of the generator for all pairs of shift and latent.
         each = shifts.repeat_interleave(n, 0)
         x = latent.repeat(m, 1)
         if self.name == "activation":
@@ -63,7 +87,13 @@ class ShiftSpace:
 def shift_space(name: str, edit: WeightEdit, lr: float) -> ShiftSpace:
     """A space with its shape, unit and rate.
 
-    Raises Unsupported where the generator, or a bank of samples without z, does not have it.
+    Args:
+        name: one of SPACES.
+        edit: that the shift is to reproduce.
+        lr: Adam's rate; of the activation in units of its root mean square.
+
+    Raises:
+        Unsupported: the generator does not have the space, or the bank does not have its codes.
     """
     generator = edit.generator
     own = "w" if edit.latent_space is Space.W else "z"
@@ -74,6 +104,7 @@ def shift_space(name: str, edit: WeightEdit, lr: float) -> ShiftSpace:
         values = activations(generator, edit.layer, Codes(Space(own), latent))
         space = ShiftSpace(name, generator, tuple(values.shape[1:]), own, edit.layer)
         space.unit = values.square().mean().sqrt().item()
+        # Latents have a scale of about 1, so their rates are absolute; activations have any.
         space.lr = lr * space.unit
         return space
     kind = Space(name)
@@ -82,50 +113,74 @@ def shift_space(name: str, edit: WeightEdit, lr: float) -> ShiftSpace:
     width = generator.code_dim(kind)
     shape = (generator.num_ws, width) if name == "w_plus" else (width,)
     space = ShiftSpace(name, generator, shape, "z" if name == "z" else "w")
+    # An imported bank may hold w without the z behind it.
     try:
         edit.latents(slice(0, 1), space.field)
     except EditbenchError as error:
         raise Unsupported(str(error)) from error
-    codes = z if name == "z" else latent
-    space.unit, space.lr = (codes - codes.mean(0)).square().mean().sqrt().item(), lr
+    codes = space.choose_latents(z, latent)
+    space.unit = (codes - codes.mean(0)).square().mean().sqrt().item()
+    space.lr = lr
     return space
 
 
 def plant(edit: WeightEdit, space: ShiftSpace, energy: float) -> Tensor:
-    """A shift of the space whose mean squared image effect, on some new samples, is `energy`: the difference of two
-    samples' codes (in W+ of two for every row), longer or shorter."""
+    """Make a shift of a given image effect, to be found again by the optimiser.
+
+    It is the difference of two samples' codes (in W+ of two for every row), made longer or shorter,
+    so that it points where codes of the generator do lie.
+
+    Args:
+        edit: draws the samples.
+        space: of the shift.
+        energy: mean squared image effect that it should have on some new samples.
+
+    Returns:
+        shape of the space. Where no length has the effect, the longest that was tried: the record
+        has the effect of the planted shift, too.
+    """
+    # The name of the stream decides the draws: it stays as it is.
     rng = random(0, "reproduction/planted", space.name)
     rows = space.shape[0] if space.name == "w_plus" else 1
     picks = torch.from_numpy(rng.choice(PAIRS, size=(rows, 2), replace=rows * 2 > PAIRS))
     z, latent = edit.draw(0, PAIRS)
+    own = space.choose_latents(z, latent)
     if space.name == "activation":
         codes = activations(space.generator, space.layer, Codes(Space(space.field), latent))
     else:
-        codes = z if space.field == "z" else latent
+        codes = own
+    # For W+ a line of one pair a row; otherwise of the one pair.
     line = codes[picks[:, 0]] - codes[picks[:, 1]]
-    line = (line if space.name == "w_plus" else line[0]).reshape(space.shape)
-    own = z if space.field == "z" else latent
+    if space.name != "w_plus":
+        line = line[0]
+    line = line.reshape(space.shape)
     with torch.no_grad():
         base = space.decode(own, torch.zeros_like(line)[None])
 
-    def effect(length: float) -> float:
+    def effect_of(length: float) -> float:
         with torch.no_grad():
             moved = space.decode(own, (length * line)[None])
         return float((moved - base).flatten(1).square().sum(1).mean())
 
-    low, high = 0.0, 0.125
+    # The effect grows with the length; the bracket is found by doubling, then halved.
+    low = 0.0
+    high = 0.125
     for _ in range(DOUBLINGS):
-        if effect(high) >= energy:
+        if effect_of(high) >= energy:
             break
-        low, high = high, 2 * high
+        low = high
+        high = 2 * high
     else:
-        return high * line  # as much as there is: the record has the planted effect
+        return high * line
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        found = effect(middle)
+        found = effect_of(middle)
         if abs(found - energy) <= CLOSE * energy:
             return middle * line
-        low, high = (middle, high) if found < energy else (low, middle)
+        if found < energy:
+            low = middle
+        else:
+            high = middle
     return (low + high) / 2 * line
 
 
@@ -138,32 +193,46 @@ def optimise(
     restarts: int,
     advance: Advance | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Adam on eq. 5 for two targets at once, the weight shift's pictures and the planted shift's, and for all restarts:
-    shifts (2, restarts, *shape), and the mean training loss of the last tenth of the steps (2, restarts).
+    """Search for two shifts at once by Adam on eq. 5: the weight shift's and the planted one's.
 
-    Every step has `batch` new samples, the same for all; Adam works by element, so that the searches do not meet.
+    Every step has `batch` new samples, the same for all searches. Adam works element by element, so
+    that the searches, which share a tensor, do not meet.
+
+    Args:
+        edit: the weight shift.
+        space: of the shifts.
+        planted: shape of the space, the control that should be found.
+        steps: of Adam, its rate falling to 0 on a cosine.
+        batch: samples a step.
+        restarts: searches for each target; restart 0 begins at h = 0.
+        advance: called after every step.
+
+    Returns:
+        shifts: (2, restarts, *shape).
+        losses: (2, restarts) mean training loss of the last tenth of the steps.
     """
     rng = random(0, "reproduction/restarts", space.name)
-    first = (
-        torch.from_numpy(rng.standard_normal((2, restarts, *space.shape))).float()
-        * BEGIN
-        * space.unit
-    )
-    first[:, 0] = 0
+    first = torch.from_numpy(rng.standard_normal((2, restarts, *space.shape))).float()
+    first = first * BEGIN * space.unit
+    first[:, 0] = 0  # restart 0 begins at the unshifted samples
     shifts = nn.Parameter(first.to(planted))
     adam = torch.optim.Adam([shifts], lr=space.lr)
-    last, counted = torch.zeros(2, restarts, device=planted.device), max(1, steps // 10)
+    last = torch.zeros(2, restarts, device=planted.device)
+    counted = max(1, steps // 10)
     for step in range(steps):
         adam.param_groups[0]["lr"] = space.lr * (1 + math.cos(math.pi * step / steps)) / 2
+        # The first PAIRS samples of the stream belong to `plant`.
         z, latent = edit.draw(PAIRS + step * batch, PAIRS + (step + 1) * batch)
-        own = z if space.field == "z" else latent
+        own = space.choose_latents(z, latent)
         with torch.no_grad():
             goal = torch.stack([edit.pictures(latent), space.decode(own, planted[None])])
         made = space.decode(own, shifts.flatten(0, 1)).unflatten(0, (2, restarts, batch))
+        # Summed over pixels and averaged over samples, as in eq. 5; (2, restarts).
         loss = (made - goal[:, None]).flatten(3).square().sum(3).mean(2)
         adam.zero_grad(set_to_none=True)
         loss.sum().backward()
         adam.step()
+        # A single batch is noisy; the last tenth of the steps has almost the final shift.
         if step >= steps - counted:
             last += loss.detach() / counted
         if advance is not None:
@@ -173,7 +242,14 @@ def optimise(
 
 @contextmanager
 def added(module: nn.Module, shift: Tensor) -> Iterator[None]:
-    """While this lasts, the module's first input has a shift (n, ...) added; what else reads that input does not."""
+    """Add a shift to the first input of a module, while this lasts.
+
+    What else reads that input is not shifted: the hook gives the module another tensor.
+
+    Args:
+        module: whose input is shifted.
+        shift: (n, ...), a row a sample.
+    """
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return inputs[0] + shift.to(inputs[0].dtype), *inputs[1:]
@@ -186,7 +262,19 @@ def added(module: nn.Module, shift: Tensor) -> Iterator[None]:
 
 
 def activations(generator: Generator, layer: str, codes: Codes) -> Tensor:
-    """The first input of a layer: (n, ...)."""
+    """The first input of a layer, while codes are decoded.
+
+    Args:
+        generator: decodes.
+        layer: its name.
+        codes: n codes.
+
+    Returns:
+        (n, ...) float32.
+
+    Raises:
+        Unsupported: the layer takes no part in decoding.
+    """
     found: list[Tensor] = []
     handle = generator.inner(layer).register_forward_pre_hook(
         lambda _module, inputs: found.append(inputs[0])

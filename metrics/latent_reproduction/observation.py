@@ -1,14 +1,16 @@
-"""Can a shift of a latent do what a shift of the weights does? One shift for all samples, found by gradients.
+"""Can a shift of a latent do what a shift of the weights does? One shift, found by gradients.
 
-Cherepkov et al. 2021, eq. 5: min_h E_z |G(z + h) - G_{theta + t xi}(z)|^2 over h in Z, W, W+ (a vector a row) and the
-activation before the modified convolution. The paper shows pictures of the failure; that a failure is the generator's
-and not the optimiser's is shown here by a planted latent shift of the same image effect, found by the same optimiser.
+Cherepkov et al. 2021, eq. 5: min_h E_z |G(z + h) - G_{theta + t xi}(z)|^2 over h in Z, W, W+ (a
+vector a row) and the activation before the modified convolution. The paper shows pictures of the
+failure. That a failure is the generator's and not the optimiser's is shown here by a planted latent
+shift of the same image effect, found by the same optimiser.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,6 @@ from editbench.metrics.latent_reproduction.latent_shift import (
     shift_space,
 )
 from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
-from editbench.metrics.locality.observation import LEAST
 from torch import Tensor
 
 from editbench.base.errors import EditbenchError, Unsupported
@@ -29,28 +30,30 @@ from editbench.base.spaces import Space
 from editbench.base.validation import check_kind
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.walk.editor import Editor, FitData
-from editbench.walk.probe import Probe, ProbeData, Scene
+from editbench.walk.observation import AfterWalk, Observed, Scene
 from editbench.walk.strength import calibrate
 
+# Mean effect in sigmas below which the weight shift does nothing: what is left is rounding.
+LEAST = 1e-3
 
-class ReproductionProbe(Probe):
-    """Arrays, N held-out samples, float64, squared distances of pictures sample by sample: pixels and perceptual (N,)
-    between the samples and their weight-shifted pictures. For each space K, planted_pixels_K and planted_perceptual_K
-    (N,) between the samples and the planted shift's; pixels_K and perceptual_K (2, N) between the pictures of the best
-    shift that was found and its target, the weight shift (0) and the planted shift (1); restarts_K (2, R), mean of
-    pixels_K of every restart; training_K (2, R), their training loss, by which the best is chosen. editor_pixels and
-    editor_perceptual (N,) of the comparator. pictures (2 + spaces, k, C, h, w) uint8, lines `panels` of the facts.
+# Adam's rate by space; of the activation in units of its root mean square.
+RATES = {"z": 0.05, "w": 0.01, "w_plus": 0.01, "activation": 0.01}
 
-    Only of editors that walk in THETA, towards the class of t > 0 at the strength of the common effect.
 
-    Args:
-        spaces: of h, among z, w, w_plus, activation; those that a generator lacks are left out.
-        steps, batch, restarts: of Adam, its rate falling to 0 on a cosine. Restart 0 begins at h = 0.
-        lr: rate by space; of the activation in units of its root mean square.
-        held_out: samples of the test split behind the numbers.
-        effect, samples, tolerance, cap: of the calibration.
-        comparator: a latent editor, fitted here and walked to the same effect; None: none.
-        pictures: samples whose pictures are kept.
+class LatentReproductionObservation(AfterWalk):
+    """Distances that the best latent shifts leave, on held-out samples.
+
+    Only of editors that walk in THETA, towards the class of t > 0 at the strength of the common
+    effect. Arrays, with N held-out samples and R restarts; float64, squared distances of pictures.
+    The targets of axis 0 are the weight shift (0) and the planted shift (1). For each space K:
+
+    - pixels, perceptual: (N,) between the samples and their weight-shifted pictures.
+    - planted_pixels_K, planted_perceptual_K: (N,) between the samples and the planted shift's.
+    - pixels_K, perceptual_K: (2, N) between the pictures of the best shift and its target.
+    - restarts_K: (2, R) mean of pixels_K of every restart.
+    - training_K: (2, R) their training loss, by which the best is chosen.
+    - editor_pixels, editor_perceptual: (N,) of the comparator.
+    - pictures: (2 + spaces, k, C, h, w) uint8; lines as `panels` of the facts.
     """
 
     citation = "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, eq. 5"
@@ -70,6 +73,25 @@ class ReproductionProbe(Probe):
         comparator: Editor | None = None,
         pictures: int = 4,
     ) -> None:
+        """Check the options.
+
+        Args:
+            spaces: of h, among z, w, w_plus, activation; those that a generator lacks are left out.
+            steps: of Adam, its rate falling to 0 on a cosine.
+            batch: samples a step.
+            restarts: searches; restart 0 begins at h = 0.
+            lr: space -> rate, for those that are not to have the one in RATES.
+            held_out: samples of the test split behind the numbers.
+            effect: mean change of the judge's log-odds by the weight shift, in sigmas.
+            samples: behind the calibration of its strength.
+            tolerance: of the effect there, relative.
+            cap: steps, at most.
+            comparator: a latent editor, fitted here and walked to the same effect; None for none.
+            pictures: samples whose pictures are kept.
+
+        Raises:
+            EditbenchError: a value is out of its range.
+        """
         whole = {
             "steps": steps,
             "batch": batch,
@@ -80,45 +102,54 @@ class ReproductionProbe(Probe):
             "pictures": pictures,
         }
         for name, value in whole.items():
-            check_kind(f"probe.reproduction.{name}", value, "int")
-        self.lr = {"z": 0.05, "w": 0.01, "w_plus": 0.01, "activation": 0.01} | dict(lr or {})
+            check_kind(f"observation.latent_reproduction.{name}", value, "int")
+        self.lr = RATES | dict(lr or {})
         unknown = (set(spaces) | set(self.lr)) - set(SPACES)
-        if (
-            unknown
-            or not spaces
-            or min(whole.values()) < 0
-            or min(steps, batch, restarts, held_out, samples, cap) < 1
-            or not (min(self.lr.values()) > 0 and effect > 0 and 0 < tolerance < 1)
-        ):
+        counts_fit = min(steps, batch, restarts, held_out, samples, cap) >= 1 and pictures >= 0
+        rates_fit = min(self.lr.values()) > 0 and effect > 0 and 0 < tolerance < 1
+        if unknown or not spaces or not counts_fit or not rates_fit:
             raise EditbenchError(
-                f"probe.reproduction: spaces and lr are of {', '.join(SPACES)}, rates and effect "
-                "positive, tolerance between 0 and 1, counts at least 1: got spaces="
-                f"{list(spaces)}, {whole | {'lr': self.lr, 'effect': effect, 'tolerance': tolerance}}"
+                f"observation.latent_reproduction: spaces and lr are of {', '.join(SPACES)}, rates "
+                "and effect positive, tolerance between 0 and 1, counts at least 1: got spaces="
+                f"{list(spaces)}, "
+                f"{whole | {'lr': self.lr, 'effect': effect, 'tolerance': tolerance}}"
             )
-        self.spaces, self.steps, self.batch, self.restarts = tuple(spaces), steps, batch, restarts
-        self.held_out, self.effect, self.samples, self.pictures = (
-            held_out,
-            float(effect),
-            samples,
-            pictures,
-        )
-        self.tolerance, self.cap, self.comparator = float(tolerance), cap, comparator
+        self.spaces = tuple(spaces)
+        self.steps = steps
+        self.batch = batch
+        self.restarts = restarts
+        self.held_out = held_out
+        self.effect = float(effect)
+        self.samples = samples
+        self.tolerance = float(tolerance)
+        self.cap = cap
+        self.comparator = comparator
+        self.pictures = pictures
 
-    def look(self, scene: Scene) -> ProbeData:
+    def look(self, scene: Scene) -> Observed:
+        """Calibrate the weight shift, and search for a latent shift in every space.
+
+        Raises:
+            Unsupported: the editor does not edit weights, or its edit changes nothing.
+        """
         if scene.editor.space is not Space.THETA:
             raise Unsupported(
-                f"walks in {scene.editor.space.name}: only a shift of the weights asks for a latent one"
+                f"walks in {scene.editor.space.name}: latent reproduction is of editors that shift "
+                "weights"
             )
         reach = calibrate(scene, 1, self.effect, self.samples, self.tolerance, self.cap)
+        # A weaker edit than the wanted one is still an edit that a shift may reproduce.
         if not reach.reached and reach.effect < LEAST:
             raise Unsupported("the weight shift changes nothing that the judge sees")
         edit = WeightEdit(scene, reach.strength)
-        measures = {
+        measures: dict[str, Any] = {
             "pixels": PixelDistance(),
             "perceptual": FeatureDistance(scene.teacher).to(scene.device),
         }
+        # What a latent editor leaves tells how large the distances are between two edits.
         other, meta = self._comparator(scene)
         arrays, panels = self._unshifted(edit, other, measures)
+        names: list[str] = []
         left_out: dict[str, str] = {}
         for name in self.spaces:
             try:
@@ -127,101 +158,140 @@ class ReproductionProbe(Probe):
                 left_out[name] = str(error)
                 continue
             found, shown = self._search(edit, space, float(arrays["pixels"].mean()), measures)
-            arrays |= {f"{key}_{name}": value for key, value in found.items()}
+            for key, value in found.items():
+                arrays[f"{key}_{name}"] = value
             panels.append(shown)
-        classes, names = (
-            scene.judge.attributes[scene.attribute].classes,
-            [n for n in self.spaces if n not in left_out],
-        )
+            names.append(name)
         if self.pictures and scene.generator.output == "image":
-            arrays["pictures"] = (
-                ((torch.stack(panels).clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-            )
-        return ProbeData(
-            arrays,
-            meta
-            | {
-                "spaces": names,
-                "left_out": left_out,
-                "layer": edit.layer,
-                "reach": asdict(reach),
-                "steps": self.steps,
-                "batch": self.batch,
-                "restarts": self.restarts,
-                "effect": self.effect,
-                "n": self.held_out,
-                "class": classes[edit.towards],
-                "perceptual": measures["perceptual"].about,
-                "panels": ["start", "weight shift", *names],
-            },
-        )
+            unit = (torch.stack(panels).clamp(-1, 1) + 1) * 127.5
+            # Rounded as a picture file would be.
+            arrays["pictures"] = unit.round().byte().cpu().numpy()
+        meta |= {
+            "spaces": names,
+            "left_out": left_out,
+            "layer": edit.layer,
+            "reach": asdict(reach),
+            "steps": self.steps,
+            "batch": self.batch,
+            "restarts": self.restarts,
+            "effect": self.effect,
+            "n": self.held_out,
+            "class": scene.judge.attributes[scene.attribute].classes[edit.towards],
+            "perceptual": measures["perceptual"].about,
+            "panels": ["start", "weight shift", *names],
+        }
+        return Observed(arrays, meta)
 
     def _unshifted(
         self, edit: WeightEdit, other: WeightEdit | None, measures: Mapping[str, Perceptual]
     ) -> tuple[dict[str, np.ndarray], list[Tensor]]:
-        """Distances of the samples, and of the comparator's pictures, from the weight-shifted ones; a few pictures."""
-        names = [*measures, *(f"editor_{name}" for name in measures if other)]
-        arrays, shown = {name: np.zeros(self.held_out) for name in names}, []
-        latent = iter(other.batches(self.held_out)) if other else None
+        """Distances of the samples, and of the comparator's pictures, from the weight-shifted ones.
+
+        Args:
+            edit: the weight shift.
+            other: the comparator's edit, or None.
+            measures: distances by name.
+
+        Returns:
+            arrays: (N,) each.
+            panels: a few samples, and their weight-shifted pictures.
+        """
+        arrays = {}
+        for name in measures:
+            arrays[name] = np.zeros(self.held_out)
+            if other is not None:
+                arrays[f"editor_{name}"] = np.zeros(self.held_out)
+        shown = []
+        # Both edits go through the same samples in the same batches.
+        latent = None if other is None else iter(other.batches(self.held_out))
         for rows, before, after in edit.batches(self.held_out):
-            moved = next(latent)[2] if latent else None
+            moved = None if latent is None else next(latent)[2]
             for name, measure in measures.items():
                 arrays[name][rows] = host(measure(before, after))
                 if moved is not None:
                     arrays[f"editor_{name}"][rows] = host(measure(moved, after))
             if rows.start < self.pictures:
                 shown.append(torch.stack([before, after])[:, : self.pictures - rows.start])
-        return arrays, list(torch.cat(shown, 1)) if shown else []
+        if not shown:
+            return arrays, []
+        return arrays, list(torch.cat(shown, 1))
 
     def _search(
         self, edit: WeightEdit, space: ShiftSpace, energy: float, measures: Mapping[str, Perceptual]
     ) -> tuple[dict[str, np.ndarray], Tensor]:
-        """The distances that a space's best shifts leave, and pictures of the one that stands for the weight shift."""
+        """Search a space for both targets.
+
+        Args:
+            edit: the weight shift.
+            space: of the latent shifts.
+            energy: mean squared image effect of the weight shift, which the planted one gets too.
+            measures: distances by name.
+
+        Returns:
+            arrays: the distances that the best shifts leave.
+            pictures: (k, C, h, w) of the shift that stands for the weight shift.
+        """
+        # The control: a shift that is there to be found, of the same effect on the pictures.
         planted = plant(edit, space, energy)
         with torch.enable_grad(), progress(f"shifts in {space.name}", self.steps) as advance:
             shifts, training = optimise(
                 edit, space, planted, self.steps, self.batch, self.restarts, advance
             )
+        # A restart that has diverged is never the best one. The choice is by the training loss:
+        # the held-out samples have no say in it.
         best = training.nan_to_num(nan=float("inf")).argmin(1).tolist()
-        out: dict[str, np.ndarray] = {name: np.zeros((2, self.held_out)) for name in measures}
-        out |= {f"planted_{name}": np.zeros(self.held_out) for name in measures}
-        restarts, shown = np.zeros((2, self.restarts)), []
+        out: dict[str, np.ndarray] = {}
+        for name in measures:
+            out[name] = np.zeros((2, self.held_out))
+            out[f"planted_{name}"] = np.zeros(self.held_out)
+        restarts = np.zeros((2, self.restarts))
+        shown = []
         for rows, before, after in edit.batches(self.held_out):
+            # From the bank, since the batches come in its order.
             latent = edit.latents(rows, space.field)
-            goals = after, space.decode(latent, planted[None])
+            goals = (after, space.decode(latent, planted[None]))
             for name, measure in measures.items():
                 out[f"planted_{name}"][rows] = host(measure(before, goals[1]))
             for target, goal in enumerate(goals):
                 for restart in range(self.restarts):
                     made = space.decode(latent, shifts[target, restart][None])
-                    restarts[target, restart] += (
-                        host(PixelDistance()(made, goal)).sum() / self.held_out
-                    )
+                    left = host(PixelDistance()(made, goal)).sum()
+                    restarts[target, restart] += left / self.held_out
                     if restart != best[target]:
                         continue
                     for name, measure in measures.items():
                         out[name][target, rows] = host(measure(made, goal))
                     if target == 0 and rows.start < self.pictures:
                         shown.append(made[: self.pictures - rows.start])
-        kept = {"restarts": restarts, "training": training.double().cpu().numpy()}
-        return out | kept, torch.cat(shown) if shown else planted.new_zeros(0)
+        out["restarts"] = restarts
+        out["training"] = training.double().cpu().numpy()
+        if not shown:
+            return out, planted.new_zeros(0)
+        return out, torch.cat(shown)
 
-    def _comparator(self, scene: Scene) -> tuple[WeightEdit | None, dict]:
-        """The latent editor's edit at the same effect, and facts of it."""
+    def _comparator(self, scene: Scene) -> tuple[WeightEdit | None, dict[str, Any]]:
+        """Fit the latent editor and find its edit of the same effect.
+
+        Returns:
+            edit: None where there is no comparator, or where it cannot serve.
+            meta: facts of it.
+        """
         if self.comparator is None:
             return None, {"editor": ""}
-        editor, bank = self.comparator, scene.bank
-        about: dict[str, object] = {"editor": type(editor).__name__}
+        editor = self.comparator
+        about: dict[str, Any] = {"editor": type(editor).__name__}
+        # It is fitted here and not taken from the cache of fits: the job has no configuration of it.
         editor.num_ws = scene.generator.num_ws
-        sigma = torch.from_numpy(bank.sigma["teacher"]).float().to(scene.device)
+        sigma = torch.from_numpy(scene.bank.sigma["teacher"]).float().to(scene.device)
         data = FitData(
             scene.generator,
             scene.teacher,
-            bank.split("fit", scene.device),
-            bank.split("tune", scene.device),
+            scene.bank.split("fit", scene.device),
+            scene.bank.split("tune", scene.device),
             sigma,
             scene.seed,
         )
+        # As in a job: before the fit, which may be useless, and after it, which may find nothing.
         try:
             editor.check(scene.generator, scene.judge.attributes, scene.attribute)
             with torch.enable_grad():
@@ -236,4 +306,5 @@ class ReproductionProbe(Probe):
 
 
 def host(values: Tensor) -> np.ndarray:
+    """A tensor as float64 on the CPU."""
     return values.double().cpu().numpy()

@@ -12,55 +12,96 @@ from torch import Tensor
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.walk.editor import Walk
-from editbench.walk.probe import Scene
-from editbench.walk.strength import Walker, aimed, sides, starts
+from editbench.walk.observation import Scene
+from editbench.walk.strength import StrengthPath, aim_walk, sides, start_walks
 
 COMMON = 0  # seed of the draws of z, the same for every method
 
 
 class WeightEdit:
-    """The edit of any latents, towards the class of t > 0.
-
-    Attributes:
-        layer: whose weight is shifted; '' where none is.
-        latent_space: W, or Z of a generator without it.
-    """
+    """The edit of any latents, towards the class of t > 0."""
 
     def __init__(self, scene: Scene, strength: float) -> None:
-        self.scene, self.generator, self.strength = scene, scene.generator, strength
+        """Fix an edit.
+
+        Args:
+            scene: what is edited.
+            strength: in steps.
+        """
+        self.scene = scene
+        self.generator = scene.generator
+        self.strength = strength
         self.away, self.towards = sides(scene.judge.attributes[scene.attribute], scene.target)
+        # Where samples are decoded from: W, or Z of a generator without it.
         self.latent_space = Space.W if Space.W in scene.generator.spaces else Space.Z
-        _, walk, _ = next(starts(replace(scene, batch=1), 1))
+        # One edit is made only to see which layer's weight it shifts; '' where it shifts none.
+        _, walk, _ = next(start_walks(replace(scene, batch=1), 1))
         shift = self._codes(walk).shift
         self.layer = "" if shift is None else shift.layer
 
     def _codes(self, walk: Walk) -> Codes:
-        return Walker(self.scene.editor, aimed(walk, self.towards, self.away)).at(self.strength)
+        path = StrengthPath(self.scene.editor, aim_walk(walk, self.towards, self.away))
+        return path.at(self.strength)
 
     def batches(self, n: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """The first n samples of the test split: rows of 0..n, pictures before and after."""
-        for rows, walk, _ in starts(self.scene, n):
+        """The first n samples of the test split.
+
+        Args:
+            n: number of samples.
+
+        Yields:
+            rows: of the batch, in 0..n.
+            before: (b, ...) samples.
+            after: (b, ...) their edits.
+        """
+        for rows, walk, _ in start_walks(self.scene, n):
             assert walk.latent is not None
             before = self.generator.decode(Codes(self.latent_space, walk.latent)).float()
-            yield rows, before, self.generator.decode(self._codes(walk)).float()
+            after = self.generator.decode(self._codes(walk)).float()
+            yield rows, before, after
 
     def latents(self, rows: slice, field: str) -> Tensor:
-        """z or w of some of the first samples of the test split."""
+        """Latents of some of the first samples of the test split.
+
+        Args:
+            rows: of b samples, in 0..n.
+            field: 'z' or 'w'.
+
+        Returns:
+            (b, d).
+        """
         first = self.scene.bank.spec.split("test")[0]
         values = self.scene.bank.array(field).range(first + rows.start, first + rows.stop)
+        # Copied: torch cannot take the read-only memory of a stored array.
         return torch.from_numpy(np.array(values)).to(self.scene.device)
 
     def draw(self, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """New z and latents (w, or z where there is no W), items first..last - 1 of one stream for all methods."""
-        z = torch.from_numpy(
-            normals(COMMON, "reproduction", first, last, self.generator.z_dim)
-        ).float()
-        z = z.to(self.scene.device)
+        """Draw new samples from one stream for all methods.
+
+        Args:
+            first: place of the first sample in the stream.
+            last: place after the last sample.
+
+        Returns:
+            z: (b, d).
+            latents: (b, d) w, or z where there is no W.
+        """
+        drawn = normals(COMMON, "reproduction", first, last, self.generator.z_dim)
+        # Rounded on the CPU, so that every device has the same float32 numbers.
+        z = torch.from_numpy(drawn).float().to(self.scene.device)
         with torch.no_grad():
             return z, self.generator.map(z) if self.latent_space is Space.W else z
 
     def pictures(self, latent: Tensor) -> Tensor:
-        """The edit of latents (n, d), without gradients."""
+        """The edit of any latents, without gradients.
+
+        Args:
+            latent: (n, d).
+
+        Returns:
+            (n, ...) decoded edits.
+        """
+        # New samples have no place in the bank; an editor may use the index as a key of noise.
         index = torch.arange(len(latent), device=latent.device)
         codes = self.generator.lift(latent, self.scene.editor.space)
         label = torch.full_like(index, self.away)

@@ -1,8 +1,9 @@
-"""Where in the picture an edit acts: energy of the pixel differences, by pixel and by region of the face.
+"""Where in the picture an edit acts: energy of the pixel differences, by pixel and by region.
 
-Cherepkov et al. 2021, Fig. 12: H(p) = E_{z,t} |G_edit(z, t)[p] - G(z)[p]|^2, summed over the channels, pictures in
-[-1, 1] and clamped before the difference. The paper has 1600 z and 20 t of a uniform grid in [-100, 100], units of its
-own weights; here each side's end has a common mean effect (editbench.walk.strength.calibrate), or is given.
+Cherepkov et al. 2021, Fig. 12: H(p) = E_{z,t} |G_edit(z, t)[p] - G(z)[p]|^2, summed over the
+channels, pictures in [-1, 1] and clamped before the difference. The paper has 1600 z and 20 t of a
+uniform grid in [-100, 100], units of its own weights. Here each side's end has a common mean effect
+(editbench.walk.strength.calibrate), or is given.
 """
 
 from __future__ import annotations
@@ -19,30 +20,32 @@ from editbench.base.progress import progress
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
 from editbench.networks.generator import Generator
-from editbench.walk.probe import Probe, ProbeData, Scene
-from editbench.walk.strength import Reach, calibrate, edited, sides
+from editbench.walk.observation import AfterWalk, Observed, Scene
+from editbench.walk.strength import Reach, calibrate, edited_codes, sides
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.truth import RenderGenerator, to_factors
 from editbench.worlds.parser import RegionParser
 
-LEAST = 1e-3  # sigmas: less is rounding
+# Mean effect in sigmas below which a side leads nowhere: what is left is the rounding of float32.
+LEAST = 1e-3
+
+# Codes and their pictures (b, C, h, w) -> (b, h, w) int64, the region of every pixel.
 Labels = Callable[[Codes, Tensor], Tensor]
 
 
-class HeatmapProbe(Probe):
-    """Arrays, B blocks of samples, R regions, float64 sums over samples and strengths: count (B,) of pictures that are
-    finite; energy (B, h, w); region_energy and region_pixels (B, R, R), energy and number of the pixels that show
-    region i before and region j after the edit (only with regions); broken (B,) pictures that are not finite, and left
-    out; strength (T,); mean (C, h, w) float32, of the unedited pictures.
+class LocalityObservation(AfterWalk):
+    """Sums of the energy of pixel differences.
 
-    Sample i of n belongs to block i * B // n, so blocks of two probes over other samples can be added.
+    Sample i of n belongs to block i * B // n, so blocks of two records over other samples add up.
+    Arrays, with B blocks of samples and R regions; float64 sums over samples and strengths:
 
-    Args:
-        parser: tells the regions; the renderer's own masks take its place where the generator is the renderer. None: no
-            regions.
-        n: samples (the paper's 1600). points: strengths, even on [-1, 1] of each side's end (20); 0 among them if odd.
-        limit: the end of both sides in steps; None: where the mean effect is `effect` sigmas of the judge's log-odds.
-        samples, tolerance, cap: of the calibration. blocks: B, of the intervals.
+    - count: (B,) pictures that are finite.
+    - broken: (B,) pictures that are not, and are left out of the other sums.
+    - energy: (B, h, w).
+    - region_energy, region_pixels: (B, R, R) energy and number of the pixels that show region i
+      before and region j after the edit; only with regions.
+    - strength: (T,) that were looked at.
+    - mean: (C, h, w) float32, of the unedited pictures.
     """
 
     citation = "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, Fig. 12"
@@ -59,111 +62,147 @@ class HeatmapProbe(Probe):
         cap: int = 40,
         blocks: int = 20,
     ) -> None:
+        """Check the options.
+
+        Args:
+            parser: labels the regions of a picture; None for no regions. Where the generator is
+                the renderer, its own exact masks take the parser's place.
+            n: samples; the paper has 1600.
+            points: strengths, even on each side's [0, end]; 0 is among them if odd. The paper has
+                20.
+            limit: end of both sides in steps; None where the mean effect is `effect`.
+            effect: mean change of the judge's log-odds at both ends, in sigmas.
+            samples: behind the calibration of the ends.
+            tolerance: of the effect there, relative.
+            cap: steps to either side, at most.
+            blocks: B, of the intervals.
+
+        Raises:
+            EditbenchError: a value is out of its range.
+        """
         whole = {"n": n, "points": points, "samples": samples, "cap": cap, "blocks": blocks}
         for name, value in whole.items():
-            check_kind(f"probe.heatmap.{name}", value, "int")
-        if not (
-            min(samples, cap, blocks) >= 1
-            and n >= blocks
-            and points >= 2
-            and effect > 0
-            and 0 < tolerance < 1
-            and (limit is None or limit > 0)
-        ):
+            check_kind(f"observation.locality.{name}", value, "int")
+        counts_fit = min(samples, cap, blocks) >= 1 and n >= blocks and points >= 2
+        shares_fit = effect > 0 and 0 < tolerance < 1 and (limit is None or limit > 0)
+        if not (counts_fit and shares_fit):
             raise EditbenchError(
-                "probe.heatmap: points is at least 2, n at least blocks, samples, cap and blocks at "
-                "least 1, effect and limit positive, tolerance between 0 and 1: "
+                "observation.locality: points is at least 2, n at least blocks, samples, cap and "
+                "blocks at least 1, effect and limit positive, tolerance between 0 and 1: "
                 f"{whole | {'effect': effect, 'limit': limit, 'tolerance': tolerance}}"
             )
-        self.parser, self.n, self.points, self.blocks = parser, n, points, blocks
+        self.parser = parser
+        self.n = n
+        self.points = points
+        self.blocks = blocks
         self.limit = None if limit is None else float(limit)
-        self.effect, self.samples, self.tolerance, self.cap = (
-            float(effect),
-            samples,
-            float(tolerance),
-            cap,
-        )
+        self.effect = float(effect)
+        self.samples = samples
+        self.tolerance = float(tolerance)
+        self.cap = cap
 
-    def look(self, scene: Scene) -> ProbeData:
+    def look(self, scene: Scene) -> Observed:
+        """Find the ends of both sides, and sum the energy over the strengths between.
+
+        Raises:
+            Unsupported: there are no pictures, or the edit changes nothing that the judge sees.
+        """
         if scene.generator.output != "image":
             raise Unsupported("there are no pictures: the judge scores codes")
-        reach = {
-            sign: Reach(sign * self.limit, float("nan"), True)
-            if self.limit is not None
-            else calibrate(
-                scene, sign, self.effect, min(self.samples, self.n), self.tolerance, self.cap
-            )
-            for sign in (-1, 1)
-        }
-        grid = self._grid(reach)
+        down = self._end(scene, -1)
+        up = self._end(scene, 1)
+        grid = self._grid(down, up)
         if not np.any(grid):
             raise Unsupported("the edit changes nothing that the judge sees, on either side")
         names, labels = self._regions(scene)
-        arrays = self._stream(scene, grid, labels, len(names))
+        arrays = self._sum_energy(scene, grid, labels, len(names))
         classes = scene.judge.attributes[scene.attribute].classes
         backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
+        masks = "parser" if names else ""
+        # The renderer knows its regions; a parser would only add its own errors.
+        if isinstance(scene.generator, RenderGenerator):
+            masks = "exact"
         meta = {
             "n": self.n,
             "attribute": scene.attribute,
             "regions": list(names),
             "unit": scene.editor.unit,
             "effect": self.effect if self.limit is None else None,
-            "down": asdict(reach[-1]),
-            "up": asdict(reach[1]),
+            "down": asdict(down),
+            "up": asdict(up),
             "classes": [classes[backward], classes[forward]],
-            "masks": "exact"
-            if isinstance(scene.generator, RenderGenerator)
-            else "parser"
-            if names
-            else "",
+            "masks": masks,
         }
-        return ProbeData(arrays | {"strength": grid}, meta)
+        return Observed(arrays | {"strength": grid}, meta)
 
-    def _grid(self, reach: dict[int, Reach]) -> np.ndarray:
+    def _end(self, scene: Scene, sign: int) -> Reach:
+        """The end of one side."""
+        if self.limit is not None:
+            return Reach(sign * self.limit, float("nan"), True)
+        # Never more samples than are looked at: they are drawn from the same first n.
+        samples = min(self.samples, self.n)
+        return calibrate(scene, sign, self.effect, samples, self.tolerance, self.cap)
+
+    def _grid(self, down: Reach, up: Reach) -> np.ndarray:
         """Strengths in ascending order; none on a side that leads nowhere."""
         share = np.linspace(-1, 1, self.points)
-        down, up = (
-            abs(side.strength) if side.reached or side.effect > LEAST else 0.0
-            for side in (reach[-1], reach[1])
-        )
-        ends = np.where(share < 0, down, up)
-        return np.unique((share * ends)[(ends != 0) | (share == 0)] + 0.0)
+        ends = []
+        for side in (down, up):
+            leads = side.reached or side.effect > LEAST
+            ends.append(abs(side.strength) if leads else 0.0)
+        end = np.where(share < 0, ends[0], ends[1])
+        # Adding 0 turns -0 into 0, which would count as another strength.
+        return np.unique((share * end)[(end != 0) | (share == 0)] + 0.0)
 
     def _regions(self, scene: Scene) -> tuple[tuple[str, ...], Labels | None]:
+        """Names of the regions, and what labels the pixels; ((), None) without regions."""
         if isinstance(scene.generator, RenderGenerator):
             return REGIONS, exact_masks(scene.generator)
         if self.parser is None:
             return (), None
         parser = self.parser.to(scene.device).eval()
 
-        def parsed(_codes: Codes, images: Tensor) -> Tensor:
+        def parse(_codes: Codes, images: Tensor) -> Tensor:
             try:
                 return parser(images)
             except EditbenchError as error:
                 raise EditbenchError(
-                    f"{error}; set probe.heatmap.parser=null where there are no faces"
+                    f"{error}; set observation.locality.parser=null where there are no faces"
                 ) from error
 
-        return parser.names, parsed
+        return parser.names, parse
 
-    def _stream(
+    def _sum_energy(
         self, scene: Scene, grid: np.ndarray, labels: Labels | None, regions_: int
     ) -> dict[str, np.ndarray]:
+        """Arrays of all sums.
+
+        Args:
+            scene: what is edited.
+            grid: (T,) strengths.
+            labels: what labels the pixels; None for no regions.
+            regions_: how many regions there are.
+        """
         sums: _Sums | None = None
         wanted = set(grid.tolist())
-        with progress("heatmap", len(wanted) * self.n) as advance:
-            for t, rows, codes in edited(scene, sorted(wanted | {0.0}), self.n):
+        with progress("locality", len(wanted) * self.n) as advance:
+            # The unedited pictures are decoded even where 0 is not on the grid: they are what the
+            # others are compared with. They come first of every batch.
+            for t, rows, codes in edited_codes(scene, sorted(wanted | {0.0}), self.n):
                 images = clamped(scene.generator, codes)
+                # The size of the pictures is known only now.
                 if sums is None:
-                    sums = _Sums(
-                        self.n, self.blocks, tuple(images.shape[1:]), regions_, images.device
-                    )
-                if t == 0:  # comes first of every batch
-                    start, before = images, None if labels is None else labels(codes, images)
-                    sums.start(start)
+                    shape = tuple(images.shape[1:])
+                    sums = _Sums(self.n, self.blocks, shape, regions_, images.device)
+                if t == 0:
+                    start = images
+                    before = None if labels is None else labels(codes, images)
+                    sums.add_starts(start)
                 if t not in wanted:
                     continue
-                after = before if t == 0 or labels is None else labels(codes, images)
+                after = before
+                if t != 0 and labels is not None:
+                    after = labels(codes, images)
                 sums.add(rows.start, start, images, before, after)
                 advance(len(images))
         assert sums is not None
@@ -171,25 +210,30 @@ class HeatmapProbe(Probe):
 
 
 class _Sums:
-    """Sums of one probe, on the device of the pictures."""
+    """Sums over samples and strengths, on the device of the pictures."""
 
     def __init__(
         self, n: int, blocks: int, shape: tuple[int, ...], regions_: int, device: torch.device
     ) -> None:
-        self.n, self.blocks, self.regions = n, blocks, regions_
+        self.n = n
+        self.blocks = blocks
+        self.regions = regions_
 
         def zeros(*size: int) -> Tensor:
             return torch.zeros(size, dtype=torch.float64, device=device)
 
-        self.count, self.broken, self.energy = (
-            zeros(blocks),
-            zeros(blocks),
-            zeros(blocks, *shape[-2:]),
-        )
-        self.by_region, self.pixels = zeros(blocks * regions_**2), zeros(blocks * regions_**2)
-        self.mean, self.shown = zeros(*shape), 0
+        # Float64: sums of millions of small squares lose their digits in float32.
+        self.count = zeros(blocks)
+        self.broken = zeros(blocks)
+        self.energy = zeros(blocks, *shape[-2:])
+        # Flat (block, region before, region after), so that one index finds a pixel's place.
+        self.by_region = zeros(blocks * regions_**2)
+        self.pixels = zeros(blocks * regions_**2)
+        self.mean = zeros(*shape)  # a sum, until `arrays` divides it
+        self.shown = 0  # pictures in it
 
-    def start(self, images: Tensor) -> None:
+    def add_starts(self, images: Tensor) -> None:
+        """Add unedited pictures (b, C, h, w) to their mean."""
         sound = images.isfinite().flatten(1).all(1)
         self.mean += images[sound].double().sum(0)
         self.shown += int(sound.sum())
@@ -197,26 +241,34 @@ class _Sums:
     def add(
         self, first: int, start: Tensor, images: Tensor, before: Tensor | None, after: Tensor | None
     ) -> None:
-        """Pictures (b, C, h, w) of samples first..first + b - 1; those that are not finite are counted alone."""
-        block = (
-            torch.arange(first, first + len(images), device=images.device) * self.blocks // self.n
-        )
+        """Add the pictures of one batch; those that are not finite are counted alone.
+
+        Args:
+            first: place of the first sample, in 0..n.
+            start: (b, C, h, w) unedited.
+            images: (b, C, h, w) edited.
+            before: (b, h, w) regions of the unedited pictures, or None.
+            after: (b, h, w) regions of the edited pictures, or None.
+        """
+        samples = torch.arange(first, first + len(images), device=images.device)
+        block = samples * self.blocks // self.n
         energy = (images.double() - start.double()).square().sum(1)
         sound = energy.isfinite().flatten(1).all(1)
-        self.broken.index_add_(
-            0, block[~sound], torch.ones_like(block[~sound], dtype=torch.float64)
-        )
-        energy, block = energy[sound], block[sound]
+        broken = block[~sound]
+        self.broken.index_add_(0, broken, torch.ones_like(broken, dtype=torch.float64))
+        # A NaN would spoil the sums of its block for good.
+        energy = energy[sound]
+        block = block[sound]
         self.count.index_add_(0, block, torch.ones_like(block, dtype=torch.float64))
         self.energy.index_add_(0, block, energy)
         if before is not None and after is not None:
-            place = (block[:, None, None] * self.regions + before[sound]) * self.regions + after[
-                sound
-            ]
+            line = block[:, None, None] * self.regions + before[sound]
+            place = line * self.regions + after[sound]
             self.by_region.index_add_(0, place.flatten(), energy.flatten())
             self.pixels += torch.bincount(place.flatten(), minlength=len(self.pixels))
 
     def arrays(self) -> dict[str, np.ndarray]:
+        """The sums as the record keeps them."""
         out = {
             "count": self.count,
             "broken": self.broken,
@@ -225,23 +277,22 @@ class _Sums:
         }
         if self.regions:
             shape = (self.blocks, self.regions, self.regions)
-            out |= {
-                "region_energy": self.by_region.view(shape),
-                "region_pixels": self.pixels.view(shape),
-            }
+            out["region_energy"] = self.by_region.view(shape)
+            out["region_pixels"] = self.pixels.view(shape)
         return {name: value.cpu().numpy() for name, value in out.items()}
 
 
 def clamped(generator: Generator, codes: Codes) -> Tensor:
-    """Pictures as they are shown, in [-1, 1]; NaN stays."""
+    """Pictures as they are shown, in [-1, 1]; NaN stays NaN."""
+    # What lies beyond [-1, 1] no viewer sees, and the paper clamps before the difference too.
     return generator.decode(codes).float().clamp(-1, 1)
 
 
 def exact_masks(generator: RenderGenerator) -> Labels:
     """The renderer's own regions of what codes of Z or W show."""
 
-    def known(codes: Codes, _images: Tensor) -> Tensor:
+    def label(codes: Codes, _images: Tensor) -> Tensor:
         w = generator.map(codes.values) if codes.space == Space.Z else codes.values
         return regions(to_factors(w), generator.resolution)
 
-    return known
+    return label

@@ -1,4 +1,4 @@
-"""Singular values of the matrices of a linear flow, for the singular entropy (Khrulkov et al. 2021, section 5.2.5)."""
+"""Singular values of a linear flow's matrices (Khrulkov et al. 2021, section 5.2.5)."""
 
 from __future__ import annotations
 
@@ -6,38 +6,53 @@ import numpy as np
 import torch
 
 from editbench.base.errors import Unsupported
-from editbench.walk.probe import Probe, ProbeData, Scene
+from editbench.walk.observation import AfterWalk, Observed, Scene
 
 
-class SingularValues(Probe):
-    """Of every flow of the attribute (one a target class, or one for both ends): arrays `effective` and `layer` (K, d)
-    float64, largest first.
+class SingularEntropyObservation(AfterWalk):
+    """Singular values of every flow of the attribute.
 
-    The layer of the published code is residual, F(w) = w + (A w + b): what acts on w is I + A, `effective`; `layer` are
-    the values of A. The editor must keep its flows as NeuralODE does: `fields[attribute].weight` (layers, K, d, d).
+    An attribute has K flows: one a target class, or one for both ends. The layer of the published
+    code is residual, F(w) = w + (A w + b): what acts on w is I + A. Arrays, largest value first:
+
+    - effective: (K, d) float64, of I + A.
+    - layer: (K, d) float64, of A.
+
+    The editor must keep its flows as NeuralODE does: `fields[attribute].weight`, (layers, K, d, d).
     """
 
-    citation = "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, ICCV 2021, eq. 8"
+    citation = (
+        "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, "
+        "ICCV 2021, eq. 8"
+    )
 
-    def look(self, scene: Scene) -> ProbeData:
+    def look(self, scene: Scene) -> Observed:
+        """Take the singular values.
+
+        Raises:
+            Unsupported: the editor has no linear flow of one layer, or its weights are not finite.
+        """
+        # Found by what the editor keeps, not by its class: any linear flow may be measured.
         field = getattr(scene.editor, "fields", {}).get(scene.attribute)
         if field is None:
             raise Unsupported(
-                f"{type(scene.editor).__name__} has no flow; singular entropy is that of a linear one"
+                f"{type(scene.editor).__name__} has no flow; singular entropy is that of a linear "
+                "one"
             )
         weight = torch.as_tensor(field.weight).detach().double().cpu()
-        if len(weight) != 1:
+        if len(weight) == 0:
+            raise Unsupported("the flow is constant: it has no matrix")
+        if len(weight) > 1:
             raise Unsupported(
-                "the flow is constant: it has no matrix"
-                if len(weight) == 0
-                else f"the flow has {len(weight)} layers: the singular entropy is that of one"
+                f"the flow has {len(weight)} layers: the singular entropy is that of one"
             )
         layer = weight[0]
+        # LAPACK does not return from a matrix with NaN on every platform.
         if not bool(torch.isfinite(layer).all()):
             raise Unsupported("the flow has NaN or infinite weights")
         effective = layer + torch.eye(layer.shape[-1], dtype=layer.dtype)
         arrays = {
-            name: np.asarray(torch.linalg.svdvals(matrix))
-            for name, matrix in (("effective", effective), ("layer", layer))
+            "effective": np.asarray(torch.linalg.svdvals(effective)),
+            "layer": np.asarray(torch.linalg.svdvals(layer)),
         }
-        return ProbeData(arrays, {"dim": layer.shape[-1], "flows": len(layer)})
+        return Observed(arrays, {"dim": layer.shape[-1], "flows": len(layer)})

@@ -1,4 +1,4 @@
-"""Probes: what a job measures on pictures after its walk, at strengths that mean the same for every method."""
+"""Observations after the walk: what a job measures on pictures, at strengths that mean the same for every method."""
 
 import json
 from dataclasses import replace
@@ -18,17 +18,17 @@ from editbench.run import job
 from editbench.run.compose import check_overrides, compose_config
 from editbench.run.record import Record
 from editbench.walk.editor import Editor, FitReport
-from editbench.walk.metric import MetricResult, ProbeMetric, no_samples, row
-from editbench.walk.probe import Probe, ProbeData, Scene, probe_file, read_probe
+from editbench.walk.metric import MetricResult, ObservationMetric, ResultBuilder
+from editbench.walk.observation import AfterWalk, Observed, Scene, observation_file, read_observed
 from editbench.walk.strength import (
-    Walker,
-    aimed,
+    StrengthPath,
+    aim_walk,
     calibrate,
-    edited,
-    effect,
+    edited_codes,
+    measure_effect,
     sides,
     start_logits,
-    starts,
+    start_walks,
 )
 from tests.by_config import load_bank, load_networks, make_run_id, run_job
 from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
@@ -36,49 +36,51 @@ from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
 DELTA = 0.5
 
 
-class Peek(Probe):
+class Peek(AfterWalk):
     """Mean picture of the first samples."""
 
-    def __init__(self, n: int = 10, fail: str = "") -> None:
+    def __init__(self, n: int = 10, fail: str = "", reference: object = None) -> None:
         self.n, self.fail = n, fail
         if fail == "from the start":
             raise Unsupported("no use here")
         if fail == "wrong option":
             raise EditbenchError("n is wrong")
 
-    def look(self, scene: Scene) -> ProbeData:
+    def look(self, scene: Scene) -> Observed:
         if self.fail == "unsupported":
             raise Unsupported("nothing to see")
         if self.fail == "error":
             raise EditbenchError("a file is missing")
         total = sum(
             scene.generator.decode(codes).double().sum(0)
-            for _, _, codes in edited(scene, [0.0], self.n)
+            for _, _, codes in edited_codes(scene, [0.0], self.n)
         )
-        return ProbeData({"mean": total.numpy() / self.n}, {"n": self.n})
+        return Observed({"mean": total.numpy() / self.n}, {"n": self.n})
 
 
-class Brightness(ProbeMetric):
+class Brightness(ObservationMetric):
     """The mean of the mean picture."""
 
-    name, probe, version, citation, produces = (
-        "brightness",
-        "peek",
-        1,
-        "a test",
-        {"brightness": None},
-    )
+    name = "brightness"
+    observation = "peek"
+    citation = "a test"
+    produces = {"brightness": None}
+    shared = ("mean",)
 
     def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
         self.scale = scale
 
-    def compute(self, stats: ProbeData) -> MetricResult:
-        value = self.scale * float(stats.arrays["mean"].mean())
-        return MetricResult(pd.DataFrame([row("brightness", value, stats.meta["n"])]), no_samples())
+    def measure(self, arrays: dict[str, np.ndarray], meta: dict) -> MetricResult:
+        out = ResultBuilder()
+        out.add("brightness", self.scale * float(arrays["mean"].mean()), meta["n"])
+        return out.result()
 
 
-def with_probe(cfg, fail: str = "", n: int = 10):
-    cfg.probe = OmegaConf.create({"peek": {"_target_": f"{__name__}.Peek", "n": n, "fail": fail}})
+def with_observation(cfg, fail: str = "", n: int = 10):
+    cfg.observation = OmegaConf.create(
+        {"peek": {"_target_": f"{__name__}.Peek", "n": n, "fail": fail}}
+    )
     return with_metric(cfg)
 
 
@@ -107,7 +109,7 @@ def scene_of(cfg, editor: Editor | None = None, **changes) -> Scene:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    return scene_of(toy_config(tmp_path_factory.mktemp("probe")))
+    return scene_of(toy_config(tmp_path_factory.mktemp("observation")))
 
 
 def number(cfg, outcome) -> dict:
@@ -116,11 +118,13 @@ def number(cfg, outcome) -> dict:
 
 
 # -- the stage ---------------------------------------------------------------------------------------------------------
-def test_a_probe_leaves_arrays_that_a_metric_reads_and_is_no_cost_of_the_method(tmp_path):
-    plain, probed = toy_config(tmp_path), with_probe(toy_config(tmp_path))
+def test_an_observation_leaves_arrays_that_a_metric_reads_and_is_no_cost_of_the_method(tmp_path):
+    plain, probed = toy_config(tmp_path), with_observation(toy_config(tmp_path))
     ids = [run_job(plain).run_id, run_job(probed).run_id]
     made = [json.loads((tmp_path / each / "provenance.json").read_text()) for each in ids]
-    assert made[1]["probes"]["peek"]["generator_calls"] == 10 and "probes" not in made[0]
+    assert (
+        made[1]["observations"]["peek"]["generator_calls"] == 10 and "observations" not in made[0]
+    )
     for name in ("generator_calls", "walk_generator_calls", "labels_used"):
         assert made[0][name] == made[1][name]
     bank = load_bank(probed)
@@ -128,86 +132,94 @@ def test_a_probe_leaves_arrays_that_a_metric_reads_and_is_no_cost_of_the_method(
     found = number(probed, run_job(probed))
     assert (
         found["value"] == pytest.approx(bank.array("w").range(first, first + 10).mean())
-        and found["n"] == 10
+        and found["count"] == 10
     )
 
 
-def test_only_a_probe_that_is_there_makes_another_identity(tmp_path):
+def test_only_an_observation_that_is_there_makes_another_identity(tmp_path):
     cfg = toy_config(tmp_path)
     bare = make_run_id(cfg, "bank", ["a"])
-    cfg.probe = OmegaConf.create({})
+    cfg.observation = OmegaConf.create({})
     assert make_run_id(cfg, "bank", ["a"]) == bare
-    ids = {make_run_id(with_probe(toy_config(tmp_path), n=n), "bank", ["a"]) for n in (10, 11, 10)}
+    ids = {
+        make_run_id(with_observation(toy_config(tmp_path), n=n), "bank", ["a"])
+        for n in (10, 11, 10)
+    }
     assert len(ids) == 2 and bare not in ids
 
 
 def test_other_pictures_in_the_folder_of_a_reference_make_another_identity(tmp_path):
-    pictures, cfg = tmp_path / "pictures", with_probe(toy_config(tmp_path))
+    pictures, cfg = tmp_path / "pictures", with_observation(toy_config(tmp_path))
     pictures.mkdir()
-    cfg.probe.peek.reference = {"path": str(pictures)}
+    cfg.observation.peek.reference = {"path": str(pictures)}
     before = make_run_id(cfg, "bank", ["a"])
     assert make_run_id(cfg, "bank", ["a"]) == before
     (pictures / "1.png").write_bytes(b"one")
     after = make_run_id(cfg, "bank", ["a"])
     pictures.rename(tmp_path / "moved")  # the same files, wherever they lie
-    cfg.probe.peek.reference.path = str(tmp_path / "moved")
+    cfg.observation.peek.reference.path = str(tmp_path / "moved")
     assert after != before and make_run_id(cfg, "bank", ["a"]) == after
 
 
 def test_a_metric_on_pictures_is_recomputed_without_a_generator(tmp_path, monkeypatch):
-    cfg = with_probe(toy_config(tmp_path))
+    cfg = with_observation(toy_config(tmp_path))
     before = number(cfg, run_job(cfg))["value"]
     monkeypatch.setattr(job, "walk_starts", None)
-    monkeypatch.setattr(job, "run_probes", None)
+    monkeypatch.setattr(job, "observe_after_walk", None)
     cfg.metric.brightness.scale = 3.0
     again = run_job(cfg)
     assert again.reused and number(cfg, again)["value"] == pytest.approx(3 * before)
 
 
-def test_without_its_probe_a_metric_says_so_and_the_rest_is_there(tmp_path):
+def test_without_its_observation_a_metric_says_so_and_the_rest_is_there(tmp_path):
     cfg = with_metric(toy_config(tmp_path))
     found = number(cfg, run_job(cfg))
-    assert np.isnan(found["value"]) and found["note"] == "no probe: run the job with probe=[peek]"
+    assert (
+        np.isnan(found["value"])
+        and found["note"] == "no observation: run the job with observation=[peek]"
+    )
     rows = pd.read_parquet(next(tmp_path.glob("along*")) / "rows.parquet")
     assert rows.loc[rows["metric"] == "accuracy", "value"].notna().all()
 
 
-def test_a_probe_that_cannot_look_gives_its_reason_and_a_defect_fails_the_job(tmp_path):
-    cfg = with_probe(toy_config(tmp_path), fail="unsupported")
+def test_an_observation_that_cannot_look_gives_its_reason_and_a_defect_fails_the_job(tmp_path):
+    cfg = with_observation(toy_config(tmp_path), fail="unsupported")
     outcome = run_job(cfg)
     assert outcome.status == "done" and number(cfg, outcome)["note"] == "nothing to see"
     assert run_job(cfg).reused
-    cfg = with_probe(toy_config(tmp_path), fail="from the start")
+    cfg = with_observation(toy_config(tmp_path), fail="from the start")
     outcome = run_job(cfg)
     assert outcome.status == "done" and number(cfg, outcome)["note"] == "no use here"
-    outcome = run_job(with_probe(toy_config(tmp_path), fail="error"))
+    outcome = run_job(with_observation(toy_config(tmp_path), fail="error"))
     assert (outcome.status, outcome.reason) == ("failed", "a file is missing")
 
 
-def test_a_wrong_option_of_a_probe_is_told_before_the_work(tmp_path, monkeypatch):
+def test_a_wrong_option_of_an_observation_is_told_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "fit_editor", None)  # would fail with another message
-    outcome = run_job(with_probe(toy_config(tmp_path), fail="wrong option"))
+    outcome = run_job(with_observation(toy_config(tmp_path), fail="wrong option"))
     assert outcome.status == "failed" and "n is wrong" in outcome.reason
 
 
-def test_a_record_with_a_lost_or_cut_probe_is_run_again(tmp_path):
-    cfg = with_probe(toy_config(tmp_path))
+def test_a_record_with_a_lost_or_cut_observation_is_run_again(tmp_path):
+    cfg = with_observation(toy_config(tmp_path))
     folder = tmp_path / run_job(cfg).run_id
-    path = probe_file(folder, "peek")
+    path = observation_file(folder, "peek")
     path.write_bytes(path.read_bytes()[:40])
-    assert "delete its folder" in read_probe(folder, "peek").reason and Record.open(folder) is None
+    assert (
+        "delete its folder" in read_observed(folder, "peek").reason and Record.open(folder) is None
+    )
     with pytest.raises(BadFile, match="run the job again"):
-        ProbeData.load(path)
+        Observed.load(path)
     assert not run_job(cfg).reused
     path.unlink()
     assert not run_job(cfg).reused and path.exists()
 
 
-def test_probes_are_chosen_as_metrics_are():
-    cfg = compose_config(["probe=[frechet]", "probe.frechet.n=100"])
-    assert cfg.probe.frechet.n == 100 and not compose_config([]).get("probe")
+def test_observations_are_chosen_as_metrics_are():
+    cfg = compose_config(["observation=[frechet_distance]", "observation.frechet_distance.n=100"])
+    assert cfg.observation.frechet_distance.n == 100 and not compose_config([]).get("observation")
     with pytest.raises(UnknownName, match="frechet"):
-        compose_config(["probe=[frechett]"])
+        compose_config(["observation=[frechett]"])
     check_overrides(
         ["metric=[crossing_accuracy],[crossing_accuracy,attribute_dependency]"]
     )  # a sweep over lists
@@ -217,7 +229,7 @@ def test_probes_are_chosen_as_metrics_are():
 def moves(scene: Scene, strengths, n: int) -> dict[float, torch.Tensor]:
     """strength -> decoded samples as (n, 8), from the stream."""
     parts: dict[float, list] = {}
-    for t, rows, codes in edited(scene, strengths, n):
+    for t, rows, codes in edited_codes(scene, strengths, n):
         parts.setdefault(t, []).append((rows.start, scene.generator.decode(codes).flatten(1)))
     assert all(
         [start for start, _ in each] == sorted(start for start, _ in each)
@@ -275,18 +287,18 @@ def test_strengths_of_an_editor_of_the_weights(scene):
 
     found = {
         t: (codes.shift.magnitude.unique().tolist(), codes.shift.index.unique().tolist())
-        for t, _, codes in edited(replace(scene, editor=Weights()), [-1.5, 0.0, 0.5, 2.0], 5)
+        for t, _, codes in edited_codes(replace(scene, editor=Weights()), [-1.5, 0.0, 0.5, 2.0], 5)
     }
     assert found == {0.0: ([0.0], [1]), 0.5: ([1.5], [1]), 2.0: ([6.0], [1]), -1.5: ([4.5], [0])}
 
 
 def test_a_sample_that_has_the_class_counts_as_one_of_the_other_side(scene):
-    ((_, walk, logits),) = starts(scene, 50)
+    ((_, walk, logits),) = start_walks(scene, 50)
     assert torch.equal(walk.source, ATTRIBUTES.labels(logits, "a"))
-    ahead = aimed(walk, 1, 0)
+    ahead = aim_walk(walk, 1, 0)
     assert (ahead.target == 1).all() and (ahead.source == 0).all()
-    kinds = next(starts(replace(scene, attribute="c"), 50))[1]
-    there = aimed(kinds, 2, 0)
+    kinds = next(start_walks(replace(scene, attribute="c"), 50))[1]
+    there = aim_walk(kinds, 2, 0)
     assert torch.equal(there.source, torch.where(kinds.source == 2, 0, kinds.source))
 
 
@@ -305,18 +317,23 @@ def test_the_two_sides_of_an_attribute(name, target, expected):
 
 
 def test_too_few_samples_name_the_bank(scene):
-    with pytest.raises(EditbenchError, match="lower the probe's n"):
-        list(edited(scene, [0.0], 10_000))
+    with pytest.raises(EditbenchError, match="lower the observation's n"):
+        list(edited_codes(scene, [0.0], 10_000))
 
 
 def test_going_back_starts_from_the_mark_and_gives_the_same(scene):
-    ((_, walk, _),) = starts(scene, 6)
-    way, fresh = Walker(scene.editor, aimed(walk, 1, 0)), Walker(scene.editor, aimed(walk, 1, 0))
+    ((_, walk, _),) = start_walks(scene, 6)
+    way, fresh = (
+        StrengthPath(scene.editor, aim_walk(walk, 1, 0)),
+        StrengthPath(scene.editor, aim_walk(walk, 1, 0)),
+    )
     way.at(2.0)
     way.mark()
     way.at(7.3)
     assert torch.equal(way.at(3.6).values, fresh.at(3.6).values)
-    assert torch.equal(way.at(1.2).values, Walker(scene.editor, aimed(walk, 1, 0)).at(1.2).values)
+    assert torch.equal(
+        way.at(1.2).values, StrengthPath(scene.editor, aim_walk(walk, 1, 0)).at(1.2).values
+    )
 
 
 # -- calibration -------------------------------------------------------------------------------------------------------
@@ -328,8 +345,8 @@ def test_effect_and_calibration_on_a_linear_world_are_those_of_the_closed_form(s
             found = calibrate(scene, sign, wanted, 64)
             assert found.reached and found.effect == pytest.approx(wanted, rel=0.02)
             assert found.strength == pytest.approx(sign * wanted * exact, rel=0.021)
-    for t, rows, codes in edited(scene, [2.0], 30):
-        change = effect(
+    for t, rows, codes in edited_codes(scene, [2.0], 30):
+        change = measure_effect(
             scene, scene.judge(scene.generator.decode(codes)), start_logits(scene, rows), 1
         )
         torch.testing.assert_close(change, torch.full_like(change, t / exact), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,312 @@
+"""Observations: what a job measures beside the judge's logits, for the metrics that need more.
+
+A metric never imports a generator. One that needs pictures has an observation look at them, and
+computes its numbers from what the observation kept; so a metric is recomputed without a generator.
+
+An observation looks at one of two times:
+
+- `DuringWalk`: at every decoded sample of the walk, which lives no longer than its batch. Its
+  numbers are further columns of the trajectories.
+- `AfterWalk`: at whatever the fitted editor can be made to show, once the walk has ended. Its
+  arrays are kept in `observation-NAME.safetensors` of the record.
+
+Neither changes a step of the walk, and neither is a cost of the method. Both are options of the
+Hydra group `observation`, placed at `observation.NAME`.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import Tensor
+
+from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.files import write_atomic
+
+# Metrics import this module to read what was kept. They must not load a generator for it.
+if TYPE_CHECKING:
+    from editbench.bank.bank import Bank
+    from editbench.base.spaces import Codes
+    from editbench.networks.generator import Generator
+    from editbench.networks.roles import Networks
+    from editbench.networks.scorer import Scorer
+    from editbench.walk.editor import Editor, Walk
+
+
+class Observation:
+    """Base of all observations; derive from `DuringWalk` or `AfterWalk`."""
+
+    citation: str = ""
+
+    def prepare(self, networks: Networks, device: str) -> None:
+        """Get ready for a job; called once before its walk.
+
+        Args:
+            networks: generator, teacher and judge of the job.
+            device: the job's device.
+
+        Raises:
+            EditbenchError: these networks cannot be observed so; the job fails with this message.
+        """
+
+
+class DuringWalk(Observation, abc.ABC):
+    """Measures every decoded sample of a walk."""
+
+    def reference(self, decoded: Tensor) -> Tensor:
+        """What to keep of a start's own sample, to compare its edits with.
+
+        Args:
+            decoded: (n, ...) samples of n starts.
+
+        Returns:
+            (n, e); it is kept for all starts at once, so e should be small.
+        """
+        return decoded.new_empty(len(decoded), 0)
+
+    @abc.abstractmethod
+    def measure(
+        self, walk: Walk, codes: Codes, decoded: Tensor, reference: Tensor
+    ) -> dict[str, Tensor]:
+        """Measure a batch of decoded samples; a row may depend on its sample and its start alone.
+
+        Args:
+            walk: the n samples under way.
+            codes: n codes that were decoded.
+            decoded: (n, ...) what they gave.
+            reference: (n, e) what `reference` gave for the samples' starts.
+
+        Returns:
+            Column name -> (n,) numbers.
+        """
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an observation may look at, after the walk."""
+
+    editor: Editor  # fitted
+    generator: Generator
+    teacher: Scorer
+    judge: Scorer
+    bank: Bank
+    attribute: str  # that the job edits
+    target: int | None  # class that every start is sent to; None where each has its own
+    seed: int  # of the method's own randomness
+    device: str
+    batch: int  # samples decoded together
+    cache: Path  # for what jobs share, such as statistics of real pictures; take a lock there
+    # attribute -> the same method, fitted for that attribute
+    editor_for: Callable[[str], Editor] | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What an observation kept after a walk."""
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    meta: dict = field(default_factory=dict)  # facts that JSON can hold
+    reason: str = ""  # why the observation could not look; then there are no arrays
+
+    def save(self, path: Path) -> None:
+        """Write arrays and facts into one safetensors file."""
+        # safetensors stores the memory of an array as it lies, whatever its strides.
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        write_atomic(path, save(arrays, {"meta": json.dumps(self.meta), "reason": self.reason}))
+
+    @classmethod
+    def load(cls, path: Path) -> Observed:
+        """Read what `save` wrote.
+
+        Raises:
+            BadFile: the file is absent or damaged.
+        """
+        try:
+            with safe_open(path, "np") as file:
+                about = file.metadata() or {}
+                names = file.keys()
+                arrays = {name: file.get_tensor(name) for name in names}
+            return cls(arrays, json.loads(about["meta"]), about["reason"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise BadFile(
+                f"{path} is not a readable observation ({error}); delete its folder and run the "
+                "job again"
+            ) from error
+
+
+class AfterWalk(Observation, abc.ABC):
+    """Looks at edited pictures once the walk has ended, and keeps small arrays.
+
+    Any batch size must leave the same arrays, to float tolerance.
+    """
+
+    @abc.abstractmethod
+    def look(self, scene: Scene) -> Observed:
+        """Decode, measure, and keep small arrays; statistics that add up in float64.
+
+        Gradients are off.
+
+        Raises:
+            Unsupported: this editor, or these networks, have nothing to look at. The reason is
+                kept, and the job goes on.
+        """
+
+
+class Unavailable(AfterWalk):
+    """Stands for an observation that could not be built, and keeps the reason.
+
+    Args:
+        reason: what the record and the metric say in place of a number.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def look(self, scene: Scene) -> Observed:
+        """Refuse, with the reason."""
+        raise Unsupported(self.reason)
+
+
+# -- during the walk
+class WalkObserver:
+    """Runs the observations of one walk, and counts what they cost."""
+
+    def __init__(self, observations: Mapping[str, Observation] | None = None) -> None:
+        """Take those observations that look during the walk; the others have their turn later.
+
+        Args:
+            observations: by name; None for none.
+        """
+        self.observations: dict[str, DuringWalk] = {}  # by name
+        for name, observation in (observations or {}).items():
+            if isinstance(observation, DuringWalk):
+                self.observations[name] = observation
+        self.seconds = 0.0  # that they took
+        self.decoded = 0  # samples that were decoded for them alone
+        self._starts = torch.empty(0, dtype=torch.int64)  # ascending, for a search by bisection
+        self._references: dict[str, Tensor] = {}  # rows in the order of `_starts`
+        self._parts: list[dict[str, Tensor]] = []  # columns of the step's batches so far
+
+    def start(self, walk: Walk, codes: Codes, generator: Generator, batch: int) -> None:
+        """Keep the references of all starts, and measure the starts as step 0.
+
+        Args:
+            walk: all starts, at step 0.
+            codes: what to decode for them.
+            generator: decodes them.
+            batch: samples decoded together.
+        """
+        if not self.observations:
+            return  # without observations a walk decodes nothing for them
+        began = time.perf_counter()
+        order = walk.start.argsort()
+        self._starts = walk.start[order]
+        kept: dict[str, list[Tensor]] = {name: [] for name in self.observations}
+        for first in range(0, len(walk), batch):
+            rows = order[first : first + batch]
+            decoded = generator.decode(codes[rows])
+            for name, observation in self.observations.items():
+                kept[name].append(observation.reference(decoded))
+        self._references = {name: torch.cat(parts) for name, parts in kept.items()}
+        # A second pass in the walk's own order and batches: a batch of another composition may
+        # round differently, and step 0 is to be measured exactly as every other step.
+        for first in range(0, len(walk), batch):
+            part = slice(first, first + batch)
+            self._measure(walk[part], codes[part], generator.decode(codes[part]))
+        self.decoded += 2 * len(walk)
+        self.seconds += time.perf_counter() - began
+
+    def measure(self, walk: Walk, codes: Codes, decoded: Tensor) -> None:
+        """Measure a batch of a step; batches come in the order of the walk.
+
+        Args:
+            walk: the samples of the batch.
+            codes: what was decoded.
+            decoded: what it gave.
+        """
+        # The engine decodes a few starts before `start` was called; these are not measured.
+        if len(self._starts):
+            began = time.perf_counter()
+            self._measure(walk, codes, decoded)
+            self.seconds += time.perf_counter() - began
+
+    def take_columns(self) -> dict[str, Tensor]:
+        """The columns of what was measured since the last call."""
+        parts = self._parts
+        self._parts = []
+        if not parts:
+            return {}
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _measure(self, walk: Walk, codes: Codes, decoded: Tensor) -> None:
+        place = torch.searchsorted(self._starts, walk.start)
+        columns: dict[str, Tensor] = {}
+        for name, observation in self.observations.items():
+            reference = self._references[name][place]
+            columns |= observation.measure(walk, codes, decoded, reference)
+        self._parts.append(columns)
+
+
+# -- after the walk
+def observation_file(folder: Path, name: str) -> Path:
+    """Where a record keeps the arrays of an observation."""
+    return folder / f"observation-{name}.safetensors"
+
+
+def observe_after_walk(
+    folder: Path, observations: Mapping[str, Observation], scene: Scene
+) -> dict[str, dict]:
+    """Run every observation that looks after the walk, and write its file.
+
+    Args:
+        folder: of the record.
+        observations: all of the job, by name; those that look during the walk are left out.
+        scene: what they may look at.
+
+    Returns:
+        Name -> seconds, generator calls and reason, for the provenance.
+    """
+    costs = {}
+    for name, observation in observations.items():
+        if not isinstance(observation, AfterWalk):
+            continue
+        began = time.perf_counter()
+        before = scene.generator.decoded
+        try:
+            with torch.no_grad():
+                found = observation.look(scene)
+        except Unsupported as error:
+            # Nothing to look at is a result; any other error is a defect, and fails the job.
+            found = Observed(reason=str(error))
+        found.save(observation_file(folder, name))
+        costs[name] = {
+            "seconds": time.perf_counter() - began,
+            "generator_calls": scene.generator.decoded - before,
+            "reason": found.reason,
+        }
+    return costs
+
+
+def read_observed(folder: Path, name: str) -> Observed:
+    """What an observation kept in a record.
+
+    A record without this observation, or with a damaged file, gives an `Observed` whose reason says
+    so: a metric turns it into a row without a number, and the rest of the report is made.
+    """
+    path = observation_file(folder, name)
+    if not path.exists():
+        return Observed(reason=f"no observation: run the job with observation=[{name}]")
+    try:
+        return Observed.load(path)
+    except EditbenchError as error:
+        return Observed(reason=str(error))

@@ -39,7 +39,7 @@ DELTA = 0.5
 class Peek(AfterWalk):
     """Mean picture of the first samples."""
 
-    def __init__(self, n: int = 10, fail: str = "") -> None:
+    def __init__(self, n: int = 10, fail: str = "", reference: object = None) -> None:
         self.n, self.fail = n, fail
         if fail == "from the start":
             raise Unsupported("no use here")

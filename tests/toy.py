@@ -1,4 +1,4 @@
-"""What tests of editors share; the worlds in closed form themselves are editbench.conformance.toy."""
+"""What tests of editors share; the networks in closed form themselves are editbench.conformance.toy."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ from editbench.report.load import Problem, Results, load
 from editbench.report.paired import paired
 from editbench.report.paper import to_paper
 from editbench.report.ranking import Ranking, ranking
-from editbench.report.settings import settings
 from editbench.report.strips import sheet, strips
 from editbench.report.tables import curves, main_table
 from editbench.report.write import csv, markdown, print_table
@@ -70,7 +69,7 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
     look = looks(results.runs["label"])
     sections: list[Section] = []
     written: list[str] = []
-    for name, part in settings(results):
+    for name, part in results.by_setting():
         section = Section(name, part, paired(part), ranking(part))
         suffix = f"_{_slug(name)}" if name else ""
         try:

@@ -78,6 +78,10 @@ class Results:
             samples=self.samples[self.samples["run_id"].isin(keep)],
         )
 
+    def by_setting(self) -> list[tuple[str, Results]]:
+        """The records of each setting, with its name; sorted by name."""
+        return [(name, self.only(name)) for name in sorted(set(self.runs["setting"]))]
+
     def observation(self, run_id: str, name: str) -> Observed | None:
         """What an observation left in a run, None where the run had no such observation."""
         file = observation_file(self.root / run_id, name)

@@ -280,5 +280,5 @@ class FrechetDistanceObservation(AfterWalk):
         towards = forward if t >= 0 else backward
         logits = scene.judge(images).float()
         change = measure_effect(scene, logits, start_logits(scene, rows), towards).cpu().numpy()
-        # A picture that the judge cannot score adds nothing; `broken` counts those without features.
+        # A picture that the judge cannot score adds nothing.
         return np.where(np.isfinite(change), change, 0.0) * (1 if t >= 0 else -1)

@@ -1,4 +1,4 @@
-"""The example of docs/metrics.md: a metric from outside, in a run, in the table and in the report."""
+"""The example of docs/metrics.md: a metric from outside, from its run to the report."""
 
 from __future__ import annotations
 

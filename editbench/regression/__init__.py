@@ -1,4 +1,5 @@
-"""Regression of metric numbers: pins of finished runs (`editbench baseline`) and their check (`editbench check`)."""
+"""Regression of metric numbers: pins of finished runs (`editbench baseline`) and their check
+(`editbench check`)."""
 
 from editbench.regression.compare import Comparison, Finding, compare
 from editbench.regression.file import Baseline, read_baseline, write_baseline

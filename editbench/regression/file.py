@@ -125,8 +125,8 @@ def read_baseline(path: Path) -> Baseline:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFile(
-            f"{path} is a baseline with a damaged part ({type(error).__name__}: {error}); take it back from "
-            "version control, or pin the runs again with `editbench baseline`"
+            f"{path} is a baseline with a damaged part ({type(error).__name__}: {error}); take it "
+            "back from version control, or pin the runs again with `editbench baseline`"
         ) from error
 
 
@@ -139,8 +139,8 @@ def _json(path: Path) -> dict:
         ) from error
     except (OSError, ValueError) as error:
         raise BadFile(
-            f"the baseline '{path}' is no whole JSON file ({error}); take it back from version control, "
-            "or pin the runs again with `editbench baseline`"
+            f"the baseline '{path}' is no whole JSON file ({error}); take it back from version "
+            "control, or pin the runs again with `editbench baseline`"
         ) from error
     if not isinstance(whole, dict) or whole.get("kind") != KIND:
         raise BadFile(
@@ -148,7 +148,8 @@ def _json(path: Path) -> dict:
         )
     if whole.get("format") != FORMAT:
         raise BadFile(
-            f"the baseline '{path}' has format {whole.get('format')}, this editbench reads {FORMAT}; pin the "
+            f"the baseline '{path}' has format {whole.get('format')}, this editbench reads "
+            f"{FORMAT}; pin the "
             "runs again"
         )
     expected = whole.pop(CHECKSUM, None)

@@ -29,8 +29,9 @@ KEY_DIGITS = 6
 Key = tuple  # what a number is: the fields KEY_COLUMNS of editbench.walk.metric, None for none
 LABELS = ("method.name", "method.about", "method.title", "method.demo")  # for people
 # Weights that must agree before numbers can be compared. The bank's id is left out: it follows the
-# code, and comparing numbers across two versions of the code is what the check is for. What the bank
-# holds is told by its options, which are part of the setting. An imported bank has only its id.
+# code, and comparing numbers across two versions of the code is what the check is for. What the
+# bank holds is told by its options, which are part of the setting. An imported bank has only its
+# id.
 HASHES = ("generator", "judge", "teacher")
 NAN = float("nan")
 
@@ -246,8 +247,8 @@ def _distinct(runs: Sequence[PinnedRun], results: Results) -> tuple[list[PinnedR
             group.sort(key=lambda run: (run.source == now, _written(results, run)))
             left_out = ", ".join(run.run_id for run in group[:-1])
             notes.append(
-                f"{group[-1].label}: {len(group)} records of the same job; {group[-1].run_id} is taken, the "
-                f"newest of the present code if there is one, and {left_out} left out"
+                f"{group[-1].label}: {len(group)} records of the same job; {group[-1].run_id} is "
+                f"taken, the newest of the present code if there is one, and {left_out} left out"
             )
         kept.append(group[-1])
     return _labelled(kept), notes

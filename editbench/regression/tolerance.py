@@ -99,8 +99,8 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
             versions = run.rows[key].version, other.rows[key].version
             if versions[0] != versions[1]:
                 raise EditbenchError(
-                    f"{other.run_id} in '{where}' has version {versions[1]:g} of {written_key(key)}, "
-                    f"{run.run_id} has {versions[0]:g}: run the jobs again"
+                    f"{other.run_id} in '{where}' has version {versions[1]:g} of "
+                    f"{written_key(key)}, {run.run_id} has {versions[0]:g}: run the jobs again"
                 )
     return same
 

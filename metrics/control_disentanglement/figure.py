@@ -26,10 +26,12 @@ from editbench.walk.figures import (
 LEAST = 0.1  # a method with less control than this does not set the common range
 MOST_COLUMNS = 4  # of panels
 CAPTIONS = {
-    "cd": "Normalised entropy of the other attributes along the walk (D) against the share of starts that have the "
+    "cd": "Normalised entropy of the other attributes along the walk (D) against the share of "
+    "starts that have the "
     "target class (C), step by step from 0; lower is better, further to the right is more control. "
     "Bands: 95 % intervals of D at a level of C. Diverged walks count as not controlled.",
-    "cd_area": "Mean of D over the controls from 0 to the largest one that every method reaches on the attribute, "
+    "cd_area": "Mean of D over the controls from 0 to the largest one that every method reaches "
+    "on the attribute, "
     f"given under its name. The floor and methods below C = {LEAST:g} do not set that range, and "
     "have a mark only where they cover it. Lower is better.",
 }

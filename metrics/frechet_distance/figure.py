@@ -42,10 +42,12 @@ LINES = (
     "better; only equal n, network and reference compare. "
 )
 CAPTIONS = {
-    "strength": "Distance of edited pictures from real ones{lines}The strength t of a method is told as a share of the "
+    "strength": "Distance of edited pictures from real ones{lines}The strength t of a method is "
+    "given as a share of the "
     "one at its end, which has the common mean effect; an open mark: the effect was not reached, "
     "and the end is the largest that was seen. {name}.",
-    "effect": "Distance of edited pictures from real ones against the mean change of the judge's log-odds, negative "
+    "effect": "Distance of edited pictures from real ones against the mean change of the judge's "
+    "log-odds, negative "
     "towards the other side{lines}An open mark: the common effect was not reached. {name}.",
 }
 

@@ -269,4 +269,7 @@ def unlike_effect(place: int, arrays: dict[str, np.ndarray], meta: dict) -> str:
     mean = abs(arrays["effect"][place]) / int(meta["n"])
     if abs(mean / meta["effect"] - 1) <= UNLIKE:
         return ""
-    return f"over all {meta['n']} the mean effect is {mean:.2g}: raise observation.frechet_distance.samples"
+    return (
+        f"over all {meta['n']} the mean effect is {mean:.2g}: raise "
+        "observation.frechet_distance.samples"
+    )

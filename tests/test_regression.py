@@ -413,8 +413,8 @@ def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
         assert one.starts.tolist() == two.starts.tolist()
         for name, values in one.samples.items():
             np.testing.assert_array_equal(values, two.samples[name])
-        for key, row in one.rows.items():
-            np.testing.assert_equal(vars(replace(row, better=None)), vars(two.rows[key]))
+        for name, row in one.rows.items():
+            np.testing.assert_equal(vars(replace(row, better=None)), vars(two.rows[name]))
     np.testing.assert_allclose(read[0].samples[key("ad_at", x=1.0)][::2], dense["value"], rtol=5e-4)
     assert (read[1].status, read[1].reason, read[1].rows) == ("failed", "RuntimeError: x", {})
 
@@ -470,7 +470,7 @@ def test_a_reason_is_mandatory(tmp_path, capsys):
             lambda path: path.write_text(
                 path.read_text().replace('"accuracy"}, "1', '"accuracy"}, "')
             ),
-            "199 samples for 200",
+            "its checksum differs",
         ),
     ],
 )

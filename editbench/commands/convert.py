@@ -134,6 +134,7 @@ def decode(network: StyleGAN2) -> torch.Tensor:
 
 def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -> None:
     """Write, read back, decode and compare; only then does the file get its name."""
+    # The header says where the weights come from, so that a record can name it.
     state = dict(network.state_dict())
     header = network.config.as_dict() | {
         CHECKSUM: tensors_digest(state, network.config.as_dict()),
@@ -163,6 +164,7 @@ def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -
 def description(source: Source, network: StyleGAN2) -> Table:
     """What was found."""
     config = source.config
+    # File names may hold what rich takes for markup.
     table = Table(title=escape(source.path.name), show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column()
@@ -217,6 +219,7 @@ def statistics(images: torch.Tensor) -> str:
 
 
 def show_parity(console: Console, network: StyleGAN2, path: Path) -> bool:
+    # A golden is of one network: another one cannot be compared, and is an error.
     golden = read_golden(path)
     try:
         rows = parity(network, golden)

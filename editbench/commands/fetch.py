@@ -77,6 +77,7 @@ def pinned(file: Published) -> str:
 
 def listing(known: dict[str, Published]) -> int:
     """Print every published network and its state; 1 where one is here with another content."""
+    # A listing that ends with 0 says that all that is here is right.
     broken = False
     for name, file in known.items():
         text, bad = state(file)

@@ -70,17 +70,23 @@ def main(argv: list[str]) -> int:
     # The overrides count here, since the YAML may refer to ${data}.
     scorers = read_scorers(path, cfg)
     others = read_scorers(scorer_file(args.against), cfg) if args.against else {}
+    # A scorer in both roles is moved twice, which does nothing.
     for scorer in (*scorers.values(), *others.values()):
         scorer.to(args.device)
     pictures = find_pictures(args, cfg, next(iter(scorers.values())))
     checkups = check_all(scorers, pictures, args.batch)
     references = check_all(others, pictures, args.batch)
     # The teacher with the judge, and each of both with the other file.
-    pairs = [(checkups[0], part) for part in checkups[1:]]
-    pairs += [(part, other) for part in checkups for other in references]
+    pairs = []
+    for part in checkups[1:]:
+        pairs.append((checkups[0], part))
+    for part in checkups:
+        for reference in references:
+            pairs.append((part, reference))
     agreements = []
     for first, second in pairs:
         table, findings = compare(first, second)
+        # Roles of two files have the same names.
         other = second.role
         if second in references:
             other = f"{args.against}: {second.role}"
@@ -132,10 +138,10 @@ def show(checkup: Checkup) -> None:
     """The tables and findings of one scorer, on the terminal."""
     print(f"\n{checkup.role}: {len(checkup.logits)} pictures")
     for name, part in checkup.shares.groupby("attribute", sort=False):
-        print(
-            f"  {name!s:16} "
-            + ", ".join(f"{row['class']} {row['share']:.1%}" for _, row in part.iterrows())
-        )
+        shares = []
+        for _, row in part.iterrows():
+            shares.append(f"{row['class']} {row['share']:.1%}")
+        print(f"  {name!s:16} {', '.join(shares)}")
     with pd.option_context("display.width", 200, "display.max_columns", 40):
         print(f"\nquantiles of the log-odds\n{checkup.quantiles.round(2).to_string()}")
         print(f"\ncorrelation of the log-odds\n{checkup.correlation.round(2).to_string()}")
@@ -151,22 +157,25 @@ def show(checkup: Checkup) -> None:
 def as_json(
     checkups: list[Checkup], agreements: list[tuple[str, pd.DataFrame]], pictures: Pictures
 ) -> dict:
+    """What the page shows, for programs."""
+    scorers = {}
+    for checkup in checkups:
+        ranges = []
+        for item in checkup.ranges:
+            # JSON has no infinity.
+            size = item.size if math.isfinite(item.size) else None
+            ranges.append(vars(item) | {"size": size})
+        scorers[checkup.role] = {
+            "shares": checkup.shares.to_dict("records"),
+            "quantiles": checkup.quantiles.to_dict("index"),
+            "correlation": checkup.correlation.to_dict(),
+            "ranges": ranges,
+            "findings": [vars(item) for item in checkup.findings],
+        }
     return {
         "pictures": pictures.about,
         # Interpolation and convolution differ by version.
         "torch": torch.__version__,
-        "scorers": {
-            checkup.role: {
-                "shares": checkup.shares.to_dict("records"),
-                "quantiles": checkup.quantiles.to_dict("index"),
-                "correlation": checkup.correlation.to_dict(),
-                "ranges": [
-                    vars(item) | {"size": item.size if math.isfinite(item.size) else None}
-                    for item in checkup.ranges
-                ],
-                "findings": [vars(item) for item in checkup.findings],
-            }
-            for checkup in checkups
-        },
+        "scorers": scorers,
         "agreement": {title: table.to_dict("index") for title, table in agreements},
     }

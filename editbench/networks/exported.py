@@ -34,8 +34,7 @@ from editbench.networks.torchscript import (
 
 REMEDY = (
     "export it again with this torch: torch.export.save(torch.export.export(module.eval(), "
-    "(images,), "
-    "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), PATH)"
+    "(images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), PATH)"
 )
 # Operators of PyTorch itself; those of extensions can do anything.
 NAMESPACES = ("aten", "prims")
@@ -101,8 +100,7 @@ class ExportedNetwork(nn.Module):
         if self.batch is not None and len(images) != self.batch:
             raise Unsupported(
                 f"this network was exported for batches of exactly {self.batch} images and was "
-                "given "
-                f"{len(images)}; {REMEDY}"
+                f"given {len(images)}; {REMEDY}"
             )
         return self.graph(images)
 
@@ -112,8 +110,7 @@ def read_exported(path: Path | str) -> ExportedNetwork:
 
     Raises:
         BadFile: missing, cut off, of another kind, of another torch, or with something that is not
-            plain tensors and
-            operators; the message names it.
+            plain tensors and operators; the message names it.
     """
     expect_kind(path, "export", REMEDY)
     clean = rebuild(path)
@@ -191,8 +188,7 @@ def _check(path: Path | str, program: dict[str, Any], configs: list[dict[str, An
             if "target" in value and "inputs" in value and not known_operator(str(value["target"])):
                 raise BadFile(
                     f"{path}: its graph calls '{value['target']}', which is no operator on tensors "
-                    "that is "
-                    f"known here; such a file is not run. {REMEDY}"
+                    f"that is known here; such a file is not run. {REMEDY}"
                 )
         elif isinstance(value, list):
             waiting += [(key, item) for item in value]
@@ -215,8 +211,7 @@ def _check_layout(path: Path | str, layout: Any) -> None:
             if value.get("type") not in CONTAINERS or value.get("context") not in CONTEXTS:
                 raise BadFile(
                     f"{path}: it takes or gives a '{value.get('type')}' with names; export a "
-                    "network that "
-                    f"takes images and gives a tensor of logits. {REMEDY}"
+                    f"network that takes images and gives a tensor of logits. {REMEDY}"
                 )
             waiting += value.values()
         elif isinstance(value, list):

@@ -51,16 +51,17 @@ class ScorerFeatures(FeatureNetwork):
 
     Args:
         scorer: a scorer of images. One with a method `features` (ConvScorer) gives these; of any
-            other nn.Module the
-            input of its last nn.Linear is taken.
+            other nn.Module the input of its last nn.Linear is taken.
         layer: a layer of the scorer by its dotted name; outputs (N, C, h, w) are averaged over
             positions.
-        name, about: for people.
+        name: for tables.
+        about: one line for listings.
 
     Raises:
         Unsupported: a scorer of W codes, or one whose layers cannot be listened to (TorchScript,
-            torch.export);
-        UnknownName: no such layer; EditbenchError: no linear layer to stop at.
+            torch.export).
+        UnknownName: no such layer.
+        EditbenchError: no linear layer to stop at.
     """
 
     def __init__(
@@ -106,8 +107,7 @@ class ScorerFeatures(FeatureNetwork):
         if not linear:
             raise EditbenchError(
                 f"{type(self.scorer).__name__} has no linear layer: name the layer whose output "
-                "are "
-                f"the features, one of {', '.join(name for name in known if name)}"
+                f"are the features, one of {', '.join(name for name in known if name)}"
             )
         return linear[-1]
 
@@ -148,8 +148,7 @@ class _Published(FeatureNetwork):
         if not takes(self.network, "return_features"):
             raise BadFile(
                 f"{found.path}: a TorchScript network without the argument return_features, so not "
-                "the "
-                f"published {name}; {found.file.remedy()}"
+                f"the published {name}; {found.file.remedy()}"
             )
         self.digest = hash_of([type(self).__name__, found.sha256, self.resize])
         width = probe(self, (64, 64), str(found.path)).shape[1]
@@ -183,7 +182,8 @@ class InceptionFeatures(_Published):
     Args:
         file: the published file, see editbench.networks.registry.Published.
         path: a copy of it; None looks in the folder of networks, then fetches it unless offline.
-        name, about: for people.
+        name: for tables.
+        about: one line for listings.
     """
 
     resize = "299 bilinear inside the network (TF 1.x style)"

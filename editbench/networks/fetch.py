@@ -153,8 +153,7 @@ def _accept(file: Published, part: Path, place: Path) -> Found:
             f"what {file.source} gave is not {file.name}: {size} bytes with sha256 {found}, pinned "
             "is "
             f"{pinned}. Nothing was kept. A proxy's page, or another version? Get it elsewhere and "
-            "put it at "
-            f"{place}"
+            f"put it at {place}"
         )
     part.replace(place)
     if file.sha256 is None:

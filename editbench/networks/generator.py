@@ -51,8 +51,7 @@ class Generator(nn.Module, abc.ABC):
         if codes.space not in self.spaces:
             raise SpaceMismatch(
                 f"{type(self).__name__} decodes {', '.join(s.name for s in self.spaces)} codes but "
-                "was "
-                f"given {codes.space.name} codes of shape {tuple(codes.values.shape)}"
+                f"was given {codes.space.name} codes of shape {tuple(codes.values.shape)}"
             )
         # Weights that are moved are checked before a network spends time.
         if codes.shift is not None:

@@ -76,8 +76,7 @@ class PCALatents(LatentOnly):
         if comp.dim() != 2 or comp.shape != (len(std), len(mean)):
             raise BadFile(
                 f"{path}: mean (d), comp (k, d) and std (k) do not fit together: "
-                f"{tuple(mean.shape)}, "
-                f"{tuple(comp.shape)}, {tuple(std.shape)}"
+                f"{tuple(mean.shape)}, {tuple(comp.shape)}, {tuple(std.shape)}"
             )
         if (comp @ comp.T - torch.eye(len(comp))).abs().max() > UNIT_TOLERANCE or std.min() < 0:
             raise BadFile(

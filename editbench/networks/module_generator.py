@@ -42,9 +42,10 @@ class ModuleGenerator(Generator):
         check_range: refuse a network whose output does not look like `image_range`.
 
     Raises:
-        BadFile: the weights do not fit the network; EditbenchError: z_dim, shape or range do not,
-            or an image depends on chance or on the others of its batch; NonFinite: NaN or infinity
-            in its output. All of it at once, at load.
+        BadFile: the weights do not fit the network.
+        EditbenchError: z_dim, shape or range do not, or an image depends on chance or on the others
+            of its batch.
+        NonFinite: NaN or infinity in its output. All of it at once, at load.
     """
 
     spaces = (Space.Z, Space.THETA)
@@ -145,8 +146,7 @@ class ModuleGenerator(Generator):
         ):
             raise EditbenchError(
                 f"{self.source}: the network gives {tuple(out.shape)} for {PROBES} z, which are "
-                "not "
-                f"images {list(self.image_shape)}; change generator.image_shape"
+                f"not images {list(self.image_shape)}; change generator.image_shape"
             )
         if not torch.isfinite(out).all():
             raise NonFinite(f"{self.source}: the network gives NaN or infinity; check its weights")

@@ -31,8 +31,7 @@ from editbench.networks.torchscript import read_torchscript, takes
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each stage
 LPIPS_REMEDY = (
     "LPIPS needs torchvision's vgg16 weights (vgg16-397923af.pth) and the linear weights of lpips "
-    "v0.1 "
-    "(vgg.pth); give the paths of both, or choose another distance"
+    "v0.1 (vgg.pth); give the paths of both, or choose another distance"
 )
 UNIT_EPS = 1e-10  # of LPIPS, in the length of a feature vector
 
@@ -100,10 +99,9 @@ class LPIPS(Perceptual):
 
     Args:
         weights: one file or several (safetensors, or .pth as published) that together hold
-            torchvision's VGG16
-            (`features.0.weight`, ...; or, as in a saved LPIPS network, `net.slice1.0.weight`, ...)
-            and the linear weights of lpips v0.1 (`lin0.model.1.weight`, ...,
-            `lin4.model.1.weight`).
+            torchvision's VGG16 (`features.0.weight`, ...; or, as in a saved LPIPS network,
+            `net.slice1.0.weight`, ...) and the linear weights of lpips v0.1 (`lin0.model.1.weight`,
+            ..., `lin4.model.1.weight`).
         size: pictures are resized to size x size; None leaves them.
 
     Raises:
@@ -168,7 +166,7 @@ class LPIPS(Perceptual):
 class ScriptedLPIPS(Perceptual):
     """LPIPS v0.1 with VGG16 from the TorchScript file published with StyleGAN2-ADA (vgg16.pt).
 
-    Its network takes pictures of 0..255 and, asked with return_lpips, gives features whose squared
+    Its network takes pictures of 0..255 and, with return_lpips, gives features whose squared
     distance is LPIPS.
 
     Args:
@@ -176,7 +174,8 @@ class ScriptedLPIPS(Perceptual):
         path: a copy of it; None looks in the folder of networks, then fetches it unless offline.
         size: pictures are first resized to size x size (nearest neighbour, as LPIPS above); None
             leaves them.
-        name, about: for people.
+        name: for tables.
+        about: one line for listings.
 
     Raises:
         BadFile: the file has another content than the pinned one, or is no such network.
@@ -197,8 +196,7 @@ class ScriptedLPIPS(Perceptual):
         if not takes(self.network, "resize_images", "return_lpips"):
             raise BadFile(
                 f"{found.path}: a TorchScript network without the arguments resize_images and "
-                "return_lpips, "
-                f"so not the published {found.file.name}; {found.file.remedy()}"
+                f"return_lpips, so not the published {found.file.name}; {found.file.remedy()}"
             )
         self.digest = digest([type(self).__name__, found.sha256, size])
         self.about = (
@@ -266,8 +264,7 @@ def _tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size, source:
     if tensors[name].shape != shape:
         raise BadFile(
             f"{source}: '{name}' has the shape {tuple(tensors[name].shape)}, needed is "
-            f"{tuple(shape)}; "
-            f"{LPIPS_REMEDY}"
+            f"{tuple(shape)}; {LPIPS_REMEDY}"
         )
     if not bool(torch.isfinite(tensors[name]).all()):
         raise BadFile(f"{source}: '{name}' holds NaN or infinity; {LPIPS_REMEDY}")

@@ -84,8 +84,7 @@ class Published:
     def remedy(self) -> str:
         return (
             f"`editbench fetch {Path(self.name).stem}` gets it from {self.source}; or put a copy "
-            "at "
-            f"{folder() / self.name}"
+            f"at {folder() / self.name}"
         )
 
 
@@ -143,8 +142,7 @@ def check(file: Published, place: Path) -> str:
             short = f"; it has {size} bytes of {file.size}"
         raise BadFile(
             f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. "
-            "Delete it; "
-            f"{file.remedy()}. For a network of your own set its file.sha256"
+            f"Delete it; {file.remedy()}. For a network of your own set its file.sha256"
         )
     return found
 

@@ -112,8 +112,7 @@ def read_torchscript(path: Path | str) -> nn.Module:
     except (RuntimeError, ValueError, OSError) as error:
         raise BadFile(
             f"{path}: torch could not load it ({first_line(error)}); it may be damaged or of a "
-            "newer torch "
-            f"than {torch.__version__}; {COPY_AGAIN}"
+            f"newer torch than {torch.__version__}; {COPY_AGAIN}"
         ) from error
     # Archives keep the mode in which they were saved.
     network.eval()

@@ -67,8 +67,7 @@ def load_tensors(
     if METADATA_KEY not in metadata:
         raise BadFile(
             f"{path}: a safetensors file without an '{METADATA_KEY}' header, so not written by "
-            "editbench; "
-            f"a {kind} file is needed"
+            f"editbench; a {kind} file is needed"
         )
     try:
         header = json.loads(metadata[METADATA_KEY])

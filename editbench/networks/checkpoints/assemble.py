@@ -91,8 +91,7 @@ def resolution_of(sizes: Iterable[int], path: Path) -> int:
     if not found or found != [4 * 2**k for k in range(len(found))]:
         raise BadFile(
             f"{path}: blocks of {', '.join(map(str, found)) or 'no'} pixels, where 4, 8, 16, ... "
-            "are needed "
-            "without a gap: the file is cut or of another architecture"
+            "are needed without a gap: the file is cut or of another architecture"
         )
     return found[-1]
 

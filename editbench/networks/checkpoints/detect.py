@@ -74,8 +74,8 @@ def read_source(
         mapping_lr, conv_clamp: of files that do not hold them, see Source.assumed.
 
     Raises:
-        BadFile: damaged, or not a StyleGAN2 generator, then with what it is where that shows;
-            UnknownName: no `name`.
+        BadFile: damaged, or not a StyleGAN2 generator, then with what it is where that shows.
+        UnknownName: no `name`.
     """
     path = Path(path)
     # The ending decides, as a safetensors file has no signature.
@@ -112,8 +112,7 @@ def read_source(
         about = f"a {class_name(module)}"
     raise BadFile(
         f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 generator of a layout "
-        "known here "
-        "(NVlabs' PyTorch or TensorFlow, rosinality)"
+        "known here (NVlabs' PyTorch or TensorFlow, rosinality)"
     )
 
 

@@ -93,8 +93,7 @@ def read_nvlabs(
 
     Args:
         module: the pickled generator that the tensors are of, which also tells the gain of the
-            mapping and the clamp;
-            a bare state dict does not, and takes mapping_lr and conv_clamp.
+            mapping and the clamp; a bare state dict does not, and takes mapping_lr and conv_clamp.
     """
     resolution = resolution_of((int(m[1]) for m in map(BLOCK.fullmatch, tensors) if m), path)
     # Blocks double from 4 x 4.
@@ -144,7 +143,7 @@ def read_nvlabs(
         notes.append(
             (
                 "half precision",
-                "its fp16 blocks are run in the precision of the run, fp32 unless asked for",
+                "its fp16 blocks are run in the precision of the run, fp32 by default",
             )
         )
     kind = "state dict in NVlabs' names"

@@ -119,8 +119,7 @@ def parity(network: StyleGAN2, golden: Mapping[str, Tensor]) -> list[Row]:
     if tuple(z.shape[1:]) != (config.z_dim,) or tuple(label.shape) != (len(z), config.c_dim):
         raise BadFile(
             f"the golden is of another network: z {tuple(z.shape)} and labels c "
-            f"{tuple(label.shape)}, where "
-            f"(N, {config.z_dim}) and (N, {config.c_dim}) are needed"
+            f"{tuple(label.shape)}, where (N, {config.z_dim}) and (N, {config.c_dim}) are needed"
         )
     w = network.mapping(z, label)
     synthesis = network.synthesis

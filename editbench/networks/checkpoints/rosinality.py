@@ -57,8 +57,7 @@ def read_rosinality(
     if sorted(convs) != list(range(len(convs))) or len(convs) % 2:
         raise BadFile(
             f"{path}: it has the convolutions {sorted(convs)}, where 0, 1, ... are needed, two a "
-            "resolution: "
-            "the file is cut or of another architecture"
+            "resolution: the file is cut or of another architecture"
         )
     # The 4 x 4 block has conv1 alone, each other block an up-convolution and a convolution.
     blocks = len(convs) // 2 + 1

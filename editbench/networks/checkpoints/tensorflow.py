@@ -91,9 +91,9 @@ def read_tensorflow(path: Path, network: Opaque) -> Source:
     """Source of a TensorFlow StyleGAN2 generator.
 
     Raises:
-        BadFile: a discriminator, a StyleGAN1, or tensors that do not fit; Unsupported: a label that
-            is put beside z as it is (StyleGAN2 before ADA), or options that change what is
-            computed.
+        BadFile: a discriminator, a StyleGAN1, or tensors that do not fit.
+        Unsupported: a label that is put beside z as it is (StyleGAN2 before ADA), or options that
+            change what is computed.
     """
     tensors = variables_of(network, path)
     # Before shapes are read: the message then says what the network is.
@@ -171,8 +171,7 @@ def refuse_others(path: Path, tensors: dict[str, Tensor]) -> None:
     if any("StyleMod" in name for name in tensors):
         raise BadFile(
             f"{path}: this is a StyleGAN of 2018 (StyleGAN1), whose synthesis normalises "
-            "activations; only "
-            "StyleGAN2 is read here"
+            "activations; only StyleGAN2 is read here"
         )
     if any("ToRGB_lod" in name for name in tensors):
         raise Unsupported(
@@ -182,8 +181,7 @@ def refuse_others(path: Path, tensors: dict[str, Tensor]) -> None:
     if "mapping/LabelConcat/weight" in tensors:
         raise Unsupported(
             f"{path}: a conditional StyleGAN2 from before ADA, which normalises z and label "
-            "together; "
-            "networks with LabelEmbed are read"
+            "together; networks with LabelEmbed are read"
         )
 
 

@@ -35,8 +35,7 @@ REFUSED = 3  # exit code
 DAMAGED = "it is damaged or incomplete ({}); copy it again from where it came"
 TOO_LARGE = (
     "its content would take more than {:,} bytes of memory, the bound for a file of its size; if "
-    "you "
-    "trust it, raise Limits(bytes=...), or save the arrays with numpy.save"
+    "you trust it, raise Limits(bytes=...), or save the arrays with numpy.save"
 )
 # torch/serialization.py; a number that no pickle of other data begins with.
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of an older archive, after torch/serialization.py

@@ -249,8 +249,7 @@ def as_key(key: Any, depth: int = 0) -> Any:
         return key
     raise Refused(
         f"a key of a dict or set is a {type(key).__name__}; only text, bytes, numbers and tuples "
-        "of "
-        "them are read: save the data in plain containers"
+        "of them are read: save the data in plain containers"
     )
 
 

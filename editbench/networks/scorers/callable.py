@@ -43,20 +43,19 @@ class CallableScorer(ModuleScorer):
 
     Args:
         function: a dotted name, or in YAML `{_target_: dotted.name, ...}` of what makes the
-            callable. It is given a
-            float32 tensor (N, channels, height, width) on the run's device and gives (N, columns),
-            a tensor or an array. A row must depend on its image alone. Gradients pass where it is
-            made of torch operations; editors that need them are skipped otherwise.
+            callable. It is given a float32 tensor (N, channels, height, width) on the run's device
+            and gives (N, columns), a tensor or an array. A row must depend on its image alone.
+            Gradients pass where it is made of torch operations; editors that need them are skipped
+            otherwise.
         version: say another one whenever what the function computes changes. Its own source file
-            and what it holds
-            (arguments of a partial, attributes of an object, a closure) count by themselves, but
-            not the weights that it loads from files nor the modules it imports.
+            and what it holds (arguments of a partial, attributes of an object, a closure) count by
+            themselves, but not the weights that it loads from files nor the modules it imports.
         attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see
             ModuleScorer.
 
     Raises:
-        UnknownName: no such module or function; EditbenchError: it is not callable, or what it
-            gives does not fit.
+        UnknownName: no such module or function.
+        EditbenchError: it is not callable, or what it gives does not fit.
     """
 
     def __init__(
@@ -89,8 +88,8 @@ def resolve(name: str) -> Any:
     """The object of a dotted name, package.module.object (or .Class.method).
 
     Raises:
-        UnknownName: the module or what it should hold does not exist; EditbenchError: the module
-            fails on import.
+        UnknownName: the module or what it should hold does not exist.
+        EditbenchError: the module fails on import.
     """
     parts = name.split(".")
     # The longest part that is a module: the rest are attributes.

@@ -28,8 +28,7 @@ class Columns(nn.Module):
 
     Args:
         columns: an output, or a pair [no, yes] of outputs of a binary attribute, for each column;
-            None takes all in
-            their order.
+            None takes all in their order.
         output: one of OUTPUTS.
 
     Raises:
@@ -124,8 +123,8 @@ class Columns(nn.Module):
 
         Raises:
             EditbenchError: too many or too few columns, no tensor, or probabilities where logits
-                were declared or the
-                other way round; NonFinite: NaN or infinity.
+                were declared or the other way round.
+            NonFinite: NaN or infinity.
         """
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         names = ", ".join(self.attributes.columns())
@@ -142,7 +141,7 @@ class Columns(nn.Module):
             )
         if out.shape[1] < self.needed:
             raise EditbenchError(
-                f"{source}: columns asks for output {self.needed - 1}, but the network gives "
+                f"{source}: columns names output {self.needed - 1}, but the network gives "
                 f"{out.shape[1]}, numbered from 0"
             )
         if not torch.isfinite(out).all():
@@ -150,8 +149,7 @@ class Columns(nn.Module):
         if self.output == "probabilities" and (out.min() < 0 or out.max() > 1):
             raise EditbenchError(
                 f"{source}: output: probabilities is declared, but the network gives "
-                f"{out.min():.3g} "
-                f"to {out.max():.3g}; write output: logits"
+                f"{out.min():.3g} to {out.max():.3g}; write output: logits"
             )
         # Softmax shows in sums of one; a sigmoid cannot be told from small logits.
         many = [

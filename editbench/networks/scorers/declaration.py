@@ -47,8 +47,8 @@ def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
             up there.
 
     Raises:
-        BadFile: not YAML, or not a mapping; EditbenchError: anything wrong in it, with file, role
-            and key.
+        BadFile: not YAML, or not a mapping.
+        EditbenchError: anything wrong in it, with file, role and key.
     """
     try:
         # OmegaConf reads it, as in a run, since its YAML has rules of its own for numbers.

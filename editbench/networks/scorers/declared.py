@@ -27,8 +27,8 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
 
     Raises:
         EditbenchError: an empty list, an entry without name or classes, or a sign for an attribute
-            of many classes; labels that are not different texts; UnknownName: a key that is not one
-            of KEYS.
+            of many classes; labels that are not different texts.
+        UnknownName: a key that is not one of KEYS.
     """
     if (
         not config
@@ -66,8 +66,7 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
         if not isinstance(ordered, bool) or not isinstance(low, bool):
             raise EditbenchError(
                 f"attribute '{name}': ordered and positive_is_low are true or false, without "
-                "quotes; "
-                f"got {ordered!r} and {low!r}"
+                f"quotes; got {ordered!r} and {low!r}"
             )
         item = Attribute(name, tuple(str(label) for label in labels), ordered)
         if low and not item.binary:

@@ -43,18 +43,16 @@ class FileScorer(ModuleScorer):
 
     Args:
         path: a TorchScript or torch.export file; which one it is, is seen from the file. What
-            running such a file
-            guards and what not is said in editbench.networks.torchscript and
+            running such a file guards and what not is said in editbench.networks.torchscript and
             editbench.networks.exported.
         attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see
             ModuleScorer.
 
     Raises:
-        BadFile: missing, cut off, a state dict, weights without a network, or code that is not run;
+        BadFile: missing, cut off, a state dict, weights without a network, or code that is not run.
         EditbenchError: what it takes or gives is not what was declared, its answer for an image
-            depends on the batch,
-            or it was exported for another number of images. All at load.
-        Unsupported: gradients are asked of a network that gives none.
+            depends on the batch, or it was exported for another number of images. All at load.
+        Unsupported: an editor needs gradients, and the network gives none.
     """
 
     def __init__(
@@ -74,8 +72,7 @@ class FileScorer(ModuleScorer):
         if isinstance(network, ExportedNetwork) and network.batch is not None:
             raise EditbenchError(
                 f"{path}: exported for batches of exactly {network.batch} images, the benchmark "
-                "takes "
-                f"any number; {REMEDY}"
+                f"takes any number; {REMEDY}"
             )
         super().__init__(
             Held(network, str(path)), attributes, input_size, source=str(path), **declared
@@ -101,8 +98,6 @@ class FileScorer(ModuleScorer):
                 how = "export"
             raise EditbenchError(
                 f"{self.source}: the logits of an image change by {gap:.3g} with the other images "
-                "of "
-                "its batch, or from call to call: batch normalisation or dropout is in training "
-                "mode; "
-                f"call module.eval() before you {how} it"
+                "of its batch, or from call to call: batch normalisation or dropout is in training "
+                f"mode; call module.eval() before you {how} it"
             )

@@ -39,9 +39,8 @@ class ModuleScorer(Scorer):
 
     Args:
         network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`. Its output
-            columns are
-            those of the attributes in order: one for a binary attribute, K for one of K classes;
-            log-probabilities will do.
+            columns are those of the attributes in order: one for a binary attribute, K for one of K
+            classes; log-probabilities will do.
         attributes: see editbench.networks.scorers.declared.
         input_size: (height, width); other sizes are resized bilinearly, None passes any size.
         input_range: the network's black and white.
@@ -54,10 +53,10 @@ class ModuleScorer(Scorer):
             what they are.
 
     Raises:
-        BadFile: the weights do not fit; EditbenchError: the output does not fit the attributes or
-            is probabilities;
+        BadFile: the weights do not fit.
+        EditbenchError: the output does not fit the attributes or is probabilities.
         NonFinite: NaN or infinity in its output. All at load.
-        Unsupported: gradients are asked of a network that gives none.
+        Unsupported: an editor needs gradients, and the network gives none.
     """
 
     sign: Tensor  # (width,)
@@ -83,8 +82,7 @@ class ModuleScorer(Scorer):
         if channels not in (1, 3) or not isinstance(antialias, bool):
             raise EditbenchError(
                 "scorer.channels is 1 or 3, and scorer.antialias true or false, without quotes; "
-                "got "
-                f"{channels!r} and {antialias!r}"
+                f"got {channels!r} and {antialias!r}"
             )
         size = None
         if input_size is not None:

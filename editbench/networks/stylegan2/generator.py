@@ -38,9 +38,8 @@ class StyleGAN2Generator(Generator):
         label: of a conditional network, the class of every picture: its number, or a vector of
             c_dim values.
         truncation_cutoff: truncate this many first rows of w_plus alone. A w is then not truncated
-            itself but where
-            `w_plus` repeats it, so W codes are truncated too and W+ and S codes are decoded as they
-            are.
+            itself but where `w_plus` repeats it, so W codes are truncated too and W+ and S codes
+            are decoded as they are.
 
     Raises:
         EditbenchError: an option out of range, a conditional network without a label, or a label
@@ -203,10 +202,8 @@ def read_network(path: Path | str) -> StyleGAN2:
     if Path(path).suffix in FOREIGN:
         raise BadFile(
             f"{path}: checkpoints of other projects are converted once, then read without running "
-            "any code: "
-            f"`editbench convert {path} --out {Path(path).stem}.safetensors`, then "
-            "generator.weights="
-            f"{Path(path).stem}.safetensors"
+            f"any code: `editbench convert {path} --out {Path(path).stem}.safetensors`, then "
+            f"generator.weights={Path(path).stem}.safetensors"
         )
     config, tensors = load_tensors(
         path,

@@ -8,6 +8,7 @@ import torch
 from editbench.studies.scorer_check.checkup import Checkup, Finding, correlations
 
 # correlations below these are pointed out
+# Of the correlation; below -0.2 chance is no explanation for 100 pictures or more.
 FLIPPED = -0.2
 LOW = 0.5
 

@@ -94,6 +94,7 @@ def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> C
     low = math.inf
     high = -math.inf
     with progress(f"{role}: pictures", len(pictures)) as advance:
+        # Batches bound the memory; the answers do not depend on them.
         for start in range(0, len(pictures), batch):
             numbers = range(start, min(start + batch, len(pictures)))
             images = pictures(numbers)
@@ -150,10 +151,8 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
         counts = torch.bincount(
             attributes.labels(kept, item.name), minlength=len(item.classes)
         ).double() / len(kept)
-        shares += [
-            {"attribute": item.name, "class": name, "share": float(share)}
-            for name, share in zip(item.classes, counts)
-        ]
+        for name, share in zip(item.classes, counts):
+            shares.append({"attribute": item.name, "class": name, "share": float(share)})
         findings += _of_attribute(
             item.name, item.classes, counts.tolist(), attributes.logits(odds, item.name)
         )
@@ -200,6 +199,7 @@ def correlations(values: Tensor) -> np.ndarray:
 def _of_attribute(
     name: str, classes: tuple[str, ...], shares: list[float], odds: Tensor
 ) -> list[Finding]:
+    # Quantiles, as a single odd picture would give a constant head a range.
     spread = torch.quantile(odds.double(), 0.99, 0) - torch.quantile(odds.double(), 0.01, 0)
     if float(spread.max()) < CONSTANT:
         return [
@@ -295,6 +295,7 @@ def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[Finding]:
     sane = [item for item in ranges[1:] if item.size <= SATURATED]
     if not sane:
         return []
+    # The first of equal ones, in the order of RANGES.
     best = max(sane, key=lambda item: item.information)
     said = 0.0
     if declared.size <= SATURATED:

@@ -126,6 +126,7 @@ def data_address(image: Image.Image) -> str:
 
 def sheet(parts: list[Part], title: str) -> Image.Image:
     """The rows of all attributes under each other, with captions and log-odds."""
+    # The title, then for each attribute its name and its rows.
     height = LINE + 6 + sum(LINE + 8 + len(part.rows) * (SIDE + LINE + 2) for part in parts)
     out = Image.new("RGB", (MARGIN + SHOWN * SIDE + 4, height), "white")
     draw = ImageDraw.Draw(out)

@@ -94,6 +94,7 @@ class Folder:
         return len(self.files)
 
     def __call__(self, numbers: Sequence[int]) -> Tensor:
+        # load_picture crops to a square and resizes, as for a data set.
         pixels = np.stack(
             [load_picture(self.folder / self.files[i], self.resolution)[0] for i in numbers]
         )

@@ -51,7 +51,11 @@ class Packed:
                 f"{folder}: not a finished data set (no {DATASET}); `editbench dataset pack` "
                 "makes one and goes on where it stopped"
             )
-        about = read_json(folder / DATASET)
+        try:
+            about = read_json(folder / DATASET)
+        except BadFile as error:
+            # Without this file the folder counts as unfinished, and packing writes it anew.
+            raise BadFile(f"{error}; delete {folder} and pack it again") from error
         if about.get("version") != VERSION:
             raise BadFile(f"{folder}: packed by another version of editbench; pack it again")
         self.folder = folder

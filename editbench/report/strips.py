@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from editbench.base.errors import EditbenchError
-from editbench.report.load import Problem, Results
-from editbench.report.tables import RANDOM
+from editbench.report.load import Problem, Results, load
+from editbench.walk.figures import RANDOM
 
 PIXELATED = 64  # pictures up to this side are enlarged without smoothing
 LARGEST = 128  # side of a picture in the page
@@ -64,6 +64,25 @@ def strips(
             for start in sorted(kept)
         }
     return chosen, problems
+
+
+def strips_of_record(folder: Path) -> Sequence[Strip]:
+    """The strips that one record keeps, in the order of its starts.
+
+    Args:
+        folder: of the record.
+
+    Raises:
+        EditbenchError: the record keeps no pictures, or they are damaged.
+    """
+    results = load(folder.parent, {folder.name})
+    if results.problems:
+        raise EditbenchError(f"{folder}: {results.problems[0].reason}")
+    run = results.runs.iloc[0]
+    arrays = results.strips(folder.name)
+    if arrays is None:
+        raise EditbenchError(f"{folder} keeps no pictures; engine.pictures sets how many are kept")
+    return _of_run(str(run["method"]), arrays, run["classes"])
 
 
 def picture(image: np.ndarray) -> Image.Image:

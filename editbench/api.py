@@ -1,0 +1,532 @@
+"""The public interface: run jobs, read their records, show pictures, call the networks.
+
+Everything here calls what the commands call, so the numbers are those of `editbench run` and
+`editbench report`. The examples of the docstrings are run by tests/test_api.py.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from editbench.base.conf import group_options, groups
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.networks.scorer import Scorer
+from editbench.report import load as load_results
+from editbench.report import report as write_report
+from editbench.report.load import Results
+from editbench.report.strips import Strip, frame_caption, picture, strips_of_record
+from editbench.run.compose import check_overrides, compose_settings, sweep_settings
+from editbench.run.job import Outcome
+from editbench.run.loading import check_device
+from editbench.run.record import Record
+from editbench.run.settings import Settings
+from editbench.run.workers import run_jobs
+
+PathLike = str | os.PathLike[str]
+
+# What a trajectory says about its origin travels in DataFrame.attrs, under these names.
+FOLDER = "editbench_folder"
+# Inches: a frame is a square of this side, with room for one line of text above it.
+FRAME = 1.1
+HEAD = 0.45
+
+
+# -- running and loading -------------------------------------------------------------------------
+def run(
+    overrides: str | Sequence[str] = "",
+    *,
+    config_dirs: Sequence[PathLike] = (),
+    workers: int = 1,
+) -> Runs:
+    """Run one job, or every job of a sweep, and return their records.
+
+    A job whose record exists is found, not repeated. A job that cannot serve its attribute is
+    skipped, and one that fails keeps its reason: both stand in `Runs.status()`.
+
+    Args:
+        overrides: the words of `editbench run`, as one text or as a list. Comma-separated values
+            make a sweep over their product.
+        config_dirs: folders with options of your own, as for `--config-dir`. Their `_target_` runs
+            code: take configuration only from people you trust.
+        workers: processes; 1 runs the jobs in this process, in their order. With more, a script
+            needs the usual `if __name__ == "__main__":`.
+
+    Returns:
+        The records of these jobs alone, whatever else the folder holds.
+
+    Raises:
+        UnknownName: an option or key that does not exist, with the nearest one.
+        EditbenchError: a wrong value, or a job that failed before it had a record.
+
+    Example:
+        >>> import editbench as eb
+        >>> small = "budget=demo bank.n=2560 bank.shard=1280 starts.n=56 engine.sweep_steps=4"
+        >>> runs = eb.run(f"method=random,interfacegan attribute=smile {small}")
+        >>> [run.method for run in runs]
+        ['interfacegan', 'random']
+    """
+    words = _words(overrides)
+    folders = [Path(folder) for folder in config_dirs]
+    check_overrides(words, folders)
+    # All settings are checked before the first network is loaded.
+    jobs = [settings for _, settings in sweep_settings(words, folders)]
+    roots = {settings.out for settings in jobs}
+    if len(roots) > 1:
+        raise EditbenchError("out must be one folder for all jobs of a call of run")
+    found: set[str] = set()
+    for settings, outcome in run_jobs(jobs, workers):
+        found.add(_run_id(settings, outcome))
+    return Runs(load_results(roots.pop(), found))
+
+
+def _words(overrides: str | Sequence[str]) -> list[str]:
+    """The words of a command line; `+experiment=x` is taken as `experiment=x`, as the command does."""
+    words = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
+    if "-m" in words:
+        words.remove("-m")  # harmless: here commas alone make a sweep
+    return [word[1:] if word.startswith("+experiment=") else word for word in words]
+
+
+def _run_id(settings: Settings, outcome: Outcome) -> str:
+    if not outcome.run_id:
+        raise EditbenchError(f"{settings.title}: {outcome.reason}")
+    return outcome.run_id
+
+
+def load(root: PathLike = "runs") -> Runs:
+    """Read the records of a runs folder.
+
+    Args:
+        root: the folder that jobs wrote to (`out` of the configuration).
+
+    Raises:
+        EditbenchError: the folder is missing or holds no record.
+
+    Example:
+        >>> import editbench as eb
+        >>> runs = eb.load("runs")
+        >>> runs["random", "smile"].status
+        'done'
+    """
+    return Runs(load_results(Path(root)))
+
+
+class Runs:
+    """Records of one runs folder, sorted by attribute and method.
+
+    Iterating gives each `Run`; `runs[method, attribute]` and `runs[method, attribute, seed]` find
+    one. A record that cannot be read stands in `problems` and stops nothing.
+
+    Args:
+        results: the tables that the report is made of.
+
+    Example:
+        >>> import editbench as eb
+        >>> runs = eb.load("runs")
+        >>> len(runs), runs.problems
+        (2, [])
+        >>> table = runs.table()
+        >>> sorted({"method", "attribute", "metric", "value", "low", "high"} - set(table.columns))
+        []
+        >>> runs.report("page").name
+        'index.html'
+    """
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+
+    def __len__(self) -> int:
+        return len(self._results.runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        for name in self._results.runs["run_id"]:
+            yield Run(self._results.root / name)
+
+    def __getitem__(self, key: tuple[str, str] | tuple[str, str, int]) -> Run:
+        """The run of a method on an attribute.
+
+        Args:
+            key: method and attribute; the seed too where several were run. The method may be given
+                by its name or by its label in the report, which tells variants apart.
+
+        Raises:
+            UnknownName: there is no such run.
+            EditbenchError: several runs fit.
+        """
+        table = self._results.runs
+        method, attribute, *seed = key
+        is_method = (table["method"] == method) | (table["label"] == method)
+        chosen = table[is_method & (table["attribute"] == attribute)]
+        if seed:
+            chosen = chosen[chosen["seed"] == seed[0]]
+        if chosen.empty:
+            known = [f"{row.label}, {row.attribute}, {row.seed}" for row in table.itertuples()]
+            raise UnknownName("run", ", ".join(map(str, key)), known)
+        if len(chosen) > 1:
+            labels = [f"{row.label}, seed {row.seed}" for row in chosen.itertuples()]
+            raise EditbenchError(
+                f"{len(chosen)} runs of {method} on {attribute}: {'; '.join(labels)}. Give the seed "
+                "as a third key, or the label instead of the method"
+            )
+        return Run(self._results.root / str(chosen["run_id"].iloc[0]))
+
+    def __repr__(self) -> str:
+        counts = self._results.runs["status"].value_counts()
+        parts = [f"{count} {status}" for status, count in counts.items()]
+        return f"<Runs in '{self._results.root}': {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the status of every run."""
+        return self.status().to_html(index=False)
+
+    @property
+    def problems(self) -> list[str]:
+        """Records that could not be read, each with its reason."""
+        return [f"{problem.name}: {problem.reason}" for problem in self._results.problems]
+
+    def status(self) -> pd.DataFrame:
+        """One row a run: method, attribute, seed, status ('done', 'skipped', 'failed'), reason."""
+        names = ["label", "attribute", "seed", "status", "reason", "seconds", "run_id"]
+        return self._results.runs[names].rename(columns={"label": "method"})
+
+    def table(self) -> pd.DataFrame:
+        """One row a run and metric.
+
+        A curve has one row for each of its points, told apart by `x`, its effect in sigma.
+
+        Returns:
+            Columns method (with its variant), attribute, seed, run_id, then those of the metrics'
+            rows: `metric`, `value`, `low` and `high` (the 95 % interval; NaN where a metric has
+            none), `x` (NaN for a number that is no curve), `n`, `note` (why a number should not be
+            read) and what else the metrics say.
+        """
+        runs = self.status()[["method", "attribute", "seed", "run_id"]]
+        return runs.merge(self._results.rows, on="run_id", how="inner")
+
+    def report(self, out: PathLike | None = None) -> Path:
+        """Write the report of these runs: index.html, tables and figures.
+
+        Args:
+            out: folder; None takes `report` in the runs folder.
+
+        Returns:
+            The path of the page.
+        """
+        folder = None if out is None else Path(out)
+        return write_report(self._results.root, folder, set(self._results.runs["run_id"]))
+
+
+class Run:
+    """The record of one job.
+
+    Args:
+        folder: of the record.
+
+    Raises:
+        BadFile: the folder holds no record, or a file of it was altered.
+
+    Example:
+        >>> import editbench as eb
+        >>> run = eb.load("runs")["random", "smile"]
+        >>> run.method, run.attribute, run.seed
+        ('random', 'smile', 0)
+        >>> walks = run.trajectory()
+        >>> int(walks["step"].min())
+        0
+        >>> run.config()["starts"]["n"]
+        56
+    """
+
+    def __init__(self, folder: PathLike) -> None:
+        self._record = Record.read(Path(folder))
+
+    def __repr__(self) -> str:
+        return f"<Run {self.method} x {self.attribute}, seed {self.seed}: {self.status}>"
+
+    @property
+    def folder(self) -> Path:
+        """Where the record lies."""
+        return self._record.folder
+
+    @property
+    def status(self) -> str:
+        """'done', 'skipped' or 'failed'."""
+        return str(self._record.status["status"])
+
+    @property
+    def reason(self) -> str:
+        """Why the job was skipped or failed; '' where it was done."""
+        return str(self._record.status.get("reason", ""))
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self._record.status["method"])
+
+    @property
+    def attribute(self) -> str:
+        """Name of the edited attribute."""
+        return str(self._record.status["attribute"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the method's own randomness."""
+        return int(self._record.status["seed"])
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that the job was run with."""
+        return self._record.config()
+
+    def provenance(self) -> dict[str, Any]:
+        """Versions, hashes and costs of the job."""
+        return self._record.provenance()
+
+    def rows(self) -> pd.DataFrame:
+        """The rows of its metrics, see `Runs.table`."""
+        self._require_done()
+        return self._record.rows()
+
+    def trajectory(self) -> pd.DataFrame:
+        """Every decoded step of every walk, in long form.
+
+        Returns:
+            One row a step, sorted by start and step. Columns: `start` (index in the bank), `source`
+            and `target` (classes), `step` (0 is the unedited start), `path` (length walked, in the
+            method's own unit), `crossed`, `stopped` (the first crossing), `finite`, the columns of
+            observations, `logit:NAME` for each logit of the judge, and `effect` (change of the
+            target's log-odds towards the target class, in sigma).
+
+        Raises:
+            EditbenchError: the job was skipped or failed.
+        """
+        self._require_done()
+        walks = self._record.trajectories()
+        table = walks.table.assign(effect=walks.effect)
+        # `strip` finds the pictures of the walks by the folder.
+        table.attrs[FOLDER] = str(self.folder)
+        return table
+
+    def _require_done(self) -> None:
+        if self.status != "done":
+            raise EditbenchError(f"{self!r} has no walks: {self.reason}")
+
+
+# -- pictures ------------------------------------------------------------------------------------
+class StripFigure(Figure):
+    """A figure that a notebook shows without pyplot or a backend."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", bbox_inches="tight")
+        return buffer.getvalue()
+
+
+def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
+    """The pictures of one walk: the source first, then small to large steps.
+
+    Above each picture stands the achieved effect on the target, in sigma. The first picture that
+    the judge gives the target class has a frame.
+
+    Args:
+        walks: a run, or its `trajectory()`.
+        start: which of the starts whose pictures the record keeps, counted from 0 in the order of
+            the bank; `engine.pictures` sets how many are kept.
+
+    Returns:
+        A matplotlib figure; a notebook shows it.
+
+    Raises:
+        EditbenchError: the record keeps no pictures, or not so many.
+
+    Example:
+        >>> import editbench as eb
+        >>> walks = eb.load("runs")["interfacegan", "smile"].trajectory()
+        >>> figure = eb.strip(walks, start=3)
+        >>> len(figure.axes) > 1
+        True
+    """
+    kept = _kept_strips(walks)
+    if not 0 <= start < len(kept):
+        raise EditbenchError(
+            f"start={start}: the record keeps pictures of {len(kept)} starts, counted from 0; "
+            "engine.pictures sets how many"
+        )
+    return _draw_strip(kept[start])
+
+
+def _kept_strips(walks: pd.DataFrame | Run) -> Sequence[Strip]:
+    if isinstance(walks, Run):
+        return strips_of_record(walks.folder)
+    if FOLDER not in walks.attrs:
+        raise EditbenchError(
+            "these walks do not say which run they are of (pandas loses that in some operations): "
+            "give strip the run itself"
+        )
+    return strips_of_record(Path(walks.attrs[FOLDER]))
+
+
+def _draw_strip(shown: Strip) -> Figure:
+    count = len(shown.images)
+    figure = StripFigure(figsize=(FRAME * count, FRAME + HEAD), dpi=110)
+    figure.suptitle(f"{shown.method}, {shown.title}", fontsize=9)
+    for place, image in enumerate(shown.images):
+        axes = figure.add_subplot(1, count, place + 1)
+        axes.imshow(picture(image), cmap="gray", interpolation="nearest")
+        axes.set_title(frame_caption(shown, place), fontsize=7)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        is_crossing = place == shown.crossing
+        for edge in axes.spines.values():
+            edge.set_visible(is_crossing)
+            edge.set_color("tab:orange")
+            edge.set_linewidth(2.5)
+    return figure
+
+
+# -- networks ------------------------------------------------------------------------------------
+def generator(name: str = "faces32", device: str = "cpu", **options: Any) -> Generator:
+    """A generator by its name, in evaluation mode and without gradients of its weights.
+
+    Args:
+        name: an option of the group `generator`; `options("generator")` lists them.
+        device: 'cpu', 'cuda', 'cuda:1'.
+        **options: keys of its configuration, such as `weights` or `truncation_psi`.
+
+    Raises:
+        UnknownName: no such generator or key.
+        EditbenchError: it cannot be built, for example without its weights.
+
+    Example:
+        >>> import editbench as eb
+        >>> gan = eb.generator("faces32")
+        >>> images = gan.decode(eb.codes(gan, count=2, seed=0))
+        >>> tuple(images.shape)
+        (2, 3, 32, 32)
+    """
+    words = [f"generator={name}"]
+    words += [f"generator.{key}={_quoted(value)}" for key, value in options.items()]
+    network: Generator = _ready(compose_settings(words).generator, device)
+    return network
+
+
+def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
+    """Codes of new samples, in W where the generator has it, else in Z.
+
+    They are drawn from a seed of their own and are not samples of a bank.
+
+    Args:
+        gan: a generator.
+        count: number of samples.
+        seed: of the draw; the same on every device.
+
+    Returns:
+        Codes whose `values` have the shape (count, w_dim) or (count, z_dim).
+
+    Example:
+        >>> import editbench as eb
+        >>> gan = eb.generator("faces32")
+        >>> start = eb.codes(gan, count=5, seed=1)
+        >>> start.values.shape[0]
+        5
+    """
+    source = torch.Generator().manual_seed(seed)
+    z: Tensor = torch.randn(count, gan.z_dim, generator=source)
+    device = next((tensor.device for tensor in gan.state_dict().values()), z.device)
+    z = z.to(device)
+    if Space.W not in gan.spaces:
+        return Codes(Space.Z, z)
+    with torch.no_grad():
+        return Codes(Space.W, gan.map(z))
+
+
+def judge(name: str = "faces", device: str = "cpu") -> Scorer:
+    """The judge of a scorer option: the classifier that the benchmark measures with.
+
+    Args:
+        name: an option of the group `scorer`.
+        device: 'cpu', 'cuda', 'cuda:1'.
+
+    Returns:
+        A network: images (N, C, H, W) in [-1, 1] -> logits (N, width). `attributes` says what the
+        columns mean.
+
+    Raises:
+        UnknownName: no such scorer.
+
+    Example:
+        >>> import editbench as eb
+        >>> gan = eb.generator("faces32")
+        >>> judge = eb.judge("faces")
+        >>> logits = judge(gan.decode(eb.codes(gan, count=2)))
+        >>> judge.attributes.labels(logits, "smile").shape[0]
+        2
+    """
+    scorer: Scorer = _ready(compose_settings([f"scorer={name}"]).scorer.judge, device)
+    return scorer
+
+
+def teacher(name: str = "faces", device: str = "cpu") -> Scorer:
+    """The teacher of a scorer option: the classifier that methods learn from.
+
+    Args, Returns and Raises: as `judge`.
+
+    Example:
+        >>> import editbench as eb
+        >>> eb.teacher("faces").attributes.names == eb.judge("faces").attributes.names
+        True
+    """
+    scorer: Scorer = _ready(compose_settings([f"scorer={name}"]).scorer.teacher, device)
+    return scorer
+
+
+def _ready(component: Any, device: str) -> Any:
+    check_device(device)
+    return component.build().to(device).eval().requires_grad_(False)
+
+
+def _quoted(value: object) -> str:
+    """A value as Hydra's grammar reads it back: text in quotes, null, true, numbers as they are."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+# -- what there is -------------------------------------------------------------------------------
+def options(group: str = "method") -> pd.Series:
+    """The options of a group of the configuration, each with a line about it.
+
+    Args:
+        group: 'method', 'generator', 'scorer', 'metric', 'budget', 'experiment' and others.
+
+    Returns:
+        A series of texts, indexed by the option's name.
+
+    Raises:
+        UnknownName: no such group.
+
+    Example:
+        >>> import editbench as eb
+        >>> "gradctrl" in eb.options("method")
+        True
+    """
+    if group not in groups():
+        raise UnknownName("group", group, groups())
+    about = {name: str(config.get("about", "")) for name, config in group_options(group).items()}
+    return pd.Series(about, name="about", dtype="str").rename_axis(group)

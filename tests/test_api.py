@@ -1,0 +1,146 @@
+"""The public interface: every name has an example that runs, and agrees with the commands."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import editbench as eb
+from editbench import api
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.cli import main
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = {name: getattr(api, name) for name in eb.__all__}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder in which the example of `run` has run: two methods on one attribute."""
+    folder = tmp_path_factory.mktemp("api")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run_example("run") == 0
+    return folder
+
+
+@pytest.fixture
+def here(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+def run_example(name):
+    """Number of lines of a docstring's example that did not do what it says."""
+    finder = doctest.DocTestFinder(recurse=False)
+    [example] = finder.find(EXAMPLES[name], name, globs={})
+    assert example.examples, f"{name} has no example"
+    return doctest.DocTestRunner().run(example).failed
+
+
+@pytest.mark.parametrize("name", [name for name in eb.__all__ if name != "run"])
+def test_the_example_of_every_name_runs(name, here):
+    assert run_example(name) == 0
+
+
+def test_the_names_are_few_and_documented():
+    assert len(eb.__all__) == 10
+    for name in eb.__all__:
+        assert len(EXAMPLES[name].__doc__) > 100
+
+
+def test_run_is_a_function_however_its_package_was_imported():
+    code = "import editbench.run.job, editbench as eb; print(callable(eb.run), eb.run.job.run_job.__name__)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["True", "run_job"]
+
+
+def test_importing_the_package_loads_neither_torch_nor_pandas():
+    code = "import sys, editbench; print({'torch', 'pandas', 'hydra'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+def test_a_run_found_by_the_interface_is_the_commands_own(here, capfd):
+    config = eb.load("runs")["random", "smile"].config()
+    small = [f"bank.n={config['bank']['n']}", "bank.shard=1280", "starts.n=56"]
+    words = ["method=random", "attribute=smile", "budget=demo", "engine.sweep_steps=4", *small]
+    assert main(["run", *words]) == 0
+    assert "(found)" in capfd.readouterr().err
+
+
+def test_the_table_holds_the_rows_of_every_record(here):
+    runs = eb.load("runs")
+    table = runs.table()
+    for run in runs:
+        mine = table[table["run_id"] == run.folder.name]
+        stored = pd.read_parquet(run.folder / "rows.parquet")
+        assert mine["value"].tolist() == pytest.approx(stored["value"].tolist(), nan_ok=True)
+        assert set(mine["method"]) == {run.method}
+
+
+def test_the_effect_of_a_trajectory_is_the_change_of_the_targets_log_odds(here):
+    """For a binary attribute the log-odds are the logit itself."""
+    run = eb.load("runs")["interfacegan", "smile"]
+    walks = run.trajectory()
+    change = walks["logit:smile"] - walks.groupby("start")["logit:smile"].transform("first")
+    towards = change.where(walks["target"] == 1, -change)
+    moved = walks["effect"].abs() > 0.1
+    ratio = towards[moved] / walks["effect"][moved]  # sigma, one number for all rows
+    assert moved.sum() > 50 and ratio.std() < 1e-3 * ratio.mean()
+    assert (walks.loc[walks["step"] == 0, "effect"] == 0).all()
+
+
+def test_a_strip_shows_the_record_s_pictures(here):
+    run = eb.load("runs")["interfacegan", "smile"]
+    figure = eb.strip(run, start=0)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure.axes[0].get_title() == "source"
+    with pytest.raises(EditbenchError, match="pictures of 4 starts"):
+        eb.strip(run, start=4)
+    with pytest.raises(EditbenchError, match="which run"):
+        eb.strip(pd.DataFrame(), start=0)
+
+
+def test_wrong_names_have_the_nearest_right_one(here):
+    with pytest.raises(UnknownName, match="gradctrl"):
+        eb.run("method=gradctl")
+    with pytest.raises(UnknownName, match="random, smile, 0"):
+        eb.load("runs")["random", "smlie"]
+    with pytest.raises(UnknownName, match="faces32"):
+        eb.generator("faces23")
+    with pytest.raises(UnknownName, match="method"):
+        eb.options("metod")
+    with pytest.raises(AttributeError):
+        eb.rnu  # noqa: B018
+
+
+def test_a_generator_takes_options_of_its_configuration(tmp_path):
+    half, whole = eb.generator("faces32", truncation_psi=0.5), eb.generator("faces32")
+    z = torch.randn(2000, whole.z_dim, generator=torch.Generator().manual_seed(0))
+    spread = half.map(z).std(0).mean() / whole.map(z).std(0).mean()
+    assert spread.item() == pytest.approx(0.5, rel=1e-3)
+    with pytest.raises(EditbenchError, match="no such file|not.*exist|missing"):
+        eb.generator("faces32", weights=str(tmp_path / "it's not there.safetensors"))
+
+
+def test_the_notebook_runs(here):
+    """docs/tour.ipynb, from top to bottom, in this folder, whose bank it finds."""
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
+    client.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_the_interface_is_what_the_readme_shows():
+    text = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"\beb\.(\w+)", text)) <= set(eb.__all__)

@@ -1,4 +1,6 @@
-"""`editbench baseline`: pin the numbers of finished runs, with tolerances, provenance and a reason."""
+"""`editbench baseline`: pin the numbers of finished runs, with tolerances, provenance and a
+reason.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`editbench conform`: check an editor of your own against the contract of editbench.walk.editor."""
+"""`editbench conform`: check an editor of your own against the contract of
+editbench.walk.editor.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`editbench human`: pages on which raters choose between two edits, and the analysis of their answers."""
+"""`editbench human`: pages on which raters choose between two edits, and the analysis of their
+answers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`editbench invert`: images into the generator's latents, or a table of edits on real images beside generated ones."""
+"""`editbench invert`: images into the generator's latents, or a table of edits on real images
+beside generated ones.
+"""
 
 from __future__ import annotations
 

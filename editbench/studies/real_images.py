@@ -1,10 +1,11 @@
 """Edits on real images beside the same edits on generated ones, from the records of a runs folder.
 
-A run from inverted images is paired with the run of the same configuration and networks but for its starts. `accuracy`
-and `ad_at` are the metrics' own. `distance`: how far the starts are from the target's boundary, in the bank's standard
-deviations, a mean: where it differs, so does how hard the edits are. `accuracy_true` asks more of an edit on a real
-image: the walk crossed, and every other attribute then has the image's true class, so that what the inversion lost
-counts too; `accuracy_seen`: the class that the judge saw in the image itself.
+A run from inverted images is paired with the run of the same configuration and networks but for its
+starts. `accuracy` and `ad_at` are the metrics' own. `distance`: how far the starts are from the
+target's boundary, in the bank's standard deviations, a mean: where it differs, so does how hard the
+edits are. `accuracy_true` asks more of an edit on a real
+image: the walk crossed, and every other attribute then has the image's true class, so that what the
+inversion lost counts too; `accuracy_seen`: the class that the judge saw in the image itself.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ METRICS = ("accuracy", "ad_at")
 
 
 def compare_runs(root: Path) -> int:
-    """Print and write the comparison (real_images.csv in the folder), then what the inversions are."""
+    """Print and write the comparison (real_images.csv in the folder), then what the inversions
+    are.
+    """
     results = load(root)
     table = comparison(results)
     write_atomic(root / "real_images.csv", table.to_csv(index=False))
@@ -64,8 +67,9 @@ def compare_runs(root: Path) -> int:
 
 
 def comparison(results: Results) -> pd.DataFrame:
-    """One row a run from inverted images: method, attribute, setting, space, then real_*, generated_* (NaN where there
-    is no such run) with their n and intervals, accuracy_true and accuracy_seen.
+    """One row a run from inverted images: method, attribute, setting, space, then real_*,
+    generated_* (NaN where there is no such run) with their n and intervals, accuracy_true and
+    accuracy_seen.
 
     Raises EditbenchError when no run starts from inverted images.
     """
@@ -210,7 +214,9 @@ def _print(table: pd.DataFrame) -> None:
 
 
 def means_of(rows: pd.DataFrame) -> dict[str, float]:
-    """Means over attributes and seeds; of a pair of columns over the rows that have both, where any has."""
+    """Means over attributes and seeds; of a pair of columns over the rows that have both, where any
+    has.
+    """
     values = rows.select_dtypes("number").copy()
     paired = values["generated_accuracy"].notna()
     if paired.any():

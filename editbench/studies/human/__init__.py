@@ -1,7 +1,9 @@
 """Human evaluation: blinded pages with pairs of edits, and the analysis of what raters answered.
 
-After Khrulkov et al. 2021, section 5.2.4: an original and two edits of it by two methods in random order, and two
-questions: which changes the attribute better towards its target, and which better keeps the rest of the picture.
+After Khrulkov et al. 2021, section 5.2.4: an original and two edits of it by two methods in random
+order, and two
+questions: which changes the attribute better towards its target, and which better keeps the rest of
+the picture.
 """
 
 FORMAT = "editbench human"

@@ -1,7 +1,8 @@
 """Bradley-Terry strengths by maximum likelihood, thousands of win tables in one call.
 
-P(i is chosen over j) = 1 / (1 + exp(s_j - s_i)) (Bradley and Terry, 1952). Newton's method on the log-likelihood, which
-is concave. Finite strengths exist where every method is connected to every other through a chain of wins (Ford, 1957).
+P(i is chosen over j) = 1 / (1 + exp(s_j - s_i)) (Bradley and Terry, 1952). Newton's method on the
+log-likelihood, which is concave. Finite strengths exist where every method is connected to every
+other through a chain of wins (Ford, 1957).
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def fit(wins: np.ndarray, ridge: float = 1e-9) -> np.ndarray:
 
 
 def connected(wins: np.ndarray) -> np.ndarray:
-    """(..., m, m) -> (...,) whether every method reaches every other by wins, so that strengths are finite."""
+    """(..., m, m) -> (...,) whether every method reaches every other by wins, so that strengths are
+    finite.
+    """
     m = wins.shape[-1]
     reach = (np.asarray(wins) > 0).astype(np.float64) + np.eye(m)
     for _ in range(max(1, (m - 1).bit_length())):  # paths of twice the length

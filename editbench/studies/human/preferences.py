@@ -1,9 +1,9 @@
 """Win rates of every two methods, and Bradley-Terry strengths where there are more.
 
-Ties ('none / both / not applicable') are left out of rates and strengths and told beside them. Votes of one rater, and
-votes on one comparison, are not independent. Wilson intervals and binomial tests take them as if they were; the
-bootstrap does not: raters and comparisons are both resampled (the pigeonhole bootstrap of Owen, 2007), and a vote
-weighs the product of their counts.
+Ties ('none / both / not applicable') are left out of rates and strengths and told beside them.
+Votes of one rater, and votes on one comparison, are not independent. Wilson intervals and binomial
+tests take them as if they were; the bootstrap does not: raters and comparisons are both resampled
+(the pigeonhole bootstrap of Owen, 2007), and a vote weighs the product of their counts.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ def preferences(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Columns RATES and STRENGTHS, of every question asked, over all attributes and for each.
 
-    rate_a: a's share of the votes that were no tie, with Wilson's interval and the bootstrap's; p: exact binomial test
-    against 1/2, p_holm: adjusted over the pairs of methods of a question ('all'), or over its attributes and pairs.
+    rate_a: a's share of the votes that were no tie, with Wilson's interval and the bootstrap's; p:
+    exact binomial test against 1/2, p_holm: adjusted over the pairs of methods of a question
+    ('all'), or over its attributes and pairs.
     strength: log-odds, mean zero over the methods; only where more than two methods were compared.
     """
     rates, strengths = [], []

@@ -1,9 +1,9 @@
 """Pictures of stored codes: the original and the edit at its first crossing, as the judge saw them.
 
-The networks come from the record's own configuration, the editor's state from the cache of fits. Every picture that is
-drawn is shown to the judge again; where its answers are not those of the record, another picture was drawn and the run
-is refused. Runs whose codes cannot be redrawn fall back on the pictures of their strips, which hold the crossing of a
-few starts.
+The networks come from the record's own configuration, the editor's state from the cache of fits.
+Every picture that is drawn is shown to the judge again; where its answers are not those of the
+record, another picture was drawn and the run is refused. Runs whose codes cannot be redrawn fall
+back on the pictures of their strips, which hold the crossing of a few starts.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ class Redraw:
         )
 
     def _latent(self, starts: list[int], origin: torch.Tensor) -> torch.Tensor | None:
-        """The samples' own latents: the origin itself says them, but for an editor of the weights the bank must."""
+        """The samples' own latents: the origin itself says them, but for an editor of the weights
+        the bank must.
+        """
         space = self.editor.space
         if space == Space.THETA:
             if self.bank is None:
@@ -179,7 +181,9 @@ class Redraw:
 
 
 class Strips:
-    """The pictures of strips.safetensors: few starts, but their crossing is always among the frames."""
+    """The pictures of strips.safetensors: few starts, but their crossing is always among the
+    frames.
+    """
 
     def __init__(self, edits: Edits, arrays: dict[str, np.ndarray] | None) -> None:
         self.found: dict[int, Pair] = {}

@@ -1,4 +1,6 @@
-"""Raters' files: checked, unblinded by the key, as one row a vote. A file is a stranger's until it has been checked."""
+"""Raters' files: checked, unblinded by the key, as one row a vote. A file is a stranger's until it
+has been checked.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,11 @@ VOTES = {
 
 @dataclass(frozen=True)
 class Sheet:
-    """One rater's file for one page. answers: question -> asked -> 'left', 'right' or 'none'. The counts are of single
-    answers: missing ones, ones to questions that this page does not have, and ones that are no answer."""
+    """One rater's file for one page. answers: question -> asked -> 'left', 'right' or 'none'. The
+    counts are of single
+    answers: missing ones, ones to questions that this page does not have, and ones that are no
+        answer.
+    """
 
     path: Path
     rater: str
@@ -53,9 +58,10 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Responses:
-    """votes: a row a single answer, columns VOTES (winner: a method, '' for none / both / not applicable; repeat_of: ''
-    or the question that was shown again); sheets: the files kept; left: (file, why it cannot be counted); doubles:
-    (file, which other one of the same rater counts)."""
+    """votes: a row a single answer, columns VOTES (winner: a method, '' for none / both / not
+    applicable; repeat_of: '' or the question that was shown again); sheets: the files kept; left:
+    (file, why it cannot be counted); doubles: (file, which other one of the same rater counts).
+    """
 
     votes: pd.DataFrame
     sheets: list[Sheet] = field(default_factory=list)
@@ -158,7 +164,9 @@ def _short(value: object) -> str:
 
 
 def _one_each(sheets: list[Sheet]) -> tuple[list[Sheet], list[tuple[str, str]]]:
-    """One file a rater and page: the fullest, then the last saved, as a rater who saves twice means it."""
+    """One file a rater and page: the fullest, then the last saved, as a rater who saves twice means
+    it.
+    """
     groups: dict[tuple[str, str], list[Sheet]] = {}
     for sheet in sheets:
         groups.setdefault((sheet.rater, sheet.page), []).append(sheet)

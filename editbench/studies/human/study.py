@@ -2,7 +2,8 @@
 
 pages/page-1.html ...  one self-contained page a rater set, without any method's name
 key.json               which method stood where
-manifest.json          what was drawn from what: runs, shares that never crossed, counts behind every pair
+manifest.json          what was drawn from what: runs, shares that never crossed, counts behind
+every pair
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ SHOWN = 256  # pixels of the screen that a small picture is enlarged to, by a wh
 
 @dataclass(frozen=True)
 class Design:
-    """pairs: comparisons an attribute, spread over its pairs of methods; sets: pages; split: each page gets its share
-    of the comparisons instead of all of them; duplicates: share of a page shown twice; asked: 'change', 'identity' or
-    both; title, intro: what raters read, intro above the instructions (consent, whom to ask)."""
+    """pairs: comparisons an attribute, spread over its pairs of methods; sets: pages; split: each
+    page gets its share of the comparisons instead of all of them; duplicates: share of a page shown
+    twice; asked: 'change', 'identity' or both; title, intro: what raters read, intro above the
+    instructions (consent, whom to ask).
+    """
 
     methods: tuple[str, ...] = ()
     pairs: int = 20
@@ -61,10 +64,11 @@ class Design:
 def make_study(
     root: Path, out: Path, design: Design, device: str = "cpu", cache: Path | None = None
 ) -> dict:
-    """Draw a study from the records under `root` and write it to the new folder `out`; returns its manifest.
+    """Draw a study from the records under `root` and write it to the new folder `out`; returns its
+    manifest.
 
-    Raises EditbenchError where nothing can be compared, where `out` is there already (answers may belong to it), or
-    where a page would be too large.
+    Raises EditbenchError where nothing can be compared, where `out` is there already (answers may
+    belong to it), or where a page would be too large.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise EditbenchError(
@@ -117,7 +121,9 @@ def render(
     study: str,
     design: Design,
 ) -> str:
-    """One page. It holds the questions' ids, attributes, classes and pictures, and nothing of where they come from."""
+    """One page. It holds the questions' ids, attributes, classes and pictures, and nothing of where
+    they come from.
+    """
     shown = []
     for one in asked:
         comparison = one.comparison

@@ -204,7 +204,9 @@ def print_analysis(found: Analysis, console: Console) -> None:
 
 
 def write_analysis(found: Analysis, folder: Path) -> None:
-    """NAME.csv for every table with full precision, votes.csv with a row an answer, report.md and tables.tex."""
+    """NAME.csv for every table with full precision, votes.csv with a row an answer, report.md and
+    tables.tex.
+    """
     for name, table in (found.tables | {"votes": found.responses.votes}).items():
         safe = table.map(
             lambda value: (

@@ -42,17 +42,17 @@ def streamed(features: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.nda
     n, dim = real.shape
     sets, other = [Moments(n, BLOCKS, dim) for _ in features], Moments(n, 1, dim)
     for first in range(0, n, BATCH):
-        other.add(real[first : first + BATCH], first)
+        other.update(real[first : first + BATCH], first)
         for moment, each in zip(sets, features):
-            moment.add(each[first : first + BATCH], first)
+            moment.update(each[first : first + BATCH], first)
     arrays = {
-        name: np.stack([getattr(m, name) for m in sets]) for name in ("count", "sum", "outer")
+        name: np.stack([m.arrays()[name] for m in sets]) for name in ("count", "sum", "outer")
     }
     kept = sum(array.nbytes for array in arrays.values())
     arrays |= {
-        "reference_count": other.count,
-        "reference_sum": other.sum[0],
-        "reference_outer": other.outer[0],
+        "reference_count": other.arrays()["count"],
+        "reference_sum": other.arrays()["sum"][0],
+        "reference_outer": other.arrays()["outer"][0],
     }
     made = jackknife(arrays, np.ones(len(sets), bool))
     return made.value, made.blocks, kept

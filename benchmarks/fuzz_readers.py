@@ -47,6 +47,7 @@ Reader = Callable[[Path], object]
 
 def small_files() -> dict[str, tuple[bytes, Reader]]:
     """name -> (content, reader) of small files in every format."""
+    # Fixed, so that case i is the same file in every run.
     rng = np.random.default_rng(0)
     plain = {
         "latents": rng.normal(size=(6, 8)).astype(np.float32),
@@ -57,6 +58,7 @@ def small_files() -> dict[str, tuple[bytes, Reader]]:
         "state": OrderedDict(a=b"x" * 20),
         "turned": np.ones((2, 3)).T,
     }
+    # Weights, running statistics and an integer: three dtypes.
     state = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)).state_dict()
     files: dict[str, tuple[bytes, Reader]] = {
         f"protocol {n}": (pickle.dumps(plain, n), read_pickle) for n in range(6)
@@ -102,12 +104,14 @@ def change(content: bytearray, rng: np.random.Generator, targets: np.ndarray) ->
     """One damage, in place."""
 
     def place() -> int:
+        # Up to five bytes behind an opcode are its argument.
         if len(targets) and rng.random() < 0.5:
             return min(int(rng.choice(targets)) + int(rng.integers(0, 6)), max(len(content) - 1, 0))
         return int(rng.integers(0, max(len(content), 1)))
 
     at = place()
     length = int(rng.integers(1, 64))
+    # One of nine kinds of damage, equally often.
     kind = rng.integers(0, 9)
     if kind == 0:
         del content[at:]
@@ -133,8 +137,11 @@ def case(
     i: int, seed: int, files: dict, golden: dict, targets: Callable
 ) -> tuple[str, bytes, Reader]:
     """(name, damaged content, reader) of case i."""
+    # A case can be repeated alone, by its number.
     rng = np.random.default_rng((seed, i))
-    group = golden if golden and rng.random() < GOLDEN_SHARE else files
+    group = files
+    if golden and rng.random() < GOLDEN_SHARE:
+        group = golden
     name = list(group)[int(rng.integers(0, len(group)))]
     content = bytearray(group[name][0])
     for _ in range(int(rng.integers(1, 5))):
@@ -175,18 +182,19 @@ def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
         path = Path(folder) / "case.bin"
         for content, reader in [*files.values(), *golden.values()]:
             assert read_case(path, content, reader) == "read"
+        # After the good files, so that buffers that Python keeps do not count.
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for i in range(first, last):
             name, content, reader = case(i, seed, files, golden, targets)
-            print(
-                i, file=sys.stderr, flush=True
-            )  # the last line says which case killed or held up a worker
+            # The last line says which case killed or held up a worker.
+            print(i, file=sys.stderr, flush=True)
             began = time.perf_counter()
             outcome = read_case(path, content, reader)
             slowest = max(slowest, time.perf_counter() - began)
             counts[outcome] += 1
             counts[f"{'golden' if name in golden else name}: {outcome}"] += 1
         growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    # Of the largest file; most cases have far less.
     bound = FLOOR + RATIO * largest
     return {
         "counts": counts,
@@ -232,6 +240,7 @@ def main() -> None:
     began = time.perf_counter()
     for first in range(0, args.cases, CHUNK):
         last = min(first + CHUNK, args.cases)
+        # Each chunk in a process of its own, which may die.
         command = [
             sys.executable,
             __file__,
@@ -251,6 +260,7 @@ def main() -> None:
         except subprocess.TimeoutExpired as error:
             failures.append(f"hang: {str(error.stderr)[-200:]}")
             continue
+        # A crash, an assertion or a killed process; the end of its output says which case.
         if done.returncode:
             failures.append(f"exit {done.returncode}: {done.stderr[-1500:]}")
             continue
@@ -270,8 +280,7 @@ def main() -> None:
         f"slowest case {slowest:.2f} s, all {time.perf_counter() - began:.0f} s; memory beyond the "
         "good files' "
         f"{growth:.0f} MiB at most (bound {bound:.0f} MiB; address space capped at {args.extra_mb} "
-        "MiB more than at "
-        "the start)"
+        "MiB more than at the start)"
     )
     for failure in failures:
         print(failure)

@@ -1,8 +1,9 @@
 """Exact streamed PCA against scikit-learn's IncrementalPCA, on the same blocks in one run.
 
-Blocks are drawn once an index, outside the clocks; both estimators see the same ones in the same order, in batches of
-the published GANSpace, max(2000, 3 k). The spectrum is that of W: fast at first, then a long slow tail, with a mean
-away from zero. Errors are against a two-pass covariance in float64.
+Blocks are drawn once an index, outside the clocks; both estimators see the same ones in the same
+order, in batches of the published GANSpace, max(2000, 3 k). The spectrum is that of W: fast at
+first, then a long slow tail, with a mean away from zero. Errors are against a two-pass covariance
+in float64.
 
     python benchmarks/pca.py [--n 100000] [--dim 512] [--components 80] [--threads 1]
 """
@@ -19,12 +20,15 @@ from threadpoolctl import threadpool_limits
 
 
 class Stream:
-    """Correlated normal samples, the same block for the same index: w = mean + (z * std) @ rotation."""
+    """Correlated normal samples, the same block for the same index: mean + (z * std) @ rotation."""
 
     def __init__(self, n: int, dim: int, batch: int) -> None:
         rng = np.random.default_rng(0)
-        self.n, self.dim, self.batch = n, dim, batch
+        self.n = n
+        self.dim = dim
+        self.batch = batch
         self.mean = rng.normal(size=dim).astype(np.float32)
+        # Variances that fall as 1 / k: a long slow tail, as W has.
         std = 3.0 / np.sqrt(1 + np.arange(dim))
         self.mix = (std[:, None] * np.linalg.qr(rng.normal(size=(dim, dim)))[0]).astype(np.float32)
 
@@ -36,7 +40,8 @@ class Stream:
 
 
 def clock() -> np.ndarray:
-    """Seconds of the wall clock and of the process: the second does not count what others do on the machine."""
+    """Seconds of the wall clock and of the process."""
+    # The second does not count what other processes do.
     return np.array([time.perf_counter(), time.process_time()])
 
 
@@ -59,15 +64,17 @@ def main() -> None:
     parser.add_argument("--components", type=int, default=80)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    k, batch = args.components, max(2000, 3 * args.components)
+    k = args.components
+    batch = max(2000, 3 * args.components)
     stream = Stream(args.n - args.n % batch or batch, args.dim, batch)
-    moments, incremental = Moments(args.dim), IncrementalPCA(k)
-    seconds = {
-        name: np.zeros(2) for name in ("blocks", "exact", "incremental")
-    }  # of the wall clock and of the CPU
+    moments = Moments(args.dim)
+    incremental = IncrementalPCA(k)
+    # Of the wall clock and of the CPU
+    seconds = {name: np.zeros(2) for name in ("blocks", "exact", "incremental")}
     with threadpool_limits(args.threads):
         before = clock()
-        for block in stream:  # block by block in turn: both see the machine in the same state
+        # Block by block in turn: both see the machine in the same state.
+        for block in stream:
             seconds["blocks"] += clock() - before
             before = clock()
             moments.add(block)
@@ -79,14 +86,16 @@ def main() -> None:
         exact = moments.components(k)
         seconds["exact"] += clock() - before
         values, columns = np.linalg.eigh(two_pass(stream))
-    true_std, true_rows = np.sqrt(values[::-1][:k]), columns.T[::-1][:k]
+    true_std = np.sqrt(values[::-1][:k])
+    true_rows = columns.T[::-1][:k]
 
     print(
-        f"{stream.n} x {args.dim}, {k} components, {args.threads} thread(s); drawing the blocks took "
-        f"{seconds['blocks'][0]:.1f} s"
+        f"{stream.n} x {args.dim}, {k} components, {args.threads} thread(s); "
+        f"drawing the blocks took {seconds['blocks'][0]:.1f} s"
     )
     print(
-        f"{'':12} {'wall s':>8} {'CPU s':>8} {'largest error of a standard deviation':>38} {'subspace overlap':>17}"
+        f"{'':12} {'wall s':>8} {'CPU s':>8} {'largest error of a standard deviation':>38} "
+        f"{'subspace overlap':>17}"
     )
     found = {
         "exact": (exact.stdev, exact.rows),
@@ -94,13 +103,14 @@ def main() -> None:
     }
     for name, (std, rows) in found.items():
         wall, cpu = seconds[name]
+        # Subspaces and not vectors: those of close eigenvalues may turn into each other.
         overlap = np.square(rows @ true_rows.T).sum() / k
-        print(
-            f"{name:12} {wall:8.2f} {cpu:8.2f} {np.abs(std / true_std - 1).max():38.1e} {overlap:17.6f}"
-        )
+        error = np.abs(std / true_std - 1).max()
+        print(f"{name:12} {wall:8.2f} {cpu:8.2f} {error:38.1e} {overlap:17.6f}")
     wall, cpu = seconds["incremental"] / seconds["exact"]
     print(
-        f"exact is {wall:.1f} times as fast as incremental by the wall clock, {cpu:.1f} times by CPU time"
+        f"exact is {wall:.1f} times as fast as incremental by the wall clock, "
+        f"{cpu:.1f} times by CPU time"
     )
 
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from editbench.base.files import seal_folder
+from editbench.report.load import ROW_TYPES, SAMPLE_TYPES
 
 BETTER = {
     "accuracy": True,
@@ -45,7 +46,7 @@ def metric_rows(
             "value": value,
             "low": value - half,
             "high": value + half,
-            "n": n,
+            "count": n,
             "note": "",
         }
         for name, value in scalars.items()
@@ -57,7 +58,7 @@ def metric_rows(
             "value": ad,
             "low": ad - 0.03,
             "high": ad + 0.03,
-            "n": n,
+            "count": n,
             "note": note,
         }
     )
@@ -71,12 +72,22 @@ def metric_rows(
                 "value": value,
                 "low": value * 0.92,
                 "high": value * 1.08,
-                "n": 12 if few else 400,
+                "count": 12 if few else 400,
                 "note": note or ("hidden: 12 points are fewer than 30" if few else ""),
             }
         )
-    frame = pd.DataFrame(rows).assign(version=1)
+    frame = complete(pd.DataFrame(rows).assign(version=1), ROW_TYPES)
     return frame.assign(higher_is_better=frame["metric"].map(BETTER).astype(object))
+
+
+def complete(table: pd.DataFrame, types: dict) -> pd.DataFrame:
+    """The table with the columns that a test left out, and without a value in them."""
+    for name, kind in types.items():
+        if name not in table:
+            table = table.assign(**{name: "" if kind == "str" else np.nan})
+        elif kind == "str":
+            table = table.assign(**{name: table[name].fillna("")})
+    return table
 
 
 def fake_run(
@@ -97,6 +108,7 @@ def fake_run(
     starts_n: int = 1400,
     fit_seconds: float = 1.5,
     tag: str = "",
+    metrics: dict | None = None,
 ) -> Path:
     """Write one record. pictures: (k, c, C, H, W) uint8; they cross at the last column but one."""
     folder = root / f"{method}-{attribute}-s{seed}-{tag or 'abcdef0123'}"
@@ -111,6 +123,7 @@ def fake_run(
         "attribute": attribute,
         "seed": seed,
         "name": "demo",
+        "metric": metrics or {},
     }
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     if status == "done":
@@ -133,12 +146,13 @@ def fake_run(
             "device": "cpu",
         }
         (folder / "provenance.json").write_text(json.dumps(made))
-        rows = metric_rows() if rows is None else rows
+        rows = metric_rows() if rows is None else complete(rows, ROW_TYPES)
         rows.to_parquet(folder / "rows.parquet")
         accuracy = float(rows.loc[rows["metric"] == "accuracy", "value"].iloc[0])
         if samples is None:
             value = (np.arange(200) < round(200 * accuracy)).astype(float)
             samples = pd.DataFrame({"metric": "accuracy", "start": np.arange(200), "value": value})
+        samples = complete(samples, SAMPLE_TYPES)
         samples.to_parquet(folder / "samples.parquet")
         if pictures is not None:
             save_strips(folder, pictures)

@@ -197,7 +197,7 @@ def test_the_metric_by_hand():
         "pixels": np.array([0.1, 0.2, np.nan, 0.3]),
         "pictures": np.zeros((2, 5, 1, 2, 2)),
     }
-    result = CompositionSuccess(draws=50).read(Observed(arrays))
+    result = CompositionSuccess(draws=50)(Observed(arrays))
     value = result.rows.set_index("metric")["value"]
     assert value.to_dict() == pytest.approx(
         {
@@ -209,16 +209,14 @@ def test_the_metric_by_hand():
             "commutator_pixels": 0.2,
         }
     )
-    assert result.rows.set_index("metric")["n"].to_dict()["commutator"] == 3
+    assert result.rows.set_index("metric")["count"].to_dict()["commutator"] == 3
     samples = result.samples[result.samples["metric"] == "commutator"]
     assert samples["start"].tolist() == [2, 7, 9] and set(value.index) == set(
         CompositionSuccess.produces
     )
     order = [2, 0, 3, 1]
     mixed = {name: values[order] if len(values) == 4 else values for name, values in arrays.items()}
-    pd.testing.assert_frame_equal(
-        CompositionSuccess(draws=50).read(Observed(mixed)).rows, result.rows
-    )
+    pd.testing.assert_frame_equal(CompositionSuccess(draws=50)(Observed(mixed)).rows, result.rows)
 
 
 def test_in_a_job(tmp_path, monkeypatch):

@@ -24,19 +24,19 @@ from editbench.base.spaces import Codes, Space
 from editbench.cli import main
 from editbench.conformance import CHECKS, conform
 from editbench.conformance.load import load_factory
-from editbench.conformance.worlds import (
+from editbench.conformance.testbeds import (
     DIM,
     FAMILIES,
     KINDS,
     SPEC,
     axis_normals,
-    make_world,
+    make_testbed,
     other_bank,
     other_judge,
 )
 from editbench.run.compose import compose_config
 
-torch.set_num_threads(1)  # the worlds are tiny: more threads only wait for one another
+torch.set_num_threads(1)  # the testbeds are tiny: more threads only wait for one another
 
 ROOT = Path(__file__).parents[1]
 BROKEN_METHODS = Path(__file__).parent / "broken_methods"
@@ -124,8 +124,8 @@ def test_a_broken_method_fails_for_its_own_reason_alone(name):
     message = next(r.message for r in results if r.name == check)
     assert remedy in message.split("Fix: ")[1]
     assert (
-        "Seen: " in message
-        and "Owed: " in message
+        "Found: " in message
+        and "Required: " in message
         and f"editbench.walk.editor.{CHECKS[check].member}" in message
     )
 
@@ -165,31 +165,31 @@ def test_the_suite_leaves_nothing_behind():
     )
 
 
-# -- its worlds --------------------------------------------------------------------------------------------------------
+# -- its testbeds
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_worlds_hold_every_class_and_another_bank_differs_only_where_an_editor_may_not_look(
+def test_testbeds_hold_every_class_and_another_bank_differs_only_where_an_editor_may_not_look(
     family, kind, tmp_path
 ):
-    world = make_world(family, kind, tmp_path)
-    data = world.data()
+    testbed = make_testbed(family, kind, tmp_path)
+    data = testbed.data()
     labels = data.attributes.labels(data.fit.logits)
     for k, item in enumerate(data.attributes):
         assert (torch.bincount(labels[:, k], minlength=len(item.classes)) >= 30).all()
-    decoded = world.generator.decode(Codes(Space.W, data.fit.w[:9]))
-    torch.testing.assert_close(world.teacher(decoded), data.fit.logits[:9])
-    other = other_bank(world.bank, tmp_path / "other")
+    decoded = testbed.generator.decode(Codes(Space.W, data.fit.w[:9]))
+    torch.testing.assert_close(testbed.teacher(decoded), data.fit.logits[:9])
+    other = other_bank(testbed.bank, tmp_path / "other")
     for name in ("fit", "tune"):
         assert all(
-            torch.equal(getattr(other.split(name), part), getattr(world.bank.split(name), part))
+            torch.equal(getattr(other.split(name), part), getattr(testbed.bank.split(name), part))
             for part in ("index", "z", "w", "logits")
         )
     first, last = SPEC.split("test")
     for name in ("z", "w", "teacher", "judge"):
-        here, there = (bank.array(name).range(first, last) for bank in (world.bank, other))
+        here, there = (bank.array(name).range(first, last) for bank in (testbed.bank, other))
         assert (here != there).all()
-    assert not torch.equal(other_judge(world)(decoded), world.judge(decoded))
-    assert not torch.equal(world.teacher(decoded), world.judge(decoded))
+    assert not torch.equal(other_judge(testbed)(decoded), testbed.judge(decoded))
+    assert not torch.equal(testbed.teacher(decoded), testbed.judge(decoded))
 
 
 # -- the methods of the project ----------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def shrink(config):
 
 
 def files_for(config, folder):
-    """Files for the methods that want some, made for the suite's world."""
+    """Files for the methods that want some, made for the suite's testbed."""
     if "paths" in config:
         normals = axis_normals(KINDS["binary"].width).numpy()
         for k, name in enumerate(("a", "b")):

@@ -9,6 +9,14 @@ from math import log
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from editbench.metrics.control_disentanglement.figure import (
+    bands,
+    cd_curves,
+    cd_figure,
+    common_means,
+    draw,
+)
 from editbench.metrics.control_disentanglement.metric import ControlDisentanglement
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +24,8 @@ from scipy.stats import binomtest
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.report import load, report
-from editbench.report.figure_cd import bands, cd_curves, cd_figure, common_means, drawings
-from editbench.report.figures import looks
 from editbench.stats.first_crossing import area, at_level, most_within
+from editbench.walk.figures import looks
 from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from editbench.walk.trajectory import Trajectories
 from tests.fake_records import fake_run, metric_rows
@@ -133,7 +140,7 @@ def test_the_curves_are_the_formulas(place):
         found = curve(result, name)
         assert (
             found["x"].tolist() == list(range(13))
-            and (found["n"] == 25).all()
+            and (found["count"] == 25).all()
             and (found["note"] == "").all()
         )
         np.testing.assert_allclose(found["value"], expected, atol=1e-12)
@@ -198,10 +205,10 @@ def test_a_diverged_walk_stays_in_the_denominator_of_control_and_has_no_entropy(
     assert curve(result, "cd_control")["value"].tolist() == [0] + [0.75] * 5
     assert (
         curve(result, "cd_control_ever")["value"].max() == 0.75
-        and (curve(result, "cd_control")["n"] == 4).all()
+        and (curve(result, "cd_control")["count"] == 4).all()
     )
     assert (curve(result, "cd_entropy")["value"] == 0).all() and (
-        curve(result, "cd_entropy")["n"] == 3
+        curve(result, "cd_entropy")["count"] == 3
     ).all()
     assert scalar(result, "cd_end_flips") == 0
     for name in ("cd_area", "cd_max_control", "cd_control_at", "cd_end_flips"):
@@ -264,9 +271,8 @@ def test_rows_keep_the_contract():
     assert (sound["low"] <= sound["value"] + 1e-12).all() and (
         sound["value"] <= sound["high"] + 1e-12
     ).all()
-    assert all(
-        dtype == np.float64 for name, dtype in metric.update(TOY).dtypes.items() if name != "start"
-    )
+    for name, state in metric.metric_state.items():
+        assert all(part.dtype == torch.float64 for part in state) or name == "start"
 
 
 def test_one_attribute_and_no_starts_are_notes():
@@ -280,7 +286,7 @@ def test_one_attribute_and_no_starts_are_notes():
     )
     nobody = ControlDisentanglement(steps=3)(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
     assert (
-        (nobody.rows["n"] == 0).all()
+        (nobody.rows["count"] == 0).all()
         and nobody.rows["note"].eq("no starts").all()
         and not len(nobody.samples)
     )
@@ -333,6 +339,11 @@ def test_most_within_is_what_a_fine_grid_finds(points):
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
+METRICS = {
+    "control_disentanglement": {"figure": "editbench.metrics.control_disentanglement.figure.draw"}
+}
+
+
 def cd_rows(scale: float, most: float) -> pd.DataFrame:
     """D = scale C along a walk that reaches the control `most`."""
     control = np.linspace(0, most, 41)
@@ -343,14 +354,15 @@ def cd_rows(scale: float, most: float) -> pd.DataFrame:
             "value": value,
             "low": value,
             "high": value,
-            "n": 50,
+            "count": 50,
             "note": "",
         }
         for name, values in (("cd_control", control), ("cd_entropy", scale * control))
         for t, value in enumerate(values)
     ]
     frame = pd.concat([metric_rows(), pd.DataFrame(rows)], ignore_index=True)
-    return frame.assign(version=1, higher_is_better=None)
+    group = np.where(frame["metric"].str.startswith("cd_"), "control_disentanglement", "")
+    return frame.assign(version=1, higher_is_better=None, group=group)
 
 
 def test_the_common_range_is_that_of_the_shortest_method_but_the_floor(tmp_path):
@@ -360,14 +372,14 @@ def test_the_common_range_is_that_of_the_shortest_method_but_the_floor(tmp_path)
         ("weak", 0.9, 0.05),
         ("random", 0.5, 0.3),
     ):
-        fake_run(tmp_path, name, "smile", cd_rows(scale, most))
+        fake_run(tmp_path, name, "smile", cd_rows(scale, most), metrics=METRICS)
     results = load(tmp_path)
     means = common_means(cd_curves(results)).set_index("method")
     assert (means["common"] == 0.5).all()
     assert means["mean"].dropna().to_dict() == pytest.approx(
         {"alpha": 0.2 * 0.25, "beta": 0.4 * 0.25}
     )
-    keys = [key for key, *_ in drawings(results, looks(results.runs["label"]))]
+    keys = [one.file for one in draw(results, looks(results.runs["label"]))]
     page = report(tmp_path)
     assert keys == ["cd", "cd_area"] and not load(tmp_path).problems
     assert all(
@@ -382,7 +394,7 @@ def test_the_common_range_is_that_of_the_shortest_method_but_the_floor(tmp_path)
 
 
 def test_the_ends_of_the_figure_are_those_of_the_curve(tmp_path):
-    fake_run(tmp_path, "alpha", "smile", cd_rows(0.2, 0.8))
+    fake_run(tmp_path, "alpha", "smile", cd_rows(0.2, 0.8), metrics=METRICS)
     results = load(tmp_path)
     look = looks(results.runs["label"])
     figure = cd_figure(cd_curves(results), bands(results), look)

@@ -84,7 +84,7 @@ def dial_run(
             "value": value,
             "low": value - HALF,
             "high": value + HALF,
-            "n": n,
+            "count": n,
             "note": note,
             "version": 1,
             "higher_is_better": None,

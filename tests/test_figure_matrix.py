@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from editbench.metrics.dependency_matrix.figure import cells, draw, figure
 
 from editbench.report import report
-from editbench.report.figure_matrix import cells, drawings, figure
 from editbench.report.load import load
 from tests.fake_records import fake_run, metric_rows
 
+METRICS = {"dependency_matrix": {"figure": "editbench.metrics.dependency_matrix.figure.draw"}}
 VALUES = {
     ("alpha", "smile"): {"age": 0.25, "beard": 0.5},
     ("beta", "smile"): {"age": 0.1, "beard": 0.0},
@@ -22,12 +23,14 @@ def write(root, counts: dict[str, int] | None = None) -> None:
     for (method, target), values in VALUES.items():
         more = [
             {
-                "metric": f"{kind}[{other}]",
+                "metric": kind,
+                "variant": other,
+                "group": "dependency_matrix",
                 "x": 1.0,
                 "value": sign * value,
                 "low": value - 0.05,
                 "high": value + 0.05,
-                "n": (counts or {}).get(other, 40),
+                "count": (counts or {}).get(other, 40),
                 "note": "",
                 "version": 1,
                 "higher_is_better": None,
@@ -35,7 +38,8 @@ def write(root, counts: dict[str, int] | None = None) -> None:
             for kind, sign in (("dependency_on", 1), ("entanglement_with", -1))
             for other, value in values.items()
         ]
-        fake_run(root, method, target, rows=pd.concat([metric_rows(), pd.DataFrame(more)]))
+        rows = pd.concat([metric_rows(), pd.DataFrame(more)])
+        fake_run(root, method, target, rows=rows, metrics=METRICS)
 
 
 def test_cells_by_hand(tmp_path):
@@ -45,7 +49,7 @@ def test_cells_by_hand(tmp_path):
         load(tmp_path)
     )  # no beard: 29 starts are too few; no sign: that is another number
     assert set(
-        zip(found["attribute"], found["method"], found["other"], found["value"], found["n"])
+        zip(found["attribute"], found["method"], found["other"], found["value"], found["count"])
     ) == {
         ("smile", "alpha", "age", 0.25, 40),
         ("smile", "beta", "age", 0.1, 40),
@@ -93,7 +97,7 @@ def test_the_figure_has_a_panel_a_target_and_a_number_a_cell(tmp_path):
 
 def test_without_the_numbers_there_is_no_figure(tmp_path):
     fake_run(tmp_path, "alpha", "smile")
-    assert not drawings(load(tmp_path), {})
+    assert not draw(load(tmp_path), {})
 
 
 def test_the_report_draws_it_and_no_curves_of_its_numbers(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from editbench.metrics.frechet_distance.blocks import jackknife, over_blocks
+from editbench.metrics.frechet_distance.figure import draw, frechet_points
 from editbench.metrics.frechet_distance.metric import FrechetDistance
 from editbench.metrics.frechet_distance.observation import FrechetDistanceObservation
 from editbench.metrics.frechet_distance.reference import (
@@ -25,12 +27,12 @@ from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest
 from editbench.base.seeding import normals
 from editbench.networks.features import FeatureNetwork
-from editbench.report.figure_frechet import drawings, frechet_points
-from editbench.report.figures import looks
 from editbench.report.load import load
 from editbench.report.write import markdown
 from editbench.stats.frechet import frechet_distance, gaussian_distance
 from editbench.stats.moments import Kernel, Moments, block_ends, covariance, unbiased
+from editbench.walk.figures import looks
+from editbench.walk.metric import key_of
 from editbench.walk.observation import Observed
 from editbench.walk.strength import edited_codes
 from editbench.worlds.faces.dial import law
@@ -47,7 +49,13 @@ X, Y = (
     (1.3 * rng.normal(size=(N, DIM)) + 0.4).astype(np.float32),
 )
 
-TOLD = f"[pixels@{digest('pixels', 4)},none,n=120,ref=normal@{digest(['normal', 0.0], 4)},effect=1]"
+TOLD = {
+    "network": f"pixels@{digest('pixels', 4)}",
+    "resize": "none",
+    "reference": f"normal@{digest(['normal', 0.0], 4)}",
+    "n": 120.0,
+    "effect": 1.0,
+}
 
 
 class Pixels(FeatureNetwork):
@@ -98,14 +106,14 @@ def observation(**options) -> FrechetDistanceObservation:
 
 
 def value(result, name: str, x: float | None = None) -> float:
-    rows = result.rows[result.rows["metric"].str.split("[").str[0] == name]
+    rows = result.rows[result.rows["metric"] == name]
     rows = rows[np.isclose(rows["x"], x)] if x is not None else rows
     assert len(rows) == 1, (name, x, len(rows))
     return float(rows["value"].iloc[0])
 
 
 def curve(result, name: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = result.rows[result.rows["metric"].str.split("[").str[0] == name]
+    rows = result.rows[result.rows["metric"] == name]
     return rows["x"].to_numpy(), rows["value"].to_numpy()
 
 
@@ -119,8 +127,8 @@ def found(scene):
 def test_streamed_moments_are_numpys_in_any_batches(batch):
     moments = Moments(N, B, DIM)
     for first in range(0, N, batch):
-        moments.add(X[first : first + batch], first)
-    mean, cov = covariance(float(moments.count.sum()), moments.sum.sum(0), moments.outer.sum(0))
+        moments.update(X[first : first + batch], first)
+    mean, cov = moments.compute()
     np.testing.assert_allclose(mean, X.astype(np.float64).mean(0), rtol=1e-12)
     np.testing.assert_allclose(
         cov, np.cov(X.astype(np.float64), rowvar=False), rtol=1e-10, atol=1e-12
@@ -172,15 +180,15 @@ def test_torchmetrics_gives_the_same_distances_of_the_same_features():
     whole = fed(fid.FrechetInceptionDistance(Features(), normalize=True).set_dtype(torch.float64))
     assert frechet_distance(X, Y) == pytest.approx(float(whole.compute()), rel=1e-8)
     moments, other = Moments(N, B, DIM), Moments(N, 1, DIM)
-    moments.add(X, 0)
-    other.add(Y, 0)
+    moments.update(X, 0)
+    other.update(Y, 0)
     arrays = {
-        "count": moments.count[None],
-        "sum": moments.sum[None],
-        "outer": moments.outer[None],
-        "reference_count": other.count,
-        "reference_sum": other.sum[0],
-        "reference_outer": other.outer[0],
+        "count": moments.arrays()["count"][None],
+        "sum": moments.arrays()["sum"][None],
+        "outer": moments.arrays()["outer"][None],
+        "reference_count": other.arrays()["count"],
+        "reference_sum": other.arrays()["sum"][0],
+        "reference_outer": other.arrays()["outer"][0],
     }
     assert jackknife(arrays, np.array([True])).value[0] == pytest.approx(
         float(whole.compute()), rel=1e-8
@@ -195,8 +203,8 @@ def test_torchmetrics_gives_the_same_distances_of_the_same_features():
 
 def test_a_set_is_at_no_distance_from_itself():
     moments = Moments(N, 2, DIM)
-    moments.add(X, 0)
-    one = covariance(float(moments.count.sum()), moments.sum.sum(0), moments.outer.sum(0))
+    moments.update(X, 0)
+    one = [part.numpy() for part in moments.compute()]
     assert gaussian_distance(*one, *one) == pytest.approx(0, abs=1e-9)
     halves = np.stack([X, rng.normal(size=X.shape)]).astype(np.float64)
     assert abs(unbiased(*halves)) < 0.3 < unbiased(halves[0], halves[1] + 1)  # no bias away from 0
@@ -207,15 +215,15 @@ def test_the_jackknife_is_that_of_leaving_blocks_out_and_covers():
     for trial in range(60):
         x = np.random.default_rng(trial).normal(size=(N, 3)) + 0.5
         moments, other = Moments(N, B, 3), Moments(N, 1, 3)
-        moments.add(x, 0)
-        other.add(Y[:, :3], 0)
+        moments.update(x, 0)
+        other.update(Y[:, :3], 0)
         arrays = {
-            "count": moments.count[None],
-            "sum": moments.sum[None],
-            "outer": moments.outer[None],
-            "reference_count": other.count,
-            "reference_sum": other.sum[0],
-            "reference_outer": other.outer[0],
+            "count": moments.arrays()["count"][None],
+            "sum": moments.arrays()["sum"][None],
+            "outer": moments.arrays()["outer"][None],
+            "reference_count": other.arrays()["count"],
+            "reference_sum": other.arrays()["sum"][0],
+            "reference_outer": other.arrays()["outer"][0],
         }
         made = jackknife(arrays, np.array([True]))
         if not trial:
@@ -233,7 +241,7 @@ def test_the_jackknife_is_that_of_leaving_blocks_out_and_covers():
 
 # -- the observation and the metric ------------------------------------------------------------------------------------------
 def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(scene, found):
-    result = FrechetDistance().compute(found)
+    result = FrechetDistance()(found)
     t, distance = curve(result, "frechet_distance")
     line = (V.T / V.T.norm(dim=1, keepdim=True))[0].double().numpy()
     start = (
@@ -261,66 +269,55 @@ def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(sce
     assert value(result, "frechet_distance_asymmetry") == pytest.approx(up - down)
     floor = frechet_distance(Normal().images(scene, N, 2 * N, 4).flatten(1), real)
     assert value(result, "frechet_distance_floor") == pytest.approx(floor, rel=1e-9)
-    assert set(result.rows["metric"].str.split("[").str[0]) <= set(FrechetDistance.produces)
+    assert set(result.rows["metric"]) <= set(FrechetDistance.produces)
 
 
-def test_the_name_tells_network_size_and_reference_and_only_inception_makes_a_fid(found):
-    names = set(FrechetDistance().compute(found).rows["metric"])
-    assert (
-        f"frechet_distance{TOLD}" in names
-        and found.meta["network"] == f"pixels@{digest('pixels', 4)}"
-    )
-    assert not any(name.startswith(("fid", "kid")) for name in names)
-    told = {
+def test_columns_say_network_size_and_reference_and_only_inception_makes_a_fid(found):
+    rows = FrechetDistance()(found).rows.set_index("metric")
+    (key,) = rows.loc[["frechet_distance"], list(TOLD)].drop_duplicates().to_dict("records")
+    assert key == TOLD and found.meta["network"] == f"pixels@{digest('pixels', 4)}"
+    assert not any(name.startswith(("fid", "kid")) for name in rows.index)
+    changed = {
         "network": "inception-2015-12-05@12ab",
         "resize": "299 bilinear inside the network (TF 1.x style)",
         "inception": True,
     }
-    other = {
-        name.split("[")[0]: name
-        for name in FrechetDistance()
-        .compute(Observed(found.arrays, found.meta | told))
-        .rows["metric"]
+    other = FrechetDistance()(Observed(found.arrays, found.meta | changed)).rows
+    other = other.set_index("metric")
+    assert other.loc[["fid"], list(TOLD)].iloc[0].to_dict() == TOLD | {
+        "network": "inception-2015-12-05@12ab",
+        "resize": "299 bilinear",
     }
-    assert (
-        other["fid"]
-        == f"fid[inception-2015-12-05@12ab,299 bilinear,n=120,ref={found.meta['reference']},effect=1]"
-    )
-    assert (
-        "kid_up" in other
-        and not any("distance" in name for name in other)
-        and set(other) <= set(FrechetDistance.produces)
-    )
+    assert "kid_up" in other.index and not any("distance" in name for name in other.index)
+    assert set(other.index) <= set(FrechetDistance.produces)
 
 
-def test_a_name_tells_apart_what_does_not_compare(scene):
+def test_columns_distinguish_what_does_not_compare(scene):
     class Mine(Pixels):
         name, digest = "inception-of-mine", "other weights"
 
-    def names(**options) -> set[str]:
-        rows = FrechetDistance().compute(observation(**options).look(scene)).rows["metric"]
-        return {name for name in rows if name.startswith(("frechet_distance_up", "fid_up"))}
+    def keys(**options) -> set[tuple]:
+        rows = FrechetDistance()(observation(**options).look(scene)).rows
+        rows = rows[rows["metric"].isin(["frechet_distance_up", "fid_up"])]
+        return {key_of(row) for row in rows.to_dict("records")}
 
-    alike = names(n=60, points=3)
-    assert names(n=60, points=5, samples=50) == alike
+    alike = keys(n=60, points=3)
+    assert keys(n=60, points=5, samples=50) == alike
     others = [
-        names(n=60, points=3, **changed)
+        keys(n=60, points=3, **changed)
         for changed in ({"network": Mine()}, {"reference": Normal(shift=0.2)}, {"effect": 0.5})
     ]
-    assert len(set.union(alike, *others)) == 4 and not any(
-        "fid" in name for name in set.union(*others)
-    )
+    every = set.union(alike, *others)
+    assert len(every) == 4 and {key[0] for key in every} == {"frechet_distance_up"}
 
 
 def test_blocks_and_subsets_are_of_their_own_distance(scene):
-    result = FrechetDistance().compute(observation(blocks=1, subsets=7, kernel=15).look(scene))
-    rows = result.rows.assign(base=result.rows["metric"].str.split("[").str[0]).set_index("base")
-    assert (
-        np.isnan(rows.loc["frechet_distance_up", "low"])
-        and rows.loc["frechet_distance_up", "n"] == N
-    )
+    result = FrechetDistance()(observation(blocks=1, subsets=7, kernel=15).look(scene))
+    rows = result.rows.set_index("metric")
+    assert np.isnan(rows.loc["frechet_distance_up", "low"])
+    assert rows.loc["frechet_distance_up", "count"] == N
     up = rows.loc["kernel_distance_up"]
-    assert up["low"] < up["value"] < up["high"] and up["n"] == 7 * 15 and ",n=105," in up["metric"]
+    assert up["low"] < up["value"] < up["high"] and up["count"] == up["n"] == 7 * 15
 
 
 def test_any_batch_leaves_the_same_statistics(scene, found):
@@ -331,8 +328,8 @@ def test_any_batch_leaves_the_same_statistics(scene, found):
 
 
 def test_samples_are_pseudo_values_with_the_interval_of_the_number(found):
-    result = FrechetDistance().compute(found)
-    name = f"frechet_distance_up{TOLD}"
+    result = FrechetDistance()(found)
+    name = "frechet_distance_up"
     mine = result.samples[result.samples["metric"] == name]
     row = result.rows[result.rows["metric"] == name].iloc[0]
     half = 2.5706 * mine["value"].std(ddof=1) / np.sqrt(B)  # t of 5 degrees of freedom
@@ -342,8 +339,8 @@ def test_samples_are_pseudo_values_with_the_interval_of_the_number(found):
 
 
 def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(scene):
-    result = FrechetDistance().compute(observation(effect=40.0, cap=3).look(scene))
-    rows = result.rows.assign(base=result.rows["metric"].str.split("[").str[0]).set_index("base")
+    result = FrechetDistance()(observation(effect=40.0, cap=3).look(scene))
+    rows = result.rows.set_index("metric")
     assert np.isnan(rows.loc["frechet_distance_up", "value"])
     assert (
         "40 sigma towards 'yes' was not reached: at most" in rows.loc["frechet_distance_up", "note"]
@@ -357,8 +354,8 @@ def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(scen
 
 def test_an_end_whose_effect_is_another_over_all_samples_says_so(found):
     gained = found.arrays["effect"] * [1, 1, 1, 1, 0.5]
-    rows = FrechetDistance().compute(Observed(found.arrays | {"effect": gained}, found.meta)).rows
-    notes = rows.assign(base=rows["metric"].str.split("[").str[0]).set_index("base")["note"]
+    rows = FrechetDistance()(Observed(found.arrays | {"effect": gained}, found.meta)).rows
+    notes = rows.set_index("metric")["note"]
     assert (
         "over all 120 the mean effect is 0.5" in notes["frechet_distance_up"]
         and not notes["frechet_distance_down"]
@@ -371,8 +368,8 @@ def test_pictures_that_are_not_finite_have_no_number_at_that_strength(scene):
         scene.bank.array("w").range(first, first + N)[:, 0].max()
     )  # the calibration's 3 samples lie below
     sick = replace(scene, generator=type(scene.generator)(poison=most + 0.01))
-    result = FrechetDistance().compute(observation(samples=3).look(sick))
-    rows = result.rows[result.rows["metric"].str.startswith("frechet_distance[")]
+    result = FrechetDistance()(observation(samples=3).look(sick))
+    rows = result.rows[result.rows["metric"] == "frechet_distance"]
     lost = rows[rows["note"] != ""]
     assert (
         0 < len(lost) < len(rows)
@@ -383,7 +380,7 @@ def test_pictures_that_are_not_finite_have_no_number_at_that_strength(scene):
 
 
 def test_an_editor_that_goes_nowhere_leaves_the_start_alone(scene):
-    result = FrechetDistance().compute(
+    result = FrechetDistance()(
         observation().look(replace(scene, editor=AlongColumn(DELTA, fail="frozen")))
     )
     t, _ = curve(result, "frechet_distance")
@@ -520,16 +517,18 @@ def test_statistics_of_renders_in_the_judges_features_are_those_of_all_at_once(t
 
 
 # -- in the report -----------------------------------------------------------------------------------------------------
+GROUP = "frechet_distance"
+METRICS = {GROUP: {"figure": "editbench.metrics.frechet_distance.figure.draw"}}
+
+
 def fake_frechet_run(root, method: str, found: Observed, **changes) -> None:
-    result = FrechetDistance().compute(Observed(found.arrays, found.meta | changes))
-    better = (
-        result.rows["metric"].str.split("[").str[0].map(FrechetDistance.produces).astype(object)
-    )
+    result = FrechetDistance()(Observed(found.arrays, found.meta | changes))
+    better = result.rows["metric"].map(FrechetDistance.produces).astype(object)
     rows = pd.concat(
-        [metric_rows(0.5), result.rows.assign(version=1, higher_is_better=better)],
+        [metric_rows(0.5), result.rows.assign(version=1, higher_is_better=better, group=GROUP)],
         ignore_index=True,
     )
-    fake_run(root, method, "smile", rows=rows, method_config={"pace": len(method)})
+    fake_run(root, method, "smile", rows=rows, method_config={"pace": len(method)}, metrics=METRICS)
 
 
 def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found):
@@ -538,9 +537,8 @@ def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found)
     fake_frechet_run(tmp_path, "beta", found, **missed)
     fake_run(tmp_path, "gamma", "smile")
     results = load(tmp_path)
-    drawn = {
-        name: draw for name, _, _, draw in drawings(results, looks(["alpha", "beta", "gamma"]))
-    }
+    figures = draw(results, looks(["alpha", "beta", "gamma"]))
+    drawn = {one.file: one.draw for one in figures}
     assert set(drawn) == {
         "frechet_distance_strength",
         "frechet_distance_effect",
@@ -569,6 +567,8 @@ def test_other_sizes_are_other_figures_and_columns(tmp_path, found):
     fake_frechet_run(tmp_path, "alpha", found)
     fake_frechet_run(tmp_path, "beta", found, n=240, kernel_n=240)
     results = load(tmp_path)
-    names = [name for name, *_ in drawings(results, looks(["alpha", "beta"]))]
+    names = [one.file for one in draw(results, looks(["alpha", "beta"]))]
     assert len(names) == len(set(names)) == 6
-    assert f"frechet distance up{TOLD.replace('n=120', 'n=240')}" in markdown(results)
+    text = markdown(results)
+    for n in ("n = 120", "n = 240"):
+        assert re.search(rf"frechet distance up \(.*{n}, effect = 1\) ↓", text)

@@ -14,7 +14,6 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.report.load import load
-from editbench.report.settings import settings
 from editbench.run.compose import compose_config
 from editbench.run.record import Record
 from editbench.walk.trajectory import Trajectories
@@ -66,6 +65,22 @@ def test_z_has_the_law_of_the_world(codes):
     assert far.min() >= 0.35 - 1e-6 and near.min() < 0.01
     alone = RenderGenerator(correlations={})
     assert len({alone.digest, law.digest, RenderGenerator(margin=0.0).digest}) == 3
+
+
+def test_law_and_drawing_are_those_that_the_digest_names():
+    """Who changes a factor or a picture gives truth.DRAWING another value, and pins them anew."""
+    assert RenderGenerator().digest == "a024b0b28522"
+    factors = sample_factors(FactorLaw(), 7, 0, 16)
+    codes = to_codes(factors).double().mean(0)
+    expected = [0.564112, 0.437479, 0.352236, 0.619628, 0.388664, 0.327422, 0.189205, 0.061403]
+    expected += [0.300931, 0.12104, 0.121362, 0.513599, 0.554005, 0.514784, 0.5964, 0.977035]
+    np.testing.assert_allclose(codes, expected, atol=1e-5)
+    pixels = render(factors, 32).double()
+    colours = [0.210998, 0.081067, 0.085424]
+    np.testing.assert_allclose(pixels.mean((0, 2, 3)), colours, atol=1e-5)
+    places = [0.500104, 0.500104, 0.500104, 0.500104, 0.377133, -0.060234, -0.2029, 0.302224]
+    places += [0.254162, -0.151212, -0.060038, -0.091571, 0.131192, -0.072892, -0.028419, -0.072143]
+    np.testing.assert_allclose(pixels.mean((0, 1))[::8, ::8].flatten(), places, atol=1e-5)
 
 
 def test_a_sample_depends_on_its_z_alone(dense):
@@ -263,7 +278,7 @@ def test_the_experiment_on_a_small_bank(tmp_path):
 def test_renders_and_the_gan_are_never_in_one_table(tmp_path):
     fake_run(tmp_path, "true_factor", "smile", generator="renders_dense")
     fake_run(tmp_path, "gradctrl", "smile", generator="faces32")
-    parts = settings(load(tmp_path))
+    parts = load(tmp_path).by_setting()
     assert [sorted(part.runs["method"]) for _, part in parts] == [["gradctrl"], ["true_factor"]]
     assert "generator renders_dense" in parts[1][0]
 
@@ -277,7 +292,7 @@ def test_renders_of_different_laws_are_never_in_one_table(tmp_path):
         config = OmegaConf.load(path)
         config.generator.correlations = law
         OmegaConf.save(config, path)
-    assert [len(part.runs) for _, part in settings(load(tmp_path))] == [1, 1, 1, 1]
+    assert [len(part.runs) for _, part in load(tmp_path).by_setting()] == [1, 1, 1, 1]
 
 
 def test_both_experiments_compose_and_cover_all_attributes():

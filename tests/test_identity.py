@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.metrics.identity.metric import Identity, titled
+from editbench.metrics.identity.metric import Identity, row_name
 from editbench.metrics.identity.observation import JUDGE, FeatureSimilarity, PixelDistance
 from omegaconf import OmegaConf
 from torch import nn
@@ -92,10 +92,9 @@ def test_the_judge_stands_in_under_its_own_name():
     image = GENERATOR.decode(Codes(Space.W, torch.ones(2, 8)))
     np.testing.assert_allclose(observation.reference(image), np.full((2, 3), 3**-0.5), rtol=1e-6)
     assert (
-        observation.label == JUDGE
-        and titled(JUDGE, "similarity_at") == "judge_feature_similarity_at"
+        observation.label == JUDGE and row_name(JUDGE, "similarity_at") == "judge_feature_similarity_at"
     )
-    assert titled("facenet", "verified") == "identity_verified[facenet]"
+    assert row_name("facenet", "verified") == "identity_verified"
 
 
 def test_what_cannot_be_measured_is_said():
@@ -215,11 +214,13 @@ def test_by_hand():
     result = Identity(draws=50)(HAND)
     at = result.rows.set_index("metric")
     assert at.loc["judge_feature_similarity_at", "value"] == pytest.approx((0.8 + 0.55) / 2)
-    assert at.loc["judge_feature_verified_at", ["value", "n"]].tolist() == [0.5, 2]
+    assert at.loc["judge_feature_verified_at", ["value", "count"]].tolist() == [0.5, 2]
     curve = result.rows[result.rows["metric"] == "judge_feature_similarity"].set_index("x")
-    assert curve.loc[0.375, ["value", "n"]].tolist() == pytest.approx([(0.9 + 0.7 + 0.6) / 3, 3])
-    assert curve.loc[0.625, ["value", "n"]].tolist() == pytest.approx([0.8, 1])
-    assert curve["n"].sum() == 7 and curve["note"].str.startswith("hidden").all()
+    assert curve.loc[0.375, ["value", "count"]].tolist() == pytest.approx(
+        [(0.9 + 0.7 + 0.6) / 3, 3]
+    )
+    assert curve.loc[0.625, ["value", "count"]].tolist() == pytest.approx([0.8, 1])
+    assert curve["count"].sum() == 7 and curve["note"].str.startswith("hidden").all()
     passed = result.rows[result.rows["metric"] == "judge_feature_verified"].set_index("x")
     assert passed.loc[0.375, "value"] == pytest.approx(1 / 3) and passed.loc[0.625, "value"] == 1
     samples = result.samples[result.samples["metric"] == "judge_feature_similarity_at"]

@@ -8,6 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.metrics.latent_reproduction.figure import (
+    draw,
+    reproduced,
+    reproduction_figure,
+    side_by_side,
+)
 from editbench.metrics.latent_reproduction.latent_shift import (
     SPACES,
     activations,
@@ -22,15 +28,10 @@ from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.networks.perceptual import PixelDistance
 from editbench.networks.stylegan2.layers import shifted
-from editbench.report.figure_reproduction import (
-    drawings,
-    reproduced,
-    reproduction_figure,
-    side_by_side,
-)
 from editbench.report.load import load
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport
@@ -117,7 +118,7 @@ def scene(tmp_path_factory):
 
 
 def rows_of(found: Observed, **options):
-    return LatentReproduction(draws=100, **options).compute(found).rows.set_index("metric")
+    return LatentReproduction(draws=100, **options)(found).rows.set_index("metric")
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +386,7 @@ def test_rho_its_interval_and_its_samples():
         "perceptual_w": np.stack([left, left]),
         "planted_pixels_w": whole,
     }
-    result = LatentReproduction().compute(Observed(arrays, meta))
+    result = LatentReproduction()(Observed(arrays, meta))
     rows = result.rows.set_index("metric")
     ratio = left.mean() / whole.mean()
     assert rows.loc["reproduction_w", "value"] == pytest.approx(ratio)
@@ -411,14 +412,16 @@ def test_the_configured_observation_is_the_papers():
 
 # -- the figure --------------------------------------------------------------------------------------------------------
 def test_pictures_stand_by_space_and_a_failed_control_in_brackets(tmp_path, mixed):
-    rows = LatentReproduction(draws=10, recovered=1e-9).compute(mixed).rows
+    rows = LatentReproduction(draws=10, recovered=1e-9)(mixed).rows
     rows.loc[rows["metric"] == "reproduction_z", "note"] = ""
     folder = fake_run(
         tmp_path, "alpha", "smile", rows=pd.concat([metric_rows(), rows], ignore_index=True)
     )
     mixed.save(observation_file(folder, "latent_reproduction"))
+    seal_folder(folder)
     other = fake_run(tmp_path, "beta", "smile")
     Observed(reason="walks in W").save(observation_file(other, "latent_reproduction"))
+    seal_folder(other)
     results = load(tmp_path)
     found = reproduced(results)
     assert list(found) == ["smile"] and list(found["smile"]) == ["alpha"]
@@ -431,7 +434,7 @@ def test_pictures_stand_by_space_and_a_failed_control_in_brackets(tmp_path, mixe
         "w_plus": False,
         "activation": False,
     }
-    assert [each[0] for each in drawings(results, {})] == ["reproduction_smile"]
+    assert [each.file for each in draw(results, {})] == ["reproduction_smile"]
     told = [axes.get_xlabel() for axes in reproduction_figure(found["smile"]).axes]
     assert (
         told[:2] == ["", ""]

@@ -8,18 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from editbench.metrics.locality.figure import draw, heatmap_figure, heats
 from editbench.metrics.locality.metric import Locality, entropy, top_share
 from editbench.metrics.locality.observation import LocalityObservation
 from torch import Tensor
 
 from editbench.base.conf import CONF, group_options
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
+from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space
-from editbench.report.figure_heatmap import drawings, heatmap_figure, heats
-from editbench.report.figures import looks
 from editbench.report.load import load
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport
+from editbench.walk.figures import looks
 from editbench.walk.observation import Observed, observation_file
 from editbench.walk.strength import edited_codes
 from editbench.worlds.faces import attributes as face_attributes
@@ -81,7 +82,7 @@ def observation(**options) -> LocalityObservation:
 
 
 def value(found: Observed, name: str, x: float | None = None, **own) -> float:
-    rows = Locality({"a": ["left"]} | own, draws=50).compute(found).rows
+    rows = Locality({"a": ["left"]} | own, draws=50)(found).rows
     rows = rows[(rows["metric"] == name) & (rows["x"].isna() if x is None else rows["x"] == x)]
     assert len(rows) == 1, name
     return float(rows["value"].iloc[0])
@@ -167,8 +168,7 @@ def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_no
     exact = sigma / (DELTA * float(V[:, 0].norm()))
     assert found.arrays["strength"][[0, -1]] == pytest.approx([-exact, exact], rel=0.03)
     assert (
-        found.meta["up"]["reached"]
-        and "not reached" not in Locality().compute(found).rows["note"].iloc[0]
+        found.meta["up"]["reached"] and "not reached" not in Locality()(found).rows["note"].iloc[0]
     )
 
     class OneWay(AlongColumn):
@@ -177,7 +177,7 @@ def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_no
 
     found = observation(limit=None, samples=40).look(replace(sharp, editor=OneWay(DELTA)))
     assert (found.arrays["strength"] > 0).all() and len(found.arrays["strength"]) == POINTS // 2
-    assert "towards 'no' was not reached" in Locality().compute(found).rows["note"].iloc[0]
+    assert "towards 'no' was not reached" in Locality()(found).rows["note"].iloc[0]
     with pytest.raises(Unsupported, match="changes nothing"):
         observation(limit=None).look(replace(sharp, editor=AlongColumn(DELTA, fail="frozen")))
 
@@ -187,7 +187,7 @@ def test_pictures_that_are_not_finite_are_left_out_and_told(scene):
     assert (
         found.arrays["broken"].sum() == POINTS * N / 2 and np.isfinite(found.arrays["energy"]).all()
     )
-    assert "120 edited pictures are not finite" in Locality().compute(found).rows["note"].iloc[0]
+    assert "120 edited pictures are not finite" in Locality()(found).rows["note"].iloc[0]
 
 
 def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_path):
@@ -237,7 +237,7 @@ def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_pat
         np.add.at(slow, (before.numpy(), regions(to_factors(moved), 32).numpy()), 1)
     np.testing.assert_array_equal(found.arrays["region_pixels"].sum(0), slow)
     own = {"smile": ["mouth"]}
-    rows = Locality(own).compute(found).rows.set_index("metric")["value"]
+    rows = Locality(own)(found).rows.set_index("metric")["value"]
     assert rows["locality_touched"] > 0.5 and rows["locality_touched_ratio"] > 20
     assert rows["locality_inside"] <= rows["locality_touched"]
     assert FactorLaw() == generator.law
@@ -293,7 +293,7 @@ def test_top_share_and_entropy_of_known_maps():
 
 def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_value(scene):
     found = observation().look(replace(scene, editor=AlongColumn(DELTA), generator=ToyGenerator()))
-    result = Locality({"a": ["left"]}, draws=200).compute(found)
+    result = Locality({"a": ["left"]}, draws=200)(found)
     rows = result.rows[result.rows["x"].isna()].set_index("metric")
     for name in (
         "locality_top",
@@ -320,10 +320,10 @@ def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_
 
 def test_maps_in_pieces_give_the_same(scene, monkeypatch):
     found = observation().look(scene)
-    whole = Locality({"a": ["left"]}, draws=30).compute(found).rows
+    whole = Locality({"a": ["left"]}, draws=30)(found).rows
     monkeypatch.setattr("editbench.metrics.locality.metric.CHUNK", 20)
     pd.testing.assert_frame_equal(
-        Locality({"a": ["left"]}, draws=30).compute(found).rows, whole, rtol=1e-12
+        Locality({"a": ["left"]}, draws=30)(found).rows, whole, rtol=1e-12
     )
 
 
@@ -331,16 +331,12 @@ def test_maps_in_pieces_give_the_same(scene, monkeypatch):
     "own, note", [({}, "no regions are declared for 'a'"), ({"a": "all"}, "the whole picture")]
 )
 def test_an_attribute_without_regions_has_no_share_of_its_own(scene, own, note):
-    rows = Locality(own).compute(observation().look(scene)).rows.set_index("metric")
+    rows = Locality(own)(observation().look(scene)).rows.set_index("metric")
     assert (
         np.isnan(rows.loc["locality_inside", "value"])
         and note in rows.loc["locality_inside", "note"]
     )
-    bare = (
-        Locality({"a": ["left"]})
-        .compute(observation(parser=None).look(scene))
-        .rows.set_index("metric")
-    )
+    bare = Locality({"a": ["left"]})(observation(parser=None).look(scene)).rows.set_index("metric")
     assert "no parser" in bare.loc["locality_touched", "note"] and np.isfinite(
         bare.loc["locality_top", "value"]
     )
@@ -348,7 +344,7 @@ def test_an_attribute_without_regions_has_no_share_of_its_own(scene, own, note):
 
 def test_a_wrong_declaration_or_option_is_named(scene):
     with pytest.raises(UnknownName, match=r"metric\.locality\.regions\.a"):
-        Locality({"a": ["nose"]}).compute(observation().look(scene))
+        Locality({"a": ["nose"]})(observation().look(scene))
     with pytest.raises(EditbenchError, match=r"regions\.a=left"):
         Locality({"a": "left"})
     for wrong in ({"points": 1}, {"limit": -1.0}, {"n": 3}, {"effect": 0}, {"tolerance": 1}):
@@ -376,6 +372,7 @@ def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, scene):
             folder = fake_run(tmp_path, method, "smile", seed=seed, tag=f"{seed:010d}")
             found = observation(limit=float(1 + seed)).look(replace(scene, editor=Planted(vector)))
             found.save(observation_file(folder, "locality"))
+            seal_folder(folder)
     fake_run(tmp_path, "gamma", "smile")
     results = load(tmp_path)
     found = heats(results)
@@ -385,10 +382,8 @@ def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, scene):
         found["smile", "beta"].heat, np.full((2, 4), np.mean(mean)), rtol=1e-3
     )
     assert found["smile", "alpha"].heat[0, 0] == pytest.approx(mean[0], rel=1e-3)
-    names = [one[0] for one in drawings(results, looks(["alpha", "beta"]))]
-    assert (
-        names == ["heatmaps", "heatmaps_shared"] and drawings(load_empty(tmp_path / "x"), {}) == []
-    )
+    names = [one.file for one in draw(results, looks(["alpha", "beta"]))]
+    assert names == ["heatmaps", "heatmaps_shared"] and draw(load_empty(tmp_path / "x"), {}) == []
     own, shared = (heatmap_figure(found, kind) for kind in (False, True))
     limits = [
         [image.get_clim()[1] for axes in figure.axes for image in axes.images][1:3]

@@ -9,15 +9,14 @@ import pandas as pd
 import pytest
 import torch
 from editbench.methods.random_direction import RandomDirection
+from editbench.metrics.logit_scatter.figure import scatter_figure, scatter_points
 from editbench.metrics.logit_scatter.metric import LogitScatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from scipy.stats import binomtest, iqr
 
 from editbench.report import load, report
-from editbench.report.figure_scatter import scatter_figure, scatter_points
-from editbench.report.figures import looks
+from editbench.walk.figures import looks
 from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from editbench.walk.trajectory import Trajectories
 from tests.fake_records import fake_run, metric_rows
@@ -78,7 +77,7 @@ def test_by_hand():
     assert value(result, "scatter_slope_iqr") == pytest.approx(iqr(list(slopes.values())))
     assert value(result, "scatter_ratio") == pytest.approx(np.mean([0.5, 2.0, 0.5, 0.5, 0.5]))
     shares = result.rows.set_index("metric").loc[["scatter_crossed", "scatter_right_way"]]
-    assert shares["value"].tolist() == [3 / 7, 4 / 7] and shares["n"].tolist() == [7, 7]
+    assert shares["value"].tolist() == [3 / 7, 4 / 7] and shares["count"].tolist() == [7, 7]
     interval = binomtest(3, 7).proportion_ci(method="wilson")
     assert tuple(shares.iloc[0][["low", "high"]]) == pytest.approx((interval.low, interval.high))
     ends = result.samples.pivot(index="start", columns="metric", values="value")
@@ -107,7 +106,8 @@ def test_the_class_combination_chooses_the_starts():
     )
     nobody = LogitScatter("b", source="yes", other_class="yes")(HAND)
     assert (
-        nobody.rows["note"].eq("no start has these classes").all() and nobody.rows["n"].eq(0).all()
+        nobody.rows["note"].eq("no start has these classes").all()
+        and nobody.rows["count"].eq(0).all()
     )
     assert len(LogitScatter("b")(HAND).samples.query("metric == 'scatter_x0'")) == 8
 
@@ -174,7 +174,7 @@ def test_rows_keep_the_contract_and_a_nan_walk_is_a_failure():
         and (sound["low"] <= sound["value"]).all()
         and (sound["value"] <= sound["high"]).all()
     )
-    assert result.rows.set_index("metric").loc["scatter_crossed", "n"] == 40
+    assert result.rows.set_index("metric").loc["scatter_crossed", "count"] == 40
 
 
 def test_a_pair_that_is_none_says_so():
@@ -184,9 +184,9 @@ def test_a_pair_that_is_none_says_so():
     ):
         result = LogitScatter(other)(TOY)
         assert result.rows["note"].str.contains(note).all() and result.rows["value"].isna().all()
-        assert result.rows["n"].eq(0).all() and not len(result.samples)
+        assert result.rows["count"].eq(0).all() and not len(result.samples)
     empty = LogitScatter("a")(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
-    assert empty.rows["n"].eq(0).all() and not len(empty.samples)
+    assert empty.rows["count"].eq(0).all() and not len(empty.samples)
     assert LogitScatter("b")(HAND).rows["note"].str.contains("fewer than 30").sum() == 3
 
 
@@ -195,12 +195,9 @@ def test_the_figure_draws_every_start_from_its_cross_to_its_dot(tmp_path):
     rows = pd.concat(
         [metric_rows(), result.rows.assign(version=1, higher_is_better=None)], ignore_index=True
     )
-    folder = fake_run(tmp_path, "alpha", "a", rows, samples=result.samples)
-    config = OmegaConf.load(folder / "config.yaml")
-    OmegaConf.save(
-        OmegaConf.merge(config, {"metric": {"logit_scatter": {"other": "b"}}}),
-        folder / "config.yaml",
-    )
+    figure = "editbench.metrics.logit_scatter.figure.draw"
+    metrics = {"logit_scatter": {"other": "b", "figure": figure}}
+    fake_run(tmp_path, "alpha", "a", rows, samples=result.samples, metrics=metrics)
     results = load(tmp_path)
     points = scatter_points(results)
     assert points["start"].tolist() == [1, 2, 3, 4, 6, 8] and set(points["other"]) == {

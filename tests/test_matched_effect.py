@@ -45,8 +45,9 @@ def linear():
     return data, editor, walk.target.numpy(), trajectories(data, editor, walk, 40)
 
 
-def curve(result, name: str) -> pd.Series:
-    return result.rows[result.rows["metric"] == name].set_index("x")["value"]
+def curve(result, name: str, network: str = "") -> pd.Series:
+    rows = result.rows[(result.rows["metric"] == name) & (result.rows["network"] == network)]
+    return rows.set_index("x")["value"]
 
 
 def test_a_linear_world_in_closed_form(linear):
@@ -83,7 +84,8 @@ def test_flips_are_those_of_the_sample_at_that_effect(linear):
                 np.mean([(end > 0) != (row[f"logit:{name}"] > 0) for end, name in zip(ends, "bc")])
             )
         assert curve(result, "matched_flips")[effect] == pytest.approx(np.mean(flips), abs=1e-9)
-        samples = result.samples[result.samples["metric"] == f"matched_flips@{effect:g}"]
+        samples = result.samples[result.samples["metric"] == "matched_flips"]
+        samples = samples[samples["x"] == effect]
         assert (
             samples["value"].tolist() == pytest.approx(flips)
             and samples["start"].is_monotonic_increasing
@@ -109,7 +111,7 @@ def test_observed_columns_are_read_where_the_effect_is_passed(linear):
         assert curve(result, "matched_pixel_distance")[effect] == pytest.approx(
             np.mean(expected), rel=1e-6
         )
-    assert curve(result, "matched_similarity[judge_features]").to_dict() == pytest.approx(
+    assert curve(result, "matched_similarity", "judge_features").to_dict() == pytest.approx(
         {0.5: 0.95}
     )
     assert (
@@ -123,10 +125,11 @@ def test_likeness_is_told_by_its_network(linear):
     result = MatchedEffect((1.0,), draws=20)(
         Trajectories(table, found.attributes, "a", found.sigma)
     )
-    assert curve(result, "matched_similarity[judge_features]")[1.0] == pytest.approx(0.9)
-    assert curve(result, "matched_similarity[facenet]")[1.0] == pytest.approx(0.4)
-    assert {name.split("[")[0] for name in result.rows["metric"]} <= set(MatchedEffect.produces)
-    assert "matched_similarity[facenet]@1" in set(result.samples["metric"])
+    assert curve(result, "matched_similarity", "judge_features")[1.0] == pytest.approx(0.9)
+    assert curve(result, "matched_similarity", "facenet")[1.0] == pytest.approx(0.4)
+    assert set(result.rows["metric"]) <= set(MatchedEffect.produces)
+    samples = result.samples.set_index(["metric", "network", "x"])["value"]
+    assert (samples["matched_similarity", "facenet", 1.0] == 0.4).all()
 
 
 def test_who_does_not_get_there_is_counted_and_left_out():
@@ -181,7 +184,7 @@ def matched_run(root, method: str, path: float, starts: range) -> None:
             "value": value,
             "low": value - 0.1,
             "high": value + 0.1,
-            "n": len(starts),
+            "count": len(starts),
             "note": "" if x < 2 else "hidden: few",
             "version": 1,
             "higher_is_better": None,
@@ -191,7 +194,8 @@ def matched_run(root, method: str, path: float, starts: range) -> None:
     ]
     samples = pd.DataFrame(
         {
-            "metric": "matched_path@1",
+            "metric": "matched_path",
+            "x": 1.0,
             "start": list(starts),
             "value": path + 0.01 * np.sin(np.array(starts)),
         }
@@ -210,7 +214,7 @@ def test_the_report_has_the_table_and_the_paired_differences(tmp_path):
     assert table.set_index("method")["path"].to_dict() == {"alpha": 2.0, "beta": 3.0}
     assert table["n"].tolist() == [40, 50]
     (row,) = matched_differences(results).to_dict("records")
-    assert (row["metric"], row["n"]) == ("matched_path@1", 30)
+    assert (row["metric"], row["x"], row["n"]) == ("matched_path", 1.0, 30)
     assert row["difference"] == pytest.approx(-1.0, abs=0.01) and row["p_holm"] < 0.05
     out = report(tmp_path).parent
     assert (

@@ -22,8 +22,8 @@ from editbench.networks.features import (
     ScorerFeatures,
     VGG16Features,
 )
-from editbench.networks.perceptual import ScriptedLPIPS
 from editbench.networks.fetch import locate
+from editbench.networks.perceptual import ScriptedLPIPS
 from editbench.networks.registry import Published
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.scorers.exported import FileScorer

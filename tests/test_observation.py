@@ -18,7 +18,7 @@ from editbench.run import job
 from editbench.run.compose import check_overrides, compose_config
 from editbench.run.record import Record
 from editbench.walk.editor import Editor, FitReport
-from editbench.walk.metric import MetricResult, ObservationMetric, no_samples, row
+from editbench.walk.metric import MetricResult, ObservationMetric, ResultBuilder
 from editbench.walk.observation import AfterWalk, Observed, Scene, observation_file, read_observed
 from editbench.walk.strength import (
     StrengthPath,
@@ -39,7 +39,7 @@ DELTA = 0.5
 class Peek(AfterWalk):
     """Mean picture of the first samples."""
 
-    def __init__(self, n: int = 10, fail: str = "") -> None:
+    def __init__(self, n: int = 10, fail: str = "", reference: object = None) -> None:
         self.n, self.fail = n, fail
         if fail == "from the start":
             raise Unsupported("no use here")
@@ -61,20 +61,20 @@ class Peek(AfterWalk):
 class Brightness(ObservationMetric):
     """The mean of the mean picture."""
 
-    name, observation, version, citation, produces = (
-        "brightness",
-        "peek",
-        1,
-        "a test",
-        {"brightness": None},
-    )
+    name = "brightness"
+    observation = "peek"
+    citation = "a test"
+    produces = {"brightness": None}
+    shared = ("mean",)
 
     def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
         self.scale = scale
 
-    def compute(self, stats: Observed) -> MetricResult:
-        value = self.scale * float(stats.arrays["mean"].mean())
-        return MetricResult(pd.DataFrame([row("brightness", value, stats.meta["n"])]), no_samples())
+    def measure(self, arrays: dict[str, np.ndarray], meta: dict) -> MetricResult:
+        out = ResultBuilder()
+        out.add("brightness", self.scale * float(arrays["mean"].mean()), meta["n"])
+        return out.result()
 
 
 def with_observation(cfg, fail: str = "", n: int = 10):
@@ -132,7 +132,7 @@ def test_an_observation_leaves_arrays_that_a_metric_reads_and_is_no_cost_of_the_
     found = number(probed, run_job(probed))
     assert (
         found["value"] == pytest.approx(bank.array("w").range(first, first + 10).mean())
-        and found["n"] == 10
+        and found["count"] == 10
     )
 
 

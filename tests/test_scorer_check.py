@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
 
-from editbench.base.attributes import Attribute, Attributes
 from editbench.bank.importing import read_attributes
+from editbench.base.attributes import Attribute, Attributes
 from editbench.base.conf import read_yaml
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build
@@ -395,7 +395,7 @@ def test_a_mistake_in_the_file_names_file_role_and_key(
         ("teachr: {}", "Did you mean 'teacher'"),
         ("judge: {}", "declares no teacher"),
         ("a: &a [1, 2]\njudge: *a", r"line 2 has the alias \*a"),
-        ("text", "must be a mapping.*str"),
+        ("text", "unknown key.*'text'"),
         ("teacher: text", "needs _target_"),
         ("#" * (1 << 20) + "##", "no configuration"),
         ("teacher: {path: x}", "needs _target_"),

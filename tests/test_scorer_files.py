@@ -253,7 +253,7 @@ def test_chosen_outputs_become_logits(
     ("columns", "message"),
     [
         ([0, 1, 2], "3 entries, but the attributes have 4 columns: a, b:x, b:y, b:z"),
-        ([0, 1, 2, 9], "asks for output 9"),
+        ([0, 1, 2, 9], "names output 9"),
         ("0123", "is a list of outputs"),
         ([0, True, 2, 3], "no output"),
         ([0, [1, 2], 3, 4], r"b:x is a class of many"),

@@ -11,16 +11,16 @@ import pytest
 import scipy.stats
 import torch
 from editbench.methods.neural_ode.field import Field
+from editbench.metrics.singular_entropy.figure import STAND_IN, draw, entropies, sentence
 from editbench.metrics.singular_entropy.metric import SingularEntropy, entropy
 from editbench.metrics.singular_entropy.observation import SingularEntropyObservation
 
 from editbench.base.errors import Unsupported
 from editbench.report import _drawings
-from editbench.report.figure_entropy import STAND_IN, drawings, entropies, sentence
-from editbench.report.figures import looks
 from editbench.report.load import load
 from editbench.report.ranking import ranking
 from editbench.stats.rank_correlation import spearman
+from editbench.walk.figures import looks
 from editbench.walk.observation import Observed
 from tests.fake_records import fake_run, metric_rows
 
@@ -80,7 +80,7 @@ def test_rotations_of_the_matrix_change_nothing():
             scene((singular.diag() - torch.eye(12))[None, None].double(), torch.zeros(1, 1, 12))
         ),
     ]
-    numbers = [SingularEntropy(kept=8).compute(one) for one in found]
+    numbers = [SingularEntropy(kept=8)(one) for one in found]
     a, b = (one.rows.set_index("metric").loc["singular_entropy", "value"] for one in numbers)
     assert a == pytest.approx(b) == pytest.approx(scipy.stats.entropy(singular[:8].numpy()))
 
@@ -103,15 +103,15 @@ def test_rows_are_the_mean_over_flows_and_the_sweep_is_clipped():
     rng = np.random.default_rng(3)
     arrays = {"effective": rng.exponential(size=(3, 50)), "layer": rng.exponential(size=(3, 50))}
     metric = SingularEntropy(kept=100, sweep=(8, 50, 64, 100))
-    result = metric.read(Observed(arrays))
+    result = metric(Observed(arrays))
     rows = result.rows[result.rows["metric"] == "singular_entropy"]
     assert rows["value"].item() == pytest.approx(
         np.mean([scipy.stats.entropy(row) for row in arrays["effective"]])
     )
-    assert rows["n"].item() == 3 and rows["note"].item() == "all 50 singular values"
+    assert rows["count"].item() == 3 and rows["note"].item() == "all 50 singular values"
     kept = result.rows[result.rows["metric"] == "singular_entropy_layer_kept"]
     assert kept["x"].tolist() == [8, 50] and set(result.rows["metric"]) == set(metric.produces)
-    missing = metric.read(Observed(reason="the flow is constant"))
+    missing = metric(Observed(reason="the flow is constant"))
     assert missing.rows["note"].tolist() == ["the flow is constant"] and missing.samples.empty
     with pytest.raises(ValueError, match="at least one"):
         SingularEntropy(kept=0)
@@ -173,6 +173,7 @@ def test_too_few_pairs_have_no_number():
 
 
 # -- the report --------------------------------------------------------------------------------------------------------
+METRICS = {"singular_entropy": {"figure": "editbench.metrics.singular_entropy.figure.draw"}}
 H = {"smile": 4.1, "age": 4.4, "beard": 4.2, "yaw": 4.5}
 GAIN = {"smile": -0.05, "age": 0.2, "beard": 0.0, "yaw": 0.1}
 
@@ -183,11 +184,12 @@ def write(root) -> None:
             [
                 {
                     "metric": f"singular_entropy{end}",
+                    "group": "singular_entropy",
                     "x": x,
                     "value": H[name] - 0.1 * k,
                     "low": np.nan,
                     "high": np.nan,
-                    "n": 1,
+                    "count": 1,
                     "note": "",
                     "version": 1,
                     "higher_is_better": None,
@@ -197,7 +199,8 @@ def write(root) -> None:
                 )
             ]
         )
-        fake_run(root, "neural_ode_linear", name, rows=pd.concat([metric_rows(0.4), more]))
+        rows = pd.concat([metric_rows(0.4), more])
+        fake_run(root, "neural_ode_linear", name, rows=rows, metrics=METRICS)
         fake_run(root, "neural_ode", name, rows=metric_rows(0.5 + GAIN[name]))
         fake_run(root, "neural_ode_constant", name, rows=metric_rows(0.5))
 
@@ -215,14 +218,13 @@ def test_the_report_orders_the_attributes_and_tests_the_order(tmp_path):
         word in sentence(found) for word in ("rho 0.80", "exact p", "accuracy of neural_ode")
     )
     results = load(tmp_path)
-    ((key, _, caption, draw),) = drawings(results, looks(results.runs["label"]))
-    assert key == "singular_entropy" and "Spearman" in caption
-    left, right = draw().axes
+    (one,) = draw(results, looks(results.runs["label"]))
+    assert one.file == "singular_entropy" and "Spearman" in one.caption
+    left, right = one.draw().axes
     assert left.lines[0].get_xdata().tolist() == sorted(H.values())
     assert right.lines[0].get_ydata().tolist() == pytest.approx([-0.05, 0.0, 0.2, 0.1])
-    drawn = [
-        name for name, *_ in _drawings(results, ranking(results), looks(results.runs["label"]))
-    ]
+    found = _drawings(results, ranking(results), looks(results.runs["label"]), [])
+    drawn = [one.file for one in found]
     assert drawn.count("singular_entropy") == 1 and "singular_entropy_kept" not in drawn
 
 
@@ -241,11 +243,14 @@ def test_human_answers_take_the_place_of_the_stand_in(tmp_path):
         "",
     ):
         path.write_text(text)
-        ((*_, draw),) = drawings(
-            load(tmp_path), {}
-        )  # a figure that fails is listed, the rest of the report is made
         with pytest.raises(ValueError, match="columns attribute and gain"):
-            draw()
+            draw(load(tmp_path), {})
+        problems = []  # what fails is listed, and the rest of the report is made
+        results = load(tmp_path)
+        drawn = _drawings(results, ranking(results), looks(results.runs["label"]), problems)
+        assert "accuracy" in [one.file for one in drawn]
+        assert problems[0].name == "figure of singular_entropy"
+        assert "columns attribute and gain" in problems[0].reason
 
 
 def test_without_a_linear_flow_there_is_no_figure(tmp_path):

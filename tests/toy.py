@@ -1,7 +1,8 @@
-"""What tests of editors share; the worlds in closed form themselves are editbench.conformance.toy."""
+"""What tests of editors share; the networks in closed form themselves are editbench.conformance.toy."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -79,17 +80,27 @@ def trajectories(data: FitData, editor: Editor, walk: Walk, steps: int) -> Traje
 
 
 def check_splits(metric: Metric, found: Trajectories, cuts: list[int], seed: int) -> None:
-    """What every metric owes: any split and permutation of the starts gives the same number, bit for bit."""
+    """Any split and permutation of the starts gives the same number, bit for bit.
+
+    Half of the parts is added by one metric, the others are merged from metrics of their own.
+    """
     starts = np.random.default_rng(seed).permutation(found.table["start"].unique())
-    parts = []
-    for group in np.split(starts, sorted(set(cuts))):
-        table = pd.concat(
-            [found.table[found.table["start"] == start] for start in group], ignore_index=True
-        )
-        parts.append(metric.update(dataclasses.replace(found, table=table)))
-    whole, split = metric(found), metric.compute(metric.merge(parts))
-    pd.testing.assert_frame_equal(whole.rows, split.rows, check_exact=True)
-    pd.testing.assert_frame_equal(whole.samples, split.samples, check_exact=True)
+    split = copy.deepcopy(metric)
+    split.reset()
+    for place, group in enumerate(np.split(starts, sorted(set(cuts)))):
+        tables = [found.table[found.table["start"] == start] for start in group]
+        part = dataclasses.replace(found, table=pd.concat(tables, ignore_index=True))
+        if place % 2:
+            other = copy.deepcopy(metric)
+            other.reset()
+            other.update(part)
+            split.merge_state(other)
+        else:
+            split.update(part)
+    whole = metric(found)
+    merged = split.compute()
+    pd.testing.assert_frame_equal(whole.rows, merged.rows, check_exact=True)
+    pd.testing.assert_frame_equal(whole.samples, merged.samples, check_exact=True)
 
 
 def check_editor(editor: Editor, data: FitData, attribute: str, fresh: Editor) -> None:

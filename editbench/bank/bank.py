@@ -27,10 +27,16 @@ SPLITS = ("fit", "tune", "test")
 
 @dataclass(frozen=True)
 class BankSpec:
-    """What a bank holds. n samples of one seed; `fit` and `tune` are shares of the index range, the rest is test.
+    """What a bank holds.
 
-    block: samples computed together. Blocks start at multiples of `block`, so shards and workers don't change a bit.
-    shard: samples a shard, a multiple of block; it only lays out files and is not part of the bank's identity.
+    Args:
+        n: samples.
+        seed: of the samples; sample i depends on (seed, i) alone.
+        fit: share of the index range that editors learn from.
+        tune: share that they choose their options on; the rest is the test split.
+        block: samples computed together. Blocks start at multiples of it, so that the number of
+            shards and workers changes no bit.
+        shard: samples a shard, a multiple of `block`. It only lays out files.
     """
 
     n: int
@@ -70,7 +76,14 @@ class BankSpec:
 
 @dataclass
 class Split:
-    """Bank samples an editor may see: index (n,), z (n, z_dim), w (n, w_dim) or None, teacher logits (n, width)."""
+    """Bank samples that an editor may see.
+
+    Args:
+        index: (n,) places in the bank.
+        z: (n, z_dim).
+        w: (n, w_dim); None where the generator has no W.
+        logits: (n, width) of the teacher.
+    """
 
     index: Tensor
     z: Tensor
@@ -104,7 +117,8 @@ class ShardedArray(Sequence[np.ndarray]):
 
     def range(self, start: int, stop: int) -> np.ndarray:
         """Rows start..stop-1 as one array in memory."""
-        parts, begin = [], 0
+        parts = []
+        begin = 0
         for shard, end in zip(self.shards, self.ends):
             if start < end and stop > begin:
                 parts.append(shard[max(start - begin, 0) : stop - begin])
@@ -118,9 +132,8 @@ class ShardedArray(Sequence[np.ndarray]):
         out = np.empty((len(index), *self.shards[0].shape[1:]), self.shards[0].dtype)
         for shard in np.unique(which):
             rows = which == shard
-            out[rows] = self.shards[shard][
-                index[rows] - (self.ends[shard] - len(self.shards[shard]))
-            ]
+            begin = self.ends[shard] - len(self.shards[shard])
+            out[rows] = self.shards[shard][index[rows] - begin]
         return out
 
     def stream(self) -> Iterator[np.ndarray]:

@@ -1,11 +1,17 @@
-"""Start images and targets of the crossing test: drawn once from the test split, the same for every method.
+"""Start images and targets of the crossing test.
 
-Chen et al. 2022, section 4: "images with logits around the decision boundaries", each with a target attribute drawn
-uniformly. Choices the paper leaves open: near means that q(x) = max over attributes of |margin| / sigma is among the M
-smallest of the test split, M = `pool` times the size of the bank (15,000 of 500,000). That is the joint reading;
-`near='target'` ranks by the target attribute alone and is kinder to everyone. `near='any'` draws uniformly from the
-whole test split, near or far, for metrics that follow walks from anywhere (Khrulkov et al. 2021, section 4); every
-start still lacks the class that it is asked for. An ordered attribute is asked for a neighbouring class.
+They are drawn once from the test split, and are the same for every method. Chen et al. 2022, section
+4, take "images with logits around the decision boundaries", each with a target attribute drawn
+uniformly. The paper leaves open what near means:
+
+- `near='joint'`: q(x), the largest |margin| / sigma over the attributes, is among the M smallest of
+  the test split. M is `pool` times the size of the bank (15,000 of 500,000).
+- `near='target'`: the same for the margin of the target attribute alone, which makes the test easier
+  for every method.
+- `near='any'`: uniform over the whole test split, for metrics that follow walks from anywhere
+  (Khrulkov et al. 2021, section 4).
+
+The target is a class that the start does not have; for an ordered attribute, a neighbouring one.
 """
 
 from __future__ import annotations
@@ -26,8 +32,14 @@ NEAR = ("joint", "target", "any")  # how starts are chosen, see above
 
 @dataclass(frozen=True)
 class StartsSpec:
-    """n starts in all; pool: candidates, as a share of the bank's size (near='any' has no pool: the whole test split);
-    seed of the draw; near: 'joint', 'target' or 'any'."""
+    """How starts are drawn.
+
+    Args:
+        n: starts of all attributes together.
+        pool: candidates, as a share of the bank's size. near='any' has no pool.
+        seed: of the draw.
+        near: 'joint', 'target' or 'any'; see the module.
+    """
 
     n: int = 3000
     pool: float = 0.03
@@ -44,8 +56,14 @@ class StartsSpec:
 
 @dataclass(frozen=True)
 class Starts:
-    """index (n,) bank indices; source, target (n,) classes of one attribute; threshold: the largest q of the pool, NaN
-    where there is none."""
+    """The starts of one attribute.
+
+    Args:
+        index: (n,) places in the bank.
+        source: (n,) classes that they have.
+        target: (n,) classes that they are to reach.
+        threshold: the largest q of the pool, in standard deviations; NaN where there is no pool.
+    """
 
     index: np.ndarray
     source: np.ndarray
@@ -57,9 +75,19 @@ class Starts:
 
 
 def boundary_distance(logits: np.ndarray, sigma: np.ndarray, attributes: Attributes) -> np.ndarray:
-    """|log-odds of the decided class| / sigma for every attribute: (n, width) -> (n, A)."""
+    """How far samples are from the decision boundary of every attribute.
+
+    Args:
+        logits: (n, width) of the judge.
+        sigma: (width,) standard deviation of each log-odds.
+        attributes: of the judge.
+
+    Returns:
+        (n, A): |log-odds of the decided class| / sigma.
+    """
     tensor = torch.from_numpy(np.asarray(logits, np.float64))
-    odds, labels = attributes.log_odds(tensor).numpy(), attributes.labels(tensor)
+    odds = attributes.log_odds(tensor).numpy()
+    labels = attributes.labels(tensor)
     rows = np.arange(len(odds))
     out = []
     for position, name in enumerate(attributes.names):
@@ -69,7 +97,19 @@ def boundary_distance(logits: np.ndarray, sigma: np.ndarray, attributes: Attribu
 
 
 def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, Starts]:
-    """Starts of every attribute in `names`: the draw depends on the bank, the spec and the names, on no method."""
+    """Draw the starts of several attributes. The draw depends on no method.
+
+    Args:
+        spec: how many, and how near.
+        bank: whose test split they come from.
+        names: of the attributes that share the draw.
+
+    Returns:
+        Name -> its starts, sorted by index.
+
+    Raises:
+        EditbenchError: the test split or the pool is smaller than spec.n.
+    """
     attributes = bank.judge_attributes
     columns = [attributes.index(name) for name in names]
     first, last = bank.spec.split("test")
@@ -87,39 +127,46 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
             f"(starts.pool={spec.pool} of bank.n={len(bank)}, {last - first} of them in the test "
             "split): raise bank.n or starts.pool, or lower starts.n"
         )
+    # The key is of what the bank holds, so that another version of the code has the same starts.
     rng = generator(spec.seed, "starts", bank.samples_key, spec.n, spec.pool, spec.near, *names)
     if spec.near == "joint":
         q = distance.max(1)
         candidates = np.argsort(q, kind="stable")[:pool]
         threshold = q[candidates].max()
         chosen = np.sort(rng.permutation(candidates)[: spec.n])
-        asked = rng.integers(len(names), size=spec.n)
+        attribute = rng.integers(len(names), size=spec.n)
     elif spec.near == "target":
-        asked = np.sort(rng.integers(len(names), size=spec.n))
+        # Each attribute has a pool of its own, so the attribute is drawn before the sample.
+        attribute = np.sort(rng.integers(len(names), size=spec.n))
         chosen = np.empty(spec.n, np.int64)
         for k in range(len(names)):
+            mine = attribute == k
             candidates = np.argsort(distance[:, k], kind="stable")[:pool]
-            chosen[asked == k] = np.sort(rng.permutation(candidates)[: int((asked == k).sum())])
-        threshold = distance[chosen, asked].max()
+            chosen[mine] = np.sort(rng.permutation(candidates)[: int(mine.sum())])
+        threshold = distance[chosen, attribute].max()
     else:  # 'any'
         chosen = np.sort(rng.choice(last - first, size=spec.n, replace=False))
-        asked = rng.integers(len(names), size=spec.n)
+        attribute = rng.integers(len(names), size=spec.n)
         threshold = np.nan
     labels = attributes.labels(torch.from_numpy(np.asarray(logits[chosen]))).numpy()
     draw = rng.random(spec.n)
     starts = {}
     for k, name in enumerate(names):
-        mine = asked == k
+        mine = attribute == k
         source = labels[mine, columns[k]]
-        target = draw_classes(
-            source, draw[mine], len(attributes[name].classes), attributes[name].ordered
-        )
+        classes = len(attributes[name].classes)
+        target = draw_classes(source, draw[mine], classes, attributes[name].ordered)
         starts[name] = Starts(chosen[mine] + first, source, target, float(threshold))
     return starts
 
 
 def aim(starts: Starts, target: int | None) -> Starts:
-    """The starts of other classes, all towards one class; None leaves the draw as it is."""
+    """Send all starts towards one class.
+
+    Args:
+        starts: as drawn.
+        target: the class; starts that have it already are left out. None leaves the draw as it is.
+    """
     if target is None:
         return starts
     keep = starts.source != target
@@ -128,8 +175,19 @@ def aim(starts: Starts, target: int | None) -> Starts:
 
 
 def draw_classes(source: np.ndarray, draw: np.ndarray, classes: int, ordered: bool) -> np.ndarray:
-    """A class other than the source's, uniformly; for an ordered attribute one of its neighbours."""
+    """Turn uniform draws into target classes.
+
+    Args:
+        source: (n,) classes of the starts.
+        draw: (n,) uniform in [0, 1).
+        classes: how many there are.
+        ordered: whether only the neighbours of a class are targets.
+
+    Returns:
+        (n,) classes, none of them the source.
+    """
     if ordered:
+        # The first and the last class have one neighbour each.
         step = np.where(draw < 0.5, -1, 1)
         step = np.where(source == 0, 1, np.where(source == classes - 1, -1, step))
         return source + step

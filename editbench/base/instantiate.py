@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.errors import EditbenchError
 
-LABELS = ("name", "about", "demo")  # keys of a group's YAML that are for people
+# Keys of a group's YAML that are no options of the class: for people, and for the report.
+LABELS = ("name", "about", "demo", "figure")
 
 
 def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""`editbench convert`:
-
-a StyleGAN2 checkpoint of another project -> one safetensors file, checked by decoding.
-"""
+"""`editbench convert`: a StyleGAN2 checkpoint of others as one safetensors file, checked."""
 
 from __future__ import annotations
 
@@ -23,6 +20,7 @@ from editbench.networks.stylegan2.generator import CHECKSUM, KIND, ORIGIN, read_
 from editbench.networks.stylegan2.network import StyleGAN2
 from editbench.networks.weights import save_tensors, tensors_digest
 
+# Enough for statistics of a picture, and a second of work.
 PROBES = 4
 EPILOG = """reads, without running any code of the file:
   NVlabs' PyTorch pickles (stylegan2-ada-pytorch; stylegan3 with a StyleGAN2 architecture)
@@ -80,21 +78,25 @@ def main(argv: list[str]) -> int:
         raise EditbenchError(
             f"--out {args.out}: the file is written as safetensors, give it that ending"
         )
+    # Writing over its own source would lose what cannot be converted again.
     if args.out is not None and args.out.resolve() == args.file.resolve():
         raise EditbenchError(
             f"--out {args.out}: that is the checkpoint itself, which is kept; give another name"
         )
+    # Read, put together, decode: each step refuses what the next one relies on.
     source = read_source(args.file, args.name, args.mapping_lr, args.conv_clamp)
     network = assemble(source)
     console = Console(width=None if Console().is_terminal else 110)
     console.print(description(source, network))
     images = decode(network)
     console.print(statistics(images), markup=False)
+    # Weights are finite by now, but their products can overflow.
     if not torch.isfinite(images).all():
         raise BadFile(
             f"{args.file}: its pictures hold NaN or infinity: the weights are of no use, nothing "
             "is written"
         )
+    # Before anything is written.
     if args.golden is not None and not show_parity(console, network, args.golden):
         raise BadFile(
             f"{args.file}: differs from {args.golden} by more than {BOUND:g}; nothing is written"
@@ -107,7 +109,9 @@ def main(argv: list[str]) -> int:
             markup=False,
             soft_wrap=True,
         )
-        label = " generator.label=0" if source.config.c_dim else ""
+        label = ""
+        if source.config.c_dim:
+            label = " generator.label=0"
         console.print(
             f"use it: editbench run generator=stylegan2 generator.weights={args.out}{label} "
             "scorer=...",
@@ -122,12 +126,15 @@ def decode(network: StyleGAN2) -> torch.Tensor:
     """Pictures of PROBES z; of a conditional network of its first classes."""
     config = network.config
     z = torch.from_numpy(normals(0, "probe", 0, PROBES, config.z_dim)).float()
-    label = torch.eye(config.c_dim)[torch.arange(PROBES) % config.c_dim] if config.c_dim else None
+    label = None
+    if config.c_dim:
+        label = torch.eye(config.c_dim)[torch.arange(PROBES) % config.c_dim]
     return network(z, label=label)
 
 
 def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -> None:
     """Write, read back, decode and compare; only then does the file get its name."""
+    # The header says where the weights come from, so that a record can name it.
     state = dict(network.state_dict())
     header = network.config.as_dict() | {
         CHECKSUM: tensors_digest(state, network.config.as_dict()),
@@ -137,10 +144,12 @@ def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -
             "sha256": file_sha256(source.path),
         },
     }
+    # In the same folder, so that the last step is one rename.
     partial = out.with_name(f".partial-{os.getpid()}-{out.name}")
     with explain_disk_errors(out):
         try:
             save_tensors(partial, state, KIND, header)
+            # The same bytes on the same machine give the same pictures, to the last bit.
             if not torch.equal(decode(read_network(partial)), images):
                 raise EditbenchError(
                     f"{out}: the file does not decode as the network that was written; the disk or "
@@ -155,9 +164,11 @@ def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -
 def description(source: Source, network: StyleGAN2) -> Table:
     """What was found."""
     config = source.config
+    # File names may hold what rich takes for markup.
     table = Table(title=escape(source.path.name), show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column()
+    # Marked, as another value would give other pictures.
     guess = {name: " (assumed: such a file does not hold it)" for name in source.assumed}
     size = config.resolution
     layers = len(network.synthesis.layers)
@@ -198,6 +209,7 @@ def description(source: Source, network: StyleGAN2) -> Table:
 
 
 def statistics(images: torch.Tensor) -> str:
+    # A healthy network leaves [-1, 1] with few pixels.
     outside = (images.abs() > 1).float().mean().item()
     return (
         f"decoded {len(images)} z: mean {images.mean().item():.3f}, std {images.std().item():.3f}, "
@@ -207,6 +219,7 @@ def statistics(images: torch.Tensor) -> str:
 
 
 def show_parity(console: Console, network: StyleGAN2, path: Path) -> bool:
+    # A golden is of one network: another one cannot be compared, and is an error.
     golden = read_golden(path)
     try:
         rows = parity(network, golden)

@@ -1,5 +1,4 @@
-"""`editbench dataset`: pack pictures of your own for training, and say what a packed data set
-holds."""
+"""`editbench dataset`: pack pictures of your own for training; describe a packed data set."""
 
 from __future__ import annotations
 
@@ -9,19 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
-from editbench.commands.world_data import add_data_arguments, describe, open_source
+from editbench.commands.world_data import add_data_arguments, reading
 
 EXAMPLES = """examples:
   editbench dataset pack photos --resolution 64 --out photos64
-  editbench dataset pack img_align_celeba --labels list_attr_celeba.txt --resolution 128 --out celeba128
-  editbench dataset pack photos --labels labels.csv --attributes smile age --bins 5 --resolution 64 --out photos64
+  editbench dataset pack img_align_celeba --labels list_attr_celeba.txt --resolution 128 \\
+      --out celeba128
+  editbench dataset pack photos --labels labels.csv --attributes smile age --bins 5 \\
+      --resolution 64 --out photos64
   editbench dataset pack pets --labels folders --resolution 64 --out pets64
-  editbench dataset pack mpi3d_toy.npz --out mpi3d                seven factors, 64 x 64
-  editbench dataset pack shapes3d.yaml --out shapes3d             other arrays, declared in a YAML file
+  editbench dataset pack mpi3d_toy.npz --out mpi3d       seven factors, 64 x 64
+  editbench dataset pack shapes3d.yaml --out shapes3d    other arrays, declared in a YAML file
   editbench dataset info mpi3d
 
-A pack that was stopped goes on with the same command. docs/datasets.md has the forms of labels and of the YAML file.
+A pack that was stopped goes on with the same command. docs/datasets.md has the forms of labels
+and of the YAML file.
 """
+
+LEFT_OUT = ("broken", "not listed", "empty cell", "listed without file")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     )
     pack.add_argument("source", type=Path, help="image folder, .npz, or the .yaml of one")
     pack.add_argument("--out", type=Path, required=True, help="folder of the packed data set")
+    # A data set is packed once, at the size that it is trained at.
     pack.add_argument(
         "--resolution", type=int, default=None, help="height and width (of an .npz: its own)"
     )
@@ -52,39 +57,36 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _pack(args: argparse.Namespace) -> int:
+    # Imported here, so that --help is instant.
+    from editbench.worlds.datasets.opening import describe, open_source
     from editbench.worlds.datasets.pack import pack
     from editbench.worlds.datasets.packed import PROBLEMS
 
+    # A world chooses its attributes later; columns of a CSV file may not be labels at all.
     if not args.source.is_dir() and (args.attributes, args.bins) != (None, None):
         raise EditbenchError(
             "arrays are packed with all their labels: give --attributes and --bins to the training"
         )
+    # Including the scan of the folder, which may be the longer part on a network disk.
     began = time.perf_counter()
-    source = open_source(args.source, args)
+    source = open_source(args.source, reading(args))
     data = pack(source, args.out, args.resolution, args.max_broken)
     print(f"{args.out}: {describe(data)} in {time.perf_counter() - began:.1f} s")
-    left_out = sum(
-        data.counts.get(key, 0)
-        for key in ("broken", "not listed", "empty cell", "listed without file")
-    )
+    left_out = sum(data.counts.get(key, 0) for key in LEFT_OUT)
     if left_out:
         print(f"{left_out} entries were left out, each with its reason in {args.out / PROBLEMS}")
     return 0
 
 
 def _info(args: argparse.Namespace) -> int:
-    import numpy as np
-
+    # Imported here, so that --help is instant.
+    from editbench.worlds.datasets.opening import describe
     from editbench.worlds.datasets.packed import Packed
 
     data = Packed(args.folder)
+    # Before anything is said of it: a damaged file could make every number wrong.
     data.verify()
     print(f"{args.folder}: {describe(data)}, digest {data.digest}, checksums right")
-    if data.attributes is not None and data.labels is not None:
-        for i, item in enumerate(data.attributes):
-            shares = np.bincount(data.labels[:, i], minlength=len(item.classes)) / len(data)
-            print(
-                f"  {item.name}: "
-                + ", ".join(f"{name} {share:.3f}" for name, share in zip(item.classes, shares))
-            )
+    for name, shares in data.class_shares().items():
+        print(f"  {name}: " + ", ".join(f"{label} {share:.3f}" for label, share in shares.items()))
     return 0

@@ -24,8 +24,8 @@ EPILOG = f"""examples:
   editbench fetch all
 
 Files lie in ${FOLDER}, or in the user's cache. ${MIRROR}=URL fetches them from a folder of another
-server, with the same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A download
-that broke off goes on from there.
+server, with the same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A
+download that broke off goes on from there.
 """
 
 
@@ -42,16 +42,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--again", action="store_true", help="fetch anew what is here")
     args = parser.parse_args(argv)
     known = published()
+    # All names are checked before the first of them is fetched.
     for name in args.names:
         if name not in (*known, "all"):
             raise UnknownName("published network", name, [*known, "all"])
     if not args.names:
         return listing(known)
-    chosen = known if "all" in args.names else {name: known[name] for name in args.names}
+    # A name that was given twice is fetched once.
+    chosen = known
+    if "all" not in args.names:
+        chosen = {name: known[name] for name in args.names}
     if is_offline():
         raise EditbenchError(
             f"${OFFLINE} is set: nothing is fetched; unset it, or put the files into {folder()}"
         )
+    # One broken address must not keep the others from coming.
     failed = False
     for name, file in chosen.items():
         try:
@@ -65,16 +70,21 @@ def main(argv: list[str]) -> int:
 
 
 def pinned(file: Published) -> str:
-    return "as published" if file.sha256 else "(pinned from now on: none is published)"
+    if file.sha256:
+        return "as published"
+    return "(pinned from now on: none is published)"
 
 
 def listing(known: dict[str, Published]) -> int:
     """Print every published network and its state; 1 where one is here with another content."""
+    # A listing that ends with 0 says that all that is here is right.
     broken = False
     for name, file in known.items():
         text, bad = state(file)
         broken |= bad
-        size = f"{file.size / 1e6:.0f} MB" if file.size else "?"
+        size = "?"
+        if file.size:
+            size = f"{file.size / 1e6:.0f} MB"
         print(f"{name:12} {size:>7}  {text}\n{'':22}{file.source}\n{'':22}{file.licence}")
     print(f"folder: {folder()} (${FOLDER})")
     return int(broken)
@@ -83,6 +93,7 @@ def listing(known: dict[str, Published]) -> int:
 def state(file: Published) -> tuple[str, bool]:
     """Whether a file is here and whole, in words; True where it is here with another content."""
     try:
+        # A listing goes on past a damaged file, and says so.
         found = find(file)
     except BadFile as error:
         return str(error), True

@@ -25,6 +25,9 @@ examples:
   editbench run -m attribute=smile,age method=gradctrl,interfacegan hydra/launcher=joblib hydra.launcher.n_jobs=2
   editbench run method=interfacegan --cfg job          print the configuration and stop (with -m: of every job)
 
+A configuration can name any Python (_target_), which is then run: use --config-dir, and YAML files of others,
+only from people you trust.
+
 groups:  {groups}
 keys:    {keys}
 `editbench list` shows every option with a line each; `editbench report OUT` makes the tables and the page.

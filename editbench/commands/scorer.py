@@ -1,7 +1,4 @@
-"""`editbench scorer check`:
-
-does a classifier of your own say what its YAML says it does? Numbers, and pictures.
-"""
+"""`editbench scorer check`: does a classifier of your own do what its YAML says?"""
 
 from __future__ import annotations
 
@@ -29,11 +26,11 @@ EPILOG = """examples:
   editbench scorer check my_attributes.yaml --images photos/ --out check
   editbench scorer check my_attributes.yaml --against faces generator.psi=0.7
 
-Reports the share of every class, quantiles and correlations of the logits, and what looks wrong: NaN,
-heads whose output never changes, probabilities for logits, an input range under which the network says
-less than under another, and teacher and judge that point opposite ways. The page shows the pictures of
-each class, so that you see whether "positive" is the side you think. Exit code 1 where something is an
-error.
+Reports the share of every class, quantiles and correlations of the logits, and what looks wrong:
+NaN, heads whose output never changes, probabilities for logits, an input range under which the
+network says less than under another, and teacher and judge that point opposite ways. The page
+shows the pictures of each class, so that you see whether "positive" is the side you think. Exit
+code 1 where something is an error.
 """
 
 
@@ -44,6 +41,7 @@ def main(argv: list[str]) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # An action, so that others can be added beside it.
     parser.add_argument("action", metavar="check")
     parser.add_argument(
         "scorer",
@@ -69,21 +67,32 @@ def main(argv: list[str]) -> int:
         raise EditbenchError("-n must be 2 or more, and --batch 1 or more")
     path = scorer_file(args.scorer)
     cfg = compose_config([f"generator={args.generator}", f"device={args.device}", *args.overrides])
+    # The overrides count here, since the YAML may refer to ${data}.
     scorers = read_scorers(path, cfg)
     others = read_scorers(scorer_file(args.against), cfg) if args.against else {}
+    # A scorer in both roles is moved twice, which does nothing.
     for scorer in (*scorers.values(), *others.values()):
         scorer.to(args.device)
     pictures = find_pictures(args, cfg, next(iter(scorers.values())))
     checkups = check_all(scorers, pictures, args.batch)
     references = check_all(others, pictures, args.batch)
-    pairs = [(checkups[0], part) for part in checkups[1:]]
-    pairs += [(part, other) for part in checkups for other in references]
+    # The teacher with the judge, and each of both with the other file.
+    pairs = []
+    for part in checkups[1:]:
+        pairs.append((checkups[0], part))
+    for part in checkups:
+        for reference in references:
+            pairs.append((part, reference))
     agreements = []
     for first, second in pairs:
         table, findings = compare(first, second)
-        other = f"{args.against}: {second.role}" if second in references else second.role
+        # Roles of two files have the same names.
+        other = second.role
+        if second in references:
+            other = f"{args.against}: {second.role}"
         agreements.append((f"{first.role} and {other}", table))
         first.findings[:0] = findings
+    # W codes have no pictures to show.
     pictured = not isinstance(pictures, Generated) or pictures.generator.output == "image"
     out = args.out or Path(f"scorer-check-{path.stem}")
     written = write_page(out, str(path), checkups, pictures, agreements, pictured)
@@ -93,16 +102,17 @@ def main(argv: list[str]) -> int:
     for title, table in agreements:
         print(f"\n{title}\n{table.to_string(float_format=lambda value: f'{value:.3f}')}")
     print("\nlook at " + ", ".join(map(str, written)))
+    # Exit code 1, so that a script can stop.
     return int(any(checkup.worst == "error" for checkup in checkups))
 
 
-# type: ignore[no-untyped-def]
-def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> Pictures:
+def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> Pictures:  # type: ignore[no-untyped-def]
     if args.images is not None:
         if scorer.input != "image":
             raise EditbenchError(f"--images: this scorer scores '{scorer.input}', not pictures")
         return Folder(args.images, args.n, resolution_of(scorer), args.device)
     generator = build(cfg.generator).to(args.device).eval().requires_grad_(False)
+    # Codes for a scorer of pictures, or the other way round.
     if generator.output != scorer.input:
         raise EditbenchError(
             f"the scorer scores '{scorer.input}' but generator '{args.generator}' gives "
@@ -115,6 +125,7 @@ def check_all(scorers: dict[str, Scorer], pictures: Pictures, batch: int) -> lis
     """A checkup a role; roles that are one scorer are looked at once."""
     found: dict[str, Checkup] = {}
     for role, scorer in scorers.items():
+        # One network in both roles would be run twice for the same numbers.
         same = [name for name in found if scorers[name] is scorer]
         if same:
             found[same[0]].role += f" and {role}"
@@ -127,10 +138,10 @@ def show(checkup: Checkup) -> None:
     """The tables and findings of one scorer, on the terminal."""
     print(f"\n{checkup.role}: {len(checkup.logits)} pictures")
     for name, part in checkup.shares.groupby("attribute", sort=False):
-        print(
-            f"  {name!s:16} "
-            + ", ".join(f"{row['class']} {row['share']:.1%}" for _, row in part.iterrows())
-        )
+        shares = []
+        for _, row in part.iterrows():
+            shares.append(f"{row['class']} {row['share']:.1%}")
+        print(f"  {name!s:16} {', '.join(shares)}")
     with pd.option_context("display.width", 200, "display.max_columns", 40):
         print(f"\nquantiles of the log-odds\n{checkup.quantiles.round(2).to_string()}")
         print(f"\ncorrelation of the log-odds\n{checkup.correlation.round(2).to_string()}")
@@ -146,21 +157,25 @@ def show(checkup: Checkup) -> None:
 def as_json(
     checkups: list[Checkup], agreements: list[tuple[str, pd.DataFrame]], pictures: Pictures
 ) -> dict:
+    """What the page shows, for programs."""
+    scorers = {}
+    for checkup in checkups:
+        ranges = []
+        for item in checkup.ranges:
+            # JSON has no infinity.
+            size = item.size if math.isfinite(item.size) else None
+            ranges.append(vars(item) | {"size": size})
+        scorers[checkup.role] = {
+            "shares": checkup.shares.to_dict("records"),
+            "quantiles": checkup.quantiles.to_dict("index"),
+            "correlation": checkup.correlation.to_dict(),
+            "ranges": ranges,
+            "findings": [vars(item) for item in checkup.findings],
+        }
     return {
         "pictures": pictures.about,
+        # Interpolation and convolution differ by version.
         "torch": torch.__version__,
-        "scorers": {
-            checkup.role: {
-                "shares": checkup.shares.to_dict("records"),
-                "quantiles": checkup.quantiles.to_dict("index"),
-                "correlation": checkup.correlation.to_dict(),
-                "ranges": [
-                    vars(item) | {"size": item.size if math.isfinite(item.size) else None}
-                    for item in checkup.ranges
-                ],
-                "findings": [vars(item) for item in checkup.findings],
-            }
-            for checkup in checkups
-        },
+        "scorers": scorers,
         "agreement": {title: table.to_dict("index") for title, table in agreements},
     }

@@ -1,5 +1,7 @@
-"""`editbench world`: train, pack and describe the embedded world. Nobody needs this to run a
-benchmark."""
+"""`editbench world`: train, pack and describe the embedded world.
+
+Nobody needs this to run a benchmark.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +9,18 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from editbench.base.errors import EditbenchError
 from editbench.commands import world_data
 from editbench.commands.world_data import add_data_arguments
-
-if TYPE_CHECKING:
-    from editbench.worlds.faces.factors import FactorLaw
-
-CHANNELS = (64, 64, 48, 32)  # of the faces' generator, at 4, 8, 16 and 32 pixels
-# Faces whose true labels give the class shares that training is steered to
-STEERING_SAMPLES = 200_000
 
 EXAMPLES = """examples:
   editbench world train-gan --kimg 850 --out runs/world/gan      start, or go on from, a generator
   editbench world pack --checkpoint runs/world/gan/checkpoint.pt --out generator32.safetensors
   editbench world train-scorers --out runs/world/scorers         teacher and judge, minutes each
-  editbench world train-scorers --data packed --out runs/world/mine    a world of your own pictures, ...
-  editbench world train-gan --data packed --out runs/world/mine        ... see docs/datasets.md
+  editbench world train-scorers --data packed --out runs/world/mine    a world of your own ...
+  editbench world train-gan --data packed --out runs/world/mine        ... pictures, see
+                                                                 docs/datasets.md
   editbench world train-parser --out runs/world/parser           regions of a face, minutes
   editbench world card --out runs/world/card                     how good the world is, as a page
   editbench world card --out card --generator generator32.safetensors
@@ -33,8 +28,11 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit status; what a user can act on is raised as
-    EditbenchError."""
+    """Run one subcommand and return its exit status.
+
+    Raises:
+        EditbenchError: what a user can act on.
+    """
     args = _parser().parse_args(argv)
     if getattr(args, "device", "cpu") != "cpu":
         from editbench.run.loading import check_device
@@ -52,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
 
+    # Every subcommand shows its defaults in --help.
     def add(name: str, run: Any, about: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
@@ -67,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         _train_gan,
         "train the generator; started again, it goes on from its last checkpoint",
     )
+    # Defaults that depend on --data are None here, and chosen where the data are known.
     gan.add_argument("--kimg", type=float, default=850, help="length in thousands of renders shown")
     gan.add_argument(
         "--out",
@@ -75,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of checkpoint.pt and log.jsonl (runs/world/gan, with --data runs/world/NAME)",
     )
     gan.add_argument(
-        "--resolution", type=int, default=None, help="height and width (32, with --data the data's)"
+        # None: 32 for the faces; the data's own size where there are data.
+        "--resolution",
+        type=int,
+        default=None,
+        help="height and width (32, with --data the data's)",
     )
     gan.add_argument(
         "--channels",
@@ -87,9 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     gan.add_argument("--batch", type=int, default=32, help="pictures a step")
     gan.add_argument("--r1-gamma", type=float, default=0.1, help="weight of the R1 penalty")
     gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
+    # The faces are trained on a CPU; larger pictures take a GPU.
     gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
     gan.add_argument(
+        # The teacher steers, never the judge: the judge must stay a stranger to the generator.
         "--steer",
         type=Path,
         default=None,
@@ -98,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     gan.add_argument(
+        # The entanglement dial was trained so: each setting goes on from the world's own generator.
         "--init",
         type=Path,
         default=None,
@@ -115,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     scorers = add(
         "train-scorers", _train_scorers, "train teacher and judge and print their held-out accuracy"
     )
+    # Teacher and judge may be trained apart, on two machines.
     scorers.add_argument(
         "--out",
         type=Path,
@@ -137,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_data_arguments(scorers)
 
+    # Localised edits need a parser; teacher and judge do not.
     parts = add(
         "train-parser", _train_parser, "train the parser of face regions and print its held-out IoU"
     )
@@ -149,14 +158,17 @@ def _parser() -> argparse.ArgumentParser:
 
     card = add("card", _card, "write index.html, card.json and sheet.png that describe the world")
     card.add_argument("--out", type=Path, required=True, help="folder of the card")
+    # 10,000 pictures: a class share is then known to half a percent.
     card.add_argument("-n", type=int, default=10_000, help="renders, and generated faces")
     for role in ("generator", "teacher", "judge"):
         card.add_argument(
             f"--{role}", type=Path, default=None, help="weights (default: those of the package)"
         )
 
+    # For a generator that was trained with them: the renders must be of the same law.
     _add_correlation(card)
 
+    # A checkpoint holds discriminator and optimisers too; a world needs the averaged generator.
     pack = add(
         "pack", _pack, "copy the averaged generator of a training checkpoint to a safetensors file"
     )
@@ -164,7 +176,11 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, default=Path("runs/world/gan/checkpoint.pt"), help="what to read"
     )
     pack.add_argument(
-        "--out", type=Path, default=None, help="what to write (default: the file of the package)"
+        # Without --out the package's own file is replaced, for a new embedded world.
+        "--out",
+        type=Path,
+        default=None,
+        help="what to write (default: the file of the package)",
     )
     return parser
 
@@ -175,76 +191,44 @@ def _add_correlation(command: argparse.ArgumentParser) -> None:
         nargs="*",
         default=None,
         metavar="A,B=RHO",
-        help="correlations of the renders' traits instead of the world's own; none named: independent",
+        help="correlations of the renders' traits instead of the world's own; "
+        "none named: independent",
     )
 
 
 # Networks are imported where they are used, so that --help is instant.
 
 
+def _print_now(line: str) -> None:
+    # Flushed, so that a redirected log can be followed.
+    print(line, flush=True)
+
+
 def _train_gan(args: argparse.Namespace) -> int:
-    from editbench.networks.stylegan2.network import StyleGAN2Config
-    from editbench.worlds.faces import load_generator, load_scorer
-    from editbench.worlds.faces.factors import sample_factors
-    from editbench.worlds.faces.renderer import render
-    from editbench.worlds.steering import ShareSteering
-    from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
+    from editbench.worlds.faces.training import read_law, train_generator
+    from editbench.worlds.train_gan import GANTraining
 
     if args.data is not None:
         return world_data.train_gan(args)
-    resolution = args.resolution or 32
-    out = args.out or Path("runs/world/gan")
-    try:
-        config = StyleGAN2Config(
-            resolution, tuple(args.channels or CHANNELS), z_dim=128, w_dim=128, mapping_layers=4
-        )
-    except ValueError as error:
-        raise EditbenchError(f"{error}; set --resolution and --channels together") from error
-    law = _law(args.correlation)
+    law = read_law(args.correlation)
     options = GANTraining(
         total_kimg=args.kimg, seed=args.seed, lr=args.lr, batch=args.batch, r1_gamma=args.r1_gamma
     )
+    # None in the checkpoint stands for the world's own law, whatever it is named there.
     if args.correlation is not None:
         options = replace(options, correlations=law.correlations)
-    start = None
-    if args.init is not None:
-        start = load_generator(args.init).network
-        config = start.config
-        options = replace(options, warmup_kimg=args.warmup_kimg, steer_from_kimg=0)
-    check_checkpoint(out / "checkpoint.pt", config, options)
-    steering = None
-    if args.steer is not None:
-        teacher = load_scorer("teacher", args.steer).to(args.device)
-        labels = sample_factors(law, args.seed, 0, STEERING_SAMPLES).labels()
-        steering = ShareSteering(teacher, labels, options.steer_weight)
-    trainer = GANTrainer(
-        config,
+    train_generator(
+        args.out or Path("runs/world/gan"),
         options,
-        lambda a, b: render(sample_factors(law, args.seed, a, b), resolution),
-        args.device,
-        steering,
-        start,
+        law,
+        resolution=args.resolution or 32,
+        channels=args.channels,
+        device=args.device,
+        teacher=args.steer,
+        init=args.init,
+        warmup_kimg=args.warmup_kimg,
     )
-    train(trainer, out)
     return 0
-
-
-def _law(correlations: Sequence[str] | None) -> FactorLaw:
-    """The world's law, or one with the correlations of the command line, each 'a,b=rho'."""
-    from editbench.worlds.faces.factors import FactorLaw
-
-    if correlations is None:
-        return FactorLaw()
-    try:
-        law = FactorLaw(
-            {pair: float(rho) for pair, rho in (text.split("=") for text in correlations)}
-        )
-        law.correlation_matrix()
-    except ValueError as error:
-        raise EditbenchError(
-            f"--correlation {' '.join(correlations)}: {error}; example: age,eyeglasses=0.6"
-        ) from error
-    return law
 
 
 def _train_scorers(args: argparse.Namespace) -> int:
@@ -255,19 +239,18 @@ def _train_scorers(args: argparse.Namespace) -> int:
         return world_data.train_scorers(args)
     out = args.out or Path("runs/world/scorers")
     for role in args.role:
-        options = ROLES[role] if args.images is None else replace(ROLES[role], images=args.images)
-        scorer = train_scorer(options, lambda line: print(line, flush=True), device=args.device).to(
-            "cpu"
-        )
+        options = ROLES[role]
+        if args.images is not None:
+            options = replace(options, images=args.images)
+        scorer = train_scorer(options, _print_now, device=args.device).to("cpu")
         path = out / f"{role}{options.resolution}.safetensors"
         scorer.save(path)
         print(f"{role}: {path}")
         for title, law in (("world's law", FactorLaw()), ("dense law", FactorLaw(margin=0.0))):
-            found = accuracy(scorer, law, 5000)
-            print(
-                f"  held out, {title}: "
-                + ", ".join(f"{name} {100 * value:.2f}%" for name, value in found.items())
-            )
+            shares = []
+            for name, value in accuracy(scorer, law, 5000).items():
+                shares.append(f"{name} {100 * value:.2f}%")
+            print(f"  held out, {title}: " + ", ".join(shares))
     return 0
 
 
@@ -275,7 +258,7 @@ def _train_parser(args: argparse.Namespace) -> int:
     from editbench.worlds.parser import ParserTraining, parser_quality, train_parser
 
     options = ParserTraining() if args.faces is None else ParserTraining(faces=args.faces)
-    parser = train_parser(options, lambda line: print(line, flush=True))
+    parser = train_parser(options, _print_now)
     path = args.out / f"parser{options.resolution}.safetensors"
     parser.save(path)
     print(f"parser: {path}")
@@ -287,6 +270,7 @@ def _train_parser(args: argparse.Namespace) -> int:
 def _card(args: argparse.Namespace) -> int:
     from editbench.worlds.card import world_card
     from editbench.worlds.faces import load_generator, load_scorer
+    from editbench.worlds.faces.training import read_law
 
     card = world_card(
         args.out,
@@ -294,33 +278,30 @@ def _card(args: argparse.Namespace) -> int:
         load_generator(args.generator),
         load_scorer("teacher", args.teacher),
         load_scorer("judge", args.judge),
-        law=_law(args.correlation),
+        law=read_law(args.correlation),
     )
+    frechet = card["frechet"]
+    # The worst attribute decides whether the world can be used.
+    accuracy = min(card["accuracy"]["judge"]["world law"].values())
+    agreement = min(card["agreement"]["generated"].values())
     print(
-        f"{args.out / 'index.html'}: largest gap of a class share {100 * card['marginal_gap']:.1f} points, "
+        f"{args.out / 'index.html'}: "
+        f"largest gap of a class share {100 * card['marginal_gap']:.1f} points, "
         f"of an association {card['association_gap']:.3f}, "
-        f"Fréchet distance {card['frechet']['generated']:.3f} (floor {card['frechet']['floor']:.3f}), "
-        f"lowest judge accuracy {100 * min(card['accuracy']['judge']['world law'].values()):.2f}%, "
-        f"lowest agreement {100 * min(card['agreement']['generated'].values()):.2f}%"
+        f"Fréchet distance {frechet['generated']:.3f} (floor {frechet['floor']:.3f}), "
+        f"lowest judge accuracy {100 * accuracy:.2f}%, "
+        f"lowest agreement {100 * agreement:.2f}%"
     )
     return 0
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from editbench.networks.stylegan2.generator import StyleGAN2Generator
-    from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
-    from editbench.networks.weights import load_strict
     from editbench.worlds.faces import weights_path
-    from editbench.worlds.train_gan import read_checkpoint
+    from editbench.worlds.faces.training import read_averaged
 
-    state = read_checkpoint(args.checkpoint)
-    network = StyleGAN2(StyleGAN2Config(**state["config"]))
-    load_strict(network, state["ema"], args.checkpoint)
-    generator = StyleGAN2Generator(network)
+    generator, kimg = read_averaged(args.checkpoint)
     out = args.out or weights_path("generator")
     generator.save(out)
-    kimg = state["step"] * state["options"]["batch"] / 1000
-    print(
-        f"{out}: {out.stat().st_size / 1e6:.2f} MB, {kimg:.0f} kimg, digest {generator.digest[:12]}"
-    )
+    size = out.stat().st_size / 1e6
+    print(f"{out}: {size:.2f} MB, {kimg:.0f} kimg, digest {generator.digest[:12]}")
     return 0

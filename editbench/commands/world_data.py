@@ -1,26 +1,30 @@
-"""`editbench world train-gan --data` and `train-scorers --data`: a world out of a data set of
-one's own."""
+"""`editbench world train-gan --data` and `train-scorers --data`: a world from a data set."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editbench.base.errors import EditbenchError
 
+# Networks are imported where they are used, so that --help is instant.
 if TYPE_CHECKING:
+    from editbench.worlds.datasets.opening import Reading
     from editbench.worlds.datasets.packed import Packed
-    from editbench.worlds.datasets.source import Source
 
 CACHE = Path("runs/cache")
 
 
 def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) -> None:
-    """Where the data are and how they are read; with `to_train` also what a training makes of
-    them."""
+    """Add the arguments that say where the data are and how they are read.
+
+    Args:
+        command: gets a group of arguments.
+        to_train: whether the data are for a training, which also has a name and a cache.
+    """
+    # One group for `world` and `dataset`: the same words read the same data.
     group = command.add_argument_group("data", "pictures of your own, see docs/datasets.md")
     if to_train:
         group.add_argument(
@@ -28,7 +32,8 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
             type=Path,
             default=None,
             metavar="SOURCE",
-            help="packed data set, image folder, .npz or .yaml; left out: renders of the faces world",
+            help="packed data set, image folder, .npz or .yaml; "
+            "left out: renders of the faces world",
         )
         group.add_argument(
             "--name",
@@ -37,7 +42,11 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
             "(default: that of the data)",
         )
         group.add_argument(
-            "--cache", type=Path, default=CACHE, help="where data that are not packed are packed to"
+            # Beside the banks: what is there can be made again.
+            "--cache",
+            type=Path,
+            default=CACHE,
+            help="where data that are not packed are packed to",
         )
     group.add_argument(
         "--labels",
@@ -53,6 +62,7 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
         help="labels to take (default: all)",
     )
     group.add_argument(
+        # MPI3D's axes have 40 values each: too many classes for a handful of boundaries.
         "--bins",
         type=int,
         default=None,
@@ -77,201 +87,77 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
     group.add_argument("--threads", type=int, default=4, help="files decoded at once")
 
 
-def open_source(path: Path, args: argparse.Namespace) -> Source:
-    """A folder of images, an .npz, or a .yaml that declares one."""
-    from editbench.worlds.datasets.images import ImageFolder
-    from editbench.worlds.datasets.mpi3d import ArrayImages
+def reading(args: argparse.Namespace) -> Reading:
+    """How the command line says that data are read."""
+    from editbench.worlds.datasets.opening import Reading
 
-    if path.is_dir():
-        if args.cardinalities is not None:
-            raise EditbenchError(f"--cardinalities are of an .npz, and {path} is a folder")
-        return ImageFolder(path, args.labels, args.attributes, args.bins, args.threads)
-    if path.suffix not in (".npz", ".yaml", ".yml"):
-        raise EditbenchError(
-            f"{path}: no such folder, and not an .npz or the .yaml of one; other arrays: save them "
-            "with np.savez(FILE, images=..., labels=...)"
-        )
-    if args.labels is not None:
-        raise EditbenchError(
-            "--labels is for a folder of images; the labels of an .npz are declared in a YAML file"
-        )
-    return ArrayImages(path, args.cardinalities)
-
-
-def open_data(args: argparse.Namespace, resolution: int | None) -> Packed:
-    """The data set of a training, packed below --cache first where it is not a packed one."""
-    from editbench.base.files import digest
-    from editbench.worlds.datasets.pack import pack
-    from editbench.worlds.datasets.packed import DATASET, Packed
-
-    if (args.data / DATASET).exists():
-        if args.labels is not None or args.cardinalities is not None:
-            raise EditbenchError(
-                f"{args.data} is packed, with the labels it has: leave out --labels and "
-                "--cardinalities, or pack it anew"
-            )
-        data = Packed(args.data)
-        if resolution not in (None, data.resolution):
-            raise EditbenchError(
-                f"{args.data} is packed at {data.resolution} pixels, not {resolution}: leave out "
-                "--resolution, or pack it anew"
-            )
-    else:
-        source = open_source(args.data, args)
-        size = resolution or source.resolution
-        folder = (
-            args.cache
-            / "datasets"
-            / f"{args.data.resolve().stem}-{digest([source.identity, size])}"
-        )
-        data = pack(source, folder, size, args.max_broken)
-        print(f"data: {data.folder}, {describe(data)}")
-    return data.select(args.attributes, args.bins) if data.attributes is not None else data
-
-
-def describe(data: Packed) -> str:
-    counts = ", ".join(f"{count} {what}" for what, count in data.counts.items() if count)
-    return f"{data.n} pictures of {data.resolution} x {data.resolution} ({counts})"
-
-
-def place(args: argparse.Namespace) -> tuple[str, Path]:
-    """Name and folder of the new world."""
-    from editbench.worlds.datasets.training import check_name
-
-    stem = "".join(
-        c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in args.data.resolve().stem
+    return Reading(
+        labels=args.labels,
+        attributes=args.attributes,
+        bins=args.bins,
+        cardinalities=args.cardinalities,
+        max_broken=args.max_broken,
+        threads=args.threads,
     )
-    name = check_name(args.name or stem)
-    return name, args.out or Path("runs/world") / name
 
 
 def train_gan(args: argparse.Namespace) -> int:
-    from editbench.networks.stylegan2.generator import StyleGAN2Generator
-    from editbench.networks.stylegan2.network import StyleGAN2Config
-    from editbench.worlds.datasets.training import gan_channels, reals, write_generator_conf
-    from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
+    from editbench.worlds.datasets.opening import open_data
+    from editbench.worlds.datasets.world import train_generator, world_name
+    from editbench.worlds.train_gan import GANTraining
 
     if args.correlation is not None:
         raise EditbenchError("--correlation is of the renders' law; leave it out with --data")
-    name, out = place(args)
-    data = open_data(args, args.resolution)
-    try:
-        config = StyleGAN2Config(
-            data.resolution,
-            tuple(args.channels or gan_channels(data.resolution)),
-            z_dim=128,
-            w_dim=128,
-            mapping_layers=4,
-        )
-    except ValueError as error:
-        raise EditbenchError(
-            f"{error}; set --channels, or pack the data with another --resolution"
-        ) from error
+    # The name first: a bad one must not show after hours of training.
+    name = world_name(args.data, args.name)
+    out = args.out or Path("runs/world") / name
+    data = open_data(args.data, reading(args), args.resolution, args.cache)
     options = GANTraining(
-        total_kimg=args.kimg,
-        seed=args.seed,
-        lr=args.lr,
-        batch=args.batch,
-        r1_gamma=args.r1_gamma,
-        steer_from_kimg=args.kimg / 2 if args.steer else GANTraining.steer_from_kimg,
-        data=data.digest,
+        total_kimg=args.kimg, seed=args.seed, lr=args.lr, batch=args.batch, r1_gamma=args.r1_gamma
     )
-    start = None
-    if args.init is not None:
-        start = StyleGAN2Generator.from_file(args.init).network
-        config = start.config
-        options = replace(options, warmup_kimg=args.warmup_kimg, steer_from_kimg=0)
-        if config.resolution != data.resolution:
-            raise EditbenchError(
-                f"{args.init} makes pictures of {config.resolution} pixels, the data have "
-                f"{data.resolution}"
-            )
-    check_checkpoint(out / "checkpoint.pt", config, options)
-    steering = _steering(args, data, options.steer_weight)
-    trainer = GANTrainer(config, options, reals(data, args.seed), args.device, steering, start)
-    generator = StyleGAN2Generator(train(trainer, out).to("cpu"))
-    weights = out / f"generator{data.resolution}.safetensors"
-    generator.save(weights)
-    write_generator_conf(
-        out, name, weights, f"StyleGAN2 trained on {trainer.kimg:g} thousand pictures of {name}."
+    weights, generator = train_generator(
+        data,
+        name,
+        out,
+        options,
+        channels=args.channels,
+        device=args.device,
+        teacher=args.steer,
+        init=args.init,
+        warmup_kimg=args.warmup_kimg,
     )
+    # The digest is what a record will say of the generator.
     print(f"generator: {weights}, digest {generator.digest[:12]}")
-    return _how_to_run(out, name, data)
-
-
-def _steering(args: argparse.Namespace, data: Packed, weight: float):  # type: ignore[no-untyped-def]
-    import torch
-
-    from editbench.networks.scorers.convnet import ConvScorer
-    from editbench.worlds.steering import ShareSteering
-
-    if args.steer is None:
-        return None
-    attributes, labels = data.labelled()
-    teacher = ConvScorer.from_file(args.steer, args.device)
-    if teacher.attributes != attributes:
-        raise EditbenchError(
-            f"{args.steer} scores {', '.join(teacher.attributes.names)} with its own classes, the "
-            f"data have {', '.join(attributes.names)}: give --attributes and --bins as it had"
-        )
-    return ShareSteering(teacher, torch.from_numpy(labels), weight)
+    return _print_next_command(out, name, data)
 
 
 def train_scorers(args: argparse.Namespace) -> int:
-    from editbench.worlds.datasets.training import (
-        check_apart,
-        commonest,
-        held_out_accuracy,
-        note_trained,
-        scorer_batches,
-        scorer_training,
-        write_scorer_conf,
-    )
-    from editbench.worlds.train_scorers import train_scorer
+    from editbench.worlds.datasets.opening import open_data
+    from editbench.worlds.datasets.world import train_roles, world_name
 
-    name, out = place(args)
-    data = open_data(args, args.resolution)
-    attributes, _ = data.labelled()
-    check_apart(out, args.role, data)
-    recipes = {role: scorer_training(role, data.resolution) for role in args.role}
-    always = commonest(data)
-    for role, options in recipes.items():
-        options = options if args.images is None else replace(options, images=args.images)
-        scorer = train_scorer(
-            options,
-            lambda line: print(line, flush=True),
-            batches=scorer_batches(data, options),
-            scored=attributes,
-            device=args.device,
-        )
-        found = held_out_accuracy(scorer, data, args.device)
-        path = out / f"{role}{data.resolution}.safetensors"
-        scorer.save(path)
-        note_trained(out, role, data)
-        print(f"{role}: {path}; right on held-out pictures (the commonest class alone):")
+    name = world_name(args.data, args.name)
+    out = args.out or Path("runs/world") / name
+    data = open_data(args.data, reading(args), args.resolution, args.cache)
+    # Flushed, so that a redirected log can be followed.
+    for trained in train_roles(
+        data, name, out, args.role, args.images, args.device, lambda line: print(line, flush=True)
+    ):
         print(
-            "  "
-            + ", ".join(
-                f"{key} {100 * value:.2f}% ({100 * always[key]:.2f}%)"
-                for key, value in found.items()
-            )
+            f"{trained.role}: {trained.path}; right on held-out pictures "
+            "(the commonest class alone):"
         )
-    teacher, judge = (out / f"{role}{data.resolution}.safetensors" for role in ("teacher", "judge"))
-    if teacher.exists() and judge.exists():
-        write_scorer_conf(out, name, teacher, judge, attributes)
-    return _how_to_run(out, name, data)
+        shares = []
+        for key, value in trained.accuracy.items():
+            shares.append(f"{key} {100 * value:.2f}% ({100 * trained.commonest[key]:.2f}%)")
+        print("  " + ", ".join(shares))
+    return _print_next_command(out, name, data)
 
 
-def _how_to_run(out: Path, name: str, data: Packed) -> int:
-    """Print the command that uses the world, or which part of it is still to be trained."""
-    from editbench.networks.scorers.convnet import ConvScorer
+def _print_next_command(out: Path, name: str, data: Packed) -> int:
+    """Print the command that uses the world, or that trains the part it still lacks."""
+    from editbench.worlds.datasets.world import first_attribute, missing_parts
 
-    conf = out / "conf"
-    missing = [
-        verb
-        for group, verb in (("generator", "train-gan"), ("scorer", "train-scorers"))
-        if not (conf / group / f"{name}.yaml").exists()
-    ]
+    missing = missing_parts(out, name)
     if missing == ["train-scorers"] and data.attributes is None:
         print("next: pack the data with --labels, for a teacher and a judge", file=sys.stderr)
     elif missing:
@@ -280,10 +166,8 @@ def _how_to_run(out: Path, name: str, data: Packed) -> int:
             file=sys.stderr,
         )
     else:
-        first = ConvScorer.from_file(out / f"judge{data.resolution}.safetensors").attributes.names[
-            0
-        ]
         print(
-            f"use it: editbench run --config-dir {conf} generator={name} scorer={name} attribute={first}"
+            f"use it: editbench run --config-dir {out / 'conf'} generator={name} scorer={name} "
+            f"attribute={first_attribute(out, data)}"
         )
     return 0

@@ -1,4 +1,4 @@
-"""The conformance suite for editors: what every one of them owes, checked on small worlds."""
+"""The conformance suite: checks that an editor keeps its contract, on small testbeds."""
 
 from editbench.conformance.suite import CHECKS, conform
 from editbench.conformance.verdicts import CheckResult

@@ -14,24 +14,33 @@ from editbench.bank.starts import Starts
 from editbench.base.spaces import Codes, Space
 from editbench.conformance.compare import spelled_out
 from editbench.conformance.subject import Fit, Served, Subject
+from editbench.conformance.testbeds import SPEC, Testbed, other_bank, other_judge
 from editbench.conformance.verdicts import Failed, Skipped, explain
-from editbench.conformance.worlds import SPEC, World, other_bank, other_judge
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.engine import EngineSpec, walk_starts
 
-STARTS, STEPS = 12, 3
-OWED = "an edit learned from data.fit, data.tune and data.teacher alone: the judge and the test split measure it"
+STARTS = 12
+STEPS = 3
+REQUIRED = (
+    "an edit learned from data.fit, data.tune and data.teacher alone: the judge and the test split "
+    "measure it"
+)
 FIX = (
-    "use FitData (data.fit, data.tune, data.teacher, data.score) in `fit` and `tune`, and the Walk in `step`; look "
-    "for nothing on the stack, in gc or on disk"
+    "use FitData (data.fit, data.tune, data.teacher, data.score) in `fit` and `tune`, and the Walk "
+    "in `step`; look for nothing on the stack, in gc or on disk"
 )
 
 
 class Recorder:
-    """Stands before an editor in the engine and keeps what every step gives; only the editor's code is watched."""
+    """Stands before an editor in the engine, and keeps what every step gives.
+
+    Only the editor's own code is watched: the engine may use the judge.
+    """
 
     def __init__(self, subject: Subject, editor: Editor) -> None:
-        self.subject, self.editor, self.space = subject, editor, editor.space
+        self.subject = subject
+        self.editor = editor
+        self.space = editor.space
         self.steps: list[Tensor] = []
 
     def step(self, walk: Walk) -> Tensor:
@@ -48,30 +57,38 @@ class Recorder:
 
 
 def blind(subject: Subject) -> str:
+    """Fit and walk twice, under two judges and test splits; nothing may differ or be touched."""
     served = subject.need_served()[0]
-    world = served.fit.world
-    bank, judge = other_bank(world.bank, subject.folder / "other"), other_judge(world)
-    elsewhere = World(world.family, world.kind, world.generator, world.teacher, judge, bank)
+    testbed = served.fit.testbed
+    bank = other_bank(testbed.bank, subject.folder / "other")
+    judge = other_judge(testbed)
+    elsewhere = Testbed(
+        testbed.family, testbed.kind, testbed.generator, testbed.teacher, judge, bank
+    )
     again = subject.fit(elsewhere)
     if again.error is not None:
         raise Failed(
             f"with another test split and judge, fit raised {explain(again.error, again.editor)}",
-            OWED,
+            REQUIRED,
             FIX,
         )
-    walks = [_job(subject, fit, served, world) for fit in (served.fit, again)]
+    walks = [_walk_as_a_job(subject, fit, served, testbed) for fit in (served.fit, again)]
+    # Two ways to find out: the trap sees uses of the objects themselves, the comparison also what
+    # was read past them, from disk for example.
     if subject.watch.touched:
         names = list(dict.fromkeys(subject.watch.touched))
-        seen = ", ".join([name for name in names if "._" not in name] or names)
-        raise Failed(f"the editor's code used {seen}", OWED, FIX)
+        public = [name for name in names if "._" not in name]
+        raise Failed(f"the editor's code used {', '.join(public or names)}", REQUIRED, FIX)
     difference = _difference(subject, served, again, walks)
     if difference:
-        control = subject.fit(world)  # the same data once more
-        if control.error is not None or _difference(
-            subject, served, control, [walks[0], _job(subject, control, served, world)]
-        ):
+        # An editor that is not deterministic differs from itself; that is another check's matter.
+        control = subject.fit(testbed)
+        if control.error is not None:
             raise Skipped("two fits of the same data differ already; see `determinism`")
-        raise Failed(f"with another test split and judge {difference}", OWED, FIX)
+        controls = [walks[0], _walk_as_a_job(subject, control, served, testbed)]
+        if _difference(subject, served, control, controls):
+            raise Skipped("two fits of the same data differ already; see `determinism`")
+        raise Failed(f"with another test split and judge {difference}", REQUIRED, FIX)
     return "same fit and steps under another test split and judge; neither was touched"
 
 
@@ -82,36 +99,50 @@ def _difference(subject: Subject, served: Served, other: Fit, walks: list[list[T
         editor = subject.tune(fit, served.attribute)
         with subject.watch.running(0):
             states.append(editor.state())
-    differing = [
-        name
-        for name in states[0]
-        if name not in states[1]
-        or not torch.equal(states[0][name].nan_to_num(), states[1][name].nan_to_num())
-    ]
+    here, there = states
+    differing = []
+    for name in here:
+        if name not in there or not _equal(here[name], there[name]):
+            differing.append(name)
     if differing:
         return f"the fitted state differs: {', '.join(differing[:4])}"
-    same = len(walks[0]) == len(walks[1]) and all(
-        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*walks)
-    )
+    if len(walks[0]) != len(walks[1]):
+        return "the steps differ"
+    same = all(_equal(a, b) for a, b in zip(*walks))
     return "" if same else "the steps differ"
 
 
-def _job(subject: Subject, fit: Fit, served: Served, world: World) -> list[Tensor]:
-    """Codes of the steps that an editor makes in the engine, as in a job. The starts are tune samples, whose codes are
-    the same in every bank; that they are the judge's is what differs."""
+def _equal(a: Tensor, b: Tensor) -> bool:
+    # NaN is unequal to itself; two fits that give NaN alike are alike.
+    return torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def _walk_as_a_job(subject: Subject, fit: Fit, served: Served, testbed: Testbed) -> list[Tensor]:
+    """Codes of the steps that an editor makes in the engine, as in a job.
+
+    The starts are tune samples, whose codes are the same in every bank; what differs is the judge
+    and its logits.
+
+    Args:
+        subject: watches.
+        fit: whose editor walks, with the judge and bank of its testbed.
+        served: the attribute.
+        testbed: gives source and target classes, the same for both fits.
+    """
     recorder = Recorder(subject, subject.tune(fit, served.attribute))
-    generator, judge, bank = fit.world.generator, fit.world.judge, fit.world.bank
+    generator = fit.testbed.generator
+    judge = fit.testbed.judge
+    bank = fit.testbed.bank
     first = SPEC.split("tune")[0]
     index = np.arange(first, first + STARTS)
-    walk = world.walk(recorder.space, served.attribute, STARTS)
+    # Source and target are those of new starts: in the check no class has to be right.
+    walk = testbed.walk(recorder.space, served.attribute, STARTS)
     starts = Starts(index, walk.source.numpy(), walk.target.numpy(), 0.0)
     codes = _latents(bank, recorder.space, index)
-    logits = judge(
-        generator.decode(Codes(Space.Z if recorder.space == Space.Z else Space.W, codes))
-    )
-    with contextlib.suppress(
-        Exception
-    ):  # the other checks speak of it; here it matters what was touched until then
+    own = Space.Z if recorder.space == Space.Z else Space.W
+    logits = judge(generator.decode(Codes(own, codes)))
+    # Other checks report an editor that breaks here; what matters is what it touched before.
+    with contextlib.suppress(Exception):
         walk_starts(
             cast(Editor, recorder),
             generator,

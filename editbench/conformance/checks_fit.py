@@ -6,16 +6,22 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.conformance.compare import close
 from editbench.conformance.subject import Fit, Subject
+from editbench.conformance.testbeds import FAMILIES
 from editbench.conformance.verdicts import Failed, Skipped, Warned, explain
-from editbench.conformance.worlds import FAMILIES
 from editbench.walk.editor import Editor, FitReport
 
-WORLDS = "W of 20, 4 rows and a layer 'conv', without pictures; or 16x16 pictures of a StyleGAN2, W of 16 and 6 rows"
+TESTBEDS = (
+    "W of 20, 4 rows and a layer 'conv', without pictures; or 16x16 pictures of a StyleGAN2, W of "
+    "16 and 6 rows"
+)
 
 
 def constructs(subject: Subject) -> str:
+    """Make two editors, and check their class, space and unit."""
+    # Twice: a factory may hand out one object, which fits of two jobs would share.
     try:
-        editor, again = subject.make(), subject.make()
+        editor = subject.make()
+        again = subject.make()
     except EditbenchError as error:
         raise Failed(
             f"the constructor refused: {error}",
@@ -23,6 +29,7 @@ def constructs(subject: Subject) -> str:
             "give the arguments that have no default with --set key=value or in the YAML",
         ) from None
     except Exception as error:
+        # Python's own message for a class with abstract methods.
         if isinstance(error, TypeError) and "abstract" in str(error):
             raise Failed(
                 str(error),
@@ -34,16 +41,26 @@ def constructs(subject: Subject) -> str:
             "an editor from its defaults",
             "give every argument of __init__ a default, or --set key=value, or list it in the YAML",
         ) from None
+    _check_kind(editor)
+    if again is editor:
+        raise Failed(
+            "the same object twice", "a new editor at every call", "make a new instance every time"
+        )
+    _check_description(editor)
+    return f"walks in {editor.space.name}, {editor.unit}"
+
+
+def _check_kind(editor: object) -> None:
     if not isinstance(editor, Editor):
         raise Failed(
             f"{type(editor).__name__} is no Editor",
             "a subclass of editbench.walk.editor.Editor",
             "write `class Mine(Editor)` and implement fit and step",
         )
-    if again is editor:
-        raise Failed(
-            "the same object twice", "a new editor at every call", "make a new instance every time"
-        )
+
+
+def _check_description(editor: Editor) -> None:
+    """Space and unit stand in tables and on axes."""
     if not hasattr(editor, "layers"):
         raise Failed(
             "the editor has no `layers`",
@@ -62,147 +79,165 @@ def constructs(subject: Subject) -> str:
             "the name of the unit that a step is measured in",
             'set `unit = "W units"` on the class or in __init__',
         )
+    # The base class is of W: its unit on another space was most likely forgotten.
     if editor.space != Space.W and editor.unit == Editor.unit:
         raise Warned(
             f"the editor walks in {editor.space.name} and its unit is '{editor.unit}'",
             "a unit that belongs to the space",
             f'set `unit`, for example "{editor.space.name} units"',
         )
-    return f"walks in {editor.space.name}, {editor.unit}"
 
 
 def fit(subject: Subject) -> str:
+    """Fit on attributes of two classes and of many, and look at the reports."""
     subject.make()
     family = subject.family
     for kind in ("binary", "mixed"):
         fitted = subject.fitted(family, kind)
+        # To refuse with a reason is sound; without attributes of two classes nothing is left.
         if isinstance(fitted.error, Unsupported) and str(fitted.error):
             if kind == "binary":
-                raise Skipped(f"the fit says that it cannot serve: {fitted.error}")
+                raise Skipped(f"the fit cannot serve: {fitted.error}")
         elif isinstance(fitted.error, EditbenchError):
-            said = {where: subject.fitted(where, kind).error for where in FAMILIES}
+            errors = [f"{where}: {subject.fitted(where, kind).error}" for where in FAMILIES]
             raise Failed(
-                "fit ended with: "
-                + "; ".join(f"{where}: {error}" for where, error in said.items()),
-                "a fit on one of the suite's worlds",
-                f"choose arguments that suit one of them with --set: {WORLDS}",
+                f"fit ended with: {'; '.join(errors)}",
+                "a fit on one of the suite's testbeds",
+                f"choose arguments that suit one of them with --set: {TESTBEDS}",
             )
         elif fitted.error is not None:
-            what = (
-                "two classes"
-                if kind == "binary"
-                else "two classes and of many, one of them ordered"
-            )
+            what = "two classes"
+            if kind == "mixed":
+                what = "two classes and of many, one of them ordered"
             raise Failed(
-                f"on a world with attributes of {what}, fit raised {explain(fitted.error, fitted.editor)}",
+                f"on a testbed with attributes of {what}, fit raised "
+                f"{explain(fitted.error, fitted.editor)}",
                 "a fit that ends with a FitReport, whatever the attributes of the teacher are",
                 'serve what can be served and raise Unsupported("why") in `check` for the rest',
             )
         else:
-            _report(fitted)
+            _check_reports(fitted)
+    _check_without_pictures(subject, family)
+    report = subject.fitted(family, "mixed").reports.get("")
+    return f"on {family}" + (f", {report.labels} labels" if report else "")
+
+
+def _check_without_pictures(subject: Subject, family: str) -> None:
+    """Warn where an editor of pictures stumbles over a generator without them."""
     elsewhere = subject.fitted(FAMILIES[0], "mixed").error
-    if (
-        elsewhere is not None
-        and family != FAMILIES[0]
-        and not isinstance(elsewhere, EditbenchError)
-    ):
-        raise Warned(
-            f"on a world without pictures, fit raised {explain(elsewhere, subject.make())}",
-            "an answer that can be recorded",
-            "raise Unsupported(\"needs pictures\") in `check` when generator.output is not 'image'",
-        )
-    labels = subject.fitted(family, "mixed").reports.get("")
-    return f"on {family}" + (f", {labels.labels} labels" if labels else "")
+    if elsewhere is None or isinstance(elsewhere, EditbenchError) or family == FAMILIES[0]:
+        return
+    raise Warned(
+        f"on a testbed without pictures, fit raised {explain(elsewhere, subject.make())}",
+        "an answer that can be recorded",
+        "raise Unsupported(\"needs pictures\") in `check` when generator.output is not 'image'",
+    )
 
 
-def _report(fitted: Fit) -> None:
+def _check_reports(fitted: Fit) -> None:
+    """Reports of the fit and of every tuning: their type, and labels that were not counted."""
     for name, report in fitted.reports.items():
-        call = f"tune('{name}')" if name else "fit"
+        call = _call(name)
         if not isinstance(report, FitReport):
             raise Failed(
                 f"{call} gave {type(report).__name__}",
                 "a FitReport",
                 "end with `return FitReport(labels=..., notes={...})`",
             )
+        # Not isinstance: True is an int, and a tensor of one number compares like one.
         if type(report.labels) is not int or report.labels < 0:
             raise Failed(
                 f"{call} reported labels={report.labels!r}",
                 "a whole number of labels that were looked at",
-                "give FitReport(labels=int) the number of samples whose teacher logits the fit read",
+                "give FitReport(labels=int) the number of samples whose teacher logits the fit "
+                "read",
             )
         tally = fitted.tallies[name]
         if (tally.scored or tally.read) and report.labels == 0:
+            did = "read the teacher's logits"
+            if tally.scored:
+                did = f"had the teacher score {tally.scored} samples"
             raise Failed(
-                f"{call} "
-                + (
-                    f"asked the teacher about {tally.scored} samples"
-                    if tally.scored
-                    else "read the teacher's logits"
-                )
-                + " and reported labels=0",
+                f"{call} {did} and reported labels=0",
                 "the number of labels that the editor looked at: tables show it as a cost",
                 "give FitReport(labels=...) the number of samples whose teacher logits were read",
             )
 
 
+def _call(name: str) -> str:
+    """The call that a key of `Fit.reports` stands for."""
+    return f"tune('{name}')" if name else "fit"
+
+
 def determinism(subject: Subject) -> str:
+    """Step and fit under other global random states; nothing may change."""
     for served in subject.need_served():
         walk = served.walk()
-        start, one, other = (
-            subject.outcome(served.editor, walk, *how) for how in ((0, 0), (1, 0), (1, 1))
-        )
+        start = subject.outcome(served.editor, walk, 0, 0)
+        one = subject.outcome(served.editor, walk, 1, 0)
+        other = subject.outcome(served.editor, walk, 1, 1)
         if not close(one, other, start).all():
             raise Failed(
                 f"the step towards {served.name} changes with the global random state",
                 "steps that depend on the data, data.seed and walk.start alone",
-                'draw in `fit` from editbench.base.seeding.generator(data.seed, "name"), or in `step` from '
-                'editbench.base.seeding.normals(seed, "name", index, ...); not from torch.randn, np.random or '
-                "random",
+                'draw in `fit` from editbench.base.seeding.generator(data.seed, "name"), or in '
+                '`step` from editbench.base.seeding.normals(seed, "name", index, ...); not from '
+                "torch.randn, np.random or random",
             )
+    # A second fit in the same process: state outside the instance would show.
     first = subject.need_served()[0].fit
-    again = subject.fit(first.world, seed=1)
+    again = subject.fit(first.testbed, seed=1)
     if again.error is not None:
         raise Failed(
             f"a second fit of the same data raised {explain(again.error, again.editor)}",
             "the same fit as the first",
             "keep no state outside the instance",
         )
-    for served in [s for s in subject.need_served() if s.fit is first]:
-        walk, editors = served.walk(), (served.editor, subject.tune(again, served.attribute))
-        one, other = (subject.outcome(editor, walk) for editor in editors)
+    # The fit is judged by its steps: a state may hold the same edit in another order.
+    for served in subject.need_served():
+        if served.fit is not first:
+            continue
+        walk = served.walk()
+        one = subject.outcome(served.editor, walk)
+        other = subject.outcome(subject.tune(again, served.attribute), walk)
         same = close(one, other, subject.outcome(served.editor, walk, 0))
         if not same.all():
             raise Failed(
-                f"two fits of the same data with the same data.seed step differently towards {served.name} "
-                f"({int((~same).sum())} of {len(same)} samples)",
-                "one result for one seed, whatever the "
-                "global random state, the time or the process",
-                'draw from editbench.base.seeding.generator(data.seed, "name"); give scikit-learn a '
-                "random_state and torch modules weights drawn from it",
+                "two fits of the same data with the same data.seed step differently towards "
+                f"{served.name} ({int((~same).sum())} of {len(same)} samples)",
+                "one result for one seed, whatever the global random state, the time or the "
+                "process",
+                'draw from editbench.base.seeding.generator(data.seed, "name"); give scikit-learn '
+                "a random_state and torch modules weights drawn from it",
             )
     return "two fits under different global seeds step alike"
 
 
 def costs(subject: Subject) -> str:
+    """Compare what the networks saw with what was counted and reported."""
     subject.need_served()
-    decoded, notes = 0, []
+    decoded = 0
+    notes = []
+    # Several served attributes share a fit; it is counted once.
     for fitted in {id(s.fit): s.fit for s in subject.served}.values():
-        room = len(fitted.data.fit) + len(fitted.data.tune)
+        known = len(fitted.data.fit) + len(fitted.data.tune)
         for name, tally in fitted.tallies.items():
-            call, report = (f"tune('{name}')" if name else "fit"), fitted.reports.get(name)
+            call = _call(name)
+            report = fitted.reports.get(name)
             if tally.passed > tally.counted:
                 raise Failed(
-                    f"{call} sent {tally.passed} samples through the generator's last layer, of which "
-                    f"generator.decoded counts {tally.counted}",
+                    f"{call} sent {tally.passed} samples through the generator's last layer, of "
+                    f"which generator.decoded counts {tally.counted}",
                     "every decoded sample is counted: tables show generator calls as a cost",
-                    "decode with data.generator.decode(Codes(space, values)) or data.score(codes), not with "
-                    "_decode, with the network inside or with a copy of it",
+                    "decode with data.generator.decode(Codes(space, values)) or data.score(codes), "
+                    "not with _decode, with the network inside or with a copy of it",
                 )
             decoded += tally.counted
-            if report is not None and report.labels > room + tally.scored:
+            # More labels than there are is no fraud, but a cost that is counted twice.
+            if report is not None and report.labels > known + tally.scored:
                 notes.append(
-                    f"{call} reports {report.labels} labels, but there are {room} samples with logits and "
-                    f"the teacher scored {tally.scored}"
+                    f"{call} reports {report.labels} labels, but there are {known} samples with "
+                    f"logits and the teacher scored {tally.scored}"
                 )
     stepped = _decoded_in_step(subject)
     if notes:
@@ -211,23 +246,30 @@ def costs(subject: Subject) -> str:
             "labels=number of samples whose teacher logits were looked at",
             "count every sample once in FitReport(labels=...)",
         )
-    return f"{decoded} decodes in the fits" + (
-        f"; a step decodes {stepped} for {len(subject.served[0].walk())} samples" if stepped else ""
-    )
+    in_steps = ""
+    if stepped:
+        in_steps = f"; a step decodes {stepped} for {len(subject.served[0].walk())} samples"
+    return f"{decoded} decodes in the fits{in_steps}"
 
 
 def _decoded_in_step(subject: Subject) -> int:
+    """Samples that one step decodes, as the generator counts them."""
     served = subject.need_served()[0]
-    generator, watch, walk = served.fit.data.generator, subject.watch, served.walk()
-    before, already = generator.decoded, watch.tally.passed
-    with watch.count(served.fit.world.last, served.fit.data.teacher):
+    generator = served.fit.data.generator
+    watch = subject.watch
+    walk = served.walk()
+    before = generator.decoded
+    already = watch.tally.passed
+    with watch.count(served.fit.testbed.last, served.fit.data.teacher):
         subject.step(served.editor, walk)
-    counted, passed = generator.decoded - before, watch.tally.passed - already
+    counted = generator.decoded - before
+    passed = watch.tally.passed - already
     if passed > counted:
         raise Failed(
-            f"step sent {passed} samples through the generator's last layer, of which generator.decoded "
-            f"counts {counted}",
+            f"step sent {passed} samples through the generator's last layer, of which "
+            f"generator.decoded counts {counted}",
             "every decoded sample is counted",
-            "decode in `fit` or `tune` with data.generator.decode, and let the engine decode the walk",
+            "decode in `fit` or `tune` with data.generator.decode, and let the engine decode the "
+            "walk",
         )
     return counted

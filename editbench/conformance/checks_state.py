@@ -1,4 +1,4 @@
-"""Checks of what is restored from a stored fit, and of what an editor says where it cannot serve."""
+"""Checks of what is restored from a stored fit, and of what an editor answers in hard cases."""
 
 from __future__ import annotations
 
@@ -10,52 +10,57 @@ from torch import Tensor
 from editbench.base.errors import Unsupported
 from editbench.base.spaces import Space
 from editbench.conformance.subject import Fit, Subject
+from editbench.conformance.testbeds import bare_generator, copied
 from editbench.conformance.verdicts import Failed, Warned, explain
-from editbench.conformance.worlds import bare_generator, copied
 from editbench.walk.editor import Editor, Walk
 
 
 def state(subject: Subject) -> str:
+    """Store every served editor, restore it, and compare answers, steps and codes."""
     count = 0
     for served in subject.need_served():
         with subject.watch.running(0):
             tensors = served.editor.state()
-        _storable(tensors)
+        _check_storable(tensors)
         fresh = restored(subject, served.fit, tensors)
         walk = served.walk()
+        # 0 last: codes of the start must not depend on a step that was made before.
         for steps in (1, 2, 0):
-            here, there = (
-                subject.outcome(served.editor, walk, steps),
-                _guarded(subject, fresh, walk, steps, tensors),
-            )
+            here = subject.outcome(served.editor, walk, steps)
+            there = _outcome_of_restored(subject, fresh, walk, steps, tensors)
             if here.shape != there.shape or not torch.equal(here.nan_to_num(), there.nan_to_num()):
                 raise Failed(
                     f"an editor restored by load_state steps otherwise towards {served.name}",
-                    "the very same steps and codes, without a fit: fits are cached, and later jobs only load "
-                    "them",
+                    "the very same steps and codes, without a fit: fits are cached, and later jobs "
+                    "only load them",
                     "put everything that `step`, `codes` and `check` read into `state` and take it "
                     "back in `load_state`, numbers as float64 tensors",
                 )
-        if subject.answer(fresh, served.fit.world, served.attribute):
+        answer = subject.answer(fresh, served.fit.testbed, served.attribute)
+        if answer:
             raise Failed(
-                f"an editor restored by load_state refuses {served.name}: "
-                f"{subject.answer(fresh, served.fit.world, served.attribute)}",
+                f"an editor restored by load_state refuses {served.name}: {answer}",
                 "the same answer from `check`",
                 "restore in `load_state` what `check` reads",
             )
         count = max(count, len(tensors))
-    for name in subject.refused:
-        for fitted in {id(s.fit): s.fit for s in subject.served}.values():
-            if name in fitted.data.attributes.names and subject.answer(
-                fitted.editor, fitted.world, name
-            ):
-                _same_answer(
-                    subject, fitted, name, subject.answer(fitted.editor, fitted.world, name)
-                )
+    _check_refusals(subject)
     return f"{count} tensors"
 
 
-def _guarded(
+def _check_refusals(subject: Subject) -> None:
+    """What the fitted editor refuses, the restored one must refuse too."""
+    fits = {id(s.fit): s.fit for s in subject.served}.values()
+    for name in subject.refused:
+        for fitted in fits:
+            if name not in fitted.data.attributes.names:
+                continue
+            answer = subject.answer(fitted.editor, fitted.testbed, name)
+            if answer:
+                _check_same_answer(subject, fitted, name, answer)
+
+
+def _outcome_of_restored(
     subject: Subject, fresh: Editor, walk: Walk, steps: int, tensors: dict[str, Tensor]
 ) -> Tensor:
     try:
@@ -69,11 +74,15 @@ def _guarded(
         ) from None
 
 
-def _storable(tensors: object) -> None:
-    fix = "return {name: tensor} with one contiguous tensor of its own for each thing to keep: .contiguous(), .clone()"
-    if not isinstance(tensors, dict) or not all(
+def _check_storable(tensors: object) -> None:
+    fix = (
+        "return {name: tensor} with one contiguous tensor of its own for each thing to keep: "
+        ".contiguous(), .clone()"
+    )
+    named = isinstance(tensors, dict) and all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
-    ):
+    )
+    if not isinstance(tensors, dict) or not named:
         raise Failed(
             "state() gave something else than a flat dict of named tensors",
             "a flat dict from str to Tensor",
@@ -82,6 +91,7 @@ def _storable(tensors: object) -> None:
     try:
         save({name: tensor.detach() for name, tensor in tensors.items()})
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
+        # Its message may have many lines; the first words say which tensor is meant.
         raise Failed(
             f"safetensors cannot store state(): {' '.join(str(error).split())[:160]}",
             "contiguous tensors without shared memory: fits are cached as safetensors",
@@ -90,12 +100,21 @@ def _storable(tensors: object) -> None:
 
 
 def restored(subject: Subject, fitted: Fit, tensors: dict[str, Tensor]) -> Editor:
-    """A new editor that was loaded from stored state and never fitted."""
+    """A new editor that was loaded from stored state and never fitted.
+
+    Args:
+        subject: makes the editor.
+        fitted: whose testbed it is for.
+        tensors: of `Editor.state`.
+
+    Raises:
+        Failed: `load_state` raised.
+    """
     fresh = subject.make()
-    fresh.num_ws = fitted.world.generator.num_ws
-    stored = load(
-        save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
-    )
+    fresh.num_ws = fitted.testbed.generator.num_ws
+    # Through the bytes of a file, as the cache of fits does it.
+    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    stored = load(save(flat))
     try:
         with subject.watch.running(0):
             fresh.load_state(stored)
@@ -108,21 +127,24 @@ def restored(subject: Subject, fitted: Fit, tensors: dict[str, Tensor]) -> Edito
     return fresh
 
 
-def _same_answer(subject: Subject, fitted: Fit, attribute: str, reason: str) -> None:
+def _check_same_answer(subject: Subject, fitted: Fit, attribute: str, reason: str) -> None:
     with subject.watch.running(0):
         tensors = fitted.editor.state()
-    now = subject.answer(restored(subject, fitted, tensors), fitted.world, attribute)
+    now = subject.answer(restored(subject, fitted, tensors), fitted.testbed, attribute)
+    # Reasons may be worded otherwise; whether the attribute is served may not change.
     if bool(now) != bool(reason):
         raise Failed(
-            f"`check` says of '{attribute}' after the fit: {reason or 'served'}; after load_state: "
-            f"{now or 'served'}",
+            f"the answer of `check` for '{attribute}' is after the fit: {reason or 'served'}; "
+            f"after load_state: {now or 'served'}",
             "the same answer",
             "let `check` read only what `state` keeps, and restore it in `load_state`",
         )
 
 
 def skip(subject: Subject) -> str:
-    found = subject.served  # this asks for all, and fills `refused`
+    """Try what no editor can serve: a class without examples, a space that is not there."""
+    # An editor that serves nothing may still be sound: every reason is then a record.
+    found = subject.served  # it tries all attributes, and fills `refused`
     for name, reason in subject.refused.items():
         if reason == "(no reason)":
             raise Failed(
@@ -133,50 +155,58 @@ def skip(subject: Subject) -> str:
     if subject.refused and not found:
         return "; ".join(f"{name}: {reason}" for name, reason in subject.refused.items())
     subject.need_served()
-    said = [_without_a_class(subject), _without_the_space(subject)]
-    return "; ".join(said)
+    without_class = _without_a_class(subject)
+    return f"{without_class}; {_without_the_space(subject)}"
 
 
 def _without_a_class(subject: Subject) -> str:
     """The last class of an attribute has no example in the fit split."""
-    served = next((s for s in subject.need_served() if s.classes > 2), subject.need_served()[0])
-    world, name, missing = served.fit.world, served.attribute, served.classes - 1
-    data = world.data()
+    # Of many classes if there is such an attribute: one missing class is easier to overlook there.
+    served = subject.need_served()[0]
+    for candidate in subject.need_served():
+        if candidate.classes > 2:
+            served = candidate
+            break
+    testbed = served.fit.testbed
+    name = served.attribute
+    missing = served.classes - 1
+    data = testbed.data()
     labels = data.attributes.labels(data.fit.logits, name)
     data.fit = copied(data.fit, (labels != missing).nonzero()[:, 0])
     what = f"with no example of {name}: {data.attributes[name].classes[missing]} in the fit split"
-    fitted = subject.fit(world, data)
-    owed = "an edit that works, or Unsupported with a reason"
+    fitted = subject.fit(testbed, data)
+    required = "an edit that works, or Unsupported with a reason"
     fix = (
-        'raise Unsupported("the fit split holds no example of ...") in `check` for that attribute, and go on '
-        "without it in `fit`"
+        'raise Unsupported("the fit split holds no example of ...") in `check` for that '
+        "attribute, and go on without it in `fit`"
     )
     try:
         if fitted.error is not None:
             raise fitted.error
         editor = subject.tune(fitted, name)
-        reason = subject.answer(editor, world, name)
+        reason = subject.answer(editor, testbed, name)
         if reason == "(no reason)":
-            raise Failed(f"{what}, Unsupported without a reason", owed, fix)
-        _same_answer(subject, fitted, name, reason)
+            raise Failed(f"{what}, Unsupported without a reason", required, fix)
+        _check_same_answer(subject, fitted, name, reason)
         if reason:
-            return f'{what}: says "{reason}"'
+            return f'{what}: answers "{reason}"'
         walk = served.walk()
         after = subject.step(editor, walk)
     except Failed:
         raise
     except Unsupported as error:
         if str(error):
-            return f'{what}: says "{error}"'
-        raise Failed(f"{what}, Unsupported without a reason", owed, fix) from None
+            return f'{what}: answers "{error}"'
+        raise Failed(f"{what}, Unsupported without a reason", required, fix) from None
     except Exception as error:
-        raise Failed(f"{what}, {explain(error, fitted.editor)}", owed, fix) from None
+        raise Failed(f"{what}, {explain(error, fitted.editor)}", required, fix) from None
     finite = after.isfinite().flatten(1).all(1)
     if not finite.all():
+        # A mean over no examples is NaN; the walks fail, and the failure is in the numbers.
         raise Warned(
-            f"{what}, {int((~finite).sum())} of {len(finite)} samples step to NaN or infinity; the engine "
-            "counts them as failed walks",
-            owed,
+            f"{what}, {int((~finite).sum())} of {len(finite)} samples step to NaN or infinity; the "
+            "engine counts them as failed walks",
+            required,
             fix,
         )
     return f"{what}: still serves it"
@@ -185,26 +215,28 @@ def _without_a_class(subject: Subject) -> str:
 def _without_the_space(subject: Subject) -> str:
     """A generator that lacks the space the editor walks in."""
     served = subject.need_served()[0]
-    world, data = served.fit.world, served.fit.world.data()
+    testbed = served.fit.testbed
+    data = testbed.data()
     space = served.editor.space
     has = Space.W if space == Space.Z else Space.Z
-    data.generator = bare_generator(world.family, [has])
+    data.generator = bare_generator(testbed.family, [has])
     if has == Space.Z:
-        data.fit.w = data.tune.w = None
-    editor, what = subject.make(), f"on a generator that has only {has.name}"
+        # A bank of a generator without W has no w.
+        data.fit.w = None
+        data.tune.w = None
+    editor = subject.make()
+    what = f"on a generator that has only {has.name}"
     editor.num_ws = 0 if has == Space.Z else data.generator.num_ws
-    owed, fix = (
-        f"Unsupported: the editor walks in {space.name}",
-        "call super().check(...) first in `check`, which says so, or leave `check` as it is",
-    )
+    required = f"Unsupported: the editor walks in {space.name}"
+    fix = "call super().check(...) first in `check`, which refuses this, or leave `check` as it is"
     try:
         with subject.watch.running(0):
             editor.check(data.generator, data.attributes, served.attribute)
             editor.fit(data)
     except Unsupported as error:
         if str(error):
-            return f'{what}: says "{error}"'
-        raise Failed(f"{what}, Unsupported without a reason", owed, fix) from None
+            return f'{what}: answers "{error}"'
+        raise Failed(f"{what}, Unsupported without a reason", required, fix) from None
     except Exception as error:
-        raise Failed(f"{what}, {explain(error, editor)}", owed, fix) from None
-    raise Failed(f"{what}, `check` and `fit` accept", owed, fix)
+        raise Failed(f"{what}, {explain(error, editor)}", required, fix) from None
+    raise Failed(f"{what}, `check` and `fit` accept", required, fix)

@@ -1,4 +1,7 @@
-"""The editor under test: fitted once a world, stepped on walks in memory of its own, its crashes kept for reading."""
+"""The editor under test: fitted once a testbed, stepped on walks in memory of their own.
+
+Crashes of its code are kept, and the checks report them.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +18,34 @@ from editbench.bank.bank import Bank
 from editbench.base.errors import Unsupported
 from editbench.base.spaces import Codes
 from editbench.conformance.compare import altered, snapshot, spelled_out
+from editbench.conformance.testbeds import FAMILIES, Testbed, clone_walk, make_testbed
 from editbench.conformance.verdicts import Skipped, explain
 from editbench.conformance.watch import Tally, Watch
-from editbench.conformance.worlds import FAMILIES, World, clone_walk, make_world
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
+from editbench.walk.walker import Walker
 
-MIXED_ATTRIBUTES, BINARY_ATTRIBUTES = ("a", "kind", "angle"), ("a", "b")  # those that are walked
+# Attributes that are walked, of each kind of testbed.
+MIXED_ATTRIBUTES = ("a", "kind", "angle")
+BINARY_ATTRIBUTES = ("a", "b")
 
 
 @dataclass
 class Fit:
-    """One fit: the editor, its reports and costs ('' for the fit, else the attribute tuned), what it altered, or the
-    error that ended it."""
+    """One fit of the editor. Keys of the mappings: '' for the fit, else the attribute tuned."""
 
-    world: World
+    testbed: Testbed
     data: FitData
     editor: Editor
-    error: Exception | None = None
+    error: Exception | None = None  # that ended the fit
     reports: dict[str, FitReport] = field(default_factory=dict)
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    altered: list[str] = field(default_factory=list)
+    tallies: dict[str, Tally] = field(default_factory=dict)  # costs that were counted
+    altered: list[str] = field(default_factory=list)  # what it changed of what it was given
     tuned: dict[str, Editor] = field(default_factory=dict)
 
 
 @dataclass
 class Served:
-    """An attribute of a world that an editor agreed to serve."""
+    """An attribute of a testbed that the editor agreed to serve."""
 
     fit: Fit
     attribute: str
@@ -48,162 +53,223 @@ class Served:
 
     @property
     def name(self) -> str:
+        """The attribute, for messages."""
         return f"'{self.attribute}'"
 
     @property
     def classes(self) -> int:
+        """How many classes the attribute has."""
         return len(self.fit.data.attributes[self.attribute].classes)
 
     def walk(self, source: int | None = None, target: int | None = None) -> Walk:
-        return self.fit.world.walk(self.editor.space, self.attribute, source=source, target=target)
+        """New starts; see Testbed.walk."""
+        return self.fit.testbed.walk(
+            self.editor.space, self.attribute, source=source, target=target
+        )
 
 
 class Subject:
-    """An editor class with the worlds it is tried on.
-
-    Args:
-        make: gives a new, unfitted editor at every call.
-        folder: scratch space for banks.
-    """
+    """An editor class with the testbeds that it is tried on."""
 
     def __init__(self, make: Callable[[], Editor], folder: Path) -> None:
-        self.factory, self.folder, self.watch = make, folder, Watch()
+        """Prepare; nothing is built or fitted yet.
+
+        Args:
+            make: gives a new, unfitted editor at every call.
+            folder: scratch space for banks.
+        """
+        self.factory = make
+        self.folder = folder
+        self.watch = Watch()
         self.crashed: dict[str, str] = {}  # where a step went wrong -> how
         self.refused: dict[str, str] = {}  # attribute -> why it is not served
-        self._worlds: dict[tuple[str, str], World] = {}
-        self._fits: dict[tuple[str, str], Fit] = {}
+        self._testbeds: dict[tuple[str, str], Testbed] = {}  # by family and kind
+        self._fits: dict[tuple[str, str], Fit] = {}  # by family and kind
 
-    # -- running the editor's code ----------------------------------------------------------------------------------
+    # -- running the editor's code
     def make(self) -> Editor:
+        """A new editor."""
         with self.watch.running(0):
             return self.factory()
 
-    def world(self, family: str, kind: str) -> World:
-        if (family, kind) not in self._worlds:
-            self._worlds[family, kind] = make_world(family, kind, self.folder)
-        return self._worlds[family, kind]
+    def testbed(self, family: str, kind: str) -> Testbed:
+        """A testbed, built when it is first needed."""
+        if (family, kind) not in self._testbeds:
+            self._testbeds[family, kind] = make_testbed(family, kind, self.folder)
+        return self._testbeds[family, kind]
 
     def fit(
-        self, world: World, data: FitData | None = None, bank: Bank | None = None, seed: int = 0
+        self, testbed: Testbed, data: FitData | None = None, bank: Bank | None = None, seed: int = 0
     ) -> Fit:
-        """Fit a new editor as a job does; an exception is kept, not raised. `seed` is that of the global state."""
-        bank, judge = (
-            bank or world.bank,
-            world.judge,
-        )  # a job has them in these frames; an editor may not look
+        """Fit a new editor as a job does; an exception is kept, not raised.
+
+        Args:
+            testbed: to fit on.
+            data: in place of the testbed's.
+            bank: in place of the testbed's.
+            seed: of the global random state.
+        """
+        # A job has bank and judge in frames like this one; an editor that looks for them on the
+        # stack finds them here, and is found out.
+        bank = bank or testbed.bank
+        judge = testbed.judge
         assert judge is not None
-        data = data or world.data(bank)
-        fit = Fit(world, data, self.make())
+        data = data or testbed.data(bank)
+        fit = Fit(testbed, data, self.make())
         self._spend(fit, "", lambda: fit.editor.fit(data), seed, first=True)
         return fit
 
     def tune(self, fit: Fit, attribute: str) -> Editor:
-        """The editor for one attribute: the fitted one, or a copy of it that was tuned."""
+        """The editor for one attribute: the fitted one, or a copy of it that was tuned.
+
+        Raises:
+            Exception: whatever the tuning raised.
+        """
         if type(fit.editor).tune is Editor.tune:
             return fit.editor
         if attribute not in fit.tuned:
             data = fit.data
+            # The copy shares the networks: they are large, and an editor may not change them.
             shared: dict[int, object] = {id(x): x for x in (data, data.generator, data.teacher)}
-            editor = fit.tuned[attribute] = copy.deepcopy(fit.editor, shared)
+            editor = copy.deepcopy(fit.editor, shared)
+            fit.tuned[attribute] = editor
             self._spend(fit, attribute, lambda: editor.tune(data, attribute), 0)
             if fit.error is not None:
-                error, fit.error = fit.error, None
+                # The fit itself was sound, and serves the other attributes.
+                error = fit.error
+                fit.error = None
                 raise error
         return fit.tuned[attribute]
 
     def _spend(
         self, fit: Fit, name: str, work: Callable[[], FitReport], seed: int, first: bool = False
     ) -> None:
-        data, editor = fit.data, fit.editor
-        before, self.watch.tally = snapshot(data), Tally()
+        """Run a fit or a tuning, and keep its report, its costs, its changes and its error."""
+        data = fit.data
+        # Everything is measured around the call: before, while it runs, and after.
+        before = snapshot(data)
+        self.watch.tally = Tally()
         counted = data.generator.decoded
         try:
             if first:
-                editor.num_ws = data.generator.num_ws
-            with self.watch.count(fit.world.last, data.teacher), self.watch.running(seed):
+                fit.editor.num_ws = data.generator.num_ws
+            with self.watch.count(fit.testbed.last, data.teacher), self.watch.running(seed):
                 fit.reports[name] = work()
-        except Exception as error:  # whatever it is, the checks speak of it
+        except Exception as error:
+            # Whatever it is, the checks report it.
             fit.error = error
         self.watch.tally.counted = data.generator.decoded - counted
-        fit.tallies[name], self.watch.tally = self.watch.tally, Tally()
-        fit.altered += [
-            f"{what} (in {'tune' if name else 'fit'})" for what in altered(data, before)
-        ]
+        fit.tallies[name] = self.watch.tally
+        self.watch.tally = Tally()
+        where = "tune" if name else "fit"
+        fit.altered += [f"{what} (in {where})" for what in altered(data, before)]
 
-    def answer(self, editor: Editor, world: World, attribute: str) -> str:
-        """What `check` says: '' where it will serve, else the reason. Raises whatever else it raises."""
-        attributes = world.teacher.attributes
+    def answer(self, editor: Editor, testbed: Testbed, attribute: str) -> str:
+        """What `check` answers: '' where the editor will serve, else the reason.
+
+        Raises:
+            Exception: whatever else `check` raises.
+        """
+        attributes = testbed.teacher.attributes
         try:
             with self.watch.running(0):
-                editor.check(world.generator, attributes, attribute)
+                editor.check(testbed.generator, attributes, attribute)
         except Unsupported as error:
             return str(error) or "(no reason)"
         return ""
 
     def step(self, editor: Editor, walk: Walk, seed: int = 0) -> Tensor:
-        """One step of a copy of the walk, without gradients as in the engine."""
+        """One step of a copy of the walk, without gradients as in the engine.
+
+        Args:
+            editor: fitted.
+            walk: n samples.
+            seed: of the global random state.
+        """
         with torch.no_grad(), self.watch.running(seed):
             return editor.step(clone_walk(walk))
 
     def path(self, editor: Editor, walk: Walk, steps: int, seed: int = 0) -> Walk:
-        """The walk some steps on."""
-        walk = clone_walk(walk)
+        """A copy of the walk, some steps on.
+
+        Args:
+            editor: fitted.
+            walk: n samples.
+            steps: to make.
+            seed: of the global random state before every step.
+        """
+        # A copy: an editor that works in place must not spoil the walk for the next check.
+        walker = Walker(editor, clone_walk(walk))
         for _ in range(steps):
-            walk.codes, walk.steps = self.step(editor, walk, seed), walk.steps + 1
-        return walk
+            with torch.no_grad(), self.watch.running(seed):
+                walker.step()
+        return walker.walk
 
     def outcome(self, editor: Editor, walk: Walk, steps: int = 1, seed: int = 0) -> Tensor:
         """All that is decoded some steps on, a row a sample: (n, ...)."""
         return spelled_out(self.codes(editor, self.path(editor, walk, steps, seed)))
 
     def codes(self, editor: Editor, walk: Walk) -> Codes:
+        """What is decoded for a copy of the walk."""
         with torch.no_grad(), self.watch.running(0):
             return editor.codes(clone_walk(walk))
 
-    # -- what the checks ask for ------------------------------------------------------------------------------------
+    # -- what the checks need
     def fitted(self, family: str, kind: str) -> Fit:
+        """The fit on a testbed, made when it is first needed."""
         if (family, kind) not in self._fits:
-            self._fits[family, kind] = self.fit(self.world(family, kind))
+            self._fits[family, kind] = self.fit(self.testbed(family, kind))
         return self._fits[family, kind]
 
     @cached_property
     def family(self) -> str:
-        """The first family of worlds where an attribute is served, or else where a fit succeeds, or else the first.
-        Worlds with attributes of many classes are tried before those without."""
-        second = ""
+        """The family of testbeds that suits the editor.
+
+        It is the first where an attribute is served, or else where a fit succeeds, or else the
+        first. Testbeds with attributes of many classes are tried before those without.
+        """
+        second = ""  # where a fit succeeds, but nothing is served
         for kind in ("mixed", "binary"):
             for family in FAMILIES:
                 fit = self.fitted(family, kind)
-                if fit.error is None:
-                    if any(self._serves(fit, name) for name in fit.data.attributes.names):
-                        return family
-                    second = second or family
+                if fit.error is not None:
+                    continue
+                if any(self._serves(fit, name) for name in fit.data.attributes.names):
+                    return family
+                second = second or family
         return second or FAMILIES[0]
 
     def _serves(self, fit: Fit, attribute: str) -> bool:
         try:
-            return not self.answer(fit.editor, fit.world, attribute)
-        except Exception:  # a crash of `check` is for the checks to report
+            return not self.answer(fit.editor, fit.testbed, attribute)
+        except Exception:
+            # A crash of `check` is for the checks to report, so the testbed counts as suitable.
             return True
 
     @cached_property
     def served(self) -> list[Served]:
-        """Attributes that the editor serves and can step; what went wrong with others is in `refused`, `crashed`."""
+        """Attributes that the editor serves and can step; others are in `refused` and `crashed`."""
         out: list[Served] = []
         for kind, names in (("mixed", MIXED_ATTRIBUTES), ("binary", BINARY_ATTRIBUTES)):
             fit = self.fitted(self.family, kind)
-            if fit.error is None:
-                out += [s for name in names if (s := self._try(fit, name)) is not None]
+            if fit.error is not None:
+                continue
+            for name in names:
+                served = self._try_attribute(fit, name)
+                if served is not None:
+                    out.append(served)
         return out
 
-    def _try(self, fit: Fit, attribute: str) -> Served | None:
-        where = f"'{attribute}' of the {fit.world.kind} world"
+    def _try_attribute(self, fit: Fit, attribute: str) -> Served | None:
+        """Tune, check and step once; None where one of them refuses or goes wrong."""
+        where = f"'{attribute}' of the {fit.testbed.kind} testbed"
         try:
             editor = self.tune(fit, attribute)
-            reason = self.answer(editor, fit.world, attribute)
+            reason = self.answer(editor, fit.testbed, attribute)
             if reason:
                 self.refused[attribute] = reason
                 return None
+            # One step, so that no later check stumbles over a step that cannot be made at all.
             served = Served(fit, attribute, editor)
             walk = served.walk()
             after = self.step(editor, walk)
@@ -213,26 +279,28 @@ class Subject:
         except Exception as error:
             self.crashed[where] = explain(error, fit.editor)
             return None
-        if not isinstance(after, Tensor):
-            self.crashed[where] = f"step gave {type(after).__name__}, not a tensor"
-        elif (after.shape, after.dtype, after.device) != (
-            walk.codes.shape,
-            walk.codes.dtype,
-            walk.codes.device,
-        ):
-            self.crashed[where] = (
-                f"step gave {tuple(after.shape)} {after.dtype} on {after.device} for codes "
-                f"{tuple(walk.codes.shape)} {walk.codes.dtype} on {walk.codes.device}"
-            )
-        else:
-            return served
-        return None
+        problem = _unlike(after, walk.codes)
+        if problem:
+            self.crashed[where] = problem
+            return None
+        return served
 
     def need_served(self, binary: bool | None = None) -> list[Served]:
-        """The served attributes, those of two or of many classes if asked for; Skipped where there are none."""
-        chosen = [s for s in self.served if binary is None or (s.classes == 2) == binary]
+        """The served attributes.
+
+        Args:
+            binary: True for those of two classes, False for those of many, None for all.
+
+        Raises:
+            Skipped: there are none.
+        """
+        chosen = []
+        for served in self.served:
+            if binary is None or (served.classes == 2) == binary:
+                chosen.append(served)
         if chosen:
             return chosen
+        # One cause, one failed check: the others point to it.
         if self.crashed:
             raise Skipped("no step could be made; see `moves`")
         errors = [fit.error for fit in self._fits.values() if fit.error is not None]
@@ -240,3 +308,15 @@ class Subject:
             raise Skipped("nothing could be fitted; see `fit`")
         named = [f"{name}: {reason}" for name, reason in self.refused.items()]
         raise Skipped("serves no such attribute here" + (f" ({named[0]})" if named else ""))
+
+
+def _unlike(after: object, codes: Tensor) -> str:
+    """How the result of a step differs in kind from the codes of the walk; '' where it does not."""
+    if not isinstance(after, Tensor):
+        return f"step gave {type(after).__name__}, not a tensor"
+    if (after.shape, after.dtype, after.device) == (codes.shape, codes.dtype, codes.device):
+        return ""
+    return (
+        f"step gave {tuple(after.shape)} {after.dtype} on {after.device} for codes "
+        f"{tuple(codes.shape)} {codes.dtype} on {codes.device}"
+    )

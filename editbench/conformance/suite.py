@@ -1,4 +1,4 @@
-"""The suite: every check by its short name, with its meaning and the member of the contract it stands for."""
+"""The suite: every check by its short name, with its meaning and its place in the contract."""
 
 from __future__ import annotations
 
@@ -10,103 +10,110 @@ from pathlib import Path
 from editbench.base.errors import UnknownName
 from editbench.conformance import checks_blind, checks_fit, checks_state, checks_walk
 from editbench.conformance.subject import Subject
+from editbench.conformance.testbeds import LatentJudge, PictureJudge
 from editbench.conformance.verdicts import CheckResult, Skipped, Verdict, explain
-from editbench.conformance.worlds import LatentJudge, PictureJudge
 from editbench.walk.editor import Editor
 
 
 @dataclass(frozen=True)
 class Check:
-    """run(subject) gives a remark when the check passes, and raises a Verdict otherwise."""
+    """One check of the suite."""
 
     name: str
-    member: str
+    member: str  # of editbench.walk.editor, where the contract stands
     meaning: str
-    run: Callable[[Subject], str]
+    run: Callable[[Subject], str]  # gives a remark when it passes, and raises a Verdict otherwise
 
 
-CHECKS = {
-    check.name: check
-    for check in (
-        Check(
-            "constructs",
-            "Editor.__init__",
-            "an Editor is made from defaults and says its space and unit",
-            checks_fit.constructs,
-        ),
-        Check(
-            "fit",
-            "Editor.fit",
-            "it learns from attributes of two classes and of many, and says what it read",
-            checks_fit.fit,
-        ),
-        Check(
-            "identity",
-            "Editor.codes",
-            "before the first step the start's own picture is decoded, exactly",
-            checks_walk.identity,
-        ),
-        Check(
-            "moves",
-            "Editor.step",
-            "a step gives new, finite codes like those of the walk",
-            checks_walk.moves,
-        ),
-        Check("batch", "Editor.step", "a step depends on each sample alone", checks_walk.batch),
-        Check(
-            "determinism",
-            "Editor.fit",
-            "one data.seed, one result, whatever the global random state",
-            checks_fit.determinism,
-        ),
-        Check(
-            "pure",
-            "Editor.step",
-            "a step twice is the same step, and nothing that was given is altered",
-            checks_walk.pure,
-        ),
-        Check(
-            "dtype_device",
-            "Editor.step",
-            "codes keep the dtype and the device of the walk",
-            checks_walk.dtype_device,
-        ),
-        Check(
-            "state", "Editor.state", "a stored fit restores the editor exactly", checks_state.state
-        ),
-        Check(
-            "blind",
-            "Editor.fit",
-            "neither the judge nor the test split is looked at",
-            checks_blind.blind,
-        ),
-        Check(
-            "skip",
-            "Editor.check",
-            "what cannot be served is Unsupported, with a reason",
-            checks_state.skip,
-        ),
-        Check(
-            "multi_class",
-            "Editor.step",
-            "different targets of many go different ways, or Unsupported",
-            checks_walk.multi_class,
-        ),
-        Check("costs", "FitReport", "decodes and labels are counted", checks_fit.costs),
-        Check(
-            "steers",
-            "Editor.step",
-            "more starts move towards their target than by chance (no duty)",
-            checks_walk.steers,
-        ),
-    )
-}
+# In the order of an editor's life: it is constructed, fitted, walked, stored. Each broken method of
+# the tests fails one of them alone, so a check must not stumble over what another one is for.
+_ALL = (
+    Check(
+        "constructs",
+        "Editor.__init__",
+        "an Editor is constructed from defaults and names its space and unit",
+        checks_fit.constructs,
+    ),
+    Check(
+        "fit",
+        "Editor.fit",
+        "it learns from attributes of two classes and of many, and reports what it read",
+        checks_fit.fit,
+    ),
+    Check(
+        "identity",
+        "Editor.codes",
+        "before the first step the start's own picture is decoded, exactly",
+        checks_walk.identity,
+    ),
+    Check(
+        "moves",
+        "Editor.step",
+        "a step gives new, finite codes like those of the walk",
+        checks_walk.moves,
+    ),
+    Check("batch", "Editor.step", "a step depends on each sample alone", checks_walk.batch),
+    Check(
+        "determinism",
+        "Editor.fit",
+        "one data.seed, one result, whatever the global random state",
+        checks_fit.determinism,
+    ),
+    Check(
+        "pure",
+        "Editor.step",
+        "a step twice is the same step, and nothing that was given is altered",
+        checks_walk.pure,
+    ),
+    Check(
+        "dtype_device",
+        "Editor.step",
+        "codes keep the dtype and the device of the walk",
+        checks_walk.dtype_device,
+    ),
+    Check("state", "Editor.state", "a stored fit restores the editor exactly", checks_state.state),
+    Check(
+        "blind",
+        "Editor.fit",
+        "neither the judge nor the test split is looked at",
+        checks_blind.blind,
+    ),
+    Check(
+        "skip",
+        "Editor.check",
+        "what cannot be served is Unsupported, with a reason",
+        checks_state.skip,
+    ),
+    Check(
+        "multi_class",
+        "Editor.step",
+        "different targets of many go different ways, or Unsupported",
+        checks_walk.multi_class,
+    ),
+    Check("costs", "FitReport", "decodes and labels are counted", checks_fit.costs),
+    # A warning at most: a control without knowledge steers nothing, and is sound.
+    Check(
+        "steers",
+        "Editor.step",
+        "more starts move towards their target than by chance (not required)",
+        checks_walk.steers,
+    ),
+)
+CHECKS = {check.name: check for check in _ALL}
 
 
 def conform(make: Callable[[], Editor], only: Sequence[str] = ()) -> list[CheckResult]:
-    """Run the suite on the editors that `make` gives, a new one at every call; `only`: names of checks.
+    """Run the suite on an editor.
 
-    Raises UnknownName for a check that does not exist. An editor's own exceptions become results.
+    Args:
+        make: gives a new editor at every call.
+        only: names of the checks to run; none for all.
+
+    Returns:
+        A result a check. An editor's own exceptions become results.
+
+    Raises:
+        UnknownName: there is no such check.
     """
     for name in only:
         if name not in CHECKS:
@@ -119,13 +126,15 @@ def conform(make: Callable[[], Editor], only: Sequence[str] = ()) -> list[CheckR
 
 
 def _run(subject: Subject, chosen: Sequence[Check]) -> list[CheckResult]:
+    # Every other check needs an editor, so this one always runs.
     first = _result(CHECKS["constructs"], subject)
     results = []
     for check in chosen:
         if check.name == "constructs":
             results.append(first)
         elif first.status == "failed":
-            results.append(_said(check, "skipped", "there is no editor to check; see `constructs`"))
+            reason = "there is no editor to check; see `constructs`"
+            results.append(_as_result(check, "skipped", reason))
         else:
             results.append(_result(check, subject))
     return results
@@ -133,25 +142,22 @@ def _run(subject: Subject, chosen: Sequence[Check]) -> list[CheckResult]:
 
 def _result(check: Check, subject: Subject) -> CheckResult:
     try:
-        return _said(check, "passed", check.run(subject))
+        return _as_result(check, "passed", check.run(subject))
     except Skipped as verdict:
-        return _said(check, "skipped", str(verdict))
+        return _as_result(check, "skipped", str(verdict))
     except Verdict as verdict:
-        return _said(
-            check,
-            verdict.status,
-            f"{verdict}\nSee editbench.walk.editor.{check.member}: {check.meaning}.",
-        )
-    except Exception as error:  # code of the editor that a check did not expect to fail
-        return _said(
+        place = f"See editbench.walk.editor.{check.member}: {check.meaning}."
+        return _as_result(check, verdict.status, f"{verdict}\n{place}")
+    except Exception as error:
+        # Code of the editor that the check did not expect to fail.
+        return _as_result(
             check,
             "failed",
-            f"Seen: {explain(error)}.\nOwed: {check.meaning}.\nFix: the code at that line.\n"
+            f"Found: {explain(error)}.\nRequired: {check.meaning}.\nFix: the code at that line.\n"
             f"See editbench.walk.editor.{check.member}.",
         )
 
 
-def _said(check: Check, status: str, message: str) -> CheckResult:
-    return CheckResult(
-        check.name, status, message, check.meaning, f"editbench.walk.editor.{check.member}"
-    )
+def _as_result(check: Check, status: str, message: str) -> CheckResult:
+    member = f"editbench.walk.editor.{check.member}"
+    return CheckResult(check.name, status, message, check.meaning, member)

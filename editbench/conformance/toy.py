@@ -1,8 +1,9 @@
-"""Worlds in closed form, with every space: what an editor does here can be worked out by hand.
+"""Networks in closed form, with every space: what an editor does here can be worked out by hand.
 
-Linear: the decoded sample is the code (in W+ the mean of the rows, in S the code itself, under a weight shift
-(I + t X) w), the logits are linear in it. Curved: the first attribute is whether two channels lie in a disc; along one
-fixed direction at most half of the starts outside can get there.
+- Linear: the decoded sample is the code (in W+ the mean of the rows, in S the code itself, under a
+  weight shift (I + t X) w), and the logits are linear in it.
+- Curved: the first attribute is whether two channels lie in a disc. Along one fixed direction at
+  most half of the starts outside can get there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from editbench.networks.stylegan2.layers import shifted
 from editbench.walk.editor import FitData, Walk
 
 BINARY = Attributes([Attribute(name, ("no", "yes")) for name in ("a", "b", "c")])
+# One attribute of each kind: of two classes, of many, and of many in an order.
 MIXED = Attributes(
     [
         Attribute("a", ("no", "yes")),
@@ -29,19 +31,31 @@ MIXED = Attributes(
     ]
 )
 RGB = 3  # the last channels of S belong to a layer that gives colours
+TUNE = 200  # tune samples of `fit_data`
 
 
 class ToyGenerator(Generator):
-    """decode(w) = w; a row of W+ counts 1 / num_ws; S has two layers, 'conv' and 'rgb'; the weight of 'conv' is I."""
+    """decode(w) = w; a row of W+ counts 1 / num_ws; S has two layers, 'conv' and 'rgb'."""
 
     spaces = (Space.Z, Space.W, Space.W_PLUS, Space.S, Space.THETA)
-    output = "w"
+    output = "w"  # there are no pictures: scorers read the sample itself
 
     def __init__(self, dim: int, num_ws: int = 4) -> None:
+        """Make the generator; it has nothing to learn.
+
+        Args:
+            dim: of z and w.
+            num_ws: rows of W+.
+        """
         super().__init__()
-        self.z_dim, self.w_dim, self.num_ws = dim, dim, num_ws
-        self.layer_names, self.style_sizes = ("conv", "rgb"), (dim - RGB, RGB)
+        self.z_dim = dim
+        self.w_dim = dim
+        self.num_ws = num_ws
+        self.layer_names = ("conv", "rgb")
+        self.style_sizes = (dim - RGB, RGB)
+        # The weight of 'conv' is the identity, as a 1x1 kernel.
         self.weight = nn.Parameter(torch.eye(dim).reshape(dim, dim, 1, 1), requires_grad=False)
+        # Every decoded sample passes this layer, so that a hook can count them.
         self.conv = nn.Identity()
         self.digest = f"toy {dim} {num_ws}"
 
@@ -56,31 +70,37 @@ class ToyGenerator(Generator):
 
     def _decode(self, codes: Codes) -> Tensor:
         x = codes.values
-        x = (
-            x.mean(1)
-            if codes.space == Space.W_PLUS
-            else self.map(x)
-            if codes.space == Space.Z
-            else x
-        )
+        if codes.space == Space.W_PLUS:
+            x = x.mean(1)
+        elif codes.space == Space.Z:
+            x = self.map(x)
         if codes.shift is not None:
             x = shifted(lambda y, weight: y @ weight.flatten(1).T, x, self.weight, codes.shift)
         return self.conv(x)
 
 
 class LinearScorer(Scorer):
-    """logits = x @ normals.T + bias; normals (width, d)."""
+    """logits = x @ normals.T + bias."""
 
     input = "w"
-    normals: Tensor
-    bias: Tensor
+    normals: Tensor  # (width, d)
+    bias: Tensor  # (width,)
 
     def __init__(self, attributes: Attributes, normals: Tensor, bias: Tensor | None = None) -> None:
+        """Set the boundaries.
+
+        Args:
+            attributes: that are scored.
+            normals: (width, d).
+            bias: (width,), or None for 0.
+        """
         super().__init__()
         self.attributes = attributes
         self.register_buffer("normals", normals)
         self.register_buffer("bias", torch.zeros(len(normals)) if bias is None else bias)
-        self.digest = f"linear {normals.double().sum():.12g} {0 if bias is None else bias.double().sum():.12g}"
+        # Sums stand for a hash: they tell the scorers of one test apart.
+        of_bias = 0 if bias is None else bias.double().sum()
+        self.digest = f"linear {normals.double().sum():.12g} {of_bias:.12g}"
 
     def features(self, decoded: Tensor) -> Tensor:
         """The sample itself."""
@@ -93,8 +113,9 @@ class LinearScorer(Scorer):
 class CurvedScorer(Scorer):
     """logits of a, b, c: RADIUS - |(x0, x1)|, x2, x3.
 
-    A start at radius r outside is r - RADIUS away from the boundary, straight inwards. A fixed direction u brings it
-    there only if <(x0, x1), u> < 0, which holds for half of a law that is symmetric.
+    A start at radius r outside is r - RADIUS away from the boundary, straight inwards. A fixed
+    direction u brings it there only if <(x0, x1), u> < 0, which holds for half of a law that is
+    symmetric.
     """
 
     input = "w"
@@ -107,17 +128,26 @@ class CurvedScorer(Scorer):
         return decoded
 
     def forward(self, decoded: Tensor) -> Tensor:
-        return torch.stack(
-            [self.RADIUS - decoded[:, :2].norm(dim=1), decoded[:, 2], decoded[:, 3]], 1
-        )
+        inside = self.RADIUS - decoded[:, :2].norm(dim=1)
+        return torch.stack([inside, decoded[:, 2], decoded[:, 3]], 1)
 
 
 def normals_for(attributes: Attributes, dim: int, seed: int = 0, overlap: float = 0.0) -> Tensor:
-    """Unit normals (width, d); `overlap` is a common part that makes them dependent on one another."""
+    """Unit normals of linear logits.
+
+    Args:
+        attributes: that are scored.
+        dim: of the samples.
+        seed: of the directions.
+        overlap: length of a common part, which makes them dependent on one another.
+
+    Returns:
+        (width, d).
+    """
     rng = torch.Generator().manual_seed(seed)
-    rows = torch.linalg.qr(
-        torch.randn(dim, attributes.width + 1, generator=rng, dtype=torch.float64)
-    ).Q.T
+    drawn = torch.randn(dim, attributes.width + 1, generator=rng, dtype=torch.float64)
+    rows = torch.linalg.qr(drawn).Q.T
+    # The last row is orthogonal to all others: it is what they may have in common.
     mixed = rows[:-1] + overlap * rows[-1:]
     return (mixed / mixed.norm(dim=1, keepdim=True)).float()
 
@@ -131,13 +161,25 @@ def fit_data(
     bias: Tensor | None = None,
     scorer: Scorer | None = None,
 ) -> FitData:
-    """A bank of n fit and 200 tune samples, w ~ N(0, 4 I), under a linear teacher or the one that is given."""
-    z = torch.randn(n + 200, dim, generator=torch.Generator().manual_seed(seed + 100))
+    """What an editor may learn from: n fit and 200 tune samples, w ~ N(0, 4 I).
+
+    Args:
+        attributes: of a linear teacher.
+        dim: of z and w.
+        n: fit samples.
+        seed: of the samples, of the teacher, and of the method.
+        overlap: see `normals_for`.
+        bias: (width,) of a linear teacher.
+        scorer: the teacher, in place of a linear one.
+    """
+    z = torch.randn(n + TUNE, dim, generator=torch.Generator().manual_seed(seed + 100))
     generator = ToyGenerator(dim)
     teacher = scorer or LinearScorer(attributes, normals_for(attributes, dim, seed, overlap), bias)
     w = generator.map(z)
-    logits, index = teacher(w), torch.arange(n + 200)
-    fit, tune = (Split(index[s], z[s], w[s], logits[s]) for s in (slice(0, n), slice(n, None)))
+    logits = teacher(w)
+    index = torch.arange(n + TUNE)
+    fit = Split(index[:n], z[:n], w[:n], logits[:n])
+    tune = Split(index[n:], z[n:], w[n:], logits[n:])
     return FitData(generator, teacher, fit, tune, teacher.attributes.log_odds(logits).std(0), seed)
 
 
@@ -149,15 +191,25 @@ def make_walk(
     seed: int = 5,
     targets: Sequence[int] | None = None,
 ) -> Walk:
-    """n new starts with their source class; as target the next class (of the last one, the first), or `targets`."""
+    """New starts with their source class.
+
+    Args:
+        data: gives the generator and the teacher.
+        space: where to walk.
+        attribute: that is edited.
+        n: starts.
+        seed: of the starts.
+        targets: n classes; None for the next class (of the last one, the first).
+    """
     z = torch.randn(n, data.generator.z_dim, generator=torch.Generator().manual_seed(seed))
-    latent = z if space == Space.Z else data.generator.map(z)
+    w = data.generator.map(z)
+    latent = z if space == Space.Z else w
     codes = data.generator.lift(latent, space)
-    source = data.attributes.labels(data.teacher(data.generator.map(z)), attribute)
-    target = (
-        (source + 1) % len(data.attributes[attribute].classes)
-        if targets is None
-        else torch.tensor(targets)
-    )
+    source = data.attributes.labels(data.teacher(w), attribute)
+    if targets is None:
+        target = (source + 1) % len(data.attributes[attribute].classes)
+    else:
+        target = torch.tensor(targets)
+    # Indices with gaps: an editor that takes them for rows of the batch is found out.
     start = torch.arange(n) * 7 + 1000
     return Walk(attribute, start, codes, codes, source, target, latent=latent)

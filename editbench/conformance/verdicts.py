@@ -1,4 +1,4 @@
-"""What a check says: a status, and a message that names what was seen, what is owed, and the remedy."""
+"""Results of checks: a status, and a message with what was found, what is required, and the fix."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ STATUSES = ("passed", "failed", "skipped", "warned")
 
 @dataclass(frozen=True)
 class CheckResult:
-    """name of the check and its meaning; status, one of STATUSES; message; member: where the contract stands."""
+    """The outcome of one check."""
 
-    name: str
-    status: str
+    name: str  # of the check
+    status: str  # one of STATUSES
     message: str
-    meaning: str
-    member: str
+    meaning: str  # of the check, in one line
+    member: str  # dotted name of the place in the contract
 
 
 class Verdict(Exception):
@@ -37,9 +37,19 @@ class Failed(Verdict):
 
     status = "failed"
 
-    def __init__(self, seen: str, owed: str, fix: str) -> None:
+    def __init__(self, found: str, required: str, fix: str) -> None:
+        """Write the message.
+
+        Args:
+            found: what the editor did.
+            required: what the contract requires.
+            fix: what to change in the editor.
+        """
+        # Texts from an editor may end with a full stop of their own.
         super().__init__(
-            f"Seen: {seen.rstrip('.')}.\nOwed: {owed.rstrip('.')}.\nFix: {fix.rstrip('.')}."
+            f"Found: {found.rstrip('.')}.\n"
+            f"Required: {required.rstrip('.')}.\n"
+            f"Fix: {fix.rstrip('.')}."
         )
 
 
@@ -50,18 +60,33 @@ class Warned(Failed):
 
 
 def explain(error: BaseException, culprit: object = None) -> str:
-    """An exception in one line, with the file and line of the editor's own code where it passed through."""
+    """An exception in one line, with the file and line of the editor's own code.
+
+    Args:
+        error: that was raised.
+        culprit: the editor, or its class; None where there is none yet.
+
+    Returns:
+        Type, message and, where the exception did not come from the suite itself, the place.
+    """
     frames = traceback.extract_tb(error.__traceback__)
-    own = ""
-    if culprit is not None:
-        try:
-            own = inspect.getfile(culprit if inspect.isclass(culprit) else type(culprit))
-        except (TypeError, OSError):
-            own = ""
-    place = next((f for f in reversed(frames) if f.filename == own), frames[-1] if frames else None)
-    where = (
-        f" ({place.filename}:{place.lineno})"
-        if place and Path(place.filename).parent != HERE
-        else ""
-    )
+    own = _source_file(culprit)
+    # The last frame in the editor's file says more than the library call below it.
+    place = frames[-1] if frames else None
+    for frame in frames:
+        if frame.filename == own:
+            place = frame
+    where = ""
+    if place is not None and Path(place.filename).parent != HERE:
+        where = f" ({place.filename}:{place.lineno})"
     return f"{type(error).__name__}: {error}{where}"
+
+
+def _source_file(culprit: object) -> str:
+    """Where a class, or the class of an object, was written; '' where that is unknown."""
+    if culprit is None:
+        return ""
+    try:
+        return inspect.getfile(culprit if inspect.isclass(culprit) else type(culprit))
+    except (TypeError, OSError):
+        return ""  # a class that was typed into an interpreter has no file

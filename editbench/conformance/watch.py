@@ -1,4 +1,4 @@
-"""What an editor touches while its code runs: the trap for the judge and the test split, and the tally of costs."""
+"""What an editor touches while its code runs: a trap for what it may not see, and its costs."""
 
 from __future__ import annotations
 
@@ -18,47 +18,59 @@ from editbench.bank.starts import Starts
 
 @dataclass
 class Tally:
-    """Counts over a stretch of editor code: samples that passed the generator's last layer, samples that
-    `generator.decode` counted, samples the teacher scored, and whether the teacher's logits of a split were read."""
+    """Counts over a stretch of editor code."""
 
-    passed: int = 0
-    counted: int = 0
-    scored: int = 0
-    read: bool = False
+    passed: int = 0  # samples that passed the generator's last layer
+    counted: int = 0  # samples that `generator.decode` counted
+    scored: int = 0  # samples that the teacher scored
+    read: bool = False  # whether the teacher's logits of a split were read
 
 
 @dataclass
 class Watch:
-    """`inside`: whether editor code runs now. touched: what it may not see, as 'Bank.array'. tally: its costs."""
+    """Looks on while editor code runs."""
 
-    inside: bool = False
-    touched: list[str] = field(default_factory=list)
+    inside: bool = False  # whether editor code runs now
+    touched: list[str] = field(default_factory=list)  # what it may not see, such as 'Bank.array'
     tally: Tally = field(default_factory=Tally)
 
     @contextlib.contextmanager
     def running(self, seed: int) -> Iterator[None]:
-        """Editor code runs in this block, under a global random state that is set before and put back after."""
-        before, self.inside = self.inside, True
+        """Editor code runs in this block, under a global random state that is put back after it.
+
+        Args:
+            seed: of the global random state.
+        """
+        before = self.inside
+        self.inside = True
         with global_seed(seed):
             try:
                 yield
             finally:
+                # Not False: blocks may be nested.
                 self.inside = before
 
     @contextlib.contextmanager
     def trap(self, *classes: type) -> Iterator[None]:
-        """Note every use that editor code makes of a Bank, of Starts, or of an object of these classes (judges)."""
+        """Note every use that editor code makes of what it may not see.
+
+        Args:
+            classes: of judges; Bank and Starts are trapped as well.
+        """
         with contextlib.ExitStack() as stack:
+            # A Split may be read; only whether its logits were is noted, as a cost.
             for cls in (Bank, Starts, Split, *classes):
                 stack.enter_context(self._spy(cls))
             yield
 
     @contextlib.contextmanager
     def _spy(self, cls: type) -> Iterator[None]:
-        plain, watch = cast(Callable[[object, str], object], cls.__getattribute__), self
+        plain = cast(Callable[[object, str], object], cls.__getattribute__)
+        watch = self
         title = "the judge" if issubclass(cls, nn.Module) else cls.__name__
 
         def spy(obj: object, name: str) -> object:
+            # Python itself reads the double underscores, of `isinstance` and the like.
             if watch.inside and not name.startswith("__"):
                 if cls is Split:
                     watch.tally.read |= name == "logits"
@@ -66,6 +78,7 @@ class Watch:
                     watch.touched.append(f"{title}.{name}")
             return plain(obj, name)
 
+        # On the class and not on an object: an editor may find any object of it.
         type.__setattr__(cls, "__getattribute__", spy)
         try:
             yield
@@ -74,7 +87,12 @@ class Watch:
 
     @contextlib.contextmanager
     def count(self, last: nn.Module, teacher: nn.Module) -> Iterator[None]:
-        """Count the samples that editor code sends through a generator's last layer and through the teacher."""
+        """Count the samples that editor code sends through the networks.
+
+        Args:
+            last: a layer that every decoded sample passes, whichever way it was decoded.
+            teacher: the scorer that the editor may use.
+        """
 
         def passed(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             self.tally.passed += len(output) if self.inside else 0
@@ -92,8 +110,10 @@ class Watch:
 
 @contextlib.contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch, NumPy and random; their states are put back afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()
+    """Seed the global generators of torch, NumPy and random; their states are put back after."""
+    # All three: an editor may draw from any of them, and the suite must leave none changed.
+    python = random.getstate()
+    numpy = np.random.get_state()
     with torch.random.fork_rng():
         random.seed(seed)
         np.random.seed(seed)

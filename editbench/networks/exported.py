@@ -34,24 +34,29 @@ from editbench.networks.torchscript import (
 
 REMEDY = (
     "export it again with this torch: torch.export.save(torch.export.export(module.eval(), "
-    "(images,), "
-    "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), PATH)"
+    "(images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), PATH)"
 )
+# Operators of PyTorch itself; those of extensions can do anything.
 NAMESPACES = ("aten", "prims")
+# Of these two, the names that read or write files.
 DISK = ("aten.from_file", "aten.save")
+# Functions of Python that graphs call on sizes.
 ARITHMETIC = re.compile(
     r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_)"
     r"|math\.(ceil|floor|trunc)|torch\.sym_(int|float|max|min|not|sum)"
     r"|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)"
 )
+# Text of a size as sympy writes it; torch evaluates it as Python.
 SIZE = re.compile(
     r"(?:\b(?:Symbol|Integer|Rational|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CeilDiv|Equality|"
     r"Unequality|GreaterThan|LessThan|StrictGreaterThan|StrictLessThan|positive|nonnegative|integer|"
     r"True|False|[su]\d+)\b|'[su]\d+'|\d|[-+*/()<>=, ])*"
 )
 LAYOUTS = ("in_spec", "out_spec")
+# Types of a layout that import nothing.
 CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 CONTEXTS = (None, "null", "[]")
+# Members of an archive, after torch/export/pt2_archive.
 GRAPH = "models/model.json"
 WEIGHTS = "data/weights/"
 CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
@@ -72,14 +77,20 @@ class ExportedNetwork(nn.Module):
         for parameter in self.graph.parameters():
             parameter.requires_grad_(False)
         inputs = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+        # Of the inputs alone: parameters and buffers are placeholders, too.
         shapes = [
             inputs[str(name)].meta["val"].shape
             for name in program.graph_signature.user_inputs
             if isinstance(inputs[str(name)].meta.get("val"), Tensor)
         ]
         self.shapes = [tuple(shape) for shape in shapes]
-        first = self.shapes[0][0] if self.shapes and self.shapes[0] else None
-        self.batch = first if isinstance(first, int) else None
+        # A symbol where any number of images is taken, an integer where one alone is.
+        first = None
+        if self.shapes and self.shapes[0]:
+            first = self.shapes[0][0]
+        self.batch = None
+        if isinstance(first, int):
+            self.batch = first
 
     def train(self, mode: bool = True) -> ExportedNetwork:
         self.training = mode  # and not its graph, which would refuse
@@ -89,8 +100,7 @@ class ExportedNetwork(nn.Module):
         if self.batch is not None and len(images) != self.batch:
             raise Unsupported(
                 f"this network was exported for batches of exactly {self.batch} images and was "
-                "given "
-                f"{len(images)}; {REMEDY}"
+                f"given {len(images)}; {REMEDY}"
             )
         return self.graph(images)
 
@@ -100,13 +110,13 @@ def read_exported(path: Path | str) -> ExportedNetwork:
 
     Raises:
         BadFile: missing, cut off, of another kind, of another torch, or with something that is not
-            plain tensors and
-            operators; the message names it.
+            plain tensors and operators; the message names it.
     """
     expect_kind(path, "export", REMEDY)
     clean = rebuild(path)
     try:
         with warnings.catch_warnings():
+            # torch warns of the archive's version, which its reader checks.
             warnings.simplefilter("ignore")
             return ExportedNetwork(torch.export.load(clean))
     except Exception as error:  # its reader raises whatever it stumbles over
@@ -122,6 +132,7 @@ def rebuild(path: Path | str) -> io.BytesIO:
         with open_archive(path) as archive:
             check_whole(path, archive)
             names = archive.namelist()
+            # torch finds members by the first folder; a second one could hide others.
             top = {name.partition("/")[0] for name in names}
             members = {name.partition("/")[2]: name for name in names}
             if len(top) != 1:
@@ -145,7 +156,9 @@ def rebuild(path: Path | str) -> io.BytesIO:
         raise BadFile(
             f"{path}: damaged inside ({type(error).__name__}: {first_line(error)}); {COPY_AGAIN}"
         ) from error
+    # Text that torch would execute; the shapes are checked without it.
     program["guards_code"] = []
+    # Without example inputs, which are a pickle.
     content |= {GRAPH: json.dumps(program).encode(), SAMPLE: b""}
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -166,6 +179,7 @@ def _check(path: Path | str, program: dict[str, Any], configs: list[dict[str, An
                 raise BadFile(
                     f"{path}: '{name}' is stored as a pickle, which is not read; {REMEDY}"
                 )
+    # A stack, as a nest could be deeper than recursion allows.
     waiting: list[tuple[str, Any]] = [("", program)]
     while waiting:
         key, value = waiting.pop()
@@ -174,8 +188,7 @@ def _check(path: Path | str, program: dict[str, Any], configs: list[dict[str, An
             if "target" in value and "inputs" in value and not known_operator(str(value["target"])):
                 raise BadFile(
                     f"{path}: its graph calls '{value['target']}', which is no operator on tensors "
-                    "that is "
-                    f"known here; such a file is not run. {REMEDY}"
+                    f"that is known here; such a file is not run. {REMEDY}"
                 )
         elif isinstance(value, list):
             waiting += [(key, item) for item in value]
@@ -198,8 +211,7 @@ def _check_layout(path: Path | str, layout: Any) -> None:
             if value.get("type") not in CONTAINERS or value.get("context") not in CONTEXTS:
                 raise BadFile(
                     f"{path}: it takes or gives a '{value.get('type')}' with names; export a "
-                    "network that "
-                    f"takes images and gives a tensor of logits. {REMEDY}"
+                    f"network that takes images and gives a tensor of logits. {REMEDY}"
                 )
             waiting += value.values()
         elif isinstance(value, list):

@@ -1,7 +1,4 @@
-"""Networks and weights not written by editbench:
-
-plain safetensors files, read strictly, and content hashes.
-"""
+"""Networks and weights of others: plain safetensors files, read strictly, and content hashes."""
 
 from __future__ import annotations
 
@@ -41,6 +38,7 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise BadFile(f"{path}: not a complete safetensors file ({error}); {REMEDY}") from error
+    # All that are missing at once, so that one message is enough.
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise BadFile(
@@ -48,6 +46,7 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
             f"{', '.join(sorted(tensors)) or 'nothing'}"
         )
     tensors = {
+        # Half-precision files would make every later sum half precision, too.
         name: value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
     }
@@ -90,6 +89,7 @@ def network_digest(network: nn.Module, *extra: object) -> str:
     files = set()
     for module in network.modules():
         name = type(module).__module__
+        # The version of PyTorch is recorded elsewhere; here the user's own code counts.
         if not name.startswith("torch.") and getattr(sys.modules.get(name), "__file__", None):
             files.add(inspect.getfile(type(module)))
     return tensors_digest(

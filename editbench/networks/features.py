@@ -51,16 +51,17 @@ class ScorerFeatures(FeatureNetwork):
 
     Args:
         scorer: a scorer of images. One with a method `features` (ConvScorer) gives these; of any
-            other nn.Module the
-            input of its last nn.Linear is taken.
+            other nn.Module the input of its last nn.Linear is taken.
         layer: a layer of the scorer by its dotted name; outputs (N, C, h, w) are averaged over
             positions.
-        name, about: for people.
+        name: for tables.
+        about: one line for listings.
 
     Raises:
         Unsupported: a scorer of W codes, or one whose layers cannot be listened to (TorchScript,
-            torch.export);
-        UnknownName: no such layer; EditbenchError: no linear layer to stop at.
+            torch.export).
+        UnknownName: no such layer.
+        EditbenchError: no linear layer to stop at.
     """
 
     def __init__(
@@ -74,18 +75,19 @@ class ScorerFeatures(FeatureNetwork):
         self.scorer = scorer
         self.layer = layer
         self.name = name
+        # Without a layer to stop at, the scorer's own method gives the features.
         self._tap = None if layer is None and hasattr(scorer, "features") else self._find(layer)
         side = getattr(scorer, "input_size", None) or [getattr(scorer, "resolution", 64)] * 2
-        self.resize = (
-            f"{side[0]}x{side[1]} bilinear, as the scorer does"
-            if getattr(scorer, "input_size", None)
-            else "none"
-        )
+        self.resize = "none"
+        if getattr(scorer, "input_size", None):
+            self.resize = f"{side[0]}x{side[1]} bilinear, as the scorer does"
+        # A scorer without parameters, such as a function, runs anywhere.
         device = next(scorer.parameters(), torch.zeros(())).device
         self.dim = probe(self, (int(side[0]), int(side[1])), type(scorer).__name__, device).shape[1]
         self.digest = hash_of(["scorer features", scorer.digest, layer])
 
     def _find(self, layer: str | None) -> nn.Module:
+        # Compiled networks have modules, but hooks on them are not called.
         known = dict(self.scorer.named_modules())
         if any(
             isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule)
@@ -100,12 +102,12 @@ class ScorerFeatures(FeatureNetwork):
             if layer not in known or not layer:
                 raise UnknownName("layer of the scorer", layer, [name for name in known if name])
             return known[layer]
+        # The input of the last linear layer is what FID calls the features of a classifier.
         linear = [module for module in known.values() if isinstance(module, nn.Linear)]
         if not linear:
             raise EditbenchError(
                 f"{type(self.scorer).__name__} has no linear layer: name the layer whose output "
-                "are "
-                f"the features, one of {', '.join(name for name in known if name)}"
+                f"are the features, one of {', '.join(name for name in known if name)}"
             )
         return linear[-1]
 
@@ -146,18 +148,21 @@ class _Published(FeatureNetwork):
         if not takes(self.network, "return_features"):
             raise BadFile(
                 f"{found.path}: a TorchScript network without the argument return_features, so not "
-                "the "
-                f"published {name}; {found.file.remedy()}"
+                f"the published {name}; {found.file.remedy()}"
             )
         self.digest = hash_of([type(self).__name__, found.sha256, self.resize])
         width = probe(self, (64, 64), str(found.path)).shape[1]
+        # Another network under the right name gives other numbers of features.
         if width != dim:
             raise BadFile(
                 f"{found.path}: gives {width} features, needed are {dim}; {found.file.remedy()}"
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        # Grey pictures as three equal colours.
+        x = images
+        if images.shape[1] == 1:
+            x = images.expand(-1, 3, -1, -1)
         return self.network(self.prepare(x), return_features=True).flatten(1).float()
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -177,7 +182,8 @@ class InceptionFeatures(_Published):
     Args:
         file: the published file, see editbench.networks.registry.Published.
         path: a copy of it; None looks in the folder of networks, then fetches it unless offline.
-        name, about: for people.
+        name: for tables.
+        about: one line for listings.
     """
 
     resize = "299 bilinear inside the network (TF 1.x style)"
@@ -223,6 +229,7 @@ def probe(
     Raises:
         EditbenchError, NonFinite: the network does not take images, or gives something else.
     """
+    # Noise exercises all layers, and its seed makes the outcome the same each time.
     rng = torch.Generator().manual_seed(0)
     images = torch.rand(PROBE, 3, *size, generator=rng).mul(2).sub(1).to(device)
     try:

@@ -1,4 +1,4 @@
-"""Fetches the file of a published network once: whole or not at all, and with the pinned content."""
+"""Fetches the file of a published network, whole or not at all, with the pinned content."""
 
 from __future__ import annotations
 
@@ -53,21 +53,29 @@ def fetch(file: Published, again: bool = False) -> Found:
         raise EditbenchError(
             f"cannot make {folder()} ({error.strerror}): set ${FOLDER} to a folder you may write to"
         ) from error
+    # Two jobs of a sweep would write into one file.
     with lock(place), explain_disk_errors(place):
         if not again and (found := find(file)) is not None:
             return found
+        # The file has its name when its content is right, never before.
         part = place.with_name(f".partial-{file.name}")
-        begun = part.stat().st_size if part.is_file() else 0
-        size = f", {file.size / 1e6:.0f} MB" if file.size else ""
+        begun = 0
+        if part.is_file():
+            begun = part.stat().st_size
+        size = ""
+        if file.size:
+            size = f", {file.size / 1e6:.0f} MB"
         with status(f"fetching {file.source}{size}"):
             try:
                 if not (begun and _resume(file, part, begun)):
                     _download(file, part)
             except Interrupted as error:
-                kept = part.stat().st_size if part.is_file() else 0
-                more = (
-                    f"{kept} bytes are kept: `editbench fetch` goes on from there. " if kept else ""
-                )
+                kept = 0
+                if part.is_file():
+                    kept = part.stat().st_size
+                more = ""
+                if kept:
+                    more = f"{kept} bytes are kept: `editbench fetch` goes on from there. "
                 raise EditbenchError(
                     f"could not fetch {file.name} from {file.source} ({error}). {more}Or get it "
                     f"elsewhere and put it at {place}"
@@ -145,8 +153,7 @@ def _accept(file: Published, part: Path, place: Path) -> Found:
             f"what {file.source} gave is not {file.name}: {size} bytes with sha256 {found}, pinned "
             "is "
             f"{pinned}. Nothing was kept. A proxy's page, or another version? Get it elsewhere and "
-            "put it at "
-            f"{place}"
+            f"put it at {place}"
         )
     part.replace(place)
     if file.sha256 is None:

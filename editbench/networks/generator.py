@@ -1,7 +1,4 @@
-"""The contract of a generator:
-
-codes of a space it has -> decoded samples, differentiable, with constant noise.
-"""
+"""The contract of a generator: from codes to samples, differentiable, with constant noise."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ class Generator(nn.Module, abc.ABC):
         spaces: the latent spaces it can decode.
         z_dim, w_dim, num_ws: sizes; w_dim and num_ws are 0 for a generator without W.
         output: "image" when `decode` gives pictures (N, C, H, W) in [-1, 1]; "w" when there are no
-            pictures and the
-            codes themselves are judged (latent-only data).
+            pictures and the codes themselves are judged (latent-only data).
         digest: hash of all that determines its output (weights, architecture, truncation).
-        layer_names, style_sizes: of a generator with S: its layers in the order of S and the
-            channels of each; a layer
-            that gives colours (ToRGB) has a name that begins with 'rgb'.
+        layer_names: of a generator with S, its layers in the order of S; a layer that gives colours
+            (ToRGB) has a name that begins with 'rgb'.
+        style_sizes: the channels of each of these layers.
     """
 
+    # Set by the subclass; what is 0 or empty is not there.
     spaces: tuple[Space, ...]
     z_dim: int
     w_dim: int = 0
@@ -38,9 +35,8 @@ class Generator(nn.Module, abc.ABC):
     layer_names: tuple[str, ...] = ()
     style_sizes: tuple[int, ...] = ()
     precision: str = "fp32"  # of `decode`, see editbench.base.precision
-    decoded: int = (
-        0  # samples decoded so far, and passes of derivatives: the cost that every table shows
-    )
+    # Samples decoded so far, and passes of derivatives: the cost that every table shows.
+    decoded: int = 0
 
     def map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> w (N, w_dim), truncated as the generator is configured."""
@@ -55,14 +51,16 @@ class Generator(nn.Module, abc.ABC):
         if codes.space not in self.spaces:
             raise SpaceMismatch(
                 f"{type(self).__name__} decodes {', '.join(s.name for s in self.spaces)} codes but "
-                "was "
-                f"given {codes.space.name} codes of shape {tuple(codes.values.shape)}"
+                f"was given {codes.space.name} codes of shape {tuple(codes.values.shape)}"
             )
+        # Weights that are moved are checked before a network spends time.
         if codes.shift is not None:
             self._check_shift(codes)
+        # Counted before decoding, as a failed pass costs as much.
         self.decoded += len(codes)
         if self.precision == "fp32":
             return self._decode(codes)
+        # Outside of it codes and pictures are float32, so that metrics see one type.
         with casting(self.precision, codes.values.device):
             return self._decode(codes).float()
 
@@ -103,7 +101,10 @@ class Generator(nn.Module, abc.ABC):
             return latent.new_zeros(len(latent), 1)
         if space == Space.S:
             return self.styles(self.w_plus(latent))
-        return self.w_plus(latent).clone() if space == Space.W_PLUS else latent
+        # A view of one row cannot be edited row by row.
+        if space == Space.W_PLUS:
+            return self.w_plus(latent).clone()
+        return latent
 
     # -- inside -----------------------------------------------------------------------------------
     def kernels(self) -> dict[str, Tensor]:
@@ -141,6 +142,7 @@ class Generator(nn.Module, abc.ABC):
         Raises UnknownName for a layer that does not exist.
         """
 
+        # An exception leaves the network at the layer: the rest would cost time and change nothing.
         def stop(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             raise _Reached(output)
 

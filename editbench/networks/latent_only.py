@@ -1,7 +1,4 @@
-"""Generators without pictures:
-
-W codes alone, for classifiers that judge codes. Every table marks such runs.
-"""
+"""Generators without pictures: W codes alone, for classifiers of codes. Tables mark such runs."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from editbench.networks.external import read_tensors
 from editbench.networks.generator import Generator
 from editbench.networks.weights import tensors_digest
 
+# of the products of rows; published components are stored in float32
 UNIT_TOLERANCE = 1e-3
 
 
@@ -35,6 +33,7 @@ class LatentOnly(Generator):
             raise EditbenchError(f"generator.w_dim must be positive, got {w_dim}")
         self.w_dim = w_dim
         self.z_dim = z_dim
+        # There are no weights: the size alone tells one such generator from another.
         self.digest = tensors_digest({}, type(self).__name__, w_dim)
 
     def map(self, z: Tensor) -> Tensor:
@@ -70,14 +69,14 @@ class PCALatents(LatentOnly):
 
     def __init__(self, path: Path | str, truncation_psi: float = 1.0) -> None:
         tensors = read_tensors(path, ("mean", "comp", "std"))
+        # GANSpace stores the mean as one row.
         mean = tensors["mean"].reshape(-1)
         comp = tensors["comp"]
         std = tensors["std"].reshape(-1)
         if comp.dim() != 2 or comp.shape != (len(std), len(mean)):
             raise BadFile(
                 f"{path}: mean (d), comp (k, d) and std (k) do not fit together: "
-                f"{tuple(mean.shape)}, "
-                f"{tuple(comp.shape)}, {tuple(std.shape)}"
+                f"{tuple(mean.shape)}, {tuple(comp.shape)}, {tuple(std.shape)}"
             )
         if (comp @ comp.T - torch.eye(len(comp))).abs().max() > UNIT_TOLERANCE or std.min() < 0:
             raise BadFile(
@@ -85,6 +84,7 @@ class PCALatents(LatentOnly):
                 "format"
             )
         super().__init__(w_dim=len(mean), z_dim=len(std))
+        # Truncation is folded into the spread once.
         for name, value in (("mean", mean), ("comp", comp), ("std", std * truncation_psi)):
             self.register_buffer(name, value.clone())
         self.digest = tensors_digest(self.state_dict(), type(self).__name__)

@@ -1,6 +1,6 @@
-"""LeNet-5 (LeCun et al.
+"""LeNet-5 (LeCun et al. 1998).
 
-1998) in the form with rectifiers and max-pooling whose MNIST weights are in circulation.
+In the form with rectifiers and max-pooling whose MNIST weights are in circulation.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class LeNet(nn.Module):
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
+        # C5 sees the whole 5 x 5 map, so it acts as a linear layer.
         self.convnet = nn.Sequential(
             OrderedDict(
                 [

@@ -9,6 +9,7 @@ from torch import nn
 
 from editbench.base.errors import EditbenchError, UnknownName
 
+# Those of the networks that papers on editing train.
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -35,5 +36,6 @@ def mlp(sizes: Sequence[int], activation: str = "relu", output: str = "identity"
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
+    # The loop has put an activation behind the last layer, too.
     layers[-1] = ACTIVATIONS[output]()
     return nn.Sequential(*layers)

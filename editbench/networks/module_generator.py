@@ -1,7 +1,4 @@
-"""Any nn.Module from z to image as a generator:
-
-its spaces are Z and the weights of its plain layers.
-"""
+"""Any nn.Module from z to image as a generator of the spaces Z and THETA."""
 
 from __future__ import annotations
 
@@ -24,11 +21,8 @@ PROBES = 8  # z that are decoded to check the declarations
 OVERSHOOT = 0.5  # of the declared range: networks without a squashing output leave it a little
 SAME = 1e-2  # of the images' standard deviation: what rounding may change between batches
 UNUSED = 0.02  # of the declared range: images of real data are not that flat
-LINEAR = (
-    nn.Linear,
-    nn.Conv2d,
-    nn.ConvTranspose2d,
-)  # whose weight can be shifted; subclasses may not be linear in it
+# Layers whose weight can be shifted; their subclasses may not be linear in it.
+LINEAR = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 class ModuleGenerator(Generator):
@@ -48,9 +42,10 @@ class ModuleGenerator(Generator):
         check_range: refuse a network whose output does not look like `image_range`.
 
     Raises:
-        BadFile: the weights do not fit the network; EditbenchError: z_dim, shape or range do not,
-            or an image depends on chance or on the others of its batch; NonFinite: NaN or infinity
-            in its output. All of it at once, at load.
+        BadFile: the weights do not fit the network.
+        EditbenchError: z_dim, shape or range do not, or an image depends on chance or on the others
+            of its batch.
+        NonFinite: NaN or infinity in its output. All of it at once, at load.
     """
 
     spaces = (Space.Z, Space.THETA)
@@ -78,6 +73,7 @@ class ModuleGenerator(Generator):
         self.image_shape = tuple(image_shape)
         self.image_range = (float(image_range[0]), float(image_range[1]))
         self.network = load_network(network, weights)
+        # Names the network in messages.
         self.source = str(weights or type(self.network).__name__)
         self._check(check_range)
         self.digest = network_digest(
@@ -105,11 +101,9 @@ class ModuleGenerator(Generator):
         return out.reshape(-1, *self.image_shape).float() * scale + (-1 - low * scale)
 
     def _shifted(self, z: Tensor, shift: WeightShift) -> Tensor:
-        """The network's output with a weight that is moved:
+        """The network's output with a moved weight."""
 
-        the layer's own output plus that of the direction.
-        """
-
+        # Linear layers: f(x; W + tX) = f(x; W) + t f(x; X), so no kernel of a sample is made.
         def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if len(inputs[0]) != len(z):
                 raise EditbenchError(
@@ -131,6 +125,7 @@ class ModuleGenerator(Generator):
     @torch.no_grad()
     def _check(self, check_range: bool) -> None:
         """Decode a few z and compare with what was declared."""
+        # Fixed draws, so that a network is refused every time or never.
         z = torch.from_numpy(normals(0, "probe", 0, PROBES, self.z_dim)).float()
         try:
             out = self.network(z)
@@ -151,13 +146,13 @@ class ModuleGenerator(Generator):
         ):
             raise EditbenchError(
                 f"{self.source}: the network gives {tuple(out.shape)} for {PROBES} z, which are "
-                "not "
-                f"images {list(self.image_shape)}; change generator.image_shape"
+                f"not images {list(self.image_shape)}; change generator.image_shape"
             )
         if not torch.isfinite(out).all():
             raise NonFinite(f"{self.source}: the network gives NaN or infinity; check its weights")
         if check_range:
             self._check_range(out.min().item(), out.max().item())
+        # Batch normalisation in training mode and random noise both show here.
         alone = self.network(z[:1]).reshape(-1)
         together = out.reshape(PROBES, -1)[0]
         if alone.shape != together.shape or (alone - together).abs().max() > SAME * out.std():
@@ -174,6 +169,7 @@ class ModuleGenerator(Generator):
             problem = "leaves that range"
         elif high - low < UNUSED * span:
             problem = "hardly uses that range"
+        # As of an image in [0, 1] that is declared [-1, 1].
         elif low >= middle:
             problem = "uses its upper half alone"
         else:
@@ -186,9 +182,9 @@ class ModuleGenerator(Generator):
 
 
 def settings(network: nn.Module) -> list[tuple[str, str, object]]:
-    """Plain attributes of a network's own classes, as the label of a conditional one:
+    """Plain attributes of a network's own classes; the label of a conditional one is among them.
 
-    they decide its pictures too.
+    They decide its pictures too, so they are part of the digest.
     """
     return [
         (name, key, value)

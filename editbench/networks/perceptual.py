@@ -1,5 +1,4 @@
-"""Perceptual distances that are squared Euclidean distances of a residual: distance(a, b) = |r(a) -
-r(b)|^2.
+"""Perceptual distances: squared Euclidean distances of a residual, |r(a) - r(b)|^2.
 
 LPIPS (Zhang, Isola, Efros, Shechtman & Wang, CVPR 2018) has this form: features of several depths
 at unit length at every position, weighted by channel, averaged over positions. Being quadratic in
@@ -28,11 +27,11 @@ from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.torchscript import read_torchscript, takes
 
+# Simonyan & Zisserman 2015, table 1, configuration D.
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each stage
 LPIPS_REMEDY = (
     "LPIPS needs torchvision's vgg16 weights (vgg16-397923af.pth) and the linear weights of lpips "
-    "v0.1 "
-    "(vgg.pth); give the paths of both, or choose another distance"
+    "v0.1 (vgg.pth); give the paths of both, or choose another distance"
 )
 UNIT_EPS = 1e-10  # of LPIPS, in the length of a feature vector
 
@@ -82,11 +81,13 @@ class FeatureDistance(Perceptual):
         if not isinstance(self.scorer, ConvScorer):
             vector: Callable[[Tensor], Tensor] = getattr(self.scorer, "features", self.scorer)
             x = vector(images).flatten(1)
+            # The mean over columns, so that networks of other widths give distances of one size.
             return x * x.shape[1] ** -0.5
         x = images
         parts = []
         for layer in self.scorer.trunk:
             x = layer(x)
+            # LPIPS compares after the activation of each stage.
             if isinstance(layer, nn.ReLU):
                 parts.append(per_position(x))
         return torch.cat(parts, 1)
@@ -98,10 +99,9 @@ class LPIPS(Perceptual):
 
     Args:
         weights: one file or several (safetensors, or .pth as published) that together hold
-            torchvision's VGG16
-            (`features.0.weight`, ...; or, as in a saved LPIPS network, `net.slice1.0.weight`, ...)
-            and the linear weights of lpips v0.1 (`lin0.model.1.weight`, ...,
-            `lin4.model.1.weight`).
+            torchvision's VGG16 (`features.0.weight`, ...; or, as in a saved LPIPS network,
+            `net.slice1.0.weight`, ...) and the linear weights of lpips v0.1 (`lin0.model.1.weight`,
+            ..., `lin4.model.1.weight`).
         size: pictures are resized to size x size; None leaves them.
 
     Raises:
@@ -119,6 +119,7 @@ class LPIPS(Perceptual):
         self.size = size
         self.about = f"LPIPS v0.1, VGG16 at {size or 'full size'}"
         self.stages = nn.ModuleList()
+        # Colours of the input; `place` counts layers as torchvision numbers them.
         width = 3
         place = 0
         for channels, depth in VGG16:
@@ -136,6 +137,7 @@ class LPIPS(Perceptual):
                 place = place + 2
             name = f"lin{len(self.stages)}.model.1.weight"
             linear = _tensor(tensors, name, torch.Size((1, width, 1, 1)), source).flatten()
+            # Trained with that constraint; a square root of them is taken below.
             if bool((linear < 0).any()):
                 raise BadFile(
                     f"{source}: '{name}' has negative weights, those of LPIPS are not; "
@@ -143,17 +145,16 @@ class LPIPS(Perceptual):
                 )
             self.register_buffer(f"linear{len(self.stages)}", linear)
             self.stages.append(stage)
+        # Of lpips.ScalingLayer: mean and standard deviation of ImageNet, for pictures in [-1, 1].
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1))
         self.eval().requires_grad_(False)
 
     def residual(self, images: Tensor) -> Tensor:
         # images (N, 1 or 3, H, W) in [-1, 1]
-        x = (
-            images
-            if self.size is None
-            else F.interpolate(images, size=(self.size, self.size), mode="nearest")
-        )
+        x = images
+        if self.size is not None:
+            x = F.interpolate(images, size=(self.size, self.size), mode="nearest")
         x = (x - self.shift) / self.scale
         parts = []
         for k, stage in enumerate(self.stages):
@@ -165,7 +166,7 @@ class LPIPS(Perceptual):
 class ScriptedLPIPS(Perceptual):
     """LPIPS v0.1 with VGG16 from the TorchScript file published with StyleGAN2-ADA (vgg16.pt).
 
-    Its network takes pictures of 0..255 and, asked with return_lpips, gives features whose squared
+    Its network takes pictures of 0..255 and, with return_lpips, gives features whose squared
     distance is LPIPS.
 
     Args:
@@ -173,7 +174,8 @@ class ScriptedLPIPS(Perceptual):
         path: a copy of it; None looks in the folder of networks, then fetches it unless offline.
         size: pictures are first resized to size x size (nearest neighbour, as LPIPS above); None
             leaves them.
-        name, about: for people.
+        name: for tables.
+        about: one line for listings.
 
     Raises:
         BadFile: the file has another content than the pinned one, or is no such network.
@@ -194,8 +196,7 @@ class ScriptedLPIPS(Perceptual):
         if not takes(self.network, "resize_images", "return_lpips"):
             raise BadFile(
                 f"{found.path}: a TorchScript network without the arguments resize_images and "
-                "return_lpips, "
-                f"so not the published {found.file.name}; {found.file.remedy()}"
+                f"return_lpips, so not the published {found.file.name}; {found.file.remedy()}"
             )
         self.digest = digest([type(self).__name__, found.sha256, size])
         self.about = (
@@ -204,20 +205,28 @@ class ScriptedLPIPS(Perceptual):
 
     def residual(self, images: Tensor) -> Tensor:
         # images (N, 1 or 3, H, W) in [-1, 1]
-        x = (
-            images
-            if self.size is None
-            else F.interpolate(images, size=(self.size, self.size), mode="nearest")
-        )
+        x = images
+        if self.size is not None:
+            x = F.interpolate(images, size=(self.size, self.size), mode="nearest")
+        # The network takes 0..255 and does its own normalisation.
         x = (x.expand(-1, 3, -1, -1) + 1) * 127.5
         return self.network(x, resize_images=False, return_lpips=True).flatten(1).float()
 
 
 def per_position(x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Features (N, C, h, w) at unit length per position, times sqrt(weight (C,)), such that a sum
-    of squares over the
-    result (N, C h w) is a mean over positions. No NaN in the derivative where all features are
-    zero."""
+    """Features at unit length per position, times the square root of the weights.
+
+    A sum of squares over the result is then a mean over positions. The derivative has no NaN where
+    all features are zero.
+
+    Args:
+        x: features (N, C, h, w).
+        weight: of each channel (C,); None for ones.
+
+    Returns:
+        (N, C h w).
+    """
+    # rsqrt of a sum with epsilon inside has a derivative at 0, unlike the norm of the original.
     unit = x * torch.rsqrt(x.square().sum(1, keepdim=True) + UNIT_EPS**2)
     if weight is not None:
         unit = unit * weight.sqrt()[:, None, None]
@@ -231,6 +240,7 @@ def _read(path: Path | str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise BadFile(f"{path}: no such file; {LPIPS_REMEDY}")
     try:
+        # weights_only refuses any other object than tensors and plain containers.
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise BadFile(
@@ -244,6 +254,7 @@ def _read(path: Path | str) -> dict[str, Tensor]:
 
 
 def _vgg_name(name: str) -> str:
+    # A saved LPIPS network has VGG16 cut into slices, with the numbers of torchvision kept.
     return re.sub(r"^net\.slice\d\.", "features.", name)
 
 
@@ -253,8 +264,7 @@ def _tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size, source:
     if tensors[name].shape != shape:
         raise BadFile(
             f"{source}: '{name}' has the shape {tuple(tensors[name].shape)}, needed is "
-            f"{tuple(shape)}; "
-            f"{LPIPS_REMEDY}"
+            f"{tuple(shape)}; {LPIPS_REMEDY}"
         )
     if not bool(torch.isfinite(tensors[name]).all()):
         raise BadFile(f"{source}: '{name}' holds NaN or infinity; {LPIPS_REMEDY}")

@@ -26,6 +26,7 @@ FOLDER = "EDITBENCH_NETWORKS"
 OFFLINE = "EDITBENCH_OFFLINE"
 MIRROR = "EDITBENCH_MIRROR"
 LOCK = "checksums.json"  # file name -> sha256 of what was pinned at its first fetch
+# Set by `require`; downloads happen deep within constructors, which have no configuration.
 _offline = False  # of the run that this process works on
 
 
@@ -48,6 +49,7 @@ class Published:
     licence: str = ""
 
     def __post_init__(self) -> None:
+        # The name becomes part of a path: a folder in it would leave the folder of networks.
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
             raise EditbenchError(
                 f"file.name must be the name of a file without folders, got '{self.name}'"
@@ -73,14 +75,16 @@ class Published:
     @property
     def source(self) -> str:
         """Its address: on the mirror of $EDITBENCH_MIRROR where there is one."""
+        # For sites whose machines reach one server of their own alone; the checksum stays the same.
         mirror = os.environ.get(MIRROR)
-        return f"{mirror.rstrip('/')}/{self.name}" if mirror else self.url
+        if mirror:
+            return f"{mirror.rstrip('/')}/{self.name}"
+        return self.url
 
     def remedy(self) -> str:
         return (
             f"`editbench fetch {Path(self.name).stem}` gets it from {self.source}; or put a copy "
-            "at "
-            f"{folder() / self.name}"
+            f"at {folder() / self.name}"
         )
 
 
@@ -131,21 +135,26 @@ def check(file: Published, place: Path) -> str:
     found = file_sha256(place)
     pinned = pin(file)
     if pinned is not None and found != pinned:
+        # A size tells a broken download from another version.
         size = place.stat().st_size
-        short = f"; it has {size} bytes of {file.size}" if file.size and size != file.size else ""
+        short = ""
+        if file.size and size != file.size:
+            short = f"; it has {size} bytes of {file.size}"
         raise BadFile(
             f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. "
-            "Delete it; "
-            f"{file.remedy()}. For a network of your own set its file.sha256"
+            f"Delete it; {file.remedy()}. For a network of your own set its file.sha256"
         )
     return found
 
 
 def pin(file: Published) -> str | None:
     """The sha256 that its content must have: the configured one, or that of its first fetch."""
+    # A hash in the configuration counts more than one of a first fetch.
     pins = folder() / LOCK
     found = file.sha256 or (read_json(pins).get(file.name) if pins.is_file() else None)
-    return None if found is None else str(found).lower()
+    if found is None:
+        return None
+    return str(found).lower()
 
 
 def missing_text(files: list[Published]) -> str:
@@ -160,6 +169,7 @@ def missing_text(files: list[Published]) -> str:
 
 def files_in(config: object) -> Iterator[tuple[Published, str | None]]:
     """(file, path) of every network that a resolved configuration names, wherever it stands."""
+    # A network may stand anywhere: in a metric, an observation, a scorer.
     waiting = [config]
     while waiting:
         node = waiting.pop()
@@ -185,6 +195,7 @@ def require(cfg: DictConfig) -> None:
     """
     global _offline
     _offline = bool(cfg.get("offline", False))
+    # By name, since several metrics share a network.
     missing = {}
     for key in cfg:
         # The group `network` is a choice for others; only those who use one need its file.

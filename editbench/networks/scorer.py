@@ -1,6 +1,6 @@
-"""The contract of a scorer:
+"""The contract of a scorer: from decoded samples to logits of attributes.
 
-decoded samples -> attribute logits. Teachers are for editors, judges for numbers.
+A teacher is a scorer that editors learn from, a judge one that metrics measure with.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ class Scorer(nn.Module, abc.ABC):
 
     Attributes:
         attributes: what the columns of its logits mean; class 1 of a binary attribute is its
-            positive side. An
-            adapter of a network whose LOW logit means "present" negates it (the flag is
-            `positive_is_low` in its configuration).
+            positive side. An adapter of a network whose LOW logit means "present" negates it (the
+            flag is `positive_is_low` in its configuration).
         input: "image" (N, C, H, W in [-1, 1]) or "w".
         digest: hash of all that determines its output.
     """
@@ -32,6 +31,7 @@ class Scorer(nn.Module, abc.ABC):
     precision: str = "fp32"  # of a call, see editbench.base.precision
 
     def __call__(self, decoded: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # Here and not in forward, so that each subclass is covered.
         with casting(self.precision, decoded.device):
             return super().__call__(decoded, *args, **kwargs)
 

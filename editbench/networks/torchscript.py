@@ -21,20 +21,13 @@ from torch import nn
 from editbench.base.errors import BadFile
 
 # As an attribute of anything (`torch` can be given another name) after all that its parser skips;
-# or by a getattr,
-# which is otherwise let through as torch writes it, getattr(self.layers, "0").
+# or by a getattr, which is otherwise let through as torch writes it, getattr(self.layers, "0").
 DISK = re.compile(
     rb"\.(?:\s|\\|#[^\n]*\n)*(save|from_file)\b|\"(save|from_file)\"|"
     rb"\b(getattr)\b(?!\((?:[\w.]|getattr\(|, \"\w+\"\))+, \"\w+\"\))"
 )
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    OSError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-)  # what zipfile may raise
+# What zipfile may raise.
+DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, ValueError)
 # an archive may unpack to so many times its size and so many bytes more
 EXPANSION = 20
 ROOM = 1 << 26
@@ -55,14 +48,18 @@ def kind_of(path: Path | str) -> str:
             f"{path}: no such file; check the path (relative ones start at the working directory; "
             "data=FOLDER moves ${data})"
         )
+    # The ending says little: .pt names at least four formats.
     with path.open("rb") as stream:
         head = stream.read(16)
     if not zipfile.is_zipfile(path):
         if head.startswith(b"PK"):
             raise BadFile(f"{path}: an archive without its end, so cut off; {COPY_AGAIN}")
+        # After eight bytes of length comes the JSON of the header.
         if head[8:9] == b"{":
             return "safetensors"
-        return "state dict or pickled module" if head.startswith(b"\x80") else "unknown"
+        if head.startswith(b"\x80"):
+            return "state dict or pickled module"
+        return "unknown"
     with open_archive(path) as archive:
         names = [name.partition("/")[2] for name in archive.namelist()]
     if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
@@ -72,7 +69,9 @@ def kind_of(path: Path | str) -> str:
         or "serialized_exported_program.json" in names
     ):
         return "export"
-    return "state dict or pickled module" if "data.pkl" in names else "unknown"
+    if "data.pkl" in names:
+        return "state dict or pickled module"
+    return "unknown"
 
 
 def expect_kind(path: Path | str, kind: str, remedy: str) -> None:
@@ -89,7 +88,7 @@ def expect_kind(path: Path | str, kind: str, remedy: str) -> None:
         f"which is not read here: load it where you trust it, then {remedy}",
         "unknown": f"no file of a network; {COPY_AGAIN}",
     }[found]
-    raise BadFile(f"{path}: not what was asked for ({kind}) but {instead}")
+    raise BadFile(f"{path}: a {kind} file is needed, but this is {instead}")
 
 
 def read_torchscript(path: Path | str) -> nn.Module:
@@ -113,9 +112,9 @@ def read_torchscript(path: Path | str) -> nn.Module:
     except (RuntimeError, ValueError, OSError) as error:
         raise BadFile(
             f"{path}: torch could not load it ({first_line(error)}); it may be damaged or of a "
-            "newer torch "
-            f"than {torch.__version__}; {COPY_AGAIN}"
+            f"newer torch than {torch.__version__}; {COPY_AGAIN}"
         ) from error
+    # Archives keep the mode in which they were saved.
     network.eval()
     for parameter in network.parameters():  # a ScriptModule has no requires_grad_ of its own
         parameter.requires_grad_(False)
@@ -133,7 +132,9 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    return lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
+    if "TorchScript interpreter" in lines[0]:
+        return lines[-1]
+    return lines[0]
 
 
 def open_archive(path: Path | str) -> zipfile.ZipFile:
@@ -142,6 +143,7 @@ def open_archive(path: Path | str) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except DAMAGE as error:
         raise BadFile(f"{path}: a damaged archive ({error}); {COPY_AGAIN}") from error
+    # Before anything is unpacked.
     inside = sum(item.file_size for item in archive.infolist())
     outside = Path(path).stat().st_size
     if inside > EXPANSION * outside + ROOM:
@@ -158,6 +160,7 @@ def check_whole(path: Path | str, archive: zipfile.ZipFile) -> None:
     if len({name.casefold() for name in archive.namelist()}) != len(archive.namelist()):
         raise BadFile(f"{path}: an archive with a name twice; {COPY_AGAIN}")
     try:
+        # Damage is named here rather than met while the network is loaded.
         broken = archive.testzip()
     except DAMAGE as error:
         raise BadFile(f"{path}: an archive with damage inside ({error}); {COPY_AGAIN}") from error

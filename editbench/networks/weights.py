@@ -19,7 +19,9 @@ from editbench.base.errors import BadFile
 from editbench.base.files import file_sha256, write_atomic
 from editbench.base.identity import tensors_digest as tensors_digest
 
+# Key of the header in which safetensors keeps text.
 METADATA_KEY = "editbench"
+# A network has hundreds of tensors, and one wrong option misses all of them.
 SHOWN = 6  # names of each sort in an error message
 
 
@@ -65,8 +67,7 @@ def load_tensors(
     if METADATA_KEY not in metadata:
         raise BadFile(
             f"{path}: a safetensors file without an '{METADATA_KEY}' header, so not written by "
-            "editbench; "
-            f"a {kind} file is needed"
+            f"editbench; a {kind} file is needed"
         )
     try:
         header = json.loads(metadata[METADATA_KEY])
@@ -98,6 +99,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path |
             if tensors[name].shape != state[name].shape
         ],
     }
+    # Names alone do not help where hundreds differ; the first few do.
     lines = []
     for what, names in problems.items():
         if names:

@@ -1,4 +1,5 @@
-"""Pinned numbers against new ones: what moved, what cannot be compared, what is missing, what agrees."""
+"""Pinned numbers against new ones: what moved, what cannot be compared, what is missing, what
+agrees."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from editbench.regression.pins import NAN, Pin, PinnedRun
+from editbench.regression.pins import NAN, Key, Pin, PinnedRun
 from editbench.stats.intervals import percentiles, resampled_sums
+from editbench.walk.metric import written_key
 
 FAILS = ("moved", "lost", "broke", "missing")
 TOLD = ("not comparable", "new")
@@ -25,13 +27,21 @@ SLACK = 1e-9  # of rounding, so that a difference equal to its tolerance passes
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one row, or of a whole run (row '').
+    """What became of one row, or of a whole run.
 
-    verdict: 'moved' (beyond tolerance, and its paired interval excludes zero or there are no samples), 'lost' (a row
-    that is gone or has no value any more), 'broke' (the run is no longer done), 'missing' (no such run), 'not
-    comparable', 'new', 'same', 'within' tolerance, 'noise' (beyond it, the paired interval holds zero), 'unread' (a
-    note says not to read it). low, high, pairs: the paired interval of the difference and the number of starts that
-    both have, NaN and 0 without samples.
+    Attributes:
+        run: label of the run.
+        row: the number in words, '' for the whole run.
+        verdict: 'moved' (beyond tolerance, and its paired interval excludes zero or there are no
+            samples), 'lost' (a row that is gone or has no value any more), 'broke' (the run is no
+            longer done), 'missing' (no such run), 'not comparable', 'new', 'same', 'within'
+            tolerance, 'noise' (beyond it, the paired interval holds zero), 'unread' (a note says
+            not to read it).
+        text: more about it.
+        old, new, difference: values.
+        low, high, pairs: the paired interval of the difference and the number of starts that both
+            have, NaN and 0 without samples.
+        tolerance: of the pinned row.
     """
 
     run: str
@@ -63,10 +73,17 @@ class Comparison:
         return any(finding.verdict not in ("missing", "new") for finding in self.findings)
 
     def failures(self, allow_missing: bool = False, strict: bool = False) -> list[Finding]:
-        """What makes the check fail; `strict`: also what cannot be compared."""
-        kinds = {*FAILS, *(("not comparable",) if strict else ())} - (
-            {"missing"} if allow_missing else set()
-        )
+        """What makes the check fail.
+
+        Args:
+            allow_missing: runs that are missing do not.
+            strict: what cannot be compared does too.
+        """
+        kinds = set(FAILS)
+        if strict:
+            kinds.add("not comparable")
+        if allow_missing:
+            kinds.discard("missing")
         return [finding for finding in self.findings if finding.verdict in kinds]
 
     @property
@@ -79,6 +96,7 @@ class Comparison:
 
 
 def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparison:
+    """Compare every pinned run with its new one."""
     pairs = match(pinned, found)
     taken = {new for _, new in pairs}
     findings: list[Finding] = []
@@ -112,8 +130,11 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparis
 def match(
     pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]
 ) -> list[tuple[PinnedRun, PinnedRun | None]]:
-    """Each pinned run with its new one: of the same method, attribute and seed, and among variants the one with the
-    same options and setting, else the same options, else the same setting, else the only one that is left."""
+    """Each pinned run with its new one.
+
+    It has the same method, attribute and seed. Among variants it is the one with the same options
+    and setting, else the same options, else the same setting, else the only one that is left.
+    """
     tests: list[Callable[[PinnedRun, PinnedRun], bool]] = [
         lambda old, new: not differences(old.options, new.options) and not unlike(old, new),
         lambda old, new: not differences(old.options, new.options),
@@ -124,13 +145,12 @@ def match(
     for test in tests:
         pins = [old for old in pinned if old not in partner]
         taken = set(partner.values())
-        fits = {
-            old: {
-                new for new in found if new not in taken and new.job == old.job and test(old, new)
-            }
-            for old in pins
-        }
+        free = [new for new in found if new not in taken]
+        fits = {}
         for old in pins:
+            fits[old] = {new for new in free if new.job == old.job and test(old, new)}
+        for old in pins:
+            # Two pinned runs that claim the same new one leave it to a later test.
             rivals = any(fits[old] & fits[other] for other in pins if other is not old)
             if len(fits[old]) == 1 and not rivals:
                 partner[old] = min(fits[old], key=lambda new: new.label)
@@ -138,6 +158,7 @@ def match(
 
 
 def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
+    """Findings of a pinned run and its new one: one for the whole run, or one a row."""
     unequal = unlike(old, new)
     if unequal:
         return [Finding(old.label, "", "not comparable", f"other setting: {', '.join(unequal)}")]
@@ -155,40 +176,49 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
     if old.status != "done":
         change = f", the reason is now '{new.reason}'" if new.reason != old.reason else ""
         return [Finding(old.label, "", "same", f"{old.status} as pinned{change}")]
-    versions = {key.partition("@")[0]: pin.version for key, pin in new.rows.items()}
+    # A metric's version, by the name of its rows.
+    versions = {key[0]: pin.version for key, pin in new.rows.items()}
     findings = []
     for key in sorted(old.rows.keys() | new.rows.keys(), key=_order):
+        row = written_key(key)
         if key not in old.rows:
             if not _bumped(old, new, key):
-                findings.append(
-                    Finding(old.label, key, "new", "not pinned", new=new.rows[key].value)
-                )
+                value = new.rows[key].value
+                findings.append(Finding(old.label, row, "new", "not pinned", new=value))
             continue
-        was, now = old.rows[key].version, versions.get(key.partition("@")[0], NAN)
+        pin = old.rows[key]
         blank = Finding(
             old.label,
-            key,
+            row,
             "lost",
             "no such row any more",
-            old=old.rows[key].value,
-            tolerance=old.rows[key].tolerance,
+            old=pin.value,
+            tolerance=pin.tolerance,
         )
-        if key.partition("@")[0] in versions and _version(was) != _version(now):
-            findings.append(
-                replace(
-                    blank,
-                    verdict="not comparable",
-                    text=f"metric version {_version(was)} -> "
-                    f"{_version(now)}: not comparable, re-pin",
-                )
+        now = versions.get(key[0], NAN)
+        if key[0] in versions and _version(pin.version) != _version(now):
+            text = (
+                f"metric version {_version(pin.version)} -> {_version(now)}: not comparable, re-pin"
             )
+            findings.append(replace(blank, verdict="not comparable", text=text))
+        elif key in new.rows:
+            findings.append(compare_row(blank, key, old, new))
         else:
-            findings.append(compare_row(blank, key, old, new) if key in new.rows else blank)
+            findings.append(blank)
     return findings
 
 
-def compare_row(blank: Finding, key: str, old: PinnedRun, new: PinnedRun) -> Finding:
-    a, b = old.rows[key], new.rows[key]
+def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Finding:
+    """The finding of a row that both runs have.
+
+    Args:
+        blank: a finding with run, row, pinned value and tolerance.
+        key: of the row.
+        old: the pinned run.
+        new: the new one.
+    """
+    a = old.rows[key]
+    b = new.rows[key]
     if a.note or not (math.isfinite(a.value) or math.isfinite(b.value)):
         text = f"pinned with a note: {a.note}" if a.note else "no value"
         return replace(blank, verdict="unread", text=text, new=b.value)
@@ -204,7 +234,8 @@ def compare_row(blank: Finding, key: str, old: PinnedRun, new: PinnedRun) -> Fin
     out = replace(blank, new=b.value, difference=gap)
     if gap == 0:
         return replace(out, verdict="same", text="")
-    left, right = new.series(key), old.series(key)
+    left = new.series(key)
+    right = old.series(key)
     if left is not None and right is not None and len(left.index.intersection(right.index)):
         low, high, pairs = paired_interval(left, right)
         out = replace(out, low=low, high=high, pairs=pairs)
@@ -222,10 +253,14 @@ def compare_row(blank: Finding, key: str, old: PinnedRun, new: PinnedRun) -> Fin
 
 
 def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
-    """(low, high, starts both have): 95 % bootstrap interval of mean(new) - mean(old), starts drawn whole.
+    """95 % bootstrap interval of mean(new) - mean(old), starts drawn whole.
 
-    The two values of a start are drawn together. A start that only one of them has counts in that mean alone, so that
-    the interval is of the difference of the rows; where all starts are shared it is the paired bootstrap.
+    The two values of a start are drawn together. A start that only one of them has counts in that
+    mean alone, so that the interval is of the difference of the rows; where all starts are shared
+    it is the paired bootstrap.
+
+    Returns:
+        low, high, and the number of starts that both have.
     """
     both = pd.concat([new, old], axis=1, keys=["new", "old"]).sort_index().to_numpy(np.float64)
     has = np.isfinite(both)
@@ -237,18 +272,14 @@ def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
 
 
 def unlike(old: PinnedRun, new: PinnedRun) -> list[str]:
-    """What forbids a comparison, as 'judge 586ab9d5b48a -> 0c1d2e3f4a5b'; a run that was not walked has no hashes."""
+    """What forbids a comparison, as 'judge 586ab9d5b48a -> 0c1d2e3f4a5b'; a run that was not walked
+    has no hashes."""
     found = differences(old.setting, new.setting)
-    both, shared = (
-        {*old.starts.tolist()} | {*new.starts.tolist()},
-        {*old.starts.tolist()} & {*new.starts.tolist()},
-    )
-    if (
-        len(old.starts)
-        and len(new.starts)
-        and len(shared) < SHARED_STARTS * len(both)
-        and not found
-    ):
+    own = set(old.starts.tolist())
+    others = set(new.starts.tolist())
+    shared = own & others
+    # Other starts say nothing new where the setting differs already.
+    if own and others and len(shared) < SHARED_STARTS * len(own | others) and not found:
         found.append(
             f"starts: {len(shared)} in common of {len(old.starts)} pinned and {len(new.starts)} new"
         )
@@ -266,10 +297,9 @@ def differences(old: dict, new: dict) -> list[str]:
     return out
 
 
-def _bumped(old: PinnedRun, new: PinnedRun, key: str) -> bool:
+def _bumped(old: PinnedRun, new: PinnedRun, key: Key) -> bool:
     """Whether a row that is not pinned belongs to a metric that is, in another version."""
-    metric = key.partition("@")[0]
-    pins = [pin for name, pin in old.rows.items() if name.partition("@")[0] == metric]
+    pins = [pin for name, pin in old.rows.items() if name[0] == key[0]]
     return bool(pins) and _version(pins[0].version) != _version(new.rows[key].version)
 
 
@@ -281,6 +311,6 @@ def _side(gap: float, pin: Pin) -> str:
     return "moved" if pin.better is None else "better" if (gap > 0) == pin.better else "worse"
 
 
-def _order(key: str) -> tuple[str, float]:
-    metric, _, x = key.partition("@")
-    return metric, float(x or "-inf")
+def _order(key: Key) -> tuple:
+    """For sorting keys: None, which compares with nothing, comes first."""
+    return tuple(-math.inf if value is None else value for value in key)

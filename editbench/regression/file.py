@@ -1,7 +1,8 @@
 """The baseline file: JSON with sorted keys, one line a row, what runs share written once.
 
-Samples are text, one value for each of the run's starts in order: '0110-' where all are 0 or 1, else numbers apart by
-spaces; '-' is a start without a value. Start ids are the first one and the steps to the next.
+Samples are text, one value for each of the run's starts in order: '0110-' where all are 0 or 1,
+else numbers apart by spaces; '-' is a start without a value. Start ids are the first one and the
+steps to the next.
 """
 
 from __future__ import annotations
@@ -16,11 +17,19 @@ import numpy as np
 
 from editbench.base.errors import BadFile
 from editbench.base.files import digest, write_atomic
-from editbench.regression.pins import NAN, SAMPLE_DIGITS, Pin, PinnedRun
+from editbench.regression.pins import (
+    NAN,
+    SAMPLE_DIGITS,
+    Pin,
+    PinnedRun,
+    key_fields,
+    pinned_key,
+)
 from editbench.regression.tolerance import RULE
 
-KIND, FORMAT = "editbench baseline", 1
-COLUMNS = ["value", "low", "high", "n", "version", "note", "tolerance", "origin"]
+KIND = "editbench baseline"
+FORMAT = 2  # 1 had keys such as 'ad@0.125' instead of fields
+COLUMNS = ["value", "low", "high", "count", "version", "note", "tolerance", "origin"]
 PLAIN = ("method", "attribute", "seed", "status", "reason", "run_id", "source")
 
 
@@ -30,8 +39,10 @@ class Baseline:
 
     Args:
         runs: sorted by label.
-        reason: why these numbers are pinned; history: the reasons of the earlier versions, oldest first.
-        made_with: versions and hardware; spread: folder -> how many runs and what was varied, {} for defaults.
+        reason: why these numbers are pinned; history: the reasons of the earlier versions, oldest
+            first.
+        made_with: versions and hardware; spread: folder -> how many runs and what was varied, {}
+            for defaults.
     """
 
     runs: list[PinnedRun]
@@ -55,12 +66,12 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
             "options": once("methods", run.options),
             "setting": once("settings", run.setting),
             "changed": run.changed,
-            "rows": {
-                key: [_plain(getattr(pin, name)) for name in COLUMNS]
+            "rows": [
+                [key_fields(key), *(_plain(getattr(pin, name)) for name in COLUMNS)]
                 for key, pin in run.rows.items()
-            },
+            ],
             "starts": once("starts", " ".join(map(str, np.diff(run.starts, prepend=0)))),
-            "samples": {name: _pack(values) for name, values in run.samples.items()},
+            "samples": [[key_fields(key), _pack(values)] for key, values in run.samples.items()],
         }
     whole = {
         "kind": KIND,
@@ -86,8 +97,10 @@ def read_baseline(path: Path) -> Baseline:
         runs = []
         for label, run in whole["runs"].items():
             starts = np.cumsum(np.array(whole["starts"][run["starts"]].split(), np.int64))
-            rows = {key: _row(values) for key, values in run["rows"].items()}
-            samples = {name: _unpack(text, len(starts)) for name, text in run["samples"].items()}
+            rows = {pinned_key(fields): _row(values) for fields, *values in run["rows"]}
+            samples = {
+                pinned_key(fields): _unpack(text, len(starts)) for fields, text in run["samples"]
+            }
             options, setting = whole["methods"][run["options"]], whole["settings"][run["setting"]]
             runs.append(
                 PinnedRun(
@@ -141,11 +154,11 @@ def _json(path: Path) -> dict:
 
 def _row(values: list) -> Pin:
     cells = dict(zip(COLUMNS, values, strict=True))
-    value, low, high, n, version, tolerance = (
-        NAN if cells[name] is None else float(cells[name])
-        for name in ("value", "low", "high", "n", "version", "tolerance")
-    )
-    return Pin(value, low, high, n, version, str(cells["note"]), tolerance, str(cells["origin"]))
+    numbers = {
+        name: NAN if cells[name] is None else float(cells[name])
+        for name in ("value", "low", "high", "count", "version", "tolerance")
+    }
+    return Pin(note=str(cells["note"]), origin=str(cells["origin"]), **numbers)
 
 
 def _plain(value: object) -> object:
@@ -170,11 +183,18 @@ def _unpack(text: str, n: int) -> np.ndarray:
     return np.array([NAN if word == "-" else float(word) for word in words])
 
 
+def _flat(value: object) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
+
+
 def _lines(value: object, depth: int = 0) -> str:
-    """Objects a key a line, in order of the keys; everything else on one line."""
-    if not isinstance(value, dict) or not value:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
+    """Objects a key a line, in order of the keys; rows one a line; everything else on one line."""
     pad = " " * (depth + 1)
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        rows = [pad + _flat(row) for row in value]
+        return "[\n" + ",\n".join(rows) + "\n" + " " * depth + "]"
+    if not isinstance(value, dict) or not value:
+        return _flat(value)
     lines = [
         f"{pad}{json.dumps(str(key), ensure_ascii=False)}: {_lines(value[key], depth + 1)}"
         for key in sorted(value, key=str)

@@ -1,6 +1,8 @@
-"""What is pinned of a run: its rows, a value a start for paired differences, and everything that must agree.
+"""What is pinned of a run: its rows, a value a start for paired differences, and everything that
+must agree.
 
-A pinned file and a runs folder become the same objects, so that they can be compared and either can be shown.
+A pinned file and a runs folder become the same objects, so that they can be compared and either can
+be shown.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +20,13 @@ import pandas as pd
 from editbench.base.sources import source_digest
 from editbench.report.load import Results
 from editbench.report.settings import flatten, protocol
+from editbench.walk.metric import KEY_COLUMNS, KEY_TYPES, key_of
 
-DIGITS, SAMPLE_DIGITS = 9, 4  # significant: of a pinned number, of a value of one start
+# Significant digits of a pinned number, of a value of one start, and of a number in a key.
+DIGITS = 9
+SAMPLE_DIGITS = 4
+KEY_DIGITS = 6
+Key = tuple  # what a number is: the fields KEY_COLUMNS of editbench.walk.metric, None for none
 LABELS = ("method.name", "method.about", "method.title", "method.demo")  # for people
 # Weights that must agree before numbers can be compared. The bank's id is left out: it follows the
 # code, and comparing numbers across two versions of the code is what the check is for. What the bank
@@ -31,15 +39,17 @@ NAN = float("nan")
 class Pin:
     """One row of a run.
 
-    value, low, high, n, version, note as in the run's rows (NaN where there is none); tolerance: largest change of
-    the value that is let pass; origin: 'spread', 'floor' or 'default', '' before one was given; better: whether higher
-    is better (None: neither or unknown; not in the file).
+    Attributes:
+        value, low, high, count, version, note: as in the run's rows, NaN where there is none.
+        tolerance: largest change of the value that passes.
+        origin: 'spread', 'floor' or 'default', '' before a tolerance was given.
+        better: whether higher is better (None: neither or unknown; not in the file).
     """
 
     value: float
     low: float
     high: float
-    n: float
+    count: float
     version: float
     note: str = ""
     tolerance: float = NAN
@@ -52,11 +62,17 @@ class PinnedRun:
     """One run; equal only to itself.
 
     Args:
-        label: 'gradctrl x smile, seed 0', with the options that tell it from its variants; unique among its runs.
-        options: the method's configuration, flat; setting: what must agree before numbers can be compared, flat.
-        source: hash of the method's code; changed: batch, threads and hardware, which should change no number.
-        rows: 'accuracy' or 'ad@0.125' (metric@x) -> pin.
-        starts: (n,) ids in ascending order; samples: metric -> (n,) values, NaN for a start that has none.
+        label: 'gradctrl x smile, seed 0', with the options that distinguish it from its variants;
+            unique among its runs.
+        method, attribute, seed: the job.
+        status, reason, run_id: of the record.
+        options: the method's configuration, flat.
+        setting: what must agree before numbers can be compared, flat.
+        source: hash of the method's code.
+        changed: batch, threads and hardware, which should change no number.
+        rows: key -> pin.
+        starts: (n,) ids in ascending order.
+        samples: key -> (n,) values, NaN for a start that has none.
     """
 
     label: str
@@ -70,32 +86,39 @@ class PinnedRun:
     setting: dict
     source: str = ""
     changed: dict = field(default_factory=dict)
-    rows: dict[str, Pin] = field(default_factory=dict)
+    rows: dict[Key, Pin] = field(default_factory=dict)
     starts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    samples: dict[str, np.ndarray] = field(default_factory=dict)
+    samples: dict[Key, np.ndarray] = field(default_factory=dict)
 
     @property
     def job(self) -> tuple[str, str, int]:
         return self.method, self.attribute, self.seed
 
-    def series(self, key: str) -> pd.Series | None:
-        """Values a start whose mean is the row, for pairing; None where the run keeps none for it."""
-        metric = key.partition("@")[0]
-        if (
-            metric not in self.samples
-            or sum(other.partition("@")[0] == metric for other in self.rows) != 1
-        ):
-            return None  # samples carry no x: of several rows, nobody knows which they belong to
-        found = pd.Series(self.samples[metric], index=self.starts).dropna()
+    def series(self, key: Key) -> pd.Series | None:
+        """Values a start whose mean is the row, for pairing; None where the run keeps none for
+        it."""
+        if key not in self.samples:
+            return None
+        found = pd.Series(self.samples[key], index=self.starts).dropna()
+        if not len(found):
+            return None
+        # A median or a ratio is not the mean of its samples; samples are kept to 4 digits.
         value = self.rows[key].value
-        fits = len(found) and math.isclose(found.mean(), value, rel_tol=1e-3, abs_tol=1e-6)
-        return found if fits else None  # a median or a ratio is not the mean of its samples
+        fits = math.isclose(found.mean(), value, rel_tol=1e-3, abs_tol=1e-6)
+        return found if fits else None
 
 
 def pin_runs(results: Results, every: bool = False) -> tuple[list[PinnedRun], list[str]]:
-    """(runs sorted by label, notes). Of several records of one job (by other code) one is taken, and a note names all.
+    """The runs of a folder as they are pinned.
 
-    `every`: keep all of them, for the measurement of spread.
+    Of several records of one job (by other code) one is taken, and a note names all.
+
+    Args:
+        results: the records.
+        every: keep all of them, for the measurement of spread.
+
+    Returns:
+        Runs sorted by label, and notes.
     """
     rows = dict(list(results.rows.groupby("run_id")))
     samples = dict(list(results.samples.groupby("run_id")))
@@ -171,32 +194,43 @@ def _pin(
     )
 
 
-def _rows(table: pd.DataFrame | None) -> dict[str, Pin]:
+def pinned_key(record: Mapping[Any, Any]) -> Key:
+    """The key of a row or sample; its numbers are rounded, so that a last bit makes no other
+    key."""
+    key = []
+    for value in key_of(record):
+        key.append(significant(value, KEY_DIGITS) if isinstance(value, float) else value)
+    return tuple(key)
+
+
+def key_fields(key: Key) -> dict[str, Any]:
+    """The fields of a key that hold something; `pinned_key` reads them back."""
+    return {name: value for name, value in zip(KEY_COLUMNS, key) if value not in ("", None)}
+
+
+def _rows(table: pd.DataFrame | None) -> dict[Key, Pin]:
     if table is None:
         return {}
     pins = {}
     for row in table.to_dict("records"):
-        key = row["metric"] if math.isnan(row["x"]) else f"{row['metric']}@{row['x']:g}"
-        value, low, high, n, version = (
-            significant(row[name], DIGITS) for name in ("value", "low", "high", "n", "version")
-        )
+        numbers = [
+            significant(row[name], DIGITS) for name in ("value", "low", "high", "count", "version")
+        ]
         better = None if pd.isna(row["higher_is_better"]) else bool(row["higher_is_better"])
-        pins[key] = Pin(value, low, high, n, version, row["note"], better=better)
+        pins[pinned_key(row)] = Pin(*numbers, row["note"], better=better)
     return pins
 
 
-def _samples(table: pd.DataFrame | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _samples(table: pd.DataFrame | None) -> tuple[np.ndarray, dict[Key, np.ndarray]]:
     if table is None or table.empty:
         return np.zeros(0, np.int64), {}
-    wide = table.drop_duplicates(["metric", "start"]).pivot(
-        index="start", columns="metric", values="value"
-    )
-    wide = wide.sort_index()
-    rounded = {
-        str(name): np.array([significant(v, SAMPLE_DIGITS) for v in column], np.float64)
-        for name, column in wide.items()
-    }
-    return wide.index.to_numpy(np.int64), rounded
+    starts = np.unique(table["start"].to_numpy(np.int64))
+    rounded = {}
+    for _, part in table.groupby(list(KEY_TYPES), dropna=False, sort=False):
+        column = part.drop_duplicates("start").set_index("start")["value"].reindex(starts)
+        values = [significant(value, SAMPLE_DIGITS) for value in column]
+        rounded[pinned_key(part.iloc[0])] = np.array(values, np.float64)
+    return starts, rounded
 
 
 def _distinct(runs: Sequence[PinnedRun], results: Results) -> tuple[list[PinnedRun], list[str]]:
@@ -232,12 +266,14 @@ def _written(results: Results, run: PinnedRun) -> int:
 
 
 def _unhashed(run: PinnedRun) -> dict:
-    """The setting without hashes: a skipped run has none, and one job must be recognised with and without."""
+    """The setting without hashes: a skipped run has none, and one job must be recognised with and
+    without."""
     return {key: value for key, value in run.setting.items() if not key.startswith("hash.")}
 
 
 def _labelled(runs: Sequence[PinnedRun]) -> list[PinnedRun]:
-    """Runs of one method, attribute and seed get the options in which they differ into their labels."""
+    """Runs of one method, attribute and seed get the options in which they differ into their
+    labels."""
     named = []
     for run in runs:
         twins = [_unhashed(other) | other.options for other in runs if other.job == run.job]

@@ -23,7 +23,8 @@ UNPRINTABLE = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd]")  # not allowed in XM
 def print_comparison(
     comparison: Comparison, console: Console, every: bool = False, title: str = ""
 ) -> None:
-    """The table, what failed first; rows that agree only with `every`. Then notes and a line of counts."""
+    """The table, what failed first; rows that agree only with `every`. Then notes and a line of
+    counts."""
     shown = sorted(
         (f for f in comparison.findings if every or f.verdict not in ("same", "within", "unread")),
         key=lambda f: [*FAILS, *TOLD, "noise", "within", "same", "unread"].index(f.verdict),
@@ -146,7 +147,8 @@ def write_junit(path: Path, comparison: Comparison, failures: Sequence[Finding])
 
 
 def github(comparison: Comparison, failures: Sequence[Finding]) -> list[str]:
-    """Workflow commands, one a run: ::error with all that failed of it, ::notice with what is to be told."""
+    """Workflow commands, one a run: ::error with all that failed of it, ::notice with what is to be
+    told."""
     failed = {id(finding) for finding in failures}
     told = [
         f for f in comparison.findings if id(f) not in failed and f.verdict in (*TOLD, "missing")

@@ -1,10 +1,10 @@
 """How far a number may move: measured on runs that should agree, or a named default.
 
-Default, from the pinned row alone: the largest of 5 % of the value, a quarter of its 95 % interval's width (half where
-there are no samples to pair, since the tolerance alone must carry the noise there) and, for a count (a whole number
-without an interval), 1.
-Measured: twice the largest absolute deviation from the pinned value that the other runs of the same job show, but not
-below the floor, a fifth of the default.
+Default, from the pinned row alone: the largest of 5 % of the value, a quarter of its 95 %
+interval's width (half where there are no samples to pair, since the tolerance alone must carry the
+noise there) and, for a count (a whole number without an interval), 1.
+Measured: twice the largest absolute deviation from the pinned value that the other runs of the same
+job show, but not below the floor, a fifth of the default.
 """
 
 from __future__ import annotations
@@ -15,9 +15,16 @@ from dataclasses import replace
 
 from editbench.base.errors import EditbenchError
 from editbench.regression.pins import Pin, PinnedRun, significant
+from editbench.walk.metric import written_key
 
-RELATIVE, PAIRED, ALONE, COUNT = 0.05, 0.25, 0.5, 1.0
-FACTOR, FLOOR = 2.0, 0.2
+# Default: shares of the value, and of the interval's width with and without samples; of a count.
+RELATIVE = 0.05
+PAIRED = 0.25
+ALONE = 0.5
+COUNT = 1.0
+# Measured: times the largest deviation, but not below this share of the default.
+FACTOR = 2.0
+FLOOR = 0.2
 RULE = {
     "default": f"max({RELATIVE:g} |value|, {PAIRED:g} (high - low), or {ALONE:g} (high - low) without samples, "
     f"{COUNT:g} for a count)",
@@ -27,7 +34,12 @@ RULE = {
 
 
 def default(pin: Pin, paired: bool) -> float:
-    """Tolerance of a row about whose spread nothing is known; NaN where it has no value."""
+    """Tolerance of a row about whose spread nothing is known; NaN where it has no value.
+
+    Args:
+        pin: the row.
+        paired: whether it has samples to pair.
+    """
     if not math.isfinite(pin.value):
         return math.nan
     width = pin.high - pin.low
@@ -37,7 +49,8 @@ def default(pin: Pin, paired: bool) -> float:
 
 
 def measured(run: PinnedRun, others: Sequence[PinnedRun]) -> PinnedRun:
-    """The run with tolerances from the deviations of `others`; rows that none of them has keep the default."""
+    """The run with tolerances from the deviations of `others`; rows that none of them has keep the
+    default."""
     rows = {}
     for key, pin in run.rows.items():
         usual = default(pin, run.series(key) is not None)
@@ -47,10 +60,14 @@ def measured(run: PinnedRun, others: Sequence[PinnedRun]) -> PinnedRun:
             for value in seen
             if math.isfinite(value) and math.isfinite(pin.value)
         ]
-        origin, tolerance = "default", usual
+        origin = "default"
+        tolerance = usual
         if gaps:
-            spread, floor = FACTOR * max(gaps), FLOOR * usual
-            origin, tolerance = ("spread", spread) if spread > floor else ("floor", floor)
+            spread = FACTOR * max(gaps)
+            floor = FLOOR * usual
+            # Few runs may agree by chance, so there is a floor.
+            origin = "spread" if spread > floor else "floor"
+            tolerance = max(spread, floor)
         rows[key] = replace(pin, tolerance=significant(tolerance, 4), origin=origin)
     return replace(run, rows=rows)
 
@@ -58,7 +75,9 @@ def measured(run: PinnedRun, others: Sequence[PinnedRun]) -> PinnedRun:
 def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> list[PinnedRun]:
     """The done runs of the same job with any seed, batch, thread count or hardware.
 
-    Raises EditbenchError where all are of other code, or one of another metric version: that deviation is no noise.
+    Raises:
+        EditbenchError: all are of other code, or one of another metric version: that deviation is
+            no noise.
     """
     same = [
         other
@@ -80,14 +99,15 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
             versions = run.rows[key].version, other.rows[key].version
             if versions[0] != versions[1]:
                 raise EditbenchError(
-                    f"{other.run_id} in '{where}' has version {versions[1]:g} of {key}, "
+                    f"{other.run_id} in '{where}' has version {versions[1]:g} of {written_key(key)}, "
                     f"{run.run_id} has {versions[0]:g}: run the jobs again"
                 )
     return same
 
 
 def describe_changes(pairs: Sequence[tuple[PinnedRun, PinnedRun]]) -> dict[str, list[str]]:
-    """What differed between each run and its counterpart: {'batch': ['64 -> 7'], 'seed': ['0 -> 1', '0 -> 2']}."""
+    """What differed between each run and its counterpart: {'batch': ['64 -> 7'], 'seed': ['0 -> 1',
+    '0 -> 2']}."""
     found: dict[str, set[str]] = {}
     for run, other in pairs:
         for key, value in run.changed.items():
@@ -99,9 +119,17 @@ def describe_changes(pairs: Sequence[tuple[PinnedRun, PinnedRun]]) -> dict[str, 
 def measure(
     runs: Sequence[PinnedRun], spreads: Mapping[str, Sequence[PinnedRun]]
 ) -> tuple[list[PinnedRun], dict]:
-    """(runs with measured tolerances, what was varied in each folder). `spreads`: name of a folder -> its runs.
+    """Tolerances from runs that should agree.
 
-    Raises EditbenchError where a folder has no run of any pinned job.
+    Args:
+        runs: the runs to pin.
+        spreads: name of a folder -> its runs.
+
+    Returns:
+        The runs with measured tolerances, and what was varied in each folder.
+
+    Raises:
+        EditbenchError: a folder has no run of any pinned job.
     """
     about: dict[str, dict] = {}
     matched: list[list[PinnedRun]] = [[] for _ in runs]

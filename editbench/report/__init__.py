@@ -1,10 +1,12 @@
-"""Reports: tables, figures and one self-contained page, made from the records of a runs folder and nothing else."""
+"""Reports: tables, figures and one self-contained page, made from the records of a runs folder and
+nothing else."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import matplotlib
@@ -13,51 +15,46 @@ from matplotlib.figure import Figure
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import write_atomic
-from editbench.report import (
-    dial,
-    figure_cd,
-    figure_entropy,
-    figure_frechet,
-    figure_heatmap,
-    figure_matrix,
-    figure_reproduction,
-    figure_scatter,
-    figure_trade,
-    figures,
-    latex,
-    matched,
-)
+from editbench.report import dial, figure_trade, figures, latex, matched
 from editbench.report.costs import cost_table
 from editbench.report.html import Section, page
 from editbench.report.load import Problem, Results, load
 from editbench.report.paired import paired
 from editbench.report.paper import to_paper
 from editbench.report.ranking import Ranking, ranking
-from editbench.report.settings import settings
 from editbench.report.strips import sheet, strips
 from editbench.report.tables import curves, main_table
 from editbench.report.write import csv, markdown, print_table
+from editbench.walk.figures import STYLE, Drawing, Looks, looks, spoken
 
 __all__ = ["Results", "load", "print_table", "report"]
 
 CAPTIONS = {
-    "accuracy": "Share of starts whose target was reached with every other attribute kept, at the first crossing; "
-    "whiskers are 95 % intervals. A cross: skipped or failed.",
-    "ad": "Mean change of the other attributes against the achieved effect on the target, both in σ; lower is better. "
-    "Bands are 95 % intervals over starts, drawn for up to 8 methods; bins of fewer than 30 points are hidden.",
+    "accuracy": "Share of starts whose target was reached with every other attribute kept, at the "
+    "first crossing; whiskers are 95 % intervals. A cross: skipped or failed.",
+    "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
+    "σ; lower is better. Bands are 95 % intervals over starts, drawn for up to 8 methods; bins of "
+    "fewer than 30 points are hidden.",
     "trade": figure_trade.CAPTION,
-    **figure_cd.CAPTIONS,
 }
+CURVE_CAPTION = "Against the achieved effect on the target; bands are 95 % intervals."
+CURVE_TITLES = {
+    "ad": "Attribute dependency",
+    "ad_max": "Largest attribute dependency",
+    "ad_signed": "Signed attribute dependency",
+}
+ORDER = ("accuracy", "ad", "trade")  # these figures come first, in this order
 
 
 def report(root: Path, out: Path | None = None, only: Collection[str] | None = None) -> Path:
-    """Write index.html, table.csv, table.md, paired.csv, ranking.csv, costs.csv, matched.csv, matched_paired.csv,
-    latex/ and figures/ under `out` (default ROOT/report).
+    """Write index.html, table.csv, table.md, paired.csv, ranking.csv, costs.csv, matched.csv,
+    matched_paired.csv, latex/ and figures/ under `out` (default ROOT/report).
 
     `only`: run ids to report; None takes every record of the folder.
 
-    Returns the path of the page. The tables are written first, and a figure that fails is listed in the page, so what
-    can be reported is. Raises EditbenchError when `root` is missing, holds no run, or `out` cannot be written.
+    Returns the path of the page. The tables are written first, and a figure that fails is listed in
+    the page, so what can be reported is. Raises EditbenchError when `root` is missing, holds no
+    run, or `out` cannot be written.
     """
     results = load(Path(root), only)
     if results.runs.empty:
@@ -69,10 +66,10 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
     write_atomic(out / "table.csv", csv(results))
     write_atomic(out / "table.md", markdown(results))
     problems = list(results.problems)
-    look = figures.looks(results.runs["label"])
+    look = looks(results.runs["label"])
     sections: list[Section] = []
     written: list[str] = []
-    for name, part in settings(results):
+    for name, part in results.by_setting():
         section = Section(name, part, paired(part), ranking(part))
         suffix = f"_{_slug(name)}" if name else ""
         try:
@@ -81,13 +78,11 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
                 written.append(text)
         except Exception as error:  # as for a figure
             problems.append(Problem("LaTeX tables" + suffix, f"{type(error).__name__}: {error}"))
-        for key, title, caption, draw in _drawings(part, section.ranked, look):
-            drawn = _draw(out / "figures" / f"{key}{suffix}", draw, problems)
+        for one in _drawings(part, section.ranked, look, problems):
+            drawn = _draw(out / "figures" / f"{_slug(one.file)}{suffix}", one.draw, problems)
             if drawn:
-                first = key in CAPTIONS or key.startswith(
-                    (*figure_scatter.OWN, *figure_frechet.OWN, "heatmaps", "reproduction")
-                )
-                (section.figures if first else section.more).append((title, caption, drawn))
+                place = section.figures if one.first else section.more
+                place.append((one.title, one.caption, drawn))
         section.strips, unreadable = strips(part)
         problems += unreadable
         for attribute, starts in section.strips.items():
@@ -99,11 +94,11 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
             except (ValueError, MemoryError) as error:
                 problems.append(Problem(f"strips of {attribute}", str(error)))
         sections.append(section)
-    across = [
-        (title, caption, drawn)
-        for key, title, caption, draw in dial.drawings(results, look)
-        if (drawn := _draw(out / "figures" / key, draw, problems))
-    ]
+    across = []
+    for one in dial.drawings(results, look):
+        drawn = _draw(out / "figures" / one.file, one.draw, problems)
+        if drawn:
+            across.append((one.title, one.caption, drawn))
     slopes = dial.slopes(dial.points(results))
     if len(slopes):
         write_atomic(out / "dial.csv", slopes.to_csv(index=False, lineterminator="\n"))
@@ -126,57 +121,70 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
 
 
 def _drawings(
-    results: Results, ranked: Ranking, look: dict[str, figures.Look]
-) -> list[tuple[str, str, str, Callable[[], Figure]]]:
-    """(file name, title, caption, function that draws) of every figure that the records have data for."""
+    results: Results, ranked: Ranking, look: Looks, problems: list[Problem]
+) -> list[Drawing]:
+    """Every figure that the records have data for.
+
+    Args:
+        results: of one setting.
+        ranked: their ranking.
+        look: of the methods.
+        problems: figures of metrics that cannot be prepared are added to it.
+    """
     table = main_table(results)
-    found: list[tuple[str, str, str, Callable[[], Figure]]] = []
+    found = []
     if table["accuracy"].notna().any():
+        accuracy = partial(figures.accuracy_figure, table, look)
+        trade = partial(figure_trade.trade_figure, cost_table(table, ranked), look)
+        title = "Accuracy against side effects and cost"
         found = [
-            (
-                "accuracy",
-                "Accuracy",
-                CAPTIONS["accuracy"],
-                partial(figures.accuracy_figure, table, look),
-            ),
-            (
-                "trade",
-                "Accuracy against side effects and cost",
-                CAPTIONS["trade"],
-                partial(figure_trade.trade_figure, cost_table(table, ranked), look),
-            ),
+            Drawing("accuracy", "Accuracy", CAPTIONS["accuracy"], accuracy, first=True),
+            Drawing("trade", title, CAPTIONS["trade"], trade, first=True),
         ]
-    found += figure_cd.drawings(results, look) + figure_scatter.drawings(results, look)
-    found += figure_entropy.drawings(results, look) + figure_frechet.drawings(results, look)
-    found += figure_heatmap.drawings(results, look) + figure_reproduction.drawings(results, look)
-    found += figure_matrix.drawings(results, look)
-    for name, curve in curves(results).items():
-        if name.startswith(
-            figure_cd.OWN
-            + figure_scatter.OWN
-            + figure_entropy.OWN
-            + figure_frechet.OWN
-            + figure_heatmap.OWN
-        ):
+    own = metric_figures(results)
+    for group, name in own.items():
+        try:
+            found += find_function(name)(results, look)
+        except Exception as error:  # somebody's figure is never worth the report
+            problems.append(Problem(f"figure of {group}", f"{type(error).__name__}: {error}"))
+    for name, curve in curves(results, without=own).items():
+        title = CURVE_TITLES.get(name, spoken(name))
+        label = "AD, σ" if name.startswith("ad") else spoken(name)
+        draw = partial(figures.curve_figure, curve, look, label)
+        caption = CAPTIONS.get(name, CURVE_CAPTION)
+        found.append(Drawing(name, title, caption, draw, first=name in CAPTIONS))
+    return sorted(found, key=lambda one: [*ORDER, one.file].index(one.file))
+
+
+def metric_figures(results: Results) -> dict[str, str]:
+    """Metric -> dotted name of the function that draws it, as the runs' configurations say."""
+    found: dict[str, str] = {}
+    for run in results.runs["run_id"]:
+        metrics = results.configs.get(run, {}).get("metric")
+        # A record of somebody else's harness may hold anything here.
+        if not isinstance(metrics, dict):
             continue
-        title = {
-            "ad": "Attribute dependency",
-            "ad_max": "Largest attribute dependency",
-            "ad_signed": "Signed attribute dependency",
-        }.get(name, name.replace("_", " "))
-        label = "AD, σ" if name.startswith("ad") else name.replace("_", " ")
-        caption = CAPTIONS.get(
-            name, "Against the achieved effect on the target; bands are 95 % intervals."
-        )
-        found.append((name, title, caption, partial(figures.curve_figure, curve, look, label)))
-    return sorted(found, key=lambda one: ["accuracy", "ad", "trade", one[0]].index(one[0]))
+        for name, options in metrics.items():
+            if isinstance(options, dict) and options.get("figure"):
+                found.setdefault(str(name), str(options["figure"]))
+    return dict(sorted(found.items()))
+
+
+def find_function(name: str) -> Callable[[Results, Looks], list[Drawing]]:
+    """The function with a dotted name.
+
+    Raises:
+        ImportError, AttributeError: there is no such module, or no such function in it.
+    """
+    module, _, function = name.rpartition(".")
+    return getattr(import_module(module), function)
 
 
 def _draw(path: Path, draw: Callable[[], Figure], problems: list[Problem]) -> str:
-    """Save a figure as SVG, and as PNG and PDF at the size of a paper's column; the SVG for the page, or '' when it
-    failed."""
+    """Save a figure as SVG, and as PNG and PDF at the size of a paper's column; the SVG for the
+    page, or '' when it failed."""
     try:
-        with matplotlib.rc_context(figures.STYLE):  # type: ignore[arg-type]
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
             figure = draw()
             write_atomic(path.with_name(f"{path.name}.svg"), figures.render(figure, "svg"))
             drawn = figures.render(figure, "page").decode()

@@ -9,28 +9,46 @@ from typing import Any
 
 import pandas as pd
 
-from editbench.report.tables import FIRST
+from editbench.report.tables import FIRST, Quantity
 
 MISSING = "–"
-HIDDEN = (
-    {"ad", "ad_signed", "ad_max", "wrong_direction"}
-    | {  # CSV only: the main table must stay readable
-        f"{kind}_{end}"
-        for kind in ("frechet_distance", "fid")
-        for end in ("zero", "floor", "asymmetry")
-    }
-    | {
-        f"{kind}_{end}"
-        for kind in ("kernel_distance", "kid")
-        for end in ("up", "down", "zero", "asymmetry")
-    }
-)
+# Metrics that are in the CSV only: the main table must stay readable.
+HIDDEN = {
+    "ad",
+    "ad_signed",
+    "ad_max",
+    "wrong_direction",
+    "frechet_distance_zero",
+    "frechet_distance_floor",
+    "frechet_distance_asymmetry",
+    "fid_zero",
+    "fid_floor",
+    "fid_asymmetry",
+    "kernel_distance_up",
+    "kernel_distance_down",
+    "kernel_distance_zero",
+    "kernel_distance_asymmetry",
+    "kid_up",
+    "kid_down",
+    "kid_zero",
+    "kid_asymmetry",
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    """key: column of the frame; title; digits (None: three significant); interval: show key_low, key_high; better:
-    direction; hint: one sentence; narrow: shown in a narrow terminal too."""
+    """A column as it is shown.
+
+    Attributes:
+        key: column of the frame.
+        title: heading.
+        digits: after the point; None: three significant ones.
+        interval: whether key_low and key_high are shown.
+        better: whether higher is better (None: neither).
+        hint: one sentence.
+        narrow: whether it is shown in a narrow terminal too.
+        unit: of the number.
+    """
 
     key: str
     title: str
@@ -44,7 +62,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """text as shown, interval ('' or 'low–high'), number to sort by (None: sorts last), mark ('' or why in doubt)."""
+    """A cell as it is shown.
+
+    Attributes:
+        text: the number.
+        interval: '' or 'low–high'.
+        number: to sort by; None sorts last.
+        mark: '' or why the number is in doubt.
+    """
 
     text: str
     interval: str = ""
@@ -129,34 +154,31 @@ COLUMNS = (
 )
 
 
-def columns_of(
-    table: pd.DataFrame, better: Mapping[str, bool | None] | None = None
-) -> list[Column]:
-    """The known columns that hold a number, and a column for each scalar metric that is not known here."""
-    better = better or {}
+def columns_of(table: pd.DataFrame, known: Mapping[str, Quantity] | None = None) -> list[Column]:
+    """The columns that hold a number: those of COLUMNS, then one for each other scalar metric.
+
+    Args:
+        table: of `main_table`.
+        known: `quantities` of the same records; without them a column's name is its metric.
+    """
+    known = known or {}
     shown = [
         column for column in COLUMNS if column.key in table and table[column.key].notna().any()
     ]
-    extra = [key.removesuffix("_low") for key in table.columns if key.endswith("_low")]
-    extra = [
-        key
-        for key in extra
-        if key.split("[")[0] not in (*FIRST, *HIDDEN) and table[key].notna().any()
-    ]
-    bare = [
-        key.split("[")[0] for key in extra
-    ]  # 'name[of what]': the brackets are told where two would look alike
-    shown += [
-        Column(
-            key,
-            (name if bare.count(name) == 1 else key).replace("_", " "),
-            None,
-            True,
-            better.get(key),
-            key.replace("_", " ") if name != key else "",
-        )
-        for key, name in zip(extra, bare)
-    ]
+    extra: dict[str, Quantity] = {}
+    for name in table.columns:
+        key = str(name).removesuffix("_low")
+        if key == name or not table[key].notna().any():
+            continue
+        quantity = known.get(key, Quantity(key))
+        if quantity.metric not in (*FIRST, *HIDDEN):
+            extra[key] = quantity
+    metrics = [quantity.metric for quantity in extra.values()]
+    for key, quantity in extra.items():
+        # The metric alone is the title, except where two columns would look alike.
+        title = quantity.metric if metrics.count(quantity.metric) == 1 else key
+        hint = key.replace("_", " ") if quantity.metric != key else ""
+        shown.append(Column(key, title.replace("_", " "), None, True, quantity.better, hint))
     return shown
 
 
@@ -166,18 +188,13 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
     note = str(record.get(f"{column.key}_note") or "")
     if value is None or not math.isfinite(value):
         return Cell(MISSING, mark=note)
-    low, high = (
-        record.get(f"{column.key}_low", math.nan),
-        record.get(f"{column.key}_high", math.nan),
-    )
-    finite = (
-        column.interval
-        and low is not None
-        and high is not None
-        and math.isfinite(low)
-        and math.isfinite(high)
-    )
-    interval = f"{number(low, column.digits)}–{number(high, column.digits)}" if finite else ""
+    interval = ""
+    if column.interval:
+        low = record.get(f"{column.key}_low", math.nan)
+        high = record.get(f"{column.key}_high", math.nan)
+        # A row of `summary` has no interval.
+        if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
+            interval = f"{number(low, column.digits)}–{number(high, column.digits)}"
     return Cell(number(value, column.digits), interval, float(value), note)
 
 
@@ -202,7 +219,8 @@ def marks(record: Mapping[Any, Any]) -> list[tuple[str, str]]:
         found.append(
             (
                 "leaking",
-                "the judge is the teacher the editor was trained on: the numbers flatter the editor",
+                "the judge is the teacher the editor was trained on: the numbers flatter the "
+                "editor",
             )
         )
     if record.get("judged_in") == "w":

@@ -1,4 +1,5 @@
-"""What a method costs, one row a method, and which methods no other beats in accuracy and cost at once."""
+"""What a method costs, one row a method, and which methods no other beats in accuracy and cost at
+once."""
 
 from __future__ import annotations
 
@@ -27,18 +28,23 @@ COSTS = (
         "largest memory of the job's process, or of the GPU",
     ),
 )
-SUMMED = "means over the attributes of the ranking, or served where not ranked; peak memory is the largest"
+SUMMED = (
+    "means over the attributes of the ranking, or served where not ranked; "
+    "peak memory is the largest"
+)
 
 
 def cost_table(table: pd.DataFrame, ranked: Ranking | None = None) -> pd.DataFrame:
     """One row a method, in the order of `summary`.
 
-    Columns: setting, method, served, asked, accuracy, accuracy_low, accuracy_high, ad_at, then COSTS and on_front (the
-    titles of the costs for which no method has both a higher accuracy and a lower cost).
+    Columns: setting, method, served, asked, accuracy, accuracy_low, accuracy_high, ad_at, then
+    COSTS and on_front (the titles of the costs for which no method has both a higher accuracy and a
+    lower cost).
 
-    The costs are means over the attributes a method serves, but for peak memory, of which the largest is told. With
-    `ranked`, accuracy is the ranking's and the costs are of its attributes, and a method that is not ranked has no
-    accuracy; without, accuracy is the mean over the attributes served.
+    The costs are means over the attributes a method serves, but for peak memory, of which the
+    largest is told. With `ranked`, accuracy is the ranking's and the costs are of its attributes,
+    and a method that is not ranked has no accuracy; without, accuracy is the mean over the
+    attributes served.
     """
     means = summary(table)[
         ["setting", "method", "served", "asked", "accuracy", "ad_at", "variant_of"]
@@ -65,8 +71,8 @@ def cost_table(table: pd.DataFrame, ranked: Ranking | None = None) -> pd.DataFra
 
 
 def front(means: pd.DataFrame, column: Column) -> Collection[str]:
-    """Methods of one setting that no other beats in accuracy without costing more, or in cost without losing accuracy,
-    cheapest first."""
+    """Methods of one setting that no other beats in accuracy without costing more, or in cost
+    without losing accuracy, cheapest first."""
     known = means[np.isfinite(means["accuracy"]) & np.isfinite(means[column.key])]
     cost = -known[column.key] if column.better else known[column.key]
     order = known.assign(cost=cost).sort_values(["cost", "accuracy"], ascending=[True, False])

@@ -1,14 +1,14 @@
-"""The entanglement dial: the same comparison in worlds of growing correlation rho, and how fast each method degrades.
+"""The entanglement dial: the same comparison in worlds of growing correlation rho, and how fast
+each method degrades.
 
-Reads records whose generator has a `rho` (editbench.worlds.faces.dial). The starts near the boundaries of one world are
-hardly ever those of another, so their numbers are taken as independent, and a slope over rho is that of weighted least
-squares with the variances of the intervals. These are over starts: how much another training of a world's generator
-would change is not in them.
+Reads records whose generator has a `rho` (editbench.worlds.faces.dial). The starts near the
+boundaries of one world are hardly ever those of another, so their numbers are taken as independent,
+and a slope over rho is that of weighted least squares with the variances of the intervals. These
+are over starts: how much another training of a world's generator would change is not in them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -17,9 +17,17 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 
 from editbench.report.cells import MISSING, number
-from editbench.report.figures import STYLE, Look, new_figure, order_methods, put_legend
 from editbench.report.load import Results
-from editbench.report.tables import FEWEST
+from editbench.walk.figures import (
+    FEWEST,
+    STYLE,
+    Drawing,
+    Looks,
+    new_figure,
+    order_methods,
+    put_legend,
+    spoken,
+)
 from editbench.worlds.faces.dial import partner
 
 Z95 = float(ndtri(0.975))
@@ -29,23 +37,40 @@ TITLES = {
     "ad_at": "AD at matched effect, σ",
 }
 CAPTION = (
-    "Against the correlation rho of the world: what an edit takes along from the attribute that is tied to its "
-    "own, in σ at matched effect and in the direction of the correlation, the accuracy at the first crossing, "
-    "and AD at matched effect. An attribute that is tied to none has no first panel. Whiskers are 95 % "
+    "Against the correlation rho of the world: what an edit takes along from the attribute that is "
+    "tied to its own, in σ at matched effect and in the direction of the correlation, the accuracy "
+    "at the first crossing, and AD at matched effect. An attribute that is tied to none has no "
+    "first panel. Whiskers are 95 % "
     f"intervals over starts; where fewer than {FEWEST} starts reach the effect there is no point."
 )
 SLOPE = (
-    "values: at the smallest and at the largest rho; slope: change for rho from 0 to 1, weighted least squares "
-    "over the worlds, averaged over the attributes; 95 % interval over starts, for these generators"
+    "values: at the smallest and at the largest rho; slope: change for rho from 0 to 1, weighted "
+    "least squares over the worlds, averaged over the attributes; 95 % interval over starts, for "
+    "these generators"
 )
-Drawing = tuple[str, str, str, Callable[[], Figure]]
 
 
 def points(results: Results) -> pd.DataFrame:
-    """One row a number: method, variant_of, attribute, rho, quantity (a key of TITLES), value, low, high, n. Empty
-    where fewer than two values of rho were run. Values with a note are out, and so are bootstrap means over fewer than
-    FEWEST starts, whose intervals are too short for a weight."""
-    columns = ["method", "variant_of", "attribute", "rho", "quantity", "value", "low", "high", "n"]
+    """The numbers that are drawn.
+
+    Values with a note are left out, and so are bootstrap means over fewer than FEWEST starts, whose
+    intervals are too short for a weight.
+
+    Returns:
+        One row a number: method, variant_of, attribute, rho, quantity (a key of TITLES), value,
+        low, high, count. Empty where fewer than two values of rho were run.
+    """
+    columns = [
+        "method",
+        "variant_of",
+        "attribute",
+        "rho",
+        "quantity",
+        "value",
+        "low",
+        "high",
+        "count",
+    ]
     rhos = {
         run: (config.get("generator") or {}).get("rho") for run, config in results.configs.items()
     }
@@ -60,11 +85,11 @@ def points(results: Results) -> pd.DataFrame:
         on="run_id",
     )
     tied = {name: partner(name) for name in runs["attribute"].unique()}
-    wanted = found["attribute"].map(
-        {name: f"entanglement_with[{pair[0]}]" for name, pair in tied.items() if pair}
-    )
-    found["quantity"] = np.where(found["metric"] == wanted, "entanglement", found["metric"])
-    enough = (found["n"] >= FEWEST) | (found["quantity"] == "accuracy")
+    # Of the entanglement with all others, the one with the attribute that the world ties it to.
+    partners = found["attribute"].map({name: pair[0] for name, pair in tied.items() if pair})
+    wanted = (found["metric"] == "entanglement_with") & (found["variant"] == partners)
+    found["quantity"] = np.where(wanted, "entanglement", found["metric"])
+    enough = (found["count"] >= FEWEST) | (found["quantity"] == "accuracy")
     found = found[found["quantity"].isin(list(TITLES)) & enough].copy()
     sign = found["attribute"].map({name: pair[1] for name, pair in tied.items() if pair}).fillna(1)
     turned = (found["quantity"] == "entanglement") & (sign < 0)
@@ -75,9 +100,9 @@ def points(results: Results) -> pd.DataFrame:
 
 
 def slopes(found: pd.DataFrame) -> pd.DataFrame:
-    """One row a method and quantity: first, last (at the smallest and largest rho, means over attributes),
-    slope, low, high, attributes (how many), worlds (the fewest of them). An attribute with one world has no slope and
-    is out."""
+    """One row a method and quantity: first, last (at the smallest and largest rho, means over
+    attributes), slope, low, high, attributes (how many), worlds (the fewest of them). An attribute
+    with one world has no slope and is out."""
     rows = []
     for (quantity, method, variant), group in found.groupby(["quantity", "method", "variant_of"]):
         fits = {
@@ -125,7 +150,8 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def _line(part: pd.DataFrame) -> tuple[float, float] | None:
-    """(slope, its variance) of value over rho; the variance of each point is read off its interval."""
+    """(slope, its variance) of value over rho; the variance of each point is read off its
+    interval."""
     deviation = (part["high"] - part["low"]).to_numpy(np.float64) / (2 * Z95)
     sound = np.isfinite(deviation) & (deviation > 0)
     rho, value = part["rho"].to_numpy(np.float64)[sound], part["value"].to_numpy(np.float64)[sound]
@@ -163,17 +189,15 @@ def table(results: Results) -> list[list[str]]:
     return lines
 
 
-def drawings(results: Results, look: dict[str, Look]) -> list[Drawing]:
-    """(file name, title, caption, function that draws); none without a dial."""
+def drawings(results: Results, look: Looks) -> list[Drawing]:
+    """The figure; none without a dial."""
     found = points(results)
-    return (
-        []
-        if found.empty
-        else [("dial", "The entanglement dial", CAPTION, partial(figure, found, look))]
-    )
+    if found.empty:
+        return []
+    return [Drawing("dial", "The entanglement dial", CAPTION, partial(figure, found, look))]
 
 
-def figure(found: pd.DataFrame, look: dict[str, Look]) -> Figure:
+def figure(found: pd.DataFrame, look: Looks) -> Figure:
     """A line a method: quantities down, attributes across."""
     attributes = sorted(set(found["attribute"]), key=lambda name: (partner(name) is None, name))
     shown = [name for name in TITLES if name in set(found["quantity"])]
@@ -184,7 +208,8 @@ def figure(found: pd.DataFrame, look: dict[str, Look]) -> Figure:
     methods = order_methods(found)
     gap = 0.05 / max(len(methods), 1)
     for place, axes in enumerate(panels):
-        quantity, attribute = shown[place // len(attributes)], attributes[place % len(attributes)]
+        quantity = shown[place // len(attributes)]
+        attribute = attributes[place % len(attributes)]
         mine = found[(found["quantity"] == quantity) & (found["attribute"] == attribute)]
         for position, method in enumerate(methods):
             line = mine[mine["method"] == method]
@@ -217,10 +242,10 @@ def figure(found: pd.DataFrame, look: dict[str, Look]) -> Figure:
             )
         if place < len(attributes):
             pair = partner(attribute)
-            axes.set_title(
-                attribute.replace("_", " ")
-                + (f" (with {pair[0].replace('_', ' ')})" if pair else "")
-            )
+            title = spoken(attribute)
+            if pair:
+                title += f" (with {spoken(pair[0])})"
+            axes.set_title(title)
         if place % len(attributes) == 0:
             axes.set_ylabel(TITLES[quantity])
         axes.set_xticks(sorted(set(found["rho"])))

@@ -1,4 +1,5 @@
-"""Accuracy against side effects and against every cost, with the line of what nothing beats in both."""
+"""Accuracy against side effects and against every cost, with the line of what nothing beats in
+both."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from editbench.report.cells import Column, number
 from editbench.report.costs import COSTS, front
-from editbench.report.figures import INK, Look, new_figure, panel_grid, put_legend, upper_limit
+from editbench.walk.figures import INK, Looks, new_figure, panel_grid, put_legend, upper_limit
 
 SIDE = Column("ad_at", "AD", 3, True, False)
 LABELS = {
@@ -25,13 +26,14 @@ LABELS = {
 LINEAR = ("ad_at",)
 FLOORS = {"fit_seconds": 0.01}  # on a logarithmic axis less is drawn here; 1 for the others
 CAPTION = (
-    "Mean accuracy with its 95 % interval, over the attributes and starts that all ranked methods share, "
-    "against dependency and each cost. The arrow points to the better side; the dashed line joins the methods "
-    "that no other beats in both (Pareto front). What is the same for all is not drawn."
+    "Mean accuracy with its 95 % interval, over the attributes and starts that all ranked methods "
+    "share, against dependency and each cost. The arrow points to the better side; the dashed line "
+    "joins the methods that no other beats in both (Pareto front). What is the same for all is not "
+    "drawn."
 )
 
 
-def trade_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
+def trade_figure(means: pd.DataFrame, look: Looks) -> Figure:
     """A panel for AD and for each cost that differs between methods.
 
     Args:
@@ -56,7 +58,7 @@ def trade_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: dict[str, Look]) -> None:
+def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: Looks) -> None:
     known = means[np.isfinite(means[column.key])]
     logarithmic = column.key not in LINEAR
     floor = FLOORS.get(column.key, 1.0)

@@ -15,14 +15,14 @@ from editbench.report import dial
 from editbench.report.cells import Cell, Column, cell, columns_of, marks, number
 from editbench.report.costs import COSTS, cost_table
 from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
-from editbench.report.figures import Look
 from editbench.report.load import Problem, Results
 from editbench.report.paired import leaders
 from editbench.report.published import published
 from editbench.report.ranking import Ranking, lines
 from editbench.report.strips import Strip
-from editbench.report.tables import directions, main_table, matrix, summary
+from editbench.report.tables import main_table, matrix, quantities, summary
 from editbench.report.write import heading, legend
+from editbench.walk.figures import Look
 
 PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "threads", "git")
 
@@ -174,7 +174,7 @@ def _section(
     section: Section, pictures: dict[str, list[Sheet]], look: Mapping[str, Look]
 ) -> dict[str, Any]:
     table = main_table(section.results)
-    columns = columns_of(table, directions(section.results))
+    columns = columns_of(table, quantities(section.results))
     means = summary(table)
     wide = matrix(table)
     pairs = section.paired[section.paired["metric"] == "accuracy"]
@@ -204,7 +204,7 @@ def _section(
         "columns": [(column, heading(column)) for column in columns],
         "rows": [_row(record, columns) for record in table.to_dict("records")],
         "means": [_row(record, columns) for record in means.to_dict("records")],
-        "legend": legend(table),
+        "legend": legend(table, quantities(section.results)),
         "attributes": list(wide),
         "grid": grid,
         "figures": section.figures,

@@ -1,6 +1,7 @@
 """Read every record of a runs folder into tables. Nothing here computes a number.
 
-A folder that cannot be read is listed as a problem, with its name and the reason; the rest is still returned.
+A folder that cannot be read is listed as a problem, with its name and the reason; the rest is still
+returned.
 """
 
 from __future__ import annotations
@@ -16,20 +17,14 @@ from safetensors.numpy import load_file
 from editbench.base.errors import EditbenchError
 from editbench.report.settings import add_settings
 from editbench.run.record import Record
+from editbench.walk.metric import ROW_TYPES as METRIC_ROW_TYPES
+from editbench.walk.metric import SAMPLE_TYPES
+from editbench.walk.observation import Observed, observation_file, read_observed
 
 STATUS_KEYS = ("status", "method", "attribute", "generator")
-ROW_TYPES = {
-    "metric": "str",
-    "x": "float64",
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-    "n": "float64",
-    "note": "str",
-    "version": "float64",
-    "higher_is_better": "object",
-}
-SAMPLE_TYPES = {"metric": "str", "start": "int64", "value": "float64"}
+# What a record adds to the rows of a metric; `group` is the metric's option in the configuration.
+ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
+ROW_TYPES = METRIC_ROW_TYPES | ADDED_TYPES
 COSTS = (
     "fit_seconds",
     "walk_seconds",
@@ -54,9 +49,10 @@ class Results:
 
     Args:
         root: the runs folder.
-        runs: one row a run, sorted by attribute and method: run_id (the folder's name), the keys of status.json, the
-            costs of provenance.json (NaN where unknown), scorer, bank, and from editbench.report.settings `setting`
-            (runs of one setting can be compared) and `label` (the method, told apart from its other variants).
+        runs: one row a run, sorted by attribute and method: run_id (the folder's name), the keys of
+            status.json, the costs of provenance.json (NaN where unknown), scorer, bank, and from
+            editbench.report.settings `setting` (runs of one setting can be compared) and `label`
+            (the method, told apart from its other variants).
         rows: all metric rows, with run_id.
         samples: all values of single starts, with run_id.
         configs, provenance: run_id -> operative config, run_id -> provenance.
@@ -82,8 +78,23 @@ class Results:
             samples=self.samples[self.samples["run_id"].isin(keep)],
         )
 
+    def by_setting(self) -> list[tuple[str, Results]]:
+        """The records of each setting, with its name; sorted by name."""
+        return [(name, self.only(name)) for name in sorted(set(self.runs["setting"]))]
+
+    def observation(self, run_id: str, name: str) -> Observed | None:
+        """What an observation left in a run, None where the run had no such observation."""
+        file = observation_file(self.root / run_id, name)
+        if not Record.read(self.root / run_id).has(file.name):
+            return None
+        return read_observed(self.root / run_id, name)
+
     def strips(self, run_id: str) -> dict[str, Any] | None:
-        """Arrays of strips.safetensors, None where the run has none. Raises EditbenchError when unreadable."""
+        """Arrays of the kept pictures, None where the run has none.
+
+        Raises:
+            EditbenchError: the file is unreadable.
+        """
         record = Record.read(self.root / run_id)
         if not record.has(Record.PICTURES):
             return None
@@ -146,8 +157,8 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
         configs[folder.name], provenance[folder.name] = config, made
     if not runs and not problems:
         raise EditbenchError(
-            f"no run was found in '{root}' (a run is a folder with a status.json); run a job first, "
-            "or name another folder"
+            f"no run was found in '{root}' (a run is a folder with a status.json); run a job "
+            "first, or name another folder"
         )
     columns = [
         "run_id",
@@ -178,7 +189,8 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
 
 
 def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
-    """A problem for each setting and group of metrics whose rows come from different versions of the metric's code."""
+    """A problem for each setting and group of metrics whose rows come from different versions of
+    the metric's code."""
     found: dict[tuple[str, str], list[str]] = {}
     known = rows[["run_id", "metric", "version"]].dropna().drop_duplicates()
     known = known.merge(runs[["run_id", "setting"]], on="run_id")
@@ -192,8 +204,8 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
     return [
         Problem(
             f"{', '.join(metrics)}" + (f" ({setting})" if setting else ""),
-            f"mixed versions, not comparable: {sides}. Delete the folders of the older version and run their "
-            "jobs again",
+            f"mixed versions, not comparable: {sides}. Delete the folders of the older version and "
+            "run their jobs again",
         )
         for (setting, sides), metrics in found.items()
     ]
@@ -231,7 +243,10 @@ def _table(
     """A table with the columns and types that reports read."""
     missing = [column for column in types if column not in table and column not in optional]
     if missing:
-        raise ValueError(f"{name} lacks the columns {', '.join(missing)}")
+        raise ValueError(
+            f"{name} lacks the columns {', '.join(missing)}: run the same command again, "
+            "which computes the metrics again"
+        )
     table = table.reindex(columns=list(types))
     if "note" in types:
         table["note"] = table["note"].fillna("")

@@ -1,4 +1,4 @@
-"""Methods at matched effect: every number of editbench.metrics.matched_effect.metric beside one another, and paired."""
+"""Methods at matched effect: every number of the metric matched_effect side by side, and paired."""
 
 from __future__ import annotations
 
@@ -9,37 +9,46 @@ from editbench.report.load import Results
 from editbench.report.paired import paired
 
 PREFIX = "matched_"
+REACHED = "matched_reached"  # a share of all starts; the others are of those that reach the effect
 
 
 def matched_table(results: Results) -> pd.DataFrame:
-    """One row an attribute, effect and method: setting, attribute, effect, method, n (starts that reach it), then for
-    every number its value, `_low` and `_high`; values with a note are left out. Empty where nothing was measured."""
-    rows = results.rows[
-        results.rows["metric"].str.startswith(PREFIX) & np.isfinite(results.rows["value"])
-    ]
+    """One row an attribute, effect and method; values with a note are left out.
+
+    Returns:
+        Columns setting, attribute, effect, method, n (starts that reach it), then for every number
+        its value, `_low` and `_high`. Empty where nothing was measured.
+    """
+    rows = results.rows
+    rows = rows[rows["metric"].str.startswith(PREFIX) & np.isfinite(rows["value"])]
     if rows.empty:
         return pd.DataFrame()
+    # The network is part of the heading: likeness by two networks is two numbers.
+    names = rows["metric"].str.removeprefix(PREFIX)
+    names = names.where(rows["network"] == "", names + " (" + rows["network"] + ")")
+    # The effect of these rows stands in x, the place on the curve.
+    rows = rows.assign(name=names, effect=rows["x"])
+    kept = rows[rows["note"] == ""]
     runs = results.runs[["run_id", "setting", "label", "attribute"]].rename(
         columns={"label": "method"}
     )
-    rows = rows[rows["note"] == ""].merge(runs, on="run_id").rename(columns={"x": "effect"})
+    kept = kept.merge(runs, on="run_id")
     key = ["setting", "attribute", "effect", "method"]
-    wide = rows.pivot_table(
-        index=key, columns="metric", values=["value", "low", "high"], aggfunc="first"
+    wide = kept.pivot_table(
+        index=key, columns="name", values=["value", "low", "high"], aggfunc="first"
     )
-    names = [name for name in dict.fromkeys(results.rows["metric"]) if name in set(rows["metric"])]
-    counts = rows[rows["metric"] != f"{PREFIX}reached"].groupby(key)["n"].max()
+    counts = kept[kept["metric"] != REACHED].groupby(key)["count"].max()
     table = pd.DataFrame({"n": counts.reindex(wide.index)})
-    for name in names:
-        short = name.removeprefix(PREFIX)
-        table[short] = wide["value", name]
-        table[f"{short}_low"], table[f"{short}_high"] = wide["low", name], wide["high", name]
+    for name in dict.fromkeys(rows["name"]):
+        if name in set(kept["name"]):
+            table[name] = wide["value", name]
+            table[f"{name}_low"] = wide["low", name]
+            table[f"{name}_high"] = wide["high", name]
     return table.reset_index()
 
 
 def matched_differences(results: Results) -> pd.DataFrame:
-    """Paired differences of every two methods at each effect, as `paired` gives them; the metric is NAME@x."""
-    names = sorted(
-        {str(name) for name in results.samples["metric"] if str(name).startswith(PREFIX)}
-    )
-    return paired(results, tuple(names)) if names else pd.DataFrame()
+    """Paired differences of every two methods at each effect, as `paired` gives them."""
+    metrics = sorted(set(results.samples["metric"].astype(str)))
+    names = tuple(name for name in metrics if name.startswith(PREFIX))
+    return paired(results, names) if names else pd.DataFrame()

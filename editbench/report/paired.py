@@ -9,11 +9,15 @@ import pandas as pd
 
 from editbench.report.load import Results
 from editbench.stats.intervals import DRAWS, holm, percentiles, resampled_sums
+from editbench.walk.metric import KEY_COLUMNS, key_of
 
 COLUMNS = (
     "setting",
     "attribute",
     "metric",
+    "variant",
+    "network",
+    "x",
     "a",
     "b",
     "n",
@@ -23,36 +27,50 @@ COLUMNS = (
     "p",
     "p_holm",
 )
-PER_PAIR = (
-    100  # draws a pair: the smallest p, times the pairs of its family, must stay well below 0.05
-)
+# Draws a pair: the smallest p, times the pairs of its family, must stay well below 0.05.
+PER_PAIR = 100
 LEVEL = 0.05  # of the adjusted p-value: below it two methods are separated
 
 
 def paired(results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")) -> pd.DataFrame:
-    """One row an attribute, metric and pair of methods, columns COLUMNS.
+    """Differences of every two methods.
 
-    difference: mean of a - b over the n starts both have, with its 95 % interval; p: two-sided, p_holm: adjusted over
-    the pairs of the same setting, attribute and metric (Holm). Starts missing in one of the two are left out.
+    It is the paired bootstrap of `editbench.stats.intervals.paired_difference`, with the starts of
+    a family resampled once for all of its pairs. Starts missing in one of the two are left out.
 
-    It is the paired bootstrap of `editbench.stats.intervals.paired_difference`, with the starts of a family resampled once
-    for all of its pairs.
+    Returns:
+        One row an attribute, number and pair of methods, columns COLUMNS. difference: mean of a - b
+        over the n starts both have, low and high: its 95 % interval; p: two-sided, p_holm: adjusted
+        over the pairs of the same setting, attribute and number (Holm).
     """
     if results.samples.empty:
         return pd.DataFrame(columns=list(COLUMNS))
-    values = start_values(results, metrics)
+    values = keyed_values(results, metrics)
+    keys = sorted({key for _, key in values}, key=lambda key: (metrics.index(key[0]), str(key)))
     rows = []
     for (setting, attribute), group in results.runs.groupby(["setting", "attribute"]):
         runs = sorted(zip(group["label"], group["run_id"]))
-        for metric in metrics:
-            having = {label: values[run, metric] for label, run in runs if (run, metric) in values}
+        for key in keys:
+            having = {label: values[run, key] for label, run in runs if (run, key) in values}
+            fields = dict(zip(KEY_COLUMNS, key))
+            about = [fields[name] for name in ("metric", "variant", "network", "x")]
             for pair, found in compare(pd.DataFrame(having).sort_index()).items():
-                rows.append((setting, attribute, metric, *pair, *found))
+                rows.append((setting, attribute, *about, *pair, *found))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def keyed_values(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, tuple], pd.Series]:
+    """(run_id, key of the samples) -> values indexed by start."""
+    rows = results.samples[results.samples["metric"].isin(metrics)]
+    found = {}
+    for (run, *_), part in rows.groupby(["run_id", *KEY_COLUMNS], dropna=False, sort=False):
+        key = key_of(part.iloc[0])
+        found[str(run), key] = part.drop_duplicates("start").set_index("start")["value"]
+    return found
+
+
 def start_values(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, str], pd.Series]:
-    """(run_id, metric) -> values indexed by start."""
+    """(run_id, metric) -> values indexed by start, for metrics with one number a run."""
     rows = results.samples[results.samples["metric"].isin(metrics)]
     return {
         (str(run), str(metric)): part.drop_duplicates("start").set_index("start")["value"]
@@ -63,18 +81,25 @@ def start_values(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, 
 def compare(
     table: pd.DataFrame,
 ) -> dict[tuple[str, str], tuple[int, float, float, float, float, float]]:
-    """(starts, methods), NaN where a method lacks a start -> (a, b) -> n, difference, low, high, p, adjusted p."""
+    """Paired differences of every two columns.
+
+    Args:
+        table: (starts, methods), NaN where a method lacks a start.
+
+    Returns:
+        (a, b) -> n, difference, low, high, p, adjusted p.
+    """
     pairs = list(combinations(table.columns, 2))
     if not pairs:
         return {}
     wide = table.to_numpy(np.float64)
-    left, right = np.array(
-        [(table.columns.get_loc(a), table.columns.get_loc(b)) for a, b in pairs]
-    ).T
+    # The places of both methods of each pair.
+    left, right = np.array(list(combinations(range(wide.shape[1]), 2))).T
     gaps = wide[:, left] - wide[:, right]
     held = np.isfinite(gaps)
     used = held.any(1)
-    gaps, held = np.where(held, gaps, 0.0)[used], held[used]
+    gaps = np.where(held, gaps, 0.0)[used]
+    held = held[used]
     n = held.sum(0)
     if not len(gaps):
         return {pair: (0, *(float("nan"),) * 5) for pair in pairs}
@@ -82,37 +107,34 @@ def compare(
         np.concatenate([gaps, held], 1), max(DRAWS, PER_PAIR * len(pairs)), 0, "paired"
     )
     with np.errstate(invalid="ignore", divide="ignore"):
-        means, difference = sums[:, : len(pairs)] / sums[:, len(pairs) :], gaps.sum(0) / n
+        means = sums[:, : len(pairs)] / sums[:, len(pairs) :]
+        difference = gaps.sum(0) / n
     low, high = percentiles(means)
     p = two_sided(means, difference)
-    return {
-        pair: (
-            int(n[k]),
-            float(difference[k]),
-            float(low[k]),
-            float(high[k]),
-            float(p[k]),
-            float(adjusted),
-        )
-        for k, (pair, adjusted) in enumerate(zip(pairs, holm(p)))
-    }
+    found = {}
+    for k, (pair, adjusted) in enumerate(zip(pairs, holm(p))):
+        numbers = (difference[k], low[k], high[k], p[k], adjusted)
+        found[pair] = (int(n[k]), *map(float, numbers))
+    return found
 
 
 def two_sided(draws: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(draws, m) bootstrap values and (m,) values seen -> (m,) p of no difference, NaN where nothing was seen.
+    """(draws, m) bootstrap values and (m,) values seen -> (m,) p of no difference, NaN where
+    nothing was seen.
 
-    The share of draws, recentred on the null hypothesis, at least as far out as the value seen, with one added to both
-    counts so that it is never 0. Draws without a value (NaN) count as that far out.
+    The share of draws, recentred on the null hypothesis, at least as far out as the value seen,
+    with one added to both counts so that it is never 0. Draws without a value (NaN) count as that
+    far out.
     """
-    rounding = 1e-12 * np.maximum(
-        1.0, np.abs(seen)
-    )  # equal in exact arithmetic counts as at least as far out
+    # What is equal in exact arithmetic counts as at least as far out.
+    rounding = 1e-12 * np.maximum(1.0, np.abs(seen))
     closer = np.abs(draws - seen) < np.abs(seen) - rounding
     return np.where(np.isfinite(seen), (1 + (~closer).sum(0)) / (1 + len(draws)), np.nan)
 
 
 def leaders(differences: pd.DataFrame, values: dict[str, float], better: bool) -> set[str]:
-    """The best of `values` (method -> value) and all that its paired test does not separate from it.
+    """The best of `values` (method -> value) and all that its paired test does not separate from
+    it.
 
     Args:
         differences: rows of `paired` of one attribute and metric.

@@ -1,7 +1,9 @@
-"""What a paper printed, beside what was measured here: from the `published` block of an experiment's configuration.
+"""What a paper printed, beside what was measured here: from the `published` block of an
+experiment's configuration.
 
-The worlds differ, so the two numbers of a row are to be read side by side and not subtracted; the block says on what
-the paper's was measured. A figure whose numbers are not in the paper's text is named without one.
+The worlds differ, so the two numbers of a row are to be read side by side and not subtracted; the
+block says on what the paper's was measured. A figure whose numbers are not in the paper's text is
+named without one.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ SERVED = "served"  # metric: attributes on which a control was found
 
 @dataclass(frozen=True)
 class Published:
-    """One source: what it is, what it was measured on, the metric's key and title, and a row for each number with
-    method, attribute, paper and ours as text, and value, low, high, n of ours (NaN where there is none)."""
+    """One source: what it is, what it was measured on, the metric's key and title, and a row for
+    each number with method, attribute, paper and ours as text, and value, low, high, n of ours (NaN
+    where there is none)."""
 
     source: str
     setting: str

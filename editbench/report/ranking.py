@@ -1,9 +1,10 @@
-"""Which method is ahead: accuracy averaged over attributes, with ties where the paired data cannot separate two.
+"""Which method is ahead: accuracy averaged over attributes, with ties where the paired data cannot
+separate two.
 
-Every ranked method is averaged over the same attributes and, within each, over the same starts. Starts are resampled
-within their attribute, for all methods at once, so every difference is paired; p-values are adjusted over all pairs
-(Holm, 1979). A rank is a range: from one more than the methods that are separated and ahead, to the number of methods
-less those that are separated and behind.
+Every ranked method is averaged over the same attributes and, within each, over the same starts.
+Starts are resampled within their attribute, for all methods at once, so every difference is paired;
+p-values are adjusted over all pairs (Holm, 1979). A rank is a range: from one more than the methods
+that are separated and ahead, to the number of methods less those that are separated and behind.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from editbench.report.paired import LEVEL, PER_PAIR, start_values, two_sided
 from editbench.stats.intervals import DRAWS, holm, percentiles, resampled_sums
 
 METRIC = "accuracy"
-LEAST = 0.5  # share of the attributes asked that a method must serve: one that serves few would shrink the rest
+# Share of the attributes that a method must serve: one that serves few would leave the other
+# methods few attributes in common.
+LEAST = 0.5
 COLUMNS = (
     "setting",
     "rank",
@@ -37,8 +40,8 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Ranking:
-    """table: columns COLUMNS, best first (empty where nothing can be ranked); attributes: those averaged over; left:
-    method -> why it is not ranked; note: why nothing is ranked, or ''."""
+    """table: columns COLUMNS, best first (empty where nothing can be ranked); attributes: those
+    averaged over; left: method -> why it is not ranked; note: why nothing is ranked, or ''."""
 
     table: pd.DataFrame
     attributes: tuple[str, ...] = ()
@@ -49,8 +52,9 @@ class Ranking:
 def ranking(results: Results, metric: str = METRIC) -> Ranking:
     """Rank the methods of one setting.
 
-    Methods that serve fewer than half of the attributes asked are left out and named; the others are averaged over
-    the attributes that all of them serve, and there over the starts that all of them have.
+    Methods that serve fewer than half of the attributes asked are left out and named; the others
+    are averaged over the attributes that all of them serve, and there over the starts that all of
+    them have.
     """
     empty = pd.DataFrame(columns=list(COLUMNS))
     done = results.runs[results.runs["status"] == "done"]
@@ -93,8 +97,8 @@ def lines(found: Ranking) -> list[str]:
         return [f"no ranking: {found.note}", *told]
     n = int(found.table["n"].iloc[0])
     return [
-        f"ranking: mean accuracy over {', '.join(found.attributes)}, the same {n} starts for every method; "
-        f"a rank is a range where the paired data leave it open (Holm, {LEVEL:g})",
+        f"ranking: mean accuracy over {', '.join(found.attributes)}, the same {n} starts for every "
+        f"method; a rank is a range where the paired data leave it open (Holm, {LEVEL:g})",
         *told,
     ]
 

@@ -7,14 +7,11 @@ on one attribute within a setting are variants, told apart by the config keys in
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from editbench.base.identity import COMPARABLE, WITHOUT_EFFECT
-
-if TYPE_CHECKING:
-    from editbench.report.load import Results
 
 STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
 
@@ -54,11 +51,6 @@ def _told(name: str, keys: list[dict[str, Any]]) -> bool:
     group = f"{name.split('.')[0]}.name"
     pairs = {(_text(key.get(group)), _text(key[name])) for key in keys if name in key}
     return len(pairs) == len({first for first, _ in pairs})
-
-
-def settings(results: Results) -> list[tuple[str, Results]]:
-    """[(name, its records)], sorted by name."""
-    return [(name, results.only(name)) for name in sorted(set(results.runs["setting"]))]
 
 
 def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from editbench.base.errors import EditbenchError
 from editbench.report.load import Problem, Results, load
-from editbench.report.tables import RANDOM
+from editbench.walk.figures import RANDOM
 
 PIXELATED = 64  # pictures up to this side are enlarged without smoothing
 LARGEST = 128  # side of a picture in the page

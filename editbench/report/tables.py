@@ -1,15 +1,20 @@
 """The numbers of the report: one row a method and attribute, and one row a method.
 
-These frames hold plain numbers; editbench.report.cells turns them into text. A LaTeX writer would start from the same
-two: `main_table`, `summary`, and the columns of `cells.COLUMNS`.
+These frames hold plain numbers; editbench.report.cells turns them into text. A LaTeX writer would
+start from the same two: `main_table`, `summary`, and the columns of `cells.COLUMNS`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from editbench.report.load import COSTS, Results
+from editbench.walk.figures import FEWEST, RANDOM, is_random
+from editbench.walk.metric import KEY_COLUMNS, key_of, written_key
 
 AT_EFFECT = "ad_at"
 FIRST = ("accuracy", "success_rate", AT_EFFECT, "off_target_flips", "path_length")
@@ -26,24 +31,38 @@ REST = (
     "run_id",
     "reason",
 )
-RANDOM = "random"  # the floor: drawn grey and listed last
-FEWEST = 30  # starts: below this an interval says little, and curves hide the bin
+
+
+class Quantity(NamedTuple):
+    """What a column of `main_table` holds.
+
+    Attributes:
+        metric: name of the metric rows.
+        better: whether higher is better (None: neither, or unknown).
+    """
+
+    metric: str
+    better: bool | None = None
 
 
 def main_table(results: Results) -> pd.DataFrame:
-    """One row a run. Columns: setting, method (with its variant), attribute, status; for every scalar metric `name`,
-    `name_low`, `name_high` (95 % interval), NaN where it has none, and `name_note` (why it should not be read);
-    ad_at_effect (sigmas), n (starts), costs, then what the run was.
+    """One row a run.
 
-    A metric with several x is a curve and stays out, but for AD at matched effect: there the x that most runs share
-    is taken (the nearest to 1 in a tie).
+    A metric with several x is a curve and is left out, but for AD at matched effect: there the x
+    that most runs share is taken (the nearest to 1 in a tie).
+
+    Returns:
+        Columns setting, method (with its variant), attribute, status; for every scalar `name` (see
+        `column_name`), `name_low`, `name_high` (95 % interval), NaN where it has none, and
+        `name_note` (why it should not be read); ad_at_effect (sigmas), n (starts), costs, then what
+        the run was.
     """
     scalars = _scalars(results.rows)
-    names = [*FIRST, *sorted(set(scalars["metric"]) - set(FIRST))]
+    names = [*FIRST, *sorted(set(scalars["column"]) - set(FIRST))]
     records = []
     for run in results.runs.to_dict("records"):
         mine = scalars[scalars["run_id"] == run["run_id"]]
-        rows = {row["metric"]: row for row in mine.to_dict("records")}
+        rows = {row["column"]: row for row in mine.to_dict("records")}
         record = {
             "setting": run["setting"],
             "method": run["label"],
@@ -58,12 +77,12 @@ def main_table(results: Results) -> pd.DataFrame:
                 f"{name}_high": row.get("high", np.nan),
                 f"{name}_note": row.get("note", ""),
             }
-        counts = [rows[name]["n"] for name in ("accuracy", *names) if name in rows]
+        counts = [rows[name]["count"] for name in ("accuracy", *names) if name in rows]
         record |= {
             "ad_at_effect": rows.get(AT_EFFECT, {}).get("x", np.nan),
             "n": counts[0] if counts else np.nan,
         }
-        ad_n = rows.get(AT_EFFECT, {}).get("n", FEWEST)
+        ad_n = rows.get(AT_EFFECT, {}).get("count", FEWEST)
         if ad_n < FEWEST and not record[f"{AT_EFFECT}_note"]:
             record[f"{AT_EFFECT}_note"] = f"fewer than {FEWEST} starts reach this effect"
         record |= {name: run[name] for name in (*COSTS, "fit_cached", "seconds")}
@@ -89,12 +108,14 @@ def main_table(results: Results) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a method: means over the attributes it serves; best accuracy first, the random floor last.
+    """One row a method: means over the attributes it serves; best accuracy first, the random floor
+    last.
 
-    Columns: setting, method, served, asked (attributes), accuracy, accuracy_common (over the `common` attributes that
-    every method serves), success_rate, ad_at (over the `ad_at_served` attributes on which it is readable, without a
-    note, for every method but the floor: all are averaged over the same), off_target_flips, path_length, fit_seconds,
-    edits_per_second, generator_calls, labels_used, n.
+    Columns: setting, method, served, asked (attributes), accuracy, accuracy_common (over the
+    `common` attributes that every method serves), success_rate, ad_at (over the `ad_at_served`
+    attributes on which it is readable, without a note, for every method but the floor: all are
+    averaged over the same), off_target_flips, path_length, fit_seconds, edits_per_second,
+    generator_calls, labels_used, n.
     """
     done = table[(table["status"] == "done") & table["accuracy"].notna()]
     serving = done.groupby("attribute")["method"].nunique()
@@ -173,7 +194,8 @@ def shared_attributes(readable: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 
 
 def matrix(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """(methods, attributes) values of one metric, NaN where a run is not done; methods in the order of `summary`."""
+    """(methods, attributes) values of one metric, NaN where a run is not done; methods in the order
+    of `summary`."""
     order = summary(table)["method"].tolist()
     wide = table.pivot_table(
         index="method", columns="attribute", values=metric, aggfunc="first", dropna=False
@@ -181,41 +203,67 @@ def matrix(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     return wide.reindex(order)
 
 
-def curves(results: Results) -> dict[str, pd.DataFrame]:
-    """Metrics with several x in one run: name -> its finite rows with method, variant_of, attribute; AD first."""
-    rows = results.rows[np.isfinite(results.rows["x"]) & np.isfinite(results.rows["value"])]
-    spread = rows.groupby(["metric", "run_id"])["x"].nunique().groupby("metric").max()
+def curves(results: Results, without: Collection[str] = ()) -> dict[str, pd.DataFrame]:
+    """Numbers with several x in one run.
+
+    Args:
+        results: of one setting.
+        without: groups of metrics that are left out, since they have figures of their own.
+
+    Returns:
+        Name of the curve -> its finite rows with method, variant_of, attribute; AD first.
+    """
+    rows = results.rows
+    rows = rows[np.isfinite(rows["x"]) & np.isfinite(rows["value"])]
+    rows = rows[~rows["group"].isin(list(without))]
+    rows = rows.assign(curve=[column_name(row) for row in rows.to_dict("records")])
+    spread = rows.groupby(["curve", "run_id"])["x"].nunique().groupby("curve").max()
     names = [name for name in spread.index[spread > 2] if name != AT_EFFECT]
     runs = results.runs[["run_id", "label", "method", "attribute"]].rename(
         columns={"method": "variant_of", "label": "method"}
     )
     joined = rows.merge(runs, on="run_id").sort_values("x")
-    return {
-        name: joined[joined["metric"] == name].reset_index(drop=True)
-        for name in sorted(names, key=lambda name: (name != "ad", name))
-    }
+    found = {}
+    for name in sorted(names, key=lambda name: (name != "ad", name)):
+        found[name] = joined[joined["curve"] == name].reset_index(drop=True)
+    return found
 
 
-def directions(results: Results) -> dict[str, bool | None]:
-    """metric -> whether higher is better (None: neither, or unknown)."""
-    known = results.rows.dropna(subset=["higher_is_better"]).drop_duplicates("metric")
-    return {name: bool(value) for name, value in zip(known["metric"], known["higher_is_better"])}
+def quantities(results: Results) -> dict[str, Quantity]:
+    """Column of `main_table` -> what it holds."""
+    found = {}
+    for row in _scalars(results.rows).to_dict("records"):
+        better = row["higher_is_better"]
+        # A run of an older version may not say it; another run then does.
+        if row["column"] not in found or found[row["column"]].better is None:
+            known = None if pd.isna(better) else bool(better)
+            found[row["column"]] = Quantity(row["metric"], known)
+    return found
+
+
+def column_name(row: Mapping[Any, Any]) -> str:
+    """Name of a metric row's column in a table with one column a number; x does not count.
+
+    'accuracy', or with what the number depends on: 'identity_similarity_at (facenet)'.
+    """
+    key = dict(zip(KEY_COLUMNS, key_of(row))) | {"x": None}
+    return written_key(key.values())
 
 
 def _scalars(rows: pd.DataFrame) -> pd.DataFrame:
-    """At most one row a run and metric."""
+    """At most one row a run and column, with the column's name."""
     at = rows[rows["metric"] == AT_EFFECT]
     if len(at):
         counts = at.groupby("x", dropna=False)["run_id"].nunique()
         effect = min(counts.index, key=lambda x: (-counts[x], abs(x - 1.0)))
         at = at[at["x"] == effect] if np.isfinite(effect) else at
     others = rows[(rows["metric"] != AT_EFFECT) & ~np.isfinite(rows["x"])]
-    return pd.concat([others, at]).drop_duplicates(["run_id", "metric"])
+    found = pd.concat([others, at])
+    found = found.assign(column=[column_name(row) for row in found.to_dict("records")])
+    return found.drop_duplicates(["run_id", "column"])
 
 
 def _random_last(column: pd.Series) -> pd.Series:
-    return (
-        column
-        if column.name != "method"
-        else column.map(lambda name: (name.split(" ")[0] == RANDOM, name))
-    )
+    if column.name != "method":
+        return column
+    return column.map(lambda name: (is_random(name), name))

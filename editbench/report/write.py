@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -17,17 +18,18 @@ from editbench.report.load import Results
 from editbench.report.published import lines
 from editbench.report.ranking import lines as ranking_lines
 from editbench.report.ranking import ranking
-from editbench.report.tables import directions, main_table, summary
+from editbench.report.tables import Quantity, main_table, quantities, summary
 
 WIDE = 140  # columns of a terminal that takes the costs too
 PIPE = 240  # columns where there is no terminal: nothing is wrapped
-FRECHET = ("frechet_distance_up[", "frechet_distance_down[", "fid_up[", "fid_down[")
+FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
 NAMED = 6  # runs that a note names
 TITLES = {column.key: column.title for column in COLUMNS}
 
 
 def print_table(results: Results, console: Console | None = None) -> None:
-    """The main table, a section an attribute, then the methods' means; what was not done, with its reason."""
+    """The main table, a section an attribute, then the methods' means; what was not done, with its
+    reason."""
     console = console or (
         Console() if sys.stdout.isatty() else Console(width=PIPE)
     )  # a pipe or a log gets it all
@@ -37,7 +39,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
         title = f"editbench: {', '.join(sorted(set(table['generator'])))}" + (
             f" · {setting}" if setting else ""
         )
-        columns = columns_of(table, directions(results))
+        columns = columns_of(table, quantities(results))
         if console.width < WIDE:
             columns = [replace(c, interval=c.key == "accuracy") for c in columns if c.narrow]
         out = _rich(["attribute", "method", *map(heading, columns)], title)
@@ -81,7 +83,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
         console.print(out)
         console.print(dial.SLOPE, style="dim", soft_wrap=True)
     for line in (
-        legend(whole)
+        legend(whole, quantities(results))
         + not_done(whole)
         + [f"broken: {p.name}: {p.reason}" for p in results.problems]
     ):
@@ -94,7 +96,7 @@ def markdown(results: Results) -> str:
     whole = main_table(results)
     for setting in sorted(set(whole["setting"])):
         table = whole[whole["setting"] == setting]
-        columns = columns_of(table, directions(results))
+        columns = columns_of(table, quantities(results))
         parts.append(
             f"## {', '.join(sorted(set(table['generator'])))}" + (f": {setting}" if setting else "")
         )
@@ -120,7 +122,7 @@ def markdown(results: Results) -> str:
         parts += ["## The entanglement dial", _pipes(tied[0], tied[1:]), f"{dial.SLOPE}."]
     parts += lines(results)
     notes = (
-        legend(whole)
+        legend(whole, quantities(results))
         + not_done(whole)
         + [f"broken: {p.name}: {p.reason}" for p in results.problems]
     )
@@ -139,26 +141,29 @@ def heading(column: Column) -> str:
     return column.title + {True: " ↑", False: " ↓", None: ""}[column.better]
 
 
-def legend(table: pd.DataFrame) -> list[str]:
-    """What the marks in the table mean."""
+def legend(table: pd.DataFrame, known: Mapping[str, Quantity]) -> list[str]:
+    """What the marks in the table mean.
+
+    Args:
+        table: of `main_table`.
+        known: `quantities` of the same records.
+    """
     found = dict(mark for record in table.to_dict("records") for mark in marks(record))
     lines = [f"{name}: {meaning}" for name, meaning in found.items()]
     effects = sorted(set(table["ad_at_effect"].dropna()))
     if effects:
         lines.append(
-            f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target; means are "
-            "over the attributes on which it is readable for every method but the floor"
+            f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target; "
+            "means are over the attributes on which it is readable for every method but the floor"
         )
-    if any(key.startswith(FRECHET) and table[key].notna().any() for key in table.columns):
+    distances = [key for key, one in known.items() if one.metric in FRECHET and key in table]
+    if any(table[key].notna().any() for key in distances):
         lines.append(
-            "Fréchet distance, FID: that of n pictures lies above that of all, by more where they vary more; "
-            "the kernel distance, in table.csv and the figures, has no such bias"
+            "Fréchet distance, FID: that of n pictures lies above that of all, by more where they "
+            "vary more; the kernel distance, in table.csv and the figures, has no such bias"
         )
-    for key in [
-        key
-        for key in table.columns
-        if key.endswith("_note") and key[:-5].split("[")[0] not in HIDDEN
-    ]:
+    noted = [f"{key}_note" for key, one in known.items() if one.metric not in HIDDEN]
+    for key in (name for name in table.columns if name in noted):
         for note, group in table[table[key] != ""].groupby(key):
             where = [
                 f"{method}/{attribute}"

@@ -41,7 +41,12 @@ def load_networks(settings: Settings) -> Networks:
 
 
 def check_device(name: str) -> None:
-    """Refuse a GPU on a machine without any."""
+    """Refuse a device that torch does not know, and a GPU on a machine without any."""
+    # Commands without settings, such as `world`, take any text.
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise EditbenchError(f"device={name} is no device: use cpu, cuda or cuda:0") from error
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise EditbenchError(
             f"device={name}, but torch sees no CUDA device: use device=cpu "

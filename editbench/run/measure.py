@@ -1,4 +1,4 @@
-"""The metrics of a record: computed when its job ends, and again when their configuration or version has changed."""
+"""The metrics of a record: computed when its job ends, and again when they have changed."""
 
 from __future__ import annotations
 
@@ -9,33 +9,43 @@ from editbench.run import record as records
 from editbench.run.loading import load_metrics
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.walk.metric import Metric, ObservationMetric
+from editbench.walk.metric import ROW_COLUMNS, Metric, ObservationMetric
 from editbench.walk.observation import read_observed
 from editbench.walk.trajectory import Trajectories
 
 
 def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings) -> None:
-    """Rows and samples of every metric, from the trajectories and what observations kept alone."""
+    """Write rows and samples of every metric that the settings name.
+
+    Args:
+        folder: of the record; what observations kept is read from there.
+        trajectories: of the record.
+        settings: of the job.
+    """
     metrics = load_metrics(settings)
-    results = {
-        name: metric.read(read_observed(folder, metric.observation))
-        if isinstance(metric, ObservationMetric)
-        else metric(trajectories)
-        for name, metric in metrics.items()
-    }
-    records.write_metrics(
-        folder, results, {name: (m.version, m.produces) for name, m in metrics.items()}
-    )
+    results = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, ObservationMetric):
+            metric.update(read_observed(folder, metric.observation))
+        else:
+            metric.update(trajectories)
+        results[name] = metric.compute()
+    kinds = {name: (metric.version, metric.produces) for name, metric in metrics.items()}
+    records.write_metrics(folder, results, kinds)
     write_json(folder / Record.METRICS, {"key": metrics_key(settings, metrics)})
 
 
 def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
+    """Hash of what decides the rows: versions and options of the metrics, and the columns."""
     versions = {name: metric.version for name, metric in metrics.items()}
-    return digest({"versions": versions, "config": settings.plain["metric"]})
+    # The name of a figure is among the labels that components do not have: a drawing changes no
+    # number. Rows of other columns, written by an older version, are computed again.
+    options = {name: part.config for name, part in settings.metrics.items()}
+    return digest({"versions": versions, "config": options, "columns": ROW_COLUMNS})
 
 
 def refresh_metrics(record: Record, settings: Settings) -> None:
-    """Recompute the metrics of a finished record when their configuration or version has changed."""
+    """Recompute the metrics of a finished record when options or versions have changed."""
     if record.status["status"] != "done":
         return
     if record.metrics_key() != metrics_key(settings, load_metrics(settings)):

@@ -1,8 +1,9 @@
-"""What a job leaves behind: ROOT/<run id>/ with status, config, provenance, trajectories, metric rows, pictures,
-and what observations kept.
+"""What a job leaves behind: ROOT/<run id>/ with status, config, provenance, trajectories, metric
+rows, pictures, and what probes left.
 
-A record is written beside its place and renamed into it, so a folder with status.json is whole. `done` and `skipped`
-are results and are kept; a failure is kept for reading but never taken for a result.
+A record is written beside its place and renamed into it, so a folder with status.json is whole.
+`done` and `skipped` are results and are kept; a failure is kept for reading but never taken for a
+result.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import platform
 import resource
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -176,17 +177,30 @@ def write_config(folder: Path, cfg: DictConfig) -> None:
 
 
 def write_metrics(
-    folder: Path, results: dict[str, MetricResult], kinds: dict[str, tuple[int, dict]]
+    folder: Path,
+    results: Mapping[str, MetricResult],
+    kinds: Mapping[str, tuple[int, Mapping[str, bool | None]]],
 ) -> None:
-    """rows.parquet and samples.parquet from the result of each metric; kinds: its version and directions."""
-    rows, samples = [], []
+    """Write rows.parquet and samples.parquet.
+
+    Args:
+        folder: of the record.
+        results: metric -> what it computed.
+        kinds: metric -> its version, and each name of its rows -> whether higher is better. Both
+            stand in the rows, beside the metric's name as `group`.
+    """
+    rows = []
+    samples = []
     for name, result in results.items():
         version, directions = kinds[name]
-        better = (
-            result.rows["metric"].str.split("[").str[0].map(directions).astype(object)
-        )  # 'name[of what]'
-        rows.append(result.rows.assign(version=version, higher_is_better=better))
-        samples.append(result.samples)
+        better = result.rows["metric"].map(dict(directions)).astype(object)
+        about = {"group": name, "version": version, "higher_is_better": better}
+        rows.append(result.rows.assign(**about))
+        # pandas cannot join a table without rows to others without losing the types.
+        if len(result.samples):
+            samples.append(result.samples)
+    if not samples:
+        samples = [result.samples for result in results.values()][:1]
     for name, parts in (("rows", rows), ("samples", samples)):
         write_atomic(folder / f"{name}.parquet", pd.concat(parts, ignore_index=True).to_parquet())
 
@@ -196,8 +210,8 @@ def write_pictures(
 ) -> None:
     """strips.safetensors: of each kept start its source, small to large steps, and the crossing.
 
-    images (k, c, C, H, W) uint8; steps, crossed, effect (k, c); starts, source, target (k,). Class names are in
-    status.json.
+    images (k, c, C, H, W) uint8; steps, crossed, effect (k, c); starts, source, target (k,). Class
+    names are in status.json.
     """
     if not pictures.images:
         return
@@ -271,7 +285,8 @@ def git_commit() -> str | None:
 
 
 def peak_memory_mb(device: str) -> float:
-    """Peak resident memory of this process or one that it started and that has ended; on a GPU peak allocation. MiB."""
+    """Peak resident memory of this process or one that it started and that has ended; on a GPU peak
+    allocation. MiB."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
     return (

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -271,12 +272,22 @@ def describe(settings: Settings, outcome: Outcome, number: str = "") -> str:
     return f"{head}: {headline(settings.out / outcome.run_id)}"
 
 
-def headline(folder: Path, count: int = 2) -> str:
-    """The first `count` scalar rows of a record, as text."""
+def headline(folder: Path, count: int = 2, most: int = 5) -> str:
+    """The main numbers of a record, as text.
+
+    Args:
+        folder: of the record.
+        count: scalar rows that are taken first, whatever their metrics.
+        most: rows altogether. The first row of each further metric is added, where it is a scalar.
+    """
     rows = Record.read(folder).rows()
-    rows = rows[rows["x"].isna()].head(count)
+    first = rows[rows["x"].isna()].head(count)
+    # A metric whose first row lies on a curve has no single number to show.
+    others = rows[~rows["group"].isin(first["group"])].drop_duplicates("group")
+    shown = pd.concat([first, others[others["x"].isna()]]).head(most)
     return ", ".join(
-        f"{row.metric} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()
+        f"{row.metric} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        for row in shown.itertuples()
     )
 
 

@@ -1,15 +1,20 @@
-"""Statistics of features that add up: moments and kernel distances by blocks of samples, in float64.
+"""Statistics of features that add up: moments and kernel distances by blocks of samples, in
+float64.
 
-Sample i of n belongs to block i * B // n, whatever the batch. Blocks give the Fréchet distance a jackknife and the
-kernel distance its mean and spread; the moments of all samples are their sum. Memory depends on B and the dimension d,
-not on n.
+Sample i of n belongs to block i * B // n, whatever the batch. Blocks give the Fréchet distance a
+jackknife and the kernel distance its mean and spread; the moments of all samples are their sum.
+Memory depends on B and the dimension d, not on n.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import torch
+import torchmetrics
+from torch import Tensor
 
 DEGREE = 3  # of the polynomial kernel (x.y / d + 1)^3 of Binkowski et al. 2018
 
@@ -19,32 +24,74 @@ def block_ends(n: int, blocks: int) -> np.ndarray:
     return -(-np.arange(blocks + 1) * n // blocks)
 
 
-class Moments:
-    """count (B,), sum (B, d), outer (B, d (d + 1) / 2): the lower triangle of sum x x^T."""
+class Moments(torchmetrics.Metric):
+    """First and second moments of features, summed by blocks of samples.
 
-    def __init__(self, n: int, blocks: int, dim: int) -> None:
-        self.ends, self.triangle = block_ends(n, blocks), np.tril_indices(dim)
-        self.count = np.zeros(blocks, np.int64)
-        self.sum = np.zeros((blocks, dim))
-        self.outer = np.zeros((blocks, dim * (dim + 1) // 2))
+    States, float64, added up over batches and processes:
+        count: (B,) samples with finite features.
+        sum: (B, d).
+        outer: (B, d (d + 1) / 2), the lower triangle of sum x x^T.
 
-    def add(self, features: np.ndarray, first: int) -> None:
-        """Features (b, d) of samples first..first + b - 1; rows that are not finite are left out."""
-        for block, rows in in_blocks(self.ends, first, len(features)):
-            x = np.asarray(features[rows], np.float64)
+    This is not `torchmetrics.image.FrechetInceptionDistance`. That metric converts the caller's
+    network to its own precision, keeps no blocks, so that a jackknife is not possible, and stops at
+    a picture whose features are NaN. It is the oracle of the tests instead.
+
+    Args:
+        n: samples of all blocks together.
+        blocks: B.
+        dim: d, length of a feature.
+    """
+
+    full_state_update = False  # a batch needs nothing of the batches before it
+    is_differentiable = False
+    higher_is_better = None  # moments are no score
+
+    def __init__(self, n: int, blocks: int, dim: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.ends = block_ends(n, blocks)
+        self.triangle = np.tril_indices(dim)
+        sizes = {
+            "count": (blocks,),
+            "sum": (blocks, dim),
+            "outer": (blocks, dim * (dim + 1) // 2),
+        }
+        for name, size in sizes.items():
+            zeros = torch.zeros(size, dtype=torch.float64)
+            self.add_state(name, default=zeros, dist_reduce_fx="sum")
+
+    def update(self, features: np.ndarray | Tensor, first: int) -> None:
+        """Add a batch; rows that are not finite are left out.
+
+        Args:
+            features: (b, d).
+            first: which of the n samples the first row is.
+        """
+        batch = torch.as_tensor(features).detach().cpu().numpy()
+        for block, rows in in_blocks(self.ends, first, len(batch)):
+            x = np.asarray(batch[rows], np.float64)
             x = x[np.isfinite(x).all(1)]
             self.count[block] += len(x)
-            self.sum[block] += x.sum(0)
-            self.outer[block] += (x.T @ x)[self.triangle]
+            self.sum[block] += torch.from_numpy(x.sum(0)).to(self.device)
+            self.outer[block] += torch.from_numpy((x.T @ x)[self.triangle]).to(self.device)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Mean (d,) and unbiased covariance (d, d) of all samples, float64."""
+        arrays = self.arrays()
+        found = covariance(
+            float(arrays["count"].sum()), arrays["sum"].sum(0), arrays["outer"].sum(0)
+        )
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The states as arrays, to be kept in a file: count, sum, outer."""
+        return {name: getattr(self, name).cpu().numpy() for name in ("count", "sum", "outer")}
 
 
 def in_blocks(ends: np.ndarray, first: int, count: int) -> Iterator[tuple[int, slice]]:
     """(block, rows of the batch) of a batch of samples first..first + count - 1."""
     for block in range(int(np.searchsorted(ends, first, "right")) - 1, len(ends) - 1):
-        begin, stop = (
-            max(int(ends[block]), first) - first,
-            min(int(ends[block + 1]), first + count) - first,
-        )
+        begin = max(int(ends[block]), first) - first
+        stop = min(int(ends[block + 1]), first + count) - first
         if begin >= count:
             return
         if stop > begin:
@@ -52,7 +99,8 @@ def in_blocks(ends: np.ndarray, first: int, count: int) -> Iterator[tuple[int, s
 
 
 def covariance(count: float, total: np.ndarray, outer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and unbiased covariance (d, d) from summed moments; NaN with fewer than two samples."""
+    """Mean (d,) and unbiased covariance (d, d) from summed moments; NaN with fewer than two
+    samples."""
     dim = len(total)
     if count < 2:
         return np.full(dim, np.nan), np.full((dim, dim), np.nan)
@@ -64,21 +112,27 @@ def covariance(count: float, total: np.ndarray, outer: np.ndarray) -> tuple[np.n
 
 
 class Kernel:
-    """The unbiased squared kernel distance of each block's first `size` samples to the reference, for T sets of
-    features at once. Only the blocks under way are in memory.
+    """Unbiased squared kernel distance of the blocks to a reference, for T sets of features at
+    once.
+
+    Samples come in order, each batch for all T before the next. Only the blocks under way are in
+    memory.
 
     Args:
-        reference: (K, d) features. Samples come in order, each batch for all T before the next.
+        n: samples of all blocks together.
+        blocks: B.
+        size: samples of a block that are taken, its first ones.
+        sets: T.
+        reference: (K, d) features.
 
-    `value` (T, B): NaN until a block is whole, and where a feature is not finite.
+    Attributes:
+        value: (T, B), NaN until a block is whole, and where a feature is not finite.
     """
 
     def __init__(self, n: int, blocks: int, size: int, sets: int, reference: np.ndarray) -> None:
-        self.ends, self.size, self.reference = (
-            block_ends(n, blocks),
-            size,
-            reference.astype(np.float64),
-        )
+        self.ends = block_ends(n, blocks)
+        self.size = size
+        self.reference = reference.astype(np.float64)
         self.within = mean_of_pairs(self.reference)
         self.value = np.full((sets, blocks), np.nan)
         self._open: dict[int, np.ndarray] = {}
@@ -118,6 +172,7 @@ def mean_of_pairs(x: np.ndarray) -> float:
 
 
 def unbiased(x: np.ndarray, y: np.ndarray, within: float | None = None) -> float:
-    """Unbiased squared maximum mean discrepancy of x (m, d) and y (n, d); `within`: mean_of_pairs(y)."""
+    """Unbiased squared maximum mean discrepancy of x (m, d) and y (n, d); `within`:
+    mean_of_pairs(y)."""
     other = mean_of_pairs(y) if within is None else within
     return float(mean_of_pairs(x) + other - 2 * polynomial(x, y).mean())

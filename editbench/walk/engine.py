@@ -1,4 +1,4 @@
-"""The engine: starts walk with an editor, every code is decoded once, and the judge says who stops.
+"""The engine: starts walk with an editor, every code is decoded once, and the judge stops them.
 
 All samples under way move in lock-step. The codes come from the one walk (editbench.walk.walker);
 the engine decodes them, has the judge score them, writes down a row a sample and step, and ends the
@@ -108,7 +108,7 @@ def walk_starts(
     Args:
         editor: fitted for the attribute.
         generator: decodes the codes of every step.
-        judge: says when a start has arrived.
+        judge: scores every step; a start has arrived when the judge sees its target class.
         attribute: what is edited.
         starts: n starts with their source and target classes.
         codes: (n, z_dim or w_dim) the starts' own z for an editor of Z, otherwise their w (z where

@@ -1,102 +1,387 @@
-"""The contract of a metric: a pure function of trajectories, in three steps.
+"""The contract of a metric: a `torchmetrics.Metric` that turns walks, or an observation of them,
+into rows.
 
-update(trajectories) -> one row of sufficient statistics a start; merge is their concatenation; compute sorts them by
-start, so any split or permutation of the samples gives the same number.
+A metric is updated with `Trajectories` (or with what an observation left, `ObservationMetric`) and
+computes a `MetricResult`. Its states are lists of tensors with one row a start, which torchmetrics
+concatenates, or float64 sums. So a metric can be fed in batches, merged with `merge_state`, put
+into a `MetricCollection`, and computed across processes. A concatenated state is sorted by start
+before anything is computed, therefore any split and any order of the starts gives the same number.
+
+Two things a user of torchmetrics should know. In a run with several processes each process has to
+call `update` at least once; an empty table of walks is enough. And names, such as those of the
+other attributes, travel as JSON in a tensor of bytes, because a state cannot hold text.
 """
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+import torch
+import torchmetrics
+from torch import Tensor
 
 from editbench.base.errors import EditbenchError
+from editbench.stats.intervals import NO_INTERVAL, Interval
 from editbench.walk.observation import Observed
 from editbench.walk.trajectory import Trajectories
 
-ROW_COLUMNS = ("metric", "x", "value", "low", "high", "n", "note")
-SAMPLE_COLUMNS = ("metric", "start", "value")
+NAN = float("nan")
+# What a number is. Rows with equal keys can be compared between runs, others cannot.
+KEY_TYPES = {
+    "metric": "str",
+    "variant": "str",
+    "network": "str",
+    "resize": "str",
+    "reference": "str",
+    "n": "float64",
+    "effect": "float64",
+    "x": "float64",
+}
+KEY_COLUMNS = tuple(KEY_TYPES)
+ROW_TYPES = KEY_TYPES | {
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "count": "float64",
+    "note": "str",
+}
+ROW_COLUMNS = tuple(ROW_TYPES)
+SAMPLE_TYPES = KEY_TYPES | {"start": "int64", "value": "float64"}
+SAMPLE_COLUMNS = tuple(SAMPLE_TYPES)
 
 
-@dataclass(frozen=True)
-class MetricResult:
-    """rows: one number each, columns ROW_COLUMNS (x: position on a curve or NaN; low, high: 95 % interval; note: '' or
-    why the number should not be read). samples: one value a start, columns SAMPLE_COLUMNS, for paired differences."""
+class MetricResult(NamedTuple):
+    """What a metric computes.
+
+    A named tuple and no frozen dataclass: torchmetrics passes results through a function that
+    refuses the latter.
+
+    Attributes:
+        rows: one number each, columns ROW_COLUMNS. `metric` is the name of the number, `variant`
+            what it is about (another attribute), `network`, `resize`, `reference`, `n` and `effect`
+            what an estimate depends on, `x` the place on a curve. Fields that do not apply are ''
+            or NaN. `low` and `high` are the 95 % interval, `count` is how many starts, points or
+            blocks the value is a mean of, and `note` says why the number should not be read.
+        samples: one value a start, columns SAMPLE_COLUMNS, for paired differences between methods.
+    """
 
     rows: pd.DataFrame
     samples: pd.DataFrame
 
 
-class Metric(abc.ABC):
-    """Base of all metrics. `produces` maps each name in the rows to whether higher is better (None: neither)."""
+class ResultBuilder:
+    """Collects rows and samples in the order in which they are added."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._samples: list[pd.DataFrame] = []
+
+    def add(
+        self,
+        metric: str,
+        value: float,
+        count: int,
+        interval: Interval = NO_INTERVAL,
+        note: str = "",
+        **key: Any,
+    ) -> None:
+        """Add one row.
+
+        Args:
+            metric: name of the number.
+            value: the number, NaN where there is none.
+            count: how many starts, points or blocks it is a mean of.
+            interval: (low, high), 95 %.
+            note: why the number should not be read, or ''.
+            key: other fields of KEY_COLUMNS, such as `x` or `variant`.
+        """
+        low, high = interval
+        self._rows.append(
+            empty_key()
+            | key
+            | {
+                "metric": metric,
+                "value": float(value),
+                "low": float(low),
+                "high": float(high),
+                "count": float(count),
+                "note": note,
+            }
+        )
+
+    def add_samples(self, metric: str, start: np.ndarray, value: np.ndarray, **key: Any) -> None:
+        """Add the values of single starts; starts without a finite value are left out.
+
+        Args:
+            metric: name of the number.
+            start: (n,) start ids, or blocks of samples.
+            value: (n,) one value each.
+            key: other fields of KEY_COLUMNS.
+        """
+        kept = np.isfinite(value)
+        columns = empty_key() | key | {"metric": metric}
+        self._samples.append(pd.DataFrame(columns | {"start": start[kept], "value": value[kept]}))
+
+    def result(self) -> MetricResult:
+        """The tables, with the column types of ROW_TYPES and SAMPLE_TYPES."""
+        rows = pd.DataFrame(self._rows, columns=list(ROW_COLUMNS))
+        samples = [part for part in self._samples if len(part)]
+        table = pd.DataFrame(columns=list(SAMPLE_COLUMNS))
+        if samples:
+            table = pd.concat(samples, ignore_index=True)[list(SAMPLE_COLUMNS)]
+        return MetricResult(rows.astype(ROW_TYPES), table.astype(SAMPLE_TYPES))
+
+
+class Metric(torchmetrics.Metric):
+    """Base of all metrics on trajectories.
+
+    A subclass declares its states in `__init__` (`add_columns`, `add_facts`, or torchmetrics' own
+    `add_state`), appends to them in `update(trajectories)` and gives a `MetricResult` in
+    `compute()`.
+
+    Attributes:
+        name: the metric's option in the configuration group `metric`.
+        version: raised when the numbers change, so that old and new ones never meet in a table.
+        citation: paper, with equation, table or figure.
+        produces: each name of the rows and samples -> whether higher is better (None: neither).
+        higher_is_better: the same of the first name, as torchmetrics has it.
+    """
+
+    full_state_update = False  # a batch needs nothing of the batches before it
+    is_differentiable = False
 
     name: str
-    version: int
+    version: int = 1
     citation: str = ""
-    produces: dict[str, bool | None]
+    produces: Mapping[str, bool | None] = {}
 
-    @abc.abstractmethod
-    def update(self, trajectories: Trajectories) -> pd.DataFrame:
-        """Per-start statistics, float64, with a column 'start'."""
+    def __init__(self, **options: Any) -> None:
+        # The cache of torchmetrics would outlive `merge_state`.
+        super().__init__(compute_with_cache=False, **options)
 
-    def merge(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        return pd.concat(parts, ignore_index=True)
+    def update(self, trajectories: Trajectories) -> None:
+        """Add the walks of some starts. Every start comes whole, in one call."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
-    def compute(self, stats: Any) -> MetricResult:
-        """Numbers with intervals from merged statistics."""
+    def compute(self) -> MetricResult:
+        """Numbers with intervals of all starts that were added."""
+        raise NotImplementedError
 
-    def __call__(self, trajectories: Trajectories) -> MetricResult:
-        return self.compute(self.update(trajectories))
+    # -- states -----------------------------------------------------------------------------------
+    def add_columns(self, *names: str) -> None:
+        """Declare states with one row a start; they are concatenated over batches and processes."""
+        for name in names:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def add_facts(self, *names: str) -> None:
+        """Declare states that hold what is the same in every batch, such as names of attributes."""
+        # Facts are concatenated, one line of JSON an update, and compared when they are read.
+        self.add_columns(*names)
+
+    def append(self, **columns: np.ndarray) -> None:
+        """Append rows to states of `add_columns`.
+
+        Args:
+            columns: state -> (n, ...) array. The array is copied and keeps its type.
+        """
+        for name, values in columns.items():
+            getattr(self, name).append(torch.tensor(np.asarray(values), device=self.device))
+
+    def keep_fact(self, name: str, value: object) -> None:
+        """Append what can be written as JSON to a state of `add_facts`."""
+        line = json.dumps(value).encode() + b"\n"
+        getattr(self, name).append(torch.tensor(list(line), dtype=torch.uint8, device=self.device))
+
+    def column(self, name: str) -> np.ndarray:
+        """All rows of a state of `add_columns`, in the order of the updates.
+
+        Raises:
+            EditbenchError: nothing was added yet.
+        """
+        parts = getattr(self, name)
+        if isinstance(parts, Tensor):  # torchmetrics has concatenated the states of all processes
+            parts = [parts]
+        if not parts:
+            raise EditbenchError(f"{type(self).__name__}.compute() was called before update()")
+        return torch.cat(parts).cpu().numpy()
+
+    def sorted_columns(self, *names: str) -> dict[str, np.ndarray]:
+        """The columns `names`, rows in ascending order of the column `start`, which is among
+        them."""
+        start = self.column("start")
+        order = np.argsort(start, kind="stable")
+        columns = {"start": start[order]}
+        for name in names:
+            # Column by column in memory: numpy then sums over the starts pairwise, which is more
+            # exact than one after the other.
+            columns[name] = np.asfortranarray(self.column(name)[order])
+        return columns
+
+    def fact(self, name: str) -> Any:
+        """The value of a state of `add_facts`.
+
+        Raises:
+            EditbenchError: the updates gave different values, and so belong to different runs.
+        """
+        lines = set(bytes(self.column(name)).splitlines())
+        if len(lines) > 1:
+            raise EditbenchError(
+                f"{type(self).__name__} was updated with different values of '{name}': "
+                "use one metric for each run"
+            )
+        return json.loads(lines.pop())
 
 
 class ObservationMetric(Metric):
-    """Base of metrics on pictures, computed from what the observation named `observation` kept."""
+    """Base of metrics on what an observation left: pictures are looked at by the observation, never
+    here.
+
+    A subclass names its arrays and computes in `measure`. Parts of one observation, each of other
+    samples, can be added one by one or in several processes.
+
+    Attributes:
+        observation: the observation that the metric reads.
+        summed: arrays that add up over samples; kept in float64.
+        joined: array -> axis of its samples; concatenated, type kept.
+        shared: arrays that every part has alike, such as the strengths.
+    """
 
     observation: str
+    summed: tuple[str, ...] = ()
+    joined: Mapping[str, int] = {}
+    shared: tuple[str, ...] = ()
 
-    @abc.abstractmethod
-    def compute(self, stats: Observed) -> MetricResult:
-        """Numbers with intervals from what the observation kept; never called where it could not look."""
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_facts("reason", "meta", "present")
+        self.add_columns(*self.joined, *self.shared)
+        for name in self.summed:
+            # A number without a shape: an array of any shape can be added to it.
+            zero = torch.zeros((), dtype=torch.float64)
+            self.add_state(name, default=zero, dist_reduce_fx="sum")
 
-    def update(self, trajectories: Trajectories) -> pd.DataFrame:
-        raise EditbenchError(
-            f"{self.name} reads the observation '{self.observation}', not trajectories"
-        )
+    def update(self, found: Observed) -> None:  # type: ignore[override]
+        """Add what an observation left, of all samples or of some."""
+        self.keep_fact("reason", found.reason)
+        self.keep_fact("meta", found.meta)
+        self.keep_fact("present", sorted(found.arrays))
+        for name, array in found.arrays.items():
+            if name in self.summed:
+                added = torch.tensor(array, dtype=torch.float64, device=self.device)
+                setattr(self, name, getattr(self, name) + added)
+            elif name in self.joined:
+                self.append(**{name: np.moveaxis(array, self.joined[name], 0)})
+            elif name in self.shared:
+                # A new first axis, so that the copies of several processes can be compared.
+                self.append(**{name: array[None]})
 
-    def read(self, found: Observed) -> MetricResult:
-        """`compute`, or one row without a number that says why there is none."""
-        if not found.reason:
-            return self.compute(found)
-        rows = [row(next(iter(self.produces)), float("nan"), 0, note=found.reason)]
-        return MetricResult(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), no_samples())
+    def compute(self) -> MetricResult:
+        """Numbers with intervals, or one row without a number that says why there is none."""
+        reason = self.fact("reason")
+        if not reason:
+            return self.measure(self.arrays(), self.fact("meta"))
+        out = ResultBuilder()
+        out.add(next(iter(self.produces)), NAN, 0, note=reason)
+        return out.result()
+
+    def measure(self, arrays: dict[str, np.ndarray], meta: dict) -> MetricResult:
+        """Numbers with intervals; never called where the observation could not look.
+
+        Args:
+            arrays: what the observation left, of all samples together.
+            meta: facts that it left.
+        """
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The declared arrays that the observation left, put together again."""
+        found = {}
+        for name in self.fact("present"):
+            if name in self.summed:
+                found[name] = getattr(self, name).cpu().numpy()
+            elif name in self.joined:
+                rows = np.moveaxis(self.column(name), 0, self.joined[name])
+                found[name] = np.ascontiguousarray(rows)
+            elif name in self.shared:
+                found[name] = self._only(name)
+        return found
+
+    def _only(self, name: str) -> np.ndarray:
+        """The value of a shared array.
+
+        Raises:
+            EditbenchError: the parts have different ones.
+        """
+        copies = self.column(name)
+        if any(not np.array_equal(copies[0], other, equal_nan=True) for other in copies[1:]):
+            raise EditbenchError(
+                f"{type(self).__name__} was updated with different arrays '{name}': "
+                "use one metric for each run"
+            )
+        return copies[0]
 
 
-def no_samples() -> pd.DataFrame:
-    """An empty table of samples, of the types that full ones have."""
-    kinds = {"metric": "str", "start": "int64", "value": "float64"}
-    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
+def empty_key() -> dict[str, Any]:
+    """A key without any field: '' for text and NaN for numbers."""
+    return {name: "" if kind == "str" else NAN for name, kind in KEY_TYPES.items()}
 
 
-def row(
-    metric: str,
-    value: float,
-    n: int,
-    low: float = float("nan"),
-    high: float = float("nan"),
-    x: float = float("nan"),
-    note: str = "",
-) -> dict:
-    """One metric row."""
-    return {
-        "metric": metric,
-        "x": x,
-        "value": value,
-        "low": low,
-        "high": high,
-        "n": n,
-        "note": note,
-    }
+def key_of(record: Mapping[Any, Any]) -> tuple:
+    """The key of a row or sample as a tuple that can be hashed and compared; NaN becomes None."""
+    key: list[Any] = []
+    for name, kind in KEY_TYPES.items():
+        value = record.get(name, NAN)
+        if kind == "str":
+            key.append("" if pd.isna(value) else str(value))
+        else:
+            key.append(None if pd.isna(value) else float(value))
+    return tuple(key)
+
+
+def written_key(key: Iterable[Any]) -> str:
+    """A key for people: 'ad at x = 0.125', 'fid_up (inception@07aa, n = 1000)'. Nothing reads it
+    back."""
+    fields = dict(zip(KEY_COLUMNS, key))
+    details = []
+    for name in ("variant", "network", "resize", "reference"):
+        if fields[name]:
+            details.append(fields[name])
+    for name in ("n", "effect"):
+        if fields[name] is not None:
+            details.append(f"{name} = {fields[name]:g}")
+    text = str(fields["metric"])
+    if details:
+        text += f" ({', '.join(details)})"
+    if fields["x"] is not None:
+        text += f" at x = {fields['x']:g}"
+    return text
+
+
+def mean_of(values: np.ndarray) -> float:
+    """Mean of the values, NaN where there are none."""
+    return float(values.mean()) if len(values) else NAN
+
+
+def share(hits: int, n: int) -> float:
+    """hits / n, NaN of none."""
+    return hits / n if n else NAN
+
+
+def join_notes(*notes: str) -> str:
+    """The notes that are not empty, with '; ' between them."""
+    return "; ".join(filter(None, notes))
+
+
+def start_rows(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
+    """Where each start's walk begins, and which start each row belongs to.
+
+    Returns:
+        (starts,) position of the row of step 0, and (rows,) position of the row's start among them.
+    """
+    begins = np.flatnonzero(trajectories.table["step"].to_numpy() == 0)
+    owner = np.searchsorted(begins, trajectories.first_row)
+    return begins, owner

@@ -7,7 +7,7 @@ An observation looks at one of two times:
 
 - `DuringWalk`: at every decoded sample of the walk, which lives no longer than its batch. Its
   numbers are further columns of the trajectories.
-- `AfterWalk`: at whatever the fitted editor can be made to show, once the walk has ended. Its
+- `AfterWalk`: once the walk has ended, at pictures that the fitted editor gives. Its
   arrays are kept in `observation-NAME.safetensors` of the record.
 
 Neither changes a step of the walk, and neither is a cost of the method. Both are options of the
@@ -166,7 +166,7 @@ class Unavailable(AfterWalk):
     """Stands for an observation that could not be built, and keeps the reason.
 
     Args:
-        reason: what the record and the metric say in place of a number.
+        reason: stands in the record and in the metric's row in place of a number.
     """
 
     def __init__(self, reason: str) -> None:
@@ -300,8 +300,8 @@ def observe_after_walk(
 def read_observed(folder: Path, name: str) -> Observed:
     """What an observation kept in a record.
 
-    A record without this observation, or with a damaged file, gives an `Observed` whose reason says
-    so: a metric turns it into a row without a number, and the rest of the report is made.
+    A record without this observation, or with a damaged file, gives an `Observed` with the reason:
+    a metric turns it into a row without a number, and the rest of the report is complete.
     """
     path = observation_file(folder, name)
     if not path.exists():

@@ -1,4 +1,4 @@
-"""The one walk: an editor moves samples step by step, and whoever looks at them says which go on.
+"""The one walk: an editor moves samples step by step, and the caller chooses which go on.
 
 The engine (editbench.walk.engine), the curves over strength (editbench.walk.strength), the
 composition of two edits and the meta-validation of methods all walk by this loop. It decodes

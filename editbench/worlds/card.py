@@ -35,6 +35,7 @@ from editbench.worlds.faces.renderer import render
 from editbench.worlds.train_scorers import accuracy, agreement
 
 BATCH = 64
+# 96 pictures a side: enough to see what a generator cannot draw.
 SHEET_COLUMNS = 12
 SHEET_ROWS = 8
 SHEET_ZOOM = 2
@@ -132,6 +133,7 @@ def measure(
     """
     attributes = judge.attributes
     law = law or FactorLaw()
+    # Faces at the thresholds, which the law keeps away from.
     dense = replace(law, margin=0.0)
     truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
     with progress("pictures judged", 3 * n) as advance:
@@ -223,6 +225,7 @@ def world_card(
     need = SHEET_COLUMNS * SHEET_ROWS
     left = sheet(_renders(law or FactorLaw(), seed, 0, need))
     right = sheet(_generated(generator, seed, need))
+    # A white gap between renders and generated faces.
     gutter = np.full((left.shape[0], 16, 3), 255, np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate([left, gutter, right], 1)).save(buffer, "PNG", optimize=True)
@@ -233,6 +236,7 @@ def world_card(
     picture = base64.b64encode(buffer.getvalue()).decode()
     page = loader.get_template("card.html").render(card=card, sheet=picture)
     write_atomic(out / "sheet.png", buffer.getvalue())
+    # The page last: where it is, the numbers are too.
     write_json(out / "card.json", card)
     write_atomic(out / "index.html", page)
     return card

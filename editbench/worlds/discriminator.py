@@ -60,6 +60,7 @@ class Discriminator(nn.Module):
         blocks = [DownBlock(a, b) for a, b in zip(channels[::-1], channels[-2::-1])]
         self.blocks = nn.Sequential(*blocks)
         self.conv = EqualConv(channels[0] + 1, channels[0], 3)
+        # 4 x 4 positions are left.
         self.hidden = EqualLinear(channels[0] * 16, channels[0])
         self.out = EqualLinear(channels[0], 1)
 

@@ -137,6 +137,7 @@ def photometric(images: Tensor, random: torch.Generator) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(len(images), *shape, generator=random)
 
+    # A negative share of the blurred picture sharpens.
     soft = F.avg_pool2d(F.pad(images, (1,) * 4, mode="replicate"), 3, stride=1)
     x = images + uniform(-0.4, 0.5, 1, 1, 1) * (soft - images)
     x = x * uniform(0.92, 1.08, 3, 1, 1) + uniform(-0.06, 0.06, 3, 1, 1)
@@ -173,6 +174,7 @@ def train_parser(
     weights = shares.clamp_min(1e-6) ** -options.rarity
     steps = options.passes * (options.faces // options.batch)
     optimiser = torch.optim.AdamW(parser.parameters(), options.lr)
+    # One step more than is taken: the schedule refuses to be stepped past its end.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.lr, total_steps=steps + 1, pct_start=0.1
     )
@@ -226,6 +228,7 @@ def parser_quality(
     pixels and the mean IoU over regions.
     """
     images, masks = faces_and_masks(law or FactorLaw(), seed, n, resolution, "parser/held-out")
+    # In parts, which bounds the memory of the activations.
     found = torch.cat([parser(part) for part in images.split(250)])
     k = len(parser.names)
     # Confusion matrix: true region in the rows, found region in the columns.

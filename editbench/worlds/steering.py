@@ -59,6 +59,7 @@ class ShareSteering:
         self.data = joint_shares(torch.cat(one_hot, 1).float())
         # The running shares begin at the goal, where the term vanishes.
         self.shares = self.data.clone()
+        # Two classes of one attribute exclude each other: their joint share says nothing.
         same = torch.block_diag(*(torch.ones(size, size) for size in sizes))
         # Each pair of attributes stands twice in the table
         self.scale = (1 - same) / 2 + torch.eye(len(same))

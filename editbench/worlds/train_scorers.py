@@ -59,8 +59,7 @@ class ScorerTraining:
     hidden: int
     images: int = 200_000
     bfloat16: bool = True
-    # Rendering costs more than a step of these small networks
-    reuse: int = 2
+    reuse: int = 2  # saves renders; the augmentation differs
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.02
@@ -155,6 +154,7 @@ def patchwork(images: Tensor, factors: Factors, random: torch.Generator, every: 
     rows = torch.arange(0, len(images), every)
     size = images.shape[-1]
     twin = Factors(**{name: value[rows] for name, value in vars(factors).items()})
+    # Any pose in [-40, 40] degrees, as far as the outermost bins reach.
     twin.yaw = 80 * torch.rand(len(rows), generator=random) - 40
     noise = F.interpolate(
         torch.randn(len(rows), 1, 4, 4, generator=random), size=(size, size), mode="bicubic"
@@ -202,6 +202,7 @@ def train_scorer(
         scored or attributes(), options.resolution, options.widths, options.hidden
     ).to(device)
     scorer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # Lengths are given in images, so that another batch size leaves the training as long.
     steps = max(1, options.images // options.batch)
     optimiser = torch.optim.AdamW(
         scorer.parameters(), options.lr, weight_decay=options.weight_decay
@@ -219,6 +220,7 @@ def train_scorer(
         loss = classification_loss(logits, labels, scorer.attributes)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        # A batch of badly augmented pictures must not undo many steps.
         torch.nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)
         optimiser.step()
         schedule.step()
@@ -261,6 +263,7 @@ def accuracy(
         stream: names the renders, apart from those of the training.
     """
     right = torch.zeros(len(scorer.attributes), dtype=torch.float64)
+    # In parts, which bounds the memory of the renders.
     for start in range(0, n, 250):
         factors = sample_factors(law, seed, start, min(start + 250, n), stream)
         labels = scorer.attributes.labels(scorer(render(factors, resolution)))

@@ -149,6 +149,7 @@ class GradCtrl(Editor):
         self.tuned = {}
         self.counts = {}
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
+        # Their classes are walked one after the other.
         self.ordered = {item.name for item in attributes if item.ordered}
         if not self.lenient_names:
             check_names(self.exclude, (*attributes.names, *self.head_attributes))
@@ -175,9 +176,9 @@ class GradCtrl(Editor):
         """Train one small classifier for each attribute whose classes all have examples."""
         codes = data.fit.codes(self.space)
         attributes = data.attributes
-        self.counts = {name: class_counts(data, name).cpu() for name in attributes.names}
         names = []
         for name in attributes.names:
+            self.counts[name] = class_counts(data, name).cpu()
             if not empty_class(attributes[name], self.counts[name]):
                 names.append(name)
         if not names:
@@ -213,7 +214,7 @@ class GradCtrl(Editor):
             classes.append(torch.repeat_interleave(torch.arange(len(chosen)), sizes))
             held.append(torch.cat(held_out))
         # Attributes differ in their number of examples: padded, with weight 0 there.
-        index = pad_sequence(samples, batch_first=True)
+        index = pad_sequence(samples, batch_first=True)  # (A, m) positions in the fit split
         labels = pad_sequence(classes, batch_first=True)
         weights = pad_sequence([torch.ones(len(s)) for s in samples], batch_first=True)
         # Adam's step suits the spread of the paper's W; undone below
@@ -351,13 +352,15 @@ class GradCtrl(Editor):
         return out
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        places = {name: value.tolist() for name, value in group(state, "place").items()}
+        places = {}
+        for name, value in group(state, "place").items():
+            places[name] = value.tolist()
         self.length = float(state["step"])
         heads = {}
         for name in sorted(places, key=lambda name: places[name][0]):
             heads[name] = [state[f"head.{name}.{part}"] for part in PARTS]
         self.classifier = LatentClassifier(heads)
-        self.ordered = {name for name, (_, ordered) in places.items() if ordered}
+        self.ordered = {name for name in places if places[name][1]}
         self.counts = group(state, "counts")
         self.tuned = {name: int(value) for name, value in group(state, "tuned").items()}
         if self.tune_layers:

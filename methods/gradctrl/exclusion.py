@@ -53,7 +53,9 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
     else:
         # Copies: configuration objects must not leak into the editor.
         parsed = {target: dict(others) for target, others in exclude.items()}
-        lowest = min((min(others.values(), default=0) for others in parsed.values()), default=0)
+        lowest = 0
+        for others in parsed.values():
+            lowest = min([lowest, *others.values()])
     if lowest < 0:
         raise EditbenchError("exclude: a count of channels cannot be negative")
     return parsed

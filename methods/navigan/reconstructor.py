@@ -75,7 +75,7 @@ class Reconstructor(nn.Module):
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (N, C, R, R) twice -> logits of the direction (N, K), shift (N,)."""
-        # For a small network on a small budget the change is told from the picture beforehand.
+        # The change in place of the second picture: a small network need not learn to subtract.
         pair = torch.cat([before, after - before if self.difference else after], 1)
         if self.resolution is not None and pair.shape[-1] != self.resolution:
             pair = F.interpolate(pair, (self.resolution, self.resolution))

@@ -79,6 +79,7 @@ def measure(
         samples: how many of the tune split, at most all.
         what: the name of the candidates, for the progress line.
     """
+    # What the search decodes is part of the method's cost, and counted from here.
     attributes = data.attributes
     before = data.generator.decoded
     positions = torch.arange(min(samples, len(data.tune)), device=data.tune.logits.device)
@@ -159,6 +160,7 @@ def controls(
     found = []
     for c in range(len(attributes[name].classes)):
         found.append(choose(effects, attributes, name, c, min_effect))
+    # One class with a control is enough for the attribute to be served.
     if not any(control.found for control in found):
         best = max(found, key=lambda control: control.effect)
         raise Unsupported(

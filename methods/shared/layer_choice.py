@@ -63,6 +63,7 @@ def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, d
 
 def check_tuned(tuned: bool, generator: Generator) -> None:
     """Raise Unsupported where there are no rows to choose from."""
+    # Without W+ there is one row, and nothing to choose.
     if tuned and Space.W_PLUS not in generator.spaces:
         raise Unsupported("layers: tuned needs a generator with W+")
 

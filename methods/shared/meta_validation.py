@@ -17,8 +17,8 @@ from editbench.base.spaces import Space
 from editbench.walk.editor import Editor, FitData, Walk
 from editbench.walk.walker import Walker
 
-EXAMPLES = 30
-MAX_STEPS = 50
+EXAMPLES = 30  # Chen et al. 2022, section 4
+MAX_STEPS = 50  # the cap of the crossing test
 
 Choice = TypeVar("Choice")
 
@@ -80,11 +80,13 @@ def clean_crossings(editor: Editor, data: FitData, walk: Walk, labels: Tensor) -
     walker = Walker(editor, walk)
     for here in walker.steps(MAX_STEPS):
         logits = data.score(walker.codes())
+        # All attributes are scored: a crossing that changes another label is not clean.
         now = data.attributes.labels(logits)
         finite = torch.isfinite(logits).all(1)
         crossed = finite & (now[:, place] == here.target)
         changed = (now != labels).sum(1) - (now[:, place] != labels[:, place]).long()
         clean += int((crossed & (changed == 0)).sum())
+        # The first crossing alone counts, as in the crossing test.
         going = finite & ~crossed
         walker.keep(going)
         labels = labels[going]
@@ -116,7 +118,7 @@ def score_choices(
     labels = data.attributes.labels(data.tune.logits[position])
     latent = data.tune.codes(Space.Z) if editor.space == Space.Z else data.latents(data.tune)
     codes = data.generator.lift(latent[position], editor.space)
-    # An editor that is tried outside a job has not been told the generator's rows yet.
+    # Outside a job nothing has set the number of the generator's rows yet.
     editor.num_ws = editor.num_ws or data.generator.num_ws
     scores = {}
     for choice in choices:

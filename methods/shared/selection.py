@@ -37,6 +37,7 @@ def class_log_odds(data: FitData, name: str) -> Tensor:
 
 def class_counts(data: FitData, name: str) -> Tensor:
     """Fit samples that the teacher puts in each class: (K,) int64."""
+    # By the teacher: true labels are not known, and the judge must not be used.
     return torch.bincount(
         data.attributes.labels(data.fit.logits, name), minlength=len(data.attributes[name].classes)
     )
@@ -50,6 +51,7 @@ def empty_class(attribute: Attribute, counts: Tensor, least: int = 1) -> str:
         counts: (K,) examples of each class.
         least: examples that each class needs.
     """
+    # A boundary between classes needs examples on both sides.
     few = [c for c in range(len(counts)) if counts[c] < least]
     if least == 1:
         names = [attribute.classes[c] for c in few]
@@ -82,6 +84,7 @@ def few_shot(
 
     Returns for each class the positions of its samples, and the number of labels.
     """
+    # On the host, where a stable sort is the same for every device.
     odds_of = odds.double().cpu().numpy()[order]
     labels_of = labels.cpu().numpy()[order]
     chosen = []

@@ -102,6 +102,7 @@ def movable(generator: Generator) -> Tensor:
 
 def channel_name(generator: Generator, channel: int) -> str:
     """'conv8:17' for channel 17 of the layer conv8."""
+    # An explicit table of offsets: layers differ in width.
     starts = offsets(generator)
     layer = int(np.searchsorted(starts, channel, side="right")) - 1
     return f"{generator.layer_names[layer]}:{channel - starts[layer]}"
@@ -149,14 +150,17 @@ def positive_bank(odds: Tensor, labels: Tensor, target: int, share: float, at_le
         at_least: samples, where the class has them.
     """
     members = (labels == target).nonzero()[:, 0]
+    # Not more than the class has: a sample of another class is no exemplar.
     count = min(max(round(share * len(odds)), at_least), len(members))
     return members[odds[members].argsort(descending=True, stable=True)[:count]]
 
 
 def draw_exemplars(bank: Tensor, exemplars: int | None, seed: int, *names: object) -> Tensor:
     """`exemplars` of a positive bank at random; all of it when None, or when it holds no more."""
+    # Nothing to draw: the ranking then depends on no seed.
     if exemplars is None or exemplars >= len(bank):
         return bank
+    # In the order of the bank, so that sums are the same whichever way they were drawn.
     rows = random_generator(seed, "stylespace", *names).permutation(len(bank))[:exemplars]
     return bank[torch.from_numpy(np.sort(rows)).to(bank.device)]
 

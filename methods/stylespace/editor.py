@@ -110,6 +110,7 @@ class StyleSpace(Editor):
         self.channels = channels
         self.candidates = int(candidates)
         self.verify = verify
+        # Both signs: the exemplars' sign is a guess that the teacher checks.
         self.strengths = tuple(sign * float(a) for a in strengths for sign in (1, -1))
         self.samples = int(samples)
         self.min_effect = float(min_effect)
@@ -238,6 +239,7 @@ class StyleSpace(Editor):
                 }
                 if said:
                     seen[-1]["sign_of_exemplars"] = said
+            # From sigmas to units of S.
             directions[c] = sign * found.rows[at] * bank.std.cpu()
         # The paper walks one channel both ways.
         if self._targets(attribute) == [1]:

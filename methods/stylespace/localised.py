@@ -108,6 +108,7 @@ class LocalisedStyleSpace(StyleSpace):
             self.parser.to(styles.device)
         # Constant channels have no sigma, in which a step is measured.
         channels = (movable(generator).to(bank.std.device) & bank.varies).nonzero()[:, 0]
+        # Without labels: one map for each sample and channel.
         found = localise(
             generator,
             self.parser,
@@ -120,6 +121,7 @@ class LocalisedStyleSpace(StyleSpace):
             self.min_rate,
             self.min_margin,
         )
+        # The cost of the maps, which labels and decodes do not show.
         notes["derivatives"] = len(styles) * len(channels)
         notes["images_of_region"] = dict(zip(names, found.images.tolist()))
         of_region = {}

@@ -116,6 +116,7 @@ def select(
         min_margin: least distance to the rate of any other region.
     """
     rate = counts.double() / images.clamp_min(1).double()[:, None]
+    # Over the regions: the two highest rates of each channel.
     top = rate.topk(min(2, len(rate)), 0).values
     second = top[1] if len(top) > 1 else torch.zeros_like(top[0])
     chosen = []
@@ -167,6 +168,7 @@ def localise(
     images = torch.zeros(regions, dtype=torch.int64, device=styles.device)
     column = torch.arange(len(channels), device=styles.device)
     with torch.no_grad(), progress("gradient maps", len(styles)) as advance:
+        # One sample at a time: the maps of all its channels already fill a block.
         for sample in styles:
             picture = generator.decode(Codes(Space.S, sample[None]))
             labels = pooled_labels(parser(picture), regions, size)[0].flatten()

@@ -1,48 +1,66 @@
 """Control and disentanglement along a walk (Khrulkov et al. 2021, NeuralODE, eq. 6 and 7).
 
-Every start is walked over the same grid of steps 0..S (S = 40: 41 points). Definitions, the paper's first:
+Every start is walked over the same grid of steps 0..S (S = 40: 41 points). Definitions, the paper's
+first:
 
-- control C(t): share of the starts that the judge gives the target class at step t (eq. 6). The authors' code counts a
-  start from the first step at which its class has ever changed, to whatever class: that is `cd_control_ever`.
-- entropy D(t): for each other attribute i the histogram of its classes at steps 0..t, its entropy divided by ln |A_i|,
-  mean over the other attributes and the starts (eq. 7). D(0) = 0. It depends on the density of the grid, so S is fixed.
-- D weighs where a class changes: a late change, or an early one that lasts, costs little. `cd_end_flips`, the share of
-  other attributes whose class at step S is not that of step 0, stands beside it for that reason.
+- control C(t): share of the starts that the judge gives the target class at step t (eq. 6). The
+  authors' code counts a start from the first step at which its class has ever changed, to whatever
+  class: that is `cd_control_ever`.
+- entropy D(t): for each other attribute i the histogram of its classes at steps 0..t, its entropy
+  divided by ln |A_i|, mean over the other attributes and the starts (eq. 7). D(0) = 0. It depends
+  on the density of the grid, so S is fixed.
+- D weighs where a class changes: a late change, or an early one that lasts, costs little.
+  `cd_end_flips`, the share of other attributes whose class at step S is not that of step 0, stands
+  beside it for that reason.
 - The class of step 0 is the judge's on the start's own image.
-- A walk that turns NaN or infinite on the grid is a failure: it is not controlled at any step, by either definition,
-  and stays in the denominator of C; it has no histogram and no part in D or the flips. A note tells how many there are.
-- Walks that were stopped short of step S (at their crossing, say) say nothing about the rest: no number is given then.
-- C need not grow with t. D as a function of C is read where the mean curve first reaches a level (editbench.stats.first_crossing).
-  `cd_area` runs over [0, this method's largest C] and so cannot be compared with a method that gets further; the report
-  takes the area over the range that all methods share from `cd_control` and `cd_entropy`.
+- A walk that turns NaN or infinite on the grid is a failure: it is not controlled at any step, by
+  either definition, and stays in the denominator of C; it has no histogram and no part in D or the
+  flips. A note says how many there are.
+- Walks that were stopped short of step S (at their crossing, say) say nothing about the rest: no
+  number is given then.
+- C need not grow with t. D as a function of C is read where the mean curve first reaches a level
+  (editbench.stats.first_crossing). `cd_area` runs over [0, this method's largest C] and so cannot
+  be compared with a method that gets further; the report takes the area over the range that all
+  methods share from `cd_control` and `cd_entropy`.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from editbench.stats.first_crossing import area, at_level, most_within
 from editbench.stats.intervals import (
-    NO_INTERVAL,
     bootstrap_mean,
     percentiles,
     resampled_sums,
     wilson,
 )
-from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS, Metric, MetricResult, row
+from editbench.walk.metric import NAN, Metric, MetricResult, ResultBuilder, start_rows
 from editbench.walk.trajectory import Trajectories
 
-LEVELS = np.arange(1, 21) / 20
+LEVELS = np.arange(1, 21) / 20  # of control, at which D is read
 SCALARS = ("cd_max_control", "cd_area", "cd_control_at")
-NAN = float("nan")
 
 
 class ControlDisentanglement(Metric):
-    """Rows: curves `cd_control`, `cd_control_ever` (x: step; share of all starts, Wilson intervals), `cd_entropy` (x:
-    step) and `cd_entropy_at` (x: level of control), then `cd_max_control`, `cd_area`, `cd_control_at` (the largest
-    control on the curve where D is at most `limit`) and `cd_end_flips`. All other intervals resample starts.
-    Samples: `cd_end_control`, `cd_end_entropy`, `cd_end_flips` of each start at step S.
+    """Control C and entropy D along the walk, and D as a function of C.
+
+    Rows:
+        cd_control, cd_control_ever: curves, x: step; shares of all starts, Wilson intervals.
+        cd_entropy: curve, x: step. cd_entropy_at: curve, x: level of control.
+        cd_max_control: largest control. cd_area: area under D(C).
+        cd_control_at: the largest control on the curve where D is at most `limit`.
+        cd_end_flips: share of other attributes with another class at the last step.
+        All intervals but Wilson's resample starts.
+    Samples: cd_end_control, cd_end_entropy, cd_end_flips of each start at step S.
+
+    States:
+        start: (n,) start ids.
+        whole, cut: (n,) 0 or 1, whether the walk is sound to step S, and whether it ends before.
+        others: (n,) number of other attributes, A - 1.
+        flips: (n,) share of other attributes that changed; 0 where the walk is not whole.
+        control, ever: (n, S + 1) 0 or 1.
+        entropy: (n, S + 1); 0 where the walk is not whole.
 
     Args:
         steps: S.
@@ -52,7 +70,11 @@ class ControlDisentanglement(Metric):
 
     name = "control_disentanglement"
     version = 1
-    citation = "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, ICCV 2021, eq. 6-7"
+    citation = (
+        "Khrulkov, Mirvakhabova, Oseledets & Babenko: Latent Transformations via NeuralODEs, "
+        "ICCV 2021, eq. 6-7"
+    )
+    higher_is_better = True
     produces = {
         "cd_control": True,
         "cd_control_ever": True,
@@ -71,179 +93,190 @@ class ControlDisentanglement(Metric):
             raise ValueError(
                 f"need steps of at least 1 and a limit in [0, 1], got steps={steps}, limit={limit}"
             )
-        self.steps, self.limit, self.draws = int(steps), float(limit), int(draws)
-        moments, count = np.arange(1, self.steps + 2), np.arange(self.steps + 2)
-        share = np.minimum(count[:, None] / moments, 1.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            self.terms = np.where(share > 0, -share * np.log(share), 0.0)  # (count, t): -p ln p
+        super().__init__()
+        self.steps = int(steps)
+        self.limit = float(limit)
+        self.draws = int(draws)
+        self.terms = entropy_terms(self.steps)
+        self.add_columns("start", "whole", "cut", "others", "flips", "control", "ever", "entropy")
 
-    def update(self, trajectories: Trajectories) -> pd.DataFrame:
-        """One row a start: whole, cut (0 or 1), others (A - 1), control:t, ever:t (0 or 1), entropy:t, flips; the last
-        two are 0 where the walk is not whole."""
-        table, size = trajectories.table, self.steps + 1
-        begins = np.flatnonzero(table["step"].to_numpy() == 0)
-        owner, step = (
-            np.searchsorted(begins, trajectories.first_row),
-            table["step"].to_numpy(np.int64),
-        )
+    def update(self, trajectories: Trajectories) -> None:
+        table = trajectories.table
+        size = self.steps + 1
+        begins, owner = start_rows(trajectories)
+        n = len(begins)
+        step = table["step"].to_numpy(np.int64)
         sound = table["finite"].to_numpy(bool) & np.isfinite(trajectories.logits).all(1)
         rows = np.flatnonzero(sound & (step < size))
-        classes = np.zeros((len(begins), size, len(trajectories.attributes)), np.int64)
+        classes = np.zeros((n, size, len(trajectories.attributes)), np.int64)
         classes[owner[rows], step[rows]] = trajectories.labels[rows]
-        whole = np.bincount(owner[rows], minlength=len(begins)) == size
-        broken = np.bincount(owner, ~sound & (step < size), len(begins)) > 0
+        whole = np.bincount(owner[rows], minlength=n) == size
+        broken = np.bincount(owner, ~sound & (step < size), n) > 0
+
+        # Control: of the target attribute. A walk that is not whole is never controlled.
         place = trajectories.attributes.index(trajectories.attribute)
         mine = classes[:, :, place]
         target = table["target"].to_numpy(np.int64)[begins]
         control = (mine == target[:, None]) & whole[:, None]
         ever = np.maximum.accumulate(mine != mine[:, :1], 1) & whole[:, None]
+
+        # Entropy and flips: of all others.
         others = [i for i in range(len(trajectories.attributes)) if i != place]
-        entropy, flips = np.zeros((len(begins), size)), np.zeros(len(begins))
+        entropy = np.zeros((n, size))
+        flips = np.zeros(n)
         for i in others:
             entropy += self._entropy(classes[:, :, i], len(trajectories.attributes[i].classes))
             flips += classes[:, -1, i] != classes[:, 0, i]
         scale = whole / max(len(others), 1)
-        stats = {
-            "start": table["start"].to_numpy(np.int64)[begins],
-            "whole": whole.astype(np.float64),
-            "cut": (~whole & ~broken).astype(np.float64),
-            "others": np.full(len(begins), float(len(others))),
-            "flips": flips * scale,
-        }
-        for name, values in (
-            ("control", control),
-            ("ever", ever),
-            ("entropy", entropy * scale[:, None]),
-        ):
-            stats |= {f"{name}:{t}": values[:, t].astype(np.float64) for t in range(size)}
-        return pd.DataFrame(stats)
+        self.append(
+            start=table["start"].to_numpy(np.int64)[begins],
+            whole=whole.astype(np.float64),
+            cut=(~whole & ~broken).astype(np.float64),
+            others=np.full(n, float(len(others))),
+            flips=flips * scale,
+            control=control.astype(np.float64),
+            ever=ever.astype(np.float64),
+            entropy=entropy * scale[:, None],
+        )
 
     def _entropy(self, classes: np.ndarray, count: int) -> np.ndarray:
-        """(n, T) classes -> (n, T) normalised entropy of the histogram up to each step."""
+        """Normalised entropy of the histogram of classes up to each step (eq. 7).
+
+        Args:
+            classes: (n, S + 1) class at each step.
+            count: number of classes.
+
+        Returns:
+            (n, S + 1), from 0 to 1.
+        """
         moments = np.arange(classes.shape[1])
         total = np.zeros(classes.shape)
         for value in range(count):
             total += self.terms[(classes == value).cumsum(1), moments]
         return total / np.log(count)
 
-    def compute(self, stats: pd.DataFrame) -> MetricResult:
-        stats = stats.sort_values("start", kind="stable", ignore_index=True)
-        n, whole, cut = len(stats), stats["whole"].to_numpy(np.float64), int(stats["cut"].sum())
-        alone = bool(n) and not stats["others"].to_numpy().any()
-        curve = {
-            name: stats[[f"{name}:{t}" for t in range(self.steps + 1)]].to_numpy(np.float64)
-            for name in ("control", "ever", "entropy")
-        }
-        short = (
-            "no starts"
-            if not n
-            else (
+    def compute(self) -> MetricResult:
+        found = self.sorted_columns("whole", "cut", "others", "flips", "control", "ever", "entropy")
+        n = len(found["start"])
+        whole = found["whole"]
+        kept = int(whole.sum())
+        short = self._short(found)
+        why = short or self._why(found)
+        lost = ""
+        if kept < n:
+            lost = (
+                f"{n - kept} of {n} walks diverged: not controlled, and without part in the entropy"
+            )
+
+        out = ResultBuilder()
+        for name, column in (("cd_control", "control"), ("cd_control_ever", "ever")):
+            for t, hits in enumerate(found[column].sum(0).astype(int)):
+                if short:
+                    out.add(name, NAN, n, note=short, x=t)
+                else:
+                    out.add(name, hits / n, n, wilson(int(hits), n), x=t)
+        self._add_entropy(out, found, why, lost)
+        if why:
+            out.add("cd_end_flips", NAN, kept, note=why)
+        else:
+            flips = found["flips"][whole > 0]
+            interval = bootstrap_mean(flips, draws=self.draws)
+            out.add("cd_end_flips", flips.mean(), kept, interval, lost)
+        self._add_samples(out, found, short, why)
+        return out.result()
+
+    def _short(self, found: dict[str, np.ndarray]) -> str:
+        """Why not even control has a number, or ''."""
+        n = len(found["start"])
+        if not n:
+            return "no starts"
+        cut = int(found["cut"].sum())
+        if cut:
+            return (
                 f"{cut} of {n} walks end before step {self.steps}: set engine.max_steps and "
                 f"engine.sweep_steps to {self.steps}"
             )
-            if cut
-            else ""
-        )
-        rows = []
-        for name, column in (("cd_control", "control"), ("cd_control_ever", "ever")):
-            for t, hits in enumerate(curve[column].sum(0).astype(int)):
-                value = (NAN, NO_INTERVAL) if short else (hits / n, wilson(int(hits), n))
-                rows.append(row(name, value[0], n, *value[1], x=t, note=short))
-        kept = int(whole.sum())
-        why = (
-            short
-            or ("one attribute only: there is no other to change" if alone else "")
-            or ("" if kept else "every walk diverged")
-        )
-        rows += self._against(curve, whole, why, n, kept)
-        lost = (
-            f"{n - kept} of {n} walks diverged: not controlled, and without part in the entropy"
-            if kept < n
-            else ""
-        )
-        flips = stats["flips"].to_numpy(np.float64)[whole > 0]
-        value = (
-            (NAN, NO_INTERVAL)
-            if why
-            else (float(flips.mean()), bootstrap_mean(flips, draws=self.draws))
-        )
-        rows.append(row("cd_end_flips", value[0], kept, *value[1], note=why or lost))
-        frame = pd.DataFrame(rows, columns=list(ROW_COLUMNS))
-        scalar = frame["metric"].isin(SCALARS) & (frame["note"] == "")
-        frame.loc[scalar, "note"] = lost
-        return MetricResult(frame, self._samples(stats, curve, short, why))
+        return ""
 
-    def _against(
-        self, curve: dict[str, np.ndarray], whole: np.ndarray, why: str, n: int, kept: int
-    ) -> list[dict]:
-        """Rows of D over steps and over control, and of the three scalars; NaN with the reason `why`."""
-        size, levels = self.steps + 1, len(LEVELS)
-        if why:
-            mean = low = high = np.full(size + levels + len(SCALARS), NAN)
-        else:
-            columns = np.concatenate([curve["control"], curve["entropy"], whole[:, None]], 1)
+    def _why(self, found: dict[str, np.ndarray]) -> str:
+        """Why entropy and flips have no number although control has one, or ''."""
+        if len(found["start"]) and not found["others"].any():
+            return "one attribute only: there is no other to change"
+        return "" if found["whole"].any() else "every walk diverged"
+
+    def _add_entropy(
+        self, out: ResultBuilder, found: dict[str, np.ndarray], why: str, lost: str
+    ) -> None:
+        """Add D over steps and over control, and the three scalars; NaN with the reason `why`."""
+        size = self.steps + 1
+        n = len(found["start"])
+        kept = int(found["whole"].sum())
+        keys = [("cd_entropy", float(t)) for t in range(size)]
+        keys += [("cd_entropy_at", float(level)) for level in LEVELS]
+        keys += [(name, NAN) for name in SCALARS]
+        mean = low = high = np.full(len(keys), NAN)
+        if not why:
+            columns = np.concatenate(
+                [found["control"], found["entropy"], found["whole"][:, None]], 1
+            )
             mean = self._summary(columns.sum(0)[None], n)[0]
             low, high = percentiles(self._summary(resampled_sums(columns, self.draws), n))
-            low, high = (
-                np.where(np.isfinite(mean), low, NAN),
-                np.where(np.isfinite(mean), high, NAN),
-            )
-        names = [("cd_entropy", float(t)) for t in range(size)] + [
-            ("cd_entropy_at", float(c)) for c in LEVELS
-        ]
-        names += [(name, NAN) for name in SCALARS]
-        rows = []
-        for (name, x), value, below, above in zip(names, mean, low, high):
-            note = why or (
-                "never controlled: there is no range to take it over"
-                if name == "cd_area" and not np.isfinite(value)
-                else ""
-            )
-            if name == "cd_entropy_at" and not note and not np.isfinite(value):
-                note = "this much control is never reached"
-            rows.append(
-                row(
-                    name,
-                    float(value),
-                    n if name == "cd_max_control" else kept,
-                    float(below),
-                    float(above),
-                    x=x,
-                    note=note,
-                )
-            )
-        return rows
+            low = np.where(np.isfinite(mean), low, NAN)
+            high = np.where(np.isfinite(mean), high, NAN)
+        for place, (name, x) in enumerate(keys):
+            note = why or self._remark(name, mean[place])
+            if name in SCALARS and not note:
+                note = lost
+            count = n if name == "cd_max_control" else kept
+            out.add(name, mean[place], count, (low[place], high[place]), note, x=x)
+
+    def _remark(self, name: str, value: float) -> str:
+        """Why one number of the entropy is missing, or ''."""
+        if np.isfinite(value):
+            return ""
+        if name == "cd_area":
+            return "never controlled: there is no range to take it over"
+        if name == "cd_entropy_at":
+            return "this much control is never reached"
+        return ""
 
     def _summary(self, sums: np.ndarray, n: int) -> np.ndarray:
-        """(draws, 2 T + 1) sums of control, entropy, whole -> (draws, T + levels + 3)."""
+        """Numbers of each bootstrap draw.
+
+        Args:
+            sums: (draws, 2 (S + 1) + 1) sums of control, entropy, whole.
+            n: number of starts.
+
+        Returns:
+            (draws, S + 1 + levels + 3): entropy, entropy at levels of control, SCALARS.
+        """
         size = self.steps + 1
         with np.errstate(invalid="ignore", divide="ignore"):
-            control, entropy = sums[:, :size] / n, sums[:, size : 2 * size] / sums[:, 2 * size :]
+            control = sums[:, :size] / n
+            entropy = sums[:, size : 2 * size] / sums[:, 2 * size :]
         most = control.max(1)
         whole_area = np.where(most > 0, area(control, entropy), NAN)
-        return np.concatenate(
-            [
-                entropy,
-                at_level(control, entropy, LEVELS),
-                most[:, None],
-                whole_area[:, None],
-                most_within(control, entropy, self.limit)[:, None],
-            ],
-            1,
-        )
+        within = most_within(control, entropy, self.limit)
+        scalars = np.stack([most, whole_area, within], 1)
+        return np.concatenate([entropy, at_level(control, entropy, LEVELS), scalars], 1)
 
-    def _samples(
-        self, stats: pd.DataFrame, curve: dict[str, np.ndarray], short: str, why: str
-    ) -> pd.DataFrame:
-        """Values of single starts at the last step, for pairing; a start without one is left out."""
-        whole = stats["whole"].to_numpy() > 0
-        parts = []
-        for name, values, keep in (
-            ("cd_end_control", curve["control"][:, -1], np.full(len(stats), not short)),
-            ("cd_end_entropy", curve["entropy"][:, -1], whole & (not why)),
-            ("cd_end_flips", stats["flips"].to_numpy(np.float64), whole & (not why)),
-        ):
-            parts.append(
-                pd.DataFrame({"metric": name, "start": stats["start"][keep], "value": values[keep]})
-            )
-        return pd.concat(parts, ignore_index=True)[list(SAMPLE_COLUMNS)]
+    def _add_samples(
+        self, out: ResultBuilder, found: dict[str, np.ndarray], short: str, why: str
+    ) -> None:
+        """Add values of single starts at the last step; a start without one is left out."""
+        start = found["start"]
+        if not short:
+            out.add_samples("cd_end_control", start, found["control"][:, -1])
+        if not why:
+            whole = found["whole"] > 0
+            out.add_samples("cd_end_entropy", start[whole], found["entropy"][whole, -1])
+            out.add_samples("cd_end_flips", start[whole], found["flips"][whole])
+
+
+def entropy_terms(steps: int) -> np.ndarray:
+    """(count, t): -p ln p of the share p = count / (t + 1) of a class among the steps 0..t."""
+    moments = np.arange(1, steps + 2)
+    count = np.arange(steps + 2)
+    share = np.minimum(count[:, None] / moments, 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(share > 0, -share * np.log(share), 0.0)

@@ -1,4 +1,5 @@
-"""Estimates with a value for each block of samples: jackknife of a Fréchet distance, mean of kernel distances."""
+"""Estimates with a value for each block of samples: jackknife of a Fréchet distance, mean of kernel
+distances."""
 
 from __future__ import annotations
 
@@ -16,14 +17,21 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Estimate:
-    """value (T,); blocks (T, B): one value a block whose mean has the estimate's standard error (pseudo-values of a
-    jackknife, or the blocks' own); floor: see editbench.metrics.frechet_distance.metric."""
+    """A number at each strength, with its spread over blocks.
+
+    Attributes:
+        value: (T,) the number at each strength, NaN where there is none.
+        blocks: (T, B) one value a block whose mean has the estimate's standard error: pseudo-values
+            of a jackknife, or the blocks' own.
+        floor: distance of other real pictures from the reference, NaN where there are none.
+    """
 
     value: np.ndarray
     blocks: np.ndarray
     floor: float = NAN
 
     def interval(self, place: int) -> Interval:
+        """95 % interval of value[place]."""
         return self._around(float(self.value[place]), self.blocks[place])
 
     def difference(self, a: int, b: int) -> Interval:
@@ -31,6 +39,7 @@ class Estimate:
         return self._around(float(self.value[a] - self.value[b]), self.blocks[a] - self.blocks[b])
 
     def _around(self, value: float, blocks: np.ndarray) -> Interval:
+        # One block has no spread.
         if len(blocks) < 2 or not np.isfinite(blocks).all():
             return NO_INTERVAL
         half = (
@@ -42,24 +51,34 @@ class Estimate:
 
 
 def jackknife(arrays: dict[str, np.ndarray], whole: np.ndarray) -> Estimate:
-    """Fréchet distance of every strength to the reference, with pseudo-values of leaving out one block.
+    """Fréchet distance of every strength to the reference, with pseudo-values of leaving out a
+    block.
 
     Args:
-        arrays: of editbench.metrics.frechet_distance.observation.FrechetDistanceObservation.
-        whole: (T,) strengths that have a number.
+        arrays: count (T, B), sum (T, B, d), outer (T, B, d (d + 1) / 2) of edited pictures, the
+            same of reference and floor without T and B; see the observation.
+        whole: (T,) bool, strengths that have a number.
     """
     real = covariance(
         float(arrays["reference_count"][0]), arrays["reference_sum"], arrays["reference_outer"]
     )
-    count, total, outer = arrays["count"], arrays["sum"], arrays["outer"]
+    count = arrays["count"]
+    total = arrays["sum"]
+    outer = arrays["outer"]
     sets, blocks = count.shape
-    value, pseudo = np.full(sets, NAN), np.full((sets, blocks), NAN)
+    value = np.full(sets, NAN)
+    pseudo = np.full((sets, blocks), NAN)
     for t in np.flatnonzero(whole):
-        every = count[t].sum(), total[t].sum(0), outer[t].sum(0)
-        value[t] = gaussian_distance(*covariance(float(every[0]), *every[1:]), *real)
-        for b in range(blocks if blocks > 1 else 0):
+        all_count = float(count[t].sum())
+        all_total = total[t].sum(0)
+        all_outer = outer[t].sum(0)
+        value[t] = gaussian_distance(*covariance(all_count, all_total, all_outer), *real)
+        if blocks < 2:
+            continue
+        for b in range(blocks):
+            # Moments add up, so leaving out a block is a subtraction (Efron & Stein, 1981).
             rest = covariance(
-                float(every[0] - count[t, b]), every[1] - total[t, b], every[2] - outer[t, b]
+                all_count - count[t, b], all_total - total[t, b], all_outer - outer[t, b]
             )
             pseudo[t, b] = blocks * value[t] - (blocks - 1) * gaussian_distance(*rest, *real)
     floor = NAN
@@ -72,6 +91,11 @@ def jackknife(arrays: dict[str, np.ndarray], whole: np.ndarray) -> Estimate:
 
 
 def over_blocks(values: np.ndarray, whole: np.ndarray) -> Estimate:
-    """Mean over blocks of the kernel distance: (T, B)."""
+    """Mean over blocks of the kernel distance.
+
+    Args:
+        values: (T, B), NaN of a block without a value.
+        whole: (T,) bool, strengths that have a number.
+    """
     blocks = np.where(whole[:, None], values, NAN)
     return Estimate(blocks.mean(1), blocks)

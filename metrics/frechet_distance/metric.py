@@ -1,169 +1,272 @@
-"""Fréchet and kernel distance of edited pictures from real ones, over signed strength and over achieved effect.
+"""Fréchet and kernel distance of edited pictures from real ones, over strength and effect.
 
-Cherepkov et al. 2021 (Fig. 7, 11, 14) plot FID over the magnitude of a weight shift, with scales matched by eye. Here:
+Cherepkov et al. 2021 (Fig. 7, 11, 14) plot FID over the magnitude of a weight shift, with scales
+matched by eye. Here:
 
-- The distance is that of Gaussians (Heusel et al. 2017, eq. 6), from moments in float64. It is called `fid` only in
-  the features of FID's Inception network, otherwise `frechet_distance`; the kernel distance (Binkowski et al. 2018,
-  cubic polynomial, unbiased) likewise `kid` or `kernel_distance`.
-- A name ends in [network@hash,resize,n=...,ref=...@hash,effect=...]: numbers of other n, networks, references or common
-  effects have other names and never meet in a table. n of the kernel distance is of the samples that its blocks take.
-- The Fréchet distance is biased upwards by O(1 / n). Equal n does not take the bias out of a difference: it depends on
-  the edited pictures' own covariance (Chong & Forsyth 2020). The kernel distance has no bias and stands beside it.
-- Intervals, 95 %: Fréchet, jackknife over blocks of samples, Student's t (what further samples would change at this n).
-  Kernel: Student's t over the blocks. In both the reference is held fixed.
-- The same samples are behind every strength and method. Samples of the result are the blocks' pseudo-values
-  B theta - (B - 1) theta_without_block, so that differences between methods are paired; `start` is the block.
-- Scalars: `_up` and `_down` at the ends, where the mean effect is the common one (no number where it was not reached);
-  `_zero` of the unedited pictures (the generator's own); `_floor` of other real pictures at the same n; `_asymmetry`,
-  up minus down, paired.
-- A strength at which an edited picture is not finite has no number: what is left would be of another n.
+- The distance is that of Gaussians (Heusel et al. 2017, eq. 6), from moments in float64. It is
+  called `fid` only in the features of FID's Inception network, otherwise `frechet_distance`; the
+  kernel distance (Binkowski et al. 2018, cubic polynomial, unbiased) likewise `kid` or
+  `kernel_distance`.
+- Each row names network, resize, reference, n and the common effect of the ends in its columns:
+  numbers that differ in one of them never meet in a table. n of the kernel distance is of the
+  samples that its blocks take.
+- The Fréchet distance is biased upwards by O(1 / n). Equal n does not take the bias out of a
+  difference: it depends on the edited pictures' own covariance (Chong & Forsyth 2020). The kernel
+  distance has no bias and stands beside it.
+- Intervals, 95 %: Fréchet, jackknife over blocks of samples, Student's t (what further samples
+  would change at this n). Kernel: Student's t over the blocks. In both the reference is held fixed.
+- The same samples are behind every strength and method. Samples of the result are the blocks'
+  pseudo-values B theta - (B - 1) theta_without_block, so that differences between methods are
+  paired; `start` is the block.
+- Scalars: `_up` and `_down` at the ends, where the mean effect is the common one (no number where
+  it was not reached); `_zero` of the unedited pictures (the generator's own); `_floor` of other
+  real pictures at the same n; `_asymmetry`, up minus down, paired.
+- A strength at which an edited picture is not finite has no number: what is left would be of
+  another n.
+
+The distance is not torchmetrics' own FID: that one converts the caller's network, cannot be
+computed by blocks and stops at a NaN picture. It is the oracle of the tests.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
-import pandas as pd
 from editbench.metrics.frechet_distance.blocks import Estimate, jackknife, over_blocks
 
 from editbench.stats.intervals import NO_INTERVAL, Interval
-from editbench.walk.metric import ROW_COLUMNS, MetricResult, ObservationMetric, no_samples, row
+from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder, join_notes
 from editbench.walk.observation import Observed
 
-NAN = float("nan")
 ENDS = ("up", "down", "zero", "floor", "asymmetry")
-UNLIKE = (
-    0.1  # an end whose effect over all samples differs by more from the calibrated one has a note
-)
+# An end whose effect over all samples differs by more from the calibrated one has a note.
+UNLIKE = 0.1
 KINDS = ("frechet_distance", "kernel_distance", "fid", "kid")
 
 
+def produced_names() -> dict[str, bool | None]:
+    """Each name of the rows -> whether higher is better."""
+    names: dict[str, bool | None] = {}
+    for kind in KINDS:
+        names[kind] = False
+        names[f"{kind}_by_effect"] = False
+        for end in ENDS:
+            # What the generator itself leaves is nothing that an edit can improve.
+            names[f"{kind}_{end}"] = False if end in ("up", "down") else None
+    names["achieved_effect"] = None
+    return names
+
+
+@dataclass(frozen=True)
+class End:
+    """A number at one end of the walk, at 0, or of the difference of the ends.
+
+    Attributes:
+        name: of ENDS.
+        value: NaN where the effect was not reached.
+        interval: (low, high).
+        blocks: (B,) pseudo-values, None without a value.
+        note: why the number is missing or in doubt.
+    """
+
+    name: str
+    value: float = NAN
+    interval: Interval = NO_INTERVAL
+    blocks: np.ndarray | None = None
+    note: str = ""
+
+
 class FrechetDistance(ObservationMetric):
-    """Curves `frechet_distance` and `kernel_distance` (x: strength in steps), `..._by_effect` (x: mean achieved effect
-    in sigmas, negative towards the class of t < 0), `achieved_effect` (x: strength), and the scalars above; `fid` and
-    `kid` in their place in the features of an Inception network."""
+    """Distances from real pictures along signed strengths.
+
+    Rows:
+        frechet_distance, kernel_distance: curves, x: strength in steps.
+        ..._by_effect: curves, x: mean achieved effect in sigmas, negative towards the class of
+            t < 0.
+        achieved_effect: curve, x: strength in steps.
+        ..._up, ..._down, ..._zero, ..._floor, ..._asymmetry: the scalars above.
+        fid, kid in place of these names in the features of an Inception network.
+    Samples: pseudo-values of the scalars.
+
+    States: moments by strength and block, float64, added up over samples; arrays of the reference.
+    """
 
     name = "frechet_distance"
     observation = "frechet_distance"
     version = 1
     citation = (
-        "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, Fig. 7, 11, 14; Heusel et "
-        "al.: GANs Trained by a Two Time-Scale Update Rule, NeurIPS 2017, eq. 6; Binkowski et al.: "
-        "Demystifying MMD GANs, ICLR 2018"
+        "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, Fig. 7, 11, "
+        "14; Heusel et al.: GANs Trained by a Two Time-Scale Update Rule, NeurIPS 2017, eq. 6; "
+        "Binkowski et al.: Demystifying MMD GANs, ICLR 2018"
     )
-    produces = (
-        {kind + end: False for kind in KINDS for end in ("", "_by_effect")}
-        | {
-            f"{kind}_{end}": False if end in ("up", "down") else None
-            for kind in KINDS
-            for end in ENDS
-        }
-        | {"achieved_effect": None}
+    higher_is_better = False
+    produces = produced_names()
+    summed = (
+        "count",
+        "sum",
+        "outer",
+        "effect",
+        "effect_square",
+        "broken",
+        "kernel",
+        "kernel_whole",
+    )
+    shared = (
+        "strength",
+        "reference_count",
+        "reference_sum",
+        "reference_outer",
+        "floor_count",
+        "floor_sum",
+        "floor_outer",
     )
 
-    def compute(self, stats: Observed) -> MetricResult:
-        arrays, meta = stats.arrays, stats.meta
-        frechet, kernel = (
-            ("fid", "kid") if meta["inception"] else ("frechet_distance", "kernel_distance")
-        )
+    def update(self, found: Observed) -> None:  # type: ignore[override]
+        if not found.reason:
+            # A block of the kernel distance has a value where it is whole, and NaN elsewhere.
+            kernel = np.asarray(found.arrays["kernel"], np.float64)
+            whole = np.isfinite(kernel)
+            arrays = found.arrays | {
+                "kernel": np.where(whole, kernel, 0.0),
+                "kernel_whole": whole.astype(np.float64),
+            }
+            found = Observed(arrays, found.meta, found.reason)
+        super().update(found)
+
+    def measure(self, arrays: dict[str, np.ndarray], meta: dict) -> MetricResult:
+        frechet, kernel = KINDS[:2]
+        if meta["inception"]:
+            frechet, kernel = KINDS[2:]
         whole = arrays["broken"] == 0
-        curves = {frechet: jackknife(arrays, whole), kernel: over_blocks(arrays["kernel"], whole)}
-        strength, n = arrays["strength"], int(meta["n"])
+        by_block = np.where(arrays["kernel_whole"] > 0, arrays["kernel"], NAN)
+        curves = {frechet: jackknife(arrays, whole), kernel: over_blocks(by_block, whole)}
+        n = int(meta["n"])
+        out = ResultBuilder()
         effect, spread = mean_effect(arrays, n)
-        rows, samples = [], [no_samples()]
-        for t, mean, half in zip(strength, effect, spread):
-            rows.append(row("achieved_effect", mean, n, mean - half, mean + half, x=float(t)))
+        for t, mean, half in zip(arrays["strength"], effect, spread):
+            out.add("achieved_effect", mean, n, (mean - half, mean + half), x=float(t))
         for name, estimate in curves.items():
             used = int(meta["kernel_n"]) if name == kernel else n
-            bracket = brackets(meta, used)
-            for position, t in enumerate(strength):
-                count = int(arrays["broken"][position])
-                note = f"{count} of {n} edited pictures are not finite" if count else ""
-                one = estimate.value[position], used, *estimate.interval(position)
-                rows += [
-                    row(name + end + bracket, *one, x=float(x), note=note)
-                    for end, x in (("", t), ("_by_effect", effect[position]))
-                ]
-            for end, value, interval, blocks, note in scalars(estimate, arrays, meta):
-                rows.append(row(f"{name}_{end}{bracket}", value, used, *interval, note=note))
-                if blocks is not None:
-                    samples.append(
-                        pd.DataFrame(
-                            {
-                                "metric": f"{name}_{end}{bracket}",
-                                "start": np.arange(len(blocks)),
-                                "value": blocks,
-                            }
-                        )
-                    )
+            key = compared_by(meta, used)
+            self._add_curves(out, name, estimate, arrays, meta, used)
+            for end in ends_of(estimate, arrays, meta):
+                metric = f"{name}_{end.name}"
+                out.add(metric, end.value, used, end.interval, end.note, **key)
+                if end.blocks is not None:
+                    out.add_samples(metric, np.arange(len(end.blocks)), end.blocks, **key)
             if name == frechet and "floor_sum" in arrays:
-                rows.append(row(f"{name}_floor{bracket}", estimate.floor, n))
-        return MetricResult(
-            pd.DataFrame(rows, columns=list(ROW_COLUMNS)), pd.concat(samples, ignore_index=True)
-        )
+                out.add(f"{name}_floor", estimate.floor, n, **key)
+        return out.result()
+
+    def _add_curves(
+        self,
+        out: ResultBuilder,
+        name: str,
+        estimate: Estimate,
+        arrays: dict[str, np.ndarray],
+        meta: dict,
+        used: int,
+    ) -> None:
+        """Add one row a strength, over strength and over effect.
+
+        Args:
+            name: of the distance.
+            used: samples behind each number.
+        """
+        n = int(meta["n"])
+        effect, _ = mean_effect(arrays, n)
+        key = compared_by(meta, used)
+        for place, t in enumerate(arrays["strength"]):
+            broken = int(arrays["broken"][place])
+            note = f"{broken} of {n} edited pictures are not finite" if broken else ""
+            value = estimate.value[place]
+            interval = estimate.interval(place)
+            out.add(name, value, used, interval, note, x=float(t), **key)
+            out.add(f"{name}_by_effect", value, used, interval, note, x=float(effect[place]), **key)
 
 
-def brackets(meta: dict, n: int) -> str:
-    """What a number may be compared by: '[judge@1c8e,none,n=1000,ref=renders@07aa,effect=0.25]'."""
+def compared_by(meta: dict, n: int) -> dict[str, Any]:
+    """The fields that numbers must share before they are compared.
+
+    Args:
+        meta: facts of the observation.
+        n: samples behind the number.
+    """
+    # The first word names the way of resizing; what follows are its sizes.
     resize = str(meta["resize"]).split(",")[0].split(" inside")[0]
-    return f"[{meta['network']},{resize},n={n},ref={meta['reference']},effect={meta['effect']:g}]"
+    return {
+        "network": meta["network"],
+        "resize": resize,
+        "reference": meta["reference"],
+        "n": float(n),
+        "effect": float(meta["effect"]),
+    }
 
 
 def mean_effect(arrays: dict[str, np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean achieved effect (T,) and the half-width of its interval; pictures that are not finite count as no effect."""
+    """Mean achieved effect (T,) and the half-width of its 95 % interval, both in sigmas.
+
+    Pictures that are not finite count as no effect.
+    """
     mean = arrays["effect"] / n
     variance = np.maximum(arrays["effect_square"] / n - mean**2, 0.0)
     return mean, 1.96 * np.sqrt(variance / n)
 
 
-def scalars(
-    estimate: Estimate, arrays: dict[str, np.ndarray], meta: dict
-) -> list[tuple[str, float, Interval, np.ndarray | None, str]]:
-    """(name, value, interval, pseudo-values, note) at the ends, at 0, and of their difference."""
+def ends_of(estimate: Estimate, arrays: dict[str, np.ndarray], meta: dict) -> list[End]:
+    """Numbers at the ends, at 0, and of the difference of the ends."""
     strength = arrays["strength"]
-    ends, notes = {"up": len(strength) - 1, "down": 0}, {}
-    for side in ends:
-        reach = meta[side]
-        notes[side] = (
-            ""
-            if reach["reached"]
-            else (
-                f"an effect of {meta['effect']:g} sigma towards '{meta['classes'][side == 'up']}' was not reached: "
-                f"{'' if reach['effect'] > meta['effect'] else 'at most '}{reach['effect']:.2g}, at "
-                f"{abs(reach['strength']):.3g} steps"
-            )
-        )
-    out: list[tuple[str, float, Interval, np.ndarray | None, str]] = []
-    for side, place in ends.items():
-        if notes[side]:
-            out.append((side, NAN, NO_INTERVAL, None, notes[side]))
-        else:
-            mean = abs(arrays["effect"][place]) / int(meta["n"])
-            off = abs(mean / meta["effect"] - 1) > UNLIKE
-            told = (
-                f"over all {meta['n']} the mean effect is {mean:.2g}: raise observation.frechet_distance.samples"
-                if off
-                else ""
-            )
-            out.append(
-                (
-                    side,
-                    estimate.value[place],
-                    estimate.interval(place),
-                    estimate.blocks[place],
-                    told,
-                )
-            )
+    up = len(strength) - 1
+    down = 0
+    missed = {side: not_reached(side, meta) for side in ("up", "down")}
+    out = []
+    for side, place in (("up", up), ("down", down)):
+        if missed[side]:
+            out.append(End(side, note=missed[side]))
+            continue
+        interval = estimate.interval(place)
+        note = unlike_effect(place, arrays, meta)
+        out.append(End(side, estimate.value[place], interval, estimate.blocks[place], note))
     zero = int(np.flatnonzero(strength == 0)[0])
-    out.append(("zero", estimate.value[zero], estimate.interval(zero), estimate.blocks[zero], ""))
-    note = "; ".join(filter(None, notes.values()))
-    up, down = ends["up"], ends["down"]
-    between: tuple[float, Interval, np.ndarray | None] = (
-        (NAN, NO_INTERVAL, None)
-        if note
-        else (
-            estimate.value[up] - estimate.value[down],
-            estimate.difference(up, down),
-            estimate.blocks[up] - estimate.blocks[down],
+    out.append(End("zero", estimate.value[zero], estimate.interval(zero), estimate.blocks[zero]))
+    note = join_notes(missed["up"], missed["down"])
+    if note:
+        out.append(End("asymmetry", note=note))
+    else:
+        out.append(
+            End(
+                "asymmetry",
+                estimate.value[up] - estimate.value[down],
+                estimate.difference(up, down),
+                estimate.blocks[up] - estimate.blocks[down],
+            )
         )
+    return out
+
+
+def not_reached(side: str, meta: dict) -> str:
+    """Why there is no number at the end of a side, or ''.
+
+    Args:
+        side: 'up' or 'down'.
+        meta: facts of the observation.
+    """
+    reach = meta[side]
+    if reach["reached"]:
+        return ""
+    towards = meta["classes"][side == "up"]
+    most = "" if reach["effect"] > meta["effect"] else "at most "
+    return (
+        f"an effect of {meta['effect']:g} sigma towards '{towards}' was not reached: "
+        f"{most}{reach['effect']:.2g}, at {abs(reach['strength']):.3g} steps"
     )
-    return [*out, ("asymmetry", *between, note)]
+
+
+def unlike_effect(place: int, arrays: dict[str, np.ndarray], meta: dict) -> str:
+    """Why the effect at an end is not quite the common one, or ''."""
+    mean = abs(arrays["effect"][place]) / int(meta["n"])
+    if abs(mean / meta["effect"] - 1) <= UNLIKE:
+        return ""
+    return f"over all {meta['n']} the mean effect is {mean:.2g}: raise observation.frechet_distance.samples"

@@ -244,7 +244,7 @@ class FrechetDistanceObservation(AfterWalk):
                 at = place[t]
                 x = network(images).float()
                 features = x.cpu().numpy()
-                moments[at].add(features, rows.start)
+                moments[at].update(features, rows.start)
                 kernel.add(at, features, rows.start)
                 # The same pictures, seen by the judge: distance is shown over achieved effect.
                 change = self._effect(scene, t, rows, images)
@@ -254,9 +254,9 @@ class FrechetDistanceObservation(AfterWalk):
                 advance(len(x))
         return {
             "strength": grid,
-            "count": np.stack([m.count for m in moments]),
-            "sum": np.stack([m.sum for m in moments]),
-            "outer": np.stack([m.outer for m in moments]),
+            "count": np.stack([m.arrays()["count"] for m in moments]),
+            "sum": np.stack([m.arrays()["sum"] for m in moments]),
+            "outer": np.stack([m.arrays()["outer"] for m in moments]),
             "kernel": kernel.value,
             "effect": gained,
             "effect_square": square,
@@ -280,5 +280,5 @@ class FrechetDistanceObservation(AfterWalk):
         towards = forward if t >= 0 else backward
         logits = scene.judge(images).float()
         change = measure_effect(scene, logits, start_logits(scene, rows), towards).cpu().numpy()
-        # A picture that the judge cannot score adds nothing; `broken` counts those without features.
+        # A picture that the judge cannot score adds nothing.
         return np.where(np.isfinite(change), change, 0.0) * (1 if t >= 0 else -1)

@@ -1,7 +1,8 @@
-"""What edited pictures are compared with: real pictures, and their statistics, computed once and cached.
+"""What edited pictures are compared with: real pictures, and their statistics from a cache.
 
-A reference gives picture i by (seed, i) or by its place in a folder. Its statistics are of two sets that share no
-picture: 0..n-1 is the reference, n..2n-1 measures the floor, the distance of real from real at the same n.
+A reference gives picture i by (seed, i) or by its place in a folder. Its statistics are of two sets
+that share no picture: 0..n-1 is the reference, and n..2n-1 measures the floor, the distance of real
+from real at the same n.
 """
 
 from __future__ import annotations
@@ -31,16 +32,20 @@ from editbench.worlds.faces.renderer import render
 
 
 class Reference(abc.ABC):
-    """A set of pictures. name: for tables."""
+    """A set of real pictures."""
 
-    name: str
+    name: str  # for tables
 
     def check(self, scene: Scene) -> None:  # noqa: B027 - most serve every scene
-        """Raise Unsupported where these pictures are no reference for the scene's generator."""
+        """Check that the pictures are of the generator's kind.
+
+        Raises:
+            Unsupported: they are no reference for it.
+        """
 
     @abc.abstractmethod
     def identity(self, scene: Scene) -> object:
-        """JSON-like; all that decides the pictures."""
+        """All that decides the pictures, as JSON holds it; the cache is keyed by it."""
 
     @abc.abstractmethod
     def size(self, scene: Scene) -> int:
@@ -48,17 +53,21 @@ class Reference(abc.ABC):
 
     @abc.abstractmethod
     def images(self, scene: Scene, start: int, stop: int, resolution: int) -> Tensor:
-        """Pictures start..stop-1: (b, 3, resolution, resolution) in [-1, 1]."""
+        """Some of the pictures.
+
+        Args:
+            scene: what is edited.
+            start: first picture.
+            stop: picture after the last.
+            resolution: of the pictures.
+
+        Returns:
+            (b, 3, resolution, resolution) in [-1, 1].
+        """
 
 
 class Renders(Reference):
-    """Renders of the embedded world by the law that its generator was trained on.
-
-    Args:
-        seed: of the factors; no other part of the project draws from this stream.
-        margin, correlations: of the law, see FactorLaw; None has that of the generator (its attribute `law`), or else
-            the world's own.
-    """
+    """Renders of the embedded world by the law that its generator was trained on."""
 
     def __init__(
         self,
@@ -67,28 +76,43 @@ class Renders(Reference):
         correlations: dict[str, float] | None = None,
         name: str = "renders",
     ) -> None:
-        self.seed, self.name = seed, name
-        given = {"margin": margin, "correlations": correlations}
-        self.given: dict[str, Any] = {
-            key: value for key, value in given.items() if value is not None
-        }
+        """Choose the law.
+
+        Args:
+            seed: of the factors; no other part of the project draws from this stream.
+            margin: of the law, see FactorLaw; None for that of the generator (its attribute `law`),
+                or else the world's own.
+            correlations: of the law, likewise.
+            name: for tables.
+        """
+        self.seed = seed
+        self.name = name
+        self.given: dict[str, Any] = {}
+        if margin is not None:
+            self.given["margin"] = margin
+        if correlations is not None:
+            self.given["correlations"] = correlations
 
     def law(self, scene: Scene) -> FactorLaw:
+        """The law that the factors are drawn by."""
+        # A generator of a dial setting was trained on another law than the world's own.
         return replace(getattr(scene.generator, "law", None) or FactorLaw(), **self.given)
 
     def check(self, scene: Scene) -> None:
+        # The attributes tell the world: renders of faces are no reference for anything else.
         others = [name for name in scene.judge.attributes.names if name not in TRAITS]
         if others:
             raise Unsupported(
-                f"reference '{self.name}' shows faces of the embedded world, which has no {others[0]}: "
-                "set observation.frechet_distance.reference to a Folder of real pictures, or to BankImages"
+                f"reference '{self.name}' shows faces of the embedded world, which has no "
+                f"{others[0]}: set observation.frechet_distance.reference to a Folder of real "
+                "pictures, or to BankImages"
             )
 
     def identity(self, scene: Scene) -> object:
         return ["renders", self.seed, vars(self.law(scene))]
 
     def size(self, scene: Scene) -> int:
-        return 2**62
+        return 2**62  # as many as anybody wants
 
     def images(self, scene: Scene, start: int, stop: int, resolution: int) -> Tensor:
         return render(
@@ -98,9 +122,18 @@ class Renders(Reference):
 
 
 class Folder(Reference):
-    """The images below a folder, in the order of their paths, cut and resized as editbench.worlds.datasets.images says."""
+    """The images below a folder, in the order of their paths.
+
+    They are cut and resized by editbench.worlds.datasets.images.
+    """
 
     def __init__(self, path: str, name: str | None = None) -> None:
+        """Open the folder.
+
+        Args:
+            path: of the folder.
+            name: for tables; None for the folder's own.
+        """
         self.source = ImageFolder(Path(path))
         self.name = name or Path(path).resolve().name
 
@@ -111,19 +144,23 @@ class Folder(Reference):
         return len(self.source)
 
     def images(self, scene: Scene, start: int, stop: int, resolution: int) -> Tensor:
+        # A reference must be whole: a picture that is left out would move all that follow it.
         block = self.source.read(start, stop, resolution)
         if block.problems:
             raise BadFile(
-                f"{self.source.folder / block.problems[0][0]}: {block.problems[0][1]}; take it out of the "
-                "reference folder"
+                f"{self.source.folder / block.problems[0][0]}: {block.problems[0][1]}; take it out "
+                "of the reference folder"
             )
         pixels = torch.from_numpy(block.pixels).to(scene.device)
         return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 class BankImages(Reference):
-    """The generator's own unedited pictures, of the bank's fit split: for a generator whose real pictures are not at
-    hand. The distance is then what the edit adds, and that of t = 0 is its floor."""
+    """The generator's own unedited pictures, of the bank's fit split.
+
+    It serves a generator whose real pictures are not at hand. The distance is then what the edit
+    adds, and that of t = 0 is its floor.
+    """
 
     name = "bank"
 
@@ -150,16 +187,31 @@ def statistics(
     kernel: int,
     resolution: int,
 ) -> dict[str, np.ndarray]:
-    """Moments of 0..n-1 (count, sum, outer) and, where there are so many, of n..2n-1 (floor_count, ...), and features
-    (kernel, d) float32 of the first pictures. From the cache, where another job made them.
+    """Statistics of a reference, from the cache where another job made them.
 
-    Raises EditbenchError where the reference has fewer than n pictures.
+    Args:
+        scene: what is edited.
+        reference: the pictures.
+        network: whose features are taken.
+        n: pictures behind the moments.
+        kernel: pictures whose features are kept, for the kernel distance.
+        resolution: of the pictures.
+
+    Returns:
+        count, sum, outer: moments of pictures 0..n-1, see editbench.stats.moments.Moments.
+        floor_count, floor_sum, floor_outer: of pictures n..2n-1, where there are so many.
+        features: (kernel, d) float32, of the first pictures.
+
+    Raises:
+        EditbenchError: the reference has fewer than n pictures.
+        Unsupported: a picture has features that are not finite.
     """
     if reference.size(scene) < n:
         raise EditbenchError(
             f"reference '{reference.name}' has {reference.size(scene)} pictures, fewer than n={n}: "
             "lower the observation's n, or give a larger reference"
         )
+    # The source is in the key, since a user may write a reference of their own and change it.
     kind = type(reference)
     key = {
         "reference": reference.identity(scene),
@@ -170,6 +222,7 @@ def statistics(
         "resolution": resolution,
     }
     path = scene.cache / "references" / f"{digest(key)}.safetensors"
+    # Jobs of a sweep need the same statistics at the same time: one computes, the others wait.
     with lock(path):
         try:
             return load(read_checked(path))
@@ -191,31 +244,32 @@ def _compute(
 ) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {}
     features = np.empty((kernel, network.dim), np.float32)
+    # Without a second set there is no floor; the distance itself needs none.
     sets = 2 if reference.size(scene) >= 2 * n else 1
     with progress("reference pictures", sets * n) as advance:
         for place, prefix in enumerate(("", "floor_")[:sets]):
             moments = Moments(n, 1, network.dim)
             for first in range(0, n, scene.batch):
                 last = min(first + scene.batch, n)
-                x = (
-                    network(
-                        reference.images(scene, place * n + first, place * n + last, resolution)
-                    )
-                    .cpu()
-                    .numpy()
-                )
-                moments.add(x, first)
+                begin = place * n
+                images = reference.images(scene, begin + first, begin + last, resolution)
+                x = network(images).cpu().numpy()
+                moments.update(x, first)
+                # The last batch may reach past the kernel's pictures.
                 if not place and first < kernel:
                     features[first:last] = x[: kernel - first]
                 advance(last - first)
-            if moments.count.sum() < n:
+            sums = moments.arrays()
+            found = int(sums["count"].sum())
+            # A real picture without features is a defect of the folder or of the network.
+            if found < n:
                 raise Unsupported(
                     f"'{network.name}' gives features that are not finite for "
-                    f"{n - int(moments.count.sum())} pictures of reference '{reference.name}'"
+                    f"{n - found} pictures of reference '{reference.name}'"
                 )
             out |= {
-                f"{prefix}count": moments.count,
-                f"{prefix}sum": moments.sum[0],
-                f"{prefix}outer": moments.outer[0],
+                f"{prefix}count": sums["count"],
+                f"{prefix}sum": sums["sum"][0],
+                f"{prefix}outer": sums["outer"][0],
             }
     return out | {"features": features}

@@ -1,51 +1,81 @@
 """Identity preservation at matched effect: how alike an edited picture is to the original.
 
-The number is the cosine between the embeddings of the two pictures (observation `feature_similarity`). It is compared at the
-same achieved effect x on the target, in the bins of attribute dependency, never at the same step. With a face
-recognition network it is the papers' identity preservation; without one the embedding is the judge's features, and the
-metric is called by that name: the judge's features hold what tells its attributes apart, not who a person is.
+The number is the cosine between the embeddings of the two pictures (observation
+`feature_similarity`). It is compared at the same achieved effect x on the target, in the bins of
+attribute dependency, never at the same step. With a face recognition network it is the papers'
+identity preservation; without one the embedding is the judge's features, and the metric is called
+by that name: the judge's features hold what tells its attributes apart, not who a person is.
 
-A share of verified pictures stands beside it: those whose cosine is at least the verification threshold that the observation
-wrote down (the cosine that 1 % of the pairs of different pictures exceed, or one published with the network).
+A share of verified pictures stands beside it: those whose cosine is at least the verification
+threshold that the observation wrote down (the cosine that 1 % of the pairs of different pictures
+exceed, or one published with the network).
 """
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean, bootstrap_ratios
-from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS, Metric, MetricResult, row
+from editbench.walk.metric import (
+    NAN,
+    Metric,
+    MetricResult,
+    ResultBuilder,
+    mean_of,
+    share,
+    start_rows,
+)
 from editbench.walk.trajectory import Trajectories
 
-NAN = float("nan")
-JUDGE = "judge_features"  # label of the judge's features
-COLUMN, THRESHOLD = "similarity:", "similarity_threshold:"
+JUDGE = "judge_features"  # the judge's features, as the observation calls them
+# Columns of the observation; a network's name follows.
+COLUMN = "similarity:"
+THRESHOLD = "similarity_threshold:"
+KINDS = ("similarity", "verified")
 MISSING = "no similarity was measured: run the job with observation=[feature_similarity]"
 
 
 class Identity(Metric):
-    """Rows: curves `judge_feature_similarity`, `judge_feature_verified` (x: bin centre, in sigmas; bootstrap over
-    starts; n counts points), and where each walk first passes x* `judge_feature_similarity_at`,
-    `judge_feature_verified_at` (n counts starts). With another network LABEL they are `identity_similarity[LABEL]` and
-    so on. Samples: the last two.
+    """Likeness to the original over the achieved effect, and where each walk first passes x*.
+
+    Rows, with the network in their column:
+        judge_feature_similarity, judge_feature_verified: curves; x is the centre of a bin in
+            sigmas, count the number of points, the interval a bootstrap over starts.
+        judge_feature_similarity_at, judge_feature_verified_at: at x = x*; count is of starts.
+        identity_similarity and so on: the same of every other network.
+    Samples: those that end in `_at`.
+
+    States:
+        start: (n,) start ids.
+        points, similarity, verified: (n, networks, bins) sums over the points of a bin.
+        similarity_at, verified_at: (n, networks), NaN where the walk does not get to x*.
+        networks: their names.
 
     Args:
-        at, stop, width, min_points, draws: as of editbench.metrics.attribute_dependency.AttributeDependency.
+        at: matched effect x*, in sigmas.
+        stop: bins cover [0, stop), in sigmas.
+        width: of a bin, in sigmas.
+        min_points: bins with fewer points carry a note that hides them.
+        draws: bootstrap draws.
     """
 
     name = "identity"
     version = 1
     citation = (
-        "Khrulkov et al.: Latent Transformations via NeuralODEs, ICCV 2021, A.4 (FaceNet embeddings); "
-        "Schroff, Kalenichenko & Philbin: FaceNet, CVPR 2015 (verification)"
+        "Khrulkov et al.: Latent Transformations via NeuralODEs, ICCV 2021, A.4 (FaceNet "
+        "embeddings); Schroff, Kalenichenko & Philbin: FaceNet, CVPR 2015 (verification)"
     )
+    higher_is_better = True
     produces = {
-        f"{name}_{kind}{end}": True
-        for name in ("judge_feature", "identity")
-        for kind in ("similarity", "verified")
-        for end in ("", "_at")
+        "judge_feature_similarity": True,
+        "judge_feature_similarity_at": True,
+        "judge_feature_verified": True,
+        "judge_feature_verified_at": True,
+        "identity_similarity": True,
+        "identity_similarity_at": True,
+        "identity_verified": True,
+        "identity_verified_at": True,
     }
 
     def __init__(
@@ -60,115 +90,129 @@ class Identity(Metric):
             raise ValueError(
                 f"need 0 < width <= stop and at > 0, got at={at}, width={width}, stop={stop}"
             )
-        self.at, self.width, self.bins = float(at), float(width), round(stop / width)
-        self.min_points, self.draws = int(min_points), int(draws)
+        super().__init__()
+        self.x_star = float(at)
+        self.width = float(width)
+        self.bins = round(stop / width)
+        self.min_points = int(min_points)
+        self.draws = int(draws)
+        self.add_columns("start", "points", "similarity", "verified")
+        self.add_columns("similarity_at", "verified_at")
+        self.add_facts("networks")
 
-    def update(self, trajectories: Trajectories) -> pd.DataFrame:
-        """One row a start; for each network the sums of each bin and the values at x*."""
-        table, x = trajectories.table, trajectories.effect
-        begins = np.flatnonzero(table["step"].to_numpy() == 0)
-        owner = np.searchsorted(begins, trajectories.first_row)
-        stats: dict[str, np.ndarray] = {"start": table["start"].to_numpy(np.int64)[begins]}
-        for column in (name for name in map(str, table) if name.startswith(COLUMN)):
-            name = column.removeprefix(COLUMN)
-            cosine = table[column].to_numpy(np.float64)
-            threshold = table[THRESHOLD + name].to_numpy(np.float64)
-            sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(cosine)
-            inside = np.flatnonzero(
-                sound & (table["step"].to_numpy() > 0) & (x >= 0) & (x < self.bins * self.width)
-            )
-            cell = owner[inside] * self.bins + np.minimum(
-                (x[inside] / self.width).astype(np.int64), self.bins - 1
-            )
-            parts = {
-                "n": np.ones(len(inside)),
-                "similarity": cosine[inside],
-                "verified": (cosine >= threshold)[inside].astype(np.float64),
-            }
-            for part, values in parts.items():
-                sums = np.bincount(cell, values, len(begins) * self.bins).reshape(-1, self.bins)
-                stats |= {f"{name}/{part}/{b}": sums[:, b] for b in range(self.bins)}
-            found = at_effect(x, cosine[:, None], owner, sound, self.at, len(begins))[:, 0]
-            stats[f"{name}/similarity/at"] = found
-            stats[f"{name}/verified/at"] = np.where(
-                np.isfinite(found), found >= threshold[begins], NAN
-            )
-        return pd.DataFrame(stats)
-
-    def compute(self, stats: pd.DataFrame) -> MetricResult:
-        stats = stats.sort_values("start", kind="stable", ignore_index=True)
-        names = list(
-            dict.fromkeys(column.split("/")[0] for column in map(str, stats) if "/" in column)
+    def update(self, trajectories: Trajectories) -> None:
+        table = trajectories.table
+        begins, _ = start_rows(trajectories)
+        n = len(begins)
+        networks = []
+        for column in map(str, table):
+            if column.startswith(COLUMN):
+                networks.append(column.removeprefix(COLUMN))
+        binned = np.zeros((3, n, len(networks), self.bins))
+        at_star = np.zeros((2, n, len(networks)))
+        for place, network in enumerate(networks):
+            binned[:, :, place], at_star[:, :, place] = self._measure(trajectories, network)
+        self.append(
+            start=table["start"].to_numpy(np.int64)[begins],
+            points=binned[0],
+            similarity=binned[1],
+            verified=binned[2],
+            similarity_at=at_star[0],
+            verified_at=at_star[1],
         )
-        rows, samples = (
-            [],
-            [
-                pd.DataFrame(
-                    {
-                        "metric": pd.Series(dtype="str"),
-                        "start": pd.Series(dtype="int64"),
-                        "value": pd.Series(dtype="float64"),
-                    }
-                )
-            ],
+        self.keep_fact("networks", networks)
+
+    def _measure(self, trajectories: Trajectories, network: str) -> tuple[np.ndarray, np.ndarray]:
+        """What one network saw.
+
+        Returns:
+            (3, n, bins) number, sum of cosines and number of verified points in each bin, and
+            (2, n) cosine and verification at x*.
+        """
+        table = trajectories.table
+        x = trajectories.effect
+        begins, owner = start_rows(trajectories)
+        n = len(begins)
+        cosine = table[COLUMN + network].to_numpy(np.float64)
+        threshold = table[THRESHOLD + network].to_numpy(np.float64)
+        sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(cosine)
+        moved = table["step"].to_numpy() > 0
+        inside = np.flatnonzero(sound & moved & (x >= 0) & (x < self.bins * self.width))
+        # The last bin takes what rounding pushes beyond its end.
+        place = np.minimum((x[inside] / self.width).astype(np.int64), self.bins - 1)
+        cell = owner[inside] * self.bins + place
+        verified = (cosine >= threshold)[inside].astype(np.float64)
+        sums = []
+        for values in (np.ones(len(inside)), cosine[inside], verified):
+            sums.append(np.bincount(cell, values, n * self.bins).reshape(n, self.bins))
+        found = at_effect(x, cosine[:, None], owner, sound, self.x_star, n)[:, 0]
+        passed = np.where(np.isfinite(found), found >= threshold[begins], NAN)
+        return np.stack(sums), np.stack([found, passed])
+
+    def compute(self) -> MetricResult:
+        found = self.sorted_columns(
+            "points", "similarity", "verified", "similarity_at", "verified_at"
         )
-        for name in names:
-            counts = self._bins(stats, name, "n")
-            n = counts.sum(0).astype(int)
-            for kind in ("similarity", "verified"):
-                sums = self._bins(stats, name, kind)
-                low, high = bootstrap_ratios(sums, counts, draws=self.draws)
-                for b in range(self.bins):
-                    few = (
-                        f"hidden: {n[b]} points are fewer than {self.min_points}"
-                        if n[b] < self.min_points
-                        else ""
-                    )
-                    rows.append(
-                        row(
-                            titled(name, kind),
-                            float(sums[:, b].sum() / n[b]) if n[b] else NAN,
-                            int(n[b]),
-                            float(low[b]),
-                            float(high[b]),
-                            x=(b + 0.5) * self.width,
-                            note=few,
-                        )
-                    )
-                values = stats[f"{name}/{kind}/at"].to_numpy(np.float64)
-                kept = np.isfinite(values)
-                rows.append(
-                    row(
-                        titled(name, f"{kind}_at"),
-                        float(values[kept].mean()) if kept.any() else NAN,
-                        int(kept.sum()),
-                        *bootstrap_mean(values, draws=self.draws),
-                        x=self.at,
-                        note="" if kept.any() else f"no start reaches x = {self.at:g}",
-                    )
-                )
-                samples.append(
-                    pd.DataFrame(
-                        {
-                            "metric": titled(name, f"{kind}_at"),
-                            "start": stats["start"][kept],
-                            "value": values[kept],
-                        }
-                    )
-                )
-        if not names:
-            rows.append(
-                row("judge_feature_similarity", NAN, 0, note=MISSING if len(stats) else "no starts")
+        networks = self.fact("networks")
+        out = ResultBuilder()
+        for place, network in enumerate(networks):
+            for kind in KINDS:
+                self._add_curve(out, network, kind, found, place)
+                self._add_at(out, network, kind, found, place)
+        if not networks:
+            note = MISSING if len(found["start"]) else "no starts"
+            out.add("judge_feature_similarity", NAN, 0, note=note, network=JUDGE)
+        return out.result()
+
+    def _add_curve(
+        self,
+        out: ResultBuilder,
+        network: str,
+        kind: str,
+        found: dict[str, np.ndarray],
+        place: int,
+    ) -> None:
+        """Add one row a bin."""
+        counts = np.asfortranarray(found["points"][:, place])
+        sums = np.asfortranarray(found[kind][:, place])
+        n = counts.sum(0).astype(int)
+        low, high = bootstrap_ratios(sums, counts, draws=self.draws)
+        for b in range(self.bins):
+            few = ""
+            if n[b] < self.min_points:
+                few = f"hidden: {n[b]} points are fewer than {self.min_points}"
+            out.add(
+                row_name(network, kind),
+                share(sums[:, b].sum(), n[b]),
+                int(n[b]),
+                (low[b], high[b]),
+                few,
+                network=network,
+                x=(b + 0.5) * self.width,
             )
-        return MetricResult(
-            pd.DataFrame(rows, columns=list(ROW_COLUMNS)),
-            pd.concat(samples, ignore_index=True)[list(SAMPLE_COLUMNS)],
-        )
 
-    def _bins(self, stats: pd.DataFrame, name: str, part: str) -> np.ndarray:
-        return stats[[f"{name}/{part}/{b}" for b in range(self.bins)]].to_numpy(np.float64)
+    def _add_at(
+        self,
+        out: ResultBuilder,
+        network: str,
+        kind: str,
+        found: dict[str, np.ndarray],
+        place: int,
+    ) -> None:
+        """Add the mean over the starts that get to x*, and their values."""
+        metric = row_name(network, f"{kind}_at")
+        values = found[f"{kind}_at"][:, place]
+        kept = np.isfinite(values)
+        n = int(kept.sum())
+        note = "" if n else f"no start reaches x = {self.x_star:g}"
+        interval = bootstrap_mean(values, draws=self.draws)
+        key = {"network": network, "x": self.x_star}
+        out.add(metric, mean_of(values[kept]), n, interval, note, **key)
+        out.add_samples(metric, found["start"], values, **key)
 
 
-def titled(label: str, kind: str) -> str:
+def row_name(network: str, kind: str) -> str:
     """The name of a row: an embedding that is no identity does not get its name."""
-    return f"judge_feature_{kind}" if label == JUDGE else f"identity_{kind}[{label}]"
+    if network == JUDGE:
+        return f"judge_feature_{kind}"
+    return f"identity_{kind}"

@@ -159,6 +159,7 @@ class PixelDistance(DuringWalk):
     def reference(self, decoded: Tensor) -> Tensor:
         """Pictures (n, e), clamped as they are shown, small and flat."""
         x = decoded.clamp(-1, 1)
+        # A large picture of every start would not fit into memory.
         if max(x.shape[-2:]) > self.size:
             x = F.adaptive_avg_pool2d(x, self.size)
         return x.flatten(1).float()

@@ -152,6 +152,7 @@ class LatentReproductionObservation(AfterWalk):
         names: list[str] = []
         left_out: dict[str, str] = {}
         for name in self.spaces:
+            # A space that is not there is left out of the report with its reason.
             try:
                 space = shift_space(name, edit, self.lr[name])
             except Unsupported as error:
@@ -280,7 +281,7 @@ class LatentReproductionObservation(AfterWalk):
             return None, {"editor": ""}
         editor = self.comparator
         about: dict[str, Any] = {"editor": type(editor).__name__}
-        # It is fitted here and not taken from the cache of fits: the job has no configuration of it.
+        # Fitted here and not taken from the cache of fits: the job has no configuration of it.
         editor.num_ws = scene.generator.num_ws
         sigma = torch.from_numpy(scene.bank.sigma["teacher"]).float().to(scene.device)
         data = FitData(

@@ -1,47 +1,66 @@
-"""How local an edit is: numbers of the heatmap of its pixel differences (Cherepkov et al. 2021, Fig. 12 and 13).
+"""How local an edit is: numbers of the map of its pixel differences.
 
-The paper shows H(p) = E_{z,t} |G_edit(z, t)[p] - G(z)[p]|^2 as pictures; the numbers are this project's:
+Cherepkov et al. 2021 (Fig. 12 and 13) show H(p) = E_{z,t} |G_edit(z, t)[p] - G(z)[p]|^2 as
+pictures; the numbers are this project's:
 
-- `locality_top`: share of the energy in the 10 % of pixels that have most of it; 0.1 of an edit that acts everywhere.
-- `locality_entropy`: entropy of H at sum one, over ln(pixels); 1 of an edit that acts everywhere, 0 of one pixel.
-- `locality_inside`: share of the energy in pixels that show the attribute's own regions in the unedited picture;
-  `locality_inside_ratio`: over the share of the pixels that do, 1 where there is no localisation. The regions of an
-  attribute are declared in conf/metric/locality.yaml.
-- `locality_touched`, `locality_touched_ratio`: the same of pixels that show these regions before or after the edit.
-  Glasses that are put on a face are in no region of the unedited picture.
-- `locality_region`, `locality_region_ratio`: of every region of the unedited picture; x: its place in the observation's list.
+- `locality_top`: share of the energy in the 10 % of pixels that have most of it; 0.1 of an edit
+  that acts everywhere.
+- `locality_entropy`: entropy of H at sum one, over ln(pixels); 1 of an edit that acts everywhere,
+  0 of one pixel.
+- `locality_inside`: share of the energy in pixels that show the attribute's own regions in the
+  unedited picture; `locality_inside_ratio`: over the share of the pixels that do, 1 where there is
+  no localisation. The regions of an attribute are declared in conf/metric/locality.yaml.
+- `locality_touched`, `locality_touched_ratio`: the same of pixels that show these regions before
+  or after the edit. Glasses that are put on a face are in no region of the unedited picture.
+- `locality_region`, `locality_region_ratio`: of every region of the unedited picture; x: its place
+  in the observation's list.
 - `locality_change`: root mean square difference of pixel values.
 
-Intervals: bootstrap over blocks of z. Samples: pseudo-values of leaving out one block, paired between methods since all
-have the same z; `start` is the block. Energies are means over the same grid of strengths, from one side's end to the
-other's; where a side does not reach the common effect the rows say so.
+Intervals: bootstrap over blocks of z. Samples: pseudo-values of leaving out one block, paired
+between methods since all have the same z; `start` is the block. Energies are means over the same
+grid of strengths, from one side's end to the other's; where a side does not reach the common effect
+the rows say so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.stats.intervals import percentiles, resampled_sums
-from editbench.walk.metric import ROW_COLUMNS, MetricResult, ObservationMetric, no_samples, row
+from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder
 from editbench.walk.observation import Observed
 
 TOP = 0.1
 CHUNK = 8_000_000  # pixels of maps held at once
-NAN = float("nan")
 PLAIN = ("locality_top", "locality_entropy", "locality_change")
 OWN = ("locality_inside", "locality_inside_ratio", "locality_touched", "locality_touched_ratio")
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of the picture whose share of the energy is taken.
+
+    Attributes:
+        name: of the row.
+        x: place of a region in the observation's list, or NaN.
+        mask: (R, R) bool over a pixel's region before and after the edit.
+    """
+
+    name: str
+    x: float
+    mask: np.ndarray
+
+
 class Locality(ObservationMetric):
-    """The rows above; n counts samples.
+    """The rows above; count is the number of samples.
 
     Args:
-        regions: attribute -> its own regions, by the parser's names; 'all' of one that changes the whole picture, for
-            which no share is given.
+        regions: attribute -> its own regions, by the parser's names; 'all' of one that changes the
+            whole picture, for which no share is given.
         draws: bootstrap draws.
     """
 
@@ -49,6 +68,7 @@ class Locality(ObservationMetric):
     version = 1
     citation = "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, Fig. 12"
     observation = "locality"
+    higher_is_better = True
     produces = {
         "locality_top": True,
         "locality_entropy": False,
@@ -57,77 +77,88 @@ class Locality(ObservationMetric):
         "locality_region": None,
         "locality_region_ratio": None,
     }
+    summed = ("count", "broken", "energy", "region_energy", "region_pixels")
 
     def __init__(
-        self, regions: Mapping[str, Sequence[str] | str] | None = None, draws: int = 1000
+        self,
+        regions: Mapping[str, Sequence[str] | str] | None = None,
+        draws: int = 1000,
     ) -> None:
-        self.regions = {
-            name: own if isinstance(own, str) else tuple(own)
-            for name, own in (regions or {}).items()
-        }
-        for name, given in self.regions.items():
-            if isinstance(given, str) and given != "all":
+        super().__init__()
+        self.regions: dict[str, str | tuple[str, ...]] = {}
+        for name, own in (regions or {}).items():
+            if isinstance(own, str) and own != "all":
                 raise EditbenchError(
-                    f"metric.locality.regions.{name}={given}: give a list of regions, or all"
+                    f"metric.locality.regions.{name}={own}: give a list of regions, or all"
                 )
+            self.regions[name] = own if isinstance(own, str) else tuple(own)
         if draws < 1:
             raise EditbenchError(f"metric.locality.draws={draws} must be at least 1")
         self.draws = int(draws)
+        self.add_facts("channels")
 
-    def compute(self, stats: Observed) -> MetricResult:
-        arrays, meta = stats.arrays, stats.meta
+    def update(self, found: Observed) -> None:  # type: ignore[override]
+        super().update(found)
+        if not found.reason:
+            self.keep_fact("channels", len(found.arrays["mean"]))
+
+    def measure(self, arrays: dict[str, np.ndarray], meta: dict) -> MetricResult:
         parts, why = self._parts(meta)
-        blocks, channels = len(arrays["count"]), len(arrays["mean"])
-        energy = np.asarray(arrays["energy"], np.float64).reshape(blocks, -1)
-        table = [np.asarray(arrays["count"], np.float64)]
-        for _, _, mask in parts:
-            table += [
-                np.asarray(arrays[of], np.float64)[:, mask].sum(1)
-                for of in ("region_energy", "region_pixels")
-            ]
-        sums, size = np.stack(table, 1), max(1, CHUNK // energy.shape[1])
+        blocks = len(arrays["count"])
+        channels = self.fact("channels")
+        energy = arrays["energy"].reshape(blocks, -1)
+        table = [arrays["count"]]
+        for part in parts:
+            table.append(arrays["region_energy"][:, part.mask].sum(1))
+            table.append(arrays["region_pixels"][:, part.mask].sum(1))
+        sums = np.stack(table, 1)
+        size = max(1, CHUNK // energy.shape[1])
 
         def values(weights: np.ndarray) -> np.ndarray:
             """Weights of the blocks (draws, B) -> (draws, values)."""
-            groups = [weights[first : first + size] for first in range(0, len(weights), size)]
-            return np.concatenate(
-                [numbers(part @ energy, part @ sums, channels) for part in groups]
-            )
+            found = []
+            for first in range(0, len(weights), size):
+                some = weights[first : first + size]
+                found.append(numbers(some @ energy, some @ sums, channels))
+            return np.concatenate(found)
 
         whole = values(np.ones((1, blocks)))[0]
-        low, high = pseudo = np.full((2, len(whole)), NAN)
+        low = high = np.full(len(whole), NAN)
+        pseudo = np.full((2, len(whole)), NAN)
         if blocks > 1:
             low, high = percentiles(values(resampled_sums(np.eye(blocks), self.draws)))
             pseudo = blocks * whole - (blocks - 1) * values(1 - np.eye(blocks))
+
         names = [(name, NAN) for name in PLAIN]
-        names += [(name + end, x) for name, x, _ in parts for end in ("", "_ratio")]
-        note, n = remarks(arrays, meta), int(meta["n"])
-        rows, samples = [], [no_samples()]
+        for part in parts:
+            names += [(part.name, part.x), (f"{part.name}_ratio", part.x)]
+        note = remarks(arrays, meta)
+        n = int(meta["n"])
+        out = ResultBuilder()
         for k, (name, x) in enumerate(names):
-            rows.append(row(name, float(whole[k]), n, float(low[k]), float(high[k]), x, note))
+            out.add(name, whole[k], n, (low[k], high[k]), note, x=x)
+            # A region may be in no picture of a block; then there is nothing to pair.
             if np.isnan(x) and np.isfinite(pseudo[:, k]).all():
-                samples.append(
-                    pd.DataFrame(
-                        {"metric": name, "start": np.arange(len(pseudo)), "value": pseudo[:, k]}
-                    )
-                )
-        rows += [row(name, NAN, n, note=why) for name in OWN if why]
-        return MetricResult(
-            pd.DataFrame(rows, columns=list(ROW_COLUMNS)), pd.concat(samples, ignore_index=True)
-        )
+                out.add_samples(name, np.arange(len(pseudo)), pseudo[:, k])
+        if why:
+            for name in OWN:
+                out.add(name, NAN, n, note=why)
+        return out.result()
 
-    def _parts(self, meta: dict) -> tuple[list[tuple[str, float, np.ndarray]], str]:
-        """(name, x, mask (R, R) over regions before and after) of every share; why the attribute has none of its own.
+    def _parts(self, meta: dict) -> tuple[list[Part], str]:
+        """Every part whose share is taken, and why the attribute has none of its own, or ''.
 
-        Raises UnknownName for a declared region that the parser does not have.
+        Raises:
+            UnknownName: a declared region that the parser does not have.
         """
-        names, attribute = list(meta["regions"]), str(meta["attribute"])
+        names = list(meta["regions"])
+        attribute = str(meta["attribute"])
         size = len(names)
         parts = []
         for k in range(size):
             mask = np.zeros((size, size), bool)
             mask[k] = True
-            parts.append(("locality_region", float(k), mask))
+            parts.append(Part("locality_region", float(k), mask))
         own = self.regions.get(attribute)
         if not names:
             return [], "no regions: the observation had no parser"
@@ -140,16 +171,23 @@ class Locality(ObservationMetric):
                 raise UnknownName(f"region of metric.locality.regions.{attribute}", name, names)
         mine = np.isin(names, list(own))
         before = np.repeat(mine[:, None], size, 1)
-        return [
-            ("locality_inside", NAN, before),
-            ("locality_touched", NAN, before | mine),
-            *parts,
-        ], ""
+        inside = Part("locality_inside", NAN, before)
+        touched = Part("locality_touched", NAN, before | mine)
+        return [inside, touched, *parts], ""
 
 
 def numbers(heat: np.ndarray, sums: np.ndarray, channels: int) -> np.ndarray:
-    """Summed maps (draws, pixels) and sums (draws, 1 + 2 parts): count, then energy and pixels of each part -> (draws,
-    values): top share, entropy, root mean square change, then share and ratio of each part."""
+    """All numbers of each draw.
+
+    Args:
+        heat: (draws, pixels) summed maps.
+        sums: (draws, 1 + 2 parts): count, then energy and pixels of each part.
+        channels: of a picture.
+
+    Returns:
+        (draws, values): top share, entropy, root mean square change, then share and ratio of each
+        part.
+    """
     total = heat.sum(1)
     pixels = heat.shape[1]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -161,8 +199,13 @@ def numbers(heat: np.ndarray, sums: np.ndarray, channels: int) -> np.ndarray:
 
 
 def top_share(heat: np.ndarray, top: float = TOP) -> np.ndarray:
-    """Share of the energy in the `top` share of pixels with most of it: (draws, pixels) -> (draws,). The last pixel
-    counts in part, so that an even map has exactly `top`; NaN of a map without energy."""
+    """Share of the energy in the pixels with most of it: (draws, pixels) -> (draws,).
+
+    Args:
+        heat: (draws, pixels) non-negative.
+        top: share of the pixels. The last pixel counts in part, so that an even map has exactly
+            `top`; NaN of a map without energy.
+    """
     ranked = -np.sort(-heat, axis=1)
     whole = int(top * heat.shape[1])
     part = top * heat.shape[1] - whole
@@ -171,7 +214,10 @@ def top_share(heat: np.ndarray, top: float = TOP) -> np.ndarray:
 
 
 def entropy(heat: np.ndarray) -> np.ndarray:
-    """Entropy of each map at sum one, over the logarithm of its pixels: (draws, pixels) -> (draws,)."""
+    """Entropy of each map at sum one, over the logarithm of its pixels.
+
+    (draws, pixels) -> (draws,), from 0 (one pixel) to 1 (even).
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         share = heat / heat.sum(1, keepdims=True)
         return -np.where(share == 0, 0.0, share * np.log(share)).sum(1) / np.log(heat.shape[1])
@@ -181,11 +227,13 @@ def remarks(arrays: dict[str, np.ndarray], meta: dict) -> str:
     """What keeps the numbers from being compared, '' where nothing does."""
     out = []
     for side in ("down", "up"):
-        reach, wanted = meta[side], meta["effect"]
+        reach = meta[side]
+        wanted = meta["effect"]
         if not reach["reached"]:
+            towards = meta["classes"][side == "up"]
             most = "" if reach["effect"] > wanted else "at most "
             out.append(
-                f"an effect of {wanted:g} sigma towards '{meta['classes'][side == 'up']}' was not reached: "
+                f"an effect of {wanted:g} sigma towards '{towards}' was not reached: "
                 f"{most}{reach['effect']:.2g}, at {abs(reach['strength']):.3g} steps"
             )
     if lost := int(arrays["broken"].sum()):

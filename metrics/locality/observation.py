@@ -111,6 +111,7 @@ class LocalityObservation(AfterWalk):
             raise Unsupported("there are no pictures: the judge scores codes")
         down = self._end(scene, -1)
         up = self._end(scene, 1)
+        # A side may lead nowhere, of an editor that knows one way only; both may not.
         grid = self._grid(down, up)
         if not np.any(grid):
             raise Unsupported("the edit changes nothing that the judge sees, on either side")

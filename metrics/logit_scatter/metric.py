@@ -1,53 +1,74 @@
 """Logits of two attributes before and after an edit (GradCtrl, Chen et al. 2022, Fig. 7b).
 
-Starts of one class combination are edited; x is the logit of the target, y that of one other attribute. Choices:
+Starts of one class combination are edited; x is the logit of the target, y that of one other
+attribute. Choices:
 
 - The end of a walk is its crossing, where the paper stops; without one, its last sound step.
-- x and y are logits of the positive class, whichever way the walk goes, so that a slope means the same both ways; x = 0
-  is the boundary, the dashed line of the figure. An attribute of many classes has the log-odds of one of them: of the
-  asked class for x, of the start's class for y.
-- Flat is good: a slope of 0 means that the other attribute stayed. The paper's text says so ("slopes are more similar
-  to the flat pink arrow"); its caption, "flatter lines indicate less disentanglement", contradicts text and picture.
-- Slopes are in logits of the other attribute a logit of the target, as in the figure. They compare methods on one pair
-  of attributes, not one pair with another.
-- The mean of |dy| / |dx| has no ceiling where a walk hardly moves x; the median slope and its quartiles are the numbers
-  to trust. A walk that does not move x at all has no slope.
-- A walk that turns NaN or infinite before it crosses has failed: it counts as not crossing and as going the wrong way,
-  and its last sound step is no result, so it has no slope.
+- x and y are logits of the positive class, whichever way the walk goes, so that a slope means the
+  same both ways; x = 0 is the boundary, the dashed line of the figure. An attribute of many classes
+  has the log-odds of one of them: of the target class for x, of the start's class for y.
+- Flat is good: a slope of 0 means that the other attribute stayed. The paper's text says so
+  ("slopes are more similar to the flat pink arrow"); its caption, "flatter lines indicate less
+  disentanglement", contradicts text and picture.
+- Slopes are in logits of the other attribute a logit of the target, as in the figure. They compare
+  methods on one pair of attributes, not one pair with another.
+- The mean of |dy| / |dx| has no ceiling where a walk hardly moves x; the median slope and its
+  quartiles are the numbers to trust. A walk that does not move x at all has no slope.
+- A walk that turns NaN or infinite before it crosses has failed: it counts as not crossing and as
+  going the wrong way, and its last sound step is no result, so it has no slope.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import torch
 
 from editbench.base.seeding import generator
 from editbench.stats.intervals import (
     DRAWS,
+    NO_INTERVAL,
     Interval,
     bootstrap_mean,
     median_interval,
     percentiles,
     wilson,
 )
-from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS, Metric, MetricResult, row
+from editbench.walk.metric import (
+    NAN,
+    Metric,
+    MetricResult,
+    ResultBuilder,
+    mean_of,
+    share,
+    start_rows,
+)
 from editbench.walk.trajectory import Trajectories
 
 POINTS = ("x0", "y0", "x1", "y1")
-COUNTED = ("scatter_crossed", "scatter_right_way")
-NAN = float("nan")
+QUARTILES = (0.75, 0.25)
 
 
 class LogitScatter(Metric):
-    """Rows: `scatter_slope` (median dy / dx), `scatter_slope_iqr` (its interquartile range), `scatter_ratio` (mean
-    |dy| / |dx|), `scatter_crossed` and `scatter_right_way` (shares of the chosen starts that crossed, and whose x
-    moved towards the asked class). Samples: `scatter_slope`, and the ends of each start's arrow, `scatter_x0`, `_y0`,
-    `_x1`, `_y1`.
+    """Slopes of the arrows from before to after the edit, and where they end.
+
+    Rows:
+        scatter_slope: median dy / dx, order-statistic interval.
+        scatter_slope_iqr: interquartile range of the slopes, bootstrap.
+        scatter_ratio: mean |dy| / |dx|, bootstrap.
+        scatter_crossed, scatter_right_way: shares of the chosen starts that crossed, and whose x
+            moved towards the target class; Wilson.
+    Samples: scatter_slope, and the ends of each start's arrow, scatter_x0, _y0, _x1, _y1.
+
+    States:
+        start: (n,) ids of the chosen starts.
+        crossed: (n,) 0 or 1.
+        sign: (n,) 1 or -1, where x should go.
+        x0, y0, x1, y1: (n,) logits; NaN in the last two: the walk failed.
+        pair: '' or why target and other attribute make no pair.
 
     Args:
         other: the attribute of y.
-        source: class of the target attribute at the start, by index or name; null: every start.
+        source: class of the target attribute at the start, by index or name; None: any.
         other_class: class of the other attribute at the start, in the same way.
         min_points: with fewer slopes the rows carry a note.
         draws: bootstrap draws.
@@ -56,6 +77,7 @@ class LogitScatter(Metric):
     name = "logit_scatter"
     version = 1
     citation = "Chen, Jiang, Duke, Zhao & Aarabi: GradCtrl, ECCV 2022, Fig. 7b"
+    higher_is_better = None
     produces = {
         "scatter_slope": None,
         "scatter_slope_iqr": False,
@@ -72,49 +94,69 @@ class LogitScatter(Metric):
         min_points: int = 30,
         draws: int = DRAWS,
     ) -> None:
-        self.other, self.source, self.other_class = str(other), source, other_class
-        self.min_points, self.draws = int(min_points), int(draws)
+        super().__init__()
+        self.other = str(other)
+        self.source = source
+        self.other_class = other_class
+        self.min_points = int(min_points)
+        self.draws = int(draws)
+        self.add_columns("start", "crossed", "sign", *POINTS)
+        self.add_facts("pair")
 
-    def update(self, trajectories: Trajectories) -> pd.DataFrame:
-        """One row a chosen start: note ('' or why there is no pair), crossed (0 or 1), sign (1 or -1: where
-        x should go), x0, y0, x1, y1 (NaN: failed)."""
-        table, attributes = trajectories.table, trajectories.attributes
-        begins = np.flatnonzero(table["step"].to_numpy() == 0)
-        stats = pd.DataFrame(
-            {
-                "start": table["start"].to_numpy(np.int64)[begins],
-                "note": self._pair(trajectories),
-                "crossed": 0.0,
-                "sign": 1.0,
-                **dict.fromkeys(POINTS, NAN),
-            }
-        )
-        if self._pair(trajectories):
-            return stats
-        owner = np.searchsorted(begins, trajectories.first_row)
+    def update(self, trajectories: Trajectories) -> None:
+        begins, _ = start_rows(trajectories)
+        n = len(begins)
+        start = trajectories.table["start"].to_numpy(np.int64)[begins]
+        pair = self._pair(trajectories)
+        self.keep_fact("pair", pair)
+        if pair:
+            nothing = {name: np.full(n, NAN) for name in POINTS}
+            self.append(start=start, crossed=np.zeros(n), sign=np.ones(n), **nothing)
+            return
+        columns = {"start": start} | self._arrows(trajectories)
+        chosen = self._chosen(trajectories)
+        self.append(**{name: values[chosen] for name, values in columns.items()})
+
+    def _arrows(self, trajectories: Trajectories) -> dict[str, np.ndarray]:
+        """The ends of each start's arrow: crossed, sign, x0, y0, x1, y1 -> (n,)."""
+        table = trajectories.table
+        attributes = trajectories.attributes
+        begins, owner = start_rows(trajectories)
+        n = len(begins)
         sound = table["finite"].to_numpy(bool) & np.isfinite(trajectories.logits).all(1)
         stops = np.flatnonzero(table["stopped"].to_numpy(bool) & sound)
-        last = np.append(begins[1:], len(table))[: len(begins)] - 1
+        last = np.append(begins[1:], len(table))[:n] - 1
+        # -1: the walk failed. A crossing comes before the last step.
         ends = np.where(sound[last], last, -1)
         ends[owner[stops]] = stops
         kept = ends >= 0
+
+        crossed = np.zeros(n)
+        crossed[owner[stops]] = 1.0
+        columns = {"crossed": crossed}
+        target = table["target"].to_numpy(np.int64)[begins]
+        other = trajectories.labels[begins, attributes.index(self.other)]
+        pairs = (("x", trajectories.attribute, target), ("y", self.other, other))
+        for axis, name, classes in pairs:
+            column, sign = attributes.column(name, torch.tensor(classes))
+            column = np.asarray(column)
+            columns[f"{axis}0"] = trajectories.log_odds[begins, column]
+            columns[f"{axis}1"] = np.where(kept, trajectories.log_odds[ends, column], NAN)
+            if axis == "x":
+                columns["sign"] = np.broadcast_to(np.asarray(sign), n).astype(np.float64)
+        return columns
+
+    def _chosen(self, trajectories: Trajectories) -> np.ndarray:
+        """(n,) whether a start has the classes that the options name."""
+        attributes = trajectories.attributes
+        begins, _ = start_rows(trajectories)
         classes = trajectories.labels[begins]
-        for at, (name, edges) in enumerate(
-            ((trajectories.attribute, ("x0", "x1")), (self.other, ("y0", "y1")))
-        ):
-            place = attributes.index(name)
-            aim = table["target"].to_numpy(np.int64)[begins] if at == 0 else classes[:, place]
-            column, sign = (np.asarray(part) for part in attributes.column(name, torch.tensor(aim)))
-            stats[edges[0]] = trajectories.log_odds[begins, column]
-            stats[edges[1]] = np.where(kept, trajectories.log_odds[ends, column], NAN)
-            if at == 0:
-                stats["sign"] = np.broadcast_to(sign, len(begins)).astype(np.float64)
-        stats.loc[owner[stops], "crossed"] = 1.0
         chosen = np.ones(len(begins), bool)
-        for name, wanted in ((trajectories.attribute, self.source), (self.other, self.other_class)):
-            if wanted is not None:
-                chosen &= classes[:, attributes.index(name)] == attributes.class_index(name, wanted)
-        return stats[chosen].reset_index(drop=True)
+        wanted = ((trajectories.attribute, self.source), (self.other, self.other_class))
+        for name, value in wanted:
+            if value is not None:
+                chosen &= classes[:, attributes.index(name)] == attributes.class_index(name, value)
+        return chosen
 
     def _pair(self, trajectories: Trajectories) -> str:
         """'' or why the target and the other attribute make no pair."""
@@ -127,71 +169,61 @@ class LogitScatter(Metric):
             )
         return ""
 
-    def compute(self, stats: pd.DataFrame) -> MetricResult:
-        stats = stats.sort_values("start", kind="stable", ignore_index=True)
-        note = str(stats["note"].iloc[0]) if len(stats) else "no start has these classes"
-        n = 0 if note else len(stats)
-        dx, dy = ((stats[f"{axis}1"] - stats[f"{axis}0"]).to_numpy(np.float64) for axis in "xy")
-        moved = np.isfinite(dx) & (dx != 0) if not note else np.zeros(len(stats), bool)
+    def compute(self) -> MetricResult:
+        found = self.sorted_columns("crossed", "sign", *POINTS)
+        start = found["start"]
+        note = "no start has these classes"
+        if len(start):
+            note = self.fact("pair")
+        dx = found["x1"] - found["x0"]
+        dy = found["y1"] - found["y0"]
+        moved = np.isfinite(dx) & (dx != 0)
+        if note:
+            moved[:] = False
         slope = dy[moved] / dx[moved]
-        few = note or (
-            f"{len(slope)} slopes are fewer than {self.min_points}"
-            if len(slope) < self.min_points
-            else ""
-        )
-        quartiles = np.subtract(*np.quantile(slope, [0.75, 0.25])) if len(slope) else NAN
-        rows = [
-            row(
-                "scatter_slope",
-                float(np.median(slope)) if len(slope) else NAN,
-                len(slope),
-                *median_interval(slope),
-                note=few,
-            ),
-            row("scatter_slope_iqr", float(quartiles), len(slope), *self._spread(slope), note=few),
-            row(
-                "scatter_ratio",
-                float(np.abs(slope).mean()) if len(slope) else NAN,
-                len(slope),
-                *bootstrap_mean(np.abs(slope), draws=self.draws),
-                note=few,
-            ),
-        ]
-        for name, hits in zip(
-            COUNTED, (int(stats["crossed"].sum()), int((dx * stats["sign"] > 0).sum()))
-        ):
-            rows.append(row(name, hits / n if n else NAN, n, *wilson(hits, n), note=note))
-        parts = [
-            pd.DataFrame(
-                {"metric": "scatter_slope", "start": stats["start"][moved], "value": slope}
-            )
-        ]
-        for end in POINTS if not note else ():
-            known = stats[end].notna()
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "metric": f"scatter_{end}",
-                        "start": stats["start"][known],
-                        "value": stats[end][known],
-                    }
-                )
-            )
-        return MetricResult(
-            pd.DataFrame(rows, columns=list(ROW_COLUMNS)),
-            pd.concat(parts, ignore_index=True)[list(SAMPLE_COLUMNS)],
-        )
+        few = note
+        if not note and len(slope) < self.min_points:
+            few = f"{len(slope)} slopes are fewer than {self.min_points}"
+
+        out = ResultBuilder()
+        # Median and quantiles of an empty array are errors or warnings.
+        median = float(np.median(slope)) if len(slope) else NAN
+        out.add("scatter_slope", median, len(slope), median_interval(slope), few)
+        spread = interquartile_range(slope) if len(slope) else NAN
+        out.add("scatter_slope_iqr", spread, len(slope), self._spread(slope), few)
+        steep = np.abs(slope)
+        interval = bootstrap_mean(steep, draws=self.draws)
+        out.add("scatter_ratio", mean_of(steep), len(slope), interval, few)
+
+        n = 0 if note else len(start)
+        counted = {
+            "scatter_crossed": int(found["crossed"].sum()),
+            "scatter_right_way": int((dx * found["sign"] > 0).sum()),
+        }
+        for name, hits in counted.items():
+            out.add(name, share(hits, n), n, wilson(hits, n), note)
+        out.add_samples("scatter_slope", start[moved], slope)
+        if not note:
+            for end in POINTS:
+                out.add_samples(f"scatter_{end}", start, found[end])
+        return out.result()
 
     def _spread(self, slope: np.ndarray) -> Interval:
         """Percentile interval of the interquartile range, from resampled slopes."""
         if not len(slope):
-            return NAN, NAN
-        rng, ordered = generator(0, "scatter", len(slope)), np.sort(slope)
-        ranges = [
-            np.subtract(
-                *np.quantile(ordered[rng.integers(0, len(slope), len(slope))], [0.75, 0.25])
-            )
-            for _ in range(self.draws)
-        ]
+            return NO_INTERVAL
+        rng = generator(0, "scatter", len(slope))
+        # Sorted, so that the draws do not depend on the order of the starts.
+        ordered = np.sort(slope)
+        ranges = []
+        for _ in range(self.draws):
+            drawn = ordered[rng.integers(0, len(slope), len(slope))]
+            ranges.append(interquartile_range(drawn))
         low, high = percentiles(np.array(ranges)[:, None])[:, 0]
         return float(low), float(high)
+
+
+def interquartile_range(values: np.ndarray) -> float:
+    """Upper less lower quartile."""
+    upper, lower = np.quantile(values, QUARTILES)
+    return float(upper - lower)

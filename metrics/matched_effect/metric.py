@@ -1,40 +1,61 @@
-"""Every metric at matched effect: what an edit has cost when it has moved the target by x = 0.5, 1, 1.5, 2 sigma.
+"""Every metric at matched effect: what an edit costs when it has moved the target by x sigma.
 
-Methods have other units and other speeds, so that nothing can be compared at the same step. Here each walk is read
-where it first passes an achieved effect x*, on the straight line between its two decoded neighbours
-(editbench.stats.first_crossing). All quantities are interpolated first: magnitudes and labels are taken of the interpolated logits.
-The sets of starts that reach an effect differ between methods: `matched_reached` says how many do, and differences
-between methods are paired on the starts that both have.
+Methods have other units and other speeds, so that nothing can be compared at the same step. Here
+each walk is read where it first passes an achieved effect x* = 0.5, 1, 1.5, 2 sigma, on the
+straight line between its two decoded neighbours (editbench.stats.first_crossing). All quantities
+are interpolated first: magnitudes and labels are taken of the interpolated logits. The sets of
+starts that reach an effect differ between methods: `matched_reached` says how many do, and
+differences between methods are paired on the starts that both have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean, wilson
-from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS, Metric, MetricResult, row
+from editbench.walk.metric import (
+    NAN,
+    Metric,
+    MetricResult,
+    ResultBuilder,
+    mean_of,
+    share,
+    start_rows,
+)
 from editbench.walk.trajectory import Trajectories
 
-NAN = float("nan")
-KINDS = ("ad", "ad_max", "flips", "path")  # and what observations measured
-SIMILARITY = "similarity:"
+KINDS = ("ad", "ad_max", "flips", "path")  # what every walk has; observations add to it
+PIXELS = "pixel_distance"
+SIMILARITY = "similarity:"  # and a network's name: a column of the observation
 
 
 class MatchedEffect(Metric):
-    """Rows, x: effect in sigmas: `matched_ad`, `matched_ad_max` (mean and largest change of the others, in sigmas),
-    `matched_flips` (share of the other attributes with another class than at step 0), `matched_path` (length walked,
-    in the editor's unit), `matched_similarity[NETWORK]`, `matched_pixel_distance` (to the original; only with the
-    observations feature_similarity, pixel_distance): means over the starts that reach x, bootstrap intervals;
-    `matched_reached` (share of all starts that do, Wilson). Samples: `NAME@x`, a value a start.
+    """Dependency, flips, path and likeness at each of a few effects.
+
+    Rows, x: effect in sigmas; means over the starts that reach it, bootstrap intervals:
+        matched_ad, matched_ad_max: mean and largest change of the others, in sigmas.
+        matched_flips: share of the other attributes with another class than at step 0.
+        matched_path: length walked, in the editor's unit.
+        matched_similarity: to the original, with its network; only where it was observed.
+        matched_pixel_distance: to the original; only where it was observed.
+        matched_reached: share of all starts that reach x, Wilson.
+    Samples: all of them, a value a start.
+
+    States:
+        start: (n,) start ids.
+        reached: (n, effects) 0 or 1.
+        ad, ad_max, flips, path: (n, effects), NaN where the walk never gets there.
+        observed: (n, effects, kinds) what observations measured.
+        kinds: names of the columns that observations left.
 
     Args:
         effects: x*, in sigmas.
-        min_starts: fewer that reach an effect carry a note.
+        min_starts: an effect that fewer starts reach carries a note.
         draws: bootstrap draws.
     """
 
@@ -43,6 +64,7 @@ class MatchedEffect(Metric):
     citation = (
         "Wu, Lischinski & Shechtman: StyleSpace Analysis, CVPR 2021 (comparison at equal effect)"
     )
+    higher_is_better = False
     produces = {
         "matched_ad": False,
         "matched_ad_max": False,
@@ -61,128 +83,121 @@ class MatchedEffect(Metric):
     ) -> None:
         if not effects or min(effects) <= 0 or len(set(effects)) < len(effects):
             raise ValueError(f"effects must be different and above 0, got {list(effects)}")
+        super().__init__()
         self.effects = sorted(float(effect) for effect in effects)
-        self.min_starts, self.draws = int(min_starts), int(draws)
+        self.min_starts = int(min_starts)
+        self.draws = int(draws)
+        self.add_columns("start", "reached", "observed", *KINDS)
+        self.add_facts("kinds")
 
-    def update(self, trajectories: Trajectories) -> pd.DataFrame:
-        """One row a start; column 'KIND@x', NaN where the walk never gets there or nothing was measured."""
-        table, x, attributes = trajectories.table, trajectories.effect, trajectories.attributes
-        begins = np.flatnonzero(table["step"].to_numpy() == 0)
-        owner = np.searchsorted(begins, trajectories.first_row)
-        signed, logits = trajectories.dependency(signed=True), trajectories.logits
-        columns = {"path": "path", "pixel_distance": "pixel_distance"} | {
-            f"similarity[{name.removeprefix(SIMILARITY)}]": name
-            for name in map(str, table)
-            if name.startswith(SIMILARITY)
-        }
-        extra = {
-            kind: table[column].to_numpy(np.float64)
-            for kind, column in columns.items()
-            if column in table
-        }
+    def update(self, trajectories: Trajectories) -> None:
+        table = trajectories.table
+        x = trajectories.effect
+        begins, owner = start_rows(trajectories)
+        signed = trajectories.dependency(signed=True)
+        logits = trajectories.logits
         sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(logits).all(1)
-        others = [
-            place for place, name in enumerate(attributes.names) if name != trajectories.attribute
-        ]
-        stacked = np.concatenate(
-            [signed, logits, *(values[:, None] for values in extra.values())], 1
+        kinds = [PIXELS] if PIXELS in table else []
+        kinds += [name for name in map(str, table) if name.startswith(SIMILARITY)]
+
+        # Everything is interpolated in one array: changes, logits, path, then observed columns.
+        extra = [table[name].to_numpy(np.float64)[:, None] for name in ("path", *kinds)]
+        stacked = np.concatenate([signed, logits, *extra], 1)
+        found = np.stack(
+            [at_effect(x, stacked, owner, sound, effect, len(begins)) for effect in self.effects],
+            1,
         )
         width = signed.shape[1]
-        stats: dict[str, np.ndarray] = {"start": table["start"].to_numpy(np.int64)[begins]}
-        for effect in self.effects:
-            found = at_effect(x, stacked, owner, sound, effect, len(begins))
-            reached = np.isfinite(found[:, width])
-            stats[f"reached@{effect:g}"] = reached.astype(np.float64)
-            values = {kind: np.full(len(begins), NAN) for kind in KINDS}
-            if width:
-                change = np.abs(found[:, :width])
-                labels = attributes.labels(
-                    torch.tensor(found[:, width : width + logits.shape[1]])
-                ).numpy()
-                flips = (labels != trajectories.labels[begins])[:, others].mean(1)
-                values |= {
-                    "ad": change.mean(1),
-                    "ad_max": change.max(1),
-                    "flips": np.where(reached, flips, NAN),
-                }
-            first = width + logits.shape[1]
-            values |= {kind: found[:, first + place] for place, kind in enumerate(extra)}
-            stats |= {f"{kind}@{effect:g}": column for kind, column in values.items()}
-        return pd.DataFrame(stats)
+        end = width + logits.shape[1]
+        reached = np.isfinite(found[:, :, width])
+        change = np.abs(found[:, :, :width])
+        flips = self._flips(trajectories, found[:, :, width:end], begins)
+        nothing = np.full(reached.shape, NAN)
+        self.append(
+            start=table["start"].to_numpy(np.int64)[begins],
+            reached=reached.astype(np.float64),
+            ad=change.mean(2) if width else nothing,
+            ad_max=change.max(2) if width else nothing,
+            flips=np.where(reached, flips, NAN) if width else nothing,
+            path=found[:, :, end],
+            observed=found[:, :, end + 1 :],
+        )
+        self.keep_fact("kinds", kinds)
 
-    def compute(self, stats: pd.DataFrame) -> MetricResult:
-        stats = stats.sort_values("start", kind="stable", ignore_index=True)
-        rows, samples = (
-            [],
-            [
-                pd.DataFrame(
-                    {
-                        "metric": pd.Series(dtype="str"),
-                        "start": pd.Series(dtype="int64"),
-                        "value": pd.Series(dtype="float64"),
-                    }
-                )
-            ],
-        )
-        kinds = dict.fromkeys(str(name).rpartition("@")[0] for name in stats if name != "start")
-        kinds.pop("reached")
-        for effect in self.effects:
-            reached = stats[f"reached@{effect:g}"].to_numpy(np.float64)
-            count, n = int(reached.sum()), len(reached)
-            rows.append(
-                row(
-                    "matched_reached",
-                    count / n if n else NAN,
-                    n,
-                    *wilson(count, n),
-                    x=effect,
-                    note="" if n else "no starts",
-                )
-            )
-            few = (
-                f"no start reaches x = {effect:g}"
-                if not count
-                else f"hidden: {count} starts are fewer than {self.min_starts}"
-                if count < self.min_starts
-                else ""
-            )
-            for kind in kinds:
-                values = stats[f"{kind}@{effect:g}"].to_numpy(np.float64)
-                kept = np.isfinite(values)
-                if kind not in KINDS and not kept.any():
-                    continue  # measured nowhere near
-                note = few or (
-                    "" if kept.any() else "one attribute only: there is no other to change"
-                )
-                rows.append(
-                    row(
-                        f"matched_{kind}",
-                        float(values[kept].mean()) if kept.any() else NAN,
-                        int(kept.sum()),
-                        *bootstrap_mean(values, draws=self.draws),
-                        x=effect,
-                        note=note,
-                    )
-                )
-                samples.append(
-                    pd.DataFrame(
-                        {
-                            "metric": f"matched_{kind}@{effect:g}",
-                            "start": stats["start"][kept],
-                            "value": values[kept],
-                        }
-                    )
-                )
-            samples.append(
-                pd.DataFrame(
-                    {
-                        "metric": f"matched_reached@{effect:g}",
-                        "start": stats["start"],
-                        "value": reached,
-                    }
-                )
-            )
-        return MetricResult(
-            pd.DataFrame(rows, columns=list(ROW_COLUMNS)),
-            pd.concat(samples, ignore_index=True)[list(SAMPLE_COLUMNS)],
-        )
+    def _flips(
+        self, trajectories: Trajectories, logits: np.ndarray, begins: np.ndarray
+    ) -> np.ndarray:
+        """Share of the other attributes whose class is not that of step 0.
+
+        Args:
+            logits: (n, effects, width), interpolated.
+            begins: (n,) rows of step 0.
+
+        Returns:
+            (n, effects); without meaning where the logits are NaN.
+        """
+        names = np.array(trajectories.attributes.names)
+        others = names != trajectories.attribute
+        before = trajectories.labels[begins]
+        flips = np.zeros(logits.shape[:2])
+        for place in range(logits.shape[1]):
+            after = trajectories.attributes.labels(torch.tensor(logits[:, place])).numpy()
+            if others.any():
+                flips[:, place] = (after != before)[:, others].mean(1)
+        return flips
+
+    def compute(self) -> MetricResult:
+        found = self.sorted_columns("reached", "observed", *KINDS)
+        kinds = self.fact("kinds")
+        out = ResultBuilder()
+        for place, effect in enumerate(self.effects):
+            reached = found["reached"][:, place]
+            n = len(reached)
+            count = int(reached.sum())
+            note = "" if n else "no starts"
+            interval = wilson(count, n)
+            out.add("matched_reached", share(count, n), n, interval, note, x=effect)
+            few = self._few(count, effect)
+            for kind in KINDS:
+                values = found[kind][:, place]
+                self._add(out, f"matched_{kind}", found["start"], values, few, x=effect)
+            for column, kind in enumerate(kinds):
+                values = found["observed"][:, place, column]
+                # A column is empty where the observation measured nothing near this effect.
+                if not np.isfinite(values).any():
+                    continue
+                network = ""
+                metric = f"matched_{kind}"
+                if kind.startswith(SIMILARITY):
+                    network = kind.removeprefix(SIMILARITY)
+                    metric = "matched_similarity"
+                start = found["start"]
+                self._add(out, metric, start, values, few, x=effect, network=network)
+            out.add_samples("matched_reached", found["start"], reached, x=effect)
+        return out.result()
+
+    def _few(self, count: int, effect: float) -> str:
+        """Why a number at this effect should not be read, or ''."""
+        if not count:
+            return f"no start reaches x = {effect:g}"
+        if count < self.min_starts:
+            return f"hidden: {count} starts are fewer than {self.min_starts}"
+        return ""
+
+    def _add(
+        self,
+        out: ResultBuilder,
+        metric: str,
+        start: np.ndarray,
+        values: np.ndarray,
+        few: str,
+        **key: Any,
+    ) -> None:
+        """Add the mean over the starts that have a value, and their values."""
+        kept = np.isfinite(values)
+        note = few
+        if not few and not kept.any():
+            note = "one attribute only: there is no other to change"
+        interval = bootstrap_mean(values, draws=self.draws)
+        out.add(metric, mean_of(values[kept]), int(kept.sum()), interval, note, **key)
+        out.add_samples(metric, start, values, **key)

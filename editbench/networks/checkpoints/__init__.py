@@ -1,7 +1,4 @@
-"""Checkpoints of other projects as our StyleGAN2:
-
-one file a source format, no code of the checkpoint ever run.
-"""
+"""Checkpoints of other projects as our StyleGAN2; no code of a checkpoint is ever run."""
 
 from editbench.networks.checkpoints.assemble import Rule, Source, assemble
 from editbench.networks.checkpoints.detect import read_source

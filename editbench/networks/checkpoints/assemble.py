@@ -1,7 +1,4 @@
-"""From tensors under another project's names to our network:
-
-a rule a tensor, and nothing missing or left over.
-"""
+"""From tensors of another project's names to our network, with nothing missing or left over."""
 
 from __future__ import annotations
 
@@ -18,19 +15,24 @@ from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.networks.stylegan2.ops import FIR
 from editbench.networks.weights import SHOWN
 
+# of z that the mean w is measured over; rosinality's generate.py takes 4,096
 W_AVG_SAMPLES = 10_000
+# Tensors of a convolution with a style, by our names; a ToRGB has no noise.
 CONV_PARTS = ("affine.weight", "affine.bias", "weight", "bias", "noise_strength", "noise")
 RGB_PARTS = CONV_PARTS[:4]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One of our tensors:
+    """Where one of our tensors comes from.
 
-    the name of its source and how to change that; `shape` of ours is checked afterwards.
+    Args:
+        source: name of the tensor in the file.
+        change: makes it ours; the shape is checked afterwards.
     """
 
     source: str
+    # Most tensors are taken as they are.
     change: Callable[[Tensor], Tensor] = lambda value: value
 
 
@@ -85,11 +87,11 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, path: Path, axes: int) ->
 def resolution_of(sizes: Iterable[int], path: Path) -> int:
     """The largest of the block sizes, which must be 4, 8, 16, ... without a gap."""
     found = sorted(set(sizes))
+    # A gap means that tensors are missing, which the shapes of the others would hide.
     if not found or found != [4 * 2**k for k in range(len(found))]:
         raise BadFile(
             f"{path}: blocks of {', '.join(map(str, found)) or 'no'} pixels, where 4, 8, 16, ... "
-            "are needed "
-            "without a gap: the file is cut or of another architecture"
+            "are needed without a gap: the file is cut or of another architecture"
         )
     return found[-1]
 
@@ -102,6 +104,7 @@ def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
     found: Tensor | None = None
     for name, value in filters.items():
         value = value.double()
+        # A square filter of one row of taps has row sums proportional to the taps.
         taps = value.reshape(-1) if value.dim() == 1 else value.sum(0)
         if (
             value.dim() not in (1, 2)
@@ -110,6 +113,7 @@ def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
             or len(taps) < 2
         ):
             raise BadFile(f"{path}: '{name}' {tuple(value.shape)} is no low-pass filter")
+        # Gains differ by layer (1 or 4) and are applied by our own operations.
         taps = taps / taps.sum()
         whole = torch.outer(taps, taps)
         square = whole.shape == value.shape and torch.allclose(
@@ -140,6 +144,7 @@ def assemble(source: Source) -> StyleGAN2:
         BadFile: tensors are missing, left over or of another shape than the architecture needs,
             listed by the names of the file; or hold NaN or infinity.
     """
+    # Shapes without memory: a network of 1024 x 1024 has 30 million parameters.
     with torch.device("meta"):
         shapes = {
             name: tuple(value.shape)
@@ -164,6 +169,7 @@ def assemble(source: Source) -> StyleGAN2:
             wrong.append(f"{rule.source} {given} (for {name} {shape})")
         else:
             state[name] = value
+    # All differences at once: they show whether a wrong part was chosen or the file is cut.
     problems = {
         "missing": missing,
         "unexpected": sorted(set(source.tensors) - used),
@@ -192,7 +198,9 @@ def assemble(source: Source) -> StyleGAN2:
             )
     network = StyleGAN2(source.config)
     network.load_state_dict(state)
+    # Converted networks are decoded, not trained.
     network.eval().requires_grad_(False)
+    # Without it truncation would pull to zero, which is no face.
     if source.rules.get("mapping.w_avg") is None:
         network.mapping.w_avg.copy_(mean_w(network))
     return network
@@ -204,14 +212,19 @@ def as_float(value: Tensor, rule: Rule, shape: tuple[int, ...]) -> Tensor | None
         value = rule.change(value.detach().float())
     except (RuntimeError, IndexError):  # a permutation of other axes, for one
         return None
-    return value.contiguous() if tuple(value.shape) == shape else None
+    if tuple(value.shape) == shape:
+        return value.contiguous()
+    return None
 
 
 def mean_w(network: StyleGAN2) -> Tensor:
     """Mean of w (w_dim,) over W_AVG_SAMPLES z; labels, where there are any, in turn."""
     config = network.config
     z = torch.from_numpy(normals(0, "w_avg", 0, W_AVG_SAMPLES, config.z_dim)).float()
-    label = torch.eye(config.c_dim)[torch.arange(len(z)) % config.c_dim] if config.c_dim else None
+    # Classes in equal shares, as their shares in training are not in the file.
+    label = None
+    if config.c_dim:
+        label = torch.eye(config.c_dim)[torch.arange(len(z)) % config.c_dim]
     return network.mapping(z, label).double().mean(0).float()
 
 

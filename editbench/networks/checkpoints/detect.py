@@ -34,6 +34,7 @@ USUAL = (
     "state_dict",
     "model",
 )
+# Heads of names that say nothing of the architecture.
 WRAPPERS = {*USUAL, "module", "netG", "decoder"}
 TRIPLE = ("G", "D", "Gs")  # what a TensorFlow pickle holds, in this order
 # What a key says of a file that is not a StyleGAN2 generator: (pattern, what it is).
@@ -73,21 +74,25 @@ def read_source(
         mapping_lr, conv_clamp: of files that do not hold them, see Source.assumed.
 
     Raises:
-        BadFile: damaged, or not a StyleGAN2 generator, then with what it is where that shows;
-            UnknownName: no `name`.
+        BadFile: damaged, or not a StyleGAN2 generator, then with what it is where that shows.
+        UnknownName: no `name`.
     """
     path = Path(path)
+    # The ending decides, as a safetensors file has no signature.
     content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     part = pick(content, name, path)
     if is_network(part):
         return read_tensorflow(path, part)
-    module = part if module_state(part) is not None else None
+    module = None
+    if module_state(part) is not None:
+        module = part
     tensors = module_tensors(part) if module is not None else flat(part)
     if not tensors:
         raise BadFile(
             f"{path}: {what(part)}, where a generator or its state dict is needed; choose one with "
             "--name"
         )
+    # nn.DataParallel and training scripts put a name before all others.
     tensors = without_prefix(tensors)
     for pattern, other in OTHERS:
         if any(re.match(pattern, key) for key in tensors):
@@ -95,21 +100,26 @@ def read_source(
     if any(re.match(r"synthesis\.b\d+\.", key) for key in tensors):
         return read_nvlabs(path, tensors, module, mapping_lr, conv_clamp)
     if "style.1.weight" in tensors and "conv1.conv.weight" in tensors:
-        mean = content.get(MEAN) if isinstance(content, Mapping) else None
+        # The mean w stands beside the state dict, not in it.
+        mean = None
+        if isinstance(content, Mapping):
+            mean = content.get(MEAN)
         if isinstance(mean, Tensor) and MEAN not in tensors:
             tensors[MEAN] = mean
         return read_rosinality(path, tensors, mapping_lr, conv_clamp)
-    about = f"a {class_name(module)}" if module is not None else "a state dict"
+    about = "a state dict"
+    if module is not None:
+        about = f"a {class_name(module)}"
     raise BadFile(
         f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 generator of a layout "
-        "known here "
-        "(NVlabs' PyTorch or TensorFlow, rosinality)"
+        "known here (NVlabs' PyTorch or TensorFlow, rosinality)"
     )
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
+            # The layout would not match, and the message would mislead.
             if METADATA_KEY in (file.metadata() or {}):
                 raise BadFile(
                     f"{path}: was written by editbench already; use it with generator=stylegan2 "
@@ -140,13 +150,16 @@ def pick(content: Any, name: str | None, path: Path) -> Any:
             for key in USUAL
             if isinstance(content, Mapping) and content.get(key) is not None
         ]
-        return found[0] if found else content
+        if found:
+            return found[0]
+        return content
     part = content
     for key in name.split("."):
         known = part if isinstance(part, Mapping) else {}
         if key in known:
             part = known[key]
             continue
+        # State dicts that hold several networks have dotted names instead of nested dicts.
         inner = {
             str(full)[len(key) + 1 :]: value
             for full, value in known.items()
@@ -173,6 +186,7 @@ def flat(part: Any) -> dict[str, Tensor]:
 
 def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without what all of them begin with: 'module.' of nn.DataParallel and the like."""
+    # Repeated, as wrappers can be nested.
     heads = {name.partition(".")[0] for name in tensors}
     if len(heads) != 1 or not heads <= WRAPPERS or not all("." in name for name in tensors):
         return tensors

@@ -31,9 +31,11 @@ from editbench.networks.checkpoints.assemble import (
 from editbench.networks.pickles import Opaque
 from editbench.networks.stylegan2.network import StyleGAN2Config
 
+# Every block has conv1; the first one lacks conv0.
 BLOCK = re.compile(r"synthesis\.b(\d+)\.conv1\.weight")
 LAYER = {"up": "conv0", "conv": "conv1", "rgb": "torgb"}
 PART = {"noise": "noise_const"}
+# NVlabs' decorator pickles the source of the class beside its state.
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 
 
@@ -45,7 +47,9 @@ def module_state(value: Any) -> dict[str, Any] | None:
     state = value.state
     if value.name == PERSISTENT and value.args and isinstance(value.args[0], dict):
         state = value.args[0].get("state")
-    return state if isinstance(state, dict) and isinstance(state.get("_modules"), dict) else None
+    if isinstance(state, dict) and isinstance(state.get("_modules"), dict):
+        return state
+    return None
 
 
 def class_name(value: Opaque) -> str:
@@ -89,10 +93,10 @@ def read_nvlabs(
 
     Args:
         module: the pickled generator that the tensors are of, which also tells the gain of the
-            mapping and the clamp;
-            a bare state dict does not, and takes mapping_lr and conv_clamp.
+            mapping and the clamp; a bare state dict does not, and takes mapping_lr and conv_clamp.
     """
     resolution = resolution_of((int(m[1]) for m in map(BLOCK.fullmatch, tensors) if m), path)
+    # Blocks double from 4 x 4.
     sizes = [4 * 2**k for k in range(resolution.bit_length() - 2)]
     channels = tuple(
         shape_of(tensors, f"synthesis.b{size}.conv1.weight", path, 4)[0] for size in sizes
@@ -104,6 +108,8 @@ def read_nvlabs(
         if "mapping.embed.weight" in tensors
         else (0, 0)
     )
+    # The published mappings have 8 layers, or 2 with ADA's `auto` configuration.
+    # bias_gain is the learning-rate multiplier, weight_gain includes the width as well.
     depth = sum(1 for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name))
     facts = (
         pickled_facts(path, module)
@@ -137,10 +143,12 @@ def read_nvlabs(
         notes.append(
             (
                 "half precision",
-                "its fp16 blocks are run in the precision of the run, fp32 unless asked for",
+                "its fp16 blocks are run in the precision of the run, fp32 by default",
             )
         )
-    kind = "NVlabs PyTorch pickle" if module is not None else "state dict in NVlabs' names"
+    kind = "state dict in NVlabs' names"
+    if module is not None:
+        kind = "NVlabs PyTorch pickle"
     return Source(
         path,
         kind,
@@ -154,13 +162,18 @@ def read_nvlabs(
 
 
 def other(size: int, usual: int) -> int:
-    return 0 if size == usual else size
+    if size == usual:
+        return 0
+    return size
 
 
 def architecture(tensors: dict[str, Tensor], resolution: int) -> str:
+    # Only the residual architecture has this branch.
     if f"synthesis.b{resolution}.skip.weight" in tensors:
         return "resnet"
-    return "skip" if "synthesis.b4.torgb.weight" in tensors else "orig"
+    if "synthesis.b4.torgb.weight" in tensors:
+        return "skip"
+    return "orig"
 
 
 def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
@@ -178,6 +191,7 @@ def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]
     for name, kind, size in layers(config):
         theirs = f"synthesis.b{size}.{LAYER[kind]}"
         for part in RGB_PARTS if kind == "rgb" else CONV_PARTS:
+            # A network without noise has neither maps nor strengths.
             absent = part.startswith("noise") and not noisy
             rules[f"synthesis.layers.{name}.{part}"] = (
                 None if absent else Rule(f"{theirs}.{PART.get(part, part)}")
@@ -194,7 +208,10 @@ def pickled_facts(path: Path, module: Opaque) -> dict[str, Any]:
     clamps = set()
     for prefix, state in walk_modules(module):
         activation = state.get("activation", "lrelu")
-        expected = "linear" if prefix.endswith(("affine.", "embed.", "skip.")) else "lrelu"
+        # Affine maps, label embedding and skip branch have no activation.
+        expected = "lrelu"
+        if prefix.endswith(("affine.", "embed.", "skip.")):
+            expected = "linear"
         if activation != expected:
             raise Unsupported(
                 f"{path}: its layer '{prefix[:-1]}' has the activation {activation!r}, "
@@ -205,6 +222,7 @@ def pickled_facts(path: Path, module: Opaque) -> dict[str, Any]:
         if prefix.endswith((".conv0.", ".conv1.", ".torgb.")) and "conv_clamp" in state:
             clamp = state["conv_clamp"]
             clamps.add(None if clamp is None else as_number(clamp, path, f"{prefix}conv_clamp"))
+    # One number of the configuration stands for all layers.
     if len(gains) != 1 or len(clamps) > 1:
         raise BadFile(
             f"{path}: its layers have different gains or clamps ({sorted(gains)}, {clamps}); one "

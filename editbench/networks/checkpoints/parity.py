@@ -24,8 +24,10 @@ from editbench.networks.stylegan2.network import StyleGAN2
 
 LARGEST = 1 << 30  # bytes of all arrays; 16 pictures of 1024 x 1024 have 0.2 GiB
 BOUND = 1e-4  # of the golden's standard deviation
+# The truncation of the published goldens.
 PSI = 0.7
 LAYER = re.compile(r"style:b(\d+)\.(conv0|conv1|torgb)")
+# Their layer -> ours; {} is the size of the block.
 OURS = {"conv0": "conv{}_up", "conv1": "conv{}", "torgb": "rgb{}"}
 
 
@@ -46,8 +48,8 @@ class Row:
 def check_members(path: Path) -> None:
     """Refuse arrays that would take far more memory than the file says.
 
-    NumPy reserves what the header of an array declares before it reads any data, and unpacks whatever
-    a compressed member holds.
+    NumPy reserves what the header of an array declares before it reads any data, and unpacks
+    whatever a compressed member holds.
     """
     total = 0
     with ZipFile(path) as archive:
@@ -112,12 +114,12 @@ def parity(network: StyleGAN2, golden: Mapping[str, Tensor]) -> list[Row]:
     """
     config = network.config
     z = golden["z"]
+    # An empty c, (N, 0), is that of an unconditional network.
     label = golden["c"] if "c" in golden and golden["c"].numel() else z.new_zeros(len(z), 0)
     if tuple(z.shape[1:]) != (config.z_dim,) or tuple(label.shape) != (len(z), config.c_dim):
         raise BadFile(
             f"the golden is of another network: z {tuple(z.shape)} and labels c "
-            f"{tuple(label.shape)}, where "
-            f"(N, {config.z_dim}) and (N, {config.c_dim}) are needed"
+            f"{tuple(label.shape)}, where (N, {config.z_dim}) and (N, {config.c_dim}) are needed"
         )
     w = network.mapping(z, label)
     synthesis = network.synthesis
@@ -136,6 +138,7 @@ def parity(network: StyleGAN2, golden: Mapping[str, Tensor]) -> list[Row]:
         "img_none": synthesis(styles, noise=False),
         "img_trunc07_const": synthesis(synthesis.styles(rows_of(truncated))),
     }
+    # Goldens name layers, our styles are a list.
     by_name = dict(zip(synthesis.layers, styles))
     for name in golden:
         match = LAYER.fullmatch(name)
@@ -155,6 +158,7 @@ def compare(name: str, ours: Tensor, golden: Tensor) -> Row:
             f"the golden '{name}' has the shape {tuple(golden.shape)}, the network gives "
             f"{tuple(ours.shape)}"
         )
+    # Differences in units of the tensor's own spread, so that one bound serves all.
     std = golden.double().std().item()
     gap = (ours.double() - golden.double()).abs().max().item()
     return Row(

@@ -28,6 +28,7 @@ from editbench.networks.checkpoints.assemble import (
 )
 from editbench.networks.stylegan2.network import StyleGAN2Config
 
+# Our name of a part -> theirs.
 PART = {
     "weight": "conv.weight",
     "affine.weight": "conv.modulation.weight",
@@ -56,15 +57,18 @@ def read_rosinality(
     if sorted(convs) != list(range(len(convs))) or len(convs) % 2:
         raise BadFile(
             f"{path}: it has the convolutions {sorted(convs)}, where 0, 1, ... are needed, two a "
-            "resolution: "
-            "the file is cut or of another architecture"
+            "resolution: the file is cut or of another architecture"
         )
+    # The 4 x 4 block has conv1 alone, each other block an up-convolution and a convolution.
     blocks = len(convs) // 2 + 1
     names = ["conv1.conv.weight", *(f"convs.{2 * k + 1}.conv.weight" for k in range(blocks - 1))]
     channels = tuple(shape_of(tensors, name, path, 5)[1] for name in names)
     first = shape_of(tensors, "style.1.weight", path, 2)
     w_dim = shape_of(tensors, "conv1.conv.modulation.weight", path, 2)[1]
-    rgb = "to_rgb1.conv.weight" if blocks == 1 else f"to_rgbs.{blocks - 2}.conv.weight"
+    rgb = "to_rgb1.conv.weight"
+    if blocks != 1:
+        rgb = f"to_rgbs.{blocks - 2}.conv.weight"
+    # style.0 is the normalisation, without weights.
     depth = sum(1 for name in tensors if re.fullmatch(r"style\.\d+\.weight", name))
     filters = {name: value for name, value in tensors.items() if name.endswith(FILTERS)}
     try:
@@ -84,6 +88,7 @@ def read_rosinality(
         raise BadFile(
             f"{path}: its shapes and options are not those of a StyleGAN2 ({error})"
         ) from error
+    # Files from before the maps were stored have none.
     noisy = any(name.startswith("noises.") for name in tensors)
     notes = [
         (
@@ -114,13 +119,17 @@ def read_rosinality(
 
 def one_row(value: Tensor) -> Tensor:
     """(d,) of (d,), (1, d) or equal rows (n, d); anything else as it is, which fits no network."""
+    # pSp and e4e store one row for each row of W+; they are the same.
     rows = value.reshape(-1, value.shape[-1])
-    return rows[0] if torch.equal(rows, rows[:1].expand_as(rows)) else value
+    if torch.equal(rows, rows[:1].expand_as(rows)):
+        return rows[0]
+    return value
 
 
 def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[str, Rule | None]:
     """Our names to theirs."""
     rules: dict[str, Rule | None] = {
+        # Stored with an axis of one for the batch.
         "synthesis.const": Rule("input.input", lambda value: value.squeeze(0)),
         "mapping.w_avg": Rule(MEAN, one_row) if mean else None,
     }
@@ -132,10 +141,13 @@ def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[s
     for name, kind, size in layers(config):
         block = size.bit_length() - 3
         if kind == "rgb":
+            # The first ToRGB has a name of its own, the others are numbered.
             theirs = "to_rgb1" if not block else f"to_rgbs.{block - 1}"
         else:
             number = 2 * block - (kind == "up")  # of the convolution, the 4x4 one being 0
-            theirs = f"convs.{number - 1}" if number else "conv1"
+            theirs = "conv1"
+            if number:
+                theirs = f"convs.{number - 1}"
         for part in RGB_PARTS if kind == "rgb" else CONV_PARTS:
             ours = f"synthesis.layers.{name}.{part}"
             if part == "bias":

@@ -36,8 +36,11 @@ from editbench.networks.pickles import Opaque
 from editbench.networks.stylegan2.network import StyleGAN2Config
 from editbench.networks.stylegan2.ops import FIR
 
+# The module has moved between releases of dnnlib.
 NAMES = ("dnnlib.tflib.network.Network", "tfutil.Network", "stylegan2.dnnlib.tflib.network.Network")
+# Our name of a part -> theirs.
 PART = {"affine.weight": "mod_weight", "affine.bias": "mod_bias"}
+# Options that change what is computed, and the values that our network has.
 USUAL = {
     "normalize_latents": (True,),
     "nonlinearity": ("lrelu",),
@@ -70,11 +73,13 @@ def variables_of(network: Opaque, path: Path, prefix: str = "") -> dict[str, Ten
                 "is damaged"
             )
         try:
+            # A copy: arrays of a pickle may be read-only, which torch warns of.
             found[prefix + item[0]] = torch.from_numpy(np.array(item[1]))
         except TypeError as error:
             raise BadFile(
                 f"{path}: its variable '{prefix}{item[0]}' is not an array of numbers"
             ) from error
+    # Mapping and synthesis are networks of their own, with variables of their own.
     components = state.get("components")
     for name, part in components.items() if isinstance(components, dict) else ():
         if is_network(part):
@@ -86,17 +91,19 @@ def read_tensorflow(path: Path, network: Opaque) -> Source:
     """Source of a TensorFlow StyleGAN2 generator.
 
     Raises:
-        BadFile: a discriminator, a StyleGAN1, or tensors that do not fit; Unsupported: a label that
-            is put beside z as it is (StyleGAN2 before ADA), or options that change what is
-            computed.
+        BadFile: a discriminator, a StyleGAN1, or tensors that do not fit.
+        Unsupported: a label that is put beside z as it is (StyleGAN2 before ADA), or options that
+            change what is computed.
     """
     tensors = variables_of(network, path)
+    # Before shapes are read: the message then says what the network is.
     refuse_others(path, tensors)
     kwargs = network.state.get("static_kwargs", {})
     if not isinstance(kwargs, dict):
         raise BadFile(
             f"{path}: the static_kwargs of its TensorFlow network are no dict; it is damaged"
         )
+    # Refused rather than ignored: the pictures would be others.
     for name, values in USUAL.items():
         if name in kwargs and kwargs[name] not in values:
             raise Unsupported(
@@ -121,6 +128,7 @@ def read_tensorflow(path: Path, network: Opaque) -> Source:
         else "orig"
     )
     try:
+        # None in the file means no smoothing, a box of two pixels.
         taps = torch.tensor([float(tap) for tap in kwargs.get("resample_kernel", FIR) or BOX])
         clamp = kwargs.get("conv_clamp")
         config = StyleGAN2Config(
@@ -163,8 +171,7 @@ def refuse_others(path: Path, tensors: dict[str, Tensor]) -> None:
     if any("StyleMod" in name for name in tensors):
         raise BadFile(
             f"{path}: this is a StyleGAN of 2018 (StyleGAN1), whose synthesis normalises "
-            "activations; only "
-            "StyleGAN2 is read here"
+            "activations; only StyleGAN2 is read here"
         )
     if any("ToRGB_lod" in name for name in tensors):
         raise Unsupported(
@@ -174,12 +181,12 @@ def refuse_others(path: Path, tensors: dict[str, Tensor]) -> None:
     if "mapping/LabelConcat/weight" in tensors:
         raise Unsupported(
             f"{path}: a conditional StyleGAN2 from before ADA, which normalises z and label "
-            "together; "
-            "networks with LabelEmbed are read"
+            "together; networks with LabelEmbed are read"
         )
 
 
 def dense(value: Tensor) -> Tensor:
+    # TensorFlow stores (in, out), PyTorch (out, in).
     return value.t()
 
 
@@ -189,6 +196,7 @@ def kernel(value: Tensor) -> Tensor:
 
 
 def turned(value: Tensor) -> Tensor:
+    # The up-convolution of TensorFlow convolves with the kernel turned by 180 degrees.
     return kernel(value.flip((0, 1)))
 
 
@@ -210,6 +218,7 @@ def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | N
         changes = {
             "weight": turned if kind == "up" else kernel,
             "affine.weight": dense,
+            # TensorFlow adds 1 to the style; here the bias holds it.
             "affine.bias": lambda value: value + 1,
             "noise": lambda value: value.squeeze(0).squeeze(0),
         }
@@ -220,8 +229,8 @@ def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | N
                 else f"{theirs}/{own}/{PART.get(part, part)}"
             )
             rule = Rule(source, changes.get(part, lambda value: value))
-            rules[f"synthesis.layers.{name}.{part}"] = (
-                None if part.startswith("noise") and not noisy else rule
-            )
+            rules[f"synthesis.layers.{name}.{part}"] = rule
+            if part.startswith("noise") and not noisy:
+                rules[f"synthesis.layers.{name}.{part}"] = None
         rules[f"synthesis.skips.{name}.weight"] = Rule(f"{theirs}/Skip/weight", turned)
     return rules

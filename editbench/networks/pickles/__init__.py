@@ -1,7 +1,4 @@
-"""A restricted reader of pickles and torch.save files:
-
-only data come out, and nothing in them is ever run.
-"""
+"""A restricted reader of pickles and torch.save files, which runs nothing of them."""
 
 from editbench.networks.pickles.limits import Limits
 from editbench.networks.pickles.reader import read_pickle, read_torch

@@ -35,9 +35,9 @@ REFUSED = 3  # exit code
 DAMAGED = "it is damaged or incomplete ({}); copy it again from where it came"
 TOO_LARGE = (
     "its content would take more than {:,} bytes of memory, the bound for a file of its size; if "
-    "you "
-    "trust it, raise Limits(bytes=...), or save the arrays with numpy.save"
+    "you trust it, raise Limits(bytes=...), or save the arrays with numpy.save"
 )
+# torch/serialization.py; a number that no pickle of other data begins with.
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of an older archive, after torch/serialization.py
 ZIP = b"PK\x03\x04"
 DEEPEST = 4  # archives within archives
@@ -57,6 +57,7 @@ STORAGE_WIDTHS = {  # bytes of an element, after torch/storage.py
     "ComplexDoubleStorage": 16,
     "UntypedStorage": 1,
 }
+# First bytes of what a failed download or copy leaves.
 NOT_PICKLES = {
     b"": "it is empty; copy it again from where it came",
     b"\x1f\x8b": "it is compressed with gzip; unpack it with gunzip first",
@@ -76,7 +77,12 @@ class StandIn:
 
     __slots__ = ("args", "items", "kwargs", "state")
     name = ""
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] | None
+    state: Any
+    items: list[Any] | None
 
+    # Takes any arguments, as nothing is known of the class that it stands for.
     def __new__(cls, *args: Any, **kwargs: Any) -> StandIn:
         made = super().__new__(cls)
         made.args = args
@@ -89,7 +95,8 @@ class StandIn:
         self.state = state
 
     def extend(self, values: Any) -> None:
-        self.items = self.items or []
+        if self.items is None:
+            self.items = []
         self.items.extend(values)
 
     def append(self, value: Any) -> None:
@@ -162,8 +169,11 @@ def new_object(cls: Any, base: Any, state: Any) -> Any:
     if not isinstance(cls, type):
         raise Refused(DAMAGED.format("an object's class is not a name"))
     if issubclass(cls, PlainDict):
-        return cls() if state is None else cls(state)
+        if state is None:
+            return cls()
+        return cls(state)
     made = cls()
+    # The state is what the base class (dict, list) held.
     if isinstance(made, StandIn) and isinstance(state, dict):
         made.extend(state.items())
     elif isinstance(made, StandIn) and isinstance(state, (list, tuple, set)):
@@ -188,6 +198,7 @@ for _module in ("builtins", "__builtin__"):  # of Python 3 and 2
         TABLE[f"{_module}.{_type.__name__}"] = _type
     TABLE[f"{_module}.bytes"] = as_bytes
     TABLE[f"{_module}.bytearray"] = lambda *args: bytearray(as_bytes(*args))
+# The module had another name in Python 2.
 for _module in ("copyreg", "copy_reg"):
     TABLE[f"{_module}._reconstructor"] = new_object
     TABLE[f"{_module}.__newobj__"] = new_by_arguments
@@ -220,7 +231,9 @@ class Unpickler(pickle.Unpickler):
         self.known: dict[str, Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        full = EASY_DICT if name == "EasyDict" else f"{module}.{name}"
+        full = EASY_DICT
+        if name != "EasyDict":
+            full = f"{module}.{name}"
         if full not in self.known:
             self.known[full] = self.stand_in(full)
         return self.known[full]
@@ -230,7 +243,10 @@ class Unpickler(pickle.Unpickler):
             return Builder(full, lambda raw=b"": read_nested(as_bytes(raw), self.depth + 1))
         if full in TABLE:
             return Builder(full, TABLE[full])
-        base = PlainDict if full in DICTS else StandIn
+        base: type = StandIn
+        if full in DICTS:
+            # A new class for each name, so that the unpickler can call __new__ on it.
+            base = PlainDict
         return type(base.__name__, (base,), {"__slots__": (), "name": full})
 
     def persistent_load(self, identity: Any) -> Any:
@@ -270,6 +286,7 @@ class Storages:
                 f"a tensor's storage is of the kind {name[:60]!a}, which is not read; save it as a "
                 "dense tensor"
             )
+        # Its bytes are read when the tree is written, if they are referred to at all.
         if key not in self.known:
             self.known[key] = Storage(name, numel, lambda: self.load(key))
         found = self.known[key]
@@ -317,9 +334,11 @@ def read_stream(stream: BinaryIO, depth: int) -> Any:
             "came"
         )
     Unpickler(stream, depth).load()  # the version of the format
+    # Byte order and sizes of the machine that wrote the archive.
     system = Unpickler(stream, depth).load()
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise Refused("it was written on a big-endian machine; save it again on a usual one")
+    # Filled after the pickle: the bytes of the storages come last.
     raw: dict[str, bytes] = {}
     storages = Storages(raw.__getitem__)
     root = Unpickler(stream, depth, storages).load()
@@ -447,6 +466,7 @@ class Writer:
 
     def write_tree(self, root: Any) -> None:
         top = [root]
+        # Meeting one of them again is a cycle.
         within = {id(top)}  # containers that are being written
         path = [(top, parts_of(top))]  # a stack, as recursion would limit the depth
         while path:
@@ -468,15 +488,18 @@ class Writer:
 
     def refer(self, value: Any) -> Any:
         """A value within a record: itself, or the number of its record in a list."""
-        return [self.numbers[id(value)]] if is_record(value) else value
+        if is_record(value):
+            return [self.numbers[id(value)]]
+        return value
 
     def write_record(self, kind: str, value: Any) -> None:
-        raw = b""
+        raw: bytes | bytearray = b""
         fields: list[Any]
         if isinstance(value, (bytes, bytearray)):
             raw = value
             fields = [type(value).__name__]
         elif isinstance(value, str):
+            # Lone surrogates are no UTF-8; they come back by the same rule.
             raw = value.encode("utf-8", "surrogatepass")
             fields = ["text"]
         elif isinstance(value, complex):
@@ -519,6 +542,7 @@ def limit(memory: int, seconds: int) -> None:
 
     if os.path.exists("/proc/self/statm"):  # Linux; elsewhere memory is not bounded
         with open("/proc/self/statm") as statm:
+            # The address space of the interpreter as it stands does not count.
             pages = int(statm.read().split()[0])
         lower(resource.RLIMIT_AS, pages * resource.getpagesize() + memory)
     lower(resource.RLIMIT_FSIZE, memory)

@@ -129,6 +129,7 @@ class Records:
         self.limits = limits
         self.most_bytes = most_bytes
         self.made_bytes = 0
+        # By number of record: the same number is the same object.
         self.values: list[Any] = []
         # Of each value, written out as a tree: nodes, levels of containers, bytes of its leaves.
         self.extents: list[tuple[int, int, int]] = []
@@ -136,6 +137,7 @@ class Records:
     def read(self) -> Any:
         """The root, which is the last record."""
         while True:
+            # Each record is one line, so that only one is held as text.
             line = self.stream.readline()
             length, kind, *fields = json.loads(line)
             self.check_bytes(length)
@@ -150,7 +152,9 @@ class Records:
 
     def part(self, field: Any) -> Any:
         """A field of a record: the value itself, or a list with the number of a record."""
-        return self.values[field[0]] if type(field) is list else field
+        if type(field) is list:
+            return self.values[field[0]]
+        return field
 
     def parts(self, fields: list[Any]) -> list[Any]:
         return [self.part(field) for field in fields]
@@ -210,8 +214,11 @@ class Records:
         else:
             nodes = 1
             levels = 0
-            size = len(value) if isinstance(value, (str, bytes, bytearray)) else 0
+            size = 0
+            if isinstance(value, (str, bytes, bytearray)):
+                size = len(value)
         most = ""
+        # Checked at every container, so sums stay small integers.
         if nodes > self.limits.objects:
             most = f"{self.limits.objects:,} objects (Limits(objects=...))"
         if size > self.most_bytes:
@@ -242,8 +249,7 @@ def as_key(key: Any, depth: int = 0) -> Any:
         return key
     raise Refused(
         f"a key of a dict or set is a {type(key).__name__}; only text, bytes, numbers and tuples "
-        "of "
-        "them are read: save the data in plain containers"
+        "of them are read: save the data in plain containers"
     )
 
 

@@ -95,7 +95,9 @@ def as_dtype(value: Any) -> np.dtype:
     code = value.args[0]
     if isinstance(code, bytes):  # Python 2's text
         code = code.decode("latin-1")
-    plain = code.lstrip("<>|=") if isinstance(code, str) else ""
+    plain = ""
+    if isinstance(code, str):
+        plain = code.lstrip("<>|=")
     is_text = plain[:1] in ("S", "U") and plain[1:].isdecimal() and len(plain) <= 8
     if plain not in DTYPE_CODES and not is_text:
         raise Refused(
@@ -139,7 +141,9 @@ def as_values(raw: Any, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
 
 def reconstruct(made: Opaque) -> np.ndarray:
     """numpy's _reconstruct, whose state is (version, shape, dtype, is Fortran order, data)."""
-    of = made.args[0] if made.args else None
+    of = None
+    if made.args:
+        of = made.args[0]
     if not isinstance(of, Global) or of.name not in ("numpy.ndarray", "numpy.memmap"):
         raise Refused(
             "it reconstructs an array of another class than numpy.ndarray; save it with "
@@ -151,6 +155,7 @@ def reconstruct(made: Opaque) -> np.ndarray:
             "an array's state is not (version, shape, dtype, order, data); the file is damaged"
         )
     shape = as_lengths(state[-4])
+    # Fortran order is a matter of memory; the elements come in that order.
     values = as_values(state[-1], as_dtype(state[-3]), shape)
     return values.reshape(shape, order="F" if state[-2] else "C")
 
@@ -191,10 +196,7 @@ def rebuild_view(base: Storage, first: int, numel: int) -> Storage:
 
 
 def check_metadata(metadata: Any) -> None:
-    """Refuse a tensor whose storage holds its conjugate or its negative:
-
-    the values would be wrong.
-    """
+    """Refuse a tensor whose storage holds its conjugate or negative: values would be wrong."""
     if isinstance(metadata, dict) and (metadata.get("conj") or metadata.get("neg")):
         raise Refused(
             "a tensor is a conjugate or negative view; save it after "
@@ -214,11 +216,14 @@ def rebuild_tensor_v3(made: Opaque) -> Tensor:
     """Of an untyped storage and a dtype given by name."""
     storage, offset, size, stride, _, _, dtype, *others = arguments(made, 7, "a tensor")
     check_metadata(others[0] if others else None)
-    name = dtype.name if isinstance(dtype, Global) else ""
+    name = ""
+    if isinstance(dtype, Global):
+        name = dtype.name
     if name not in TENSOR_DTYPES or not isinstance(storage, Storage):
         raise Refused(
             f"a tensor's dtype is {name[:40]!a}, which is not read; save it as a usual one"
         )
+    # Offsets of untyped storages count bytes.
     width = TENSOR_DTYPES[name].itemsize
     if storage.flat.dtype != torch.uint8 or storage.numel % width or storage.first % width:
         raise Refused("a tensor's bytes are not a whole number of elements; the file is damaged")
@@ -264,10 +269,7 @@ def parameter(made: Opaque) -> Tensor:
 
 
 def of_type(made: Opaque) -> Any:
-    """_rebuild_from_type_v2(function, type, args, state):
-
-    a tensor of a class derived from Tensor.
-    """
+    """_rebuild_from_type_v2(function, type, args, state): of a class derived from Tensor."""
     function, _, args = arguments(made, 3, "a tensor")[:3]
     if not isinstance(function, Global) or function.name not in TENSORS:
         raise Refused("a tensor of an unknown kind; save its plain data")

@@ -31,7 +31,10 @@ class Called(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         out = self.function(images)
-        return torch.from_numpy(out).to(images.device) if isinstance(out, np.ndarray) else out
+        # NumPy results are on the host and have no gradients.
+        if isinstance(out, np.ndarray):
+            return torch.from_numpy(out).to(images.device)
+        return out
 
 
 class CallableScorer(ModuleScorer):
@@ -40,20 +43,19 @@ class CallableScorer(ModuleScorer):
 
     Args:
         function: a dotted name, or in YAML `{_target_: dotted.name, ...}` of what makes the
-            callable. It is given a
-            float32 tensor (N, channels, height, width) on the run's device and gives (N, columns),
-            a tensor or an array. A row must depend on its image alone. Gradients pass where it is
-            made of torch operations; editors that need them are skipped otherwise.
+            callable. It is given a float32 tensor (N, channels, height, width) on the run's device
+            and gives (N, columns), a tensor or an array. A row must depend on its image alone.
+            Gradients pass where it is made of torch operations; editors that need them are skipped
+            otherwise.
         version: say another one whenever what the function computes changes. Its own source file
-            and what it holds
-            (arguments of a partial, attributes of an object, a closure) count by themselves, but
-            not the weights that it loads from files nor the modules it imports.
+            and what it holds (arguments of a partial, attributes of an object, a closure) count by
+            themselves, but not the weights that it loads from files nor the modules it imports.
         attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see
             ModuleScorer.
 
     Raises:
-        UnknownName: no such module or function; EditbenchError: it is not callable, or what it
-            gives does not fit.
+        UnknownName: no such module or function.
+        EditbenchError: it is not callable, or what it gives does not fit.
     """
 
     def __init__(
@@ -64,14 +66,18 @@ class CallableScorer(ModuleScorer):
         version: str = "1",
         **declared: Any,
     ) -> None:
+        # What a record shows and the digest holds.
         name = function if isinstance(function, str) else type(function).__name__
-        called = resolve(function) if isinstance(function, str) else function
+        called = function
+        if isinstance(function, str):
+            called = resolve(function)
         if not callable(called):
             raise EditbenchError(
                 f"scorer.function {name} is a {type(called).__name__}, not a function of images"
             )
         network = called if isinstance(called, nn.Module) else Called(called)
         super().__init__(network, attributes, input_size, source=name, **declared)
+        # A module is known by its weights; of a function its source has to do.
         if not isinstance(called, nn.Module):
             self.digest = digest(["callable", name, str(version), identity(called), self.declared])
         else:
@@ -82,14 +88,16 @@ def resolve(name: str) -> Any:
     """The object of a dotted name, package.module.object (or .Class.method).
 
     Raises:
-        UnknownName: the module or what it should hold does not exist; EditbenchError: the module
-            fails on import.
+        UnknownName: the module or what it should hold does not exist.
+        EditbenchError: the module fails on import.
     """
     parts = name.split(".")
+    # The longest part that is a module: the rest are attributes.
     for end in range(len(parts) - 1, 0, -1):
         try:
             found: Any = importlib.import_module(".".join(parts[:end]))
         except ModuleNotFoundError as error:
+            # The module itself is missing, not one that it imports.
             if error.name is not None and ".".join(parts[:end]).startswith(error.name):
                 continue
             raise EditbenchError(
@@ -114,12 +122,10 @@ def resolve(name: str) -> Any:
 
 
 def identity(value: Any, above: tuple[int, ...] = ()) -> object:
-    """What decides a callable's answers, as plain values:
-
-    its name, the hash of its source file, and what it holds.
-    """
+    """What decides the output of a callable: its name, hash of its source, and what it holds."""
     if value is None or isinstance(value, (bool, int, float, str, Path)):
         return repr(value)
+    # An object that holds itself would recurse without end.
     if id(value) in above:
         return "itself"
     deeper = (*above, id(value))
@@ -138,9 +144,9 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
     elif inspect.ismethod(value):
         held = [value.__func__, value.__self__]
     else:
-        value = (
-            inspect.unwrap(value) if callable(value) else value
-        )  # the function, not its decorator
+        # The function, not its decorator.
+        if callable(value):
+            value = inspect.unwrap(value)
         held = (
             [
                 value.__defaults__,
@@ -154,6 +160,7 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
             if hasattr(value, "__dict__")
             else []
         )
+    # The source of a class stands for its objects.
     made = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
     return [
         getattr(made, "__module__", ""),

@@ -1,11 +1,8 @@
 """From a network's own outputs to the logits of the declared attributes.
 
-    columns: [31, 15, 39]      # take these outputs, e.g. Smiling, Eyeglasses and Young of the 40 of
-        CelebA
-    columns: [[0, 1], 2, 3, 4] # a binary attribute with two outputs (no, yes): its logit is their
-        difference
-    output: probabilities      # after a sigmoid or softmax; logits (or log-probabilities) unless
-        said
+    columns: [31, 15, 39]      # take these outputs: Smiling, Eyeglasses, Young of CelebA's 40
+    columns: [[0, 1], 2, 3, 4] # of two outputs (no, yes) the logit is their difference
+    output: probabilities      # after a sigmoid or softmax; the default is logits
 
 One entry a column of a logit row, in the order of the attributes: one for a binary attribute, K for
 one of K classes.
@@ -21,6 +18,7 @@ from torch import Tensor, nn
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, NonFinite, UnknownName
 
+# What a network gives: before or after its sigmoid or softmax.
 OUTPUTS = ("logits", "probabilities")
 TINY = 1e-6  # of a probability, before its logarithm: a saturated sigmoid stays finite
 
@@ -30,8 +28,7 @@ class Columns(nn.Module):
 
     Args:
         columns: an output, or a pair [no, yes] of outputs of a binary attribute, for each column;
-            None takes all in
-            their order.
+            None takes all in their order.
         output: one of OUTPUTS.
 
     Raises:
@@ -62,6 +59,7 @@ class Columns(nn.Module):
                 f"scorer.columns has {len(entries)} entries, but the attributes have "
                 f"{attributes.width} columns: {', '.join(names)}; give one output for each"
             )
+        # Two outputs (no, yes) make sense for two classes alone.
         single = {item.name for item in attributes if item.binary}
         yes = []
         no = []
@@ -81,9 +79,11 @@ class Columns(nn.Module):
                     f"got the pair {pair}"
                 )
             yes.append(pair[-1])
+            # index_select below needs an index; -1 is masked.
             no.append(pair[0] if len(pair) == 2 else -1)
         self.register_buffer("yes", torch.tensor(yes), persistent=False)
         self.register_buffer("no", torch.tensor(no), persistent=False)
+        # Checked against the width of the network's output.
         self.needed = max(yes + no) + 1
         self.paired = max(no) >= 0
         self.declared = () if self.all and output == "logits" else (yes, no, output)  # for a digest
@@ -94,16 +94,15 @@ class Columns(nn.Module):
         if self.all:
             return out
         logits = out.index_select(1, self.yes)
-        return (
-            logits - out.index_select(1, self.no.clamp(min=0)) * (self.no >= 0)
-            if self.paired
-            else logits
-        )
+        if self.paired:
+            return logits - out.index_select(1, self.no.clamp(min=0)) * (self.no >= 0)
+        return logits
 
     def _of_probabilities(self, out: Tensor) -> Tensor:
         """ln p for a class of many, ln p / (1 - p) for a binary attribute, ln p_yes / p_no for a
         pair.
         """
+        # The logit of a probability: ln p - ln(1 - p).
         logs = out.clamp(TINY, 1 - TINY).log()
         parts = []
         for item in self.attributes:
@@ -124,8 +123,8 @@ class Columns(nn.Module):
 
         Raises:
             EditbenchError: too many or too few columns, no tensor, or probabilities where logits
-                were declared or the
-                other way round; NonFinite: NaN or infinity.
+                were declared or the other way round.
+            NonFinite: NaN or infinity.
         """
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         names = ", ".join(self.attributes.columns())
@@ -142,7 +141,7 @@ class Columns(nn.Module):
             )
         if out.shape[1] < self.needed:
             raise EditbenchError(
-                f"{source}: columns asks for output {self.needed - 1}, but the network gives "
+                f"{source}: columns names output {self.needed - 1}, but the network gives "
                 f"{out.shape[1]}, numbered from 0"
             )
         if not torch.isfinite(out).all():
@@ -150,9 +149,9 @@ class Columns(nn.Module):
         if self.output == "probabilities" and (out.min() < 0 or out.max() > 1):
             raise EditbenchError(
                 f"{source}: output: probabilities is declared, but the network gives "
-                f"{out.min():.3g} "
-                f"to {out.max():.3g}; write output: logits"
+                f"{out.min():.3g} to {out.max():.3g}; write output: logits"
             )
+        # Softmax shows in sums of one; a sigmoid cannot be told from small logits.
         many = [
             self.yes[self.attributes.slices[item.name]]
             for item in self.attributes

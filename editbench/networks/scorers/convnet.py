@@ -35,6 +35,7 @@ class Residual(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         with torch.no_grad():
+            # The branch starts as a small change, which replaces normalisation.
             self.second.weight.mul_(0.2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,6 +75,7 @@ class ConvScorer(Scorer):
         for before, after in pairwise(widths):
             layers += [nn.ReLU(), nn.Conv2d(before, after, 4, stride=2, padding=1), Residual(after)]
         self.trunk = nn.Sequential(*layers, nn.ReLU())
+        # Each width halves the sides.
         cells = (resolution >> len(self.widths)) ** 2
         self.neck = nn.Linear(self.widths[-1] * cells, hidden)
         self.head = nn.Linear(hidden, attributes.width)
@@ -84,12 +86,14 @@ class ConvScorer(Scorer):
         Raises:
             EditbenchError: an input of another shape than this scorer was trained on.
         """
+        # A resized picture would be scored without a word, and wrongly.
         expected = (3, self.resolution, self.resolution)
         if decoded.dim() != 4 or tuple(decoded.shape[1:]) != expected:
             raise EditbenchError(
                 f"this scorer takes images (N, {', '.join(map(str, expected))}) but was given "
                 f"{tuple(decoded.shape)}; resize them or use a scorer of that resolution"
             )
+        # Convolutions on a CPU are faster in this layout.
         x = self.trunk(decoded.contiguous(memory_format=torch.channels_last))
         return F.silu(self.neck(x.flatten(1)))
 
@@ -98,8 +102,7 @@ class ConvScorer(Scorer):
 
     def seal(self) -> ConvScorer:
         """Make it ready for use: evaluation mode, constant weights, digest."""
-        # type: ignore[call-overload]
-        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.digest = tensors_digest(self.state_dict(), self.config())
         return self
 
@@ -126,9 +129,12 @@ class ConvScorer(Scorer):
 
 
 def classification_loss(logits: Tensor, labels: Tensor, attributes: Attributes) -> Tensor:
-    """Mean over attributes of the cross-entropy:
+    """Mean over attributes of the cross-entropy.
 
-    logits (N, width), labels (N, A) int64 -> scalar.
+    Args:
+        logits: (N, width).
+        labels: (N, A) int64, a class of each attribute.
+        attributes: the layout of the logits.
     """
     losses = []
     for column, item in enumerate(attributes):

@@ -1,7 +1,4 @@
-"""The YAML file of a scorer, read outside of a run:
-
-its roles built, and errors that name file, role, key and fix.
-"""
+"""The YAML file of a scorer, read outside of a run: errors name file, role, key and remedy."""
 
 from __future__ import annotations
 
@@ -21,6 +18,7 @@ from editbench.base.instantiate import build
 from editbench.networks.scorer import Scorer
 
 ROLES = ("teacher", "judge")
+# name and about are for listings.
 TOP = ("name", "about", *ROLES)
 
 
@@ -49,8 +47,8 @@ def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
             up there.
 
     Raises:
-        BadFile: not YAML, or not a mapping; EditbenchError: anything wrong in it, with file, role
-            and key.
+        BadFile: not YAML, or not a mapping.
+        EditbenchError: anything wrong in it, with file, role and key.
     """
     try:
         # OmegaConf reads it, as in a run, since its YAML has rules of its own for numbers.
@@ -61,6 +59,7 @@ def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
         raise BadFile(
             f"{path}: must be a mapping with teacher: and judge:, it holds {type(text).__name__}"
         )
+    # The YAML of one network, without roles.
     single = "_target_" in text
     for key in text if not single else ():
         if key not in TOP:
@@ -70,14 +69,16 @@ def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
             f"{path}: declares no teacher; write teacher: {{_target_: ...}}, and judge: (or "
             "judge: ${scorer.teacher})"
         )
-    # type: ignore[dict-item]
-    whole = OmegaConf.create({**OmegaConf.to_container(cfg, resolve=False), "scorer": text})
+    whole = OmegaConf.create({**OmegaConf.to_container(cfg, resolve=False), "scorer": text})  # type: ignore[dict-item]
     found: dict[str, Scorer] = {}
+    # judge: ${scorer.teacher} gives equal configurations, and then one network.
     for role in ("scorer",) if single else ROLES:
         part = whole.scorer if single else whole.scorer.get(role)
         if part is None:
             continue
         where = str(path) if single else f"{path}: {role}"
+        if not OmegaConf.is_config(part):
+            raise EditbenchError(f"{where}: needs _target_: and its arguments, got '{part}'")
         try:
             config = OmegaConf.to_container(part, resolve=True)
         except OmegaConfBaseException as error:
@@ -102,14 +103,15 @@ def build_scorer(config: Any, where: str) -> Scorer:
             "editbench.networks.scorers.exported.FileScorer"
         )
     try:
-        cls = (
-            get_class(config["_target_"]) if inspect.isclass(_object(config["_target_"])) else None
-        )
+        cls = None
+        if inspect.isclass(_object(config["_target_"])):
+            cls = get_class(config["_target_"])
     except Exception as error:  # Hydra wraps what an import raises
         raise EditbenchError(
             f"{where}: _target_ {config['_target_']} cannot be imported "
             f"({str(error).splitlines()[0]})"
         ) from error
+    # A function as _target_ has no class whose arguments could be listed.
     if cls is not None:
         known = keys_of(cls)
         for key in config:
@@ -139,6 +141,7 @@ def keys_of(cls: type) -> dict[str, bool]:
     Those of its bases where it passes on any.
     """
     found: dict[str, bool] = {}
+    # **declared passes arguments on to the class above.
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue

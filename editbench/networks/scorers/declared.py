@@ -18,6 +18,7 @@ from typing import Any
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, UnknownName
 
+# of one attribute; `head` is for heads of W codes
 KEYS = ("name", "classes", "ordered", "positive_is_low", "head")
 
 
@@ -26,8 +27,8 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
 
     Raises:
         EditbenchError: an empty list, an entry without name or classes, or a sign for an attribute
-            of many classes; labels that are not different texts; UnknownName: a key that is not one
-            of KEYS.
+            of many classes; labels that are not different texts.
+        UnknownName: a key that is not one of KEYS.
     """
     if (
         not config
@@ -46,6 +47,7 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
                 raise UnknownName("key of an attribute", str(key), KEYS)
         if "name" not in entry or "classes" not in entry:
             raise EditbenchError(f"an attribute needs 'name' and 'classes', got {dict(entry)}")
+        # YAML 1.1 reads no, yes, off and on as booleans.
         labels = entry["classes"]
         name = str(entry["name"])
         if not isinstance(labels, (list, tuple)) or len({str(label) for label in labels}) < len(
@@ -58,13 +60,13 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
             raise EditbenchError(
                 f"attribute '{name}': YAML takes its classes for {labels}; put them in quotes"
             )
+        # Quotes make text of true and false, and any text counts as true.
         ordered = entry.get("ordered", False)
         low = entry.get("positive_is_low", False)
         if not isinstance(ordered, bool) or not isinstance(low, bool):
             raise EditbenchError(
                 f"attribute '{name}': ordered and positive_is_low are true or false, without "
-                "quotes; "
-                f"got {ordered!r} and {low!r}"
+                f"quotes; got {ordered!r} and {low!r}"
             )
         item = Attribute(name, tuple(str(label) for label in labels), ordered)
         if low and not item.binary:
@@ -72,5 +74,6 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
                 f"attribute '{item.name}' has {len(labels)} classes: positive_is_low is for two"
             )
         items.append(item)
+        # The sign stands here once; nothing after it sees a reversed output.
         signs.append(-1.0 if low else 1.0)
     return Attributes(items), signs

@@ -1,7 +1,4 @@
-"""A classifier in a file that holds its own architecture:
-
-TorchScript (torch.jit.save) or torch.export (.pt2).
-"""
+"""A classifier in a file that holds its own architecture: TorchScript or torch.export (.pt2)."""
 
 from __future__ import annotations
 
@@ -31,6 +28,7 @@ class Held(nn.Module):
         try:
             return self.network(images)
         except (torch.jit.Error, RuntimeError) as error:
+            # The batch is too large then; the declaration is right.
             if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
                 raise
             raise EditbenchError(
@@ -45,18 +43,16 @@ class FileScorer(ModuleScorer):
 
     Args:
         path: a TorchScript or torch.export file; which one it is, is seen from the file. What
-            running such a file
-            guards and what not is said in editbench.networks.torchscript and
+            running such a file guards and what not is said in editbench.networks.torchscript and
             editbench.networks.exported.
         attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see
             ModuleScorer.
 
     Raises:
-        BadFile: missing, cut off, a state dict, weights without a network, or code that is not run;
+        BadFile: missing, cut off, a state dict, weights without a network, or code that is not run.
         EditbenchError: what it takes or gives is not what was declared, its answer for an image
-            depends on the batch,
-            or it was exported for another number of images. All at load.
-        Unsupported: gradients are asked of a network that gives none.
+            depends on the batch, or it was exported for another number of images. All at load.
+        Unsupported: an editor needs gradients, and the network gives none.
     """
 
     def __init__(
@@ -66,6 +62,7 @@ class FileScorer(ModuleScorer):
         input_size: Sequence[int] | None,
         **declared: Any,
     ) -> None:
+        # By content: both kinds come with the ending .pt.
         kind = kind_of(path)
         if kind not in ("torchscript", "export"):
             expect_kind(
@@ -75,30 +72,32 @@ class FileScorer(ModuleScorer):
         if isinstance(network, ExportedNetwork) and network.batch is not None:
             raise EditbenchError(
                 f"{path}: exported for batches of exactly {network.batch} images, the benchmark "
-                "takes "
-                f"any number; {REMEDY}"
+                f"takes any number; {REMEDY}"
             )
         super().__init__(
             Held(network, str(path)), attributes, input_size, source=str(path), **declared
         )
         self._check_batches(network)
+        # The file holds weights and architecture.
         self.digest = digest(["file", file_sha256(Path(path)), self.declared])
 
     @torch.no_grad()
     def _check_batches(self, network: nn.Module) -> None:
         """An image alone and in a batch of other images must get the same logits."""
+        # 64 x 64 is large enough for the strides of any classifier.
         height, width = self.input_size or (64, 64)
         rng = torch.Generator().manual_seed(0)
         images = torch.rand(3, self.channels, height, width, generator=rng) * 2 - 1
         whole = self(images)
         alone = self(images[:1])
+        # 1e-3 is far above what another order of sums changes.
         gap = float((whole[:1] - alone).abs().max())
         if not gap <= 1e-3 * (1 + float(whole.abs().max())):
-            how = "export" if isinstance(network, ExportedNetwork) else "save"
+            how = "save"
+            if isinstance(network, ExportedNetwork):
+                how = "export"
             raise EditbenchError(
                 f"{self.source}: the logits of an image change by {gap:.3g} with the other images "
-                "of "
-                "its batch, or from call to call: batch normalisation or dropout is in training "
-                "mode; "
-                f"call module.eval() before you {how} it"
+                "of its batch, or from call to call: batch normalisation or dropout is in training "
+                f"mode; call module.eval() before you {how} it"
             )

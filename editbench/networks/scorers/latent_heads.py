@@ -36,9 +36,8 @@ class LatentHeads(Scorer):
     Args:
         path: safetensors file of the heads.
         attributes: one entry a head, see editbench.networks.scorers.declared; `head` picks another
-            than the next in order, so a
-            subset can be used. A binary attribute may have a head of two outputs: its logit is
-            their difference.
+            than the next in order, so a subset can be used. A binary attribute may have a head of
+            two outputs: its logit is their difference.
 
     Raises:
         BadFile: a tensor is missing, or shapes do not fit each other or the classes.
@@ -60,24 +59,25 @@ class LatentHeads(Scorer):
             head = int(attributes[position].get("head", position))
             weight, bias, second, second_bias = _read_head(tensors, head, path)
             if item.binary and len(second) == 2:
+                # Softmax of two outputs is the sigmoid of their difference.
                 second = second[1:] - second[:1]
                 second_bias = second_bias[1:] - second_bias[:1]
             if len(second) != item.width:
                 raise BadFile(
                     f"{path}: head {head} has {len(second)} outputs, but attribute '{item.name}' "
-                    "has the "
-                    f"classes {', '.join(item.classes)}"
+                    f"has the classes {', '.join(item.classes)}"
                 )
             if parts and parts[0][0].shape != weight.shape:
                 raise BadFile(
                     f"{path}: head {head} is {tuple(weight.shape)} and the first "
-                    f"{tuple(parts[0][0].shape)}; "
-                    "heads of one scorer must have one size"
+                    f"{tuple(parts[0][0].shape)}; heads of one scorer must have one size"
                 )
             parts.append((weight, bias, sign * second, sign * second_bias))
+        # Side by side, so that one product serves all heads.
         names = ("first", "first_bias", "second", "second_bias")
         for k, name in enumerate(names):
             self.register_buffer(name, torch.cat([part[k] for part in parts]))
+        # An attribute of many classes reads one head several times.
         columns = [k for k, item in enumerate(self.attributes) for _ in range(item.width)]
         self.register_buffer("head_of", torch.tensor(columns))
         self.digest = tensors_digest(self.state_dict(), self.attributes.as_config(), SLOPE)
@@ -107,8 +107,7 @@ def _read_head(
             heads = sorted({key.split(".")[1] for key in tensors if key.startswith("classifiers.")})
             raise BadFile(
                 f"{path}: has no {name}; it holds the heads {', '.join(heads) or 'none'}: list one "
-                "attribute "
-                "a head in the scorer's attributes"
+                "attribute a head in the scorer's attributes"
             )
     weight, bias, second, second_bias = (tensors[name] for name in names)
     if (

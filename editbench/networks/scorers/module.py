@@ -27,6 +27,7 @@ def numbers(key: str, values: object, count: int) -> list[float]:
         found = [float(value) for value in values] if isinstance(values, Sequence) else []
     except (TypeError, ValueError):
         found = []
+    # A string is a sequence, too: "12" would be [1, 2].
     if isinstance(values, str) or len(found) != count or not all(map(math.isfinite, found)):
         raise EditbenchError(f"scorer.{key} needs a list of {count} finite numbers; got {values!r}")
     return found
@@ -38,9 +39,8 @@ class ModuleScorer(Scorer):
 
     Args:
         network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`. Its output
-            columns are
-            those of the attributes in order: one for a binary attribute, K for one of K classes;
-            log-probabilities will do.
+            columns are those of the attributes in order: one for a binary attribute, K for one of K
+            classes; log-probabilities will do.
         attributes: see editbench.networks.scorers.declared.
         input_size: (height, width); other sizes are resized bilinearly, None passes any size.
         input_range: the network's black and white.
@@ -53,10 +53,10 @@ class ModuleScorer(Scorer):
             what they are.
 
     Raises:
-        BadFile: the weights do not fit; EditbenchError: the output does not fit the attributes or
-            is probabilities;
+        BadFile: the weights do not fit.
+        EditbenchError: the output does not fit the attributes or is probabilities.
         NonFinite: NaN or infinity in its output. All at load.
-        Unsupported: gradients are asked of a network that gives none.
+        Unsupported: an editor needs gradients, and the network gives none.
     """
 
     sign: Tensor  # (width,)
@@ -82,16 +82,16 @@ class ModuleScorer(Scorer):
         if channels not in (1, 3) or not isinstance(antialias, bool):
             raise EditbenchError(
                 "scorer.channels is 1 or 3, and scorer.antialias true or false, without quotes; "
-                "got "
-                f"{channels!r} and {antialias!r}"
+                f"got {channels!r} and {antialias!r}"
             )
-        size = (
-            None if input_size is None else [int(v) for v in numbers("input_size", input_size, 2)]
-        )
+        size = None
+        if input_size is not None:
+            size = [int(v) for v in numbers("input_size", input_size, 2)]
         if size is not None and (min(size) < 1 or size != [*map(float, input_size or ())]):
             raise EditbenchError(
                 f"scorer.input_size is [height, width] in pixels; got {input_size}"
             )
+        # Black above white would turn the picture into its negative.
         black, white = numbers("input_range", input_range, 2)
         if not black < white:
             raise EditbenchError(
@@ -102,13 +102,16 @@ class ModuleScorer(Scorer):
             raise EditbenchError(
                 "'head' of an attribute is for heads of W codes; choose outputs with columns: [...]"
             )
-        self.input_size = None if size is None else (size[0], size[1])
+        self.input_size = None
+        if size is not None:
+            self.input_size = (size[0], size[1])
         self.input_range = (black, white)
         self.channels = channels
         self.antialias = antialias
         self.network = load_network(network, weights)
         self.source = source or str(weights or type(self.network).__name__)
         self.columns = Columns(self.attributes, columns, output)
+        # One sign a column, not an attribute.
         widths = [item.width for item in self.attributes]
         self.register_buffer(
             "sign", torch.tensor(signs).repeat_interleave(torch.tensor(widths)), persistent=False
@@ -141,6 +144,7 @@ class ModuleScorer(Scorer):
                 f"a scorer takes images (N, 1 or 3, H, W), got {tuple(images.shape)}"
             )
         low, high = self.input_range
+        # [-1, 1] -> [low, high]; exactly x for [-1, 1].
         scale = (high - low) / 2
         x = images * scale + (low + scale)
         if x.shape[1] < self.channels:
@@ -163,6 +167,7 @@ class ModuleScorer(Scorer):
 
     def forward(self, decoded: Tensor) -> Tensor:
         out = self.columns(self.outputs(decoded)) * self.sign
+        # Without this an editor would move by zero, and be blamed.
         if decoded.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
             raise Unsupported(
                 f"the scorer {self.source} gives no gradients with respect to the image, which "
@@ -176,6 +181,7 @@ class ModuleScorer(Scorer):
     def _check(self) -> None:
         """Score a ramp and a chequerboard and compare with what was declared."""
         height, width = self.input_size or (64, 64)
+        # All grey values, and all frequencies up to a quarter of the pixels.
         ramp = torch.linspace(-1, 1, height * width).view(1, 1, height, width)
         board = (
             (torch.arange(height)[:, None] // 4 + torch.arange(width) // 4)

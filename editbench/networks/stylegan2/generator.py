@@ -1,7 +1,4 @@
-"""StyleGAN2 as a generator of the harness:
-
-codes of Z, W, W+ or S -> pictures, from a safetensors file.
-"""
+"""StyleGAN2 as a generator: codes of Z, W, W+ or S to pictures, from a safetensors file."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ KIND = "stylegan2"
 # of all content, and where it came from: in the header of converted files
 CHECKSUM = "sha256"
 ORIGIN = "origin"
+# Endings of files that other projects write; `editbench convert` reads them.
 FOREIGN = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -40,9 +38,8 @@ class StyleGAN2Generator(Generator):
         label: of a conditional network, the class of every picture: its number, or a vector of
             c_dim values.
         truncation_cutoff: truncate this many first rows of w_plus alone. A w is then not truncated
-            itself but where
-            `w_plus` repeats it, so W codes are truncated too and W+ and S codes are decoded as they
-            are.
+            itself but where `w_plus` repeats it, so W codes are truncated too and W+ and S codes
+            are decoded as they are.
 
     Raises:
         EditbenchError: an option out of range, a conditional network without a label, or a label
@@ -69,8 +66,10 @@ class StyleGAN2Generator(Generator):
                 f"truncation_cutoff counts rows of w_plus, 0 to {config.num_ws}, "
                 f"got {truncation_cutoff}"
             )
+        # A buffer moves with the module; it is no part of the weights, so it is not saved.
         self.register_buffer("label", label_vector(label, config.c_dim), persistent=False)
         self.truncation_cutoff = truncation_cutoff
+        # Gradients go to the codes alone; the weights are constant in every method but one.
         self.network = network.eval().requires_grad_(False)
         self.config = config
         self.truncation_psi = truncation_psi
@@ -80,6 +79,7 @@ class StyleGAN2Generator(Generator):
         self.num_ws = config.num_ws
         self.layer_names = tuple(network.synthesis.layers)
         self.style_sizes = tuple(len(affine.bias) for affine in network.synthesis.affines())
+        # Options that are not set stay out of the digest, so that it does not change with new ones.
         options = {
             "label": None if self.label is None else self.label.tolist(),
             "cutoff": truncation_cutoff,
@@ -92,13 +92,14 @@ class StyleGAN2Generator(Generator):
     # -- from space to space ----------------------------------------------------------------------
     def map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> w (N, w_dim), truncated unless there is a cutoff."""
-        label = None if self.label is None else self.label.to(z.dtype).expand(len(z), -1)
+        # One label for all pictures: a walk must not change the class.
+        label = None
+        if self.label is not None:
+            label = self.label.to(z.dtype).expand(len(z), -1)
         w = self.network.mapping(z, label)
-        return (
-            w
-            if self.truncation_cutoff is not None
-            else self.network.truncate(w, self.truncation_psi)
-        )
+        if self.truncation_cutoff is not None:
+            return w
+        return self.network.truncate(w, self.truncation_psi)
 
     def w_plus(self, w: Tensor) -> Tensor:
         """w (N, w_dim) -> every row the same, (N, num_ws, w_dim).
@@ -106,6 +107,7 @@ class StyleGAN2Generator(Generator):
         With a cutoff the rows before it truncated.
         """
         rows = super().w_plus(w)
+        # Rows at and after the cutoff keep their full spread (stylegan2, `truncation_cutoff`).
         cutoff = self.truncation_cutoff
         if cutoff is None:
             return rows
@@ -115,6 +117,7 @@ class StyleGAN2Generator(Generator):
 
     def styles(self, w_plus: Tensor) -> Tensor:
         """w_plus (N, num_ws, w_dim) -> S codes (N, sum of style_sizes)."""
+        # Side by side, since one vector a sample is what editors of S take.
         return torch.cat(self.network.synthesis.styles(w_plus), 1)
 
     def kernels(self) -> dict[str, Tensor]:
@@ -157,6 +160,7 @@ class StyleGAN2Generator(Generator):
         """Raise SpaceMismatch for codes whose shape is not that of their space, and for THETA,
         which has none.
         """
+        # W+ codes have an axis of rows; those of other spaces are vectors.
         shape: tuple[int, ...] = (self.code_dim(codes.space),)
         if codes.space is Space.W_PLUS:
             shape = (self.num_ws, *shape)
@@ -198,10 +202,8 @@ def read_network(path: Path | str) -> StyleGAN2:
     if Path(path).suffix in FOREIGN:
         raise BadFile(
             f"{path}: checkpoints of other projects are converted once, then read without running "
-            "any code: "
-            f"`editbench convert {path} --out {Path(path).stem}.safetensors`, then "
-            "generator.weights="
-            f"{Path(path).stem}.safetensors"
+            f"any code: `editbench convert {path} --out {Path(path).stem}.safetensors`, then "
+            f"generator.weights={Path(path).stem}.safetensors"
         )
     config, tensors = load_tensors(
         path,
@@ -209,8 +211,10 @@ def read_network(path: Path | str) -> StyleGAN2:
         "make one with `editbench convert`, or with `editbench world train-gan` "
         "and `editbench world pack`",
     )
+    # Neither is part of the architecture.
     checksum = config.pop(CHECKSUM, None)
     _ = config.pop(ORIGIN, None)
+    # NaN would spread to every picture, and a metric of NaN names no cause.
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise BadFile(
@@ -220,6 +224,7 @@ def read_network(path: Path | str) -> StyleGAN2:
         architecture = StyleGAN2Config(**config)
     except (TypeError, ValueError) as error:
         raise BadFile(f"{path}: its configuration is not that of a StyleGAN2 ({error})") from error
+    # Files from before there were checksums have none, and are read.
     if checksum is not None and checksum != tensors_digest(tensors, architecture.as_dict()):
         raise BadFile(
             f"{path}: its content is not what was written; copy or convert the file again"
@@ -265,6 +270,7 @@ def label_vector(label: int | Sequence[float] | None, c_dim: int) -> Tensor | No
             raise EditbenchError(
                 f"generator.label={label}: the classes of this network are 0 to {c_dim - 1}"
             )
+        # A class is one of c_dim columns (one-hot), as in the training of the networks.
         return torch.eye(c_dim)[label : label + 1]
     if (
         isinstance(label, str)

@@ -22,6 +22,7 @@ from editbench.networks.stylegan2.ops import (
     fir_upsample,
 )
 
+# Karras et al. 2020, eq. 3: keeps the norm of a kernel of zeros away from 0.
 DEMODULATION_EPS = 1e-8
 # pixels of a side from which the layout of the noise matters; below, the last bits stay as they
 # were
@@ -29,10 +30,7 @@ LARGE = 64
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate:
-
-    weights are stored at unit variance and scaled when used.
-    """
+    """Linear layer with equalised learning rate: weights of unit variance, scaled in use."""
 
     def __init__(
         self, n_in: int, n_out: int, lr_multiplier: float = 1.0, bias: float = 0.0
@@ -40,6 +38,8 @@ class EqualLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_out, n_in) / lr_multiplier)
         self.bias = nn.Parameter(torch.full((n_out,), bias / lr_multiplier))
+        # Karras et al. 2018, "Progressive Growing of GANs", section 4.1: the gain of He's
+        # initialisation is applied at run time.
         self.weight_gain = lr_multiplier / math.sqrt(n_in)
         self.bias_gain = lr_multiplier
 
@@ -72,8 +72,10 @@ class StyledConv(nn.Module):
         super().__init__()
         self.up = up
         self.clamp = clamp
+        # Of the low-pass filter: the transposed convolution gives 2 h + 1 rows, 2 h are needed.
         self.pad = ((len(fir) - 1) // 2, len(fir) // 2 - 1)
         self.gain = 1 / math.sqrt(9 * n_in)  # keeps products in the range of half precision
+        # A bias of 1 makes the styles start as no change.
         self.affine = EqualLinear(w_dim, n_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(n_out, n_in, 3, 3))
         self.bias = nn.Parameter(torch.zeros(n_out))
@@ -87,6 +89,8 @@ class StyledConv(nn.Module):
         Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2
         |X_oi|^2).
         """
+        # The norm of a modulated kernel needs the squares of style and kernel alone, so that no
+        # kernel of a sample has to be made.
         square = style.square()
         energy = F.linear(square, self.weight.square().sum((2, 3)))
         if shift is not None:
@@ -120,18 +124,18 @@ class StyledConv(nn.Module):
         if self.up:
             x = fir_filter(x, self.fir, self.pad)
         offset = self.bias[:, None, None]
-        if noise and (
-            self.noise.dim() > 2 or len(self.noise) < LARGE
-        ):  # more than two axes: a map for each sample
+        # More than two axes: a map for each sample.
+        if noise and (self.noise.dim() > 2 or len(self.noise) < LARGE):
             offset = offset + self.noise * self.noise_strength
-        elif (
-            noise
-        ):  # laid out channels last, as x is: adding another layout to it takes many times as long
+        elif noise:
+            # Channels last, as x is laid out: adding another layout takes many times as long.
             offset = (self.bias + (self.noise * self.noise_strength).unsqueeze(2)).permute(2, 0, 1)
         x = F.leaky_relu(
             torch.addcmul((offset * ACTIVATION_GAIN).to(x.dtype), x, demodulation.to(x.dtype)), 0.2
         )
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        if self.clamp is None:
+            return x
+        return x.clamp(-self.clamp, self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -152,14 +156,13 @@ class ToRGB(nn.Module):
         x = shifted(
             lambda y, weight: F.conv2d(y, weight.to(y.dtype)), x, self.weight, shift
         ) + self.bias[:, None, None].to(x.dtype)
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        if self.clamp is None:
+            return x
+        return x.clamp(-self.clamp, self.clamp)
 
 
 class Skip(nn.Module):
-    """The residual branch of the resnet architecture:
-
-    a 1x1 convolution, up-sampled, with half of the variance.
-    """
+    """The residual branch of the resnet architecture: a 1x1 convolution, up-sampled."""
 
     fir: Tensor
 
@@ -175,11 +178,13 @@ class Skip(nn.Module):
 
 # -- per-sample weights without per-sample kernels ------------------------------------------------
 def picked(shift: WeightShift) -> WeightShift:
-    """The same shift; where directions are learned, with those alone that the batch uses: every use
-    of a direction
-    would otherwise hand back a gradient as large as all of them."""
+    """The same shift; where directions are learned, with those alone that the batch uses.
+
+    Every use of a direction would otherwise have a gradient as large as all of them.
+    """
     if not shift.kernels.requires_grad or not len(shift):
         return shift
+    # `place` numbers the directions anew, within those that are used.
     used, place = shift.index.unique(return_inverse=True)
     return WeightShift(shift.layer, shift.kernels[used], place, shift.magnitude)
 
@@ -190,6 +195,7 @@ def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: 
     """
     kernels = shift.kernels.unbind(0)
     used = shift.index.unique().tolist()
+    # The usual case, without a copy of the batch.
     if len(used) <= 1:
         return function(kernels[used[0] if used else 0], *batches)
     groups = [(shift.index == k).nonzero()[:, 0] for k in used]
@@ -221,4 +227,6 @@ def shifted(
     One pass for the common weight and one for the directions; no kernel is copied for a sample.
     """
     out = linear(x, weight)
-    return out if shift is None else out + contribution(linear, x, shift)
+    if shift is None:
+        return out
+    return out + contribution(linear, x, shift)

@@ -1,10 +1,10 @@
 """StyleGAN2 (Karras et al. 2020), any resolution and width up to the 1024x1024 config-f layout.
 
-Spaces: z (N, z_dim) -> w (N, w_dim) -> w_plus (N, num_ws, w_dim) -> styles, a list of (N,
-    channels), one an affine map in the order conv 4x4, ToRGB 4x4, up-conv 8x8, conv 8x8, ToRGB 8x8,
-    ... -> image (N, C, R, R) in about [-1, 1]. Odd rows of w_plus drive a ToRGB and the next
-    block's up-convolution; of the architectures without skips the last row alone drives a ToRGB.
-    Noise is constant.
+Spaces: z (N, z_dim) -> w (N, w_dim) -> w_plus (N, num_ws, w_dim) -> styles, a list of
+(N, channels), one an affine map in the order conv 4x4, ToRGB 4x4, up-conv 8x8, conv 8x8, ToRGB 8x8,
+... -> image (N, C, R, R) in about [-1, 1]. Odd rows of w_plus drive a ToRGB and the up-convolution
+of the next block; of the architectures without skips the last row alone drives a ToRGB. Noise is
+constant.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from editbench.base.spaces import WeightShift
 from editbench.networks.stylegan2.layers import EqualLinear, Skip, StyledConv, ToRGB
 from editbench.networks.stylegan2.ops import FIR, fir_kernel, fir_upsample, scaled_leaky_relu
 
-State = tuple[
-    Tensor, Tensor | None
-]  # features (N, C, h, w), and the image so far or a resnet block's other branch
+# Features (N, C, h, w), and the image so far or a resnet block's other branch.
+State = tuple[Tensor, Tensor | None]
 ARCHITECTURES = ("skip", "resnet", "orig")
 
 
@@ -34,13 +33,21 @@ ARCHITECTURES = ("skip", "resnet", "orig")
 class StyleGAN2Config:
     """Architecture.
 
-    channels: the width at 4, 8, ..., resolution pixels. c_dim: size of the label, 0 of an
-        unconditional network.
-    architecture: 'skip' sums a ToRGB of every resolution; 'resnet' has residual blocks, 'orig'
-        neither, and both of them one ToRGB at the end (Karras et al. 2020, fig. 7). fir: taps of
-        the low-pass filter. conv_clamp: bound of every layer's output, of networks that were
-        trained in half precision. embed_dim, mapping_width: of the label's embedding and of the
-        hidden layers of the mapping; 0 is w_dim.
+    Args:
+        resolution: of the image, a power of two.
+        channels: the width at 4, 8, ..., resolution pixels.
+        z_dim: size of z.
+        w_dim: size of w.
+        mapping_layers: of the mapping.
+        mapping_lr: learning-rate multiplier of the mapping.
+        img_channels: of the image.
+        c_dim: size of the label; 0 of an unconditional network.
+        architecture: 'skip' sums a ToRGB of every resolution; 'resnet' has residual blocks, 'orig'
+            neither, and both of them one ToRGB at the end (Karras et al. 2020, fig. 7).
+        fir: taps of the low-pass filter.
+        conv_clamp: bound of the output of each layer, of networks trained in half precision.
+        embed_dim: size of the embedded label; 0 is w_dim.
+        mapping_width: of the hidden layers of the mapping; 0 is w_dim.
     """
 
     resolution: int
@@ -108,10 +115,7 @@ class StyleGAN2Config:
 
     @classmethod
     def config_f(cls, resolution: int) -> StyleGAN2Config:
-        """The published config-f widths:
-
-        min(512, 2^15 / resolution) channels at each resolution.
-        """
+        """The published widths of config-f: min(512, 2^15 / resolution) channels."""
         sizes = [4 * 2**i for i in range(int(math.log2(resolution)) - 1)]
         return cls(resolution, tuple(min(512, 32768 // size) for size in sizes))
 
@@ -128,12 +132,16 @@ class Mapping(nn.Module):
     Generative Adversarial Networks with Limited Data").
     """
 
+    # Running mean of w over training, towards which truncation moves.
     w_avg: Tensor
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
+        # 0 stands for the usual width, w_dim.
         embed_dim = config.embed_dim or config.w_dim
-        self.embed = EqualLinear(config.c_dim, embed_dim) if config.c_dim else None
+        self.embed = None
+        if config.c_dim:
+            self.embed = EqualLinear(config.c_dim, embed_dim)
         first = config.z_dim + (embed_dim if config.c_dim else 0)
         widths = [
             first,
@@ -147,10 +155,12 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         # z (N, z_dim), label (N, c_dim) -> (N, w_dim)
+        # In float32 whatever the precision of the run: a small error in w is large in the picture.
         with exact(z.device):
             return self._forward(z, label)
 
     def _forward(self, z: Tensor, label: Tensor | None) -> Tensor:
+        # StyleGAN: z lies on a sphere, so its length carries nothing.
         x = unit_moment(z)
         if self.embed is not None:
             if label is None:
@@ -171,12 +181,12 @@ class Synthesis(nn.Module):
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
+        # StyleGAN begins with a learned constant; z acts through the styles alone.
         self.const = nn.Parameter(torch.randn(config.channels[0], 4, 4))
         self.register_buffer("fir", fir_kernel(4.0, config.fir), persistent=False)
         self.layers = nn.ModuleDict()
-        self.skips = (
-            nn.ModuleDict()
-        )  # of the resnet architecture: up-convolution -> the branch beside it
+        # Of the resnet architecture: up-convolution -> the branch beside it.
+        self.skips = nn.ModuleDict()
         self.rows: list[int] = []  # the w_plus row that drives each layer
         width = config.channels[0]
         how = (config.fir, config.conv_clamp)
@@ -192,6 +202,7 @@ class Synthesis(nn.Module):
                 StyledConv(channels, channels, config.w_dim, size, False, *how),
                 2 * block,
             )
+            # The other architectures have one ToRGB, at the full size.
             if config.architecture == "skip" or size == config.resolution:
                 rgb = ToRGB(channels, config.w_dim, config.img_channels, config.conv_clamp)
                 self._add(f"rgb{size}", rgb, 2 * block + 1)
@@ -206,9 +217,13 @@ class Synthesis(nn.Module):
 
         Summed in float32 where layers run in less.
         """
+        # Half precision would lose the small contributions of the last layers.
         with exact(rgb.device):
-            rgb = rgb.float() if rgb.dtype in DTYPES.values() else rgb
-            return rgb if image is None else fir_upsample(image, self.fir) + rgb
+            if rgb.dtype in DTYPES.values():
+                rgb = rgb.float()
+            if image is None:
+                return rgb
+            return fir_upsample(image, self.fir) + rgb
 
     def styles(self, w_plus: Tensor) -> list[Tensor]:
         """Affine maps: w_plus (N, num_ws, w_dim) -> list of (N, channels)."""
@@ -248,7 +263,10 @@ class Synthesis(nn.Module):
         names = list(self.layers)
         for name, style in zip(names[first:last], styles[first:last]):
             layer = self.layers[name]
-            own = shift if shift is not None and shift.layer == name else None
+            # The shift is of one layer; the others keep their weights.
+            own = None
+            if shift is not None and shift.layer == name:
+                own = shift
             if isinstance(layer, ToRGB):
                 image = self._onto(image, layer(x, style, own))
             elif name in self.skips:
@@ -256,6 +274,7 @@ class Synthesis(nn.Module):
             else:
                 x = layer(x, style, noise, own)
                 if self.skips and image is not None:
+                    # Each branch has half of the variance (Karras et al. 2020, figure 7).
                     x = torch.add(image, x, alpha=math.sqrt(0.5))
                     image = None
         return x, image
@@ -271,11 +290,11 @@ class StyleGAN2(nn.Module):
         self.synthesis = Synthesis(config)
 
     def truncate(self, w: Tensor, truncation_psi: float) -> Tensor:
-        """Move w (..., w_dim) towards the running mean:
-
-        psi 1 leaves it, psi 0 gives the mean face.
-        """
-        return w if truncation_psi == 1 else torch.lerp(self.mapping.w_avg, w, truncation_psi)
+        """Move w (..., w_dim) towards the running mean; psi 1 leaves it, psi 0 gives the mean."""
+        # lerp with 1 would round; psi 1 must give w to the last bit.
+        if truncation_psi == 1:
+            return w
+        return torch.lerp(self.mapping.w_avg, w, truncation_psi)
 
     def forward(
         self, z: Tensor, truncation_psi: float = 1.0, label: Tensor | None = None

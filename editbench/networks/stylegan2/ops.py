@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# The low-pass filter of the published networks (`resample_kernel`).
 FIR = (1.0, 3.0, 3.0, 1.0)
+# He et al. 2015: half of the units are off, so the second moment is halved.
 ACTIVATION_GAIN = math.sqrt(2)
 
 
@@ -29,9 +31,12 @@ def fir_filter(x: Tensor, kernel: Tensor, pad: tuple[int, int]) -> Tensor:
     axes.
     """
     before, after = pad
+    # conv2d pads both ends alike.
     if before != after:
         x = F.pad(x, (before, after, before, after))
         before = 0
+    # conv2d correlates; a convolution has the kernel turned. One group a channel keeps channels
+    # apart.
     weight = kernel.to(x.dtype).flip((0, 1)).expand(x.shape[1], 1, *kernel.shape)
     return F.conv2d(x, weight, padding=before, groups=x.shape[1])
 
@@ -43,10 +48,14 @@ def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
     """
     height = 2 * x.shape[2]
     width = 2 * x.shape[3]
+    # The transposed convolution puts zeros between pixels and filters, in one step.
     taps = len(kernel)
     weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
     x = F.conv_transpose2d(x, weight, stride=2, padding=taps // 2 - 1, groups=x.shape[1])
-    return x[:, :, :height, :width] if taps % 2 else x
+    # An odd filter leaves a row and a column too many.
+    if taps % 2:
+        return x[:, :, :height, :width]
+    return x
 
 
 def scaled_leaky_relu(x: Tensor, inplace: bool = False) -> Tensor:

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.report.load import Results, load
-from editbench.report.settings import settings
 from editbench.run.record import Record
 from editbench.walk.trajectory import Trajectories
 
@@ -66,7 +65,7 @@ def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = 
     variants. Raises EditbenchError where several settings could be meant or fewer than two methods
     are left, UnknownName for a method or setting that is not there.
     """
-    found = settings(results)
+    found = results.by_setting()
     if setting is None and len(found) > 1:
         listed = "; ".join(f"'{name}'" for name, _ in found)
         raise EditbenchError(

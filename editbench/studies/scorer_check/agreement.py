@@ -8,6 +8,7 @@ import torch
 from editbench.studies.scorer_check.checkup import Checkup, Finding, correlations
 
 # correlations below these are pointed out
+# Of the correlation; below -0.2 chance is no explanation for 100 pictures or more.
 FLIPPED = -0.2
 LOW = 0.5
 
@@ -16,12 +17,14 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding
     """Attributes that both have, by name: agreement of classes, and the correlation of log-odds (of
     many classes the
     lowest over classes). Rows of pictures that either could not score are left out."""
+    # NaN would make every correlation NaN.
     fine = torch.isfinite(first.logits).all(1) & torch.isfinite(second.logits).all(1)
     rows = []
     findings = []
     for item in first.attributes:
         if item.name not in second.attributes.names or not bool(fine.any()):
             continue
+        # The same name with other classes cannot be compared.
         other = second.attributes[item.name]
         if other.classes != item.classes:
             findings.append(
@@ -38,6 +41,7 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding
             part.attributes.logits(part.attributes.log_odds(part.logits[fine]), item.name)
             for part in (first, second)
         )
+        # The lowest diagonal: one class of many that disagrees is enough to look at.
         r = float(correlations(torch.cat([a, b], 1))[: item.width, item.width :].diagonal().min())
         same = float(
             (

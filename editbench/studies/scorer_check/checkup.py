@@ -31,13 +31,16 @@ SATURATED = 25.0  # median size of a log-odds; a sigmoid is 1 to 1e-11 there
 GAIN = 0.1  # nats by which another range must say more
 TRIED = 256  # pictures that other ranges are tried on
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
+# torchvision.transforms: mean and standard deviation of ImageNet, by channel.
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+# What classifiers are trained with: (range, mean, std).
 RANGES: dict[str, tuple[tuple[float, float], list[float] | None, list[float] | None]] = {
     "[-1, 1]": ((-1, 1), None, None),
     "[0, 1]": ((0, 1), None, None),
     "[0, 255]": ((0, 255), None, None),
     "[0, 1] with ImageNet's mean and std": ((0, 1), *IMAGENET),
 }
+# From the worst on.
 ORDER = ("error", "warning", "note")
 
 
@@ -91,10 +94,12 @@ def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> C
     low = math.inf
     high = -math.inf
     with progress(f"{role}: pictures", len(pictures)) as advance:
+        # Batches bound the memory; the answers do not depend on them.
         for start in range(0, len(pictures), batch):
             numbers = range(start, min(start + batch, len(pictures)))
             images = pictures(numbers)
             if isinstance(scorer, ModuleScorer):
+                # The raw outputs tell probabilities from logits; the columns no longer do.
                 out = scorer.outputs(images)
                 known = out[torch.isfinite(out)]
                 if len(known):
@@ -108,6 +113,7 @@ def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> C
     if isinstance(scorer, ModuleScorer):
         found.ranges = try_ranges(scorer, pictures(range(min(TRIED, len(pictures)))))
         found.findings += _of_outputs(scorer, low, high) + of_ranges(found.ranges, scorer)
+    # Stable, so findings of a level keep the order of the attributes.
     found.findings.sort(key=lambda item: ORDER.index(item.level))
     return found
 
@@ -145,10 +151,8 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
         counts = torch.bincount(
             attributes.labels(kept, item.name), minlength=len(item.classes)
         ).double() / len(kept)
-        shares += [
-            {"attribute": item.name, "class": name, "share": float(share)}
-            for name, share in zip(item.classes, counts)
-        ]
+        for name, share in zip(item.classes, counts):
+            shares.append({"attribute": item.name, "class": name, "share": float(share)})
         findings += _of_attribute(
             item.name, item.classes, counts.tolist(), attributes.logits(odds, item.name)
         )
@@ -159,6 +163,7 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
         rows.append({"column": name, **{f"{q:.0%}": value for q, value in zip(QUANTILES, values)}})
     matrix = correlations(odds)
     names = attributes.columns()
+    # Above the diagonal, so that each pair is named once.
     for i, j in zip(*np.where(np.triu(np.abs(matrix), 1) > 0.95)):
         if names[i].split(":")[0] != names[j].split(":")[0]:
             findings.append(
@@ -185,6 +190,7 @@ def correlations(values: Tensor) -> np.ndarray:
     """Pearson correlations of columns: (n, k) -> (k, k); 0 with a constant column."""
     x = values.double().numpy()
     x = x - x.mean(0)
+    # A constant column has no correlation; dividing by infinity gives 0.
     size = np.sqrt((x**2).sum(0))
     scale = np.where(size > 1e-9 * len(x), size, np.inf)
     return (x / scale).T @ (x / scale)
@@ -193,6 +199,7 @@ def correlations(values: Tensor) -> np.ndarray:
 def _of_attribute(
     name: str, classes: tuple[str, ...], shares: list[float], odds: Tensor
 ) -> list[Finding]:
+    # Quantiles, as a single odd picture would give a constant head a range.
     spread = torch.quantile(odds.double(), 0.99, 0) - torch.quantile(odds.double(), 0.01, 0)
     if float(spread.max()) < CONSTANT:
         return [
@@ -231,7 +238,10 @@ def information(logits: Tensor, attributes: Attributes) -> float:
     found = []
     for item in attributes:
         part = attributes.logits(logits.double(), item.name)
-        both = torch.cat([torch.zeros_like(part), part], 1) if item.binary else part
+        # The logit of two classes as a softmax over (0, logit).
+        both = part
+        if item.binary:
+            both = torch.cat([torch.zeros_like(part), part], 1)
         p = both.softmax(1)
         found.append(float(_entropy(p.mean(0)) - _entropy(p).mean()))
     return float(np.mean(found))
@@ -243,6 +253,7 @@ def _entropy(p: Tensor) -> Tensor:
 
 def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[Ranged]:
     """Score the same pictures as declared and under RANGES; the declared comes first."""
+    # The scorer is changed below and must leave as it came.
     kept = scorer.input_range, scorer.mean, scorer.std
     rows = [_ranged("as declared", scorer, images)]
     try:
@@ -280,11 +291,15 @@ def _ranged(name: str, scorer: ModuleScorer, images: Tensor) -> Ranged:
 def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[Finding]:
     """Whether another range says more than the declared one."""
     declared = ranges[0]
+    # Huge logits look informative under any range.
     sane = [item for item in ranges[1:] if item.size <= SATURATED]
     if not sane:
         return []
+    # The first of equal ones, in the order of RANGES.
     best = max(sane, key=lambda item: item.information)
-    said = declared.information if declared.size <= SATURATED else 0.0
+    said = 0.0
+    if declared.size <= SATURATED:
+        said = declared.information
     if best.information - said <= GAIN:
         return []
     return [

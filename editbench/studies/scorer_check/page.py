@@ -1,7 +1,4 @@
-"""The page of a scorer's check:
-
-for every attribute its lowest, middle and highest pictures, and the tables.
-"""
+"""The page of a scorer's check: tables, and the lowest, middle and highest pictures."""
 
 from __future__ import annotations
 
@@ -53,10 +50,11 @@ class Part:
 
 
 def parts_of(checkup: Checkup, pictures: Pictures, images: bool = True) -> list[Part]:
-    """Rows of every attribute:
+    """Rows of every attribute.
 
-    binary ones from class 0 over the boundary to class 1, others the surest of a class.
+    Binary ones go from class 0 over the boundary to class 1; others show the surest of each class.
     """
+    # Pictures without a finite logit have no place in an order.
     finite = torch.isfinite(checkup.logits).all(1).nonzero()[:, 0]
     odds = checkup.attributes.log_odds(checkup.logits[finite])
     found = []
@@ -66,6 +64,7 @@ def parts_of(checkup: Checkup, pictures: Pictures, images: bool = True) -> list[
         values = checkup.attributes.logits(odds, item.name)
         if item.binary:
             column = values[:, 0]
+            # Stable sorts: ties keep the order of the pictures, so the page is reproducible.
             middle = column.abs().argsort(stable=True)[:SHOWN]
             chosen = [
                 (
@@ -106,9 +105,14 @@ def strip_of(decoded: Tensor) -> Image.Image:
     Small ones keep their pixels.
     """
     pixels = to_uint8(decoded).permute(0, 2, 3, 1).numpy()
-    pixels = np.repeat(pixels, 3, 3) if pixels.shape[3] == 1 else pixels
+    # PNG strips are in colour.
+    if pixels.shape[3] == 1:
+        pixels = np.repeat(pixels, 3, 3)
     strip = Image.new("RGB", (SIDE * len(pixels), SIDE), "white")
-    how = Image.Resampling.NEAREST if max(pixels.shape[1:3]) <= SIDE else Image.Resampling.LANCZOS
+    # Blurred small pictures would hide what the scorer sees.
+    how = Image.Resampling.LANCZOS
+    if max(pixels.shape[1:3]) <= SIDE:
+        how = Image.Resampling.NEAREST
     for k, picture in enumerate(pixels):
         strip.paste(Image.fromarray(picture).resize((SIDE, SIDE), how), (k * SIDE, 0))
     return strip
@@ -122,6 +126,7 @@ def data_address(image: Image.Image) -> str:
 
 def sheet(parts: list[Part], title: str) -> Image.Image:
     """The rows of all attributes under each other, with captions and log-odds."""
+    # The title, then for each attribute its name and its rows.
     height = LINE + 6 + sum(LINE + 8 + len(part.rows) * (SIDE + LINE + 2) for part in parts)
     out = Image.new("RGB", (MARGIN + SHOWN * SIDE + 4, height), "white")
     draw = ImageDraw.Draw(out)
@@ -155,6 +160,7 @@ def write_page(
     """
     environment = Environment(
         loader=PackageLoader("editbench", "scorers"),
+        # Names of classes and files are the user's text.
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -185,6 +191,11 @@ def shade(r: float) -> str:
     """Background of a correlation: blue below 0, red above, by its size."""
     red = (255, 90, 60)
     blue = (60, 130, 255)
-    end = red if r > 0 else blue
-    weight = min(abs(r), 1) * 0.8 if pd.notna(r) else 0
+    end = blue
+    if r > 0:
+        end = red
+    # 0.8 keeps black text readable on the colour.
+    weight = 0.0
+    if pd.notna(r):
+        weight = min(abs(r), 1) * 0.8
     return "rgb({},{},{})".format(*(round(255 + (part - 255) * weight) for part in end))

@@ -1,7 +1,4 @@
-"""Pictures to look at a scorer with:
-
-those of a generator, or of a folder; any of them again by its number.
-"""
+"""Pictures to check a scorer with: of a generator or of a folder, each by its number."""
 
 from __future__ import annotations
 
@@ -20,15 +17,18 @@ from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.worlds.datasets.images import Unreadable, load_picture, scan
 
+# Fixed, so that two checks show the same pictures.
 SEED = 0
 STREAM = "scorer check"
 SHOWN = 3  # names of unreadable files in a message
 
 
 class Pictures(Protocol):
-    """`about` says what they are; calling it gives the pictures of these numbers, (n, C, H, W) in
-    [-1, 1], or W codes
-    for a generator without pictures."""
+    """Pictures by their numbers.
+
+    `about` says what they are. A call gives pictures (n, C, H, W) in [-1, 1], or W codes (n, d) for
+    a generator without pictures.
+    """
 
     about: str
 
@@ -51,8 +51,10 @@ class Generated:
 
     @torch.no_grad()
     def __call__(self, numbers: Sequence[int]) -> Tensor:
+        # Each z from its own number, whatever the batch.
         rows = [normals(SEED, STREAM, i, i + 1, self.generator.z_dim) for i in numbers]
         z = torch.from_numpy(np.concatenate(rows)).float().to(self.device)
+        # W applies the truncation of the generator; Z alone would not on all.
         if Space.W in self.generator.spaces:
             return self.generator.decode(Codes(Space.W, self.generator.map(z)))
         return self.generator.decode(Codes(Space.Z, z))
@@ -75,6 +77,7 @@ class Folder:
             if len(self.files) == n:
                 break
             try:
+                # 8 x 8 is enough to see that a file can be decoded.
                 load_picture(folder / name, 8)
                 self.files.append(name)
             except Unreadable as error:
@@ -91,6 +94,7 @@ class Folder:
         return len(self.files)
 
     def __call__(self, numbers: Sequence[int]) -> Tensor:
+        # load_picture crops to a square and resizes, as for a data set.
         pixels = np.stack(
             [load_picture(self.folder / self.files[i], self.resolution)[0] for i in numbers]
         )
@@ -101,5 +105,8 @@ class Folder:
 
 def resolution_of(scorer: Scorer) -> int:
     """The side that a scorer takes; 256 where it takes any."""
+    # Height and width can differ; pictures are central squares.
     size = getattr(scorer, "input_size", None)
-    return int(max(size)) if size else int(getattr(scorer, "resolution", 256))
+    if size:
+        return int(max(size))
+    return int(getattr(scorer, "resolution", 256))

@@ -64,6 +64,7 @@ def load_picture(path: Path, resolution: int) -> tuple[np.ndarray, bool]:
 
 def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
     """Any Pillow image -> (resolution, resolution, 3) uint8: upright, opaque, RGB, square."""
+    # Cameras store pictures as the sensor sees them, with a note which side is up.
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow's own conversion clips 16 bits to 8 instead of keeping the upper byte.
@@ -92,6 +93,7 @@ def scan(folder: Path) -> tuple[list[tuple[str, int, int]], int]:
     """
     found: list[tuple[str, int, int]] = []
     others = 0
+    # A list instead of recursion: folders may be nested deeply.
     waiting = [(folder, "")]
     while waiting:
         here, prefix = waiting.pop()
@@ -105,6 +107,7 @@ def scan(folder: Path) -> tuple[list[tuple[str, int, int]], int]:
                     about = entry.stat()
                     found.append((prefix + entry.name, about.st_size, about.st_mtime_ns))
                 else:
+                    # Counted, so that a folder of the wrong kind shows in the report.
                     others += 1
     return sorted(found), others
 
@@ -224,6 +227,7 @@ class ImageFolder(Source):
                 return str(problem)
             return None
 
+        # Pillow releases the interpreter's lock while it decodes.
         pool = ThreadPoolExecutor(self.threads)
         with warnings.catch_warnings():
             # Of large files, of odd EXIF: what matters is in the report

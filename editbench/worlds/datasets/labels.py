@@ -1,5 +1,4 @@
-"""Labels of image files: CelebA-style attribute lists, CSV tables, subfolders as classes; and
-classes joined to bins.
+"""Labels of image files: CelebA-style attribute lists, CSV tables, subfolders as classes.
 
 A label is the index of a class, -1 where it is not known. An attribute with one class is no
 attribute and is left out.
@@ -28,8 +27,13 @@ SIGNS = ({-1.0, 1.0}, {0.0, 1.0})  # columns of which class 1 means that the att
 
 @dataclass
 class LabelTable:
-    """Labels by file name. `names` as the file lists them; classes (n, A) int64, -1 where a cell
-    is empty."""
+    """Labels by file name.
+
+    Args:
+        attributes: of the labels.
+        names: of the n files, as the list has them.
+        classes: (n, A) int64, -1 where a cell is empty.
+    """
 
     attributes: Attributes
     names: list[str]
@@ -46,7 +50,10 @@ class LabelTable:
         rows = np.full(len(files), -1, np.int64)
         for i, file in enumerate(files):
             name = PurePosixPath(file).name
-            rows[i] = by_name.get(file, by_name.get(name, -1) if bare[name] == 1 else -1)
+            rows[i] = by_name.get(file, -1)
+            # Of two files of one name it cannot be known which one the list means.
+            if rows[i] < 0 and bare[name] == 1:
+                rows[i] = by_name.get(name, -1)
         found = set(rows.tolist())
         return rows, [name for row, name in enumerate(self.names) if row not in found]
 
@@ -54,20 +61,25 @@ class LabelTable:
 def read_labels(
     path: Path, attributes: Sequence[str] | None = None, bins: int | None = None
 ) -> LabelTable:
-    """Labels of a `.csv` table, or of an attribute list in any other file; `attributes` chooses
-    columns by name.
+    """Labels of a `.csv` table, or of an attribute list in any other file.
+
+    Args:
+        path: of the list.
+        attributes: columns to take; None: all.
+        bins: how many bins ordered attributes are joined into; None: as they are.
 
     Raises:
         BadFile: the file is missing, truncated or not of that form; the message has the line.
-            UnknownName: a column.
+        UnknownName: no such column.
     """
+    # utf-8-sig: spreadsheets put a byte-order mark before the first name.
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(f"{path}: not a readable list of labels ({error})") from error
-    columns, names, cells = (
-        _csv(path, text) if path.suffix.lower() == ".csv" else _attribute_list(path, text)
-    )
+    read = _csv if path.suffix.lower() == ".csv" else _attribute_list
+    columns, names, cells = read(path, text)
+    # Two labels for a file: which one holds cannot be known.
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise BadFile(f"{path}: '{twice}' is listed twice; leave one line")
@@ -80,6 +92,7 @@ def read_labels(
     for name in wanted:
         at = columns.index(name)
         found = _classes(path, name, [row[at] for row in cells], bins)
+        # A column with one value cannot be learned.
         if found is not None:
             items.append(found[0])
             labels.append(found[1])
@@ -92,37 +105,50 @@ def read_labels(
 
 def folder_labels(files: Sequence[str]) -> LabelTable:
     """The first folder of each path as its class; files beside the folders are not labelled."""
-    parts = [PurePosixPath(file).parts for file in files]
-    inside = [(file, part[0]) for file, part in zip(files, parts) if len(part) > 1]
-    classes = sorted({name for _, name in inside})
+    inside = []
+    folders = []
+    for file in files:
+        parts = PurePosixPath(file).parts
+        if len(parts) > 1:
+            inside.append(file)
+            folders.append(parts[0])
+    classes = sorted(set(folders))
     if len(classes) < 2:
         raise EditbenchError(
             f"subfolders as classes need two or more of them with images, found {classes}"
         )
-    index = {name: i for i, name in enumerate(classes)}
-    labels = np.array([[index[name]] for _, name in inside], np.int64)
+    labels = np.array([[classes.index(name)] for name in folders], np.int64)
     item = Attribute("class", tuple(map(printable, classes)))
-    return LabelTable(Attributes([item]), [file for file, _ in inside], labels)
+    return LabelTable(Attributes([item]), inside, labels)
 
 
 def join_classes(
     item: Attribute, labels: np.ndarray, bins: int | None
 ) -> tuple[Attribute, np.ndarray]:
-    """Neighbouring classes of an ordered attribute joined to `bins` runs: class c of K becomes c
-    * bins // K."""
+    """Neighbouring classes of an ordered attribute joined to runs: class c of K -> c * bins // K.
+
+    Args:
+        item: the attribute; one that is not ordered stays as it is.
+        labels: (n,) classes, -1 where not known.
+        bins: runs; None leaves the classes.
+    """
     k = len(item.classes)
     if bins is not None and bins < 2:
         raise EditbenchError(f"--bins is 2 or more, got {bins}")
     if bins is None or not item.ordered or k <= bins:
         return item, labels
+    # Runs differ in length by one class at most.
     runs = np.arange(k) * bins // k
     first = np.searchsorted(runs, range(bins))
     last = np.searchsorted(runs, range(bins), "right") - 1
-    names = tuple(
-        item.classes[a] if a == b else f"{item.classes[a]}..{item.classes[b]}"
-        for a, b in zip(first, last)
-    )
-    return Attribute(item.name, names, ordered=bins > 2), np.where(labels < 0, -1, runs[labels])
+    names = []
+    for a, b in zip(first, last):
+        name = item.classes[a]
+        if a != b:
+            name = f"{item.classes[a]}..{item.classes[b]}"
+        names.append(name)
+    joined = Attribute(item.name, tuple(names), ordered=bins > 2)
+    return joined, np.where(labels < 0, -1, runs[labels])
 
 
 def choose(
@@ -131,10 +157,17 @@ def choose(
     names: Sequence[str] | None = None,
     bins: int | None = None,
 ) -> tuple[Attributes, np.ndarray]:
-    """Attributes by name, binned; those that are constant in the data (n, A) are left out.
+    """Attributes by name, binned; those that are constant in the data are left out.
+
+    Args:
+        attributes: of the labels.
+        labels: (n, A) classes.
+        names: attributes to take; None: all.
+        bins: how many bins ordered attributes are joined into; None: as they are.
 
     Raises:
-        UnknownName: an attribute that the data have not; EditbenchError: none of them varies.
+        UnknownName: an attribute that the data do not have.
+        EditbenchError: none of them varies.
     """
     items = []
     columns = []
@@ -158,8 +191,8 @@ def _attribute_list(path: Path, text: str) -> Cells:
     lines = text.splitlines()
     if len(lines) < 3 or not lines[0].strip().isdecimal():
         raise BadFile(
-            f"{path}: an attribute list begins with the number of files and a line of names; a table with "
-            "commas is told by the ending .csv"
+            f"{path}: an attribute list begins with the number of files and a line of names; "
+            "a table with commas must end in .csv"
         )
     columns = lines[1].split()
     names = []
@@ -177,17 +210,19 @@ def _attribute_list(path: Path, text: str) -> Cells:
                 f"{path}, line {number}: values are -1 (or 0) and 1, got '{line[:60].strip()}'"
             )
         names.append(words[0])
+        # Copies of CelebA's list write 0 for -1; both mean that the attribute is absent.
         cells.append(["-1" if word == "0" else word for word in words[1:]])
     if len(names) != int(lines[0]):
         raise BadFile(
-            f"{path}: the first line says {lines[0].strip()} files, the list has {len(names)}; copy it "
-            "again, or correct the number"
+            f"{path}: the first line says {lines[0].strip()} files, the list has {len(names)}; "
+            "copy it again, or correct the number"
         )
     return columns, names, cells
 
 
 def _csv(path: Path, text: str) -> Cells:
     """A table with a header; the first column names the file."""
+    # Strict: a quote that is not closed would otherwise swallow the rest of the file.
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except csv.Error as error:
@@ -217,22 +252,29 @@ def _classes(
     cells = [cell.strip() for cell in cells]
     values = sorted(set(cells) - {""})
     ordered = all(map(_is_number, values))
-    # 1, 01 and 1.0 are one class
-    meaning = {value: float(value) if ordered else value for value in values}
-    # By its shortest writing
-    spelled = {meaning[value]: value for value in sorted(values, key=len, reverse=True)}
-    index = {key: i for i, key in enumerate(sorted(spelled))}  # type: ignore[type-var]
-    if len(index) < 2:
+    # 1, 01 and 1.0 are one class.
+    meaning: dict[str, float | str] = {}
+    for value in values:
+        meaning[value] = float(value) if ordered else value
+    # The shortest writing comes last, and names the class.
+    spelled: dict[float | str, str] = {}
+    for value in sorted(values, key=len, reverse=True):
+        spelled[meaning[value]] = value
+    keys = sorted(spelled)  # type: ignore[type-var]
+    if len(keys) < 2:
         return None
-    labels = np.array([index[meaning[cell]] if cell else -1 for cell in cells], np.int64)
-    known = NO_YES if set(index) in SIGNS else tuple(spelled[key] for key in index)
+    index = {key: i for i, key in enumerate(keys)}
+    labels = np.full(len(cells), -1, np.int64)
+    for i, cell in enumerate(cells):
+        if cell:
+            labels[i] = index[meaning[cell]]
+    known = NO_YES if set(index) in SIGNS else tuple(spelled[key] for key in keys)
     item, labels = join_classes(Attribute(name, known, ordered and len(index) > 2), labels, bins)
+    # After joining: bins are the remedy.
     if len(item.classes) > MOST_CLASSES:
-        fix = (
-            "join neighbouring ones with --bins"
-            if ordered
-            else "choose other columns with --attributes"
-        )
+        fix = "choose other columns with --attributes"
+        if ordered:
+            fix = "join neighbouring ones with --bins"
         raise BadFile(f"{path}: column '{name}' has {len(index)} different values; {fix}")
     return item, labels
 

@@ -1,8 +1,8 @@
 """MPI3D-style arrays as a data set: an .npz with `images` uint8 and factors, read as a stream.
 
 MPI3D (Gondal et al. 2019) has all combinations of its factors in row-major order, the last factor
-fastest, so image i has the labels np.unravel_index(i, cardinalities). Other arrays are told by a
-YAML file:
+fastest, so image i has the labels np.unravel_index(i, cardinalities). Other arrays are declared
+by a YAML file:
 
     arrays: shapes3d.npz          # beside the YAML file, or an absolute path
     images: images                # (n, H, W), (n, H, W, 1) or (n, H, W, 3), uint8
@@ -38,7 +38,9 @@ NAMES = (
     "horizontal_axis",
     "vertical_axis",
 )
+# Those of mpi3d_toy, mpi3d_realistic and mpi3d_real: 1,036,800 images.
 CARDINALITIES = (6, 6, 2, 3, 3, 40, 40)
+# Factors whose neighbouring values look alike.
 ORDERED = ("object_size", "camera_height", "horizontal_axis", "vertical_axis")
 CLASSES = {
     "object_color": ("white", "green", "red", "blue", "brown", "olive"),
@@ -47,6 +49,7 @@ CLASSES = {
     "camera_height": ("top", "center", "bottom"),
     "background_color": ("purple", "sea_green", "salmon"),
 }
+# Published beside the toy set, with four shapes and four colours.
 COMPLEX = (4, 4, 2, 3, 3, 40, 40)  # mpi3d_real_complex, everyday objects
 COMPLEX_CLASSES = CLASSES | {
     "object_color": ("yellow", "green", "olive", "red"),
@@ -59,34 +62,42 @@ FACTOR_KEYS = ("labels", "factors")
 
 
 def row_major_labels(start: int, stop: int, cardinalities: Sequence[int]) -> np.ndarray:
-    """Factor values of items start..stop-1 of a full grid, the last factor fastest: (stop -
-    start, k) int64."""
+    """Factor values of items of a full grid, the last factor fastest.
+
+    Args:
+        start: first item.
+        stop: last item, plus 1.
+        cardinalities: of the k factors.
+
+    Returns (stop - start, k) int64.
+    """
     return np.stack(np.unravel_index(np.arange(start, stop), tuple(cardinalities)), 1)
 
 
 def mpi3d_factors(cardinalities: Sequence[int]) -> list[tuple[str, tuple[str, ...], bool]]:
-    """(name, class names, ordered) of MPI3D's seven factors; smaller cardinalities get numbers
-    for names."""
-    if (
-        len(cardinalities) != len(NAMES)
-        or min(cardinalities) < 1
-        or max(cardinalities) > MOST_CLASSES
-    ):
+    """(name, class names, ordered) of MPI3D's seven factors.
+
+    Classes of other cardinalities than MPI3D's get numbers for names.
+    """
+    fits = len(cardinalities) == len(NAMES)
+    if not fits or min(cardinalities) < 1 or max(cardinalities) > MOST_CLASSES:
+        names = ", ".join(NAMES)
         raise EditbenchError(
-            f"--cardinalities are {len(NAMES)} numbers from 1 to {MOST_CLASSES} ({', '.join(NAMES)}), "
+            f"--cardinalities are {len(NAMES)} numbers from 1 to {MOST_CLASSES} ({names}), "
             f"got {list(cardinalities)}; other factors are declared in a YAML file"
         )
     known = COMPLEX_CLASSES if tuple(cardinalities) == COMPLEX else CLASSES
-    classes = [
-        known[name] if k == len(known.get(name, ())) else tuple(map(str, range(k)))
-        for name, k in zip(NAMES, cardinalities)
-    ]
-    return [(name, names, name in ORDERED) for name, names in zip(NAMES, classes)]
+    factors = []
+    for name, k in zip(NAMES, cardinalities):
+        classes = tuple(map(str, range(k)))
+        if k == len(known.get(name, ())):
+            classes = known[name]
+        factors.append((name, classes, name in ORDERED))
+    return factors
 
 
 class ArrayImages(Source):
-    """Images of an .npz with their factors; one item after the other is read from the archive,
-    never all of them.
+    """Images of an .npz with their factors, read one after the other.
 
     Args:
         path: an `.npz` of MPI3D, or a `.yaml` that declares one (see the module).
@@ -99,6 +110,7 @@ class ArrayImages(Source):
     """
 
     def __init__(self, path: Path, cardinalities: Sequence[int] | None = None) -> None:
+        # Without a YAML file the array must be MPI3D's.
         declared = _declaration(path) if path.suffix in (".yaml", ".yml") else {}
         self.path = Path(declared.get("arrays", path))
         self.counts = {}
@@ -106,14 +118,12 @@ class ArrayImages(Source):
         found = members(self.path)
         self.member = Member(self.path, declared.get("images", "images"), found)
         shape = self.member.shape
-        if (
-            self.member.dtype != np.uint8
-            or len(shape) not in (3, 4)
-            or (len(shape) == 4 and shape[3] not in (1, 3))
-        ):
+        greys = len(shape) == 3 or (len(shape) == 4 and shape[3] == 1)
+        colours = len(shape) == 4 and shape[3] == 3
+        if self.member.dtype != np.uint8 or not (greys or colours):
             raise BadFile(
-                f"{self.path}: '{self.member.key}' is {self.member.dtype} {shape}; images are uint8 "
-                "(n, height, width, 3), or with 1 or no channel"
+                f"{self.path}: '{self.member.key}' is {self.member.dtype} {shape}; images are "
+                "uint8 (n, height, width, 3), or with 1 or no channel"
             )
         if min(shape) < 1:
             raise BadFile(f"{self.path}: '{self.member.key}' of shape {shape} is empty")
@@ -123,15 +133,14 @@ class ArrayImages(Source):
             factors = [_factor(path, entry) for entry in declared["attributes"]]
             key = declared.get("labels")
         else:
-            key = (
-                next((name for name in FACTOR_KEYS if name in found), None)
-                if cardinalities is None
-                else None
-            )
+            key = None
+            if cardinalities is None:
+                key = next((name for name in FACTOR_KEYS if name in found), None)
+            # Labels in an unknown order must not be taken for a full grid.
             if key is not None:
                 raise BadFile(
-                    f"{path}: has labels ('{key}'), whose names and classes a YAML file has to declare: see "
-                    "docs/datasets.md; or give --cardinalities to read it as MPI3D"
+                    f"{path}: has labels ('{key}'), whose names and classes a YAML file has to "
+                    "declare: see docs/datasets.md; or give --cardinalities to read it as MPI3D"
                 )
             factors = mpi3d_factors(cardinalities or self._known())
         self._labels = self._read_labels(key, found, factors) if key else self._grid(factors)
@@ -140,9 +149,8 @@ class ArrayImages(Source):
         if not vary:
             raise BadFile(f"{path}: none of its factors has two values")
         self._labels = self._labels[:, vary]
-        self.attributes = Attributes(
-            [Attribute(factors[i][0], factors[i][1], factors[i][2]) for i in vary]
-        )
+        self.attributes = Attributes([Attribute(*factors[i]) for i in vary])
+        # Size and time stand for the content: a hash of gigabytes would take minutes.
         about = self.path.stat()
         self.identity = {
             "kind": "arrays",
@@ -167,8 +175,9 @@ class ArrayImages(Source):
     def _grid(self, factors: list[tuple[str, tuple[str, ...], bool]]) -> np.ndarray:
         sizes = [len(classes) for _, classes, _ in factors]
         if math.prod(sizes) != self.n:
+            grid = " x ".join(map(str, sizes))
             raise BadFile(
-                f"{self.path}: {self.n} images, but {' x '.join(map(str, sizes))} factors make "
+                f"{self.path}: {self.n} images, but {grid} factors make "
                 f"{math.prod(sizes)}; correct the cardinalities, or name the array of labels"
             )
         return row_major_labels(0, self.n, sizes)
@@ -177,35 +186,33 @@ class ArrayImages(Source):
         self, key: str, found: list[str], factors: list[tuple[str, tuple[str, ...], bool]]
     ) -> np.ndarray:
         member = Member(self.path, key, found)
+        # Kinds of NumPy: signed, unsigned, floating point, boolean.
         if member.shape != (self.n, len(factors)) or member.dtype.kind not in "iufb":
             raise BadFile(
-                f"{self.path}: '{key}' is {member.dtype} {member.shape}, but labels of {self.n} images and "
-                f"{len(factors)} attributes are ({self.n}, {len(factors)}) numbers"
+                f"{self.path}: '{key}' is {member.dtype} {member.shape}, but labels of {self.n} "
+                f"images and {len(factors)} attributes are ({self.n}, {len(factors)}) numbers"
             )
-        if self.n * member.row_bytes > LABEL_BYTES:
-            raise BadFile(
-                f"{self.path}: '{key}' takes {self.n * member.row_bytes} bytes, more than {LABEL_BYTES}"
-            )
+        size = self.n * member.row_bytes
+        if size > LABEL_BYTES:
+            raise BadFile(f"{self.path}: '{key}' takes {size} bytes, more than {LABEL_BYTES}")
         values = member.take(self.n)
-        return np.stack(
-            [
-                self._indices(key, values[:, i], name, len(classes))
-                for i, (name, classes, _) in enumerate(factors)
-            ],
-            1,
-        )
+        columns = []
+        for i, (name, classes, _) in enumerate(factors):
+            columns.append(self._indices(key, values[:, i], name, len(classes)))
+        return np.stack(columns, 1)
 
     def _indices(self, key: str, values: np.ndarray, name: str, classes: int) -> np.ndarray:
         """Class indices as they are; other values (angles, hues) by their rank."""
         if not np.isfinite(values).all():
             raise BadFile(f"{self.path}: '{key}' has NaN or infinity under '{name}'")
         distinct, ranks = np.unique(values, return_inverse=True)
+        # Whole numbers below K are taken as they are, even where some class has no image.
         if distinct[0] >= 0 and distinct[-1] < classes and (distinct == np.round(distinct)).all():
             return values.astype(np.int64)
         if len(distinct) != classes:
             raise BadFile(
-                f"{self.path}: '{name}' has {len(distinct)} different values from {distinct[0]:g} to "
-                f"{distinct[-1]:g} in '{key}', but {classes} classes are declared"
+                f"{self.path}: '{name}' has {len(distinct)} different values from {distinct[0]:g} "
+                f"to {distinct[-1]:g} in '{key}', but {classes} classes are declared"
             )
         return ranks.astype(np.int64)
 
@@ -216,15 +223,18 @@ class ArrayImages(Source):
         return self._labels
 
     def read(self, start: int, stop: int, resolution: int) -> Block:
-        """Images start..stop-1, which come after those of the last call; resized as image files
-        are."""
+        """Images start..stop-1, which come after those of the last call."""
         self.member.skip_to(start)
         pixels = self.member.take(stop - start).reshape(stop - start, self.height, self.width, -1)
+        # Greys get three equal channels.
         pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
         if (self.height, self.width) != (resolution, resolution):
-            pixels = np.stack(
-                [fit_picture(Image.fromarray(np.ascontiguousarray(x)), resolution) for x in pixels]
-            )
+            # Resized with the same filter as image files.
+            fitted = []
+            for picture in pixels:
+                image = Image.fromarray(np.ascontiguousarray(picture))
+                fitted.append(fit_picture(image, resolution))
+            pixels = np.stack(fitted)
         small = stop - start if min(self.height, self.width) < resolution else 0
         return Block(pixels, np.arange(start, stop), [], small)
 
@@ -232,14 +242,12 @@ class ArrayImages(Source):
 def _declaration(path: Path) -> dict[str, Any]:
     """The YAML file that declares arrays, with the path of the .npz made whole."""
     declared = read_yaml(path)
-    if (
-        not isinstance(declared, dict)
-        or not isinstance(declared.get("attributes"), list)
-        or "arrays" not in declared
-    ):
+    complete = isinstance(declared, dict) and "arrays" in declared
+    if not complete or not isinstance(declared.get("attributes"), list):
         raise BadFile(
             f"{path}: needs 'arrays' (an .npz) and 'attributes' (a list of name and classes)"
         )
+    # A misspelt `labels` would read a file of labels as a full grid.
     for key in declared:
         if key not in KEYS:
             raise UnknownName(f"key of {path.name}", str(key), KEYS)
@@ -247,18 +255,17 @@ def _declaration(path: Path) -> dict[str, Any]:
 
 
 def _factor(path: Path, entry: Any) -> tuple[str, tuple[str, ...], bool]:
-    if not isinstance(entry, dict) or not {"name", "classes"} <= set(entry) <= {
-        "name",
-        "classes",
-        "ordered",
-    }:
+    """(name, class names, ordered) of one entry of the YAML file."""
+    required = {"name", "classes"}
+    if not isinstance(entry, dict) or not required <= set(entry) <= required | {"ordered"}:
         raise BadFile(f"{path}: an attribute is {{name, classes, ordered}}, got {entry}")
     classes = entry["classes"]
+    # YAML's true is an int in Python.
     if isinstance(classes, int) and not isinstance(classes, bool) and 1 <= classes <= MOST_CLASSES:
         classes = range(classes)
     if not isinstance(classes, list | range) or len(classes) < 1:
         raise BadFile(
-            f"{path}: classes of '{entry['name']}' are a number up to {MOST_CLASSES} or a list of names, "
-            f"got {entry['classes']}"
+            f"{path}: classes of '{entry['name']}' are a number up to {MOST_CLASSES} or a list of "
+            f"names, got {entry['classes']}"
         )
     return str(entry["name"]), tuple(map(str, classes)), bool(entry.get("ordered", False))

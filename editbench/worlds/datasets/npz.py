@@ -1,8 +1,8 @@
 """Arrays of an .npz read as a stream: header first, then rows in order.
 
-Nothing is unpickled. The header is checked against the archive's directory: the declared size of a member must be exactly that of its shape and dtype,
-so memory and disk are bounded before a byte is unpacked; zipfile compares the archive's checksum
-when the last row is read.
+Nothing is unpickled. The header is checked against the archive's directory: the declared size of
+a member must be exactly that of its shape and dtype, so memory and disk are bounded before a byte
+is unpacked; zipfile compares the archive's checksum when the last row is read.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ CHUNK = 1 << 20
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
+    # What zipfile, zlib and NumPy raise on damaged bytes.
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -114,6 +115,7 @@ class Member:
                 self._stream = self._open()
                 self.row = 0
                 self._header(self._stream)
+            # A compressed member cannot be sought in.
             left = (row - self.row) * self.row_bytes
             while left:
                 passed = len(self._stream.read(min(left, CHUNK)))

@@ -90,6 +90,7 @@ def pack(
                 f"{out} was packed from other files, labels or sizes: give another --out, "
                 "or delete it"
             )
+        # Nobody's files may be mixed with shards.
         if not (out / "pack.json").exists() and out.is_dir() and any(out.iterdir()):
             raise EditbenchError(f"{out} exists and is not a packed data set; give another --out")
         # The shards that are there fix the size of the others.
@@ -183,6 +184,7 @@ def _finish(source: Source, out: Path, resolution: int, shards: int, max_broken:
         "broken": len(broken),
         "enlarged": sum(part["enlarged"] for part in parts),
     }
+    # The identity of the data set in checkpoints and records.
     content = digest([attributes, resolution, sums], 16)
     write_json(
         out / DATASET,

@@ -51,7 +51,11 @@ class Packed:
                 f"{folder}: not a finished data set (no {DATASET}); `editbench dataset pack` "
                 "makes one and goes on where it stopped"
             )
-        about = read_json(folder / DATASET)
+        try:
+            about = read_json(folder / DATASET)
+        except BadFile as error:
+            # Without this file the folder counts as unfinished, and packing writes it anew.
+            raise BadFile(f"{error}; delete {folder} and pack it again") from error
         if about.get("version") != VERSION:
             raise BadFile(f"{folder}: packed by another version of editbench; pack it again")
         self.folder = folder
@@ -151,6 +155,16 @@ class Packed:
             raise EditbenchError(f"{self.folder} has no labels: pack it with --labels")
         return self.attributes, self.labels
 
+    def class_shares(self) -> dict[str, dict[str, float]]:
+        """attribute -> class -> share of the pictures; empty where there are no labels."""
+        out: dict[str, dict[str, float]] = {}
+        if self.attributes is None or self.labels is None:
+            return out
+        for i, item in enumerate(self.attributes):
+            counts = np.bincount(self.labels[:, i], minlength=len(item.classes))
+            out[item.name] = dict(zip(item.classes, (counts / len(self)).tolist()))
+        return out
+
     def select(self, names: Sequence[str] | None = None, bins: int | None = None) -> Packed:
         """The same pictures with other attributes.
 
@@ -158,6 +172,7 @@ class Packed:
             names: attributes to keep; None: all. Constant ones are left out.
             bins: classes that ordered attributes are joined to; None: as they are.
         """
+        # A shallow copy: both share the mapped shards.
         view = copy(self)
         view.attributes, view.labels = choose(*self.labelled(), names, bins)
         return view

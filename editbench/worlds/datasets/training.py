@@ -1,5 +1,4 @@
-"""A world out of a data set: real images for the GAN, batches for teacher and judge, and the YAML
-that joins them.
+"""A world from a data set: images for the GAN, batches for teacher and judge, and their YAML.
 
 Teacher and judge are trained on halves of the data that share no picture, and both are measured
 on a tenth that neither has seen. The split is a random one: MPI3D's order is that of its factors.
@@ -36,25 +35,27 @@ TRAINED = "trained.json"  # OUT/trained.json: role -> digest of its data
 
 
 def gan_channels(resolution: int) -> list[int]:
-    """Widths at 4, 8, ..., resolution pixels: 64, and 48 and 32 at the end; (64, 64, 48, 32) at
-    32 pixels."""
+    """Widths at 4, 8, ..., resolution pixels: 64, and 48 and 32 at the end."""
+    # At 32 pixels (64, 64, 48, 32), as the faces' generator has.
     blocks = max(1, resolution.bit_length() - 2)
     return ([64] * blocks + [48, 32])[-blocks:]
 
 
 def scorer_training(role: str, resolution: int) -> ScorerTraining:
-    """The recipe of a role for this size: its network halves the picture until 4 pixels are left,
-    2 from 16 pixels."""
+    """The recipe of a role for this size of pictures.
+
+    Its network halves the picture until 4 pixels are left (2 from 16 pixels).
+    """
     recipe = ROLES[role]
     if resolution < 16 or resolution & (resolution - 1):
         raise EditbenchError(
-            f"a world is trained on pictures of 16, 32, 64, ... pixels, the data have {resolution}: "
-            "pack them with another --resolution"
+            "a world is trained on pictures of 16, 32, 64, ... pixels, the data have "
+            f"{resolution}: pack them with another --resolution"
         )
     deeper = max(0, resolution.bit_length() - 3 - len(recipe.widths))
-    return replace(
-        recipe, resolution=resolution, widths=recipe.widths + recipe.widths[-1:] * deeper, reuse=1
-    )
+    widths = recipe.widths + recipe.widths[-1:] * deeper
+    # `reuse` saves renders; packed pictures need none.
+    return replace(recipe, resolution=resolution, widths=widths, reuse=1)
 
 
 def reals(data: Packed, seed: int) -> Callable[[int, int], Tensor]:
@@ -66,16 +67,22 @@ def reals(data: Packed, seed: int) -> Callable[[int, int], Tensor]:
 def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Disjoint rows of 'held_out', 'teacher' and 'judge', fixed by the number of pictures.
 
-    twins (n,): the first row with the same picture (Packed.twins); all rows of a picture go where
-    that one goes.
+    Args:
+        n: pictures.
+        twins: (n,) the first row with the same picture (Packed.twins); all rows of a picture go
+            where that one goes. None: all pictures differ.
     """
+    # Held out first: teacher and judge share what is left.
     held = round(HELD_OUT * n)
     half = (n - held) // 2
     order = generator(0, "dataset", "split").permutation(n)
     place = np.empty(n, np.int64)
     place[order] = np.arange(n)
+    # The part of a row is that of its first twin.
     part = np.digitize(place if twins is None else place[twins], (held, held + half))[order]
-    rows = {name: order[part == k] for k, name in enumerate(("held_out", "teacher", "judge"))}
+    rows = {}
+    for k, name in enumerate(("held_out", "teacher", "judge")):
+        rows[name] = order[part == k]
     if not all(map(len, rows.values())):
         raise EditbenchError(f"{n} pictures are too few for a teacher, a judge and held-out ones")
     return rows
@@ -84,15 +91,14 @@ def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
 def scorer_batches(data: Packed, options: ScorerTraining) -> Callable[[int], tuple[Tensor, Tensor]]:
     """step -> augmented pictures (batch, 3, R, R) and labels (batch, A) of the role's own half."""
     _, labels = data.labelled()
-    order = Epochs(
-        split(len(data), data.twins)[options.role], options.seed, f"scorer/{options.role}"
-    )
+    own = split(len(data), data.twins)[options.role]
+    order = Epochs(own, options.seed, f"scorer/{options.role}")
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         rows = order.take(step * options.batch, (step + 1) * options.batch)
-        random = torch.Generator().manual_seed(
-            stream_key(options.seed, f"augment/{options.role}/{step}") >> 65
-        )
+        # torch's seeds have 63 bits, the keys of streams 128.
+        key = stream_key(options.seed, f"augment/{options.role}/{step}")
+        random = torch.Generator().manual_seed(key >> 65)
         return augment(data.images(rows), random, CLEAN), torch.from_numpy(labels[rows])
 
     return batch
@@ -117,20 +123,30 @@ def commonest(data: Packed, most: int = MEASURED) -> dict[str, float]:
     """Accuracy on the same pictures of always naming the data's commonest class, by attribute."""
     attributes, labels = data.labelled()
     rows = split(len(data), data.twins)["held_out"][:most]
-    return {
-        name: float((labels[rows, i] == np.bincount(labels[:, i]).argmax()).mean())
-        for i, name in enumerate(attributes.names)
-    }
+    shares = {}
+    for i, name in enumerate(attributes.names):
+        most_common = np.bincount(labels[:, i]).argmax()
+        shares[name] = float((labels[rows, i] == most_common).mean())
+    return shares
 
 
 def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
-    """Raise EditbenchError where a role that is not trained now has seen other data: the halves
-    could overlap."""
+    """Raise EditbenchError where a role that is not trained now has seen other data.
+
+    Args:
+        out: folder of the world.
+        roles: those that are trained now.
+        data: for them.
+    """
+    # The split depends on the data: halves of different data could overlap.
     path = out / TRAINED
     seen = read_json(path) if path.exists() else {}
     for role in set(ROLES) - set(roles):
         weights = out / f"{role}{data.resolution}.safetensors"
-        if weights.exists() and seen.get(role) != (found := trained_on(data)):
+        if not weights.exists():
+            continue
+        found = trained_on(data)
+        if seen.get(role) != found:
             raise EditbenchError(
                 f"{weights} was trained on other pictures or attributes ({seen.get(role)} there, "
                 f"{found} here), which may overlap: train both roles anew, or give another --out"
@@ -140,8 +156,10 @@ def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
 def note_trained(out: Path, role: str, data: Packed) -> None:
     """Keep in OUT/trained.json what a role was trained on."""
     path = out / TRAINED
+    # Teacher and judge may be trained by two processes at the same time.
     with lock(path):
-        write_json(path, (read_json(path) if path.exists() else {}) | {role: trained_on(data)})
+        seen = read_json(path) if path.exists() else {}
+        write_json(path, seen | {role: trained_on(data)})
 
 
 def trained_on(data: Packed) -> str:
@@ -151,13 +169,13 @@ def trained_on(data: Packed) -> str:
 
 # -- configuration ------------------------------------------------------------
 def check_name(name: str) -> str:
-    """A name for the options generator=NAME and scorer=NAME that the package does not use
-    itself."""
+    """A name for generator=NAME and scorer=NAME that the package does not use itself."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name.lower() in NO_WORDS:
         raise EditbenchError(
             f"--name is made of letters, digits, _ and -, a letter first, got '{name}'"
         )
     for group in ("generator", "scorer"):
+        # The package's own option would win, silently.
         if name in group_options(group):
             raise EditbenchError(
                 f"--name {name}: {group}={name} is an option of the package; give another name"
@@ -173,6 +191,7 @@ def write_generator_conf(out: Path, name: str, weights: Path, about: str) -> Pat
             "name": name,
             "about": about,
             "_target_": "editbench.networks.stylegan2.generator.StyleGAN2Generator.from_file",
+            # Absolute, so that the YAML file works from any folder.
             "path": str(weights.resolve()),
             "truncation_psi": 1.0,
         },

@@ -38,6 +38,7 @@ def load_generator(
     weights: str | Path | None = None, truncation_psi: float = 1.0, device: str = "cpu"
 ) -> StyleGAN2Generator:
     """The generator of the world; `weights` overrides the file of the package."""
+    # Imported here: whoever wants the attributes alone needs no network.
     from editbench.networks.stylegan2.generator import StyleGAN2Generator
 
     path = weights or weights_path("generator")

@@ -16,6 +16,7 @@ from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.worlds.faces import RESOLUTION
 from editbench.worlds.faces.factors import FactorLaw
 
+# At 1 the copula would be singular: the traits could not be told apart at all.
 SETTINGS = (0.0, 0.3, 0.6, 0.9)
 PAIRS = {("age", "eyeglasses"): 1, ("beard", "long_hair"): -1}  # and the sign that rho has there
 

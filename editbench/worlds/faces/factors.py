@@ -16,6 +16,7 @@ from torch import Tensor
 
 from editbench.base.seeding import normals, uniforms
 
+# The order of the labels, and of the columns of the amounts.
 BINARY = ("smile", "eyeglasses", "beard", "long_hair", "age")
 HAIR_COLORS = ("black", "brown", "blond", "red", "blue")
 YAW_BINS = ("left", "half_left", "front", "half_right", "right")
@@ -62,6 +63,7 @@ class FactorLaw:
 
     correlations: dict[str, float] = field(default_factory=lambda: dict(CORRELATIONS))
     priors: dict[str, tuple[float, ...]] = field(default_factory=lambda: dict(PRIORS))
+    # Clear faces: the judge must not fail on the data's own pictures.
     margin: float = 0.7
 
     def correlation_matrix(self) -> np.ndarray:
@@ -159,6 +161,7 @@ def factors_from(law: FactorLaw, independent: np.ndarray, spread: np.ndarray) ->
     hair = np.zeros((len(latent), len(HAIR_COLORS)))
     hair[rows, color] = 1 - mix
     hair[rows, other] = mix
+    # What no trait says: skin, background and size are independent of all of them.
     nuisance = spread[:, len(TRAITS) :]
     values = {
         "amounts": amounts,

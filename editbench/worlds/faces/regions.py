@@ -20,6 +20,7 @@ def regions(factors: Factors, resolution: int, supersample: int = 4) -> Tensor:
     region of most of its supersample^2 points (of the first among equals). Lenses are
     transparent, so `glasses` are rim, bridge and arms; wrinkles are skin.
     """
+    # Labels cannot be averaged: the picture is drawn larger, and cells vote.
     canvas = _RegionCanvas(factors, resolution * supersample)
     canvas.draw()
     if supersample == 1:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from editbench.worlds.faces.factors import Factors
 
+# In the order of HAIR_COLORS, in [0, 1].
 HAIR_RGB = (
     (0.08, 0.07, 0.09),
     (0.46, 0.25, 0.10),
@@ -22,8 +23,10 @@ HAIR_RGB = (
     (0.84, 0.22, 0.08),
     (0.16, 0.34, 0.88),
 )
+# Between these three a tone is interpolated.
 SKIN_RGB = ((0.98, 0.83, 0.72), (0.85, 0.62, 0.46), (0.52, 0.34, 0.24))
 GREY_RGB = (0.82, 0.82, 0.84)
+# Lengths are in half pictures: the picture spans [-1, 1] both ways, y downwards.
 HEAD_RX = 0.50
 HEAD_RY = 0.62
 HEAD_Y = 0.04
@@ -260,8 +263,10 @@ class Canvas:
             inner = self.spot(side * EYE_U, EYE_Y, 0.120, 0.098)
             rim = torch.maximum(rim, outer - inner)
             lens = torch.maximum(lens, inner)
+        # Arms run from the lenses to the ears, on the surface of the head.
         arms = self.stroke(self.y - EYE_Y, 0.026, self.cover(0.37 - self.u.abs()))
         bridge = self.stroke(self.y - EYE_Y, 0.026, self.cover(self.u.abs() - 0.05))
+        # Lenses are tinted and transparent.
         self.paint(front * lens * 0.22 * glasses, (0.45, 0.60, 0.80), "glasses")
         frame = torch.maximum(rim, torch.maximum(arms, bridge))
         self.paint(front * frame * glasses, (0.06, 0.05, 0.10), "glasses")

@@ -1,69 +1,80 @@
-"""Control against disentanglement (Khrulkov et al. 2021, Fig. 4), and the mean of D over the range that all share."""
+"""Control against disentanglement (Khrulkov et al. 2021, Fig. 4), and the mean of D over the range
+that all methods share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from editbench.report.figures import STYLE, Look, new_figure, order_methods, panel_grid, put_legend
-from editbench.report.load import Results
-from editbench.report.tables import RANDOM
 from editbench.stats.first_crossing import area
+from editbench.walk.figures import (
+    RANDOM,
+    STYLE,
+    Drawing,
+    Looks,
+    Records,
+    new_figure,
+    order_methods,
+    panel_grid,
+    put_legend,
+    spoken,
+)
 
-OWN = ("cd_",)  # metrics that are drawn here and not as curves of their own
 LEAST = 0.1  # a method with less control than this does not set the common range
+MOST_COLUMNS = 4  # of panels
 CAPTIONS = {
     "cd": "Normalised entropy of the other attributes along the walk (D) against the share of starts that have the "
-    "target class (C), step by step from 0; lower is better, further to the right is more control. Bands: 95 % "
-    "intervals of D at a level of C. Diverged walks count as not controlled.",
+    "target class (C), step by step from 0; lower is better, further to the right is more control. "
+    "Bands: 95 % intervals of D at a level of C. Diverged walks count as not controlled.",
     "cd_area": "Mean of D over the controls from 0 to the largest one that every method reaches on the attribute, "
-    f"given under its name. The floor and methods below C = {LEAST:g} do not set that range, and have a "
-    "mark only where they cover it. Lower is better.",
+    f"given under its name. The floor and methods below C = {LEAST:g} do not set that range, and "
+    "have a mark only where they cover it. Lower is better.",
 }
-Drawing = tuple[str, str, str, Callable[[], Figure]]
 
 
-def drawings(results: Results, look: dict[str, Look]) -> list[Drawing]:
-    """(file name, title, caption, function that draws); none where no run has the curves."""
-    curves = cd_curves(results)
+def draw(records: Records, look: Looks) -> list[Drawing]:
+    """The two figures; none where no run has the curves."""
+    curves = cd_curves(records)
     if curves.empty:
         return []
-    found: list[Drawing] = [
-        (
+    found = [
+        Drawing(
             "cd",
             "Control and disentanglement",
             CAPTIONS["cd"],
-            partial(cd_figure, curves, bands(results), look),
+            partial(cd_figure, curves, bands(records), look),
+            first=True,
         )
     ]
     means = common_means(curves)
     if means["mean"].notna().any():
         found.append(
-            (
+            Drawing(
                 "cd_area",
                 "Disentanglement over the common range of control",
                 CAPTIONS["cd_area"],
                 partial(mean_figure, means, look),
+                first=True,
             )
         )
     return found
 
 
-def cd_curves(results: Results) -> pd.DataFrame:
-    """One row a run and step: attribute, method, variant_of, step, control, entropy; runs without numbers are out."""
-    rows = results.rows[
-        results.rows["metric"].isin(["cd_control", "cd_entropy"])
-        & np.isfinite(results.rows["value"])
-    ]
+def cd_curves(records: Records) -> pd.DataFrame:
+    """One row a run and step: attribute, method, variant_of, step, control, entropy.
+
+    Runs without numbers are left out.
+    """
+    rows = records.rows
+    rows = rows[rows["metric"].isin(["cd_control", "cd_entropy"]) & np.isfinite(rows["value"])]
     wide = rows.pivot_table(
         index=["run_id", "x"], columns="metric", values="value", aggfunc="first"
     ).reset_index()
     wide = wide.reindex(columns=["run_id", "x", "cd_control", "cd_entropy"]).dropna()
-    runs = results.runs[["run_id", "label", "method", "attribute"]].rename(
+    runs = records.runs[["run_id", "label", "method", "attribute"]].rename(
         columns={"method": "variant_of", "label": "method"}
     )
     wide = wide.rename(columns={"x": "step", "cd_control": "control", "cd_entropy": "entropy"})
@@ -72,18 +83,21 @@ def cd_curves(results: Results) -> pd.DataFrame:
     )
 
 
-def bands(results: Results) -> pd.DataFrame:
+def bands(records: Records) -> pd.DataFrame:
     """Rows of D at levels of control, with method and attribute."""
-    rows = results.rows[
-        (results.rows["metric"] == "cd_entropy_at") & np.isfinite(results.rows["value"])
-    ]
-    runs = results.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
+    rows = records.rows
+    rows = rows[(rows["metric"] == "cd_entropy_at") & np.isfinite(rows["value"])]
+    runs = records.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
     return rows.merge(runs, on="run_id").sort_values("x")
 
 
 def common_means(curves: pd.DataFrame) -> pd.DataFrame:
-    """attribute, method, common (the range's end), mean (area under D(C) up to there over its length; NaN where the
-    method does not get so far)."""
+    """Mean of D over the range of control that all methods reach on an attribute.
+
+    Returns:
+        One row an attribute and method: attribute, method, variant_of, common (the range's end),
+        mean (area under D(C) up to there over its length; NaN where the method does not get there).
+    """
     rows = []
     for attribute, group in curves.groupby("attribute"):
         most = group.groupby("method")["control"].max()
@@ -91,12 +105,10 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
         setting = most[(most >= LEAST) & ~most.index.isin(floor)]
         common = float(setting.min()) if len(setting) else np.nan
         for method, walk in group.groupby("method"):
-            covered = np.isfinite(common) and most[method] >= common
-            value = (
-                float(area(walk["control"].to_numpy(), walk["entropy"].to_numpy(), common))
-                if covered
-                else np.nan
-            )
+            value = np.nan
+            if np.isfinite(common) and most[method] >= common:
+                control = walk["control"].to_numpy()
+                value = float(area(control, walk["entropy"].to_numpy(), common))
             rows.append(
                 {
                     "attribute": attribute,
@@ -109,10 +121,10 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["attribute", "method", "variant_of", "common", "mean"])
 
 
-def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: dict[str, Look]) -> Figure:
+def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
     """A panel an attribute: D against C along the steps."""
     attributes = sorted(set(curves["attribute"]))
-    columns = min(len(attributes), 4)
+    columns = min(len(attributes), MOST_COLUMNS)
     lines = -(-len(attributes) // columns)
     figure = new_figure(max(5.5, 3.05 * columns), 0.7 + 2.6 * lines)
     panels = panel_grid(figure, len(attributes), columns)
@@ -130,6 +142,7 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: dict[str, Look]) -
                 linewidth=1.5,
                 linestyle=look[str(method)].dash,
             )
+            # The marker stands at the last step, which need not have the most control.
             axes.plot(
                 walk["control"].iloc[-1],
                 walk["entropy"].iloc[-1],
@@ -138,7 +151,7 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: dict[str, Look]) -
                 markersize=4.5,
                 markeredgewidth=0,
             )
-        axes.set_title(attribute.replace("_", " "))
+        axes.set_title(spoken(attribute))
         axes.tick_params(labelbottom=place + columns >= len(attributes))
         if place % columns == 0:
             axes.set_ylabel("disentanglement D (entropy)")
@@ -149,20 +162,19 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: dict[str, Look]) -
     return figure
 
 
-def mean_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
+def mean_figure(means: pd.DataFrame, look: Looks) -> Figure:
     """The mean of D over the common range, one point a method and attribute."""
-    attributes, methods = sorted(set(means["attribute"])), order_methods(means)
-    figure = new_figure(
-        max(5.5, min(12.5, 1.2 + len(attributes) * (0.55 + 0.16 * len(methods)))), 3.4
-    )
+    attributes = sorted(set(means["attribute"]))
+    methods = order_methods(means)
+    width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))
+    figure = new_figure(max(5.5, min(12.5, width)), 3.4)
     axes = figure.add_subplot()
+    # Points of one attribute stand side by side, around its tick.
     step = min(0.13, 0.8 / max(len(methods), 1))
     for position, method in enumerate(methods):
         mine = means[(means["method"] == method) & np.isfinite(means["mean"])]
-        x = [
-            attributes.index(name) + (position - (len(methods) - 1) / 2) * step
-            for name in mine["attribute"]
-        ]
+        offset = (position - (len(methods) - 1) / 2) * step
+        x = [attributes.index(name) + offset for name in mine["attribute"]]
         axes.plot(
             x,
             mine["mean"],
@@ -173,14 +185,11 @@ def mean_figure(means: pd.DataFrame, look: dict[str, Look]) -> Figure:
             markeredgewidth=0,
         )
     ends = means.groupby("attribute")["common"].first()
-    axes.set_xticks(
-        range(len(attributes)),
-        [
-            f"{name.replace('_', ' ')}\n"
-            + (f"C ≤ {ends[name]:.2f}" if np.isfinite(ends[name]) else "no control")
-            for name in attributes
-        ],
-    )
+    names = []
+    for name in attributes:
+        reach = f"C ≤ {ends[name]:.2f}" if np.isfinite(ends[name]) else "no control"
+        names.append(f"{spoken(name)}\n{reach}")
+    axes.set_xticks(range(len(attributes)), names)
     axes.set_xlim(-0.5, len(attributes) - 0.5)
     axes.set_ylim(0, 1.12 * means["mean"].max() or 1)
     axes.grid(False, axis="x")

@@ -1,12 +1,12 @@
-"""Singular entropy of each attribute against what a non-linear control gains (Khrulkov et al. 2021, Fig. 10, 5.2.5).
+"""Singular entropy of each attribute against what a non-linear control gains.
 
-The paper's gain is human preference for the deeper flow. Where a person's answers are not at hand, the stand-in is a
-difference of accuracies, deeper flow less constant flow, and every table and figure calls it by that name.
+Khrulkov et al. 2021, Fig. 10 and 5.2.5. The paper's gain is human preference for the deeper flow.
+Where a person's answers are not at hand, the stand-in is a difference of accuracies, deeper flow
+less constant flow, and every table and figure calls it by that name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,25 +14,32 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from editbench.report.figures import INK, Look, new_figure
-from editbench.report.load import Results
 from editbench.stats.rank_correlation import Spearman, spearman
+from editbench.walk.figures import INK, Drawing, Looks, Records, new_figure, spoken
 
-OWN = ("singular_entropy",)  # curves that are drawn here
 ENTROPY = "singular_entropy"
-LINEAR, DEEPER, CONTROL = "neural_ode_linear", "neural_ode", "neural_ode_constant"
-HUMAN = "human_gain.csv"
+# Methods of the experiment: the flow with the matrix, and the two whose accuracies are compared.
+LINEAR = "neural_ode_linear"
+DEEPER = "neural_ode"
+CONTROL = "neural_ode_constant"
+HUMAN = "human_gain.csv"  # in the folder of the runs, from a human evaluation
 STAND_IN = f"accuracy of {DEEPER} less that of {CONTROL}"
 CAPTION = (
-    "Left: entropy of the normalised singular values of the linear flow of each attribute; larger means that "
-    "its matrix acts in more directions. Right: the same against the gain. "
+    "Left: entropy of the normalised singular values of the linear flow of each attribute; larger "
+    "means that its matrix acts in more directions. Right: the same against the gain. "
 )
 
 
 @dataclass(frozen=True)
 class Entropies:
-    """table: attribute, entropy, entropy_layer, gain, lowest entropy first; gain: what the gain is; test: Spearman of
-    entropy and gain; kept: the same test at each N of the sweep, columns kept, rho, p."""
+    """The numbers of the figure.
+
+    Attributes:
+        table: attribute, entropy, entropy_layer, gain, lowest entropy first.
+        gain: what the gain is.
+        test: Spearman's rank correlation of entropy and gain.
+        kept: the same test at each N of the sweep, columns kept, rho, p.
+    """
 
     table: pd.DataFrame
     gain: str
@@ -40,21 +47,20 @@ class Entropies:
     kept: pd.DataFrame
 
 
-def entropies(results: Results) -> Entropies | None:
-    """Of one setting; None where no run has an entropy."""
-    rows = results.rows[
-        results.rows["metric"].str.startswith(ENTROPY) & np.isfinite(results.rows["value"])
-    ]
-    runs = results.runs[
-        (results.runs["method"] == LINEAR) & results.runs["run_id"].isin(rows["run_id"])
-    ]
+def entropies(records: Records) -> Entropies | None:
+    """The numbers of one setting; None where no run has an entropy."""
+    rows = records.rows
+    rows = rows[rows["metric"].str.startswith(ENTROPY) & np.isfinite(rows["value"])]
+    runs = records.runs
+    runs = runs[(runs["method"] == LINEAR) & runs["run_id"].isin(rows["run_id"])]
     if runs.empty:
         return None
     rows = rows.merge(runs.drop_duplicates("attribute")[["run_id", "attribute"]])
+    # Rows with an x are the sweep.
     scalars = rows[~np.isfinite(rows["x"])].pivot(
         index="attribute", columns="metric", values="value"
     )
-    gain, name = gains(results)
+    gain, name = gains(records)
     table = pd.DataFrame(
         {"entropy": scalars[ENTROPY], "entropy_layer": scalars.get(f"{ENTROPY}_layer")}
     )
@@ -66,33 +72,31 @@ def entropies(results: Results) -> Entropies | None:
     test = spearman(table["entropy"].to_numpy(), table["gain"].to_numpy())
     kept = []
     for n, part in rows[rows["metric"] == f"{ENTROPY}_kept"].groupby("x"):
-        found = spearman(
-            part.set_index("attribute")["value"].reindex(table["attribute"]).to_numpy(),
-            table["gain"].to_numpy(),
-        )
+        values = part.set_index("attribute")["value"].reindex(table["attribute"])
+        found = spearman(values.to_numpy(), table["gain"].to_numpy())
         kept.append({"kept": n, "rho": found.rho, "p": found.p})
     return Entropies(table, name, test, pd.DataFrame(kept, columns=["kept", "rho", "p"]))
 
 
-def gains(results: Results) -> tuple[pd.Series, str]:
+def gains(records: Records) -> tuple[pd.Series, str]:
     """attribute -> gain, and what it is.
 
-    Raises ValueError for a file of human answers without its columns.
+    Raises:
+        ValueError: a file of human answers without its columns.
     """
-    path = results.root / HUMAN
+    path = records.root / HUMAN
     if path.exists():
         try:
             table = pd.read_csv(path)
             if table["attribute"].duplicated().any():
-                raise ValueError("an attribute stands there twice")
+                raise ValueError("an attribute has two rows")
             return table.set_index("attribute")["gain"].astype(float), f"human preference ({HUMAN})"
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{path} must have the columns attribute and gain, one row an attribute ({error})"
             ) from error
-    rows = results.rows[results.rows["metric"] == "accuracy"].merge(
-        results.runs[["run_id", "method", "attribute"]]
-    )
+    rows = records.rows[records.rows["metric"] == "accuracy"]
+    rows = rows.merge(records.runs[["run_id", "method", "attribute"]])
     wide = rows.pivot_table(index="attribute", columns="method", values="value", aggfunc="first")
     wide = wide.reindex(columns=[DEEPER, CONTROL])
     return wide[DEEPER] - wide[CONTROL], STAND_IN
@@ -102,48 +106,50 @@ def sentence(found: Entropies) -> str:
     """The test in words."""
     test = found.test
     if not np.isfinite(test.rho):
-        return f"No rank correlation: {test.n} attributes have both an entropy and a gain ({found.gain})."
-    p = f"{'exact' if test.exact else 'approximate'} p {test.p:.3f}"
-    interval = f", 95 % interval {test.low:.2f} to {test.high:.2f}" if np.isfinite(test.low) else ""
-    sweep = "; ".join(f"{row.kept:g}: {row.rho:.2f}" for row in found.kept.itertuples())
-    return (
-        f"Spearman's rho {test.rho:.2f}{interval}, {p}, {test.n} attributes. Gain: {found.gain}."
-        + (f" rho by the number of singular values kept: {sweep}." if sweep else "")
+        return (
+            f"No rank correlation: {test.n} attributes have both an entropy and a gain "
+            f"({found.gain})."
+        )
+    interval = ""
+    if np.isfinite(test.low):
+        interval = f", 95 % interval {test.low:.2f} to {test.high:.2f}"
+    kind = "exact" if test.exact else "approximate"
+    text = (
+        f"Spearman's rho {test.rho:.2f}{interval}, {kind} p {test.p:.3f}, {test.n} attributes. "
+        f"Gain: {found.gain}."
     )
+    sweep = "; ".join(f"{row.kept:g}: {row.rho:.2f}" for row in found.kept.itertuples())
+    if sweep:
+        text += f" rho by the number of singular values kept: {sweep}."
+    return text
 
 
-def drawings(
-    results: Results, look: dict[str, Look]
-) -> list[tuple[str, str, str, Callable[[], Figure]]]:
-    """As `editbench.report._drawings`."""
-    try:
-        found = entropies(results)
-    except ValueError as error:  # told among the report's problems, as of any figure
-        return [("singular_entropy", "Singular entropy", CAPTION, partial(_fail, error))]
+def draw(records: Records, look: Looks) -> list[Drawing]:
+    """The figure; none where no run has an entropy.
+
+    Raises:
+        ValueError: a file of human answers that cannot be read.
+    """
+    found = entropies(records)
     if found is None:
         return []
-    return [
-        (
-            "singular_entropy",
-            "Singular entropy",
-            CAPTION + sentence(found),
-            partial(entropy_figure, found, look),
-        )
-    ]
+    caption = CAPTION + sentence(found)
+    figure = partial(entropy_figure, found, look)
+    return [Drawing("singular_entropy", "Singular entropy", caption, figure)]
 
 
-def _fail(error: ValueError) -> Figure:
-    raise error
-
-
-def entropy_figure(found: Entropies, look: dict[str, Look]) -> Figure:
+def entropy_figure(found: Entropies, look: Looks) -> Figure:
     """H of each attribute, and H against the gain where there is one."""
     table = found.table
-    colour = next((one.colour for name, one in look.items() if name.split(" ")[0] == LINEAR), INK)
+    colour = INK
+    for label, one in look.items():
+        if label.split(" ")[0] == LINEAR:
+            colour = one.colour
+            break
     drawn = table[np.isfinite(table["gain"])]
     figure = new_figure(9.0 if len(drawn) else 5.5, 1.4 + 0.3 * len(table))
     panels = figure.subplots(1, 2 if len(drawn) else 1, squeeze=False)[0]
-    names = [name.replace("_", " ") for name in table["attribute"]]
+    names = [spoken(name) for name in table["attribute"]]
     # Points, not bars: all H lie near ln N, and an axis from 0 would show nothing.
     panels[0].plot(
         table["entropy"], range(len(table)), "o", color=colour, markersize=6, markeredgewidth=0
@@ -157,7 +163,7 @@ def entropy_figure(found: Entropies, look: dict[str, Look]) -> Figure:
         )
         for name, x, y in zip(drawn["attribute"], drawn["entropy"], drawn["gain"]):
             panels[1].annotate(
-                name.replace("_", " "),
+                spoken(name),
                 (x, y),
                 xytext=(5, 3),
                 textcoords="offset points",

@@ -1,0 +1,254 @@
+"""What figures share: colours of methods, panels, legends, and the shape of what a figure is.
+
+A metric brings its figure: a function that is named by `figure` in the metric's YAML and takes
+`Records` and the methods' looks. It stands here, below the metrics and the report, so that both can
+use it. Figures are drawn without pyplot: nothing of matplotlib's global state is kept or changed.
+
+A method has the same colour and marker in every figure. Colours are told apart by people with the
+common colour vision deficiencies (after Paul Tol's schemes); `random`, the floor, is grey and
+dashed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.textpath import TextToPath
+
+from editbench.walk.observation import Observed
+
+RANDOM = "random"  # the floor: drawn grey and listed last
+FEWEST = 30  # starts: below this an interval says little, and curves hide the bin
+BANDED = 8  # methods up to which curves have their interval bands
+# The page swaps these three for its own, light or dark.
+INK = "#24292f"
+LINE = "#d3d8de"
+BAND = "#f2f4f6"
+GREY = "#8a8f98"
+COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377", "#33aacc", "#bba811", "#ee5566", "#8866cc")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+TYPE = 9.5  # points, on the screen
+PER_NAME = 0.5  # inches of a legend entry beside its name: mark, gap, space between columns
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Liberation Sans", "Arial", "Helvetica", "DejaVu Sans"],
+    "font.size": TYPE,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": LINE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "svg.hashsalt": "editbench",
+    "svg.fonttype": "path",
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "axes.unicode_minus": True,
+}
+
+
+class Records(Protocol):
+    """The records that a figure may draw from, of one setting.
+
+    Attributes:
+        root: folder of the runs.
+        runs: one row a run: run_id, method, label (the method's name in tables), attribute, status.
+        rows: metric rows, columns ROW_COLUMNS of editbench.walk.metric, with run_id and group.
+        samples: values of single starts, columns SAMPLE_COLUMNS, with run_id.
+        configs: run_id -> configuration.
+    """
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def runs(self) -> pd.DataFrame: ...
+    @property
+    def rows(self) -> pd.DataFrame: ...
+    @property
+    def samples(self) -> pd.DataFrame: ...
+    @property
+    def configs(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    def observation(self, run_id: str, name: str) -> Observed | None:
+        """What an observation left in a run, None where the run had no such observation."""
+        ...
+
+
+class Look(NamedTuple):
+    """How a method is drawn."""
+
+    colour: str
+    marker: str
+    floor: bool = False
+
+    @property
+    def dash(self) -> Literal["-", "--"]:
+        return "--" if self.floor else "-"
+
+
+Looks = Mapping[str, Look]  # by the label of a method
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure of a report.
+
+    Attributes:
+        file: name of its files, without a suffix.
+        title: heading.
+        caption: what is drawn, and how to read it.
+        draw: makes the figure. An error in it costs this figure alone.
+        first: whether it stands among the first figures of the page, or is folded away.
+    """
+
+    file: str
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+    first: bool = False
+
+
+def looks(methods: Iterable[str]) -> dict[str, Look]:
+    """method -> look, by position among the sorted names: the same set has always the same
+    looks."""
+    # 8 colours and 7 markers have no common factor, so there are 56 different pairs.
+    pairs = zip(cycle(COLOURS), cycle(MARKERS))
+    found = {}
+    for name in sorted(set(methods)):
+        found[name] = Look(GREY, "o", True) if is_random(name) else Look(*next(pairs))
+    return found
+
+
+def is_random(label: str) -> bool:
+    """Whether a label is that of the floor or of a variant of it."""
+    return label.split(" ")[0] == RANDOM
+
+
+def spoken(name: str) -> str:
+    """A name of the configuration for people: 'hair_color' -> 'hair color'."""
+    return name.replace("_", " ")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure; width and height in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panel_grid(figure: Figure, count: int, columns: int, sharex: bool = True) -> np.ndarray:
+    """`count` axes in rows of `columns` with a common y; what is left of the last row stays
+    empty."""
+    lines = -(-count // columns)
+    panels = figure.subplots(lines, columns, sharex=sharex, sharey=True, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return panels
+
+
+def bare(panels: np.ndarray) -> None:
+    """Axes that hold pictures: no ticks, grid or frame."""
+    for axes in panels.ravel():
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.grid(False)
+        for side in axes.spines.values():
+            side.set_visible(False)
+
+
+def show_picture(axes: Any, picture: np.ndarray, most: float) -> None:
+    """Draw a picture (h, w, C) of 1 or 3 channels with values from 0 to `most`."""
+    shown = picture if picture.shape[2] == 3 else picture[..., 0]
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=most)
+
+
+def order_methods(table: pd.DataFrame) -> list[str]:
+    """The labels in a column `method`, sorted, the floor last."""
+    return sorted(set(table["method"]), key=lambda name: (is_random(name), name))
+
+
+def upper_limit(values: pd.Series) -> float:
+    """The upper end of an axis of shares that starts at 0: 1, or less where all values are low."""
+    finite = values[np.isfinite(values)]
+    if len(values) and not len(finite):
+        return 1.02
+    highest = finite.max() if len(values) else 1.0
+    return float(min(1.02, max(0.2, 1.08 * highest)))
+
+
+def put_legend(figure: Figure, methods: list[str], look: Looks, line: bool = True) -> None:
+    """A legend above the panels, which keep their height.
+
+    Args:
+        methods: labels, in the order of the legend.
+        line: whether a line goes through the marker, as in a curve.
+    """
+    handles = []
+    for method in methods:
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=look[method].colour,
+                linestyle=look[method].dash if line else "none",
+                linewidth=2,
+                marker=look[method].marker,
+                markersize=6,
+                markeredgewidth=0,
+            )
+        )
+    legend = figure.legend(
+        handles,
+        methods,
+        loc="outside upper left",
+        ncols=columns_that_fit(methods, float(figure.get_figwidth())),
+        handlelength=1.8 if line else 1,
+        columnspacing=1.4,
+        handletextpad=0.5,
+    )
+    figure.set_figheight(figure.get_figheight() + legend_height(legend))
+
+
+def columns_that_fit(names: list[str], width: float) -> int:
+    """Columns of a legend that a width in inches takes at screen type, in the font of the
+    figures."""
+    font = FontProperties(size=TYPE)
+    measure = TextToPath()
+    widest = 0.0
+    for name in names:
+        points = measure.get_text_width_height_descent(name, font, False)[0]
+        widest = max(widest, points)
+    inches = PER_NAME + widest / 72  # 72 points an inch
+    return max(1, min(len(names), int((width - 0.1) / inches)))
+
+
+def legend_height(legend: Legend) -> float:
+    """Inches, from the type."""
+    texts = legend.get_texts()
+    if not texts:
+        return 0.0
+    # matplotlib has no public name for the number of columns.
+    lines = -(-len(texts) // max(1, legend._ncols))  # type: ignore[attr-defined]
+    return float(lines * 1.5 * texts[0].get_fontsize() / 72)

@@ -1,0 +1,119 @@
+"""Opening a data set of any kind: a folder of images, arrays, or one that is packed already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from editbench.base.errors import EditbenchError
+from editbench.base.files import digest
+from editbench.worlds.datasets.images import ImageFolder
+from editbench.worlds.datasets.mpi3d import ArrayImages
+from editbench.worlds.datasets.pack import MAX_BROKEN, pack
+from editbench.worlds.datasets.packed import DATASET, Packed
+from editbench.worlds.datasets.source import Source
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pictures and labels are read.
+
+    Args:
+        labels: of an image folder: a file, or 'folders' for its subfolders; None: none.
+        attributes: labels to take; None: all.
+        bins: runs that the classes of ordered attributes are joined to; None: as they are.
+        cardinalities: values of each MPI3D factor; None: MPI3D's own.
+        max_broken: share of unreadable pictures above which the data are refused.
+        threads: files decoded at once.
+    """
+
+    labels: str | None = None
+    attributes: Sequence[str] | None = None
+    bins: int | None = None
+    cardinalities: Sequence[int] | None = None
+    max_broken: float = MAX_BROKEN
+    threads: int = 4
+
+
+def open_source(path: Path, reading: Reading) -> Source:
+    """A folder of images, an .npz, or a .yaml that declares one.
+
+    Args:
+        path: of the data.
+        reading: how they are read.
+
+    Raises:
+        EditbenchError: an option does not belong to this kind of data.
+        BadFile: the data cannot be read.
+    """
+    if path.is_dir():
+        if reading.cardinalities is not None:
+            raise EditbenchError(f"--cardinalities are of an .npz, and {path} is a folder")
+        return ImageFolder(path, reading.labels, reading.attributes, reading.bins, reading.threads)
+    if path.suffix not in (".npz", ".yaml", ".yml"):
+        raise EditbenchError(
+            f"{path}: no such folder, and not an .npz or the .yaml of one; other arrays: save them "
+            "with np.savez(FILE, images=..., labels=...)"
+        )
+    if reading.labels is not None:
+        raise EditbenchError(
+            "--labels is for a folder of images; the labels of an .npz are declared in a YAML file"
+        )
+    return ArrayImages(path, reading.cardinalities)
+
+
+def open_data(
+    path: Path,
+    reading: Reading,
+    resolution: int | None,
+    cache: Path,
+    log: Callable[[str], None] = print,
+) -> Packed:
+    """The data set of a training; one that is not packed is packed below `cache` first.
+
+    Args:
+        path: of the data.
+        reading: how they are read; of a packed data set only attributes and bins count.
+        resolution: height and width; None: the data's own.
+        cache: folder of the data sets that are packed on the way.
+        log: takes a line about what was packed.
+
+    Raises:
+        EditbenchError: an option contradicts the packed data set.
+    """
+    if (path / DATASET).exists():
+        data = _open_packed(path, reading, resolution)
+    else:
+        source = open_source(path, reading)
+        size = resolution or source.resolution
+        # The name holds all that determines the content, so that a second training finds it.
+        key = digest([source.identity, size])
+        folder = cache / "datasets" / f"{path.resolve().stem}-{key}"
+        data = pack(source, folder, size, reading.max_broken)
+        log(f"data: {data.folder}, {describe(data)}")
+    if data.attributes is None:
+        return data
+    # Packed with all labels: each training chooses its own.
+    return data.select(reading.attributes, reading.bins)
+
+
+def _open_packed(path: Path, reading: Reading, resolution: int | None) -> Packed:
+    if reading.labels is not None or reading.cardinalities is not None:
+        raise EditbenchError(
+            f"{path} is packed, with the labels it has: leave out --labels and "
+            "--cardinalities, or pack it anew"
+        )
+    data = Packed(path)
+    if resolution not in (None, data.resolution):
+        raise EditbenchError(
+            f"{path} is packed at {data.resolution} pixels, not {resolution}: leave out "
+            "--resolution, or pack it anew"
+        )
+    return data
+
+
+def describe(data: Packed) -> str:
+    """Number and size of the pictures, and what was found and left out, in a line."""
+    counts = ", ".join(f"{count} {what}" for what, count in data.counts.items() if count)
+    return f"{data.n} pictures of {data.resolution} x {data.resolution} ({counts})"

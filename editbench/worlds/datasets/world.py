@@ -1,0 +1,207 @@
+"""A world from a data set: its generator, teacher and judge, each with the YAML that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from editbench.base.errors import EditbenchError
+from editbench.networks.scorers.convnet import ConvScorer
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2Config
+from editbench.worlds.datasets.packed import Packed
+from editbench.worlds.datasets.training import (
+    check_apart,
+    check_name,
+    commonest,
+    gan_channels,
+    held_out_accuracy,
+    note_trained,
+    reals,
+    scorer_batches,
+    scorer_training,
+    write_generator_conf,
+    write_scorer_conf,
+)
+from editbench.worlds.steering import ShareSteering
+from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
+from editbench.worlds.train_scorers import train_scorer
+
+
+@dataclass(frozen=True)
+class TrainedRole:
+    """A teacher or judge that was trained.
+
+    Args:
+        role: 'teacher' or 'judge'.
+        path: of its weights.
+        accuracy: attribute -> share of right labels on held-out pictures.
+        commonest: attribute -> the same share, for always naming the commonest class.
+    """
+
+    role: str
+    path: Path
+    accuracy: dict[str, float]
+    commonest: dict[str, float]
+
+
+def world_name(data: Path, name: str | None) -> str:
+    """Name of the new options: the given one, else that of the data, in letters Hydra takes."""
+    if name is None:
+        stem = data.resolve().stem
+        name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in stem)
+    return check_name(name)
+
+
+def weights_path(out: Path, part: str, data: Packed) -> Path:
+    """Where a world keeps the weights of 'generator', 'teacher' or 'judge'."""
+    return out / f"{part}{data.resolution}.safetensors"
+
+
+def train_generator(
+    data: Packed,
+    name: str,
+    out: Path,
+    options: GANTraining,
+    channels: Sequence[int] | None = None,
+    device: str = "cpu",
+    teacher: Path | None = None,
+    init: Path | None = None,
+    warmup_kimg: float = 0.0,
+) -> tuple[Path, StyleGAN2Generator]:
+    """Train the generator, or go on from its last checkpoint.
+
+    Args:
+        data: the pictures.
+        name: of the world.
+        out: folder of the world.
+        options: of the training; the data's digest, and what follows from `teacher` and `init`,
+            are set here.
+        channels: widths at 4, 8, ... pixels; None: the default of the size.
+        device: where to train.
+        teacher: weights that steer the class shares; None: no steering.
+        init: weights to go on from; None: a new network.
+        warmup_kimg: with `init`, how long only the new discriminator learns.
+
+    Returns the path of the weights, and the generator.
+
+    Raises:
+        EditbenchError: an option does not fit the data or the checkpoint.
+    """
+    try:
+        widths = tuple(channels or gan_channels(data.resolution))
+        config = StyleGAN2Config(data.resolution, widths, z_dim=128, w_dim=128, mapping_layers=4)
+    except ValueError as error:
+        raise EditbenchError(
+            f"{error}; set --channels, or pack the data with another --resolution"
+        ) from error
+    options = replace(options, data=data.digest)
+    if teacher is not None:
+        # Shares mean something once the pictures do: in the later half.
+        options = replace(options, steer_from_kimg=options.total_kimg / 2)
+    start = None
+    if init is not None:
+        start = StyleGAN2Generator.from_file(init).network
+        config = start.config
+        options = replace(options, warmup_kimg=warmup_kimg, steer_from_kimg=0)
+        if config.resolution != data.resolution:
+            raise EditbenchError(
+                f"{init} makes pictures of {config.resolution} pixels, the data have "
+                f"{data.resolution}"
+            )
+    check_checkpoint(out / "checkpoint.pt", config, options)
+    steering = None
+    if teacher is not None:
+        steering = load_steering(teacher, data, options.steer_weight, device)
+    trainer = GANTrainer(config, options, reals(data, options.seed), device, steering, start)
+    generator = StyleGAN2Generator(train(trainer, out).to("cpu"))
+    weights = weights_path(out, "generator", data)
+    generator.save(weights)
+    about = f"StyleGAN2 trained on {trainer.kimg:g} thousand pictures of {name}."
+    write_generator_conf(out, name, weights, about)
+    return weights, generator
+
+
+def load_steering(teacher: Path, data: Packed, weight: float, device: str) -> ShareSteering:
+    """Steering of the class shares to those of the data.
+
+    Args:
+        teacher: file of its weights.
+        data: whose labels give the shares.
+        weight: of the term beside the GAN loss.
+        device: of the teacher.
+
+    Raises:
+        EditbenchError: the teacher has other attributes than the data.
+    """
+    attributes, labels = data.labelled()
+    scorer = ConvScorer.from_file(teacher, device)
+    if scorer.attributes != attributes:
+        raise EditbenchError(
+            f"{teacher} scores {', '.join(scorer.attributes.names)} with its own classes, the "
+            f"data have {', '.join(attributes.names)}: give --attributes and --bins as it had"
+        )
+    return ShareSteering(scorer, torch.from_numpy(labels), weight)
+
+
+def train_roles(
+    data: Packed,
+    name: str,
+    out: Path,
+    roles: Sequence[str],
+    images: int | None = None,
+    device: str = "cpu",
+    log: Callable[[str], None] = print,
+) -> Iterator[TrainedRole]:
+    """Train teacher and judge, each on its own half of the data.
+
+    Args:
+        data: pictures and labels.
+        name: of the world.
+        out: folder of the world.
+        roles: which to train.
+        images: training pictures of each; None: the recipe's.
+        device: where to train.
+        log: takes a JSON line now and then.
+
+    Yields each role when it is trained.
+
+    Raises:
+        EditbenchError: no labels, or a role that was trained on other data.
+    """
+    attributes, _ = data.labelled()
+    check_apart(out, roles, data)
+    # All recipes before the first training: a wrong size shows at once.
+    recipes = {role: scorer_training(role, data.resolution) for role in roles}
+    always = commonest(data)
+    for role, options in recipes.items():
+        if images is not None:
+            options = replace(options, images=images)
+        batches = scorer_batches(data, options)
+        scorer = train_scorer(options, log, batches=batches, scored=attributes, device=device)
+        found = held_out_accuracy(scorer, data, device)
+        path = weights_path(out, role, data)
+        scorer.save(path)
+        note_trained(out, role, data)
+        yield TrainedRole(role, path, found, always)
+    teacher = weights_path(out, "teacher", data)
+    judge = weights_path(out, "judge", data)
+    if teacher.exists() and judge.exists():
+        write_scorer_conf(out, name, teacher, judge, attributes)
+
+
+def missing_parts(out: Path, name: str) -> list[str]:
+    """Subcommands of `editbench world` that a world still needs before it can be used."""
+    missing = []
+    for group, command in (("generator", "train-gan"), ("scorer", "train-scorers")):
+        if not (out / "conf" / group / f"{name}.yaml").exists():
+            missing.append(command)
+    return missing
+
+
+def first_attribute(out: Path, data: Packed) -> str:
+    """The first attribute that the judge of a world scores."""
+    return ConvScorer.from_file(weights_path(out, "judge", data)).attributes.names[0]

@@ -1,0 +1,120 @@
+"""Training the networks of the `faces` world, from renders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from editbench.base.errors import EditbenchError
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.networks.weights import load_strict
+from editbench.worlds.faces import load_generator, load_scorer
+from editbench.worlds.faces.factors import FactorLaw, sample_factors
+from editbench.worlds.faces.renderer import render
+from editbench.worlds.steering import ShareSteering
+from editbench.worlds.train_gan import (
+    GANTrainer,
+    GANTraining,
+    check_checkpoint,
+    read_checkpoint,
+    train,
+)
+
+CHANNELS = (64, 64, 48, 32)  # of the generator, at 4, 8, 16 and 32 pixels
+# Faces whose true labels give the class shares that training is steered to: a share of one half
+# is then known to a tenth of a percent.
+STEERING_SAMPLES = 200_000
+
+
+def read_law(correlations: Sequence[str] | None) -> FactorLaw:
+    """The world's law, or one with other correlations.
+
+    Args:
+        correlations: each 'a,b=rho'; None: the world's own, an empty list: independent traits.
+
+    Raises:
+        EditbenchError: not of that form, or correlations that cannot be.
+    """
+    if correlations is None:
+        return FactorLaw()
+    try:
+        given = {}
+        for text in correlations:
+            pair, rho = text.split("=")
+            given[pair] = float(rho)
+        law = FactorLaw(given)
+        law.correlation_matrix()
+    except ValueError as error:
+        raise EditbenchError(
+            f"--correlation {' '.join(correlations)}: {error}; example: age,eyeglasses=0.6"
+        ) from error
+    return law
+
+
+def train_generator(
+    out: Path,
+    options: GANTraining,
+    law: FactorLaw,
+    resolution: int = 32,
+    channels: Sequence[int] | None = None,
+    device: str = "cpu",
+    teacher: Path | None = None,
+    init: Path | None = None,
+    warmup_kimg: float = 0.0,
+) -> None:
+    """Train the generator, or go on from its last checkpoint.
+
+    Args:
+        out: folder of checkpoint.pt and log.jsonl.
+        options: of the training.
+        law: of the renders.
+        resolution: height and width.
+        channels: widths at 4, 8, ... pixels; None: the world's.
+        device: where to train.
+        teacher: weights that steer the class shares; None: no steering.
+        init: weights to go on from; None: a new network.
+        warmup_kimg: with `init`, how long only the new discriminator learns.
+
+    Raises:
+        EditbenchError: an option does not fit the others or the checkpoint.
+    """
+    try:
+        widths = tuple(channels or CHANNELS)
+        config = StyleGAN2Config(resolution, widths, z_dim=128, w_dim=128, mapping_layers=4)
+    except ValueError as error:
+        raise EditbenchError(f"{error}; set --resolution and --channels together") from error
+    start = None
+    if init is not None:
+        start = load_generator(init).network
+        config = start.config
+        # A trained generator has class shares worth steering from the first picture on.
+        options = replace(options, warmup_kimg=warmup_kimg, steer_from_kimg=0)
+    check_checkpoint(out / "checkpoint.pt", config, options)
+    steering = None
+    if teacher is not None:
+        # The given teacher, not the package's: a new world has no package yet.
+        scorer = load_scorer("teacher", teacher).to(device)
+        labels = sample_factors(law, options.seed, 0, STEERING_SAMPLES).labels()
+        steering = ShareSteering(scorer, labels, options.steer_weight)
+
+    def reals(first: int, last: int) -> Tensor:
+        return render(sample_factors(law, options.seed, first, last), resolution)
+
+    train(GANTrainer(config, options, reals, device, steering, start), out)
+
+
+def read_averaged(checkpoint: Path) -> tuple[StyleGAN2Generator, float]:
+    """The averaged generator of a training checkpoint, and its training in thousands of images.
+
+    Raises:
+        BadFile: not a checkpoint of a generator's training.
+    """
+    state = read_checkpoint(checkpoint)
+    network = StyleGAN2(StyleGAN2Config(**state["config"]))
+    load_strict(network, state["ema"], checkpoint)
+    kimg = state["step"] * state["options"]["batch"] / 1000
+    return StyleGAN2Generator(network), kimg

@@ -1,0 +1,101 @@
+"""Dependency by attribute: what each edit takes along, a panel a target."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from editbench.walk.figures import (
+    FEWEST,
+    Drawing,
+    Looks,
+    Records,
+    new_figure,
+    order_methods,
+    spoken,
+)
+
+CAPTION = (
+    "Mean change of every other attribute at matched effect on the target (the panel), in σ; "
+    "darker is more. "
+    f"Cells of fewer than {FEWEST} starts, or of runs that are not done, are empty."
+)
+LONG_NAME = 40  # characters; with longer names of methods one panel takes the whole width
+TOP = 0.98  # quantile of the values at the end of the colour scale: outliers do not stretch it
+LIGHT = "#ffffff"
+DARK = "#1a1d21"
+
+
+def draw(records: Records, look: Looks) -> list[Drawing]:
+    """The figure; none where no run has the numbers."""
+    found = cells(records)
+    if found.empty:
+        return []
+    title = "What an edit takes along"
+    return [Drawing("dependency_matrix", title, CAPTION, partial(figure, found))]
+
+
+def cells(records: Records) -> pd.DataFrame:
+    """One row a run and other attribute: attribute (the target), method, other, value, count."""
+    rows = records.rows
+    rows = rows[(rows["metric"] == "dependency_on") & (rows["count"] >= FEWEST)]
+    rows = rows.rename(columns={"variant": "other"})
+    runs = records.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
+    return rows.merge(runs, on="run_id")[["attribute", "method", "other", "value", "count"]]
+
+
+def figure(found: pd.DataFrame) -> Figure:
+    """Methods down, other attributes across, one colour scale for all panels."""
+    targets = sorted(set(found["attribute"]))
+    methods = order_methods(found)
+    longest = max(map(len, methods))
+    columns = min(len(targets), 3 if longest < LONG_NAME else 1)
+    lines = -(-len(targets) // columns)
+    names = sorted(set(found["other"]))
+    # Inches: a character of a name, a cell, and room around them.
+    width = 0.075 * longest + columns * (0.55 * len(names) + 0.4)
+    drawing = new_figure(width, 0.6 + lines * (0.3 * len(methods) + 1.0))
+    panels = drawing.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    top = float(found["value"].quantile(TOP)) or 1.0
+    for place, axes in enumerate(panels):
+        axes.set_visible(place < len(targets))
+        if place >= len(targets):
+            continue
+        mine = found[found["attribute"] == targets[place]]
+        others = [name for name in names if name != targets[place]]
+        wide = mine.pivot_table(index="method", columns="other", values="value").reindex(
+            methods, columns=others
+        )
+        axes.imshow(wide, cmap="cividis_r", vmin=0, vmax=top, aspect="auto")
+        for (row, column), value in np.ndenumerate(wide.to_numpy(np.float64)):
+            if np.isfinite(value):
+                # The scale is dark from the middle on.
+                colour = LIGHT if value > 0.55 * top else DARK
+                axes.text(
+                    column,
+                    row,
+                    f"{value:.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color=colour,
+                )
+        axes.set_xticks(
+            range(len(others)),
+            [spoken(name) for name in others],
+            rotation=35,
+            ha="right",
+            rotation_mode="anchor",
+        )
+        axes.set_yticks(range(len(methods)), methods)
+        axes.grid(False)
+        axes.set_title(spoken(targets[place]))
+    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, top), "cividis_r")
+    drawing.colorbar(
+        scale, ax=panels[: len(targets)].tolist(), label="dependency, σ", shrink=0.8, fraction=0.03
+    )
+    return drawing

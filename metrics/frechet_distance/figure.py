@@ -1,0 +1,214 @@
+"""Distance of edited from real pictures over strength and over effect.
+
+Cherepkov et al. 2021, Fig. 7, 11, 14.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from editbench.walk.figures import (
+    BANDED,
+    INK,
+    STYLE,
+    Drawing,
+    Looks,
+    Records,
+    new_figure,
+    order_methods,
+    panel_grid,
+    put_legend,
+    spoken,
+)
+
+KINDS = {
+    "frechet_distance": "Fréchet distance",
+    "fid": "FID",
+    "kernel_distance": "kernel distance",
+    "kid": "KID",
+}
+# What two distances must share to stand in one figure.
+COMPARED = ["network", "resize", "reference", "n", "effect"]
+MOST_COLUMNS = 3  # of panels
+# A side that leads nowhere ends at strength 0; its points have share 0 then.
+SMALLEST = 1e-12
+LINES = (
+    "; the dashed line is that of the unedited pictures, the dotted one that of other real "
+    "pictures (the floor at this n). Bands are 95 % intervals, drawn for up to 8 methods. Lower is "
+    "better; only equal n, network and reference compare. "
+)
+CAPTIONS = {
+    "strength": "Distance of edited pictures from real ones{lines}The strength t of a method is told as a share of the "
+    "one at its end, which has the common mean effect; an open mark: the effect was not reached, "
+    "and the end is the largest that was seen. {name}.",
+    "effect": "Distance of edited pictures from real ones against the mean change of the judge's log-odds, negative "
+    "towards the other side{lines}An open mark: the common effect was not reached. {name}.",
+}
+
+
+def draw(records: Records, look: Looks) -> list[Drawing]:
+    """Figures of each distance that the runs have, over strength and over effect."""
+    points = frechet_points(records)
+    found = []
+    for key, group in points.groupby(["kind", *COMPARED], sort=False):
+        kind = str(key[0])
+        fields = dict(zip(COMPARED, key[1:]))
+        alike = points[points["kind"] == kind]
+        several = len(alike[COMPARED].drop_duplicates()) > 1
+        for axis in ("strength", "effect"):
+            # The kernel distance tells over strength what it tells over the effect.
+            if axis == "strength" and kind in ("kernel_distance", "kid"):
+                continue
+            name = f"{kind}_{axis}"
+            if several:
+                name = f"{name}_{written(fields)}"
+            caption = CAPTIONS[axis].format(lines=LINES, name=f"{KINDS[kind]}, {written(fields)}")
+            found.append(
+                Drawing(
+                    "".join(c if c.isalnum() or c in "_-" else "-" for c in name),
+                    f"{KINDS[kind]} over {axis}",
+                    caption,
+                    partial(frechet_figure, group, look, axis, KINDS[kind]),
+                    first=True,
+                )
+            )
+    return found
+
+
+def written(fields: dict) -> str:
+    """What a distance depends on: 'judge@1c8e, none, n = 1000, ref = renders@07aa, effect =
+    0.25'."""
+    return (
+        f"{fields['network']}, {fields['resize']}, n = {fields['n']:g}, "
+        f"ref = {fields['reference']}, effect = {fields['effect']:g}"
+    )
+
+
+def frechet_points(records: Records) -> pd.DataFrame:
+    """One row a run, kind and strength.
+
+    Returns:
+        Columns run_id, method, attribute, kind, those of COMPARED, t (strength in steps), share (of
+        the side's end), effect, value, low, high, zero, floor, open (whether this is an end whose
+        effect was not reached).
+    """
+    columns = ["run_id", "kind", *COMPARED, "t", "share", "effect", "value", "low", "high"]
+    columns += ["zero", "floor", "open"]
+    rows = records.rows
+    effects = rows[rows["metric"] == "achieved_effect"]
+    distances = rows[rows["metric"].str.startswith(tuple(KINDS)) & (rows["network"] != "")]
+    out = []
+    for key, group in distances.groupby(["run_id", *COMPARED], sort=False):
+        achieved = effects[effects["run_id"] == key[0]].set_index("x")["value"]
+        for kind in KINDS:
+            curve = group[(group["metric"] == kind) & np.isfinite(group["x"])].sort_values("x")
+            if len(curve):
+                about = dict(zip(["run_id", *COMPARED], key)) | {"kind": kind}
+                out.append(curve_points(curve, group, achieved).assign(**about))
+    table = pd.DataFrame(columns=columns)
+    if out:
+        table = pd.concat(out)[columns]
+    runs = records.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
+    order = ["kind", *COMPARED, "attribute", "method", "t"]
+    return table.merge(runs, on="run_id").sort_values(order, ignore_index=True)
+
+
+def curve_points(curve: pd.DataFrame, group: pd.DataFrame, achieved: pd.Series) -> pd.DataFrame:
+    """The points of one curve.
+
+    Args:
+        curve: rows of one distance over strength, in ascending order.
+        group: all rows of that distance, its scalars among them.
+        achieved: strength -> mean achieved effect.
+    """
+    kind = str(curve["metric"].iloc[0])
+    t = curve["x"].to_numpy(np.float64)
+    scalar = group.drop_duplicates("metric").set_index("metric")["value"]
+    missed = np.zeros(len(t), bool)
+    for side, end in (("up", t.max()), ("down", t.min())):
+        if not np.isfinite(scalar.get(f"{kind}_{side}", np.nan)):
+            missed |= t == end
+    scale = np.where(t >= 0, max(t.max(), SMALLEST), max(-t.min(), SMALLEST))
+    return pd.DataFrame(
+        {
+            "t": t,
+            "share": t / scale,
+            "effect": achieved.reindex(t).to_numpy(),
+            "value": curve["value"].to_numpy(),
+            "low": curve["low"].to_numpy(),
+            "high": curve["high"].to_numpy(),
+            "zero": scalar.get(f"{kind}_zero", np.nan),
+            "floor": scalar.get(f"{kind}_floor", np.nan),
+            "open": missed,
+        }
+    )
+
+
+def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> Figure:
+    """A panel an attribute, along the strengths.
+
+    Args:
+        points: rows of `frechet_points` of one kind.
+        look: of the methods.
+        axis: 'strength' (x is the share of the end) or 'effect'.
+        label: of the vertical axis.
+    """
+    attributes = sorted(set(points["attribute"]))
+    methods = order_methods(points)
+    columns = min(len(attributes), MOST_COLUMNS)
+    lines = -(-len(attributes) // columns)
+    figure = new_figure(max(5.5, 3.6 * columns), 0.7 + 2.9 * lines)
+    panels = panel_grid(figure, len(attributes), columns)
+    x = "share" if axis == "strength" else "effect"
+    for place, (axes, attribute) in enumerate(zip(panels, attributes)):
+        here = points[points["attribute"] == attribute]
+        for method in methods:
+            mine = here[here["method"] == method]
+            colour = look[method].colour
+            marker = look[method].marker
+            for _, one in mine.groupby("run_id"):  # of one seed each
+                if len(methods) <= BANDED:
+                    axes.fill_between(
+                        one[x], one["low"], one["high"], color=colour, alpha=0.14, linewidth=0
+                    )
+                axes.plot(
+                    one[x], one["value"], color=colour, linewidth=1.5, linestyle=look[method].dash
+                )
+                for is_open, part in one.groupby("open"):
+                    axes.plot(
+                        part[x],
+                        part["value"],
+                        linestyle="none",
+                        marker=marker,
+                        color=colour,
+                        markersize=4.2,
+                        markerfacecolor="none" if is_open else colour,
+                        markeredgewidth=1.0 if is_open else 0,
+                    )
+        for level, dash in (("zero", (0, (5, 3))), ("floor", (0, (1, 2)))):
+            if np.isfinite(here[level]).any():
+                axes.axhline(
+                    float(here[level].dropna().iloc[0]),
+                    color=INK,
+                    linewidth=0.9,
+                    linestyle=dash,
+                    alpha=0.6,
+                )
+        axes.set_title(spoken(attribute))
+        axes.tick_params(labelbottom=place + columns >= len(attributes))
+        if place % columns == 0:
+            axes.set_ylabel(label)
+    if (points["value"].dropna() >= 0).all():
+        panels[0].set_ylim(bottom=0)
+    figure.supxlabel(
+        "strength, share of the end"
+        if axis == "strength"
+        else "mean achieved effect, σ of the target",
+        fontsize=STYLE["font.size"],
+    )
+    put_legend(figure, methods, look)
+    return figure

@@ -1,0 +1,127 @@
+"""Weight shifts and the best that a latent shift makes of them, as pictures.
+
+Cherepkov et al. 2021, Fig. 8 and 16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from editbench.walk.figures import (
+    Drawing,
+    Looks,
+    Records,
+    bare,
+    new_figure,
+    show_picture,
+    spoken,
+)
+
+OBSERVATION = "latent_reproduction"
+NAMES = {
+    "z": "shift in Z",
+    "w": "shift in W",
+    "w_plus": "shift in W+",
+    "activation": "shift of the\nactivation",
+}
+GAP = 2  # pixels between pictures
+CAPTION = (
+    "Lines: samples, the same under the weight shift of a method, and under the one shift of a "
+    "latent space that comes nearest to it over all samples. Below each space: what is left of the "
+    "squared difference (1: as much as without any shift, 0: nothing). In brackets: the same "
+    "optimiser did not find a shift that was planted in this space, so that its number says "
+    "nothing about what can be reached."
+)
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What is drawn of one method.
+
+    Attributes:
+        lines: name -> pictures (k, C, h, w) uint8.
+        rho: space -> its number, and whether its control was passed.
+    """
+
+    lines: dict[str, np.ndarray]
+    rho: dict[str, tuple[float, bool]]
+
+
+def reproduced(records: Records) -> dict[str, dict[str, Reproduced]]:
+    """attribute -> method -> its pictures, of the first seed that has some."""
+    out: dict[str, dict[str, Reproduced]] = {}
+    for run in records.runs[records.runs["status"] == "done"].to_dict("records"):
+        if run["label"] in out.get(run["attribute"], {}):
+            continue
+        seen = records.observation(run["run_id"], OBSERVATION)
+        if seen is None or seen.reason or "pictures" not in seen.arrays:
+            continue
+        lines = dict(zip(seen.meta["panels"], seen.arrays["pictures"]))
+        rho = numbers(records, run["run_id"], seen.meta["spaces"])
+        out.setdefault(run["attribute"], {})[run["label"]] = Reproduced(lines, rho)
+    return out
+
+
+def numbers(records: Records, run_id: str, spaces: list[str]) -> dict[str, tuple[float, bool]]:
+    """space -> what is left of the difference, and whether the planted shift was found there."""
+    rows = records.rows[records.rows["run_id"] == run_id].drop_duplicates("metric")
+    rows = rows.set_index("metric")
+    found = {}
+    for space in spaces:
+        name = f"reproduction_{space}"
+        if name in rows.index:
+            # The metric says in the note that the control failed.
+            passed = "optimiser failed" not in str(rows.loc[name, "note"])
+            found[space] = (float(rows.loc[name, "value"]), passed)
+    return found
+
+
+def draw(records: Records, look: Looks) -> list[Drawing]:
+    """A figure an attribute; none where no run has such pictures."""
+    found = []
+    for attribute, methods in sorted(reproduced(records).items()):
+        found.append(
+            Drawing(
+                f"reproduction_{attribute}",
+                f"Weight shifts by latent shifts, {spoken(attribute)}",
+                CAPTION,
+                partial(reproduction_figure, methods),
+                first=True,
+            )
+        )
+    return found
+
+
+def reproduction_figure(methods: dict[str, Reproduced]) -> Figure:
+    """A column a method, a line each of start, weight shift and spaces."""
+    names = list(dict.fromkeys(name for one in methods.values() for name in one.lines))
+    pictures = max(len(next(iter(one.lines.values()))) for one in methods.values())
+    figure = new_figure(max(5.5, 0.9 + 0.62 * pictures * len(methods)), 0.4 + 0.85 * len(names))
+    panels = figure.subplots(len(names), len(methods), squeeze=False)
+    bare(panels)
+    for column, (method, one) in enumerate(sorted(methods.items())):
+        panels[0][column].set_title(spoken(method), fontsize=8.5, loc="center")
+        for line, name in enumerate(names):
+            axes = panels[line][column]
+            if column == 0:
+                axes.set_ylabel(
+                    NAMES.get(name, name), fontsize=8.5, rotation=0, ha="right", va="center"
+                )
+            if name not in one.lines:
+                continue
+            show_picture(axes, side_by_side(one.lines[name]), 255)
+            # Only the lines of a space have a number.
+            if name in one.rho:
+                value, sound = one.rho[name]
+                axes.set_xlabel(f"{value:.2f}" if sound else f"({value:.2f})", fontsize=8.5)
+    return figure
+
+
+def side_by_side(pictures: np.ndarray) -> np.ndarray:
+    """(k, C, h, w) uint8 -> (h, k w + gaps, C), white between."""
+    padded = np.pad(pictures, ((0, 0), (0, 0), (0, 0), (0, GAP)), constant_values=255)
+    return np.concatenate(list(padded.transpose(0, 2, 3, 1)), 1)[:, :-GAP]

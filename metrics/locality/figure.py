@@ -1,0 +1,155 @@
+"""Where edits act: a heatmap a method and attribute, beside the mean picture (Cherepkov et al.
+2021, Fig. 12)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from editbench.walk.figures import (
+    Drawing,
+    Looks,
+    Records,
+    bare,
+    is_random,
+    new_figure,
+    show_picture,
+    spoken,
+)
+from editbench.walk.observation import Observed
+
+OBSERVATION = "locality"
+MAP = "viridis"  # perceptually uniform, and readable with any colour vision
+CAPTION = (
+    "Mean over samples and strengths of the squared difference of edited and unedited pictures, "
+    "summed over the colours (pictures in [-1, 1]); left the mean unedited picture. {scale} Below "
+    "each map the share of its energy in the 10 % of pixels that have most. An asterisk: the "
+    "common effect was not reached on a side."
+)
+SCALES = {
+    False: "Every map has its own colours, from 0 (dark) to its largest value: where an edit acts.",
+    True: "The maps of an attribute have the same colours: how much an edit changes.",
+}
+
+
+@dataclass(frozen=True)
+class Heat:
+    """The map of one method and attribute.
+
+    Attributes:
+        heat: (h, w) mean squared difference.
+        mean: (C, h, w) mean unedited picture, in [-1, 1].
+        weak: whether the common effect was not reached on a side.
+        top: share of the energy in the 10 % of pixels with most.
+    """
+
+    heat: np.ndarray
+    mean: np.ndarray
+    weak: bool
+    top: float
+
+
+def heats(records: Records) -> dict[tuple[str, str], Heat]:
+    """(attribute, method) -> heat, of the runs that have a map; seeds of one method are added."""
+    rows = records.rows[records.rows["metric"] == "locality_top"].drop_duplicates("run_id")
+    top = rows.set_index("run_id")["value"]
+    found: dict[tuple[str, str], list[tuple[Observed, float]]] = {}
+    for run in records.runs[records.runs["status"] == "done"].to_dict("records"):
+        seen = records.observation(run["run_id"], OBSERVATION)
+        if seen is not None and not seen.reason:
+            share = float(top.get(run["run_id"], np.nan))
+            found.setdefault((run["attribute"], run["label"]), []).append((seen, share))
+    return {key: joined(several) for key, several in found.items()}
+
+
+def joined(several: list[tuple[Observed, float]]) -> Heat:
+    """The map over several seeds.
+
+    Args:
+        several: of each seed, what the observation left and the share of the most touched pixels.
+    """
+    energy = np.zeros(())
+    count = 0.0
+    weak = False
+    for seen, _ in several:
+        # Sums over blocks of samples and over seeds; the mean is taken once, at the end.
+        energy = energy + seen.arrays["energy"].sum(0)
+        count += float(seen.arrays["count"].sum())
+        weak = weak or not (seen.meta["down"]["reached"] and seen.meta["up"]["reached"])
+    top = float(np.mean([share for _, share in several]))
+    return Heat(energy / max(count, 1.0), several[0][0].arrays["mean"], weak, top)
+
+
+def draw(records: Records, look: Looks) -> list[Drawing]:
+    """The maps, once with a scale each and once with a common one; none where no run has a map."""
+    found = heats(records)
+    if not found:
+        return []
+    return [
+        Drawing(
+            "heatmaps",
+            "Where edits act",
+            CAPTION.format(scale=SCALES[False]),
+            partial(heatmap_figure, found, False),
+            first=True,
+        ),
+        Drawing(
+            "heatmaps_shared",
+            "Where edits act, on one scale",
+            CAPTION.format(scale=SCALES[True]),
+            partial(heatmap_figure, found, True),
+            first=True,
+        ),
+    ]
+
+
+def heatmap_figure(found: dict[tuple[str, str], Heat], shared: bool = False) -> Figure:
+    """A line an attribute: the mean picture, then a map a method.
+
+    Args:
+        found: (attribute, method) -> map.
+        shared: whether the maps of a line have one scale of colours, with its bar.
+    """
+    attributes = sorted({attribute for attribute, _ in found})
+    methods = sorted({method for _, method in found}, key=lambda name: (is_random(name), name))
+    width = max(5.5, 1.5 * (1 + len(methods)) + 0.8 * shared)
+    figure = new_figure(width, 0.5 + 1.75 * len(attributes))
+    panels = figure.subplots(len(attributes), 1 + len(methods), squeeze=False)
+    bare(panels)
+    for line, attribute in zip(panels, attributes):
+        mine = {}
+        for method in methods:
+            if (attribute, method) in found:
+                mine[method] = found[attribute, method]
+        most = max(float(one.heat.max()) for one in mine.values())
+        # All methods have the same unedited pictures: any one's mean will do.
+        mean = next(iter(mine.values())).mean.transpose(1, 2, 0)
+        show_picture(line[0], np.clip((mean + 1) / 2, 0, 1), 1)
+        line[0].set_ylabel(spoken(attribute))
+        drawn = None
+        for axes, method in zip(line[1:], methods):
+            if method not in mine:
+                axes.text(
+                    0.5,
+                    0.5,
+                    "no map",
+                    transform=axes.transAxes,
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    alpha=0.7,
+                )
+                continue
+            one = mine[method]
+            drawn = axes.imshow(one.heat, cmap=MAP, vmin=0, vmax=most if shared else None)
+            if np.isfinite(one.top):
+                axes.set_xlabel(f"{one.top:.2f}" + "*" * one.weak, fontsize=8.5)
+        if shared and drawn is not None:
+            figure.colorbar(drawn, ax=line.tolist(), shrink=0.8, pad=0.01)
+    panels[0][0].set_title("mean", fontsize=8.5, loc="center")
+    for axes, method in zip(panels[0][1:], methods):
+        axes.set_title(spoken(method), fontsize=8.5, loc="center", wrap=True)
+    return figure

@@ -1,0 +1,141 @@
+"""Logits of two attributes before and after the edit, a panel a method (Chen et al. 2022, Fig.
+7b)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from editbench.walk.figures import (
+    INK,
+    STYLE,
+    Drawing,
+    Looks,
+    Records,
+    new_figure,
+    order_methods,
+    panel_grid,
+    spoken,
+)
+
+ENDS = ("scatter_x0", "scatter_y0", "scatter_x1", "scatter_y1")
+MOST = 300  # arrows a panel: more make a blot; the numbers are of all
+# Colours of the crosses, of the flat arrow, and of the boundary.
+START = "#cc3344"
+FLAT = "#ee99aa"
+EDGE = "#4477aa"
+CAPTION = (
+    "Each line is a start: from its cross, before the edit, to its dot, at the crossing or, "
+    "without one, where the walk ended. The arrow above is an edit that leaves the other attribute "
+    "alone: flat lines are good (the paper's caption says the opposite of its text). Dots beyond "
+    "the dashed line, on the side away from the crosses, have changed the target. At most 300 "
+    "lines are drawn; slope and shares are of all starts."
+)
+
+
+def draw(records: Records, look: Looks) -> list[Drawing]:
+    """A figure for each attribute that has pairs of logits."""
+    found = []
+    for (attribute, other), group in scatter_points(records).groupby(["attribute", "other"]):
+        found.append(
+            Drawing(
+                f"scatter_{attribute}_{other}",
+                f"Logits before and after: {spoken(f'{attribute} against {other}')}",
+                CAPTION,
+                partial(scatter_figure, group, records, look),
+                first=True,
+            )
+        )
+    return found
+
+
+def scatter_points(records: Records) -> pd.DataFrame:
+    """One row a start: run_id, method, variant_of, attribute, other, and the columns ENDS.
+
+    Failed walks are left out.
+    """
+    rows = records.samples[records.samples["metric"].isin(ENDS)]
+    wide = rows.pivot_table(
+        index=["run_id", "start"], columns="metric", values="value", aggfunc="first"
+    )
+    wide = wide.reindex(columns=list(ENDS)).dropna().reset_index()
+    runs = records.runs[["run_id", "label", "method", "attribute"]].rename(
+        columns={"method": "variant_of", "label": "method"}
+    )
+    other = {}
+    for run, config in records.configs.items():
+        options = (config.get("metric") or {}).get("logit_scatter") or {}
+        other[run] = options.get("other", "other attribute")
+    return wide.assign(other=wide["run_id"].map(other)).merge(runs, on="run_id")
+
+
+def scatter_figure(points: pd.DataFrame, records: Records, look: Looks) -> Figure:
+    """The points of one pair of attributes."""
+    methods = order_methods(points)
+    columns = min(len(methods), 3)
+    lines = -(-len(methods) // columns)
+    figure = new_figure(max(5.5, 3.3 * columns), 0.4 + 2.9 * lines)
+    panels = panel_grid(figure, len(methods), columns)
+    ends = points[list(ENDS)].to_numpy(np.float64)
+    heights = np.sort(ends[:, 1::2], None)
+    widths = np.sort(ends[:, ::2], None)
+    for axes, method in zip(panels, methods):
+        mine = points[points["method"] == method].sort_values("start")
+        # Every k-th arrow, so that those drawn are spread over all starts.
+        drawn = mine[list(ENDS)].to_numpy(np.float64)[:: -(-len(mine) // MOST)]
+        axes.add_collection(
+            LineCollection(drawn.reshape(-1, 2, 2).tolist(), colors=INK, linewidths=0.5, alpha=0.3)
+        )
+        axes.plot(
+            drawn[:, 0],
+            drawn[:, 1],
+            linestyle="none",
+            marker="x",
+            color=START,
+            markersize=3.6,
+            markeredgewidth=0.9,
+        )
+        axes.plot(
+            drawn[:, 2],
+            drawn[:, 3],
+            linestyle="none",
+            marker="o",
+            color=look[method].colour,
+            markersize=3.4,
+            markeredgewidth=0,
+        )
+        axes.axvline(0, color=EDGE, linestyle="--", linewidth=1.2)
+        axes.set_title(f"{method}\n{_numbers(records, mine['run_id'].iloc[0])}", fontsize=8.5)
+    room = 0.14 * (heights[-1] - heights[0] + 1e-9)
+    panels[0].set_ylim(heights[0] - room, heights[-1] + 1.6 * room)
+    # The flat arrow points where most of the edits go.
+    forward = 1 if np.median(ends[:, 2]) >= np.median(ends[:, 0]) else -1
+    middle = (widths[0] + widths[-1]) / 2
+    reach = 0.35 * forward * (widths[-1] - widths[0])
+    for axes in panels[: len(methods)]:
+        axes.annotate(
+            "",
+            (middle + reach, heights[-1] + 0.8 * room),
+            (middle - reach, heights[-1] + 0.8 * room),
+            arrowprops={"arrowstyle": "-|>", "color": FLAT, "linewidth": 2.4},
+        )
+    size = STYLE["font.size"]
+    target = spoken(str(points["attribute"].iloc[0]))
+    other = spoken(str(points["other"].iloc[0]))
+    figure.supxlabel(f"logit of {target} (target)", fontsize=size)
+    figure.supylabel(f"logit of {other}", fontsize=size)
+    return figure
+
+
+def _numbers(records: Records, run_id: str) -> str:
+    """'slope 0.12, crossed 93 %, right way 98 %'."""
+    rows = records.rows[records.rows["run_id"] == run_id].drop_duplicates("metric")
+    values = rows.set_index("metric")["value"]
+    slope = values.get("scatter_slope", np.nan)
+    crossed = values.get("scatter_crossed", np.nan)
+    right = values.get("scatter_right_way", np.nan)
+    return f"slope {slope:.2f}, crossed {100 * crossed:.0f} %, right way {100 * right:.0f} %"

@@ -1,0 +1,100 @@
+"""The one walk: steps in order, each computed once, samples dropped or held as the caller says."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from editbench.base.errors import EditbenchError
+from editbench.base.spaces import Space
+from editbench.conformance.toy import fit_data, make_walk
+from editbench.walk.editor import Editor, FitReport
+from editbench.walk.walker import Walker, walk_own_lengths
+from tests.test_engine import PLAIN, setup
+from tests.test_engine import walk as walk_in_engine
+
+
+class Turning(Editor):
+    """A step that depends on where the sample is and on its start, so that no two are alike."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def fit(self, data):
+        return FitReport()
+
+    def step(self, walk):
+        self.calls.append((walk.steps, len(walk)))
+        return walk.codes + 0.1 * walk.codes.roll(1, 1) + 1e-3 * walk.start[:, None]
+
+
+@pytest.fixture
+def walk():
+    return make_walk(fit_data(n=300), Space.W, "a", n=6)
+
+
+def by_hand(walk, steps):
+    """Codes of one walk of some steps, straight from the editor's formula."""
+    codes = walk.codes
+    for _ in range(steps):
+        codes = codes + 0.1 * codes.roll(1, 1) + 1e-3 * walk.start[:, None]
+    return codes
+
+
+def test_steps_end_at_the_last_one_and_leave_the_first_walk_as_it_was(walk):
+    editor = Turning()
+    before = walk.codes.clone()
+    walker = Walker(editor, walk)
+    seen = [(here.steps, here.codes) for here in walker.steps(3)]
+    assert [number for number, _ in seen] == [1, 2, 3] and list(walker.steps(3)) == []
+    for number, codes in seen:
+        assert torch.equal(codes, by_hand(walk, number))
+    assert torch.equal(walk.codes, before) and walk.steps == 0
+    assert torch.equal(walker.codes().values, by_hand(walk, 3))
+
+
+def test_samples_that_are_not_kept_are_not_stepped(walk):
+    editor = Turning()
+    walker = Walker(editor, walk)
+    for here in walker.steps(10):
+        walker.keep(torch.arange(len(here)) >= 2)  # two fewer after every step
+    assert editor.calls == [(0, 6), (1, 4), (2, 2)] and len(walker.walk) == 0
+
+
+def test_a_step_that_was_looked_at_is_not_computed_again(walk):
+    editor = Turning()
+    walker = Walker(editor, walk)
+    ahead = walker.peek()
+    assert walker.walk.steps == 0 and walker.step() is ahead and len(editor.calls) == 1
+    walker.peek()
+    walker.keep(torch.tensor([0, 4]))
+    assert torch.equal(walker.step().codes, by_hand(walk, 2)[[0, 4]])
+
+
+def test_each_sample_walks_its_own_length_and_the_batch_stays_whole(walk):
+    editor = Turning()
+    lengths = torch.tensor([0, 3, 1, 0, 2, 3])
+    ends = walk_own_lengths(editor, walk, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        assert torch.equal(ends[row], by_hand(walk, length)[row])
+    assert editor.calls == [(0, 6), (1, 6), (2, 6)]
+    assert torch.equal(walk_own_lengths(editor, walk, torch.zeros(6, dtype=int)), walk.codes)
+
+
+def test_codes_of_another_shape_are_refused(walk):
+    class Wide(Turning):
+        def step(self, walk):
+            return torch.cat([walk.codes, walk.codes], 1)
+
+    with pytest.raises(EditbenchError, match=r"Wide.step returned codes of shape \(6, 48\)"):
+        Walker(Wide(), walk).step()
+
+
+def test_the_engine_gives_the_codes_at_which_each_start_ended(tmp_path):
+    file = tmp_path / "codes.parquet"
+    result = walk_in_engine(spec=PLAIN, codes_file=file)
+    stored = pq.read_table(file).to_pandas()
+    last = stored.sort_values(["start", "step"]).groupby("start").tail(1)
+    assert last["start"].tolist() == setup()[2].index.tolist()
+    np.testing.assert_array_equal(result.codes.numpy(), np.stack(last["codes"].to_list()))

@@ -127,7 +127,8 @@ def analyse_files(args: argparse.Namespace) -> int:
 
 def _names(text: str | None) -> tuple[str, ...]:
     """'a,b'; commas within brackets belong to a variant's label."""
-    names, depth = [""], 0
+    names = [""]
+    depth = 0
     for letter in text or "":
         depth += (letter in "([{") - (letter in ")]}")
         if letter == "," and not depth:

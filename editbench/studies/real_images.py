@@ -146,17 +146,19 @@ def _against_images(folder: Path) -> dict[str, float]:
         images = Record.read(folder).originals().set_index("start")
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise BadFile(
-            f"{folder / Record.ORIGINALS} is not readable ({error}); delete {folder} and run the job "
-            "again"
+            f"{folder / Record.ORIGINALS} is not readable ({error}); delete {folder} and run the "
+            "job again"
         ) from error
-    attributes, table = walks.attributes, walks.table
+    attributes = walks.attributes
+    table = walks.table
     starts = table.loc[table["step"] == 0, "start"].to_numpy()
     stops = np.flatnonzero(table["stopped"].to_numpy(bool) & table["finite"].to_numpy(bool))
     own = images.loc[table["start"].to_numpy()[stops]]
     others = [k for k, name in enumerate(attributes.names) if name != walks.attribute]
     then = walks.labels[stops][:, others]
     columns = [f"truth:{attributes.names[k]}" for k in others]
-    truth, known = own[columns].to_numpy(), bool((images[columns] >= 0).all(axis=None))
+    truth = own[columns].to_numpy()
+    known = bool((images[columns] >= 0).all(axis=None))
     logits = own[[f"real_judge:{name}" for name in attributes.columns()]].to_numpy(np.float64)
     seen = attributes.labels(torch.tensor(logits)).numpy()[:, others]
     return {

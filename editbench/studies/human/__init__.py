@@ -13,4 +13,5 @@ ASKED = {
     "identity": "Q2: which better keeps the original",
 }
 ANSWERS = ("left", "right", "none")  # none: 'none, both, not applicable', as in the paper
-RATER = r"[A-Za-z0-9._\-]{1,40}"  # codes of raters: no names, nothing that a table could mistake for a formula
+# codes of raters: no names, nothing that a table could mistake for a formula
+RATER = r"[A-Za-z0-9._\-]{1,40}"

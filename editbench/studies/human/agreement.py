@@ -114,7 +114,8 @@ def krippendorff(counts: np.ndarray) -> tuple[float, float, int]:
     seen = (
         2 * (pairs - same) / (size - 1)
     ).sum()  # observed disagreement, a unit weighs its raters
-    totals, n = counts.sum(0), size.sum()
+    totals = counts.sum(0)
+    n = size.sum()
     expected = (n * n - (totals**2).sum()) / (n - 1)
     alpha = 1 - seen / expected if expected > 0 else float("nan")
     return float(same.sum() / pairs.sum()), float(alpha), int(pairs.sum())

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-RIDGE = 1e-3  # for bootstrap draws without finite strengths: it puts them far out instead of at infinity
+# for bootstrap draws without finite strengths: it puts them far out instead of at infinity
+RIDGE = 1e-3
 STEPS = 60
 LONGEST = 2.0  # log-odds a step, so that far-out tables do not overshoot
 
@@ -21,7 +22,8 @@ def fit(wins: np.ndarray, ridge: float = 1e-9) -> np.ndarray:
     """
     wins = np.asarray(wins, np.float64)
     m = wins.shape[-1]
-    games, total = wins + np.swapaxes(wins, -1, -2), wins.sum(-1)
+    games = wins + np.swapaxes(wins, -1, -2)
+    total = wins.sum(-1)
     strengths = np.zeros(wins.shape[:-1])
     level = np.full((m, m), 1.0 / m)  # along the all-ones vector the likelihood is flat
     for _ in range(STEPS):

@@ -60,7 +60,8 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
         extra = generator(seed, "human spread", attribute).permutation(len(couples))
         for k, (a, b) in enumerate(couples):
             quota = pairs // len(couples) + int(extra[k] < pairs % len(couples))
-            one, two = runs[a], runs[b]
+            one = runs[a]
+            two = runs[b]
             both = sorted(one.crossed & two.crossed)
             usable = sorted(one.usable & two.usable)
             rng = generator(seed, "human starts", attribute, a, b)
@@ -84,8 +85,8 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
                 )
                 if way != other:
                     raise EditbenchError(
-                        f"{a} and {b} walk start {start} of {attribute} towards other classes: they "
-                        "cannot be compared"
+                        f"{a} and {b} walk start {start} of {attribute} towards other classes: "
+                        "they cannot be compared"
                     )
                 drawn.append(
                     Comparison(
@@ -100,8 +101,8 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
                 )
     if not drawn:
         raise EditbenchError(
-            "no start was brought to the target by two methods with pictures at hand: nothing can be "
-            "compared. "
+            "no start was brought to the target by two methods with pictures at hand: nothing can "
+            "be compared. "
             + " ".join(
                 f"{one.label} on {one.attribute}: {len(one.crossed)} of "
                 f"{len(one.walks)} crossed, pictures {one.pictures}."

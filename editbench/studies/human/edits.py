@@ -45,7 +45,8 @@ class Edits:
         """How many starts crossed, of all that were walked: the share that no rater will ever see
         is told.
         """
-        crossed, n = len(self.crossed), len(self.walks)
+        crossed = len(self.crossed)
+        n = len(self.walks)
         return {
             "method": self.label,
             "attribute": self.attribute,

@@ -76,10 +76,12 @@ def preferences(
     ('all'), or over its attributes and pairs.
     strength: log-odds, mean zero over the methods; only where more than two methods were compared.
     """
-    rates, strengths = [], []
+    rates = []
+    strengths = []
     for asked, attribute, part in scopes(votes):
         methods = sorted(set(part["a"]) | set(part["b"]))
-        wins, drawn = win_counts(part, methods), bootstrap_wins(part, methods, seed, draws)
+        wins = win_counts(part, methods)
+        drawn = bootstrap_wins(part, methods, seed, draws)
         for i, j in combinations(range(len(methods)), 2):
             pair = part[(part["a"] == methods[i]) & (part["b"] == methods[j])]
             if len(pair):
@@ -101,13 +103,15 @@ def preferences(
 
 def win_counts(votes: pd.DataFrame, methods: list[str]) -> np.ndarray:
     """(m, m): how often the row's method was chosen over the column's."""
-    place, m = _places(votes, methods), len(methods)
+    place = _places(votes, methods)
+    m = len(methods)
     return np.bincount(place[place >= 0], minlength=m * m).reshape(m, m).astype(np.float64)
 
 
 def bootstrap_wins(votes: pd.DataFrame, methods: list[str], seed: int, draws: int) -> np.ndarray:
     """(draws, m, m): `win_counts` with raters and comparisons resampled; a single rater is not."""
-    place, m = _places(votes, methods), len(methods)
+    place = _places(votes, methods)
+    m = len(methods)
     items, raters = (pd.factorize(votes[name], sort=True)[0] for name in ("comparison", "rater"))
     choice = np.zeros((len(votes), m * m))
     choice[np.flatnonzero(place >= 0), place[place >= 0]] = 1.0
@@ -165,7 +169,8 @@ def _strengths(
 ) -> list[dict]:
     whole = bool(connected(wins))
     values = fit(wins) if whole else np.full(len(methods), np.nan)
-    ends, open_share = percentiles(fit(drawn, RIDGE)), 1 - float(connected(drawn).mean())
+    ends = percentiles(fit(drawn, RIDGE))
+    open_share = 1 - float(connected(drawn).mean())
     note = (
         ""
         if whole

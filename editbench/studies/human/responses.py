@@ -71,7 +71,8 @@ class Responses:
 
 def read_responses(paths: Sequence[Path], key: dict) -> Responses:
     """All files that belong to the study of `key`. Raises EditbenchError when none does."""
-    sheets, left = [], []
+    sheets = []
+    left = []
     for path in paths:
         try:
             sheets.append(read_sheet(path, key))
@@ -95,15 +96,18 @@ def read_sheet(path: Path, key: dict) -> Sheet:
         raise BadFile(
             f"answers of another study ({_short(told.get('study'))}); this one is {key['study']}"
         )
-    rater, page = told.get("rater"), told.get("set")
+    rater = told.get("rater")
+    page = told.get("set")
     if not isinstance(rater, str) or not re.fullmatch(RATER, rater):
         raise BadFile(
-            f"the rater code {_short(rater)} is not one: letters, digits, dot, dash, underscore, at most 40"
+            f"the rater code {_short(rater)} is not one: letters, digits, dot, dash, underscore, "
+            "at most 40"
         )
     mine = {name for name, one in key["questions"].items() if one["set"] == page}
     if not isinstance(page, str) or not mine:
         raise BadFile(f"the study has no page {_short(page)}")
-    answers, seconds = told.get("answers"), told.get("seconds")
+    answers = told.get("answers")
+    seconds = told.get("seconds")
     if not isinstance(answers, dict) or not isinstance(seconds, dict):
         raise BadFile("it holds no answers")
     kept: dict[str, dict[str, str]] = {}
@@ -170,7 +174,8 @@ def _one_each(sheets: list[Sheet]) -> tuple[list[Sheet], list[tuple[str, str]]]:
     groups: dict[tuple[str, str], list[Sheet]] = {}
     for sheet in sheets:
         groups.setdefault((sheet.rater, sheet.page), []).append(sheet)
-    kept, left = [], []
+    kept = []
+    left = []
     for (rater, page), group in sorted(groups.items()):
         best, *others = sorted(
             group, key=lambda one: (one.given, one.saved, str(one.path)), reverse=True

@@ -176,8 +176,8 @@ def render(
     )
     if len(text) > LARGEST_PAGE:
         raise EditbenchError(
-            f"page {name} would have {len(text) / 1e6:.0f} MB: ask for fewer --pairs, or deal them to "
-            "several pages with --sets N --split"
+            f"page {name} would have {len(text) / 1e6:.0f} MB: ask for fewer --pairs, or deal them "
+            "to several pages with --sets N --split"
         )
     return text
 
@@ -273,8 +273,8 @@ def read_key(folder: Path) -> dict:
             raise ValueError("not a key of this version")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EditbenchError(
-            f"{path} is not the key of a study ({error}): name the folder that `editbench human make` "
-            "wrote, with its key.json"
+            f"{path} is not the key of a study ({error}): name the folder that `editbench human "
+            "make` wrote, with its key.json"
         ) from error
     return key
 
@@ -282,18 +282,19 @@ def read_key(folder: Path) -> dict:
 def summary(manifest: dict) -> list[str]:
     """What the organiser should read at once."""
     told = [
-        f"{manifest['comparisons']} comparisons on {len(manifest['pages'])} pages; study {manifest['study']}"
+        f"{manifest['comparisons']} comparisons on {len(manifest['pages'])} pages; study "
+        f"{manifest['study']}"
     ]
     for row in manifest["coverage"]:
         told.append(
-            f"{row['method']} on {row['attribute']}: {row['crossed']} of {row['starts']} starts crossed, "
-            f"{row['usable']} with pictures ({row['pictures']})"
+            f"{row['method']} on {row['attribute']}: {row['crossed']} of {row['starts']} starts "
+            f"crossed, {row['usable']} with pictures ({row['pictures']})"
         )
     for row in manifest["pairs"]:
         if row["drawn"] < row["asked"]:
             told.append(
-                f"only {row['drawn']} of {row['asked']} comparisons of {row['a']} and {row['b']} on "
-                f"{row['attribute']}: {row['both_crossed']} starts were crossed by both, "
+                f"only {row['drawn']} of {row['asked']} comparisons of {row['a']} and {row['b']} "
+                f"on {row['attribute']}: {row['both_crossed']} starts were crossed by both, "
                 f"{row['with_pictures']} of them have pictures"
             )
     told += [f"left out: {row['run']}: {row['reason']}" for row in manifest["left_out"]]

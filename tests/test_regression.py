@@ -158,7 +158,10 @@ def test_samples_that_are_not_what_the_row_averages_are_not_paired(tmp_path):
     (run,), _ = pin_runs(load(tmp_path / "old"))
     assert run.series(key("accuracy")) is None and run.series(key("success_rate")) is None
     record(tmp_path / "fits")
-    assert pin_runs(load(tmp_path / "fits"))[0][0].series(key("accuracy")).tolist() == outcome().tolist()
+    assert (
+        pin_runs(load(tmp_path / "fits"))[0][0].series(key("accuracy")).tolist()
+        == outcome().tolist()
+    )
 
 
 def test_another_metric_version_is_told_apart_from_a_number_that_moved(tmp_path, capsys):

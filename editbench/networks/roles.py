@@ -24,5 +24,5 @@ class Networks:
 
     @property
     def leaking(self) -> bool:
-        """Whether the judge is the teacher, so that numbers reward what the method was fitted to."""
+        """Whether the judge is the teacher: numbers then reward what the method was fitted to."""
         return self.teacher.digest == self.judge.digest

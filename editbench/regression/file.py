@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from editbench.base.errors import BadFile
-from editbench.base.files import digest, write_atomic
+from editbench.base.files import CHECKSUM, digest, write_atomic
 from editbench.regression.pins import (
     NAN,
     SAMPLE_DIGITS,
@@ -84,6 +84,8 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
         "tolerance": {"rule": RULE, "spread": baseline.spread},
         **shared,
     }
+    # A changed digit would be compared as if it had been measured.
+    whole[CHECKSUM] = digest(whole, 64)
     write_atomic(path, _lines(whole) + "\n")
 
 
@@ -148,6 +150,12 @@ def _json(path: Path) -> dict:
         raise BadFile(
             f"the baseline '{path}' has format {whole.get('format')}, this editbench reads {FORMAT}; pin the "
             "runs again"
+        )
+    expected = whole.pop(CHECKSUM, None)
+    if expected != digest(whole, 64):
+        raise BadFile(
+            f"{path} is a baseline with a damaged part (its checksum differs); take it back from "
+            "version control, or pin the runs again with `editbench baseline`"
         )
     return whole
 

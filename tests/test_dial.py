@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from editbench.base.errors import EditbenchError
+from editbench.base.files import seal_folder
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.report import dial, report
@@ -76,10 +77,15 @@ def dial_run(
     rows = metric_rows(0.5)
     rows = rows[rows["metric"] == "accuracy"]
     for name, value in numbers.items():
-        metric = f"entanglement_with[{other[0]}]" if name == "entanglement" else name
+        variant = ""
+        metric = name
+        if name == "entanglement":
+            variant = other[0]
+            metric = "entanglement_with"
         x = np.nan if name == "accuracy" else 1.0
         one = {
             "metric": metric,
+            "variant": variant,
             "x": x,
             "value": value,
             "low": value - HALF,
@@ -99,6 +105,7 @@ def dial_run(
             "_target_: somewhere.load", f"_target_: somewhere.load\n  rho: {rho}"
         )
     )
+    seal_folder(folder)
 
 
 def write(root, rhos=SETTINGS):

@@ -13,15 +13,17 @@ import torch
 
 from editbench import regression
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import seal_folder
 from editbench.cli import main
 from editbench.regression import compare, measure, pin_runs, read_baseline
 from editbench.regression.compare import paired_interval
 from editbench.regression.tolerance import default
-from editbench.report.load import load
+from editbench.report.load import SAMPLE_TYPES, load
 from editbench.stats.intervals import paired_difference
 from editbench.walk.editor import Editor, FitReport, unit_rows
+from editbench.walk.metric import key_of
 from tests.by_config import run_job
-from tests.fake_records import fake_run, metric_rows
+from tests.fake_records import complete, fake_run, metric_rows
 from tests.toy_world import ToyScorer, V, toy_config
 
 N = 200
@@ -57,10 +59,15 @@ def setting(**changes):
     return edit
 
 
+def key(metric: str, **fields) -> tuple:
+    return key_of({"metric": metric, **fields})
+
+
 def change_hash(folder, **hashes):
     made = json.loads((folder / "provenance.json").read_text())
     made["hashes"] |= hashes
     (folder / "provenance.json").write_text(json.dumps(made))
+    seal_folder(folder)
 
 
 def pin(root, path, *words):
@@ -149,9 +156,12 @@ def test_rows_without_samples_are_judged_by_the_tolerance_alone_and_say_so(tmp_p
 def test_samples_that_are_not_what_the_row_averages_are_not_paired(tmp_path):
     record(tmp_path / "old", edit=setting(accuracy=0.7))
     (run,), _ = pin_runs(load(tmp_path / "old"))
-    assert run.series("accuracy") is None and run.series("success_rate") is None
+    assert run.series(key("accuracy")) is None and run.series(key("success_rate")) is None
     record(tmp_path / "fits")
-    assert pin_runs(load(tmp_path / "fits"))[0][0].series("accuracy").tolist() == outcome().tolist()
+    assert (
+        pin_runs(load(tmp_path / "fits"))[0][0].series(key("accuracy")).tolist()
+        == outcome().tolist()
+    )
 
 
 def test_another_metric_version_is_told_apart_from_a_number_that_moved(tmp_path, capsys):
@@ -208,6 +218,7 @@ def test_other_start_numbers_and_other_starts_are_other_settings(tmp_path):
     folder = record(tmp_path / "others")
     samples = pd.read_parquet(folder / "samples.parquet")
     samples.assign(start=samples["start"] + 3 * 100).to_parquet(folder / "samples.parquet")
+    seal_folder(folder)
     assert (
         "starts: 100 in common of 200 pinned and 200 new"
         in findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", ""].text
@@ -215,6 +226,7 @@ def test_other_start_numbers_and_other_starts_are_other_settings(tmp_path):
     samples.assign(start=samples["start"] + 3).to_parquet(
         folder / "samples.parquet"
     )  # one start was swapped
+    seal_folder(folder)
     assert (
         findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", "accuracy"].verdict
         == "same"
@@ -266,13 +278,13 @@ def test_a_row_that_lost_its_value_is_reported_and_a_note_hides_a_row(tmp_path):
     record(tmp_path / "lost", edit=setting(ad_at=np.nan))
     record(tmp_path / "gone", edit=lambda rows: rows[rows["metric"] != "ad_at"])
     record(tmp_path / "noted", edit=lambda rows: rows.assign(note="excluded", value=9.0))
-    assert verdicts(tmp_path / "old", tmp_path / "lost")["ad_at@1"] == "lost"
-    assert verdicts(tmp_path / "old", tmp_path / "gone")["ad_at@1"] == "lost"
+    assert verdicts(tmp_path / "old", tmp_path / "lost")["ad_at at x = 1"] == "lost"
+    assert verdicts(tmp_path / "old", tmp_path / "gone")["ad_at at x = 1"] == "lost"
     assert set(verdicts(tmp_path / "old", tmp_path / "noted").values()) == {"unread"}
     assert (
-        verdicts(tmp_path / "old", tmp_path / "old")["ad@2.875"] == "unread"
+        verdicts(tmp_path / "old", tmp_path / "old")["ad at x = 2.875"] == "unread"
     )  # hidden: too few points
-    assert verdicts(tmp_path / "lost", tmp_path / "old")["ad_at@1"] == "new"
+    assert verdicts(tmp_path / "lost", tmp_path / "old")["ad_at at x = 1"] == "new"
 
 
 def test_variants_are_matched_by_their_options_and_a_changed_option_is_named(tmp_path):
@@ -302,13 +314,13 @@ def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_p
         stamp = os.stat(folder / "status.json").st_mtime - age
         os.utime(folder / "status.json", (stamp, stamp))
     (run,), notes = pin_runs(load(tmp_path / "runs"))
-    assert run.rows["accuracy"].value == 0.25 and "m-smile-s0-bbbbbbbbbb left out" in notes[0]
+    assert run.rows[key("accuracy")].value == 0.25 and "m-smile-s0-bbbbbbbbbb left out" in notes[0]
     change_hash(
         folder, method_source="as it is now"
     )  # an older record of the present code: it was found, not repeated
     monkeypatch.setattr("editbench.regression.pins.source_digest", lambda target: "as it is now")
     (run,), notes = pin_runs(load(tmp_path / "runs"))
-    assert run.rows["accuracy"].value == 0.45 and "m-smile-s0-aaaaaaaaaa left out" in notes[0]
+    assert run.rows[key("accuracy")].value == 0.45 and "m-smile-s0-aaaaaaaaaa left out" in notes[0]
 
 
 # -- tolerances --------------------------------------------------------------------------------------------------------
@@ -332,14 +344,14 @@ def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_pa
     path = tmp_path / "b.json"
     assert pin(tmp_path / "runs", path, "--spread", tmp_path / "one", tmp_path / "two") == 0
     rows = read_baseline(path).runs[0].rows
-    assert (rows["accuracy"].tolerance, rows["accuracy"].origin) == (
+    assert (rows[key("accuracy")].tolerance, rows[key("accuracy")].origin) == (
         pytest.approx(2 * 0.15),
         "spread",
     )
     usual = measure(pin_runs(load(tmp_path / "runs"))[0], {})[0][0].rows
-    assert rows["path_length"].origin == "floor"
-    assert rows["path_length"].tolerance == pytest.approx(
-        0.2 * usual["path_length"].tolerance, rel=1e-3
+    assert rows[key("path_length")].origin == "floor"
+    assert rows[key("path_length")].tolerance == pytest.approx(
+        0.2 * usual[key("path_length")].tolerance, rel=1e-3
     )
     spread = json.loads(path.read_text())["tolerance"]["spread"]
     assert spread == {
@@ -366,12 +378,15 @@ def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
     dense = pd.DataFrame(
         {
             "metric": "ad_at",
+            "x": 1.0,
             "start": 7 + 3 * np.arange(0, N, 2),
             "value": rng.gamma(2.0, 0.2, N // 2),
         }
     )
     samples = pd.concat([pd.read_parquet(folder / "samples.parquet"), dense])
+    samples = complete(samples, SAMPLE_TYPES)
     samples.sample(frac=1, random_state=0).to_parquet(folder / "samples.parquet")
+    seal_folder(folder)
     record(tmp_path / "runs", status="failed", method="n", reason="RuntimeError: x (see log.txt)")
     for name in ("a", "b"):
         pin(tmp_path / "runs", tmp_path / f"{name}.json")
@@ -400,7 +415,7 @@ def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
             np.testing.assert_array_equal(values, two.samples[name])
         for key, row in one.rows.items():
             np.testing.assert_equal(vars(replace(row, better=None)), vars(two.rows[key]))
-    np.testing.assert_allclose(read[0].samples["ad_at"][::2], dense["value"], rtol=5e-4)
+    np.testing.assert_allclose(read[0].samples[key("ad_at", x=1.0)][::2], dense["value"], rtol=5e-4)
     assert (read[1].status, read[1].reason, read[1].rows) == ("failed", "RuntimeError: x", {})
 
 
@@ -448,12 +463,12 @@ def test_a_reason_is_mandatory(tmp_path, capsys):
         (lambda path: path.write_text('{"a": 1}'), "JSON but no baseline"),
         (lambda path: path.write_text("[1]"), "JSON but no baseline"),
         (
-            lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 9')),
+            lambda path: path.write_text(path.read_text().replace('"format": 2', '"format": 9')),
             "has format 9",
         ),
         (
             lambda path: path.write_text(
-                path.read_text().replace('"accuracy": "1', '"accuracy": "')
+                path.read_text().replace('"accuracy"}, "1', '"accuracy"}, "')
             ),
             "199 samples for 200",
         ),

@@ -21,6 +21,7 @@ from editbench.report import figures, load, print_table, report
 from editbench.report.cells import number
 from editbench.report.paired import paired
 from editbench.report.tables import main_table, matrix, summary
+from editbench.walk.figures import looks
 from tests.fake_records import fake_run, metric_rows
 
 HOSTILE = "no <script>alert('x')</script> & \"quotes\" | pipe {{ 7 * 7 }}"
@@ -268,8 +269,8 @@ def test_paired_difference_on_common_starts(tmp_path: Path) -> None:
 
 def test_colours_do_not_depend_on_order() -> None:
     names = [f"m{k}" for k in range(20)] + ["random"]
-    assert figures.looks(names) == figures.looks(reversed(names))
-    assert len({look[:2] for look in figures.looks(names).values()}) == 21
+    assert looks(names) == looks(reversed(names))
+    assert len({look[:2] for look in looks(names).values()}) == 21
 
 
 @pytest.mark.parametrize(

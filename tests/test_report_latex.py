@@ -22,6 +22,7 @@ from editbench.report.figure_trade import trade_figure
 from editbench.report.paper import DOUBLE, SINGLE, to_paper
 from editbench.report.ranking import ranking
 from editbench.report.tables import main_table
+from editbench.walk.figures import looks
 from tests.fake_records import fake_run, metric_rows
 
 HOSTILE = r"100 % of_x & y # $5 ~ ^ {a} \input{/etc/passwd} [b] <c> | “q” é σ 中" + "\nline"
@@ -271,14 +272,14 @@ def test_sixteen_methods_fit_a_paper(tmp_path: Path) -> None:
     )
     for k, column in enumerate(COSTS):
         means[column.key] = np.geomspace(1, 1000, 16) * (k + 1)
-    figure = to_paper(trade_figure(means, figures.looks(names)))
+    figure = to_paper(trade_figure(means, looks(names)))
     assert figure.get_figwidth() == DOUBLE
     check_layout(figure)
     means = means.assign(**{column.key: 1.0 for column in COSTS[1:]}, ad_at=1.0)
-    figure = to_paper(trade_figure(means, figures.looks(names)))
+    figure = to_paper(trade_figure(means, looks(names)))
     assert figure.get_figwidth() == DOUBLE  # 16 names do not fit one column
     check_layout(figure)
-    figure = to_paper(trade_figure(means[:7], figures.looks(names)))
+    figure = to_paper(trade_figure(means[:7], looks(names)))
     assert figure.get_figwidth() == SINGLE
     check_layout(figure)
 

@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# The package as it is installed: methods, metrics and conf inside. mypy does not follow an editable install.
+TYPED  := build/typed
 
-.PHONY: demo test check venv lint clean
+.PHONY: demo test check venv lint density tests clean
 
 demo: venv
 	$(BIN)/editbench demo
@@ -11,22 +13,31 @@ demo: venv
 check: demo
 	$(BIN)/editbench check runs/demo --baseline runs/baselines/demo.json --strict
 
+# Style and types are checked once, as commands, and not as cases of the test suite.
+test: lint tests
+
 # One process a core, each with one thread: two pools of threads would wait for one another.
-test: venv
+tests: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: venv
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/ruff format --check .
+	rm -rf $(TYPED) && mkdir -p $(TYPED)/editbench
+	ln -s $(addprefix $(CURDIR)/,$(wildcard editbench/*) methods metrics conf) $(TYPED)/editbench/
+	cd $(TYPED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p editbench
+
+density: venv
+	$(BIN)/python benchmarks/density.py
 
 venv: $(VENV)/.ready
 
 # A torch that is there already is kept; otherwise one version for everybody, so that numbers compare.
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet -e ".[dev]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs/demo runs/cache
+	rm -rf $(VENV) build runs/demo runs/cache

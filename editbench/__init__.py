@@ -1,7 +1,7 @@
 """editbench: a comparative benchmark for GAN image editors.
 
-The public interface is the names in `__all__`. Their code lies in `editbench.api`, which is imported
-when the first of them is used: `import editbench` alone loads neither torch nor pandas.
+The public interface is the names in `__all__`. Their code lies in `editbench.api`, which is
+imported when the first of them is used: `import editbench` alone loads neither torch nor pandas.
 
     import editbench as eb
 

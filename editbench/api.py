@@ -92,7 +92,9 @@ def run(
 
 
 def _words(overrides: str | Sequence[str]) -> list[str]:
-    """The words of a command line; `+experiment=x` is taken as `experiment=x`, as the command does."""
+    """The words of a command line; `+experiment=x` is taken as `experiment=x`, as the command
+    does.
+    """
     words = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
     if "-m" in words:
         words.remove("-m")  # harmless: here commas alone make a sweep
@@ -177,8 +179,8 @@ class Runs:
         if len(chosen) > 1:
             labels = [f"{row.label}, seed {row.seed}" for row in chosen.itertuples()]
             raise EditbenchError(
-                f"{len(chosen)} runs of {method} on {attribute}: {'; '.join(labels)}. Give the seed "
-                "as a third key, or the label instead of the method"
+                f"{len(chosen)} runs of {method} on {attribute}: {'; '.join(labels)}. Give the "
+                "seed as a third key, or the label instead of the method"
             )
         return Run(self._results.root / str(chosen["run_id"].iloc[0]))
 

@@ -145,8 +145,10 @@ attributes:
     (tmp_path / "wrong.yaml").write_bytes(b"\xff\xfe\0")
     with pytest.raises(BadFile, match="not readable YAML"):
         ArrayImages(tmp_path / "wrong.yaml")
-    with pytest.raises(BadFile, match="needs 'arrays'"):
+    with pytest.raises(BadFile, match="must be a mapping"):
         ArrayImages(declare(tmp_path / "wrong.yaml", "- 1"))
+    with pytest.raises(BadFile, match="needs 'arrays'"):
+        ArrayImages(declare(tmp_path / "wrong.yaml", "images: images"))
     toy(tmp_path / "toy.npz", labels=np.zeros((N, 2), int))
     with pytest.raises(BadFile, match="whose names and classes a YAML file has to declare"):
         ArrayImages(tmp_path / "toy.npz")

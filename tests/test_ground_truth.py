@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from editbench.base.conf import group_options
 from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.files import seal_folder
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.report.load import load
@@ -292,6 +293,7 @@ def test_renders_of_different_laws_are_never_in_one_table(tmp_path):
         config = OmegaConf.load(path)
         config.generator.correlations = law
         OmegaConf.save(config, path)
+        seal_folder(path.parent)  # as a run with this law would have written it
     assert [len(part.runs) for _, part in load(tmp_path).by_setting()] == [1, 1, 1, 1]
 
 

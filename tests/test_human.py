@@ -1,5 +1,7 @@
-"""The human-evaluation kit: what is drawn and blinded, against records; the analysis, against scipy, sklearn and hand
-numbers. The answers here are made up by the tests, from probabilities they know."""
+"""The human-evaluation kit: what is drawn and blinded, against records; the analysis, against
+scipy, sklearn and hand numbers. The answers here are made up by the tests, from probabilities they
+know.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ NAMES = ("quickest", "slowpoke", "laziest")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three walkers of other step lengths on two attributes; the laziest misses the cap from some starts."""
+    """Three walkers of other step lengths on two attributes; the laziest misses the cap from some
+    starts.
+    """
     folder = tmp_path_factory.mktemp("toy") / "runs"
     for attribute in ("a", "c"):
         for name, delta in zip(NAMES, (0.5, 0.2, 0.03)):
@@ -68,9 +72,12 @@ def pixels(uri: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
 
 
-# -- what is drawn -------------------------------------------------------------------------------------------------
+# -- what is drawn
+# -------------------------------------------------------------------------------------------------
 def test_pictures_are_the_records_codes_decoded(root: Path, study: Path) -> None:
-    """In the toy world the picture is the code: (code + 1) * 127.5 at the stopped row, worked out from the files."""
+    """In the toy world the picture is the code: (code + 1) * 127.5 at the stopped row, worked out
+    from the files.
+    """
     key, runs = (
         read_key(study)["questions"],
         {"".join(path.name.split("-")[:2]): path for path in root.glob("*-s0-*")},
@@ -200,7 +207,8 @@ def test_split_pages_share_the_comparisons_out(root: Path, tmp_path: Path) -> No
     )
 
 
-# -- blinding ------------------------------------------------------------------------------------------------------
+# -- blinding --------------------------------------------------------------------------------------
+# ----------------
 def test_pages_name_no_method_and_no_order(root: Path, study: Path) -> None:
     key = read_key(study)["questions"]
     runs = [path.name for path in root.iterdir()]
@@ -253,14 +261,17 @@ def test_the_same_seed_gives_the_same_study(root: Path, study: Path, tmp_path: P
     assert read_key(tmp_path / "other")["study"] != read_key(study)["study"]
 
 
-# -- pictures that cannot be redrawn -------------------------------------------------------------------------------
+# -- pictures that cannot be redrawn
+# -------------------------------------------------------------------------------
 def copied(root: Path, tmp_path: Path) -> Path:
     shutil.copytree(root, tmp_path / "runs", ignore=shutil.ignore_patterns("cache", ".locks"))
     return tmp_path / "runs"
 
 
 def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: Path) -> None:
-    """Codes of another walk: the judge's answers differ, and the strips serve, which hold the few stored pictures."""
+    """Codes of another walk: the judge's answers differ, and the strips serve, which hold the few
+    stored pictures.
+    """
     runs = copied(root, tmp_path)
     (lazy,), (quick,) = (list(runs.glob(f"{name}-a-*")) for name in ("slowpoke", "quickest"))
     results, edits, _ = read(runs)
@@ -341,7 +352,8 @@ def test_bad_input_gets_a_clear_message(
         read_key(tmp_path)
 
 
-# -- responses -----------------------------------------------------------------------------------------------------
+# -- responses -------------------------------------------------------------------------------------
+# ----------------
 def answer_page(study: Path, page: str, rater: str, choose, **more: object) -> dict:  # type: ignore[no-untyped-def]
     """What a page saves when choose(entry of the key, asked) answers."""
     key = read_key(study)
@@ -369,7 +381,9 @@ def saved(path: Path, told: object) -> Path:
 
 
 def test_answers_are_unblinded_by_the_key(study: Path, tmp_path: Path) -> None:
-    """A rater who always takes the method that is first in the alphabet for Q1, and the left picture for Q2."""
+    """A rater who always takes the method that is first in the alphabet for Q1, and the left
+    picture for Q2.
+    """
 
     def choose(entry: dict, asked: str) -> str:
         return (
@@ -509,7 +523,8 @@ def test_one_file_a_rater_and_page_counts(study: Path, tmp_path: Path) -> None:
         read_responses([bad], read_key(study))
 
 
-# -- analysis ------------------------------------------------------------------------------------------------------
+# -- analysis --------------------------------------------------------------------------------------
+# ----------------
 def made_votes(
     strength: dict[str, float],
     comparisons: int,
@@ -649,7 +664,9 @@ def test_strengths_without_an_end_are_said_to_be() -> None:
 
 
 def test_bootstrap_keeps_comparisons_whole_and_knows_one_rater_from_many() -> None:
-    """Ten raters who all say the same know no more than one: the interval of the bootstrap stays, Wilson's shrinks."""
+    """Ten raters who all say the same know no more than one: the interval of the bootstrap stays,
+    Wilson's shrinks.
+    """
     one = made_votes({"p": 0.0, "q": 0.5}, 60, 1, seed=2)
     many = pd.concat([one.assign(rater=f"r{k}") for k in range(10)], ignore_index=True)
     tables = [
@@ -695,7 +712,9 @@ def test_consistency_counts_planted_repeats() -> None:
 
 
 def test_krippendorff_of_the_published_example() -> None:
-    """Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", C: 4 observers, 12 units, nominal 0.743."""
+    """Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", C: 4 observers, 12 units,
+    nominal 0.743.
+    """
     none = 0
     units = [
         [1, 1, none, 1],
@@ -738,7 +757,8 @@ def test_agreement_of_raters_against_scotts_pi() -> None:
     assert (alone["comparisons"] == 0).all() and alone["alpha"].isna().all()
 
 
-# -- the command ---------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
+# ----------------
 def test_the_command_from_runs_to_tables(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

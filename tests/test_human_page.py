@@ -1,4 +1,6 @@
-"""The raters' page in headless Chromium, by the DevTools protocol: real keys, a reload, a saved file, no network."""
+"""The raters' page in headless Chromium, by the DevTools protocol: real keys, a reload, a saved
+file, no network.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ METHODS = ("alphamethod", "betamethod")
 
 
 class Browser:
-    """One page of headless Chromium, driven over a pair of pipes: messages are JSON, ended by a zero byte."""
+    """One page of headless Chromium, driven over a pair of pipes: messages are JSON, ended by a
+    zero byte.
+    """
 
     def __init__(self, profile: Path, downloads: Path, url: str) -> None:
         to_browser, self.out = os.pipe()
@@ -133,7 +137,9 @@ class Browser:
         raise AssertionError("it never came")
 
     def trouble(self) -> list:
-        """Console messages, exceptions, and requests to anywhere but the page's own file and data."""
+        """Console messages, exceptions, and requests to anywhere but the page's own file and
+        data.
+        """
         found = []
         for one in self.events:
             url = one.get("params", {}).get("request", {}).get("url", "")
@@ -156,7 +162,9 @@ class Browser:
 
 
 def make_page(folder: Path, asked: tuple[str, ...] = ("change", "identity")) -> tuple[Path, dict]:
-    """Four comparisons and one repeat; each method's edit has a grey level of its own, which tells it by its pixels."""
+    """Four comparisons and one repeat; each method's edit has a grey level of its own, which tells
+    it by its pixels.
+    """
     drawn = [
         Comparison(f"c{k}", "hair_color", 40 + k, "red", "<b>blond</b>", *METHODS) for k in range(4)
     ]
@@ -197,7 +205,8 @@ PIXEL = """(async side => { const image = document.getElementById(side); await i
 
 def begin(browser: Browser, rater: str = "r-7") -> None:
     browser.js(
-        f"document.getElementById('rater').value = '{rater}'; document.querySelector('#enter button').click()"
+        f"document.getElementById('rater').value = '{rater}'; document.querySelector('#enter "
+        "button').click()"
     )
 
 
@@ -298,7 +307,8 @@ def test_one_question_pages_keep_two_raters_apart_and_do_not_reach_the_network(
     page, key = make_page(tmp_path, ("identity",))
     browser = open_browser(page)
     browser.js(
-        "document.getElementById('rater').value = '=cmd()'; document.querySelector('#enter button').click()"
+        "document.getElementById('rater').value = '=cmd()'; document.querySelector('#enter "
+        "button').click()"
     )
     assert browser.js("document.getElementById('ask').hidden")  # no code of a rater
     begin(browser, "one")

@@ -92,7 +92,8 @@ def test_the_judge_stands_in_under_its_own_name():
     image = GENERATOR.decode(Codes(Space.W, torch.ones(2, 8)))
     np.testing.assert_allclose(observation.reference(image), np.full((2, 3), 3**-0.5), rtol=1e-6)
     assert (
-        observation.label == JUDGE and row_name(JUDGE, "similarity_at") == "judge_feature_similarity_at"
+        observation.label == JUDGE
+        and row_name(JUDGE, "similarity_at") == "judge_feature_similarity_at"
     )
     assert row_name("facenet", "verified") == "identity_verified"
 

@@ -171,7 +171,7 @@ REASONS = {
         "an expanded tensor",
         "many expanded tensors",
     ],
-    "its arrays would take more than": ["copies of arrays"],
+    "its values would take more than": ["copies of arrays"],
     "reading it takes more than 1 s": ["a key of nested tuples"],
     "contain themselves": ["a list in itself"],
     "nested more than 300 deep": ["deep lists", "deep tuples", "deep states"],

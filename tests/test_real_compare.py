@@ -1,4 +1,6 @@
-"""The table of edits on real images beside generated ones: records written by hand, then real ones."""
+"""The table of edits on real images beside generated ones: records written by hand, then real
+ones.
+"""
 
 from functools import partial
 
@@ -22,7 +24,9 @@ PAIR = Attributes([Attribute("a", ("no", "yes")), Attribute("b", ("no", "yes"))]
 
 @pytest.fixture
 def record(tmp_path):
-    """Two starts: 4 crosses at step 1 towards class 1, and loses b; 9 never crosses towards class 0."""
+    """Two starts: 4 crosses at step 1 towards class 1, and loses b; 9 never crosses towards class
+    0.
+    """
     table = pd.DataFrame(
         {
             "start": [4, 4, 9, 9],
@@ -137,7 +141,8 @@ def test_inversions_into_other_spaces_are_other_settings():
     assert found["c"] == "inversion.name faces, inversion.space w" and "w_plus" in found["d"]
 
 
-# -- whole runs --------------------------------------------------------------------------------------------------------
+# -- whole runs ------------------------------------------------------------------------------------
+# --------------------
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("beside")

@@ -128,7 +128,8 @@ def rows(n, generator):
     return w_plus.reshape(n, generator.num_ws, generator.w_dim)
 
 
-# -- W+ starts ---------------------------------------------------------------------------------------------------------
+# -- W+ starts -------------------------------------------------------------------------------------
+# --------------------
 @pytest.mark.parametrize("layers", [None, (2, 5)])
 def test_every_row_in_reach_moves_as_the_mean_does_and_no_other(networks, layers):
     editor, latent = (
@@ -210,7 +211,8 @@ def test_from_equal_rows_a_walk_is_the_walk_from_w(networks, layers):
     pd.testing.assert_frame_equal(flat.table, wide.table, rtol=1e-3, atol=1e-3)
 
 
-# -- the draw ----------------------------------------------------------------------------------------------------------
+# -- the draw --------------------------------------------------------------------------------------
+# --------------------
 def test_starts_are_drawn_among_the_images(config, layered):
     bank = load_bank(config())
     drawn = draw_inverted(StartsSpec(12, near="any"), layered, bank, NAMES)
@@ -248,7 +250,8 @@ def test_a_z_inversion_serves_both_z_and_w(config, networks):
     check_walk(Shift(Space.Z), found)
 
 
-# -- jobs --------------------------------------------------------------------------------------------------------------
+# -- jobs ------------------------------------------------------------------------------------------
+# --------------------
 def test_names_of_runs_from_the_bank_stay_as_they_were(config):
     plain, asked = config("inversion=none"), config()
     identity = make_run_id(plain, "bank", NAMES)

@@ -313,7 +313,9 @@ def test_terminal_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
 def test_page_in_a_browser(root: Path, html: str, tmp_path: Path) -> None:
-    """Sort by accuracy both ways, change the tab, filter the pairs; errors and results are written into the DOM."""
+    """Sort by accuracy both ways, change the tab, filter the pairs; errors and results are written
+    into the DOM.
+    """
     probe = """<script>
     const table = document.querySelector("table[data-main]"), out = document.createElement("pre");
     const names = () => [...table.tBodies[0].rows].map(r => r.cells[2].dataset.v || "none").join(",");

@@ -1,4 +1,6 @@
-"""Pictures of the page: sprites against the records' pixels, the explorer in a browser, the size of the page."""
+"""Pictures of the page: sprites against the records' pixels, the explorer in a browser, the size of
+the page.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def test_cells_of_a_sprite_are_the_pictures() -> None:
 
 
 def test_places_are_those_of_css() -> None:
-    """background-position p % puts p % of the picture over p % of the box: offset = p * (box - picture)."""
+    """background-position p % puts p % of the picture over p % of the box: offset = p * (box -
+    picture).
+    """
     made = Sheet("sp", "", columns=5, rows=3, shape=(16, 16))
     for row in range(3):
         for column in range(5):
@@ -273,7 +277,8 @@ def test_explorer_in_a_browser(root: Path, tmp_path: Path, scheme: str) -> None:
         found["image"].startswith('url("data:image/png')
         and found["paper"] == {"light": "255", "dark": "20"}[scheme]
     )
-    # the largest finite effect is 1.5 σ in the second start; at 0.9 σ both are at their fourth frame
+    # the largest finite effect is 1.5 σ in the second start; at 0.9 σ both are at their fourth
+    # frame
     assert found["emax"] == "15"
     assert found["matched"].split("|")[1:3] == [
         "+0.9 σ · step 3/judge: crossed",

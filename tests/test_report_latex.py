@@ -1,4 +1,6 @@
-"""LaTeX tables: a parser of what they are made of, an engine where there is one; figures of a paper's size."""
+"""LaTeX tables: a parser of what they are made of, an engine where there is one; figures of a
+paper's size.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def accuracy(share: float, n: int = 200, seed: int = 0) -> pd.DataFrame:
 
 
 def check_structure(text: str) -> list[tuple[int, list[list[str]]]]:
-    """Environments nest, braces balance, nothing special is bare, rows have their columns -> [(columns, rows)]."""
+    """Environments nest, braces balance, nothing special is bare, rows have their columns ->
+    [(columns, rows)].
+    """
     stack, tabulars = [], []
     bare = re.sub(r"\\[\\{}$&#_%]", "", text)  # escaped characters and line ends
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0

@@ -102,7 +102,7 @@ def test_other_generators_are_refused_with_the_remedy():
     ):  # the judge of another world
         with pytest.raises(Unsupported, match="the renderer has no factor"):
             TrueFactor().check(RenderGenerator(), strange, strange.names[0])
-    with pytest.raises(EditbenchError, match="delta must be positive"):
+    with pytest.raises(EditbenchError, match="delta=0 must be positive"):
         TrueFactor(0)
     with pytest.raises(EditbenchError, match="generator=renders"):
         Truth().prepare(SimpleNamespace(generator=load_generator()), "cpu")

@@ -72,7 +72,7 @@ def known_keys() -> list[str]:
 
 
 def read_yaml(file: Path) -> dict:
-    """The mapping that a YAML file holds; BadFile where it cannot be read or holds another thing."""
+    """The mapping that a YAML file holds; BadFile where it cannot be read or holds no mapping."""
     try:
         found = yaml.safe_load(yaml_text(file)) or {}
     except yaml.YAMLError as error:
@@ -100,8 +100,8 @@ def yaml_text(file: Path) -> str:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise BadFile(
-                    f"{file}: line {event.start_mark.line + 1} has the alias *{event.anchor}, which "
-                    "is not read; repeat the value, or write ${key}"
+                    f"{file}: line {event.start_mark.line + 1} has the alias *{event.anchor}, "
+                    "which is not read; repeat the value, or write ${key}"
                 )
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadFile(f"{file} is not readable YAML: {error}") from error

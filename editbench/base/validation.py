@@ -127,6 +127,9 @@ def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Paramete
         passes_on = False
         for parameter in parameters:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                if function is not callables[0]:
+                    # The class itself may give its base this argument, so nobody has to.
+                    parameter = parameter.replace(default=None)
                 found.setdefault(parameter.name, parameter)
             elif parameter.kind is parameter.VAR_KEYWORD:
                 passes_on = True

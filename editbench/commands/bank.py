@@ -72,7 +72,9 @@ def as_parts(argv: list[str]) -> list[str]:
 
 
 def build_task(config: DictConfig) -> Outcome:
-    """Build what is missing of the bank and say so; in a sweep, leave the outcome for the summary."""
+    """Build what is missing of the bank and say so; in a sweep, leave the outcome for the
+    summary.
+    """
     part = f"part {config.part}" if "part" in config else "bank"
     try:
         outcome = build(join_sweep(Settings.from_config(config)), part)
@@ -200,7 +202,9 @@ def import_main(argv: list[str]) -> int:
 
 
 def named_files(words: list[str]) -> dict[str, Path]:
-    """Attribute -> file, of words NAME=FILE.npy. EditbenchError for another form or a name twice."""
+    """Attribute -> file, of words NAME=FILE.npy. EditbenchError for another form or a name
+    twice.
+    """
     files: dict[str, Path] = {}
     for word in words:
         name, equals, file = word.partition("=")

@@ -1,4 +1,6 @@
-"""`editbench baseline`: pin the numbers of finished runs, with tolerances, provenance and a reason."""
+"""`editbench baseline`: pin the numbers of finished runs, with tolerances, provenance and a
+reason.
+"""
 
 from __future__ import annotations
 
@@ -74,13 +76,13 @@ def main(argv: list[str]) -> int:
         print_comparison(compare(old.runs, runs), out, title=f"against {args.out} ({old.reason})")
         if not args.force:
             raise EditbenchError(
-                f"{args.out} is there already, the table shows how these runs differ from it; --force "
-                "replaces it and keeps its reasons"
+                f"{args.out} is there already, the table shows how these runs differ from it; "
+                "--force replaces it and keeps its reasons"
             )
         if old.spread and not spread:
             out.print(
-                "note: the old tolerances were measured, the new ones are defaults: name the runs to measure by "
-                "with --spread",
+                "note: the old tolerances were measured, the new ones are defaults: name the runs "
+                "to measure by with --spread",
                 style="dim",
                 soft_wrap=True,
             )
@@ -109,8 +111,8 @@ def read_spreads(paths: list[Path], root: Path) -> dict[Path, list]:
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         raise EditbenchError(
-            f"--spread names two folders alike ({', '.join(names)}): the file keeps the names alone, "
-            "so rename one"
+            f"--spread names two folders alike ({', '.join(names)}): the file keeps the names "
+            "alone, so rename one"
         )
     return {path: pin_runs(whole(path), every=True)[0] for path in paths}
 

@@ -71,8 +71,8 @@ def main(argv: list[str]) -> int:
         print("\n".join(github(found, failures)))
     if found.blind:
         print(
-            f"failed: not one number of {args.root} can be compared with {args.baseline}; pin these runs, or check "
-            "the ones it was made for",
+            f"failed: not one number of {args.root} can be compared with {args.baseline}; pin "
+            "these runs, or check the ones it was made for",
             file=sys.stderr,
         )
     elif failures:

@@ -1,4 +1,6 @@
-"""`editbench conform`: check an editor of your own against the contract of editbench.walk.editor."""
+"""`editbench conform`: check an editor of your own against the contract of
+editbench.walk.editor.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,8 @@ def show_list(rows: list, as_json: bool) -> None:
 
 def show(results: list) -> None:
     """The table, then what is to be done, then the count."""
-    table, console = columns("check", "result", "remark"), Console()
+    table = columns("check", "result", "remark")
+    console = Console()
     for result in results:
         remark = result.meaning if result.status in ("failed", "warned") else result.message
         colour = COLOURS[result.status]

@@ -121,7 +121,8 @@ def room(out: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{out} cannot be written: set out=DIR")
     elif free < ROOM:
         problems.append(
-            f"{out} has {free:.2f} GiB free, less than {ROOM:g}: set out=DIR and cache=DIR on another disk"
+            f"{out} has {free:.2f} GiB free, less than {ROOM:g}: set out=DIR and cache=DIR on "
+            "another disk"
         )
     return {"path": str(out), "writable": writable, "free_gib": round(free, 2)}
 
@@ -173,7 +174,8 @@ def show(report: dict[str, Any]) -> None:
     test = report["self_test"]
     line(
         "self-test",
-        f"passed: {test['samples_per_second']:.0f} bank samples/s on {report['precision']['device']}"
+        f"passed: {test['samples_per_second']:.0f} bank samples/s on "
+        f"{report['precision']['device']}"
         if test["passed"]
         else f"FAILED: {test['reason']}",
     )

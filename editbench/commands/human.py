@@ -1,4 +1,6 @@
-"""`editbench human`: pages on which raters choose between two edits, and the analysis of their answers."""
+"""`editbench human`: pages on which raters choose between two edits, and the analysis of their
+answers.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,8 @@ def analyse_files(args: argparse.Namespace) -> int:
 
 def _names(text: str | None) -> tuple[str, ...]:
     """'a,b'; commas within brackets belong to a variant's label."""
-    names, depth = [""], 0
+    names = [""]
+    depth = 0
     for letter in text or "":
         depth += (letter in "([{") - (letter in ")]}")
         if letter == "," and not depth:

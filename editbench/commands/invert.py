@@ -1,4 +1,6 @@
-"""`editbench invert`: images into the generator's latents, or a table of edits on real images beside generated ones."""
+"""`editbench invert`: images into the generator's latents, or a table of edits on real images
+beside generated ones.
+"""
 
 from __future__ import annotations
 
@@ -77,8 +79,8 @@ def make(folder: Path, settings: Settings) -> Inversion:
     source = Path(str(settings.inversion.images))
     if folder.resolve().is_relative_to(source.resolve()) and source.is_dir():
         raise EditbenchError(
-            f"--out {folder} lies in the folder of the images, whose pictures it would add to: name "
-            "a folder elsewhere"
+            f"--out {folder} lies in the folder of the images, whose pictures it would add to: "
+            "name a folder elsewhere"
         )
     require(settings.config)  # with offline=true, before anything is made
     began = time.perf_counter()

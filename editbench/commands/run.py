@@ -113,7 +113,9 @@ def _value_of(flag: str, value: str) -> str:
 
 
 def _without_plus(word: str) -> str:
-    """`+experiment=x` as `experiment=x`: the group has a null default, which `+` cannot override."""
+    """`+experiment=x` as `experiment=x`: the group has a null default, which `+` cannot
+    override.
+    """
     return word[1:] if word.startswith("+experiment=") else word
 
 

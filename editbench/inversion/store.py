@@ -23,7 +23,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile
-from editbench.base.files import compare_checksum, read_json
+from editbench.base.files import check_file, compare_checksum, read_json, read_seal
 from editbench.base.spaces import Space
 
 VERSION = 1
@@ -69,6 +69,10 @@ class Inversion:
             if not (folder / name).is_file():
                 raise BadFile(f"{folder / name} is missing; {remedy}")
             compare_checksum(folder / name, expected, remedy)
+        for block in sorted(folder.glob("block-*")):
+            remedy = f"delete {block} and inversion.json and start the inversion again"
+            for name in read_seal(block)["files"]:
+                check_file(block, name, remedy)
         self.id: str = self.meta["id"]
         self.space = Space(self.meta["space"])
         self.attributes = Attributes.from_config(self.meta["attributes"])

@@ -10,19 +10,13 @@ from editbench.networks.scorer import Scorer
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a job, on the job's device.
+    """The networks of a job, on the job's device."""
 
-    Attributes:
-        generator: decodes codes into samples.
-        teacher: the scorer that a method may learn from.
-        judge: the scorer that the benchmark measures with; a method never sees it.
-    """
-
-    generator: Generator
-    teacher: Scorer
-    judge: Scorer
+    generator: Generator  # decodes codes into samples
+    teacher: Scorer  # that a method may learn from
+    judge: Scorer  # that the benchmark measures with; a method never sees it
 
     @property
     def leaking(self) -> bool:
-        """Whether the judge is the teacher, so that numbers reward what the method was fitted to."""
+        """Whether the judge is the teacher: numbers then reward what the method was fitted to."""
         return self.teacher.digest == self.judge.digest

@@ -163,11 +163,20 @@ def _json(path: Path) -> dict:
 
 def _row(values: list) -> Pin:
     cells = dict(zip(COLUMNS, values, strict=True))
-    numbers = {
-        name: NAN if cells[name] is None else float(cells[name])
-        for name in ("value", "low", "high", "count", "version", "tolerance")
-    }
-    return Pin(note=str(cells["note"]), origin=str(cells["origin"]), **numbers)
+
+    def number(name: str) -> float:
+        return NAN if cells[name] is None else float(cells[name])
+
+    return Pin(
+        value=number("value"),
+        low=number("low"),
+        high=number("high"),
+        count=number("count"),
+        version=number("version"),
+        note=str(cells["note"]),
+        tolerance=number("tolerance"),
+        origin=str(cells["origin"]),
+    )
 
 
 def _plain(value: object) -> object:

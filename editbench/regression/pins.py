@@ -214,11 +214,16 @@ def _rows(table: pd.DataFrame | None) -> dict[Key, Pin]:
         return {}
     pins = {}
     for row in table.to_dict("records"):
-        numbers = [
-            significant(row[name], DIGITS) for name in ("value", "low", "high", "count", "version")
-        ]
         better = None if pd.isna(row["higher_is_better"]) else bool(row["higher_is_better"])
-        pins[pinned_key(row)] = Pin(*numbers, row["note"], better=better)
+        pins[pinned_key(row)] = Pin(
+            value=significant(row["value"], DIGITS),
+            low=significant(row["low"], DIGITS),
+            high=significant(row["high"], DIGITS),
+            count=significant(row["count"], DIGITS),
+            version=significant(row["version"], DIGITS),
+            note=row["note"],
+            better=better,
+        )
     return pins
 
 
@@ -230,7 +235,7 @@ def _samples(table: pd.DataFrame | None) -> tuple[np.ndarray, dict[Key, np.ndarr
     for _, part in table.groupby(list(KEY_TYPES), dropna=False, sort=False):
         column = part.drop_duplicates("start").set_index("start")["value"].reindex(starts)
         values = [significant(value, SAMPLE_DIGITS) for value in column]
-        rounded[pinned_key(part.iloc[0])] = np.array(values, np.float64)
+        rounded[pinned_key(part.iloc[0].to_dict())] = np.array(values, np.float64)
     return starts, rounded
 
 

@@ -1,7 +1,8 @@
-"""The pictures of the page: one sprite an attribute and start, shared by the strips and the explorer.
+"""The pictures of the page: one sprite an attribute and start, shared by the strips and the
+explorer.
 
-A sprite holds a row a method and a column a frame. It stands once in the page, as the background of a CSS class, so
-that no picture is stored twice and the page stays within BUDGET.
+A sprite holds a row a method and a column a frame. It stands once in the page, as the background of
+a CSS class, so that no picture is stored twice and the page stays within BUDGET.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ Gallery = Mapping[str, Mapping[int, list[Strip]]]
 
 @dataclass(frozen=True)
 class Way:
-    """How pictures are stored: 'PNG' or 'JPEG', the largest side in pixels, the quality of a JPEG."""
+    """How pictures are stored: 'PNG' or 'JPEG', the largest side in pixels, the quality of a
+    JPEG.
+    """
 
     kind: str
     side: int
@@ -46,7 +49,9 @@ WAYS = (
 
 @dataclass
 class Sheet:
-    """One sprite: its class, URI, columns and rows, the shape of a cell, and its strips in the order of the rows."""
+    """One sprite: its class, URI, columns and rows, the shape of a cell, and its strips in the
+    order of the rows.
+    """
 
     name: str
     uri: str
@@ -60,7 +65,8 @@ class Sheet:
         high, wide = self.shape
         soft = "" if max(self.shape) > PIXELATED else " image-rendering: pixelated;"
         return (
-            f".{self.name} {{ background-image: url({self.uri}); background-size: {100 * self.columns}% "
+            f".{self.name} "
+            f"{{ background-image: url({self.uri}); background-size: {100 * self.columns}% "
             f"{100 * self.rows}%; aspect-ratio: {wide} / {high};{soft} }}"
         )
 
@@ -73,10 +79,11 @@ class Sheet:
 
 
 def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, list[Sheet]]]:
-    """For each section of the page: attribute -> its sprites, one a start, in the order of the starts.
+    """For each section of the page: attribute -> its sprites, one a start, in the order of the
+    starts.
 
-    The first of WAYS is taken with which the sprites of all sections stay within `budget` bytes; pictures above
-    PIXELATED are never stored as PNG.
+    The first of WAYS is taken with which the sprites of all sections stay within `budget` bytes;
+    pictures above PIXELATED are never stored as PNG.
     """
     largest = max(
         (
@@ -113,8 +120,9 @@ def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, lis
 def explorer(found: dict[str, list[Sheet]], runs: pd.DataFrame, colours: Mapping[str, str]) -> dict:
     """What the explorer of a section reads, ready for JSON.
 
-    methods: name and colour; attributes: name and starts, each with its title, sprite, and for every method either the
-    row of the sprite with steps, effects (null: not finite) and crossed, or the reason why it has no pictures.
+    methods: name and colour; attributes: name and starts, each with its title, sprite, and for
+    every method either the row of the sprite with steps, effects (null: not finite) and crossed, or
+    the reason why it has no pictures.
     """
     methods = sorted(
         {strip.method for group in found.values() for sheet in group for strip in sheet.strips}

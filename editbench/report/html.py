@@ -1,4 +1,6 @@
-"""The page: one HTML file that needs no network. All text from records is escaped by the template."""
+"""The page: one HTML file that needs no network. All text from records is escaped by the
+template.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "th
 class Section:
     """What the page shows of one setting.
 
-    figures, more: (title, caption, inline SVG), `more` folded away; strips: attribute -> start -> strips by method.
+    figures, more: (title, caption, inline SVG), `more` folded away; strips: attribute -> start ->
+    strips by method.
     """
 
     name: str
@@ -84,7 +87,8 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     made = list(results.provenance.values())
     judged = sorted(
         {
-            f"{run['scorer'] or 'unnamed'}, scores {'latent codes' if run['judged_in'] == 'w' else 'images'}"
+            f"{run['scorer'] or 'unnamed'}, scores "
+            f"{'latent codes' if run['judged_in'] == 'w' else 'images'}"
             for run in table.to_dict("records")
         }
     )
@@ -122,20 +126,22 @@ def warnings(table: pd.DataFrame) -> list[str]:
     found = []
     if table["leaking"].any():
         found.append(
-            f"{_share(table['leaking'])} judged by the teacher the editors were trained on. Such numbers "
-            "flatter every editor that uses the teacher; they are marked ‘leaking’."
+            f"{_share(table['leaking'])} judged by the teacher the editors were trained on. Such "
+            "numbers flatter every editor that uses the teacher; they are marked ‘leaking’."
         )
     latent = table["judged_in"] == "w"
     if latent.any():
         found.append(
-            f"{_share(latent)} judged on latent codes, not on images: nothing is known about what the "
-            "pictures show. These are marked ‘latent’."
+            f"{_share(latent)} judged on latent codes, not on images: nothing is known about what "
+            "the pictures show. These are marked ‘latent’."
         )
     return found
 
 
 def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
-    """(key, [(value, number of runs)]) of what runs say about how they were made; equal values are told once."""
+    """(key, [(value, number of runs)]) of what runs say about how they were made; equal values are
+    told once.
+    """
     found: dict[str, dict[str, int]] = {}
     for made in results.provenance.values():
         for key in PROVENANCE:
@@ -160,7 +166,8 @@ def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
         notes = results.provenance.get(run["run_id"], {}).get("method_notes") or {}
         text = (
             ", ".join(
-                f"{key}: {value if isinstance(value, (str, int, float)) else json.dumps(value, default=str)}"
+                f"{key}: "
+                f"{value if isinstance(value, (str, int, float)) else json.dumps(value, default=str)}"
                 for key, value in notes.items()
             )
             if isinstance(notes, dict)

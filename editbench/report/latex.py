@@ -62,15 +62,16 @@ PREAMBLE = r"""\documentclass[10pt]{article}
 \begin{document}
 """
 BOLD = (
-    f"Bold: the best of a column and whatever the paired bootstrap does not separate from it (Holm, adjusted p "
-    f"below {LEVEL:g}); none where there are no paired data."
+    "Bold: the best of a column and whatever the paired bootstrap does not separate from it "
+    f"(Holm, adjusted p below {LEVEL:g}); none where there are no paired data."
 )
 
 
 def tables(
     results: Results, differences: pd.DataFrame, ranked: Ranking, suffix: str = ""
 ) -> dict[str, str]:
-    """Name -> LaTeX of one setting's tables: accuracy, ad, cost and ranking, those that have numbers.
+    """Name -> LaTeX of one setting's tables: accuracy, ad, cost and ranking, those that have
+    numbers.
 
     suffix: told apart by it, the labels of several settings can stand in one document.
     """
@@ -83,10 +84,11 @@ def tables(
         first = next(iter(means.values()), None)
         tied = {first["method"], *first["tied_with"].split(", ")} if first else set()
         caption = (
-            "Accuracy: share of starts whose target was reached with every other attribute kept, at the first "
-            "crossing, with its 95 % interval."
+            "Accuracy: share of starts whose target was reached with every other attribute kept, "
+            "at the first crossing, with its 95 % interval."
             + (
-                f" Mean: over {len(ranked.attributes)} attributes and the starts that all ranked methods share."
+                f" Mean: over {len(ranked.attributes)} attributes and the starts that all ranked "
+                "methods share."
                 if means
                 else ""
             )
@@ -103,8 +105,8 @@ def tables(
             else {}
         )
         caption = (
-            f"Attribute dependency (AD): mean change of the other attributes, in σ, at an achieved effect of "
-            f"{effects} σ on the target, with its 95 % interval; lower is better."
+            "Attribute dependency (AD): mean change of the other attributes, in σ, at an achieved "
+            f"effect of {effects} σ on the target, with its 95 % interval; lower is better."
             + (
                 " Mean: over the attributes on which it is readable for every method but the floor."
                 if means
@@ -167,8 +169,10 @@ def document(parts: Iterable[str]) -> str:
 
 
 def escape(text: object) -> str:
-    """Any text as LaTeX that prints it. Letters with one accent stay; other characters outside ASCII that have no entry
-    in SPECIAL become {[}U+4E2D{]}; control characters and line breaks become spaces."""
+    """Any text as LaTeX that prints it. Letters with one accent stay; other characters outside
+    ASCII that have no entry in SPECIAL become {[}U+4E2D{]}; control characters and line breaks
+    become spaces.
+    """
     out = []
     for letter in str(text):
         if letter in SPECIAL:

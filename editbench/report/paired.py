@@ -64,7 +64,7 @@ def keyed_values(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, 
     rows = results.samples[results.samples["metric"].isin(metrics)]
     found = {}
     for (run, *_), part in rows.groupby(["run_id", *KEY_COLUMNS], dropna=False, sort=False):
-        key = key_of(part.iloc[0])
+        key = key_of(part.iloc[0].to_dict())
         found[str(run), key] = part.drop_duplicates("start").set_index("start")["value"]
     return found
 
@@ -111,10 +111,16 @@ def compare(
         difference = gaps.sum(0) / n
     low, high = percentiles(means)
     p = two_sided(means, difference)
-    found = {}
+    found: dict[tuple[str, str], tuple[int, float, float, float, float, float]] = {}
     for k, (pair, adjusted) in enumerate(zip(pairs, holm(p))):
-        numbers = (difference[k], low[k], high[k], p[k], adjusted)
-        found[pair] = (int(n[k]), *map(float, numbers))
+        found[pair] = (
+            int(n[k]),
+            float(difference[k]),
+            float(low[k]),
+            float(high[k]),
+            float(p[k]),
+            float(adjusted),
+        )
     return found
 
 

@@ -1,7 +1,8 @@
 """Which runs may stand in one table, and what each is called there.
 
-Runs are comparable when generator, scorer, bank, starts, walk limits and seed agree: a setting. Two runs of one method
-on one attribute within a setting are variants, told apart by the config keys in which they differ.
+Runs are comparable when generator, scorer, bank, starts, walk limits and seed agree: a setting. Two
+runs of one method on one attribute within a setting are variants, told apart by the config keys in
+which they differ.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
 
 
 def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
-    """Add the columns `setting` ('' when there is only one) and `label` (the method's name, or name and variant)."""
+    """Add the columns `setting` ('' when there is only one) and `label` (the method's name, or name
+    and variant).
+    """
     if runs.empty:
         return runs.assign(setting=pd.Series(dtype="str"), label=pd.Series(dtype="str"))
     runs = runs.copy()
@@ -75,7 +78,8 @@ def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:
 def flatten(config: object, prefix: str = "") -> dict[str, Any]:
     """{'a': {'b': 1}} -> {'a.b': 1}, without what does not determine a result.
 
-    An option of the generator stays whole, so that a mapping differs from null: they are two worlds.
+    An option of the generator stays whole, so that a mapping differs from null: they are two
+    worlds.
     """
     if prefix in WITHOUT_EFFECT or prefix.endswith(".about"):
         return {}

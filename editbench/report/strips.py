@@ -23,9 +23,11 @@ FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 @dataclass(frozen=True)
 class Strip:
-    """One start under one method. images (c, C, H, W) uint8, C 1 or 3, steps, effect and crossed (c,): effect in sigmas
-    of the target, crossed where the judge gives the frame the target class; crossing: position of the first such frame,
-    None when there is none; goal: source and target class in words, or ''."""
+    """One start under one method. images (c, C, H, W) uint8, C 1 or 3, steps, effect and crossed
+    (c,): effect in sigmas of the target, crossed where the judge gives the frame the target class;
+    crossing: position of the first such frame, None when there is none; goal: source and target
+    class in words, or ''.
+    """
 
     method: str
     start: int
@@ -44,8 +46,9 @@ class Strip:
 def strips(
     results: Results, most: int = 4
 ) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
-    """attribute -> start -> strips by method (random last), of at most `most` starts, those that most methods have
-    first; and the files that could not be read."""
+    """attribute -> start -> strips by method (random last), of at most `most` starts, those that
+    most methods have first; and the files that could not be read.
+    """
     found: dict[str, dict[int, list[Strip]]] = {}
     problems = []
     for run in results.runs[results.runs["status"] == "done"].to_dict("records"):
@@ -93,7 +96,9 @@ def picture(image: np.ndarray) -> Image.Image:
 
 
 def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
-    """All strips of an attribute as one PNG with labels; the crossing is outlined, the effect is under each frame."""
+    """All strips of an attribute as one PNG with labels; the crossing is outlined, the effect is
+    under each frame.
+    """
     everything = [strip for row in starts.values() for strip in row]
     height, width = everything[0].images.shape[-2:]
     scale = max(1, round(96 / max(height, width)))

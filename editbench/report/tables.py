@@ -231,7 +231,7 @@ def curves(results: Results, without: Collection[str] = ()) -> dict[str, pd.Data
 
 def quantities(results: Results) -> dict[str, Quantity]:
     """Column of `main_table` -> what it holds."""
-    found = {}
+    found: dict[str, Quantity] = {}
     for row in _scalars(results.rows).to_dict("records"):
         better = row["higher_is_better"]
         # A run of an older version may not say it; another run then does.

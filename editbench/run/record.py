@@ -194,8 +194,7 @@ def write_metrics(
     for name, result in results.items():
         version, directions = kinds[name]
         better = result.rows["metric"].map(dict(directions)).astype(object)
-        about = {"group": name, "version": version, "higher_is_better": better}
-        rows.append(result.rows.assign(**about))
+        rows.append(result.rows.assign(group=name, version=version, higher_is_better=better))
         # pandas cannot join a table without rows to others without losing the types.
         if len(result.samples):
             samples.append(result.samples)

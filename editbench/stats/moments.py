@@ -46,6 +46,11 @@ class Moments(torchmetrics.Metric):
     is_differentiable = False
     higher_is_better = None  # moments are no score
 
+    # torchmetrics keeps states under their names; these tell the types of ours.
+    count: Tensor
+    sum: Tensor
+    outer: Tensor
+
     def __init__(self, n: int, blocks: int, dim: int, **options: Any) -> None:
         super().__init__(**options)
         self.ends = block_ends(n, blocks)

@@ -1,10 +1,11 @@
 """Edits on real images beside the same edits on generated ones, from the records of a runs folder.
 
-A run from inverted images is paired with the run of the same configuration and networks but for its starts. `accuracy`
-and `ad_at` are the metrics' own. `distance`: how far the starts are from the target's boundary, in the bank's standard
-deviations, a mean: where it differs, so does how hard the edits are. `accuracy_true` asks more of an edit on a real
-image: the walk crossed, and every other attribute then has the image's true class, so that what the inversion lost
-counts too; `accuracy_seen`: the class that the judge saw in the image itself.
+A run from inverted images is paired with the run of the same configuration and networks but for its
+starts. `accuracy` and `ad_at` are the metrics' own. `distance`: how far the starts are from the
+target's boundary, in the bank's standard deviations, a mean: where it differs, so does how hard the
+edits are. `accuracy_true` asks more of an edit on a real
+image: the walk crossed, and every other attribute then has the image's true class, so that what the
+inversion lost counts too; `accuracy_seen`: the class that the judge saw in the image itself.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ METRICS = ("accuracy", "ad_at")
 
 
 def compare_runs(root: Path) -> int:
-    """Print and write the comparison (real_images.csv in the folder), then what the inversions are."""
+    """Print and write the comparison (real_images.csv in the folder), then what the inversions
+    are.
+    """
     results = load(root)
     table = comparison(results)
     write_atomic(root / "real_images.csv", table.to_csv(index=False))
@@ -64,8 +67,9 @@ def compare_runs(root: Path) -> int:
 
 
 def comparison(results: Results) -> pd.DataFrame:
-    """One row a run from inverted images: method, attribute, setting, space, then real_*, generated_* (NaN where there
-    is no such run) with their n and intervals, accuracy_true and accuracy_seen.
+    """One row a run from inverted images: method, attribute, setting, space, then real_*,
+    generated_* (NaN where there is no such run) with their n and intervals, accuracy_true and
+    accuracy_seen.
 
     Raises EditbenchError when no run starts from inverted images.
     """
@@ -142,17 +146,19 @@ def _against_images(folder: Path) -> dict[str, float]:
         images = Record.read(folder).originals().set_index("start")
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise BadFile(
-            f"{folder / Record.ORIGINALS} is not readable ({error}); delete {folder} and run the job "
-            "again"
+            f"{folder / Record.ORIGINALS} is not readable ({error}); delete {folder} and run the "
+            "job again"
         ) from error
-    attributes, table = walks.attributes, walks.table
+    attributes = walks.attributes
+    table = walks.table
     starts = table.loc[table["step"] == 0, "start"].to_numpy()
     stops = np.flatnonzero(table["stopped"].to_numpy(bool) & table["finite"].to_numpy(bool))
     own = images.loc[table["start"].to_numpy()[stops]]
     others = [k for k, name in enumerate(attributes.names) if name != walks.attribute]
     then = walks.labels[stops][:, others]
     columns = [f"truth:{attributes.names[k]}" for k in others]
-    truth, known = own[columns].to_numpy(), bool((images[columns] >= 0).all(axis=None))
+    truth = own[columns].to_numpy()
+    known = bool((images[columns] >= 0).all(axis=None))
     logits = own[[f"real_judge:{name}" for name in attributes.columns()]].to_numpy(np.float64)
     seen = attributes.labels(torch.tensor(logits)).numpy()[:, others]
     return {
@@ -210,7 +216,9 @@ def _print(table: pd.DataFrame) -> None:
 
 
 def means_of(rows: pd.DataFrame) -> dict[str, float]:
-    """Means over attributes and seeds; of a pair of columns over the rows that have both, where any has."""
+    """Means over attributes and seeds; of a pair of columns over the rows that have both, where any
+    has.
+    """
     values = rows.select_dtypes("number").copy()
     paired = values["generated_accuracy"].notna()
     if paired.any():

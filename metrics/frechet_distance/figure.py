@@ -109,8 +109,10 @@ def frechet_points(records: Records) -> pd.DataFrame:
         for kind in KINDS:
             curve = group[(group["metric"] == kind) & np.isfinite(group["x"])].sort_values("x")
             if len(curve):
-                about = dict(zip(["run_id", *COMPARED], key)) | {"kind": kind}
-                out.append(curve_points(curve, group, achieved).assign(**about))
+                points = curve_points(curve, group, achieved)
+                for name, value in zip(["run_id", *COMPARED], key):
+                    points[name] = value
+                out.append(points.assign(kind=kind))
     table = pd.DataFrame(columns=columns)
     if out:
         table = pd.concat(out)[columns]

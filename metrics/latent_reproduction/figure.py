@@ -76,7 +76,7 @@ def numbers(records: Records, run_id: str, spaces: list[str]) -> dict[str, tuple
         if name in rows.index:
             # The metric says in the note that the control failed.
             passed = "optimiser failed" not in str(rows.loc[name, "note"])
-            found[space] = (float(rows.loc[name, "value"]), passed)
+            found[space] = (float(rows["value"][name]), passed)
     return found
 
 

@@ -138,8 +138,8 @@ class LogitScatter(Metric):
         other = trajectories.labels[begins, attributes.index(self.other)]
         pairs = (("x", trajectories.attribute, target), ("y", self.other, other))
         for axis, name, classes in pairs:
-            column, sign = attributes.column(name, torch.tensor(classes))
-            column = np.asarray(column)
+            places, sign = attributes.column(name, torch.tensor(classes))
+            column = np.asarray(places)
             columns[f"{axis}0"] = trajectories.log_odds[begins, column]
             columns[f"{axis}1"] = np.where(kept, trajectories.log_odds[ends, column], NAN)
             if axis == "x":

@@ -26,6 +26,7 @@ from editbench.networks.pickles.standins import Global, Opaque
 
 WAIT = 20  # wall-clock seconds for one second of processor time, on a machine with much to do
 DAMAGED = child.DAMAGED
+RECORD_COST = 200  # bytes that remembering a value and its extent takes
 DEEPEST_KEY = 8  # tuples within tuples as keys of a dict
 
 
@@ -147,6 +148,7 @@ class Records:
             if kind == "root":
                 return self.part(fields[0][0])
             value = self.build(kind, fields, raw)
+            self.check_bytes(RECORD_COST + sys.getsizeof(value))
             self.extents.append(self.extent(value, kind, fields))
             self.values.append(value)
 
@@ -182,11 +184,11 @@ class Records:
         return LEAVES[kind](fields, raw)
 
     def check_bytes(self, number: int) -> None:
-        """Count the bytes of an array or of raw data before more are read."""
+        """Count the bytes of a value or of raw data before more are read."""
         self.made_bytes += number
         if self.made_bytes > self.most_bytes:
             raise Refused(
-                f"its arrays would take more than {self.most_bytes:,} bytes (Limits(bytes=...)); "
+                f"its values would take more than {self.most_bytes:,} bytes (Limits(bytes=...)); "
                 "do not trust the file"
             )
 

@@ -1,7 +1,9 @@
 """Human evaluation: blinded pages with pairs of edits, and the analysis of what raters answered.
 
-After Khrulkov et al. 2021, section 5.2.4: an original and two edits of it by two methods in random order, and two
-questions: which changes the attribute better towards its target, and which better keeps the rest of the picture.
+After Khrulkov et al. 2021, section 5.2.4: an original and two edits of it by two methods in random
+order, and two
+questions: which changes the attribute better towards its target, and which better keeps the rest of
+the picture.
 """
 
 FORMAT = "editbench human"
@@ -11,4 +13,5 @@ ASKED = {
     "identity": "Q2: which better keeps the original",
 }
 ANSWERS = ("left", "right", "none")  # none: 'none, both, not applicable', as in the paper
-RATER = r"[A-Za-z0-9._\-]{1,40}"  # codes of raters: no names, nothing that a table could mistake for a formula
+# codes of raters: no names, nothing that a table could mistake for a formula
+RATER = r"[A-Za-z0-9._\-]{1,40}"

@@ -1,4 +1,6 @@
-"""How far the answers can be trusted: repeats answered alike, raters that agree, sides that are not preferred."""
+"""How far the answers can be trusted: repeats answered alike, raters that agree, sides that are not
+preferred.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ AGREEMENT = ("asked", "attribute", "raters", "comparisons", "pairs", "percent", 
 def consistency(votes: pd.DataFrame) -> pd.DataFrame:
     """Columns CONSISTENCY, a row a question asked and rater, and one for all raters.
 
-    alike: repeats, shown with swapped sides, that got the same method or twice none, of those with both answers; share
-    with Wilson's interval; left_share: of the first showings that were no tie, with an exact binomial p against 1/2;
+    alike: repeats, shown with swapped sides, that got the same method or twice none, of those with
+    both answers; share with Wilson's interval; left_share: of the first showings that were no tie,
+    with an exact binomial p against 1/2;
     seconds: median of a screen.
     """
     rows = []
@@ -68,10 +71,12 @@ def consistency(votes: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(votes: pd.DataFrame) -> pd.DataFrame:
-    """Columns AGREEMENT, over all attributes and for each: only of comparisons that two raters or more answered.
+    """Columns AGREEMENT, over all attributes and for each: only of comparisons that two raters or
+    more answered.
 
-    percent: share of the pairs of raters, over comparisons, that gave the same answer; alpha: Krippendorff's, nominal.
-    The answers are: the method that comes first in the alphabet, the other one, none.
+    percent: share of the pairs of raters, over comparisons, that gave the same answer; alpha:
+    Krippendorff's, nominal. The answers are: the method that comes first in the alphabet, the other
+    one, none.
     """
     first = votes[votes["repeat_of"] == ""].drop_duplicates(["asked", "rater", "comparison"])
     rows = []
@@ -98,8 +103,8 @@ def agreement(votes: pd.DataFrame) -> pd.DataFrame:
 def krippendorff(counts: np.ndarray) -> tuple[float, float, int]:
     """counts (units, categories): how many raters gave a unit each category, at least two a unit.
 
-    Returns the share of agreeing pairs, Krippendorff's nominal alpha (Krippendorff, 2011) and the number of pairs;
-    NaN where there is no unit, or for alpha where only one category occurs.
+    Returns the share of agreeing pairs, Krippendorff's nominal alpha (Krippendorff, 2011) and the
+    number of pairs; NaN where there is no unit, or for alpha where only one category occurs.
     """
     size = counts.sum(1)
     pairs = size * (size - 1) / 2
@@ -109,7 +114,8 @@ def krippendorff(counts: np.ndarray) -> tuple[float, float, int]:
     seen = (
         2 * (pairs - same) / (size - 1)
     ).sum()  # observed disagreement, a unit weighs its raters
-    totals, n = counts.sum(0), size.sum()
+    totals = counts.sum(0)
+    n = size.sum()
     expected = (n * n - (totals**2).sum()) / (n - 1)
     alpha = 1 - seen / expected if expected > 0 else float("nan")
     return float(same.sum() / pairs.sum()), float(alpha), int(pairs.sum())

@@ -1,14 +1,16 @@
 """Bradley-Terry strengths by maximum likelihood, thousands of win tables in one call.
 
-P(i is chosen over j) = 1 / (1 + exp(s_j - s_i)) (Bradley and Terry, 1952). Newton's method on the log-likelihood, which
-is concave. Finite strengths exist where every method is connected to every other through a chain of wins (Ford, 1957).
+P(i is chosen over j) = 1 / (1 + exp(s_j - s_i)) (Bradley and Terry, 1952). Newton's method on the
+log-likelihood, which is concave. Finite strengths exist where every method is connected to every
+other through a chain of wins (Ford, 1957).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-RIDGE = 1e-3  # for bootstrap draws without finite strengths: it puts them far out instead of at infinity
+# for bootstrap draws without finite strengths: it puts them far out instead of at infinity
+RIDGE = 1e-3
 STEPS = 60
 LONGEST = 2.0  # log-odds a step, so that far-out tables do not overshoot
 
@@ -20,7 +22,8 @@ def fit(wins: np.ndarray, ridge: float = 1e-9) -> np.ndarray:
     """
     wins = np.asarray(wins, np.float64)
     m = wins.shape[-1]
-    games, total = wins + np.swapaxes(wins, -1, -2), wins.sum(-1)
+    games = wins + np.swapaxes(wins, -1, -2)
+    total = wins.sum(-1)
     strengths = np.zeros(wins.shape[:-1])
     level = np.full((m, m), 1.0 / m)  # along the all-ones vector the likelihood is flat
     for _ in range(STEPS):
@@ -37,7 +40,9 @@ def fit(wins: np.ndarray, ridge: float = 1e-9) -> np.ndarray:
 
 
 def connected(wins: np.ndarray) -> np.ndarray:
-    """(..., m, m) -> (...,) whether every method reaches every other by wins, so that strengths are finite."""
+    """(..., m, m) -> (...,) whether every method reaches every other by wins, so that strengths are
+    finite.
+    """
     m = wins.shape[-1]
     reach = (np.asarray(wins) > 0).astype(np.float64) + np.eye(m)
     for _ in range(max(1, (m - 1).bit_length())):  # paths of twice the length

@@ -1,4 +1,6 @@
-"""Which pairs are shown, on which side and in which order: all drawn from the seed, nothing from the methods' names."""
+"""Which pairs are shown, on which side and in which order: all drawn from the seed, nothing from
+the methods' names.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from editbench.studies.human.edits import Edits
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods (a before b in the alphabet) on one start and attribute, each at its own first crossing."""
+    """Two methods (a before b in the alphabet) on one start and attribute, each at its own first
+    crossing.
+    """
 
     id: str
     attribute: str
@@ -28,7 +32,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Question:
-    """A comparison as one page shows it; duplicate_of: the question that it repeats with swapped sides, or None."""
+    """A comparison as one page shows it; duplicate_of: the question that it repeats with swapped
+    sides, or None.
+    """
 
     id: str
     comparison: Comparison
@@ -38,10 +44,11 @@ class Question:
 
 
 def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Comparison], list[dict]]:
-    """`pairs` comparisons an attribute, spread evenly over its pairs of methods; and the count behind every pair.
+    """`pairs` comparisons an attribute, spread evenly over its pairs of methods; and the count
+    behind every pair.
 
-    Only starts that both methods brought to the target, and whose pictures can be had, are drawn, without
-    replacement. A pair with too few of them gives what it has: its count says so.
+    Only starts that both methods brought to the target, and whose pictures can be had, are drawn,
+    without replacement. A pair with too few of them gives what it has: its count says so.
     """
     drawn: list[Comparison] = []
     counts: list[dict] = []
@@ -53,7 +60,8 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
         extra = generator(seed, "human spread", attribute).permutation(len(couples))
         for k, (a, b) in enumerate(couples):
             quota = pairs // len(couples) + int(extra[k] < pairs % len(couples))
-            one, two = runs[a], runs[b]
+            one = runs[a]
+            two = runs[b]
             both = sorted(one.crossed & two.crossed)
             usable = sorted(one.usable & two.usable)
             rng = generator(seed, "human starts", attribute, a, b)
@@ -77,8 +85,8 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
                 )
                 if way != other:
                     raise EditbenchError(
-                        f"{a} and {b} walk start {start} of {attribute} towards other classes: they "
-                        "cannot be compared"
+                        f"{a} and {b} walk start {start} of {attribute} towards other classes: "
+                        "they cannot be compared"
                     )
                 drawn.append(
                     Comparison(
@@ -93,8 +101,8 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
                 )
     if not drawn:
         raise EditbenchError(
-            "no start was brought to the target by two methods with pictures at hand: nothing can be "
-            "compared. "
+            "no start was brought to the target by two methods with pictures at hand: nothing can "
+            "be compared. "
             + " ".join(
                 f"{one.label} on {one.attribute}: {len(one.crossed)} of "
                 f"{len(one.walks)} crossed, pictures {one.pictures}."
@@ -107,8 +115,9 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
 def questions(drawn: list[Comparison], name: str, share: float, seed: int) -> list[Question]:
     """One page's questions in their order.
 
-    Every pair of methods on an attribute stands on either side equally often (give or take one). A share of the
-    comparisons, rounded up, comes twice, with swapped sides and at least half a page apart.
+    Every pair of methods on an attribute stands on either side equally often (give or take one). A
+    share of the comparisons, rounded up, comes twice, with swapped sides and at least half a page
+    apart.
     """
     n = len(drawn)
     rng = generator(seed, "human page", name)

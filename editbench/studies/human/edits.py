@@ -19,8 +19,9 @@ from editbench.walk.trajectory import Trajectories
 class Edits:
     """The first crossings of one run.
 
-    label: the method's name in reports; walks: indexed by start, columns source, target (classes) and step (of the
-    first crossing, <NA> where there was none); usable: the starts whose pictures can be had.
+    label: the method's name in reports; walks: indexed by start, columns source, target (classes)
+    and step (of the first crossing, <NA> where there was none); usable: the starts whose pictures
+    can be had.
     """
 
     run_id: str
@@ -41,8 +42,11 @@ class Edits:
         return replace(self, usable=usable, pictures=pictures)
 
     def coverage(self) -> dict:
-        """How many starts crossed, of all that were walked: the share that no rater will ever see is told."""
-        crossed, n = len(self.crossed), len(self.walks)
+        """How many starts crossed, of all that were walked: the share that no rater will ever see
+        is told.
+        """
+        crossed = len(self.crossed)
+        n = len(self.walks)
         return {
             "method": self.label,
             "attribute": self.attribute,
@@ -58,9 +62,9 @@ class Edits:
 def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = None) -> Results:
     """The finished runs of one setting and of the methods named (all when none is).
 
-    A method is named by its label in reports, or by its plain name, which takes all of its variants. Raises
-    EditbenchError where several settings could be meant or fewer than two methods are left, UnknownName for a method or
-    setting that is not there.
+    A method is named by its label in reports, or by its plain name, which takes all of its
+    variants. Raises EditbenchError where several settings could be meant or fewer than two methods
+    are left, UnknownName for a method or setting that is not there.
     """
     found = results.by_setting()
     if setting is None and len(found) > 1:
@@ -90,7 +94,9 @@ def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = 
 
 
 def crossings(results: Results) -> list[Edits]:
-    """The edits of every run in `results`, sorted by attribute and label. Raises BadFile for an unreadable record."""
+    """The edits of every run in `results`, sorted by attribute and label. Raises BadFile for an
+    unreadable record.
+    """
     found = []
     for run in results.runs.sort_values(["attribute", "label"]).to_dict("records"):
         folder = results.root / run["run_id"]
@@ -119,7 +125,9 @@ def crossings(results: Results) -> list[Edits]:
 def read(
     root: Path, methods: Sequence[str] = (), setting: str | None = None
 ) -> tuple[Results, list[Edits], list[dict[str, str]]]:
-    """The records of a runs folder that a study may use, their edits, and the runs left out: {'run', 'reason'}."""
+    """The records of a runs folder that a study may use, their edits, and the runs left out:
+    {'run', 'reason'}.
+    """
     whole = load(root)
     results = chosen(whole, methods, setting)
     undone = whole.runs[whole.runs["status"] != "done"]

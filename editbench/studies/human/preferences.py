@@ -1,9 +1,9 @@
 """Win rates of every two methods, and Bradley-Terry strengths where there are more.
 
-Ties ('none / both / not applicable') are left out of rates and strengths and told beside them. Votes of one rater, and
-votes on one comparison, are not independent. Wilson intervals and binomial tests take them as if they were; the
-bootstrap does not: raters and comparisons are both resampled (the pigeonhole bootstrap of Owen, 2007), and a vote
-weighs the product of their counts.
+Ties ('none / both / not applicable') are left out of rates and strengths and told beside them.
+Votes of one rater, and votes on one comparison, are not independent. Wilson intervals and binomial
+tests take them as if they were; the bootstrap does not: raters and comparisons are both resampled
+(the pigeonhole bootstrap of Owen, 2007), and a vote weighs the product of their counts.
 """
 
 from __future__ import annotations
@@ -71,14 +71,17 @@ def preferences(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Columns RATES and STRENGTHS, of every question asked, over all attributes and for each.
 
-    rate_a: a's share of the votes that were no tie, with Wilson's interval and the bootstrap's; p: exact binomial test
-    against 1/2, p_holm: adjusted over the pairs of methods of a question ('all'), or over its attributes and pairs.
+    rate_a: a's share of the votes that were no tie, with Wilson's interval and the bootstrap's; p:
+    exact binomial test against 1/2, p_holm: adjusted over the pairs of methods of a question
+    ('all'), or over its attributes and pairs.
     strength: log-odds, mean zero over the methods; only where more than two methods were compared.
     """
-    rates, strengths = [], []
+    rates = []
+    strengths = []
     for asked, attribute, part in scopes(votes):
         methods = sorted(set(part["a"]) | set(part["b"]))
-        wins, drawn = win_counts(part, methods), bootstrap_wins(part, methods, seed, draws)
+        wins = win_counts(part, methods)
+        drawn = bootstrap_wins(part, methods, seed, draws)
         for i, j in combinations(range(len(methods)), 2):
             pair = part[(part["a"] == methods[i]) & (part["b"] == methods[j])]
             if len(pair):
@@ -100,13 +103,15 @@ def preferences(
 
 def win_counts(votes: pd.DataFrame, methods: list[str]) -> np.ndarray:
     """(m, m): how often the row's method was chosen over the column's."""
-    place, m = _places(votes, methods), len(methods)
+    place = _places(votes, methods)
+    m = len(methods)
     return np.bincount(place[place >= 0], minlength=m * m).reshape(m, m).astype(np.float64)
 
 
 def bootstrap_wins(votes: pd.DataFrame, methods: list[str], seed: int, draws: int) -> np.ndarray:
     """(draws, m, m): `win_counts` with raters and comparisons resampled; a single rater is not."""
-    place, m = _places(votes, methods), len(methods)
+    place = _places(votes, methods)
+    m = len(methods)
     items, raters = (pd.factorize(votes[name], sort=True)[0] for name in ("comparison", "rater"))
     choice = np.zeros((len(votes), m * m))
     choice[np.flatnonzero(place >= 0), place[place >= 0]] = 1.0
@@ -164,7 +169,8 @@ def _strengths(
 ) -> list[dict]:
     whole = bool(connected(wins))
     values = fit(wins) if whole else np.full(len(methods), np.nan)
-    ends, open_share = percentiles(fit(drawn, RIDGE)), 1 - float(connected(drawn).mean())
+    ends = percentiles(fit(drawn, RIDGE))
+    open_share = 1 - float(connected(drawn).mean())
     note = (
         ""
         if whole

@@ -1,9 +1,9 @@
 """Pictures of stored codes: the original and the edit at its first crossing, as the judge saw them.
 
-The networks come from the record's own configuration, the editor's state from the cache of fits. Every picture that is
-drawn is shown to the judge again; where its answers are not those of the record, another picture was drawn and the run
-is refused. Runs whose codes cannot be redrawn fall back on the pictures of their strips, which hold the crossing of a
-few starts.
+The networks come from the record's own configuration, the editor's state from the cache of fits.
+Every picture that is drawn is shown to the judge again; where its answers are not those of the
+record, another picture was drawn and the run is refused. Runs whose codes cannot be redrawn fall
+back on the pictures of their strips, which hold the crossing of a few starts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from editbench.studies.human.edits import Edits
 from editbench.walk.editor import Editor, Walk
 
 Pair = tuple[np.ndarray, np.ndarray]  # original and edit, (C, H, W) uint8
-TOLERANCE = 0.05  # of a logit's sigma, between the record's answer of the judge and its answer to the redrawn picture
+# of a logit's sigma, between the record's answer of the judge and its answer to the redrawn picture
+TOLERANCE = 0.05
 BATCH = 64
 PROBED = 4
 
@@ -68,7 +69,8 @@ class Redraw:
             self(probe)
 
     def _editor(self) -> Editor:
-        editor, generator = load_editor(self.settings), self.networks.generator
+        editor = load_editor(self.settings)
+        generator = self.networks.generator
         editor.num_ws = generator.num_ws
         editor.check(generator, self.networks.judge.attributes, self.edits.attribute)
         for path in fit_files(
@@ -85,7 +87,8 @@ class Redraw:
         for first in range(0, len(starts), BATCH):
             part = list(starts[first : first + BATCH])
             steps = self.edits.walks.loc[part, "step"].astype(int).tolist()
-            origin, codes = self._codes(part, [0] * len(part)), self._codes(part, steps)
+            origin = self._codes(part, [0] * len(part))
+            codes = self._codes(part, steps)
             walk = self._walk(part, origin)
             pictures = [self._decode(walk, part, [0] * len(part))]
             walk.codes = codes
@@ -116,7 +119,8 @@ class Redraw:
         )
 
     def _walk(self, starts: list[int], origin: torch.Tensor) -> Walk:
-        device, walks = self.settings.device, self.edits.walks.loc[starts]
+        device = self.settings.device
+        walks = self.edits.walks.loc[starts]
         source, target = (
             torch.tensor(walks[name].to_numpy(np.int64), device=device)
             for name in ("source", "target")
@@ -132,7 +136,9 @@ class Redraw:
         )
 
     def _latent(self, starts: list[int], origin: torch.Tensor) -> torch.Tensor | None:
-        """The samples' own latents: the origin itself says them, but for an editor of the weights the bank must."""
+        """The samples' own latents: the origin itself says them, but for an editor of the weights
+        the bank must.
+        """
         space = self.editor.space
         if space == Space.THETA:
             if self.bank is None:
@@ -147,7 +153,8 @@ class Redraw:
         folder = self.settings.bank.path or self.settings.cache / "banks" / self.bank_id
         if not (folder / "bank.json").is_file():
             raise Unsupported(
-                f"an edit of the weights needs the samples' latents, and their bank is not in {folder}"
+                "an edit of the weights needs the samples' latents, and their bank is not in "
+                f"{folder}"
             )
         bank = Bank(folder)
         if bank.id != self.bank_id:
@@ -173,19 +180,22 @@ class Redraw:
         if not bool((gap < TOLERANCE).all()):
             raise BadFile(
                 f"{self.path}: codes redraw to other pictures than those judged (logits differ by "
-                f"{gap.max():.2g} sigma): the fit of the record is not in the cache, or weights or code have "
-                "changed"
+                f"{gap.max():.2g} sigma): the fit of the record is not in the cache, or weights or "
+                "code have changed"
             )
 
 
 class Strips:
-    """The pictures of strips.safetensors: few starts, but their crossing is always among the frames."""
+    """The pictures of strips.safetensors: few starts, but their crossing is always among the
+    frames.
+    """
 
     def __init__(self, edits: Edits, arrays: dict[str, np.ndarray] | None) -> None:
         self.found: dict[int, Pair] = {}
         for k, start in enumerate(arrays["starts"].tolist() if arrays else []):
             assert arrays is not None
-            steps, step = arrays["steps"][k].tolist(), edits.walks["step"].get(start)
+            steps = arrays["steps"][k].tolist()
+            step = edits.walks["step"].get(start)
             if start in edits.crossed and 0 in steps and step in steps:
                 self.found[start] = arrays["images"][k][0], arrays["images"][k][steps.index(step)]
 
@@ -215,7 +225,8 @@ def open_pictures(
     try:
         strips = Strips(edits, results.strips(edits.run_id))
     except EditbenchError as error:
-        strips, reason = Strips(edits, None), f"{reason}; {error}"
+        strips = Strips(edits, None)
+        reason = f"{reason}; {error}"
     if strips.found:
         return edits.with_pictures(
             frozenset(strips.found), f"from the strips, since: {reason}"

@@ -1,4 +1,6 @@
-"""Raters' files: checked, unblinded by the key, as one row a vote. A file is a stranger's until it has been checked."""
+"""Raters' files: checked, unblinded by the key, as one row a vote. A file is a stranger's until it
+has been checked.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,11 @@ VOTES = {
 
 @dataclass(frozen=True)
 class Sheet:
-    """One rater's file for one page. answers: question -> asked -> 'left', 'right' or 'none'. The counts are of single
-    answers: missing ones, ones to questions that this page does not have, and ones that are no answer."""
+    """One rater's file for one page. answers: question -> asked -> 'left', 'right' or 'none'. The
+    counts are of single
+    answers: missing ones, ones to questions that this page does not have, and ones that are no
+        answer.
+    """
 
     path: Path
     rater: str
@@ -53,9 +58,10 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Responses:
-    """votes: a row a single answer, columns VOTES (winner: a method, '' for none / both / not applicable; repeat_of: ''
-    or the question that was shown again); sheets: the files kept; left: (file, why it cannot be counted); doubles:
-    (file, which other one of the same rater counts)."""
+    """votes: a row a single answer, columns VOTES (winner: a method, '' for none / both / not
+    applicable; repeat_of: '' or the question that was shown again); sheets: the files kept; left:
+    (file, why it cannot be counted); doubles: (file, which other one of the same rater counts).
+    """
 
     votes: pd.DataFrame
     sheets: list[Sheet] = field(default_factory=list)
@@ -65,7 +71,8 @@ class Responses:
 
 def read_responses(paths: Sequence[Path], key: dict) -> Responses:
     """All files that belong to the study of `key`. Raises EditbenchError when none does."""
-    sheets, left = [], []
+    sheets = []
+    left = []
     for path in paths:
         try:
             sheets.append(read_sheet(path, key))
@@ -89,15 +96,18 @@ def read_sheet(path: Path, key: dict) -> Sheet:
         raise BadFile(
             f"answers of another study ({_short(told.get('study'))}); this one is {key['study']}"
         )
-    rater, page = told.get("rater"), told.get("set")
+    rater = told.get("rater")
+    page = told.get("set")
     if not isinstance(rater, str) or not re.fullmatch(RATER, rater):
         raise BadFile(
-            f"the rater code {_short(rater)} is not one: letters, digits, dot, dash, underscore, at most 40"
+            f"the rater code {_short(rater)} is not one: letters, digits, dot, dash, underscore, "
+            "at most 40"
         )
     mine = {name for name, one in key["questions"].items() if one["set"] == page}
     if not isinstance(page, str) or not mine:
         raise BadFile(f"the study has no page {_short(page)}")
-    answers, seconds = told.get("answers"), told.get("seconds")
+    answers = told.get("answers")
+    seconds = told.get("seconds")
     if not isinstance(answers, dict) or not isinstance(seconds, dict):
         raise BadFile("it holds no answers")
     kept: dict[str, dict[str, str]] = {}
@@ -158,11 +168,14 @@ def _short(value: object) -> str:
 
 
 def _one_each(sheets: list[Sheet]) -> tuple[list[Sheet], list[tuple[str, str]]]:
-    """One file a rater and page: the fullest, then the last saved, as a rater who saves twice means it."""
+    """One file a rater and page: the fullest, then the last saved, as a rater who saves twice means
+    it.
+    """
     groups: dict[tuple[str, str], list[Sheet]] = {}
     for sheet in sheets:
         groups.setdefault((sheet.rater, sheet.page), []).append(sheet)
-    kept, left = [], []
+    kept = []
+    left = []
     for (rater, page), group in sorted(groups.items()):
         best, *others = sorted(
             group, key=lambda one: (one.given, one.saved, str(one.path)), reverse=True

@@ -2,7 +2,8 @@
 
 pages/page-1.html ...  one self-contained page a rater set, without any method's name
 key.json               which method stood where
-manifest.json          what was drawn from what: runs, shares that never crossed, counts behind every pair
+manifest.json          what was drawn from what: runs, shares that never crossed, counts behind
+every pair
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ SHOWN = 256  # pixels of the screen that a small picture is enlarged to, by a wh
 
 @dataclass(frozen=True)
 class Design:
-    """pairs: comparisons an attribute, spread over its pairs of methods; sets: pages; split: each page gets its share
-    of the comparisons instead of all of them; duplicates: share of a page shown twice; asked: 'change', 'identity' or
-    both; title, intro: what raters read, intro above the instructions (consent, whom to ask)."""
+    """pairs: comparisons an attribute, spread over its pairs of methods; sets: pages; split: each
+    page gets its share of the comparisons instead of all of them; duplicates: share of a page shown
+    twice; asked: 'change', 'identity' or both; title, intro: what raters read, intro above the
+    instructions (consent, whom to ask).
+    """
 
     methods: tuple[str, ...] = ()
     pairs: int = 20
@@ -61,10 +64,11 @@ class Design:
 def make_study(
     root: Path, out: Path, design: Design, device: str = "cpu", cache: Path | None = None
 ) -> dict:
-    """Draw a study from the records under `root` and write it to the new folder `out`; returns its manifest.
+    """Draw a study from the records under `root` and write it to the new folder `out`; returns its
+    manifest.
 
-    Raises EditbenchError where nothing can be compared, where `out` is there already (answers may belong to it), or
-    where a page would be too large.
+    Raises EditbenchError where nothing can be compared, where `out` is there already (answers may
+    belong to it), or where a page would be too large.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise EditbenchError(
@@ -117,7 +121,9 @@ def render(
     study: str,
     design: Design,
 ) -> str:
-    """One page. It holds the questions' ids, attributes, classes and pictures, and nothing of where they come from."""
+    """One page. It holds the questions' ids, attributes, classes and pictures, and nothing of where
+    they come from.
+    """
     shown = []
     for one in asked:
         comparison = one.comparison
@@ -170,8 +176,8 @@ def render(
     )
     if len(text) > LARGEST_PAGE:
         raise EditbenchError(
-            f"page {name} would have {len(text) / 1e6:.0f} MB: ask for fewer --pairs, or deal them to "
-            "several pages with --sets N --split"
+            f"page {name} would have {len(text) / 1e6:.0f} MB: ask for fewer --pairs, or deal them "
+            "to several pages with --sets N --split"
         )
     return text
 
@@ -267,8 +273,8 @@ def read_key(folder: Path) -> dict:
             raise ValueError("not a key of this version")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EditbenchError(
-            f"{path} is not the key of a study ({error}): name the folder that `editbench human make` "
-            "wrote, with its key.json"
+            f"{path} is not the key of a study ({error}): name the folder that `editbench human "
+            "make` wrote, with its key.json"
         ) from error
     return key
 
@@ -276,18 +282,19 @@ def read_key(folder: Path) -> dict:
 def summary(manifest: dict) -> list[str]:
     """What the organiser should read at once."""
     told = [
-        f"{manifest['comparisons']} comparisons on {len(manifest['pages'])} pages; study {manifest['study']}"
+        f"{manifest['comparisons']} comparisons on {len(manifest['pages'])} pages; study "
+        f"{manifest['study']}"
     ]
     for row in manifest["coverage"]:
         told.append(
-            f"{row['method']} on {row['attribute']}: {row['crossed']} of {row['starts']} starts crossed, "
-            f"{row['usable']} with pictures ({row['pictures']})"
+            f"{row['method']} on {row['attribute']}: {row['crossed']} of {row['starts']} starts "
+            f"crossed, {row['usable']} with pictures ({row['pictures']})"
         )
     for row in manifest["pairs"]:
         if row["drawn"] < row["asked"]:
             told.append(
-                f"only {row['drawn']} of {row['asked']} comparisons of {row['a']} and {row['b']} on "
-                f"{row['attribute']}: {row['both_crossed']} starts were crossed by both, "
+                f"only {row['drawn']} of {row['asked']} comparisons of {row['a']} and {row['b']} "
+                f"on {row['attribute']}: {row['both_crossed']} starts were crossed by both, "
                 f"{row['with_pictures']} of them have pictures"
             )
     told += [f"left out: {row['run']}: {row['reason']}" for row in manifest["left_out"]]

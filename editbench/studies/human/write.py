@@ -60,11 +60,12 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
         "files": files,
     }
     notes = [
-        "rate: share of the votes for the first method among those that were no tie, with Wilson's 95 % interval "
-        "and one that resamples raters and comparisons",
-        "p: exact binomial test against 1/2, adjusted over the rows of a question (Holm), 'all' apart",
-        "Wilson and p take votes as independent. Where raters saw the same pictures they are not: read the "
-        "bootstrap interval",
+        "rate: share of the votes for the first method among those that were no tie, with Wilson's "
+        "95 % interval and one that resamples raters and comparisons",
+        "p: exact binomial test against 1/2, adjusted over the rows of a question (Holm), 'all' "
+        "apart",
+        "Wilson and p take votes as independent. Where raters saw the same pictures they are not: "
+        "read the bootstrap interval",
         *_unseen(study),
         *(f"not counted: {name}: {reason}" for name, reason in responses.left + responses.doubles),
     ]
@@ -204,7 +205,9 @@ def print_analysis(found: Analysis, console: Console) -> None:
 
 
 def write_analysis(found: Analysis, folder: Path) -> None:
-    """NAME.csv for every table with full precision, votes.csv with a row an answer, report.md and tables.tex."""
+    """NAME.csv for every table with full precision, votes.csv with a row an answer, report.md and
+    tables.tex.
+    """
     for name, table in (found.tables | {"votes": found.responses.votes}).items():
         safe = table.map(
             lambda value: (
@@ -229,7 +232,8 @@ def _unseen(study: Path) -> list[str]:
     try:
         rows = json.loads((study / "manifest.json").read_text(encoding="utf-8"))["coverage"]
         return [
-            f"{row['method']} on {row['attribute']}: {row['starts'] - row['crossed']} of {row['starts']} starts "
+            f"{row['method']} on {row['attribute']}: {row['starts'] - row['crossed']} of "
+            f"{row['starts']} starts "
             "never reached the target and were shown to nobody"
             for row in rows
         ]

@@ -159,7 +159,7 @@ def write_page(
     Agreements: (title, table) of pairs of scorers.
     """
     environment = Environment(
-        loader=PackageLoader("editbench", "scorers"),
+        loader=PackageLoader("editbench", "studies/scorer_check"),
         # Names of classes and files are the user's text.
         autoescape=True,
         undefined=StrictUndefined,

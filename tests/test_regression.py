@@ -358,7 +358,7 @@ def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_pa
         "one": {"runs": 2, "varied": {"seed": ["0 -> 1", "0 -> 2"]}},
         "two": {"runs": 1, "varied": {}},
     }
-    assert usual["accuracy"].origin == "default"
+    assert usual[key("accuracy")].origin == "default"
 
 
 def test_spread_of_other_code_or_of_another_job_is_refused(tmp_path):

@@ -95,10 +95,10 @@ def frechet_points(records: Records) -> pd.DataFrame:
 
     Returns:
         Columns run_id, method, attribute, kind, those of COMPARED, t (strength in steps), share (of
-        the side's end), effect, value, low, high, zero, floor, open (whether this is an end whose
-        effect was not reached).
+        the side's end), achieved (mean effect), value, low, high, zero, floor, open (whether this
+        is an end whose effect was not reached).
     """
-    columns = ["run_id", "kind", *COMPARED, "t", "share", "effect", "value", "low", "high"]
+    columns = ["run_id", "kind", *COMPARED, "t", "share", "achieved", "value", "low", "high"]
     columns += ["zero", "floor", "open"]
     rows = records.rows
     effects = rows[rows["metric"] == "achieved_effect"]
@@ -141,7 +141,7 @@ def curve_points(curve: pd.DataFrame, group: pd.DataFrame, achieved: pd.Series) 
         {
             "t": t,
             "share": t / scale,
-            "effect": achieved.reindex(t).to_numpy(),
+            "achieved": achieved.reindex(t).to_numpy(),
             "value": curve["value"].to_numpy(),
             "low": curve["low"].to_numpy(),
             "high": curve["high"].to_numpy(),
@@ -167,7 +167,7 @@ def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> 
     lines = -(-len(attributes) // columns)
     figure = new_figure(max(5.5, 3.6 * columns), 0.7 + 2.9 * lines)
     panels = panel_grid(figure, len(attributes), columns)
-    x = "share" if axis == "strength" else "effect"
+    x = "share" if axis == "strength" else "achieved"
     for place, (axes, attribute) in enumerate(zip(panels, attributes)):
         here = points[points["attribute"] == attribute]
         for method in methods:

@@ -110,8 +110,8 @@ def frechet_points(records: Records) -> pd.DataFrame:
             curve = group[(group["metric"] == kind) & np.isfinite(group["x"])].sort_values("x")
             if len(curve):
                 points = curve_points(curve, group, achieved)
-                for name, value in zip(["run_id", *COMPARED], key):
-                    points[name] = value
+                names = ["run_id", *COMPARED]
+                points[names] = pd.DataFrame([key] * len(points), points.index, names)
                 out.append(points.assign(kind=kind))
     table = pd.DataFrame(columns=columns)
     if out:

@@ -14,6 +14,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from editbench.base.conf import CONF, group_options
+from editbench.base.files import seal_folder
 from editbench.report import report
 from editbench.report.load import load
 from editbench.report.published import published
@@ -131,7 +132,7 @@ def test_metrics_are_built_and_produce_what_was_published(name, judge, composed)
     produced = {"served"}
     for part in cfg.metric.values():
         metric = get_class(part["_target_"])(
-            **{key: value for key, value in part.items() if key != "_target_"}
+            **{key: value for key, value in part.items() if key not in ("_target_", "figure")}
         )
         produced |= set(metric.produces)
     assert cfg.published.metric in produced
@@ -203,6 +204,7 @@ def published_run(root: Path, method: str, attribute: str, block: dict, **more) 
     folder = fake_run(root, method, attribute, **more)
     config = OmegaConf.load(folder / "config.yaml")
     OmegaConf.save(OmegaConf.merge(config, {"published": block}), folder / "config.yaml")
+    seal_folder(folder)
 
 
 def test_published_numbers_stand_beside_ours(tmp_path):

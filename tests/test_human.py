@@ -22,7 +22,7 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
-from editbench.base.files import write_json
+from editbench.base.files import seal_folder, write_json
 from editbench.cli import main
 from editbench.report import latex
 from editbench.stats.intervals import holm
@@ -340,6 +340,7 @@ def test_bad_input_gets_a_clear_message(
     (one / "config.yaml").write_text(
         (one / "config.yaml").read_text().replace("max_steps: 20", "max_steps: 21")
     )
+    seal_folder(one)
     with pytest.raises(EditbenchError, match="--setting"):
         make_study(mixed, tmp_path / "t", Design())
     with pytest.raises(EditbenchError, match="not the key of a study"):

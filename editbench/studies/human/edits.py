@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.report.load import Results, load
@@ -30,7 +30,7 @@ class Edits:
     classes: tuple[str, ...]
     walks: pd.DataFrame
     trajectories: Trajectories
-    config: DictConfig
+    config: dict[str, Any]
     usable: frozenset[int] = frozenset()
     pictures: str = ""  # where they come from, or why there are none
 
@@ -106,7 +106,7 @@ def crossings(results: Results) -> list[Edits]:
         steps = table[table["stopped"]].set_index("start")["step"]
         if walks.index.has_duplicates or steps.index.has_duplicates:
             raise BadFile(f"{folder / Record.TRAJECTORY} has a start twice; run the job again")
-        config = OmegaConf.create(results.configs[run["run_id"]])
+        config = results.configs[run["run_id"]]
         classes = tuple(run["classes"] or trajectories.attributes[run["attribute"]].classes)
         found.append(
             Edits(

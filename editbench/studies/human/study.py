@@ -153,7 +153,7 @@ def render(
         "questions": shown,
     }
     environment = Environment(
-        loader=PackageLoader("editbench", "human"),
+        loader=PackageLoader("editbench", "studies/human"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -286,6 +286,7 @@ def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: P
     table = pd.read_parquet(quick / "codes.parquet")
     table["codes"] = [code * 0.7 for code in table["codes"]]
     table.to_parquet(quick / "codes.parquet")
+    seal_folder(quick)
     with pytest.raises(BadFile, match="other pictures than those judged"):
         Redraw(one, quick, results.provenance[quick.name])
     fallen, _ = open_pictures(results, one)
@@ -295,6 +296,7 @@ def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: P
     )
     (lazy / "codes.parquet").unlink()
     (lazy / "strips.safetensors").write_bytes(b"half a fi")
+    seal_folder(lazy)
     manifest = make_study(runs, tmp_path / "s", Design(pairs=3))
     told = {
         row["method"]: row["pictures"] for row in manifest["coverage"] if row["attribute"] == "a"
@@ -773,6 +775,7 @@ def test_the_command_from_runs_to_tables(
     status.write_text(
         json.dumps(json.loads(status.read_text()) | {"status": "skipped", "reason": "no control"})
     )
+    seal_folder(status.parent)
     assert (
         main(
             [

@@ -1,6 +1,5 @@
 """`editbench invert`: folders of all sorts, what is written, resumed to the same bits, and refused."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 import editbench.inversion.build as building
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import read_json, write_json
 from editbench.base.spaces import Codes, Space
 from editbench.cli import main
 from editbench.commands.invert import invert_settings
@@ -279,11 +279,11 @@ def test_damage_is_named(done, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadFile, match="holds no finished inversion"):
         Inversion(tmp_path / "empty")
-    meta = json.loads((done.folder / "inversion.json").read_text()) | {"version": 99}
-    (tmp_path / "empty" / "inversion.json").write_text(json.dumps(meta))
+    meta = read_json(done.folder / "inversion.json") | {"version": 99}
+    write_json(tmp_path / "empty" / "inversion.json", meta)
     with pytest.raises(BadFile, match="format 99"):
         Inversion(tmp_path / "empty")
-    (tmp_path / "empty" / "inversion.json").write_text(json.dumps({"version": 1}))
+    write_json(tmp_path / "empty" / "inversion.json", {"version": 1})
     with pytest.raises(BadFile, match="not whole"):
         Inversion(tmp_path / "empty")
 

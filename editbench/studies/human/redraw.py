@@ -51,9 +51,10 @@ class Redraw:
         cache: Path | None = None,
     ) -> None:
         self.edits = edits
-        self.path = Record.read(folder).path(Record.CODES)
-        if not self.path.is_file():
+        record = Record.read(folder)
+        if not record.has(Record.CODES):
             raise Unsupported("no codes are stored (save_codes was false)")
+        self.path = record.path(Record.CODES)
         config = {**edits.config, "device": device}
         if cache:
             config["cache"] = str(cache)

@@ -262,9 +262,7 @@ def test_the_experiment_on_a_small_bank(tmp_path):
     assert (table["true_margin"].abs() <= 0.5 + 1e-6).all()
     rows = pd.read_parquet(folder / "rows.parquet").set_index("metric")
     assert rows.loc["true_flips", "value"] == 0 and rows.loc["judge_right_target", "value"] > 0.7
-    assert {"matched_similarity", "judge_feature_similarity_at", "ad_at"} <= set(
-        rows.index
-    )
+    assert {"matched_similarity", "judge_feature_similarity_at", "ad_at"} <= set(rows.index)
     plain = Record.open(job(tmp_path, "observation=[]"))
     assert plain.folder != folder
     walked = plain.trajectories().table

@@ -22,7 +22,7 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
-from editbench.base.files import seal_folder, write_json
+from editbench.base.files import read_json, seal_folder, write_json
 from editbench.cli import main
 from editbench.report import latex
 from editbench.stats.intervals import holm
@@ -772,9 +772,7 @@ def test_the_command_from_runs_to_tables(
     (runs / "broken").mkdir()
     (runs / "broken" / "status.json").write_text("{}")
     status = next(runs.glob("slowpoke-c-*")) / "status.json"
-    status.write_text(
-        json.dumps(json.loads(status.read_text()) | {"status": "skipped", "reason": "no control"})
-    )
+    write_json(status, read_json(status) | {"status": "skipped", "reason": "no control"})
     seal_folder(status.parent)
     assert (
         main(

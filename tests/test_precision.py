@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from editbench.base import identity
-from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.errors import EditbenchError
 from editbench.base.precision import casting, lowered
 from editbench.base.spaces import Codes, Space
 from editbench.inversion.walks import LayeredStarts
@@ -94,7 +94,7 @@ def test_precision_is_part_of_a_bank_s_identity_but_for_fp32() -> None:
 @pytest.mark.parametrize(
     "name, error, message",
     [
-        ("fp8", UnknownName, "bf16, fp16, fp32, tf32"),
+        ("fp8", EditbenchError, "precision=fp8 must be one of fp32, tf32, bf16, fp16"),
         ("tf32", EditbenchError, "mode of NVIDIA GPUs"),
         ("fp16", EditbenchError, "for GPUs"),
     ],

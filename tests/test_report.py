@@ -148,7 +148,7 @@ def test_what_was_not_done_is_listed(html: str) -> None:
     for text in (
         "gamma-smile-s0",
         "delta-hat",
-        "JSONDecodeError",
+        "BadFile",
         "NonFinite: step 3",
         "strips.safetensors",
         "1 skipped",

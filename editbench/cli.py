@@ -61,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0 fine, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 141 where the reader
         of a pipe has gone.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:]
+    if argv is not None:
+        words = list(argv)
     try:
         code = run_command(words)
         # Whoever reads the pipe may have gone; here it is seen, at exit it would be a traceback.
@@ -69,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except EditbenchError as error:
         print(f"error: {error}", file=sys.stderr)
-        return WRONG_USAGE if isinstance(error, UnknownName) else FAILED
+        if isinstance(error, UnknownName):
+            return WRONG_USAGE
+        return FAILED
     except KeyboardInterrupt:
         print(
             "stopped; what was finished is kept, and the same command goes on from there",
@@ -87,7 +91,9 @@ def run_command(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         lines = [f"  {name:8} {about}" for name, about in COMMANDS.items()]
         print(HELP.format(commands="\n".join(lines)))
-        return FINE if words else WRONG_USAGE
+        if not words:  # help that nobody asked for
+            return WRONG_USAGE
+        return FINE
     if words[0] in ("-V", "--version"):
         print(f"editbench {metadata.version('editbench')}")
         return FINE

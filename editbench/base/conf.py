@@ -12,8 +12,9 @@ from editbench.base.errors import BadFile
 
 
 def _conf_folder() -> Path:
-    """The folder of the configuration files. In a checkout and in a wheel it lies in other places,
-    so the package is located; it is not imported."""
+    """The folder of the configuration files."""
+    # In a checkout and in a wheel it lies in other places, so the package is located. It is not
+    # imported, which would execute it for the sake of a path.
     spec = find_spec("editbench.conf")
     if spec is None or spec.origin is None:
         raise BadFile("editbench.conf is not installed: install the package again")
@@ -38,6 +39,7 @@ def group_options(group: str, more: Sequence[Path] = ()) -> dict[str, dict]:
     files: list[Path] = []
     for folder in (CONF, *more):
         files += (folder / group).glob("*.yaml")
+    # The order in which a folder lists its files differs between file systems.
     files.sort(key=_stem)
     return {file.stem: read_yaml(file) for file in files}
 
@@ -45,6 +47,7 @@ def group_options(group: str, more: Sequence[Path] = ()) -> dict[str, dict]:
 def groups() -> list[str]:
     """Names of the groups of options, sorted."""
     names = []
+    # __pycache__ lies there as well.
     for path in CONF.iterdir():
         if path.is_dir() and not path.name.startswith(("_", ".")):
             names.append(path.name)
@@ -54,15 +57,20 @@ def groups() -> list[str]:
 def main_keys() -> list[str]:
     """Keys of the main configuration that hold plain values, in its order."""
     declared = read_yaml(CONF / f"{MAIN}.yaml")
-    return [key for key in declared if key not in ("defaults", "hydra")]
+    del declared["defaults"]  # which options of the groups are chosen
+    del declared["hydra"]  # what concerns Hydra itself
+    return list(declared)
 
 
 def list_groups() -> list[str]:
     """Groups of which a job takes any number of options, as in metric=[a,b]; of others, one."""
     names = []
     for entry in read_yaml(CONF / f"{MAIN}.yaml")["defaults"]:
-        if isinstance(entry, dict):
-            names += [str(group) for group, options in entry.items() if isinstance(options, list)]
+        if not isinstance(entry, dict):  # _self_
+            continue
+        for group, options in entry.items():
+            if isinstance(options, list):
+                names.append(str(group))
     return names
 
 

@@ -25,6 +25,7 @@ def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     for key, value in config.items():
         if key in LABELS:
             continue
+        # Interpolations such as ${data} are resolved here, while the whole is still in reach.
         if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True)
         options[str(key)] = value
@@ -44,6 +45,7 @@ def build(config: Mapping[str, Any] | DictConfig) -> Any:
     try:
         return instantiate(plain(config), _convert_="all")
     except InstantiationException as error:
+        # Hydra wraps what a constructor raises, once for every level of nesting.
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, EditbenchError):

@@ -77,7 +77,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
     """
     if is_hushed():
         yield _advance_nothing
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty():  # in a log a bar would be a line for every change
         with _bar() as bar:
             task = bar.add_task(what, total=total)
 
@@ -101,6 +101,7 @@ def _bar() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    # Transient: a bar that has ended tells nothing that the next line does not.
     return Progress(*columns, console=console(), transient=True)
 
 
@@ -111,7 +112,7 @@ class _PlainProgress:
         self.what = what
         self.total = total
         self.done = 0
-        self.began = time.monotonic()
+        self.began = time.monotonic()  # the wall clock may be set back
         self.due = self.began + PLAIN_FIRST
 
     def __call__(self, amount: int = 1) -> None:

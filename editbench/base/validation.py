@@ -38,14 +38,22 @@ def check_kind(key: str, value: object, kind: str, example: object = None) -> No
     is_bool_for_number = isinstance(value, bool) and kind != "bool"
     if isinstance(value, types) and not is_bool_for_number:
         return
-    remedy = "" if example is None else f", as in {key}={example}"
-    raise EditbenchError(f"{key}={value} must be {words}{remedy}")
+    raise EditbenchError(f"{key}={value} must be {words}{_as_in(key, example)}")
+
+
+def _as_in(key: str, example: object) -> str:
+    if example is None:
+        return ""
+    return f", as in {key}={example}"
 
 
 def check_fields(group: str, spec: Any) -> None:
     """`check_kind` for every field of a dataclass of plain values."""
     for item in fields(spec):
-        example = None if item.default is MISSING else item.default
+        # The default of a field is a right value to show; a field without one shows none.
+        example = item.default
+        if example is MISSING:
+            example = None
         check_kind(f"{group}.{item.name}", getattr(spec, item.name), str(item.type), example)
 
 
@@ -144,11 +152,13 @@ def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> No
     annotation = argument.annotation
     # Annotations are text where the module has `from __future__ import annotations`. They are not
     # evaluated: the names of plain types are all that is needed.
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    names = [name.strip() for name in text.split("|")]
+    text = str(annotation)
+    if isinstance(annotation, type):  # str() of a type is "<class 'int'>"
+        text = annotation.__name__
+    names = text.replace(" ", "").split("|")
     kinds = [name for name in names if name != "None"]
-    if not kinds or any(name not in KINDS for name in kinds):
-        return
+    if not kinds or not set(kinds) <= set(KINDS):
+        return  # a mapping, a list, a class: the constructor knows
     if value is None and "None" in names:
         return
     if isinstance(value, Mapping) and "_target_" in value:
@@ -162,7 +172,7 @@ def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> No
     words = " or ".join(KINDS[kind][1] for kind in kinds)
     if "None" in names:
         words = f"{words} or null"
-    example = (
-        "" if argument.default in (argument.empty, None) else f", as in {key}={argument.default}"
-    )
-    raise EditbenchError(f"{key}={value} must be {words}{example}")
+    example = argument.default
+    if example is argument.empty:
+        example = None
+    raise EditbenchError(f"{key}={value} must be {words}{_as_in(key, example)}")

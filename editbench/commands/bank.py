@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
         return import_main(argv[1:])
     if argv[:1] == ["info"]:
         return info_main(argv[1:])
+    # Everything else are the words of a configuration.
     line = CommandLine.parse(as_parts(argv))
     if line.shows:
         raise EditbenchError(f"{line.shows} means nothing to a bank (see `editbench bank --help`)")
@@ -62,6 +63,8 @@ def as_parts(argv: list[str]) -> list[str]:
     """`--parts N` as the sweep that it stands for: N jobs with the same bank."""
     if PARTS not in argv:
         return argv
+    # `part` is read by nothing: it makes N jobs of one configuration, which share the shards out
+    # among themselves through locks.
     at = argv.index(PARTS)
     number = "".join(argv[at + 1 : at + 2])
     if not number.isdecimal() or not int(number):
@@ -89,6 +92,7 @@ def build_task(config: DictConfig) -> Outcome:
 
 def build(settings: Settings, part: str) -> Outcome:
     """Build what is missing of the bank. `part`: 'bank' for all of it, else a title."""
+    # Loading the networks counts as well: it is what a user waits for.
     began = time.perf_counter()
     folder, _ = bank_folder(settings)
     existed = (folder / "bank.json").exists()
@@ -96,6 +100,7 @@ def build(settings: Settings, part: str) -> Outcome:
     before = generator.decoded
     bank = load_bank(settings)
     seconds = time.perf_counter() - began
+    # A part says what it computed itself; the whole is described once, by whoever asks for it.
     if part != "bank":
         computed = generator.decoded - before
         say(f"{part}: computed {computed} of {len(bank)} samples in {seconds:.1f} s")
@@ -119,6 +124,7 @@ def describe(bank: Bank) -> None:
     left_out = bank.meta.get("options", {}).get("left_out")
     if left_out:
         print(f"  left out: {left_out} rows with an invalid score")
+    # Only an imported bank can say so; of one that is built, the networks tell.
     if bank.meta.get("leaking"):
         print(
             "  leaking: the judge's logits are the teacher's, and runs on this bank are marked so; "
@@ -133,6 +139,7 @@ def class_counts(bank: Bank) -> dict[str, dict[str, int]]:
     """Attribute -> class -> samples that the judge puts there."""
     attributes = bank.judge_attributes
     counts = {item.name: np.zeros(len(item.classes), np.int64) for item in attributes}
+    # Shard by shard: the logits of half a million samples need not be in memory together.
     for logits in bank.array("judge").stream():
         labels = attributes.labels(torch.from_numpy(np.array(logits))).numpy()
         for column, item in enumerate(attributes):
@@ -187,6 +194,7 @@ def import_main(argv: list[str]) -> int:
         parser.error("--logits and --scores need --w")
     if args.judge_logits and not args.logits:
         parser.error("--judge-logits goes with --logits")
+    # InterFaceGAN's scores mark a failed prediction by a value; logits have no such mark.
     if args.invalid is not None and not args.scores:
         parser.error("--invalid goes with --scores")
     if args.gradctrl:

@@ -58,7 +58,9 @@ def main(argv: list[str]) -> int:
         f"demo: {len(methods)} methods ({', '.join(methods)}) on {len(attributes)} attributes; "
         f"bank of {base.bank.spec.n} samples"
     )
+    # Looked at before the build, for the line that says what was reused.
     bank_found = (bank_folder(base)[0] / "bank.json").exists()
+    # Here and not in a worker, where the others would wait for it without a word.
     load_bank(base)
     outcomes: list[dict[str, Any]] = []
     jobs = in_demo_order(composed, attributes)
@@ -134,9 +136,11 @@ def reuse(bank_found: bool, outcomes: Sequence[dict[str, Any]], out: Path) -> st
     parts: list[str] = []
     if bank_found:
         parts.append("the bank")
+    # A record that was found says nothing of its fit: it may be long gone from the cache.
     records = sum(outcome["reused"] for outcome in outcomes)
     if records:
         parts.append(f"{records} of {len(outcomes)} records")
+    # A method counts where none of its jobs had to fit anything.
     cached = [name for name, all_cached in fits.items() if all_cached]
     if cached:
         parts.append(f"the fits of {', '.join(cached)}")

@@ -23,6 +23,7 @@ from editbench.run.launch import EXTRAS, installed
 from editbench.run.loading import load_networks
 from editbench.run.machine import devices, kinds
 
+# Packages that nothing here needs, and what they would be for.
 OPTIONAL = {
     "hydra-joblib-launcher": "sweeps over several processes",
     "hydra-submitit-launcher": "sweeps on SLURM",
@@ -30,6 +31,10 @@ OPTIONAL = {
     "torch-fidelity": "not needed",
 }
 ROOM = 1.0  # GiB that `out` should have
+WARM_UP = 64  # samples before the self-test is timed; the first ones allocate memory
+TIMED = 192  # samples of the self-test that are timed
+# What torch raises for a device that is busy, full or not there.
+DEVICE_ERRORS = (EditbenchError, RuntimeError, AssertionError)
 
 
 def main(argv: list[str]) -> int:
@@ -57,7 +62,15 @@ def main(argv: list[str]) -> int:
 
 
 def look(device: str, out: Path) -> dict[str, Any]:
-    """Everything that is found, as plain values; `problems` are sentences."""
+    """Look at everything.
+
+    Args:
+        device: of the self-test and of the trial of precisions.
+        out: folder that runs will be written to.
+
+    Returns:
+        What was found, as plain values; 'problems' are sentences.
+    """
     facts = records.environment()
     report: dict[str, Any] = {
         "python": facts["python"],
@@ -69,23 +82,29 @@ def look(device: str, out: Path) -> dict[str, Any]:
         "launchers": {name: installed(plugin) for name, (_, plugin) in EXTRAS.items()},
     }
     problems: list[str] = []
-    report["networks"] = {
-        "folder": str(folder()),
-        **{name: network(name, problems) for name in published()},
-    }
+    report["networks"] = {"folder": str(folder())}
+    for name in published():
+        report["networks"][name] = network(name, problems)
     report["out"] = room(out, problems)
-    usable = (f"{device}:0" if device == "cuda" else device) in [
-        item["name"] for item in report["devices"]
-    ]
-    report["precision"] = {
-        "device": device,
-        "kinds": [asdict(kind) for kind in kinds(device)] if usable else [],
-    }
+    report["precision"] = {"device": device, "kinds": tried_kinds(device, report["devices"])}
     report["self_test"] = self_test(device, problems)
-    return report | {"problems": problems}
+    report["problems"] = problems
+    return report
+
+
+def tried_kinds(device: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every kind of numbers on a device; none where the machine lacks it."""
+    name = device
+    if device == "cuda":  # torch takes it for the first one
+        name = "cuda:0"
+    # The self-test reports a device that is not there, so nothing is said of it here.
+    if name not in [item["name"] for item in found]:
+        return []
+    return [asdict(kind) for kind in kinds(device)]
 
 
 def version_of(name: str) -> str | None:
+    """Version of an installed package; None where it is not there."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -100,23 +119,23 @@ def network(name: str, problems: list[str]) -> dict[str, Any]:
     except BadFile as error:
         problems.append(str(error))
         return {"state": "wrong checksum", "path": str(folder() / file.name)}
-    return (
-        {
-            "state": f"here, {'checksum right' if pin(file) else 'no checksum published'}",
-            "path": str(found.path),
-        }
-        if found
-        else {"state": f"not here: editbench fetch {name}", "path": None}
-    )
+    if found is None:
+        return {"state": f"not here: editbench fetch {name}", "path": None}
+    # Without a published checksum the first fetch fixes one; before it there is none to compare.
+    checksum = "no checksum published"
+    if pin(file):
+        checksum = "checksum right"
+    return {"state": f"here, {checksum}", "path": str(found.path)}
 
 
 def room(out: Path, problems: list[str]) -> dict[str, Any]:
     """Whether `out` can be written, and what is free there, in GiB."""
-    there = next(path for path in (out, *out.absolute().parents) if os.path.exists(path))
-    free, writable = (
-        shutil.disk_usage(there).free / 2**30,
-        there.is_dir() and os.access(there, os.W_OK),
-    )
+    # `out` need not exist yet: what counts is the nearest folder above it that does.
+    there = out.absolute()
+    while not os.path.exists(there):
+        there = there.parent
+    free = shutil.disk_usage(there).free / 2**30
+    writable = there.is_dir() and os.access(there, os.W_OK)
     if not writable:
         problems.append(f"{out} cannot be written: set out=DIR")
     elif free < ROOM:
@@ -128,67 +147,73 @@ def room(out: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def self_test(device: str, problems: list[str]) -> dict[str, Any]:
-    """Sample, decode, score: the embedded world end to end."""
+    """Sample, decode and score: the embedded world end to end."""
     try:
         networks = load_networks(compose_settings([f"device={device}"]))
         models = (networks.generator, networks.teacher, networks.judge)
-        compute_block(0, 0, 64, models, device)
+        compute_block(0, 0, WARM_UP, models, device)
         began = time.perf_counter()
-        compute_block(0, 64, 256, models, device)
-    except (
-        EditbenchError,
-        RuntimeError,
-        AssertionError,
-    ) as error:  # a device that is busy, full or not there
+        compute_block(0, WARM_UP, WARM_UP + TIMED, models, device)
+    except DEVICE_ERRORS as error:
         problems.append(f"self-test: {error}")
         return {"passed": False, "reason": str(error)}
-    return {"passed": True, "samples_per_second": round(192 / (time.perf_counter() - began), 1)}
+    seconds = time.perf_counter() - began
+    return {"passed": True, "samples_per_second": round(TIMED / seconds, 1)}
 
 
-# -- on the terminal -----------------------------------------------------------------------------
+# -- on the terminal -------------------------------------------------------------------------------
 def show(report: dict[str, Any]) -> None:
+    """Print what was found, a line each."""
     line("python", report["python"])
     for item in report["devices"]:
         line(item["name"], f"{item['what']}; {gib(item['memory'])} GiB, {gib(item['free'])} free")
     if len(report["devices"]) == 1:
-        built = f"for CUDA {report['cuda_of_torch']}" if report["cuda_of_torch"] else "without it"
+        # A GPU that torch does not see is often a torch that was built without CUDA.
+        built = "without it"
+        if report["cuda_of_torch"]:
+            built = f"for CUDA {report['cuda_of_torch']}"
         line("cuda", f"none: everything runs on the CPU (torch is built {built})")
     for kind in report["precision"]["kinds"]:
         line(f"{kind['name']} on {report['precision']['device']}", precision(kind))
     line("packages", ", ".join(f"{name} {version}" for name, version in report["packages"].items()))
     for name, version in report["optional"].items():
         line(name, f"{version or 'not installed'} ({OPTIONAL[name]})")
-    line(
-        "launchers",
-        ", ".join(["basic", *(name for name, there in report["launchers"].items() if there)]),
-    )
+    launchers = ["basic"]  # Hydra's own, one job after the other
+    for name, is_there in report["launchers"].items():
+        if is_there:
+            launchers.append(name)
+    line("launchers", ", ".join(launchers))
     networks = dict(report["networks"])
     line("networks", networks.pop("folder"))
     for name, item in networks.items():
         line(f"  {name}", item["state"])
-    line(
-        f"out {report['out']['path']}",
-        f"{'writable' if report['out']['writable'] else 'NOT WRITABLE'}, "
-        f"{report['out']['free_gib']} GiB free",
-    )
-    test = report["self_test"]
-    line(
-        "self-test",
-        f"passed: {test['samples_per_second']:.0f} bank samples/s on "
-        f"{report['precision']['device']}"
-        if test["passed"]
-        else f"FAILED: {test['reason']}",
-    )
+    out = report["out"]
+    state = "writable"
+    if not out["writable"]:
+        state = "NOT WRITABLE"
+    line(f"out {out['path']}", f"{state}, {out['free_gib']} GiB free")
+    line("self-test", outcome(report["self_test"], report["precision"]["device"]))
     for problem in report["problems"]:
         print(f"problem: {problem}")
 
 
+def outcome(test: dict[str, Any], device: str) -> str:
+    """The self-test in words."""
+    if not test["passed"]:
+        return f"FAILED: {test['reason']}"
+    return f"passed: {test['samples_per_second']:.0f} bank samples/s on {device}"
+
+
 def precision(kind: dict[str, Any]) -> str:
+    """One kind of numbers in words: whether it works, how exact and how fast it is."""
     if not kind["matmul"]:
         return f"no: {kind['reason']}"
-    state = "works" if kind["works"] else f"WRONG ({kind['reason']})"
+    state = "works"
+    if not kind["works"]:
+        state = f"WRONG ({kind['reason']})"
     speed = f"{kind['matmul']:.2g} x fp32 in products, {kind['conv']:.2g} x in convolutions"
-    speed = "the measure" if kind["name"] == "fp32" else speed
+    if kind["name"] == "fp32":  # the others are compared with it
+        speed = "the measure"
     return f"{state}, error {kind['error']:.0e}; {speed}"
 
 
@@ -197,4 +222,5 @@ def line(name: str, value: object) -> None:
 
 
 def gib(size: int) -> str:
+    """Bytes in GiB."""
     return f"{size / 2**30:.1f}"

@@ -49,6 +49,7 @@ COLOURS = {
 
 
 def main(argv: list[str]) -> int:
+    # Not argparse: the words are those of `run`, flags of Hydra among them.
     if {"-h", "--help"} & set(argv):
         print(HELP)
         return 0
@@ -68,15 +69,20 @@ def main(argv: list[str]) -> int:
 
 def show(jobs: Sequence[PlannedJob]) -> None:
     """Print the table, the banks, the reasons and the totals."""
+    # In a pipe rich would cut the table at 80 columns.
     out = Console() if sys.stdout.isatty() else Console(width=PIPE)
     out.print(job_table(jobs))
     for bank in banks(jobs):
-        state = "cached" if bank.built else "to be built"
-        if not bank.built and bank.shards_there:
-            state += f", {bank.shards_there} of {bank.shards} shards there"
+        state = "cached"
+        if not bank.built:
+            state = "to be built"
+            if bank.shards_there:  # an earlier build was stopped, and goes on from there
+                state += f", {bank.shards_there} of {bank.shards} shards there"
         out.print(f"bank {bank.id}: {state}, {bank.n} samples", highlight=False)
     for (name, reason), count in reasons(jobs).items():
-        noun = "job" if count == 1 else "jobs"
+        noun = "jobs"
+        if count == 1:
+            noun = "job"
         # A reason may hold brackets, which rich would read as markup.
         text = f"{name}, {count} {noun}: {reason}"
         out.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -91,12 +97,14 @@ def show(jobs: Sequence[PlannedJob]) -> None:
 def job_table(jobs: Sequence[PlannedJob]) -> Table:
     """A row a job; a column 'more' where overrides without a column of their own differ."""
     varied = varied_overrides(jobs)
+    # Without such overrides the column would be empty.
     more = ["more"] if any(varied) else []
     table = Table(*COLUMNS, *more, "status", "run id", "bank", "fit", box=None)
     for job, words in zip(jobs, varied):
         cells = [job.method, job.attribute, str(job.seed)]
         if more:
             cells.append(words)
+        # In a pipe rich leaves the colour out.
         cells += [f"[{COLOURS[job.status]}]{job.status}[/]", job.run_id]
         cells += [bank_cell(job), fit_cell(job)]
         table.add_row(*cells)
@@ -106,7 +114,9 @@ def job_table(jobs: Sequence[PlannedJob]) -> Table:
 def bank_cell(job: PlannedJob) -> str:
     if job.bank is None:
         return ""
-    return "cached" if job.bank.built else "to build"
+    if job.bank.built:
+        return "cached"
+    return "to build"
 
 
 def fit_cell(job: PlannedJob) -> str:
@@ -114,4 +124,6 @@ def fit_cell(job: PlannedJob) -> str:
         return ""
     if job.fit_cached:
         return "cached"
-    return "to fit" if job.to_run else "-"
+    if job.to_run:
+        return "to fit"
+    return "-"  # a record that is there needs no fit

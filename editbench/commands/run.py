@@ -70,6 +70,7 @@ class CommandLine:
         folders: list[Path] = []
         flags: dict[str, str] = {}
         sweep = False
+        # Not argparse: it takes abbreviated flags, and prints a usage of its own beside an error.
         words = iter(argv)
         for word in words:
             if word in SWEEP:
@@ -120,6 +121,7 @@ def _without_plus(word: str) -> str:
 
 
 def main(argv: list[str]) -> int:
+    # Read off the YAML files, so that help does not wait for torch.
     if {"-h", "--help"} & set(argv):
         keys = ", ".join(main_keys())
         print(
@@ -149,6 +151,7 @@ def show(line: CommandLine) -> int:
         raise EditbenchError(f"{line.shows} goes with --cfg job (see `editbench run --help`)")
     if kind is not None and kind not in CFG_KINDS:
         raise EditbenchError(f"--cfg {kind} must be one of {', '.join(CFG_KINDS)}")
+    # Hydra's own --cfg composes one job and refuses the words of a sweep: see below.
     if not line.sweep:
         check_single(line.overrides)
     with hydra_application(line.folders) as hydra:

@@ -125,6 +125,7 @@ def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
         master: configuration that was composed for a multirun, with Hydra's own node.
         loader: of Hydra; `glob` needs it to list the options of a group.
     """
+    # Hydra's own sweeper does the same in a private module; tests compare the two.
     params = master.hydra.sweeper.params or {}
     words = [f"{key}={value}" for key, value in params.items()]
     words += master.hydra.overrides.task
@@ -153,6 +154,7 @@ def compose_master(
 
 def compose_job(loader: ConfigLoader, master: DictConfig, words: list[str]) -> Settings:
     """The settings of one job of a sweep."""
+    # As Hydra does for each job: an experiment may be among the swept words, with defaults.
     config = loader.load_sweep_config(master, words)
     with open_dict(config):
         del config["hydra"]
@@ -181,7 +183,7 @@ def check_sweep(loader: ConfigLoader, master: DictConfig, jobs: list[list[str]])
     parser = OverridesParser.create()
     seen: set[str] = set()
     for words in jobs:
-        needs_composition = not seen
+        needs_composition = not seen  # the first job shows the words that all share
         for word in set(words) - seen:
             key = word.partition("=")[0]
             if key in TOP_VALUES:
@@ -202,6 +204,7 @@ def check_single(overrides: Sequence[str]) -> None:
     except HydraException as error:
         raise EditbenchError(f"could not compose the configuration: {error}") from error
     for override in parsed:
+        # A quoted value with a comma is none, and Hydra's parser knows.
         if override.is_sweep_override():
             raise EditbenchError(
                 f"{override.input_line}: several values make a sweep, which needs -m; "
@@ -241,9 +244,11 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
             elif options:
                 chosen.append(f"{key}={options[0]}")
         elif key.startswith("+"):
+            # Hydra adds whatever follows a plus.
             _check_new_key(bare)
         elif not key.startswith(("~", "hydra")):
             plain.append(bare)
+    # Which keys there are depends on the chosen options: method.delta is not every method's.
     if plain:
         _check_keys(_compose(chosen, more), plain)
 

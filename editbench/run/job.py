@@ -105,6 +105,7 @@ def run_job(settings: Settings) -> Outcome:
     """
     root = settings.out
     try:
+        # First of all: with offline=true a missing file is named before any time is spent.
         require(settings.config)
         networks = load_networks(settings)
         names = check_job(settings, networks)
@@ -113,8 +114,10 @@ def run_job(settings: Settings) -> Outcome:
     except EditbenchError as error:  # without an identity there is no record to keep the reason in
         return Outcome("failed", str(error), "", False)
     folder = root / run_id
+    # Two sweeps may hold the same job: the second waits here and then finds the record.
     with explain_disk_errors(root), lock(folder):
         found = Record.open(folder)
+        # A failure is kept for reading and never taken for a result: it runs again.
         if found is not None and found.final:
             refresh_metrics(found, settings)
             return Outcome(found.status["status"], found.status["reason"], run_id, True)
@@ -167,6 +170,7 @@ def _run(job: Job, folder: Path) -> Outcome:
     began = time.time()
     status = "done"
     reason = ""
+    # The folder gets its name when it is whole, so a killed job leaves no half of a record.
     with atomic_folder(folder, {}) as partial:
         records.write_config(partial, job.settings.config)
         try:
@@ -211,7 +215,7 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     settings = job.settings
     networks = job.networks
     editor = load_editor(settings)
-    editor.num_ws = networks.generator.num_ws
+    editor.num_ws = networks.generator.num_ws  # a layer range is a range of these rows
     job.check(editor)
     # Before the fit, whose time a wrong option of an observation would waste.
     observations = load_observations(settings)
@@ -232,8 +236,9 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     if not networks.leaking:  # where the judge is the teacher, its own answers are among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
 
-    names = [item for item in networks.judge.attributes if item.name in job.names]
-    attributes = Attributes(names)
+    # Dependency is measured over the attributes that share the draw, in the judge's order.
+    shared = [item for item in networks.judge.attributes if item.name in job.names]
+    attributes = Attributes(shared)
     sigma = select_sigma(job.bank, attributes)
     trajectories = Trajectories(result.table, attributes, settings.attribute, sigma)
     trajectories.save(folder / Record.TRAJECTORY)
@@ -258,6 +263,7 @@ def _draw_starts(job: Job, real: Inversion | None) -> Starts:
         drawn = draw_inverted(spec, real, job.bank, job.names)
     attribute = job.settings.attribute
     starts = aim(drawn[attribute], job.target)
+    # A small draw over many attributes may leave one without any.
     if not len(starts):
         raise EditbenchError(f"no start was drawn for {attribute}: raise starts.n={spec.n}")
     return starts
@@ -272,6 +278,7 @@ def _depart(
     if real is None:
         codes, logits = start_codes(editor, generator, job.bank, starts, device)
         return Departure(editor, generator, codes, logits)
+    # Inverted images have codes of their own space and, with noise maps, their own decoding.
     departure = depart(editor, generator, real, starts, device)
     leave_originals(folder / Record.ORIGINALS, real, starts)
     return departure
@@ -306,6 +313,7 @@ def _provenance(
     made = provenance(target, settings.device, job.networks, job.bank, fitted, starts)
     made["walk_seconds"] = result.seconds
     made["walk_generator_calls"] = walk_calls
+    # The engine counts what it decodes itself; the rest was decoded inside the editor's steps.
     in_steps = walk_calls - result.decoded
     return made | costs_to_crossing(result, fitted, len(starts), in_steps)
 
@@ -359,6 +367,7 @@ def start_codes(
     field = "w"
     if editor.space == Space.Z or Space.W not in generator.spaces:
         field = "z"
+    # A bank is a memory map over shards; torch needs rows that lie together and may be written.
     codes = np.ascontiguousarray(bank.array(field).take(starts.index))
     logits = np.ascontiguousarray(bank.array("judge").take(starts.index))
     return torch.from_numpy(codes).to(device), torch.from_numpy(logits).to(device)

@@ -62,6 +62,7 @@ def _check_known(name: str, more: Sequence[Path]) -> None:
     known = set(EXTRAS)
     known |= {Path(file).stem for file in ConfigStore.instance().list("hydra/launcher")}
     for folder in (CONF, *more):
+        # A user may configure a launcher of their own, or one of ours anew.
         known |= {file.stem for file in (folder / "hydra" / "launcher").glob("*.yaml")}
     if name not in known:
         raise UnknownName("launcher", name, known)

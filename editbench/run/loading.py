@@ -33,6 +33,7 @@ def load_networks(settings: Settings) -> Networks:
             generator, or a network cannot be built.
     """
     check_device(settings.device)
+    # TF32 is a mode of the process, so it is set for every job, cached networks or not.
     use_precision(settings.precision, settings.device)
     parts = _network_parts(settings)
     return _build_networks(
@@ -93,6 +94,7 @@ def _build_networks(
     generator: Generator = _on_device(parts["generator"], device)
     teacher: Scorer = _on_device(parts["teacher"], device)
     judge = teacher
+    # Equal configurations are one network: it is kept in memory once, and runs count as leaking.
     if parts["judge"] != parts["teacher"]:
         judge = _on_device(parts["judge"], device)
     for role, scorer in (("teacher", teacher), ("judge", judge)):

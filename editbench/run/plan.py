@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,16 +98,20 @@ def plan_sweep(overrides: Sequence[str], more: Sequence[Path] = ()) -> list[Plan
 
 def plan_job(settings: Settings, words: list[str]) -> PlannedJob:
     """Look a job up as `run_job` would."""
-    method, attribute, seed = settings.method.name, settings.attribute, settings.seed
+    method = settings.method.name
+    attribute = settings.attribute
+    seed = settings.seed
     try:
         networks = load_networks(settings)
         names = check_job(settings, networks)
         bank = bank_state(settings)
         run_id = make_run_id(settings, bank.id, names)
+        # The class alone says whether there is a tuning for the attribute beside the fit.
         editor = get_class(settings.method.target)
         files = fit_files(settings, bank.id, networks, attribute, editor)
     except EditbenchError as error:
         return PlannedJob(method, attribute, seed, words, "impossible", str(error))
+    # A record that is not whole is as good as none: the job would run.
     found = Record.open(settings.out / run_id)
     status = "missing"
     reason = ""
@@ -125,6 +130,7 @@ def bank_state(settings: Settings) -> BankState:
         shards = bank.spec.shards
         return BankState(bank.id, str(bank.folder), len(bank), True, shards, shards)
     folder, identity = bank_folder(settings)
+    # A bank that was begun keeps the shard size it was begun with.
     spec = current_layout(folder, settings.bank.spec)
     there = sum(shard_folder(folder, shard).exists() for shard in range(spec.shards))
     built = (folder / "bank.json").exists()
@@ -144,12 +150,14 @@ def totals(jobs: Sequence[PlannedJob]) -> dict[str, int]:
     for job in jobs:
         if job.to_run:
             records.add((job.out, job.run_id))
-            fits |= {file for file in job.fit_files if not file.exists()}
+            fits.update(job.fit_files)
+    # Jobs share fits: each is made by the first one that needs it.
+    missing = {file for file in fits if not file.exists()}
     counts = {"jobs": len(jobs)}
     for status in STATUSES:
         counts[status] = sum(job.status == status for job in jobs)
     counts["to_run"] = len(records)
-    counts["to_fit"] = len(fits)
+    counts["to_fit"] = len(missing)
     return counts
 
 
@@ -158,7 +166,7 @@ def as_data(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for job in jobs:
         row = dict(vars(job))
-        del row["fit_files"]
+        del row["fit_files"]  # paths of this machine; `fit_cached` says what matters
         row["bank"] = job.bank.id if job.bank else None
         row["fit_cached"] = job.fit_cached
         rows.append(row)
@@ -177,10 +185,13 @@ def reasons(jobs: Sequence[PlannedJob]) -> dict[tuple[str, str], int]:
 
 def varied_overrides(jobs: Sequence[PlannedJob]) -> list[str]:
     """Of each job, the overrides that differ between jobs and have no column of their own."""
-    others: list[list[str]] = []
+    # Words that every job has, such as budget=demo, would fill the column and tell nothing.
+    counts = Counter(word for job in jobs for word in job.overrides)
+    varied: list[str] = []
     for job in jobs:
-        others.append([word for word in job.overrides if word.split("=")[0] not in COLUMNS])
-    common: set[str] = set()
-    if others:
-        common = set.intersection(*map(set, others))
-    return [" ".join(word for word in words if word not in common) for words in others]
+        own: list[str] = []
+        for word in job.overrides:
+            if word.split("=")[0] not in COLUMNS and counts[word] < len(jobs):
+                own.append(word)
+        varied.append(" ".join(own))
+    return varied

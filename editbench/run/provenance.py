@@ -28,6 +28,7 @@ def provenance(
         fitted: what the fit cost.
         starts: of the walks.
     """
+    # Equal hashes mean equal weights and samples, wherever their files lie.
     hashes = {
         "generator": networks.generator.digest,
         "teacher": networks.teacher.digest,
@@ -71,7 +72,9 @@ def costs_to_crossing(
     table = result.table
     is_edit = table["step"] > 0
     is_needed = ~table["crossed"] | table["stopped"]
+    # A step counts until the start has crossed; the step that crosses counts as well.
     needed = int((is_edit & is_needed).sum())
+    # Every decode of a walk takes about the same time, so their share is the time's share.
     share = needed / max(int(is_edit.sum()), 1)
     return {
         "edits_per_second": starts / max(result.seconds * share, SHORTEST),

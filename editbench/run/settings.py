@@ -32,7 +32,6 @@ from editbench.inversion.projector import Projection
 from editbench.inversion.schedule import Schedule
 from editbench.walk.engine import EngineSpec
 
-BANK_PLACES = ("path", "workers")  # options of the group `bank` that do not describe its samples
 NO_INVERSION = "none"  # option of the group `inversion`: walks start from the bank's own samples
 
 
@@ -61,6 +60,7 @@ class Component:
             EditbenchError: there is no target, or a value has the wrong kind.
         """
         group = key.partition(".")[0]
+        # `~method` or method=null leaves nothing where a mapping is needed.
         if not isinstance(config, dict):
             raise EditbenchError(
                 f"{key}={config} is no option of '{group}': choose one with {group}=NAME "
@@ -103,6 +103,8 @@ class Component:
         """A constructor's message behind the key and the value that it is about."""
         if message.startswith(f"{self.key}."):
             return message
+        # A message about two options, "ratio=5 must be ... and min_per_side=1 ...", is put under the
+        # one that it names first.
         places: dict[int, str] = {}
         for option in self.options:
             found = re.search(rf"\b{re.escape(option)}\b", message)
@@ -112,7 +114,7 @@ class Component:
             return f"{self.key}={self.name}: {message}"
         option = places[min(places)]
         value = f"{option}={self.options[option]}"
-        if message.startswith(value):
+        if message.startswith(value):  # it has all but the group already
             return f"{self.key}.{message}"
         return f"{self.key}.{value}: {message}"
 
@@ -238,10 +240,12 @@ class Settings:
             EditbenchError: a wrong value: key, value and remedy in one line.
         """
         plain = resolve(config)
+        # `+key=value` adds any key to a Hydra configuration, and nothing would ever read it.
         known = known_keys()
         for key in plain:
             if key not in known:
                 raise UnknownName("option", key, known)
+        # The order of the checks is that of the fields, so the message is the same every time.
         values = _Values(plain)
         settings = cls(
             name=values.text("name", "run"),
@@ -291,6 +295,7 @@ class Settings:
         return self._with(device=device)
 
     def _with(self, **values: Any) -> Settings:
+        # Identities are computed of `plain`: the two must not differ.
         return replace(self, plain={**self.plain, **values}, **values)
 
 
@@ -302,6 +307,7 @@ def resolve(config: DictConfig | Mapping[Any, Any]) -> dict[str, Any]:
     """
     try:
         if OmegaConf.is_config(config):
+            # Hydra's node names folders and times of this start: it belongs to no job.
             config = OmegaConf.masked_copy(
                 cast(DictConfig, config), [str(key) for key in config if key != "hydra"]
             )
@@ -362,7 +368,7 @@ def _one_target(value: object) -> str | int | None:
     _refuse_list("target", value, "class")
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int):  # a bool is an int in Python
         raise EditbenchError(
             f"target={value} must be a class by its name, or a whole number: its index"
         )
@@ -379,6 +385,7 @@ def _one_device(value: object) -> str:
     """A device that torch knows. Whether this machine has it is seen when networks are loaded: a
     sweep may be started on one machine for the GPUs of another."""
     _refuse_list("device", value, "device")
+    # YAML reads device=0 as a number; torch would take it for a GPU.
     check_kind("device", value, "str", "cpu")
     try:
         torch.device(cast(str, value))
@@ -419,6 +426,7 @@ def _engine(value: object) -> EngineSpec:
 
 def _bank(value: object) -> BankSettings:
     options = _mapping("bank", value)
+    # What is left describes the samples and is part of the bank's identity.
     path = options.pop("path", None)
     workers = options.pop("workers", 1)
     if path is not None:
@@ -435,6 +443,7 @@ def _starts(value: object) -> StartsSettings:
     spec = _spec("starts", StartsSpec, options)
     if attributes is None:
         return StartsSettings(spec, None)
+    # starts.attributes=smile is as good as starts.attributes=[smile].
     names = [attributes] if isinstance(attributes, str) else attributes
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise EditbenchError(
@@ -451,6 +460,7 @@ def _scorer(value: object) -> ScorerSettings:
     for key in options:
         if key not in roles:
             raise UnknownName("option of 'scorer'", key, roles)
+    # `judge: ${scorer.teacher}` is resolved by now: one network is then both, and runs are marked.
     teacher = Component.from_config("scorer.teacher", options.get("teacher"), "teacher")
     judge = Component.from_config("scorer.judge", options.get("judge"), "judge")
     return ScorerSettings(name, teacher, judge)
@@ -482,6 +492,7 @@ def _inversion(value: object) -> InversionSettings:
             check_kind(f"inversion.{key}", text, "str")
     check_kind("inversion.block", block, "int", 64)
     check_at_least("inversion.block", block, 1)
+    # One flat group in the YAML, two dataclasses in the code: the rates over time are Schedule's.
     times = {item.name for item in fields(Schedule)}
     schedule = _spec("inversion", Schedule, {k: v for k, v in options.items() if k in times})
     others = {key: item for key, item in options.items() if key not in times}

@@ -107,8 +107,10 @@ def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -
 
     Args, Returns and Raises: as `run_single`.
     """
+    # The environment is put back at the end: this process may start another sweep.
     with hydra_application(more) as hydra, _explained_disk(), _own_environment():
         master, jobs = compose_master(hydra.config_loader, overrides)
+        # Before the folder is claimed: a sweep with a wrong value leaves nothing behind.
         check_sweep(hydra.config_loader, master, jobs)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
         os.environ[STARTER] = str(os.getpid())
@@ -206,6 +208,7 @@ def job_task(config: DictConfig) -> Outcome:
         if not in_sweep():
             raise
         outcome = failure(error)
+        # Without settings there is no method's name and no attribute: the words must do.
         title = " ".join(HydraConfig.get().overrides.task)
         say(f"#{HydraConfig.get().job.num} {title}: failed: {outcome.reason}")
         leave_outcome(title, outcome)
@@ -236,6 +239,7 @@ def join_sweep(settings: Settings) -> Settings:
     launcher = str(HydraConfig.get().launcher["_target_"])
     if not many_processes(launcher):
         return settings
+    # In the sweep's own process the device stays: its jobs run one after the other.
     number = HydraConfig.get().job.num
     device = dealt_device(settings.device, number, torch.cuda.device_count())
     if device.startswith("cuda:"):
@@ -317,6 +321,7 @@ def summarise(
     for status in ("skipped", "failed"):
         for outcome in by_status[status]:
             say(f"  {status}  {outcome['job']}: {outcome['reason']}")
+    # After Ctrl-C jobs without an outcome are what was wanted.
     are_missed = bool(lost) and not stopped
     if are_missed:
         _say_lost(lost)
@@ -336,6 +341,7 @@ def _say_lost(lost: Sequence[str]) -> None:
 
 def finish_sweep(sweep: Sweep, stopped: bool = False) -> int:
     """Print the summary of a sweep from the outcomes that its jobs left; its exit code."""
+    # Whatever the launcher returned is not looked at: a worker that was killed returned nothing.
     outcomes = read_outcomes(sweep.folder)
     common: set[str] = set()  # words that all jobs share tell nothing
     if len(sweep.jobs) > 1:
@@ -350,6 +356,7 @@ def finish_sweep(sweep: Sweep, stopped: bool = False) -> int:
 
 def read_outcomes(folder: Path) -> dict[int, dict[str, Any]]:
     """Outcomes that the jobs of a sweep left, by their numbers. A damaged one is named."""
+    # A name that begins with a dot is a file that is still being written.
     numbers = sorted(int(file.stem) for file in folder.glob("[!.]*.json"))
     outcomes: dict[int, dict[str, Any]] = {}
     for number in numbers:

@@ -25,7 +25,9 @@ MOST = 4  # processes by default: each holds its networks and a split of the ban
 
 def default_workers(device: str) -> int:
     """One process a core, at most MOST; a GPU has one process."""
-    return 1 if device != "cpu" else min(available_cores(), MOST)
+    if device != "cpu":  # several processes would each hold the networks in the GPU's memory
+        return 1
+    return min(available_cores(), MOST)
 
 
 def run_jobs(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings, Outcome]]:
@@ -41,6 +43,7 @@ def run_jobs(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings,
     Raises:
         EditbenchError: a worker was killed.
     """
+    # One worker is this process itself, so that a debugger and Ctrl-C reach the job.
     ended = _in_turn(jobs) if workers == 1 else _in_parallel(jobs, workers)
     for number, (place, outcome) in enumerate(ended, 1):
         say(describe(jobs[place], outcome, f"[{number}/{len(jobs)}]"))

@@ -10,6 +10,7 @@ import pytest
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile
+from editbench.base.files import seal_folder, write_json
 from editbench.cli import main
 from editbench.report.load import Results, load
 from editbench.report.settings import add_settings
@@ -54,6 +55,8 @@ def record(tmp_path):
     def write(table=table, images=images):
         Trajectories(table, PAIR, "a", np.array([2.0, 1.0])).save(tmp_path / "trajectory.parquet")
         images.to_parquet(tmp_path / "originals.parquet")
+        write_json(tmp_path / "status.json", {"status": "done"})
+        seal_folder(tmp_path)
         return tmp_path
 
     write.table, write.images = table, images
@@ -187,7 +190,7 @@ def test_edits_on_real_images_stand_beside_generated_ones(config, home, capsys):
             )
             assert (
                 row[f"{name}_accuracy"] == pytest.approx(own["value"])
-                and row[f"{name}_accuracy_n"] == own["n"]
+                and row[f"{name}_accuracy_n"] == own["count"]
             )
         # by hand: crossed, and the glasses as they truly are
         folder = root / ids["faces", method]

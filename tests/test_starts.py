@@ -116,5 +116,5 @@ def test_too_many_starts_and_a_wrong_rule_say_what_to_change(bank):
         match=r"starts\.n=5000 exceeds the \d+ samples of the test split.*raise bank",
     ):
         draw_targets(StartsSpec(5000, near="any"), bank, NAMES)
-    with pytest.raises(EditbenchError, match=r"starts\.near must be"):
+    with pytest.raises(EditbenchError, match=r"starts\.near=far must be"):
         draw_targets(StartsSpec(10, pool=0.1, near="far"), bank, NAMES)

@@ -127,7 +127,7 @@ def _value(results: Results, run_id: str | None, metric: str) -> dict[str, float
     if found.empty:
         return {"": np.nan, "_low": np.nan, "_high": np.nan, "_n": np.nan}
     first = found.iloc[0]
-    return {"": first["value"], "_low": first["low"], "_high": first["high"], "_n": first["n"]}
+    return {"": first["value"], "_low": first["low"], "_high": first["high"], "_n": first["count"]}
 
 
 def _distance(folder: Path) -> float:

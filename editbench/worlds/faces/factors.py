@@ -60,7 +60,7 @@ class FactorLaw:
 
     correlations: dict[str, float] = field(default_factory=lambda: dict(CORRELATIONS))
     priors: dict[str, tuple[float, ...]] = field(default_factory=lambda: dict(PRIORS))
-    margin: float = 0.7
+    margin: float = 0.2
 
     def correlation_matrix(self) -> np.ndarray:
         """(7, 7) copula correlation in the order of TRAITS; an invalid one is a ValueError."""

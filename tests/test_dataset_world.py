@@ -111,8 +111,9 @@ def test_from_an_array_to_a_finished_run(tmp_path: Path, capsys: pytest.CaptureF
              for scorer in (teacher, judge)}
     assert max(right.values()) > 0.8 and min(right.values()) > 0.6, right  # after 40 steps; chance 0.5
 
-    steer = ["--steer", str(tmp_path / "world" / "teacher16.safetensors")]
-    assert main(["world", "train-gan", *data, *TINY, *steer, "--kimg", "0.16"]) == 0
+    assert main(["world", "train-scorers", *data, "--images", "1280", "--role", "witness"]) == 0
+    watched = ["--steer", "--linearity", "0.3", "--witness", str(tmp_path / "world" / "witness16.safetensors")]
+    assert main(["world", "train-gan", *data, *TINY, *watched, "--kimg", "0.16"]) == 0
     assert "use it: editbench run --config-dir" in capsys.readouterr().out
     generator = StyleGAN2Generator.from_file(tmp_path / "world" / "generator16.safetensors")
     assert generator.resolution == 16 and generator.config.channels == (8, 8, 8)

@@ -13,6 +13,8 @@ from editbench.commands.world_data import add_data_arguments
 from editbench.errors import EditbenchError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from editbench.worlds.faces.factors import FactorLaw
 
 CHANNELS = (64, 64, 48, 32)  # of the faces' generator, at 4, 8, 16 and 32 pixels
@@ -21,7 +23,7 @@ STEERING_SAMPLES = 200_000  # faces whose true labels give the class shares that
 EXAMPLES = """examples:
   editbench world train-gan --kimg 850 --out runs/world/gan      start, or go on from, a generator
   editbench world pack --checkpoint runs/world/gan/checkpoint.pt --out generator32.safetensors
-  editbench world train-scorers --out runs/world/scorers         teacher and judge, minutes each
+  editbench world train-scorers --out runs/world/scorers         teacher, judge and witness, minutes each
   editbench world train-scorers --data packed --out runs/world/mine    a world of your own pictures, ...
   editbench world train-gan --data packed --out runs/world/mine        ... see docs/datasets.md
   editbench world train-parser --out runs/world/parser           regions of a face, minutes
@@ -63,8 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
     gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
-    gan.add_argument("--steer", type=Path, default=None, metavar="TEACHER",
-                     help="teacher weights that steer the class shares in the later part; train-scorers first")
+    gan.add_argument("--witness", type=Path, default=None, metavar="WEIGHTS",
+                     help="scorer that is neither teacher nor judge: watches separability in the log, and reads the "
+                          "traits that --steer and --linearity ask for; train-scorers --role witness first")
+    gan.add_argument("--steer", action="store_true", help="steer the class shares by the witness in the later part")
+    gan.add_argument("--steer-weight", type=float, default=1.0, help="see --steer")
+    gan.add_argument("--linearity", type=float, default=0.0, metavar="LAMBDA",
+                     help="weight of the term that straightens the witness's traits in W")
+    gan.add_argument("--mixing", type=float, default=0.9, help="share of pictures drawn from two w (style mixing)")
+    gan.add_argument("--path-weight", type=float, default=2.0, help="weight of the path-length penalty, 0: none")
+    gan.add_argument("--mapping-layers", type=int, default=8, help="depth of the map from z to w")
+    gan.add_argument("--checkpoint-kimg", type=float, default=16, help="between two checkpoints and lines of the log")
+    gan.add_argument("--keep", action="store_true",
+                     help="keep the averaged generator of every checkpoint, packed, in OUT/kept")
 
     gan.add_argument("--init", type=Path, default=None, metavar="GENERATOR",
                      help="packed generator to go on from; steering then begins at once, and for the first "
@@ -74,11 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_correlation(gan)
     add_data_arguments(gan)
 
-    scorers = add("train-scorers", _train_scorers, "train teacher and judge and print their held-out accuracy")
+    scorers = add("train-scorers", _train_scorers, "train teacher, judge and witness and print their held-out accuracy")
     scorers.add_argument("--out", type=Path, default=None,
                          help="folder of the weights (runs/world/scorers, with --data runs/world/NAME)")
-    scorers.add_argument("--role", nargs="+", choices=("teacher", "judge"), default=["teacher", "judge"],
-                         help="which to train")
+    scorers.add_argument("--role", nargs="+", choices=("teacher", "judge", "witness"), default=None,
+                         help="which to train (default: all; of --data, teacher and judge)")
     scorers.add_argument("--images", type=int, default=None, help="training pictures of each (default: the recipe's)")
     scorers.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     scorers.add_argument("--resolution", type=int, default=None, help="of --data that are not packed yet")
@@ -120,13 +133,27 @@ def _train_gan(args: argparse.Namespace) -> int:
 
     if args.data is not None:
         return world_data.train_gan(args)
-    resolution, out = args.resolution or 32, args.out or Path("runs/world/gan")
+    resolution = args.resolution or 32
+    out = args.out or Path("runs/world/gan")
     try:
-        config = StyleGAN2Config(resolution, tuple(args.channels or CHANNELS), z_dim=128, w_dim=128, mapping_layers=4)
+        config = StyleGAN2Config(resolution, tuple(args.channels or CHANNELS), z_dim=128, w_dim=128,
+                                 mapping_layers=args.mapping_layers)
     except ValueError as error:
         raise EditbenchError(f"{error}; set --resolution and --channels together") from error
     law = _law(args.correlation)
-    options = GANTraining(total_kimg=args.kimg, seed=args.seed, lr=args.lr, batch=args.batch, r1_gamma=args.r1_gamma)
+    options = GANTraining(
+        total_kimg=args.kimg,
+        batch=args.batch,
+        lr=args.lr,
+        r1_gamma=args.r1_gamma,
+        seed=args.seed,
+        checkpoint_kimg=args.checkpoint_kimg,
+        steer_weight=args.steer_weight,
+        mixing=args.mixing,
+        path_weight=args.path_weight,
+        linearity=args.linearity,
+        margin=law.margin,
+    )
     if args.correlation is not None:
         options = replace(options, correlations=law.correlations)
     start = None
@@ -135,14 +162,20 @@ def _train_gan(args: argparse.Namespace) -> int:
         config = start.config
         options = replace(options, warmup_kimg=args.warmup_kimg, steer_from_kimg=0)
     check_checkpoint(out / "checkpoint.pt", config, options)
+    world_data.check_witness(args)
+    witness = None
+    if args.witness is not None:
+        witness = load_scorer("witness", args.witness).to(args.device)
     steering = None
-    if args.steer is not None:
-        teacher = load_scorer("teacher", args.steer).to(args.device)
+    if args.steer:
         labels = sample_factors(law, args.seed, 0, STEERING_SAMPLES).labels()
-        steering = ShareSteering(teacher, labels, options.steer_weight)
-    trainer = GANTrainer(config, options, lambda a, b: render(sample_factors(law, args.seed, a, b), resolution),
-                         args.device, steering, start)
-    train(trainer, out)
+        steering = ShareSteering(witness, labels, options.steer_weight)
+
+    def reals(first: int, last: int) -> Tensor:
+        return render(sample_factors(law, args.seed, first, last), resolution)
+
+    trainer = GANTrainer(config, options, reals, args.device, steering, start, witness)
+    train(trainer, out, world_data.at_checkpoint(out, witness, args.keep))
     return 0
 
 
@@ -167,7 +200,7 @@ def _train_scorers(args: argparse.Namespace) -> int:
     if args.data is not None:
         return world_data.train_scorers(args)
     out = args.out or Path("runs/world/scorers")
-    for role in args.role:
+    for role in args.role or ROLES:
         options = ROLES[role] if args.images is None else replace(ROLES[role], images=args.images)
         scorer = train_scorer(options, lambda line: print(line, flush=True), device=args.device).to("cpu")
         path = out / f"{role}{options.resolution}.safetensors"

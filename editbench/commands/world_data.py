@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,12 @@ from editbench.errors import EditbenchError
 if TYPE_CHECKING:
     from editbench.datasets.packed import Packed
     from editbench.datasets.source import Source
+    from editbench.scorers.base import Scorer
+    from editbench.scorers.convnet import ConvScorer
+    from editbench.worlds.train_gan import GANTrainer
 
 CACHE = Path("runs/cache")
+OWN_ROLES = ("teacher", "judge")  # that a world needs; its witness is trained where it is asked for
 
 
 def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) -> None:
@@ -93,9 +98,12 @@ def place(args: argparse.Namespace) -> tuple[str, Path]:
 
 
 def train_gan(args: argparse.Namespace) -> int:
+    import torch
+
     from editbench.datasets.training import gan_channels, reals, write_generator_conf
     from editbench.generators.embedded import StyleGAN2Generator
     from editbench.generators.stylegan2 import StyleGAN2Config
+    from editbench.worlds.steering import ShareSteering
     from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
 
     if args.correlation is not None:
@@ -104,12 +112,23 @@ def train_gan(args: argparse.Namespace) -> int:
     data = open_data(args, args.resolution)
     try:
         config = StyleGAN2Config(data.resolution, tuple(args.channels or gan_channels(data.resolution)), z_dim=128,
-                                 w_dim=128, mapping_layers=4)
+                                 w_dim=128, mapping_layers=args.mapping_layers)
     except ValueError as error:
         raise EditbenchError(f"{error}; set --channels, or pack the data with another --resolution") from error
-    options = GANTraining(total_kimg=args.kimg, seed=args.seed, lr=args.lr, batch=args.batch, r1_gamma=args.r1_gamma,
-                          steer_from_kimg=args.kimg / 2 if args.steer else GANTraining.steer_from_kimg,
-                          data=data.digest)
+    options = GANTraining(
+        total_kimg=args.kimg,
+        batch=args.batch,
+        lr=args.lr,
+        r1_gamma=args.r1_gamma,
+        seed=args.seed,
+        checkpoint_kimg=args.checkpoint_kimg,
+        steer_from_kimg=args.kimg / 2 if args.steer else GANTraining.steer_from_kimg,
+        steer_weight=args.steer_weight,
+        mixing=args.mixing,
+        path_weight=args.path_weight,
+        linearity=args.linearity,
+        data=data.digest,
+    )
     start = None
     if args.init is not None:
         start = StyleGAN2Generator.from_file(args.init).network
@@ -119,9 +138,14 @@ def train_gan(args: argparse.Namespace) -> int:
             raise EditbenchError(f"{args.init} makes pictures of {config.resolution} pixels, the data have "
                                  f"{data.resolution}")
     check_checkpoint(out / "checkpoint.pt", config, options)
-    steering = _steering(args, data, options.steer_weight)
-    trainer = GANTrainer(config, options, reals(data, args.seed), args.device, steering, start)
-    generator = StyleGAN2Generator(train(trainer, out).to("cpu"))
+    witness = _witness(args, data)
+    steering = None
+    if args.steer:
+        _, labels = data.labelled()
+        steering = ShareSteering(witness, torch.from_numpy(labels), options.steer_weight)
+    trainer = GANTrainer(config, options, reals(data, args.seed), args.device, steering, start, witness)
+    network = train(trainer, out, at_checkpoint(out, witness, args.keep))
+    generator = StyleGAN2Generator(network.to("cpu"))
     weights = out / f"generator{data.resolution}.safetensors"
     generator.save(weights)
     write_generator_conf(out, name, weights, f"StyleGAN2 trained on {trainer.kimg:g} thousand pictures of {name}.")
@@ -129,20 +153,43 @@ def train_gan(args: argparse.Namespace) -> int:
     return _how_to_run(out, name, data)
 
 
-def _steering(args: argparse.Namespace, data: Packed, weight: float):  # type: ignore[no-untyped-def]
-    import torch
-
+def _witness(args: argparse.Namespace, data: Packed) -> ConvScorer | None:
+    """The scorer of --witness, which has the data's attributes."""
     from editbench.scorers.convnet import ConvScorer
-    from editbench.worlds.steering import ShareSteering
 
-    if args.steer is None:
+    check_witness(args)
+    if args.witness is None:
         return None
-    attributes, labels = data.labelled()
-    teacher = ConvScorer.from_file(args.steer, args.device)
-    if teacher.attributes != attributes:
-        raise EditbenchError(f"{args.steer} scores {', '.join(teacher.attributes.names)} with its own classes, the "
+    attributes, _ = data.labelled()
+    witness = ConvScorer.from_file(args.witness, args.device)
+    if witness.attributes != attributes:
+        raise EditbenchError(f"{args.witness} scores {', '.join(witness.attributes.names)} with its own classes, the "
                              f"data have {', '.join(attributes.names)}: give --attributes and --bins as it had")
-    return ShareSteering(teacher, torch.from_numpy(labels), weight)
+    return witness
+
+
+def check_witness(args: argparse.Namespace) -> None:
+    """Raise EditbenchError where a term of the training needs a witness and none is given."""
+    if args.witness is None and (args.steer or args.linearity):
+        raise EditbenchError("--steer and --linearity read traits off the pictures: give --witness WEIGHTS, made by "
+                             "`editbench world train-scorers --role witness`")
+
+
+def at_checkpoint(out: Path, witness: Scorer | None, keep: bool) -> Callable[[GANTrainer], dict]:
+    """What a training does at each checkpoint: measure the averaged generator for the log, and keep it if asked to."""
+    from editbench.checkpoint import save_module
+    from editbench.generators.embedded import KIND
+    from editbench.worlds.separability import watch
+
+    look = None if witness is None else watch(witness)
+
+    def note(trainer: GANTrainer) -> dict:
+        if keep:
+            path = out / "kept" / f"generator_{trainer.kimg:06.1f}.safetensors"
+            save_module(path, trainer.ema, KIND, trainer.ema.config.as_dict())
+        return {} if look is None else look(trainer.ema)
+
+    return note
 
 
 def train_scorers(args: argparse.Namespace) -> int:
@@ -160,8 +207,9 @@ def train_scorers(args: argparse.Namespace) -> int:
     name, out = place(args)
     data = open_data(args, args.resolution)
     attributes, _ = data.labelled()
-    check_apart(out, args.role, data)
-    recipes = {role: scorer_training(role, data.resolution) for role in args.role}
+    roles = args.role or OWN_ROLES
+    check_apart(out, roles, data)
+    recipes = {role: scorer_training(role, data.resolution) for role in roles}
     always = commonest(data)
     for role, options in recipes.items():
         options = options if args.images is None else replace(options, images=args.images)

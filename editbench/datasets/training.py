@@ -73,9 +73,13 @@ def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
 
 
 def scorer_batches(data: Packed, options: ScorerTraining) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """step -> augmented pictures (batch, 3, R, R) and labels (batch, A) of the role's own half."""
+    """step -> augmented pictures (batch, 3, R, R) and labels (batch, A) of the role's own half.
+
+    The witness learns from the teacher's half: it is another network, and what it watches over is judged by the judge.
+    """
     _, labels = data.labelled()
-    order = Epochs(split(len(data), data.twins)[options.role], options.seed, f"scorer/{options.role}")
+    part = "teacher" if options.role == "witness" else options.role
+    order = Epochs(split(len(data), data.twins)[part], options.seed, f"scorer/{options.role}")
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         rows = order.take(step * options.batch, (step + 1) * options.batch)

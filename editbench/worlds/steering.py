@@ -1,10 +1,10 @@
 """Steering the class shares of a GAN, and of pairs of classes, to the data's while it trains.
 
 A small adversarial game drifts: for long stretches it makes too few frontal faces, or glasses on nearly all of them.
-The teacher watches the joint share of every pair of classes over the last `memory` images; the gradient of
+A witness watches the joint share of every pair of classes over the last `memory` images; the gradient of
 KL(shares || data) with respect to the shares, ln(share / data), weighs the class probabilities of the images at hand.
-Images at a class border drift to the side that is missing; where the shares are right the term vanishes. The judge is
-not used.
+Images at a class border drift to the side that is missing; where the shares are right the term vanishes. The witness is
+neither the editors' teacher nor the judge: the generator is optimised against neither of the two.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def joint_shares(p: Tensor) -> Tensor:
 
 
 class ShareSteering:
-    """Args: teacher; labels (n, A) of data, which give the shares to reach; weight of the term beside the GAN loss;
+    """Args: witness; labels (n, A) of data, which give the shares to reach; weight of the term beside the GAN loss;
     memory, in images, of the running shares."""
 
-    def __init__(self, teacher: Scorer, labels: Tensor, weight: float = 1.0, memory: int = 2000) -> None:
-        self.teacher = teacher.eval().requires_grad_(False)
+    def __init__(self, witness: Scorer, labels: Tensor, weight: float = 1.0, memory: int = 2000) -> None:
+        self.witness = witness.eval().requires_grad_(False)
         self.weight, self.memory = weight, memory
-        sizes = [len(attribute.classes) for attribute in teacher.attributes]
+        sizes = [len(attribute.classes) for attribute in witness.attributes]
         one_hot = [torch.nn.functional.one_hot(labels[:, k], size) for k, size in enumerate(sizes)]
         self.data = joint_shares(torch.cat(one_hot, 1).float())
         self.shares = self.data.clone()
@@ -51,8 +51,12 @@ class ShareSteering:
 
     def loss(self, images: Tensor) -> Tensor:
         """images (N, 3, R, R) -> scalar; also moves the running shares towards this batch's."""
-        batch = joint_shares(class_probabilities(self.teacher(images).float(), self.teacher.attributes))
-        self.shares = torch.lerp(self.shares, batch.detach().cpu(), min(1.0, len(images) / self.memory))
+        return self.loss_of_logits(self.witness(images))
+
+    def loss_of_logits(self, logits: Tensor) -> Tensor:
+        """The same from the witness's logits (N, width), where they are known already."""
+        batch = joint_shares(class_probabilities(logits.float(), self.witness.attributes))
+        self.shares = torch.lerp(self.shares, batch.detach().cpu(), min(1.0, len(logits) / self.memory))
         pull = self.scale * torch.log(self.shares.clamp_min(FLOOR) / self.data.clamp_min(FLOOR))
         return self.weight * (pull.to(batch) * batch).sum()
 

@@ -1,4 +1,4 @@
-"""The embedded world `faces`: cartoon faces with known factors, and a generator, teacher and judge trained on them."""
+"""The embedded world `faces`: cartoon faces with known factors, and the networks trained on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # importing a world must not import networks
     from editbench.worlds.parser import RegionParser
 
 RESOLUTION = 32
-ROLES = ("teacher", "judge")
+ROLES = ("teacher", "judge", "witness")
 WEIGHTS = ("generator", *ROLES, "parser")
 
 
@@ -25,7 +25,7 @@ def attributes() -> Attributes:
 
 
 def weights_path(name: str) -> Path:
-    """Where the package keeps the weights of 'generator', 'teacher', 'judge' or 'parser'."""
+    """Where the package keeps the weights of 'generator', 'teacher', 'judge', 'witness' or 'parser'."""
     if name not in WEIGHTS:
         raise UnknownName("weights of the faces world", name, WEIGHTS)
     return Path(__file__).parent / "weights" / f"{name}{RESOLUTION}.safetensors"
@@ -40,7 +40,7 @@ def load_generator(weights: str | Path | None = None, truncation_psi: float = 1.
 
 
 def load_scorer(role: str, weights: str | Path | None = None, device: str = "cpu") -> ConvScorer:
-    """The 'teacher' or the 'judge' of the world; `weights` overrides the file of the package."""
+    """The 'teacher', the 'judge' or the 'witness' of the world; `weights` overrides the file of the package."""
     from editbench.scorers.convnet import ConvScorer
 
     if role not in ROLES:

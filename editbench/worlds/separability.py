@@ -1,0 +1,129 @@
+"""How far a linear classifier of codes can read traits of the pictures: whether a space can be edited at all.
+
+An editor learns from codes and their labels. Where a logistic regression on all of them orders unseen codes no better
+than a coin, no editor of that space can work; where it does but 30 examples a class do not suffice, few-shot editors
+cannot. On StyleGAN2's W for FFHQ 30 examples reach an AUC of .90 and more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from editbench.attributes import Attributes
+from editbench.generators.stylegan2 import StyleGAN2
+from editbench.scorers.base import Scorer
+from editbench.seeding import generator as random_stream
+from editbench.seeding import normals
+
+EXAMPLES = 30  # a class, of the few-shot figure
+DRAWS = 20  # of the examples, whose median is reported
+NEAR = 0.25  # standard deviations of the logit from the boundary
+BATCH = 250
+
+
+def fitted_auc(fit: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray) -> float | None:
+    """AUC on codes `test` (M, D) of the logistic regression fitted to `fit` (N, D); None where a class is missing."""
+    if len(np.unique(labels)) < 2 or len(np.unique(truth)) < 2:
+        return None
+    model = LogisticRegression(max_iter=1000).fit(fit, labels)
+    return float(roc_auc_score(truth, model.decision_function(test)))
+
+
+def few_shot_auc(fit: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray, name: str,
+                 examples: int = EXAMPLES, draws: int = DRAWS) -> list[float] | None:
+    """AUC of `fitted_auc` for each random draw of `examples` a class; None where a class has fewer."""
+    classes = [np.flatnonzero(labels == label) for label in (0, 1)]
+    if min(map(len, classes)) < examples or len(np.unique(truth)) < 2:
+        return None
+    found = []
+    for draw in range(draws):
+        random = random_stream(0, "separability", name, draw)
+        rows = np.concatenate([random.permutation(rows_of_class)[:examples] for rows_of_class in classes])
+        found.append(fitted_auc(fit[rows], labels[rows], test, truth))
+    return found
+
+
+def separability(codes: np.ndarray, learnt: Tensor, true: Tensor, attributes: Attributes,
+                 few: bool = True) -> dict[str, dict]:
+    """What linear classifiers make of codes (N, D): {binary attribute: its figures}.
+
+    The first two thirds of the codes are learnt from with the labels of the logits `learnt` (the teacher's, as an
+    editor does), the rest is judged by the labels of `true` (the judge's). Figures: `share` of the positive class and
+    `near`, the share within NEAR standard deviations of the boundary, both by `true`; `linear`, the AUC of all codes;
+    `few`, its median over random draws of EXAMPLES a class, and `few_range`, the quartiles of the draws.
+    """
+    cut = 2 * len(codes) // 3
+    report = {}
+    for attribute in attributes:
+        if not attribute.binary:
+            continue
+        taught = attributes.logits(learnt, attribute.name)[:, 0].numpy()
+        judged = attributes.logits(true, attribute.name)[:, 0].numpy()
+        labels = (taught[:cut] > 0).astype(int)
+        truth = (judged[cut:] > 0).astype(int)
+        spread = max(float(judged.std()), 1e-12)
+        figures: dict[str, object] = {
+            "share": float((judged > 0).mean()),
+            "near": float((np.abs(judged) < NEAR * spread).mean()),
+            "linear": fitted_auc(codes[:cut], labels, codes[cut:], truth),
+        }
+        if few:
+            draws = few_shot_auc(codes[:cut], labels, codes[cut:], truth, attribute.name)
+            figures["few"] = None if draws is None else float(np.median(draws))
+            figures["few_range"] = None if draws is None else np.quantile(draws, (0.25, 0.75)).tolist()
+        report[attribute.name] = figures
+    return report
+
+
+@torch.inference_mode()
+def scored_codes(network: StyleGAN2, scorer: Scorer, n: int, seed: int, device: torch.device | str = "cpu",
+                 ) -> tuple[np.ndarray, Tensor]:
+    """w (n, w_dim) of n random faces and the scorer's logits (n, width) of their pictures, on the host."""
+    codes = []
+    logits = []
+    for start in range(0, n, BATCH):
+        z = normals(seed, "separability/z", start, min(start + BATCH, n), network.config.z_dim)
+        w = network.mapping(torch.from_numpy(z).float().to(device))
+        w_plus = w.unsqueeze(1).expand(-1, network.config.num_ws, -1)
+        logits.append(scorer(network.synthesis(network.synthesis.styles(w_plus))).float().cpu())
+        codes.append(w.cpu())
+    return torch.cat(codes).numpy(), torch.cat(logits)
+
+
+def watch(scorer: Scorer, n: int = 6000, seed: int = 5_006) -> Callable[[StyleGAN2], dict[str, dict[str, float]]]:
+    """What a training's log is to hold: network -> linear AUC in W, and class shares, by the labels of one scorer."""
+    def look(network: StyleGAN2) -> dict[str, dict[str, float]]:
+        device = next(network.parameters()).device
+        codes, logits = scored_codes(network, scorer, n, seed, device)
+        found = separability(codes, logits, logits, scorer.attributes, few=False)
+        auc = {name: round(figures["linear"] or 0.5, 3) for name, figures in found.items()}
+        return {"auc": auc, "share": {name: round(figures["share"], 3) for name, figures in found.items()}}
+
+    return look
+
+
+def path_lengths(network: StyleGAN2, n: int, seed: int) -> np.ndarray:
+    """Path length in W of n random faces (Karras et al. 2020, eq. 4): how far a unit step changes the picture.
+
+    The norm of the gradient, in w, of the picture times unit noise; comparable between networks of one resolution.
+    """
+    lengths = []
+    size = network.config.resolution
+    pixels = network.config.img_channels * size**2
+    for start in range(0, n, BATCH):
+        stop = min(start + BATCH, n)
+        z = torch.from_numpy(normals(seed, "path/z", start, stop, network.config.z_dim)).float()
+        noise = torch.from_numpy(normals(seed, "path/noise", start, stop, pixels)).float()
+        with torch.enable_grad():
+            w = network.mapping(z).detach().requires_grad_(True)
+            w_plus = w.unsqueeze(1).expand(-1, network.config.num_ws, -1)
+            image = network.synthesis(network.synthesis.styles(w_plus))
+            (gradient,) = torch.autograd.grad((image * noise.view_as(image)).sum() / size, w)
+        lengths.append(gradient.norm(dim=1))
+    return torch.cat(lengths).numpy()

@@ -10,6 +10,7 @@ import torch
 from scipy.stats import norm
 from torch.autograd.functional import jacobian
 
+from editbench.generators.embedded import StyleGAN2Generator
 from editbench.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from editbench.seeding import normals
 from editbench.worlds.separability import few_shot_auc, fitted_auc, path_lengths, scored_codes, separability, watch
@@ -67,7 +68,7 @@ def test_draws_are_of_random_examples_and_repeat(codes: np.ndarray) -> None:
 def test_the_length_of_a_path_is_the_norm_of_the_gradient() -> None:
     torch.manual_seed(0)
     network = StyleGAN2(NETWORK).eval()
-    found = path_lengths(network, 3, seed=1)
+    found = path_lengths(StyleGAN2Generator(network), 3, seed=1)
     z = torch.from_numpy(normals(1, "path/z", 0, 3, 5)).float()
     noise = torch.from_numpy(normals(1, "path/noise", 0, 3, 48)).float()
     for i in range(3):
@@ -84,9 +85,10 @@ def test_what_the_log_of_a_training_says() -> None:
 
     torch.manual_seed(0)
     network = StyleGAN2(NETWORK).eval()
-    row = watch(Bright(), n=600)(network)
+    generator = StyleGAN2Generator(network)
+    row = watch(Bright(), n=600)(generator)
     assert set(row) == {"auc", "share"} and set(row["auc"]) == {"a", "b"}
     assert all(0 <= value <= 1 for part in row.values() for value in part.values())
-    w, logits = scored_codes(network, Bright(), 600, 5_006)
+    w, logits = scored_codes(generator, Bright(), 600, 5_006)
     assert w.shape == (600, 5) and logits.shape == (600, ATTRIBUTES.width)
     assert row["share"]["a"] == pytest.approx((logits[:, 0] > 0).float().mean().item(), abs=1e-3)

@@ -28,6 +28,7 @@ from tests.toy_world import ATTRIBUTES
 
 CONFIG = StyleGAN2Config(8, (8, 8), z_dim=6, w_dim=6, mapping_layers=2)
 STEPS, BATCH = 6, 8
+LAWS = {"undisputed", "world law", "dense law"}
 OPTIONS = GANTraining(total_kimg=STEPS * BATCH / 1000, batch=BATCH, r1_every=2, path_every=2, linearity=0.3,
                       steer_from_kimg=0, checkpoint_kimg=2 * BATCH / 1000)
 
@@ -220,4 +221,7 @@ def test_the_card_is_one_self_contained_page(tmp_path: Path) -> None:
     assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     assert "http" not in page.replace("http-equiv", "") and generator.digest in page
     assert all(name in page for item in attributes() for name in (item.name, *item.classes))
+    assert {bar["what"] for bar in card["bars"]} >= {"AUC in W, all codes", "judge right, undisputed label"}
+    assert "AUC in W, 30 examples a class" in page and card["path_length"]["mean"] > 0
+    assert set(card["separability"]) == {"Z", "W"} and set(card["accuracy"]["judge"]) == LAWS
     assert card["frechet"]["generated"] > 0 and set(card["agreement"]["generated"]) == set(attributes().names)

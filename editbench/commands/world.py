@@ -15,6 +15,7 @@ from editbench.errors import EditbenchError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from editbench.worlds.bars import Bar
     from editbench.worlds.faces.factors import FactorLaw
 
 CHANNELS = (64, 64, 48, 32)  # of the faces' generator, at 4, 8, 16 and 32 pixels
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   editbench world train-parser --out runs/world/parser           regions of a face, minutes
   editbench world card --out runs/world/card                     how good the world is, as a page
   editbench world card --out card --generator generator32.safetensors
+  editbench world card --out card --config-dir runs/world/mine/conf generator=mine scorer=mine
 """
 
 
@@ -107,6 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     for role in ("generator", "teacher", "judge"):
         card.add_argument(f"--{role}", type=Path, default=None, help="weights (default: those of the package)")
 
+    card.add_argument("--config-dir", type=Path, default=None, help="folder of your own generator and scorer options")
+    card.add_argument("world", nargs="*", metavar="group=option",
+                      help="another world, such as generator=NAME scorer=NAME generator.weights=FILE; its card has no "
+                           "figures that compare with data")
     _add_correlation(card)
 
     pack = add("pack", _pack, "copy the averaged generator of a training checkpoint to a safetensors file")
@@ -226,9 +232,12 @@ def _train_parser(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
+    from editbench.worlds.bars import bars
     from editbench.worlds.card import world_card
     from editbench.worlds.faces import load_generator, load_scorer
 
+    if args.world or args.config_dir is not None:
+        return _other_card(args)
     card = world_card(args.out, args.n, load_generator(args.generator), load_scorer("teacher", args.teacher),
                       load_scorer("judge", args.judge), law=_law(args.correlation))
     print(f"{args.out / 'index.html'}: largest gap of a class share {100 * card['marginal_gap']:.1f} points, "
@@ -236,7 +245,39 @@ def _card(args: argparse.Namespace) -> int:
           f"Fréchet distance {card['frechet']['generated']:.3f} (floor {card['frechet']['floor']:.3f}), "
           f"lowest judge accuracy {100 * min(card['accuracy']['judge']['world law'].values()):.2f}%, "
           f"lowest agreement {100 * min(card['agreement']['generated'].values()):.2f}%")
+    _print_bars(bars(card), card)
     return 0
+
+
+def _other_card(args: argparse.Namespace) -> int:
+    """The card of a world that is named by its configuration."""
+    from editbench.configs import compose_config
+    from editbench.models import load_world
+    from editbench.worlds.bars import bars
+    from editbench.worlds.card import other_card
+
+    of_faces = ("generator", "teacher", "judge", "correlation")
+    given = [f"--{name}" for name in of_faces if getattr(args, name) is not None]
+    if given:
+        raise EditbenchError(f"{', '.join(given)}: of the faces' world; another world names its networks by "
+                             "generator=NAME and scorer=NAME alone")
+    folders = [] if args.config_dir is None else [args.config_dir]
+    cfg = compose_config(args.world, folders)
+    world = load_world(cfg)
+    card = other_card(args.out, args.n, world.generator, world.teacher, world.judge, cfg.generator.name)
+    print(f"{args.out / 'index.html'}: {card['world']}, {card['n']} generated pictures")
+    _print_bars(bars(card), card)
+    return 0
+
+
+def _print_bars(found: Sequence[Bar], card: dict) -> None:
+    for bar in found:
+        print(f"  {bar}")
+    if "path_length" in card:
+        about = card["path_length"]
+        print(f"  path length in W {about['mean']:.3f}, spread {100 * about['spread']:.0f} % of it")
+    missed = [bar for bar in found if not bar.passed]
+    print(f"{len(found) - len(missed)} of {len(found)} bars reached")
 
 
 def _pack(args: argparse.Namespace) -> int:

@@ -177,17 +177,16 @@ def check_witness(args: argparse.Namespace) -> None:
 
 def at_checkpoint(out: Path, witness: Scorer | None, keep: bool) -> Callable[[GANTrainer], dict]:
     """What a training does at each checkpoint: measure the averaged generator for the log, and keep it if asked to."""
-    from editbench.checkpoint import save_module
-    from editbench.generators.embedded import KIND
+    from editbench.generators.embedded import StyleGAN2Generator
     from editbench.worlds.separability import watch
 
     look = None if witness is None else watch(witness)
 
     def note(trainer: GANTrainer) -> dict:
+        generator = StyleGAN2Generator(trainer.ema)
         if keep:
-            path = out / "kept" / f"generator_{trainer.kimg:06.1f}.safetensors"
-            save_module(path, trainer.ema, KIND, trainer.ema.config.as_dict())
-        return {} if look is None else look(trainer.ema)
+            generator.save(out / "kept" / f"generator_{trainer.kimg:06.1f}.safetensors")
+        return {} if look is None else look(generator)
 
     return note
 

@@ -16,10 +16,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from editbench.attributes import Attributes
-from editbench.generators.stylegan2 import StyleGAN2
+from editbench.generators.base import Generator
 from editbench.scorers.base import Scorer
 from editbench.seeding import generator as random_stream
 from editbench.seeding import normals
+from editbench.spaces import Codes, Space
 
 EXAMPLES = 30  # a class, of the few-shot figure
 DRAWS = 20  # of the examples, whose median is reported
@@ -82,25 +83,23 @@ def separability(codes: np.ndarray, learnt: Tensor, true: Tensor, attributes: At
 
 
 @torch.inference_mode()
-def scored_codes(network: StyleGAN2, scorer: Scorer, n: int, seed: int, device: torch.device | str = "cpu",
-                 ) -> tuple[np.ndarray, Tensor]:
-    """w (n, w_dim) of n random faces and the scorer's logits (n, width) of their pictures, on the host."""
+def scored_codes(generator: Generator, scorer: Scorer, n: int, seed: int) -> tuple[np.ndarray, Tensor]:
+    """w (n, w_dim) of n random samples and the scorer's logits (n, width) of their pictures, on the host."""
     codes = []
     logits = []
+    device = next(generator.parameters()).device
     for start in range(0, n, BATCH):
-        z = normals(seed, "separability/z", start, min(start + BATCH, n), network.config.z_dim)
-        w = network.mapping(torch.from_numpy(z).float().to(device))
-        w_plus = w.unsqueeze(1).expand(-1, network.config.num_ws, -1)
-        logits.append(scorer(network.synthesis(network.synthesis.styles(w_plus))).float().cpu())
+        z = normals(seed, "separability/z", start, min(start + BATCH, n), generator.z_dim)
+        w = generator.map(torch.from_numpy(z).float().to(device))
+        logits.append(scorer(generator.decode(Codes(Space.W, w))).cpu())
         codes.append(w.cpu())
     return torch.cat(codes).numpy(), torch.cat(logits)
 
 
-def watch(scorer: Scorer, n: int = 6000, seed: int = 5_006) -> Callable[[StyleGAN2], dict[str, dict[str, float]]]:
-    """What a training's log is to hold: network -> linear AUC in W, and class shares, by the labels of one scorer."""
-    def look(network: StyleGAN2) -> dict[str, dict[str, float]]:
-        device = next(network.parameters()).device
-        codes, logits = scored_codes(network, scorer, n, seed, device)
+def watch(scorer: Scorer, n: int = 6000, seed: int = 5_006) -> Callable[[Generator], dict[str, dict[str, float]]]:
+    """What a training's log is to hold: generator -> linear AUC in W, and class shares, by the labels of one scorer."""
+    def look(generator: Generator) -> dict[str, dict[str, float]]:
+        codes, logits = scored_codes(generator, scorer, n, seed)
         found = separability(codes, logits, logits, scorer.attributes, few=False)
         auc = {name: round(figures["linear"] or 0.5, 3) for name, figures in found.items()}
         return {"auc": auc, "share": {name: round(figures["share"], 3) for name, figures in found.items()}}
@@ -108,22 +107,19 @@ def watch(scorer: Scorer, n: int = 6000, seed: int = 5_006) -> Callable[[StyleGA
     return look
 
 
-def path_lengths(network: StyleGAN2, n: int, seed: int) -> np.ndarray:
-    """Path length in W of n random faces (Karras et al. 2020, eq. 4): how far a unit step changes the picture.
+def path_lengths(generator: Generator, n: int, seed: int) -> np.ndarray:
+    """Path length in W of n random pictures (Karras et al. 2020, eq. 4): how far a unit step changes the picture.
 
     The norm of the gradient, in w, of the picture times unit noise; comparable between networks of one resolution.
     """
     lengths = []
-    size = network.config.resolution
-    pixels = network.config.img_channels * size**2
     for start in range(0, n, BATCH):
         stop = min(start + BATCH, n)
-        z = torch.from_numpy(normals(seed, "path/z", start, stop, network.config.z_dim)).float()
-        noise = torch.from_numpy(normals(seed, "path/noise", start, stop, pixels)).float()
-        with torch.enable_grad():
-            w = network.mapping(z).detach().requires_grad_(True)
-            w_plus = w.unsqueeze(1).expand(-1, network.config.num_ws, -1)
-            image = network.synthesis(network.synthesis.styles(w_plus))
-            (gradient,) = torch.autograd.grad((image * noise.view_as(image)).sum() / size, w)
+        z = torch.from_numpy(normals(seed, "path/z", start, stop, generator.z_dim)).float()
+        w = generator.map(z).detach().requires_grad_(True)
+        image = generator.decode(Codes(Space.W, w))
+        noise = torch.from_numpy(normals(seed, "path/noise", start, stop, image[0].numel())).float().view_as(image)
+        size = (image.shape[2] * image.shape[3]) ** 0.5
+        (gradient,) = torch.autograd.grad((image * noise).sum() / size, w)
         lengths.append(gradient.norm(dim=1))
     return torch.cat(lengths).numpy()

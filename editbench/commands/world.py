@@ -173,7 +173,7 @@ def _train_gan(args: argparse.Namespace) -> int:
     if args.witness is not None:
         witness = load_scorer("witness", args.witness).to(args.device)
     steering = None
-    if args.steer:
+    if args.steer and witness is not None:
         labels = sample_factors(law, args.seed, 0, STEERING_SAMPLES).labels()
         steering = ShareSteering(witness, labels, options.steer_weight)
 

@@ -140,7 +140,7 @@ def train_gan(args: argparse.Namespace) -> int:
     check_checkpoint(out / "checkpoint.pt", config, options)
     witness = _witness(args, data)
     steering = None
-    if args.steer:
+    if args.steer and witness is not None:
         _, labels = data.labelled()
         steering = ShareSteering(witness, torch.from_numpy(labels), options.steer_weight)
     trainer = GANTrainer(config, options, reals(data, args.seed), args.device, steering, start, witness)

@@ -46,7 +46,9 @@ def few_shot_auc(fit: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: n
     for draw in range(draws):
         random = random_stream(0, "separability", name, draw)
         rows = np.concatenate([random.permutation(rows_of_class)[:examples] for rows_of_class in classes])
-        found.append(fitted_auc(fit[rows], labels[rows], test, truth))
+        auc = fitted_auc(fit[rows], labels[rows], test, truth)
+        assert auc is not None  # both classes are there
+        found.append(auc)
     return found
 
 

@@ -198,6 +198,12 @@ class GANTrainer:
     def _asks_witness(self) -> bool:
         return (self._steers() or self.linear is not None) and self.step % self.options.witness_every == 0
 
+    def _witness(self) -> Scorer:
+        if self.witness is not None:
+            return self.witness
+        assert self.steering is not None  # otherwise nothing asks
+        return self.steering.witness
+
     def _witness_terms(self, w: Tensor) -> dict[str, tuple[float, Tensor]]:
         """Name -> weight and value of what is read off the pictures of w (N, w_dim) itself, without mixing.
 
@@ -206,9 +212,8 @@ class GANTrainer:
         terms = {}
         with self._autocast():
             image = self._picture(w.unsqueeze(1).expand(-1, self.g.config.num_ws, -1))
-            witness = self.witness if self.witness is not None else self.steering.witness
-            logits = witness(image)
-        if self._steers():
+            logits = self._witness()(image)
+        if self.steering is not None and self._steers():
             terms["steer"] = (1.0, self.steering.loss_of_logits(logits))
         if self.linear is not None:
             centred = w.float() - self.g.mapping.w_avg

@@ -173,6 +173,7 @@ def test_edits_on_real_images_stand_beside_generated_ones(config, home, capsys):
                 originals.loc[::2, "truth:eyeglasses"] = 1 - originals.loc[::2, "truth:eyeglasses"]
                 originals.loc[::3, "real_judge:eyeglasses"] *= -1
                 originals.to_parquet(root / outcome.run_id / "originals.parquet")
+                seal_folder(root / outcome.run_id)
     assert main(["invert", "compare", str(root)]) == 0
     text = capsys.readouterr().out
     table = pd.read_csv(root / "real_images.csv").set_index("method")

@@ -28,6 +28,8 @@ class Attribute:
     ordered: bool = False
 
     def __post_init__(self) -> None:
+        # The fields of a frozen dataclass can be set in this way alone. Configurations give a list,
+        # which could neither be hashed nor compared with a tuple.
         object.__setattr__(self, "classes", tuple(self.classes))
         if len(self.classes) < 2:
             raise EditbenchError(
@@ -78,6 +80,7 @@ class Attributes(Sequence[Attribute]):
         return hash(self.items)
 
     def index(self, name: str) -> int:  # type: ignore[override]
+        # Raises UnknownName, which lists the names; tuple.index would raise ValueError.
         self[name]
         return self.names.index(name)
 
@@ -115,6 +118,7 @@ class Attributes(Sequence[Attribute]):
         """(column, sign) such that sign * log_odds[column] grows towards class `target` (an int or (N,) tensor)."""
         first = self.slices[self[name].name].start
         if self[name].binary:
+            # `0 * target` keeps the kind: of a tensor (N,), each sample has a column and a sign.
             return first + 0 * target, 2 * target - 1
         return first + target, 1 + 0 * target
 
@@ -151,6 +155,8 @@ class Attributes(Sequence[Attribute]):
 def log_odds_of_classes(logits: Tensor) -> Tensor:
     """l_c - logsumexp over c' != c of l_c', for each class: (..., K) -> (..., K)."""
     k = logits.shape[-1]
+    # (..., K, K): row c holds the logits of all classes.
     others = logits.unsqueeze(-2).expand(*logits.shape[:-1], k, k)
+    # Each class leaves its own row: -inf adds nothing to a logsumexp.
     mask = torch.eye(k, dtype=torch.bool, device=logits.device)
     return logits - others.masked_fill(mask, -torch.inf).logsumexp(-1)

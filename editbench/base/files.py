@@ -25,6 +25,7 @@ from editbench.base.errors import BadFile, EditbenchError
 SEAL = "checksums.json"  # of a sealed folder
 CHECKSUM = "checksum"  # the key of a sealed JSON file
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# ENOTDIR and EEXIST: a file has the name of a folder that is needed.
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -84,6 +85,7 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
         final: its place; a folder that is there already is replaced.
         about: seal the folder, with these facts beside the checksums; None leaves it unsealed.
     """
+    # Beside `final`, since a rename to another file system is not atomic.
     partial = final.parent / f".partial-{final.name}-{os.getpid()}"
     with explain_disk_errors(final):
         shutil.rmtree(partial, ignore_errors=True)
@@ -94,6 +96,7 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
                 seal_folder(partial, about)
             for file in partial.rglob("*"):
                 _flush_to_disk(file)
+            # A rename does not replace a folder that holds files.
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
@@ -159,6 +162,7 @@ def _flush_to_disk(path: Path) -> None:
 # -- JSON ------------------------------------------------------------------------------------------
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write an object with its own checksum."""
+    # The checksum is of what a reader gets: tuples have become lists, and paths text.
     sealed = json.loads(json.dumps(value, default=str))
     sealed[CHECKSUM] = digest(sealed, 64)
     write_atomic(path, json.dumps(sealed, indent=1, sort_keys=True) + "\n")
@@ -274,6 +278,7 @@ def unsealed_folder(folder: Path) -> Iterator[None]:
 # -- single files with a checksum beside them ------------------------------------------------------
 def write_checked(path: Path, data: bytes) -> None:
     """Write a file of a cache, and its checksum beside it."""
+    # The content first: after a kill between the two, the checksum differs or is missing.
     write_atomic(path, data)
     write_atomic(_checksum_file(path), hashlib.sha256(data).hexdigest() + "\n")
 

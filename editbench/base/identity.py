@@ -142,6 +142,7 @@ def run_id(
     key["code"] = [code_of(config["method"]), modules_digest(RUN_CODE)]
     if inversion:
         key["inversion"] = [inversion, modules_digest(INVERTED_RUN_CODE)]
+    # fp32 adds nothing, since it changes no number.
     precision = config.get("precision") or "fp32"
     if precision != "fp32":
         key["precision"] = precision
@@ -206,6 +207,7 @@ def tensors_digest(tensors: Mapping[str, Tensor], *extra: object) -> str:
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         hasher.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        # As bytes, since NumPy has no bfloat16.
         hasher.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     for item in extra:
         hasher.update(f"{item!r};".encode())
@@ -229,6 +231,7 @@ def _listing(folder: str) -> str:
     for file in sorted(Path(folder).rglob("*")):
         if file.is_file():
             about = file.stat()
+            # The contents would have to be read in full at every start.
             files.append([str(file.relative_to(folder)), about.st_size, about.st_mtime_ns])
     return f"folder:{digest(files)}"
 

@@ -22,6 +22,7 @@ COARSER = {
     "bf16": 200,
     "fp16": 50,
 }  # what another batch size changes of a logit, against fp32
+# tf32 is no dtype of torch: its numbers are float32, and a mode of the GPU rounds them.
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,6 +33,7 @@ def casting(precision: str, device: torch.device) -> AbstractContextManager[obje
 
 def lowered(device: torch.device) -> bool:
     """Whether convolutions run in a lower precision just now."""
+    # Available first: torch raises where it is asked about a device without autocast.
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
@@ -59,6 +61,7 @@ def use_precision(precision: str, device: str) -> None:
             f"precision=fp16 with device={device}: half precision is for GPUs, on a processor it is "
             "slower than float32 and no better than bf16; use precision=fp32 or bf16"
         )
+    # Matrix products and the convolutions of cuDNN have a flag each.
     if gpu:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
             precision == "tf32"

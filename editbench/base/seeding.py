@@ -25,11 +25,13 @@ def uniforms(seed: int, stream: str, start: int, stop: int, width: int) -> np.nd
     """Uniforms in (0, 1) for items start..stop-1: (stop - start, width) float64."""
     if not 0 <= start <= stop:
         raise ValueError(f"need 0 <= start <= stop, got start={start}, stop={stop}")
+    # Every item begins with a counter of its own; words beyond its width are not used.
     counters = -(-width // WORDS_PER_COUNTER)
     bits = np.random.Philox(key=stream_key(seed, stream))
     bits.advance(start * counters)
     raw = bits.random_raw((stop - start) * counters * WORDS_PER_COUNTER)
     raw = raw.reshape(stop - start, counters * WORDS_PER_COUNTER)[:, :width]
+    # The upper 53 bits, as many as a float64 holds. The half step keeps 0 out, where ndtri is -inf.
     return ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 

@@ -38,6 +38,7 @@ class WeightShift:
         return len(self.index)
 
     def __getitem__(self, rows: Tensor | slice) -> WeightShift:
+        # Samples share the kernels, so a part of them keeps them all.
         return replace(self, index=self.index[rows], magnitude=self.magnitude[rows])
 
 

@@ -44,6 +44,7 @@ PARTS = "--parts"
 
 
 def main(argv: list[str]) -> int:
+    # The first word alone: `import` and `info` have a help of their own.
     if {"-h", "--help"} & set(argv[:1]):
         print(HELP)
         return 0
@@ -66,6 +67,7 @@ def as_parts(argv: list[str]) -> list[str]:
     # `part` is read by nothing: it makes N jobs of one configuration, which share the shards out
     # among themselves through locks.
     at = argv.index(PARTS)
+    # A slice, since the flag may be the last word.
     number = "".join(argv[at + 1 : at + 2])
     if not number.isdecimal() or not int(number):
         raise EditbenchError(
@@ -82,6 +84,7 @@ def build_task(config: DictConfig) -> Outcome:
     try:
         outcome = build(join_sweep(Settings.from_config(config)), part)
     except EditbenchError as error:
+        # A single build ends with the error as its message and exit code.
         if not in_sweep():
             raise
         say(f"error: {error}")
@@ -141,6 +144,7 @@ def class_counts(bank: Bank) -> dict[str, dict[str, int]]:
     counts = {item.name: np.zeros(len(item.classes), np.int64) for item in attributes}
     # Shard by shard: the logits of half a million samples need not be in memory together.
     for logits in bank.array("judge").stream():
+        # Copied, since torch warns of arrays that may not be written, as a memory map is.
         labels = attributes.labels(torch.from_numpy(np.array(logits))).numpy()
         for column, item in enumerate(attributes):
             counts[item.name] += np.bincount(labels[:, column], minlength=len(item.classes))
@@ -229,5 +233,6 @@ def info_main(argv: list[str]) -> int:
         "editbench bank info", description="Verify a bank's checksums and describe it."
     )
     parser.add_argument("folder", type=Path)
+    # Opening a bank compares its checksums.
     describe(Bank(parser.parse_args(argv).folder))
     return 0

@@ -57,12 +57,14 @@ def main(argv: list[str]) -> int:
         "--force", action="store_true", help="replace a baseline that is there, keeping its reasons"
     )
     args = parser.parse_args(argv)
+    # argparse demands the option and takes an empty text for it.
     if not args.reason.strip():
         raise EditbenchError(
             '--reason is empty: say why these numbers are pinned, as in --reason "first pins"'
         )
     results = whole(args.root)
     runs, notes = pin_runs(results)
+    # Folders stand in the file by their names alone: a path says nothing on another machine.
     runs, spread = measure(
         runs, {path.name: others for path, others in read_spreads(args.spread, args.root).items()}
     )
@@ -72,13 +74,16 @@ def main(argv: list[str]) -> int:
     history: list[str] = []
     if args.out.exists():
         old = read_baseline(args.out)
+        # The reasons of all earlier pins stay in the file, the oldest first.
         history = [*old.history, old.reason]
+        # Shown before the refusal, so that a person sees what --force would replace.
         print_comparison(compare(old.runs, runs), out, title=f"against {args.out} ({old.reason})")
         if not args.force:
             raise EditbenchError(
                 f"{args.out} is there already, the table shows how these runs differ from it; "
                 "--force replaces it and keeps its reasons"
             )
+        # Nothing else would show that measured tolerances give way to defaults.
         if old.spread and not spread:
             out.print(
                 "note: the old tolerances were measured, the new ones are defaults: name the runs "
@@ -114,6 +119,7 @@ def read_spreads(paths: list[Path], root: Path) -> dict[Path, list]:
             f"--spread names two folders alike ({', '.join(names)}): the file keeps the names "
             "alone, so rename one"
         )
+    # Every record of a job: the ones that differ by a setting are what a spread is measured by.
     return {path: pin_runs(whole(path), every=True)[0] for path in paths}
 
 
@@ -140,6 +146,7 @@ def report(runs: list, spread: dict, out: Console) -> None:
             markup=False,
             highlight=False,
         )
+    # Jobs that were skipped or failed are pinned as such, which may not be what was meant.
     for run in runs:
         if run.status != "done":
             print(f"pinned as {run.status}: {run.label}: {run.reason}", file=sys.stderr)

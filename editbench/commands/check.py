@@ -53,13 +53,16 @@ def main(argv: list[str]) -> int:
     baseline = read_baseline(args.baseline)
     results = load(args.root)
     runs, notes = pin_runs(results)
+    # A record that cannot be read ends no check: its pinned run counts as missing.
     broken = [f"unreadable: {problem.name}: {problem.reason}" for problem in results.problems]
     found = compare(baseline.runs, runs)
+    # Without one run in common every row would be missing, which says less than this error.
     if not found.matched:
         raise EditbenchError(
             f"{args.baseline} is for another experiment: it pins {described(baseline.runs)}, and "
             f"{args.root} holds {'; '.join([described(runs), *broken])}"
         )
+    # In front of the others, since they may be the cause of what the table shows.
     found.notes[:0] = broken + notes + made_otherwise(baseline, surroundings(results))
     failures = found.failures(args.allow_missing, args.strict)
     print_comparison(
@@ -69,6 +72,7 @@ def main(argv: list[str]) -> int:
         write_junit(args.junit, found, failures)
     if args.github:
         print("\n".join(github(found, failures)))
+    # Runs were found, but no number of theirs was compared: nothing moved, and nothing agrees.
     if found.blind:
         print(
             f"failed: not one number of {args.root} can be compared with {args.baseline}; pin "
@@ -105,6 +109,7 @@ def made_otherwise(baseline: Baseline, now: dict) -> list[str]:
     changed = [
         words.removeprefix("packages.")
         for words in differences(baseline.made_with, now)
+        # Almost every check is of another commit than the pins.
         if not words.startswith("git ")
     ]
     return [f"made with other versions or hardware: {'; '.join(changed)}"] if changed else []

@@ -67,7 +67,9 @@ def main(argv: list[str]) -> int:
     try:
         make = load_factory(args.editor, args.settings)
         with status(f"checking {args.editor}"):
+            # ''.split(',') is [''], which would be the name of an unknown check.
             results = conform(make, [name for name in args.only.split(",") if name])
+    # Another code than that of a check that failed, since nothing was checked.
     except (WrongUsage, UnknownName) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -104,8 +106,10 @@ def show(results: list) -> None:
     table = columns("check", "result", "remark")
     console = Console()
     for result in results:
+        # The message of a failure is long: it stands below the table.
         remark = result.meaning if result.status in ("failed", "warned") else result.message
         colour = COLOURS[result.status]
+        # Messages hold brackets, which rich would read as markup.
         table.add_row(result.name, f"[{colour}]{result.status}[/{colour}]", escape(remark))
     console.print(table)
     for result in results:

@@ -58,6 +58,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--mapping-lr",
         type=float,
+        # The value of StyleGAN2 (Karras et al. 2020).
         default=0.01,
         help="learning-rate multiplier of the mapping, where the file does not hold it "
         "(default 0.01)",

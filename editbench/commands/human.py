@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     jobs = parser.add_subparsers(dest="job", required=True, metavar="make|analyse")
+    # The defaults stand in the dataclass alone, and the help shows them.
     plan = Design()
     job = jobs.add_parser("make", help="draw a study from finished runs")
     job.add_argument("root", type=Path, help="runs folder")
@@ -104,7 +105,9 @@ def make(args: argparse.Namespace) -> int:
     manifest = make_study(args.root, args.out, design, args.device, args.cache)
     out = console()
     for line in summary(manifest):
+        # Labels of variants hold brackets, which rich would read as markup.
         out.print(line, soft_wrap=True, markup=False, highlight=False)
+    # Raters must not see the key, which names the methods.
     print(f"pages  {args.out / 'pages'}\nkey    {args.out / 'key.json'}   (not for raters)")
     return 0
 
@@ -116,6 +119,7 @@ def analyse_files(args: argparse.Namespace) -> int:
     folder = args.out or args.study / "analysis"
     write_analysis(found, folder)
     print(f"tables {folder}")
+    # The rest is analysed all the same; the exit code says that something is missing.
     wrong = len(found.responses.left)
     if wrong:
         print(
@@ -130,6 +134,7 @@ def _names(text: str | None) -> tuple[str, ...]:
     names = [""]
     depth = 0
     for letter in text or "":
+        # Depth of brackets: a cut at every comma would split the label of a variant.
         depth += (letter in "([{") - (letter in ")]}")
         if letter == "," and not depth:
             names.append("")
@@ -143,5 +148,6 @@ def _text(path: Path | None) -> str:
         return ""
     try:
         return path.read_text(encoding="utf-8")
+    # The document of a word processor, for example, is no UTF-8 text.
     except (OSError, UnicodeDecodeError) as error:
         raise EditbenchError(f"--intro {path} is not a readable text file ({error})") from error

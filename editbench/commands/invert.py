@@ -33,6 +33,7 @@ Stopped, the same command goes on from the block that was not finished.
 
 
 def main(argv: list[str]) -> int:
+    # Not subparsers of argparse: the plain form begins with a folder, whatever its name is.
     if argv[:1] == ["show"]:
         return show_main(argv[1:])
     if argv[:1] == ["compare"]:
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> int:
         nargs="*",
         help="configuration overrides: generator=..., inversion.noise=optimise",
     )
+    # Overrides may stand before and after the options, which parse_args does not allow.
     args = parser.parse_intermixed_args(argv)
     inversion = make(args.out, invert_settings(args.images, args.space, args.steps, args.overrides))
     print_inversion(inversion)
@@ -77,6 +79,7 @@ def invert_settings(images: str, space: str, steps: int | None, overrides: list[
 
 def make(folder: Path, settings: Settings) -> Inversion:
     source = Path(str(settings.inversion.images))
+    # The next start would take the pictures of the page for images to invert.
     if folder.resolve().is_relative_to(source.resolve()) and source.is_dir():
         raise EditbenchError(
             f"--out {folder} lies in the folder of the images, whose pictures it would add to: "
@@ -97,6 +100,7 @@ def show_main(argv: list[str]) -> int:
         "editbench invert show", description="Verify an inversion and say what it holds."
     )
     parser.add_argument("folder", type=Path)
+    # Opening an inversion compares its checksums.
     print_inversion(Inversion(parser.parse_args(argv).folder))
     return 0
 

@@ -22,12 +22,14 @@ def main(argv: list[str]) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # The folder that `editbench run` writes to where `out` is not set.
     parser.add_argument(
         "root", type=Path, nargs="?", default=Path("runs"), help="runs folder (default: runs)"
     )
     parser.add_argument("--out", type=Path, help="where the report goes (default: ROOT/report)")
     parser.add_argument("--table", action="store_true", help="only print the table")
     args = parser.parse_args(argv)
+    # The table first: the figures take longer.
     print_table(load(args.root))
     if not args.table:
         with status("drawing the report"):

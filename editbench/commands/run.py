@@ -147,6 +147,7 @@ def show(line: CommandLine) -> int:
 
     kind = line.flag("--cfg", "-c")
     info = line.flag("--info", "-i")
+    # --package and --resolve alone print nothing: they change what --cfg prints.
     if kind is None and info is None:
         raise EditbenchError(f"{line.shows} goes with --cfg job (see `editbench run --help`)")
     if kind is not None and kind not in CFG_KINDS:
@@ -161,6 +162,7 @@ def show(line: CommandLine) -> int:
             return 0
         jobs = [line.overrides]
         if line.sweep:
+            # The words of each job are composed apart, as the sweep itself does.
             _, jobs = compose_master(hydra.config_loader, line.overrides)
         for job in jobs:
             if line.sweep:

@@ -106,6 +106,7 @@ def train_gan(args: argparse.Namespace) -> int:
     from editbench.worlds.datasets.world import train_generator, world_name
     from editbench.worlds.train_gan import GANTraining
 
+    # Pictures have the correlations that they have; only renders are drawn from a law.
     if args.correlation is not None:
         raise EditbenchError("--correlation is of the renders' law; leave it out with --data")
     # The name first: a bad one must not show after hours of training.
@@ -158,7 +159,9 @@ def _print_next_command(out: Path, name: str, data: Packed) -> int:
     from editbench.worlds.datasets.world import first_attribute, missing_parts
 
     missing = missing_parts(out, name)
+    # Scorers learn from labels: without any, their training would only fail.
     if missing == ["train-scorers"] and data.attributes is None:
+        # What to do next goes to standard error, which leaves standard output to the results.
         print("next: pack the data with --labels, for a teacher and a judge", file=sys.stderr)
     elif missing:
         print(

@@ -130,6 +130,7 @@ def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
     words = [f"{key}={value}" for key, value in params.items()]
     words += master.hydra.overrides.task
     parser = OverridesParser.create(config_loader=loader)
+    # A key that comes again replaces its earlier values: the last word wins, as in Hydra.
     choices: dict[str, list[str]] = {}  # key -> one word for each of its values
     for override in parser.parse_overrides(words):
         key = override.get_key_element()
@@ -156,6 +157,7 @@ def compose_job(loader: ConfigLoader, master: DictConfig, words: list[str]) -> S
     """The settings of one job of a sweep."""
     # As Hydra does for each job: an experiment may be among the swept words, with defaults.
     config = loader.load_sweep_config(master, words)
+    # Hydra closes the configuration, after which no key can be deleted.
     with open_dict(config):
         del config["hydra"]
     return Settings.from_config(config)
@@ -229,6 +231,7 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
     plain: list[str] = []  # keys of the other words
     for override in overrides:
         key, has_value, value = override.partition("=")
+        # Hydra's prefixes (+ adds, ~ deletes) and the package behind @ are no part of the name.
         bare = key.lstrip("+~").split("@")[0]
         if not has_value:
             if not key.startswith(("~", "-")):

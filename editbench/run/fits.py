@@ -30,7 +30,9 @@ class Fitted:
     """What fitting cost, also when it was reused."""
 
     seconds: float
+    # Samples that the generator decoded for the fit.
     decoded: int
+    # Samples whose logits of the teacher the fit read or had computed.
     labels: int
     notes: dict
     cached: bool
@@ -48,11 +50,14 @@ def fit_editor(
         bank_sigma(bank, settings.device),
         settings.seed,
     )
+    # `more` is empty unless the method has a `tune` of its own.
     path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
     fitted = _cached(path, editor, data, lambda: editor.fit(data))
     if not more:
         return fitted
+    # All attributes share the fit; what is tuned for one of them has a file of its own.
     tuned = _cached(more[0], editor, data, lambda: editor.tune(data, attribute))
+    # A job is charged for both, also where the cache had one of them.
     return Fitted(
         fitted.seconds + tuned.seconds,
         fitted.decoded + tuned.decoded,
@@ -68,6 +73,7 @@ def fitted_editor(settings: Settings, bank: Bank, networks: Networks, attribute:
     editor.num_ws = networks.generator.num_ws
     editor.check(networks.generator, networks.judge.attributes, attribute)
     fit_editor(editor, settings, bank, networks, attribute)
+    # Only the fit shows whether there is a control for the attribute.
     editor.check(networks.generator, networks.judge.attributes, attribute)
     return editor
 
@@ -78,6 +84,7 @@ def fit_files(
     """Where the fit of a job lies in the cache and, where the method tunes for an attribute, the tuned one."""
     digests = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
     key = identity.fit_key(settings.plain, bank_id, digests)
+    # A method without a `tune` of its own has nothing to keep that belongs to one attribute.
     keys = [key] if editor.tune is Editor.tune else [key, key | {"attribute": attribute}]
     return [settings.cache / "fits" / f"{digest(each)}.safetensors" for each in keys]
 
@@ -87,10 +94,12 @@ def bank_sigma(bank: Bank, device: str) -> torch.Tensor:
 
 
 def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitReport]) -> Fitted:
+    # Jobs of a sweep may need the same fit: one of them makes it, the others wait and load it.
     with lock(path):
         found = _load(path, editor)
         if found is not None:
             return found
+        # The lock is held, so partial files here were left by a process that was killed.
         sweep_partials(path)
         began, before = time.perf_counter(), data.generator.decoded
         with status(f"fitting {type(editor).__name__}"), scored(data.teacher) as asked:
@@ -102,9 +111,12 @@ def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitRep
             report.notes,
             False,
         )
+        # safetensors refuses tensors that are not contiguous. The device is no part of the key, so
+        # a job on another device may load the file.
         state = {
             name: tensor.detach().cpu().contiguous() for name, tensor in editor.state().items()
         }
+        # The costs stand in the file, since a job that loads the fit reports them as well.
         meta = {"fitted": json.dumps(vars(fitted), default=str)}
         write_checked(path, save(state, meta))
         return fitted
@@ -114,6 +126,7 @@ def _cached(path: Path, editor: Editor, data: FitData, work: Callable[[], FitRep
 def scored(teacher: Scorer) -> Iterator[list[int]]:
     """How many samples the teacher scores meanwhile, a number a batch: each is a label that the editor asked for."""
     counts: list[int] = []
+    # Counted by a hook, so that an editor need not report what it has the teacher score.
     hook = teacher.register_forward_hook(
         lambda _module, _inputs, logits: counts.append(len(logits))
     )
@@ -132,5 +145,6 @@ def _load(path: Path, editor: Editor) -> Fitted | None:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (BadFile, OSError, SafetensorError, KeyError, ValueError):
         return None
+    # Not within the try: an editor's own ValueError would pass for a damaged file.
     editor.load_state(state)
     return Fitted(**(meta | {"cached": True}))

@@ -13,6 +13,7 @@ from editbench.run.settings import Settings
 def request_inversion(settings: Settings) -> InversionRequest:
     """The inversion of a job, before it is made or opened."""
     return InversionRequest(
+        # Without the labels, which are for people and must not change what an inversion is.
         options=plain(settings.plain["inversion"]),
         networks=load_networks(settings),
         code=networks_code(settings),

@@ -104,6 +104,7 @@ def end_with_parent(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(WATCH_EVERY)
+        # sys.exit would end this thread alone.
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -123,6 +124,7 @@ def local_workers(config: DictConfig, jobs: int, cores: int) -> int | None:
     launcher = str(config.hydra.launcher._target_)
     if launcher.endswith(BASIC):
         return 1
+    # The sweeper hands the launcher this many jobs at most, and waits for them.
     batch = config.hydra.sweeper.get("max_batch_size")
     at_once = jobs
     if batch is not None and batch >= 1:

@@ -36,6 +36,7 @@ def load_networks(settings: Settings) -> Networks:
     # TF32 is a mode of the process, so it is set for every job, cached networks or not.
     use_precision(settings.precision, settings.device)
     parts = _network_parts(settings)
+    # As text, since a mapping cannot be the key of a cache.
     return _build_networks(
         json.dumps(parts), settings.precision, settings.device, _file_stamps(parts)
     )
@@ -160,6 +161,7 @@ def load_bank(settings: Settings) -> Bank:
 def check_bank(bank: Bank, networks: Networks) -> Bank:
     """Refuse a bank given by its path that was made by other networks."""
     for role, network in vars(networks).items():
+        # An imported bank has no network behind it that could be compared.
         if bank.meta[role] not in (network.digest, "imported"):
             raise BadFile(
                 f"bank {bank.folder} was built with another {role} ({bank.meta[role]}) than this "

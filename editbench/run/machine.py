@@ -170,6 +170,7 @@ def tf32(wanted: bool) -> Iterator[None]:
 
 def product_error(device: str, dtype: torch.dtype, side: int = 128) -> float:
     """Root mean square error of a product, relative to its size in float64."""
+    # Drawn on the host with a seed, so that every device multiplies the same numbers.
     rng = torch.Generator().manual_seed(0)
     a = torch.randn(side, side, generator=rng, dtype=torch.float64)
     b = torch.randn(side, side, generator=rng, dtype=torch.float64)
@@ -202,6 +203,7 @@ def timed(device: str, dtype: torch.dtype, side: int, repeats: int) -> tuple[flo
 
 
 def _fastest(work: Callable[[], Tensor], device: str, repeats: int) -> float:
+    # The first call may compile or allocate: it is slow, and the minimum passes over it.
     return min(_seconds(work, device) for _ in range(repeats + 1))
 
 

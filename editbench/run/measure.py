@@ -32,6 +32,7 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
         results[name] = metric.compute()
     kinds = {name: (metric.version, metric.produces) for name, metric in metrics.items()}
     records.write_metrics(folder, results, kinds)
+    # `refresh_metrics` compares this key, and computes the rows again where it differs.
     write_json(folder / Record.METRICS, {"key": metrics_key(settings, metrics)})
 
 
@@ -46,9 +47,11 @@ def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
 
 def refresh_metrics(record: Record, settings: Settings) -> None:
     """Recompute the metrics of a finished record when options or versions have changed."""
+    # A run that was skipped or failed has no trajectories.
     if record.status["status"] != "done":
         return
     if record.metrics_key() != metrics_key(settings, load_metrics(settings)):
+        # Read first: reading compares checksums, and the update takes the seal away.
         trajectories = record.trajectories()
         with record.updating() as folder:
             compute_metrics(folder, trajectories, settings)

@@ -76,6 +76,7 @@ def costs_to_crossing(
     needed = int((is_edit & is_needed).sum())
     # Every decode of a walk takes about the same time, so their share is the time's share.
     share = needed / max(int(is_edit.sum()), 1)
+    # What an editor decodes in its steps is known for the whole walk alone: all is charged.
     return {
         "edits_per_second": starts / max(result.seconds * share, SHORTEST),
         "generator_calls": needed + in_steps + fitted.decoded,

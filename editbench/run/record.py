@@ -40,6 +40,7 @@ from editbench.walk.trajectory import Trajectories
 
 REMEDY = "delete its folder and run the job again"
 STATUSES = ("done", "skipped", "failed")
+# The hashes of sources stop at installed packages; their versions stand in the provenance instead.
 PACKAGES = (
     "editbench",
     "torch",
@@ -87,7 +88,9 @@ class Record:
     @classmethod
     def is_record(cls, folder: Path) -> bool:
         """Whether a folder is meant to be a record, whole or not."""
+        # The name of a folder that is still being written begins with a dot.
         hidden = folder.name.startswith(".")
+        # Either file is enough: a record that lost one of them is damaged, not absent.
         return not hidden and ((folder / cls.STATUS).is_file() or (folder / SEAL).is_file())
 
     @classmethod
@@ -110,6 +113,7 @@ class Record:
         """The record in a folder, or None where there is none or a damaged one, which is run again."""
         try:
             record = cls.read(folder)
+            # The seal lists all that the run wrote, so a file that was deleted is noticed as well.
             for name in read_seal(folder)["files"]:
                 if name not in cls.COMPARED_ON_USE:
                     record.path(name)
@@ -164,6 +168,7 @@ class Record:
 
     def written_at(self) -> int:
         """When the run ended, in nanoseconds since the epoch."""
+        # `updating` writes metrics anew and leaves the status, whose time stays that of the run.
         return (self.folder / self.STATUS).stat().st_mtime_ns
 
 
@@ -193,11 +198,13 @@ def write_metrics(
     samples = []
     for name, result in results.items():
         version, directions = kinds[name]
+        # A direction may be None, which a column of booleans cannot hold.
         better = result.rows["metric"].map(dict(directions)).astype(object)
         rows.append(result.rows.assign(group=name, version=version, higher_is_better=better))
         # pandas cannot join a table without rows to others without losing the types.
         if len(result.samples):
             samples.append(result.samples)
+    # One empty table gives the file its columns where no metric has samples.
     if not samples:
         samples = [result.samples for result in results.values()][:1]
     for name, parts in (("rows", rows), ("samples", samples)):
@@ -212,6 +219,7 @@ def write_pictures(
     images (k, c, C, H, W) uint8; steps, crossed, effect (k, c); starts, source, target (k,). Class
     names are in status.json.
     """
+    # With engine.pictures=0 no image was kept, and the record has no such file.
     if not pictures.images:
         return
     table = trajectories.table.assign(effect=trajectories.effect)
@@ -224,6 +232,7 @@ def write_pictures(
         walk = table.loc[start]
         last = int(walk.index.max())
         stop = walk.index[walk["stopped"]]
+        # Evenly spaced, with the source and the last step. Rounding joins some in a short walk.
         chosen = set(np.linspace(0, last, columns).round().astype(int).tolist())
         if len(stop) and int(stop[0]) not in chosen:  # the crossing replaces its nearest neighbour
             chosen.discard(
@@ -231,6 +240,7 @@ def write_pictures(
             )
             chosen.add(int(stop[0]))
         steps = sorted(chosen)
+        # Strips have one width, so that they can be stacked: a short walk repeats its last step.
         steps += [last] * (columns - len(steps))
         strips["images"].append(torch.stack([images[start, step] for step in steps]))
         strips["steps"].append(torch.tensor(steps))
@@ -259,8 +269,10 @@ def environment() -> dict:
 def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
+    # macOS has no /proc.
     except OSError:
         return platform.processor()
+    # Some architectures, such as ARM, have no line 'model name'.
     return next(
         (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
         platform.machine(),
@@ -278,7 +290,9 @@ def git_commit() -> str | None:
 
     try:
         commit = git("rev-parse", "--short", "HEAD")
+        # -uno: untracked files, such as records, are no change of the source.
         return commit and commit + ("+" if git("status", "--porcelain", "-uno") else "")
+    # git is not installed.
     except OSError:
         return None
 
@@ -288,6 +302,7 @@ def peak_memory_mb(device: str) -> float:
     allocation. MiB."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
+    # Linux gives ru_maxrss in KiB.
     return (
         max(
             resource.getrusage(who).ru_maxrss

@@ -321,6 +321,7 @@ def resolve(config: DictConfig | Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
+    # OmegaConf puts the full key and the type of the node on further lines.
     return (str(error).splitlines() or [""])[0]
 
 
@@ -455,6 +456,7 @@ def _starts(value: object) -> StartsSettings:
 
 def _scorer(value: object) -> ScorerSettings:
     options = _mapping("scorer", value)
+    # The name is a label, so it is no longer among the options.
     name = str(cast(dict, value).get("name", ""))
     roles = ("teacher", "judge")
     for key in options:

@@ -28,6 +28,7 @@ def at_level(control: np.ndarray, other: np.ndarray, levels: np.ndarray) -> np.n
     out = np.full((*control.shape[:-1], len(levels)), np.nan)
     for position, level in enumerate(levels):
         beyond = control >= level
+        # argmax of booleans is the first True. It is 0 where there is none, which is masked below.
         after = beyond.argmax(-1)[..., None]
         before = np.maximum(after - 1, 0)
         low = np.take_along_axis(control, before, -1)
@@ -55,10 +56,12 @@ def area(control: np.ndarray, other: np.ndarray, top: float | np.ndarray = np.in
     """
     control = np.asarray(control, np.float64)
     other = np.asarray(other, np.float64)
+    # Where control falls back, the levels that it passes again are not counted twice.
     reached = np.maximum.accumulate(control, -1)
     low = reached[..., :-1]
     high = np.minimum(reached[..., 1:], np.asarray(top)[..., None])
     gained = high > low  # a new level, so control rises along this piece
+    # 1 where nothing is gained avoids a division by 0; such pieces are masked below.
     rise = np.where(gained, control[..., 1:] - control[..., :-1], 1.0)
     slope = (other[..., 1:] - other[..., :-1]) / rise
     # The mean of a straight piece is its value at the middle of the part that is new.
@@ -82,6 +85,7 @@ def most_within(control: np.ndarray, other: np.ndarray, limit: float) -> np.ndar
     # Where a piece passes the limit between two grid points, its end there counts too.
     step = other[..., 1:] - other[..., :-1]
     gap = limit - other[..., :-1]
+    # A piece that is shorter than its gap does not meet the limit: -1 leaves it out below.
     share = np.divide(gap, step, out=np.full_like(step, -1.0), where=np.abs(step) > np.abs(gap))
     meeting = control[..., :-1] + share * (control[..., 1:] - control[..., :-1])
     between = np.where((share > 0) & (share < 1), meeting, -np.inf).max(-1, initial=-np.inf)
@@ -111,6 +115,7 @@ def at_effect(
     Returns:
         (starts, k), NaN where a walk never reaches the level.
     """
+    # The neighbours are sound rows: where some lie between that are not, they are passed over.
     rows = np.flatnonzero(sound)
     same_walk = owner[rows[1:]] == owner[rows[:-1]]
     beyond = np.flatnonzero((x[rows[1:]] >= level) & same_walk) + 1

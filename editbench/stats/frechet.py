@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike
 
 def moments(features: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and unbiased covariance (D, D) in float64 of features (N, D), N >= 2."""
+    # Networks give float32, in which sums over many samples lose digits.
     x = np.asarray(features, dtype=np.float64)
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"need features (N, D) with N >= 2, got shape {x.shape}")
+    # np.cov gives a plain number for D = 1.
     return x.mean(0), np.atleast_2d(np.cov(x, rowvar=False))
 
 
@@ -26,6 +28,7 @@ def gaussian_distance(
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     spectrum = np.linalg.eigvalsh(root @ cov_b @ root).clip(min=0)
+    # The trace of (A B)^(1/2) is the sum of the roots of the eigenvalues.
     gap = np.asarray(mean_a) - np.asarray(mean_b)
     return float(gap @ gap + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(spectrum).sum())
 

@@ -28,6 +28,7 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
     """Wilson score interval of a proportion (Wilson, 1927, without continuity correction); NaN where n is 0."""
     if n == 0:
         return NO_INTERVAL
+    # Two-sided: half of what `level` leaves out lies beyond each end.
     z = ndtri(0.5 + level / 2)
     share = successes / n
     centre = share + z * z / (2 * n)
@@ -72,6 +73,7 @@ def resampled_sums(
 def percentiles(samples: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """Percentile interval of bootstrap samples, without the draws that are NaN: (draws, m) -> (2, m)."""
     out = np.full((2, samples.shape[1]), np.nan)
+    # nanpercentile warns of a column without any number.
     some = np.isfinite(samples).any(0)
     if some.any():
         tail = 50 * (1 - level)
@@ -83,6 +85,7 @@ def bootstrap_mean(
     values: np.ndarray, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
 ) -> Interval:
     """Percentile interval of a mean; NaN values are left out. Any order of the values gives the same interval."""
+    # A draw picks values by their places, so the places must not depend on the order given.
     values = np.sort(np.asarray(values, np.float64))
     values = values[np.isfinite(values)]
     if not len(values):
@@ -130,6 +133,8 @@ def median_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     if n == 0:
         return NO_INTERVAL
     # The number of values below the median is binomial (n, 1/2).
+    # With k its quantile at the tail, P(fewer than k) is below the tail: the k-th value from each
+    # end covers enough. Its index is k - 1.
     rank = max(int(binom.ppf((1 - level) / 2, n, 0.5)) - 1, 0)
     return float(values[rank]), float(values[n - 1 - rank])
 
@@ -174,6 +179,7 @@ def paired_difference(
     mean = float(gaps.mean())
     means = resampled_sums(gaps[:, None], draws, seed, "paired") / n
     low, high = percentiles(means, level)[:, 0]
+    # Draws that equal the difference in exact arithmetic lie as far out as it does.
     rounding = ROUNDING * max(1.0, abs(mean))
     p = (1 + int((np.abs(means[:, 0] - mean) >= abs(mean) - rounding).sum())) / (1 + draws)
     return PairedDifference(mean, float(low), float(high), p, n)

@@ -21,6 +21,7 @@ DEGREE = 3  # of the polynomial kernel (x.y / d + 1)^3 of Binkowski et al. 2018
 
 def block_ends(n: int, blocks: int) -> np.ndarray:
     """First sample of every block, and n: (B + 1,)."""
+    # Rounded up: the first i whose i * B // n is the number of the block.
     return -(-np.arange(blocks + 1) * n // blocks)
 
 
@@ -54,6 +55,7 @@ class Moments(torchmetrics.Metric):
     def __init__(self, n: int, blocks: int, dim: int, **options: Any) -> None:
         super().__init__(**options)
         self.ends = block_ends(n, blocks)
+        # x x^T is symmetric, so half of it is enough.
         self.triangle = np.tril_indices(dim)
         sizes = {
             "count": (blocks,),
@@ -111,6 +113,7 @@ def covariance(count: float, total: np.ndarray, outer: np.ndarray) -> tuple[np.n
         return np.full(dim, np.nan), np.full((dim, dim), np.nan)
     square = np.zeros((dim, dim))
     square[np.tril_indices(dim)] = outer
+    # The diagonal is there already; only what lies below it is mirrored.
     square += np.tril(square, -1).T
     mean = total / count
     return mean, (square - count * np.outer(mean, mean)) / (count - 1)
@@ -140,7 +143,9 @@ class Kernel:
         self.reference = reference.astype(np.float64)
         self.within = mean_of_pairs(self.reference)
         self.value = np.full((sets, blocks), np.nan)
+        # (T, size, d) features of each block under way.
         self._open: dict[int, np.ndarray] = {}
+        # Rows, of all T sets together, that such a block still lacks.
         self._missing: dict[int, int] = {}
 
     def add(self, place: int, features: np.ndarray, first: int) -> None:

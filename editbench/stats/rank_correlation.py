@@ -59,13 +59,16 @@ def spearman(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Spearman:
     n = int(both.sum())
     if n < 3 or not x.any() or not y.any():
         return Spearman(NAN, NAN, NAN, NAN, n, n <= EXACT)
+    # Both sides are centred and of unit length, so their product is the correlation.
     rho = float(x @ y)
     if abs(rho) >= 1 - 1e-12:  # rounding leaves 0.999... for equal orders
         rho = math.copysign(1.0, rho)
     if n <= EXACT:
         p = exact_p(x, y)
     else:
+        # At |rho| = 1 the statistic is infinite; the bound keeps the division possible.
         p = float(2 * student.sf(abs(rho) * math.sqrt((n - 2) / max(1 - rho**2, 1e-300)), n - 2))
+    # The standard error has n - 3 below the line.
     if n < 4 or abs(rho) == 1:
         return Spearman(rho, NAN, NAN, p, n, n <= EXACT)
     half = float(ndtri(0.5 + level / 2)) * math.sqrt((1 + rho**2 / 2) / (n - 3))
@@ -94,5 +97,6 @@ def _orders(n: int) -> Iterator[np.ndarray]:
     """All orders of n things, as index arrays (up to CHUNK, n)."""
     every = permutations(range(n))
     while part := list(islice(every, CHUNK)):
+        # Exact tests have at most EXACT things, so a byte holds an index.
         flat = np.fromiter(chain.from_iterable(part), np.int8, len(part) * n)
         yield flat.reshape(-1, n).astype(np.int64)

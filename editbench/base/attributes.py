@@ -1,9 +1,9 @@
 """What a scorer scores: named attributes, their classes, and the arithmetic on their logits.
 
-Layout of a logit row: a binary attribute has one column (positive: class 1), an attribute of K > 2 classes has K. Every
-quantity of the benchmark that needs one number an attribute uses log-odds, ln p_c / (1 - p_c): for a binary attribute
-this is the logit itself, for a class c of many it is l_c - logsumexp of the other logits. Zero is the one-vs-rest
-boundary of the class.
+Layout of a logit row: a binary attribute has one column (positive: class 1), an attribute of K > 2
+classes has K. Every quantity of the benchmark that needs one number an attribute uses log-odds,
+ln p_c / (1 - p_c). For a binary attribute this is the logit itself. For a class c of many it is
+l_c - logsumexp of the other logits. Zero is the one-vs-rest boundary of the class.
 """
 
 from __future__ import annotations
@@ -20,8 +20,16 @@ from editbench.base.validation import check_kind
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute. `classes` are the names of its values, negative side first when there are two; `ordered` says that
-    neighbouring classes touch (yaw bins)."""
+    """One attribute.
+
+    Args:
+        name: of the attribute.
+        classes: names of its values, two or more. Of two, the negative side comes first.
+        ordered: whether the classes have an order, as bins of yaw have; only neighbours then touch.
+
+    Raises:
+        EditbenchError: there are fewer than two classes.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -43,22 +51,33 @@ class Attribute:
     @property
     def width(self) -> int:
         """Columns it takes in a logit row."""
-        return 1 if self.binary else len(self.classes)
+        # The logit of the second of two classes fixes that of the first, so one column is enough.
+        if self.binary:
+            return 1
+        return len(self.classes)
 
 
 class Attributes(Sequence[Attribute]):
-    """An ordered set of attributes and the layout of their logits."""
+    """An ordered set of attributes and the layout of their logits.
+
+    Args:
+        items: the attributes, in the order of their columns.
+
+    Raises:
+        EditbenchError: two attributes have the same name.
+    """
 
     def __init__(self, items: Sequence[Attribute]) -> None:
         self.items = tuple(items)
         self.names = tuple(item.name for item in self.items)
         if len(set(self.names)) != len(self.names):
             raise EditbenchError(f"attribute names must differ, got {', '.join(self.names)}")
-        ends = torch.tensor([item.width for item in self.items]).cumsum(0).tolist()
-        self.slices = {
-            item.name: slice(end - item.width, end) for item, end in zip(self.items, ends)
-        }
-        self.width = ends[-1] if ends else 0
+        # Name -> its columns in a logit row. The attributes lie side by side, without gaps.
+        self.slices: dict[str, slice] = {}
+        self.width = 0
+        for item in self.items:
+            self.slices[item.name] = slice(self.width, self.width + item.width)
+            self.width += item.width
 
     def __len__(self) -> int:
         return len(self.items)
@@ -86,16 +105,17 @@ class Attributes(Sequence[Attribute]):
 
     def columns(self) -> list[str]:
         """Names of the logit columns: 'smile', 'hair_color:black', ..."""
-        return [
-            column
-            for item in self.items
-            for column in (
-                [item.name] if item.binary else [f"{item.name}:{c}" for c in item.classes]
-            )
-        ]
+        names = []
+        for item in self.items:
+            if item.binary:
+                names.append(item.name)
+            else:
+                names.extend(f"{item.name}:{class_name}" for class_name in item.classes)
+        return names
 
     def logits(self, logits: Tensor, name: str) -> Tensor:
         """The columns of one attribute: (..., width) -> (..., 1 or K)."""
+        # Raises UnknownName, which lists the names; the dict would raise a bare KeyError.
         self[name]
         return logits[..., self.slices[name]]
 
@@ -104,18 +124,35 @@ class Attributes(Sequence[Attribute]):
         if name is None:
             return torch.stack([self.labels(logits, item.name) for item in self.items], -1)
         part = self.logits(logits, name)
-        return (part[..., 0] > 0).long() if self[name].binary else part.argmax(-1)
+        # A logit of exactly 0 lies on the boundary and counts as the negative class.
+        if self[name].binary:
+            return (part[..., 0] > 0).long()
+        return part.argmax(-1)
 
     def log_odds(self, logits: Tensor) -> Tensor:
         """Log-odds of every column: (..., width) -> (..., width)."""
         parts = []
         for item in self.items:
             part = self.logits(logits, item.name)
-            parts.append(part if item.binary else log_odds_of_classes(part))
+            if not item.binary:
+                part = log_odds_of_classes(part)
+            parts.append(part)
         return torch.cat(parts, -1)
 
     def column(self, name: str, target: int | Tensor) -> tuple[int | Tensor, int | Tensor]:
-        """(column, sign) such that sign * log_odds[column] grows towards class `target` (an int or (N,) tensor)."""
+        """Where the log-odds of a class stand in a row.
+
+        Args:
+            name: of the attribute.
+            target: a class, or (N,) classes.
+
+        Returns:
+            (column, sign), each of the kind of `target`: sign * log_odds[column] grows towards the
+            class.
+
+        Raises:
+            UnknownName: there is no such attribute.
+        """
         first = self.slices[self[name].name].start
         if self[name].binary:
             # `0 * target` keeps the kind: of a tensor (N,), each sample has a column and a sign.
@@ -123,7 +160,16 @@ class Attributes(Sequence[Attribute]):
         return first + target, 1 + 0 * target
 
     def class_index(self, name: str, target: int | str) -> int:
-        """A class given by its index or its name."""
+        """The index of a class.
+
+        Args:
+            name: of the attribute.
+            target: the index or the name of the class.
+
+        Raises:
+            UnknownName: there is no such attribute or class.
+            EditbenchError: the index is out of range, or of another kind.
+        """
         classes = self[name].classes
         if isinstance(target, str):
             if target not in classes:
@@ -138,18 +184,23 @@ class Attributes(Sequence[Attribute]):
         return target
 
     def as_config(self) -> list[dict]:
-        return [
-            {"name": a.name, "classes": list(a.classes), "ordered": a.ordered} for a in self.items
-        ]
+        """The attributes as plain values, which JSON and YAML can hold."""
+        config: list[dict] = []
+        for item in self.items:
+            # Lists, since JSON reads a tuple back as a list and the two would not be equal.
+            config.append(
+                {"name": item.name, "classes": list(item.classes), "ordered": item.ordered}
+            )
+        return config
 
     @classmethod
     def from_config(cls, config: Sequence[dict]) -> Attributes:
-        return cls(
-            [
-                Attribute(c["name"], tuple(c["classes"]), bool(c.get("ordered", False)))
-                for c in config
-            ]
-        )
+        """The attributes that `as_config` wrote; 'ordered' may be absent and is then False."""
+        items = []
+        for entry in config:
+            ordered = bool(entry.get("ordered", False))
+            items.append(Attribute(entry["name"], tuple(entry["classes"]), ordered))
+        return cls(items)
 
 
 def log_odds_of_classes(logits: Tensor) -> Tensor:

@@ -1,9 +1,12 @@
-"""Errors a user can act on: every message names the file or key and the remedy."""
+"""Errors that a user can act on: every message names the file or key and the remedy."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+# Share of equal characters from which a name counts as a misspelling of another (difflib's ratio).
+CLOSE = 0.5
 
 
 class EditbenchError(Exception):
@@ -11,16 +14,27 @@ class EditbenchError(Exception):
 
 
 class UnknownName(EditbenchError, KeyError):
-    """A name that is not in a registry: says the nearest match and the whole list."""
+    """A name that is not in a registry. The message has the nearest name and the whole list.
+
+    Args:
+        kind: what is named, such as 'attribute'.
+        name: the unknown name.
+        known: the names that exist.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known = sorted(set(known))
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        self.message = f"unknown {kind} '{name}'.{hint} Available: {', '.join(known) or 'none'}."
+        # Sorted, so that the message does not depend on the order of registration.
+        names = sorted(set(known))
+        near = difflib.get_close_matches(name, names, n=1, cutoff=CLOSE)
+        hint = ""
+        if near:
+            hint = f" Did you mean '{near[0]}'?"
+        available = ", ".join(names) or "none"
+        self.message = f"unknown {kind} '{name}'.{hint} Available: {available}."
         super().__init__(self.message)
 
-    def __str__(self) -> str:  # KeyError would print the repr
+    # KeyError prints the repr of its argument, with quotation marks and escaped line ends.
+    def __str__(self) -> str:
         return self.message
 
 
@@ -28,13 +42,17 @@ class BadFile(EditbenchError):
     """A file that is missing, truncated, altered or of another kind."""
 
 
+# Also a TypeError, as Python raises for an argument of the wrong kind.
 class SpaceMismatch(EditbenchError, TypeError):
-    """Codes of one latent space handed to something that works in another."""
+    """Codes of one latent space were given to something that works in another."""
 
 
 class Unsupported(EditbenchError):
-    """A method cannot serve this generator, space or attribute. The job is recorded as skipped with this reason."""
+    """A method cannot serve this generator, space or attribute.
+
+    The job is recorded as skipped, with this reason.
+    """
 
 
 class NonFinite(EditbenchError, FloatingPointError):
-    """A generator or scorer produced NaN or infinity where the benchmark cannot go on."""
+    """A generator or scorer produced NaN or infinity where the benchmark cannot continue."""

@@ -1,4 +1,4 @@
-"""Pictures as bytes."""
+"""Images as bytes."""
 
 from __future__ import annotations
 
@@ -6,5 +6,13 @@ from torch import Tensor
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """[-1, 1] -> 0..255."""
+    """Convert images from floating point to bytes.
+
+    Args:
+        image: any shape, in [-1, 1]; values outside are clamped.
+
+    Returns:
+        uint8 of the same shape in 0..255, on the CPU.
+    """
+    # Rounding, not truncation: a conversion to bytes alone would darken the image by half a level.
     return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().cpu()

@@ -1,10 +1,13 @@
 """Arithmetic of decoding and scoring: precision=fp32, tf32, bf16 or fp16.
 
-bf16 and fp16, by torch.autocast: convolutions and matrix products of decoding and scoring run in the lower precision;
-codes, styles, the mapping, demodulation, the sum of the ToRGB images and logits stay float32, statistics float64, and
-so does what a method computes from the layers itself, beside `decode` and a scorer's call. tf32 is a mode of the
-process: every product and convolution of float32 numbers rounds its factors. The precision is part of what identifies a
-bank and a run, except fp32, which changes no number and no identity.
+- bf16 and fp16, by torch.autocast: convolutions and matrix products of decoding and scoring run in
+  the lower precision. Codes, styles, the mapping, demodulation, the sum of the ToRGB images and
+  logits stay float32, and statistics float64. What a method computes from the layers itself, beside
+  `decode` and a scorer's call, stays float32 too.
+- tf32 is a mode of the process: every product and convolution of float32 numbers rounds its factors.
+
+The precision is part of what identifies a bank and a run, except fp32, which changes no number and
+no identity.
 """
 
 from __future__ import annotations
@@ -16,42 +19,49 @@ import torch
 from editbench.base.errors import EditbenchError, UnknownName
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-COARSER = {
-    "fp32": 1,
-    "tf32": 50,
-    "bf16": 200,
-    "fp16": 50,
-}  # what another batch size changes of a logit, against fp32
+# How much another batch size changes a logit, as a multiple of the change in fp32.
+COARSER = {"fp32": 1, "tf32": 50, "bf16": 200, "fp16": 50}
 # tf32 is no dtype of torch: its numbers are float32, and a mode of the GPU rounds them.
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AMPERE = 8  # major compute capability of the first GPUs that have TF32
 
 
 def casting(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a network of this precision runs; nothing at all for fp32 and tf32."""
-    return torch.autocast(device.type, DTYPES[precision]) if precision in DTYPES else nullcontext()
+    """The context in which a network of this precision runs; it does nothing for fp32 and tf32."""
+    if precision not in DTYPES:
+        return nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
 
 
 def lowered(device: torch.device) -> bool:
     """Whether convolutions run in a lower precision just now."""
-    # Available first: torch raises where it is asked about a device without autocast.
+    # `is_autocast_enabled` raises for a device without autocast, so the other call comes first.
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def exact(device: torch.device) -> AbstractContextManager[object]:
     """A context in which nothing is lowered."""
-    return torch.autocast(device.type, enabled=False) if lowered(device) else nullcontext()
+    # A device without autocast has none to switch off, and torch raises for it.
+    if not lowered(device):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def use_precision(precision: str, device: str) -> None:
-    """Check that the device has it, and switch TF32 on or off for the process where there is a GPU.
+    """Check that the device has the precision, and set the TF32 mode of the process on a GPU.
+
+    Args:
+        precision: one of PRECISIONS.
+        device: a name of torch, such as 'cpu' or 'cuda:0'.
 
     Raises:
-        UnknownName: not one of PRECISIONS; EditbenchError: tf32 without a GPU of Ampere or newer, fp16 on a processor.
+        UnknownName: the precision is not one of PRECISIONS.
+        EditbenchError: tf32 without a GPU of Ampere or newer, or fp16 on a processor.
     """
     if precision not in PRECISIONS:
         raise UnknownName("precision", precision, PRECISIONS)
     gpu = device.startswith("cuda")
-    if precision == "tf32" and not (gpu and torch.cuda.get_device_capability(device)[0] >= 8):
+    if precision == "tf32" and not (gpu and torch.cuda.get_device_capability(device)[0] >= AMPERE):
         raise EditbenchError(
             f"precision=tf32 with device={device}: TF32 is a mode of NVIDIA GPUs from Ampere on; use "
             "precision=fp32, or bf16"
@@ -61,8 +71,9 @@ def use_precision(precision: str, device: str) -> None:
             f"precision=fp16 with device={device}: half precision is for GPUs, on a processor it is "
             "slower than float32 and no better than bf16; use precision=fp32 or bf16"
         )
-    # Matrix products and the convolutions of cuDNN have a flag each.
+    # Matrix products and the convolutions of cuDNN have a flag each. Both are also switched off,
+    # since an earlier run of the same process may have left them on.
     if gpu:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
-            precision == "tf32"
-        )
+        tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32

@@ -1,8 +1,9 @@
 """Counter-based randomness: item i of a stream depends on (seed, stream, i) alone.
 
-A Philox counter is advanced to item i, so any split of the indices over batches, shards, workers or devices draws the
-same bits. Everything is drawn on the host in float64; normals use the inverse CDF, one scalar call an element, because
-vectorised transcendental functions may round the tail of an array differently from its body.
+A Philox counter (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is advanced
+to item i, so any split of the indices over batches, shards, workers or devices draws the same bits.
+Everything is drawn on the host in float64. Normals use the inverse CDF, one scalar call an element,
+because vectorised transcendental functions may round the tail of an array differently from its body.
 """
 
 from __future__ import annotations
@@ -18,11 +19,26 @@ WORDS_PER_COUNTER = 4  # Philox4x64 yields four 64-bit words a counter
 def stream_key(seed: int, stream: str) -> int:
     """128-bit Philox key of a named stream: streams with different names are independent."""
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    # The byte order is fixed, so that every machine has the same key.
     return int.from_bytes(digest[:16], "little")
 
 
 def uniforms(seed: int, stream: str, start: int, stop: int, width: int) -> np.ndarray:
-    """Uniforms in (0, 1) for items start..stop-1: (stop - start, width) float64."""
+    """Draw uniforms in (0, 1) for items start..stop-1.
+
+    Args:
+        seed: of all streams together.
+        stream: name of the stream.
+        start: first item.
+        stop: last item + 1.
+        width: numbers an item.
+
+    Returns:
+        (stop - start, width) float64.
+
+    Raises:
+        ValueError: not 0 <= start <= stop.
+    """
     if not 0 <= start <= stop:
         raise ValueError(f"need 0 <= start <= stop, got start={start}, stop={stop}")
     # Every item begins with a counter of its own; words beyond its width are not used.
@@ -36,10 +52,20 @@ def uniforms(seed: int, stream: str, start: int, stop: int, width: int) -> np.nd
 
 
 def normals(seed: int, stream: str, start: int, stop: int, width: int) -> np.ndarray:
-    """Standard normals for items start..stop-1: (stop - start, width) float64."""
+    """Draw standard normals for items start..stop-1: (stop - start, width) float64.
+
+    The arguments are those of `uniforms`.
+    """
     return ndtri(uniforms(seed, stream, start, stop, width))
 
 
 def generator(seed: int, *names: object) -> np.random.Generator:
-    """A NumPy generator for one named purpose (a draw of starts, a bootstrap): never a global seed."""
-    return np.random.Generator(np.random.Philox(key=stream_key(seed, "/".join(map(str, names)))))
+    """A NumPy generator for one named purpose.
+
+    Args:
+        seed: of the run.
+        names: the purpose, such as a draw of starts or a bootstrap; joined to the stream's name.
+    """
+    # Never NumPy's global seed: a draw elsewhere in the program would then change this one.
+    stream = "/".join(map(str, names))
+    return np.random.Generator(np.random.Philox(key=stream_key(seed, stream)))

@@ -1,4 +1,7 @@
-"""Latent spaces and typed codes. A W code handed to a Z editor is an error, not a scary picture."""
+"""Latent spaces, and codes that know their space.
+
+A W code that is given to an editor of Z is an error. Without the type it would be a bad image.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,17 @@ from torch import Tensor
 
 
 class Space(StrEnum):
-    """Z (N, z_dim); W (N, w_dim); W_PLUS (N, num_ws, w_dim); S (N, style channels in layer order).
+    """The latent spaces of a generator.
 
-    THETA: the weights. The codes of a walk in THETA are (N, 1), how far along its direction a sample has moved; what is
-    decoded are the sample's own Z, W, W+ or S codes under a `WeightShift`.
+    - Z: (N, z_dim).
+    - W: (N, w_dim).
+    - W_PLUS: (N, num_ws, w_dim).
+    - S: (N, style channels in the order of the layers).
+    - THETA: the weights. The codes of a walk in THETA are (N, 1): how far a sample has moved along
+      its direction. What is decoded are the sample's own Z, W, W+ or S codes under a `WeightShift`.
     """
 
+    # The values are the words of configurations and records, so they must not change.
     Z = "z"
     W = "w"
     W_PLUS = "w_plus"
@@ -26,7 +34,11 @@ class Space(StrEnum):
 class WeightShift:
     """Each sample's own step in the weight of one layer: weight + magnitude[n] * kernels[index[n]].
 
-    kernels (K, *weight.shape): K directions; index (N,) int64: which of them a sample takes; magnitude (N,).
+    Args:
+        layer: name of the layer.
+        kernels: (K, *weight.shape), K directions.
+        index: (N,) int64, the direction of each sample.
+        magnitude: (N,).
     """
 
     layer: str
@@ -34,17 +46,24 @@ class WeightShift:
     index: Tensor
     magnitude: Tensor
 
+    # Samples, not directions: `kernels` has K entries, whatever the size of the batch.
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, rows: Tensor | slice) -> WeightShift:
-        # Samples share the kernels, so a part of them keeps them all.
+        # Samples share the kernels, so a part of the samples keeps all of them.
         return replace(self, index=self.index[rows], magnitude=self.magnitude[rows])
 
 
 @dataclass(frozen=True)
 class Codes:
-    """A batch of N codes and the space they live in; `shift` decodes them with weights that are moved (THETA)."""
+    """A batch of N codes and the space they live in.
+
+    Args:
+        space: the space of `values`.
+        values: (N, ...), see `Space`.
+        shift: decodes the codes with moved weights (THETA); None for the generator's own weights.
+    """
 
     space: Space
     values: Tensor
@@ -54,6 +73,8 @@ class Codes:
         return len(self.values)
 
     def __getitem__(self, rows: Tensor | slice) -> Codes:
-        return Codes(
-            self.space, self.values[rows], None if self.shift is None else self.shift[rows]
-        )
+        # A shift has one entry a sample, so it is cut to the same rows as the values.
+        shift = self.shift
+        if shift is not None:
+            shift = shift[rows]
+        return Codes(self.space, self.values[rows], shift)

@@ -1,7 +1,8 @@
-"""The bank: N samples of a generator with the logits of teacher and judge, shared by every editor and never changed.
+"""The bank: N samples of a generator with the logits of teacher and judge.
 
-On disk: bank.json and one folder a shard with z.npy, w.npy, teacher.npy, judge.npy and checksums.json. Sample i depends
-on (seed, i) alone. Splits are ranges of the index: fit, then tune, then test.
+Every editor uses the same bank, and nothing changes it. On disk it is a folder with bank.json and
+one folder a shard, which has z.npy, w.npy, teacher.npy, judge.npy and checksums.json. Sample i
+depends on (seed, i) alone. Splits are ranges of the index: fit, then tune, then test.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from editbench.base.files import check_file, read_json, read_seal
 from editbench.base.spaces import Space
 from editbench.base.validation import check_at_least, check_fields
 
-VERSION = 1
-SPLITS = ("fit", "tune", "test")
+VERSION = 1  # of the format of bank.json and of the shards
+SPLITS = ("fit", "tune", "test")  # in the order of the index
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class BankSpec:
         block: samples computed together. Blocks start at multiples of it, so that the number of
             shards and workers changes no bit.
         shard: samples a shard, a multiple of `block`. It only lays out files.
+
+    Raises:
+        EditbenchError: a field is out of its range, or of the wrong kind.
     """
 
     n: int
@@ -51,6 +55,7 @@ class BankSpec:
         check_at_least("bank.n", self.n, 1)
         check_at_least("bank.block", self.block, 1)
         check_at_least("bank.shard", self.shard, 1)
+        # Blocks would begin elsewhere with another shard size, and another batch may change bits.
         if self.shard % self.block:
             raise EditbenchError(
                 f"bank.shard={self.shard} must be a multiple of bank.block={self.block}"
@@ -62,13 +67,16 @@ class BankSpec:
 
     @property
     def shards(self) -> int:
+        """Number of shards; the last one may be shorter than `shard`."""
         return -(-self.n // self.shard)
 
     def range_of(self, shard: int) -> tuple[int, int]:
+        """First and last + 1 index of a shard."""
         return shard * self.shard, min(self.n, (shard + 1) * self.shard)
 
     def split(self, name: str) -> tuple[int, int]:
-        """First and last + 1 index of a split."""
+        """First and last + 1 index of a split: one of SPLITS."""
+        # Rounded sums, not sums of rounded shares: neighbouring splits then meet without a gap.
         ends = [0, round(self.fit * self.n), round((self.fit + self.tune) * self.n), self.n]
         position = SPLITS.index(name)
         return ends[position], ends[position + 1]
@@ -79,10 +87,10 @@ class Split:
     """Bank samples that an editor may see.
 
     Args:
-        index: (n,) places in the bank.
-        z: (n, z_dim).
-        w: (n, w_dim); None where the generator has no W.
-        logits: (n, width) of the teacher.
+        index: (n,) int64, places in the bank.
+        z: (n, z_dim) float32; z_dim is 0 where the bank was imported and has no Z.
+        w: (n, w_dim) float32; None where the generator has no W.
+        logits: (n, width) float32, of the teacher. An editor never sees the judge's.
     """
 
     index: Tensor
@@ -94,7 +102,11 @@ class Split:
         return len(self.index)
 
     def codes(self, space: Space) -> Tensor:
-        """The samples' codes in Z or W."""
+        """The samples' codes in Z or W, (n, dim).
+
+        Raises:
+            Unsupported: the bank has no codes in this space.
+        """
         if space == Space.Z:
             return self.z
         if space == Space.W and self.w is not None:
@@ -103,10 +115,15 @@ class Split:
 
 
 class ShardedArray(Sequence[np.ndarray]):
-    """Rows of one field over all shards, memory-mapped."""
+    """Rows of one field over all shards, memory-mapped.
+
+    Args:
+        shards: (rows of the shard, width) arrays, in the order of the index.
+    """
 
     def __init__(self, shards: list[np.ndarray]) -> None:
         self.shards = shards
+        # Last + 1 index of each shard.
         self.ends = np.cumsum([len(shard) for shard in shards])
 
     def __len__(self) -> int:
@@ -116,20 +133,25 @@ class ShardedArray(Sequence[np.ndarray]):
         return self.take(np.array([key]))[0]
 
     def range(self, start: int, stop: int) -> np.ndarray:
-        """Rows start..stop-1 as one array in memory."""
+        """Rows start..stop-1 as one array in memory, (stop - start, width)."""
         parts = []
         begin = 0
         for shard, end in zip(self.shards, self.ends):
             if start < end and stop > begin:
                 parts.append(shard[max(start - begin, 0) : stop - begin])
             begin = int(end)
-        return np.concatenate(parts) if parts else self.shards[0][:0].copy()
+        # NumPy joins no empty list. An empty range keeps the width and the dtype of the field.
+        if not parts:
+            return self.shards[0][:0].copy()
+        return np.concatenate(parts)
 
     def take(self, index: np.ndarray) -> np.ndarray:
-        """Rows of any indices, in their order."""
+        """Rows of any indices (n,), in their order: (n, width)."""
         index = np.asarray(index)
+        # side="right": the index that equals a shard's end is the first of the next shard.
         which = np.searchsorted(self.ends, index, side="right")
         out = np.empty((len(index), *self.shards[0].shape[1:]), self.shards[0].dtype)
+        # One copy a shard, not one a row.
         for shard in np.unique(which):
             rows = which == shard
             begin = self.ends[shard] - len(self.shards[shard])
@@ -137,56 +159,85 @@ class ShardedArray(Sequence[np.ndarray]):
         return out
 
     def stream(self) -> Iterator[np.ndarray]:
+        """The shards one by one, for fields that do not fit into memory."""
         yield from self.shards
 
 
 class Bank:
-    """A complete bank, opened read-only with its checksums verified."""
+    """A complete bank, opened read-only with its checksums verified.
+
+    Args:
+        folder: has bank.json and the shards.
+
+    Raises:
+        BadFile: a file is missing or changed, or has another format.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.meta = read_json(folder / "bank.json", sealed=True)
         if self.meta.get("version") != VERSION:
             raise BadFile(
-                f"{folder} is a bank of format {self.meta.get('version')}, this is {VERSION}: build it again"
+                f"{folder} is a bank of format {self.meta.get('version')}, this is {VERSION}: "
+                "build it again"
             )
         self.spec = BankSpec(**self.meta["spec"])
         self.id: str = self.meta["id"]
-        # What seeds draws from this bank; an imported bank is told apart by its id alone.
+        # Part of the seed of every draw from this bank. An imported bank has no other key than its
+        # id.
         self.samples_key: str = self.meta.get("samples", self.id)
         self.teacher_attributes = Attributes.from_config(self.meta["teacher_attributes"])
         self.judge_attributes = Attributes.from_config(self.meta["judge_attributes"])
         self.fields: tuple[str, ...] = tuple(self.meta["fields"])
-        folders = [shard_folder(folder, k) for k in range(self.spec.shards)]
-        for k, path in enumerate(folders):
+        # Every shard is checked before the first is used, so a damaged bank ends a run at its start.
+        folders = []
+        for k in range(self.spec.shards):
+            path = shard_folder(folder, k)
             check_shard(path, self.spec.range_of(k))
-        self._arrays = {
-            name: ShardedArray(
-                [
-                    np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                    for path in folders
-                ]
-            )
-            for name in self.fields
-        }
+            folders.append(path)
+        self._arrays: dict[str, ShardedArray] = {}
+        for name in self.fields:
+            # Mapped, not read: 500,000 samples of 512 dimensions are 1 GB a space, which the
+            # processes of a sweep share in this way.
+            shards = [
+                np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for path in folders
+            ]
+            self._arrays[name] = ShardedArray(shards)
+        # (split, device) -> the loaded samples, which all editors of a process share.
         self._splits: dict[tuple[str, str], Split] = {}
 
     def __len__(self) -> int:
         return self.spec.n
 
     def array(self, field: str) -> ShardedArray:
-        """A memory-mapped field: z, w, teacher or judge."""
+        """A memory-mapped field.
+
+        Args:
+            field: 'z', 'w', 'teacher' or 'judge'.
+
+        Raises:
+            EditbenchError: the bank has no such field.
+        """
         if field not in self._arrays:
             raise EditbenchError(f"{self.folder} holds {', '.join(self.fields)} but no '{field}'")
         return self._arrays[field]
 
     @cached_property
     def sigma(self) -> dict[str, np.ndarray]:
-        """Standard deviation of each log-odds over the whole bank, float64 (width,), for 'teacher' and 'judge'."""
+        """Standard deviation of each log-odds over the whole bank.
+
+        Returns:
+            'teacher' and 'judge' -> (width,) float64.
+        """
         return {role: np.asarray(self.meta["sigma"][role]) for role in ("teacher", "judge")}
 
     def split(self, name: str, device: str = "cpu") -> Split:
-        """A split on a device, with the teacher's logits; loaded once, shared by every editor."""
+        """A split with the teacher's logits, loaded once and shared by every editor.
+
+        Args:
+            name: one of SPLITS.
+            device: where its tensors lie.
+        """
         if (name, device) not in self._splits:
             self._splits[name, device] = self._load_split(name, device)
         return self._splits[name, device]
@@ -195,26 +246,41 @@ class Bank:
         start, stop = self.spec.split(name)
 
         def load(field: str) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(self.array(field).range(start, stop))).to(
-                device
-            )
+            # An imported file may be column-major; editors get the same layout from every bank.
+            rows = np.ascontiguousarray(self.array(field).range(start, stop))
+            return torch.from_numpy(rows).to(device)
 
-        w = load("w") if "w" in self.fields else None
-        z = load("z") if "z" in self.fields else torch.empty(stop - start, 0, device=device)
+        w = None
+        if "w" in self.fields:
+            w = load("w")
+        # An imported bank may have W alone; an empty Z keeps the type and the number of rows.
+        z = torch.empty(stop - start, 0, device=device)
+        if "z" in self.fields:
+            z = load("z")
         return Split(torch.arange(start, stop, device=device), z, w, load("teacher"))
 
 
-# -- shards ------------------------------------------------------------------------------------------------------------
+# -- shards ----------------------------------------------------------------------------------------
 def shard_folder(bank: Path, shard: int) -> Path:
+    """The folder of a shard. Five digits keep the alphabetical order that of the index."""
     return bank / f"shard-{shard:05d}"
 
 
 def check_shard(path: Path, rows: tuple[int, int]) -> None:
-    """Raise BadFile unless the shard is whole and unaltered."""
+    """Check that a shard is whole and unaltered.
+
+    Args:
+        path: folder of the shard.
+        rows: first and last + 1 index that it must have.
+
+    Raises:
+        BadFile: a file is missing or changed, or the shard has other samples.
+    """
     remedy = f"delete {path} and start again: only this shard is rebuilt"
     if not path.is_dir():
         raise BadFile(f"bank shard {path} is missing; start the bank again to build it")
     seal = read_seal(path)
+    # A shard of another layout is whole, but its samples have other indices.
     if seal.get("rows") != list(rows):
         raise BadFile(
             f"bank shard {path} holds samples {seal.get('rows')}, expected {list(rows)}; {remedy}"

@@ -189,7 +189,7 @@ class Bank:
         self.teacher_attributes = Attributes.from_config(self.meta["teacher_attributes"])
         self.judge_attributes = Attributes.from_config(self.meta["judge_attributes"])
         self.fields: tuple[str, ...] = tuple(self.meta["fields"])
-        # Every shard is checked before the first is used, so a damaged bank ends a run at its start.
+        # All shards are checked before one is used, so a damaged bank ends a run at its start.
         folders = []
         for k in range(self.spec.shards):
             path = shard_folder(folder, k)

@@ -1,4 +1,8 @@
-"""Building a bank: shards one by one, each written whole or not at all, by any number of processes at once."""
+"""Building a bank shard by shard.
+
+Each shard is written whole or not at all, and any number of processes may build at once. The bytes
+depend neither on the number of processes nor on the size of a shard.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from filelock import Timeout
+from torch import Tensor
 
 from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
 from editbench.base.attributes import Attributes
@@ -42,49 +47,92 @@ def build_bank(
     device: str = "cpu",
     workers: int = 1,
 ) -> Bank:
-    """Build what is missing of a bank and open it. `models` must be picklable when workers > 1."""
-    spec = settled_layout(folder, spec)
+    """Build the missing shards of a bank and open it.
+
+    Args:
+        folder: of the bank; what it has already is kept.
+        bank_id: content address of the bank, which bank.json records.
+        spec: what the bank is to have.
+        models: loads the networks. It must be picklable when workers > 1, since each worker loads
+            its own.
+        device: where the networks run.
+        workers: processes that build.
+
+    Returns:
+        The complete bank, opened.
+
+    Raises:
+        NonFinite: a network produced NaN or infinity.
+        BadFile: a shard that is there already is damaged, or a logit is constant.
+    """
+    spec = fix_layout(folder, spec)
     missing = [k for k in range(spec.shards) if not shard_folder(folder, k).exists()]
     if workers > 1 and len(missing) > 1:
-        threads = max(1, torch.get_num_threads() // workers)
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context)
-        try:
-            with progress("bank shards", len(missing)) as advance:
-                for wait in (
-                    False,
-                    True,
-                ):  # what other processes hold comes last: they finish it, or die
-                    jobs = {
-                        k: pool.submit(
-                            _build_in_worker, folder, spec, models, device, k, threads, wait
-                        )
-                        for k in missing
-                    }
-                    missing = []
-                    for k, job in jobs.items():
-                        if job.result():
-                            advance()
-                        else:
-                            missing.append(k)
-        finally:  # on an error or Ctrl-C the queued shards are not waited for
-            pool.shutdown(wait=False, cancel_futures=True)
+        _build_with_workers(folder, spec, models, device, workers, missing)
     elif missing:
-        parts = models()
-        rows = sum(b - a for a, b in map(spec.range_of, missing))
-        with progress("bank samples", rows) as advance:
-            for wait in (False, True):
-                missing = [
-                    k
-                    for k in missing
-                    if not build_shard(folder, spec, parts, device, k, advance, wait)
-                ]
+        _build_here(folder, spec, models(), device, missing)
     return finish_bank(folder, bank_id, spec, models())
 
 
-def settled_layout(folder: Path, spec: BankSpec) -> BankSpec:
-    """The spec with the shard size that the folder was begun with: the size is no part of a bank's identity."""
+def _build_with_workers(
+    folder: Path,
+    spec: BankSpec,
+    models: Callable[[], Models],
+    device: str,
+    workers: int,
+    missing: list[int],
+) -> None:
+    """Build the missing shards in processes of their own."""
+    threads = max(1, torch.get_num_threads() // workers)
+    # A forked process can't use CUDA, and it inherits locks that other threads hold.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context)
+    try:
+        with progress("bank shards", len(missing)) as advance:
+            # Shards that other processes hold come last: by then they are built, or their builder
+            # has died and its lock is free.
+            for wait in (False, True):
+                jobs = {}
+                for k in missing:
+                    jobs[k] = pool.submit(
+                        _build_in_worker, folder, spec, models, device, k, threads, wait
+                    )
+                missing = []
+                for k, job in jobs.items():
+                    if job.result():
+                        advance()
+                    else:
+                        missing.append(k)
+    finally:
+        # After an error or Ctrl-C the queued shards are not built.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _build_here(
+    folder: Path, spec: BankSpec, models: Models, device: str, missing: list[int]
+) -> None:
+    """Build the missing shards in this process."""
+    rows = 0
+    for k in missing:
+        start, stop = spec.range_of(k)
+        rows += stop - start
+    with progress("bank samples", rows) as advance:
+        # As with workers: shards that other processes hold come last.
+        for wait in (False, True):
+            held = []
+            for k in missing:
+                if not build_shard(folder, spec, models, device, k, advance, wait):
+                    held.append(k)
+            missing = held
+
+
+def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:
+    """The spec with the shard size that the folder was begun with; records it in a new folder.
+
+    The size is no part of a bank's identity, so two commands may name different sizes.
+    """
     path = folder / "layout.json"
+    # Without the lock, two first builders could each lay the files out in their own way.
     with lock(path):
         if not path.exists():
             write_json(path, {"shard": spec.shard})
@@ -92,9 +140,11 @@ def settled_layout(folder: Path, spec: BankSpec) -> BankSpec:
 
 
 def current_layout(folder: Path, spec: BankSpec) -> BankSpec:
-    """The spec with the shard size of what is there; as it is where nothing is."""
+    """The spec with the shard size of a folder; `spec` itself where the folder is new."""
     path = folder / "layout.json"
-    return replace(spec, shard=read_json(path, sealed=True)["shard"]) if path.exists() else spec
+    if not path.exists():
+        return spec
+    return replace(spec, shard=read_json(path, sealed=True)["shard"])
 
 
 def _build_in_worker(
@@ -106,6 +156,7 @@ def _build_in_worker(
     threads: int,
     wait: bool,
 ) -> bool:
+    """`build_shard` in a process that shares the processor with others, without progress."""
     torch.set_num_threads(threads)
     return build_shard(folder, spec, models(), device, shard, lambda amount=1: None, wait)
 
@@ -119,11 +170,25 @@ def build_shard(
     advance: Advance,
     wait: bool = True,
 ) -> bool:
-    """Build one shard unless it is there. One that another process holds: wait for it, or return False at once."""
+    """Build one shard unless it is there.
+
+    Args:
+        folder: of the bank.
+        spec: of the bank.
+        models: generator, teacher and judge.
+        device: where they run.
+        shard: its number.
+        advance: is called with the number of samples done.
+        wait: whether to wait for a shard that another process holds.
+
+    Returns:
+        False where another process holds the shard and `wait` is False.
+    """
     path = shard_folder(folder, shard)
     start, stop = spec.range_of(shard)
     try:
         with lock(path).acquire(blocking=wait):
+            # Only the holder of the lock can tell: another process may have just finished it.
             if path.exists():
                 advance(stop - start)
             else:
@@ -138,6 +203,7 @@ def _write_shard(
 ) -> None:
     """Compute and write samples rows[0]..rows[1]-1; the caller holds the lock of the shard."""
     start, stop = rows
+    # The lock is held, so a partial folder of this shard has no living writer.
     sweep_partials(path)
     with atomic_folder(path, {"rows": [start, stop]}) as partial:
         generator, teacher, judge = models
@@ -146,6 +212,7 @@ def _write_shard(
             "teacher": teacher.attributes.width,
             "judge": judge.attributes.width,
         }
+        # A generator without a mapping network has no W.
         if Space.W in generator.spaces:
             widths["w"] = generator.w_dim
         # Rows are written as they come. A memory map would do the same, but a full disk ends the
@@ -164,7 +231,13 @@ def _write_shard(
 
 
 def write_npy_header(stream: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Begin a .npy file of float32 rows, which follow as bytes."""
+    """Begin a .npy file of float32 rows, which follow as bytes.
+
+    Args:
+        stream: of the file, at its start.
+        shape: of the whole array.
+    """
+    # numpy.save writes this version of the header too.
     descr = np.lib.format.dtype_to_descr(np.dtype(np.float32))
     header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, header)
@@ -172,8 +245,11 @@ def write_npy_header(stream: BinaryIO, shape: tuple[int, ...]) -> None:
 
 @contextmanager
 def _one_thread(device: str) -> Iterator[None]:
-    """On some processors several threads share one sum, whose last bits then depend on their number; a bank must not.
-    Cores are put to use by workers."""
+    """Compute with one thread on a processor.
+
+    Several threads may share one sum, whose last bits then depend on their number. The bytes of a
+    bank must not depend on it. Workers make use of the cores instead.
+    """
     threads = torch.get_num_threads()
     try:
         if torch.device(device).type == "cpu":
@@ -187,8 +263,24 @@ def _one_thread(device: str) -> Iterator[None]:
 def compute_block(
     seed: int, start: int, stop: int, models: Models, device: str
 ) -> dict[str, np.ndarray]:
-    """Samples start..stop-1, every image decoded once: z, w where there is one, teacher and judge logits."""
+    """Compute samples start..stop-1; every image is decoded once.
+
+    Args:
+        seed: of the bank.
+        start: first sample.
+        stop: last sample + 1.
+        models: generator, teacher and judge.
+        device: where they run.
+
+    Returns:
+        'z' (n, z_dim), 'w' (n, w_dim) where the generator has W, 'teacher' and 'judge' (n, width);
+        float32.
+
+    Raises:
+        NonFinite: names the first bad sample.
+    """
     generator, teacher, judge = models
+    # Drawn on the host in float64: the bank has the same latents whatever the device.
     z = torch.from_numpy(normals(seed, "bank", start, stop, generator.z_dim)).float()
     out = {"z": z}
     with _one_thread(device):
@@ -198,33 +290,61 @@ def compute_block(
             out["w"] = codes.values
         decoded = generator.decode(codes)
         out["teacher"] = teacher(decoded)
-        out["judge"] = out["teacher"] if judge is teacher else judge(decoded)
+        # One scorer in both roles scores once.
+        if judge is teacher:
+            out["judge"] = out["teacher"]
+        else:
+            out["judge"] = judge(decoded)
+    arrays = {}
     for name, values in out.items():
-        if not torch.isfinite(values).all():
-            bad = start + int((~torch.isfinite(values).all(1)).nonzero()[0])
-            raise NonFinite(
-                f"bank sample {bad} has NaN or infinite {name}: check the weights of the "
-                f"{'generator' if name == 'w' else 'generator and the ' + name}"
-            )
-    return {name: values.float().cpu().numpy() for name, values in out.items()}
+        _refuse_non_finite(name, values, start)
+        arrays[name] = values.float().cpu().numpy()
+    return arrays
+
+
+def _refuse_non_finite(name: str, values: Tensor, start: int) -> None:
+    """Raise NonFinite where `values` (n, d) of samples from `start` on have NaN or infinity."""
+    finite = torch.isfinite(values)
+    if finite.all():
+        return
+    bad = start + int((~finite.all(1)).nonzero()[0])
+    # W comes from the generator alone; a bad logit may come from the image or from the scorer.
+    networks = "generator"
+    if name != "w":
+        networks = f"generator and the {name}"
+    raise NonFinite(
+        f"bank sample {bad} has NaN or infinite {name}: check the weights of the {networks}"
+    )
 
 
 def finish_bank(folder: Path, bank_id: str, spec: BankSpec, models: Models) -> Bank:
-    """Write bank.json once every shard is there; the standard deviations stream over the shards."""
+    """Write bank.json once every shard is there, and open the bank.
+
+    Args:
+        folder: of the bank.
+        bank_id: content address of the bank.
+        spec: of the bank, with the shard size of the folder.
+        models: generator, teacher and judge.
+
+    Raises:
+        BadFile: a shard is damaged, or a logit is constant over the bank.
+    """
     generator, teacher, judge = models
+    # bank.json is written last: where it is, the bank is complete.
     with lock(folder / "bank.json"):
         if not (folder / "bank.json").exists():
-            names = {"teacher": teacher.attributes, "judge": judge.attributes}
             sigma = {
-                role: stream_sigma(folder, spec, role, attributes).tolist()
-                for role, attributes in names.items()
+                "teacher": stream_sigma(folder, spec, "teacher", teacher.attributes).tolist(),
+                "judge": stream_sigma(folder, spec, "judge", judge.attributes).tolist(),
             }
+            # What the shards hold, since z and w depend on the generator.
             fields = sorted(file.stem for file in shard_folder(folder, 0).glob("*.npy"))
             write_json(
                 folder / "bank.json",
                 {
                     "version": VERSION,
                     "id": bank_id,
+                    # Without the hash of the code, so that versions are compared on one draw.
                     "samples": samples_key(
                         vars(spec),
                         {
@@ -248,23 +368,45 @@ def finish_bank(folder: Path, bank_id: str, spec: BankSpec, models: Models) -> B
 
 
 def stream_sigma(folder: Path, spec: BankSpec, role: str, attributes: Attributes) -> np.ndarray:
-    """Standard deviation (n - 1) of each log-odds, float64, from block moments merged in order of the index."""
-    count, mean, m2 = 0, np.zeros(attributes.width), np.zeros(attributes.width)
+    """Standard deviation of each log-odds, with n - 1 in the denominator.
+
+    The moments of blocks are merged in the order of the index (Chan, Golub and LeVeque 1979), so
+    the result does not depend on the size of a shard, and a bank may be larger than the memory.
+
+    Args:
+        folder: of the bank.
+        spec: of the bank, with the shard size of the folder.
+        role: 'teacher' or 'judge'.
+        attributes: of the role.
+
+    Returns:
+        (width,) float64, all above 0.
+
+    Raises:
+        BadFile: a logit is constant over the bank.
+    """
+    count = 0
+    mean = np.zeros(attributes.width)
+    # Sum of squared deviations from the mean.
+    m2 = np.zeros(attributes.width)
     for k in range(spec.shards):
         logits = np.load(shard_folder(folder, k) / f"{role}.npy", mmap_mode="r", allow_pickle=False)
         for first in range(0, len(logits), spec.block):
             block = torch.from_numpy(np.array(logits[first : first + spec.block], np.float64))
             odds = attributes.log_odds(block).numpy()
-            n, gap = len(odds), odds.mean(0) - mean
+            n = len(odds)
+            gap = odds.mean(0) - mean
             total = count + n
             m2 += ((odds - odds.mean(0)) ** 2).sum(0) + gap**2 * count * n / total
             mean += gap * n / total
             count = total
     sigma = np.sqrt(m2 / max(count - 1, 1))
-    if not np.all(sigma > 0):
-        names = [name for name, s in zip(attributes.columns(), sigma) if not s > 0]
+    # Margins are divided by sigma. `not sigma > 0` is also true of NaN.
+    constant = ~(sigma > 0)
+    if constant.any():
+        name = attributes.columns()[int(constant.argmax())]
         raise BadFile(
-            f"the {role}'s logit '{names[0]}' is constant over the bank in {folder}: it can't be a benchmark "
-            "attribute; leave it out of the scorer's attributes"
+            f"the {role}'s logit '{name}' is constant over the bank in {folder}: it can't be a "
+            "benchmark attribute; leave it out of the scorer's attributes"
         )
     return sigma

@@ -1,4 +1,7 @@
-"""A bank from files that someone already has: latents and logits, no generator needed to read them."""
+"""A bank from latents and logits that exist already as files.
+
+No generator is needed to read them, and methods that only use codes and logits can be fitted.
+"""
 
 from __future__ import annotations
 
@@ -25,24 +28,45 @@ from editbench.base.files import (
 )
 from editbench.networks.scorers.declared import declare
 
+BLOCK = 64  # rows whose moments are merged together; the default of a bank that is built
+ROWS = 65536  # rows that are checked at once
+
 
 def import_bank(
     out: Path, w: Path, logits: Path, attributes: Path, judge_logits: Path | None = None
 ) -> Bank:
-    """Write a bank of the rows of w (n, w_dim) with logits (n, width); returns it opened.
+    """Write a bank of W codes and their logits.
 
-    The teacher's logits also serve as the judge's unless judge_logits are given. Raises BadFile for unreadable or
-    mismatched files and leaves nothing behind.
+    Args:
+        out: folder of the new bank.
+        w: .npy of the codes, (n, w_dim).
+        logits: .npy of the teacher's logits, (n, width).
+        attributes: YAML list of the attributes, in the order of the columns.
+        judge_logits: .npy of the judge's logits, (n, width). None: the teacher's serve as both, and
+            the bank is marked as leaking.
+
+    Returns:
+        The bank, opened.
+
+    Raises:
+        BadFile: a file is unreadable, or does not fit the others; nothing is left behind.
     """
     refuse_existing(out)
     layout, signs = read_attributes(attributes)
-    codes, teacher = read_matrix(w), read_matrix(logits)
-    judge = teacher if judge_logits is None else read_matrix(judge_logits)
-    sources = [path for path in (w, logits, judge_logits) if path is not None]
+    codes = read_matrix(w)
+    teacher = read_matrix(logits)
+    # One object for both roles, so that the logits are read once.
+    judge = teacher
+    # The order of the sources is part of the bank's id.
+    sources = [w, logits]
+    if judge_logits is not None:
+        judge = read_matrix(judge_logits)
+        sources.append(judge_logits)
     return write_bank(out, layout, signs, codes, teacher, judge, sources)
 
 
 def refuse_existing(out: Path) -> None:
+    """Raise BadFile where `out` exists. Other results may stand on a bank, so none is replaced."""
     if out.exists():
         raise BadFile(f"{out} exists: delete it or choose another folder")
 
@@ -57,30 +81,51 @@ def write_bank(
     sources: Sequence[Path],
     options: Mapping[str, Any] | None = None,
 ) -> Bank:
-    """Write codes w (n, w_dim) and logits (n, width), negated where the sign of an attribute is -1, as a bank.
+    """Write arrays as a bank, which is whole or absent.
 
-    It is whole or not at all. Its id comes from the contents of the `sources` that the arrays were read from, in that
-    order, from the signs and from `options`. Where the judge's logits are the teacher's it is marked as leaking.
+    The bank is marked as leaking where the judge's logits are the teacher's: a method is then judged
+    by the network that it learnt from.
+
+    Args:
+        out: folder of the new bank.
+        layout: the attributes, in the order of the columns.
+        signs: one an attribute; -1 negates its logits.
+        w: (n, w_dim) codes.
+        teacher: (n, width) logits.
+        judge: (n, width) logits.
+        sources: the files that the arrays were read from; their contents, in this order, are part of
+            the bank's id.
+        options: how the files were read; part of the id too.
+
+    Returns:
+        The bank, opened.
+
+    Raises:
+        BadFile: shapes do not fit, a value is not finite in float32, or a logit is constant.
     """
+    # Checked first: no standard deviation and no split exists without samples.
     if not len(w):
         raise BadFile(f"{sources[0]} has no rows")
     for role, values in (("teacher", teacher), ("judge", judge)):
         if values.shape != (len(w), layout.width):
             raise BadFile(
-                f"the {role} logits have shape {values.shape}, expected ({len(w)}, {layout.width}): one row "
-                f"a latent, columns {', '.join(layout.columns())}"
+                f"the {role} logits have shape {values.shape}, expected ({len(w)}, {layout.width}): "
+                f"one row a latent, columns {', '.join(layout.columns())}"
             )
-    with np.errstate(over="ignore"):  # found below
+    # Values too large for float32 become infinite. The check before writing finds and names them.
+    with np.errstate(over="ignore"):
         arrays = {
             "w": w,
             "teacher": with_signs(teacher, layout, signs),
             "judge": with_signs(judge, layout, signs),
         }
-    spec = BankSpec(len(w), block=64, shard=64 * -(-len(w) // 64))
-    identity = {
+    # All rows in one shard: nothing is computed that several processes could share.
+    spec = BankSpec(len(w), block=BLOCK, shard=BLOCK * -(-len(w) // BLOCK))
+    identity: dict[str, Any] = {
         "imported": [file_sha256(path) for path in sources],
         "attributes": layout.as_config(),
     }
+    # Only where there is one: without it the id stays that of a bank whose signs are all 1.
     if min(signs) < 0:
         identity["signs"] = list(signs)
     with atomic_folder(out) as partial:
@@ -95,10 +140,11 @@ def write_bank(
                 )
             np.save(shard / f"{name}.npy", stored)
         seal_folder(shard, {"rows": [0, len(w)]})
+        # Equal checksums show a leak also where the same logits came from two files.
         sums = read_seal(shard)["files"]
         sigma = {
-            role: stream_sigma(partial, spec, role, layout).tolist()
-            for role in ("teacher", "judge")
+            "teacher": stream_sigma(partial, spec, "teacher", layout).tolist(),
+            "judge": stream_sigma(partial, spec, "judge", layout).tolist(),
         }
         write_json(
             partial / "bank.json",
@@ -122,7 +168,17 @@ def write_bank(
 
 
 def with_signs(logits: np.ndarray, layout: Attributes, signs: Sequence[float]) -> np.ndarray:
-    """Logits (n, width) with the columns of attributes whose sign is -1 negated; untouched where none is."""
+    """Negate the logits of attributes whose sign is -1.
+
+    Args:
+        logits: (n, width).
+        layout: the attributes, in the order of the columns.
+        signs: 1 or -1, one an attribute.
+
+    Returns:
+        (n, width): float32, or `logits` itself where no sign is -1.
+    """
+    # The array may be memory-mapped; a product with ones would only copy it.
     if all(sign > 0 for sign in signs):
         return logits
     widths = [attribute.width for attribute in layout]
@@ -130,14 +186,20 @@ def with_signs(logits: np.ndarray, layout: Attributes, signs: Sequence[float]) -
 
 
 def read_matrix(path: Path) -> np.ndarray:
-    """A finite float (n, d) array from .npy, memory-mapped; pickled objects are refused."""
+    """Read a finite (n, d) array of floats from a .npy file, memory-mapped.
+
+    Raises:
+        BadFile: the file is unreadable or holds pickled objects, another shape or kind of number,
+            or NaN or infinity.
+    """
     values = read_npy(path)
     if values.ndim != 2 or values.dtype.kind != "f":
         raise BadFile(
             f"{path} holds {values.dtype} of shape {values.shape}, expected floats of shape (n, d)"
         )
-    for first in range(0, len(values), 65536):
-        if not np.isfinite(values[first : first + 65536]).all():
+    # In parts, since the array may be larger than the memory.
+    for first in range(0, len(values), ROWS):
+        if not np.isfinite(values[first : first + ROWS]).all():
             raise BadFile(
                 f"{path} has NaN or infinite values from row {first} on: remove those rows"
             )
@@ -145,12 +207,20 @@ def read_matrix(path: Path) -> np.ndarray:
 
 
 def read_attributes(path: Path) -> tuple[Attributes, list[float]]:
-    """The attributes of a YAML list, and -1 for each whose low logit means its second class, else 1."""
+    """Read attributes from a YAML list.
+
+    Returns:
+        The attributes, and a sign for each: -1 where a low logit means its second class, else 1.
+
+    Raises:
+        BadFile: the file is no list of attributes.
+    """
+    # A list of anything is valid YAML, so the parts of an entry fail in many ways.
     try:
         items = yaml.safe_load(yaml_text(path))
         return declare(items)
     except (OSError, ValueError, yaml.YAMLError, EditbenchError, TypeError) as error:
         raise BadFile(
-            f"{path}: expected a YAML list such as '- {{name: smile, classes: [neutral, smiling]}}' "
-            f"({error})"
+            f"{path}: expected a YAML list such as "
+            f"'- {{name: smile, classes: [neutral, smiling]}}' ({error})"
         ) from error

@@ -39,6 +39,9 @@ class StartsSpec:
         pool: candidates, as a share of the bank's size. near='any' has no pool.
         seed: of the draw.
         near: 'joint', 'target' or 'any'; see the module.
+
+    Raises:
+        EditbenchError: a field is out of its range, or of the wrong kind.
     """
 
     n: int = 3000
@@ -88,6 +91,7 @@ def boundary_distance(logits: np.ndarray, sigma: np.ndarray, attributes: Attribu
     tensor = torch.from_numpy(np.asarray(logits, np.float64))
     odds = attributes.log_odds(tensor).numpy()
     labels = attributes.labels(tensor)
+    # The log-odds of the decided class say how far the sample is from leaving it.
     rows = np.arange(len(odds))
     out = []
     for position, name in enumerate(attributes.names):
@@ -113,6 +117,7 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
     attributes = bank.judge_attributes
     columns = [attributes.index(name) for name in names]
     first, last = bank.spec.split("test")
+    # The judge's classes and margins: a start is near the boundary that a crossing is measured at.
     logits = bank.array("judge").range(first, last)
     distance = boundary_distance(logits, bank.sigma["judge"], attributes)[:, columns]
     pool = max(round(spec.pool * len(bank)), 1)
@@ -131,6 +136,7 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
     rng = generator(spec.seed, "starts", bank.samples_key, spec.n, spec.pool, spec.near, *names)
     if spec.near == "joint":
         q = distance.max(1)
+        # A stable sort orders equal distances by index, whatever the version of NumPy.
         candidates = np.argsort(q, kind="stable")[:pool]
         threshold = q[candidates].max()
         chosen = np.sort(rng.permutation(candidates)[: spec.n])
@@ -149,6 +155,8 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
         attribute = rng.integers(len(names), size=spec.n)
         threshold = np.nan
     labels = attributes.labels(torch.from_numpy(np.asarray(logits[chosen]))).numpy()
+    # One number a start, also where only one target is possible: the draws of the others then do
+    # not depend on the attribute.
     draw = rng.random(spec.n)
     starts = {}
     for k, name in enumerate(names):
@@ -191,4 +199,5 @@ def draw_classes(source: np.ndarray, draw: np.ndarray, classes: int, ordered: bo
         step = np.where(draw < 0.5, -1, 1)
         step = np.where(source == 0, 1, np.where(source == classes - 1, -1, step))
         return source + step
+    # 1 to classes - 1 steps further, around the end: every class but the source, equally likely.
     return (source + 1 + (draw * (classes - 1)).astype(np.int64)) % classes

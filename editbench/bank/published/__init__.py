@@ -1,1 +1,1 @@
-"""Readers of data that others published: latents, scores, boundaries, directions and channel statistics."""
+"""Readers of published data: latents, scores, boundaries, directions and channel statistics."""

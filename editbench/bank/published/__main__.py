@@ -1,4 +1,7 @@
-"""`python -m editbench.bank.published PATH ...`: say what published files hold, without running anything in them."""
+"""`python -m editbench.bank.published PATH ...`: say what published files hold.
+
+Nothing in the files is run.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,14 @@ from editbench.base.errors import EditbenchError
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Print the description of each file.
+
+    Args:
+        argv: the paths; None for those of the command line.
+
+    Returns:
+        The exit code: 1 where a file could not be described.
+    """
     parser = argparse.ArgumentParser(
         "python -m editbench.bank.published",
         description="Say what published files hold: "
@@ -27,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     for path in parser.parse_args(argv).paths:
         try:
             print(f"{path}:", *describe(path), sep="\n  ")
+        # One bad file does not hide the descriptions of the others.
         except EditbenchError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 1

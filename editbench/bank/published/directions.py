@@ -1,4 +1,4 @@
-"""Edit directions in the files that others publish: .npy arrays, GANSpace's component pickles, .pt tensors."""
+"""Published edit directions: .npy arrays, GANSpace's component pickles, .pt tensors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ KINDS = ".npy, a GANSpace component (.pkl) or a tensor saved with torch.save (.p
 
 @dataclass(frozen=True)
 class Given:
-    """rows: (d,), (1, d) or (num_ws, d) as the file has them, floating. What GANSpace says besides: stdev of the
-    samples along the component, layers [first, end) that it edits, the latent space ('W' or 'Z'), its name."""
+    """A direction as its file has it. All but `rows` is known from GANSpace's files alone.
+
+    Args:
+        rows: (d,), (1, d) or (num_ws, d), floating point.
+        stdev: standard deviation of the samples along the component.
+        layers: [first, end) of the layers that it edits; None for all.
+        space: latent space, 'W' or 'Z'; None where the file names neither.
+        name: of the component.
+    """
 
     rows: np.ndarray
     stdev: float = 1.0
@@ -29,7 +36,10 @@ class Given:
 
 
 def read_direction(path: Path | str) -> Given:
-    """A direction by the file's suffix; no code of a pickle is run.
+    """Read a direction. The file's suffix says its kind, and no code of a pickle is run.
+
+    Args:
+        path: .npy, .pkl, .pt or .pth.
 
     Raises:
         BadFile: the file is missing, damaged, hostile, of another kind, or lacks what GANSpace writes.
@@ -39,8 +49,10 @@ def read_direction(path: Path | str) -> Given:
         array = read_npy(path, "save the direction with numpy.save")
         if array.dtype.kind != "f":
             raise BadFile(
-                f"{path}: {array.dtype}, expected one array of real numbers; save the direction as floats"
+                f"{path}: {array.dtype}, expected one array of real numbers; save the direction as "
+                "floats"
             )
+        # A copy, so that the memory map, and with it the file, is closed.
         return Given(np.array(array))
     if path.suffix == ".pkl":
         return component(read_pickle(path), path)
@@ -50,40 +62,62 @@ def read_direction(path: Path | str) -> Given:
 
 
 def component(content: Any, path: Path | str) -> Given:
-    """One principal direction as GANSpace (Härkönen et al., NeurIPS 2020) exports it: a dict with lat_comp (1, d),
-    lat_stdev, edit_start and edit_end (exclusive), latent_space, name and more."""
+    """One principal direction as GANSpace (Härkönen et al., NeurIPS 2020) exports it.
+
+    Args:
+        content: of the file: a dict with lat_comp (1, d), lat_stdev, edit_start and edit_end
+            (exclusive), latent_space, name and more.
+        path: of the file, for messages.
+
+    Raises:
+        BadFile: the content is of another kind, or a value is missing or out of range.
+    """
     if not isinstance(content, dict) or "lat_comp" not in content:
         held = type(content).__name__
         if isinstance(content, dict):
+            # The keys are the file's choice: cut, and in ASCII.
             held = ", ".join(f"{str(key)[:40]!a}" for key in list(content)[:8])
         raise BadFile(
-            f"{path}: no GANSpace component, which is a dict with 'lat_comp'; it holds {held or 'nothing'}"
+            f"{path}: no GANSpace component, which is a dict with 'lat_comp'; it holds "
+            f"{held or 'nothing'}"
         )
     rows = as_array(content["lat_comp"], path)
     stdev = as_array(content.get("lat_stdev", 1.0), path).reshape(-1)
+    # A file of several components has several deviations; an edit follows one direction.
     if len(stdev) != 1 or not stdev[0] > 0:
         raise BadFile(f"{path}: 'lat_stdev' must be one number above 0; export a single component")
-    first, end = (_index(content.get(key), key, path) for key in ("edit_start", "edit_end"))
-    if (first is None) != (end is None):
+    layers = _layers(content, path)
+    # A space that the file does not name is the user's to state, so other words are no error.
+    space = content.get("latent_space")
+    if not isinstance(space, str) or space not in ("W", "Z"):
+        space = None
+    name = content.get("name")
+    if not isinstance(name, str):
+        name = ""
+    return Given(rows, float(stdev[0]), layers, space, name[:80])
+
+
+def _layers(content: dict, path: Path | str) -> tuple[int, int] | None:
+    """[first, end) of the layers that a component edits; None for all."""
+    first = _index(content, "edit_start", path)
+    end = _index(content, "edit_end", path)
+    if first is None and end is None:
+        return None
+    if first is None or end is None:
         raise BadFile(
             f"{path}: has one of 'edit_start' and 'edit_end' alone; export the component again"
         )
-    layers = None if first is None or end is None else (first, end)
-    if layers and not 0 <= layers[0] < layers[1]:
-        raise BadFile(
-            f"{path}: edits the layers [{layers[0]}, {layers[1]}), which are none; export it again"
-        )
-    space, name = content.get("latent_space"), content.get("name")
-    return Given(
-        rows,
-        float(stdev[0]),
-        layers,
-        space if isinstance(space, str) and space in ("W", "Z") else None,
-        name[:80] if isinstance(name, str) else "",
-    )
+    if not 0 <= first < end:
+        raise BadFile(f"{path}: edits the layers [{first}, {end}), which are none; export it again")
+    return first, end
 
 
-def _index(value: Any, key: str, path: Path | str) -> int | None:
-    if value is None or (isinstance(value, (int, np.integer)) and not isinstance(value, bool)):
-        return None if value is None else int(value)
-    raise BadFile(f"{path}: '{key}' is not a whole number; export the component again")
+def _index(content: dict, key: str, path: Path | str) -> int | None:
+    """A whole number of a component; None where the file has none."""
+    value = content.get(key)
+    if value is None:
+        return None
+    # For Python, True is an int.
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise BadFile(f"{path}: '{key}' is not a whole number; export the component again")
+    return int(value)

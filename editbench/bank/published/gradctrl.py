@@ -1,10 +1,12 @@
-"""The data folder of GradCtrl (Chen et al., ECCV 2022; zikuncshelly/GradCtrl): sampled W codes and classifier logits.
+"""The data folder of GradCtrl (Chen et al., ECCV 2022; zikuncshelly/GradCtrl).
+
+It has sampled W codes and the logits of classifiers:
 
     FOLDER/latents.pkl              (n, d) codes in W
     FOLDER/logits/logits_NAME.pkl   (n, 1) for a binary attribute, (n, K) for K classes
 
-The published training labels a sample 1 where its logit is NEGATIVE. The signs of the files are kept here as they are
-unless the attribute says `positive_is_low: true`.
+The published training labels a sample 1 where its logit is NEGATIVE. The signs of the files are
+kept here as they are, unless the attribute says `positive_is_low: true`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,21 @@ from editbench.networks.pickles import read_pickle
 
 
 def import_gradctrl(out: Path, folder: Path, attributes: Path) -> Bank:
-    """Write a bank of a GradCtrl data folder; its logits are teacher's and judge's. Nothing in a pickle is run."""
+    """Write a bank of a GradCtrl data folder. Nothing in a pickle is run.
+
+    The files have one set of logits, so they are the teacher's and the judge's.
+
+    Args:
+        out: folder of the new bank.
+        folder: the data folder.
+        attributes: YAML list of the attributes to take, named as the files of logits.
+
+    Returns:
+        The bank, opened.
+
+    Raises:
+        BadFile: a file is missing, damaged or hostile, or does not fit; nothing is left behind.
+    """
     refuse_existing(out)
     layout, signs = read_attributes(attributes)
     w, logits, files = read_folder(folder, layout)
@@ -30,7 +46,15 @@ def import_gradctrl(out: Path, folder: Path, attributes: Path) -> Bank:
 
 
 def read_folder(folder: Path, layout: Attributes) -> tuple[np.ndarray, np.ndarray, list[Path]]:
-    """(w (n, d), logits (n, width) in the layout's order with the files' signs, the files read).
+    """Read a GradCtrl data folder.
+
+    Args:
+        folder: the data folder.
+        layout: the attributes to take.
+
+    Returns:
+        W codes (n, d), logits (n, width) in the layout's order with the files' signs, and the files
+        that were read.
 
     Raises:
         BadFile: a file is missing, hostile or damaged, or its shape is not that of its attribute.
@@ -38,41 +62,73 @@ def read_folder(folder: Path, layout: Attributes) -> tuple[np.ndarray, np.ndarra
     latents = folder / "latents.pkl"
     if not folder.is_dir() or not latents.is_file():
         raise BadFile(
-            f"{folder}: no GradCtrl data folder, it lacks latents.pkl; give the folder that holds it and "
-            "logits/"
+            f"{folder}: no GradCtrl data folder, it lacks latents.pkl; give the folder that holds "
+            "it and logits/"
         )
-    have = sorted(
-        path.stem.removeprefix("logits_") for path in (folder / "logits").glob("logits_*.pkl")
-    )
-    if missing := [name for name in layout.names if name not in have]:
-        prepared = (
-            "; labels.pkl of a prepared training folder keeps only the signs: give the folder it was made from"
-            if (folder / "labels.pkl").is_file() and not have
-            else ""
-        )
-        raise BadFile(
-            f"{folder}: lacks logits/logits_{missing[0]}.pkl; it has logits of {', '.join(have) or 'nothing'}"
-            f"{prepared or ': name the attributes as these files'}"
-        )
+    _check_names(folder, layout)
     w = as_array(read_pickle(latents), latents)
     if w.ndim != 2:
         raise BadFile(
             f"{latents}: shape {w.shape}, expected W codes of shape (n, d); of W+ codes give one row"
         )
-    files, columns = [latents], []
+    files = [latents]
+    columns = []
     for attribute in layout:
         path = folder / "logits" / f"logits_{attribute.name}.pkl"
-        columns.append(columns_of(as_array(read_pickle(path), path), len(w), attribute.width, path))
+        logits = as_array(read_pickle(path), path)
+        columns.append(columns_of(logits, len(w), attribute.width, path))
         files.append(path)
     return w, np.concatenate(columns, 1), files
 
 
+def _check_names(folder: Path, layout: Attributes) -> None:
+    """Raise BadFile unless every attribute of the layout has a file of logits."""
+    have = []
+    for path in (folder / "logits").glob("logits_*.pkl"):
+        have.append(path.stem.removeprefix("logits_"))
+    missing = [name for name in layout.names if name not in have]
+    if not missing:
+        return
+    remedy = ": name the attributes as these files"
+    # The published training prepares a folder that looks alike, but has lost the sizes of the
+    # logits, which the benchmark needs.
+    if (folder / "labels.pkl").is_file() and not have:
+        remedy = (
+            "; labels.pkl of a prepared training folder keeps only the signs: give the folder that "
+            "it was prepared from"
+        )
+    # Sorted: a folder is listed in an order of its file system.
+    listing = ", ".join(sorted(have)) or "nothing"
+    raise BadFile(
+        f"{folder}: lacks logits/logits_{missing[0]}.pkl; it has logits of {listing}{remedy}"
+    )
+
+
 def columns_of(logits: np.ndarray, n: int, width: int, path: Path) -> np.ndarray:
-    """(n, width) from (n,), (n, width), or more axes of length 1."""
-    shaped = logits.reshape(len(logits), -1) if logits.ndim and logits.size else logits
+    """Bring the logits of one attribute into two axes.
+
+    Args:
+        logits: (n,), (n, width), or more axes of length 1.
+        n: samples.
+        width: columns of the attribute.
+        path: of their file, for messages.
+
+    Returns:
+        (n, width).
+
+    Raises:
+        BadFile: the shape is another.
+    """
+    shaped = logits
+    # Neither a number nor an empty array can be cut into rows.
+    if logits.ndim and logits.size:
+        shaped = logits.reshape(len(logits), -1)
     if shaped.shape != (n, width):
+        columns = f"{width} classes"
+        if width == 1:
+            columns = "one column for an attribute of two classes"
         raise BadFile(
             f"{path}: shape {logits.shape}, expected ({n}, {width}): a row for each latent, and "
-            + ("one column for an attribute of two classes" if width == 1 else f"{width} classes")
+            f"{columns}"
         )
     return shaped

@@ -45,6 +45,7 @@ def read_direction(path: Path | str) -> Given:
         BadFile: the file is missing, damaged, hostile, of another kind, or lacks what GANSpace writes.
     """
     path = Path(path)
+    # By the suffix, not by trying each reader: a damaged file then gets the message of its kind.
     if path.suffix == ".npy":
         array = read_npy(path, "save the direction with numpy.save")
         if array.dtype.kind != "f":
@@ -103,6 +104,7 @@ def _layers(content: dict, path: Path | str) -> tuple[int, int] | None:
     end = _index(content, "edit_end", path)
     if first is None and end is None:
         return None
+    # With one end alone the other would be a guess, and the edit another than the published one.
     if first is None or end is None:
         raise BadFile(
             f"{path}: has one of 'edit_start' and 'edit_end' alone; export the component again"

@@ -39,6 +39,7 @@ def import_gradctrl(out: Path, folder: Path, attributes: Path) -> Bank:
     Raises:
         BadFile: a file is missing, damaged or hostile, or does not fit; nothing is left behind.
     """
+    # Before the files are read, which may take minutes.
     refuse_existing(out)
     layout, signs = read_attributes(attributes)
     w, logits, files = read_folder(folder, layout)
@@ -66,6 +67,7 @@ def read_folder(folder: Path, layout: Attributes) -> tuple[np.ndarray, np.ndarra
             "it and logits/"
         )
     _check_names(folder, layout)
+    # Names are checked before the codes are read: latents.pkl is the largest of the files.
     w = as_array(read_pickle(latents), latents)
     if w.ndim != 2:
         raise BadFile(

@@ -1,7 +1,8 @@
-"""Files of InterFaceGAN (Shen et al., CVPR 2020; genforce/interfacegan): scores of samples, and boundaries.
+"""Files of InterFaceGAN (Shen et al., CVPR 2020; genforce/interfacegan): scores and boundaries.
 
-Scores are .npy of shape (n, 1) or (n,), one file an attribute, high where the attribute is present; rows that the
-predictor could not score carry one agreed value. Boundaries are .npy (1, d), unit normals that point to the high side.
+Scores are .npy of shape (n, 1) or (n,), one file an attribute, high where the attribute is present.
+Rows that the predictor could not score have one agreed value. Boundaries are .npy of shape (1, d):
+unit normals that point to the high side.
 """
 
 from __future__ import annotations
@@ -24,19 +25,41 @@ UNIT = 1e-3  # how far from 1 the length of a boundary may be
 def import_scores(
     out: Path, w: Path, scores: Mapping[str, Path], attributes: Path, invalid: float | None = None
 ) -> Bank:
-    """Write a bank of codes w (n, d) and one score file an attribute; rows with a score of `invalid` are left out."""
+    """Write a bank of codes and one score file an attribute.
+
+    Args:
+        out: folder of the new bank.
+        w: .npy of the codes, (n, d).
+        scores: attribute -> .npy of its scores.
+        attributes: YAML list of the attributes.
+        invalid: rows with this score are left out; None takes every row.
+
+    Returns:
+        The bank, opened. The scores are the teacher's and the judge's logits.
+
+    Raises:
+        UnknownName: a score file is of no attribute of the list.
+        BadFile: a file is missing, unreadable or does not fit; nothing is left behind.
+    """
     refuse_existing(out)
     layout, signs = read_attributes(attributes)
-    codes, (logits, keep) = read_matrix(w), read_scores(scores, layout, invalid)
+    codes = read_matrix(w)
+    logits, keep = read_scores(scores, layout, invalid)
     if len(codes) != len(logits):
         raise BadFile(
-            f"{w} has {len(codes)} rows and the scores have {len(logits)}: they are not of the same samples"
+            f"{w} has {len(codes)} rows and the scores have {len(logits)}: they are not of the same "
+            "samples"
         )
+    # Without an invalid row the codes stay memory-mapped; a selection copies them.
     if not keep.all():
         if not keep.any():
             raise BadFile(f"every row has an invalid score of {invalid}; check --invalid")
-        codes, logits = codes[keep], logits[keep]
-    sources = [w, *(scores[name] for name in layout.names)]
+        codes = codes[keep]
+        logits = logits[keep]
+    # In the layout's order: the id must not depend on the order of the command's arguments.
+    sources = [w]
+    for name in layout.names:
+        sources.append(scores[name])
     options = {"invalid": invalid, "left_out": int((~keep).sum())}
     return write_bank(out, layout, signs, codes, logits, logits, sources, options)
 
@@ -44,51 +67,76 @@ def import_scores(
 def read_scores(
     scores: Mapping[str, Path], layout: Attributes, invalid: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, width) logits in the layout's order from one file an attribute, and (n,) whether none of a row is `invalid`.
+    """Read one score file an attribute.
 
-    A file's scores are compared with `invalid` in the file's own precision. Names and lengths must fit.
+    Args:
+        scores: attribute -> .npy of its scores.
+        layout: the attributes; each has a file.
+        invalid: the score of a row that could not be scored; None where there is none.
+
+    Returns:
+        Logits (n, width) in the layout's order, and (n,) bool: whether no score of the row is
+        invalid.
+
+    Raises:
+        UnknownName: a score file is of no attribute.
+        BadFile: an attribute has no file, or a file is unreadable or of another length.
     """
     for name in scores:
         if name not in layout.names:
             raise UnknownName("attribute of a score file", name, layout.names)
-    if missing := [name for name in layout.names if name not in scores]:
+    missing = [name for name in layout.names if name not in scores]
+    if missing:
         raise BadFile(
-            f"no score file for {', '.join(missing)}: add NAME=FILE.npy for each, or take it out of the "
-            "attributes"
+            f"no score file for {', '.join(missing)}: add NAME=FILE.npy for each, or take it out of "
+            "the attributes"
         )
     columns: list[np.ndarray] = []
+    # One element until the first file gives the number of rows.
     keep = np.ones(1, bool)
     for attribute in layout:
-        path, values = scores[attribute.name], read_npy(scores[attribute.name])
+        path = scores[attribute.name]
+        values = read_npy(path)
         if values.dtype.kind != "f" or not values.ndim or not np.isfinite(values).all():
             raise BadFile(
-                f"{path}: {values.dtype} of shape {values.shape}, expected finite floats, a row a sample"
+                f"{path}: {values.dtype} of shape {values.shape}, expected finite floats, a row a "
+                "sample"
             )
-        columns.append(
-            columns_of(values, len(columns[0]) if columns else len(values), attribute.width, path)
-        )
+        # The first file says how many samples there are; the others must have as many.
+        n = len(values)
+        if columns:
+            n = len(columns[0])
+        column = columns_of(values, n, attribute.width, path)
+        columns.append(column)
         if invalid is not None:
-            keep = keep & (columns[-1] != columns[-1].dtype.type(invalid)).all(1)
+            # In the file's own precision: -0.1 as float32 differs from -0.1 as float64.
+            keep = keep & (column != column.dtype.type(invalid)).all(1)
     return np.concatenate(columns, 1), np.broadcast_to(keep, len(columns[0]))
 
 
 def read_boundary(path: Path | str) -> np.ndarray:
-    """The unit normal (d,), float64, of a boundary file, (1, d) or (d,).
+    """Read the unit normal of a boundary file.
+
+    Args:
+        path: .npy of shape (1, d) or (d,).
+
+    Returns:
+        (d,) float64.
 
     Raises:
-        BadFile: the file is damaged or of another shape, or the vector is not unit: then it is no boundary.
+        BadFile: the file is damaged or of another shape, or the vector has not the length 1, as
+            every boundary has.
     """
     values = read_npy(path)
-    if (
-        values.dtype.kind != "f"
-        or values.ndim not in (1, 2)
-        or (values.ndim == 2 and len(values) != 1)
-    ):
+    one_row = values.ndim == 1 or (values.ndim == 2 and len(values) == 1)
+    if values.dtype.kind != "f" or not one_row:
         raise BadFile(
-            f"{path}: {values.dtype} of shape {values.shape}, expected a boundary, floats of shape (1, d)"
+            f"{path}: {values.dtype} of shape {values.shape}, expected a boundary, floats of shape "
+            "(1, d)"
         )
     normal = np.array(values, np.float64).reshape(-1)
     length = float(np.linalg.norm(normal))
+    # `not ... <=` also refuses NaN, for which every comparison is false.
     if not abs(length - 1) <= UNIT:
         raise BadFile(
             f"{path}: its length is {length:.4g}, where a boundary's normal has length 1; if it is a "

@@ -10,7 +10,11 @@ from editbench.base.errors import BadFile
 
 
 def read_npy(path: Path | str, remedy: str = "save it with numpy.save") -> np.ndarray:
-    """The array of a .npy file, memory-mapped read-only, so a header that declares more than the file holds is refused.
+    """Open the array of a .npy file, memory-mapped and read-only.
+
+    Args:
+        path: of the file.
+        remedy: what the user can do about another kind of file; the end of the message.
 
     Raises:
         BadFile: the file is missing, damaged, an .npz, or holds pickled objects.
@@ -19,12 +23,16 @@ def read_npy(path: Path | str, remedy: str = "save it with numpy.save") -> np.nd
     if not path.is_file():
         raise BadFile(f"{path} does not exist")
     try:
+        # A header may declare more values than the file holds. The map then fails, where an
+        # ordinary read would first allocate them.
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy parses the header with Python's tokeniser, which raises errors of many kinds
+    # NumPy parses the header with Python's tokeniser, which raises errors of many kinds.
+    except Exception as error:
         raise BadFile(
             f"{path} is not a readable .npy array ({str(error)[:200] or type(error).__name__}); "
             f"{remedy}"
         ) from error
+    # numpy.load goes by the content: an .npz has the same call and another type.
     if not isinstance(found, np.ndarray):
         found.close()
         raise BadFile(

@@ -1,7 +1,7 @@
 """The published overlap of StyleSpace's channels with regions (Wu et al., CVPR 2021; `semantic_top_32`).
 
-A pickle of one (C_l, 11) float array a style layer: row c holds, for each of the 11 regions, the share of the images
-showing it in which channel c belongs to it. Rows of ToRGB layers are zero.
+A pickle of one (C_l, 11) float array a style layer. Row c has, for each of the 11 regions, the share
+of the images showing it in which channel c belongs to it. Rows of ToRGB layers are zero.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from editbench.bank.published.values import as_array
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import read_pickle
 
+# In the order of the columns of the published file.
 REGIONS = (
     "others",
     "background",
@@ -32,55 +33,82 @@ REGIONS = (
 
 @dataclass(frozen=True)
 class RegionChannels:
-    """channels: region -> (layer, channel) pairs that are its own, best first; rates: the rate of each, alike."""
+    """The style channels that act on one region.
+
+    Args:
+        channels: region -> (layer, channel) pairs, the highest rate first.
+        rates: region -> the rates of these channels, in the same order.
+    """
 
     channels: dict[str, list[tuple[int, int]]]
     rates: dict[str, list[float]]
 
     def counts(self) -> dict[str, int]:
+        """Region -> number of its channels."""
         return {region: len(found) for region, found in self.channels.items()}
 
 
 def read_semantic(path: Path | str) -> list[np.ndarray]:
-    """The rates (C_l, 11) of each layer, float64 in [0, 1]; BadFile for anything else. Nothing in the pickle is run."""
+    """Read the rates of all layers. Nothing in the pickle is run.
+
+    Args:
+        path: of the pickle.
+
+    Returns:
+        (C_l, 11) float64 in [0, 1] for each style layer.
+
+    Raises:
+        BadFile: the file is damaged or hostile, or holds anything else.
+    """
     content = read_pickle(path)
     if not isinstance(content, (list, tuple)) or not content:
         raise BadFile(
-            f"{path}: holds {type(content).__name__}, expected a list of arrays, one a style layer, of shape "
-            f"(channels, {len(REGIONS)})"
+            f"{path}: holds {type(content).__name__}, expected a list of arrays, one a style layer, "
+            f"of shape (channels, {len(REGIONS)})"
         )
-    layers = [as_array(layer, path).astype(np.float64) for layer in content]
-    for i, layer in enumerate(layers):
-        if (
-            layer.ndim != 2
-            or layer.shape[1] != len(REGIONS)
-            or layer.min(initial=0) < 0
-            or layer.max(initial=0) > 1
-        ):
+    layers = []
+    for i, part in enumerate(content):
+        layer = as_array(part, path).astype(np.float64)
+        # `initial`, because NumPy has no minimum of an empty array; 0 is a valid share.
+        least = layer.min(initial=0)
+        most = layer.max(initial=0)
+        fits = layer.ndim == 2 and layer.shape[1] == len(REGIONS)
+        if not fits or least < 0 or most > 1:
             raise BadFile(
-                f"{path}: layer {i} has shape {layer.shape} and values from {layer.min(initial=0):.3g} to "
-                f"{layer.max(initial=0):.3g}, expected shares in [0, 1] of shape (channels, {len(REGIONS)})"
+                f"{path}: layer {i} has shape {layer.shape} and values from {least:.3g} to "
+                f"{most:.3g}, expected shares in [0, 1] of shape (channels, {len(REGIONS)})"
             )
+        layers.append(layer)
     return layers
 
 
 def select_channels(
     layers: list[np.ndarray], rate: float = 0.5, margin: float = 0.25
 ) -> RegionChannels:
-    """The published rule: a channel is a region's own if its rate is above `rate` and above that of every other region
-    by more than `margin`; sorted by rate."""
+    """Select the channels of each region by the published rule.
+
+    A channel belongs to a region if its rate there is above `rate`, and above its rate in every
+    other region by more than `margin`.
+
+    Args:
+        layers: (C_l, 11) rates, see `read_semantic`.
+        rate: least rate, a share of images.
+        margin: least distance to the other regions.
+    """
+    # All layers in one table; `places` finds a row's layer and channel again.
     rates = np.concatenate(layers)
-    where = [
-        (layer, channel) for layer, values in enumerate(layers) for channel in range(len(values))
-    ]
-    others = np.stack(
-        [np.delete(rates, region, 1).max(1, initial=0) for region in range(len(REGIONS))], 1
-    )
-    own = (rates > rate) & (rates - others > margin)
-    channels, found = {}, {}
+    places: list[tuple[int, int]] = []
+    for layer, values in enumerate(layers):
+        for channel in range(len(values)):
+            places.append((layer, channel))
+    channels = {}
+    found = {}
     for k, region in enumerate(REGIONS):
+        others = np.delete(rates, k, 1).max(1, initial=0)
+        belongs = (rates[:, k] > rate) & (rates[:, k] - others > margin)
+        # A stable sort keeps channels of equal rate in the order of the layers.
         order = np.argsort(-rates[:, k], kind="stable")
-        chosen = order[own[order, k]]
-        channels[region] = [where[i] for i in chosen]
+        chosen = order[belongs[order]]
+        channels[region] = [places[i] for i in chosen]
         found[region] = rates[chosen, k].tolist()
     return RegionChannels(channels, found)

@@ -1,4 +1,7 @@
-"""Arrays out of what a restricted reader gives: an array, a tensor, or a list of either or of numbers."""
+"""Arrays from what a restricted reader returns.
+
+That is an array, a tensor, or a list of either or of numbers.
+"""
 
 from __future__ import annotations
 
@@ -10,56 +13,86 @@ from torch import Tensor
 
 from editbench.base.errors import BadFile
 
-MOST_AXES = 32
+MOST_AXES = 32  # of an array of NumPy 1
+FLOATS = (np.float32, np.float64)
 
 
 def as_array(value: Any, source: Path | str) -> np.ndarray:
-    """Real numbers as float32 or float64, of any shape; BadFile names `source` where there are none, or NaN."""
-    if (
-        isinstance(value, (list, tuple))
-        and value
-        and all(type(part) in (int, float) for part in value)
-    ):
-        try:
-            value = np.array(value, np.float64)
-        except OverflowError as error:
-            raise BadFile(
-                f"{source}: holds an integer that no float is as large as; save an array"
-            ) from error
-    elif isinstance(value, (list, tuple)) and value:
-        parts = [as_array(part, source) for part in value]
-        if len({part.shape for part in parts}) > 1:
-            raise BadFile(
-                f"{source}: a list of arrays of different shapes, such as {parts[0].shape} and "
-                f"{next(p.shape for p in parts if p.shape != parts[0].shape)}; save one array"
-            )
-        if parts[0].ndim >= MOST_AXES:
-            raise BadFile(f"{source}: lists nested more than {MOST_AXES} deep; save one array")
-        return np.stack(parts)
+    """Convert a value to an array of real numbers.
+
+    Args:
+        value: an array, a tensor, a number, or a list or tuple of these.
+        source: file of the value, for messages.
+
+    Returns:
+        float32 or float64, of any shape.
+
+    Raises:
+        BadFile: the value is of another kind, or has NaN or infinity.
+    """
+    if isinstance(value, (list, tuple)) and value:
+        if not _all_numbers(value):
+            return _stack(value, source)
+        value = _array_of_numbers(value, source)
     if isinstance(value, Tensor):
-        value = (
-            value.float().numpy()
-            if value.is_floating_point() and value.element_size() < 4
-            else value.numpy()
-        )
+        # NumPy has no bfloat16. float16 is widened in the same way.
+        if value.is_floating_point() and value.element_size() < 4:
+            value = value.float()
+        value = value.numpy()
     if isinstance(value, (int, float)):
         value = np.asarray(value)
+    # Kinds f, i and u: floats and integers. Booleans, text and objects are no measurements.
     if not isinstance(value, (np.ndarray, np.generic)) or np.asarray(value).dtype.kind not in "fiu":
         raise BadFile(
-            f"{source}: holds {_named(value)}, where an array of real numbers is read; save that with "
-            "numpy.save or pickle"
+            f"{source}: holds {_describe_kind(value)}, where an array of real numbers is read; save "
+            "that with numpy.save or pickle"
         )
     array = np.asarray(value)
-    array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    if array.dtype not in FLOATS:
+        array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise BadFile(f"{source}: holds NaN or infinite values; remove those rows")
     return array
 
 
-def _named(value: Any) -> str:
+def _all_numbers(values: list | tuple) -> bool:
+    """Whether all parts are plain numbers."""
+    # By type(), since isinstance counts True as an int.
+    return all(type(part) in (int, float) for part in values)
+
+
+def _array_of_numbers(values: list | tuple, source: Path | str) -> np.ndarray:
+    """(n,) float64 of n plain numbers, in one step: a call for each number would be slow."""
+    try:
+        return np.array(values, np.float64)
+    # Python's integers have no largest one.
+    except OverflowError as error:
+        raise BadFile(
+            f"{source}: holds an integer that no float is as large as; save an array"
+        ) from error
+
+
+def _stack(values: list | tuple, source: Path | str) -> np.ndarray:
+    """The parts of a list as arrays along a new first axis."""
+    parts = [as_array(part, source) for part in values]
+    shape = parts[0].shape
+    for part in parts:
+        if part.shape != shape:
+            raise BadFile(
+                f"{source}: a list of arrays of different shapes, such as {shape} and {part.shape}; "
+                "save one array"
+            )
+    # NumPy's own error does not name the file.
+    if len(shape) >= MOST_AXES:
+        raise BadFile(f"{source}: lists nested more than {MOST_AXES} deep; save one array")
+    return np.stack(parts)
+
+
+def _describe_kind(value: Any) -> str:
+    """What a value is, for a message."""
+    # An object that the reader did not build has the name of its class, which the file chose: cut,
+    # and in ASCII.
     name = getattr(value, "name", None)
-    return (
-        f"an object of the class {name[:60]!a}"
-        if isinstance(name, str)
-        else f"a {type(value).__name__}"
-    )
+    if isinstance(name, str):
+        return f"an object of the class {name[:60]!a}"
+    return f"a {type(value).__name__}"

@@ -1,8 +1,8 @@
-"""The baseline file: JSON with sorted keys, one line a row, what runs share written once.
+"""The baseline file: JSON with sorted keys and one line a row.
 
-Samples are text, one value for each of the run's starts in order: '0110-' where all are 0 or 1,
-else numbers apart by spaces; '-' is a start without a value. Start ids are the first one and the
-steps to the next.
+What several runs share is written once and named by its hash. Samples are text, one value for each
+of the run's starts in order: '0110-' where all are 0 or 1, else numbers with spaces between them;
+'-' is a start without a value. Start ids are the first one and the steps to the next.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ from editbench.regression.pins import (
 )
 from editbench.regression.tolerance import RULE
 
-KIND = "editbench baseline"
+NO_VALUE = "-"  # a start without a value
+LARGEST_WHOLE = 1e9  # whole floats below it are written as integers
+KIND = "editbench baseline"  # tells the file from other JSON
 FORMAT = 2  # 1 had keys such as 'ad@0.125' instead of fields
+# Of a row, after the fields of its key. The file lists them, so that a change of them is noticed.
 COLUMNS = ["value", "low", "high", "count", "version", "note", "tolerance", "origin"]
+# Fields of a run that differ between runs and are written as they are.
 PLAIN = ("method", "attribute", "seed", "status", "reason", "run_id", "source")
 
 
@@ -39,10 +43,11 @@ class Baseline:
 
     Args:
         runs: sorted by label.
-        reason: why these numbers are pinned; history: the reasons of the earlier versions, oldest
-            first.
-        made_with: versions and hardware; spread: folder -> how many runs and what was varied, {}
-            for defaults.
+        reason: why these numbers are pinned.
+        history: reasons of the earlier versions, oldest first.
+        made_with: versions and hardware.
+        spread: folder -> how many runs, and what was varied between them; {} where the tolerances
+            are defaults.
     """
 
     runs: list[PinnedRun]
@@ -52,27 +57,29 @@ class Baseline:
     spread: dict = field(default_factory=dict)
 
 
-def write_baseline(path: Path, baseline: Baseline) -> None:
-    shared: dict[str, dict[str, Any]] = {"settings": {}, "methods": {}, "starts": {}}
+class SharedValues:
+    """Values that several runs have alike, each written once under its hash."""
 
-    def once(table: str, value: Any) -> str:
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[str, Any]] = {"settings": {}, "methods": {}, "starts": {}}
+
+    def add(self, table: str, value: Any) -> str:
+        """Write a value to a table; returns its key there."""
+        # Eight hexadecimal digits tell a few hundred values apart.
         key = digest(value, 8)
-        shared[table][key] = value
+        self.tables[table][key] = value
         return key
 
-    runs = {}
-    for run in baseline.runs:
-        runs[run.label] = {name: getattr(run, name) for name in PLAIN} | {
-            "options": once("methods", run.options),
-            "setting": once("settings", run.setting),
-            "changed": run.changed,
-            "rows": [
-                [key_fields(key), *(_plain(getattr(pin, name)) for name in COLUMNS)]
-                for key, pin in run.rows.items()
-            ],
-            "starts": once("starts", " ".join(map(str, np.diff(run.starts, prepend=0)))),
-            "samples": [[key_fields(key), _pack(values)] for key, values in run.samples.items()],
-        }
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write a baseline with its checksum.
+
+    Args:
+        path: of the file; an earlier file is replaced.
+        baseline: what to write.
+    """
+    shared = SharedValues()
+    runs = {run.label: _run_as_json(run, shared) for run in baseline.runs}
     whole = {
         "kind": KIND,
         "format": FORMAT,
@@ -82,46 +89,66 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
         "history": baseline.history,
         "made_with": baseline.made_with,
         "tolerance": {"rule": RULE, "spread": baseline.spread},
-        **shared,
+        **shared.tables,
     }
     # A changed digit would be compared as if it had been measured.
     whole[CHECKSUM] = digest(whole, 64)
     write_atomic(path, _lines(whole) + "\n")
 
 
+def _run_as_json(run: PinnedRun, shared: SharedValues) -> dict[str, Any]:
+    """One run as an object of the file; what others may have alike goes to `shared`."""
+    values: dict[str, Any] = {}
+    for name in PLAIN:
+        values[name] = getattr(run, name)
+    values["options"] = shared.add("methods", run.options)
+    values["setting"] = shared.add("settings", run.setting)
+    values["changed"] = run.changed
+    rows = []
+    for key, pin in run.rows.items():
+        row: list[Any] = [key_fields(key)]
+        for name in COLUMNS:
+            row.append(_plain(getattr(pin, name)))
+        rows.append(row)
+    values["rows"] = rows
+    # Steps between ids are short numbers, and a file under version control should be small.
+    steps = np.diff(run.starts, prepend=0)
+    values["starts"] = shared.add("starts", " ".join(map(str, steps)))
+    samples = []
+    for key, sample in run.samples.items():
+        samples.append([key_fields(key), _pack(sample)])
+    values["samples"] = samples
+    return values
+
+
 def read_baseline(path: Path) -> Baseline:
-    """Raises BadFile where the file is missing, cut, or of another kind."""
-    whole = _json(path)
+    """Read a baseline.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The baseline, its runs sorted by label.
+
+    Raises:
+        BadFile: the file is missing, damaged, or of another kind or format.
+    """
+    whole = _read_checked(path)
+    # The checksum finds accidents alone: a file with a right one may still lack a part, where it
+    # was written by hand or by another version.
     try:
         columns = whole["columns"]
         if columns != COLUMNS:
             raise ValueError(f"columns are {columns}")
         runs = []
-        for label, run in whole["runs"].items():
-            starts = np.cumsum(np.array(whole["starts"][run["starts"]].split(), np.int64))
-            rows = {pinned_key(fields): _row(values) for fields, *values in run["rows"]}
-            samples = {
-                pinned_key(fields): _unpack(text, len(starts)) for fields, text in run["samples"]
-            }
-            options, setting = whole["methods"][run["options"]], whole["settings"][run["setting"]]
-            runs.append(
-                PinnedRun(
-                    label,
-                    **{name: run[name] for name in PLAIN},
-                    options=options,
-                    setting=setting,
-                    changed=run["changed"],
-                    rows=rows,
-                    starts=starts,
-                    samples=samples,
-                )
-            )
+        for label in sorted(whole["runs"]):
+            runs.append(_run_from_json(label, whole))
         return Baseline(
-            sorted(runs, key=lambda run: run.label),
-            whole["reason"],
-            whole["history"],
-            whole["made_with"],
-            whole["tolerance"]["spread"],
+            runs=runs,
+            reason=whole["reason"],
+            history=whole["history"],
+            made_with=whole["made_with"],
+            spread=whole["tolerance"]["spread"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFile(
@@ -130,7 +157,30 @@ def read_baseline(path: Path) -> Baseline:
         ) from error
 
 
-def _json(path: Path) -> dict:
+def _run_from_json(label: str, whole: dict) -> PinnedRun:
+    """One run of the file, with what it shares with others."""
+    run = whole["runs"][label]
+    starts = np.cumsum(np.array(whole["starts"][run["starts"]].split(), np.int64))
+    rows = {}
+    for fields, *values in run["rows"]:
+        rows[pinned_key(fields)] = _pin_of(values)
+    samples = {}
+    for fields, text in run["samples"]:
+        samples[pinned_key(fields)] = _unpack(text, len(starts))
+    return PinnedRun(
+        label,
+        **{name: run[name] for name in PLAIN},
+        options=whole["methods"][run["options"]],
+        setting=whole["settings"][run["setting"]],
+        changed=run["changed"],
+        rows=rows,
+        starts=starts,
+        samples=samples,
+    )
+
+
+def _read_checked(path: Path) -> dict:
+    """The whole object of a baseline file; BadFile unless its kind, format and checksum are right."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -146,11 +196,11 @@ def _json(path: Path) -> dict:
         raise BadFile(
             f"'{path}' is JSON but no baseline; `editbench baseline RUNS --out FILE` makes one"
         )
+    # Before the checksum: another format may compute it in another way, or have none.
     if whole.get("format") != FORMAT:
         raise BadFile(
             f"the baseline '{path}' has format {whole.get('format')}, this editbench reads "
-            f"{FORMAT}; pin the "
-            "runs again"
+            f"{FORMAT}; pin the runs again"
         )
     expected = whole.pop(CHECKSUM, None)
     if expected != digest(whole, 64):
@@ -161,11 +211,16 @@ def _json(path: Path) -> dict:
     return whole
 
 
-def _row(values: list) -> Pin:
+def _pin_of(values: list) -> Pin:
+    """The pin of a row's values, which follow COLUMNS."""
+    # strict: a row with a missing value would otherwise lose its last columns.
     cells = dict(zip(COLUMNS, values, strict=True))
 
     def number(name: str) -> float:
-        return NAN if cells[name] is None else float(cells[name])
+        # JSON has no NaN; it is written as null.
+        if cells[name] is None:
+            return NAN
+        return float(cells[name])
 
     return Pin(
         value=number("value"),
@@ -185,36 +240,65 @@ def _plain(value: object) -> object:
         return value
     if not math.isfinite(value):
         return None
-    return int(value) if value == int(value) and abs(value) < 1e9 else value
+    if value == int(value) and abs(value) < LARGEST_WHOLE:
+        return int(value)
+    return value
 
 
 def _pack(values: np.ndarray) -> str:
-    if np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
-        return "".join("-" if math.isnan(v) else str(int(v)) for v in values)
-    return " ".join("-" if math.isnan(v) else f"{v:.{SAMPLE_DIGITS}g}" for v in values)
+    """The values of a run's starts (n,) as text, see the module."""
+    # Flips are 0 or 1 and need one character a start; numbers need a space as well.
+    binary = bool(np.isin(values[np.isfinite(values)], (0.0, 1.0)).all())
+    words = []
+    for value in values:
+        if math.isnan(value):
+            words.append(NO_VALUE)
+        elif binary:
+            words.append(str(int(value)))
+        else:
+            words.append(f"{value:.{SAMPLE_DIGITS}g}")
+    separator = " "
+    if binary:
+        separator = ""
+    return separator.join(words)
 
 
 def _unpack(text: str, n: int) -> np.ndarray:
-    words = list(text) if n > 1 and " " not in text else text.split()
+    """The n values that `_pack` wrote, (n,) float64; ValueError where their number differs."""
+    # Several numbers have a space between them. One number has none, whichever way it was written.
+    words = text.split()
+    if n > 1 and " " not in text:
+        words = list(text)
     if len(words) != n:
         raise ValueError(f"{len(words)} samples for {n} starts")
-    return np.array([NAN if word == "-" else float(word) for word in words])
+    values = np.full(n, NAN)
+    for i, word in enumerate(words):
+        if word != NO_VALUE:
+            values[i] = float(word)
+    return values
 
 
 def _flat(value: object) -> str:
+    """A value on one line of JSON; NaN is refused, since strict readers of JSON refuse it."""
     return json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
 
 
 def _lines(value: object, depth: int = 0) -> str:
-    """Objects a key a line, in order of the keys; rows one a line; everything else on one line."""
+    """A value as JSON that version control can compare line by line.
+
+    Objects have a key a line, in the order of the keys. A list of rows has a row a line. Everything
+    else stands on one line.
+    """
     pad = " " * (depth + 1)
+    end = "\n" + " " * depth
     if isinstance(value, list) and value and isinstance(value[0], list):
         rows = [pad + _flat(row) for row in value]
-        return "[\n" + ",\n".join(rows) + "\n" + " " * depth + "]"
+        return "[\n" + ",\n".join(rows) + end + "]"
+    # json.dumps has one indentation for all levels, which would give each number of a row a line.
     if not isinstance(value, dict) or not value:
         return _flat(value)
-    lines = [
-        f"{pad}{json.dumps(str(key), ensure_ascii=False)}: {_lines(value[key], depth + 1)}"
-        for key in sorted(value, key=str)
-    ]
-    return "{\n" + ",\n".join(lines) + "\n" + " " * depth + "}"
+    lines = []
+    for key in sorted(value, key=str):
+        name = json.dumps(str(key), ensure_ascii=False)
+        lines.append(f"{pad}{name}: {_lines(value[key], depth + 1)}")
+    return "{\n" + ",\n".join(lines) + end + "}"

@@ -29,7 +29,9 @@ from editbench.regression.tolerance import RULE
 
 KIND = "editbench baseline"
 FORMAT = 2  # 1 had keys such as 'ad@0.125' instead of fields
+# Rows are lists in this order: names would be repeated in each of thousands of rows.
 COLUMNS = ["value", "low", "high", "count", "version", "note", "tolerance", "origin"]
+# Fields that stand in the file as they are; the others are packed or shared.
 PLAIN = ("method", "attribute", "seed", "status", "reason", "run_id", "source")
 
 
@@ -56,6 +58,8 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     shared: dict[str, dict[str, Any]] = {"settings": {}, "methods": {}, "starts": {}}
 
     def once(table: str, value: Any) -> str:
+        # The content is the key, so that equal options are stored once and a diff of the file shows
+        # new content as a new key.
         key = digest(value, 8)
         shared[table][key] = value
         return key
@@ -70,6 +74,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
                 [key_fields(key), *(_plain(getattr(pin, name)) for name in COLUMNS)]
                 for key, pin in run.rows.items()
             ],
+            # Steps between ids are short numbers, and ids are in ascending order.
             "starts": once("starts", " ".join(map(str, np.diff(run.starts, prepend=0)))),
             "samples": [[key_fields(key), _pack(values)] for key, values in run.samples.items()],
         }
@@ -86,6 +91,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     }
     # A changed digit would be compared as if it had been measured.
     whole[CHECKSUM] = digest(whole, 64)
+    # The last line ends too, as text tools and diffs expect.
     write_atomic(path, _lines(whole) + "\n")
 
 
@@ -94,10 +100,12 @@ def read_baseline(path: Path) -> Baseline:
     whole = _json(path)
     try:
         columns = whole["columns"]
+        # Numbers under the wrong heading would be compared without a word.
         if columns != COLUMNS:
             raise ValueError(f"columns are {columns}")
         runs = []
         for label, run in whole["runs"].items():
+            # Undoes the steps, of which the first is the first id itself.
             starts = np.cumsum(np.array(whole["starts"][run["starts"]].split(), np.int64))
             rows = {pinned_key(fields): _row(values) for fields, *values in run["rows"]}
             samples = {
@@ -117,12 +125,14 @@ def read_baseline(path: Path) -> Baseline:
                 )
             )
         return Baseline(
+            # By label, as `pin_runs` gives them.
             sorted(runs, key=lambda run: run.label),
             whole["reason"],
             whole["history"],
             whole["made_with"],
             whole["tolerance"]["spread"],
         )
+    # What a damaged part raises when it is taken apart: a key that is gone, another type.
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFile(
             f"{path} is a baseline with a damaged part ({type(error).__name__}: {error}); take it "
@@ -142,6 +152,7 @@ def _json(path: Path) -> dict:
             f"the baseline '{path}' is no whole JSON file ({error}); take it back from version "
             "control, or pin the runs again with `editbench baseline`"
         ) from error
+    # Before format and checksum, as another kind of file has neither.
     if not isinstance(whole, dict) or whole.get("kind") != KIND:
         raise BadFile(
             f"'{path}' is JSON but no baseline; `editbench baseline RUNS --out FILE` makes one"
@@ -152,6 +163,7 @@ def _json(path: Path) -> dict:
             f"{FORMAT}; pin the "
             "runs again"
         )
+    # Taken out first, since the digest was made without it.
     expected = whole.pop(CHECKSUM, None)
     if expected != digest(whole, 64):
         raise BadFile(
@@ -162,6 +174,7 @@ def _json(path: Path) -> dict:
 
 
 def _row(values: list) -> Pin:
+    # strict: a row that is too short must not shift or lose a value.
     cells = dict(zip(COLUMNS, values, strict=True))
 
     def number(name: str) -> float:
@@ -189,25 +202,30 @@ def _plain(value: object) -> object:
 
 
 def _pack(values: np.ndarray) -> str:
+    # Accuracy and success are 0 or 1 a start: one character instead of two.
     if np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
         return "".join("-" if math.isnan(v) else str(int(v)) for v in values)
     return " ".join("-" if math.isnan(v) else f"{v:.{SAMPLE_DIGITS}g}" for v in values)
 
 
 def _unpack(text: str, n: int) -> np.ndarray:
+    # A single start has no space in either form, and '1.25' must stay one word.
     words = list(text) if n > 1 and " " not in text else text.split()
+    # Fewer values than starts would pair each with the wrong one.
     if len(words) != n:
         raise ValueError(f"{len(words)} samples for {n} starts")
     return np.array([NAN if word == "-" else float(word) for word in words])
 
 
 def _flat(value: object) -> str:
+    # NaN is no JSON; a value that `_plain` missed must fail here and not in another reader.
     return json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
 
 
 def _lines(value: object, depth: int = 0) -> str:
     """Objects a key a line, in order of the keys; rows one a line; everything else on one line."""
     pad = " " * (depth + 1)
+    # A line a row, so that a diff lists the rows that changed.
     if isinstance(value, list) and value and isinstance(value[0], list):
         rows = [pad + _flat(row) for row in value]
         return "[\n" + ",\n".join(rows) + "\n" + " " * depth + "]"

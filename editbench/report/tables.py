@@ -234,7 +234,7 @@ def curves(results: Results, without: Collection[str] = ()) -> dict[str, pd.Data
     rows = rows[~rows["group"].isin(list(without))]
     rows = rows.assign(curve=[column_name(row) for row in rows.to_dict("records")])
     spread = rows.groupby(["curve", "run_id"])["x"].nunique().groupby("curve").max()
-    # Two points are no curve. AD at matched effect is one number, given at a few effects.
+    # Two points are no curve, and AD at matched effect has a column of the main table.
     names = [name for name in spread.index[spread > 2] if name != AT_EFFECT]
     runs = results.runs[["run_id", "label", "method", "attribute"]].rename(
         columns={"method": "variant_of", "label": "method"}

@@ -71,7 +71,7 @@ class Results:
     def only(self, setting: str) -> Results:
         """The same, of one setting."""
         runs = self.runs[self.runs["setting"] == setting].reset_index(drop=True)
-        # configs and provenance stay whole: they are looked up by run and never listed.
+        # configs and provenance stay whole: what lists them has to choose the runs itself.
         keep = set(runs["run_id"])
         return replace(
             self,
@@ -136,7 +136,7 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
     provenance: dict[str, dict] = {}
     # The order of a directory is the file system's; sorted, two machines give the same tables.
     for folder in sorted(root.iterdir()):
-        # Caches and reports lie in the folder as well.
+        # The report lies in the folder as well.
         if not Record.is_record(folder):
             continue
         if only is not None and folder.name not in only:

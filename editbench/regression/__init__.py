@@ -1,6 +1,7 @@
 """Regression of metric numbers: pins of finished runs (`editbench baseline`) and their check
 (`editbench check`)."""
 
+# The commands use these names only; how a pin is stored can change behind them.
 from editbench.regression.compare import Comparison, Finding, compare
 from editbench.regression.file import Baseline, read_baseline, write_baseline
 from editbench.regression.pins import Pin, PinnedRun, pin_runs, surroundings

@@ -21,6 +21,7 @@ TOLD = ("not comparable", "new")
 AGREES = ("same", "within", "noise", "unread")
 COMPARED = ("moved", "same", "within", "noise")
 SHARED_STARTS = 0.9  # of all starts of both; fewer and the two were drawn otherwise
+# Skipped is above failed: a job that says why it cannot run is in order.
 RANK = {"done": 2, "skipped": 1, "failed": 0}
 SLACK = 1e-9  # of rounding, so that a difference equal to its tolerance passes
 
@@ -70,6 +71,7 @@ class Comparison:
     @property
     def matched(self) -> bool:
         """Whether any pinned run was found."""
+        # Without a match the folder is likely that of another experiment, and the caller says so.
         return any(finding.verdict not in ("missing", "new") for finding in self.findings)
 
     def failures(self, allow_missing: bool = False, strict: bool = False) -> list[Finding]:
@@ -89,6 +91,7 @@ class Comparison:
     @property
     def blind(self) -> bool:
         """Whether runs were found but not a single number or status of them could be compared."""
+        # A check that compared nothing must not pass as one that found nothing.
         return (
             self.count("not comparable") > 0
             and self.count(*COMPARED, "lost", "broke", "unread") == 0
@@ -98,6 +101,7 @@ class Comparison:
 def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparison:
     """Compare every pinned run with its new one."""
     pairs = match(pinned, found)
+    # None may be among them, which no found run equals.
     taken = {new for _, new in pairs}
     findings: list[Finding] = []
     recoded: set[str] = set()
@@ -109,6 +113,7 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparis
             )
             continue
         findings += compare_run(old, new)
+        # Counted by what differs: a changed default would otherwise be told for every attribute.
         changes[old.method, ", ".join(differences(old.options, new.options))] += 1
         if old.source and new.source and old.source != new.source:
             recoded.add(old.method)
@@ -135,6 +140,7 @@ def match(
     It has the same method, attribute and seed. Among variants it is the one with the same options
     and setting, else the same options, else the same setting, else the only one that is left.
     """
+    # From the strictest on: a variant must not be paired with another while its own is there.
     tests: list[Callable[[PinnedRun, PinnedRun], bool]] = [
         lambda old, new: not differences(old.options, new.options) and not unlike(old, new),
         lambda old, new: not differences(old.options, new.options),
@@ -152,6 +158,7 @@ def match(
         for old in pins:
             # Two pinned runs that claim the same new one leave it to a later test.
             rivals = any(fits[old] & fits[other] for other in pins if other is not old)
+            # Order of the runs decides nothing: an ambiguous pair stays open.
             if len(fits[old]) == 1 and not rivals:
                 partner[old] = min(fits[old], key=lambda new: new.label)
     return [(old, partner.get(old)) for old in pinned]
@@ -159,6 +166,7 @@ def match(
 
 def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
     """Findings of a pinned run and its new one: one for the whole run, or one a row."""
+    # First of all: under another judge or bank not even the status means the same.
     unequal = unlike(old, new)
     if unequal:
         return [Finding(old.label, "", "not comparable", f"other setting: {', '.join(unequal)}")]
@@ -171,8 +179,10 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
                 f"{old.status} -> {new.status}: {new.reason or 'no reason given'}",
             )
         ]
+    # Good news, but without pins there is nothing that its numbers could be compared with.
     if RANK[new.status] > RANK[old.status]:
         return [Finding(old.label, "", "new", f"{old.status} -> {new.status}: re-pin")]
+    # Neither has rows.
     if old.status != "done":
         change = f", the reason is now '{new.reason}'" if new.reason != old.reason else ""
         return [Finding(old.label, "", "same", f"{old.status} as pinned{change}")]
@@ -180,8 +190,10 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
     versions = {key[0]: pin.version for key, pin in new.rows.items()}
     findings = []
     for key in sorted(old.rows.keys() | new.rows.keys(), key=_order):
+        # The words are for people; rows are matched by the key itself.
         row = written_key(key)
         if key not in old.rows:
+            # A new version may have other rows; the pinned ones say 'not comparable' already.
             if not _bumped(old, new, key):
                 value = new.rows[key].value
                 findings.append(Finding(old.label, row, "new", "not pinned", new=value))
@@ -196,6 +208,7 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
             tolerance=pin.tolerance,
         )
         now = versions.get(key[0], NAN)
+        # Another version is another definition: the difference of the two is no regression.
         if key[0] in versions and _version(pin.version) != _version(now):
             text = (
                 f"metric version {_version(pin.version)} -> {_version(now)}: not comparable, re-pin"
@@ -219,6 +232,7 @@ def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Fin
     """
     a = old.rows[key]
     b = new.rows[key]
+    # A number that was not to be read when it was pinned cannot move.
     if a.note or not (math.isfinite(a.value) or math.isfinite(b.value)):
         text = f"pinned with a note: {a.note}" if a.note else "no value"
         return replace(blank, verdict="unread", text=text, new=b.value)
@@ -228,17 +242,21 @@ def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Fin
         return replace(
             blank, verdict="lost", text=f"no value any more{f': {b.note}' if b.note else ''}"
         )
+    # After the missing value, for which a note alone is no excuse.
     if b.note:
         return replace(blank, verdict="unread", text=f"not to be read: {b.note}", new=b.value)
     gap = b.value - a.value
     out = replace(blank, new=b.value, difference=gap)
+    # An equal number needs no interval, and the bootstrap takes time.
     if gap == 0:
         return replace(out, verdict="same", text="")
+    # Without samples on both sides the tolerance is the only judge.
     left = new.series(key)
     right = old.series(key)
     if left is not None and right is not None and len(left.index.intersection(right.index)):
         low, high, pairs = paired_interval(left, right)
         out = replace(out, low=low, high=high, pairs=pairs)
+    # Tolerance before the interval: a small change is passed even where it is significant.
     if abs(gap) <= a.tolerance * (1 + SLACK):
         return replace(out, verdict="within", text="")
     if out.pairs and out.low <= 0 <= out.high:
@@ -262,8 +280,10 @@ def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
     Returns:
         low, high, and the number of starts that both have.
     """
+    # Sorted by start, since a draw picks rows by their place.
     both = pd.concat([new, old], axis=1, keys=["new", "old"]).sort_index().to_numpy(np.float64)
     has = np.isfinite(both)
+    # Values and how many there are, drawn together: each mean is over the starts of its own side.
     sums = resampled_sums(np.concatenate([np.where(has, both, 0.0), has], 1), stream="paired")
     with np.errstate(invalid="ignore", divide="ignore"):
         means = sums[:, :2] / sums[:, 2:]
@@ -277,6 +297,7 @@ def unlike(old: PinnedRun, new: PinnedRun) -> list[str]:
     found = differences(old.setting, new.setting)
     own = set(old.starts.tolist())
     others = set(new.starts.tolist())
+    # Of the union, so that both fewer starts and other starts count.
     shared = own & others
     # Other starts say nothing new where the setting differs already.
     if own and others and len(shared) < SHARED_STARTS * len(own | others) and not found:
@@ -290,6 +311,7 @@ def differences(old: dict, new: dict) -> list[str]:
     """Keys that both have with other values, 'key old -> new', hashes cut to 12 digits."""
     out = []
     for key in sorted(old.keys() & new.keys()):
+        # As JSON, since pins come from a file, where tuples have become lists.
         if json.dumps(old[key], default=str) != json.dumps(new[key], default=str):
             name = key.removeprefix("hash.").removeprefix("method.")
             cut = slice(12) if key.startswith("hash.") else slice(None)
@@ -299,6 +321,7 @@ def differences(old: dict, new: dict) -> list[str]:
 
 def _bumped(old: PinnedRun, new: PinnedRun, key: Key) -> bool:
     """Whether a row that is not pinned belongs to a metric that is, in another version."""
+    # All rows of a metric have its version, so the first tells it.
     pins = [pin for name, pin in old.rows.items() if name[0] == key[0]]
     return bool(pins) and _version(pins[0].version) != _version(new.rows[key].version)
 

@@ -22,6 +22,8 @@ from editbench.report.load import Results
 from editbench.report.settings import flatten, protocol
 from editbench.walk.metric import KEY_COLUMNS, KEY_TYPES, key_of
 
+# Nine digits tell a change of the code from rounding, four are enough for a paired interval, and
+# six make a key the same on machines whose last bits differ.
 # Significant digits of a pinned number, of a value of one start, and of a number in a key.
 DIGITS = 9
 SAMPLE_DIGITS = 4
@@ -100,6 +102,7 @@ class PinnedRun:
         it."""
         if key not in self.samples:
             return None
+        # Starts without a value are left out: pairing wants a number on either side.
         found = pd.Series(self.samples[key], index=self.starts).dropna()
         if not len(found):
             return None
@@ -121,6 +124,7 @@ def pin_runs(results: Results, every: bool = False) -> tuple[list[PinnedRun], li
     Returns:
         Runs sorted by label, and notes.
     """
+    # Grouped once; to search all rows for every run would take the square of the time.
     rows = dict(list(results.rows.groupby("run_id")))
     samples = dict(list(results.samples.groupby("run_id")))
     runs = [
@@ -134,6 +138,7 @@ def surroundings(results: Results) -> dict:
     """Versions and hardware of the runs; a list where they differ."""
     found: dict[str, set[str]] = {}
     for made in results.provenance.values():
+        # What can change the last bits of a number and is no option of the run.
         flat = {
             key: made.get(key)
             for key in ("python", "platform", "processor", "threads", "cuda", "device", "git")
@@ -160,6 +165,8 @@ def _pin(
     run_id, made = run["run_id"], results.provenance.get(run["run_id"], {})
     config = results.configs.get(run_id, {})
     flat, hashes = flatten(config), made.get("hashes") or {}
+    # Networks are compared by their hashes: the same file under another path is the same network.
+    # The seed belongs to the job; of the scorer the name is kept, as it says which judge is meant.
     setting = {
         key: value
         for key, value in protocol(run, flat).items()
@@ -171,9 +178,11 @@ def _pin(
     setting |= {f"hash.{name}": str(hashes[name]) for name in HASHES if name in hashes}
     if "bank" in hashes and (config.get("bank") or {}).get("path"):
         setting["hash.bank"] = str(hashes["bank"])
+    # Names and descriptions are for people; a changed word must not make another method.
     options = {
         key: value for key, value in flat.items() if key.startswith("method.") and key not in LABELS
     }
+    # The seed is among them, since runs of other seeds measure the spread of a pinned one.
     changed = {"batch": (config.get("engine") or {}).get("batch"), "seed": run["seed"]}
     changed |= {key: made.get(key) for key in ("threads", "processor", "device")}
     starts, values = _samples(samples)
@@ -183,6 +192,7 @@ def _pin(
         run["attribute"],
         int(run["seed"]),
         run["status"],
+        # The path of a log is of this machine and would differ at every check.
         re.sub(r" \(see [^)]*log\.txt\)", "", run["reason"]),
         run_id,
         options,
@@ -214,6 +224,7 @@ def _rows(table: pd.DataFrame | None) -> dict[Key, Pin]:
         return {}
     pins = {}
     for row in table.to_dict("records"):
+        # Direction is read from the new run, so the file need not hold it.
         better = None if pd.isna(row["higher_is_better"]) else bool(row["higher_is_better"])
         pins[pinned_key(row)] = Pin(
             value=significant(row["value"], DIGITS),
@@ -228,8 +239,10 @@ def _rows(table: pd.DataFrame | None) -> dict[Key, Pin]:
 
 
 def _samples(table: pd.DataFrame | None) -> tuple[np.ndarray, dict[Key, np.ndarray]]:
+    # Skipped runs, and metrics that keep no samples.
     if table is None or table.empty:
         return np.zeros(0, np.int64), {}
+    # All samples of a run share one list of starts; a metric that lacks one has NaN there.
     starts = np.unique(table["start"].to_numpy(np.int64))
     rounded = {}
     for _, part in table.groupby(list(KEY_TYPES), dropna=False, sort=False):
@@ -242,6 +255,7 @@ def _samples(table: pd.DataFrame | None) -> tuple[np.ndarray, dict[Key, np.ndarr
 def _distinct(runs: Sequence[PinnedRun], results: Results) -> tuple[list[PinnedRun], list[str]]:
     groups: dict[str, list[PinnedRun]] = {}
     for run in runs:
+        # Without the hashes, as records of one job by other code or weights are still the same job.
         groups.setdefault(
             json.dumps([run.job, run.options, _unhashed(run)], sort_keys=True, default=str), []
         ).append(run)
@@ -249,6 +263,7 @@ def _distinct(runs: Sequence[PinnedRun], results: Results) -> tuple[list[PinnedR
     for group in groups.values():
         if len(group) > 1:
             now = _present_source(group[0])
+            # The last one is taken: of the present code first, and then the newest.
             group.sort(key=lambda run: (run.source == now, _written(results, run)))
             left_out = ", ".join(run.run_id for run in group[:-1])
             notes.append(
@@ -282,6 +297,7 @@ def _labelled(runs: Sequence[PinnedRun]) -> list[PinnedRun]:
     labels."""
     named = []
     for run in runs:
+        # A run is among its own twins, which adds no difference.
         twins = [_unhashed(other) | other.options for other in runs if other.job == run.job]
         own = _unhashed(run) | run.options
         keys = sorted(key for key in own if any(twin.get(key) != own[key] for twin in twins))

@@ -15,7 +15,9 @@ from rich.table import Table
 from editbench.base.files import write_atomic
 from editbench.regression.compare import AGREES, FAILS, TOLD, Comparison, Finding
 
+# More rows hide the first ones, which failed, above the top of the screen.
 LONGEST = 60  # rows of the table, unless all are asked for
+# What agrees has no colour, so that a colour means something to do.
 STYLES = dict.fromkeys(FAILS, "red") | dict.fromkeys(TOLD, "yellow")
 UNPRINTABLE = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd]")  # not allowed in XML 1.0
 
@@ -27,8 +29,10 @@ def print_comparison(
     counts."""
     shown = sorted(
         (f for f in comparison.findings if every or f.verdict not in ("same", "within", "unread")),
+        # Stable: rows of one verdict keep the order of the pins.
         key=lambda f: [*FAILS, *TOLD, "noise", "within", "same", "unread"].index(f.verdict),
     )
+    # With `every` nothing is merged or cut: it is asked for to see each row.
     cut = shown if every else _merged(shown)[:LONGEST]
     if cut:
         table = Table(
@@ -40,6 +44,7 @@ def print_comparison(
             pad_edge=False,
         )
         for heading in ("verdict", "run", "row"):
+            # Labels of variants can be long; verdict and row must stay in one piece.
             table.add_column(heading, no_wrap=heading != "run", overflow="fold")
         for heading in ("pinned", "new", "difference [95 %]", "tolerance"):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -47,6 +52,7 @@ def print_comparison(
         for finding in cut:
             style = STYLES.get(finding.verdict, "")
             table.add_row(
+                # Verdicts are our own words; the rest is escaped, as rich reads [ ] as markup.
                 f"[{style}]{finding.verdict}[/]" if style else finding.verdict,
                 escape(finding.run),
                 escape(finding.row),
@@ -57,6 +63,7 @@ def print_comparison(
                 escape(finding.text),
             )
         console.print(table)
+        # Merged rows are fewer as well, but nothing of them is left out.
         if len(cut) < len(shown) and len(cut) == LONGEST:
             console.print("further rows are left out; --all shows everything", style="dim")
     for note in comparison.notes:
@@ -69,6 +76,7 @@ def counts(comparison: Comparison) -> str:
     parts = [
         f"{comparison.count(kind)} {kind}" for kind in (*FAILS, *TOLD) if comparison.count(kind)
     ]
+    # 'unread' is neither: nothing was compared.
     agree = comparison.count("same", "within", "noise")
     detail = [
         f"{comparison.count(kind)} {words}"
@@ -98,6 +106,7 @@ def difference(finding: Finding) -> str:
 
 def sentence(finding: Finding) -> str:
     """One line that says all of a finding but the run."""
+    # Findings of a whole run have no row.
     row = f"{finding.row}: " if finding.row else ""
     if not math.isfinite(finding.difference):
         return f"{row}{finding.verdict}, {finding.text}"
@@ -110,6 +119,7 @@ def sentence(finding: Finding) -> str:
 
 def write_junit(path: Path, comparison: Comparison, failures: Sequence[Finding]) -> None:
     """JUnit XML: a test case for each finding; what cannot be compared or read is skipped."""
+    # By identity: two findings may hold the same values.
     failed = {id(finding) for finding in failures}
     skipped = [
         f
@@ -129,6 +139,7 @@ def write_junit(path: Path, comparison: Comparison, failures: Sequence[Finding])
         case = ElementTree.SubElement(
             suite,
             "testcase",
+            # Viewers group cases by class, so each run is a group.
             classname=_printable(finding.run),
             name=_printable(finding.row or "run"),
             time="0",
@@ -138,10 +149,12 @@ def write_junit(path: Path, comparison: Comparison, failures: Sequence[Finding])
             ElementTree.SubElement(
                 case, "failure", message=words, type=finding.verdict
             ).text = words
+        # A skip is shown by viewers without making the suite fail.
         elif finding.verdict not in AGREES or finding.verdict == "unread":
             ElementTree.SubElement(case, "skipped", message=words)
     root = ElementTree.Element("testsuites")
     root.append(suite)
+    # People read the file in CI as well.
     ElementTree.indent(root)
     write_atomic(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
@@ -155,6 +168,8 @@ def github(comparison: Comparison, failures: Sequence[Finding]) -> list[str]:
     ]
     lines = []
     for level, findings in (("error", list(failures)), ("notice", told)):
+        # In the order of the findings, which a set would lose. GitHub shows only some of many
+        # annotations, so there is one a run.
         for run in dict.fromkeys(finding.run for finding in findings):
             text = "\n".join(
                 sentence(finding) for finding in _merged([f for f in findings if f.run == run])
@@ -167,6 +182,7 @@ def _merged(findings: Sequence[Finding]) -> list[Finding]:
     """Rows of one run that say the same without a number become one: a new version has dozens."""
     groups: dict[tuple, list[Finding]] = {}
     for finding in findings:
+        # Failures are never merged: each is a number to look at.
         own = (finding.row,) if finding.verdict not in TOLD else ()
         groups.setdefault((finding.run, finding.verdict, finding.text, *own), []).append(finding)
     return [
@@ -187,6 +203,7 @@ def _printable(text: str) -> str:
 
 
 def _escaped(text: str, title: bool = False) -> str:
+    # The percent sign first, or it would escape what the others became.
     for char in "%\r\n" + (":," if title else ""):
         text = text.replace(char, f"%{ord(char):02X}")
     return text

@@ -42,9 +42,11 @@ def default(pin: Pin, paired: bool) -> float:
     """
     if not math.isfinite(pin.value):
         return math.nan
+    # NaN where the row has no interval, as for a curve's count or a length.
     width = pin.high - pin.low
     if math.isfinite(width):
         return max(RELATIVE * abs(pin.value), (PAIRED if paired else ALONE) * width)
+    # A whole number without an interval is taken for a count: 5 % of a small one is less than 1.
     return max(RELATIVE * abs(pin.value), COUNT if pin.value == round(pin.value) else 0.0)
 
 
@@ -53,6 +55,7 @@ def measured(run: PinnedRun, others: Sequence[PinnedRun]) -> PinnedRun:
     default."""
     rows = {}
     for key, pin in run.rows.items():
+        # The default is needed even here: the floor is a share of it.
         usual = default(pin, run.series(key) is not None)
         seen = [other.rows[key].value for other in others if key in other.rows]
         gaps = [
@@ -68,6 +71,7 @@ def measured(run: PinnedRun, others: Sequence[PinnedRun]) -> PinnedRun:
             # Few runs may agree by chance, so there is a floor.
             origin = "spread" if spread > floor else "floor"
             tolerance = max(spread, floor)
+        # Four digits are more than a spread of a few runs is known to.
         rows[key] = replace(pin, tolerance=significant(tolerance, 4), origin=origin)
     return replace(run, rows=rows)
 
@@ -87,6 +91,8 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
         and other.options == run.options
         and other.setting == run.setting
     ]
+    # A folder may hold records of older code beside those of the present one; it is an error only
+    # where nothing else is left.
     recoded = [other for other in same if other.source != run.source]
     if recoded and len(recoded) == len(same):
         raise EditbenchError(
@@ -111,6 +117,7 @@ def describe_changes(pairs: Sequence[tuple[PinnedRun, PinnedRun]]) -> dict[str, 
     found: dict[str, set[str]] = {}
     for run, other in pairs:
         for key, value in run.changed.items():
+            # The file keeps it, so that a reader knows what the tolerances allow for.
             if other.changed.get(key) != value:
                 found.setdefault(key, set()).add(f"{value} -> {other.changed.get(key)}")
     return {key: sorted(values) for key, values in sorted(found.items())}

@@ -32,6 +32,7 @@ __all__ = ["Results", "load", "print_table", "report"]
 CAPTIONS = {
     "accuracy": "Share of starts whose target was reached with every other attribute kept, at the "
     "first crossing; whiskers are 95 % intervals. A cross: skipped or failed.",
+    # The limits that this names are BANDED and FEWEST of editbench.walk.figures.
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
     "σ; lower is better. Bands are 95 % intervals over starts, drawn for up to 8 methods; bins of "
     "fewer than 30 points are hidden.",
@@ -57,15 +58,18 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
     run, or `out` cannot be written.
     """
     results = load(Path(root), only)
+    # Every folder was damaged: a page without a run would only hide that.
     if results.runs.empty:
         named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
         raise EditbenchError(
             f"no run in '{root}' is readable: {named}. Delete these folders and run the jobs again"
         )
     out = Path(root) / "report" if out is None else Path(out)
+    # The tables before anything that draws: they must be there whatever else fails.
     write_atomic(out / "table.csv", csv(results))
     write_atomic(out / "table.md", markdown(results))
     problems = list(results.problems)
+    # From all settings together, so that a method keeps its colour across the sections of the page.
     look = looks(results.runs["label"])
     sections: list[Section] = []
     written: list[str] = []
@@ -94,6 +98,7 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
             except (ValueError, MemoryError) as error:
                 problems.append(Problem(f"strips of {attribute}", str(error)))
         sections.append(section)
+    # The dial compares worlds, and each world is a setting: it cannot be drawn within one.
     across = []
     for one in dial.drawings(results, look):
         drawn = _draw(out / "figures" / one.file, one.draw, problems)
@@ -109,6 +114,7 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
         "matched": [matched.matched_table(section.results) for section in sections],
         "matched_paired": [matched.matched_differences(section.results) for section in sections],
     }.items():
+        # concat of an empty frame could change the types of the others' columns.
         tables = [table for table in tables if not table.empty]
         if tables:
             write_atomic(
@@ -141,6 +147,7 @@ def _drawings(
             Drawing("accuracy", "Accuracy", CAPTIONS["accuracy"], accuracy, first=True),
             Drawing("trade", title, CAPTIONS["trade"], trade, first=True),
         ]
+    # Metrics that bring a figure are drawn by it, and their curves are not drawn a second time.
     own = metric_figures(results)
     for group, name in own.items():
         try:
@@ -187,11 +194,13 @@ def _draw(path: Path, draw: Callable[[], Figure], problems: list[Problem]) -> st
         with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
             figure = draw()
             write_atomic(path.with_name(f"{path.name}.svg"), figures.render(figure, "svg"))
+            # Rendered before to_paper, which shrinks the figure in place.
             drawn = figures.render(figure, "page").decode()
             to_paper(figure)
             for kind in ("png", "pdf"):
                 write_atomic(path.with_name(f"{path.name}.{kind}"), figures.render(figure, kind))
             return drawn
+    # A full disk or a missing permission would hit every other file too, so it ends the report.
     except EditbenchError:
         raise
     except Exception as error:  # a plot is never worth the tables

@@ -56,6 +56,7 @@ class Column:
     interval: bool = False
     better: bool | None = None
     hint: str = ""
+    # A terminal narrower than write.WIDE holds the numbers that judge an edit, without the costs.
     narrow: bool = False
     unit: str = ""
 
@@ -123,6 +124,7 @@ COLUMNS = (
         "length walked to the crossing, in the editor's own unit: not "
         "comparable across editors of different units",
     ),
+    # Of the fit as it was made: a cached one would make a method look free.
     Column(
         "fit_seconds", "fit s", None, False, False, "seconds of the one-time fit, also if cached"
     ),
@@ -165,6 +167,7 @@ def columns_of(table: pd.DataFrame, known: Mapping[str, Quantity] | None = None)
     shown = [
         column for column in COLUMNS if column.key in table and table[column.key].notna().any()
     ]
+    # Every scalar has a column NAME_low, by which metrics of somebody else are found here.
     extra: dict[str, Quantity] = {}
     for name in table.columns:
         key = str(name).removesuffix("_low")
@@ -185,8 +188,10 @@ def columns_of(table: pd.DataFrame, known: Mapping[str, Quantity] | None = None)
 def cell(record: Mapping[Any, Any], column: Column) -> Cell:
     """One cell of a row of `main_table` or `summary`."""
     value = record.get(column.key)
+    # Rows of `summary` have no notes: None becomes ''.
     note = str(record.get(f"{column.key}_note") or "")
     if value is None or not math.isfinite(value):
+        # The note stays, as it says why the value is missing.
         return Cell(MISSING, mark=note)
     interval = ""
     if column.interval:
@@ -202,19 +207,24 @@ def number(value: float, digits: int | None = None) -> str:
     """Fixed decimals, or three significant digits with k and M: 0.0123, 4.56, 789, 12.3k."""
     if not math.isfinite(value):
         return MISSING
+    # Columns of shares have fixed decimals, so that they line up under one another.
     if digits is not None:
         return f"{value:.{digits}f}"
+    # Thousands begin at 10,000: 4,560 is still read at a glance, and keeps its digits.
     for limit, suffix in ((1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / (limit if suffix == 'M' else 1e3):.3g}{suffix}"
     if 0 < abs(value) < 0.001:
+        # A cost or a difference that is small is not 0, which three digits would make of it.
         return "<0.001" if value > 0 else ">−0.001"
+    # Three significant digits below 100; :.3g would write whole numbers above 1,000 as powers.
     return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def marks(record: Mapping[Any, Any]) -> list[tuple[str, str]]:
     """[(short mark, what it means)] of a row."""
     found = []
+    # Marks stand beside the name, so that they go wherever a method's numbers go.
     if record.get("leaking"):
         found.append(
             (

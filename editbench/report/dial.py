@@ -30,6 +30,7 @@ from editbench.walk.figures import (
 )
 from editbench.worlds.faces.dial import partner
 
+# Half a 95 % interval in standard deviations, about 1.96.
 Z95 = float(ndtri(0.975))
 TITLES = {
     "entanglement": "taken along from the partner, σ",
@@ -71,11 +72,13 @@ def points(results: Results) -> pd.DataFrame:
         "high",
         "count",
     ]
+    # Of a world without a dial there is no rho, and of a failed run there may be no generator.
     rhos = {
         run: (config.get("generator") or {}).get("rho") for run, config in results.configs.items()
     }
     runs = results.runs.assign(rho=pd.to_numeric(results.runs["run_id"].map(rhos), errors="coerce"))
     runs = runs[np.isfinite(runs["rho"]) & (runs["status"] == "done")]
+    # One world has no slope; the report is then as without a dial.
     if runs["rho"].nunique() < 2:
         return pd.DataFrame(columns=columns)
     found = results.rows[np.isfinite(results.rows["value"]) & (results.rows["note"] == "")].merge(
@@ -84,15 +87,20 @@ def points(results: Results) -> pd.DataFrame:
         ),
         on="run_id",
     )
+    # Which attribute a world ties to which is known from its law and not guessed from the numbers.
     tied = {name: partner(name) for name in runs["attribute"].unique()}
     # Of the entanglement with all others, the one with the attribute that the world ties it to.
     partners = found["attribute"].map({name: pair[0] for name, pair in tied.items() if pair})
     wanted = (found["metric"] == "entanglement_with") & (found["variant"] == partners)
     found["quantity"] = np.where(wanted, "entanglement", found["metric"])
+    # The interval of accuracy is Wilson's, which is honest for few starts too.
     enough = (found["count"] >= FEWEST) | (found["quantity"] == "accuracy")
     found = found[found["quantity"].isin(list(TITLES)) & enough].copy()
+    # Beard and long hair are tied by -rho: turned, a positive number always goes with the
+    # correlation.
     sign = found["attribute"].map({name: pair[1] for name, pair in tied.items() if pair}).fillna(1)
     turned = (found["quantity"] == "entanglement") & (sign < 0)
+    # The ends change places as well. to_numpy, as pandas would match columns by name.
     found.loc[turned, ["value", "low", "high"]] = -found.loc[
         turned, ["value", "high", "low"]
     ].to_numpy()
@@ -107,13 +115,16 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
     for (quantity, method, variant), group in found.groupby(["quantity", "method", "variant_of"]):
         fits = {
             name: fit
+            # A line for each attribute: pooled points would mix their levels with the slope.
             for name, part in group.groupby("attribute")
             if (fit := _line(part)) is not None
         }
         if not fits:
             continue
         slope, variance = np.array(list(fits.values())).T
+        # The variance of a mean of independent slopes.
         half = Z95 * np.sqrt(variance.sum()) / len(fits)
+        # Only what has a slope, so that first, last and slope are of the same attributes.
         used = group[group["attribute"].isin(list(fits))].sort_values("rho").groupby("attribute")
         rows.append(
             {
@@ -126,6 +137,7 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
                 "low": slope.mean() - half,
                 "high": slope.mean() + half,
                 "attributes": len(fits),
+                # The fewest, as the weakest of the lines limits what the mean can say.
                 "worlds": int(used["rho"].nunique().min()),
             }
         )
@@ -145,6 +157,7 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(
         ["quantity", "slope"],
         ignore_index=True,
+        # A slope down is as much a dependence on rho as a slope up.
         key=lambda column: column.abs() if column.name == "slope" else column,
     )
 
@@ -152,11 +165,14 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
 def _line(part: pd.DataFrame) -> tuple[float, float] | None:
     """(slope, its variance) of value over rho; the variance of each point is read off its
     interval."""
+    # A bootstrap or Wilson interval is taken as that of a normal distribution.
     deviation = (part["high"] - part["low"]).to_numpy(np.float64) / (2 * Z95)
+    # An interval of no width would have an infinite weight.
     sound = np.isfinite(deviation) & (deviation > 0)
     rho, value = part["rho"].to_numpy(np.float64)[sound], part["value"].to_numpy(np.float64)[sound]
     if len(np.unique(rho)) < 2:
         return None
+    # Weights are known variances, so the slope's variance is 1 / spread without a residual term.
     weight = deviation[sound] ** -2
     centred = rho - np.average(rho, weights=weight)
     spread = (weight * centred**2).sum()
@@ -169,6 +185,7 @@ def table(results: Results) -> list[list[str]]:
     if found.empty:
         return []
     shown = [name for name in TITLES if name in set(found["quantity"])]
+    # `slopes` sorts by the size of the slope; the first quantity decides the order of the rows.
     order = found[found["quantity"] == shown[0]]["method"].tolist()
     lines = [
         ["method", *(text for name in shown for text in (name.replace("ad_at", "AD"), "slope"))]
@@ -177,6 +194,7 @@ def table(results: Results) -> list[list[str]]:
         line = [method]
         for name in shown:
             mine = found[(found["method"] == method) & (found["quantity"] == name)]
+            # A method may serve no attribute that has this quantity.
             if mine.empty:
                 line += [MISSING, MISSING]
                 continue
@@ -199,6 +217,7 @@ def drawings(results: Results, look: Looks) -> list[Drawing]:
 
 def figure(found: pd.DataFrame, look: Looks) -> Figure:
     """A line a method: quantities down, attributes across."""
+    # Tied attributes first: they are what the dial turns, the others show what stays.
     attributes = sorted(set(found["attribute"]), key=lambda name: (partner(name) is None, name))
     shown = [name for name in TITLES if name in set(found["quantity"])]
     drawing = new_figure(max(5.5, 3.05 * len(attributes)), 0.7 + 2.4 * len(shown))
@@ -206,6 +225,7 @@ def figure(found: pd.DataFrame, look: Looks) -> Figure:
         len(shown), len(attributes), sharex=True, sharey="row", squeeze=False
     ).ravel()
     methods = order_methods(found)
+    # Methods have the same rho; side by side, their whiskers do not cover one another.
     gap = 0.05 / max(len(methods), 1)
     for place, axes in enumerate(panels):
         quantity = shown[place // len(attributes)]
@@ -229,6 +249,7 @@ def figure(found: pd.DataFrame, look: Looks) -> Figure:
                 markeredgewidth=0,
             )
         if quantity == "entanglement":
+            # Zero is the answer of an editor that takes nothing along.
             axes.axhline(0, color=STYLE["axes.edgecolor"], linewidth=1.0, zorder=0)
         if mine.empty:
             axes.text(

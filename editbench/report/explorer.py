@@ -36,6 +36,7 @@ class Way:
     quality: int = 0
 
 
+# From the best to the smallest; PNG keeps every pixel as it is.
 WAYS = (
     Way("PNG", PIXELATED),
     Way("JPEG", LARGEST, 88),
@@ -62,6 +63,7 @@ class Sheet:
 
     @property
     def css(self) -> str:
+        # Sizes in per cent scale the sprite with its cell, so the page may choose the cell's size.
         high, wide = self.shape
         soft = "" if max(self.shape) > PIXELATED else " image-rendering: pixelated;"
         return (
@@ -72,6 +74,7 @@ class Sheet:
 
     def place(self, row: int, column: int) -> str:
         """CSS background-position of a cell."""
+        # A background position of 100 % is the last cell and not the one after it, hence count - 1.
         return " ".join(
             f"{100 * at / max(count - 1, 1):.6g}%"
             for at, count in ((column, self.columns), (row, self.rows))
@@ -85,6 +88,7 @@ def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, lis
     The first of WAYS is taken with which the sprites of all sections stay within `budget` bytes;
     pictures above PIXELATED are never stored as PNG.
     """
+    # Over all sections: one way for the whole page, so that its pictures look alike.
     largest = max(
         (
             max(strip.images.shape[-2:])
@@ -95,6 +99,7 @@ def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, lis
         ),
         default=0,
     )
+    # Where even the last way is too large its sprites are taken: the page must be made.
     made: list[dict[str, list[Sheet]]] = [{} for _ in galleries]
     for way in WAYS:
         if way.kind == "PNG" and largest > PIXELATED:
@@ -124,6 +129,7 @@ def explorer(found: dict[str, list[Sheet]], runs: pd.DataFrame, colours: Mapping
     every method either the row of the sprite with steps, effects (null: not finite) and crossed, or
     the reason why it has no pictures.
     """
+    # Methods without pictures are listed too: the explorer says why they have none.
     methods = sorted(
         {strip.method for group in found.values() for sheet in group for strip in sheet.strips}
         | set(runs["label"]),
@@ -193,6 +199,7 @@ def css(parts: Iterable[dict[str, list[Sheet]]]) -> str:
 def _frames(sheet: Sheet, method: str, run: dict | None) -> dict:
     for row, strip in enumerate(sheet.strips):
         if strip.method == method:
+            # JSON has no NaN; three decimals keep the page small.
             effects = [
                 round(float(value), 3) if np.isfinite(value) else None for value in strip.effect
             ]
@@ -202,6 +209,7 @@ def _frames(sheet: Sheet, method: str, run: dict | None) -> dict:
                 "effects": effects,
                 "crossed": np.asarray(strip.crossed, bool).tolist(),
             }
+    # The reason replaces the picture; an empty place would look like a fault of the page.
     if run is None:
         return {"why": "not run"}
     return {
@@ -213,10 +221,12 @@ def _frames(sheet: Sheet, method: str, run: dict | None) -> dict:
 
 def _sheet(name: str, strips: list[Strip], way: Way) -> Sheet:
     high, wide = strips[0].images.shape[-2:]
+    # Small pictures are enlarged by the browser, which costs no bytes.
     scale = min(1.0, way.side / max(high, wide))
     if way.kind == "JPEG":  # whole blocks, near the scaled size
         high, wide = (max(BLOCK, BLOCK * round(side * scale / BLOCK)) for side in (high, wide))
     columns = max(len(strip.images) for strip in strips)
+    # Grey sprites of a grey world take a third of the bytes before compression.
     mode = "L" if all(strip.images.shape[1] == 1 for strip in strips) else "RGB"
     page = Image.new(mode, (columns * wide, len(strips) * high))
     for row, strip in enumerate(strips):
@@ -229,6 +239,8 @@ def _sheet(name: str, strips: list[Strip], way: Way) -> Sheet:
     if way.kind == "PNG":
         page.save(buffer, "PNG", optimize=True)
     else:
+        # With subsampling a block of colour would be 16 pixels wide and could cross into the next
+        # cell, whose sides are multiples of BLOCK.
         page.save(buffer, "JPEG", quality=way.quality, subsampling=0)
     uri = f"data:image/{way.kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return Sheet(name, uri, columns, len(strips), (high, wide), strips)

@@ -23,7 +23,9 @@ LABELS = {
     "walk_seconds": "walk, seconds",
     "peak_memory_mb": "peak memory, MiB",
 }
+# Costs span powers of ten between methods, AD does not.
 LINEAR = ("ad_at",)
+# A logarithm has no place for 0, which methods without a fit and without labels have.
 FLOORS = {"fit_seconds": 0.01}  # on a logarithmic axis less is drawn here; 1 for the others
 CAPTION = (
     "Mean accuracy with its 95 % interval, over the attributes and starts that all ranked methods "
@@ -39,12 +41,14 @@ def trade_figure(means: pd.DataFrame, look: Looks) -> Figure:
     Args:
         means: `cost_table` of one setting.
     """
+    # Methods that are not ranked have no accuracy over the common attributes.
     drawn = means[np.isfinite(means["accuracy"])]
     panels = [
         column
         for column in (SIDE, *COSTS)
         if column.key != "walk_seconds" and drawn[column.key].nunique() > 1
     ]
+    # Where all costs agree one panel is drawn even so: a figure needs at least one.
     panels = panels or [COSTS[0]]
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
@@ -64,7 +68,9 @@ def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: Looks) -> None
     floor = FLOORS.get(column.key, 1.0)
     x = known[column.key].clip(lower=floor) if logarithmic else known[column.key]
     place = dict(zip(known["method"], zip(x, known["accuracy"])))
+    # The front is of the numbers as measured; only the drawing is clipped.
     line = [place[method] for method in front(means, column)]
+    # Steps and no straight lines: nothing is known of what lies between two methods.
     axes.plot(
         *zip(*line),
         color=INK,
@@ -98,12 +104,15 @@ def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: Looks) -> None
 
 def _log_axis(axes: Axes, values: pd.Series, floor: float) -> None:
     axes.set_xscale("log")
+    # On a logarithmic axis a margin is a factor.
     axes.set_xlim(values.min() / 1.9, values.max() * 1.9)
+    # Over less than one and a half decades the powers of ten alone give one tick or none.
     narrow = values.max() < 30 * values.min()
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(
+        # The tick at the floor stands for all that was clipped to it.
         lambda value, _: (
             number(value) if value > 1.1 * floor else f"≤{floor:g}" if value > 0.9 * floor else ""
         )

@@ -40,12 +40,14 @@ def accuracy_figure(table: pd.DataFrame, look: Looks) -> Figure:
     """
     attributes = sorted(set(table["attribute"]))
     methods = order_methods(table)
+    # Wide enough that the whiskers of one attribute do not touch those of the next.
     width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))
     figure = new_figure(max(5.5, min(12.5, width)), 3.9)
     axes = figure.add_subplot()
     # Points of one attribute stand side by side, around its tick.
     step = min(0.13, 0.8 / max(len(methods), 1))
     top = upper_limit(table["accuracy_high"])
+    # Bands behind every second attribute tell which tick a point at the side belongs to.
     for place in range(0, len(attributes), 2):
         axes.axvspan(place - 0.5, place + 0.5, color=BAND, linewidth=0, zorder=0)
     for position, method in enumerate(methods):
@@ -56,6 +58,7 @@ def accuracy_figure(table: pd.DataFrame, look: Looks) -> Figure:
             if record["status"] != "done" or not np.isfinite(record["accuracy"]):
                 axes.plot(
                     x,
+                    # Below 0, where no accuracy can be.
                     -0.034 * top,
                     marker="x",
                     color=colour,
@@ -107,6 +110,7 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
     figure = new_figure(max(5.5, 3.05 * columns), 0.6 + (2.5 if banded else 3.4) * lines)
     panels = panel_grid(figure, len(attributes), columns)
     for place, (axes, attribute) in enumerate(zip(panels, attributes)):
+        # Named in the panel: a method that silently has no line would look forgotten.
         out = []
         for method in sorted(set(curve["method"])):
             rows = curve[(curve["attribute"] == attribute) & (curve["method"] == method)]
@@ -154,6 +158,7 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
             axes.set_ylabel(ylabel)
     figure.supxlabel("achieved effect, σ of the target", fontsize=STYLE["font.size"])
     panels[0].set_xlim(left=0)
+    # A signed curve needs room below 0.
     if (curve["value"].dropna() >= 0).all():
         panels[0].set_ylim(bottom=0)
     put_legend(figure, order_methods(curve), look)

@@ -26,6 +26,7 @@ from editbench.report.tables import main_table, matrix, quantities, summary
 from editbench.report.write import heading, legend
 from editbench.walk.figures import Look
 
+# What the page tells of how runs were made; costs and notes have tables of their own.
 PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "threads", "git")
 
 
@@ -54,6 +55,8 @@ def page(
     across: list[tuple[str, str, str]] | None = None,
 ) -> str:
     """The whole page as text. across: figures over several settings."""
+    # autoescape: names and reasons come from records. StrictUndefined: a misspelt name is an error
+    # and no empty cell.
     environment = Environment(
         loader=PackageLoader("editbench", "report"),
         autoescape=True,
@@ -63,7 +66,9 @@ def page(
     )
     environment.filters["number"] = number
     table = main_table(whole)
+    # Of all settings: what is missing must be seen in one place.
     undone = table[table["status"] != "done"].to_dict("records")
+    # All sections together, since the budget of bytes is that of the page.
     pictures = sheets([section.strips for section in sections])
     return environment.get_template("template.html").render(
         sections=[_section(section, found, look) for section, found in zip(sections, pictures)],
@@ -85,6 +90,7 @@ def page(
 def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     """What was compared: (term, text)."""
     made = list(results.provenance.values())
+    # A set, as the runs of a sweep have mostly one judge, told once.
     judged = sorted(
         {
             f"{run['scorer'] or 'unnamed'}, scores "
@@ -92,10 +98,12 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
             for run in table.to_dict("records")
         }
     )
+    # Runs that were skipped or failed have no provenance.
     sizes = _spread({one["bank_n"] for one in made if one.get("bank_n")})
     pools = _spread(
         {one["pool_threshold"] for one in made if one.get("pool_threshold") is not None}
     )
+    # Always in this order, whichever is most frequent.
     counts = table["status"].value_counts()
     runs = ", ".join(
         f"{counts[state]} {state}" for state in ("done", "skipped", "failed") if state in counts
@@ -118,12 +126,14 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
         ("Attributes", str(table["attribute"].nunique())),
         ("Runs", runs),
     ]
+    # A term without text would look as if something had been lost.
     return [(term, text) for term, text in found if text.strip()]
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
     """What makes the numbers mean less than they seem to."""
     found = []
+    # The judge is what the editor followed, so it confirms what the editor believes.
     if table["leaking"].any():
         found.append(
             f"{_share(table['leaking'])} judged by the teacher the editors were trained on. Such "
@@ -146,6 +156,7 @@ def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
     for made in results.provenance.values():
         for key in PROVENANCE:
             nested = made.get(key)
+            # Hashes and packages are mappings, python and device are plain values.
             items = (
                 nested.items()
                 if isinstance(nested, dict)
@@ -155,6 +166,7 @@ def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
             )
             for name, value in items:
                 counts = found.setdefault(f"{key}: {name}" if name else key, {})
+                # Text, as values of any type must count and sort together.
                 counts[str(value)] = counts.get(str(value), 0) + 1
     return [(key, sorted(counts.items())) for key, counts in sorted(found.items())]
 
@@ -163,6 +175,7 @@ def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
     """(method, attribute, notes of the fit, run_id)."""
     found = []
     for run in results.runs.to_dict("records"):
+        # A run that was skipped has no fit and no notes; its row stays, with empty text.
         notes = results.provenance.get(run["run_id"], {}).get("method_notes") or {}
         text = (
             ", ".join(
@@ -184,6 +197,7 @@ def _section(
     columns = columns_of(table, quantities(section.results))
     means = summary(table)
     wide = matrix(table)
+    # The grid shows accuracy alone, so its bold comes from the tests of accuracy.
     pairs = section.paired[section.paired["metric"] == "accuracy"]
     best = {
         attribute: leaders(
@@ -193,6 +207,7 @@ def _section(
     }
     costs = cost_table(table, section.ranked)
     priced = [column for column in COSTS if costs[column.key].notna().any()]
+    # `wide` holds numbers only; the grid also tells why one is missing.
     status = {
         (record["method"], record["attribute"]): record for record in table.to_dict("records")
     }
@@ -223,6 +238,7 @@ def _section(
         ),
         "ranked": section.ranked.table.to_dict("records"),
         "ranked_notes": lines(section.ranked),
+        # Taken with the ranking, so that accuracy and cost are of the same runs.
         "costs": [_row(record, priced) for record in costs.to_dict("records")],
         "priced": [(column, heading(column)) for column in priced],
         "paired": section.paired.to_dict("records"),
@@ -247,10 +263,12 @@ def _share(which: pd.Series) -> str:
 def _spread(values: set) -> str:
     """'200', or '180–220'."""
     numbers = sorted(float(value) for value in values if math.isfinite(value))
+    # Empty where no run tells it, so that the callers can leave the phrase out.
     if not numbers:
         return ""
     texts = [
         f"{value:,.0f}" if value == int(value) else f"{value:.2g}"
         for value in (numbers[0], numbers[-1])
     ]
+    # Compared as written: 1.001 and 1.002 are one text.
     return texts[0] if texts[0] == texts[1] else "–".join(texts)

@@ -19,6 +19,7 @@ from editbench.report.tables import AT_EFFECT, main_table, summary
 from editbench.report.write import NAMED, not_done
 
 ACROSS = 8  # attributes side by side; more go into a second tabular below
+# Beside what LaTeX itself reads, the signs of these tables: pdfLaTeX stops at their Unicode.
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -56,6 +57,8 @@ SPECIAL = {
     "”": "''",
     "\u00a0": "~",
 }
+# No fontenc and no inputenc: LuaLaTeX and Tectonic need neither, pdfLaTeX has read UTF-8 by
+# default since 2018.
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[a4paper,landscape,margin=18mm]{geometry}
 \usepackage{booktabs}
@@ -82,6 +85,7 @@ def tables(
     if table["accuracy"].notna().any():
         means = {row["method"]: row for row in ranked.table.to_dict("records")}
         first = next(iter(means.values()), None)
+        # The first row is the best; those that it is not separated from share its bold.
         tied = {first["method"], *first["tied_with"].split(", ")} if first else set()
         caption = (
             "Accuracy: share of starts whose target was reached with every other attribute kept, "
@@ -93,10 +97,12 @@ def tables(
                 else ""
             )
         )
+        # Only this table lists what was not done: said once, beside the main number.
         found["accuracy"] = _wide(
             table, columns["accuracy"], differences, caption, about, means, tied, not_done(table)
         )
     if table[AT_EFFECT].notna().any():
+        # Settings with other curves may be read at another effect, so the caption tells it.
         effects = ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
         mean = summary(table)
         means = (
@@ -113,6 +119,7 @@ def tables(
                 else ""
             )
         )
+        # The means of AD have no paired test over attributes, so none of them is bold.
         found["ad"] = _wide(
             table, columns[AT_EFFECT], differences, caption, about, means, set(), []
         )
@@ -143,11 +150,13 @@ def tables(
                 f"{cell(row, number).text} ({cell(row, number).interval})",
                 row["tied_with"] or MISSING,
             ]
+            # The range of ranks and the names of ties are text, so all cells are escaped together.
             for row in ranked.table.to_dict("records")
         ]
         body = _tabular(
             ["rank", "method", "mean accuracy", "not separated from"],
             _escaped(rows),
+            # Many ties make a long line: the last column has a width and wraps.
             r"cllp{0.5\textwidth}",
         )
         found["ranking"] = _float(
@@ -174,12 +183,15 @@ def escape(text: object) -> str:
     become spaces.
     """
     out = []
+    # Names come from records of anybody: a stray brace or command would break or run in the paper.
     for letter in str(text):
         if letter in SPECIAL:
             out.append(SPECIAL[letter])
         elif letter.isascii():
             out.append(letter if letter.isprintable() else " ")
         elif (
+            # Latin Extended-A ends here; of it, an accent over an ASCII letter is what
+            # every engine can set.
             ord(letter) < 0x180
             and unicodedata.normalize("NFD", letter)[0].isascii()
             and letter.isalpha()
@@ -202,14 +214,18 @@ def _wide(
 ) -> str:
     """Methods x attributes, two lines a method: the value, its interval. means: method -> record of
     the last column, {} for none; tied: those of it in bold."""
+    # The same order of methods as in every other table of the report.
     methods = list(summary(table)["method"])
     records = {(row["method"], row["attribute"]): row for row in table.to_dict("records")}
     names = {row["method"]: _name(row) for row in table.to_dict("records")}
     attributes = sorted(set(table["attribute"]))
+    # Each attribute has its own paired test, so each column has its own bold.
     bold = {a: _leaders(records, methods, a, column, differences) for a in attributes}
     bodies = []
+    # More attributes than fit are stacked in one float, so that caption and label stay one.
     for begin in range(0, len(attributes), ACROSS):
         part = attributes[begin : begin + ACROSS]
+        # The mean over all attributes stands once, at the end of the last part.
         last = bool(means) and begin + ACROSS >= len(attributes)
         rows = []
         for method in methods:
@@ -222,6 +238,7 @@ def _wide(
                 value, interval = _cell(means.get(method), column)
                 upper.append(rf"\textbf{{{value}}}" if method in tied else value)
                 lower.append(interval)
+            # No second line where no cell has an interval: an empty one would look like a gap.
             rows += [upper, lower] if any(lower) else [upper]
         bodies.append(
             _tabular(
@@ -236,6 +253,7 @@ def _wide(
         ]
         more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
         notes = [*notes, f"†{note} ({', '.join(where[:NAMED])}{more})"]
+    # The column is called ad_at, the file and the label of the table ad.
     kind = "ad" if column.key == AT_EFFECT else column.key
     return _float(kind, f"{caption} {BOLD}", about, bodies, notes)
 
@@ -259,9 +277,11 @@ def _cell(record: dict | None, column: Column) -> tuple[str, str]:
     """(value, interval) as LaTeX."""
     if record is None:
         return escape(MISSING), ""
+    # The rows of means have no status: they are of runs that were done.
     if record.get("status", "done") != "done":
         return rf"\emph{{{escape(record['status'])}}}", ""
     value = cell(record, column)
+    # Smaller type keeps the column narrow and the value in front.
     interval = rf"{{\scriptsize {escape(value.interval)}}}" if value.interval else ""
     return escape(value.text + ("†" if value.mark else "")), interval
 
@@ -273,6 +293,7 @@ def _escaped(rows: list[list[str]]) -> list[list[str]]:
 def _tabular(heads: list[str], rows: list[list[str]], shape: str = "") -> str:
     """rows are LaTeX already; the first column is text, the others are numbers."""
     lines = [" & ".join(map(escape, heads)), r"\midrule", *(" & ".join(row) for row in rows)]
+    # A rule is no row: a line break after it would add an empty one.
     body = "\n".join(line if line.startswith("\\midrule") else f"{line} \\\\" for line in lines)
     shape = shape or "l" + "c" * (len(heads) - 1)
     return f"\\begin{{tabular}}{{{shape}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}"
@@ -282,6 +303,7 @@ def _float(
     name: str, caption: str, about: str, bodies: list[str], notes: Iterable[str] = ()
 ) -> str:
     lines = [
+        # A starred float spans both columns where the paper has two.
         r"\begin{table*}[t]",
         r"\centering\footnotesize",
         r"\setlength{\tabcolsep}{4pt}",
@@ -302,6 +324,7 @@ def _name(record: dict) -> str:
 def _about(results: Results, table: pd.DataFrame) -> str:
     """'n: 73–90 an attribute. Judge: ... Bank: ...' and the setting where there are several."""
     mine = set(results.runs["run_id"])
+    # `only` leaves the provenance of all settings in place, and the facts must be of this one.
     results = replace(
         results, provenance={run: made for run, made in results.provenance.items() if run in mine}
     )

@@ -21,6 +21,7 @@ from editbench.walk.metric import ROW_TYPES as METRIC_ROW_TYPES
 from editbench.walk.metric import SAMPLE_TYPES
 from editbench.walk.observation import Observed, observation_file, read_observed
 
+# Without these a run has no place in any table.
 STATUS_KEYS = ("status", "method", "attribute", "generator")
 # What a record adds to the rows of a metric; `group` is the metric's option in the configuration.
 ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
@@ -70,6 +71,7 @@ class Results:
     def only(self, setting: str) -> Results:
         """The same, of one setting."""
         runs = self.runs[self.runs["setting"] == setting].reset_index(drop=True)
+        # configs and provenance stay whole: what lists them has to choose the runs itself.
         keep = set(runs["run_id"])
         return replace(
             self,
@@ -84,6 +86,7 @@ class Results:
 
     def observation(self, run_id: str, name: str) -> Observed | None:
         """What an observation left in a run, None where the run had no such observation."""
+        # Asked before it is read: no observation is usual, a damaged one is an error.
         file = observation_file(self.root / run_id, name)
         if not Record.read(self.root / run_id).has(file.name):
             return None
@@ -102,6 +105,8 @@ class Results:
         try:
             arrays = load_file(path)
             images, shape = arrays["images"], arrays["images"].shape
+            # (starts, frames, C, H, W), and a value a frame: other shapes would put numbers under
+            # pictures that they are not of.
             fits = (
                 len(shape) == 5
                 and shape[2] in (1, 3)
@@ -129,7 +134,9 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
     runs, rows, samples, problems = [], [], [], []
     configs: dict[str, dict] = {}
     provenance: dict[str, dict] = {}
+    # The order of a directory is the file system's; sorted, two machines give the same tables.
     for folder in sorted(root.iterdir()):
+        # The report lies in the folder as well.
         if not Record.is_record(folder):
             continue
         if only is not None and folder.name not in only:
@@ -139,22 +146,26 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
             run = _status(record)
             config = record.config()
             made = record.provenance()
+            # A job that failed may have left half of its tables; none of them is a result.
             if run["status"] == "done":
                 own_rows = _table(
                     record.rows(), Record.ROWS, ROW_TYPES, optional=("version", "higher_is_better")
                 )
                 own_samples = _table(record.samples(), Record.SAMPLES, SAMPLE_TYPES)
+                # Both tables are read before either is kept: a damaged one leaves nothing behind.
                 rows.append(own_rows.assign(run_id=folder.name))
                 samples.append(own_samples.assign(run_id=folder.name))
         except Exception as error:  # any damage: the other runs must still be reported
             problems.append(Problem(folder.name, f"{type(error).__name__}: {error}"))
             continue
+        # A run that was skipped or failed has no provenance; its costs are then unknown.
         run |= {name: _number(made.get(name)) for name in COSTS} | {
             "fit_cached": bool(made.get("fit_cached"))
         }
         run |= {"scorer": describe(config.get("scorer")), "bank": describe(config.get("bank"))}
         runs.append(run)
         configs[folder.name], provenance[folder.name] = config, made
+    # With problems the caller can still say which folders are damaged.
     if not runs and not problems:
         raise EditbenchError(
             f"no run was found in '{root}' (a run is a folder with a status.json); run a job "
@@ -181,6 +192,7 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
     table = pd.DataFrame(runs, columns=columns).sort_values(
         ["attribute", "method", "run_id"], ignore_index=True
     )
+    # Settings are named by what differs, so they need all runs at once.
     table, joined = add_settings(table, configs), _join(rows, ROW_TYPES)
     problems += mixed_versions(table, joined)
     return Results(
@@ -192,6 +204,7 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
     """A problem for each setting and group of metrics whose rows come from different versions of
     the metric's code."""
     found: dict[tuple[str, str], list[str]] = {}
+    # Rows of a record without versions say nothing about a mixture.
     known = rows[["run_id", "metric", "version"]].dropna().drop_duplicates()
     known = known.merge(runs[["run_id", "setting"]], on="run_id")
     for (setting, metric), group in known.groupby(["setting", "metric"]):
@@ -200,6 +213,7 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
                 f"version {version:g} in {', '.join(sorted(part['run_id']))}"
                 for version, part in sorted(group.groupby("version"), key=lambda one: len(one[1]))
             ]
+            # Metrics that share versions and runs become one problem.
             found.setdefault((str(setting), "; ".join(sides)), []).append(str(metric))
     return [
         Problem(
@@ -221,6 +235,7 @@ def describe(node: object) -> str:
 def _status(record: Record) -> dict[str, Any]:
     """The columns of a run that its status tells."""
     status = record.status
+    # status.json can be written by anybody's harness, so its types are checked.
     missing = [key for key in STATUS_KEYS if not isinstance(status.get(key), str)]
     if missing:
         raise ValueError(f"{Record.STATUS} lacks {', '.join(missing)}")
@@ -247,6 +262,7 @@ def _table(
             f"{name} lacks the columns {', '.join(missing)}: run the same command again, "
             "which computes the metrics again"
         )
+    # Optional columns come in as NaN, others that a newer version adds are dropped.
     table = table.reindex(columns=list(types))
     if "note" in types:
         table["note"] = table["note"].fillna("")
@@ -257,6 +273,7 @@ def _join(parts: list[pd.DataFrame], types: dict[str, str]) -> pd.DataFrame:
     if parts:
         return pd.concat(parts, ignore_index=True)
     return pd.DataFrame(
+        # Typed even without rows: comparisons on untyped empty columns fail later.
         {name: pd.Series(dtype=kind) for name, kind in (types | {"run_id": "str"}).items()}
     )
 

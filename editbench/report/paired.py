@@ -46,8 +46,10 @@ def paired(results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")) -
     if results.samples.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     values = keyed_values(results, metrics)
+    # None in a key cannot be compared with a number, so keys are sorted as text.
     keys = sorted({key for _, key in values}, key=lambda key: (metrics.index(key[0]), str(key)))
     rows = []
+    # One family of tests: Holm adjusts over the pairs of an attribute and number.
     for (setting, attribute), group in results.runs.groupby(["setting", "attribute"]):
         runs = sorted(zip(group["label"], group["run_id"]))
         for key in keys:
@@ -64,6 +66,7 @@ def keyed_values(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, 
     rows = results.samples[results.samples["metric"].isin(metrics)]
     found = {}
     for (run, *_), part in rows.groupby(["run_id", *KEY_COLUMNS], dropna=False, sort=False):
+        # Group labels hold NaN, which is not equal to itself; key_of makes it None.
         key = key_of(part.iloc[0].to_dict())
         found[str(run), key] = part.drop_duplicates("start").set_index("start")["value"]
     return found
@@ -96,16 +99,21 @@ def compare(
     # The places of both methods of each pair.
     left, right = np.array(list(combinations(range(wide.shape[1]), 2))).T
     gaps = wide[:, left] - wide[:, right]
+    # Each pair is compared on its own common starts, though all pairs share the draws.
     held = np.isfinite(gaps)
     used = held.any(1)
+    # A start that no pair has would only dilute the resampling.
     gaps = np.where(held, gaps, 0.0)[used]
     held = held[used]
     n = held.sum(0)
     if not len(gaps):
         return {pair: (0, *(float("nan"),) * 5) for pair in pairs}
+    # The counts are resampled with the gaps: the mean of a draw is over the starts that the pair
+    # has in that draw.
     sums = resampled_sums(
         np.concatenate([gaps, held], 1), max(DRAWS, PER_PAIR * len(pairs)), 0, "paired"
     )
+    # A draw may hold no start of a pair that shares few; it is NaN and handled below.
     with np.errstate(invalid="ignore", divide="ignore"):
         means = sums[:, : len(pairs)] / sums[:, len(pairs) :]
         difference = gaps.sum(0) / n
@@ -155,5 +163,6 @@ def leaders(differences: pd.DataFrame, values: dict[str, float], better: bool) -
         finite, key=lambda method: (-finite[method] if better else finite[method], method)
     )[0]
     apart = differences[differences["p_holm"] < LEVEL]
+    # A pair is stored once, so the best may stand on either side.
     beaten = set(apart.loc[apart["a"] == best, "b"]) | set(apart.loc[apart["b"] == best, "a"])
     return set(finite) - beaten

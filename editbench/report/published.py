@@ -38,6 +38,7 @@ class Published:
 def published(results: Results) -> list[Published]:
     """The sources that the runs name, each once, in the order of their names."""
     given = [results.configs.get(run, {}).get("published") for run in results.runs["run_id"]]
+    # All runs of a sweep carry the same block, and the text of it tells the same from another.
     blocks = {
         json.dumps(block, sort_keys=True): block for block in given if isinstance(block, dict)
     }
@@ -48,6 +49,7 @@ def published(results: Results) -> list[Published]:
     found = []
     for _, block in sorted(blocks.items()):
         metric = str(block.get("metric", ""))
+        # A source whose numbers are not in the text has none, and is named without a table.
         values = block.get("values") or {}
         rows = [
             _row(table, metric, method, attribute, value)
@@ -100,12 +102,14 @@ def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: o
         "high": np.nan,
         "n": np.nan,
     }
+    # A count of attributes has neither an interval nor a run of its own.
     if metric == SERVED and attribute == ALL and len(mine):
         means = next(one for one in summary(table).to_dict("records") if one["method"] == method)
         return row | {
             "value": float(means["served"]),
             "ours": f"{means['served']} of {means['asked']}",
         }
+    # A paper may have attributes that this world lacks; its number is still shown.
     if attribute not in (ALL, *table["attribute"]):
         return row | {"ours": "no such attribute in these runs"}
     mine = mine[mine["attribute"] == attribute]
@@ -114,6 +118,7 @@ def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: o
     record = mine.iloc[0]
     if record["status"] != "done" or metric not in record or not np.isfinite(record[metric]):
         return row | {"ours": str(record["status"]) if record["status"] != "done" else MISSING}
+    # The interval is of the number measured here; the paper's stands as it was printed.
     low, high = record[f"{metric}_low"], record[f"{metric}_high"]
     return row | {
         "value": record[metric],

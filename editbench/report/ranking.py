@@ -58,12 +58,14 @@ def ranking(results: Results, metric: str = METRIC) -> Ranking:
     """
     empty = pd.DataFrame(columns=list(COLUMNS))
     done = results.runs[results.runs["status"] == "done"]
+    # A value a start, since only the same starts can be paired.
     values = start_values(results, (metric,))
     series = {
         (row["label"], row["attribute"]): values[row["run_id"], metric]
         for row in done.to_dict("records")
         if (row["run_id"], metric) in values
     }
+    # Of all runs, those that were skipped or failed too: not serving an attribute counts.
     asked = sorted(set(results.runs["attribute"]))
     served = {
         method: {attribute for name, attribute in series if name == method}
@@ -77,7 +79,9 @@ def ranking(results: Results, metric: str = METRIC) -> Ranking:
     methods = [method for method in served if method not in dict(left)]
     if len(methods) < 2:
         return Ranking(empty, left=left, note="fewer than two methods serve half of the attributes")
+    # Means over other attributes would compare the attributes and not the methods.
     shared = [a for a in asked if all(a in served[method] for method in methods)]
+    # dropna leaves the starts that all methods have; sorted, as draws go by place.
     tables = {
         a: pd.DataFrame({m: series[m, a] for m in methods}).dropna().sort_index() for a in shared
     }
@@ -106,7 +110,9 @@ def lines(found: Ranking) -> list[str]:
 def _ranked(tables: dict[str, pd.DataFrame], methods: list[str]) -> pd.DataFrame:
     pairs = list(combinations(range(len(methods)), 2))
     draws = max(DRAWS, PER_PAIR * len(pairs))
+    # Each attribute weighs the same, however many starts it has.
     means = np.mean([table.to_numpy(np.float64).mean(0) for table in tables.values()], 0)
+    # A stream an attribute: the same draws in two would tie their noise together.
     resampled = np.mean(
         [
             resampled_sums(table.to_numpy(np.float64), draws, 0, f"ranking {attribute}")
@@ -115,16 +121,20 @@ def _ranked(tables: dict[str, pd.DataFrame], methods: list[str]) -> pd.DataFrame
         ],
         0,
     )
+    # Rows are drawn whole, so the draws of all methods are of the same starts.
     low, high = percentiles(resampled)
     a, b = np.array(pairs).T
     adjusted = holm(two_sided(resampled[:, a] - resampled[:, b], means[a] - means[b]))
     apart = np.zeros((len(methods),) * 2, bool)
     apart[a, b] = apart[b, a] = adjusted < LEVEL
+    # Row k counts those that are separated from method k, on either side of it.
     ahead = (apart & (means[None] > means[:, None])).sum(1)
     behind = (apart & (means[None] < means[:, None])).sum(1)
+    # Equal means are ordered by name, so that the table does not depend on the runs' order.
     order = sorted(range(len(methods)), key=lambda k: (-means[k], methods[k]))
     rows = []
     for k in order:
+        # As few as are surely ahead, as many as are not surely behind.
         best, worst = 1 + int(ahead[k]), len(methods) - int(behind[k])
         rows.append(
             {

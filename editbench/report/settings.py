@@ -24,12 +24,16 @@ def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
     if runs.empty:
         return runs.assign(setting=pd.Series(dtype="str"), label=pd.Series(dtype="str"))
     runs = runs.copy()
+    # Names with dots, as on the command line, so that a setting can be read as its options.
     flat = {run: flatten(configs.get(run, {})) for run in runs["run_id"]}
     keys = [protocol(run, flat[run["run_id"]]) for run in runs.to_dict("records")]
     names = sorted(set().union(*keys))
+    # Only what differs is in the name: all runs of one sweep then have the setting ''.
     differing = [
         name for name in names if len({_text(key[name]) for key in keys if name in key}) > 1
     ]
+    # Where a group has another name its options differ too; the name says it already, unless two
+    # runs of the same name differ in the option.
     differing = [
         name
         for name in differing
@@ -43,6 +47,7 @@ def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
     ]
     runs["label"] = runs["method"]
     for _, group in runs.groupby(["setting", "method"]):
+        # Otherwise there is nothing to tell apart, and the plain name is best.
         if group.duplicated("attribute").any():
             variants = _variants(group, flat)
             runs.loc[group.index, "label"] = [variants[run] for run in group["run_id"]]
@@ -52,6 +57,7 @@ def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
 def _told(name: str, keys: list[dict[str, Any]]) -> bool:
     """Whether the name of a key's group says its value: runs that share the one share the other."""
     group = f"{name.split('.')[0]}.name"
+    # A function from name to value: as many pairs as names.
     pairs = {(_text(key.get(group)), _text(key[name])) for key in keys if name in key}
     return len(pairs) == len({first for first, _ in pairs})
 
@@ -71,6 +77,7 @@ def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:
         name: value
         for name, value in flat.items()
         if any(name == part or name.startswith(f"{part}.") for part in COMPARABLE)
+        # The status has the generator's name already.
         and name != "generator.name"
     }
 
@@ -81,6 +88,7 @@ def flatten(config: object, prefix: str = "") -> dict[str, Any]:
     An option of the generator stays whole, so that a mapping differs from null: they are two
     worlds.
     """
+    # Paths, workers and the like would make every run a setting of its own.
     if prefix in WITHOUT_EFFECT or prefix.endswith(".about"):
         return {}
     if not isinstance(config, dict) or not config or prefix.startswith("generator."):
@@ -97,6 +105,7 @@ def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str,
     for _, same in group.groupby("attribute"):
         own = [flat[run] for run in same["run_id"]]
         keys |= {key for key in set().union(*own) if len({_text(one.get(key)) for one in own}) > 1}
+    # Within a setting variants differ in the method; other keys only where nothing else differs.
     shown = sorted({key for key in keys if key.startswith("method.")} or keys)
     labels = {}
     for run, method in zip(group["run_id"], group["method"]):
@@ -106,6 +115,7 @@ def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str,
             if key in flat[run]
         ]
         labels[run] = f"{method} ({', '.join(parts)})" if parts else method
+    # Two runs may agree in every option that is shown.
     named = group.assign(label=[labels[run] for run in group["run_id"]])
     for run in named.loc[named.duplicated(["attribute", "label"], keep=False), "run_id"]:
         labels[run] += (

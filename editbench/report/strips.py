@@ -15,9 +15,12 @@ from editbench.base.errors import EditbenchError
 from editbench.report.load import Problem, Results, load
 from editbench.walk.figures import RANDOM
 
+# Smoothing would blur the few pixels that the judge saw of a small picture.
 PIXELATED = 64  # pictures up to this side are enlarged without smoothing
 LARGEST = 128  # side of a picture in the page
+# The orange that the page calls --cross in template.html.
 OUTLINE = (238, 119, 51)
+# matplotlib brings the font along; the system may have none with σ and arrows.
 FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 
@@ -54,6 +57,7 @@ def strips(
     for run in results.runs[results.runs["status"] == "done"].to_dict("records"):
         try:
             arrays = results.strips(run["run_id"])
+        # Damaged pictures of one run cost its strips alone.
         except EditbenchError as error:
             problems.append(Problem(run["run_id"], str(error)))
             continue
@@ -61,6 +65,7 @@ def strips(
             found.setdefault(run["attribute"], {}).setdefault(strip.start, []).append(strip)
     chosen = {}
     for attribute, starts in found.items():
+        # The inner sort decides ties by the id of the start, so that the choice is reproducible.
         kept = sorted(sorted(starts), key=lambda start: -len(starts[start]))[:most]
         chosen[attribute] = {
             start: sorted(starts[start], key=lambda s: (s.method.split(" ")[0] == RANDOM, s.method))
@@ -78,6 +83,7 @@ def strips_of_record(folder: Path) -> Sequence[Strip]:
     Raises:
         EditbenchError: the record keeps no pictures, or they are damaged.
     """
+    # `load` takes a folder of runs; of its records only this one is read.
     results = load(folder.parent, {folder.name})
     if results.problems:
         raise EditbenchError(f"{folder}: {results.problems[0].reason}")
@@ -90,6 +96,7 @@ def strips_of_record(folder: Path) -> Sequence[Strip]:
 
 def picture(image: np.ndarray) -> Image.Image:
     """(C, H, W) uint8, C 1 or 3."""
+    # Pillow takes grey as (H, W) and colour as (H, W, 3) in contiguous memory.
     return Image.fromarray(
         image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
     )
@@ -101,6 +108,8 @@ def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
     """
     everything = [strip for row in starts.values() for strip in row]
     height, width = everything[0].images.shape[-2:]
+    # A whole number, so that every pixel of a small picture has the same size; about 96 pixels a
+    # frame, and never less than the picture's own.
     scale = max(1, round(96 / max(height, width)))
     side_w, side_h, gap, caption, head = width * scale, height * scale, 6, 16, 30
     font, bold = (
@@ -109,6 +118,7 @@ def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
     )
     small = ImageFont.truetype(str(FONT), 10)
     left = 24 + int(max(font.getlength(strip.method) for strip in everything))
+    # Walks end at different steps; the longest sets the width.
     columns = max(len(strip.images) for strip in everything)
     pitch = side_h + caption + gap
     total = head + sum(head + pitch * len(row) for row in starts.values())
@@ -130,6 +140,7 @@ def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
                 )
                 page.paste(shown, (x, y))
                 if place == strip.crossing:
+                    # Around the picture and not over it: the frame hides no pixel.
                     draw.rectangle(
                         (x - 3, y - 3, x + side_w + 2, y + side_h + 2), outline=OUTLINE, width=3
                     )
@@ -151,6 +162,7 @@ def frame_caption(strip: Strip, place: int) -> str:
     if strip.steps[place] == 0:
         return "source"
     value = strip.effect[place]
+    # A typographic minus, as wide as the plus.
     return f"{value:+.1f} σ".replace("-", "−") if np.isfinite(value) else "not finite"
 
 
@@ -170,6 +182,7 @@ def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) 
                 steps[keep],
                 arrays["effect"][k][keep],
                 crossed,
+                # argmax is 0 where there is none, which would read as the source.
                 int(crossed.argmax()) if crossed.any() else None,
                 _goal(arrays, k, classes),
             )
@@ -178,6 +191,7 @@ def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) 
 
 
 def _goal(arrays: dict[str, np.ndarray], k: int, classes: Sequence[str]) -> str:
+    # Records without the classes of a walk keep their strips, without a goal in the title.
     if not {"source", "target"} <= set(arrays) or not classes:
         return ""
     return f"{classes[int(arrays['source'][k])]} → {classes[int(arrays['target'][k])]}"

@@ -19,6 +19,7 @@ from editbench.walk.metric import KEY_COLUMNS, key_of, written_key
 AT_EFFECT = "ad_at"
 FIRST = ("accuracy", "success_rate", AT_EFFECT, "off_target_flips", "path_length")
 IDENTITY = ("setting", "method", "attribute", "status")
+# Last, since a reader of the table wants numbers first.
 REST = (
     "generator",
     "scorer",
@@ -57,7 +58,9 @@ def main_table(results: Results) -> pd.DataFrame:
         `name_note` (why it should not be read); ad_at_effect (sigmas), n (starts), costs, then what
         the run was.
     """
+    # Once for all runs: which effect most runs share is a question to all of them.
     scalars = _scalars(results.rows)
+    # The main numbers have their columns even where no run has them, so that code can rely on them.
     names = [*FIRST, *sorted(set(scalars["column"]) - set(FIRST))]
     records = []
     for run in results.runs.to_dict("records"):
@@ -70,6 +73,7 @@ def main_table(results: Results) -> pd.DataFrame:
             "status": run["status"],
         }
         for name in names:
+            # A run that was skipped or failed has a row of the table, without numbers.
             row = rows.get(name, {})
             record |= {
                 name: row.get("value", np.nan),
@@ -77,11 +81,13 @@ def main_table(results: Results) -> pd.DataFrame:
                 f"{name}_high": row.get("high", np.nan),
                 f"{name}_note": row.get("note", ""),
             }
+        # Accuracy counts every start; other metrics may count only those that crossed.
         counts = [rows[name]["count"] for name in ("accuracy", *names) if name in rows]
         record |= {
             "ad_at_effect": rows.get(AT_EFFECT, {}).get("x", np.nan),
             "n": counts[0] if counts else np.nan,
         }
+        # A mean over a few starts that got that far would be read as one over all.
         ad_n = rows.get(AT_EFFECT, {}).get("count", FEWEST)
         if ad_n < FEWEST and not record[f"{AT_EFFECT}_note"]:
             record[f"{AT_EFFECT}_note"] = f"fewer than {FEWEST} starts reach this effect"
@@ -89,6 +95,7 @@ def main_table(results: Results) -> pd.DataFrame:
         records.append(
             record
             | {name: run[name] for name in REST if name in run}
+            # The label tells variants apart; the plain name finds the floor among them.
             | {"variant_of": run["method"]}
         )
     columns = [
@@ -118,9 +125,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     generator_calls, labels_used, n.
     """
     done = table[(table["status"] == "done") & table["accuracy"].notna()]
+    # A method that serves only easy attributes would lead a plain mean.
     serving = done.groupby("attribute")["method"].nunique()
     common = set(serving.index[serving == done["method"].nunique()])
+    # A value with a note must not enter a mean, where the note could no longer be seen.
     readable = done[(done[f"{AT_EFFECT}_note"] == "") & done[AT_EFFECT].notna()]
+    # By setting, since another world may have another method that serves less.
     alike = {
         str(setting): shared_attributes(readable[readable["setting"] == setting], part)
         for setting, part in table.groupby("setting")
@@ -132,10 +142,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         row = {
             "setting": setting,
             "method": method,
+            # One run a method and attribute: rows count attributes.
             "served": len(mine),
             "asked": table["attribute"].nunique(),
             "accuracy_common": mine.loc[mine["attribute"].isin(common), "accuracy"].mean(),
             "common": len(common),
+            # Means over different attributes cannot be compared, so it is the same ones or nothing.
             "ad_at": same[AT_EFFECT].mean() if len(same) == len(shared) else np.nan,
             "ad_at_served": len(shared),
             "leaking": bool(group["leaking"].any()),
@@ -178,6 +190,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         "variant_of",
     ]
     frame = pd.DataFrame(rows, columns=columns)
+    # The floor is a yardstick and no competitor: it stands last even where it beats a method.
     frame["floor"] = frame["variant_of"] == RANDOM
     return frame.sort_values(
         ["setting", "floor", "accuracy", "method"],
@@ -188,6 +201,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def shared_attributes(readable: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Attributes on which every method but the floor has a row in `readable`."""
+    # Random directions may not reach the effect, and would take the attribute from all others.
     methods = set(table.loc[table["variant_of"] != RANDOM, "method"])
     count = readable[readable["method"].isin(methods)].groupby("attribute")["method"].nunique()
     return sorted(count.index[count == len(methods)])
@@ -197,6 +211,7 @@ def matrix(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """(methods, attributes) values of one metric, NaN where a run is not done; methods in the order
     of `summary`."""
     order = summary(table)["method"].tolist()
+    # dropna=False keeps attributes on which no method has the number.
     wide = table.pivot_table(
         index="method", columns="attribute", values=metric, aggfunc="first", dropna=False
     )
@@ -214,10 +229,12 @@ def curves(results: Results, without: Collection[str] = ()) -> dict[str, pd.Data
         Name of the curve -> its finite rows with method, variant_of, attribute; AD first.
     """
     rows = results.rows
+    # Rows without x are scalars, which have columns.
     rows = rows[np.isfinite(rows["x"]) & np.isfinite(rows["value"])]
     rows = rows[~rows["group"].isin(list(without))]
     rows = rows.assign(curve=[column_name(row) for row in rows.to_dict("records")])
     spread = rows.groupby(["curve", "run_id"])["x"].nunique().groupby("curve").max()
+    # Two points are no curve, and AD at matched effect has a column of the main table.
     names = [name for name in spread.index[spread > 2] if name != AT_EFFECT]
     runs = results.runs[["run_id", "label", "method", "attribute"]].rename(
         columns={"method": "variant_of", "label": "method"}
@@ -246,6 +263,7 @@ def column_name(row: Mapping[Any, Any]) -> str:
 
     'accuracy', or with what the number depends on: 'identity_similarity_at (facenet)'.
     """
+    # The effect at which AD is read is told once for the table and not in each heading.
     key = dict(zip(KEY_COLUMNS, key_of(row))) | {"x": None}
     return written_key(key.values())
 
@@ -254,12 +272,14 @@ def _scalars(rows: pd.DataFrame) -> pd.DataFrame:
     """At most one row a run and column, with the column's name."""
     at = rows[rows["metric"] == AT_EFFECT]
     if len(at):
+        # One column holds one number: all runs must be read at the same effect.
         counts = at.groupby("x", dropna=False)["run_id"].nunique()
         effect = min(counts.index, key=lambda x: (-counts[x], abs(x - 1.0)))
         at = at[at["x"] == effect] if np.isfinite(effect) else at
     others = rows[(rows["metric"] != AT_EFFECT) & ~np.isfinite(rows["x"])]
     found = pd.concat([others, at])
     found = found.assign(column=[column_name(row) for row in found.to_dict("records")])
+    # A cell of the table takes one value.
     return found.drop_duplicates(["run_id", "column"])
 
 

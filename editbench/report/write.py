@@ -22,7 +22,9 @@ from editbench.report.tables import Quantity, main_table, quantities, summary
 
 WIDE = 140  # columns of a terminal that takes the costs too
 PIPE = 240  # columns where there is no terminal: nothing is wrapped
+# The biased ones: the legend warns of them only.
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
+# A note on every run of a sweep would fill the screen.
 NAMED = 6  # runs that a note names
 TITLES = {column.key: column.title for column in COLUMNS}
 
@@ -41,11 +43,14 @@ def print_table(results: Results, console: Console | None = None) -> None:
         )
         columns = columns_of(table, quantities(results))
         if console.width < WIDE:
+            # In a narrow terminal intervals go as well, but for the main number.
             columns = [replace(c, interval=c.key == "accuracy") for c in columns if c.narrow]
         out = _rich(["attribute", "method", *map(heading, columns)], title)
         for attribute, group in table.groupby("attribute"):
             for position, record in enumerate(group.to_dict("records")):
+                # Once a group, as a repeated name is harder to scan.
                 name = str(attribute) if position == 0 else ""
+                # rich reads [text] as markup, and marks stand in brackets.
                 out.add_row(
                     escape(name), escape(_name(record)), *_values(record, columns, "terminal")
                 )
@@ -66,6 +71,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
         for title, headings, rows, notes in _ranks_and_costs(
             results.only(setting), table, "terminal"
         ):
+            # Ties are a list of names and fold; everything else in the ranking is short.
             out = _rich(
                 headings, title, wrapped=(len(headings) - 1,) if title == "ranking" else (0,)
             )
@@ -118,6 +124,7 @@ def markdown(results: Results) -> str:
         for title, headings, rows, notes in _ranks_and_costs(results.only(setting), table, "plain"):
             parts += [f"{title[0].upper()}{title[1:]}:", _pipes(headings, rows)] if rows else []
             parts += [f"{line[0].upper()}{line[1:]}." for line in notes]
+    # After the settings, since it spans them.
     if tied := dial.table(results):
         parts += ["## The entanglement dial", _pipes(tied[0], tied[1:]), f"{dial.SLOPE}."]
     parts += lines(results)
@@ -133,6 +140,7 @@ def markdown(results: Results) -> str:
 
 def csv(results: Results) -> str:
     """main_table with full precision, a column a number; empty where there is none."""
+    # The column serves the code; the label and the run say it to a reader.
     return main_table(results).drop(columns="variant_of").to_csv(index=False, lineterminator="\n")
 
 
@@ -148,6 +156,7 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity]) -> list[str]:
         table: of `main_table`.
         known: `quantities` of the same records.
     """
+    # A dictionary, so that a mark on many rows is explained once.
     found = dict(mark for record in table.to_dict("records") for mark in marks(record))
     lines = [f"{name}: {meaning}" for name, meaning in found.items()]
     effects = sorted(set(table["ad_at_effect"].dropna()))
@@ -156,6 +165,7 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity]) -> list[str]:
             f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target; "
             "means are over the attributes on which it is readable for every method but the floor"
         )
+    # A column can be there without a number, and then needs no warning.
     distances = [key for key, one in known.items() if one.metric in FRECHET and key in table]
     if any(table[key].notna().any() for key in distances):
         lines.append(
@@ -163,6 +173,7 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity]) -> list[str]:
             "vary more; the kernel distance, in table.csv and the figures, has no such bias"
         )
     noted = [f"{key}_note" for key, one in known.items() if one.metric not in HIDDEN]
+    # In the order of the columns, as a reader looks from the table to the note.
     for key in (name for name in table.columns if name in noted):
         for note, group in table[table[key] != ""].groupby(key):
             where = [
@@ -191,6 +202,7 @@ def _ranks_and_costs(
     def safe(text: object) -> str:
         return escape(str(text)) if style == "terminal" else str(text)
 
+    # The costs below are of its attributes.
     ranked = ranking(results)
     accuracy = COLUMNS[0]
     ranks = [
@@ -232,6 +244,7 @@ def _some(names: list[str]) -> str:
 def _values(record: dict, columns: list[Column], style: str) -> list[str]:
     status = record.get("status", "done")
     if status != "done":
+        # The status takes the first number's place, so that a gap is never left unexplained.
         return [status, *[""] * (len(columns) - 1)]
     return [_written(cell(record, column), style) for column in columns]
 
@@ -265,6 +278,7 @@ def _rich(headings: list[str], title: str, wrapped: tuple[int, ...] = (0, 1)) ->
         out.add_column(
             text,
             justify="left" if position in (0, 1, *wrapped) else "right",
+            # A number that is broken over two lines can be misread.
             no_wrap=position not in wrapped,
             overflow="fold",
         )
@@ -279,4 +293,5 @@ def _pipes(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def _pipe_safe(text: str) -> str:
+    # A record's text could end the cell or open a tag.
     return str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

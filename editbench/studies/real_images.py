@@ -32,6 +32,7 @@ from editbench.report.settings import flatten
 from editbench.run.record import Record
 
 # Keys of a configuration
+# All that a walk depends on but for the inversion, which is what differs within a pair.
 PAIRED = (
     "generator",
     "scorer",
@@ -51,15 +52,18 @@ def compare_runs(root: Path) -> int:
     """Print and write the comparison (real_images.csv in the folder), then what the inversions
     are.
     """
+    # One folder holds both kinds of runs, so that they are of the same networks and fits.
     results = load(root)
     table = comparison(results)
     write_atomic(root / "real_images.csv", table.to_csv(index=False))
     _print(table)
+    # Several runs start from one inversion; it is told once.
     for folder in dict.fromkeys(
         made["inversion"]["folder"] for made in results.provenance.values() if "inversion" in made
     ):
         try:
             print_inversion(Inversion(Path(folder)))
+        # The comparison is written already; a missing inversion costs its part alone.
         except BadFile as error:
             print(f"inversion: {error}", file=sys.stderr)
     print(f"table {root / 'real_images.csv'}")
@@ -82,6 +86,7 @@ def comparison(results: Results) -> pd.DataFrame:
             f"no finished run of {results.root} starts from inverted images: run "
             "`editbench run -m experiment=real_images` first"
         )
+    # Runs from the bank's own samples have no inversion in their provenance.
     others = {
         _key(run, results): run["run_id"]
         for run in runs.to_dict("records")
@@ -98,6 +103,7 @@ def comparison(results: Results) -> pd.DataFrame:
             "inversion": config["inversion"]["name"],
             "space": results.provenance[run["run_id"]]["inversion"].get("space", "-"),
         }
+        # A run from images without a twin stays in the table: its own numbers are worth seeing.
         twin = others.get(_key(run, results))
         for name, run_id in (("real", run["run_id"]), ("generated", twin)):
             for metric in METRICS:
@@ -106,6 +112,7 @@ def comparison(results: Results) -> pd.DataFrame:
                     for key, value in _value(results, run_id, metric).items()
                 }
             row[f"{name}_distance"] = _distance(results.root / run_id) if run_id else np.nan
+        # Only of the run from images: generated starts have neither an image nor true classes.
         rows.append(row | _against_images(results.root / run["run_id"]))
     return pd.DataFrame(rows)
 
@@ -113,6 +120,7 @@ def comparison(results: Results) -> pd.DataFrame:
 def _key(run: dict[Any, Any], results: Results) -> str:
     """What a run depends on but for what its walks start from."""
     flat = flatten(results.configs[run["run_id"]])
+    # A record that does not name the precision was made with the default.
     kept = {"precision": "fp32"} | {
         name: value for name, value in flat.items() if name.split(".")[0] in PAIRED
     }
@@ -133,8 +141,10 @@ def _value(results: Results, run_id: str | None, metric: str) -> dict[str, float
 def _distance(folder: Path) -> float:
     """Mean over the starts of a record of the log-odds to go until the target class, in sigmas."""
     walks = Record.read(folder).trajectories()
+    # At step 0, before any edit: how far the target's boundary is from the start.
     begins = np.flatnonzero(walks.table["step"].to_numpy() == 0)
     target = torch.tensor(walks.table["target"].to_numpy(np.int64)[begins])
+    # For a binary attribute one column serves both classes, with opposite signs.
     column, sign = (np.asarray(part) for part in walks.attributes.column(walks.attribute, target))
     return float((-sign * walks.log_odds[begins, column] / walks.sigma[column]).mean())
 
@@ -144,6 +154,7 @@ def _against_images(folder: Path) -> dict[str, float]:
     walks = Record.read(folder).trajectories()
     try:
         images = Record.read(folder).originals().set_index("start")
+    # What a cut or foreign parquet raises, and a table without the column `start`.
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise BadFile(
             f"{folder / Record.ORIGINALS} is not readable ({error}); delete {folder} and run the "
@@ -152,16 +163,22 @@ def _against_images(folder: Path) -> dict[str, float]:
     attributes = walks.attributes
     table = walks.table
     starts = table.loc[table["step"] == 0, "start"].to_numpy()
+    # A walk that diverged as it crossed is no success, as in the metric of accuracy.
     stops = np.flatnonzero(table["stopped"].to_numpy(bool) & table["finite"].to_numpy(bool))
+    # One row a walk that crossed, in the walks' order.
     own = images.loc[table["start"].to_numpy()[stops]]
+    # The target is what the edit changed on purpose.
     others = [k for k, name in enumerate(attributes.names) if name != walks.attribute]
     then = walks.labels[stops][:, others]
     columns = [f"truth:{attributes.names[k]}" for k in others]
     truth = own[columns].to_numpy()
+    # -1 marks a class that is not known, as for photographs; a share of the known would be of other
+    # images than `accuracy`.
     known = bool((images[columns] >= 0).all(axis=None))
     logits = own[[f"real_judge:{name}" for name in attributes.columns()]].to_numpy(np.float64)
     seen = attributes.labels(torch.tensor(logits)).numpy()[:, others]
     return {
+        # Divided by all starts: walks that never crossed are failures here as well.
         "accuracy_true": float((then == truth).all(1).sum() / len(starts)) if known else np.nan,
         "accuracy_seen": float((then == seen).all(1).sum() / len(starts)),
     }
@@ -186,6 +203,7 @@ def _print(table: pd.DataFrame) -> None:
         box=None,
         title="Edits on real and on generated images",
     )
+    # A mean over spaces would mix inversions of different faithfulness.
     groups = table.groupby(["method", "setting", "space"], sort=False)
     means = [
         {"method": key[0], "attribute": "mean", "space": key[2]} | means_of(part)
@@ -220,9 +238,11 @@ def means_of(rows: pd.DataFrame) -> dict[str, float]:
     has.
     """
     values = rows.select_dtypes("number").copy()
+    # Means over other attributes on either side would compare attributes.
     paired = values["generated_accuracy"].notna()
     if paired.any():
         values = values[paired]
+    # AD may be missing on one side where too few walks reach the effect.
     both = values[["real_ad_at", "generated_ad_at"]].notna().all(axis=1)
     if both.any():
         values.loc[~both, ["real_ad_at", "generated_ad_at"]] = np.nan

@@ -37,18 +37,23 @@ def consistency(votes: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for asked, part in votes.groupby("asked"):
+        # Raters one by one as well: one who answers at random is hidden in the mean.
         groups = [(EVERYONE, part), *((str(name), own) for name, own in part.groupby("rater"))]
         for rater, own in groups:
+            # A repeat's sides follow from its first showing, on which sides and ties are counted.
             first = own[own["repeat_of"] == ""]
+            # An inner join: a repeat needs the answer to its first showing to be judged by.
             again = own[own["repeat_of"] != ""].merge(
                 first[["rater", "question", "winner"]],
                 left_on=["rater", "repeat_of"],
                 right_on=["rater", "question"],
                 suffixes=("", "_first"),
             )
+            # Winners and not sides are compared, since the repeat has its sides swapped.
             alike = int((again["winner"] == again["winner_first"]).sum())
             low, high = wilson(alike, len(again))
             decided = first[first["answer"] != "none"]
+            # Sides are balanced, so a rater with a favourite side shows in a share away from 1/2.
             left = int((decided["answer"] == "left").sum())
             rows.append(
                 {
@@ -64,6 +69,7 @@ def consistency(votes: pd.DataFrame) -> pd.DataFrame:
                     if len(decided)
                     else np.nan,
                     "tie_share": 1 - len(decided) / len(first) if len(first) else np.nan,
+                    # A rater may leave a screen open over lunch, which would carry a mean away.
                     "seconds": first["seconds"].median(),
                 }
             )
@@ -78,12 +84,15 @@ def agreement(votes: pd.DataFrame) -> pd.DataFrame:
     Krippendorff's, nominal. The answers are: the method that comes first in the alphabet, the other
     one, none.
     """
+    # A comparison may stand on several pages; a rater's vote on it counts once.
     first = votes[votes["repeat_of"] == ""].drop_duplicates(["asked", "rater", "comparison"])
     rows = []
     for asked, part in first.groupby("asked"):
         for attribute, own in [(EVERYONE, part), *part.groupby("attribute")]:
+            # By method and not by side, since raters may have seen the pair on swapped sides.
             answer = np.select([own["winner"] == "", own["winner"] == own["a"]], [0, 1], 2)
             counts = pd.crosstab(own["comparison"], answer).to_numpy(np.float64)
+            # One answer alone makes no pair and says nothing of agreement.
             counts = counts[counts.sum(1) > 1]
             percent, alpha, pairs = krippendorff(counts)
             rows.append(
@@ -107,6 +116,7 @@ def krippendorff(counts: np.ndarray) -> tuple[float, float, int]:
     number of pairs; NaN where there is no unit, or for alpha where only one category occurs.
     """
     size = counts.sum(1)
+    # Pairs of raters within a unit; units may have different numbers of them.
     pairs = size * (size - 1) / 2
     if not len(counts):
         return float("nan"), float("nan"), 0
@@ -116,6 +126,7 @@ def krippendorff(counts: np.ndarray) -> tuple[float, float, int]:
     ).sum()  # observed disagreement, a unit weighs its raters
     totals = counts.sum(0)
     n = size.sum()
+    # Disagreement of pairs drawn from all answers without replacement, hence n - 1.
     expected = (n * n - (totals**2).sum()) / (n - 1)
     alpha = 1 - seen / expected if expected > 0 else float("nan")
     return float(same.sum() / pairs.sum()), float(alpha), int(pairs.sum())

@@ -52,11 +52,14 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
     """
     drawn: list[Comparison] = []
     counts: list[dict] = []
+    # Sorted, since a set has no order and comparisons are numbered.
     for attribute in sorted({one.attribute for one in edits}):
         runs = {one.label: one for one in edits if one.attribute == attribute}
         couples = list(combinations(sorted(runs), 2))
+        # An attribute that one method alone serves has nothing to compare.
         if not couples:
             continue
+        # What is left after an even share goes to pairs by lot, not to the first in the alphabet.
         extra = generator(seed, "human spread", attribute).permutation(len(couples))
         for k, (a, b) in enumerate(couples):
             quota = pairs // len(couples) + int(extra[k] < pairs % len(couples))
@@ -64,7 +67,9 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
             two = runs[b]
             both = sorted(one.crossed & two.crossed)
             usable = sorted(one.usable & two.usable)
+            # A stream of its own, so that other pairs do not change the order of this one's starts.
             rng = generator(seed, "human starts", attribute, a, b)
+            # No start twice: that would be a repeat which is not counted as one.
             picked = sorted(rng.permutation(usable)[:quota].tolist()) if usable else []
             shared = len(set(one.walks.index) & set(two.walks.index))
             counts.append(
@@ -83,6 +88,7 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
                 way, other = (
                     tuple(run.walks.loc[start, ["source", "target"]]) for run in (one, two)
                 )
+                # Opposite directions of a binary attribute are different tasks.
                 if way != other:
                     raise EditbenchError(
                         f"{a} and {b} walk start {start} of {attribute} towards other classes: "
@@ -120,9 +126,11 @@ def questions(drawn: list[Comparison], name: str, share: float, seed: int) -> li
     apart.
     """
     n = len(drawn)
+    # The name of the page is in the stream, so that each has an order and sides of its own.
     rng = generator(seed, "human page", name)
     swapped = _sides(drawn, rng)
     order = rng.permutation(n)
+    # 1e-9 less, as 0.07 * 100 is 7.000000000000001 in floating point.
     repeats = math.ceil(share * n - 1e-9)
     ids = _ids(n + repeats, rng)
     first = []
@@ -133,8 +141,10 @@ def questions(drawn: list[Comparison], name: str, share: float, seed: int) -> li
     slots: list[list[Question]] = [
         [] for _ in range(n + 1)
     ]  # repeats that come before place k of the first showings
+    # Only the first half of a page is repeated: of what comes later no place is half a page away.
     for number, place in enumerate(sorted(rng.permutation((n + 1) // 2)[:repeats].tolist())):
         shown = first[place]
+        # At least half a page after the first showing, so that a rater cannot answer from memory.
         slots[int(rng.integers(place + n // 2 + 1, n + 1))].append(
             Question(ids[n + number], shown.comparison, shown.right, shown.left, shown.id)
         )
@@ -148,6 +158,7 @@ def _sides(drawn: list[Comparison], rng: np.random.Generator) -> np.ndarray:
     for row, one in enumerate(drawn):
         groups.setdefault((one.attribute, one.a, one.b), []).append(row)
     for rows in groups.values():
+        # With an odd number the side that gets one more is drawn too.
         half = np.arange(len(rows)) % 2 == int(rng.integers(2))
         swapped[rows] = rng.permutation(half)
     return swapped
@@ -155,6 +166,7 @@ def _sides(drawn: list[Comparison], rng: np.random.Generator) -> np.ndarray:
 
 def _ids(count: int, rng: np.random.Generator) -> list[str]:
     """Names that say nothing: drawn, different, in no order."""
+    # A dictionary keeps the order of the draws, which a set would not.
     found: dict[str, None] = {}
     while len(found) < count:
         found[f"q{rng.integers(16**10):010x}"] = None

@@ -32,10 +32,12 @@ class Edits:
     trajectories: Trajectories
     config: dict[str, Any]
     usable: frozenset[int] = frozenset()
+    # For people: manifest.json and the summary print it as it is.
     pictures: str = ""  # where they come from, or why there are none
 
     @property
     def crossed(self) -> frozenset[int]:
+        # <NA> in `step` says that the walk never crossed.
         return frozenset(self.walks.index[self.walks["step"].notna()].tolist())
 
     def with_pictures(self, usable: frozenset[int], pictures: str) -> Edits:
@@ -53,6 +55,7 @@ class Edits:
             "run_id": self.run_id,
             "starts": n,
             "crossed": crossed,
+            # JSON has no NaN, so null stands for the share of nothing.
             "not_crossed_share": 1 - crossed / n if n else None,
             "usable": len(self.usable),
             "pictures": self.pictures,
@@ -66,6 +69,7 @@ def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = 
     variants. Raises EditbenchError where several settings could be meant or fewer than two methods
     are left, UnknownName for a method or setting that is not there.
     """
+    # Edits of two worlds or judges have no start in common that means the same.
     found = results.by_setting()
     if setting is None and len(found) > 1:
         listed = "; ".join(f"'{name}'" for name, _ in found)
@@ -77,14 +81,18 @@ def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = 
         if setting not in dict(found):
             raise UnknownName("setting", setting, dict(found))
         results = results.only(setting)
+    # A run that was skipped or failed has no pictures to show.
     runs = results.runs[results.runs["status"] == "done"]
     for name in methods:
+        # Checked before any is used: a misspelt name must not silently shrink the study.
         if name not in set(runs["label"]) | set(runs["method"]):
             raise UnknownName(
                 "method with finished runs", name, set(runs["label"]) | set(runs["method"])
             )
+    # A plain name takes all variants, a label takes one.
     if methods:
         runs = runs[runs["label"].isin(methods) | runs["method"].isin(methods)]
+    # Counted by label: two variants of one method are a comparison.
     if runs["label"].nunique() < 2:
         raise EditbenchError(
             f"a comparison needs finished runs of two methods, {results.root} has "
@@ -102,11 +110,14 @@ def crossings(results: Results) -> list[Edits]:
         folder = results.root / run["run_id"]
         trajectories = Record.read(folder).trajectories()
         table = trajectories.table
+        # Step 0 is there for every start, crossed or not.
         walks = table[table["step"] == 0].set_index("start")[["source", "target"]]
         steps = table[table["stopped"]].set_index("start")["step"]
+        # Twice the same start would make the pairing of methods ambiguous.
         if walks.index.has_duplicates or steps.index.has_duplicates:
             raise BadFile(f"{folder / Record.TRAJECTORY} has a start twice; run the job again")
         config = results.configs[run["run_id"]]
+        # A status without classes leaves them to the trajectory.
         classes = tuple(run["classes"] or trajectories.attributes[run["attribute"]].classes)
         found.append(
             Edits(
@@ -114,6 +125,7 @@ def crossings(results: Results) -> list[Edits]:
                 run["label"],
                 run["attribute"],
                 classes,
+                # Int64 with a capital letter can hold <NA>; int64 would turn steps into floats.
                 walks.assign(step=steps.astype("Int64")),
                 trajectories,
                 config,
@@ -131,6 +143,7 @@ def read(
     whole = load(root)
     results = chosen(whole, methods, setting)
     undone = whole.runs[whole.runs["status"] != "done"]
+    # A run that nobody asked for was not left out.
     if methods:
         undone = undone[undone["label"].isin(methods) | undone["method"].isin(methods)]
     left_out = [

@@ -20,6 +20,7 @@ from editbench.stats.intervals import holm, percentiles, wilson
 from editbench.studies.human.bradley_terry import RIDGE, connected, fit
 
 ALL = "all"
+# Each draw fits strengths for every scope, and 1,000 draws leave 25 beyond each end.
 DRAWS = 1000
 CHUNK = 5_000_000  # weights at once, 40 MB a table of them
 RATES = (
@@ -59,6 +60,7 @@ OPEN = 0.025  # share of draws without finite strengths beyond which an interval
 
 def scopes(votes: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """(asked, attribute or 'all', its first showings: one vote a rater and comparison)."""
+    # A repeat is there to measure the rater; as a second vote it would count twice.
     first = votes[votes["repeat_of"] == ""].drop_duplicates(["asked", "rater", "comparison"])
     for asked, part in first.groupby("asked"):
         yield str(asked), ALL, part
@@ -81,20 +83,25 @@ def preferences(
     for asked, attribute, part in scopes(votes):
         methods = sorted(set(part["a"]) | set(part["b"]))
         wins = win_counts(part, methods)
+        # Once for rates and strengths, so that both are of the same draws.
         drawn = bootstrap_wins(part, methods, seed, draws)
         for i, j in combinations(range(len(methods)), 2):
             pair = part[(part["a"] == methods[i]) & (part["b"] == methods[j])]
+            # Two methods may never have met, for instance where few starts were crossed by both.
             if len(pair):
                 rates.append(
                     {"asked": asked, "attribute": attribute, "a": methods[i], "b": methods[j]}
                     | _rate(pair, int(wins[i, j]), int(wins[j, i]), drawn[:, i, j], drawn[:, j, i])
                 )
+        # With two methods the strengths differ by the log-odds of the rate: nothing new.
         if len(methods) > 2:
             strengths += [
                 {"asked": asked, "attribute": attribute} | row
                 for row in _strengths(part, methods, wins, drawn)
             ]
     table = pd.DataFrame(rates, columns=list(RATES))
+    # The overall rows and those of attributes are two questions; together, many attributes would
+    # hide an overall preference.
     family = table["asked"] + np.where(table["attribute"] == ALL, "/all", "/each")
     for _, rows in table.groupby(family):
         table.loc[rows.index, "p_holm"] = holm(rows["p"].to_numpy(np.float64))
@@ -112,17 +119,21 @@ def bootstrap_wins(votes: pd.DataFrame, methods: list[str], seed: int, draws: in
     """(draws, m, m): `win_counts` with raters and comparisons resampled; a single rater is not."""
     place = _places(votes, methods)
     m = len(methods)
+    # sort=True: numbers of raters must not depend on the order in which files were given.
     items, raters = (pd.factorize(votes[name], sort=True)[0] for name in ("comparison", "rater"))
     choice = np.zeros((len(votes), m * m))
     choice[np.flatnonzero(place >= 0), place[place >= 0]] = 1.0
     rng = generator(seed, "human bootstrap", items.max() + 1, raters.max() + 1)
     sums = []
+    # Draws in pieces bound the memory, whatever the number of votes.
     size = max(1, CHUNK // len(votes))
     for begin in range(0, draws, size):
         count = min(size, draws - begin)
         weights = _counts(items.max() + 1, count, rng)[:, items]
+        # A single rater, drawn again, is always the same one.
         if raters.max():
             weights = weights * _counts(raters.max() + 1, count, rng)[:, raters]
+        # A weighted sum of one-hot rows: the wins of all pairs in one product.
         sums.append(weights @ choice)
     return np.concatenate(sums).reshape(draws, m, m)
 
@@ -135,6 +146,7 @@ def _places(votes: pd.DataFrame, methods: list[str]) -> np.ndarray:
     """(votes,) winner * m + loser, -1 for a tie."""
     index = {name: k for k, name in enumerate(methods)}
     winner, a, b = (votes[name].map(index) for name in ("winner", "a", "b"))
+    # Of the two numbers the one that did not win; NaN for a tie, which becomes -1.
     loser = a + b - winner
     return (winner * len(methods) + loser).fillna(-1).to_numpy(np.int64)
 
@@ -144,6 +156,7 @@ def _rate(
 ) -> dict:
     decided = wins_a + wins_b
     low, high = wilson(wins_a, decided)
+    # A draw may hold ties only; `percentiles` leaves it out.
     with np.errstate(invalid="ignore"):
         ends = percentiles((drawn_a / (drawn_a + drawn_b))[:, None])[:, 0]
     return {
@@ -167,9 +180,12 @@ def _rate(
 def _strengths(
     part: pd.DataFrame, methods: list[str], wins: np.ndarray, drawn: np.ndarray
 ) -> list[dict]:
+    # Without a chain of wins between all methods the likelihood has no maximum (Ford, 1957).
     whole = bool(connected(wins))
     values = fit(wins) if whole else np.full(len(methods), np.nan)
+    # The ridge puts draws without finite strengths far out, where they count as beyond the end.
     ends = percentiles(fit(drawn, RIDGE))
+    # More of them than lie beyond one end of the interval make that end a product of the ridge.
     open_share = 1 - float(connected(drawn).mean())
     note = (
         ""
@@ -196,4 +212,5 @@ def _strengths(
                 "note": note,
             }
         )
+    # NaN has no order, so without strengths the names decide.
     return sorted(rows, key=lambda row: (-row["strength"] if whole else 0.0, row["method"]))

@@ -32,7 +32,9 @@ from editbench.walk.editor import Editor, Walk
 Pair = tuple[np.ndarray, np.ndarray]  # original and edit, (C, H, W) uint8
 # of a logit's sigma, between the record's answer of the judge and its answer to the redrawn picture
 TOLERANCE = 0.05
+# Pictures of a batch lie in memory together.
 BATCH = 64
+# A few pictures show that a run cannot be redrawn before starts are drawn on its account.
 PROBED = 4
 
 
@@ -55,6 +57,7 @@ class Redraw:
         if not record.has(Record.CODES):
             raise Unsupported("no codes are stored (save_codes was false)")
         self.path = record.path(Record.CODES)
+        # The record's own configuration, but for where it is computed and where its fits lie.
         config = {**edits.config, "device": device}
         if cache:
             config["cache"] = str(cache)
@@ -65,6 +68,7 @@ class Redraw:
         self.bank_id = str((provenance.get("hashes") or {}).get("bank", ""))
         self.bank: Bank | None = None
         self.editor = self._editor()
+        # The error is raised here, where the caller can still fall back on the strips.
         probe = sorted(edits.crossed)[:PROBED]
         if probe:
             self(probe)
@@ -72,6 +76,7 @@ class Redraw:
     def _editor(self) -> Editor:
         editor = load_editor(self.settings)
         generator = self.networks.generator
+        # As in a run: the editor reads the shape of the generator before it loads its state.
         editor.num_ws = generator.num_ws
         editor.check(generator, self.networks.judge.attributes, self.edits.attribute)
         for path in fit_files(
@@ -88,9 +93,11 @@ class Redraw:
         for first in range(0, len(starts), BATCH):
             part = list(starts[first : first + BATCH])
             steps = self.edits.walks.loc[part, "step"].astype(int).tolist()
+            # An edit may depend on where its walk began, so the origin is read with it.
             origin = self._codes(part, [0] * len(part))
             codes = self._codes(part, steps)
             walk = self._walk(part, origin)
+            # The origin first, while the walk still holds its codes.
             pictures = [self._decode(walk, part, [0] * len(part))]
             walk.codes = codes
             pictures.append(self._decode(walk, part, steps))
@@ -101,10 +108,12 @@ class Redraw:
         """Stored codes in the shape of the editor's space."""
         try:
             source = pads.dataset(self.path)
+            # The file holds every step of every walk; the filter reads only what is shown.
             chosen = pads.field("start").isin(starts) & pads.field("step").isin(sorted(set(steps)))
             table = source.to_table(filter=chosen)
             keys = list(zip(table["start"].to_pylist(), table["step"].to_pylist()))
             values = table["codes"].combine_chunks().flatten().to_numpy().reshape(len(keys), -1)
+            # The file's order is not the order asked for.
             places = {key: row for row, key in enumerate(keys)}
             rows = [places[key] for key in zip(starts, steps)]
         except (OSError, KeyError, ValueError) as error:
@@ -144,10 +153,12 @@ class Redraw:
         if space == Space.THETA:
             if self.bank is None:
                 self.bank = self._open_bank()
+            # As `Walk.latent` wants it: w where the generator has W.
             field = "w" if Space.W in self.networks.generator.spaces else "z"
             return torch.from_numpy(
                 np.ascontiguousarray(self.bank.array(field).take(np.array(starts)))
             ).to(origin)
+        # Styles do not tell the w that they came from.
         return None if space == Space.S else origin[:, 0] if space == Space.W_PLUS else origin
 
     def _open_bank(self) -> Bank:
@@ -158,12 +169,14 @@ class Redraw:
                 f"{folder}"
             )
         bank = Bank(folder)
+        # Start ids are rows of one bank; in another bank they are other faces.
         if bank.id != self.bank_id:
             raise Unsupported(f"{folder} holds the bank {bank.id}, the record's is {self.bank_id}")
         return bank
 
     def _decode(self, walk: Walk, starts: list[int], steps: list[int]) -> list[np.ndarray]:
         decoded = self.networks.generator.decode(self.editor.codes(walk))
+        # Every picture, as a fit or a network may differ in a way that a few do not show.
         self._check(self.networks.judge(decoded).float().cpu().numpy(), starts, steps)
         return [to_uint8(image).numpy() for image in decoded]
 
@@ -174,10 +187,12 @@ class Redraw:
         known = self.networks.judge.attributes.columns()
         rows = trajectories.table.set_index(["start", "step"]).loc[list(zip(starts, steps))]
         recorded = rows[[f"logit:{name}" for name in columns]].to_numpy(np.float64)
+        # In sigmas of the bank, so that one tolerance fits all logits.
         gap = (
             np.abs(logits[:, [known.index(name) for name in columns]] - recorded)
             / trajectories.sigma
         )
+        # Asked this way round, a NaN is a failure too.
         if not bool((gap < TOLERANCE).all()):
             raise BadFile(
                 f"{self.path}: codes redraw to other pictures than those judged (logits differ by "
@@ -196,6 +211,7 @@ class Strips:
         for k, start in enumerate(arrays["starts"].tolist() if arrays else []):
             assert arrays is not None
             steps = arrays["steps"][k].tolist()
+            # A strip keeps some frames of a walk; without source and crossing it is of no use here.
             step = edits.walks["step"].get(start)
             if start in edits.crossed and 0 in steps and step in steps:
                 self.found[start] = arrays["images"][k][0], arrays["images"][k][steps.index(step)]
@@ -226,6 +242,7 @@ def open_pictures(
     try:
         strips = Strips(edits, results.strips(edits.run_id))
     except EditbenchError as error:
+        # Damaged strips leave the run without pictures; the others can still be compared.
         strips = Strips(edits, None)
         reason = f"{reason}; {error}"
     if strips.found:

@@ -74,10 +74,12 @@ def read_responses(paths: Sequence[Path], key: dict) -> Responses:
     sheets = []
     left = []
     for path in paths:
+        # One broken file must not cost the answers of the other raters.
         try:
             sheets.append(read_sheet(path, key))
         except EditbenchError as error:
             left.append((str(path), str(error)))
+    # After all files were read: which one counts can only be told from all of one rater's.
     kept, doubles = _one_each(sheets)
     if not kept:
         raise EditbenchError(
@@ -90,19 +92,23 @@ def read_responses(paths: Sequence[Path], key: dict) -> Responses:
 def read_sheet(path: Path, key: dict) -> Sheet:
     """One file. Raises BadFile, with the reason, for a file that is not this study's."""
     told = _json(path)
+    # The kind first: any other JSON would give a misleading reason further down.
     if told.get("format") != f"{FORMAT} responses" or told.get("version") != VERSION:
         raise BadFile("not a file of responses that a page of `editbench human make` saved")
+    # Another study of the same seed can have the same ids of questions.
     if told.get("study") != key["study"]:
         raise BadFile(
             f"answers of another study ({_short(told.get('study'))}); this one is {key['study']}"
         )
     rater = told.get("rater")
     page = told.get("set")
+    # Codes end up in tables, file lists and spreadsheets, so only harmless characters are taken.
     if not isinstance(rater, str) or not re.fullmatch(RATER, rater):
         raise BadFile(
             f"the rater code {_short(rater)} is not one: letters, digits, dot, dash, underscore, "
             "at most 40"
         )
+    # A page knows its own questions only; one of another page is counted as unknown.
     mine = {name for name, one in key["questions"].items() if one["set"] == page}
     if not isinstance(page, str) or not mine:
         raise BadFile(f"the study has no page {_short(page)}")
@@ -116,6 +122,7 @@ def read_sheet(path: Path, key: dict) -> Sheet:
         if question not in mine:
             unknown += 1
             continue
+        # Anything that is no object counts as one answer that is none.
         pairs = given.items() if isinstance(given, dict) else [("", given)]
         good = {
             name: value
@@ -128,6 +135,7 @@ def read_sheet(path: Path, key: dict) -> Sheet:
         path,
         rater,
         page,
+        # Only sorted by, and cut: the text is a stranger's.
         str(told.get("saved", ""))[:40],
         kept,
         _numbers(seconds),
@@ -135,16 +143,19 @@ def read_sheet(path: Path, key: dict) -> Sheet:
         unknown,
         invalid,
     )
+    # What a rater left out is known only when the answers that count are.
     return replace(sheet, missing=len(mine) * len(key["asked"]) - sheet.given)
 
 
 def _json(path: Path) -> dict:
     try:
+        # Before it is read, as the whole file would lie in memory.
         if path.stat().st_size > LIMIT:
             raise BadFile(f"larger than {LIMIT / 1e6:.0f} MB: no page saves that much")
         told = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadFile(f"not readable ({error.strerror or error})") from error
+    # A bad encoding is a ValueError too; RecursionError comes of thousands of nested brackets.
     except (ValueError, RecursionError) as error:
         raise BadFile(f"not JSON ({type(error).__name__}: {_short(error)})") from error
     if not isinstance(told, dict):
@@ -156,6 +167,7 @@ def _numbers(seconds: dict) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in seconds.items()
+        # JSON's true is an int in Python. The upper end keeps out infinity and absurd clocks.
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9
     }
 
@@ -163,6 +175,7 @@ def _numbers(seconds: dict) -> dict[str, float]:
 def _short(value: object) -> str:
     """A stranger's text, cut and printable."""
     text = repr(value) if isinstance(value, str) else str(value)
+    # Control characters could rewrite the organiser's terminal.
     text = "".join(letter if letter.isprintable() else " " for letter in text[:80])
     return text + ("..." if len(str(value)) > 80 else "")
 
@@ -177,9 +190,11 @@ def _one_each(sheets: list[Sheet]) -> tuple[list[Sheet], list[tuple[str, str]]]:
     kept = []
     left = []
     for (rater, page), group in sorted(groups.items()):
+        # The path comes last, so that equal files give the same choice everywhere.
         best, *others = sorted(
             group, key=lambda one: (one.given, one.saved, str(one.path)), reverse=True
         )
+        # Told because an organiser should see when a rater changed their mind or a code was shared.
         changed = sum(one.answers != best.answers for one in others)
         kept.append(
             replace(
@@ -201,6 +216,7 @@ def _votes(sheet: Sheet, key: dict) -> list[dict]:
     rows = []
     for question, given in sheet.answers.items():
         one = key["questions"][question]
+        # Always in this order, so that a pair of methods has one row whatever side it stood on.
         a, b = sorted((one["left"], one["right"]))
         for asked, answer in given.items():
             rows.append(
@@ -215,6 +231,7 @@ def _votes(sheet: Sheet, key: dict) -> list[dict]:
                     "b": b,
                     "asked": asked,
                     "answer": answer,
+                    # Here the page's sides become methods.
                     "winner": "" if answer == "none" else one[answer],
                     "seconds": sheet.seconds.get(question, float("nan")),
                 }

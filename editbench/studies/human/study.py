@@ -28,6 +28,7 @@ from editbench.studies.human.edits import read
 from editbench.studies.human.redraw import Pair, open_pictures
 
 LARGEST_PAGE = 150_000_000  # bytes: beyond it browsers are slow to open a file
+# Raters cannot judge a face of 32 pixels at its own size.
 SHOWN = 256  # pixels of the screen that a small picture is enlarged to, by a whole number
 
 
@@ -51,6 +52,7 @@ class Design:
     setting: str | None = None
 
     def __post_init__(self) -> None:
+        # Only the first half of a page can be repeated half a page later, hence 0.5.
         if self.pairs < 1 or self.sets < 1 or not 0 <= self.duplicates <= 0.5:
             raise EditbenchError(
                 "--pairs and --sets must be at least 1, --duplicates between 0 and 0.5"
@@ -70,18 +72,21 @@ def make_study(
     Raises EditbenchError where nothing can be compared, where `out` is there already (answers may
     belong to it), or where a page would be too large.
     """
+    # An existing study is never replaced: with another key its answers could not be read.
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise EditbenchError(
             f"{out} is there already, and answers may belong to it: give --out a new folder"
         )
     results, edits, left_out = read(root, design.methods, design.setting)
     _check_words(design, {*results.runs["method"], *results.runs["label"], *results.runs["run_id"]})
+    # Which starts have pictures must be known before starts are drawn.
     opened = [open_pictures(results, one, device, cache) for one in edits]
     edits = [one for one, _ in opened]
     drawn, counts = comparisons(edits, design.pairs, design.seed)
     pictures = _pictures(drawn, {(one.attribute, one.label): source for one, source in opened})
     pages = {
         str(k + 1): questions(part, str(k + 1), design.duplicates, design.seed)
+        # With --split and few comparisons a page may get none.
         for k, part in enumerate(_parts(drawn, design))
         if part
     }
@@ -97,6 +102,7 @@ def make_study(
         "comparisons": len(drawn),
         "left_out": left_out,
     }
+    # Pages without their key are worthless, so all files appear at once or not at all.
     with atomic_folder(out) as partial:
         (partial / "pages").mkdir()
         made = {}
@@ -106,6 +112,7 @@ def make_study(
             made[name] = {
                 "file": f"pages/{file.name}",
                 "questions": len(asked),
+                # Shows later whether raters had the page that was made.
                 "sha256": file_sha256(file),
                 "repeats": sum(one.duplicate_of is not None for one in asked),
             }
@@ -131,6 +138,7 @@ def render(
             pictures[comparison.attribute, comparison.start, method]
             for method in (one.left, one.right)
         )
+        # Both methods walk from the same start, so either one's original will do.
         original = pictures[comparison.attribute, comparison.start, comparison.a][0]
         shown.append(
             {
@@ -142,7 +150,9 @@ def render(
                 "right": _uri(right[1]),
             }
         )
+    # Over all pages, so that they look alike.
     side = max(max(pair[1].shape[-2:]) for pair in pictures.values())
+    # A whole multiple keeps all pixels of a small picture equally large.
     width = SHOWN // side * side if side <= PIXELATED else max(SHOWN, min(side, 384))
     data = {
         "format": f"{FORMAT} responses",
@@ -152,6 +162,7 @@ def render(
         "asked": list(design.asked),
         "questions": shown,
     }
+    # Names of attributes and classes come from records, so the template escapes them.
     environment = Environment(
         loader=PackageLoader("editbench", "studies/human"),
         autoescape=True,
@@ -174,6 +185,7 @@ def render(
         css=parts["page.css"],
         js=parts["page.js"],
     )
+    # Found here and not by the rater whose browser hangs.
     if len(text) > LARGEST_PAGE:
         raise EditbenchError(
             f"page {name} would have {len(text) / 1e6:.0f} MB: ask for fewer --pairs, or deal them "
@@ -183,11 +195,13 @@ def render(
 
 
 def _parts(drawn: list[Comparison], design: Design) -> list[list[Comparison]]:
+    # Every sets-th one, so that each page gets its share of every attribute and pair.
     return [drawn[k :: design.sets] if design.split else drawn for k in range(design.sets)]
 
 
 def _pictures(drawn: list[Comparison], sources: dict) -> dict[tuple[str, int, str], Pair]:
     """(attribute, start, method) -> original and edit, of all that is shown."""
+    # By run: one start may stand in many comparisons, and is drawn once.
     needed: dict[tuple[str, str], set[int]] = {}
     for one in drawn:
         for method in (one.a, one.b):
@@ -218,6 +232,7 @@ def _key(pages: dict[str, list[Question]], design: Design) -> dict:
         for name, page in pages.items()
         for one in page
     }
+    # Ids are drawn for each page by itself, so two pages could have one in common.
     if len(entries) < sum(map(len, pages.values())):
         raise EditbenchError(
             f"two questions drew the same id: take another --seed than {design.seed}"
@@ -234,7 +249,9 @@ def _check_words(design: Design, names: set[str]) -> None:
     """What the organiser writes must not unblind the pages: 'Neural ODE' names neural_ode, too."""
     for option, text in (("--title", design.title), ("--intro", design.intro)):
         for name in sorted(names):
+            # Any signs may stand between the words of a name, or none.
             words = r"[\W_]*".join(map(re.escape, re.findall(r"[^\W_]+", name)))
+            # Whole words only: a method named 'random' must not forbid 'randomly'.
             if re.search(rf"(?<![^\W_]){words}(?![^\W_])", text, re.IGNORECASE):
                 raise EditbenchError(
                     f"{option} names the method '{name}', which raters must not know: leave it out"
@@ -243,6 +260,7 @@ def _check_words(design: Design, names: set[str]) -> None:
 
 def _uri(image) -> str:  # type: ignore[no-untyped-def]
     buffer = io.BytesIO()
+    # Without loss: artefacts of a JPEG could be taken for those of a method.
     picture(image).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
@@ -271,6 +289,7 @@ def read_key(folder: Path) -> dict:
         )
         if not fits or set(key["asked"]) - set(ASKED):
             raise ValueError("not a key of this version")
+    # What any other JSON raises when it is taken apart as a key.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EditbenchError(
             f"{path} is not the key of a study ({error}): name the folder that `editbench human "
@@ -291,6 +310,7 @@ def summary(manifest: dict) -> list[str]:
             f"crossed, {row['usable']} with pictures ({row['pictures']})"
         )
     for row in manifest["pairs"]:
+        # Only what fell short: the full counts are in manifest.json.
         if row["drawn"] < row["asked"]:
             told.append(
                 f"only {row['drawn']} of {row['asked']} comparisons of {row['a']} and {row['b']} "

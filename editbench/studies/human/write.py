@@ -21,6 +21,7 @@ from editbench.studies.human.preferences import preferences
 from editbench.studies.human.responses import Responses
 
 Shown = tuple[str, list[str], list[list[str]]]  # title, headings, rows
+# A rater's file can hold any text, and the tables are opened in spreadsheets.
 FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet would run
 
 
@@ -36,6 +37,7 @@ class Analysis:
 
 def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
     """Every table of a study, from its checked responses; the manifest tells what no rater saw."""
+    # The seed is that of the analysis: it draws the bootstrap and no part of the study.
     rates, strengths = preferences(responses.votes, seed)
     files = pd.DataFrame(
         [
@@ -46,6 +48,7 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
                 "answers": sheet.given,
                 "missing": sheet.missing,
                 "unknown_questions": sheet.unknown,
+                # Counted a file, so that the organiser sees which page or browser went wrong.
                 "no_answer": sheet.invalid,
                 "note": sheet.note,
             }
@@ -60,6 +63,7 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
         "files": files,
     }
     notes = [
+        # With the tables, since a rate without its rules is easily misread.
         "rate: share of the votes for the first method among those that were no tie, with Wilson's "
         "95 % interval and one that resamples raters and comparisons",
         "p: exact binomial test against 1/2, adjusted over the rows of a question (Holm), 'all' "
@@ -69,6 +73,7 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
         *_unseen(study),
         *(f"not counted: {name}: {reason}" for name, reason in responses.left + responses.doubles),
     ]
+    # In the order of the paper's questions; one that nobody answered has no table.
     asked = tuple(name for name in ASKED if name in set(responses.votes["asked"]))
     return Analysis(responses, tables, notes, asked)
 
@@ -95,11 +100,13 @@ def shown(found: Analysis) -> list[Shown]:
                 [
                     [
                         row["attribute"],
+                        # The rate is of the first of the two.
                         f"{row['a']} : {row['b']}",
                         _number(row["rate_a"]),
                         _interval(row["low"], row["high"]),
                         _interval(row["boot_low"], row["boot_high"]),
                         f"{row['wins_a']} : {row['wins_b']}",
+                        # Told here, since the rate leaves them out.
                         f"{row['ties']} ({100 * row['tie_share']:.0f} %)",
                         str(row["raters"]),
                         _p(row["p_holm"]),
@@ -109,6 +116,7 @@ def shown(found: Analysis) -> list[Shown]:
             )
         )
         strong = found.tables["strengths"].query("asked == @asked")
+        # Only where more than two methods took part.
         if len(strong):
             tables.append(
                 (
@@ -147,6 +155,7 @@ def shown(found: Analysis) -> list[Shown]:
             ],
         )
     )
+    # Without a comparison that two raters answered there is no agreement to tell.
     shared = found.tables["agreement"].query("comparisons > 0")
     if len(shared):
         tables.append(
@@ -209,6 +218,7 @@ def write_analysis(found: Analysis, folder: Path) -> None:
     tables.tex.
     """
     for name, table in (found.tables | {"votes": found.responses.votes}).items():
+        # The quote makes a spreadsheet read the cell as text; it stands in the CSV only.
         safe = table.map(
             lambda value: (
                 f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
@@ -223,6 +233,7 @@ def write_analysis(found: Analysis, folder: Path) -> None:
     write_atomic(folder / "report.md", "\n\n".join(parts) + "\n")
     write_atomic(
         folder / "tables.tex",
+        # All but the last table: the list of files is for the organiser and not for a paper.
         latex.document(_float(*one, k) for k, one in enumerate(shown(found)[:-1])),
     )
 
@@ -237,6 +248,7 @@ def _unseen(study: Path) -> list[str]:
             "never reached the target and were shown to nobody"
             for row in rows
         ]
+    # A manifest that is lost costs this note and not the analysis.
     except (OSError, ValueError, KeyError, TypeError):
         return [
             "manifest.json is not readable: how many starts never reached the target is not known"
@@ -245,6 +257,7 @@ def _unseen(study: Path) -> list[str]:
 
 def _float(title: str, headings: list[str], rows: list[list[str]], number: int) -> str:
     lines = [" & ".join(map(latex.escape, row)) + r" \\" for row in [headings, *rows]]
+    # Notes are sentences and must wrap; the others are numbers.
     shape = "".join(r"p{0.3\textwidth}" if heading == "note" else "r" for heading in headings[2:])
     return (
         "\n".join(
@@ -268,15 +281,18 @@ def _float(title: str, headings: list[str], rows: list[list[str]], number: int) 
 
 
 def _pipes(headings: list[str], rows: list[list[str]]) -> str:
+    # Two columns of text at the left, then numbers.
     rule = ["---", "---", *["---:"] * (len(headings) - 2)]
     return "\n".join("| " + " | ".join(map(_safe, row)) + " |" for row in [headings, rule, *rows])
 
 
 def _safe(text: str) -> str:
+    # A bar would end the cell, and < could open a tag.
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _number(value: float, digits: int = 3) -> str:
+    # A typographic minus, as wide as a digit.
     return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else MISSING
 
 
@@ -289,4 +305,5 @@ def _interval(low: float, high: float, digits: int = 3) -> str:
 
 
 def _p(value: float) -> str:
+    # Never 0.000, which no test can show.
     return MISSING if not math.isfinite(value) else "<0.001" if value < 0.001 else f"{value:.3f}"

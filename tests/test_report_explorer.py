@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from editbench.base.files import seal_folder
 from editbench.report import load, report
 from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
 from editbench.report.strips import Strip, strips
@@ -56,6 +57,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arrays["crossed"][:] = [False, False, True, True, False, True]  # back at the fifth
         arrays["effect"][0, 5] = np.nan
         save_file(arrays, one / "strips.safetensors")
+        seal_folder(one)
         fake_run(folder, "beta", attribute, pictures=noise(2, 4, 3, 16, 16, seed=1))
     fake_run(folder, "gamma", "smile")
     fake_run(folder, "delta", "smile", status="skipped", reason=f"no control found {NAME}")

@@ -238,7 +238,7 @@ def test_what_determines_the_codes_is_in_the_name(done):
         {"perceptual": {"_target_": "editbench.networks.perceptual.PixelDistance"}},
     ]
     names = [
-        inversion_task(OmegaConf.merge(settings.config, {"inversion": change})).id
+        inversion_task(OmegaConf.merge(settings.plain, {"inversion": change})).id
         for change in changes
     ]
     names.append(task("faces:5", "w", 3, "generator.truncation_psi=0.7").id)

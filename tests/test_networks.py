@@ -30,6 +30,7 @@ from editbench.networks.scorers.exported import FileScorer
 from editbench.networks.scorers.module import ModuleScorer
 from editbench.networks.torchscript import kind_of, read_torchscript
 from editbench.run.compose import compose_config
+from editbench.run.settings import resolve
 from tests.scripted import DIM, WIDTHS, SmallInception, SmallVGG16, published, save
 from tests.toy import BINARY, LinearScorer, normals_for
 
@@ -394,7 +395,7 @@ def test_offline_names_all_that_is_missing_before_anything_is_built(networks: Pa
         force_add=True,
     )
     with pytest.raises(EditbenchError) as error:
-        registry.require(cfg)
+        registry.require(resolve(cfg))
     for part in (
         "inception-2015-12-05.pt",
         "vgg16.pt",
@@ -405,7 +406,7 @@ def test_offline_names_all_that_is_missing_before_anything_is_built(networks: Pa
         assert part in str(error.value)
     with pytest.raises(EditbenchError, match="offline=true"):
         locate(registry.published()["vgg16"])
-    registry.require(compose_config([]))  # a run that names no such network needs none
+    registry.require(resolve(compose_config([])))  # a run that names no such network needs none
     assert not registry.is_offline()
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
@@ -73,8 +74,8 @@ def scripted(spoil: str) -> bytes:
 
 
 @lru_cache
-def configuration() -> DictConfig:
-    return compose_config([])
+def configuration() -> dict[str, Any]:
+    return OmegaConf.to_container(compose_config([]), resolve=False)
 
 
 def declare(folder: Path, spoil: str = "", **changed: object) -> Path:
@@ -112,7 +113,7 @@ class Stored:
     about = "stored faces"
 
     def __init__(self) -> None:
-        generator = build(configuration().generator).eval().requires_grad_(False)
+        generator = build(compose_config([]).generator).eval().requires_grad_(False)
         self.images = Generated(generator, N, "faces32")(range(N))
 
     def __len__(self) -> int:

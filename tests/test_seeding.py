@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from editbench.base.seeding import generator, normals, uniforms
+from editbench.base.seeding import _open_interval, generator, normals, uniforms
 
 
 @pytest.mark.parametrize("width", [1, 4, 5, 128])
@@ -42,3 +42,9 @@ def test_named_generators_differ_by_name_only():
 def test_bad_range():
     with pytest.raises(ValueError, match="start <= stop"):
         uniforms(0, "u", 5, 2, 1)
+
+
+def test_the_ends_of_the_interval_are_never_drawn():
+    ends = _open_interval(np.array([0, 2**64 - 1], np.uint64))
+    assert 0 < ends[0] and ends[1] < 1
+    assert np.isfinite(stats.norm.ppf(ends)).all()

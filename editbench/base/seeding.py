@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import ndtri
 
 WORDS_PER_COUNTER = 4  # Philox4x64 yields four 64-bit words a counter
+LARGEST = 1 - 2.0**-53  # the largest float64 below 1
 
 
 def stream_key(seed: int, stream: str) -> int:
@@ -47,8 +48,15 @@ def uniforms(seed: int, stream: str, start: int, stop: int, width: int) -> np.nd
     bits.advance(start * counters)
     raw = bits.random_raw((stop - start) * counters * WORDS_PER_COUNTER)
     raw = raw.reshape(stop - start, counters * WORDS_PER_COUNTER)[:, :width]
-    # The upper 53 bits, as many as a float64 holds. The half step keeps 0 out, where ndtri is -inf.
-    return ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return _open_interval(raw)
+
+
+def _open_interval(words: np.ndarray) -> np.ndarray:
+    """64-bit words as float64 numbers in (0, 1), without the ends, where ndtri is infinite."""
+    # The upper 53 bits, as many as a float64 holds. The half step keeps 0 out.
+    values = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    # The largest word's half step rounds up to 1.
+    return np.minimum(values, LARGEST)
 
 
 def normals(seed: int, stream: str, start: int, stop: int, width: int) -> np.ndarray:

@@ -85,7 +85,7 @@ def make(folder: Path, settings: Settings) -> Inversion:
             f"--out {folder} lies in the folder of the images, whose pictures it would add to: "
             "name a folder elsewhere"
         )
-    require(settings.config)  # with offline=true, before anything is made
+    require(settings.plain)  # with offline=true, before anything is made
     began = time.perf_counter()
     inversion = build_inversion(folder, inversion_task(settings))
     say(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 import torch
+from omegaconf import OmegaConf
 
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import write_json
@@ -68,8 +70,9 @@ def main(argv: list[str]) -> int:
     path = scorer_file(args.scorer)
     cfg = compose_config([f"generator={args.generator}", f"device={args.device}", *args.overrides])
     # The overrides count here, since the YAML may refer to ${data}.
-    scorers = read_scorers(path, cfg)
-    others = read_scorers(scorer_file(args.against), cfg) if args.against else {}
+    context = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    scorers = read_scorers(path, context)
+    others = read_scorers(scorer_file(args.against), context) if args.against else {}
     # A scorer in both roles is moved twice, which does nothing.
     for scorer in (*scorers.values(), *others.values()):
         scorer.to(args.device)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.identity import described
@@ -133,7 +132,7 @@ def distance_of(option: object, networks: Networks, device: str) -> tuple[Percep
             f"inversion.perceptual={option}: give teacher, pixels, or a mapping such as "
             "{_target_: editbench.networks.perceptual.LPIPS, weights: [FILE, FILE], size: 256}"
         )
-    made = build(cast(DictConfig, OmegaConf.create(option)))
+    made = build(option)
     if not isinstance(made, Perceptual):
         raise EditbenchError(
             f"inversion.perceptual: {option['_target_']} is no editbench.networks.perceptual.Perceptual"

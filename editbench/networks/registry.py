@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pooch
-from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.conf import group_options
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
@@ -181,27 +180,28 @@ def files_in(config: object) -> Iterator[tuple[Published, str | None]]:
             waiting += node
 
 
-def require(cfg: DictConfig) -> None:
+def require(plain: Mapping[str, Any]) -> None:
     """Take `offline` of a run, and name every file that the run lacks and may not fetch.
 
     This comes before anything is built or fitted, so that a long run does not fail in its middle.
 
     Args:
-        cfg: the configuration of the run.
+        plain: the resolved configuration of the run, as plain values.
 
     Raises:
         EditbenchError: `offline` is set and files are missing.
         BadFile: one is there with other content.
     """
     global _offline
-    _offline = bool(cfg.get("offline", False))
+    _offline = bool(plain.get("offline", False))
     # By name, since several metrics share a network.
     missing = {}
-    for key in cfg:
+    for key, value in plain.items():
         # The group `network` is a choice for others; only those who use one need its file.
-        if key != "network" and OmegaConf.is_dict(cfg[key]):
-            for file, path in files_in(OmegaConf.to_container(cfg[key], resolve=True)):
-                if find(file, path) is None:
-                    missing[file.name] = file
+        if key == "network" or not isinstance(value, dict):
+            continue
+        for file, path in files_in(value):
+            if find(file, path) is None:
+                missing[file.name] = file
     if missing and is_offline():
         raise EditbenchError(missing_text(list(missing.values())))

@@ -106,7 +106,7 @@ def run_job(settings: Settings) -> Outcome:
     root = settings.out
     try:
         # First of all: with offline=true a missing file is named before any time is spent.
-        require(settings.config)
+        require(settings.plain)
         networks = load_networks(settings)
         names = check_job(settings, networks)
         bank = load_bank(settings)
@@ -172,7 +172,7 @@ def _run(job: Job, folder: Path) -> Outcome:
     reason = ""
     # The folder gets its name when it is whole, so a killed job leaves no half of a record.
     with atomic_folder(folder, {}) as partial:
-        records.write_config(partial, job.settings.config)
+        records.write_config(partial, job.settings.plain)
         try:
             with explain_disk_errors(folder):
                 _walk_and_measure(job, partial)

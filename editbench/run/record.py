@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from safetensors.torch import save
 
 from editbench.base.errors import BadFile
@@ -176,9 +176,9 @@ def write_status(folder: Path, status: str, reason: str = "", **about: object) -
     write_json(folder / Record.STATUS, {"status": status, "reason": reason, **about})
 
 
-def write_config(folder: Path, cfg: DictConfig) -> None:
-    """The operative configuration, resolved."""
-    write_atomic(folder / Record.CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+def write_config(folder: Path, plain: dict[str, Any]) -> None:
+    """Write the operative configuration, as plain values, to config.yaml."""
+    write_atomic(folder / Record.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
 
 
 def write_metrics(

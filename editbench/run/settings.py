@@ -277,11 +277,6 @@ class Settings:
         return settings
 
     @property
-    def config(self) -> DictConfig:
-        """The configuration for the few functions that still read one. It is a copy."""
-        return OmegaConf.create(self.plain)
-
-    @property
     def title(self) -> str:
         """What a line about the job begins with."""
         return f"{self.method.name} x {self.attribute}, seed {self.seed}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from editbench.base.conf import CONF, group_options, yaml_text
@@ -38,13 +38,14 @@ def scorer_file(name: str) -> Path:
     return CONF / "scorer" / f"{name}.yaml"
 
 
-def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
+def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
     """Role -> scorer of a file with `teacher` and `judge`, or {"scorer": it} of one that declares a
     single one.
 
     Args:
-        cfg: the composed configuration of a run: ${data}, ${scorer.teacher} and the like are looked
-            up there.
+        path: of the YAML file.
+        context: the composed configuration of a run, not resolved: ${data}, ${scorer.teacher} and
+            the like are looked up there.
 
     Raises:
         BadFile: not YAML, or not a mapping.
@@ -69,7 +70,7 @@ def read_scorers(path: Path, cfg: DictConfig) -> dict[str, Scorer]:
             f"{path}: declares no teacher; write teacher: {{_target_: ...}}, and judge: (or "
             "judge: ${scorer.teacher})"
         )
-    whole = OmegaConf.create({**OmegaConf.to_container(cfg, resolve=False), "scorer": text})  # type: ignore[dict-item]
+    whole = OmegaConf.create({**context, "scorer": text})
     found: dict[str, Scorer] = {}
     # judge: ${scorer.teacher} gives equal configurations, and then one network.
     for role in ("scorer",) if single else ROLES:

@@ -1,4 +1,4 @@
-"""The weights in the box: what the embedded world promises, measured anew on 3,000 faces."""
+"""The weights in the box: what the embedded world promises, measured anew on 1,500 faces."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from editbench.worlds.faces import load_generator, load_scorer, weights_path
 from editbench.worlds.faces.factors import BINARY, FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
 
-N = 3000
+N = 1500
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from editbench.worlds.card import associations, cramers_v, largest_gap, marginal
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
+from editbench.worlds.faces.training import read_start
 from editbench.worlds.steering import ShareSteering
 from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
 from tests.toy_world import ATTRIBUTES
@@ -195,6 +196,33 @@ def test_pack_writes_the_averaged_generator(
     assert str(out) in capsys.readouterr().out
     z = torch.randn(2, CONFIG.z_dim)
     torch.testing.assert_close(StyleGAN2Generator.from_file(out).network(z), t.ema(z))
+    half = tmp_path / "half.safetensors"
+    words = ["pack", "--checkpoint", str(tmp_path / "checkpoint.pt"), "--out", str(half), "--half"]
+    assert world.main(words) == 0
+    assert half.stat().st_size < 0.7 * out.stat().st_size
+    torch.testing.assert_close(
+        StyleGAN2Generator.from_file(half).network(z), t.ema(z), atol=0.01, rtol=0.01
+    )
+
+
+def test_a_training_goes_on_from_the_generator_and_discriminator_of_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    t = trainer()
+    t.train_step()
+    t.save(tmp_path / "checkpoint.pt")
+    network, critic = read_start(tmp_path / "checkpoint.pt")
+    again = GANTrainer(
+        network.config, replace(OPTIONS, linearity=0.0), reals, start=network, critic=critic
+    )
+    for name, value in t.d.state_dict().items():
+        assert torch.equal(again.d.state_dict()[name], value)
+    for name, value in t.ema.state_dict().items():
+        assert torch.equal(again.g.state_dict()[name], value)
+    generator = StyleGAN2Generator(t.ema)
+    generator.save(tmp_path / "net.safetensors")
+    network, critic = read_start(tmp_path / "net.safetensors")
+    assert critic is None and network.config == CONFIG
 
 
 def test_what_is_not_a_checkpoint_is_named(tmp_path: Path) -> None:

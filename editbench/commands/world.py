@@ -142,8 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=None,
         metavar="GENERATOR",
-        help="packed generator to go on from; steering then begins at once, and for the first "
-        "--warmup-kimg only the new discriminator learns",
+        help="packed generator to go on from, or a checkpoint.pt, whose discriminator is taken too; "
+        "steering then begins at once, and for the first --warmup-kimg only the discriminator learns",
     )
     gan.add_argument(
         "--warmup-kimg", type=float, default=16, help="see --init; without it there is no warm-up"
@@ -226,6 +226,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=None,
         help="what to write (default: the file of the package)",
+    )
+    pack.add_argument(
+        "--half", action="store_true", help="store weights in half precision, in half the space"
     )
     return parser
 
@@ -406,7 +409,7 @@ def _pack(args: argparse.Namespace) -> int:
 
     generator, kimg = read_averaged(args.checkpoint)
     out = args.out or weights_path("generator")
-    generator.save(out)
+    generator.save(out, args.half)
     size = out.stat().st_size / 1e6
     print(f"{out}: {size:.2f} MB, {kimg:.0f} kimg, digest {generator.digest[:12]}")
     return 0

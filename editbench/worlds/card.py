@@ -36,12 +36,12 @@ from editbench.worlds.faces import RESOLUTION, load_generator, load_scorer
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
 from editbench.worlds.separability import path_lengths, separability
-from editbench.worlds.train_scorers import accuracy, agreement
+from editbench.worlds.train_scorers import agreement
 
 BATCH = 64
 # Renders whose labels nobody would dispute: half-way from a threshold to the class centre.
 UNDISPUTED = 0.5
-PATHS = 2000  # faces whose path length is taken
+PATHS = 1000  # faces whose path length is taken
 # 96 pictures a side: enough to see what a generator cannot draw.
 SHEET_COLUMNS = 12
 SHEET_ROWS = 8
@@ -144,12 +144,22 @@ def measure(
     """
     attributes = judge.attributes
     law = law or FactorLaw()
-    truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
-    with progress("pictures judged", 3 * n) as advance:
-        data = judged(_renders(law, seed, 0, n), teacher, judge, advance)
+    laws = {
+        "world law": law,
+        "undisputed": replace(law, margin=UNDISPUTED),
+        # Faces at the thresholds, which the law keeps away from.
+        "dense law": replace(law, margin=0.0),
+    }
+    renders = {}
+    with progress("pictures judged", 5 * n) as advance:
+        for title, one in laws.items():
+            renders[title] = judged(_renders(one, seed, 0, n), teacher, judge, advance)
         # Two samples of the same law: their distance is what n pictures cannot resolve.
         other = judged(_renders(law, seed, n, 2 * n), teacher, judge, advance)
         made = judged(_generated(generator, seed, n), teacher, judge, advance)
+    data = renders["world law"]
+    # A margin moves amounts and no classes: the labels are those of all three laws.
+    truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
     card = _of_generated(made, n, generator, teacher, judge, seed)
     data_labels = attributes.labels(data["judge"]).numpy()
     for name, labels in (("truth", truth), ("data", data_labels)):
@@ -160,16 +170,11 @@ def measure(
     card["marginal_gap"] = largest_gap(card["marginals"]["truth"], card["marginals"]["generated"])
     card["association_gap"] = float(np.abs(bonds["truth"] - bonds["generated"]).max())
     card["agreement"]["renders"] = agreement(data["teacher"], data["judge"], attributes)
-    laws = {
-        "world law": law,
-        "undisputed": replace(law, margin=UNDISPUTED),
-        # Faces at the thresholds, which the law keeps away from.
-        "dense law": replace(law, margin=0.0),
-    }
-    card["accuracy"] = {
-        role: {title: accuracy(scorer, law, n) for title, law in laws.items()}
-        for role, scorer in (("judge", judge), ("teacher", teacher))
-    }
+    card["accuracy"] = {}
+    for role in ("judge", "teacher"):
+        card["accuracy"][role] = {
+            title: _shares_right(found[role], truth, attributes) for title, found in renders.items()
+        }
     card["frechet"] = {
         "generated": frechet_distance(made["features"], data["features"]),
         "floor": frechet_distance(other["features"], data["features"]),
@@ -177,6 +182,12 @@ def measure(
     }
     card["bars"] = [bar.as_dict() for bar in bars(card)]
     return card
+
+
+def _shares_right(logits: Tensor, truth: np.ndarray, attributes: Attributes) -> dict[str, float]:
+    """Share of right labels of each attribute; logits (N, width), truth (N, A) classes."""
+    right = (attributes.labels(logits).numpy() == truth).mean(0)
+    return dict(zip(attributes.names, right.tolist()))
 
 
 def measure_alone(

@@ -16,7 +16,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,6 +103,7 @@ class GANTrainer:
         steering: of the class shares; None: none.
         start: a trained network to go on from; None: a new one.
         witness: scores pictures for the linear term; None where there is no such term.
+        critic: tensors of a trained discriminator to go on from; None: a new one.
 
     Raises:
         EditbenchError: a linear term without a witness.
@@ -117,6 +118,7 @@ class GANTrainer:
         steering: ShareSteering | None = None,
         start: StyleGAN2 | None = None,
         witness: Scorer | None = None,
+        critic: Mapping[str, Tensor] | None = None,
     ) -> None:
         torch.manual_seed(options.seed)
         self.options = options
@@ -127,6 +129,8 @@ class GANTrainer:
         if start is not None:
             self.g.load_state_dict(start.state_dict())
         self.d = Discriminator(config.channels).to(self.device)
+        if critic is not None:
+            self.d.load_state_dict(critic)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.witness = witness
         self.linear = self._linear_term()

@@ -83,7 +83,7 @@ def train_generator(
         witness: weights of the scorer that the steering, the linear term and the log ask; None:
             none of them.
         steer: whether the class shares are steered.
-        init: weights to go on from; None: a new network.
+        init: packed generator, or checkpoint of a training, to go on from; None: a new network.
         warmup_kimg: with `init`, how long only the new discriminator learns.
         mapping_layers: depth of the map from z to w.
         keep: whether the averaged generator of every checkpoint is kept in out/kept.
@@ -99,8 +99,9 @@ def train_generator(
     except ValueError as error:
         raise EditbenchError(f"{error}; set --resolution and --channels together") from error
     start = None
+    critic = None
     if init is not None:
-        start = load_generator(init).network
+        start, critic = read_start(init)
         config = start.config
         # A trained generator has class shares worth steering from the first picture on.
         options = replace(options, warmup_kimg=warmup_kimg, steer_from_kimg=0)
@@ -118,8 +119,23 @@ def train_generator(
     def reals(first: int, last: int) -> Tensor:
         return render(sample_factors(law, options.seed, first, last), resolution)
 
-    trainer = GANTrainer(config, options, reals, device, steering, start, scorer)
+    trainer = GANTrainer(config, options, reals, device, steering, start, scorer, critic)
     train(trainer, out, at_checkpoint(out, scorer, keep))
+
+
+def read_start(init: Path) -> tuple[StyleGAN2, dict[str, Tensor] | None]:
+    """The generator that a training goes on from, and its discriminator where the file has one.
+
+    Args:
+        init: a packed generator, or the checkpoint.pt of a training.
+
+    Raises:
+        BadFile: neither of them.
+    """
+    if init.suffix != ".pt":
+        return load_generator(init).network, None
+    generator, _ = read_averaged(init)
+    return generator.network, read_checkpoint(init)["d"]
 
 
 def read_averaged(checkpoint: Path) -> tuple[StyleGAN2Generator, float]:

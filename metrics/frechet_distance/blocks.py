@@ -94,7 +94,7 @@ def jackknife(
             return NAN
         return gaussian_distance(*found, *other)
 
-    for t in np.flatnonzero(whole):
+    for t in map(int, np.flatnonzero(whole)):
         value[t] = distance(t, np.ones(blocks, bool))
         if blocks < 2:
             continue

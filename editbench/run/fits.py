@@ -83,7 +83,8 @@ def fit_files(
 ) -> list[Path]:
     """Where the fit of a job lies in the cache and, where the method tunes for an attribute, the tuned one."""
     digests = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
-    key = identity.fit_key(settings.plain, bank_id, digests)
+    attributes = networks.teacher.attributes.names
+    key = identity.fit_key(settings.plain, bank_id, digests, attributes)
     # A method without a `tune` of its own has nothing to keep that belongs to one attribute.
     keys = [key] if editor.tune is Editor.tune else [key, key | {"attribute": attribute}]
     return [settings.cache / "fits" / f"{digest(each)}.safetensors" for each in keys]
@@ -127,7 +128,8 @@ def scored(teacher: Scorer) -> Iterator[list[int]]:
     """How many samples the teacher scores meanwhile, a number a batch: each is a label that the editor asked for."""
     counts: list[int] = []
     # Counted by a hook, so that an editor need not report what it has the teacher score.
-    hook = teacher.register_forward_hook(
+    # Of the whole network, which a teacher cut to some attributes calls as well.
+    hook = teacher.whole.register_forward_hook(
         lambda _module, _inputs, logits: counts.append(len(logits))
     )
     try:

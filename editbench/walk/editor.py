@@ -37,10 +37,14 @@ FFHQ_W_SPREAD = 9.06
 
 @dataclass
 class FitData:
-    """All that an editor may learn from: never the test split, never the judge."""
+    """All that an editor may learn from: never the test split, never the judge.
+
+    Teacher and splits are cut to the evaluated attributes, so that what is masked, conditioned on,
+    searched or tuned by is what the job is judged by.
+    """
 
     generator: Generator
-    teacher: Scorer  # whose logits are the labels
+    teacher: Scorer  # whose logits are the labels; `teacher.whole` has its layers
     fit: Split  # to learn from
     tune: Split  # to choose hyperparameters on
     sigma: Tensor  # (width,) standard deviation of each of the teacher's log-odds over the bank
@@ -48,7 +52,7 @@ class FitData:
 
     @property
     def attributes(self) -> Attributes:
-        """The attributes that the teacher scores."""
+        """The evaluated attributes: all that a method may protect, be conditioned on or search by."""
         return self.teacher.attributes
 
     def spread(self, space: Space) -> float:

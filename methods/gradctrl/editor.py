@@ -152,7 +152,7 @@ class GradCtrl(Editor):
         # Their classes are walked one after the other.
         self.ordered = {item.name for item in attributes if item.ordered}
         if not self.lenient_names:
-            check_names(self.exclude, (*attributes.names, *self.head_attributes))
+            check_names(self.exclude, attributes.names)
         report = self._load(data) if self.head_file else self._train(data)
         report.notes["step"] = self.length
         return report
@@ -170,6 +170,14 @@ class GradCtrl(Editor):
                     f"{self.head_file}: head '{name}' has {width} outputs, the scorer's attribute "
                     f"has {data.attributes[name].width}"
                 )
+        # A head of an attribute that is not evaluated would mask channels for nothing.
+        heads = self.classifier.heads
+        kept = {name: head for name, head in heads.items() if name in data.attributes.names}
+        if not kept:
+            raise Unsupported(
+                f"no head is of an evaluated attribute: the heads are {', '.join(heads)}"
+            )
+        self.classifier = LatentClassifier(kept)
         return FitReport(notes={"heads": str(self.head_file)})
 
     def _train(self, data: FitData) -> FitReport:

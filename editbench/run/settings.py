@@ -453,12 +453,8 @@ def _starts(value: object) -> StartsSpec:
 
 def moved_attributes(value: object) -> str:
     """What to write in place of `starts.attributes`."""
-    names = value
-    if isinstance(value, list):
-        names = f"[{','.join(map(str, value))}]"
-    return (
-        f"starts.attributes={names}: the attributes that are judged are now evaluated=[NAME,NAME]"
-    )
+    names = ",".join(map(str, value)) if isinstance(value, list) else str(value).strip("[]")
+    return f"starts.attributes=[{names}] is no option any more: set evaluated=[{names}]"
 
 
 def _evaluated(value: object) -> tuple[str, ...] | None:

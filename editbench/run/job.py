@@ -311,6 +311,9 @@ def _provenance(
     settings = job.settings
     target = settings.method.target
     made = provenance(target, settings.device, job.networks, job.bank, fitted, starts)
+    # How well what the method learnt orders the teacher's labels; null where it says nothing.
+    made["learned"] = fitted.learned.get(settings.attribute)
+    made["resolution"] = getattr(job.networks.generator, "resolution", None)
     made["walk_seconds"] = result.seconds
     made["walk_generator_calls"] = walk_calls
     # The engine counts what it decodes itself; the rest was decoded inside the editor's steps.

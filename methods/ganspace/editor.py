@@ -179,6 +179,13 @@ class GANSpace(Editor):
         # deviation of the projections of 5,000 fresh w instead, an estimate of the same.
         return Directions(found.mean, found.rows, found.stdev, notes)
 
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        """Coordinates along the component of each class, as it is walked."""
+        if attribute not in self.moves:
+            return None
+        codes = data.tune.codes(self.space).double()
+        return codes @ self.moves[attribute].to(codes).T
+
     # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)

@@ -7,14 +7,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from editbench.report import dial
-from editbench.report.cells import Cell, Column, cell, columns_of, marks, number
+from editbench.report.cells import (
+    NOT_LEARNED,
+    Cell,
+    Column,
+    cell,
+    columns_of,
+    marks,
+    not_learned,
+    number,
+)
 from editbench.report.costs import COSTS, cost_table
 from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
@@ -253,6 +262,8 @@ def _grid_cell(record: dict | None, best: bool) -> dict[str, Any]:
     if record is None:
         return {"cell": Cell("–"), "best": False, "status": "", "reason": "not run"}
     value = cell(record, Column("accuracy", "accuracy", 3, True))
+    if not_learned(record):
+        value = replace(value, tag=NOT_LEARNED)
     return {"cell": value, "best": best, "status": record["status"], "reason": record["reason"]}
 
 

@@ -28,7 +28,7 @@ from editbench.report.costs import COSTS, cost_table
 from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
 from editbench.report.paired import leaders
-from editbench.report.published import published
+from editbench.report.published import WHY, published
 from editbench.report.ranking import Ranking, lines
 from editbench.report.strips import Strip
 from editbench.report.tables import main_table, matrix, quantities, summary
@@ -85,6 +85,7 @@ def page(
         across=across or [],
         dial=dial.table(whole),
         dial_note=dial.SLOPE,
+        why=WHY,
         sprites=css(pictures),
         undone=undone,
         problems=problems,

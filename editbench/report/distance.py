@@ -52,8 +52,9 @@ def _examples(made: Mapping[str, Any], attribute: str) -> list[int]:
     return [size for size in found if isinstance(size, int)]
 
 
-def _learned(auc: object, examples: Sequence[int]) -> str:
-    if not _is_number(auc):
+def _learned(given: object, examples: Sequence[int]) -> str:
+    auc = _number(given)
+    if auc is None:
         return ""
     told = ""
     if examples:
@@ -64,22 +65,28 @@ def _learned(auc: object, examples: Sequence[int]) -> str:
 
 def _starts(distance: object) -> str:
     """Of a record that tells how far its starts lie from the boundaries."""
-    if not isinstance(distance, Mapping) or not _is_number(distance.get("target")):
+    if not isinstance(distance, Mapping):
         return ""
-    told = f"starts lie {distance['target']:.2f} σ from the boundary (median)"
-    other = distance.get("nearest_other")
-    if _is_number(other):
+    target = _number(distance.get("target"))
+    if target is None:
+        return ""
+    told = f"starts lie {target:.2f} σ from the boundary (median)"
+    other = _number(distance.get("nearest_other"))
+    if other is not None:
         told += f" and {other:.2f} σ from the nearest other one"
     return told
 
 
-def _resolution(here: object, there: object) -> str:
-    if not _is_number(here) or not _is_number(there) or here == there:
+def _resolution(given: object, paper: object) -> str:
+    here = _number(given)
+    there = _number(paper)
+    if here is None or there is None or here == there:
         return ""
-    return f"{here}×{here} pixels against {there}×{there}"
+    return f"{here:g}×{here:g} pixels against {there:g}×{there:g}"
 
 
-def _is_number(value: object) -> bool:
-    # A record may be of anybody's harness.
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+def _number(value: object) -> float | None:
+    """A finite number, or None: a record may be of anybody's harness."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None

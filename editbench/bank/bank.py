@@ -113,6 +113,11 @@ class Split:
             return self.w
         raise Unsupported(f"the bank holds no {space.name} codes")
 
+    def first(self, count: int) -> Split:
+        """The first samples, all of them where there are no more than `count`."""
+        w = None if self.w is None else self.w[:count]
+        return Split(self.index[:count], self.z[:count], w, self.logits[:count])
+
 
 class ShardedArray(Sequence[np.ndarray]):
     """Rows of one field over all shards, memory-mapped.

@@ -179,6 +179,23 @@ class Editor(abc.ABC):
         """Choose what belongs to one attribute, on the tune split; optional."""
         return FitReport()
 
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        """Scores by which what was fitted tells the classes apart in the tune split; optional.
+
+        The harness compares them with the teacher's labels, and the record says how well they order
+        them (AUC): the logits of a latent classifier, or the codes' coordinates along the direction
+        to each class. An editor cannot work better than what it learnt.
+
+        Args:
+            data: of which the codes of the tune split are scored. Its logits, the answer, are NaN.
+            attribute: that is scored.
+
+        Returns:
+            (n, K) a column a class, of any scale, higher for what is more likely of the class; or
+            None where the fit learnt no such scores.
+        """
+        return None
+
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         """Check whether this editor can serve; called before the fit and after it.
 

@@ -232,7 +232,7 @@ def job(tmp_path, *words: str):
             "bank.shard=250",
             "bank.block=50",
             "starts.n=14",
-            "starts.pool=0.1",
+            "starts.pool=0.33",
             "engine.sweep_steps=5",
             "engine.pictures=1",
             f"out={tmp_path}",

@@ -30,6 +30,11 @@ class Scorer(nn.Module, abc.ABC):
     digest: str = ""
     precision: str = "fp32"  # of a call, see editbench.base.precision
 
+    @property
+    def whole(self) -> Scorer:
+        """The network itself, with all that it scores; see `editbench.networks.selected`."""
+        return self
+
     def __call__(self, decoded: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Here and not in forward, so that each subclass is covered.
         with casting(self.precision, decoded.device):

@@ -7,19 +7,28 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from editbench.report import dial
-from editbench.report.cells import Cell, Column, cell, columns_of, marks, number
+from editbench.report.cells import (
+    NOT_LEARNED,
+    Cell,
+    Column,
+    cell,
+    columns_of,
+    marks,
+    not_learned,
+    number,
+)
 from editbench.report.costs import COSTS, cost_table
 from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
 from editbench.report.paired import leaders
-from editbench.report.published import published
+from editbench.report.published import WHY, published
 from editbench.report.ranking import Ranking, lines
 from editbench.report.strips import Strip
 from editbench.report.tables import main_table, matrix, quantities, summary
@@ -76,6 +85,7 @@ def page(
         across=across or [],
         dial=dial.table(whole),
         dial_note=dial.SLOPE,
+        why=WHY,
         sprites=css(pictures),
         undone=undone,
         problems=problems,
@@ -253,6 +263,8 @@ def _grid_cell(record: dict | None, best: bool) -> dict[str, Any]:
     if record is None:
         return {"cell": Cell("–"), "best": False, "status": "", "reason": "not run"}
     value = cell(record, Column("accuracy", "accuracy", 3, True))
+    if not_learned(record):
+        value = replace(value, tag=NOT_LEARNED)
     return {"cell": value, "best": best, "status": record["status"], "reason": record["reason"]}
 
 

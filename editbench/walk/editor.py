@@ -37,10 +37,14 @@ FFHQ_W_SPREAD = 9.06
 
 @dataclass
 class FitData:
-    """All that an editor may learn from: never the test split, never the judge."""
+    """All that an editor may learn from: never the test split, never the judge.
+
+    Teacher and splits are cut to the evaluated attributes, so that what is masked, conditioned on,
+    searched or tuned by is what the job is judged by.
+    """
 
     generator: Generator
-    teacher: Scorer  # whose logits are the labels
+    teacher: Scorer  # whose logits are the labels; `teacher.whole` has its layers
     fit: Split  # to learn from
     tune: Split  # to choose hyperparameters on
     sigma: Tensor  # (width,) standard deviation of each of the teacher's log-odds over the bank
@@ -48,7 +52,7 @@ class FitData:
 
     @property
     def attributes(self) -> Attributes:
-        """The attributes that the teacher scores."""
+        """The evaluated attributes: all that a method may protect, be conditioned on or search by."""
         return self.teacher.attributes
 
     def spread(self, space: Space) -> float:
@@ -174,6 +178,23 @@ class Editor(abc.ABC):
     def tune(self, data: FitData, attribute: str) -> FitReport:
         """Choose what belongs to one attribute, on the tune split; optional."""
         return FitReport()
+
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        """Scores by which what was fitted tells the classes apart in the tune split; optional.
+
+        The harness compares them with the teacher's labels, and the record says how well they order
+        them (AUC): the logits of a latent classifier, or the codes' coordinates along the direction
+        to each class. An editor cannot work better than what it learnt.
+
+        Args:
+            data: of which the codes of the tune split are scored. Its logits, the answer, are NaN.
+            attribute: that is scored.
+
+        Returns:
+            (n, K) a column a class, of any scale, higher for what is more likely of the class; or
+            None where the fit learnt no such scores.
+        """
+        return None
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         """Check whether this editor can serve; called before the fit and after it.

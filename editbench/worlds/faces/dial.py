@@ -24,7 +24,7 @@ from editbench.worlds.faces.factors import FactorLaw
 # At 1 the copula would be singular: the traits could not be told apart at all.
 SETTINGS = (0.0, 0.3, 0.6, 0.9)
 # Of lambda, beside the world's own.
-LINEARITIES = (0.0, 0.1, 1.0)
+LINEARITIES = (0.0, 1.0)
 OWN_LINEARITY = 0.3
 PAIRS = {("age", "eyeglasses"): 1, ("beard", "long_hair"): -1}  # and the sign that rho has there
 

@@ -16,7 +16,7 @@ The target is a class that the start does not have; for an ordered attribute, a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ class StartsSpec:
         pool: candidates, as a share of the bank's size. near='any' has no pool.
         seed: of the draw.
         near: 'joint', 'target' or 'any'; see the module.
+        min_quality: samples that the judge can judge less well than this are no starts; None takes
+            all. The number is in the unit of the judge, see its YAML.
 
     Raises:
         EditbenchError: a field is out of its range, or of the wrong kind.
@@ -48,6 +50,7 @@ class StartsSpec:
     pool: float = 0.03
     seed: int = 0
     near: str = "joint"
+    min_quality: float | None = None
 
     def __post_init__(self) -> None:
         check_fields("starts", self)
@@ -66,12 +69,14 @@ class Starts:
         source: (n,) classes that they have.
         target: (n,) classes that they are to reach.
         threshold: the largest q of the pool, in standard deviations; NaN where there is no pool.
+        refused: share of the test split that min_quality refuses.
     """
 
     index: np.ndarray
     source: np.ndarray
     target: np.ndarray
     threshold: float
+    refused: float = 0.0
 
     def __len__(self) -> int:
         return len(self.index)
@@ -117,20 +122,22 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
     attributes = bank.judge_attributes
     columns = [attributes.index(name) for name in names]
     first, last = bank.spec.split("test")
+    allowed = usable(spec, bank)
     # The judge's classes and margins: a start is near the boundary that a crossing is measured at.
-    logits = bank.array("judge").range(first, last)
+    logits = bank.array("judge").range(first, last)[allowed]
+    refused = 1 - len(allowed) / (last - first)
     distance = boundary_distance(logits, bank.sigma["judge"], attributes)[:, columns]
     pool = max(round(spec.pool * len(bank)), 1)
-    if spec.near == "any" and spec.n > last - first:
+    if spec.near == "any" and spec.n > len(allowed):
         raise EditbenchError(
-            f"starts.n={spec.n} exceeds the {last - first} samples of the test split of bank.n="
+            f"starts.n={spec.n} exceeds the {len(allowed)} usable samples of the test split of bank.n="
             f"{len(bank)}: raise bank.n, or lower starts.n"
         )
-    if spec.near != "any" and spec.n > min(pool, last - first):
+    if spec.near != "any" and spec.n > min(pool, len(allowed)):
         raise EditbenchError(
-            f"starts.n={spec.n} exceeds the pool of {min(pool, last - first)} near-boundary samples "
-            f"(starts.pool={spec.pool} of bank.n={len(bank)}, {last - first} of them in the test "
-            "split): raise bank.n or starts.pool, or lower starts.n"
+            f"starts.n={spec.n} exceeds the pool of {min(pool, len(allowed))} near-boundary samples "
+            f"(starts.pool={spec.pool} of bank.n={len(bank)}, {len(allowed)} of them usable in the "
+            "test split): raise bank.n or starts.pool, or lower starts.n"
         )
     # The key is of what the bank holds, so that another version of the code has the same starts.
     rng = generator(spec.seed, "starts", bank.samples_key, spec.n, spec.pool, spec.near, *names)
@@ -151,7 +158,7 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
             chosen[mine] = np.sort(rng.permutation(candidates)[: int(mine.sum())])
         threshold = distance[chosen, attribute].max()
     else:  # 'any'
-        chosen = np.sort(rng.choice(last - first, size=spec.n, replace=False))
+        chosen = np.sort(rng.choice(len(allowed), size=spec.n, replace=False))
         attribute = rng.integers(len(names), size=spec.n)
         threshold = np.nan
     labels = attributes.labels(torch.from_numpy(np.asarray(logits[chosen]))).numpy()
@@ -164,8 +171,31 @@ def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, St
         source = labels[mine, columns[k]]
         classes = len(attributes[name].classes)
         target = draw_classes(source, draw[mine], classes, attributes[name].ordered)
-        starts[name] = Starts(chosen[mine] + first, source, target, float(threshold))
+        index = allowed[chosen[mine]] + first
+        starts[name] = Starts(index, source, target, float(threshold), refused)
     return starts
+
+
+def usable(spec: StartsSpec, bank: Bank) -> np.ndarray:
+    """Samples of the test split that may be starts: (m,) places in it, in their order.
+
+    Args:
+        spec: whose min_quality decides.
+        bank: with a field 'quality' where min_quality is set.
+
+    Raises:
+        EditbenchError: min_quality is set, and the bank's judge gave no quality.
+    """
+    first, last = bank.spec.split("test")
+    if spec.min_quality is None:
+        return np.arange(last - first)
+    if "quality" not in bank.fields:
+        raise EditbenchError(
+            f"starts.min_quality={spec.min_quality:g} needs a judge that says how well a picture "
+            "can be judged (quality: OUTPUT in the scorer's YAML); use one, or set it to null"
+        )
+    quality = bank.array("quality").range(first, last)[:, 0]
+    return np.flatnonzero(quality >= spec.min_quality)
 
 
 def aim(starts: Starts, target: int | None) -> Starts:
@@ -179,7 +209,7 @@ def aim(starts: Starts, target: int | None) -> Starts:
         return starts
     keep = starts.source != target
     aimed = np.full(int(keep.sum()), target, starts.target.dtype)
-    return Starts(starts.index[keep], starts.source[keep], aimed, starts.threshold)
+    return replace(starts, index=starts.index[keep], source=starts.source[keep], target=aimed)
 
 
 def draw_classes(source: np.ndarray, draw: np.ndarray, classes: int, ordered: bool) -> np.ndarray:

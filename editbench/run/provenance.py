@@ -41,6 +41,7 @@ def provenance(
         "bank_n": len(bank),
         "starts": len(starts),
         "pool_threshold": starts.threshold,
+        "starts_refused": starts.refused,
         "fit_seconds": fitted.seconds,
         "fit_cached": fitted.cached,
         "fit_generator_calls": fitted.decoded,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from editbench.bank.agreement import scorer_agreement
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts
 from editbench.base.sources import source_digest
@@ -42,6 +43,8 @@ def provenance(
         "starts": len(starts),
         "pool_threshold": starts.threshold,
         "starts_refused": starts.refused,
+        # Of one network in both roles this says nothing.
+        "agreement": {} if networks.leaking else scorer_agreement(bank),
         "fit_seconds": fitted.seconds,
         "fit_cached": fitted.cached,
         "fit_generator_calls": fitted.decoded,

@@ -28,11 +28,13 @@ class Archive(Published):
         package: its name and version, as the package manager takes them.
         manager: 'pip' or 'npm'.
         licence_file: the member with its licence.
+        converted: name of the file that it is converted to.
     """
 
     package: str = ""
     manager: str = ""
     licence_file: str = ""
+    converted: str = ""
 
     @property
     def command(self) -> str:
@@ -55,6 +57,7 @@ GENERATOR = Archive(
     package="gan-face-generate==1.1.1",
     manager="pip",
     licence_file="gan_face_generate-1.1.1.dist-info/licenses/LICENSE",
+    converted="generator.safetensors",
 )
 FACE_API = Archive(
     name="vladmandic-face-api-1.7.15.tgz",
@@ -65,6 +68,7 @@ FACE_API = Archive(
     package="@vladmandic/face-api@1.7.15",
     manager="npm",
     licence_file="package/LICENSE",
+    converted="face_api.safetensors",
 )
 HUMAN = Archive(
     name="vladmandic-human-3.3.6.tgz",
@@ -75,6 +79,7 @@ HUMAN = Archive(
     package="@vladmandic/human@3.3.6",
     manager="npm",
     licence_file="package/LICENSE",
+    converted="human.safetensors",
 )
 ARCHIVES = (GENERATOR, FACE_API, HUMAN)
 

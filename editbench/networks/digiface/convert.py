@@ -100,7 +100,7 @@ def convert_generator(checkpoint: bytes) -> dict[str, Tensor]:
         raise BadFile(f"weights.tar: not a checkpoint of tensors ({error})") from error
     if not isinstance(found, dict) or "netG_state_dict" not in found:
         raise BadFile("weights.tar: holds no 'netG_state_dict'")
-    return {name: value.float() for name, value in found["netG_state_dict"].items()}
+    return dict(found["netG_state_dict"])
 
 
 def convert_faceapi(manifest: bytes, data: bytes, name: str) -> dict[str, Tensor]:
@@ -179,7 +179,7 @@ def save_converted(
 ) -> None:
     """Write a converted network with the sha256 of its archive and a checksum of its own."""
     checked = {**config, "archive": archive}
-    save_tensors(path, tensors, KIND, {**checked, "checksum": tensors_digest(tensors, checked)})
+    save_tensors(path, tensors, KIND, {**checked, "checksum": _checksum(checked, tensors)})
 
 
 def load_converted(path: Path, archive: str, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -195,8 +195,13 @@ def load_converted(path: Path, archive: str, remedy: str) -> tuple[dict[str, Any
     """
     config, tensors = load_tensors(path, KIND, remedy)
     checksum = config.pop("checksum", None)
-    if checksum != tensors_digest(tensors, config):
+    if checksum != _checksum(config, tensors):
         raise BadFile(f"{path}: its content is not what was converted; delete it, and {remedy}")
     if config.pop("archive", None) != archive:
         raise BadFile(f"{path}: was converted from another archive; delete it, and {remedy}")
     return config, tensors
+
+
+def _checksum(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    # As text: a tuple that is written comes back as a list.
+    return tensors_digest(tensors, json.dumps(config, sort_keys=True))

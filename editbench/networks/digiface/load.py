@@ -75,7 +75,7 @@ def place() -> Path:
 
 def path_of(archive: Archive) -> Path:
     """The converted file of an archive."""
-    return place() / f"{archive.name.split('-')[0]}.safetensors"
+    return place() / archive.converted
 
 
 # -- making them ---------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def convert_archive(file: Path, archive: Archive) -> None:
     if archive.manager == "pip":
         checkpoint = read_members(file, [CHECKPOINT])[CHECKPOINT]
         tensors = convert_generator(checkpoint)
-    elif archive.name.startswith("vladmandic-face-api"):
+    elif archive.converted == FACE_API.converted:
         for part, stem in FACE_API_MODELS.items():
             names = [f"{stem}-weights_manifest.json", f"{stem}.bin"]
             manifest, data = _contents(file, names)
@@ -191,9 +191,7 @@ def dcgan(scale: float = 1.0) -> nn.Module:
     """
     _, tensors = _load(GENERATOR)
     network = DCGAN(scale=scale)
-    # safetensors keeps numbers as they were; the counter of batches is an integer here.
-    counters = {key: value.long() for key, value in tensors.items() if "num_batches" in key}
-    load_strict(network, tensors | counters, path_of(GENERATOR))
+    load_strict(network, tensors, path_of(GENERATOR))
     return network.eval().requires_grad_(False)
 
 

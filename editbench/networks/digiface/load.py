@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,11 @@ def path_of(archive: Archive) -> Path:
 
 
 # -- making them ---------------------------------------------------------------------------------
-def convert_archives(
-    source: Path | None = None, archives: Sequence[Archive] = ARCHIVES
-) -> Iterator[Converted]:
+def convert_archives(source: Path | None = None) -> Iterator[Converted]:
     """Get and convert the archives; a file that is there and whole is kept.
 
     Args:
         source: a folder in which the archives lie; None fetches those that are not here.
-        archives: which ones.
 
     Yields:
         One converted file after the other.
@@ -95,7 +92,7 @@ def convert_archives(
         BadFile: an archive has other content than the pinned one.
         EditbenchError: an archive cannot be fetched.
     """
-    for archive in archives:
+    for archive in ARCHIVES:
         path = path_of(archive)
         if path.is_file():
             # A damaged file is refused here, and the message says to delete it.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editbench.networks.digiface.padding import pad_same
+from editbench.networks.digiface.padding import convolve_same
 
 SIDE = 112  # pixels of the input
 # Of red, green and blue, out of 255; taken from the picture, which is then divided by 255.
@@ -30,7 +30,8 @@ class Separable(nn.Module):
         self.pointwise = nn.Conv2d(n_in, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise(self.depthwise(pad_same(x, (3, 3), self.stride, 0.0)))
+        kernel = self.depthwise.weight
+        return self.pointwise(convolve_same(x, kernel, None, self.stride, kernel.shape[0]))
 
 
 class Full(nn.Module):
@@ -42,7 +43,7 @@ class Full(nn.Module):
         self.conv = nn.Conv2d(n_in, n_out, 3, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(pad_same(x, (3, 3), self.stride, 0.0))
+        return convolve_same(x, self.conv.weight, self.conv.bias, self.stride)
 
 
 class DenseBlock(nn.Module):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile
-from editbench.networks.digiface.padding import pad_same
+from editbench.networks.digiface.padding import convolve_same, pad_same
 
 # What follows a convolution within one node, by TensorFlow's names.
 FUSED = ("BiasAdd", "Relu", "Prelu")
@@ -221,10 +221,11 @@ def _convolve(node: Node, inputs: list[Tensor]) -> Tensor:
     groups = 1
     if node.op == "DepthwiseConv2dNative":
         groups = x.shape[1]
-    if node.padding == "SAME":
-        x = pad_same(x, (kernel.shape[2], kernel.shape[3]), node.stride, 0.0)
     bias = rest.pop(0) if "BiasAdd" in node.fused else None
-    x = F.conv2d(x, kernel, bias, node.stride, groups=groups)
+    if node.padding == "SAME":
+        x = convolve_same(x, kernel, bias, node.stride, groups)
+    else:
+        x = F.conv2d(x, kernel, bias, node.stride, groups=groups)
     if "Relu" in node.fused:
         return x.relu()
     if "Prelu" in node.fused:

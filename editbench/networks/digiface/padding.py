@@ -35,3 +35,24 @@ def pad_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], value:
     top, bottom = same_margins(x.shape[2], kernel[0], stride[0])
     left, right = same_margins(x.shape[3], kernel[1], stride[1])
     return F.pad(x, (left, right, top, bottom), value=value)
+
+
+def convolve_same(
+    x: Tensor, kernel: Tensor, bias: Tensor | None, stride: tuple[int, int], groups: int = 1
+) -> Tensor:
+    """A convolution with TensorFlow's "SAME" padding.
+
+    Args:
+        x: pictures (N, C, H, W).
+        kernel: (out, C / groups, height, width).
+        bias: (out,), or None.
+        stride: (down, right).
+        groups: of channels.
+    """
+    size = (kernel.shape[2], kernel.shape[3])
+    top, bottom = same_margins(x.shape[2], size[0], stride[0])
+    left, right = same_margins(x.shape[3], size[1], stride[1])
+    # Equal margins are the convolution's own, which spares a copy of the picture.
+    if (top, left) == (bottom, right):
+        return F.conv2d(x, kernel, bias, stride, (top, left), groups=groups)
+    return F.conv2d(pad_same(x, size, stride, 0.0), kernel, bias, stride, groups=groups)

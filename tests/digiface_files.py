@@ -27,7 +27,9 @@ class Weights:
         self.data = b""
         self.values: dict[str, np.ndarray] = {}
 
-    def add(self, name: str, shape: tuple[int, ...], how: str = "uint8", spread: float = 0.5) -> str:
+    def add(
+        self, name: str, shape: tuple[int, ...], how: str = "uint8", spread: float = 0.5
+    ) -> str:
         entry: dict = {"name": name, "shape": list(shape), "dtype": "float32"}
         exact = self.rng.normal(0, spread / max(np.prod(shape[:-1]), 1) ** 0.5, shape)
         if how == "uint8":
@@ -78,7 +80,9 @@ def faceapi_weights(outputs: int, seed: int, channels: tuple[int, ...]) -> Weigh
     return made
 
 
-def node(name: str, op: str, *inputs: str, fused: tuple[str, ...] = (), **attributes: object) -> dict:
+def node(
+    name: str, op: str, *inputs: str, fused: tuple[str, ...] = (), **attributes: object
+) -> dict:
     """A node of a graph as TensorFlow.js writes it: texts in base64, numbers as texts."""
     attr: dict = {}
     for key, value in attributes.items():
@@ -116,14 +120,47 @@ def small_graph(outputs: dict[str, int], channels: int, seed: int) -> tuple[dict
     for k, (name, values) in enumerate(outputs.items()):
         w, b = add(f"out{k}/w", (1, 1, 6, values), spread=4), add(f"out{k}/b", (values,), spread=1)
         if name.endswith("Mean"):
-            nodes.append(node(f"out{k}", "_FusedConv2D", "h", w, b, fused=("BiasAdd",), padding="SAME", strides=still))
+            nodes.append(
+                node(
+                    f"out{k}",
+                    "_FusedConv2D",
+                    "h",
+                    w,
+                    b,
+                    fused=("BiasAdd",),
+                    padding="SAME",
+                    strides=still,
+                )
+            )
             nodes.append(node(name, "Mean", f"out{k}", made.add_numbers(f"out{k}/axes", [1, 2])))
             continue
-        nodes.append(node(f"mean{k}", "MaxPool", "h", padding="SAME", strides=(1, 99, 99, 1), ksize=(1, 99, 99, 1)))
+        nodes.append(
+            node(
+                f"mean{k}",
+                "MaxPool",
+                "h",
+                padding="SAME",
+                strides=(1, 99, 99, 1),
+                ksize=(1, 99, 99, 1),
+            )
+        )
         end = name if not name.endswith("Reshape") else f"out{k}"
-        nodes.append(node(end, "_FusedConv2D", f"mean{k}", w, b, fused=("BiasAdd",), padding="VALID", strides=still))
+        nodes.append(
+            node(
+                end,
+                "_FusedConv2D",
+                f"mean{k}",
+                w,
+                b,
+                fused=("BiasAdd",),
+                padding="VALID",
+                strides=still,
+            )
+        )
         if end != name:
-            nodes.append(node(name, "Reshape", end, made.add_numbers(f"out{k}/shape", [-1, values])))
+            nodes.append(
+                node(name, "Reshape", end, made.add_numbers(f"out{k}/shape", [-1, values]))
+            )
     model = {"modelTopology": {"node": nodes[::-1]}, "weightsManifest": made.manifest}
     return model, made
 
@@ -174,7 +211,9 @@ def faceapi_archive(path: Path, channels: tuple[int, ...]) -> dict[str, Weights]
 
 def human_archive(path: Path) -> dict[str, tuple[dict, Weights]]:
     emotion = small_graph({f"{MODEL}/global_average_pooling2d_1/Mean": 7}, 1, 3)
-    mesh = small_graph({f"{MODEL}/output_mesh/Reshape": 1404, f"{MODEL}/conv2d_31/BiasAdd": 1}, 3, 4)
+    mesh = small_graph(
+        {f"{MODEL}/output_mesh/Reshape": 1404, f"{MODEL}/conv2d_31/BiasAdd": 1}, 3, 4
+    )
     members = {"package/LICENSE": b"Copyright human"}
     for name, (model, made) in (("emotion", emotion), ("facemesh", mesh)):
         members[f"package/models/{name}.json"] = json.dumps(model).encode()
@@ -184,7 +223,9 @@ def human_archive(path: Path) -> dict[str, tuple[dict, Weights]]:
 
 
 # -- slow networks, in TensorFlow's layout and float64 -----------------------------------------------------------------
-def slow_windows(x: np.ndarray, size: tuple[int, int], stride: tuple[int, int], padding: str, fill: float):
+def slow_windows(
+    x: np.ndarray, size: tuple[int, int], stride: tuple[int, int], padding: str, fill: float
+):
     """Every window of pictures (N, H, W, C), by TensorFlow's rule for "SAME" and "VALID": ((i, j), window)."""
     h, w = x.shape[1:3]
     if padding == "SAME":
@@ -211,12 +252,16 @@ def slow_picture(parts: list[tuple[tuple[int, int], np.ndarray]]) -> np.ndarray:
 
 def slow_conv(x, kernel, stride, padding):
     windows = slow_windows(x, kernel.shape[:2], stride, padding, 0.0)
-    return slow_picture([(place, np.einsum("nhwc,hwco->no", part, kernel)) for place, part in windows])
+    return slow_picture(
+        [(place, np.einsum("nhwc,hwco->no", part, kernel)) for place, part in windows]
+    )
 
 
 def slow_depthwise(x, kernel, stride, padding):
     windows = slow_windows(x, kernel.shape[:2], stride, padding, 0.0)
-    return slow_picture([(place, np.einsum("nhwc,hwc->nc", part, kernel[..., 0])) for place, part in windows])
+    return slow_picture(
+        [(place, np.einsum("nhwc,hwc->nc", part, kernel[..., 0])) for place, part in windows]
+    )
 
 
 def slow_max(x, size, stride, padding):
@@ -245,7 +290,9 @@ def slow_faceapi(values: dict[str, np.ndarray], pictures: np.ndarray, blocks: in
     return x.mean((1, 2)) @ values["fc/weights"] + values["fc/bias"]
 
 
-def slow_graph(v: dict[str, np.ndarray], pictures: np.ndarray, outputs: dict[str, int]) -> list[np.ndarray]:
+def slow_graph(
+    v: dict[str, np.ndarray], pictures: np.ndarray, outputs: dict[str, int]
+) -> list[np.ndarray]:
     """`small_graph` on pictures (N, H, W, C), written out."""
     prelu = lambda x, slope: np.where(x > 0, x, slope * x)  # noqa: E731
     a = np.maximum(slow_conv(pictures, v["a/w"], (2, 2), "SAME") + v["a/b"], 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,7 +204,9 @@ def test_members_are_read_by_name_and_links_are_not_followed(tmp_path):
         read_members(path, ["package/a"])
 
 
-def test_a_package_manager_that_fails_leaves_nothing_and_the_download_is_tried(tmp_path, monkeypatch):
+def test_a_package_manager_that_fails_leaves_nothing_and_the_download_is_tried(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("EDITBENCH_NETWORKS", str(tmp_path))
     monkeypatch.delenv("EDITBENCH_OFFLINE", raising=False)
     monkeypatch.setattr(archives, "_words", lambda archive, place: ["false"])
@@ -285,5 +286,3 @@ def test_parity_with_the_authors_own_runtimes():
 
 def near(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
     assert (found - wanted).abs().max() < tolerance
-
-

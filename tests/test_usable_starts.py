@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from editbench.methods.random_direction import RandomDirection
 from sklearn.metrics import cohen_kappa_score
 from torch import nn
 
@@ -17,7 +18,6 @@ from editbench.bank.build import build_bank
 from editbench.bank.starts import StartsSpec, aim, draw_targets
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
-from editbench.methods.random_direction import RandomDirection
 from editbench.networks.scorers.module import ModuleScorer
 from editbench.stats.agreement import cohen_kappa
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer
@@ -39,7 +39,11 @@ def models():
 
 
 def toy_bank(folder, judge_has_quality=True, n=2000):
-    made = models if judge_has_quality else partial(lambda: (ToyGenerator(), ToyScorer("t"), ToyScorer("j")))
+    made = (
+        models
+        if judge_has_quality
+        else partial(lambda: (ToyGenerator(), ToyScorer("t"), ToyScorer("j")))
+    )
     return build_bank(folder, "id", BankSpec(n, block=100, shard=400), made)
 
 
@@ -87,7 +91,9 @@ def test_starts_are_the_nearest_of_the_usable_ones(bank):
 def test_without_a_quality_there_is_one_line(tmp_path, bank):
     plain = toy_bank(tmp_path / "plain", judge_has_quality=False)
     assert "quality" not in plain.fields
-    with pytest.raises(EditbenchError, match=r"starts.min_quality=1 needs a judge .*set it to null"):
+    with pytest.raises(
+        EditbenchError, match=r"starts.min_quality=1 needs a judge .*set it to null"
+    ):
         draw_targets(StartsSpec(5, min_quality=1.0), plain, NAMES)
     with pytest.raises(EditbenchError, match=r"exceeds the pool of 0"):
         draw_targets(StartsSpec(5, min_quality=1e9), bank, NAMES)
@@ -97,7 +103,11 @@ def test_without_a_quality_there_is_one_line(tmp_path, bank):
 
 def test_a_module_gives_quality_as_one_of_its_outputs():
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
-    declared = {"attributes": [{"name": "a", "classes": ["no", "yes"]}], "input_size": [2, 2], "columns": [1]}
+    declared = {
+        "attributes": [{"name": "a", "classes": ["no", "yes"]}],
+        "input_size": [2, 2],
+        "columns": [1],
+    }
     scorer = ModuleScorer(network, quality=2, **declared)
     images = torch.rand(4, 3, 2, 2) * 2 - 1
     logits, quality = scorer.assess(images)
@@ -130,6 +140,8 @@ def test_a_banks_agreement_is_over_all_samples(bank):
 # -- a generator without W ---------------------------------------------------------------------------------------------
 def test_an_editor_of_w_names_the_option_that_would_serve_a_generator_of_z():
     only_z = SimpleNamespace(spaces=(Space.Z, Space.THETA), num_ws=0)
-    with pytest.raises(Unsupported, match=r"needs W codes; the generator has Z, THETA; method.space=z would serve"):
+    with pytest.raises(
+        Unsupported, match=r"needs W codes; the generator has Z, THETA; method.space=z would serve"
+    ):
         RandomDirection().check(only_z, ATTRIBUTES, "a")
     RandomDirection(space="z").check(only_z, ATTRIBUTES, "a")

@@ -169,4 +169,12 @@ def _words(archive: Archive, place: str) -> list[str] | None:
     npm = shutil.which("npm")
     if npm is None:
         return None
-    return [npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", place, archive.package]
+    return [
+        npm,
+        "pack",
+        "--silent",
+        "--ignore-scripts",
+        "--pack-destination",
+        place,
+        archive.package,
+    ]

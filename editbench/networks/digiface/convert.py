@@ -182,7 +182,9 @@ def save_converted(
     save_tensors(path, tensors, KIND, {**checked, "checksum": _checksum(checked, tensors)})
 
 
-def load_converted(path: Path, archive: str, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load_converted(
+    path: Path, archive: str, remedy: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A converted network: its configuration and tensors.
 
     Args:

@@ -98,7 +98,9 @@ def _read_node(raw: Mapping[str, Any], constants: Mapping[str, Tensor]) -> Node:
         raise BadFile(f"node '{name}' of the graph is a {op}; known are {', '.join(COMPUTE)}")
     if attributes.get("dilations", {}).get("list", {}).get("i", ["1"] * 4) != ["1"] * 4:
         raise BadFile(f"node '{name}' of the graph is a dilated convolution, which is not read")
-    fused = tuple(_text(item) for item in attributes.get("fused_ops", {}).get("list", {}).get("s", []))
+    fused = tuple(
+        _text(item) for item in attributes.get("fused_ops", {}).get("list", {}).get("s", [])
+    )
     if not set(fused) <= set(FUSED):
         raise BadFile(f"node '{name}' of the graph fuses {fused}; known are {', '.join(FUSED)}")
     pads: tuple[int, ...] = ()
@@ -197,9 +199,7 @@ class GraphNetwork(nn.Module):
         return f"nodes={self.nodes}, outputs={self.outputs}"
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
-        values: dict[str, Tensor] = {
-            name: getattr(self, key) for name, key in self.names.items()
-        }
+        values: dict[str, Tensor] = {name: getattr(self, key) for name, key in self.names.items()}
         for node in self.nodes:
             if node.op == "Placeholder":
                 values[node.name] = pictures

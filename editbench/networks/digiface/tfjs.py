@@ -16,7 +16,9 @@ from editbench.base.errors import BadFile
 STORED = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "u1", "uint16": "<u2"}
 
 
-def read_weights(manifest: Sequence[Mapping[str, Any]], data: bytes, name: str) -> dict[str, Tensor]:
+def read_weights(
+    manifest: Sequence[Mapping[str, Any]], data: bytes, name: str
+) -> dict[str, Tensor]:
     """The weights of a manifest, in TensorFlow's layouts.
 
     Quantised ones are q * scale + min; those stored in half precision are just widened.

@@ -49,9 +49,7 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding
         others = second.attributes.labels(second.logits[fine], item.name)
         same = float((classes == others).double().mean())
         kappa = cohen_kappa(classes.cpu().numpy(), others.cpu().numpy())
-        rows.append(
-            {"attribute": item.name, "agreement": same, "kappa": kappa, "correlation": r}
-        )
+        rows.append({"attribute": item.name, "agreement": same, "kappa": kappa, "correlation": r})
         if r < FLIPPED:
             findings.append(
                 Finding(
@@ -71,7 +69,7 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding
                     f"{same:.0%}): one of them may score something else",
                 )
             )
-    table = pd.DataFrame(rows, columns=["attribute", "agreement", "kappa", "correlation"]).set_index(
-        "attribute"
-    )
+    table = pd.DataFrame(
+        rows, columns=["attribute", "agreement", "kappa", "correlation"]
+    ).set_index("attribute")
     return table, findings

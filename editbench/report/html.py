@@ -121,6 +121,7 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     found = [
         ("Generator", ", ".join(sorted(set(table["generator"])))),
         ("Judge", "; ".join(judged)),
+        ("Teacher and judge", _agreement(made)),
         (
             "Bank",
             ", ".join(sorted(set(table["bank"]) - {""})) + (f" ({sizes} samples)" if sizes else ""),
@@ -138,6 +139,21 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     ]
     # A term without text would look as if something had been lost.
     return [(term, text) for term, text in found if text.strip()]
+
+
+def _agreement(made: list[dict]) -> str:
+    """How far teacher and judge give the same classes over the bank, by attribute."""
+    found: dict[str, str] = {}
+    for one in made:
+        for name, values in (one.get("agreement") or {}).items():
+            text = f"{name.replace('_', ' ')} {values['agreement']:.0%}"
+            # It is undefined where both give one class alone.
+            if values["kappa"] is not None:
+                text += f" (κ {values['kappa']:.2f})"
+            found.setdefault(name, text)
+    if not found:
+        return ""
+    return f"agree on {', '.join(found.values())} of the samples"
 
 
 def warnings(table: pd.DataFrame) -> list[str]:

@@ -191,6 +191,7 @@ def test_mean_dependency_is_taken_over_the_same_attributes_for_all(tmp_path: Pat
         "generator_calls",
         "labels_used",
         "n",
+        "learned",
     ):
         table[name] = 1.0
     means = summary(table).set_index("method")

@@ -1,8 +1,8 @@
 """The bank: N samples of a generator with the logits of teacher and judge.
 
 Every editor uses the same bank, and nothing changes it. On disk it is a folder with bank.json and
-one folder a shard, which has z.npy, w.npy, teacher.npy, judge.npy and checksums.json. Sample i
-depends on (seed, i) alone. Splits are ranges of the index: fit, then tune, then test.
+one folder a shard, which has z.npy, w.npy, teacher.npy, judge.npy, quality.npy where the judge says
+how well a sample can be judged, and checksums.json. Sample i depends on (seed, i) alone. Splits are ranges of the index: fit, then tune, then test.
 """
 
 from __future__ import annotations
@@ -113,6 +113,11 @@ class Split:
             return self.w
         raise Unsupported(f"the bank holds no {space.name} codes")
 
+    def first(self, count: int) -> Split:
+        """The first samples, all of them where there are no more than `count`."""
+        w = None if self.w is None else self.w[:count]
+        return Split(self.index[:count], self.z[:count], w, self.logits[:count])
+
 
 class ShardedArray(Sequence[np.ndarray]):
     """Rows of one field over all shards, memory-mapped.
@@ -214,7 +219,7 @@ class Bank:
         """A memory-mapped field.
 
         Args:
-            field: 'z', 'w', 'teacher' or 'judge'.
+            field: 'z', 'w', 'teacher', 'judge' or 'quality'.
 
         Raises:
             EditbenchError: the bank has no such field.

@@ -12,6 +12,10 @@ import pandas as pd
 from editbench.report.tables import FIRST, Quantity
 
 MISSING = "–"
+# Below this AUC what a method learnt says next to nothing of codes that it was not fitted on; 0.5
+# is a coin. The walk then measures the coin, not the method.
+LEAST_LEARNED = 0.6
+NOT_LEARNED = "not learned"
 # Metrics that are in the CSV only: the main table must stay readable.
 HIDDEN = {
     "ad",
@@ -70,12 +74,14 @@ class Cell:
         interval: '' or 'low–high'.
         number: to sort by; None sorts last.
         mark: '' or why the number is in doubt.
+        tag: '' or words that stand beside the number.
     """
 
     text: str
     interval: str = ""
     number: float | None = None
     mark: str = ""
+    tag: str = ""
 
 
 COLUMNS = (
@@ -113,6 +119,15 @@ COLUMNS = (
         False,
         False,
         "other attributes whose label changed, mean over the starts that crossed",
+        narrow=True,
+    ),
+    Column(
+        "learned",
+        "learned",
+        2,
+        False,
+        True,
+        "AUC with which what the method learnt orders the teacher's labels on the tune split",
         narrow=True,
     ),
     Column(
@@ -200,7 +215,14 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
         # A row of `summary` has no interval.
         if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
             interval = f"{number(low, column.digits)}–{number(high, column.digits)}"
-    return Cell(number(value, column.digits), interval, float(value), note)
+    tag = NOT_LEARNED if column.key == "learned" and not_learned(record) else ""
+    return Cell(number(value, column.digits), interval, float(value), note, tag)
+
+
+def not_learned(record: Mapping[Any, Any]) -> bool:
+    """Whether a row of `main_table` or `summary` is of a method that hardly learnt anything."""
+    # NaN, of a method without a value, compares as False.
+    return bool(record.get("learned", math.nan) < LEAST_LEARNED)
 
 
 def number(value: float, digits: int | None = None) -> str:

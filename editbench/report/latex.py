@@ -8,7 +8,15 @@ from dataclasses import replace
 
 import pandas as pd
 
-from editbench.report.cells import COLUMNS, MISSING, Column, cell, marks
+from editbench.report.cells import (
+    COLUMNS,
+    LEAST_LEARNED,
+    MISSING,
+    Column,
+    cell,
+    marks,
+    not_learned,
+)
 from editbench.report.costs import COSTS, SUMMED, cost_table
 from editbench.report.html import facts
 from editbench.report.load import Results
@@ -16,7 +24,7 @@ from editbench.report.paired import LEVEL, leaders
 from editbench.report.ranking import Ranking
 from editbench.report.ranking import lines as ranking_lines
 from editbench.report.tables import AT_EFFECT, main_table, summary
-from editbench.report.write import NAMED, not_done
+from editbench.report.write import NAMED, NOT_LEARNED_MEANS, not_done
 
 ACROSS = 8  # attributes side by side; more go into a second tabular below
 # Beside what LaTeX itself reads, the signs of these tables: pdfLaTeX stops at their Unicode.
@@ -49,6 +57,7 @@ SPECIAL = {
     "→": r"$\to$",
     "·": r"$\cdot$",
     "†": r"\textsuperscript{\dag}",
+    "‡": r"\textsuperscript{\ddag}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "‘": "`",
@@ -122,6 +131,16 @@ def tables(
         # The means of AD have no paired test over attributes, so none of them is bold.
         found["ad"] = _wide(
             table, columns[AT_EFFECT], differences, caption, about, means, set(), []
+        )
+    if table["learned"].notna().any():
+        caption = (
+            "Learned: AUC with which what a method learnt orders the teacher's labels on the tune "
+            "split, of many classes the mean of each against the rest; 0.5 is chance. Mean: over "
+            "the attributes served."
+        )
+        means = {row["method"]: row for row in summary(table).to_dict("records")}
+        found["learned"] = _wide(
+            table, columns["learned"], differences, caption, about, means, set(), []
         )
     costs = cost_table(table)
     shown = [column for column in COSTS if costs[column.key].notna().any()]
@@ -245,17 +264,25 @@ def _wide(
                 ["method", *(a.replace("_", " ") for a in part), *(["mean"] if last else [])], rows
             )
         )
-    noted = table[(table[f"{column.key}_note"] != "") & (table["status"] == "done")]
-    for note, group in noted.groupby(f"{column.key}_note"):
-        where = [
-            f"{method}/{attribute}"
-            for method, attribute in zip(group["method"], group["attribute"])
-        ]
-        more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
-        notes = [*notes, f"†{note} ({', '.join(where[:NAMED])}{more})"]
+    noted = table[table["status"] == "done"]
+    # What was learnt has no notes of its own.
+    if f"{column.key}_note" in noted:
+        noted = noted[noted[f"{column.key}_note"] != ""]
+        for note, group in noted.groupby(f"{column.key}_note"):
+            notes = [*notes, f"†{note} ({_where(group)})"]
+    weak = table[(table["status"] == "done") & (table["learned"] < LEAST_LEARNED)]
+    if len(weak):
+        notes = [*notes, f"‡{NOT_LEARNED_MEANS} ({_where(weak)})"]
     # The column is called ad_at, the file and the label of the table ad.
     kind = "ad" if column.key == AT_EFFECT else column.key
     return _float(kind, f"{caption} {BOLD}", about, bodies, notes)
+
+
+def _where(group: pd.DataFrame) -> str:
+    """'method/attribute, ...' of the first rows, and how many more there are."""
+    where = [f"{method}/{name}" for method, name in zip(group["method"], group["attribute"])]
+    more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
+    return ", ".join(where[:NAMED]) + more
 
 
 def _leaders(
@@ -265,7 +292,7 @@ def _leaders(
     values = {}
     for method in methods:
         row = records.get((method, attribute))
-        if row and row["status"] == "done" and not row[f"{column.key}_note"]:
+        if row and row["status"] == "done" and not row.get(f"{column.key}_note"):
             values[method] = row[column.key]
     rows = differences[
         (differences["attribute"] == attribute) & (differences["metric"] == column.key)
@@ -283,7 +310,8 @@ def _cell(record: dict | None, column: Column) -> tuple[str, str]:
     value = cell(record, column)
     # Smaller type keeps the column narrow and the value in front.
     interval = rf"{{\scriptsize {escape(value.interval)}}}" if value.interval else ""
-    return escape(value.text + ("†" if value.mark else "")), interval
+    marks_of = ("†" if value.mark else "") + ("‡" if not_learned(record) else "")
+    return escape(value.text + marks_of), interval
 
 
 def _escaped(rows: list[list[str]]) -> list[list[str]]:

@@ -162,6 +162,8 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
         run |= {name: _number(made.get(name)) for name in COSTS} | {
             "fit_cached": bool(made.get("fit_cached"))
         }
+        # AUC of what the method learnt; NaN where it says nothing, as in records of older versions.
+        run["learned"] = _number(made.get("learned"))
         run |= {"scorer": describe(config.get("scorer")), "bank": describe(config.get("bank"))}
         runs.append(run)
         configs[folder.name], provenance[folder.name] = config, made
@@ -184,6 +186,7 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
         "reason",
         "seconds",
         "classes",
+        "learned",
         *COSTS,
         "fit_cached",
         "scorer",

@@ -15,18 +15,21 @@ import numpy as np
 import pandas as pd
 
 from editbench.report.cells import COLUMNS, MISSING, number
+from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
 from editbench.report.tables import main_table, summary
 
 ALL = "all"  # in place of an attribute: one number a method
+# Above the sentences of `reasons`.
+WHY = "Where the paper's number lies outside the interval measured here, what differs"
 SERVED = "served"  # metric: attributes on which a control was found
 
 
 @dataclass(frozen=True)
 class Published:
     """One source: what it is, what it was measured on, the metric's key and title, and a row for
-    each number with method, attribute, paper and ours as text, and value, low, high, n of ours (NaN
-    where there is none)."""
+    each number with method, attribute, paper and ours as text, value, low, high, n of ours (NaN
+    where there is none), and why: a sentence where the paper's number lies outside our interval."""
 
     source: str
     setting: str
@@ -52,7 +55,7 @@ def published(results: Results) -> list[Published]:
         # A source whose numbers are not in the text has none, and is named without a table.
         values = block.get("values") or {}
         rows = [
-            _row(table, metric, method, attribute, value)
+            _row(results, table, block, method, attribute, value)
             for method, per in values.items()
             for attribute, value in per.items()
         ]
@@ -83,10 +86,28 @@ def lines(results: Results) -> list[str]:
                 for row in one.rows
             ]
             out.append("\n".join(table))
+            told = reasons(one)
+            if told:
+                out.append("\n".join([f"{WHY}:", "", *(f"- {line}" for line in told)]))
     return out
 
 
-def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: object) -> dict:
+def reasons(one: Published) -> list[str]:
+    """'method on attribute: why' of every number that is far from its paper's."""
+    return [
+        f"{row['method']} on {row['attribute']}: {row['why']}" for row in one.rows if row["why"]
+    ]
+
+
+def _row(
+    results: Results,
+    table: pd.DataFrame,
+    block: dict,
+    method: str,
+    attribute: str,
+    value: object,
+) -> dict:
+    metric = str(block.get("metric", ""))
     mine = table[table["method"] == method]
     row = {
         "method": method,
@@ -101,6 +122,7 @@ def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: o
         "low": np.nan,
         "high": np.nan,
         "n": np.nan,
+        "why": "",
     }
     # A count of attributes has neither an interval nor a run of its own.
     if metric == SERVED and attribute == ALL and len(mine):
@@ -120,10 +142,14 @@ def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: o
         return row | {"ours": str(record["status"]) if record["status"] != "done" else MISSING}
     # The interval is of the number measured here; the paper's stands as it was printed.
     low, high = record[f"{metric}_low"], record[f"{metric}_high"]
+    why = ""
+    if is_far(value, record[metric], low, high):
+        why = explain(results.provenance.get(record["run_id"], {}), attribute, block)
     return row | {
         "value": record[metric],
         "low": low,
         "high": high,
         "n": record["n"],
+        "why": why,
         "ours": f"{number(record[metric], 3)} ({number(low, 3)}–{number(high, 3)})",
     }

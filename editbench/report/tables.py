@@ -55,8 +55,8 @@ def main_table(results: Results) -> pd.DataFrame:
     Returns:
         Columns setting, method (with its variant), attribute, status; for every scalar `name` (see
         `column_name`), `name_low`, `name_high` (95 % interval), NaN where it has none, and
-        `name_note` (why it should not be read); ad_at_effect (sigmas), n (starts), costs, then what
-        the run was.
+        `name_note` (why it should not be read); ad_at_effect (sigmas), n (starts), learned (AUC of
+        what the method learnt), costs, then what the run was.
     """
     # Once for all runs: which effect most runs share is a question to all of them.
     scalars = _scalars(results.rows)
@@ -91,7 +91,7 @@ def main_table(results: Results) -> pd.DataFrame:
         ad_n = rows.get(AT_EFFECT, {}).get("count", FEWEST)
         if ad_n < FEWEST and not record[f"{AT_EFFECT}_note"]:
             record[f"{AT_EFFECT}_note"] = f"fewer than {FEWEST} starts reach this effect"
-        record |= {name: run[name] for name in (*COSTS, "fit_cached", "seconds")}
+        record |= {name: run[name] for name in ("learned", *COSTS, "fit_cached", "seconds")}
         records.append(
             record
             | {name: run[name] for name in REST if name in run}
@@ -103,6 +103,7 @@ def main_table(results: Results) -> pd.DataFrame:
         *(name + end for name in names for end in ("", "_low", "_high", "_note")),
         "ad_at_effect",
         "n",
+        "learned",
         *COSTS,
         "fit_cached",
         "seconds",
@@ -122,7 +123,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     `common` attributes that every method serves), success_rate, ad_at (over the `ad_at_served`
     attributes on which it is readable, without a note, for every method but the floor: all are
     averaged over the same), off_target_flips, path_length, fit_seconds, edits_per_second,
-    generator_calls, labels_used, n.
+    generator_calls, labels_used, n, learned.
     """
     done = table[(table["status"] == "done") & table["accuracy"].notna()]
     # A method that serves only easy attributes would lead a plain mean.
@@ -164,6 +165,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             "generator_calls",
             "labels_used",
             "n",
+            "learned",
         ):
             row[name] = mine[name].mean()
         rows.append(row)
@@ -185,6 +187,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         "generator_calls",
         "labels_used",
         "n",
+        "learned",
         "leaking",
         "judged_in",
         "variant_of",

@@ -12,7 +12,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from editbench.report import dial
-from editbench.report.cells import COLUMNS, HIDDEN, MISSING, Cell, Column, cell, columns_of, marks
+from editbench.report.cells import (
+    COLUMNS,
+    HIDDEN,
+    LEAST_LEARNED,
+    MISSING,
+    NOT_LEARNED,
+    Cell,
+    Column,
+    cell,
+    columns_of,
+    marks,
+    not_learned,
+)
 from editbench.report.costs import COSTS, SUMMED, cost_table
 from editbench.report.load import Results
 from editbench.report.published import lines
@@ -26,6 +38,10 @@ PIPE = 240  # columns where there is no terminal: nothing is wrapped
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
 # A note on every run of a sweep would fill the screen.
 NAMED = 6  # runs that a note names
+NOT_LEARNED_MEANS = (
+    f"{NOT_LEARNED}: what the method learnt orders the teacher's labels on the tune split with an "
+    f"AUC below {LEAST_LEARNED:g}; 0.5 is chance, and its accuracy says little of the method"
+)
 TITLES = {column.key: column.title for column in COLUMNS}
 
 
@@ -165,6 +181,8 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity]) -> list[str]:
             f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target; "
             "means are over the attributes on which it is readable for every method but the floor"
         )
+    if any(not_learned(record) for record in table.to_dict("records")):
+        lines.append(NOT_LEARNED_MEANS)
     # A column can be there without a number, and then needs no warning.
     distances = [key for key, one in known.items() if one.metric in FRECHET and key in table]
     if any(table[key].notna().any() for key in distances):
@@ -250,7 +268,7 @@ def _values(record: dict, columns: list[Column], style: str) -> list[str]:
 
 
 def _written(value: Cell, style: str) -> str:
-    text = value.text + ("†" if value.mark else "")
+    text = value.text + ("†" if value.mark else "") + (f" {value.tag}" if value.tag else "")
     if not value.interval:
         return text
     return (

@@ -274,6 +274,9 @@ def _provenance(
     made = provenance(
         target, settings.device, job.networks, job.bank, fitted, starts, settings.starts.near
     )
+    # How well what the method learnt orders the teacher's labels; null where it says nothing.
+    made["learned"] = fitted.learned.get(settings.attribute)
+    made["resolution"] = getattr(job.networks.generator, "resolution", None)
     made["walk_seconds"] = result.seconds
     made["walk_generator_calls"] = walk_calls
     # The engine counts what it decodes itself; the rest was decoded inside the editor's steps.

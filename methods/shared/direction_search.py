@@ -176,6 +176,13 @@ class DirectionSearch(Editor):
             out += [(direction, rows) for rows in ranges]
         return out
 
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        """Coordinates along the direction of each class, as it is walked."""
+        if attribute not in self.moves:
+            return None
+        codes = data.tune.codes(self.space).double()
+        return codes @ self.moves[attribute].to(codes).T
+
     # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)

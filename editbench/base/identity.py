@@ -74,6 +74,7 @@ WITHOUT_EFFECT = (
     "engine.pictures",
     "experiment",
     "published",
+    "method.floor",
 )
 
 

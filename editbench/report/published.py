@@ -16,7 +16,7 @@ import pandas as pd
 
 from editbench.report.cells import COLUMNS, MISSING, number
 from editbench.report.load import Results
-from editbench.report.tables import main_table, summary
+from editbench.report.tables import main_table
 
 ALL = "all"  # in place of an attribute: one number a method
 SERVED = "served"  # metric: attributes on which a control was found
@@ -25,8 +25,8 @@ SERVED = "served"  # metric: attributes on which a control was found
 @dataclass(frozen=True)
 class Published:
     """One source: what it is, what it was measured on, the metric's key and title, and a row for
-    each number with method, attribute, paper and ours as text, and value, low, high, n of ours (NaN
-    where there is none)."""
+    each number, setting and variant of the method, with setting, method, attribute, paper and ours as
+    text, and value, low, high, n of ours (NaN where there is none)."""
 
     source: str
     setting: str
@@ -45,16 +45,18 @@ def published(results: Results) -> list[Published]:
     titles = {column.key: column.title for column in COLUMNS} | {
         SERVED: "attributes with a control"
     }
-    table = main_table(results)
+    tables = {name: main_table(part) for name, part in results.by_setting()}
     found = []
     for _, block in sorted(blocks.items()):
         metric = str(block.get("metric", ""))
         # A source whose numbers are not in the text has none, and is named without a table.
         values = block.get("values") or {}
         rows = [
-            _row(table, metric, method, attribute, value)
+            row | {"setting": setting}
             for method, per in values.items()
             for attribute, value in per.items()
+            for setting, table in tables.items()
+            for row in _rows(table, metric, method, attribute, value)
         ]
         found.append(
             Published(
@@ -77,13 +79,24 @@ def lines(results: Results) -> list[str]:
             + ("" if one.rows else ": the numbers are not in the paper's text")
         )
         if one.rows:
-            table = ["| method | attribute | paper | here |", "| --- | --- | ---: | ---: |"]
-            table += [
-                f"| {row['method']} | {row['attribute']} | {row['paper']} | {row['ours']} |"
-                for row in one.rows
-            ]
-            out.append("\n".join(table))
+            # The column of settings only where there are several.
+            names = ["method", "attribute", "paper", "ours"]
+            if len({row["setting"] for row in one.rows}) > 1:
+                names = ["setting", *names]
+            heads = ["here" if name == "ours" else name for name in names]
+            rules = ["---:" if name in ("paper", "ours") else "---" for name in names]
+            table = [heads, rules, *([str(row[name]) for name in names] for row in one.rows)]
+            out.append("\n".join(f"| {' | '.join(line)} |" for line in table))
     return out
+
+
+def _rows(
+    table: pd.DataFrame, metric: str, method: str, attribute: str, value: object
+) -> list[dict]:
+    """A row for each variant of a method that was run in one setting, or one that says it was not."""
+    mine = table[(table["method"] == method) | (table["variant_of"] == method)]
+    labels = sorted(set(mine["method"])) or [method]
+    return [_row(table, metric, label, attribute, value) for label in labels]
 
 
 def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: object) -> dict:
@@ -104,10 +117,10 @@ def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: o
     }
     # A count of attributes has neither an interval nor a run of its own.
     if metric == SERVED and attribute == ALL and len(mine):
-        means = next(one for one in summary(table).to_dict("records") if one["method"] == method)
+        served = int((mine["status"] == "done").sum())
         return row | {
-            "value": float(means["served"]),
-            "ours": f"{means['served']} of {means['asked']}",
+            "value": float(served),
+            "ours": f"{served} of {table['attribute'].nunique()}",
         }
     # A paper may have attributes that this world lacks; its number is still shown.
     if attribute not in (ALL, *table["attribute"]):

@@ -30,8 +30,7 @@ SHARED = 10  # starts of an attribute: a bootstrap over fewer has too few differ
 MEANS = ("accuracy", AT_EFFECT)  # each has a set of its own
 # Averaged over the set of accuracy, each method's own cells.
 ALONGSIDE = ("success_rate", "off_target_flips", "path_length")
-COST_SHARED = 10  # starts of an attribute: a bootstrap over fewer has too few different draws
-MEANS = (
+COST_MEANS = (
     "fit_seconds",
     "walk_seconds",
     "edits_per_second",

@@ -12,9 +12,9 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 
 from editbench.report import load, print_table, report
-from editbench.report.paired import compare, leaders, paired
 from editbench.report.load import Results
 from editbench.report.means import compare_methods
+from editbench.report.paired import compare, leaders, paired
 from editbench.report.ranking import Ranking, lines
 from editbench.report.ranking import ranking as rank
 from editbench.report.tables import main_table

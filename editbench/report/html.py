@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -279,10 +279,15 @@ def _row(record: dict, columns: list[Column]) -> dict[str, Any]:
 
 
 def _mean_row(record: dict, columns: list[Column], averaged: list[str]) -> dict[str, Any]:
-    """A row of means, with what each is over; why one is missing stands in the cell's title."""
-    accuracy = cell(record, Column("accuracy", "accuracy", 3, True))
-    told = [over_what(record, metric) for metric in averaged]
-    return _row(record, columns) | {"accuracy_cell": accuracy, "over": told}
+    """A row of means, with what each is over; why one is missing stands below the table."""
+    accuracy = Column("accuracy", "accuracy", 3, True)
+    return {
+        **record,
+        "cells": [replace(cell(record, column), mark="") for column in columns],
+        "accuracy_cell": replace(cell(record, accuracy), mark=""),
+        "over": [over_what(record, metric) for metric in averaged],
+        "marks": marks(record),
+    }
 
 
 def _grid_cell(record: dict | None, best: bool) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Comparison:
             # A stream an attribute: the same draws in two would tie their noise together.
             sums = resampled_sums(table.to_numpy(np.float64), count, 0, f"ranking {attribute}")
             part = sums / len(table)
-            for column, method in enumerate(table):
+            for column, method in enumerate(map(str, table)):
                 spread = self.spreads.get((method, attribute), SeedSpread())
                 part[:, column] += seed_draws(spread, count, self.metric, attribute, method)
             parts.append(part)
@@ -160,9 +160,8 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> Compa
             left[floor] = f"{title} of this floor lacks starts of {', '.join(lacking)}"
             continue
         kept.append(floor)
-        for attribute in values:
-            own = series[floor, attribute]
-            values[attribute] = values[attribute].assign(**{floor: own})
+        for attribute, wide in values.items():
+            values[attribute] = wide.assign(**{floor: series[floor, attribute]})
     return Comparison(
         metric,
         len(asked),
@@ -226,7 +225,8 @@ def summary(
     numbers = {metric: _numbers(one, set(table["method"])) for metric, one in found.items()}
     accuracy = found["accuracy"]
     rows = []
-    for (setting, method), group in table.groupby(["setting", "method"], sort=False):
+    for (setting, name), group in table.groupby(["setting", "method"], sort=False):
+        method = str(name)
         done = group[group["status"] == "done"]
         row = {
             "setting": setting,
@@ -244,11 +244,11 @@ def summary(
             row |= {f"{metric}{end}": value for end, value in numbers[metric][method].items()}
         own = done.set_index("attribute").reindex(list(accuracy.attributes))
         compared = method in (*accuracy.methods, *accuracy.floors)
-        for name in (*ALONGSIDE, *COST_MEANS, "peak_memory_mb"):
+        for column in (*ALONGSIDE, *COST_MEANS, "peak_memory_mb"):
             # The same attributes for every method, or nothing.
-            known = compared and bool(np.isfinite(own[name]).all()) and len(own) > 0
-            value = own[name].max() if name == "peak_memory_mb" else own[name].mean()
-            row[name] = float(value) if known else np.nan
+            known = compared and bool(np.isfinite(own[column]).all()) and len(own) > 0
+            value = own[column].max() if column == "peak_memory_mb" else own[column].mean()
+            row[column] = float(value) if known else np.nan
         row["n"] = float(accuracy.starts) if compared else np.nan
         rows.append(row)
     frame = pd.DataFrame(rows)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ BAND = "#f2f4f6"
 GREY = "#8a8f98"
 COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377", "#33aacc", "#bba811", "#ee5566", "#8866cc")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-Dash = str | tuple[float, tuple[float, ...]]
+Dash = Literal["-", "--"] | tuple[float, tuple[float, ...]]
 SOLID: Dash = "-"
 # Of floors, in the order of their names: dashed, dotted, dash and dot.
 DASHES: tuple[Dash, ...] = ("--", (0, (1.2, 1.6)), (0, (5, 1.5, 1.2, 1.5)))

@@ -173,7 +173,7 @@ class AttributeDependency(Metric):
         place = np.minimum((x[inside] / self.width).astype(np.int64), self.bins - 1)
         cell = owner[inside] * self.bins + place
         cells = n * self.bins
-        sums = {"in_bin": np.bincount(cell, minlength=cells).astype(np.float64)}
+        sums: dict[str, np.ndarray] = {"in_bin": np.bincount(cell, minlength=cells).astype(float)}
         for name in CURVES:
             sums[name] = np.zeros(cells)
         if signed.shape[1]:

@@ -30,6 +30,7 @@ from editbench.report.strips import Strip, frame_caption, picture, strips_of_rec
 from editbench.run.compose import check_overrides, compose_settings, sweep_settings
 from editbench.run.job import Outcome
 from editbench.run.loading import check_device
+from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.run.workers import run_jobs
@@ -82,6 +83,7 @@ def run(
     check_overrides(words, folders)
     # All settings are checked before the first network is loaded.
     jobs = [settings for _, settings in sweep_settings(words, folders)]
+    check_protocols(jobs)
     roots = {settings.out for settings in jobs}
     if len(roots) > 1:
         raise EditbenchError("out must be one folder for all jobs of a call of run")

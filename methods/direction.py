@@ -140,6 +140,16 @@ class Direction(Editor):
         if len(self.directions.get(attribute, ())) > 1 and Space.W_PLUS not in generator.spaces:
             raise Unsupported("a layered direction needs a generator with W+")
 
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        """Coordinates along the line of the walk."""
+        if attribute not in self.directions or not data.attributes[attribute].binary:
+            return None
+        codes = data.tune.codes(self.space).double()
+        rows = self.directions[attribute].to(codes)
+        line = rows[0] if len(rows) == 1 else _carrier(rows)
+        along = codes @ line
+        return torch.stack([-along, along], 1)
+
     def _rows(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.directions:
             raise Unsupported(f"no direction for '{walk.attribute}'")

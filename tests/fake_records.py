@@ -119,8 +119,12 @@ def fake_run(
     tag: str = "",
     metrics: dict | None = None,
     floor: bool | None = None,
+    made: dict | None = None,
 ) -> Path:
-    """Write one record. pictures: (k, c, C, H, W) uint8; they cross at the last column but one."""
+    """Write one record.
+
+    pictures: (k, c, C, H, W) uint8; they cross at the last column but one. made: joins the provenance.
+    """
     folder = root / f"{method}-{attribute}-s{seed}-{tag or 'abcdef0123'}"
     folder.mkdir(parents=True)
     config = {
@@ -137,7 +141,7 @@ def fake_run(
     }
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     if status == "done":
-        made = {
+        provenance = {
             "fit_seconds": fit_seconds,
             "fit_cached": False,
             "edits_per_second": 41.5,
@@ -155,7 +159,7 @@ def fake_run(
             "method_notes": {"k": 50},
             "device": "cpu",
         }
-        (folder / "provenance.json").write_text(json.dumps(made))
+        (folder / "provenance.json").write_text(json.dumps(provenance | (made or {})))
         rows = metric_rows() if rows is None else complete(rows, ROW_TYPES)
         rows.to_parquet(folder / "rows.parquet")
         accuracy = float(rows.loc[rows["metric"] == "accuracy", "value"].iloc[0])

@@ -158,11 +158,51 @@ def test_from_an_array_to_a_finished_run(
         right
     )  # after 40 steps; chance 0.5
 
-    steer = ["--steer", str(tmp_path / "world" / "teacher16.safetensors")]
-    assert main(["world", "train-gan", *data, *TINY, *steer, "--kimg", "0.16"]) == 0
+    assert main(["world", "train-scorers", *data, "--images", "1280", "--role", "witness"]) == 0
+    watched = [
+        "--steer",
+        "--linearity",
+        "0.3",
+        "--witness",
+        str(tmp_path / "world" / "witness16.safetensors"),
+    ]
+    assert main(["world", "train-gan", *data, *TINY, *watched, "--kimg", "0.16"]) == 0
     assert "use it: editbench run --config-dir" in capsys.readouterr().out
     generator = StyleGAN2Generator.from_file(tmp_path / "world" / "generator16.safetensors")
     assert generator.resolution == 16 and generator.config.channels == (8, 8, 8)
+
+    named = [
+        "--config-dir",
+        str(tmp_path / "world" / "conf"),
+        "generator=toyworld",
+        "scorer=toyworld",
+    ]
+    assert main(["world", "card", "--out", str(tmp_path / "card"), "-n", "300", *named]) == 0
+    assert "AUC in W, all codes" in capsys.readouterr().out
+    card = json.loads((tmp_path / "card" / "card.json").read_text())
+    assert (
+        card["world"] == "toyworld"
+        and "frechet" not in card
+        and set(card["separability"]) == {"Z", "W"}
+    )
+    page = (tmp_path / "card" / "index.html").read_text()
+    assert "the data of this world are not at hand" in page and "object_color" in page
+    assert (
+        main(
+            [
+                "world",
+                "card",
+                "--out",
+                str(tmp_path),
+                "--correlation",
+                "--config-dir",
+                named[1],
+                *named[2:],
+            ]
+        )
+        == 1
+    )
+    assert "--correlation: of the faces' world" in capsys.readouterr().err
 
     out = tmp_path / "runs"
     words = [

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from editbench.bank.starts import StartsSpec
 from editbench.base.conf import CONF, group_options
 from editbench.base.files import seal_folder
 from editbench.report import report
@@ -22,9 +23,19 @@ from editbench.report.published import published
 from editbench.worlds.faces import load_scorer
 from tests.fake_records import fake_run, metric_rows
 
-THIRD_PARTY = {"ffhq_latents", "mnist_digits"}  # of data that others published, and of no table
+THIRD_PARTY = {
+    "digiface",
+    "ffhq_latents",
+    "mnist_digits",
+}  # of data that others published, and of no table
 ALL = group_options("experiment")
-OWN = {"entanglement_dial", "ground_truth", "ground_truth_cd", "real_images"}  # that no paper has
+OWN = {
+    "demo",
+    "entanglement_dial",
+    "ground_truth",
+    "ground_truth_cd",
+    "real_images",
+}  # that no paper has
 PAPERS = {name: config for name, config in ALL.items() if name not in THIRD_PARTY | OWN}
 METHODS = group_options("method")
 BUDGETS = ("demo", "standard", "paper")
@@ -115,14 +126,14 @@ def test_its_jobs_compose_with_attributes_and_methods_that_exist(name, budget, j
         options = {
             key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for key, value in cfg.method.items()
-            if key not in ("name", "about", "demo", "_target_")
+            if key not in ("name", "about", "demo", "seeds", "_target_")
         }
         get_class(cfg.method["_target_"])(**options)
-        asked = cfg.starts.attributes or judge.attributes.names
+        asked = cfg.evaluated or judge.attributes.names
         assert set(named) <= set(asked) <= set(judge.attributes.names)
-        test_split = cfg.bank.n * (1 - cfg.bank.fit - cfg.bank.tune)
-        pool = np.inf if cfg.starts.near == "any" else round(cfg.starts.pool * cfg.bank.n)
-        assert cfg.starts.n <= min(test_split, pool)
+        candidates = round(cfg.bank.n * (1 - cfg.bank.fit - cfg.bank.tune))
+        for near in (cfg.starts.near, "target"):  # both readings fit
+            StartsSpec(**{**cfg.starts, "near": near}).check_enough(candidates, len(asked))
         if cfg.target is not None:
             judge.attributes.class_index(cfg.attribute, cfg.target)
 
@@ -146,7 +157,7 @@ def test_metrics_are_built_and_produce_what_was_published(name, judge, composed)
     if "logit_scatter" in cfg.metric:
         scatter = cfg.metric.logit_scatter
         assert (
-            scatter.other in (cfg.starts.attributes or judge.attributes.names)
+            scatter.other in (cfg.evaluated or judge.attributes.names)
             and scatter.other != cfg.attribute
         )
         judge.attributes.class_index(cfg.attribute, scatter.source)
@@ -157,7 +168,7 @@ def test_metrics_are_built_and_produce_what_was_published(name, judge, composed)
 def test_a_source_is_named_and_numbers_are_numbers_or_absent(name):
     block = PAPERS[name]["published"]
     assert (
-        set(block) == {"source", "setting", "metric", "values"}
+        set(block) - {"resolution"} == {"source", "setting", "metric", "values"}
         and len(block["source"]) > 20
         and block["setting"]
     )
@@ -190,6 +201,10 @@ def test_paper_budgets_have_the_papers_counts(budget, composed):
     "file", sorted((CONF / "preset").glob("*.yaml")), ids=lambda file: file.stem
 )
 def test_a_preset_belongs_to_a_method_or_an_experiment(file):
+    method, infix, experiment = file.stem.partition("_in_")
+    if infix:
+        assert method in METHODS and experiment in ALL
+        return
     stem, _, budget = file.stem.rpartition("_")
     assert budget in BUDGETS and (stem in METHODS or stem in ALL)
 

@@ -14,12 +14,14 @@ from scipy.stats import multivariate_normal
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import (
     BINARY,
+    HAIR_COLORS,
     TRAITS,
     YAW_STEP,
     FactorLaw,
     Factors,
     sample_factors,
 )
+from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.renderer import render
 
 N = 20_000
@@ -145,6 +147,31 @@ def test_an_amount_moves_the_picture_steadily() -> None:
         )
         away = (steps - steps[:1]).abs().mean((1, 2, 3))
         assert (away.diff() > 0).all(), trait
+
+
+def hair_of(factors: Factors) -> torch.Tensor:
+    """Mean colour of the pixels that show hair, (3,)."""
+    mask = regions(factors, 32)[0] == REGIONS.index("hair")
+    return render(factors, 32)[0][:, mask].mean(1)
+
+
+@pytest.mark.parametrize("long_hair", [0.0, 1.0])
+def test_an_old_face_keeps_the_colour_of_its_hair(long_hair: float) -> None:
+    young = torch.stack([hair_of(face(hair_color=k, long_hair=long_hair)) for k in range(5)])
+    for k in range(5):
+        away = (young - hair_of(face(hair_color=k, long_hair=long_hair, age=1.0))).norm(dim=1)
+        assert away.argmin() == k, HAIR_COLORS[k]
+
+
+@pytest.mark.parametrize("covered", [{}, {"beard": 1.0, "eyeglasses": 1.0, "long_hair": 1.0}])
+@pytest.mark.parametrize("yaw", [0.0, 32.0])
+def test_age_is_seen_in_the_face_not_in_the_hair_alone(
+    covered: dict[str, float], yaw: float
+) -> None:
+    young, old = face(yaw=yaw, **covered), face(yaw=yaw, age=1.0, **covered)
+    change = (render(old, 32) - render(young, 32))[0].abs().sum(0)
+    hair = regions(young, 32)[0] == REGIONS.index("hair")
+    assert (change[~hair] > 0.3).sum() >= 25  # pixels of 1024
 
 
 @pytest.mark.parametrize("yaw", [5.0, 16.0, 32.0])

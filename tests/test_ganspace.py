@@ -9,7 +9,8 @@ import pytest
 import torch
 from editbench.methods.ganspace import editor as ganspace
 from editbench.methods.ganspace.directions import activation_directions, latent_blocks
-from editbench.methods.ganspace.editor import RANGES, GANSpace, scale_ranges
+from editbench.methods.ganspace.editor import GANSpace
+from editbench.methods.shared.layer_choice import RANGES, scale_ranges
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,10 @@ from editbench.methods.shared.meta_validation import meta_validation
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
+from editbench.networks.latent_only import LatentOnly
+from editbench.run.fits import learned_auc
 from tests.published_heads import FFHQ, HEADS, ffhq_codes, heads, published, random_classifier
-from tests.toy import BINARY, MIXED, check_editor, fit_data, make_walk, needs_data
+from tests.toy import BINARY, MIXED, ToyGenerator, check_editor, fit_data, make_walk, needs_data
 
 
 def with_classifier(classifier: LatentClassifier, **options: object) -> GradCtrl:
@@ -40,6 +44,7 @@ def slow_mask(modules: dict, w: torch.Tensor, counts: dict[str, int]) -> tuple[s
 def test_walk_equals_a_slow_walk_with_gradient_and_mask_taken_anew_at_every_step():
     classifier, modules = heads("ffhq"), dict(zip(FFHQ, published("ffhq")))
     editor = with_classifier(classifier, exclude="ffhq", layers="ffhq")
+    editor.num_ws = 18
     assert editor.rows("smile") == (2, 8) and editor.excluded("smile") == FFHQ_EXCLUDE["smile"]
     w = ffhq_codes(4).double()
     data = fit_data(
@@ -170,7 +175,9 @@ def test_contract(space, layers, attribute):
     data = fit_data(MIXED)
     editor, fresh = (GradCtrl(space=space, layers=layers, epochs=60) for _ in range(2))
     report = editor.fit(data)
-    assert report.labels == 600 and set(editor.classifier.names) == set(MIXED.names)
+    # 600 of the pool, and the 200 tune samples that stop the training.
+    assert report.labels == 800 and set(editor.classifier.names) == set(MIXED.names)
+    assert report.notes["examples.kind"] == [30, 30, 30]
     check_editor(editor, data, attribute, fresh)
     assert fresh.excluded(attribute) == editor.excluded(attribute) and fresh.ordered == {"angle"}
 
@@ -193,6 +200,79 @@ def test_fit_learns_a_linear_world_and_is_deterministic():
     assert (
         data.attributes.labels(data.teacher(walk.codes), "b") == walk.target
     ).double().mean() > 0.95
+
+
+def test_all_examples_train_unless_some_are_held_out_as_in_the_published_code():
+    data = fit_data()
+    editor = GradCtrl(n_per_class=30)
+    training, held_out, looked, _ = editor._examples(data, ["a", "b"], 1.0)
+    assert training.weights.sum(1).tolist() == [60.0, 60.0]
+    assert held_out.weights.sum() == 0 and looked == 600
+    part = GradCtrl(n_per_class=30, hold_out=0.3)
+    training, held_out, _, _ = part._examples(data, ["a", "b"], 1.0)
+    assert training.weights.sum(1).tolist() == [42.0, 42.0]
+    for a in range(2):
+        assert held_out.labels[a][held_out.weights[a] > 0].tolist().count(1) == 9
+    assert not (training.weights * held_out.weights).any()
+    assert part.fit(data).labels == 600, "the tune split is not read"
+    with pytest.raises(EditbenchError, match="hold_out=1"):
+        GradCtrl(hold_out=1.0)
+
+
+def test_random_examples_are_as_many_of_each_class_and_too_few_are_a_reason():
+    data = fit_data(MIXED)
+    report = GradCtrl(selection="random", n_per_class=25, epochs=3).fit(data)
+    assert report.notes["examples.kind"] == [25, 25, 25]
+    rare = fit_data(bias=torch.tensor([0.0, 4.2, 0.0]))
+    count = int((rare.fit.logits[:, 1] <= 0).sum())
+    assert 0 < count < 60
+    options = {"selection": "random", "n_per_class": 60, "epochs": 3}
+    editor, fresh = GradCtrl(**options), GradCtrl(**options)
+    editor.fit(rare)
+    fresh.load_state(editor.state())
+    for one in (editor, fresh):
+        one.check(rare.generator, BINARY, "a")
+        message = (
+            rf"fewer than 60 examples of b: no \({count}\); raise bank.n or lower method.n_per"
+        )
+        with pytest.raises(Unsupported, match=message):
+            one.check(rare.generator, BINARY, "b")
+    with pytest.raises(Unsupported, match=r"no attribute has enough examples; .* of a: no"):
+        GradCtrl(selection="random", n_per_class=2000).fit(rare)
+
+
+def test_the_scores_of_the_classes_are_the_heads_answers():
+    data = fit_data(MIXED, overlap=0.3)
+    editor = GradCtrl(selection="random", n_per_class=200)
+    editor.fit(data)
+    logits = editor.classifier.forward(data.tune.w)[0]
+    scores = editor.class_scores(data, "a")
+    torch.testing.assert_close(scores[:, 1] - scores[:, 0], 2 * logits[:, 0])
+    kind = editor.class_scores(data, "kind")
+    own = logits[:, editor.classifier.slices["kind"]]
+    expected = own.softmax(1)
+    torch.testing.assert_close(kind.sigmoid(), expected)
+    assert learned_auc(editor, data, MIXED.names)["a"] > 0.9
+    assert with_classifier(random_classifier(BINARY)).class_scores(fit_data(dim=32), "z") is None
+
+
+def test_the_published_layers_are_the_default_where_there_are_rows():
+    editor = GradCtrl(layers="ffhq")
+    smile = Attributes([Attribute("smile", ("no", "yes")), Attribute("pose", ("no", "yes"))])
+    data = fit_data(smile, n=200)
+    editor.num_ws = 18
+    assert editor.rows("smile") == (2, 8) and editor.rows("pose") is None
+    editor.check(ToyGenerator(24, 18), smile, "smile")
+    with pytest.raises(Unsupported, match=r"no 'pose'.*set method.layers"):
+        editor.check(ToyGenerator(24, 18), smile, "pose")
+    # Of W codes alone there are no rows: the whole code moves, and the record says so.
+    latents = LatentOnly(24)
+    editor.num_ws = latents.num_ws
+    editor.check(latents, smile, "smile")
+    editor.check(latents, smile, "pose")
+    assert editor.rows("smile") is None
+    report = editor.fit(dataclasses.replace(data, generator=latents))
+    assert "no W+" in report.notes["layers"]
 
 
 def test_a_class_without_examples_is_a_reason_for_that_attribute_alone():

@@ -63,24 +63,24 @@ def test_z_has_the_law_of_the_world(codes):
     spaced = law.map(torch.from_numpy(normals(3, "test", 0, N, law.z_dim)).float())
     assert torch.equal(to_factors(spaced).labels(), labels)  # the margin moves amounts, not classes
     far, near = ((to_factors(w).amounts - 0.5).abs() for w in (spaced, codes))
-    assert far.min() >= 0.35 - 1e-6 and near.min() < 0.01
+    assert far.min() >= 0.1 - 1e-6 and near.min() < 0.01
     alone = RenderGenerator(correlations={})
     assert len({alone.digest, law.digest, RenderGenerator(margin=0.0).digest}) == 3
 
 
 def test_law_and_drawing_are_those_that_the_digest_names():
     """Who changes a factor or a picture gives truth.DRAWING another value, and pins them anew."""
-    assert RenderGenerator().digest == "a024b0b28522"
+    assert RenderGenerator().digest == "e8c8dd8ea9d3"
     factors = sample_factors(FactorLaw(), 7, 0, 16)
     codes = to_codes(factors).double().mean(0)
-    expected = [0.564112, 0.437479, 0.352236, 0.619628, 0.388664, 0.327422, 0.189205, 0.061403]
-    expected += [0.300931, 0.12104, 0.121362, 0.513599, 0.554005, 0.514784, 0.5964, 0.977035]
+    expected = [0.566798, 0.437444, 0.418462, 0.610674, 0.411436, 0.352291, 0.192046, 0.059573]
+    expected += [0.28165, 0.11444, 0.115298, 0.513599, 0.554005, 0.514784, 0.5964, 0.977035]
     np.testing.assert_allclose(codes, expected, atol=1e-5)
     pixels = render(factors, 32).double()
-    colours = [0.210998, 0.081067, 0.085424]
+    colours = [0.186623, 0.054857, 0.061229]
     np.testing.assert_allclose(pixels.mean((0, 2, 3)), colours, atol=1e-5)
-    places = [0.500104, 0.500104, 0.500104, 0.500104, 0.377133, -0.060234, -0.2029, 0.302224]
-    places += [0.254162, -0.151212, -0.060038, -0.091571, 0.131192, -0.072892, -0.028419, -0.072143]
+    places = [0.500104, 0.500104, 0.500104, 0.500104, 0.377133, -0.134878, -0.27314, 0.297817]
+    places += [0.254162, -0.318323, -0.057692, -0.286193, 0.131192, -0.150694, -0.116751, -0.145857]
     np.testing.assert_allclose(pixels.mean((0, 1))[::8, ::8].flatten(), places, atol=1e-5)
 
 
@@ -232,7 +232,7 @@ def job(tmp_path, *words: str):
             "bank.shard=250",
             "bank.block=50",
             "starts.n=14",
-            "starts.pool=0.1",
+            "starts.pool=0.33",
             "engine.sweep_steps=5",
             "engine.pictures=1",
             f"out={tmp_path}",

@@ -75,9 +75,9 @@ def test_every_experiment_composes(experiment):
 @pytest.mark.parametrize("budget", group_options("budget"))
 def test_every_budget_sets_what_the_job_reads(budget):
     cfg = compose_config([f"budget={budget}"])
-    assert (
-        cfg.starts.n <= round(cfg.starts.pool * cfg.bank.n) and cfg.bank.shard % cfg.bank.block == 0
-    )
+    candidates = round(cfg.bank.n * (1 - cfg.bank.fit - cfg.bank.tune))
+    assert cfg.starts.n <= round(cfg.starts.pool * candidates)
+    assert cfg.bank.shard % cfg.bank.block == 0
 
 
 def test_groups_and_keys_of_the_main_configuration_exist():

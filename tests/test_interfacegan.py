@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from editbench.methods.interfacegan.boundaries import fit_boundary, per_side
+from editbench.methods.interfacegan.boundaries import extreme_sides, fit_boundary, per_side
 from editbench.methods.interfacegan.editor import InterFaceGAN
 from editbench.methods.interfacegan.projection import project, unit
+from editbench.methods.shared.selection import example_order
 
 from editbench.base.errors import EditbenchError, Unsupported
+from editbench.run.fits import learned_auc
 from tests.toy import BINARY, DATA, MIXED, check_editor, fit_data, make_walk, needs_data
 
 
@@ -62,8 +64,9 @@ def test_newton_finds_the_normal_of_svc(offset):
     scores = codes @ unit(rng.normal(size=32)) + 0.3 * rng.normal(
         size=2000
     )  # the labels are not quite linear
+    sides = extreme_sides(scores, 500)
     normals = [
-        fit_boundary(codes, scores, 0.25, 10, solver, False, 0, "x") for solver in ("svc", "newton")
+        fit_boundary(codes, sides, 0.3, solver, False, 0, "x") for solver in ("svc", "newton")
     ]
     assert normals[0].normal @ normals[1].normal >= 0.9999
     assert abs(normals[0].accuracy - normals[1].accuracy) < 0.02
@@ -72,14 +75,15 @@ def test_newton_finds_the_normal_of_svc(offset):
 def test_per_side_is_a_share_within_bounds():
     assert [per_side(n, 0.02, 100) for n in (500_000, 1000, 150, 3)] == [10_000, 100, 75, 1]
     with pytest.raises(ValueError, match="too few"):
-        fit_boundary(np.zeros((3, 2)), np.zeros(3), 0.02, 2, "svc", False, 0, "x")
+        fit_boundary(np.zeros((3, 2)), np.zeros((2, 1), int), 0.0, "svc", False, 0, "x")
 
 
 def test_standardised_normal_is_mapped_back():
     rng = np.random.default_rng(4)
     codes = rng.normal(size=(4000, 6)) * np.array([100.0, 1, 1, 1, 1, 0.01])
     true = np.array([0.01, 1.0, 0, 0, 0, 0])
-    found = fit_boundary(codes, codes @ true, 0.2, 10, "svc", True, 0, "x")
+    found = fit_boundary(codes, extreme_sides(codes @ true, 800), 0.0, "svc", True, 0, "x")
+    assert np.isnan(found.accuracy), "nothing was held out"
     scaled = unit(found.normal * codes.std(0))
     assert scaled @ unit(true * codes.std(0)) > 0.99
 
@@ -98,7 +102,8 @@ def test_contract(options, attribute):
     data = fit_data(MIXED)
     editor, fresh = (InterFaceGAN(min_per_side=150, **options) for _ in range(2))
     report = editor.fit(data)
-    assert report.labels == len(data.fit) and min(report.notes[f"validation_accuracy.{'a'}"]) > 0.9
+    assert report.labels == len(data.fit) and "validation_accuracy.a" not in report.notes
+    assert learned_auc(editor, data, MIXED.names)["a"] > 0.9
     check_editor(editor, data, attribute, fresh)
     fresh.check(data.generator, MIXED, attribute)
 
@@ -134,9 +139,8 @@ def test_to_distance_every_start_visits_the_same_distances_from_the_boundary(con
     walk = make_walk(data, editor, "a")
     hyperplane = fit_boundary(
         data.fit.w.double().numpy(),
-        data.fit.logits[:, 0].double().numpy(),
-        0.02,
-        100,
+        extreme_sides(data.fit.logits[:, 0].double().numpy(), 100),
+        0.0,
         "svc",
         False,
         data.seed,
@@ -199,7 +203,7 @@ def test_pairs_depend_on_source_and_target_and_are_antisymmetric():
     report = editor.fit(data)
     pairs, normals = editor.directions["kind"], data.teacher.normals[1:4].double()
     assert torch.equal(pairs, -pairs.transpose(0, 1))
-    assert len(report.notes["validation_accuracy_pairs.angle"]) == 6
+    assert len(report.notes["examples_pairs.angle"]) == 6
     for i, j in ((0, 1), (0, 2), (2, 1)):
         assert (
             torch.nn.functional.cosine_similarity(pairs[i, j], normals[j] - normals[i], dim=0)
@@ -257,7 +261,7 @@ def test_the_shares_of_the_sides_that_are_in_their_class_are_noted():
     rare = int((data.fit.logits[:, 1] > 0).sum())
     assert 10 <= rare < 60, "the world should have a rare class"
     notes = InterFaceGAN().fit(data).notes
-    assert notes["per_side.b"] == 100
+    assert notes["examples.b"] == [100, 100]
     assert notes["in_class.a"] == [[1.0, 1.0]] and notes["in_class.b"] == [[1.0, rare / 100]]
     common = fit_data(bias=torch.tensor([0.0, 4.2, 0.0]))
     rare = int((common.fit.logits[:, 1] <= 0).sum())
@@ -289,6 +293,86 @@ def test_the_shares_of_many_classes_by_counting():
             sum(labels[n] == j for n in both[-half:]) / half,
         ]
         np.testing.assert_allclose(pairs[f"{i}-{j}"], expected, atol=1e-4)
+
+
+def test_held_out_samples_give_an_accuracy_and_do_not_train():
+    data = fit_data(MIXED)
+    notes = InterFaceGAN(hold_out=0.3).fit(data).notes
+    assert min(notes["validation_accuracy.a"]) > 0.9 and notes["examples.a"] == [100, 100]
+    codes = data.fit.w.double().numpy()
+    sides = extreme_sides(data.fit.logits[:, 0].double().numpy(), 20)
+    # A sample that trains and is moved far away moves the boundary; one held out does not.
+    before = fit_boundary(codes, sides, 0.3, "newton", False, 0, "x")
+    moves = 0
+    for position in sides[0]:
+        moved = codes.copy()
+        moved[position] += 1000.0
+        after = fit_boundary(moved, sides, 0.3, "newton", False, 0, "x")
+        moves += not np.array_equal(after.normal, before.normal)
+    assert moves == 14
+
+
+@pytest.mark.parametrize("multiclass", ["ovr", "pairwise"])
+def test_random_sides_are_of_their_classes_and_as_many_as_the_extremes(multiclass):
+    data = fit_data(MIXED)
+    plain, editor = (
+        InterFaceGAN(selection=selection, multiclass=multiclass, solver="newton")
+        for selection in ("extremes", "random")
+    )
+    expected, report = plain.fit(data), editor.fit(data)
+    assert report.notes["examples.a"] == expected.notes["examples.a"] == [100, 100]
+    assert report.notes["in_class.a"] == [[1.0, 1.0]]
+    if multiclass == "pairwise":
+        assert report.notes["examples_pairs.kind"] == expected.notes["examples_pairs.kind"]
+        assert set(map(tuple, report.notes["in_class_pairs.kind"].values())) == {(1.0, 1.0)}
+    # The labels are read until every side is full: by counting, for the binary attribute.
+    one = fit_data()
+    order, labels = example_order(one), one.attributes.labels(one.fit.logits, "a").numpy()
+    sides = {0: [], 1: []}
+    for place in order:
+        if len(sides[labels[place]]) < 100:
+            sides[labels[place]].append(place)
+    found = InterFaceGAN(selection="random", solver="newton")
+    found.fit(one)
+    codes = one.fit.w.double().numpy()
+    slow = fit_boundary(
+        codes, np.array([sides[0], sides[1]]), 0.0, "newton", False, one.seed, "a:1"
+    )
+    np.testing.assert_allclose(found.directions["a"][0, 1].numpy(), slow.normal, atol=1e-12)
+    reach = 0
+    for name in one.attributes.names:
+        labels = one.attributes.labels(one.fit.logits, name).numpy()[order]
+        for c in (0, 1):
+            reach = max(reach, int(np.flatnonzero(labels == c)[99]) + 1)
+    assert found.fit(one).labels == reach < len(one.fit)
+
+
+def test_too_few_for_a_random_side_are_a_reason_with_the_remedy():
+    data = fit_data(bias=torch.tensor([0.0, -4.2, 0.0]))
+    rare = int((data.fit.logits[:, 1] > 0).sum())
+    editor, fresh = (InterFaceGAN(selection="random", solver="newton") for _ in range(2))
+    editor.fit(data)
+    fresh.load_state(editor.state())
+    for one in (editor, fresh):
+        one.check(data.generator, BINARY, "a")
+        message = (
+            rf"fewer than 100 examples of b: yes \({rare}\); raise bank.n or lower method.ratio"
+        )
+        with pytest.raises(Unsupported, match=message):
+            one.check(data.generator, BINARY, "b")
+
+
+def test_the_scores_of_the_classes_are_coordinates_along_the_walked_directions():
+    data = fit_data(MIXED, overlap=1.0)
+    editor = InterFaceGAN(conditions="all", solver="newton")
+    editor.fit(data)
+    for name in ("a", "kind"):
+        scores = editor.class_scores(data, name)
+        for c in range(scores.shape[1]):
+            source = (c + 1) % scores.shape[1]
+            along = data.tune.w.double() @ editor.directions[name][source, c]
+            assert torch.equal(scores[:, c].argsort(), along.argsort())
+    assert editor.class_scores(data, "nobody") is None
 
 
 def test_bad_options():

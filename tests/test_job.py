@@ -158,8 +158,13 @@ def test_names_that_do_not_exist_get_the_nearest_and_the_list(tmp_path):
     assert outcome.status == "failed"
     assert "unknown attribute 'aa'. Did you mean 'a'? Available: a, b, c." in outcome.reason
     cfg = toy_config(tmp_path)
-    cfg.starts.attributes = ["b", "c"]
-    assert "attribute=a is not among starts.attributes" in run_job(cfg).reason
+    cfg.evaluated = ["b", "c"]
+    assert "attribute=a is not evaluated, evaluated=[b,c]" in run_job(cfg).reason
+    cfg.evaluated = ["a", "bb"]
+    reason = run_job(cfg).reason
+    assert "unknown attribute in 'evaluated' 'bb'. Did you mean 'b'?" in reason
+    # all of it is known from the options and the scorer: nothing was built
+    assert not (tmp_path / "cache" / "banks").exists()
 
 
 @pytest.mark.parametrize("name", ["rows", "samples", "trajectory"])

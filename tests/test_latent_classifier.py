@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from editbench.methods.gradctrl.editor import GradCtrl
-from editbench.methods.gradctrl.latent_classifier import train
-from editbench.methods.shared.selection import few_shot
+from editbench.methods.gradctrl.latent_classifier import (
+    Examples,
+    LatentClassifier,
+    balanced,
+    initial,
+    train,
+)
+from editbench.methods.shared.selection import (
+    example_order,
+    extreme_examples,
+    random_examples,
+)
 
+from editbench.bank.bank import Split
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile
 from tests.published_heads import FFHQ, ffhq_codes, heads, published
@@ -39,29 +52,109 @@ def test_a_head_does_not_depend_on_the_others():
     labels = torch.stack([torch.randint(0, k, (50,), generator=rng) for k in (2, 3, 4)])
     weights, held = torch.ones(3, 50), torch.rand(3, 50, generator=rng) < 0.3
     weights[1, 40:] = 0
-    together, _ = train(["p", "q", "r"], widths, codes, labels, weights, held, seed=3, epochs=80)
+
+    def trained(heads: slice) -> LatentClassifier:
+        parts = [
+            Examples(codes[heads], labels[heads], (weights * side)[heads]) for side in (~held, held)
+        ]
+        return train(list("pqr")[heads], widths[heads], *parts, seed=3, epochs=80)[0]
+
+    together = trained(slice(0, 3))
     for a, name in enumerate("pqr"):
-        one = slice(a, a + 1)
-        alone, _ = train(
-            [name], widths[one], codes[one], labels[one], weights[one], held[one], seed=3, epochs=80
-        )
+        alone = trained(slice(a, a + 1))
         for x, y in zip(together.heads[name], alone.heads[name]):
             torch.testing.assert_close(x, y, atol=2e-4, rtol=1e-3)
 
 
-def test_few_shot_takes_the_surest_of_the_pool_and_scans_on_for_a_rare_class():
+def slow_training(codes, labels, check_codes, check_labels, seed, epochs, patience=20):
+    """One binary head by the book: a module, Adam, and the snapshot of the lowest mean over the
+    classes of their mean validation losses."""
+    start = initial("p", 1, codes.shape[1], seed)
+    module = torch.nn.Sequential(
+        torch.nn.Linear(codes.shape[1], 16), torch.nn.LeakyReLU(0.1), torch.nn.Linear(16, 1)
+    )
+    with torch.no_grad():
+        for parameter, value in zip(module.parameters(), start):
+            parameter.copy_(value)
+    adam = torch.optim.Adam(module.parameters(), lr=1e-3)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    lowest, at, best = float("inf"), 0, None
+    for epoch in range(epochs + 1):
+        with torch.no_grad():
+            logits = module(check_codes)[:, 0]
+            sides = []
+            for c in (0, 1):
+                mine = check_labels == c
+                sides.append(loss(logits[mine], check_labels[mine].float()))
+            value = sum(sides) / 2
+        if value < lowest:
+            lowest, at = value.item(), epoch
+            best = [parameter.detach().clone() for parameter in module.parameters()]
+        if epoch - at > patience:
+            break
+        adam.zero_grad()
+        loss(module(codes)[:, 0], labels.float()).backward()
+        adam.step()
+    return best, at, lowest
+
+
+def test_training_stops_on_the_balanced_loss_of_the_validation_samples():
+    rng = torch.Generator().manual_seed(1)
+    normal = torch.randn(12, generator=rng)
+    codes = torch.randn(60, 12, generator=rng)
+    check = torch.randn(400, 12, generator=rng)
+    noise = torch.randn(460, generator=rng) * 2
+    labels = (codes @ normal + noise[:60] > 0).long()
+    # A rare class: it must count as much as the other one.
+    check_labels = (check @ normal + noise[60:] > 4).long()
+    training = Examples(codes[None], labels[None], torch.ones(1, 60))
+    weights = balanced(check_labels, 2)
+    assert weights[check_labels == 1].sum().item() == pytest.approx(1.0, abs=1e-5)
+    assert weights[check_labels == 0].sum().item() == pytest.approx(1.0, abs=1e-5)
+    validation = Examples(check[None], check_labels[None], weights[None])
+    found, notes = train(["p"], [1], training, validation, seed=3, epochs=400)
+    best, at, lowest = slow_training(codes, labels, check, check_labels, 3, 400)
+    assert 0 < at < 400 and notes["p"]["epochs"] == at
+    assert notes["p"]["validation_loss"] == pytest.approx(lowest, abs=1e-3)
+    for x, y in zip(found.heads["p"], best):
+        torch.testing.assert_close(x.float(), y, atol=1e-4, rtol=1e-3)
+    # Without validation samples the loss of the training is what stops it.
+    none = Examples(check[None, :0], check_labels[None, :0], weights[None, :0])
+    _, notes = train(["p"], [1], training, none, seed=3, epochs=30)
+    assert notes["p"]["epochs"] == 30
+
+
+def test_extremes_are_the_surest_of_the_pool_and_a_rare_class_is_scanned_for():
     labels = torch.zeros(100, dtype=torch.long)
     labels[[70, 80, 90]] = 1
     odds = torch.stack([torch.arange(100.0), -torch.arange(100.0)], 1)
     order = np.arange(100)
-    chosen, looked = few_shot(odds, labels, order, 2, 50, extremes=True)
+    chosen, looked = extreme_examples(odds, labels, order, 2, 50)
     assert chosen[0].tolist() == [49, 48] and chosen[1].tolist() == [70, 80] and looked == 81
-    chosen, looked = few_shot(odds, labels, order, 5, 50, extremes=False)
-    assert (
-        chosen[0].tolist() == [0, 1, 2, 3, 4]
-        and chosen[1].tolist() == [70, 80, 90]
-        and looked == 100
-    )
+    chosen, looked = random_examples(labels, 2, order, 5)
+    assert chosen[0].tolist() == [0, 1, 2, 3, 4] and chosen[1].tolist() == [70, 80, 90]
+    assert looked == 100
+    _, looked = random_examples(labels, 2, order, 2)
+    assert looked == 81
+
+
+def test_a_random_example_depends_on_the_seed_and_its_own_place_alone():
+    data, wider = fit_data(n=500), fit_data(n=900)
+    order = example_order(data)
+    assert sorted(order.tolist()) == list(range(500))
+    # More samples in the bank leave the order among the first ones as it was.
+    longer = example_order(wider)
+    assert longer[longer < 500].tolist() == order.tolist()
+    # As do samples in between that belong to another split.
+    part = dataclasses.replace(data, fit=Split(*(t[::2] for t in vars(data.fit).values())))
+    assert (2 * example_order(part)).tolist() == [i for i in order.tolist() if i % 2 == 0]
+    assert example_order(dataclasses.replace(data, seed=1)).tolist() != order.tolist()
+    labels = data.attributes.labels(data.fit.logits, "a")
+    few, _ = random_examples(labels, 2, order, 10)
+    more, _ = random_examples(labels, 2, order, 40)
+    for c in range(2):
+        assert len(more[c]) == 40 and few[c].tolist() == more[c][:10].tolist()
+        assert (labels[torch.from_numpy(more[c])] == c).all()
 
 
 @needs_data

@@ -90,7 +90,7 @@ def real_job(home, *words):
             "inversion.samples=50",
             "starts.near=any",
             "starts.n=12",
-            "starts.attributes=[smile,eyeglasses]",
+            "evaluated=[smile,eyeglasses]",
             "engine.max_steps=3",
             "engine.sweep_steps=2",
             "engine.pictures=2",
@@ -214,28 +214,28 @@ def test_from_equal_rows_a_walk_is_the_walk_from_w(networks, layers):
 # -- the draw --------------------------------------------------------------------------------------
 # --------------------
 def test_starts_are_drawn_among_the_images(config, layered):
-    bank = load_bank(config())
-    drawn = draw_inverted(StartsSpec(12, near="any"), layered, bank, NAMES)
+    bank = load_bank(config()).select(NAMES)
+    drawn = draw_inverted(StartsSpec(12, near="any"), layered, bank)
     assert sorted(np.concatenate([one.index for one in drawn.values()])) == list(range(12))
     labels = layered.labels("judge")
     for name, one in drawn.items():
         own = labels[one.index, layered.attributes.index(name)]
         assert (one.source == own).all() and (one.target == 1 - own).all()
-    again = draw_inverted(StartsSpec(12, near="any"), layered, bank, NAMES)
+    again = draw_inverted(StartsSpec(12, near="any"), layered, bank)
     assert all((again[name].index == one.index).all() for name, one in drawn.items())
     flat = draw_inverted(
-        StartsSpec(12, near="any"), load_inversion(config()), bank, NAMES
+        StartsSpec(12, near="any"), load_inversion(config()), bank
     )  # the same images, into W
     assert all((flat[name].index == one.index).all() for name, one in drawn.items())
-    assert sum(map(len, draw_inverted(StartsSpec(4, pool=0.5), layered, bank, NAMES).values())) == 4
+    assert sum(map(len, draw_inverted(StartsSpec(4, pool=0.5), layered, bank).values())) == 4
     for spec in (StartsSpec(13, near="any"), StartsSpec(4, pool=0.03)):
         with pytest.raises(EditbenchError, match="12 inverted images"):
-            draw_inverted(spec, layered, bank, NAMES)
+            draw_inverted(spec, layered, bank)
 
 
 def test_codes_and_logits_are_the_reconstructions(networks, layered):
     starts = Starts(np.array([7, 2]), np.zeros(2, np.int64), np.ones(2, np.int64), np.nan)
-    here = depart(Shift(), networks.generator, layered, starts, "cpu")
+    here = depart(Shift(), networks.generator, networks.judge.attributes, layered, starts, "cpu")
     assert torch.equal(here.codes, layered.codes(np.array([7, 2])))
     decoded = networks.generator.decode(Codes(Space.W_PLUS, here.codes))
     assert torch.allclose(here.logits, networks.judge(decoded), atol=1e-3)
@@ -244,8 +244,9 @@ def test_codes_and_logits_are_the_reconstructions(networks, layered):
 def test_a_z_inversion_serves_both_z_and_w(config, networks):
     found = load_inversion(config("inversion.space=z"))
     starts = Starts(np.arange(3), np.zeros(3, np.int64), np.ones(3, np.int64), np.nan)
-    z = depart(Shift(Space.Z), networks.generator, found, starts, "cpu").codes
-    w = depart(Shift(Space.W), networks.generator, found, starts, "cpu").codes
+    names = networks.judge.attributes
+    z = depart(Shift(Space.Z), networks.generator, names, found, starts, "cpu").codes
+    w = depart(Shift(Space.W), networks.generator, names, found, starts, "cpu").codes
     assert torch.equal(z, found.codes(np.arange(3))) and torch.equal(w, networks.generator.map(z))
     check_walk(Shift(Space.Z), found)
 

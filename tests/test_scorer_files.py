@@ -534,7 +534,7 @@ def test_a_run_scores_with_files_and_skips_where_gradients_are_missing(
         "bank.n=128",
         "bank.shard=128",
         "starts.n=4",
-        "starts.pool=0.1",
+        "starts.pool=0.33",
         "engine.max_steps=2",
         "engine.sweep_steps=1",
         f"out={tmp_path}/runs",

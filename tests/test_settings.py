@@ -13,7 +13,7 @@ from editbench.base.validation import check_options
 from editbench.cli import main
 from editbench.run import loading
 from editbench.run.compose import compose_config, compose_settings
-from editbench.run.settings import Settings
+from editbench.run.settings import Settings, upgrade
 from tests.toy_world import AlongColumn, toy_config
 
 COMMANDS = (["run"], ["run", "-m"], ["plan"], ["demo"], ["bank"])
@@ -23,7 +23,11 @@ WRONG = [
     ("starts.pool=abc", "starts.pool=abc must be a number"),
     ("starts.pool=2", "starts.pool=2 must lie in (0, 1]"),
     ("starts.near=far", "starts.near=far must be one of joint, target, any"),
-    ("starts.attributes=3", "starts.attributes=3 must be null, a name or a list of names"),
+    ("starts.attributes=[smile,age]", "is no option any more: set evaluated=[smile,age]"),
+    ("evaluated=smile", "evaluated=smile must be null or a list of names"),
+    ("evaluated=[3,4]", "must be null or a list of names, as in evaluated=[smile,age]"),
+    ("evaluated=[smile]", "evaluated=[smile] leaves nothing that an edit could disturb"),
+    ("evaluated=[age,smile,age]", "evaluated=[age,smile,age] names age twice: name it once"),
     ("engine.max_steps=0", "engine.max_steps=0 must be at least 1"),
     ("engine.max_steps=1.5", "engine.max_steps=1.5 must be a whole number"),
     ("bank.n=abc", "bank.n=abc must be a whole number"),
@@ -113,9 +117,9 @@ def test_several_values_without_m_say_what_is_missing(capsys):
 
 
 def test_settings_are_typed_frozen_and_survive_a_process(tmp_path):
-    words = ["starts.attributes=[smile,age]", f"out={tmp_path}", "bank.path=some/bank", "seed=3"]
+    words = ["evaluated=[smile,age]", f"out={tmp_path}", "bank.path=some/bank", "seed=3"]
     settings = compose_settings(words)
-    assert settings.starts.attributes == ("smile", "age") and settings.seed == 3
+    assert settings.evaluated == ("smile", "age") and settings.seed == 3
     assert settings.out == tmp_path and settings.bank.path == Path("some/bank")
     assert settings.method.name == "gradctrl" and settings.inversion.is_none
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -128,9 +132,10 @@ def test_the_plain_configuration_is_the_resolved_one_and_reads_back(tmp_path):
     config = compose_config(words)
     settings = Settings.from_config(config)
     assert settings.plain == OmegaConf.to_container(config, resolve=True)
-    assert "${" not in OmegaConf.to_yaml(settings.config)
+    text = OmegaConf.to_yaml(OmegaConf.create(settings.plain))
+    assert "${" not in text
     # A record keeps it as YAML, and redrawing reads it from there.
-    again = Settings.from_config(OmegaConf.create(OmegaConf.to_yaml(settings.config)))
+    again = Settings.from_config(OmegaConf.create(text))
     assert again == settings
 
 
@@ -188,3 +193,15 @@ def test_an_interpolation_that_leads_nowhere_is_one_line():
     config.data = "${nowhere}"
     with pytest.raises(EditbenchError, match="incomplete: Interpolation key 'nowhere' not found"):
         Settings.from_config(config)
+
+
+def test_an_old_configuration_is_read_with_todays_keys():
+    plain = compose_settings(["evaluated=[smile,age]"]).plain
+    old = {key: value for key, value in plain.items() if key != "evaluated"}
+    old["starts"] = {**plain["starts"], "attributes": ["smile", "age"]}
+    assert upgrade(old) == plain and upgrade(plain) == plain
+    assert "attributes" in old["starts"]  # the caller's own is left as it was
+    with pytest.raises(EditbenchError, match=r"set evaluated=\[smile,age\]"):
+        Settings.from_config(old)
+    old["starts"]["attributes"] = None
+    assert upgrade(old)["evaluated"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.seeding import normals
 from editbench.commands import world
+from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
@@ -19,12 +22,22 @@ from editbench.worlds.card import associations, cramers_v, largest_gap, marginal
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
-from editbench.worlds.train_gan import GANTrainer, GANTraining, train
+from editbench.worlds.faces.training import read_start
+from editbench.worlds.steering import ShareSteering
+from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
+from tests.toy_world import ATTRIBUTES
 
 CONFIG = StyleGAN2Config(8, (8, 8), z_dim=6, w_dim=6, mapping_layers=2)
 STEPS, BATCH = 6, 8
+LAWS = {"undisputed", "world law", "dense law"}
 OPTIONS = GANTraining(
-    total_kimg=STEPS * BATCH / 1000, batch=BATCH, r1_every=2, checkpoint_kimg=2 * BATCH / 1000
+    total_kimg=STEPS * BATCH / 1000,
+    batch=BATCH,
+    r1_every=2,
+    path_every=2,
+    linearity=0.3,
+    steer_from_kimg=0,
+    checkpoint_kimg=2 * BATCH / 1000,
 )
 
 
@@ -32,8 +45,23 @@ def reals(start: int, stop: int) -> Tensor:
     return render(sample_factors(FactorLaw(), 0, start, stop), 8)
 
 
-def trainer() -> GANTrainer:
-    return GANTrainer(CONFIG, OPTIONS, reals)
+class Witness(Scorer):
+    """Reads two traits and a class of three off the mean colour."""
+
+    attributes = ATTRIBUTES
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        mean = decoded.mean((2, 3))
+        return torch.cat([mean, mean], 1)[:, : self.attributes.width]
+
+
+def trainer(**changes: float) -> GANTrainer:
+    options = replace(OPTIONS, **changes)
+    witness = Witness()
+    labels = torch.zeros(10, 3, dtype=torch.int64)
+    return GANTrainer(
+        CONFIG, options, reals, steering=ShareSteering(witness, labels), witness=witness
+    )
 
 
 def assert_same_state(a: GANTrainer, b: GANTrainer) -> None:
@@ -55,6 +83,12 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Pa
     train(second, folder)
     assert whole.step == second.step == STEPS
     assert_same_state(whole, second)
+    assert torch.equal(whole.linear.regressor.weight, second.linear.regressor.weight)
+    assert (
+        torch.equal(whole.path_mean, second.path_mean)
+        and whole.path_count == second.path_count == 3
+    )
+    assert torch.equal(whole.steering.shares, second.steering.shares)
     rows = [
         json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
     ]
@@ -71,6 +105,70 @@ def test_training_moves_all_networks_and_the_average_trails() -> None:
         t.train_step()
     assert any(not torch.equal(a, b) for a, b in zip(before, t.g.parameters()))
     assert t.g.mapping.w_avg.abs().max() > 0 and torch.equal(t.g.mapping.w_avg, t.ema.mapping.w_avg)
+
+
+def test_mixed_rows_come_from_two_w_and_the_first_is_its_own() -> None:
+    z = torch.randn(400, CONFIG.z_dim)
+    t = trainer(batch=400, mixing=0.5)
+    w, w_plus = t._mixed(z, "g")
+    torch.testing.assert_close(w, t.g.mapping(z))
+    own = (w_plus == w[:, None]).all(2)
+    assert (
+        own[:, 0].all() and not (own[:, 1:] & ~own[:, :-1]).any()
+    )  # a cut, after which no row is its own
+    assert (~own[:, -1]).float().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert set(own.sum(1).tolist()) == set(range(1, CONFIG.num_ws + 1))
+    assert (trainer(batch=400, mixing=0.0)._mixed(z, "g")[1] == w[:, None]).all()
+
+
+def test_the_path_length_of_a_linear_generator_has_its_closed_form() -> None:
+    t = trainer(mixing=0.0)
+    torch.manual_seed(0)
+    matrix = torch.randn(CONFIG.w_dim, 3 * 8 * 8)
+    t._picture = lambda w_plus: (w_plus.mean(1) @ matrix).view(-1, 3, 8, 8)  # type: ignore[method-assign]
+    z = torch.randn(BATCH, CONFIG.z_dim)
+    penalty, length = t._path_length(z)
+    noise = torch.from_numpy(normals(0, "gan/path", 0, BATCH // 2, 192)).float()
+    # A row has its share of the gradient; the mean over rows is taken of its square.
+    lengths = (noise / 8 @ matrix.T).norm(dim=1) / CONFIG.num_ws
+    assert length == pytest.approx(lengths.mean().item(), rel=1e-5)
+    assert penalty.item() == pytest.approx(
+        lengths.var(unbiased=False).item(), rel=1e-4
+    )  # the first mean is this one
+    assert t.path_mean.item() == pytest.approx(length, rel=1e-6)
+
+
+def test_the_log_tells_every_term_and_the_plain_game_has_none() -> None:
+    assert {"d", "g", "steer", "linear", "path_penalty", "path_length"} <= set(
+        trainer().train_step()
+    )
+    plain = GANTrainer(CONFIG, replace(OPTIONS, linearity=0, path_weight=0, mixing=0), reals)
+    assert set(plain.train_step()) == {"d", "g", "real", "fake"}
+    with pytest.raises(EditbenchError, match="--witness"):
+        GANTrainer(CONFIG, OPTIONS, reals)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mixing": 1.5}, {"path_weight": -1.0}, {"linearity": float("nan")}]
+)
+def test_options_out_of_range_are_named(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(EditbenchError, match=f"--{name.replace('_', '-')}"):
+        replace(OPTIONS, **wrong)
+
+
+def test_a_checkpoint_from_before_these_terms_is_of_a_plain_training(tmp_path: Path) -> None:
+    t = trainer()
+    t.save(tmp_path / "checkpoint.pt")
+    check_checkpoint(tmp_path / "checkpoint.pt", CONFIG, OPTIONS)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    for name in ("mixing", "path_weight", "path_every", "linearity", "witness_every", "margin"):
+        del state["options"][name]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(
+        EditbenchError, match=r"mixing 0.0 there, 0.9 here.*linearity 0.0 there, 0.3 here"
+    ):
+        check_checkpoint(tmp_path / "checkpoint.pt", CONFIG, OPTIONS)
 
 
 def test_r1_of_a_linear_discriminator_is_its_squared_norm() -> None:
@@ -98,6 +196,33 @@ def test_pack_writes_the_averaged_generator(
     assert str(out) in capsys.readouterr().out
     z = torch.randn(2, CONFIG.z_dim)
     torch.testing.assert_close(StyleGAN2Generator.from_file(out).network(z), t.ema(z))
+    half = tmp_path / "half.safetensors"
+    words = ["pack", "--checkpoint", str(tmp_path / "checkpoint.pt"), "--out", str(half), "--half"]
+    assert world.main(words) == 0
+    assert half.stat().st_size < 0.7 * out.stat().st_size
+    torch.testing.assert_close(
+        StyleGAN2Generator.from_file(half).network(z), t.ema(z), atol=0.01, rtol=0.01
+    )
+
+
+def test_a_training_goes_on_from_the_generator_and_discriminator_of_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    t = trainer()
+    t.train_step()
+    t.save(tmp_path / "checkpoint.pt")
+    network, critic = read_start(tmp_path / "checkpoint.pt")
+    again = GANTrainer(
+        network.config, replace(OPTIONS, linearity=0.0), reals, start=network, critic=critic
+    )
+    for name, value in t.d.state_dict().items():
+        assert torch.equal(again.d.state_dict()[name], value)
+    for name, value in t.ema.state_dict().items():
+        assert torch.equal(again.g.state_dict()[name], value)
+    generator = StyleGAN2Generator(t.ema)
+    generator.save(tmp_path / "net.safetensors")
+    network, critic = read_start(tmp_path / "net.safetensors")
+    assert critic is None and network.config == CONFIG
 
 
 def test_what_is_not_a_checkpoint_is_named(tmp_path: Path) -> None:
@@ -115,6 +240,9 @@ def test_what_is_not_a_checkpoint_is_named(tmp_path: Path) -> None:
 def test_train_gan_refuses_what_cannot_be_and_what_does_not_fit_its_checkpoint(
     tmp_path: Path,
 ) -> None:
+    for term in (["--steer"], ["--linearity", "0.3"]):
+        with pytest.raises(EditbenchError, match="give --witness"):
+            world.main(["train-gan", *term, "--out", str(tmp_path)])
     with pytest.raises(EditbenchError, match="--channels"):
         world.main(["train-gan", "--resolution", "64", "--out", str(tmp_path)])
     trainer().save(tmp_path / "checkpoint.pt")
@@ -157,6 +285,12 @@ def test_the_card_is_one_self_contained_page(tmp_path: Path) -> None:
     assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     assert "http" not in page.replace("http-equiv", "") and generator.digest in page
     assert all(name in page for item in attributes() for name in (item.name, *item.classes))
+    assert {bar["what"] for bar in card["bars"]} >= {
+        "AUC in W, all codes",
+        "judge right, undisputed label",
+    }
+    assert "AUC in W, 30 examples a class" in page and card["path_length"]["mean"] > 0
+    assert set(card["separability"]) == {"Z", "W"} and set(card["accuracy"]["judge"]) == LAWS
     assert card["frechet"]["generated"] > 0 and set(card["agreement"]["generated"]) == set(
         attributes().names
     )

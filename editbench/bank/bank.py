@@ -1,14 +1,14 @@
 """The bank: N samples of a generator with the logits of teacher and judge.
 
 Every editor uses the same bank, and nothing changes it. On disk it is a folder with bank.json and
-one folder a shard, which has z.npy, w.npy, teacher.npy, judge.npy and checksums.json. Sample i
-depends on (seed, i) alone. Splits are ranges of the index: fit, then tune, then test.
+one folder a shard, which has z.npy, w.npy, teacher.npy, judge.npy, quality.npy where the judge says
+how well a sample can be judged, and checksums.json. Sample i depends on (seed, i) alone. Splits are ranges of the index: fit, then tune, then test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -113,6 +113,11 @@ class Split:
             return self.w
         raise Unsupported(f"the bank holds no {space.name} codes")
 
+    def first(self, count: int) -> Split:
+        """The first samples, all of them where there are no more than `count`."""
+        w = None if self.w is None else self.w[:count]
+        return Split(self.index[:count], self.z[:count], w, self.logits[:count])
+
 
 class ShardedArray(Sequence[np.ndarray]):
     """Rows of one field over all shards, memory-mapped.
@@ -205,6 +210,7 @@ class Bank:
             self._arrays[name] = ShardedArray(shards)
         # (split, device) -> the loaded samples, which all editors of a process share.
         self._splits: dict[tuple[str, str], Split] = {}
+        self._selections: dict[tuple[str, ...], Bank] = {}  # by attributes, likewise
 
     def __len__(self) -> int:
         return self.spec.n
@@ -213,7 +219,7 @@ class Bank:
         """A memory-mapped field.
 
         Args:
-            field: 'z', 'w', 'teacher' or 'judge'.
+            field: 'z', 'w', 'teacher', 'judge' or 'quality'.
 
         Raises:
             EditbenchError: the bank has no such field.
@@ -242,6 +248,25 @@ class Bank:
             self._splits[name, device] = self._load_split(name, device)
         return self._splits[name, device]
 
+    def select(self, names: Sequence[str]) -> Bank:
+        """The same samples with the logits of some attributes.
+
+        Args:
+            names: of the attributes to keep, in any order.
+
+        Returns:
+            A view of this bank, or the bank itself where these are all of its attributes.
+
+        Raises:
+            UnknownName: the bank has no such attribute.
+        """
+        kept = self.judge_attributes.select(names)
+        if kept == self.judge_attributes:
+            return self
+        if kept.names not in self._selections:
+            self._selections[kept.names] = SelectedBank(self, kept.names)
+        return self._selections[kept.names]
+
     def _load_split(self, name: str, device: str) -> Split:
         start, stop = self.spec.split(name)
 
@@ -258,6 +283,85 @@ class Bank:
         if "z" in self.fields:
             z = load("z")
         return Split(torch.arange(start, stop, device=device), z, w, load("teacher"))
+
+
+class SelectedColumns(ShardedArray):
+    """Some columns of a field.
+
+    Args:
+        base: the field.
+        columns: (k,) those to keep.
+    """
+
+    def __init__(self, base: ShardedArray, columns: Sequence[int]) -> None:
+        super().__init__(base.shards)
+        self.columns = np.asarray(columns)
+
+    def range(self, start: int, stop: int) -> np.ndarray:
+        """Rows start..stop-1, (stop - start, k)."""
+        return np.ascontiguousarray(super().range(start, stop)[:, self.columns])
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """Rows of any indices (n,), in their order: (n, k)."""
+        return np.ascontiguousarray(super().take(index)[:, self.columns])
+
+    def stream(self) -> Iterator[np.ndarray]:
+        """The shards one by one, each (rows, k)."""
+        for shard in super().stream():
+            yield shard[:, self.columns]
+
+
+class SelectedBank(Bank):
+    """A bank with the logits of some attributes: what a job sees, see `Bank.select`.
+
+    Args:
+        base: the bank; nothing of it is opened or checked again.
+        names: of the attributes to keep.
+    """
+
+    def __init__(self, base: Bank, names: Sequence[str]) -> None:
+        self.base = base
+        self.folder = base.folder
+        self.meta = base.meta
+        self.spec = base.spec
+        self.id = base.id
+        self.samples_key = base.samples_key
+        self.fields = base.fields
+        self.teacher_attributes = base.teacher_attributes.select(names)
+        self.judge_attributes = base.judge_attributes.select(names)
+        self._columns = {
+            "teacher": base.teacher_attributes.positions(self.teacher_attributes),
+            "judge": base.judge_attributes.positions(self.judge_attributes),
+        }
+        self._splits = {}
+        self._selections = {}
+
+    def array(self, field: str) -> ShardedArray:
+        """A memory-mapped field; of logits the columns of the kept attributes."""
+        found = self.base.array(field)
+        if field not in self._columns:
+            return found
+        return SelectedColumns(found, self._columns[field])
+
+    @cached_property
+    def sigma(self) -> dict[str, np.ndarray]:
+        """Standard deviation of each kept log-odds, 'teacher' and 'judge' -> (width,) float64."""
+        return {role: self.base.sigma[role][places] for role, places in self._columns.items()}
+
+    def _load_split(self, name: str, device: str) -> Split:
+        # Codes are shared with the whole bank; they are far larger than the logits.
+        whole = self.base.split(name, device)
+        places = torch.tensor(self._columns["teacher"], device=whole.logits.device)
+        return replace(whole, logits=whole.logits.index_select(1, places))
+
+
+def read_spec(folder: Path) -> BankSpec:
+    """What a bank holds, by its bank.json alone: no shard is opened.
+
+    Raises:
+        BadFile: there is no bank, or its bank.json was altered.
+    """
+    return BankSpec(**read_json(folder / "bank.json", sealed=True)["spec"])
 
 
 # -- shards ----------------------------------------------------------------------------------------

@@ -2,21 +2,27 @@
 
 They are drawn once from the test split, and are the same for every method. Chen et al. 2022, section
 4, take "images with logits around the decision boundaries", each with a target attribute drawn
-uniformly. The paper leaves open what near means:
+uniformly: 15,000 candidates of 500,000 samples, 3 %. The paper leaves open what near means, and both
+readings are here:
 
-- `near='joint'`: q(x), the largest |margin| / sigma over the attributes, is among the M smallest of
-  the test split. M is `pool` times the size of the bank (15,000 of 500,000).
-- `near='target'`: the same for the margin of the target attribute alone, which makes the test easier
-  for every method.
+- `near='joint'`: q(x), the largest distance over the evaluated attributes (below), is among the M
+  smallest of the candidates. The candidates are the test split, and M is `pool` times their number.
+- `near='target'`: the same for the distance from the target attribute's boundary alone, with a pool
+  of its own for each attribute. The test is then easier for every method: any step may cross.
 - `near='any'`: uniform over the whole test split, for metrics that follow walks from anywhere
   (Khrulkov et al. 2021, section 4).
 
-The target is a class that the start does not have; for an ordered attribute, a neighbouring one.
+Distances are in the sigma of the judge's log-odds, see `Attributes.boundary_distance`; two classes
+of many that tie are at distance 0. The starts are dealt evenly to the evaluated attributes. The
+target is a class that the start does not have; for an ordered attribute, a neighbouring one. The
+k-th start of the draw depends on the seed, the pool and k alone, so that a larger draw from the same
+pool begins with the smaller one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,15 +36,21 @@ from editbench.base.validation import check_at_least, check_choice, check_fields
 NEAR = ("joint", "target", "any")  # how starts are chosen, see above
 
 
+NEARBY = 0.5  # sigma; starts whose median distance is larger are not near their boundary
+
+
 @dataclass(frozen=True)
 class StartsSpec:
     """How starts are drawn.
 
     Args:
         n: starts of all attributes together.
-        pool: candidates, as a share of the bank's size. near='any' has no pool.
+        pool: share of the candidates, which are the test split, that counts as near. near='any' has
+            no pool.
         seed: of the draw.
         near: 'joint', 'target' or 'any'; see the module.
+        min_quality: samples that the judge can judge less well than this are no starts; None takes
+            all. The number is in the unit of the judge, see its YAML.
 
     Raises:
         EditbenchError: a field is out of its range, or of the wrong kind.
@@ -48,13 +60,60 @@ class StartsSpec:
     pool: float = 0.03
     seed: int = 0
     near: str = "joint"
+    min_quality: float | None = None
 
     def __post_init__(self) -> None:
         check_fields("starts", self)
         check_at_least("starts.n", self.n, 1)
         if not 0 < self.pool <= 1:
-            raise EditbenchError(f"starts.pool={self.pool} must lie in (0, 1]: a share of bank.n")
+            raise EditbenchError(
+                f"starts.pool={self.pool} must lie in (0, 1]: a share of the test split"
+            )
         check_choice("starts.near", self.near, NEAR)
+
+    def pool_size(self, candidates: int) -> int:
+        """How many of the candidates count as near; all of them with near='any'."""
+        if self.near == "any":
+            return candidates
+        return max(round(self.pool * candidates), 1)
+
+    def counts(self, attributes: int) -> list[int]:
+        """Starts of each attribute: n dealt in turn, so that the first ones have one more."""
+        return [len(range(k, self.n, attributes)) for k in range(attributes)]
+
+    def check_enough(self, candidates: int, attributes: int, what: str = "the test split") -> None:
+        """Refuse more starts than there are; it needs no bank.
+
+        Args:
+            candidates: number of samples that starts are drawn from.
+            attributes: number of evaluated attributes.
+            what: the candidates are called.
+
+        Raises:
+            EditbenchError: a pool is smaller than what is drawn from it.
+        """
+        pool = self.pool_size(candidates)
+        if self.near == "any":
+            if self.n > pool:
+                raise EditbenchError(
+                    f"starts.n={self.n} exceeds the {pool} samples of {what}: raise bank.n, or "
+                    "lower starts.n"
+                )
+            return
+        about = f"starts.pool={self.pool} of the {candidates} samples of {what}"
+        remedy = "raise bank.n or starts.pool, or lower starts.n"
+        if self.near == "joint" and self.n > pool:
+            raise EditbenchError(
+                f"starts.n={self.n} exceeds the pool of {pool} samples near all evaluated "
+                f"attributes ({about}): {remedy}"
+            )
+        # Each attribute has a pool of its own; the first attributes have the most starts.
+        most = self.counts(attributes)[0]
+        if self.near == "target" and most > pool:
+            raise EditbenchError(
+                f"starts.n={self.n} over {attributes} attributes are {most} of an attribute, which "
+                f"exceed its pool of {pool} near samples ({about}): {remedy}"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,20 +124,51 @@ class Starts:
         index: (n,) places in the bank.
         source: (n,) classes that they have.
         target: (n,) classes that they are to reach.
-        threshold: the largest q of the pool, in standard deviations; NaN where there is no pool.
+        threshold: the largest distance of the pool, in sigma; NaN where there is no pool.
+        own: (n,) distance from the boundary of the attribute, in sigma; None where it is unknown.
+        other: (n,) distance from the nearest boundary of another evaluated attribute; NaN where
+            there is no other. None where it is unknown.
+        refused: share of the test split that min_quality refuses.
     """
 
     index: np.ndarray
     source: np.ndarray
     target: np.ndarray
     threshold: float
+    own: np.ndarray | None = None
+    other: np.ndarray | None = None
+    refused: float = 0.0
 
     def __len__(self) -> int:
         return len(self.index)
 
+    def distances(self) -> dict[str, float]:
+        """Median distances in sigma: from the target's boundary, from the nearest other one."""
+        found: dict[str, float] = {}
+        for name, values in (("target", self.own), ("nearest_other", self.other)):
+            if values is not None and len(values) and not np.isnan(values).all():
+                found[name] = float(np.median(values))
+        return found
+
+
+def far_starts(distances: Mapping[str, float], near: str) -> str:
+    """A warning where starts that were asked to be near lie far from their boundary; else ''.
+
+    Args:
+        distances: of `Starts.distances`.
+        near: the rule of the draw; near='any' asks for no nearness.
+    """
+    own = distances.get("target")
+    if near == "any" or own is None or own <= NEARBY:
+        return ""
+    return (
+        f"half of the starts lie more than {own:.2f} sigma from the target's boundary, where "
+        f"{NEARBY} counts as near: lower starts.pool, raise bank.n, or set starts.near=target"
+    )
+
 
 def boundary_distance(logits: np.ndarray, sigma: np.ndarray, attributes: Attributes) -> np.ndarray:
-    """How far samples are from the decision boundary of every attribute.
+    """`Attributes.boundary_distance` of arrays, in float64.
 
     Args:
         logits: (n, width) of the judge.
@@ -86,86 +176,116 @@ def boundary_distance(logits: np.ndarray, sigma: np.ndarray, attributes: Attribu
         attributes: of the judge.
 
     Returns:
-        (n, A): |log-odds of the decided class| / sigma.
+        (n, A) in sigma.
     """
     tensor = torch.from_numpy(np.asarray(logits, np.float64))
-    odds = attributes.log_odds(tensor).numpy()
-    labels = attributes.labels(tensor)
-    # The log-odds of the decided class say how far the sample is from leaving it.
-    rows = np.arange(len(odds))
-    out = []
-    for position, name in enumerate(attributes.names):
-        column = np.asarray(attributes.column(name, labels[:, position])[0])
-        out.append(np.abs(odds[rows, column]) / sigma[column])
-    return np.stack(out, 1)
+    return attributes.boundary_distance(tensor, torch.from_numpy(np.asarray(sigma))).numpy()
 
 
-def draw_targets(spec: StartsSpec, bank: Bank, names: list[str]) -> dict[str, Starts]:
+def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
     """Draw the starts of several attributes. The draw depends on no method.
 
     Args:
         spec: how many, and how near.
-        bank: whose test split they come from.
-        names: of the attributes that share the draw.
+        bank: whose test split they come from, with the evaluated attributes; see `Bank.select`.
 
     Returns:
         Name -> its starts, sorted by index.
 
     Raises:
-        EditbenchError: the test split or the pool is smaller than spec.n.
+        EditbenchError: the test split or a pool is smaller than what is drawn from it.
     """
     attributes = bank.judge_attributes
-    columns = [attributes.index(name) for name in names]
     first, last = bank.spec.split("test")
+    allowed = usable(spec, bank)
     # The judge's classes and margins: a start is near the boundary that a crossing is measured at.
-    logits = bank.array("judge").range(first, last)
-    distance = boundary_distance(logits, bank.sigma["judge"], attributes)[:, columns]
-    pool = max(round(spec.pool * len(bank)), 1)
-    if spec.near == "any" and spec.n > last - first:
-        raise EditbenchError(
-            f"starts.n={spec.n} exceeds the {last - first} samples of the test split of bank.n="
-            f"{len(bank)}: raise bank.n, or lower starts.n"
-        )
-    if spec.near != "any" and spec.n > min(pool, last - first):
-        raise EditbenchError(
-            f"starts.n={spec.n} exceeds the pool of {min(pool, last - first)} near-boundary samples "
-            f"(starts.pool={spec.pool} of bank.n={len(bank)}, {last - first} of them in the test "
-            "split): raise bank.n or starts.pool, or lower starts.n"
-        )
-    # The key is of what the bank holds, so that another version of the code has the same starts.
-    rng = generator(spec.seed, "starts", bank.samples_key, spec.n, spec.pool, spec.near, *names)
-    if spec.near == "joint":
-        q = distance.max(1)
-        # A stable sort orders equal distances by index, whatever the version of NumPy.
-        candidates = np.argsort(q, kind="stable")[:pool]
-        threshold = q[candidates].max()
-        chosen = np.sort(rng.permutation(candidates)[: spec.n])
-        attribute = rng.integers(len(names), size=spec.n)
-    elif spec.near == "target":
-        # Each attribute has a pool of its own, so the attribute is drawn before the sample.
-        attribute = np.sort(rng.integers(len(names), size=spec.n))
-        chosen = np.empty(spec.n, np.int64)
-        for k in range(len(names)):
-            mine = attribute == k
-            candidates = np.argsort(distance[:, k], kind="stable")[:pool]
-            chosen[mine] = np.sort(rng.permutation(candidates)[: int(mine.sum())])
-        threshold = distance[chosen, attribute].max()
-    else:  # 'any'
-        chosen = np.sort(rng.choice(last - first, size=spec.n, replace=False))
-        attribute = rng.integers(len(names), size=spec.n)
-        threshold = np.nan
-    labels = attributes.labels(torch.from_numpy(np.asarray(logits[chosen]))).numpy()
-    # One number a start, also where only one target is possible: the draws of the others then do
-    # not depend on the attribute.
-    draw = rng.random(spec.n)
-    starts = {}
-    for k, name in enumerate(names):
-        mine = attribute == k
-        source = labels[mine, columns[k]]
+    logits = bank.array("judge").range(first, last)[allowed]
+    refused = 1 - len(allowed) / (last - first)
+    distance = boundary_distance(logits, bank.sigma["judge"], attributes)
+    labels = attributes.labels(torch.from_numpy(np.asarray(logits))).numpy()
+    spec.check_enough(len(allowed), len(attributes))
+    starts: dict[str, Starts] = {}
+    for k, name in enumerate(attributes.names):
+        chosen, draw, threshold = _draw_of(spec, bank.samples_key, distance, attributes.names, k)
+        order = np.argsort(chosen)
+        chosen = chosen[order]
+        source = labels[chosen, k]
         classes = len(attributes[name].classes)
-        target = draw_classes(source, draw[mine], classes, attributes[name].ordered)
-        starts[name] = Starts(chosen[mine] + first, source, target, float(threshold))
+        others = np.delete(distance[chosen], k, 1)
+        starts[name] = Starts(
+            allowed[chosen] + first,
+            source,
+            draw_classes(source, draw[order], classes, attributes[name].ordered),
+            threshold,
+            distance[chosen, k],
+            others.min(1) if others.shape[1] else np.full(len(chosen), np.nan),
+            refused,
+        )
     return starts
+
+
+def _draw_of(
+    spec: StartsSpec, key: str, distance: np.ndarray, names: tuple[str, ...], k: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The draw of the k-th attribute.
+
+    Args:
+        spec: of the draw.
+        key: of what the bank holds, so that another version of the code has the same starts.
+        distance: (candidates, A) from each boundary.
+        names: of the evaluated attributes.
+        k: which of them.
+
+    Returns:
+        Places (m,) among the candidates, uniform draws (m,) for the target classes, and the
+        threshold of the pool.
+    """
+    candidates = len(distance)
+    size = spec.pool_size(candidates)
+    # Not n: a larger draw begins with the smaller one.
+    seeds = (spec.seed, "starts", key, spec.pool, spec.near)
+    if spec.near == "target":
+        # A pool for each attribute, and a draw that does not know of the others.
+        pool = np.argsort(distance[:, k], kind="stable")[:size]
+        threshold = float(distance[pool, k].max())
+        rng = generator(*seeds, names[k])
+        mine = slice(0, spec.counts(len(names))[k])
+    else:
+        pool = np.arange(candidates)
+        threshold = float("nan")
+        if spec.near == "joint":
+            q = distance.max(1)
+            # A stable sort orders equal distances by index, whatever the version of NumPy.
+            pool = np.argsort(q, kind="stable")[:size]
+            threshold = float(q[pool].max())
+        # One draw for all attributes, dealt in turn: no sample is a start of two.
+        rng = generator(*seeds, *names)
+        mine = slice(k, spec.n, len(names))
+    # One number a sample, also where only one target is possible: the draws of the others then do
+    # not depend on it.
+    return rng.permutation(pool)[mine], rng.random(len(pool))[mine], threshold
+
+
+def usable(spec: StartsSpec, bank: Bank) -> np.ndarray:
+    """Samples of the test split that may be starts: (m,) places in it, in their order.
+
+    Args:
+        spec: whose min_quality decides.
+        bank: with a field 'quality' where min_quality is set.
+
+    Raises:
+        EditbenchError: min_quality is set, and the bank's judge gave no quality.
+    """
+    first, last = bank.spec.split("test")
+    if spec.min_quality is None:
+        return np.arange(last - first)
+    if "quality" not in bank.fields:
+        raise EditbenchError(
+            f"starts.min_quality={spec.min_quality:g} needs a judge that says how well a picture "
+            "can be judged (quality: OUTPUT in the scorer's YAML); use one, or set it to null"
+        )
+    quality = bank.array("quality").range(first, last)[:, 0]
+    return np.flatnonzero(quality >= spec.min_quality)
 
 
 def aim(starts: Starts, target: int | None) -> Starts:
@@ -179,7 +299,16 @@ def aim(starts: Starts, target: int | None) -> Starts:
         return starts
     keep = starts.source != target
     aimed = np.full(int(keep.sum()), target, starts.target.dtype)
-    return Starts(starts.index[keep], starts.source[keep], aimed, starts.threshold)
+    own = None if starts.own is None else starts.own[keep]
+    other = None if starts.other is None else starts.other[keep]
+    return replace(
+        starts,
+        index=starts.index[keep],
+        source=starts.source[keep],
+        target=aimed,
+        own=own,
+        other=other,
+    )
 
 
 def draw_classes(source: np.ndarray, draw: np.ndarray, classes: int, ordered: bool) -> np.ndarray:

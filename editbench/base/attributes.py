@@ -183,6 +183,52 @@ class Attributes(Sequence[Attribute]):
             )
         return target
 
+    def select(self, names: Sequence[str]) -> Attributes:
+        """Some of the attributes, in the order that they have here.
+
+        Args:
+            names: of those to keep, in any order.
+
+        Raises:
+            UnknownName: there is no such attribute.
+        """
+        for name in names:
+            self[name]  # raises UnknownName, which lists the names
+        return Attributes([item for item in self.items if item.name in names])
+
+    def positions(self, part: Attributes) -> list[int]:
+        """Where the logit columns of a selection stand in a row: (part.width,) indices."""
+        places: list[int] = []
+        for name in part.names:
+            own = self.slices[name]
+            places.extend(range(own.start, own.stop))
+        return places
+
+    def boundary_distance(self, logits: Tensor, sigma: Tensor) -> Tensor:
+        """How far samples are from the nearest decision boundary of every attribute.
+
+        Of a binary attribute it is |logit| / sigma. Of many classes it is the lead of the best
+        class over the second best, in the sigma of the best one's log-odds: 0 where two classes
+        tie, however much the others have.
+
+        Args:
+            logits: (n, width).
+            sigma: (width,) standard deviation of each log-odds.
+
+        Returns:
+            (n, A) in standard deviations.
+        """
+        distances = []
+        for item in self.items:
+            part = self.logits(logits, item.name)
+            own = sigma[self.slices[item.name]].to(part)
+            if item.binary:
+                distances.append(part[:, 0].abs() / own[0])
+                continue
+            best, classes = part.topk(2, -1)
+            distances.append((best[:, 0] - best[:, 1]) / own[classes[:, 0]])
+        return torch.stack(distances, 1)
+
     def as_config(self) -> list[dict]:
         """The attributes as plain values, which JSON and YAML can hold."""
         config: list[dict] = []

@@ -48,6 +48,7 @@ COMPARABLE = (
     "generator",
     "scorer",
     "bank",
+    "evaluated",
     "starts",
     "inversion",
     "target",
@@ -102,15 +103,19 @@ def bank_id(options: Mapping[str, Any], networks: Mapping[str, str], code: str) 
     return digest([samples_key(options, networks), code, modules_digest(BANK_CODE)])
 
 
-def fit_key(config: Mapping[str, Any], bank: str, networks: Mapping[str, str]) -> dict[str, Any]:
+def fit_key(
+    config: Mapping[str, Any], bank: str, networks: Mapping[str, str], attributes: Sequence[str]
+) -> dict[str, Any]:
     """Everything that a fit for all attributes depends on; a tuned one adds its attribute.
 
     Args:
         config: the resolved configuration of the job.
         bank: id of the bank, which stands for the networks' code too.
         networks: 'generator', 'teacher' -> hash of the network's weights.
+        attributes: names of the evaluated attributes, the only ones that a fit sees.
     """
     return {
+        "evaluated": list(attributes),
         "bank": bank,
         "generator": networks["generator"],
         "teacher": networks["teacher"],
@@ -128,7 +133,7 @@ def run_id(
     Args:
         config: the resolved configuration of the job.
         bank: id of the bank.
-        attributes: names of the attributes that share the draw of starts.
+        attributes: names of the evaluated attributes.
         inversion: id of the inversion that walks start from; '' where they start from the bank.
     """
     key: dict[str, Any] = {name: config[name] for name in RUN_VALUES}
@@ -139,7 +144,7 @@ def run_id(
         if parts:
             key[group] = {name: described(part) for name, part in parts.items()}
     key["bank"] = bank
-    key["names"] = list(attributes)
+    key["evaluated"] = list(attributes)
     key["code"] = [code_of(config["method"]), modules_digest(RUN_CODE)]
     if inversion:
         key["inversion"] = [inversion, modules_digest(INVERTED_RUN_CODE)]

@@ -1,4 +1,7 @@
-"""`editbench demo`: every method on every attribute of the embedded world, then table and page."""
+"""`editbench demo`: every method on every evaluated attribute of the embedded world, then table and page.
+
+A method that draws its examples runs with several seeds: as many as `seeds` of its YAML says.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from editbench.base.conf import group_options
 from editbench.base.errors import EditbenchError
 from editbench.base.files import read_json
 from editbench.base.progress import say, status
+from editbench.base.validation import check_at_least, check_kind
 from editbench.report import load, print_table, report
 from editbench.run.compose import compose_settings
 from editbench.run.loading import bank_folder, load_bank, load_networks
+from editbench.run.protocol import check_starts, evaluated_names
 from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
 from editbench.run.sweep import summarise
@@ -22,9 +27,10 @@ from editbench.run.workers import default_workers, run_jobs
 
 EXAMPLES = """examples:
   editbench demo
-  editbench demo --out /data/demo --device cuda starts.n=1400
+  editbench demo starts.near=target
+  editbench demo --out /data/demo --device cuda starts.n=600
 """
-TAKEN = ("method", "attribute")  # the demo goes through all of them itself
+TAKEN = ("method", "attribute", "experiment", "budget")  # the demo sets these itself
 
 
 def main(argv: list[str]) -> int:
@@ -53,20 +59,22 @@ def main(argv: list[str]) -> int:
     # All settings are checked before the first network is loaded.
     composed = demo_settings(methods, args.out, args.device, args.overrides)
     base = composed[0]
-    attributes = load_networks(base).judge.attributes.names
+    known = load_networks(base).judge.attributes
+    attributes = evaluated_names(base, known)
+    jobs = in_demo_order(composed, attributes)
+    # Once for all jobs, and before the bank is built.
+    check_starts(base, len(attributes))
     say(
-        f"demo: {len(methods)} methods ({', '.join(methods)}) on {len(attributes)} attributes; "
-        f"bank of {base.bank.spec.n} samples"
+        f"demo: {len(methods)} methods ({', '.join(methods)}) on {', '.join(attributes)}, "
+        f"{len(jobs)} jobs with their seeds; bank of {base.bank.spec.n} samples"
     )
     # Looked at before the build, for the line that says what was reused.
     bank_found = (bank_folder(base)[0] / "bank.json").exists()
     # Here and not in a worker, where the others would wait for it without a word.
     load_bank(base)
     outcomes: list[dict[str, Any]] = []
-    jobs = in_demo_order(composed, attributes)
     for settings, outcome in run_jobs(jobs, args.workers or default_workers(args.device)):
-        title = f"{settings.method.name} x {settings.attribute}"
-        outcomes.append({"job": title, **vars(outcome)})
+        outcomes.append({"job": settings.title, **vars(outcome)})
     code = summarise(outcomes)
     say(reuse(bank_found, outcomes, args.out))
     # Records of earlier demos stay in the folder, but in no table of this one.
@@ -95,14 +103,25 @@ def demo_methods() -> list[str]:
 def demo_settings(
     methods: Sequence[str], out: Path, device: str, overrides: Sequence[str]
 ) -> list[Settings]:
-    """The settings of each method, for the default attribute."""
+    """The settings of each method, for the default attribute and seed.
+
+    Args:
+        methods: their names.
+        out: folder of the records.
+        device: of the networks.
+        overrides: words of the command line.
+
+    Raises:
+        EditbenchError: a word for what the demo sets itself, or a wrong value.
+    """
     for word in overrides:
         if word.partition("=")[0].lstrip("+") in TAKEN:
             raise EditbenchError(
-                f"{word}: the demo runs every method on every attribute; for some of them use "
-                "`editbench run -m`"
+                f"{word}: the demo runs every method on every evaluated attribute; for some of "
+                "them use `editbench run -m experiment=demo budget=demo`, for other attributes "
+                "evaluated=[NAME,NAME]"
             )
-    common = ["budget=demo", "name=demo", f"out={out}", f"device={device}", *overrides]
+    common = ["experiment=demo", "budget=demo", f"out={out}", f"device={device}", *overrides]
     return [compose_settings([*common, f"method={method}"]) for method in methods]
 
 
@@ -111,11 +130,29 @@ def in_demo_order(composed: Sequence[Settings], attributes: Sequence[str]) -> li
 
     Attribute by attribute, so that the methods are fitted side by side at the start. Attributes of
     many classes, whose fits take longest, stand last in the world and come first here.
+
+    Args:
+        composed: the settings of each method; `seeds` of its YAML says how many seeds it has.
+        attributes: the evaluated ones, in the scorer's order.
     """
     jobs: list[Settings] = []
     for attribute in reversed(attributes):
-        jobs += [settings.with_attribute(attribute) for settings in composed]
+        for settings in composed:
+            for seed in demo_seeds(settings):
+                jobs.append(settings.with_attribute(attribute).with_seed(seed))
     return jobs
+
+
+def demo_seeds(settings: Settings) -> list[int]:
+    """Seeds of a method in the demo: from the one that is set, as many as its YAML says.
+
+    Raises:
+        EditbenchError: method.seeds is no number of seeds.
+    """
+    count = settings.plain["method"].get("seeds", 1)
+    check_kind("method.seeds", count, "int", 3)
+    check_at_least("method.seeds", count, 1)
+    return list(range(settings.seed, settings.seed + count))
 
 
 def reuse(bank_found: bool, outcomes: Sequence[dict[str, Any]], out: Path) -> str:

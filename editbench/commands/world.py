@@ -11,19 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from editbench.base.errors import EditbenchError
 from editbench.commands import world_data
 from editbench.commands.world_data import add_data_arguments
 
 EXAMPLES = """examples:
   editbench world train-gan --kimg 850 --out runs/world/gan      start, or go on from, a generator
   editbench world pack --checkpoint runs/world/gan/checkpoint.pt --out generator32.safetensors
-  editbench world train-scorers --out runs/world/scorers         teacher and judge, minutes each
+  editbench world train-scorers --out runs/world/scorers         teacher, judge and witness,
+                                                                 minutes each
   editbench world train-scorers --data packed --out runs/world/mine    a world of your own ...
   editbench world train-gan --data packed --out runs/world/mine        ... pictures, see
                                                                  docs/datasets.md
   editbench world train-parser --out runs/world/parser           regions of a face, minutes
   editbench world card --out runs/world/card                     how good the world is, as a page
   editbench world card --out card --generator generator32.safetensors
+  editbench world card --out card --config-dir runs/world/mine/conf generator=mine scorer=mine
 """
 
 
@@ -94,13 +97,43 @@ def _parser() -> argparse.ArgumentParser:
     # The faces are trained on a CPU; larger pictures take a GPU.
     gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
+    # Neither teacher nor judge is asked: both must stay strangers to the generator.
     gan.add_argument(
-        # The teacher steers, never the judge: the judge must stay a stranger to the generator.
-        "--steer",
+        "--witness",
         type=Path,
         default=None,
-        metavar="TEACHER",
-        help="teacher weights that steer the class shares in the later part; train-scorers first",
+        metavar="WEIGHTS",
+        help="scorer that is neither teacher nor judge: watches separability in the log, and reads "
+        "the traits that --steer and --linearity ask for; train-scorers --role witness first",
+    )
+    gan.add_argument(
+        "--steer",
+        action="store_true",
+        help="steer the class shares by the witness in the later part",
+    )
+    gan.add_argument("--steer-weight", type=float, default=1.0, help="see --steer")
+    gan.add_argument(
+        "--linearity",
+        type=float,
+        default=0.0,
+        metavar="LAMBDA",
+        help="weight of the term that straightens the witness's traits in W",
+    )
+    gan.add_argument("--mixing", type=float, default=0.9, help="share of pictures drawn from two w")
+    gan.add_argument(
+        "--path-weight", type=float, default=2.0, help="weight of the path-length penalty, 0: none"
+    )
+    gan.add_argument("--mapping-layers", type=int, default=8, help="depth of the map from z to w")
+    gan.add_argument(
+        "--checkpoint-kimg",
+        type=float,
+        default=16,
+        help="between two checkpoints and lines of the log",
+    )
+    gan.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the averaged generator of every checkpoint, packed, in OUT/kept",
     )
 
     gan.add_argument(
@@ -109,8 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=None,
         metavar="GENERATOR",
-        help="packed generator to go on from; steering then begins at once, and for the first "
-        "--warmup-kimg only the new discriminator learns",
+        help="packed generator to go on from, or a checkpoint.pt, whose discriminator is taken too; "
+        "steering then begins at once, and for the first --warmup-kimg only the discriminator learns",
     )
     gan.add_argument(
         "--warmup-kimg", type=float, default=16, help="see --init; without it there is no warm-up"
@@ -120,9 +153,11 @@ def _parser() -> argparse.ArgumentParser:
     add_data_arguments(gan)
 
     scorers = add(
-        "train-scorers", _train_scorers, "train teacher and judge and print their held-out accuracy"
+        "train-scorers",
+        _train_scorers,
+        "train teacher, judge and witness, and print their accuracy",
     )
-    # Teacher and judge may be trained apart, on two machines.
+    # They may be trained apart, on several machines.
     scorers.add_argument(
         "--out",
         type=Path,
@@ -132,9 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     scorers.add_argument(
         "--role",
         nargs="+",
-        choices=("teacher", "judge"),
-        default=["teacher", "judge"],
-        help="which to train",
+        choices=("teacher", "judge", "witness"),
+        default=None,
+        help="which to train (default: all; of --data, teacher and judge)",
     )
     scorers.add_argument(
         "--images", type=int, default=None, help="training pictures of each (default: the recipe's)"
@@ -165,6 +200,16 @@ def _parser() -> argparse.ArgumentParser:
             f"--{role}", type=Path, default=None, help="weights (default: those of the package)"
         )
 
+    card.add_argument(
+        "--config-dir", type=Path, default=None, help="folder of your own generators and scorers"
+    )
+    card.add_argument(
+        "world",
+        nargs="*",
+        metavar="group=option",
+        help="another world, such as generator=NAME scorer=NAME generator.weights=FILE; its card "
+        "has no figures that compare with data",
+    )
     # For a generator that was trained with them: the renders must be of the same law.
     _add_correlation(card)
 
@@ -181,6 +226,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=None,
         help="what to write (default: the file of the package)",
+    )
+    pack.add_argument(
+        "--half", action="store_true", help="store weights in half precision, in half the space"
     )
     return parser
 
@@ -212,7 +260,17 @@ def _train_gan(args: argparse.Namespace) -> int:
         return world_data.train_gan(args)
     law = read_law(args.correlation)
     options = GANTraining(
-        total_kimg=args.kimg, seed=args.seed, lr=args.lr, batch=args.batch, r1_gamma=args.r1_gamma
+        total_kimg=args.kimg,
+        seed=args.seed,
+        lr=args.lr,
+        batch=args.batch,
+        r1_gamma=args.r1_gamma,
+        checkpoint_kimg=args.checkpoint_kimg,
+        steer_weight=args.steer_weight,
+        mixing=args.mixing,
+        path_weight=args.path_weight,
+        linearity=args.linearity,
+        margin=law.margin,
     )
     # None in the checkpoint stands for the world's own law, whatever it is named there.
     if args.correlation is not None:
@@ -224,9 +282,12 @@ def _train_gan(args: argparse.Namespace) -> int:
         resolution=args.resolution or 32,
         channels=args.channels,
         device=args.device,
-        teacher=args.steer,
+        witness=args.witness,
+        steer=args.steer,
         init=args.init,
         warmup_kimg=args.warmup_kimg,
+        mapping_layers=args.mapping_layers,
+        keep=args.keep,
     )
     return 0
 
@@ -238,7 +299,7 @@ def _train_scorers(args: argparse.Namespace) -> int:
     if args.data is not None:
         return world_data.train_scorers(args)
     out = args.out or Path("runs/world/scorers")
-    for role in args.role:
+    for role in args.role or ROLES:
         options = ROLES[role]
         if args.images is not None:
             options = replace(options, images=args.images)
@@ -272,6 +333,8 @@ def _card(args: argparse.Namespace) -> int:
     from editbench.worlds.faces import load_generator, load_scorer
     from editbench.worlds.faces.training import read_law
 
+    if args.world or args.config_dir is not None:
+        return _other_card(args)
     card = world_card(
         args.out,
         args.n,
@@ -292,7 +355,52 @@ def _card(args: argparse.Namespace) -> int:
         f"lowest judge accuracy {100 * accuracy:.2f}%, "
         f"lowest agreement {100 * agreement:.2f}%"
     )
+    _print_bars(card)
     return 0
+
+
+def _other_card(args: argparse.Namespace) -> int:
+    """The card of a world that is named by its configuration."""
+    from editbench.run.compose import compose_settings
+    from editbench.run.loading import load_networks
+    from editbench.worlds.card import other_card
+
+    of_faces = ("generator", "teacher", "judge", "correlation")
+    given = [f"--{name}" for name in of_faces if getattr(args, name) is not None]
+    if given:
+        raise EditbenchError(
+            f"{', '.join(given)}: of the faces' world; another world names its networks by "
+            "generator=NAME and scorer=NAME alone"
+        )
+    folders = [] if args.config_dir is None else [args.config_dir]
+    settings = compose_settings(args.world, folders)
+    networks = load_networks(settings)
+    card = other_card(
+        args.out,
+        args.n,
+        networks.generator,
+        networks.teacher,
+        networks.judge,
+        settings.generator.name,
+    )
+    print(f"{args.out / 'index.html'}: {card['world']}, {card['n']} generated pictures")
+    _print_bars(card)
+    return 0
+
+
+def _print_bars(card: dict) -> None:
+    """The figures of a card beside what a comparison of editors needs."""
+    from editbench.worlds.bars import bars
+
+    found = bars(card)
+    for bar in found:
+        print(f"  {bar}")
+    if "path_length" in card:
+        about = card["path_length"]
+        spread = 100 * about["spread"]
+        print(f"  path length in W {about['mean']:.3f}, spread {spread:.0f} % of it")
+    reached = sum(bar.passed for bar in found)
+    print(f"{reached} of {len(found)} bars reached")
 
 
 def _pack(args: argparse.Namespace) -> int:
@@ -301,7 +409,7 @@ def _pack(args: argparse.Namespace) -> int:
 
     generator, kimg = read_averaged(args.checkpoint)
     out = args.out or weights_path("generator")
-    generator.save(out)
+    generator.save(out, args.half)
     size = out.stat().st_size / 1e6
     print(f"{out}: {size:.2f} MB, {kimg:.0f} kimg, digest {generator.digest[:12]}")
     return 0

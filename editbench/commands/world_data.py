@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from editbench.worlds.datasets.packed import Packed
 
 CACHE = Path("runs/cache")
+OWN_ROLES = ("teacher", "judge")  # trained where --role names none; a witness only where asked for
 
 
 def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) -> None:
@@ -114,7 +115,16 @@ def train_gan(args: argparse.Namespace) -> int:
     out = args.out or Path("runs/world") / name
     data = open_data(args.data, reading(args), args.resolution, args.cache)
     options = GANTraining(
-        total_kimg=args.kimg, seed=args.seed, lr=args.lr, batch=args.batch, r1_gamma=args.r1_gamma
+        total_kimg=args.kimg,
+        seed=args.seed,
+        lr=args.lr,
+        batch=args.batch,
+        r1_gamma=args.r1_gamma,
+        checkpoint_kimg=args.checkpoint_kimg,
+        steer_weight=args.steer_weight,
+        mixing=args.mixing,
+        path_weight=args.path_weight,
+        linearity=args.linearity,
     )
     weights, generator = train_generator(
         data,
@@ -123,9 +133,12 @@ def train_gan(args: argparse.Namespace) -> int:
         options,
         channels=args.channels,
         device=args.device,
-        teacher=args.steer,
+        witness=args.witness,
+        steer=args.steer,
         init=args.init,
         warmup_kimg=args.warmup_kimg,
+        mapping_layers=args.mapping_layers,
+        keep=args.keep,
     )
     # The digest is what a record will say of the generator.
     print(f"generator: {weights}, digest {generator.digest[:12]}")
@@ -141,7 +154,13 @@ def train_scorers(args: argparse.Namespace) -> int:
     data = open_data(args.data, reading(args), args.resolution, args.cache)
     # Flushed, so that a redirected log can be followed.
     for trained in train_roles(
-        data, name, out, args.role, args.images, args.device, lambda line: print(line, flush=True)
+        data,
+        name,
+        out,
+        args.role or OWN_ROLES,
+        args.images,
+        args.device,
+        lambda line: print(line, flush=True),
     ):
         print(
             f"{trained.role}: {trained.path}; right on held-out pictures "

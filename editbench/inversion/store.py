@@ -115,11 +115,19 @@ class Inversion:
                 "inversion again"
             ) from error
 
-    def logits(self, role: str) -> np.ndarray:
-        """(n, width) float32 of the role: judge, teacher, real_judge or real_teacher."""
-        return self.table[[f"{role}:{name}" for name in self.attributes.columns()]].to_numpy(
-            np.float32, copy=True
-        )
+    def logits(self, role: str, attributes: Attributes | None = None) -> np.ndarray:
+        """Logits of the images.
+
+        Args:
+            role: judge, teacher, real_judge or real_teacher.
+            attributes: whose columns to give; None is all of them.
+
+        Returns:
+            (n, width) float32.
+        """
+        kept = self.attributes if attributes is None else attributes
+        columns = [f"{role}:{name}" for name in kept.columns()]
+        return self.table[columns].to_numpy(np.float32, copy=True)
 
     def labels(self, role: str) -> np.ndarray:
         """(n, A) classes that a role decides."""

@@ -60,35 +60,35 @@ class Pool:
 
     @cached_property
     def logits(self) -> np.ndarray:
-        return self.inversion.logits("judge")
+        return self.inversion.logits("judge", self.judge_attributes)
 
     def range(self, start: int, stop: int) -> np.ndarray:
         return self.logits[start:stop]
 
 
-def draw_inverted(
-    spec: StartsSpec, inversion: Inversion, bank: Bank, names: list[str]
-) -> dict[str, Starts]:
+def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank) -> dict[str, Starts]:
     """Draw starts and targets among the inverted images; a start is a row of the inversion's table.
 
     Args:
-        spec: how many, and how near to a boundary.
+        spec: how many, and how near to a boundary; the images are the candidates.
         inversion: the images.
-        bank: whose standard deviations are the unit of distance.
-        names: the attributes that share the draw.
+        bank: whose standard deviations are the unit of distance, with the evaluated attributes.
 
     Raises:
         EditbenchError: there are fewer images than starts.
     """
     n = len(inversion)
-    near = n if spec.near == "any" else max(round(spec.pool * n), 1)
-    if spec.n > min(n, near):
+    try:
+        spec.check_enough(n, len(bank.judge_attributes))
+    except EditbenchError as error:
         raise EditbenchError(
-            f"starts.n={spec.n} exceeds the {min(n, near)} of {n} inverted images that can be starts "
+            f"starts.n={spec.n} exceeds those of {n} inverted images that can be starts "
             f"(starts.near={spec.near}, starts.pool={spec.pool}): invert more, lower starts.n, or set "
             "starts.near=any or a larger starts.pool"
-        )
-    return draw_targets(spec, cast(Bank, Pool(inversion, bank)), names)
+        ) from error
+    # Who gives pictures of their own has chosen them: no check of the bank's samples applies.
+    spec = replace(spec, min_quality=None)
+    return draw_targets(spec, cast(Bank, Pool(inversion, bank)))
 
 
 def check_walk(editor: Editor, inversion: Inversion) -> None:
@@ -117,11 +117,25 @@ class Departure:
 
 
 def depart(
-    editor: Editor, generator: Generator, inversion: Inversion, starts: Starts, device: str
+    editor: Editor,
+    generator: Generator,
+    attributes: Attributes,
+    inversion: Inversion,
+    starts: Starts,
+    device: str,
 ) -> Departure:
-    """Everything for a walk from inverted images."""
+    """Everything for a walk from inverted images.
+
+    Args:
+        editor: of the job, fitted.
+        generator: of the job.
+        attributes: the evaluated ones.
+        inversion: the images.
+        starts: rows of the inversion's table.
+        device: of the job.
+    """
     codes = inversion.codes(starts.index).to(device)
-    logits = torch.from_numpy(inversion.logits("judge")[starts.index]).to(device)
+    logits = torch.from_numpy(inversion.logits("judge", attributes)[starts.index]).to(device)
     if inversion.space == Space.W_PLUS:
         return Departure(LayeredEditor(editor, generator), LayeredStarts(generator), codes, logits)
     if inversion.space == Space.Z and editor.space != Space.Z and Space.W in generator.spaces:

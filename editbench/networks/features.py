@@ -68,6 +68,7 @@ class ScorerFeatures(FeatureNetwork):
         self, scorer: Scorer, layer: str | None = None, name: str = "judge", about: str = ""
     ) -> None:
         super().__init__()
+        scorer = scorer.whole  # its layers count here, whatever is evaluated
         if scorer.input != "image":
             raise Unsupported(
                 f"features of images need a scorer of images; this one scores '{scorer.input}'"

@@ -68,6 +68,7 @@ class FeatureDistance(Perceptual):
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
+        scorer = scorer.whole  # its layers count here, whatever is evaluated
         self.scorer = scorer
         self.about = (
             "trunk features"

@@ -13,6 +13,10 @@ from editbench.report.means import over
 from editbench.report.tables import ABOVE_FLOOR, FIRST, WORSE, Quantity
 
 MISSING = "–"
+# Below this AUC what a method learnt says next to nothing of codes that it was not fitted on; 0.5
+# is a coin. The walk then measures the coin, not the method.
+LEAST_LEARNED = 0.6
+NOT_LEARNED = "not learned"
 # Metrics that are in the CSV only: the main table must stay readable.
 HIDDEN = {
     "ad",
@@ -72,6 +76,7 @@ class Cell:
         number: to sort by; None sorts last.
         mark: '' or why the number is in doubt.
         floor: '' or why the number is not clear of the floor.
+        tag: '' or words that stand beside the number.
     """
 
     text: str
@@ -79,6 +84,7 @@ class Cell:
     number: float | None = None
     mark: str = ""
     floor: str = ""
+    tag: str = ""
 
 
 COLUMNS = (
@@ -116,6 +122,15 @@ COLUMNS = (
         False,
         False,
         "other attributes whose label changed, mean over the starts that crossed",
+        narrow=True,
+    ),
+    Column(
+        "learned",
+        "learned",
+        2,
+        False,
+        True,
+        "AUC with which what the method learnt orders the teacher's labels on the tune split",
         narrow=True,
     ),
     Column(
@@ -208,7 +223,8 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
         if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
             interval = f"{number(low, column.digits)}–{number(high, column.digits)}"
     floor = str(record.get(f"{column.key}_floor") or "")
-    return Cell(number(value, column.digits), interval, float(value), note, floor)
+    tag = NOT_LEARNED if column.key == "learned" and not_learned(record) else ""
+    return Cell(number(value, column.digits), interval, float(value), note, floor, tag)
 
 
 def above_floor(record: Mapping[Any, Any]) -> str:
@@ -227,6 +243,12 @@ def over_what(record: Mapping[Any, Any], key: str) -> str:
     if not record[f"{key}_attributes"]:
         return MISSING
     return over(record[f"{key}_attributes"], record["asked"], record[f"{key}_starts"])
+
+
+def not_learned(record: Mapping[Any, Any]) -> bool:
+    """Whether a row of `main_table` or `summary` is of a method that hardly learnt anything."""
+    # NaN, of a method without a value, compares as False.
+    return bool(record.get("learned", math.nan) < LEAST_LEARNED)
 
 
 def number(value: float, digits: int | None = None) -> str:

@@ -14,14 +14,24 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from editbench.report import dial
-from editbench.report.cells import Cell, Column, cell, columns_of, marks, number, over_what
+from editbench.report.cells import (
+    NOT_LEARNED,
+    Cell,
+    Column,
+    cell,
+    columns_of,
+    marks,
+    not_learned,
+    number,
+    over_what,
+)
 from editbench.report.costs import COSTS, SUMMED
 from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
 from editbench.report.means import lines as means_lines
 from editbench.report.numbers import Numbers
 from editbench.report.paired import leaders
-from editbench.report.published import published
+from editbench.report.published import WHY, published
 from editbench.report.ranking import lines
 from editbench.report.strips import Strip
 from editbench.report.tables import main_table, matrix, quantities
@@ -80,6 +90,7 @@ def page(
         across=across or [],
         dial=dial.table(whole),
         dial_note=dial.SLOPE,
+        why=WHY,
         sprites=css(pictures),
         undone=undone,
         problems=problems,
@@ -120,6 +131,7 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     found = [
         ("Generator", ", ".join(sorted(set(table["generator"])))),
         ("Judge", "; ".join(judged)),
+        ("Teacher and judge", _agreement(made)),
         (
             "Bank",
             ", ".join(sorted(set(table["bank"]) - {""})) + (f" ({sizes} samples)" if sizes else ""),
@@ -138,6 +150,21 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     ]
     # A term without text would look as if something had been lost.
     return [(term, text) for term, text in found if text.strip()]
+
+
+def _agreement(made: list[dict]) -> str:
+    """How far teacher and judge give the same classes over the bank, by attribute."""
+    found: dict[str, str] = {}
+    for one in made:
+        for name, values in (one.get("agreement") or {}).items():
+            text = f"{name.replace('_', ' ')} {values['agreement']:.0%}"
+            # It is undefined where both give one class alone.
+            if values["kappa"] is not None:
+                text += f" (κ {values['kappa']:.2f})"
+            found.setdefault(name, text)
+    if not found:
+        return ""
+    return f"agree on {', '.join(found.values())} of the samples"
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
@@ -294,6 +321,8 @@ def _grid_cell(record: dict | None, best: bool) -> dict[str, Any]:
     if record is None:
         return {"cell": Cell("–"), "best": False, "status": "", "reason": "not run"}
     value = cell(record, Column("accuracy", "accuracy", 3, True))
+    if not_learned(record):
+        value = replace(value, tag=NOT_LEARNED)
     return {"cell": value, "best": best, "status": record["status"], "reason": record["reason"]}
 
 

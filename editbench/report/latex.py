@@ -8,7 +8,16 @@ from dataclasses import replace
 
 import pandas as pd
 
-from editbench.report.cells import COLUMNS, MISSING, Column, cell, marks, over_what
+from editbench.report.cells import (
+    COLUMNS,
+    LEAST_LEARNED,
+    MISSING,
+    Column,
+    cell,
+    marks,
+    not_learned,
+    over_what,
+)
 from editbench.report.costs import COSTS, SUMMED
 from editbench.report.html import facts
 from editbench.report.load import Results
@@ -17,7 +26,7 @@ from editbench.report.numbers import Numbers
 from editbench.report.paired import leaders
 from editbench.report.ranking import lines as ranking_lines
 from editbench.report.tables import AT_EFFECT
-from editbench.report.write import BOLD, FLOOR_RULE, NAMED, not_done
+from editbench.report.write import BOLD, FLOOR_RULE, NAMED, NOT_LEARNED_MEANS, not_done
 
 ACROSS = 8  # attributes side by side; more go into a second tabular below
 # Beside what LaTeX itself reads, the signs of these tables: pdfLaTeX stops at their Unicode.
@@ -50,6 +59,7 @@ SPECIAL = {
     "→": r"$\to$",
     "·": r"$\cdot$",
     "†": r"\textsuperscript{\dag}",
+    "‡": r"\textsuperscript{\ddag}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "‘": "`",
@@ -100,6 +110,13 @@ def tables(numbers: Numbers, suffix: str = "") -> dict[str, str]:
         )
         # The means of AD have no paired test over attributes, so none of them is bold.
         found["ad"] = _wide(numbers, columns[AT_EFFECT], caption, about, frozenset(), [])
+    if table["learned"].notna().any():
+        caption = (
+            "Learned: AUC with which what a method learnt orders the teacher's labels on the tune "
+            "split, of many classes the mean of each against the rest; 0.5 is chance. "
+            f"{_mean(numbers.compared['accuracy'])}"
+        )
+        found["learned"] = _wide(numbers, columns["learned"], caption, about, frozenset(), [])
     costs = numbers.costs
     shown = [column for column in COSTS if costs[column.key].notna().any()]
     if shown:
@@ -209,6 +226,8 @@ def _wide(
     records = {(row["method"], row["attribute"]): row for row in table.to_dict("records")}
     names = {row["method"]: _name(row) for row in table.to_dict("records")}
     attributes = sorted(set(table["attribute"]))
+    # What has no set of its own is averaged over that of accuracy.
+    compared = numbers.compared.get(column.key, numbers.compared["accuracy"])
     # Each attribute has its own paired test, so each column has its own bold.
     bold = {a: _leaders(numbers, records, a, column) for a in attributes}
     bodies = []
@@ -216,7 +235,7 @@ def _wide(
     for begin in range(0, len(attributes), ACROSS):
         part = attributes[begin : begin + ACROSS]
         # The mean over all attributes stands once, at the end of the last part.
-        last = begin + ACROSS >= len(attributes) and bool(numbers.compared[column.key].values)
+        last = begin + ACROSS >= len(attributes) and bool(compared.values)
         rows = []
         for method in methods:
             cells = [_cell(records.get((method, a)), column, method in bold[a]) for a in part]
@@ -228,20 +247,27 @@ def _wide(
             rows += [["", *line] for line in (lower, floor) if any(line)]
         heads = ["method", *(a.replace("_", " ") for a in part), *(["mean"] if last else [])]
         bodies.append(_tabular(heads, rows))
-    noted = table[(table[f"{column.key}_note"] != "") & (table["status"] == "done")]
-    for note, group in noted.groupby(f"{column.key}_note"):
-        where = [
-            f"{method}/{attribute}"
-            for method, attribute in zip(group["method"], group["attribute"])
-        ]
-        more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
-        notes = [*notes, f"†{note} ({', '.join(where[:NAMED])}{more})"]
+    noted = table[table["status"] == "done"]
+    # What was learnt has no notes of its own.
+    if f"{column.key}_note" in noted:
+        noted = noted[noted[f"{column.key}_note"] != ""]
+        for note, group in noted.groupby(f"{column.key}_note"):
+            notes = [*notes, f"†{note} ({_where(group)})"]
+    weak = table[(table["status"] == "done") & (table["learned"] < LEAST_LEARNED)]
+    if len(weak):
+        notes = [*notes, f"‡{NOT_LEARNED_MEANS} ({_where(weak)})"]
     # A note for all methods is the caption's; these are of single ones.
-    left = numbers.compared[column.key].left
-    notes = [*notes, *(f"no mean of {method}: {reason}" for method, reason in left.items())]
+    notes = [*notes, *(f"no mean of {method}: {why}" for method, why in compared.left.items())]
     # The column is called ad_at, the file and the label of the table ad.
     kind = "ad" if column.key == AT_EFFECT else column.key
     return _float(kind, f"{caption} {BOLD} {FLOOR_RULE}", about, bodies, notes)
+
+
+def _where(group: pd.DataFrame) -> str:
+    """'method/attribute, ...' of the first rows, and how many more there are."""
+    where = [f"{method}/{name}" for method, name in zip(group["method"], group["attribute"])]
+    more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
+    return ", ".join(where[:NAMED]) + more
 
 
 def _leaders(numbers: Numbers, records: dict, attribute: str, column: Column) -> set[str]:
@@ -249,7 +275,7 @@ def _leaders(numbers: Numbers, records: dict, attribute: str, column: Column) ->
     values = {}
     for method in numbers.order:
         row = records.get((method, attribute))
-        if row and row["status"] == "done" and not row[f"{column.key}_note"]:
+        if row and row["status"] == "done" and not row.get(f"{column.key}_note"):
             values[method] = row[column.key]
     rows = numbers.paired[
         (numbers.paired["attribute"] == attribute) & (numbers.paired["metric"] == column.key)
@@ -269,6 +295,8 @@ def _cell(record: dict | None, column: Column, bold: bool) -> tuple[str, str, st
     # Why a mean is missing stands below the table; a cell's note is found there by its dagger.
     if value.mark and "status" in record:
         text += escape("†")
+    if not_learned(record):
+        text += escape("‡")
     if bold:
         text = rf"\textbf{{{text}}}"
     # Smaller type keeps the column narrow and the value in front.

@@ -177,6 +177,8 @@ def load(root: Path, only: Collection[str] | None = None, by_seed: bool = True) 
         run |= {name: _number(made.get(name)) for name in COSTS} | {
             "fit_cached": bool(made.get("fit_cached"))
         }
+        # AUC of what the method learnt; NaN where it says nothing, as in records of older versions.
+        run["learned"] = _number(made.get("learned"))
         run |= {"scorer": describe(config.get("scorer")), "bank": describe(config.get("bank"))}
         runs.append(run)
         configs[folder.name], provenance[folder.name] = config, made
@@ -203,6 +205,7 @@ def load(root: Path, only: Collection[str] | None = None, by_seed: bool = True) 
         "reason",
         "seconds",
         "classes",
+        "learned",
         *COSTS,
         "fit_cached",
         "scorer",
@@ -218,7 +221,7 @@ def load(root: Path, only: Collection[str] | None = None, by_seed: bool = True) 
     # Before seeds are pooled: a mean over versions would hide that there are several.
     problems += mixed_versions(table, joined)
     if not by_seed:
-        table, joined, values = pool_seeds(table, joined, values, COSTS)
+        table, joined, values = pool_seeds(table, joined, values, ("learned", *COSTS))
     return Results(root, table, joined, values, configs, provenance, tuple(problems))
 
 

@@ -29,8 +29,11 @@ LEAST = 0.5  # share of the attributes: below it a mean would be one of a few ch
 SHARED = 10  # starts of an attribute: a bootstrap over fewer has too few different draws
 MEANS = ("accuracy", AT_EFFECT)  # each has a set of its own
 # Averaged over the set of accuracy, each method's own cells.
-ALONGSIDE = ("success_rate", "off_target_flips", "path_length")
-COST_MEANS = (
+ALONGSIDE = (
+    "success_rate",
+    "off_target_flips",
+    "path_length",
+    "learned",
     "fit_seconds",
     "walk_seconds",
     "edits_per_second",
@@ -218,7 +221,7 @@ def summary(
         Columns setting, method, floor, variant_of, seeds, served, asked (attributes); for each of
         MEANS the mean, `_low`, `_high` (95 % interval), `_note` (why there is none), `_attributes`
         and `_starts` (how many it is over) and `_floor` (whether it is clear of the best floor);
-        ALONGSIDE and costs over the attributes of accuracy; n (starts), leaking, judged_in.
+        ALONGSIDE and peak memory (the largest) over the attributes of accuracy; n (starts), leaking, judged_in.
     """
     table = main_table(results) if table is None else table
     found = comparisons(results, table) if found is None else found
@@ -244,7 +247,7 @@ def summary(
             row |= {f"{metric}{end}": value for end, value in numbers[metric][method].items()}
         own = done.set_index("attribute").reindex(list(accuracy.attributes))
         compared = method in (*accuracy.methods, *accuracy.floors)
-        for column in (*ALONGSIDE, *COST_MEANS, "peak_memory_mb"):
+        for column in (*ALONGSIDE, "peak_memory_mb"):
             # The same attributes for every method, or nothing.
             known = compared and bool(np.isfinite(own[column]).all()) and len(own) > 0
             value = own[column].max() if column == "peak_memory_mb" else own[column].mean()

@@ -15,10 +15,13 @@ import numpy as np
 import pandas as pd
 
 from editbench.report.cells import COLUMNS, MISSING, number
+from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
 from editbench.report.tables import main_table
 
 ALL = "all"  # in place of an attribute: one number a method
+# Above the sentences of `reasons`.
+WHY = "Where the paper's number lies outside the interval measured here, what differs"
 SERVED = "served"  # metric: attributes on which a control was found
 
 
@@ -26,7 +29,8 @@ SERVED = "served"  # metric: attributes on which a control was found
 class Published:
     """One source: what it is, what it was measured on, the metric's key and title, and a row for
     each number, setting and variant of the method, with setting, method, attribute, paper and ours as
-    text, and value, low, high, n of ours (NaN where there is none)."""
+    text, value, low, high, n of ours (NaN where there is none), and why: a sentence where the paper's
+    number lies outside our interval."""
 
     source: str
     setting: str
@@ -56,7 +60,7 @@ def published(results: Results) -> list[Published]:
             for method, per in values.items()
             for attribute, value in per.items()
             for setting, table in tables.items()
-            for row in _rows(table, metric, method, attribute, value)
+            for row in _rows(results, table, block, method, attribute, value)
         ]
         found.append(
             Published(
@@ -87,19 +91,46 @@ def lines(results: Results) -> list[str]:
             rules = ["---:" if name in ("paper", "ours") else "---" for name in names]
             table = [heads, rules, *([str(row[name]) for name in names] for row in one.rows)]
             out.append("\n".join(f"| {' | '.join(line)} |" for line in table))
+            told = reasons(one)
+            if told:
+                out.append("\n".join([f"{WHY}:", "", *(f"- {line}" for line in told)]))
     return out
 
 
+def reasons(one: Published) -> list[str]:
+    """'method on attribute: why' of every number that is far from its paper's."""
+    several = len({row["setting"] for row in one.rows}) > 1
+    told = []
+    for row in one.rows:
+        if row["why"]:
+            where = f" ({row['setting']})" if several else ""
+            told.append(f"{row['method']} on {row['attribute']}{where}: {row['why']}")
+    return told
+
+
 def _rows(
-    table: pd.DataFrame, metric: str, method: str, attribute: str, value: object
+    results: Results,
+    table: pd.DataFrame,
+    block: dict,
+    method: str,
+    attribute: str,
+    value: object,
 ) -> list[dict]:
     """A row for each variant of a method that was run in one setting, or one that says it was not."""
     mine = table[(table["method"] == method) | (table["variant_of"] == method)]
     labels = sorted(set(mine["method"])) or [method]
-    return [_row(table, metric, label, attribute, value) for label in labels]
+    return [_row(results, table, block, label, attribute, value) for label in labels]
 
 
-def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: object) -> dict:
+def _row(
+    results: Results,
+    table: pd.DataFrame,
+    block: dict,
+    method: str,
+    attribute: str,
+    value: object,
+) -> dict:
+    metric = str(block.get("metric", ""))
     mine = table[table["method"] == method]
     row = {
         "method": method,
@@ -114,6 +145,7 @@ def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: o
         "low": np.nan,
         "high": np.nan,
         "n": np.nan,
+        "why": "",
     }
     # A count of attributes has neither an interval nor a run of its own.
     if metric == SERVED and attribute == ALL and len(mine):
@@ -133,10 +165,14 @@ def _row(table: pd.DataFrame, metric: str, method: str, attribute: str, value: o
         return row | {"ours": str(record["status"]) if record["status"] != "done" else MISSING}
     # The interval is of the number measured here; the paper's stands as it was printed.
     low, high = record[f"{metric}_low"], record[f"{metric}_high"]
+    why = ""
+    if is_far(value, record[metric], low, high):
+        why = explain(results.provenance.get(record["run_id"], {}), attribute, block)
     return row | {
         "value": record[metric],
         "low": low,
         "high": high,
         "n": record["n"],
+        "why": why,
         "ours": f"{number(record[metric], 3)} ({number(low, 3)}–{number(high, 3)})",
     }

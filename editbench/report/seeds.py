@@ -41,7 +41,7 @@ def pool_seeds(
     Args:
         runs: one row a run, as `editbench.report.load.Results` has it.
         rows, samples: of the runs.
-        costs: columns of `runs` that are averaged over seeds.
+        costs: columns of `runs` that are averaged over seeds, what was learnt among them.
 
     Returns:
         One row a cell, under the run id of its first finished seed; its rows, with `seeds` and

@@ -39,6 +39,8 @@ class Strip:
     crossed: np.ndarray
     crossing: int | None
     goal: str = ""
+    # Whether the target comes after the source in the list of classes: neutral to smiling.
+    adds: bool = False
 
     @property
     def title(self) -> str:
@@ -49,7 +51,8 @@ def strips(
     results: Results, most: int = 4
 ) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
     """attribute -> start -> strips by method (floors last), of at most `most` starts, those that
-    most methods have first; and the files that could not be read.
+    most methods have first; and the files that could not be read. Edits that add an attribute, such
+    as a smile, come before those that take it away.
     """
     found: dict[str, dict[int, list[Strip]]] = {}
     problems = []
@@ -69,7 +72,7 @@ def strips(
         kept = sorted(sorted(starts), key=lambda start: -len(starts[start]))[:most]
         chosen[attribute] = {
             start: sorted(starts[start], key=lambda strip: (strip.method in floors, strip.method))
-            for start in sorted(kept)
+            for start in sorted(kept, key=lambda start: (not starts[start][0].adds, start))
         }
     return chosen, problems
 
@@ -185,6 +188,7 @@ def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) 
                 # argmax is 0 where there is none, which would read as the source.
                 int(crossed.argmax()) if crossed.any() else None,
                 _goal(arrays, k, classes),
+                _adds(arrays, k),
             )
         )
     return found
@@ -195,3 +199,9 @@ def _goal(arrays: dict[str, np.ndarray], k: int, classes: Sequence[str]) -> str:
     if not {"source", "target"} <= set(arrays) or not classes:
         return ""
     return f"{classes[int(arrays['source'][k])]} → {classes[int(arrays['target'][k])]}"
+
+
+def _adds(arrays: dict[str, np.ndarray], k: int) -> bool:
+    if not {"source", "target"} <= set(arrays):
+        return False
+    return bool(arrays["target"][k] > arrays["source"][k])

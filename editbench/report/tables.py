@@ -60,8 +60,8 @@ def main_table(results: Results) -> pd.DataFrame:
         Columns setting, method (with its variant), attribute, status, floor (whether the method is
         one), seeds (how many the row is over); for every scalar `name` (see `column_name`),
         `name_low`, `name_high` (95 % interval), NaN where it has none, and `name_note` (why it should
-        not be read); `name_floor` of ABOVE_FLOOR; ad_at_effect (sigmas), n (starts), costs, then
-        what the run was.
+        not be read); `name_floor` of ABOVE_FLOOR; ad_at_effect (sigmas), n (starts),
+        learned (AUC of what the method learnt), costs, then what the run was.
     """
     # Once for all runs: which effect most runs share is a question to all of them.
     scalars = _scalars(results.rows)
@@ -98,7 +98,7 @@ def main_table(results: Results) -> pd.DataFrame:
         ad_n = rows.get(AT_EFFECT, {}).get("count", FEWEST)
         if ad_n < FEWEST and not record[f"{AT_EFFECT}_note"]:
             record[f"{AT_EFFECT}_note"] = f"fewer than {FEWEST} starts reach this effect"
-        record |= {name: run[name] for name in (*COSTS, "fit_cached", "seconds")}
+        record |= {name: run[name] for name in ("learned", *COSTS, "fit_cached", "seconds")}
         records.append(
             record
             | {name: run[name] for name in REST if name in run}
@@ -112,6 +112,7 @@ def main_table(results: Results) -> pd.DataFrame:
         *(f"{name}_floor" for name in ABOVE_FLOOR),
         "ad_at_effect",
         "n",
+        "learned",
         *COSTS,
         "fit_cached",
         "seconds",

@@ -15,13 +15,16 @@ from editbench.report import dial
 from editbench.report.cells import (
     COLUMNS,
     HIDDEN,
+    LEAST_LEARNED,
     MISSING,
+    NOT_LEARNED,
     Cell,
     Column,
     above_floor,
     cell,
     columns_of,
     marks,
+    not_learned,
     over_what,
 )
 from editbench.report.costs import COSTS, SUMMED
@@ -45,6 +48,10 @@ BOLD = (
     "is never bold."
 )
 FLOOR_RULE = f"“{AT_FLOOR}”: the interval overlaps that of the best floor; “{WORSE}”: it lies on the wrong side."
+NOT_LEARNED_MEANS = (
+    f"{NOT_LEARNED}: what the method learnt orders the teacher's labels on the tune split with an "
+    f"AUC below {LEAST_LEARNED:g}; 0.5 is chance, and its accuracy says little of the method"
+)
 TITLES = {column.key: column.title for column in COLUMNS}
 
 
@@ -109,13 +116,15 @@ def _print_setting(numbers: Numbers, console: Console) -> None:
         console.print(escape(line), style="dim", soft_wrap=True)
 
 
-def markdown(results: Results, every: Sequence[Numbers]) -> str:
+def markdown(results: Results, every: Sequence[Numbers] | None = None) -> str:
     """The same tables in Markdown.
 
     Args:
         results: of all settings.
-        every: the numbers of each setting.
+        every: the numbers of each setting, where they are there already.
     """
+    if every is None:
+        every = [numbers_of(name, part) for name, part in results.by_setting()]
     parts = ["# editbench report"]
     whole = main_table(results)
     for numbers in every:
@@ -243,6 +252,8 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity]) -> list[str]:
         lines.append(
             f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
         )
+    if any(not_learned(record) for record in table.to_dict("records")):
+        lines.append(NOT_LEARNED_MEANS)
     # A column can be there without a number, and then needs no warning.
     distances = [key for key, one in known.items() if one.metric in FRECHET and key in table]
     if any(table[key].notna().any() for key in distances):
@@ -327,7 +338,7 @@ def _values(record: dict, columns: list[Column], style: str) -> list[str]:
 
 
 def _written(value: Cell, style: str) -> str:
-    text = value.text + ("†" if value.mark else "")
+    text = value.text + ("†" if value.mark else "") + (f" {value.tag}" if value.tag else "")
     if not value.interval:
         return text
     return (

@@ -30,8 +30,10 @@ from editbench.base.conf import (
     list_groups,
 )
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
-from editbench.run.settings import TOP_VALUES, Settings
+from editbench.run.settings import MOVED_STARTS, TOP_VALUES, Settings, moved_attributes
 
+# Keys that can say what is evaluated; the scorer has a say where the list is null.
+SAY_THE_LIST = ("evaluated", "experiment", "budget", "scorer")
 HYDRA_VERSION = "1.3"  # whose defaults the configuration is written for
 
 
@@ -173,33 +175,52 @@ def sweep_settings(
             yield words, compose_job(hydra.config_loader, master, words)
 
 
-def check_sweep(loader: ConfigLoader, master: DictConfig, jobs: list[list[str]]) -> None:
+def check_sweep(loader: ConfigLoader, master: DictConfig, jobs: list[list[str]]) -> list[Settings]:
     """Check the settings of a sweep before its first job.
 
     As few jobs are composed as show every swept value once, since composing a job takes a quarter
     of a second. Values of attribute, target and seed, of which there are many, are checked alone.
+
+    Returns:
+        The settings of the jobs that were composed, and of the first one with each further attribute.
 
     Raises:
         EditbenchError: a wrong value.
     """
     parser = OverridesParser.create()
     seen: set[str] = set()
+    composed: list[Settings] = []
+    further: list[Settings] = []
+    shared = not _sweeps_the_list(jobs)
     for words in jobs:
         needs_composition = not seen  # the first job shows the words that all share
         for word in set(words) - seen:
             key = word.partition("=")[0]
             if key in TOP_VALUES:
-                TOP_VALUES[key](parser.parse_override(word).value())
+                value = TOP_VALUES[key](parser.parse_override(word).value())
+                if key == "attribute" and composed and shared:
+                    further.append(composed[0].with_attribute(str(value)))
             else:
                 needs_composition = True
         seen |= set(words)
         if needs_composition:
-            compose_job(loader, master, words)
+            composed.append(compose_job(loader, master, words))
+    return composed + further
+
+
+def _sweeps_the_list(jobs: list[list[str]]) -> bool:
+    """Whether jobs of a sweep may differ in their evaluated attributes: what is evaluated in one of
+    them then says nothing about another."""
+    chosen: dict[str, set[str]] = {}
+    for words in jobs:
+        for word in words:
+            chosen.setdefault(word.partition("=")[0], set()).add(word)
+    return any(len(chosen.get(key, ())) > 1 for key in SAY_THE_LIST)
 
 
 def check_single(overrides: Sequence[str]) -> None:
     """Refuse a sweep where one job is run. Hydra's own message has four lines and misleads: it
-    recommends a list, which no key of a job but `starts.attributes` takes."""
+    recommends a list, which no key of a job but `evaluated` takes."""
     parser = OverridesParser.create()
     try:
         parsed = parser.parse_overrides(list(overrides))
@@ -233,6 +254,8 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
         key, has_value, value = override.partition("=")
         # Hydra's prefixes (+ adds, ~ deletes) and the package behind @ are no part of the name.
         bare = key.lstrip("+~").split("@")[0]
+        if bare == f"starts.{MOVED_STARTS}":
+            raise EditbenchError(moved_attributes(value))
         if not has_value:
             if not key.startswith(("~", "-")):
                 raise EditbenchError(

@@ -17,7 +17,6 @@ import torch
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts, aim, draw_targets
 from editbench.base import identity
-from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import (
     atomic_folder,
@@ -37,6 +36,7 @@ from editbench.run.fits import Fitted, fit_editor, fitted_editor, scored
 from editbench.run.inversions import inversion_id, load_inversion
 from editbench.run.loading import load_bank, load_editor, load_networks, load_observations
 from editbench.run.measure import compute_metrics, refresh_metrics
+from editbench.run.protocol import check_protocol, target_class
 from editbench.run.provenance import costs_to_crossing, provenance
 from editbench.run.record import Record
 from editbench.run.settings import Settings
@@ -74,15 +74,13 @@ class Job:
 
     Args:
         settings: of the job.
-        networks: generator, teacher and judge.
-        bank: of samples.
-        names: attributes that share the draw of starts, in the judge's order.
+        networks: generator, teacher and judge; the scorers know the evaluated attributes alone.
+        bank: of samples, with the logits of these.
     """
 
     settings: Settings
     networks: Networks
     bank: Bank
-    names: list[str]
 
     def check(self, editor: Editor) -> None:
         """Unsupported where the editor cannot serve this generator and attribute."""
@@ -108,8 +106,10 @@ def run_job(settings: Settings) -> Outcome:
         # First of all: with offline=true a missing file is named before any time is spent.
         require(settings.plain)
         networks = load_networks(settings)
-        names = check_job(settings, networks)
-        bank = load_bank(settings)
+        # Before the bank is built: editor, observations and metrics see these attributes alone.
+        names = check_protocol(settings, networks.judge.attributes)
+        networks = networks.select(names)
+        bank = load_bank(settings).select(names)
         run_id = make_run_id(settings, bank.id, names)
     except EditbenchError as error:  # without an identity there is no record to keep the reason in
         return Outcome("failed", str(error), "", False)
@@ -122,47 +122,12 @@ def run_job(settings: Settings) -> Outcome:
             refresh_metrics(found, settings)
             return Outcome(found.status["status"], found.status["reason"], run_id, True)
         sweep_partials(folder)
-        return _run(Job(settings, networks, bank, names), folder)
-
-
-def check_job(settings: Settings, networks: Networks) -> list[str]:
-    """What the settings alone could not tell: whether attribute and class exist.
-
-    Returns:
-        The attributes that share the draw of starts, in the judge's order.
-
-    Raises:
-        UnknownName: no such attribute or class.
-    """
-    target_class(settings, networks.judge.attributes)
-    return benchmark_attributes(settings, networks.judge.attributes)
+        return _run(Job(settings, networks, bank), folder)
 
 
 def make_run_id(settings: Settings, bank_id: str, names: list[str]) -> str:
     """Name of the record of a job, see `editbench.base.identity.run_id`."""
     return identity.run_id(settings.plain, bank_id, names, inversion_id(settings))
-
-
-def target_class(settings: Settings, attributes: Attributes) -> int | None:
-    """The class that every start is walked to, or None where each has its own draw."""
-    attributes[settings.attribute]  # raises UnknownName
-    if settings.target is None:
-        return None
-    return attributes.class_index(settings.attribute, settings.target)
-
-
-def benchmark_attributes(settings: Settings, attributes: Attributes) -> list[str]:
-    """The attributes that share the draw of starts, in the judge's order."""
-    chosen = settings.starts.attributes
-    if chosen is None:
-        chosen = tuple(attributes.names)
-    for name in chosen:
-        attributes[name]  # raises UnknownName
-    if settings.attribute not in chosen:
-        raise EditbenchError(
-            f"attribute={settings.attribute} is not among starts.attributes={list(chosen)}"
-        )
-    return [name for name in attributes.names if name in chosen]
 
 
 def _run(job: Job, folder: Path) -> Outcome:
@@ -237,10 +202,8 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     if not networks.leaking:  # where the judge is the teacher, its own answers are among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
 
-    # Dependency is measured over the attributes that share the draw, in the judge's order.
-    shared = [item for item in networks.judge.attributes if item.name in job.names]
-    attributes = Attributes(shared)
-    sigma = select_sigma(job.bank, attributes)
+    attributes = networks.judge.attributes
+    sigma = job.bank.sigma["judge"]
     trajectories = Trajectories(result.table, attributes, settings.attribute, sigma)
     trajectories.save(folder / Record.TRAJECTORY)
     records.write_pictures(folder, result.pictures, trajectories)
@@ -257,11 +220,8 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
 
 def _draw_starts(job: Job, real: Inversion | None) -> Starts:
     """The starts of the job's attribute. All attributes are drawn, so that they share the draw."""
-    spec = job.settings.starts.spec
-    if real is None:
-        drawn = draw_targets(spec, job.bank, job.names)
-    else:
-        drawn = draw_inverted(spec, real, job.bank, job.names)
+    spec = job.settings.starts
+    drawn = draw_targets(spec, job.bank) if real is None else draw_inverted(spec, real, job.bank)
     attribute = job.settings.attribute
     starts = aim(drawn[attribute], job.target)
     # A small draw over many attributes may leave one without any.
@@ -280,7 +240,8 @@ def _depart(
         codes, logits = start_codes(editor, generator, job.bank, starts, device)
         return Departure(editor, generator, codes, logits)
     # Inverted images have codes of their own space and, with noise maps, their own decoding.
-    departure = depart(editor, generator, real, starts, device)
+    attributes = job.networks.judge.attributes
+    departure = depart(editor, generator, attributes, real, starts, device)
     leave_originals(folder / Record.ORIGINALS, real, starts)
     return departure
 
@@ -311,7 +272,12 @@ def _provenance(
     """walk_calls: samples that the generator decoded during the walk, the editor's own included."""
     settings = job.settings
     target = settings.method.target
-    made = provenance(target, settings.device, job.networks, job.bank, fitted, starts)
+    made = provenance(
+        target, settings.device, job.networks, job.bank, fitted, starts, settings.starts.near
+    )
+    # How well what the method learnt orders the teacher's labels; null where it says nothing.
+    made["learned"] = fitted.learned.get(settings.attribute)
+    made["resolution"] = getattr(job.networks.generator, "resolution", None)
     made["walk_seconds"] = result.seconds
     made["walk_generator_calls"] = walk_calls
     # The engine counts what it decodes itself; the rest was decoded inside the editor's steps.
@@ -372,9 +338,3 @@ def start_codes(
     codes = np.ascontiguousarray(bank.array(field).take(starts.index))
     logits = np.ascontiguousarray(bank.array("judge").take(starts.index))
     return torch.from_numpy(codes).to(device), torch.from_numpy(logits).to(device)
-
-
-def select_sigma(bank: Bank, attributes: Attributes) -> np.ndarray:
-    """Standard deviations of the judge's log-odds over the bank, in the columns of `attributes`."""
-    columns = bank.judge_attributes.columns()
-    return bank.sigma["judge"][[columns.index(name) for name in attributes.columns()]]

@@ -15,8 +15,9 @@ from editbench.bank.build import current_layout
 from editbench.base.errors import EditbenchError
 from editbench.run.compose import sweep_settings
 from editbench.run.fits import fit_files
-from editbench.run.job import check_job, make_run_id
+from editbench.run.job import make_run_id
 from editbench.run.loading import bank_folder, load_bank, load_networks
+from editbench.run.protocol import check_protocol
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 
@@ -103,12 +104,12 @@ def plan_job(settings: Settings, words: list[str]) -> PlannedJob:
     seed = settings.seed
     try:
         networks = load_networks(settings)
-        names = check_job(settings, networks)
+        names = check_protocol(settings, networks.judge.attributes)
         bank = bank_state(settings)
         run_id = make_run_id(settings, bank.id, names)
         # The class alone says whether there is a tuning for the attribute beside the fit.
         editor = get_class(settings.method.target)
-        files = fit_files(settings, bank.id, networks, attribute, editor)
+        files = fit_files(settings, bank.id, networks.select(names), attribute, editor)
     except EditbenchError as error:
         return PlannedJob(method, attribute, seed, words, "impossible", str(error))
     # A record that is not whole is as good as none: the job would run.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from editbench.bank.agreement import scorer_agreement
 from editbench.bank.bank import Bank
-from editbench.bank.starts import Starts
+from editbench.bank.starts import Starts, far_starts
 from editbench.base.sources import source_digest
 from editbench.networks.roles import Networks
 from editbench.run import record as records
@@ -16,7 +17,13 @@ SHORTEST = 1e-9  # seconds; a walk on a toy may take none that the clock shows
 
 
 def provenance(
-    target: str, device: str, networks: Networks, bank: Bank, fitted: Fitted, starts: Starts
+    target: str,
+    device: str,
+    networks: Networks,
+    bank: Bank,
+    fitted: Fitted,
+    starts: Starts,
+    near: str,
 ) -> dict[str, Any]:
     """Everything a reader needs to trust or repeat a number.
 
@@ -27,7 +34,9 @@ def provenance(
         bank: that the starts were drawn from.
         fitted: what the fit cost.
         starts: of the walks.
+        near: how they were chosen, see `editbench.bank.starts`.
     """
+    distances = starts.distances()
     # Equal hashes mean equal weights and samples, wherever their files lie.
     hashes = {
         "generator": networks.generator.digest,
@@ -41,6 +50,13 @@ def provenance(
         "bank_n": len(bank),
         "starts": len(starts),
         "pool_threshold": starts.threshold,
+        "evaluated": list(networks.judge.attributes.names),
+        # Medians over the starts, in sigma: from the target's boundary, from the nearest other one.
+        "start_distance": distances,
+        "start_warning": far_starts(distances, near),
+        "starts_refused": starts.refused,
+        # Of one network in both roles this says nothing.
+        "agreement": {} if networks.leaking else scorer_agreement(bank),
         "fit_seconds": fitted.seconds,
         "fit_cached": fitted.cached,
         "fit_generator_calls": fitted.decoded,

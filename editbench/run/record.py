@@ -34,6 +34,7 @@ from editbench.base.files import (
     write_atomic,
     write_json,
 )
+from editbench.run.settings import upgrade
 from editbench.walk.engine import Pictures
 from editbench.walk.metric import MetricResult
 from editbench.walk.trajectory import Trajectories
@@ -130,11 +131,11 @@ class Record:
         return name in read_seal(self.folder)["files"]
 
     def config(self) -> dict[str, Any]:
-        """The operative configuration."""
+        """The operative configuration; of an earlier version with today's keys."""
         value = OmegaConf.to_container(OmegaConf.load(self.path(self.CONFIG)))
         if not isinstance(value, dict):
             raise BadFile(f"{self.folder / self.CONFIG} holds no mapping; {REMEDY}")
-        return {str(key): item for key, item in value.items()}
+        return upgrade({str(key): item for key, item in value.items()})
 
     def provenance(self) -> dict[str, Any]:
         """Versions, hashes and costs; empty for a run that was skipped or failed."""

@@ -32,6 +32,7 @@ from editbench.inversion.projector import Projection
 from editbench.inversion.schedule import Schedule
 from editbench.walk.engine import EngineSpec
 
+MOVED_STARTS = "attributes"  # option of `starts` that is now the key `evaluated`
 NO_INVERSION = "none"  # option of the group `inversion`: walks start from the bank's own samples
 
 
@@ -150,19 +151,6 @@ class BankSettings:
 
 
 @dataclass(frozen=True)
-class StartsSettings:
-    """The starts of a job.
-
-    Args:
-        spec: how they are drawn.
-        attributes: names of the attributes that share the draw; None is all of the scorer's.
-    """
-
-    spec: StartsSpec
-    attributes: tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
 class InversionSettings:
     """Real images as starts.
 
@@ -195,6 +183,8 @@ class Settings:
     Args:
         name: of the experiment, for the report.
         attribute: name of what is edited.
+        evaluated: names of the attributes that are judged, that a mask or a condition protects, that
+            starts are near to, and that a tuning looks at; None is all of the scorer's.
         target: class that every start is walked to, by name or index; None: each has its own draw.
         seed: of the method's own randomness.
         device: of the networks: 'cpu', 'cuda', 'cuda:1'.
@@ -212,6 +202,7 @@ class Settings:
 
     name: str
     attribute: str
+    evaluated: tuple[str, ...] | None
     target: str | int | None
     seed: int
     device: str
@@ -223,7 +214,7 @@ class Settings:
     generator: Component
     scorer: ScorerSettings
     bank: BankSettings
-    starts: StartsSettings
+    starts: StartsSpec
     engine: EngineSpec
     method: Component
     metrics: dict[str, Component]
@@ -250,6 +241,7 @@ class Settings:
         settings = cls(
             name=values.text("name", "run"),
             attribute=_one_attribute(plain.get("attribute")),
+            evaluated=_evaluated(plain.get("evaluated")),
             target=_one_target(plain.get("target")),
             seed=_one_seed(plain.get("seed")),
             device=_one_device(plain.get("device")),
@@ -284,6 +276,10 @@ class Settings:
     def with_attribute(self, attribute: str) -> Settings:
         """The same job for another attribute."""
         return self._with(attribute=attribute)
+
+    def with_seed(self, seed: int) -> Settings:
+        """The same job with another seed."""
+        return self._with(seed=seed)
 
     def with_device(self, device: str) -> Settings:
         """The same job on another device."""
@@ -390,6 +386,21 @@ def _one_device(value: object) -> str:
     return cast(str, value)
 
 
+def upgrade(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a record of an earlier version, with today's keys.
+
+    `evaluated` was `starts.attributes`.
+    """
+    starts = config.get("starts")
+    if not isinstance(starts, dict) or MOVED_STARTS not in starts:
+        return config
+    kept = {key: value for key, value in starts.items() if key != MOVED_STARTS}
+    names = starts[MOVED_STARTS]
+    if isinstance(names, str):  # one name was as good as a list of it
+        names = [names]
+    return {**config, "starts": kept, "evaluated": config.get("evaluated", names)}
+
+
 # What sweeps vary most, checked without composing a job for every value.
 TOP_VALUES = {"attribute": _one_attribute, "target": _one_target, "seed": _one_seed}
 
@@ -433,20 +444,37 @@ def _bank(value: object) -> BankSettings:
     return BankSettings(spec, Path(path) if path else None, workers)
 
 
-def _starts(value: object) -> StartsSettings:
+def _starts(value: object) -> StartsSpec:
     options = _mapping("starts", value)
-    attributes = options.pop("attributes", None)
-    spec = _spec("starts", StartsSpec, options)
-    if attributes is None:
-        return StartsSettings(spec, None)
-    # starts.attributes=smile is as good as starts.attributes=[smile].
-    names = [attributes] if isinstance(attributes, str) else attributes
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if MOVED_STARTS in options:
+        raise EditbenchError(moved_attributes(options[MOVED_STARTS]))
+    return _spec("starts", StartsSpec, options)
+
+
+def moved_attributes(value: object) -> str:
+    """What to write in place of `starts.attributes`."""
+    names = ",".join(map(str, value)) if isinstance(value, list) else str(value).strip("[]")
+    return f"starts.attributes=[{names}] is no option any more: set evaluated=[{names}]"
+
+
+def _evaluated(value: object) -> tuple[str, ...] | None:
+    """The evaluated attributes; None is all of the scorer's."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise EditbenchError(
-            f"starts.attributes={attributes} must be null, a name or a list of names, as in "
-            "starts.attributes=[smile,age]"
+            f"evaluated={value} must be null or a list of names, as in evaluated=[smile,age]"
         )
-    return StartsSettings(spec, tuple(names))
+    words = ",".join(value)
+    twice = sorted({name for name in value if value.count(name) > 1})
+    if twice:
+        raise EditbenchError(f"evaluated=[{words}] names {twice[0]} twice: name it once")
+    if len(value) < 2:
+        raise EditbenchError(
+            f"evaluated=[{words}] leaves nothing that an edit could disturb: name two attributes or "
+            "more, or evaluated=null for all of the scorer's"
+        )
+    return tuple(value)
 
 
 def _scorer(value: object) -> ScorerSettings:

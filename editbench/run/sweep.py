@@ -41,6 +41,7 @@ from editbench.run.launch import (
     many_processes,
     worker_threads,
 )
+from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 
@@ -111,7 +112,9 @@ def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -
     with hydra_application(more) as hydra, _explained_disk(), _own_environment():
         master, jobs = compose_master(hydra.config_loader, overrides)
         # Before the folder is claimed: a sweep with a wrong value leaves nothing behind.
-        check_sweep(hydra.config_loader, master, jobs)
+        composed = check_sweep(hydra.config_loader, master, jobs)
+        if task is job_task:  # a task of another command draws no starts
+            check_protocols(composed)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
         os.environ[STARTER] = str(os.getpid())
         share_cores(master, len(jobs))
@@ -273,7 +276,10 @@ def describe(settings: Settings, outcome: Outcome, number: str = "") -> str:
         head += " (found)"
     if outcome.status != "done":
         return f"{head}: {outcome.reason}"
-    return f"{head}: {headline(settings.out / outcome.run_id)}"
+    folder = settings.out / outcome.run_id
+    warning = Record.read(folder).provenance().get("start_warning")
+    remark = f" (warning: {warning})" if warning else ""
+    return f"{head}: {headline(folder)}{remark}"
 
 
 def headline(folder: Path, count: int = 2, most: int = 5) -> str:

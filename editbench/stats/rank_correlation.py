@@ -1,4 +1,4 @@
-"""Spearman's rank correlation for few pairs: average ranks, an exact permutation test, an interval."""
+"""Rank correlations for few pairs: Spearman with an exact permutation test, and Kendall."""
 
 from __future__ import annotations
 
@@ -100,3 +100,21 @@ def _orders(n: int) -> Iterator[np.ndarray]:
         # Exact tests have at most EXACT things, so a byte holds an index.
         flat = np.fromiter(chain.from_iterable(part), np.int8, len(part) * n)
         yield flat.reshape(-1, n).astype(np.int64)
+
+
+def kendall(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of many pairs of lists at once (Kendall 1945).
+
+    Args:
+        a, b: (draws, n) values; row k of one is compared with row k of the other.
+
+    Returns:
+        (draws,) tau-b in [-1, 1]; NaN where one side is constant.
+    """
+    first, second = np.triu_indices(a.shape[1], 1)
+    x = np.sign(a[:, first] - a[:, second])
+    y = np.sign(b[:, first] - b[:, second])
+    # A pair that is tied on one side counts for neither order, and shortens that side alone.
+    length = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (x * y).sum(1) / length

@@ -16,6 +16,7 @@ The engine decodes, judges and stops (editbench.walk.engine). A minimal editor i
 from __future__ import annotations
 
 import abc
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -37,10 +38,14 @@ FFHQ_W_SPREAD = 9.06
 
 @dataclass
 class FitData:
-    """All that an editor may learn from: never the test split, never the judge."""
+    """All that an editor may learn from: never the test split, never the judge.
+
+    Teacher and splits are cut to the evaluated attributes, so that what is masked, conditioned on,
+    searched or tuned by is what the job is judged by.
+    """
 
     generator: Generator
-    teacher: Scorer  # whose logits are the labels
+    teacher: Scorer  # whose logits are the labels; `teacher.whole` has its layers
     fit: Split  # to learn from
     tune: Split  # to choose hyperparameters on
     sigma: Tensor  # (width,) standard deviation of each of the teacher's log-odds over the bank
@@ -48,7 +53,7 @@ class FitData:
 
     @property
     def attributes(self) -> Attributes:
-        """The attributes that the teacher scores."""
+        """The evaluated attributes: all that a method may protect, be conditioned on or search by."""
         return self.teacher.attributes
 
     def spread(self, space: Space) -> float:
@@ -175,6 +180,23 @@ class Editor(abc.ABC):
         """Choose what belongs to one attribute, on the tune split; optional."""
         return FitReport()
 
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        """Scores by which what was fitted tells the classes apart in the tune split; optional.
+
+        The harness compares them with the teacher's labels, and the record says how well they order
+        them (AUC): the logits of a latent classifier, or the codes' coordinates along the direction
+        to each class. An editor cannot work better than what it learnt.
+
+        Args:
+            data: of which the codes of the tune split are scored. Its logits, the answer, are NaN.
+            attribute: that is scored.
+
+        Returns:
+            (n, K) a column a class, of any scale, higher for what is more likely of the class; or
+            None where the fit learnt no such scores.
+        """
+        return None
+
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         """Check whether this editor can serve; called before the fit and after it.
 
@@ -190,7 +212,7 @@ class Editor(abc.ABC):
         if self.space not in generator.spaces:
             raise Unsupported(
                 f"needs {self.space.name} codes; the generator has "
-                f"{', '.join(s.name for s in generator.spaces)}"
+                f"{', '.join(s.name for s in generator.spaces)}{self._remedy(generator)}"
             )
         rows = self.rows(attribute)
         if rows is None:
@@ -204,6 +226,15 @@ class Editor(abc.ABC):
                 f"layers [{rows[0]}, {rows[1]}) lie outside the generator's rows "
                 f"[0, {generator.num_ws}): change method.layers"
             )
+
+    def _remedy(self, generator: Generator) -> str:
+        """What would make an editor serve a generator that lacks its space; '' where nothing does."""
+        if Space.Z not in generator.spaces or self.space not in (Space.W, Space.W_PLUS):
+            return ""
+        # Editors that walk in either space take it as an option.
+        if "space" not in inspect.signature(type(self)).parameters:
+            return ""
+        return "; method.space=z would serve"
 
     def state(self) -> dict[str, Tensor]:
         """Fitted state as flat named tensors, enough for `load_state` to restore the editor."""

@@ -93,7 +93,8 @@ class DuringWalk(Observation, abc.ABC):
 
 @dataclass(frozen=True)
 class Scene:
-    """What an observation may look at, after the walk."""
+    """What an observation may look at, after the walk. The scorers and the bank's logits are cut to
+    the evaluated attributes."""
 
     editor: Editor  # fitted
     generator: Generator

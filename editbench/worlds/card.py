@@ -1,9 +1,9 @@
 """The card of a world: how close its generator comes to the renderer, and how good its judge is.
 
-Data labels are known, labels of generated faces are the judge's; so data is shown both as it is
-and as judged. The association of two binary attributes is phi (the Pearson correlation of their
-0/1 labels); where an attribute with more classes takes part it is Cramer's V, which has no sign
-and is about sqrt((K - 1) / n) for independent labels.
+Data labels are known, labels of generated faces are the judge's; so data is shown both as it is and
+as judged. The association of two binary attributes is phi (the Pearson correlation of their 0/1
+labels); where an attribute with more classes takes part it is Cramer's V, which has no sign and is
+about sqrt((K - 1) / n) for independent labels.
 """
 
 from __future__ import annotations
@@ -21,23 +21,31 @@ from PIL import Image
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError
 from editbench.base.files import write_atomic, write_json
 from editbench.base.images import to_uint8
 from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
+from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer
-from editbench.stats.frechet import frechet_distance
+from editbench.stats.frechet import frechet_distance, moments
+from editbench.worlds.bars import bars
 from editbench.worlds.faces import RESOLUTION, load_generator, load_scorer
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
-from editbench.worlds.train_scorers import accuracy, agreement
+from editbench.worlds.separability import path_lengths, separability
+from editbench.worlds.train_scorers import agreement
 
 BATCH = 64
+# Renders whose labels nobody would dispute: half-way from a threshold to the class centre.
+UNDISPUTED = 0.5
+PATHS = 1000  # faces whose path length is taken
 # 96 pictures a side: enough to see what a generator cannot draw.
 SHEET_COLUMNS = 12
 SHEET_ROWS = 8
+SHEET = SHEET_COLUMNS * SHEET_ROWS
 SHEET_ZOOM = 2
 
 
@@ -99,29 +107,32 @@ def largest_gap(a: dict[str, list[float]], b: dict[str, list[float]]) -> float:
 
 @torch.inference_mode()
 def judged(
-    batches: Iterator[Tensor], teacher: ConvScorer, judge: ConvScorer, advance: Advance
+    batches: Iterator[Tensor], teacher: Scorer, judge: Scorer, advance: Advance
 ) -> dict[str, Tensor]:
-    """Logits of teacher and judge and the judge's features of a stream of pictures, on the host."""
+    """Logits of teacher and judge, and the judge's features if it has any, on the host."""
     parts: dict[str, list[Tensor]] = {"teacher": [], "judge": [], "features": []}
     for images in batches:
-        # The judge's logits come from its features: one pass gives both.
-        features = judge.features(images)
-        parts["features"].append(features.cpu())
-        parts["judge"].append(judge.head(features).cpu())
+        if isinstance(judge, ConvScorer):
+            # The judge's logits come from its features: one pass gives both.
+            features = judge.features(images)
+            parts["features"].append(features.cpu())
+            parts["judge"].append(judge.head(features).float().cpu())
+        else:
+            parts["judge"].append(judge(images).cpu())
         parts["teacher"].append(teacher(images).cpu())
         advance(len(images))
-    return {name: torch.cat(part) for name, part in parts.items()}
+    return {name: torch.cat(part) for name, part in parts.items() if part}
 
 
 def measure(
     n: int,
     generator: Generator,
-    teacher: ConvScorer,
-    judge: ConvScorer,
+    teacher: Scorer,
+    judge: Scorer,
     seed: int = 5_005,
     law: FactorLaw | None = None,
 ) -> dict:
-    """Everything the card shows as numbers.
+    """Everything the card of the faces' world shows as numbers.
 
     Args:
         n: renders, other renders for the floor of the Fréchet distance, and generated faces.
@@ -133,45 +144,108 @@ def measure(
     """
     attributes = judge.attributes
     law = law or FactorLaw()
-    # Faces at the thresholds, which the law keeps away from.
-    dense = replace(law, margin=0.0)
-    truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
-    with progress("pictures judged", 3 * n) as advance:
-        data = judged(_renders(law, seed, 0, n), teacher, judge, advance)
+    laws = {
+        "world law": law,
+        "undisputed": replace(law, margin=UNDISPUTED),
+        # Faces at the thresholds, which the law keeps away from.
+        "dense law": replace(law, margin=0.0),
+    }
+    renders = {}
+    with progress("pictures judged", 5 * n) as advance:
+        for title, one in laws.items():
+            renders[title] = judged(_renders(one, seed, 0, n), teacher, judge, advance)
         # Two samples of the same law: their distance is what n pictures cannot resolve.
         other = judged(_renders(law, seed, n, 2 * n), teacher, judge, advance)
         made = judged(_generated(generator, seed, n), teacher, judge, advance)
-    labels = {
-        "truth": truth,
-        "data": attributes.labels(data["judge"]).numpy(),
-        "generated": attributes.labels(made["judge"]).numpy(),
+    data = renders["world law"]
+    # A margin moves amounts and no classes: the labels are those of all three laws.
+    truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
+    card = _of_generated(made, n, generator, teacher, judge, seed)
+    data_labels = attributes.labels(data["judge"]).numpy()
+    for name, labels in (("truth", truth), ("data", data_labels)):
+        card["marginals"][name] = marginals(labels, attributes)
+        card["associations"][name] = associations(labels, attributes).tolist()
+    bonds = {name: np.array(value) for name, value in card["associations"].items()}
+    card["world"] = "faces"
+    card["marginal_gap"] = largest_gap(card["marginals"]["truth"], card["marginals"]["generated"])
+    card["association_gap"] = float(np.abs(bonds["truth"] - bonds["generated"]).max())
+    card["agreement"]["renders"] = agreement(data["teacher"], data["judge"], attributes)
+    card["accuracy"] = {}
+    for role in ("judge", "teacher"):
+        card["accuracy"][role] = {
+            title: _shares_right(found[role], truth, attributes) for title, found in renders.items()
+        }
+    card["frechet"] = {
+        "generated": frechet_distance(made["features"], data["features"]),
+        "floor": frechet_distance(other["features"], data["features"]),
+        "variance": float(np.trace(moments(data["features"])[1])),
     }
-    shares = {name: marginals(value, attributes) for name, value in labels.items()}
-    bonds = {name: associations(value, attributes) for name, value in labels.items()}
-    return {
-        "world": "faces",
+    card["bars"] = [bar.as_dict() for bar in bars(card)]
+    return card
+
+
+def _shares_right(logits: Tensor, truth: np.ndarray, attributes: Attributes) -> dict[str, float]:
+    """Share of right labels of each attribute; logits (N, width), truth (N, A) classes."""
+    right = (attributes.labels(logits).numpy() == truth).mean(0)
+    return dict(zip(attributes.names, right.tolist()))
+
+
+def measure_alone(
+    n: int, generator: Generator, teacher: Scorer, judge: Scorer, seed: int = 5_005, name: str = ""
+) -> dict:
+    """The card of a world whose data are not at hand: what n generated pictures say by themselves.
+
+    Args:
+        n: generated pictures.
+        generator: of the world.
+        teacher: of the world.
+        judge: of the world.
+        seed: of the latents.
+        name: of the world.
+    """
+    with progress("pictures judged", n) as advance:
+        made = judged(_generated(generator, seed, n), teacher, judge, advance)
+    card = _of_generated(made, n, generator, teacher, judge, seed)
+    card["world"] = name
+    card["bars"] = [bar.as_dict() for bar in bars(card)]
+    return card
+
+
+def _of_generated(
+    made: dict[str, Tensor], n: int, generator: Generator, teacher: Scorer, judge: Scorer, seed: int
+) -> dict:
+    """The part of a card that needs no data.
+
+    `made` is what `judged` says of the generated pictures.
+    """
+    attributes = judge.attributes
+    labels = attributes.labels(made["judge"]).numpy()
+    z = torch.cat([codes.values for codes in _codes(generator, seed, n)])
+    spaces = {"Z": z}
+    if Space.W in generator.spaces:
+        with torch.inference_mode():
+            spaces["W"] = generator.map(z)
+    card = {
         "n": n,
         "generator": generator.digest,
         "teacher": teacher.digest,
         "judge": judge.digest,
         "attributes": attributes.as_config(),
-        "marginals": shares,
-        "marginal_gap": largest_gap(shares["truth"], shares["generated"]),
-        "associations": {name: value.tolist() for name, value in bonds.items()},
-        "association_gap": float(np.abs(bonds["truth"] - bonds["generated"]).max()),
-        "accuracy": {
-            role: {"world law": accuracy(scorer, law, n), "dense law": accuracy(scorer, dense, n)}
-            for role, scorer in (("judge", judge), ("teacher", teacher))
-        },
-        "agreement": {
-            "generated": agreement(made["teacher"], made["judge"], attributes),
-            "renders": agreement(data["teacher"], data["judge"], attributes),
-        },
-        "frechet": {
-            "generated": frechet_distance(made["features"], data["features"]),
-            "floor": frechet_distance(other["features"], data["features"]),
+        "marginals": {"generated": marginals(labels, attributes)},
+        "associations": {"generated": associations(labels, attributes).tolist()},
+        "agreement": {"generated": agreement(made["teacher"], made["judge"], attributes)},
+        "separability": {
+            space: separability(codes.numpy(), made["teacher"], made["judge"], attributes)
+            for space, codes in spaces.items()
         },
     }
+    if "W" in spaces and generator.output == "image":
+        lengths = path_lengths(generator, min(n, PATHS), seed)
+        card["path_length"] = {
+            "mean": float(lengths.mean()),
+            "spread": float(lengths.std() / lengths.mean()),
+        }
+    return card
 
 
 def _renders(law: FactorLaw, seed: int, start: int, stop: int) -> Iterator[Tensor]:
@@ -179,21 +253,30 @@ def _renders(law: FactorLaw, seed: int, start: int, stop: int) -> Iterator[Tenso
         yield render(sample_factors(law, seed, first, min(first + BATCH, stop), "card"), RESOLUTION)
 
 
-def _generated(generator: Generator, seed: int, n: int) -> Iterator[Tensor]:
+def _codes(generator: Generator, seed: int, n: int) -> Iterator[Codes]:
     for first in range(0, n, BATCH):
-        drawn = normals(seed, "card/z", first, min(first + BATCH, n), generator.z_dim)
-        yield generator.decode(Codes(Space.Z, torch.from_numpy(drawn).float()))
+        z = normals(seed, "card/z", first, min(first + BATCH, n), generator.z_dim)
+        yield Codes(Space.Z, torch.from_numpy(z).float())
+
+
+def _generated(generator: Generator, seed: int, n: int) -> Iterator[Tensor]:
+    for codes in _codes(generator, seed, n):
+        yield generator.decode(codes)
 
 
 @torch.inference_mode()
 def sheet(batches: Iterator[Tensor]) -> np.ndarray:
     """The pictures of a stream as one (rows R zoom, columns R zoom, 3) uint8 picture."""
     x = to_uint8(torch.cat(list(batches)))
+    if x.shape[1] == 1:
+        x = x.expand(-1, 3, -1, -1)
     size = x.shape[-1]
+    # Large pictures are shown as they are.
+    zoom = SHEET_ZOOM if size <= 64 else 1
     # (rows, columns, 3, R, R) -> (rows, R, columns, R, 3): pictures become lines of pixels.
-    x = x.view(SHEET_ROWS, SHEET_COLUMNS, 3, size, size).permute(0, 3, 1, 4, 2)
+    x = x.reshape(SHEET_ROWS, SHEET_COLUMNS, 3, size, size).permute(0, 3, 1, 4, 2)
     x = x.reshape(SHEET_ROWS * size, SHEET_COLUMNS * size, 3)
-    return x.repeat_interleave(SHEET_ZOOM, 0).repeat_interleave(SHEET_ZOOM, 1).numpy()
+    return x.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1).numpy()
 
 
 def world_card(
@@ -222,13 +305,39 @@ def world_card(
     teacher = teacher or load_scorer("teacher")
     judge = judge or load_scorer("judge")
     card = measure(n, generator, teacher, judge, seed, law)
-    need = SHEET_COLUMNS * SHEET_ROWS
-    left = sheet(_renders(law or FactorLaw(), seed, 0, need))
-    right = sheet(_generated(generator, seed, need))
+    left = sheet(_renders(law or FactorLaw(), seed, 0, SHEET))
+    right = sheet(_generated(generator, seed, SHEET))
     # A white gap between renders and generated faces.
     gutter = np.full((left.shape[0], 16, 3), 255, np.uint8)
+    return _write(out, card, np.concatenate([left, gutter, right], 1))
+
+
+def other_card(
+    out: Path,
+    n: int,
+    generator: Generator,
+    teacher: Scorer,
+    judge: Scorer,
+    name: str,
+    seed: int = 5_005,
+) -> dict:
+    """The same for a world whose data are not at hand: of one's own, or an imported network.
+
+    Raises:
+        EditbenchError: the generator has no Z to draw from, or gives no pictures.
+    """
+    if Space.Z not in generator.spaces or generator.output != "image":
+        raise EditbenchError(
+            f"a card is measured on pictures of random z, and the generator of '{name}' has "
+            f"{', '.join(space.name for space in generator.spaces)} and gives '{generator.output}'"
+        )
+    card = measure_alone(n, generator, teacher, judge, seed, name)
+    return _write(out, card, sheet(_generated(generator, seed, SHEET)))
+
+
+def _write(out: Path, card: dict, pictures: np.ndarray) -> dict:
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate([left, gutter, right], 1)).save(buffer, "PNG", optimize=True)
+    Image.fromarray(pictures).save(buffer, "PNG", optimize=True)
     loader = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )

@@ -1,10 +1,11 @@
 """Steering the class shares of a GAN, and of pairs of classes, to the data's while it trains.
 
 A small adversarial game drifts: for long stretches it makes too few frontal faces, or glasses on
-nearly all of them. The teacher watches the joint share of every pair of classes over the last
+nearly all of them. A witness watches the joint share of every pair of classes over the last
 `memory` images; the gradient of KL(shares || data) with respect to the shares, ln(share / data),
 weighs the class probabilities of the images at hand. Images at a class border drift to the side
-that is missing; where the shares are right the term vanishes. The judge is not used.
+that is missing; where the shares are right the term vanishes. The witness is neither the editors'
+teacher nor the judge: the generator is optimised against neither of the two.
 """
 
 from __future__ import annotations
@@ -42,19 +43,19 @@ class ShareSteering:
     """A loss that pulls the class shares of a generator to those of data.
 
     Args:
-        teacher: gives the class probabilities; it is frozen.
+        witness: gives the class probabilities; it is frozen.
         labels: (n, A) of the data, which give the shares to reach.
         weight: of the term beside the GAN loss.
         memory: of the running shares, in images.
     """
 
     def __init__(
-        self, teacher: Scorer, labels: Tensor, weight: float = 1.0, memory: int = 2000
+        self, witness: Scorer, labels: Tensor, weight: float = 1.0, memory: int = 2000
     ) -> None:
-        self.teacher = teacher.eval().requires_grad_(False)
+        self.witness = witness.eval().requires_grad_(False)
         self.weight = weight
         self.memory = memory
-        sizes = [len(attribute.classes) for attribute in teacher.attributes]
+        sizes = [len(attribute.classes) for attribute in witness.attributes]
         one_hot = [torch.nn.functional.one_hot(labels[:, k], size) for k, size in enumerate(sizes)]
         self.data = joint_shares(torch.cat(one_hot, 1).float())
         # The running shares begin at the goal, where the term vanishes.
@@ -66,9 +67,12 @@ class ShareSteering:
 
     def loss(self, images: Tensor) -> Tensor:
         """Pictures (N, 3, R, R) -> scalar; moves the running shares towards this batch's."""
-        logits = self.teacher(images).float()
-        batch = joint_shares(class_probabilities(logits, self.teacher.attributes))
-        step = min(1.0, len(images) / self.memory)
+        return self.loss_of_logits(self.witness(images))
+
+    def loss_of_logits(self, logits: Tensor) -> Tensor:
+        """The same from the witness's logits (N, width), where they are known already."""
+        batch = joint_shares(class_probabilities(logits.float(), self.witness.attributes))
+        step = min(1.0, len(logits) / self.memory)
         self.shares = torch.lerp(self.shares, batch.detach().cpu(), step)
         # The gradient of KL(shares || data), which weighs the batch; it is not differentiated.
         pull = self.scale * torch.log(self.shares.clamp_min(FLOOR) / self.data.clamp_min(FLOOR))

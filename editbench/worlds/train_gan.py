@@ -1,8 +1,13 @@
 """Adversarial training of the embedded generator: non-saturating loss, lazy R1, moving average.
 
-Goodfellow et al. 2014 (loss), Mescheder et al. 2018 (R1), Karras et al. 2020 (lazy
-regularisation, EMA). Step t draws its renders and its z from (seed, t) alone and the checkpoint
-holds networks and optimisers, so a run that was stopped continues as if it had not been.
+Goodfellow et al. 2014 (loss), Mescheder et al. 2018 (R1), Karras et al. 2019 (style mixing), Karras
+et al. 2020 (lazy regularisation, path length, EMA). Mixing and path length make W a space in which
+one can edit: without them the first w that draws the data is as good as any other. Two terms may
+join that a witness reads off the pictures: the class shares (`steering`) and how straight the
+traits lie in W (`linearity`).
+
+Step t draws its renders, its z and its noise from (seed, t) alone and the checkpoint holds
+networks, optimisers and running means, so a run that was stopped continues as if it had not been.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,10 +25,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.seeding import normals
+from editbench.base.seeding import normals, uniforms
+from editbench.networks.scorer import Scorer
+from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.worlds.discriminator import Discriminator
+from editbench.worlds.linearity import LinearTerm
+from editbench.worlds.separability import watch
 from editbench.worlds.steering import ShareSteering
+
+# The path length costs a second backward pass: it is taken of a batch that is so much smaller.
+PATH_SHRINK = 2
+# Share of the latest path length in the running mean, which starts as a plain one.
+PATH_MEMORY = 0.01
 
 
 @dataclass(frozen=True)
@@ -45,10 +59,18 @@ class GANTraining:
     # From here on the class shares are steered, see editbench.worlds.steering
     steer_from_kimg: float = 450
     steer_weight: float = 1.0
+    mixing: float = 0.9  # share of pictures whose rows of w_plus come from two w
+    path_weight: float = 2.0  # of the path-length penalty
+    path_every: int = 8
+    linearity: float = 0.0  # weight of the linear term, see editbench.worlds.linearity
+    # Steps between two batches that the witness scores; its terms weigh as much more
+    witness_every: int = 2
     # The generator stays as it is so long: a new discriminator catches up with a trained one
     warmup_kimg: float = 0.0
     # Of the renders' law; None: the world's own. Kept in the checkpoint, not used here
     correlations: dict[str, float] | None = None
+    # Of the renders' law. Kept in the checkpoint, not used here
+    margin: float = 0.2
     # Digest of the data set that is shown, empty for renders. Kept in the checkpoint, not used
     data: str = ""
 
@@ -57,6 +79,17 @@ class GANTraining:
             raise EditbenchError(
                 f"--batch is 1 or more, --kimg 0 or more, got {self.batch} and {self.total_kimg}"
             )
+        if not 0 <= self.mixing <= 1:
+            raise EditbenchError(f"--mixing is a share between 0 and 1, got {self.mixing}")
+        if not self.path_weight >= 0 or not self.linearity >= 0:
+            raise EditbenchError(
+                "--path-weight and --linearity are 0 or more, got "
+                f"{self.path_weight} and {self.linearity}"
+            )
+
+
+# What a checkpoint was trained with that was written before these options were there.
+BEFORE = {"mixing": 0.0, "path_weight": 0.0, "linearity": 0.0, "margin": 0.7}
 
 
 class GANTrainer:
@@ -69,6 +102,11 @@ class GANTrainer:
         device: where to train.
         steering: of the class shares; None: none.
         start: a trained network to go on from; None: a new one.
+        witness: scores pictures for the linear term; None where there is no such term.
+        critic: tensors of a trained discriminator to go on from; None: a new one.
+
+    Raises:
+        EditbenchError: a linear term without a witness.
     """
 
     def __init__(
@@ -79,6 +117,8 @@ class GANTrainer:
         device: str = "cpu",
         steering: ShareSteering | None = None,
         start: StyleGAN2 | None = None,
+        witness: Scorer | None = None,
+        critic: Mapping[str, Tensor] | None = None,
     ) -> None:
         torch.manual_seed(options.seed)
         self.options = options
@@ -89,7 +129,11 @@ class GANTrainer:
         if start is not None:
             self.g.load_state_dict(start.state_dict())
         self.d = Discriminator(config.channels).to(self.device)
+        if critic is not None:
+            self.d.load_state_dict(critic)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
+        self.witness = witness
+        self.linear = self._linear_term()
         # Lazy regularisation adds a step of R1 to every `r1_every` others: the rate and the
         # betas are corrected for it.
         betas = (0.0, 0.99)
@@ -100,7 +144,21 @@ class GANTrainer:
             self.d.parameters(), options.lr * lazy, tuple(b**lazy for b in betas)
         )
         self.rates = [group["lr"] for opt in (self.g_opt, self.d_opt) for group in opt.param_groups]
+        self.path_mean = torch.zeros((), device=self.device)
+        self.path_count = 0
         self.step = 0
+
+    def _linear_term(self) -> LinearTerm | None:
+        if not self.options.linearity:
+            return None
+        if self.witness is None:
+            raise EditbenchError(
+                "the linear term reads traits off the pictures: give --witness, or --linearity 0"
+            )
+        self.witness.eval().requires_grad_(False)
+        return LinearTerm(
+            self.witness.attributes, self.g.config.w_dim, self.options.linearity, self.device
+        )
 
     # -- one step -------------------------------------------------------------
     @property
@@ -108,61 +166,153 @@ class GANTrainer:
         return self.step * self.options.batch / 1000
 
     def train_step(self) -> dict[str, float]:
-        o = self.options
-        n = self.options.batch
-        real = self.reals(self.step * n, (self.step + 1) * n).to(self.device)
+        """One step of both networks, and its losses."""
+        first = self.step * self.options.batch
+        last = first + self.options.batch
         # Latents of the discriminator's fakes and of the generator's, side by side.
         width = 2 * self.g.config.z_dim
-        z = torch.from_numpy(normals(o.seed, "gan", self.step * n, (self.step + 1) * n, width))
+        z = torch.from_numpy(normals(self.options.seed, "gan", first, last, width))
         z_d, z_g = z.float().to(self.device).chunk(2, 1)
         self._set_rates()
+        values = self._discriminator_step(self.reals(first, last).to(self.device), z_d)
+        if self.kimg >= self.options.warmup_kimg:
+            values |= self._generator_step(z_g)
+        self.step += 1
+        return values
 
-        # Discriminator.
+    def _discriminator_step(self, real: Tensor, z: Tensor) -> dict[str, float]:
+        options = self.options
         self.g.requires_grad_(False)
         with self._autocast():
             with torch.no_grad():
-                fake = self.g(z_d)
+                _, w_plus = self._mixed(z, "d")
+                fake = self._picture(w_plus)
             real_logit = self.d(real)
             fake_logit = self.d(fake)
-        d_loss = F.softplus(fake_logit.float()).mean() + F.softplus(-real_logit.float()).mean()
-        if self.step % o.r1_every == 0:
-            d_loss = d_loss + self._r1(real) * (o.r1_gamma / 2 * o.r1_every)
-        self._update(self.d_opt, d_loss)
+        loss = F.softplus(fake_logit.float()).mean() + F.softplus(-real_logit.float()).mean()
+        if self.step % options.r1_every == 0:
+            loss = loss + self._r1(real) * (options.r1_gamma / 2 * options.r1_every)
+        self._update(self.d_opt, loss)
         self.g.requires_grad_(True)
-        if self.kimg < o.warmup_kimg:
-            self.step += 1
-            return {
-                "d": d_loss.item(),
-                "real": real_logit.float().mean().item(),
-                "fake": fake_logit.float().mean().item(),
-            }
-
-        # Generator.
-        self.d.requires_grad_(False)
-        with self._autocast():
-            w = self.g.mapping(z_g)
-            w_plus = w.unsqueeze(1).expand(-1, self.g.config.num_ws, -1)
-            image = self.g.synthesis(self.g.synthesis.styles(w_plus))
-            logit = self.d(image)
-            steer = self._steer(image)
-        g_loss = F.softplus(-logit.float()).mean() + steer
-        self._update(self.g_opt, g_loss)
-        self.d.requires_grad_(True)
-
-        self.g.mapping.w_avg.lerp_(w.detach().float().mean(0), 1 - o.w_avg_beta)
-        self._average()
-        self.step += 1
         return {
-            "d": d_loss.item(),
-            "g": g_loss.item(),
+            "d": loss.item(),
             "real": real_logit.float().mean().item(),
             "fake": fake_logit.float().mean().item(),
         }
 
-    def _steer(self, image: Tensor) -> Tensor:
-        if self.steering is None or self.kimg < self.options.steer_from_kimg:
-            return image.new_zeros(())
-        return self.steering.loss(image)
+    def _generator_step(self, z: Tensor) -> dict[str, float]:
+        options = self.options
+        self.d.requires_grad_(False)
+        with self._autocast():
+            w, w_plus = self._mixed(z, "g")
+            logit = self.d(self._picture(w_plus))
+        loss = F.softplus(-logit.float()).mean()
+        values = {"g": loss.item()}
+        asks = self._asks_witness()
+        if asks:
+            for name, (weight, term) in self._witness_terms(w).items():
+                loss = loss + options.witness_every * weight * term
+                values[name] = term.item()
+        if options.path_weight and self.step % options.path_every == 0:
+            penalty, length = self._path_length(z)
+            loss = loss + penalty * (options.path_weight * options.path_every)
+            values |= {"path_penalty": penalty.item(), "path_length": length}
+        if self.linear is not None:
+            self.linear.zero_grad()
+        self._update(self.g_opt, loss)
+        if self.linear is not None and asks:
+            self.linear.step()
+        self.d.requires_grad_(True)
+        self.g.mapping.w_avg.lerp_(w.detach().float().mean(0), 1 - options.w_avg_beta)
+        self._average()
+        return values
+
+    # -- pictures -------------------------------------------------------------
+    def _picture(self, w_plus: Tensor) -> Tensor:
+        return self.g.synthesis(self.g.synthesis.styles(w_plus))
+
+    def _mixed(self, z: Tensor, stream: str) -> tuple[Tensor, Tensor]:
+        """Map latents, and mix the rows of some pictures (style mixing).
+
+        Args:
+            z: (N, z_dim).
+            stream: name of the random draws.
+
+        Returns:
+            w (N, w_dim), and w_plus (N, num_ws, w_dim), whose later rows may be those of another w.
+        """
+        options = self.options
+        rows = self.g.config.num_ws
+        w = self.g.mapping(z)
+        w_plus = w.unsqueeze(1).expand(-1, rows, -1)
+        if not options.mixing:
+            return w, w_plus
+        first = self.step * options.batch
+        last = first + len(z)
+        seed = options.seed
+        width = self.g.config.z_dim
+        other_z = torch.from_numpy(normals(seed, f"gan/mixing/{stream}/z", first, last, width))
+        draw = torch.from_numpy(uniforms(seed, f"gan/mixing/{stream}/cut", first, last, 2))
+        draw = draw.to(self.device)
+        cut = 1 + (draw[:, 0] * (rows - 1)).long()  # at least one row of each
+        cut = torch.where(draw[:, 1] < options.mixing, cut, rows)
+        own = torch.arange(rows, device=self.device) < cut[:, None]
+        other = self.g.mapping(other_z.float().to(self.device)).unsqueeze(1)
+        return w, torch.where(own[:, :, None], w_plus, other)
+
+    # -- terms of the generator's loss ----------------------------------------
+    def _steers(self) -> bool:
+        return self.steering is not None and self.kimg >= self.options.steer_from_kimg
+
+    def _asks_witness(self) -> bool:
+        wanted = self._steers() or self.linear is not None
+        return wanted and self.step % self.options.witness_every == 0
+
+    def _witness(self) -> Scorer:
+        if self.witness is not None:
+            return self.witness
+        assert self.steering is not None  # otherwise nothing asks
+        return self.steering.witness
+
+    def _witness_terms(self, w: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """Name -> weight and value of what is read off the pictures of w (N, w_dim).
+
+        Rows are not mixed here: traits of a mixed picture belong to two w, and what is measured
+        later are pictures of one.
+        """
+        terms = {}
+        with self._autocast():
+            image = self._picture(w.unsqueeze(1).expand(-1, self.g.config.num_ws, -1))
+            logits = self._witness()(image)
+        if self.steering is not None and self._steers():
+            terms["steer"] = (1.0, self.steering.loss_of_logits(logits))
+        if self.linear is not None:
+            centred = w.float() - self.g.mapping.w_avg
+            terms["linear"] = (self.linear.weight, self.linear.loss(centred, logits))
+        return terms
+
+    def _path_length(self, z: Tensor) -> tuple[Tensor, float]:
+        """Squared deviation of the path length from its running mean, and this batch's mean length.
+
+        The length of a picture is the norm of the gradient, in w, of the picture times unit noise
+        (Karras et al. 2020, eq. 4): a step in W is to change every picture by as much.
+        """
+        n = max(1, len(z) // PATH_SHRINK)
+        # In full precision, as it is differentiated twice.
+        with torch.autocast(self.device.type, enabled=False):
+            _, w_plus = self._mixed(z[:n], "path")
+            image = self._picture(w_plus)
+            drawn = normals(
+                self.options.seed, "gan/path", self.step * n, (self.step + 1) * n, image[0].numel()
+            )
+            noise = torch.from_numpy(drawn).float().to(self.device).view_as(image)
+            noise = noise / math.sqrt(image.shape[2] * image.shape[3])
+            (gradient,) = torch.autograd.grad((image * noise).sum(), w_plus, create_graph=True)
+            length = gradient.square().sum(2).mean(1).sqrt()
+        self.path_count += 1
+        share = max(PATH_MEMORY, 1 / self.path_count)
+        self.path_mean = self.path_mean.lerp(length.detach().mean(), share)
+        return (length - self.path_mean).square().mean(), length.mean().item()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bfloat16)
@@ -209,9 +359,12 @@ class GANTrainer:
             "step": self.step,
             "options": asdict(self.options),
             "config": asdict(self.g.config),
+            "path": {"mean": self.path_mean, "count": self.path_count},
         }
         if self.steering is not None:
             state["steering"] = self.steering.state_dict()
+        if self.linear is not None:
+            state["linear"] = self.linear.state_dict()
         # Renamed when whole: a stopped write leaves the last checkpoint as it was.
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
@@ -223,6 +376,11 @@ class GANTrainer:
             part.load_state_dict(state[name])
         if self.steering is not None and "steering" in state:
             self.steering.load_state_dict(state["steering"])
+        if self.linear is not None and "linear" in state:
+            self.linear.load_state_dict(state["linear"])
+        if "path" in state:
+            self.path_mean = state["path"]["mean"]
+            self.path_count = state["path"]["count"]
         self.step = state["step"]
 
 
@@ -246,8 +404,9 @@ def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) 
         return
     state = read_checkpoint(path)
     ours = asdict(config) | asdict(options) | {"total_kimg": 0}
-    # An old file lacks new options: it was trained with their defaults.
-    theirs = asdict(GANTraining()) | dict(state["config"]) | dict(state["options"], total_kimg=0)
+    # An old file lacks new options: it was trained without them, or with their defaults.
+    theirs = asdict(GANTraining()) | BEFORE | dict(state["config"])
+    theirs |= dict(state["options"], total_kimg=0)
     changed = [
         f"{key} {theirs.get(key)} there, {ours[key]} here"
         for key in ours
@@ -258,6 +417,37 @@ def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) 
             f"{path} is of another training ({'; '.join(changed)}); "
             "give the same options or another --out"
         )
+
+
+def check_witness(witness: Path | None, steer: bool, linearity: float) -> None:
+    """Raise EditbenchError where a term of the training needs a witness and none is given."""
+    if witness is None and (steer or linearity):
+        raise EditbenchError(
+            "--steer and --linearity read traits off the pictures: give --witness WEIGHTS, made by "
+            "`editbench world train-scorers --role witness`"
+        )
+
+
+def at_checkpoint(out: Path, witness: Scorer | None, keep: bool) -> Callable[[GANTrainer], dict]:
+    """What a training does at each checkpoint.
+
+    Args:
+        out: folder of the training.
+        witness: measures the averaged generator for the log; None: nothing is measured.
+        keep: whether the averaged generator is kept, packed, in out/kept.
+
+    Returns:
+        A function that gives more entries of the log's line.
+    """
+    look = None if witness is None else watch(witness)
+
+    def note(trainer: GANTrainer) -> dict:
+        generator = StyleGAN2Generator(trainer.ema)
+        if keep:
+            generator.save(out / "kept" / f"generator_{trainer.kimg:06.1f}.safetensors")
+        return {} if look is None else look(generator)
+
+    return note
 
 
 def _plain(value: object) -> object:

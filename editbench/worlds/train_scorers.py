@@ -1,12 +1,16 @@
-"""Training of a world's teacher and judge, two classifiers that share nothing but the renderer.
+"""Training of a world's teacher, judge and witness, three classifiers that share nothing but the
+renderer.
+
+The teacher labels codes for the editors, the judge labels what they made. The witness watches the
+generator while that trains (`steering`, `linearity`), so that a generator has been optimised
+against neither of the two.
 
 - Factors are drawn WITHOUT correlations. A classifier trained on the correlated world may read
-  glasses as age; a judge that does so would report entanglement that is its own.
-- Half of the faces come from the dense law (margin 0), so that boundaries sit at the true
-  thresholds and two classifiers that were trained apart draw them in the same place; half come
-  from the world's own margin.
-- Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts of
-  another face or pose.
+glasses as age; a judge that does so would report entanglement that is its own. - Half of the faces
+come from the dense law (margin 0), so that boundaries sit at the true thresholds and two
+classifiers that were trained apart draw them in the same place; half come from the world's own
+margin. - Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts
+of another face or pose.
 
 Step t draws its faces and its augmentation from (seed, role, t) alone.
 """
@@ -70,6 +74,7 @@ class ScorerTraining:
 ROLES = {
     "teacher": ScorerTraining("teacher", seed=101, widths=(32, 48, 64), hidden=96),
     "judge": ScorerTraining("judge", seed=202, widths=(32, 64, 96), hidden=128),
+    "witness": ScorerTraining("witness", seed=404, widths=(32, 56, 72), hidden=96),
 }
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from editbench.methods.ganspace.pca import Components, Incremental, Moments, estimator
+from editbench.methods.shared.direction_search import Directions
 from scipy.linalg import lstsq
 from torch import Tensor
 
@@ -20,23 +20,6 @@ from editbench.walk.editor import FitData
 BLOCK = 256  # samples whose activations are held together
 REGRESSION_SAMPLES = 10_000  # at least so many, as in the published code
 TOO_SHORT = 1e-6  # of the longest row of the regression: a component that no latent moves
-
-
-@dataclass(frozen=True)
-class Directions:
-    """Directions in the latent space.
-
-    Args:
-        mean: (d,) of the latents.
-        rows: (k, d) unit directions.
-        stdev: (k,) standard deviation of the latents along them.
-        notes: for the record.
-    """
-
-    mean: np.ndarray
-    rows: np.ndarray
-    stdev: np.ndarray
-    notes: dict[str, object]
 
 
 def activation_directions(

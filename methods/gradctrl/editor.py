@@ -8,6 +8,7 @@ Algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +20,13 @@ from editbench.methods.gradctrl.exclusion import (
     parse_exclude,
     scaled_count,
 )
-from editbench.methods.gradctrl.latent_classifier import LatentClassifier, load_heads, train
+from editbench.methods.gradctrl.latent_classifier import (
+    Examples,
+    LatentClassifier,
+    balanced,
+    load_heads,
+    train,
+)
 from editbench.methods.gradctrl.tuning import choose_count
 from editbench.methods.shared.layer_choice import (
     check_tuned,
@@ -33,21 +40,24 @@ from editbench.methods.shared.selection import (
     class_counts,
     class_log_odds,
     empty_class,
-    few_shot,
+    example_order,
+    extreme_examples,
+    random_examples,
     walk_space,
 )
 from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from editbench.base.attributes import Attributes
+from editbench.base.attributes import Attribute, Attributes, log_odds_of_classes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.seeding import generator
+from editbench.base.spaces import Space
 from editbench.base.validation import check_positive
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FFHQ_W_SPREAD, Editor, FitData, FitReport, Walk, unit_rows
 
-HELD_OUT = 0.3  # share of a class's examples that validate
+VALIDATION = 2000  # tune samples, at most, on which the training of the classifiers is stopped
 PARTS = ("weight1", "bias1", "weight2", "bias2")
 
 
@@ -57,10 +67,11 @@ class GradCtrl(Editor):
     Gradient and mask are both taken at the current codes, so that the path bends.
 
     Args:
-        n_per_class: examples of each class (the paper: 30).
+        n_per_class: examples of each class (the paper: 30), all of which train.
         selection: 'extremes', the most confident of `pool` candidates by the teacher's log-odds,
-            or 'random'. The default follows the published code, which trains on the top and
-            bottom 5 % of its samples.
+            or 'random', as many of each class drawn from the fit split. The default follows the
+            published code, which trains on the top and bottom 5 % of its samples. With 'random'
+            an attribute is served if each of its classes has `n_per_class` samples.
         pool: candidates; None takes 20 for each wanted example, so that the extremes are about
             those 5 %.
         exclude: channels left alone for every other attribute, for 512 channels (in proportion
@@ -75,13 +86,17 @@ class GradCtrl(Editor):
             direction of its probability too.
         delta: step length for StyleGAN2-FFHQ's W (the paper: 0.6).
         scale_step: scale `delta` to the spread of this space.
+        hold_out: share of the examples that do not train and on which the training is stopped
+            (the published code: 0.3); 0: it is stopped on the first VALIDATION tune samples, where
+            every class counts the same.
         epochs: of the classifiers' training, at most.
         space: 'w' or 'z'.
         heads: file of published heads, used instead of a fit; see latent_classifier.load_heads.
         head_attributes: their names, in order.
         head_signs: +1 or -1 for each, for scorers that flip an attribute.
         layers: as in Editor; or 'ffhq', the published code's own table, in proportion to the
-            rows; or 'tuned', by editbench.methods.shared.layer_choice.
+            rows (of a generator without W+ the whole code moves); or 'tuned', by
+            editbench.methods.shared.layer_choice.
 
     Raises:
         EditbenchError: an option is out of its range or unknown.
@@ -101,6 +116,7 @@ class GradCtrl(Editor):
         objective: str = "log_softmax",
         delta: float = 0.6,
         scale_step: bool = True,
+        hold_out: float = 0.0,
         epochs: int = 500,
         space: str = "w",
         heads: str | None = None,
@@ -119,7 +135,10 @@ class GradCtrl(Editor):
             raise EditbenchError(
                 f"n_per_class={n_per_class} must be at least 1 and epochs={epochs} at least 0"
             )
+        if not 0 <= hold_out < 1:
+            raise EditbenchError(f"hold_out={hold_out} must be in [0, 1)")
         self.n_per_class = n_per_class
+        self.hold_out = float(hold_out)
         self.pool = pool or 20 * n_per_class
         self.epochs = epochs
         self.selection = choice("selection", selection, ("extremes", "random"))
@@ -152,9 +171,11 @@ class GradCtrl(Editor):
         # Their classes are walked one after the other.
         self.ordered = {item.name for item in attributes if item.ordered}
         if not self.lenient_names:
-            check_names(self.exclude, (*attributes.names, *self.head_attributes))
+            check_names(self.exclude, attributes.names)
         report = self._load(data) if self.head_file else self._train(data)
         report.notes["step"] = self.length
+        if self.published_layers and Space.W_PLUS not in data.generator.spaces:
+            report.notes["layers"] = "the generator has no W+: the whole code moves"
         return report
 
     def _load(self, data: FitData) -> FitReport:
@@ -170,63 +191,38 @@ class GradCtrl(Editor):
                     f"{self.head_file}: head '{name}' has {width} outputs, the scorer's attribute "
                     f"has {data.attributes[name].width}"
                 )
+        # A head of an attribute that is not evaluated would mask channels for nothing.
+        heads = self.classifier.heads
+        kept = {name: head for name, head in heads.items() if name in data.attributes.names}
+        if not kept:
+            raise Unsupported(
+                f"no head is of an evaluated attribute: the heads are {', '.join(heads)}"
+            )
+        self.classifier = LatentClassifier(kept)
         return FitReport(notes={"heads": str(self.head_file)})
 
     def _train(self, data: FitData) -> FitReport:
-        """Train one small classifier for each attribute whose classes all have examples."""
-        codes = data.fit.codes(self.space)
+        """Train one small classifier for each attribute whose classes all have enough examples."""
         attributes = data.attributes
         names = []
         for name in attributes.names:
             self.counts[name] = class_counts(data, name).cpu()
-            if not empty_class(attributes[name], self.counts[name]):
+            if not self._too_few(attributes[name]):
                 names.append(name)
         if not names:
-            raise Unsupported("no attribute has examples of all its classes in the fit split")
-        # One order for all attributes: a sample that is labelled once is labelled for all.
-        order = generator(data.seed, "gradctrl", "pool").permutation(len(data.fit))
-        samples = []
-        classes = []
-        held = []
-        notes = {}
-        looked = 0
-        for name in names:
-            chosen, labelled = few_shot(
-                class_log_odds(data, name),
-                attributes.labels(data.fit.logits, name),
-                order,
-                self.n_per_class,
-                self.pool,
-                self.selection == "extremes",
-            )
-            looked = max(looked, labelled)
-            held_out = []
-            for c, members in enumerate(chosen):
-                # Each class is split by itself, so that both sides hold all classes.
-                turn = generator(data.seed, "gradctrl", "split", name, c).permutation(len(members))
-                held_out.append(torch.from_numpy(turn < int(HELD_OUT * len(members))))
-                if len(members) < self.n_per_class:
-                    notes[f"{name}.{attributes[name].classes[c]}"] = (
-                        f"{len(members)} examples instead of {self.n_per_class}"
-                    )
-            samples.append(torch.from_numpy(np.concatenate(chosen)))
-            sizes = torch.tensor([len(members) for members in chosen])
-            classes.append(torch.repeat_interleave(torch.arange(len(chosen)), sizes))
-            held.append(torch.cat(held_out))
-        # Attributes differ in their number of examples: padded, with weight 0 there.
-        index = pad_sequence(samples, batch_first=True)  # (A, m) positions in the fit split
-        labels = pad_sequence(classes, batch_first=True)
-        weights = pad_sequence([torch.ones(len(s)) for s in samples], batch_first=True)
+            raise Unsupported(f"no attribute has enough examples; {self._too_few(attributes[0])}")
         # Adam's step suits the spread of the paper's W; undone below
         scale = FFHQ_W_SPREAD / data.spread(self.space)
-        device = codes.device
+        training, held_out, looked, notes = self._examples(data, names, scale)
+        validation = held_out
+        if not self.hold_out:
+            validation = self._tune_examples(data, names, scale)
+            looked += validation.labels.shape[1]
         self.classifier, trained = train(
             names,
             [attributes[name].width for name in names],
-            codes[index.to(device)].float() * scale,
-            labels.to(device),
-            weights.to(device),
-            pad_sequence(held, batch_first=True).to(device),
+            training,
+            validation,
             data.seed,
             self.epochs,
         )
@@ -236,6 +232,79 @@ class GradCtrl(Editor):
             heads[name] = (head[0] * scale, *head[1:])
         self.classifier = LatentClassifier(heads)
         return FitReport(labels=looked, notes=notes | trained)
+
+    def _examples(
+        self, data: FitData, names: Sequence[str], scale: float
+    ) -> tuple[Examples, Examples, int, dict[str, object]]:
+        """The examples of the attributes, and those of them that are held out.
+
+        Args:
+            data: the fit split and its labels.
+            names: A attributes.
+            scale: of the codes.
+
+        Returns:
+            training: of all attributes.
+            held_out: the share `hold_out` of each class, which does not train.
+            looked: labels that were read.
+            notes: what the record says of the choice.
+        """
+        attributes = data.attributes
+        # One order for all attributes: a sample that is labelled once is labelled for all.
+        order = example_order(data)
+        samples = []
+        classes = []
+        held = []
+        looked = 0
+        notes: dict[str, object] = {}
+        for name in names:
+            labels = attributes.labels(data.fit.logits, name)
+            if self.selection == "random":
+                chosen, labelled = random_examples(
+                    labels, len(attributes[name].classes), order, self.n_per_class
+                )
+            else:
+                chosen, labelled = extreme_examples(
+                    class_log_odds(data, name), labels, order, self.n_per_class, self.pool
+                )
+            looked = max(looked, labelled)
+            sizes = [len(members) for members in chosen]
+            notes[f"examples.{name}"] = sizes
+            out = []
+            for c, size in enumerate(sizes):
+                # Each class is split by itself, so that both sides hold all classes.
+                turn = generator(data.seed, "gradctrl", "split", name, c).permutation(size)
+                out.append(torch.from_numpy(turn < int(self.hold_out * size)))
+            held.append(torch.cat(out))
+            samples.append(torch.from_numpy(np.concatenate(chosen)))
+            classes.append(torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)))
+        codes = data.fit.codes(self.space)
+        # Attributes differ in their number of examples: padded, with weight 0 there.
+        index = pad_sequence(samples, batch_first=True).to(codes.device)  # (A, m) of the fit split
+        there = pad_sequence([torch.ones(len(s)) for s in samples], batch_first=True)
+        there = there.to(codes.device)
+        aside = pad_sequence(held, batch_first=True).to(codes.device)
+        training = Examples(
+            codes[index].float() * scale,
+            pad_sequence(classes, batch_first=True).to(codes.device),
+            there * ~aside,
+        )
+        return training, replace(training, weights=there * aside), looked, notes
+
+    def _tune_examples(self, data: FitData, names: Sequence[str], scale: float) -> Examples:
+        """Tune samples with the teacher's labels, on which the training is stopped."""
+        tune = data.tune.first(VALIDATION)
+        codes = tune.codes(self.space).float() * scale
+        labels = []
+        weights = []
+        for name in names:
+            own = data.attributes.labels(tune.logits, name)
+            labels.append(own)
+            # The examples are as many of each class, so that a rare class counts as much here.
+            weights.append(balanced(own, len(data.attributes[name].classes)))
+        # A view: all heads share the codes.
+        shared = codes.unsqueeze(0).expand(len(names), -1, -1)
+        return Examples(shared, torch.stack(labels), torch.stack(weights))
 
     def tune(self, data: FitData, attribute: str) -> FitReport:
         report = FitReport()
@@ -251,25 +320,47 @@ class GradCtrl(Editor):
     # -- walk -----------------------------------------------------------------
     def rows(self, attribute: str) -> tuple[int, int] | None:
         found = super().rows(attribute)
-        # The published table is for 18 rows; num_ws is 0 before the generator is known.
-        if self.published_layers and found and self.num_ws:
-            return scale_ranges([found], self.num_ws)[0]
-        return found
+        if not self.published_layers or found is None:
+            return found
+        # Of W codes alone there are no rows, and the whole code moves.
+        return scale_ranges([found], self.num_ws)[0] if self.num_ws else None
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         check_tuned(self.tune_layers, generator)
-        if self.published_layers and self.rows(attribute) is None:
-            known = ", ".join(FFHQ_LAYERS)
-            raise Unsupported(f"the published table of layers has no '{attribute}': it has {known}")
+        has_rows = Space.W_PLUS in generator.spaces
+        if self.published_layers and has_rows and attribute not in FFHQ_LAYERS:
+            raise Unsupported(
+                f"the published table of layers has no '{attribute}', only "
+                f"{', '.join(FFHQ_LAYERS)}: set method.layers to a range or to null"
+            )
         if self.classifier is not None and attribute not in self.classifier.names:
             reason = ""
             if attribute in self.counts:
-                reason = empty_class(attributes[attribute], self.counts[attribute])
+                reason = self._too_few(attributes[attribute])
             if not reason:
                 known = ", ".join(self.classifier.names)
                 reason = f"no latent classifier of '{attribute}': the heads are {known}"
             raise Unsupported(reason)
+
+    def _too_few(self, attribute: Attribute) -> str:
+        """Why an attribute has no latent classifier; '' when it has."""
+        counts = self.counts[attribute.name]
+        # A class of fewer extremes trains with what there is; a random draw is of equal numbers.
+        if self.selection == "random":
+            return empty_class(attribute, counts, self.n_per_class, "method.n_per_class")
+        return empty_class(attribute, counts)
+
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        codes = data.tune.codes(self.space)
+        classifier = self._fitted().to(codes.device)
+        if attribute not in classifier.names:
+            return None
+        logits, _ = classifier.forward(codes)
+        own = logits[:, classifier.slices[attribute]]
+        if own.shape[1] == 1:
+            return torch.cat([-own, own], 1)
+        return log_odds_of_classes(own)
 
     def _fitted(self) -> LatentClassifier:
         if self.classifier is None:

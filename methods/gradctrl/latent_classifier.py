@@ -9,6 +9,7 @@ that no width is padded. All networks are trained and evaluated as one batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -163,17 +164,48 @@ def initial(name: str, width: int, dim: int, seed: int) -> list[Tensor]:
     return parts
 
 
+@dataclass(frozen=True)
+class Examples:
+    """Labelled codes of A heads.
+
+    Args:
+        codes: (A, m, d), padded to one m; a view of (1, m, d) where all heads share their codes.
+        labels: (A, m) classes.
+        weights: (A, m) how much each counts in the mean loss of its head; 0 for padding.
+    """
+
+    codes: Tensor
+    labels: Tensor
+    weights: Tensor
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Weighted means of (A, m) values, a head each: (A,). NaN for a head without weights."""
+        return (values * self.weights).sum(1) / self.weights.sum(1)
+
+
+def balanced(labels: Tensor, classes: int) -> Tensor:
+    """Weights with which every class counts the same, however many samples it has.
+
+    Args:
+        labels: (m,) classes.
+        classes: K.
+
+    Returns:
+        (m,) float32.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    return 1.0 / counts[labels]
+
+
 def train(
     names: Sequence[str],
     widths: Sequence[int],
-    codes: Tensor,
-    labels: Tensor,
-    weights: Tensor,
-    held_out: Tensor,
+    training: Examples,
+    validation: Examples,
     seed: int,
     epochs: int = 500,
     lr: float = 1e-3,
-) -> tuple[LatentClassifier, dict]:
+) -> tuple[LatentClassifier, dict[str, dict[str, float]]]:
     """Train all heads together with Adam, each to its own lowest validation loss.
 
     The few examples of a head are one batch an epoch. Heads share nothing, so a head's result
@@ -182,61 +214,46 @@ def train(
     Args:
         names: of the A heads.
         widths: outputs of each head.
-        codes: (A, m, d) samples of each head, padded.
-        labels: (A, m) classes.
-        weights: (A, m) 1, or 0 for padding.
-        held_out: (A, m) bool, the validation samples; a head without any is stopped on its
-            training loss.
+        training: all of whose samples train.
+        validation: a head without any is stopped on its training loss.
         seed: of the heads' initial weights.
         epochs: at most so many.
         lr: of Adam (the published code's default).
 
-    Returns the classifier and, per head, epochs used, validation loss and accuracy.
+    Returns:
+        The classifier and, for each head, the epochs used, and the validation loss and accuracy
+        there.
     """
-    device = codes.device
-    heads = len(names)
-    first = [sum(widths[:a]) for a in range(heads)]
-    # Cross-entropy takes all heads as (A, K): two rows are added to the heads' own, of which a
-    # binary class 0 takes the logit 0, and a class that a head does not have the logit -inf.
-    zero = sum(widths)
-    never = sum(widths) + 1
-    table = torch.full((heads, max(2, *widths)), never)
-    for a, width in enumerate(widths):
-        own = list(range(first[a], first[a] + width))
-        if width == 1:
-            own = [zero, *own]
-        table[a, : len(own)] = torch.tensor(own)
-    head = torch.repeat_interleave(torch.arange(heads), torch.tensor(widths))
-    head = head.to(device)
-    table = table.to(device)
-    drawn = [initial(name, width, codes.shape[2], seed) for name, width in zip(names, widths)]
+    device = training.codes.device
+    first = [sum(widths[:a]) for a in range(len(names))]
+    table = _rows_of_classes(widths, first).to(device)
+    owner = torch.repeat_interleave(torch.arange(len(names)), torch.tensor(widths)).to(device)
+    drawn = []
+    for name, width in zip(names, widths):
+        drawn.append(initial(name, width, training.codes.shape[2], seed))
     parameters = []
     # zip(*drawn): from parts by head to heads by part.
     for parts, per_row in zip(zip(*drawn), PER_ROW):
         joined = torch.cat(parts) if per_row else torch.stack(parts)
         parameters.append(joined.to(device).requires_grad_())
     adam = torch.optim.Adam(parameters, lr=lr)
-    use = weights * ~held_out
-    judge = torch.where((weights * held_out).sum(1, keepdim=True) > 0, weights * held_out, use)
+    validated = validation.weights.sum(1) > 0
     best = [p.detach().clone() for p in parameters]
-    lowest = torch.full((heads,), torch.inf, device=device)
-    since = torch.zeros(heads, device=device)
-    accuracy = torch.zeros(heads, device=device)
-    used = torch.zeros(heads, dtype=torch.long, device=device)
+    lowest = torch.full((len(names),), torch.inf, device=device)
+    since = torch.zeros(len(names), device=device)
+    accuracy = torch.zeros(len(names), device=device)
+    used = torch.zeros(len(names), dtype=torch.long, device=device)
     for epoch in range(epochs + 1):
-        w1, b1, w2, b2 = parameters
-        # (A, m, 16)
-        hidden = F.leaky_relu(torch.baddbmm(b1.unsqueeze(1), codes, w1.transpose(1, 2)), SLOPE)
-        rows = torch.einsum("rmh,rh->rm", hidden[head], w2) + b2.unsqueeze(1)
-        rows = torch.cat([rows, torch.zeros_like(rows[:1]), torch.full_like(rows[:1], -torch.inf)])
-        logits = rows[table]  # (A, K, m)
-        losses = F.cross_entropy(logits, labels, reduction="none")
+        logits = _class_logits(parameters, training.codes, owner, table)
+        losses = F.cross_entropy(logits, training.labels, reduction="none")
         with torch.no_grad():  # a head's snapshot is taken before its parameters move
-            value = (losses * judge).sum(1) / judge.sum(1)
+            value, right = _judge(parameters, validation, owner, table)
+            own_right = training.mean((logits.argmax(1) == training.labels).float())
+            value = torch.where(validated, value, training.mean(losses))
+            right = torch.where(validated, right, own_right)
             better = (value < lowest) & (since <= PATIENCE)
-            right = ((logits.argmax(1) == labels) * judge).sum(1) / judge.sum(1)
             for kept, now, per_row in zip(best, parameters, PER_ROW):
-                take = better[head] if per_row else better
+                take = better[owner] if per_row else better
                 kept[take] = now.detach()[take]
             lowest = torch.where(better, value, lowest)
             accuracy = torch.where(better, right, accuracy)
@@ -246,17 +263,65 @@ def train(
         if bool((since > PATIENCE).all()):
             break
         adam.zero_grad(set_to_none=True)
-        ((losses * use).sum(1) / use.sum(1)).sum().backward()
+        training.mean(losses).sum().backward()
         adam.step()
     pieces = {}
+    notes = {}
     for a, (name, width) in enumerate(zip(names, widths)):
         rows_of = slice(first[a], first[a] + width)
         pieces[name] = (best[0][a], best[1][a], best[2][rows_of], best[3][rows_of])
-    notes = {}
-    for a, name in enumerate(names):
         notes[name] = {
             "epochs": int(used[a]),
             "validation_loss": round(float(lowest[a]), 4),
             "validation_accuracy": round(float(accuracy[a]), 4),
         }
     return LatentClassifier(pieces), notes
+
+
+def _rows_of_classes(widths: Sequence[int], first: Sequence[int]) -> Tensor:
+    """Which output row holds the logit of each class of each head: (A, K) for the largest K.
+
+    Cross-entropy takes all heads as one (A, K). Two rows are added to the heads' own: a logit of 0,
+    which a binary class 0 has, and one of -inf, for the classes that a head does not have.
+    """
+    zero = sum(widths)
+    never = zero + 1
+    table = torch.full((len(widths), max(2, *widths)), never)
+    for a, width in enumerate(widths):
+        own = list(range(first[a], first[a] + width))
+        if width == 1:
+            own = [zero, *own]
+        table[a, : len(own)] = torch.tensor(own)
+    return table
+
+
+def _class_logits(
+    parameters: Sequence[Tensor], codes: Tensor, owner: Tensor, table: Tensor
+) -> Tensor:
+    """Logits of all heads on their own codes.
+
+    Args:
+        parameters: weight1 (A, 16, d), bias1 (A, 16), weight2 (R, 16), bias2 (R,).
+        codes: (A, m, d).
+        owner: (R,) the head of each row.
+        table: (A, K) of `_rows_of_classes`.
+
+    Returns:
+        (A, K, m).
+    """
+    w1, b1, w2, b2 = parameters
+    # (A, m, 16)
+    hidden = F.leaky_relu(torch.baddbmm(b1.unsqueeze(1), codes, w1.transpose(1, 2)), SLOPE)
+    rows = torch.einsum("rmh,rh->rm", hidden[owner], w2) + b2.unsqueeze(1)
+    rows = torch.cat([rows, torch.zeros_like(rows[:1]), torch.full_like(rows[:1], -torch.inf)])
+    return rows[table]
+
+
+def _judge(
+    parameters: Sequence[Tensor], examples: Examples, owner: Tensor, table: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean loss (A,) and accuracy (A,) of the heads; NaN for a head without samples."""
+    logits = _class_logits(parameters, examples.codes, owner, table)
+    losses = F.cross_entropy(logits, examples.labels, reduction="none")
+    right = (logits.argmax(1) == examples.labels).float()
+    return examples.mean(losses), examples.mean(right)

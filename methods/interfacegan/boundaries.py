@@ -1,4 +1,4 @@
-"""Linear boundaries of latent codes, from the samples that a scorer is surest of."""
+"""Linear boundaries of latent codes, between samples of two sides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from sklearn.svm import SVC
 
 from editbench.base.seeding import generator
 
-TRAIN = 0.7
 # Of a class: with fewer the surest samples of its side are nearly all of another class
 MIN_EXAMPLES = 10
 
@@ -23,7 +22,7 @@ class Boundary:
     Args:
         normal: (d,) unit, towards the high side.
         intercept: <x, normal> + intercept is the signed distance of x.
-        accuracy: on the held-out 30 %.
+        accuracy: on the samples that were held out; NaN where none were.
         sides: (2, per_side) positions of the samples used on the low and on the high side.
     """
 
@@ -47,25 +46,33 @@ def per_side(n: int, ratio: float, minimum: int) -> int:
     return min(max(int(ratio * n), minimum), n // 2)
 
 
+def extreme_sides(scores: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the lowest and of the highest scores: (2, count).
+
+    Args:
+        scores: (n,) of the high side's class.
+        count: samples on each side.
+    """
+    # Stable, so that samples of equal score give the same sides everywhere.
+    order = np.argsort(scores, kind="stable")
+    return np.stack([order[:count], order[-count:]])
+
+
 def fit_boundary(
     codes: np.ndarray,
-    scores: np.ndarray,
-    ratio: float,
-    minimum: int,
+    sides: np.ndarray,
+    hold_out: float,
     solver: str,
     standardise: bool,
     seed: int,
     name: str,
 ) -> Boundary:
-    """Hyperplane between the samples with the highest and the lowest scores.
-
-    70 % of each side train, 30 % validate.
+    """Hyperplane between the samples of two sides.
 
     Args:
         codes: (n, d) latents.
-        scores: (n,) of the high side's class.
-        ratio: share of the samples on each side.
-        minimum: samples on each side, at least.
+        sides: (2, m) positions of the samples on the low and on the high side.
+        hold_out: share of each side that does not train and gives the accuracy.
         solver: 'svc' (as published) or 'newton' (editbench.methods.interfacegan.svm: the same
             optimum, much faster on many samples).
         standardise: fit on codes with unit variance in every channel; the normal is mapped back.
@@ -75,16 +82,13 @@ def fit_boundary(
     Raises:
         ValueError: fewer than two samples a side.
     """
-    count = per_side(len(codes), ratio, minimum)
+    count = sides.shape[1]
     if count < 2:
         raise ValueError(f"boundary '{name}': {len(codes)} samples are too few")
-    # Stable, so that samples of equal score give the same sides everywhere.
-    order = np.argsort(scores, kind="stable")
-    sides = np.stack([order[:count], order[-count:]])
     low = sides[0][generator(seed, "boundary", name, 0).permutation(count)]
     high = sides[1][generator(seed, "boundary", name, 1).permutation(count)]
-    # At least one sample of each side trains, and one validates.
-    cut = min(max(int(TRAIN * count), 1), count - 1)
+    # At least one sample of each side trains.
+    cut = max(count - round(hold_out * count), 1)
     train = np.concatenate([high[:cut], low[:cut]])
     held_out = np.concatenate([high[cut:], low[cut:]])
     x = np.asarray(codes, np.float64)
@@ -92,8 +96,10 @@ def fit_boundary(
     # A channel that does not vary stays as it is.
     scale = np.where(scale > 0, scale, 1.0)
     normal, intercept = _solve(x[train] / scale, np.repeat([1, 0], cut), solver)
-    side = (x[held_out] / scale) @ normal + intercept > 0
-    accuracy = float((side == np.repeat([True, False], count - cut)).mean())
+    accuracy = float("nan")
+    if len(held_out):
+        side = (x[held_out] / scale) @ normal + intercept > 0
+        accuracy = float((side == np.repeat([True, False], count - cut)).mean())
     # <x / s, n> = <x, n / s>: the normal in the codes' own units, and the intercept with it.
     length = float(np.linalg.norm(normal / scale))
     return Boundary(unit(normal / scale), intercept / max(length, 1e-300), accuracy, sides)

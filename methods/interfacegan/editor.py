@@ -11,7 +11,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from editbench.methods.interfacegan.boundaries import MIN_EXAMPLES, Boundary, fit_boundary
+from editbench.methods.interfacegan.boundaries import (
+    MIN_EXAMPLES,
+    Boundary,
+    extreme_sides,
+    fit_boundary,
+    per_side,
+)
 from editbench.methods.interfacegan.projection import TOO_SMALL, project
 from editbench.methods.shared.layer_choice import (
     check_tuned,
@@ -24,6 +30,8 @@ from editbench.methods.shared.selection import (
     class_counts,
     class_log_odds,
     empty_class,
+    example_order,
+    random_examples,
     walk_space,
 )
 from editbench.methods.shared.state import group, prefixed
@@ -45,12 +53,16 @@ class InterFaceGAN(Editor):
     With conditions n' is projected (editbench.methods.interfacegan.projection).
 
     Args:
-        ratio: share of the fit samples on each side, by the teacher's log-odds (the published
-            code: 0.02).
+        selection: 'extremes', the samples with the lowest and the highest log-odds by the teacher
+            (as published); or 'random', as many of each side drawn from the fit split.
+        ratio: share of the fit samples on each side (the published code: 0.02).
         min_per_side: at least so many samples a side, so that 2 % of a small bank is not a
-            handful; at most half. Of a rare class that is more than there are: the note
-            in_class.NAME gives, for each boundary, the shares of its low and its high side that
-            the teacher puts there. Below MIN_EXAMPLES a class is not served.
+            handful; at most half. Of a rare class that is more than there are: of extremes the
+            note in_class.NAME gives, for each boundary, the shares of its low and its high side
+            that the teacher puts there, and below MIN_EXAMPLES a class is not served; with
+            'random' an attribute is served if each of its classes has as many.
+        hold_out: share of the samples of each side that do not train (the published code: 0.3).
+            They give the note validation_accuracy.NAME and nothing else.
         solver: see editbench.methods.interfacegan.boundaries.fit_boundary.
         standardise: see editbench.methods.interfacegan.boundaries.fit_boundary.
         conditions: 'none', 'all' (every other attribute), or names; all are projected out
@@ -76,8 +88,10 @@ class InterFaceGAN(Editor):
 
     def __init__(
         self,
+        selection: str = "extremes",
         ratio: float = 0.02,
         min_per_side: int = 100,
+        hold_out: float = 0.0,
         solver: str = "svc",
         standardise: bool = False,
         conditions: str | Sequence[str] = "none",
@@ -97,6 +111,10 @@ class InterFaceGAN(Editor):
             raise EditbenchError(
                 f"ratio={ratio} must be in (0, 0.5] and min_per_side={min_per_side} at least 2"
             )
+        if not 0 <= hold_out < 1:
+            raise EditbenchError(f"hold_out={hold_out} must be in [0, 1)")
+        self.selection = choice("selection", selection, ("extremes", "random"))
+        self.hold_out = float(hold_out)
         self.ratio = float(ratio)
         self.min_per_side = int(min_per_side)
         self.standardise = standardise
@@ -133,26 +151,43 @@ class InterFaceGAN(Editor):
         named = () if isinstance(self.conditions, str) else self.conditions
         for name in named:
             if self._too_few(attributes[name]):
-                raise EditbenchError(f"conditions: {self._too_few(attributes[name])}; leave it out")
+                raise EditbenchError(
+                    f"conditions: {self._too_few(attributes[name])}, or leave it out"
+                )
         names = [item.name for item in attributes if not self._too_few(item)]
         codes = data.fit.codes(self.space).cpu().numpy().astype(np.float64)
+        boundaries: list[Boundary] = []
         notes: dict[str, object] = {"step": self.length}
         rest = {}
         for name in names:
             # Pairs replace the one-vs-rest boundaries, unless those serve as conditions.
             binary = attributes[name].binary
             if binary or self.multiclass == "ovr" or self.conditions != "none":
-                rest[name] = self._one_vs_rest(data, codes, name, notes)
+                rest[name] = self._one_vs_rest(data, codes, name, notes, boundaries)
         for name in names:
             pairwise = self.multiclass == "pairwise" and not attributes[name].binary
-            primal = self._pairs(data, codes, name, notes) if pairwise else _towards(rest[name])
+            if pairwise:
+                primal = self._pairs(data, codes, name, notes, boundaries)
+            else:
+                primal = _towards(rest[name])
             conditions = np.zeros((0, codes.shape[1]))
             for other in names:
                 if other != name and self._is_condition(other):
                     # The normals without the intercepts: only directions are projected out.
                     conditions = np.concatenate([conditions, rest[other][:, :-1]])
             self._condition(name, primal, conditions, notes)
-        return FitReport(labels=len(codes), notes=notes)
+        return FitReport(labels=self._looked(data, boundaries), notes=notes)
+
+    def _looked(self, data: FitData, boundaries: Sequence[Boundary]) -> int:
+        """Labels that were read for some boundaries."""
+        # To know which samples are extreme, all of them must be labelled.
+        if self.selection == "extremes":
+            return len(data.fit)
+        order = example_order(data)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        # A random draw reads on until the last boundary has its samples.
+        return max((int(place[b.sides].max()) + 1 for b in boundaries), default=0)
 
     def _is_condition(self, name: str) -> bool:
         if isinstance(self.conditions, str):
@@ -160,26 +195,50 @@ class InterFaceGAN(Editor):
         return name in self.conditions
 
     def _one_vs_rest(
-        self, data: FitData, codes: np.ndarray, name: str, notes: dict[str, object]
+        self,
+        data: FitData,
+        codes: np.ndarray,
+        name: str,
+        notes: dict[str, object],
+        boundaries: list[Boundary],
     ) -> np.ndarray:
         """Hyperplanes, each a unit normal and an intercept.
 
-        Returns (1, d + 1) for a binary attribute, (K, d + 1) for K classes.
+        Args:
+            data: the fit split and its labels.
+            codes: (n, d) of the fit split, float64.
+            name: the attribute.
+            notes: take what the record says of the boundaries.
+            boundaries: take the boundaries.
+
+        Returns:
+            (1, d + 1) for a binary attribute, (K, d + 1) for K classes.
         """
         odds = class_log_odds(data, name).double().cpu().numpy()
         labels = data.attributes.labels(data.fit.logits, name).cpu().numpy()
         # The two sides of a binary attribute share one boundary.
         classes = [1] if data.attributes[name].binary else range(odds.shape[1])
-        found = [self._boundary(codes, odds[:, c], data.seed, f"{name}:{c}") for c in classes]
-        notes[f"validation_accuracy.{name}"] = [round(b.accuracy, 4) for b in found]
+        everything = np.arange(len(codes))
+        found = []
+        for c in classes:
+            sides = self._sides(data, everything, odds[:, c], labels == c)
+            found.append(self._boundary(data, codes, sides, f"{name}:{c}"))
+        boundaries += found
+        if self.hold_out:
+            notes[f"validation_accuracy.{name}"] = [round(b.accuracy, 4) for b in found]
         notes[f"in_class.{name}"] = [_in_class(b, labels == c) for b, c in zip(found, classes)]
-        notes[f"per_side.{name}"] = found[0].per_side
+        notes[f"examples.{name}"] = [found[0].per_side] * 2
         return np.stack([b.hyperplane for b in found])
 
     def _pairs(
-        self, data: FitData, codes: np.ndarray, name: str, notes: dict[str, object]
+        self,
+        data: FitData,
+        codes: np.ndarray,
+        name: str,
+        notes: dict[str, object],
+        boundaries: list[Boundary],
     ) -> np.ndarray:
-        """Hyperplanes (K, K, d + 1) from class i to class j.
+        """Hyperplanes (K, K, d + 1) from class i to class j; arguments as in `_one_vs_rest`.
 
         Each is fitted on samples of these two classes alone.
         """
@@ -188,22 +247,49 @@ class InterFaceGAN(Editor):
         classes = logits.shape[1]
         accuracy = {}
         in_class = {}
+        examples = {}
         out = np.zeros((classes, classes, codes.shape[1] + 1))
         for i, j in itertools.combinations(range(classes), 2):
             both = np.flatnonzero((labels == i) | (labels == j))
             # l_j - l_i is the log-odds of j against i alone.
-            scores = (logits[:, j] - logits[:, i])[both]
-            found = self._boundary(codes[both], scores, data.seed, f"{name}:{i}:{j}")
+            sides = self._sides(data, both, logits[:, j] - logits[:, i], labels == j)
+            found = self._boundary(data, codes, sides, f"{name}:{i}:{j}")
+            boundaries.append(found)
             out[i, j] = found.hyperplane
             out[j, i] = -found.hyperplane
             accuracy[f"{i}-{j}"] = round(found.accuracy, 4)
-            in_class[f"{i}-{j}"] = _in_class(found, labels[both] == j)
-        notes |= {f"validation_accuracy_pairs.{name}": accuracy, f"in_class_pairs.{name}": in_class}
+            in_class[f"{i}-{j}"] = _in_class(found, labels == j)
+            examples[f"{i}-{j}"] = [found.per_side] * 2
+        if self.hold_out:
+            notes[f"validation_accuracy_pairs.{name}"] = accuracy
+        notes |= {f"in_class_pairs.{name}": in_class, f"examples_pairs.{name}": examples}
         return out
 
-    def _boundary(self, codes: np.ndarray, scores: np.ndarray, seed: int, name: str) -> Boundary:
+    def _sides(
+        self, data: FitData, candidates: np.ndarray, scores: np.ndarray, high: np.ndarray
+    ) -> np.ndarray:
+        """The samples of the low and of the high side of a boundary.
+
+        Args:
+            data: the fit split.
+            candidates: (m,) positions of the samples to choose from.
+            scores: (n,) of the high side's class.
+            high: (n,) bool, whether the teacher puts a sample there.
+
+        Returns:
+            (2, count) positions.
+        """
+        count = per_side(len(candidates), self.ratio, self.min_per_side)
+        if self.selection == "extremes":
+            return candidates[extreme_sides(scores[candidates], count)]
+        order = example_order(data)
+        order = order[np.isin(order, candidates)]
+        chosen, _ = random_examples(torch.from_numpy(high).long(), 2, order, count)
+        return np.stack(chosen)
+
+    def _boundary(self, data: FitData, codes: np.ndarray, sides: np.ndarray, name: str) -> Boundary:
         return fit_boundary(
-            codes, scores, self.ratio, self.min_per_side, self.solver, self.standardise, seed, name
+            codes, sides, self.hold_out, self.solver, self.standardise, data.seed, name
         )
 
     def _condition(
@@ -250,7 +336,21 @@ class InterFaceGAN(Editor):
     # -- walk -----------------------------------------------------------------
     def _too_few(self, attribute: Attribute) -> str:
         """Why an attribute has no boundary of its own; '' when it has."""
-        return empty_class(attribute, self.counts[attribute.name], MIN_EXAMPLES)
+        counts = self.counts[attribute.name]
+        if self.selection == "extremes":
+            return empty_class(attribute, counts, MIN_EXAMPLES)
+        least = per_side(int(counts.sum()), self.ratio, self.min_per_side)
+        lower = "method.ratio and method.min_per_side"
+        return empty_class(attribute, counts, least, lower)
+
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        """Coordinates along the directions to each class, as they are walked."""
+        if attribute not in self.directions or self.remaining[attribute] < TOO_SMALL:
+            return None
+        codes = data.tune.codes(self.space).double()
+        # Summed over the source classes, of which one-vs-rest directions do not depend.
+        towards = self.directions[attribute].sum(0).to(codes)
+        return codes @ towards.T
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)

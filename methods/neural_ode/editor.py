@@ -199,7 +199,7 @@ class NeuralODE(Editor):
             return None
         embedding = self.embedding or getattr(data.teacher, "features", None)
         if embedding is None:
-            teacher = type(data.teacher).__name__
+            teacher = type(data.teacher.whole).__name__
             raise EditbenchError(
                 f"other: identity needs an embedding, and the teacher {teacher} "
                 "has no features: set method.embedding"

@@ -26,7 +26,8 @@ Choice = TypeVar("Choice")
 def meta_validation(data: FitData, attribute: str) -> tuple[Tensor, Tensor, Tensor]:
     """Draw the meta-validation set of an attribute, as the crossing test draws its starts.
 
-    The examples are the tune samples that are nearest to all decision boundaries at once.
+    The examples are the tune samples that are nearest to the boundaries of all evaluated attributes
+    at once.
 
     Args:
         data: what the method may learn from.
@@ -41,13 +42,9 @@ def meta_validation(data: FitData, attribute: str) -> tuple[Tensor, Tensor, Tens
     attributes = data.attributes
     logits = data.tune.logits
     labels = attributes.labels(logits)
-    odds = attributes.log_odds(logits).abs() / data.sigma.to(logits)
-    columns = []
-    for place, name in enumerate(attributes.names):
-        column, _ = attributes.column(name, labels[:, place])
-        columns.append(torch.as_tensor(column))
+    distance = attributes.boundary_distance(logits, data.sigma)
     # The largest distance over the attributes: a small one means near to every boundary.
-    farthest = odds.gather(1, torch.stack(columns, 1)).amax(1)
+    farthest = distance.amax(1)
     position = farthest.argsort(stable=True)[:EXAMPLES]
     source = labels[position, attributes.index(attribute)]
     classes = len(attributes[attribute].classes)

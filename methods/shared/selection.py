@@ -8,6 +8,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attribute
 from editbench.base.errors import EditbenchError
+from editbench.base.seeding import uniforms
 from editbench.base.spaces import Space
 from editbench.walk.editor import FitData
 
@@ -43,36 +44,73 @@ def class_counts(data: FitData, name: str) -> Tensor:
     )
 
 
-def empty_class(attribute: Attribute, counts: Tensor, least: int = 1) -> str:
+def empty_class(attribute: Attribute, counts: Tensor, least: int = 1, lower: str = "") -> str:
     """Why an attribute cannot be learned; '' when it can.
 
     Args:
         attribute: the attribute.
         counts: (K,) examples of each class.
         least: examples that each class needs.
+        lower: the option that asks for so many, where there is one.
     """
     # A boundary between classes needs examples on both sides.
     few = [c for c in range(len(counts)) if counts[c] < least]
+    if not few:
+        return ""
     if least == 1:
         names = [attribute.classes[c] for c in few]
         amount = "no example"
     else:
         names = [f"{attribute.classes[c]} ({counts[c]})" for c in few]
         amount = f"fewer than {least} examples"
-    if not few:
-        return ""
-    return f"the fit split holds {amount} of {attribute.name}: {', '.join(names)}"
+    remedy = f"raise bank.n or lower {lower}" if lower else "raise bank.n"
+    return f"the fit split holds {amount} of {attribute.name}: {', '.join(names)}; {remedy}"
 
 
-def few_shot(
-    odds: Tensor, labels: Tensor, order: np.ndarray, per_class: int, pool: int, extremes: bool
+def example_order(data: FitData) -> np.ndarray:
+    """The order in which fit samples are looked at: (n,) positions in the fit split.
+
+    Every sample has a key that depends on (seed, place in the bank) alone, and the smallest comes
+    first. So fewer examples are the first of more, two methods of one seed are shown the same ones,
+    and a sample that is added to the bank changes the order of no others.
+    """
+    index = data.fit.index.cpu().numpy()
+    keys = uniforms(data.seed, "examples", 0, int(index.max()) + 1, 1)[index, 0]
+    return np.argsort(keys, kind="stable")
+
+
+def random_examples(
+    labels: Tensor, classes: int, order: np.ndarray, per_class: int
 ) -> tuple[list[np.ndarray], int]:
-    """At most `per_class` samples of each class, and how many labels had to be looked at for them.
+    """The first `per_class` samples of each class along an order, or all where there are fewer.
 
-    Candidates are the first `pool` samples of `order`. With `extremes` a class takes its most
-    confident candidates, otherwise its first ones. Where the candidates hold too few of a class,
-    the scan goes on along `order` until they suffice or the samples end; what was scanned is
-    counted as labelled.
+    Args:
+        labels: (n,) decided classes.
+        classes: K.
+        order: (n,) a permutation of the samples.
+        per_class: examples of a class, at most.
+
+    Returns:
+        chosen: for each class the positions of its samples.
+        looked: labels that were read: one by one, until every class has enough or the samples end.
+    """
+    labels_of = labels.cpu().numpy()[order]
+    chosen = []
+    looked = 0
+    for c in range(classes):
+        picked, scanned = _first_of(labels_of == c, per_class)
+        chosen.append(order[picked])
+        looked = max(looked, scanned)
+    return chosen, looked
+
+
+def extreme_examples(
+    odds: Tensor, labels: Tensor, order: np.ndarray, per_class: int, pool: int
+) -> tuple[list[np.ndarray], int]:
+    """The `per_class` surest samples of each class among the first `pool` of an order.
+
+    Where the candidates hold too few of a class, the scan goes on along `order` until they suffice
+    or the samples end; what was scanned is counted as labelled.
 
     Args:
         odds: (n, K) log-odds of the classes.
@@ -80,26 +118,32 @@ def few_shot(
         order: (n,) a permutation of the samples.
         per_class: examples of a class, at most.
         pool: candidates at the head of `order`.
-        extremes: take the most confident candidates.
 
-    Returns for each class the positions of its samples, and the number of labels.
+    Returns:
+        chosen: for each class the positions of its samples.
+        looked: labels that were read.
     """
     # On the host, where a stable sort is the same for every device.
     odds_of = odds.double().cpu().numpy()[order]
     labels_of = labels.cpu().numpy()[order]
     chosen = []
     # To know which candidates are extreme, all of them must be labelled.
-    looked = min(pool, len(order)) if extremes else 0
+    looked = min(pool, len(order))
     for c in range(odds_of.shape[1]):
-        members = np.flatnonzero(labels_of == c)
-        near = members[members < pool]
-        if extremes and len(near) >= per_class:
+        near = np.flatnonzero(labels_of[:pool] == c)
+        if len(near) >= per_class:
             # Stable, so that equal log-odds give the same choice on every platform.
             picked = near[np.argsort(-odds_of[near, c], kind="stable")[:per_class]]
         else:
-            # The labels are read one by one until the class has enough, or the samples end.
-            picked = members[:per_class]
-            scanned = int(picked[-1]) + 1 if len(picked) == per_class else len(order)
+            picked, scanned = _first_of(labels_of == c, per_class)
             looked = max(looked, scanned)
         chosen.append(order[picked])
     return chosen, looked
+
+
+def _first_of(member: np.ndarray, count: int) -> tuple[np.ndarray, int]:
+    """Places of the first `count` members, and how many places were looked at for them."""
+    picked = np.flatnonzero(member)[:count]
+    if len(picked) < count:
+        return picked, len(member)
+    return picked, int(picked[-1]) + 1

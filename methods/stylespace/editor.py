@@ -254,6 +254,13 @@ class StyleSpace(Editor):
         if effects is not None:
             self.effects[name] = reached
 
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        """Values of the channel of each class, signed as it is walked."""
+        if attribute not in self.directions:
+            return None
+        styles = data.generator.lift(data.latents(data.tune), Space.S).double()
+        return styles @ self.directions[attribute].to(styles).T
+
     # -- walk -----------------------------------------------------------------
     def _too_few(self, attribute: Attribute) -> str:
         """Why an attribute has no exemplars; '' when it has."""

@@ -13,7 +13,7 @@ from editbench.base.errors import BadFile, EditbenchError, SpaceMismatch, Unknow
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
-from editbench.networks.weights import load_strict, load_tensors, save_module, tensors_digest
+from editbench.networks.weights import load_strict, load_tensors, save_tensors, tensors_digest
 
 KIND = "stylegan2"
 # of all content, and where it came from: in the header of converted files
@@ -172,9 +172,17 @@ class StyleGAN2Generator(Generator):
             )
 
     # -- files ------------------------------------------------------------------------------------
-    def save(self, path: Path | str) -> None:
-        """Write the network; truncation and label are options of loading and are not saved."""
-        save_module(path, self.network, KIND, self.config.as_dict())
+    def save(self, path: Path | str, half: bool = False) -> None:
+        """Write the network; truncation and label are options of loading and are not saved.
+
+        Args:
+            path: of the file.
+            half: store the weights in half precision, in half the space.
+        """
+        tensors = self.network.state_dict()
+        if half:
+            tensors = {name: tensor.half() for name, tensor in tensors.items()}
+        save_tensors(path, tensors, KIND, self.config.as_dict())
 
     @classmethod
     def from_file(

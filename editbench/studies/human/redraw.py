@@ -24,6 +24,7 @@ from editbench.networks.roles import Networks
 from editbench.report.load import Results
 from editbench.run.fits import fit_files
 from editbench.run.loading import load_editor, load_networks
+from editbench.run.protocol import evaluated_names
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.studies.human.edits import Edits
@@ -62,7 +63,9 @@ class Redraw:
         if cache:
             config["cache"] = str(cache)
         self.settings = Settings.from_config(config)
-        self.networks: Networks = load_networks(self.settings)
+        networks: Networks = load_networks(self.settings)
+        # The editor was fitted on the evaluated attributes alone.
+        self.networks = networks.select(evaluated_names(self.settings, networks.judge.attributes))
         if self.networks.generator.output != "image":
             raise Unsupported("the generator gives no pictures")
         self.bank_id = str((provenance.get("hashes") or {}).get("bank", ""))

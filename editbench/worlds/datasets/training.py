@@ -89,9 +89,14 @@ def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
 
 
 def scorer_batches(data: Packed, options: ScorerTraining) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """step -> augmented pictures (batch, 3, R, R) and labels (batch, A) of the role's own half."""
+    """step -> augmented pictures (batch, 3, R, R) and labels (batch, A) of the role's own half.
+
+    The witness learns from the teacher's half: it is another network, and what it watches over is judged by the judge.
+    """
     _, labels = data.labelled()
-    own = split(len(data), data.twins)[options.role]
+    # A witness is trained for the generator's sake and may see what the teacher sees.
+    part = "teacher" if options.role == "witness" else options.role
+    own = split(len(data), data.twins)[part]
     order = Epochs(own, options.seed, f"scorer/{options.role}")
 
     def batch(step: int) -> tuple[Tensor, Tensor]:

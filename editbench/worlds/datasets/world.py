@@ -27,16 +27,23 @@ from editbench.worlds.datasets.training import (
     write_scorer_conf,
 )
 from editbench.worlds.steering import ShareSteering
-from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
+from editbench.worlds.train_gan import (
+    GANTrainer,
+    GANTraining,
+    at_checkpoint,
+    check_checkpoint,
+    check_witness,
+    train,
+)
 from editbench.worlds.train_scorers import train_scorer
 
 
 @dataclass(frozen=True)
 class TrainedRole:
-    """A teacher or judge that was trained.
+    """A scorer that was trained.
 
     Args:
-        role: 'teacher' or 'judge'.
+        role: 'teacher', 'judge' or 'witness'.
         path: of its weights.
         accuracy: attribute -> share of right labels on held-out pictures.
         commonest: attribute -> the same share, for always naming the commonest class.
@@ -68,9 +75,12 @@ def train_generator(
     options: GANTraining,
     channels: Sequence[int] | None = None,
     device: str = "cpu",
-    teacher: Path | None = None,
+    witness: Path | None = None,
+    steer: bool = False,
     init: Path | None = None,
     warmup_kimg: float = 0.0,
+    mapping_layers: int = 8,
+    keep: bool = False,
 ) -> tuple[Path, StyleGAN2Generator]:
     """Train the generator, or go on from its last checkpoint.
 
@@ -78,13 +88,17 @@ def train_generator(
         data: the pictures.
         name: of the world.
         out: folder of the world.
-        options: of the training; the data's digest, and what follows from `teacher` and `init`,
+        options: of the training; the data's digest, and what follows from `steer` and `init`,
             are set here.
         channels: widths at 4, 8, ... pixels; None: the default of the size.
         device: where to train.
-        teacher: weights that steer the class shares; None: no steering.
+        witness: weights of the scorer that the steering, the linear term and the log ask; None:
+            none of them.
+        steer: whether the class shares are steered.
         init: weights to go on from; None: a new network.
         warmup_kimg: with `init`, how long only the new discriminator learns.
+        mapping_layers: depth of the map from z to w.
+        keep: whether the averaged generator of every checkpoint is kept in out/kept.
 
     Returns the path of the weights, and the generator.
 
@@ -93,13 +107,15 @@ def train_generator(
     """
     try:
         widths = tuple(channels or gan_channels(data.resolution))
-        config = StyleGAN2Config(data.resolution, widths, z_dim=128, w_dim=128, mapping_layers=4)
+        config = StyleGAN2Config(
+            data.resolution, widths, z_dim=128, w_dim=128, mapping_layers=mapping_layers
+        )
     except ValueError as error:
         raise EditbenchError(
             f"{error}; set --channels, or pack the data with another --resolution"
         ) from error
     options = replace(options, data=data.digest)
-    if teacher is not None:
+    if steer:
         # Shares mean something once the pictures do: in the later half.
         options = replace(options, steer_from_kimg=options.total_kimg / 2)
     start = None
@@ -113,11 +129,19 @@ def train_generator(
                 f"{data.resolution}"
             )
     check_checkpoint(out / "checkpoint.pt", config, options)
+    check_witness(witness, steer, options.linearity)
+    scorer = None
     steering = None
-    if teacher is not None:
-        steering = load_steering(teacher, data, options.steer_weight, device)
-    trainer = GANTrainer(config, options, reals(data, options.seed), device, steering, start)
-    generator = StyleGAN2Generator(train(trainer, out).to("cpu"))
+    if witness is not None:
+        scorer = load_witness(witness, data, device)
+        if steer:
+            _, labels = data.labelled()
+            steering = ShareSteering(scorer, torch.from_numpy(labels), options.steer_weight)
+    trainer = GANTrainer(
+        config, options, reals(data, options.seed), device, steering, start, scorer
+    )
+    network = train(trainer, out, at_checkpoint(out, scorer, keep))
+    generator = StyleGAN2Generator(network.to("cpu"))
     weights = weights_path(out, "generator", data)
     generator.save(weights)
     about = f"StyleGAN2 trained on {trainer.kimg:g} thousand pictures of {name}."
@@ -125,26 +149,25 @@ def train_generator(
     return weights, generator
 
 
-def load_steering(teacher: Path, data: Packed, weight: float, device: str) -> ShareSteering:
-    """Steering of the class shares to those of the data.
+def load_witness(witness: Path, data: Packed, device: str) -> ConvScorer:
+    """The scorer that terms of a training ask.
 
     Args:
-        teacher: file of its weights.
-        data: whose labels give the shares.
-        weight: of the term beside the GAN loss.
-        device: of the teacher.
+        witness: file of its weights.
+        data: of the training.
+        device: of the witness.
 
     Raises:
-        EditbenchError: the teacher has other attributes than the data.
+        EditbenchError: the witness has other attributes than the data.
     """
-    attributes, labels = data.labelled()
-    scorer = ConvScorer.from_file(teacher, device)
+    attributes, _ = data.labelled()
+    scorer = ConvScorer.from_file(witness, device)
     if scorer.attributes != attributes:
         raise EditbenchError(
-            f"{teacher} scores {', '.join(scorer.attributes.names)} with its own classes, the "
+            f"{witness} scores {', '.join(scorer.attributes.names)} with its own classes, the "
             f"data have {', '.join(attributes.names)}: give --attributes and --bins as it had"
         )
-    return ShareSteering(scorer, torch.from_numpy(labels), weight)
+    return scorer
 
 
 def train_roles(
@@ -156,7 +179,7 @@ def train_roles(
     device: str = "cpu",
     log: Callable[[str], None] = print,
 ) -> Iterator[TrainedRole]:
-    """Train teacher and judge, each on its own half of the data.
+    """Train teacher and judge, each on its own half of the data; a witness shares the teacher's.
 
     Args:
         data: pictures and labels.

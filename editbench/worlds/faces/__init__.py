@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # importing a world must not import networks
     from editbench.worlds.parser import RegionParser
 
 RESOLUTION = 32
-ROLES = ("teacher", "judge")
+ROLES = ("teacher", "judge", "witness")
 WEIGHTS = ("generator", *ROLES, "parser")
 
 
@@ -28,7 +28,7 @@ def attributes() -> Attributes:
 
 
 def weights_path(name: str) -> Path:
-    """Where the package keeps the weights of 'generator', 'teacher', 'judge' or 'parser'."""
+    """Where the package keeps the weights of 'generator', 'teacher', 'judge', 'witness' or 'parser'."""
     if name not in WEIGHTS:
         raise UnknownName("weights of the faces world", name, WEIGHTS)
     return Path(__file__).parent / "weights" / f"{name}{RESOLUTION}.safetensors"
@@ -46,7 +46,10 @@ def load_generator(
 
 
 def load_scorer(role: str, weights: str | Path | None = None, device: str = "cpu") -> ConvScorer:
-    """The 'teacher' or the 'judge' of the world; `weights` overrides the file of the package."""
+    """The 'teacher', the 'judge' or the 'witness' of the world.
+
+    `weights` overrides the file of the package.
+    """
     from editbench.networks.scorers.convnet import ConvScorer
 
     if role not in ROLES:

@@ -1,10 +1,14 @@
-"""The entanglement dial: worlds of the same faces that differ in one number, a correlation.
+"""Two dials: worlds of the same faces that differ in one number.
 
-At setting rho the copula ties age to eyeglasses by rho and beard to long hair by -rho; other
-traits are independent. Renderer, teacher and judge are those of the `faces` world (both
-classifiers were trained without correlations), so what changes from world to world is what the
-generator learnt from its data. Each generator went on from the world's own for 96,000 renders of
-its law.
+The entanglement dial turns a correlation. At setting rho the copula ties age to eyeglasses by rho
+and beard to long hair by -rho; other traits are independent.
+
+The linearity dial turns lambda, the weight of the term that straightens the traits in W
+(editbench.worlds.linearity), under the world's own law: at 0 W is as curved as it comes out.
+
+Renderer, teacher and judge are those of the `faces` world (both classifiers were trained without
+correlations), so what changes from world to world is the generator. Each went on from the world's
+own; docs/entanglement_dial.md and docs/linearity_dial.md say for how long.
 """
 
 from __future__ import annotations
@@ -14,10 +18,14 @@ from pathlib import Path
 from editbench.base.errors import EditbenchError
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.worlds.faces import RESOLUTION
+from editbench.worlds.faces import load_generator as load_faces
 from editbench.worlds.faces.factors import FactorLaw
 
 # At 1 the copula would be singular: the traits could not be told apart at all.
 SETTINGS = (0.0, 0.3, 0.6, 0.9)
+# Of lambda, beside the world's own.
+LINEARITIES = (0.0, 1.0)
+OWN_LINEARITY = 0.3
 PAIRS = {("age", "eyeglasses"): 1, ("beard", "long_hair"): -1}  # and the sign that rho has there
 
 
@@ -57,3 +65,37 @@ def load_generator(
     # The law of the renders that its pictures are compared with.
     generator.law = law(rho)  # type: ignore[assignment]
     return generator
+
+
+def linear_path(linearity: float) -> Path:
+    """Where the package keeps the generator of a setting of the linearity dial."""
+    folder = Path(__file__).parent / "weights" / "dial"
+    return folder / f"linear{linearity:.1f}_{RESOLUTION}.safetensors"
+
+
+def load_linear(
+    linearity: float,
+    weights: str | Path | None = None,
+    truncation_psi: float = 1.0,
+    device: str = "cpu",
+) -> StyleGAN2Generator:
+    """The generator of a setting of the linearity dial.
+
+    Args:
+        linearity: lambda.
+        weights: a file instead of the one of the package.
+        truncation_psi: of W.
+        device: of the network.
+
+    Raises:
+        EditbenchError: the package has no network of this setting.
+    """
+    if weights is None and linearity == OWN_LINEARITY:
+        return load_faces(None, truncation_psi, device)
+    if weights is None and linearity not in LINEARITIES:
+        known = ", ".join(map(str, sorted((*LINEARITIES, OWN_LINEARITY))))
+        raise EditbenchError(
+            f"generator.linearity={linearity}: the package has {known}; train another with "
+            f"`editbench world train-gan --linearity {linearity}` and give it as generator.weights"
+        )
+    return StyleGAN2Generator.from_file(weights or linear_path(linearity), truncation_psi, device)

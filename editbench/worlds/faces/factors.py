@@ -63,8 +63,8 @@ class FactorLaw:
 
     correlations: dict[str, float] = field(default_factory=lambda: dict(CORRELATIONS))
     priors: dict[str, tuple[float, ...]] = field(default_factory=lambda: dict(PRIORS))
-    # Clear faces: the judge must not fail on the data's own pictures.
-    margin: float = 0.7
+    # A wider gap makes traits that are on or off: W then jumps where a boundary should be.
+    margin: float = 0.2
 
     def correlation_matrix(self) -> np.ndarray:
         """(7, 7) copula correlation in the order of TRAITS; an invalid one is a ValueError."""

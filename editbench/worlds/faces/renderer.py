@@ -3,6 +3,10 @@
 The head turns as geometry: inner features are drawn in coordinates wrapped round the head, u = R
 asin(x / R) - R yaw, so they move, foreshorten and vanish behind the limb; nose, ears and hair
 mass move by their own depth.
+
+Age is drawn by what belongs to no other trait: lines of the forehead, the cheeks and the corners of
+the eyes, bags under the eyes, jowls, a higher hairline. Hair greys by a share that leaves its hue,
+so an edit of age alone keeps the colour that the hair is called by.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ HAIR_RGB = (
 # Between these three a tone is interpolated.
 SKIN_RGB = ((0.98, 0.83, 0.72), (0.85, 0.62, 0.46), (0.52, 0.34, 0.24))
 GREY_RGB = (0.82, 0.82, 0.84)
+GREY_SHARE = 0.22  # of the hair's colour at full age
+TEMPLE_SHARE = 0.5  # the same at the temples, where hair greys first
 # Lengths are in half pictures: the picture spans [-1, 1] both ways, y downwards.
 HEAD_RX = 0.50
 HEAD_RY = 0.62
@@ -136,24 +142,23 @@ class Canvas:
         device = self.image.device
         age = f.amounts[:, 4:5]
         grey = torch.tensor(GREY_RGB, device=device)
-        hair = torch.lerp(f.hair @ torch.tensor(HAIR_RGB, device=device), grey, 0.55 * age)
+        pigment = f.hair @ torch.tensor(HAIR_RGB, device=device)
+        hair = torch.lerp(pigment, grey, GREY_SHARE * age)
+        temples = torch.lerp(pigment, grey, TEMPLE_SHARE * age)
         tones = torch.tensor(SKIN_RGB, device=device)
         low = torch.lerp(tones[0], tones[1], (2 * f.skin).clamp(max=1).unsqueeze(1))
         skin = torch.lerp(low, tones[2].expand_as(low), (2 * f.skin - 1).clamp(min=0).unsqueeze(1))
-        skin = torch.lerp(
-            skin,
-            skin.mean(1, keepdim=True) + torch.tensor([0.05, 0.02, 0.0], device=device),
-            0.4 * age,
-        )
+        pale = skin.mean(1, keepdim=True) + torch.tensor([0.05, 0.02, 0.0], device=device)
+        skin = torch.lerp(skin, pale, 0.3 * age)
 
         self._background()
-        head = self.cover(self.ellipse(0.0, HEAD_Y, HEAD_RX, HEAD_RY))
+        head = self._head()
         self._behind(hair, skin)
         self.paint(head, skin, "skin")
+        self._wrinkles(head, skin)
         self._beard(head, 0.6 * hair)
         self._features(head, skin, hair)
-        self._wrinkles(head, 0.62 * skin)
-        self._front_hair(head, hair)
+        self._front_hair(hair, temples)
         self._eyeglasses(head)
 
     def _background(self) -> None:
@@ -161,6 +166,16 @@ class Canvas:
         base = 0.42 + 0.38 * self.f.background
         shade = (0.12 * self.y).expand(len(self.f), self.image.shape[2], self.image.shape[3])
         self.image.copy_(base[:, :, None, None] - shade.unsqueeze(1))
+
+    def _head(self) -> Tensor:
+        """Coverage of the head; jowls widen its lower half with age."""
+        head = self.cover(self.ellipse(0.0, HEAD_Y, HEAD_RX, HEAD_RY))
+        age = self.amount(4)
+        for side in (-1.0, 1.0):
+            centre = side * 0.27 + 0.05 * self.turn
+            jowl = self.ellipse(centre, 0.40, 0.08 + 0.13 * age, 0.10 + 0.11 * age)
+            head = torch.maximum(head, self.cover(jowl))
+        return head
 
     def _behind(self, hair: Tensor, skin: Tensor) -> None:
         long = self.amount(3)
@@ -225,28 +240,46 @@ class Canvas:
         teeth = torch.maximum(upper - v, v - lower)
         self.paint(lip * self.cover(teeth) * (2 * smile).clamp(max=1), (1.0, 0.99, 0.97), "mouth")
 
-    def _wrinkles(self, head: Tensor, color: Tensor) -> None:
+    def _wrinkles(self, head: Tensor, skin: Tensor) -> None:
         age = self.amount(4)
+        bags = torch.zeros_like(head)
+        for side in (-1.0, 1.0):
+            below = self.spot(side * EYE_U, EYE_Y + 0.115, 0.105, 0.055)
+            bags = torch.maximum(bags, below * self.cover(EYE_Y + 0.07 - self.y))
+        self.paint(
+            head * bags * 0.8 * age,
+            skin * torch.tensor((0.66, 0.58, 0.66), device=skin.device),
+            "skin",
+        )
+
         lines = torch.zeros_like(head)
-        for level in (-0.30, -0.37):
+        for level in (-0.30, -0.385):
+            forehead = self.y - level + 0.25 * self.u**2
             lines = torch.maximum(
-                lines, self.stroke(self.y - level, 0.014, self.cover(self.u.abs() - 0.24))
+                lines, self.stroke(forehead, 0.016, self.cover(self.u.abs() - 0.27))
             )
         for side in (-1.0, 1.0):
-            fold = self.u - side * (0.17 + 0.35 * (self.y - 0.14))  # from the nose past the mouth
+            fold = self.u - side * (0.15 + 0.42 * (self.y - 0.14))  # from the nose past the mouth
             lines = torch.maximum(
-                lines, self.stroke(fold, 0.018, self.cover((self.y - 0.25).abs() - 0.13))
+                lines, self.stroke(fold, 0.022, self.cover((self.y - 0.26).abs() - 0.14))
             )
-            bag = self.y - (EYE_Y + 0.115 - 1.5 * (self.u - side * EYE_U) ** 2)
-            reach = self.cover((self.u - side * EYE_U).abs() - 0.10)
-            lines = torch.maximum(lines, self.stroke(bag, 0.014, reach))
-        self.paint(head * lines * 0.75 * age, color, "skin")
+            corner = side * self.u - EYE_U - 0.12  # how far beyond the outer corner of the eye
+            reach = self.cover((corner - 0.05).abs() - 0.05, self.u_pixel)
+            for slope in (-0.7, 0.7):
+                foot = self.y - EYE_Y - slope * corner
+                lines = torch.maximum(lines, self.stroke(foot, 0.014, reach))
+        self.paint(head * lines * 0.85 * age, 0.52 * skin, "skin")
 
-    def _front_hair(self, head: Tensor, hair: Tensor) -> None:
+    def _front_hair(self, hair: Tensor, temples: Tensor) -> None:
+        age = self.amount(4)
         shift = -0.06 * self.turn
         dome = self.cover(self.ellipse(shift, HEAD_Y - 0.02, HEAD_RX + 0.055, HEAD_RY + 0.065))
         hairline = -0.33 - 0.08 * torch.cos(2.6 * self.u) + 0.9 * (self.u.abs() - 0.42).clamp(min=0)
-        self.paint(dome * self.cover(self.y - hairline), hair, "hair")
+        front = dome * self.cover(self.y - hairline + 0.09 * age)
+        self.paint(front, hair, "hair")
+        self.paint(
+            front * self.cover(0.46 - self.u.abs()) * self.cover(-0.30 - self.y), temples, "hair"
+        )
         # Locks in front of the ears, as long as the hair.
         long = self.amount(3)
         lock = torch.maximum((self.x - shift).abs() - 0.60, 0.435 - (self.x - shift).abs())

@@ -19,7 +19,9 @@ from editbench.worlds.steering import ShareSteering
 from editbench.worlds.train_gan import (
     GANTrainer,
     GANTraining,
+    at_checkpoint,
     check_checkpoint,
+    check_witness,
     read_checkpoint,
     train,
 )
@@ -62,9 +64,12 @@ def train_generator(
     resolution: int = 32,
     channels: Sequence[int] | None = None,
     device: str = "cpu",
-    teacher: Path | None = None,
+    witness: Path | None = None,
+    steer: bool = False,
     init: Path | None = None,
     warmup_kimg: float = 0.0,
+    mapping_layers: int = 8,
+    keep: bool = False,
 ) -> None:
     """Train the generator, or go on from its last checkpoint.
 
@@ -75,36 +80,62 @@ def train_generator(
         resolution: height and width.
         channels: widths at 4, 8, ... pixels; None: the world's.
         device: where to train.
-        teacher: weights that steer the class shares; None: no steering.
-        init: weights to go on from; None: a new network.
+        witness: weights of the scorer that the steering, the linear term and the log ask; None:
+            none of them.
+        steer: whether the class shares are steered.
+        init: packed generator, or checkpoint of a training, to go on from; None: a new network.
         warmup_kimg: with `init`, how long only the new discriminator learns.
+        mapping_layers: depth of the map from z to w.
+        keep: whether the averaged generator of every checkpoint is kept in out/kept.
 
     Raises:
         EditbenchError: an option does not fit the others or the checkpoint.
     """
     try:
         widths = tuple(channels or CHANNELS)
-        config = StyleGAN2Config(resolution, widths, z_dim=128, w_dim=128, mapping_layers=4)
+        config = StyleGAN2Config(
+            resolution, widths, z_dim=128, w_dim=128, mapping_layers=mapping_layers
+        )
     except ValueError as error:
         raise EditbenchError(f"{error}; set --resolution and --channels together") from error
     start = None
+    critic = None
     if init is not None:
-        start = load_generator(init).network
+        start, critic = read_start(init)
         config = start.config
         # A trained generator has class shares worth steering from the first picture on.
         options = replace(options, warmup_kimg=warmup_kimg, steer_from_kimg=0)
     check_checkpoint(out / "checkpoint.pt", config, options)
+    check_witness(witness, steer, options.linearity)
+    scorer = None
     steering = None
-    if teacher is not None:
-        # The given teacher, not the package's: a new world has no package yet.
-        scorer = load_scorer("teacher", teacher).to(device)
-        labels = sample_factors(law, options.seed, 0, STEERING_SAMPLES).labels()
-        steering = ShareSteering(scorer, labels, options.steer_weight)
+    if witness is not None:
+        # The given witness, not the package's: a new world has no package yet.
+        scorer = load_scorer("witness", witness).to(device)
+        if steer:
+            labels = sample_factors(law, options.seed, 0, STEERING_SAMPLES).labels()
+            steering = ShareSteering(scorer, labels, options.steer_weight)
 
     def reals(first: int, last: int) -> Tensor:
         return render(sample_factors(law, options.seed, first, last), resolution)
 
-    train(GANTrainer(config, options, reals, device, steering, start), out)
+    trainer = GANTrainer(config, options, reals, device, steering, start, scorer, critic)
+    train(trainer, out, at_checkpoint(out, scorer, keep))
+
+
+def read_start(init: Path) -> tuple[StyleGAN2, dict[str, Tensor] | None]:
+    """The generator that a training goes on from, and its discriminator where the file has one.
+
+    Args:
+        init: a packed generator, or the checkpoint.pt of a training.
+
+    Raises:
+        BadFile: neither of them.
+    """
+    if init.suffix != ".pt":
+        return load_generator(init).network, None
+    generator, _ = read_averaged(init)
+    return generator.network, read_checkpoint(init)["d"]
 
 
 def read_averaged(checkpoint: Path) -> tuple[StyleGAN2Generator, float]:

@@ -1,0 +1,67 @@
+"""`editbench transfer`: does the ranking of the methods in one world predict that in another?"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from editbench.base.errors import EditbenchError
+from editbench.base.files import write_atomic
+from editbench.studies.transfer import World, figure, rank_table, read_worlds, transfer
+
+EXAMPLES = """examples:
+  editbench transfer runs/demo runs/ffhq_latents
+  editbench transfer runs/demo runs/linearity_dial runs/mnist_digits --out runs/transfer
+
+A folder with several settings, such as a dial, gives a world for each. Written: transfer.csv,
+accuracy.csv, transfer.png.
+"""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "editbench transfer",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUNS", help="runs folders")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/transfer"), help="folder of the result"
+    )
+    args = parser.parse_args(argv)
+    worlds = read_worlds(args.folders)
+    if len(worlds) < 2:
+        raise EditbenchError(
+            f"{args.folders[0]} holds one world; name the runs folder of another one too"
+        )
+    found = transfer(worlds)
+    table = rank_table(worlds)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_atomic(args.out / "transfer.csv", found.to_csv(index=False, lineterminator="\n"))
+    write_atomic(args.out / "accuracy.csv", table.to_csv(lineterminator="\n"))
+    figure(worlds).savefig(args.out / "transfer.png", dpi=150)
+    _print(worlds, found, table)
+    print(args.out / "transfer.png")
+    return 0
+
+
+def _print(worlds: Sequence[World], found: pd.DataFrame, table: pd.DataFrame) -> None:
+    print("mean accuracy")
+    print(table.round(3).to_string(na_rep="-"))
+    print("\nKendall's tau-b of two worlds, with its 95 % interval over starts")
+    for row in found.to_dict("records"):
+        pair = f"{row['world']} and {row['other']}"
+        if pd.isna(row["tau"]):
+            print(f"  {pair}: only {row['methods']} methods in common")
+            continue
+        interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
+        print(f"  {pair}: {row['tau']:.2f} {interval}, {row['methods']} methods")
+    for world in worlds:
+        attributes = ", ".join(world.tables)
+        print(f"{world.name}: over {attributes}")
+        for method, why in world.left.items():
+            print(f"  not compared: {method}: {why}")

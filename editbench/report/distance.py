@@ -1,0 +1,92 @@
+"""Why a number lies far from its paper's: one sentence from what the run itself recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def explain(made: Mapping[str, Any], attribute: str, paper: Mapping[str, Any]) -> str:
+    """Say in a sentence in what a run differs from the paper's setting; '' where nothing is known.
+
+    Args:
+        made: provenance of the run. Read are `learned` (AUC of what the method learnt), the note
+            `examples.ATTRIBUTE` of the fit (examples of each class), `start_distance` (`target` and
+            `nearest_other`: medians over the starts, in σ) and `resolution` (pixels).
+        attribute: that was edited.
+        paper: the `published` block of the experiment; `resolution` (pixels) is read.
+    """
+    facts = [
+        _learned(made.get("learned"), _examples(made, attribute)),
+        _starts(made.get("start_distance")),
+        _resolution(made.get("resolution"), paper.get("resolution")),
+    ]
+    told = "; ".join(fact for fact in facts if fact)
+    return f"{told[0].upper()}{told[1:]}." if told else ""
+
+
+def is_far(published: object, value: float, low: float, high: float) -> bool:
+    """Whether a paper's number lies outside the interval of ours.
+
+    Args:
+        published: the paper's number; a word such as 'x' is never far.
+        value, low, high: ours with its interval. Without an interval any other value is far.
+    """
+    if isinstance(published, bool) or not isinstance(published, int | float):
+        return False
+    if not math.isfinite(value):
+        return False
+    if math.isfinite(low) and math.isfinite(high):
+        return not low <= published <= high
+    return published != value
+
+
+def _examples(made: Mapping[str, Any], attribute: str) -> list[int]:
+    """Examples of each class, as the fit noted them; [] where it did not."""
+    notes = made.get("method_notes")
+    found = notes.get(f"examples.{attribute}") if isinstance(notes, Mapping) else None
+    # Of other methods the note may be anything.
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        return []
+    return [size for size in found if isinstance(size, int)]
+
+
+def _learned(given: object, examples: Sequence[int]) -> str:
+    auc = _number(given)
+    if auc is None:
+        return ""
+    told = ""
+    if examples:
+        few, many = min(examples), max(examples)
+        told = f" ({few} examples a class)" if few == many else f" ({few} to {many} a class)"
+    return f"what it learnt orders held-out codes with AUC {auc:.2f}{told}"
+
+
+def _starts(distance: object) -> str:
+    """Of a record that tells how far its starts lie from the boundaries."""
+    if not isinstance(distance, Mapping):
+        return ""
+    target = _number(distance.get("target"))
+    if target is None:
+        return ""
+    told = f"starts lie {target:.2f} σ from the boundary (median)"
+    other = _number(distance.get("nearest_other"))
+    if other is not None:
+        told += f" and {other:.2f} σ from the nearest other one"
+    return told
+
+
+def _resolution(given: object, paper: object) -> str:
+    here = _number(given)
+    there = _number(paper)
+    if here is None or there is None or here == there:
+        return ""
+    return f"{here:g}×{here:g} pixels against {there:g}×{there:g}"
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or None: a record may be of anybody's harness."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None

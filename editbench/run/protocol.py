@@ -1,0 +1,121 @@
+"""What a job is judged by: the evaluated attributes, and whether there are starts enough for them.
+
+All of it is known before a bank is built: the attributes from the scorer, the size of the test split
+from the bank's options.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from editbench.bank.bank import read_spec
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.networks.scorer import Scorer
+from editbench.run.settings import Settings
+
+
+def check_protocol(settings: Settings, attributes: Attributes) -> list[str]:
+    """Check what the settings alone could not tell. No bank is built.
+
+    Args:
+        settings: of a job.
+        attributes: of its scorer, all of them.
+
+    Returns:
+        Names of the evaluated attributes, in the scorer's order.
+
+    Raises:
+        UnknownName: no such attribute or class.
+        EditbenchError: the job's attribute is not evaluated, or there are fewer samples than starts.
+    """
+    target_class(settings, attributes)
+    return check_evaluated(settings, attributes)
+
+
+def check_evaluated(settings: Settings, attributes: Attributes) -> list[str]:
+    """`check_protocol` without the target class, which sweeps give to attributes of other classes."""
+    names = evaluated_names(settings, attributes)
+    if settings.attribute not in names:
+        raise EditbenchError(
+            f"attribute={settings.attribute} is not evaluated, evaluated=[{','.join(names)}]: edit "
+            "one of these, or add it to the list"
+        )
+    check_starts(settings, len(names))
+    return names
+
+
+def evaluated_names(settings: Settings, attributes: Attributes) -> list[str]:
+    """The evaluated attributes in the scorer's order.
+
+    Args:
+        settings: of a job.
+        attributes: of its scorer, all of them.
+
+    Raises:
+        UnknownName: the scorer lacks one, with the nearest name.
+    """
+    if settings.evaluated is None:
+        return list(attributes.names)
+    for name in settings.evaluated:
+        if name not in attributes.names:
+            raise UnknownName("attribute in 'evaluated'", name, attributes.names)
+    return list(attributes.select(settings.evaluated).names)
+
+
+def target_class(settings: Settings, attributes: Attributes) -> int | None:
+    """The class that every start is walked to, or None where each has its own draw."""
+    attributes[settings.attribute]  # raises UnknownName
+    if settings.target is None:
+        return None
+    return attributes.class_index(settings.attribute, settings.target)
+
+
+def check_starts(settings: Settings, evaluated: int) -> None:
+    """Refuse more starts than the test split has. Of inverted images the number is not known yet.
+
+    Args:
+        settings: of a job.
+        evaluated: number of evaluated attributes.
+
+    Raises:
+        EditbenchError: a pool is smaller than what is drawn from it.
+    """
+    if not settings.inversion.is_none:
+        return
+    spec = settings.bank.spec
+    if settings.bank.path is not None:
+        spec = read_spec(settings.bank.path)
+    first, last = spec.split("test")
+    settings.starts.check_enough(last - first, evaluated, f"the test split of bank.n={spec.n}")
+
+
+def check_protocols(jobs: Iterable[Settings]) -> None:
+    """`check_evaluated` of the jobs of a sweep, once and before the first of them.
+
+    What cannot be looked up here, such as a scorer whose file lies on the machine that runs the
+    jobs, is left to the jobs.
+
+    Raises:
+        UnknownName: an evaluated attribute that the scorer lacks.
+        EditbenchError: an attribute is not evaluated, or there are fewer samples than starts.
+    """
+    found: dict[str, Attributes | None] = {}  # by the scorer's configuration
+    for settings in jobs:
+        key = json.dumps(settings.scorer.judge.config, sort_keys=True, default=str)
+        if key not in found:
+            found[key] = _scored_by(settings)
+        attributes = found[key]
+        # A job of an attribute that no scorer knows fails by itself, with the nearest name.
+        if attributes is not None and settings.attribute in attributes.names:
+            check_evaluated(settings, attributes)
+
+
+def _scored_by(settings: Settings) -> Attributes | None:
+    """What the judge scores; None where it cannot be built here."""
+    try:
+        judge: Scorer = settings.scorer.judge.build()
+    except EditbenchError:
+        return None
+    return judge.attributes

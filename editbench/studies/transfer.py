@@ -1,0 +1,209 @@
+"""Does one world predict another: rank correlation of the methods between two sets of runs.
+
+A world is a setting of a runs folder: one generator, one pair of scorers, one bank. Methods are
+ranked in each world by their accuracy, a mean over its attributes, and two rankings are compared by
+Kendall's tau-b over the methods that both have. Floors take no part: that they come last everywhere
+says nothing of the methods.
+
+The interval resamples starts within each attribute of each world, for all methods at once. It says
+how well these starts know the two rankings, for these generators and these fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from editbench.base.errors import EditbenchError
+from editbench.report.load import Results, load
+from editbench.stats.intervals import DRAWS, percentiles, resampled_sums
+from editbench.stats.rank_correlation import kendall
+from editbench.walk.figures import looks, new_figure, spoken
+
+METRIC = "accuracy"
+# Share of a world's attributes that a method must serve: one that serves few would leave the others
+# few attributes in common.
+LEAST = 0.5
+FEWEST = 3  # methods in common, for a rank correlation
+COLUMNS = ("world", "other", "tau", "low", "high", "methods")
+
+
+@dataclass(frozen=True)
+class World:
+    """The methods of one world on common ground.
+
+    Args:
+        name: the runs folder, and the generator where the folder has several.
+        tables: attribute -> values (starts, methods) of the accuracy, a column a method.
+        left: method -> why it is not compared.
+    """
+
+    name: str
+    tables: dict[str, pd.DataFrame]
+    left: dict[str, str]
+
+    @property
+    def methods(self) -> list[str]:
+        """The compared methods, sorted."""
+        return sorted(next(iter(self.tables.values())).columns)
+
+    def means(self, methods: Sequence[str]) -> np.ndarray:
+        """(m,) mean accuracy of methods; each attribute weighs the same."""
+        return np.mean([table[list(methods)].mean() for table in self.tables.values()], 0)
+
+    def resampled(self, methods: Sequence[str], draws: int) -> np.ndarray:
+        """(draws, m) means over resampled starts."""
+        found = []
+        for attribute, table in self.tables.items():
+            # Rows are drawn whole, so every draw compares methods on the same starts.
+            values = table[list(methods)].to_numpy(np.float64)
+            stream = f"transfer {self.name} {attribute}"
+            found.append(resampled_sums(values, draws, 0, stream) / len(values))
+        return np.mean(found, 0)
+
+
+def read_worlds(folders: Sequence[Path]) -> list[World]:
+    """The worlds of several runs folders.
+
+    Raises:
+        EditbenchError: a folder has no world with three methods to compare.
+    """
+    worlds = []
+    for folder in folders:
+        results = load(folder)
+        settings = results.by_setting()
+        found = []
+        for _, part in settings:
+            name = folder.name
+            if len(settings) > 1:
+                name = f"{folder.name}: {part.runs['generator'].iloc[0]}"
+            world = read_world(part, name)
+            if world is not None:
+                found.append(world)
+        if not found:
+            raise EditbenchError(
+                f"{folder} has no {FEWEST} methods with common starts; run a sweep over methods "
+                "first, or name another folder"
+            )
+        worlds += found
+    return worlds
+
+
+def read_world(results: Results, name: str) -> World | None:
+    """One setting as a world; None where fewer than three methods can be compared."""
+    done = results.runs[results.runs["status"] == "done"]
+    asked = sorted(set(results.runs["attribute"]))
+    values = _start_values(results, done)
+    left = {}
+    methods = []
+    for method in sorted(set(results.runs["method"])):
+        served = sum((method, attribute) in values for attribute in asked)
+        if method in _floors(results):
+            left[method] = "a floor"
+        elif served < LEAST * len(asked) or not served:
+            left[method] = f"serves {served} of {len(asked)} attributes"
+        else:
+            methods.append(method)
+    tables = {}
+    for attribute in asked:
+        if not all((method, attribute) in values for method in methods):
+            continue
+        columns = {method: values[method, attribute] for method in methods}
+        # Only the starts that all methods have can be paired.
+        table = pd.DataFrame(columns).dropna().sort_index()
+        if len(table):
+            tables[attribute] = table
+    if len(methods) < FEWEST or not tables:
+        return None
+    return World(name, tables, left)
+
+
+def _start_values(results: Results, done: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
+    """(method, attribute) -> accuracy by start, a mean over seeds."""
+    samples = results.samples[results.samples["metric"] == METRIC]
+    about = done[["run_id", "method", "attribute"]]
+    joined = samples.merge(about, on="run_id")
+    found = {}
+    for (method, attribute), part in joined.groupby(["method", "attribute"]):
+        found[str(method), str(attribute)] = part.groupby("start")["value"].mean()
+    return found
+
+
+def _floors(results: Results) -> set[str]:
+    """Names of the methods that are floors."""
+    found = {"random"}  # records of earlier versions say nothing of it
+    for config in results.configs.values():
+        method = config.get("method") or {}
+        if method.get("floor"):
+            found.add(str(method.get("name")))
+    return found
+
+
+def transfer(worlds: Sequence[World], draws: int = DRAWS) -> pd.DataFrame:
+    """Kendall's tau of every two worlds.
+
+    Args:
+        worlds: two or more.
+        draws: of the bootstrap.
+
+    Returns:
+        Columns COLUMNS: tau with its 95 % interval, and how many methods it is over; NaN where the
+        two have fewer than three in common.
+    """
+    rows = []
+    for one, other in combinations(worlds, 2):
+        methods = sorted(set(one.methods) & set(other.methods))
+        row = {"world": one.name, "other": other.name, "methods": len(methods)}
+        if len(methods) < FEWEST:
+            rows.append(row | {"tau": np.nan, "low": np.nan, "high": np.nan})
+            continue
+        tau = kendall(one.means(methods)[None], other.means(methods)[None])[0]
+        drawn = kendall(one.resampled(methods, draws), other.resampled(methods, draws))
+        low, high = percentiles(drawn[:, None])[:, 0]
+        rows.append(row | {"tau": tau, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def rank_table(worlds: Sequence[World]) -> pd.DataFrame:
+    """Mean accuracy of each method (rows) in each world (columns), best mean over worlds first."""
+    columns = {}
+    for world in worlds:
+        columns[world.name] = pd.Series(world.means(world.methods), index=world.methods)
+    table = pd.DataFrame(columns)
+    return table.loc[table.mean(axis=1).sort_values(ascending=False).index]
+
+
+def figure(worlds: Sequence[World]) -> Figure:
+    """A line a method through its ranks in the worlds, best on top."""
+    table = rank_table(worlds)
+    ranks = table.rank(ascending=False)
+    look = looks(list(table.index))
+    drawing = new_figure(1.6 + 1.7 * len(worlds), 1.2 + 0.3 * len(table))
+    axes = drawing.subplots()
+    places = np.arange(len(worlds))
+    for method in table.index:
+        axes.plot(
+            places,
+            ranks.loc[method],
+            color=look[method].colour,
+            marker=look[method].marker,
+            linewidth=1.5,
+        )
+        last = ranks.loc[method].last_valid_index()
+        axes.annotate(
+            f"  {spoken(method)}",
+            (list(table.columns).index(last), ranks.loc[method, last]),
+            va="center",
+            annotation_clip=False,
+        )
+    axes.set_xticks(places, [world.name for world in worlds])
+    axes.invert_yaxis()
+    axes.set_yticks(np.arange(1, len(table) + 1))
+    axes.set_ylabel("rank by mean accuracy")
+    return drawing

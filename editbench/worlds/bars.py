@@ -1,0 +1,94 @@
+"""What a world must reach before editors are compared on it, and whether its card says that it
+does.
+
+The bars are of the measurement, not of any editor: latent classifiers must be able to learn the
+traits, starts near a boundary must exist, and the judge must be right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+LINEAR_AUC = 0.95
+FEW_SHOT_AUC = 0.85
+FEW_SHOT_AUC_OF = {"age": 0.80}  # many small cues and no large one: harder to learn from 30 faces
+NEAR_BOUNDARY = 0.15
+JUDGE_ACCURACY = 0.97
+AGREEMENT = 0.93
+MARGINAL_GAP = 0.10
+# Of the variance of the judge's features, so that judges of other scales compare; at n = 10,000.
+FRECHET_SHARE = 0.0074
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One figure of a card beside its bar.
+
+    Attributes:
+        what: the figure in words.
+        attribute: whose it is; empty where it is the world's.
+        value: as measured; None where it could not be, which does not pass.
+        asked: the bar.
+        at_least: whether the value must lie above the bar, otherwise below.
+    """
+
+    what: str
+    attribute: str
+    value: float | None
+    asked: float
+    at_least: bool = True
+
+    @property
+    def passed(self) -> bool:
+        if self.value is None:
+            return False
+        return self.value >= self.asked if self.at_least else self.value <= self.asked
+
+    def as_dict(self) -> dict:
+        return asdict(self) | {"passed": self.passed}
+
+    def __str__(self) -> str:
+        value = "not measured" if self.value is None else f"{self.value:.3f}"
+        sense = "at least" if self.at_least else "at most"
+        verdict = "" if self.passed else "   MISSED"
+        return (
+            f"{self.what:<44} {self.attribute:<12} {value:>12}   {sense} {self.asked:.3f}{verdict}"
+        )
+
+
+def bars(card: dict) -> list[Bar]:
+    """The bars of a card; those that need data which are not known are left out."""
+    found = _separability_bars(card.get("separability", {}).get("W", {}))
+    for name, value in card.get("accuracy", {}).get("judge", {}).get("undisputed", {}).items():
+        found.append(Bar("judge right, undisputed label", name, value, JUDGE_ACCURACY))
+    for name, value in card["agreement"]["generated"].items():
+        found.append(Bar("teacher and judge agree on generated", name, value, AGREEMENT))
+    if "marginal_gap" in card:
+        found.append(
+            Bar(
+                "largest gap of a class share",
+                "",
+                card["marginal_gap"],
+                MARGINAL_GAP,
+                at_least=False,
+            )
+        )
+    if "frechet" in card:
+        share = card["frechet"]["generated"] / card["frechet"]["variance"]
+        found.append(
+            Bar("Fréchet distance, share of the variance", "", share, FRECHET_SHARE, at_least=False)
+        )
+    return found
+
+
+def _separability_bars(figures: dict[str, dict]) -> list[Bar]:
+    found = []
+    for name, figure in figures.items():
+        if name not in FEW_SHOT_AUC_OF:
+            found.append(Bar("AUC in W, all codes", name, figure["linear"], LINEAR_AUC))
+        asked = FEW_SHOT_AUC_OF.get(name, FEW_SHOT_AUC)
+        found.append(Bar("AUC in W, 30 examples a class", name, figure["few"], asked))
+        found.append(
+            Bar("share within .25 sd of the boundary", name, figure["near"], NEAR_BOUNDARY)
+        )
+    return found

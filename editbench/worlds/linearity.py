@@ -1,0 +1,92 @@
+"""How straight the space W of a generator is made: traits of the picture that are linear in w, as a
+term of training.
+
+A linear regressor from w predicts the traits that a witness reads off the generated picture; both
+the regressor and the generator descend on its squared error. Nothing else is asked of W: which
+direction a trait takes is the generator's choice. At weight 0 the game is the plain one, and W is
+as curved as it comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError
+
+CLEAR = 12.0  # log-odds beyond which a trait is no clearer
+SCALE = 6.0  # log-odds that count as one unit, so that targets lie in [-2, 2]
+RATE = 3e-3
+
+
+def binary_columns(attributes: Attributes) -> list[int]:
+    """Columns of the binary attributes in a scorer's logits.
+
+    Raises:
+        EditbenchError: there is none.
+    """
+    columns = []
+    column = 0
+    for attribute in attributes:
+        if attribute.binary:
+            columns.append(column)
+        column += attribute.width
+    if not columns:
+        raise EditbenchError(
+            "the linear term needs a binary attribute, and the witness scores "
+            f"{', '.join(attributes.names)}: train with --linearity 0"
+        )
+    return columns
+
+
+class LinearTerm:
+    """The regressor, its optimiser and the loss.
+
+    Args:
+        attributes: of the witness; the binary ones are predicted.
+        w_dim: size of w.
+        weight: of the squared error beside the adversarial loss (lambda).
+    """
+
+    def __init__(
+        self, attributes: Attributes, w_dim: int, weight: float, device: torch.device | str = "cpu"
+    ) -> None:
+        self.columns = binary_columns(attributes)
+        self.weight = weight
+        self.regressor = nn.Linear(w_dim, len(self.columns)).to(device)
+        self.optimiser = torch.optim.Adam(self.regressor.parameters(), RATE)
+
+    def loss(self, w: Tensor, logits: Tensor) -> Tensor:
+        """The mean squared error, not weighted yet.
+
+        Its gradient reaches the regressor, w and, through the witness, the picture.
+
+        Args:
+            w: (N, w_dim), centred.
+            logits: (N, width) of the witness for the pictures of w.
+
+        Returns:
+            A scalar.
+        """
+        with torch.autocast(w.device.type, enabled=False):
+            traits = logits[:, self.columns].float().clamp(-CLEAR, CLEAR) / SCALE
+            predicted = self.regressor(w.float())
+            return (predicted - traits).square().mean()
+
+    def zero_grad(self) -> None:
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Move the regressor along the gradient that the generator's backward pass has left."""
+        self.optimiser.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"regressor": self.regressor.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.regressor.load_state_dict(state["regressor"])
+        self.optimiser.load_state_dict(state["optimiser"])

@@ -1,0 +1,203 @@
+"""How far a linear classifier of codes can read traits of the pictures: whether a space can be
+edited at all.
+
+An editor learns from codes and their labels. Where a logistic regression on all of them orders
+unseen codes no better than a coin, no editor of that space can work; where it does but 30 examples
+a class do not suffice, few-shot editors cannot. On StyleGAN2's W for FFHQ 30 examples reach an AUC
+of .90 and more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from editbench.base.attributes import Attributes
+from editbench.base.seeding import generator as random_stream
+from editbench.base.seeding import normals
+from editbench.base.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.networks.scorer import Scorer
+
+EXAMPLES = 30  # a class, of the few-shot figure
+DRAWS = 20  # of the examples, whose median is reported
+NEAR = 0.25  # standard deviations of the logit from the boundary
+BATCH = 250
+
+
+def fitted_auc(
+    fit: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray
+) -> float | None:
+    """AUC of a logistic regression.
+
+    Args:
+        fit: (N, D) codes that it learns from.
+        labels: (N,) 0 or 1, of `fit`.
+        test: (M, D) codes that it orders.
+        truth: (M,) 0 or 1, of `test`.
+
+    Returns:
+        The AUC, or None where a class is missing.
+    """
+    if len(np.unique(labels)) < 2 or len(np.unique(truth)) < 2:
+        return None
+    model = LogisticRegression(max_iter=1000).fit(fit, labels)
+    return float(roc_auc_score(truth, model.decision_function(test)))
+
+
+def few_shot_auc(
+    fit: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    truth: np.ndarray,
+    name: str,
+    examples: int = EXAMPLES,
+    draws: int = DRAWS,
+) -> list[float] | None:
+    """AUC of `fitted_auc` for random draws of few examples.
+
+    Args:
+        fit: (N, D) codes that the examples are drawn from.
+        labels: (N,) 0 or 1, of `fit`.
+        test: (M, D) codes that are ordered.
+        truth: (M,) 0 or 1, of `test`.
+        name: of the attribute, which seeds the draws.
+        examples: of each class.
+        draws: number of draws.
+
+    Returns:
+        One AUC a draw, or None where a class has fewer examples.
+    """
+    classes = [np.flatnonzero(labels == label) for label in (0, 1)]
+    if min(map(len, classes)) < examples or len(np.unique(truth)) < 2:
+        return None
+    found = []
+    for draw in range(draws):
+        random = random_stream(0, "separability", name, draw)
+        rows = np.concatenate(
+            [random.permutation(rows_of_class)[:examples] for rows_of_class in classes]
+        )
+        auc = fitted_auc(fit[rows], labels[rows], test, truth)
+        assert auc is not None  # both classes are there
+        found.append(auc)
+    return found
+
+
+def separability(
+    codes: np.ndarray, learnt: Tensor, true: Tensor, attributes: Attributes, few: bool = True
+) -> dict[str, dict]:
+    """What linear classifiers make of codes.
+
+    The first two thirds of the codes are learnt from with the teacher's labels, as an editor does;
+    the rest is judged by the judge's.
+
+    Args:
+        codes: (N, D).
+        learnt: (N, width) logits of the teacher.
+        true: (N, width) logits of the judge.
+        attributes: of both.
+        few: whether the few-shot figures are computed too.
+
+    Returns:
+        Binary attribute -> its figures: `share` of the positive class and `near`, the share within
+        NEAR standard deviations of the boundary, both by the judge; `linear`, the AUC of all codes;
+        `few`, its median over random draws of EXAMPLES a class, and `few_range`, the quartiles of
+        the draws.
+    """
+    cut = 2 * len(codes) // 3
+    report = {}
+    for attribute in attributes:
+        if not attribute.binary:
+            continue
+        taught = attributes.logits(learnt, attribute.name)[:, 0].numpy()
+        judged = attributes.logits(true, attribute.name)[:, 0].numpy()
+        labels = (taught[:cut] > 0).astype(int)
+        truth = (judged[cut:] > 0).astype(int)
+        spread = max(float(judged.std()), 1e-12)
+        figures: dict[str, object] = {
+            "share": float((judged > 0).mean()),
+            "near": float((np.abs(judged) < NEAR * spread).mean()),
+            "linear": fitted_auc(codes[:cut], labels, codes[cut:], truth),
+        }
+        if few:
+            draws = few_shot_auc(codes[:cut], labels, codes[cut:], truth, attribute.name)
+            figures["few"] = None if draws is None else float(np.median(draws))
+            quartiles = None if draws is None else np.quantile(draws, (0.25, 0.75)).tolist()
+            figures["few_range"] = quartiles
+        report[attribute.name] = figures
+    return report
+
+
+@torch.inference_mode()
+def scored_codes(
+    generator: Generator, scorer: Scorer, n: int, seed: int
+) -> tuple[np.ndarray, Tensor]:
+    """w (n, w_dim) of n random samples, and the scorer's logits (n, width), on the host."""
+    codes = []
+    logits = []
+    device = next(generator.parameters()).device
+    for start in range(0, n, BATCH):
+        z = normals(seed, "separability/z", start, min(start + BATCH, n), generator.z_dim)
+        w = generator.map(torch.from_numpy(z).float().to(device))
+        logits.append(scorer(generator.decode(Codes(Space.W, w))).cpu())
+        codes.append(w.cpu())
+    return torch.cat(codes).numpy(), torch.cat(logits)
+
+
+def watch(
+    scorer: Scorer, n: int = 6000, seed: int = 5_006
+) -> Callable[[Generator], dict[str, dict[str, float]]]:
+    """What the log of a training holds at a checkpoint.
+
+    Args:
+        scorer: whose labels are learnt and judged.
+        n: random samples.
+        seed: of their z.
+
+    Returns:
+        A function of a generator that gives the linear AUC in W, and the class shares.
+    """
+
+    def look(generator: Generator) -> dict[str, dict[str, float]]:
+        codes, logits = scored_codes(generator, scorer, n, seed)
+        found = separability(codes, logits, logits, scorer.attributes, few=False)
+        auc = {name: round(figures["linear"] or 0.5, 3) for name, figures in found.items()}
+        return {
+            "auc": auc,
+            "share": {name: round(figures["share"], 3) for name, figures in found.items()},
+        }
+
+    return look
+
+
+def path_lengths(generator: Generator, n: int, seed: int) -> np.ndarray:
+    """Path length in W of random pictures: how far a unit step changes the picture.
+
+    It is the norm of the gradient, in w, of the picture times unit noise (Karras et al. 2020, eq.
+    4), comparable between networks of one resolution.
+
+    Args:
+        generator: with Z and W.
+        n: pictures.
+        seed: of z and noise.
+
+    Returns:
+        (n,) lengths.
+    """
+    lengths = []
+    for start in range(0, n, BATCH):
+        stop = min(start + BATCH, n)
+        z = torch.from_numpy(normals(seed, "path/z", start, stop, generator.z_dim)).float()
+        w = generator.map(z).detach().requires_grad_(True)
+        image = generator.decode(Codes(Space.W, w))
+        drawn = normals(seed, "path/noise", start, stop, image[0].numel())
+        noise = torch.from_numpy(drawn).float().view_as(image)
+        size = (image.shape[2] * image.shape[3]) ** 0.5
+        (gradient,) = torch.autograd.grad((image * noise).sum() / size, w)
+        lengths.append(gradient.norm(dim=1))
+    return torch.cat(lengths).numpy()

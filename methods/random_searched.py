@@ -1,0 +1,57 @@
+"""The floor of searched methods: random directions under the same labelled search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from editbench.methods.shared.control_search import MIN_EFFECT
+from editbench.methods.shared.direction_search import Directions, DirectionSearch
+from editbench.methods.shared.layer_choice import RANGES
+
+from editbench.base.errors import EditbenchError
+from editbench.base.seeding import normals
+from editbench.walk.editor import FitData
+
+
+class RandomSearched(DirectionSearch):
+    """GANSpace with random unit directions in the place of principal components.
+
+    A labelled search among enough random directions finds some that move an attribute. What a
+    method's own directions are worth is what they add to that.
+
+    Args:
+        components: how many directions; as many as the method that is compared.
+        space: 'w' or 'z'.
+        ranges, strength, search_samples, min_effect, step: as in GANSpace; lengths are in standard
+            deviations of the codes along the direction.
+
+    Raises:
+        EditbenchError: an option is out of its range.
+    """
+
+    citation = "control without directions"
+    what = "random directions"
+
+    def __init__(
+        self,
+        components: int = 80,
+        space: str = "w",
+        ranges: Sequence[Sequence[int]] = RANGES,
+        strength: float = 3.0,
+        search_samples: int = 64,
+        min_effect: float = MIN_EFFECT,
+        step: float = 0.5,
+    ) -> None:
+        super().__init__(space, ranges, strength, search_samples, min_effect, step)
+        if components < 1:
+            raise EditbenchError(f"method.components={components} must be at least 1")
+        self.components = int(components)
+
+    def find_directions(self, data: FitData) -> Directions:
+        codes = data.fit.codes(self.space).double().cpu().numpy()
+        drawn = normals(data.seed, "random_searched", 0, self.components, codes.shape[1])
+        # A normal vector brought to unit length is uniform on the sphere.
+        rows = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        stdev = (codes @ rows.T).std(0)
+        return Directions(codes.mean(0), rows, stdev, {"directions": self.components})

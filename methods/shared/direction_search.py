@@ -1,0 +1,261 @@
+"""Editors that walk along directions of a latent space which were found without labels.
+
+The directions come from a subclass: principal components, eigenvectors of weights, random ones. The
+labelled protocol of editbench.methods.shared.control_search then picks a direction, a range of rows
+and a sign for every class of every attribute, the same for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from editbench.methods.shared.control_search import MIN_EFFECT, Control, controls, measure
+from editbench.methods.shared.layer_choice import RANGES, RANGES_OF, scale_ranges
+from editbench.methods.shared.selection import walk_space
+from editbench.methods.shared.state import group, prefixed
+from torch import Tensor
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Codes, Space
+from editbench.networks.generator import Generator
+from editbench.walk.editor import Editor, FitData, FitReport, Walk, unit_rows
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Directions in the latent space.
+
+    Args:
+        mean: (d,) of the latents.
+        rows: (k, d) unit directions.
+        stdev: (k,) length of one unit of strength along each: the standard deviation of the latents
+            along it, where the method measures in such.
+        notes: for the record.
+        bounds: (k, 2) the rows [a, b) of W+ that each direction belongs to, for this generator; None
+            tries each direction in all configured ranges.
+    """
+
+    mean: np.ndarray
+    rows: np.ndarray
+    stdev: np.ndarray
+    notes: dict[str, object]
+    bounds: np.ndarray | None = None
+
+
+class DirectionSearch(Editor):
+    """w_l' = w_l + amount * stdev_i * direction_i in the rows l of a range.
+
+    Direction, range and sign are chosen for every class of every attribute; the pictures of the
+    search count as cost. A class may have no control.
+
+    Args:
+        space: 'w' or 'z', where the directions live.
+        ranges: candidate rows [a, b) of W+, for a generator of 18 rows, carried over in
+            proportion to others; a walk in Z, or without W+, moves the whole code.
+        strength: of the search's edits, in units of the direction, to both sides.
+        search_samples: tune samples that the search edits.
+        min_effect: least effect of a control, in sigmas of the teacher's log-odds.
+        step: units of the direction a step.
+        centre: the first step also takes away what the code has along the direction; step 0 stays
+            the start.
+
+    Raises:
+        EditbenchError: an option is out of its range.
+    """
+
+    what = "directions"  # for the progress line
+
+    def __init__(
+        self,
+        space: str = "w",
+        ranges: Sequence[Sequence[int]] = RANGES,
+        strength: float = 3.0,
+        search_samples: int = 64,
+        min_effect: float = MIN_EFFECT,
+        step: float = 0.5,
+        centre: bool = False,
+    ) -> None:
+        super().__init__()
+        if search_samples < 1 or not strength > 0 or not step > 0:
+            raise EditbenchError(
+                f"method.search_samples={search_samples} must be at least 1, strength={strength} "
+                f"and step={step} positive"
+            )
+        if not ranges or any(len(r) != 2 or not 0 <= r[0] < r[1] <= RANGES_OF for r in ranges):
+            pairs = [list(r) for r in ranges]
+            raise EditbenchError(
+                f"method.ranges={pairs} must be pairs [a, b) with 0 <= a < b <= "
+                f"{RANGES_OF}: rows out of {RANGES_OF}, carried over to the generator's"
+            )
+        self.space = walk_space(space)
+        self.ranges = tuple((int(a), int(b)) for a, b in ranges)
+        self.strength = float(strength)
+        self.search_samples = int(search_samples)
+        self.min_effect = float(min_effect)
+        self.length = float(step)
+        self.centre = centre
+        self.unit = f"{self.space.name} units"
+        self.mean = torch.zeros(0)
+        # Name -> (K, d) signed, one unit of strength long; float64
+        self.moves: dict[str, Tensor] = {}
+        self.bounds: dict[str, Tensor] = {}  # name -> (K, 2) rows [a, b)
+        self.reasons: dict[str, str] = {}  # name -> why it has no control
+
+    # -- fit ------------------------------------------------------------------
+    @abstractmethod
+    def find_directions(self, data: FitData) -> Directions:
+        """The directions, found without labels."""
+
+    @torch.no_grad()
+    def fit(self, data: FitData) -> FitReport:
+        self.num_ws = data.generator.num_ws
+        found = self.find_directions(data)
+        scaled = found.rows * found.stdev[:, None]
+        self.mean = torch.from_numpy(found.mean)
+        candidates = self._candidates(data, found)
+        codes = data.tune.codes(self.space)
+
+        def apply(candidate: int, strength: float, positions: Tensor) -> Codes:
+            direction, bounds = candidates[candidate]
+            moves = torch.from_numpy(scaled[direction]).to(codes).expand(len(positions), -1)
+            origin = codes[positions]
+            moved = self._advance(origin, moves, strength, self.centre)
+            return self._within(origin, moved, torch.tensor([bounds], device=codes.device))
+
+        effects = measure(
+            data,
+            apply,
+            len(candidates),
+            (-self.strength, self.strength),
+            self.search_samples,
+            self.what,
+        )
+        notes = found.notes | {"candidates": len(candidates), "search_decodes": effects.decoded}
+        self.moves = {}
+        self.bounds = {}
+        self.reasons = {}
+        for attribute in data.attributes:
+            try:
+                chosen = controls(effects, data.attributes, attribute.name, self.min_effect)
+            except Unsupported as error:
+                # "No control found" is a result: the attribute is skipped, with the reason.
+                self.reasons[attribute.name] = str(error)
+                notes[f"control.{attribute.name}"] = str(error)
+                continue
+            signs = np.sign([control.strength for control in chosen])[:, None]
+            picked = [candidates[control.candidate] for control in chosen]
+            picked_rows = [direction for direction, _ in picked]
+            self.moves[attribute.name] = torch.from_numpy(scaled[picked_rows] * signs)
+            self.bounds[attribute.name] = torch.tensor([bounds for _, bounds in picked])
+            seen = {}
+            for name, control, pair in zip(attribute.classes, chosen, picked):
+                seen[name] = _note(control, *pair)
+            notes[f"control.{attribute.name}"] = seen
+        return FitReport(labels=len(effects.start), notes=notes)
+
+    def _candidates(self, data: FitData, found: Directions) -> list[tuple[int, tuple[int, int]]]:
+        """Each candidate as a direction and the rows of W+ that it moves."""
+        # Rows of W+ can be edited alone only where a latent is a row of W+.
+        rows_plus = self.space == Space.W and Space.W_PLUS in data.generator.spaces
+        whole = (0, self.num_ws)
+        out = []
+        for direction in range(len(found.rows)):
+            if not rows_plus:
+                ranges = [whole]
+            elif found.bounds is not None:
+                first, last = found.bounds[direction].tolist()
+                ranges = [(first, last)]
+            else:
+                ranges = scale_ranges(self.ranges, self.num_ws)
+            out += [(direction, rows) for rows in ranges]
+        return out
+
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        """Coordinates along the direction of each class, as it is walked."""
+        if attribute not in self.moves:
+            return None
+        codes = data.tune.codes(self.space).double()
+        return codes @ self.moves[attribute].to(codes).T
+
+    # -- walk -----------------------------------------------------------------
+    def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
+        super().check(generator, attributes, attribute)
+        if attribute in self.reasons:
+            raise Unsupported(self.reasons[attribute])
+
+    def step(self, walk: Walk) -> Tensor:
+        if walk.attribute not in self.moves:
+            reason = f"no control for '{walk.attribute}' was searched for"
+            raise Unsupported(self.reasons.get(walk.attribute, reason))
+        # A row for each class: (n, d) by the samples' targets.
+        moves = self.moves[walk.attribute].to(walk.codes)[walk.target]
+        return self._advance(walk.codes, moves, self.length, self.centre and walk.steps == 0)
+
+    def codes(self, walk: Walk) -> Codes:
+        """W+ codes in which only the rows of each sample's own control have moved."""
+        if walk.attribute not in self.bounds:
+            return super().codes(walk)
+        bounds = self.bounds[walk.attribute].to(walk.codes.device)
+        return self._within(walk.origin, walk.codes, bounds, walk.target)
+
+    def _advance(self, codes: Tensor, moves: Tensor, amount: float, centre: bool) -> Tensor:
+        """codes (n, d) + amount * moves (n, d); with `centre` from the mean along the moves."""
+        if centre:
+            unit = unit_rows(moves)
+            codes = codes - ((codes - self.mean.to(codes)) * unit).sum(1, keepdim=True) * unit
+        return codes + amount * moves
+
+    def _within(
+        self, origin: Tensor, moved: Tensor, bounds: Tensor, choice: Tensor | None = None
+    ) -> Codes:
+        """The moved codes in the rows [a, b) of W+, the origin in the others.
+
+        Args:
+            origin: (n, d) codes at the start.
+            moved: (n, d) codes that were reached.
+            bounds: (K, 2) ranges [a, b).
+            choice: (n,) the range of each sample; None: the same one for all.
+        """
+        # Where every range is the whole of W+, a plain code says the same and costs less.
+        if bool((bounds == torch.tensor([0, self.num_ws], device=bounds.device)).all()):
+            return Codes(self.space, moved)
+        own = bounds if choice is None else bounds[choice]
+        row = torch.arange(self.num_ws, device=moved.device)
+        inside = (row >= own[:, :1]) & (row < own[:, 1:])
+        rows = torch.where(inside.unsqueeze(2), moved.unsqueeze(1), origin.unsqueeze(1))
+        return Codes(Space.W_PLUS, rows)
+
+    # -- state ----------------------------------------------------------------
+    def state(self) -> dict[str, Tensor]:
+        out = {"mean": self.mean}
+        out |= prefixed("move", self.moves)
+        out |= prefixed("bounds", self.bounds)
+        # A state holds tensors alone: texts are kept as bytes.
+        for name, text in self.reasons.items():
+            out[f"reason.{name}"] = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        return out
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.mean = state["mean"]
+        self.moves = group(state, "move")
+        self.bounds = group(state, "bounds")
+        self.reasons = {}
+        for name, text in group(state, "reason").items():
+            self.reasons[name] = bytes(text.tolist()).decode()
+
+
+def _note(control: Control, direction: int, rows: tuple[int, int]) -> dict[str, object]:
+    return {
+        "component": direction,
+        "rows": list(rows),
+        "sign": int(math.copysign(1, control.strength)),
+        "effect": round(control.effect, 3),
+        "off_target": round(control.off_target, 3),
+        "found": control.found,
+    }

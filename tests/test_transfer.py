@@ -1,0 +1,78 @@
+"""Rank correlation between worlds: against SciPy, on runs whose order is known, and what cannot be compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kendalltau
+
+from editbench.base.errors import EditbenchError
+from editbench.commands.transfer import main
+from editbench.report.load import load
+from editbench.stats.rank_correlation import kendall
+from editbench.studies.transfer import rank_table, read_world, read_worlds, transfer
+from tests.fake_records import fake_run, metric_rows
+
+
+def test_tau_is_scipys():
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 4, (30, 7)).astype(float)  # with ties
+    b = rng.normal(size=(30, 7))
+    expected = [kendalltau(one, other).statistic for one, other in zip(a, b)]
+    np.testing.assert_allclose(kendall(a, b), expected)
+    assert np.isnan(kendall(np.ones((1, 4)), b[:1, :4]))[0]
+
+
+def write(root, rates: dict[str, float], attributes=("smile", "age"), n=400):
+    """Runs in which a method crosses with the given rate, on its own draws of n starts."""
+    for place, (method, rate) in enumerate(rates.items()):
+        for attribute in attributes:
+            values = (np.random.default_rng(place).random(n) < rate).astype(float)
+            samples = pd.DataFrame({"metric": "accuracy", "start": np.arange(n), "value": values})
+            fake_run(root, method, attribute, metric_rows(rate), samples=samples)
+    return root
+
+
+def test_order_of_worlds(tmp_path):
+    rates = {"alpha": 0.8, "beta": 0.6, "gamma": 0.4, "delta": 0.2, "random": 0.1}
+    turned = dict(zip(rates, [0.2, 0.4, 0.6, 0.8, 0.1]))
+    one = write(tmp_path / "one", rates)
+    other = write(tmp_path / "other", turned)
+    worlds = read_worlds([one, one, other])
+    found = transfer(worlds, 200)
+    assert found["tau"].tolist() == [1, -1, -1]
+    assert (found["methods"] == 4).all() and worlds[0].left == {"random": "a floor"}
+    assert (found["low"] <= found["tau"]).all() and (found["tau"] <= found["high"]).all()
+    table = rank_table(worlds[:1])
+    assert list(table.index) == ["alpha", "beta", "gamma", "delta"]
+
+
+def test_a_tie_has_a_wide_interval(tmp_path):
+    rates = {"alpha": 0.5, "beta": 0.5, "gamma": 0.5, "delta": 0.5}
+    worlds = read_worlds([write(tmp_path / "a", rates, n=60), write(tmp_path / "b", rates, n=60)])
+    row = transfer(worlds, 400).iloc[0]
+    assert row["high"] - row["low"] > 0.8
+
+
+def test_what_cannot_be_compared_is_named(tmp_path):
+    root = write(tmp_path / "one", {"alpha": 0.8, "beta": 0.6})
+    with pytest.raises(EditbenchError, match="has no 3 methods"):
+        read_worlds([root])
+    root = write(tmp_path / "two", {"alpha": 0.8, "beta": 0.6, "gamma": 0.5})
+    with pytest.raises(EditbenchError, match="name the runs folder of another"):
+        main([str(root), "--out", str(tmp_path / "out")])
+    write(root, {"few": 0.9}, ("smile",))
+    write(root, {"alpha": 0.8, "beta": 0.6, "gamma": 0.5}, ("yaw", "beard"))
+    world = read_world(load(root), "two")
+    assert world is not None and world.left == {"few": "serves 1 of 4 attributes"}
+
+
+def test_the_command_writes_its_files(tmp_path, capsys):
+    rates = {"alpha": 0.8, "beta": 0.6, "gamma": 0.4}
+    one = write(tmp_path / "one", rates)
+    other = write(tmp_path / "other", rates)
+    out = tmp_path / "out"
+    assert main([str(one), str(other), "--out", str(out)]) == 0
+    assert "one and other: 1.00" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"transfer.csv", "accuracy.csv", "transfer.png"}

@@ -71,7 +71,14 @@ def test_a_setting_that_is_not_there_is_named_with_the_remedy():
 
 
 def dial_run(
-    root, method: str, attribute: str, rho: float, n: int = 100, note: str = "", **numbers: float
+    root,
+    method: str,
+    attribute: str,
+    rho: float,
+    n: int = 100,
+    note: str = "",
+    key: str = "rho",
+    **numbers: float,
 ) -> None:
     other = partner(attribute)
     rows = metric_rows(0.5)
@@ -102,7 +109,7 @@ def dial_run(
     config = folder / "config.yaml"
     config.write_text(
         config.read_text().replace(
-            "_target_: somewhere.load", f"_target_: somewhere.load\n  rho: {rho}"
+            "_target_: somewhere.load", f"_target_: somewhere.load\n  {key}: {rho}"
         )
     )
     seal_folder(folder)
@@ -135,6 +142,19 @@ def test_slopes_by_hand(tmp_path):
     assert found.loc[("entanglement", "free"), ["low", "high"]].tolist() == pytest.approx(
         [-half, half], rel=1e-6
     )
+
+
+def test_the_linearity_dial_ties_nothing(tmp_path):
+    for setting, accuracy in ((0.0, 0.3), (0.3, 0.45), (1.0, 0.8)):
+        one = {"key": "linearity", "accuracy": accuracy}
+        dial_run(tmp_path, "bound", "eyeglasses", setting, **one)
+        dial_run(tmp_path, "free", "eyeglasses", setting, key="linearity", accuracy=0.7)
+    results = load(tmp_path)
+    assert dial.title(results) == "The linearity dial"
+    found = dial.slopes(dial.points(results)).set_index(["quantity", "method"])
+    assert found.loc[("accuracy", "bound"), "slope"] == pytest.approx(0.5)
+    assert found.loc[("accuracy", "free"), "slope"] == pytest.approx(0, abs=1e-12)
+    assert "entanglement" not in found.index.get_level_values(0)
 
 
 def test_the_report_has_the_dial_as_figure_table_and_file(tmp_path):

@@ -65,7 +65,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
     for setting, part in results.by_setting():
         _print_setting(numbers_of(setting, part), console)
     if tied := dial.table(results):
-        out = _rich(tied[0], "the entanglement dial, least entangled first", wrapped=(0,))
+        out = _rich(tied[0], f"{dial.title(results).lower()}, flattest first", wrapped=(0,))
         for row in tied[1:]:
             out.add_row(*map(escape, row))
         console.print(out)
@@ -144,7 +144,7 @@ def markdown(results: Results, every: Sequence[Numbers] | None = None) -> str:
             parts += [_sentence(line) for line in notes]
     # After the settings, since it spans them.
     if tied := dial.table(results):
-        parts += ["## The entanglement dial", _pipes(tied[0], tied[1:]), f"{dial.SLOPE}."]
+        parts += [f"## {dial.title(results)}", _pipes(tied[0], tied[1:]), f"{dial.SLOPE}."]
     parts += lines(results)
     notes = (
         legend(whole, quantities(results))

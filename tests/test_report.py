@@ -22,6 +22,7 @@ from editbench.report.cells import number
 from editbench.report.means import compare_methods, summary
 from editbench.report.paired import paired
 from editbench.report.tables import main_table, matrix
+from editbench.report.write import csv
 from editbench.walk.figures import GREY, looks, order_methods
 from tests.fake_records import fake_run, metric_rows, start_samples
 
@@ -242,7 +243,9 @@ def test_a_failed_figure_keeps_the_tables(tmp_path: Path, monkeypatch: pytest.Mo
     assert "no ink" in page.read_text() and (tmp_path / "elsewhere" / "table.csv").exists()
 
 
-def test_seeds_are_one_cell_unless_they_are_kept_apart(tmp_path: Path) -> None:
+def test_seeds_are_one_cell_unless_they_are_kept_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake_run(tmp_path, "alpha", "smile", method_config={"k": 10}, tag="aaaaaaaaaa")
     fake_run(tmp_path, "alpha", "smile", method_config={"k": 99}, tag="bbbbbbbbbb")
     fake_run(tmp_path, "alpha", "smile", method_config={"k": 10}, seed=1)
@@ -254,14 +257,15 @@ def test_seeds_are_one_cell_unless_they_are_kept_apart(tmp_path: Path) -> None:
         "seed 0, starts.n 77",
         "seed 1, starts.n 1400",
     ]
-    assert "seed 1, starts.n 1400" in report(tmp_path, by_seed=True).read_text()
     runs = load(tmp_path, by_seed=False).runs.set_index("label")
     assert sorted(runs.index) == ["alpha (k=10)", "alpha (k=99)", "beta"]
     assert sorted(set(runs["setting"])) == ["starts.n 1400", "starts.n 77"]
     assert runs.loc["alpha (k=10)", "seeds"] == (0, 1) and runs.loc["beta", "seeds"] == (0,)
-    page = report(tmp_path).read_text()
-    assert "seed 1, starts.n 1400" not in page and "starts.n 1400" in page
-    table = pd.read_csv(tmp_path / "report" / "table.csv").set_index("method")
+    # The command pools seeds unless it is told not to.
+    for words, apart in (([], False), (["--by-seed"], True)):
+        assert main([str(tmp_path), "--table", *words]) == 0
+        assert ("seed 1, starts.n 1400" in capsys.readouterr().out) == apart
+    table = pd.read_csv(StringIO(csv(load(tmp_path, by_seed=False)))).set_index("method")
     assert table.loc["alpha (k=10)", ["seeds", "seed"]].tolist() == [2, "0, 1"]
 
 

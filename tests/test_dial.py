@@ -179,12 +179,12 @@ def test_few_starts_and_remarked_numbers_have_no_weight(tmp_path):
         )
         dial_run(tmp_path, "excluded", "eyeglasses", rho, note="excluded: few cross", ad_at=0.1)
     found = dial.points(load(tmp_path))
-    assert found[found["quantity"] == "entanglement"]["rho"].tolist() == [
+    assert found[found["quantity"] == "entanglement"]["dial"].tolist() == [
         0.0,
         0.3,
         0.6,
     ]  # four starts say nothing
-    assert found[found["quantity"] == "accuracy"].groupby("method")["rho"].count()["bound"] == 4
+    assert found[found["quantity"] == "accuracy"].groupby("method")["dial"].count()["bound"] == 4
     assert not ((found["quantity"] == "ad_at") & (found["method"] == "excluded")).any()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from editbench.bank.starts import NEARBY
 from editbench.report import dial
 from editbench.report.cells import (
     NOT_LEARNED,
@@ -95,7 +96,7 @@ def page(
         undone=undone,
         problems=problems,
         facts=facts(whole, table),
-        warnings=warnings(table),
+        warnings=warnings(table) + far_starts(whole),
         provenance=provenance(whole),
         notes=method_notes(whole),
         title=", ".join(sorted(set(table["generator"]))),
@@ -121,6 +122,8 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     pools = _spread(
         {one["pool_threshold"] for one in made if one.get("pool_threshold") is not None}
     )
+    own = start_distances(results, "target")
+    other = start_distances(results, "nearest_other")
     starts = _spread(set(table["n"].dropna()))
     seeds = sorted({seed for several in results.runs["seeds"] for seed in several})
     # Always in this order, whichever is most frequent.
@@ -141,7 +144,9 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
             # No run that is done, no starts.
             starts
             and f"{starts} an attribute"
-            + (f"; within {pools} σ of the boundaries" if pools else ""),
+            + (f"; within {pools} σ of the boundaries" if pools else "")
+            + (f"; median distance from the target's {own} σ" if own else "")
+            + (f", from the nearest other {other} σ" if other else ""),
         ),
         ("Seeds", ", ".join(map(str, seeds))),
         ("Methods", str(table["method"].nunique())),
@@ -183,6 +188,40 @@ def warnings(table: pd.DataFrame) -> list[str]:
             "the pictures show. These are marked ‘latent’."
         )
     return found
+
+
+def far_starts(results: Results) -> list[str]:
+    """Of runs whose starts were asked to be near a boundary and lie far from it: one line, or none."""
+    far: dict[str, list[float]] = {}
+    for run in results.runs.to_dict("records"):
+        made = results.provenance.get(run["run_id"], {})
+        if made.get("start_warning"):
+            distance = float(made["start_distance"]["target"])
+            far.setdefault(str(run["attribute"]), []).append(distance)
+    if not far:
+        return []
+    # Methods share their starts, but two settings may differ.
+    told = ", ".join(f"{name} {_spread(set(values))}" for name, values in sorted(far.items()))
+    return [
+        f"Starts are not near their boundary: half of them lie further than {told} σ from the "
+        f"target's, where {NEARBY:g} σ counts as near. A larger bank or a smaller starts.pool brings "
+        "them nearer, and so does starts.near=target."
+    ]
+
+
+def start_distances(results: Results, key: str) -> str:
+    """Spread over the runs of a median distance of their starts; '' where no run tells it.
+
+    Args:
+        results: of all runs.
+        key: 'target' or 'nearest_other', see editbench.bank.starts.
+    """
+    found: set[float] = set()
+    for made in results.provenance.values():
+        value = (made.get("start_distance") or {}).get(key)
+        if isinstance(value, int | float):
+            found.add(float(value))
+    return _spread(found)
 
 
 def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:

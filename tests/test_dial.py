@@ -168,6 +168,16 @@ def test_few_starts_and_remarked_numbers_have_no_weight(tmp_path):
     assert not ((found["quantity"] == "ad_at") & (found["method"] == "excluded")).any()
 
 
+def test_the_table_has_the_methods_of_every_quantity(tmp_path):
+    """smile is tied to none: a method that serves it alone has no entanglement, but an accuracy."""
+    for rho in SETTINGS:
+        dial_run(tmp_path, "bound", "eyeglasses", rho, entanglement=rho, accuracy=0.5)
+        dial_run(tmp_path, "smiling", "smile", rho, accuracy=0.6)
+    heads, *rows = dial.table(load(tmp_path))
+    assert [row[0] for row in rows] == ["bound", "smiling"]
+    assert rows[1][heads.index("accuracy")] == "0.600 → 0.600" and rows[1][1:3] == ["–", "–"]
+
+
 def test_both_ends_are_of_the_attributes_that_have_a_slope(tmp_path):
     for rho in SETTINGS:
         dial_run(tmp_path, "bound", "eyeglasses", rho, entanglement=rho, accuracy=0.5)

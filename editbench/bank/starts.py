@@ -34,8 +34,6 @@ from editbench.base.seeding import generator
 from editbench.base.validation import check_at_least, check_choice, check_fields
 
 NEAR = ("joint", "target", "any")  # how starts are chosen, see above
-
-
 NEARBY = 0.5  # sigma; starts whose median distance is larger are not near their boundary
 
 
@@ -45,8 +43,8 @@ class StartsSpec:
 
     Args:
         n: starts of all attributes together.
-        pool: share of the candidates, which are the test split, that counts as near. near='any' has
-            no pool.
+        pool: share of the candidates, which are the usable samples of the test split, that counts as
+            near. near='any' has no pool.
         seed: of the draw.
         near: 'joint', 'target' or 'any'; see the module.
         min_quality: samples that the judge can judge less well than this are no starts; None takes
@@ -75,7 +73,7 @@ class StartsSpec:
         """How many of the candidates count as near; all of them with near='any'."""
         if self.near == "any":
             return candidates
-        return max(round(self.pool * candidates), 1)
+        return min(max(round(self.pool * candidates), 1), candidates)
 
     def counts(self, attributes: int) -> list[int]:
         """Starts of each attribute: n dealt in turn, so that the first ones have one more."""
@@ -198,12 +196,13 @@ def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
     attributes = bank.judge_attributes
     first, last = bank.spec.split("test")
     allowed = usable(spec, bank)
+    what = "the test split" if spec.min_quality is None else "the test split above min_quality"
+    spec.check_enough(len(allowed), len(attributes), what)
     # The judge's classes and margins: a start is near the boundary that a crossing is measured at.
     logits = bank.array("judge").range(first, last)[allowed]
     refused = 1 - len(allowed) / (last - first)
     distance = boundary_distance(logits, bank.sigma["judge"], attributes)
     labels = attributes.labels(torch.from_numpy(np.asarray(logits))).numpy()
-    spec.check_enough(len(allowed), len(attributes))
     starts: dict[str, Starts] = {}
     for k, name in enumerate(attributes.names):
         chosen, draw, threshold = _draw_of(spec, bank.samples_key, distance, attributes.names, k)

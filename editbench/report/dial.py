@@ -185,8 +185,10 @@ def table(results: Results) -> list[list[str]]:
     if found.empty:
         return []
     shown = [name for name in TITLES if name in set(found["quantity"])]
-    # `slopes` sorts by the size of the slope; the first quantity decides the order of the rows.
-    order = found[found["quantity"] == shown[0]]["method"].tolist()
+    # `slopes` sorts by the size of the slope; the first quantity decides the order of the rows. The
+    # methods that it is not known of follow, in the order of the next ones.
+    ordered = [found.loc[found["quantity"] == name, "method"] for name in shown]
+    order = list(dict.fromkeys(pd.concat(ordered)))
     lines = [
         ["method", *(text for name in shown for text in (name.replace("ad_at", "AD"), "slope"))]
     ]
@@ -224,7 +226,7 @@ def figure(found: pd.DataFrame, look: Looks) -> Figure:
     panels = drawing.subplots(
         len(shown), len(attributes), sharex=True, sharey="row", squeeze=False
     ).ravel()
-    methods = order_methods(found)
+    methods = order_methods(found["method"], look)
     # Methods have the same rho; side by side, their whiskers do not cover one another.
     gap = 0.05 / max(len(methods), 1)
     for place, axes in enumerate(panels):

@@ -49,6 +49,7 @@ class SeFa(DirectionSearch):
 
     citation = "Shen & Zhou: Closed-Form Factorization of Latent Semantics in GANs, CVPR 2021"
     what = "eigenvectors"
+    strength_unit = "units of StyleGAN2-FFHQ's W"
 
     def __init__(
         self,
@@ -66,6 +67,8 @@ class SeFa(DirectionSearch):
             raise EditbenchError(f"method.semantics={semantics} must be at least 1")
         self.semantics = int(semantics)
         self.normalise = normalise
+        if self.space == Space.Z:
+            self.strength_unit = "units of Z"
 
     def find_directions(self, data: FitData) -> Directions:
         generator = data.generator

@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from editbench.bank.bank import BankSpec
+from editbench.bank.starts import StartsSpec
+from editbench.base.conf import CONF, group_options, read_yaml
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.spaces import Codes, Space
 from editbench.cli import main
 from editbench.networks.dcgan import DCGAN
 from editbench.networks.digiface import archives, faces, load
@@ -23,6 +27,7 @@ from editbench.networks.digiface.convert import (
 from editbench.networks.digiface.faceapi import FaceApiNetwork
 from editbench.networks.digiface.padding import same_margins
 from editbench.networks.digiface.tfjs import read_weights
+from editbench.networks.module_generator import ModuleGenerator
 from tests.data_folder import DATA
 from tests.digiface_files import (
     Weights,
@@ -38,6 +43,7 @@ from tests.digiface_files import (
 
 GOLDEN = DATA / "digiface" / "golden.npz"
 CHANNELS = (4, 6, 8, 8)
+PRESETS = sorted((CONF / "preset").glob("*_in_digiface.yaml"))
 
 
 def pictures(n: int, side: int, channels: int = 3) -> np.ndarray:
@@ -255,6 +261,40 @@ def test_dcgan_has_the_tutorials_sizes_and_a_scale():
     names = [name for name, _ in network.named_parameters()]
     assert names[:2] == ["main.0.weight", "main.1.weight"] and names[-1] == "main.6.weight"
     assert repr(network) != repr(DCGAN(5, (8, 4), 3))
+
+
+# -- the experiment ----------------------------------------------------------------------------------------------------
+def test_presets_name_layers_and_spaces_that_a_dcgan_has():
+    generator = ModuleGenerator(DCGAN(), 100, (3, 64, 64), check_range=False)
+    swept = group_options("experiment")["digiface"]["hydra"]["sweeper"]["params"]["method"]
+    methods = group_options("method")
+    presets = {file.stem.partition("_in_")[0] for file in PRESETS}
+    for file in PRESETS:
+        options = read_yaml(file)
+        method = file.stem.partition("_in_")[0]
+        declared = methods[method]
+        assert method in swept.split(",")
+        if "space" in options:
+            assert Space(options["space"]) in generator.spaces
+        layer = options.get("layer")
+        if layer and method.startswith("navigan"):
+            assert layer in generator.kernels()
+        elif layer:
+            z = Codes(Space.Z, torch.zeros(2, 100))
+            assert generator.activation(z, layer).shape[0] == 2
+        assert set(options) <= {*declared, "layer", "space", "spectrum"}
+    # Who can walk in Z is told to.
+    for method in swept.split(","):
+        if "space" in methods[method]:
+            assert method in presets
+
+
+@pytest.mark.parametrize("budget", ["demo", "paper"])
+def test_there_are_enough_candidates_where_the_face_check_refuses_a_quarter(budget):
+    options = read_yaml(CONF / "preset" / f"digiface_{budget}.yaml")
+    first, last = BankSpec(options["bank"]["n"]).split("test")
+    starts = StartsSpec(options["starts"]["n"], pool=options["starts"]["pool"])
+    assert starts.pool_size(round(0.75 * (last - first))) >= starts.n
 
 
 # -- the real networks -------------------------------------------------------------------------------------------------

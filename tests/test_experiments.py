@@ -18,6 +18,7 @@ from editbench.base.conf import CONF, group_options
 from editbench.base.files import seal_folder
 from editbench.report import report
 from editbench.report.load import load
+from editbench.report.published import lines as published_lines
 from editbench.report.published import published
 from editbench.worlds.faces import load_scorer
 from tests.fake_records import fake_run, metric_rows
@@ -277,6 +278,36 @@ def test_a_count_of_served_attributes_and_a_source_without_numbers(tmp_path):
     assert set(load(tmp_path).runs["setting"]) == {
         ""
     }  # another experiment's block makes no other setting
+
+
+def test_every_setting_and_variant_stands_beside_the_paper(tmp_path):
+    block = {
+        "source": "A",
+        "setting": "s",
+        "metric": "accuracy",
+        "values": {"alpha": {"smile": 0.9}},
+    }
+    published_run(tmp_path, "alpha", "smile", block, rows=metric_rows(0.7))
+    for k, share in ((1, 0.4), (2, 0.5)):
+        published_run(
+            tmp_path,
+            "alpha",
+            "smile",
+            block,
+            rows=metric_rows(share),
+            starts_n=77,
+            method_config={"k": k},
+            tag=f"k{k}",
+        )
+    (one,) = published(load(tmp_path))
+    found = [(row["setting"], row["method"], row["value"]) for row in one.rows]
+    assert found == [
+        ("starts.n 1400", "alpha", 0.7),
+        ("starts.n 77", "alpha (k=1)", 0.4),
+        ("starts.n 77", "alpha (k=2)", 0.5),
+    ]
+    text = "\n".join(published_lines(load(tmp_path)))
+    assert "| starts.n 77 | alpha (k=2) | smile | 0.9 | 0.500 (" in text
 
 
 def test_runs_without_a_block_have_no_such_table(tmp_path):

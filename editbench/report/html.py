@@ -24,16 +24,19 @@ from editbench.report.cells import (
     marks,
     not_learned,
     number,
+    over_what,
 )
-from editbench.report.costs import COSTS, cost_table
+from editbench.report.costs import COSTS, SUMMED
 from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
+from editbench.report.means import lines as means_lines
+from editbench.report.numbers import Numbers
 from editbench.report.paired import leaders
 from editbench.report.published import WHY, published
-from editbench.report.ranking import Ranking, lines
+from editbench.report.ranking import lines
 from editbench.report.strips import Strip
-from editbench.report.tables import main_table, matrix, quantities, summary
-from editbench.report.write import heading, legend
+from editbench.report.tables import main_table, matrix, quantities
+from editbench.report.write import BOLD, FLOOR_RULE, TITLES, heading, legend, over_starts
 from editbench.walk.figures import Look
 
 # What the page tells of how runs were made; costs and notes have tables of their own.
@@ -44,14 +47,13 @@ PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "th
 class Section:
     """What the page shows of one setting.
 
-    figures, more: (title, caption, inline SVG), `more` folded away; strips: attribute -> start ->
-    strips by method.
+    Args:
+        numbers: of the setting.
+        figures, more: (title, caption, inline SVG), `more` folded away.
+        strips: attribute -> start -> strips by method.
     """
 
-    name: str
-    results: Results
-    paired: pd.DataFrame
-    ranked: Ranking
+    numbers: Numbers
     figures: list[tuple[str, str, str]] = field(default_factory=list)
     more: list[tuple[str, str, str]] = field(default_factory=list)
     strips: dict[str, dict[int, list[Strip]]] = field(default_factory=dict)
@@ -77,7 +79,10 @@ def page(
     environment.filters["number"] = number
     table = main_table(whole)
     # Of all settings: what is missing must be seen in one place.
-    undone = table[table["status"] != "done"].to_dict("records")
+    undone = [
+        row | ({"status": f"{row['seeds']} seeds only"} if row["status"] == "done" else {})
+        for row in table[table["reason"] != ""].to_dict("records")
+    ]
     # All sections together, since the budget of bytes is that of the page.
     pictures = sheets([section.strips for section in sections])
     return environment.get_template("template.html").render(
@@ -95,6 +100,9 @@ def page(
         provenance=provenance(whole),
         notes=method_notes(whole),
         title=", ".join(sorted(set(table["generator"]))),
+        floors=sorted(set(table.loc[table["floor"], "method"])),
+        rules=(BOLD, FLOOR_RULE),
+        summed=SUMMED,
     )
 
 
@@ -116,6 +124,8 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     )
     own = start_distances(results, "target")
     other = start_distances(results, "nearest_other")
+    starts = _spread(set(table["n"].dropna()))
+    seeds = sorted({seed for several in results.runs["seeds"] for seed in several})
     # Always in this order, whichever is most frequent.
     counts = table["status"].value_counts()
     runs = ", ".join(
@@ -131,13 +141,14 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
         ),
         (
             "Starts",
-            _spread(set(table["n"].dropna()))
-            + " an attribute"
+            # No run that is done, no starts.
+            starts
+            and f"{starts} an attribute"
             + (f"; within {pools} σ of the boundaries" if pools else "")
             + (f"; median distance from the target's {own} σ" if own else "")
             + (f", from the nearest other {other} σ" if other else ""),
         ),
-        ("Seeds", ", ".join(map(str, sorted(set(table["seed"]))))),
+        ("Seeds", ", ".join(map(str, seeds))),
         ("Methods", str(table["method"].nunique())),
         ("Attributes", str(table["attribute"].nunique())),
         ("Runs", runs),
@@ -240,38 +251,44 @@ def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
     """(method, attribute, notes of the fit, run_id)."""
     found = []
     for run in results.runs.to_dict("records"):
-        # A run that was skipped has no fit and no notes; its row stays, with empty text.
-        notes = results.provenance.get(run["run_id"], {}).get("method_notes") or {}
-        text = (
-            ", ".join(
-                f"{key}: "
-                f"{value if isinstance(value, (str, int, float)) else json.dumps(value, default=str)}"
-                for key, value in notes.items()
-            )
-            if isinstance(notes, dict)
-            else str(notes)
-        )
-        found.append((run["label"], run["attribute"], text, run["run_id"]))
+        # A row of several seeds has a fit for each.
+        for run_id in run["run_ids"]:
+            # A run that was skipped has no fit and no notes; its row stays, with empty text.
+            notes = results.provenance.get(run_id, {}).get("method_notes") or {}
+            found.append((run["label"], run["attribute"], _note_text(notes), run_id))
     return found
+
+
+def _note_text(notes: object) -> str:
+    if not isinstance(notes, dict):
+        return str(notes)
+    parts = []
+    for key, value in notes.items():
+        plain = isinstance(value, str | int | float)
+        parts.append(f"{key}: {value if plain else json.dumps(value, default=str)}")
+    return ", ".join(parts)
 
 
 def _section(
     section: Section, pictures: dict[str, list[Sheet]], look: Mapping[str, Look]
 ) -> dict[str, Any]:
-    table = main_table(section.results)
-    columns = columns_of(table, quantities(section.results))
-    means = summary(table)
-    wide = matrix(table)
+    numbers = section.numbers
+    table = numbers.table
+    results = numbers.results
+    columns = columns_of(table, quantities(results))
+    wide = matrix(table, numbers.order)
     # The grid shows accuracy alone, so its bold comes from the tests of accuracy.
-    pairs = section.paired[section.paired["metric"] == "accuracy"]
+    pairs = numbers.paired[numbers.paired["metric"] == "accuracy"]
     best = {
         attribute: leaders(
-            pairs[pairs["attribute"] == attribute], dict(zip(wide.index, wide[attribute])), True
+            pairs[pairs["attribute"] == attribute],
+            dict(zip(wide.index, wide[attribute])),
+            True,
+            numbers.floors,
         )
         for attribute in wide
     }
-    costs = cost_table(table, section.ranked)
-    priced = [column for column in COSTS if costs[column.key].notna().any()]
+    priced = [column for column in COSTS if numbers.costs[column.key].notna().any()]
     # `wide` holds numbers only; the grid also tells why one is missing.
     status = {
         (record["method"], record["attribute"]): record for record in table.to_dict("records")
@@ -286,32 +303,57 @@ def _section(
         )
         for method in wide.index
     ]
+    averaged = [metric for metric in numbers.compared if any(c.key == metric for c in columns)]
     return {
-        "name": section.name,
+        "name": numbers.name,
         "columns": [(column, heading(column)) for column in columns],
         "rows": [_row(record, columns) for record in table.to_dict("records")],
-        "means": [_row(record, columns) for record in means.to_dict("records")],
-        "legend": legend(table, quantities(section.results)),
+        "rows_over": over_starts(table),
+        "means": [
+            _mean_row(record, columns, averaged) for record in numbers.means.to_dict("records")
+        ],
+        "means_over": [f"{TITLES[metric]} over" for metric in averaged],
+        "means_notes": means_lines(numbers.compared),
+        "bold_means": numbers.ranked.bold,
+        "legend": legend(table, quantities(results)),
         "attributes": list(wide),
         "grid": grid,
         "figures": section.figures,
         "more": section.more,
-        "published": published(section.results),
+        "published": published(results),
         "strips": gallery(pictures),
         "explorer": explorer(
-            pictures, section.results.runs, {name: one.colour for name, one in look.items()}
+            pictures, results.runs, {name: one.colour for name, one in look.items()}
         ),
-        "ranked": section.ranked.table.to_dict("records"),
-        "ranked_notes": lines(section.ranked),
-        # Taken with the ranking, so that accuracy and cost are of the same runs.
-        "costs": [_row(record, priced) for record in costs.to_dict("records")],
+        "ranked": [
+            # A floor has no rank to sort by.
+            row | {"best_rank": "" if pd.isna(row["best_rank"]) else row["best_rank"]}
+            for row in numbers.ranked.table.to_dict("records")
+        ],
+        "ranked_notes": lines(numbers.ranked),
+        "costs": [
+            _row(record, priced) | {"over": over_what(record, "accuracy")}
+            for record in numbers.costs.to_dict("records")
+        ],
         "priced": [(column, heading(column)) for column in priced],
-        "paired": section.paired.to_dict("records"),
+        "paired": numbers.paired.to_dict("records"),
     }
 
 
 def _row(record: dict, columns: list[Column]) -> dict[str, Any]:
     return {**record, "cells": [cell(record, column) for column in columns], "marks": marks(record)}
+
+
+def _mean_row(record: dict, columns: list[Column], averaged: list[str]) -> dict[str, Any]:
+    """A row of means, with what each is over; why one is missing stands below the table."""
+    accuracy = Column("accuracy", "accuracy", 3, True)
+    return {
+        **record,
+        "cells": [replace(cell(record, column), mark="") for column in columns],
+        "accuracy_cell": replace(cell(record, accuracy), mark=""),
+        "over": [over_what(record, metric) for metric in averaged],
+        "marks": marks(record),
+    }
 
 
 def _grid_cell(record: dict | None, best: bool) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from editbench.base.errors import EditbenchError
 from editbench.report.load import Problem, Results, load
-from editbench.walk.figures import RANDOM
 
 # Smoothing would blur the few pixels that the judge saw of a small picture.
 PIXELATED = 64  # pictures up to this side are enlarged without smoothing
@@ -51,7 +50,7 @@ class Strip:
 def strips(
     results: Results, most: int = 4
 ) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
-    """attribute -> start -> strips by method (random last), of at most `most` starts, those that
+    """attribute -> start -> strips by method (floors last), of at most `most` starts, those that
     most methods have first; and the files that could not be read. Edits that add an attribute, such
     as a smile, come before those that take it away.
     """
@@ -67,11 +66,12 @@ def strips(
         for strip in _of_run(run["label"], arrays, run["classes"]) if arrays else []:
             found.setdefault(run["attribute"], {}).setdefault(strip.start, []).append(strip)
     chosen = {}
+    floors = set(results.runs.loc[results.runs["floor"].astype(bool), "label"])
     for attribute, starts in found.items():
         # The inner sort decides ties by the id of the start, so that the choice is reproducible.
         kept = sorted(sorted(starts), key=lambda start: -len(starts[start]))[:most]
         chosen[attribute] = {
-            start: sorted(starts[start], key=lambda s: (s.method.split(" ")[0] == RANDOM, s.method))
+            start: sorted(starts[start], key=lambda strip: (strip.method in floors, strip.method))
             for start in sorted(kept, key=lambda start: (not starts[start][0].adds, start))
         }
     return chosen, problems

@@ -30,6 +30,7 @@ from editbench.base.spaces import Space
 from editbench.networks.roles import Networks
 from editbench.run.fits import fit_data
 from editbench.run.loading import load_bank, load_editor, load_networks
+from editbench.run.protocol import evaluated_names
 from editbench.run.settings import Settings
 from editbench.studies.atlas.bench import Bench, Measured
 from editbench.walk.editor import DirectionSet, Editor
@@ -128,6 +129,8 @@ def make_atlas(settings: Settings, design: Design) -> Atlas:
             f"{', '.join(methods_with_directions())}"
         )
     networks = load_networks(settings)
+    names = evaluated_names(settings, networks.judge.attributes)
+    networks = networks.select(names)
     if networks.generator.output != "image":
         raise Unsupported(
             f"generator={settings.generator.name} gives no pictures, which an atlas shows: choose "
@@ -135,10 +138,10 @@ def make_atlas(settings: Settings, design: Design) -> Atlas:
         )
     editor.num_ws = networks.generator.num_ws
     editor.check(networks.generator, networks.judge.attributes, settings.attribute)
-    bank = load_bank(settings)
+    bank = load_bank(settings).select(names)
     check_samples(bank, design)
     digests = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
-    key = identity.fit_key(settings.plain, bank.id, digests)
+    key = identity.fit_key(settings.plain, bank.id, digests, names)
     found = find_directions(editor, settings, bank, networks, key)
     kept = found.first(design.directions)
     strengths = both_ways(design.strengths or found.strengths)

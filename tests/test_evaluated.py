@@ -35,6 +35,7 @@ from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.run.sweep import describe
 from editbench.walk.editor import FitData, FitReport
+from editbench.walk.observation import read_observed
 from editbench.worlds.faces import load_scorer
 from tests.by_config import run_job
 from tests.fake_records import fake_run
@@ -206,6 +207,18 @@ def test_a_job_shows_its_editor_and_its_metrics_the_evaluated_attributes_alone(t
         kept.append(bool(len(at)) and labels[at[0], 1] == first[place, 1])
     rows = pd.read_parquet(record.path(Record.ROWS)).set_index("metric")
     assert rows.loc["accuracy", "value"] == pytest.approx(np.mean(kept))
+
+
+def test_an_observation_of_two_edits_counts_no_attribute_that_is_not_evaluated(tmp_path):
+    words = ["observation=[composition]", "observation.composition.then=b"]
+    words += ["observation.composition.n=40", "observation.composition.pictures=0"]
+    others = []
+    for evaluated in ("evaluated=[a,b]", "evaluated=null"):
+        outcome = run_job(toy_config(tmp_path, evaluated, *words))
+        assert outcome.status == "done", outcome.reason
+        found = read_observed(tmp_path / outcome.run_id, "composition")
+        others.append(found.arrays["others"])
+    assert others[0].max() == 0 < others[1].max()
 
 
 def test_the_list_is_part_of_the_identity_and_all_names_are_the_same_as_none(tmp_path):

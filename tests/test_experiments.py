@@ -40,7 +40,7 @@ OWN = {
 }  # that no paper has
 PAPERS = {name: config for name, config in ALL.items() if name not in THIRD_PARTY | OWN}
 METHODS = group_options("method")
-BUDGETS = ("demo", "standard", "paper")
+BUDGETS = ("demo", "curves", "standard", "paper")
 PAPER = {  # methods.md, part C: GradCtrl Table 1
     ("interfacegan", "gender"): 0.5859,
     ("interfacegan", "smile"): 0.9033,
@@ -195,10 +195,15 @@ def test_table_1_of_chen_is_the_papers():
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_paper_budgets_have_the_papers_counts(budget, composed):
     cfg = composed("experiment=chen2022_table1", f"budget={budget}")
-    counts = {"demo": (24000, 600), "standard": (50000, 1400), "paper": (500000, 3000)}
+    counts = {
+        "demo": (24000, 600),
+        "curves": (24000, 600),
+        "standard": (50000, 1400),
+        "paper": (500000, 3000),
+    }
     assert (cfg.bank.n, cfg.starts.n) == counts[budget]
     cfg = composed("experiment=khrulkov2021_cd", f"budget={budget}")
-    assert cfg.starts.n / 7 == {"demo": 120, "standard": 400, "paper": 2000}[budget]
+    assert cfg.starts.n / 7 == {"demo": 120, "curves": 120, "standard": 400, "paper": 2000}[budget]
 
 
 @pytest.mark.parametrize(

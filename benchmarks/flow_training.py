@@ -5,7 +5,7 @@ from a fixed bank, and differentiates the flow by the adjoint. Here the bank's l
 plain autograd is used. Both start from the same field with the same draws and take the same
 solver steps.
 
-    python benchmarks/flow_training.py [--iterations 10] [--repeats 5] [--rhs mlp] [--single-step]
+    python benchmarks/flow_training.py [--iterations 10] [--repeats 5] [--depth 1] [--single-step]
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from editbench.worlds.faces import load_generator, load_scorer
 NAME = "smile"
 TARGET = 1
 BANK = 1024
-DEPTH = {"linear": 1, "mlp": 2}
 
 
 class Velocity(torch.nn.Module):
@@ -81,7 +80,7 @@ def main() -> None:
     )
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--rhs", choices=sorted(DEPTH), default="mlp")
+    parser.add_argument("--depth", type=int, default=1, help="layers of the field")
     parser.add_argument(
         "--single-step", action="store_true", help="one rk4 step, as the published code takes"
     )
@@ -98,7 +97,7 @@ def main() -> None:
     options = Training(iterations=args.iterations)
     solver = Solver(reference_single_step=args.single_step)
     scale = 1.0 / data.step_size(1.0, Space.W)
-    field = Field.initial(DEPTH[args.rhs], [f"{NAME}/{TARGET}"], gan.w_dim, 0)
+    field = Field.initial(args.depth, [f"{NAME}/{TARGET}"], gan.w_dim, 0)
     # In turn, so that both ways see the machine in the same state.
     ratios = []
     for repeat in range(args.repeats + 1):

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from editbench.bank.starts import StartsSpec
 from editbench.base.conf import CONF, group_options
 from editbench.base.files import seal_folder
+from editbench.base.instantiate import LABELS
 from editbench.report import report
 from editbench.report.load import load
 from editbench.report.published import lines as published_lines
@@ -32,13 +33,14 @@ ALL = group_options("experiment")
 OWN = {
     "demo",
     "entanglement_dial",
+    "linearity_dial",
     "ground_truth",
     "ground_truth_cd",
     "real_images",
 }  # that no paper has
 PAPERS = {name: config for name, config in ALL.items() if name not in THIRD_PARTY | OWN}
 METHODS = group_options("method")
-BUDGETS = ("demo", "standard", "paper")
+BUDGETS = ("demo", "curves", "standard", "paper")
 PAPER = {  # methods.md, part C: GradCtrl Table 1
     ("interfacegan", "gender"): 0.5859,
     ("interfacegan", "smile"): 0.9033,
@@ -126,13 +128,15 @@ def test_its_jobs_compose_with_attributes_and_methods_that_exist(name, budget, j
         options = {
             key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for key, value in cfg.method.items()
-            if key not in ("name", "about", "demo", "seeds", "_target_")
+            if key not in (*LABELS, "_target_")
         }
         get_class(cfg.method["_target_"])(**options)
         asked = cfg.evaluated or judge.attributes.names
         assert set(named) <= set(asked) <= set(judge.attributes.names)
         candidates = round(cfg.bank.n * (1 - cfg.bank.fit - cfg.bank.tune))
-        for near in (cfg.starts.near, "target"):  # both readings fit
+        # Both readings of near fit; whoever starts anywhere has no pool.
+        readings = {cfg.starts.near, "any" if cfg.starts.near == "any" else "target"}
+        for near in readings:
             StartsSpec(**{**cfg.starts, "near": near}).check_enough(candidates, len(asked))
         if cfg.target is not None:
             judge.attributes.class_index(cfg.attribute, cfg.target)
@@ -191,10 +195,15 @@ def test_table_1_of_chen_is_the_papers():
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_paper_budgets_have_the_papers_counts(budget, composed):
     cfg = composed("experiment=chen2022_table1", f"budget={budget}")
-    counts = {"demo": (24000, 600), "standard": (50000, 1400), "paper": (500000, 3000)}
+    counts = {
+        "demo": (24000, 600),
+        "curves": (24000, 600),
+        "standard": (50000, 1400),
+        "paper": (500000, 3000),
+    }
     assert (cfg.bank.n, cfg.starts.n) == counts[budget]
     cfg = composed("experiment=khrulkov2021_cd", f"budget={budget}")
-    assert cfg.starts.n / 7 == {"demo": 120, "standard": 400, "paper": 2000}[budget]
+    assert cfg.starts.n / 7 == {"demo": 120, "curves": 120, "standard": 400, "paper": 2000}[budget]
 
 
 @pytest.mark.parametrize(

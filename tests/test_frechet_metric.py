@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from editbench.metrics.frechet_distance.blocks import jackknife, over_blocks
+from editbench.metrics.frechet_distance.by_class import class_statistics
 from editbench.metrics.frechet_distance.figure import draw, frechet_points
+from editbench.metrics.frechet_distance.matching import ClassReference
 from editbench.metrics.frechet_distance.metric import FrechetDistance
 from editbench.metrics.frechet_distance.observation import FrechetDistanceObservation
 from editbench.metrics.frechet_distance.reference import (
@@ -26,18 +28,20 @@ from PIL import Image
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest
 from editbench.base.seeding import normals
-from editbench.networks.features import FeatureNetwork
+from editbench.networks.features import FeatureNetwork, ScorerFeatures
 from editbench.report.load import load
 from editbench.report.write import markdown
 from editbench.stats.frechet import frechet_distance, gaussian_distance
-from editbench.stats.moments import Kernel, Moments, block_ends, covariance, unbiased
+from editbench.stats.moments import Kernel, Moments, block_ends, covariance, mixture, unbiased
 from editbench.walk.figures import looks
 from editbench.walk.metric import key_of
 from editbench.walk.observation import Observed
 from editbench.walk.strength import edited_codes
+from editbench.worlds.faces import attributes, load_scorer
 from editbench.worlds.faces.dial import law
 from editbench.worlds.faces.dial import load_generator as load_dial
-from editbench.worlds.faces.factors import FactorLaw
+from editbench.worlds.faces.factors import FactorLaw, sample_factors
+from editbench.worlds.faces.truth import exchange, margins, to_codes, to_factors
 from tests.fake_records import fake_run, metric_rows
 from tests.test_observation import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, V, toy_config
@@ -105,15 +109,22 @@ def observation(**options) -> FrechetDistanceObservation:
     return FrechetDistanceObservation(**given)
 
 
-def value(result, name: str, x: float | None = None) -> float:
-    rows = result.rows[result.rows["metric"] == name]
+def rows_of(result, variant: str = "unmatched") -> pd.DataFrame:
+    """The rows of one variant, and those that have none."""
+    return result.rows[result.rows["variant"].isin(["", variant])]
+
+
+def value(result, name: str, x: float | None = None, variant: str = "unmatched") -> float:
+    rows = rows_of(result, variant)
+    rows = rows[rows["metric"] == name]
     rows = rows[np.isclose(rows["x"], x)] if x is not None else rows
     assert len(rows) == 1, (name, x, len(rows))
     return float(rows["value"].iloc[0])
 
 
-def curve(result, name: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = result.rows[result.rows["metric"] == name]
+def curve(result, name: str, variant: str = "unmatched") -> tuple[np.ndarray, np.ndarray]:
+    rows = rows_of(result, variant)
+    rows = rows[rows["metric"] == name]
     return rows["x"].to_numpy(), rows["value"].to_numpy()
 
 
@@ -273,7 +284,7 @@ def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(sce
 
 
 def test_columns_say_network_size_and_reference_and_only_inception_makes_a_fid(found):
-    rows = FrechetDistance()(found).rows.set_index("metric")
+    rows = rows_of(FrechetDistance()(found)).set_index("metric")
     (key,) = rows.loc[["frechet_distance"], list(TOLD)].drop_duplicates().to_dict("records")
     assert key == TOLD and found.meta["network"] == f"pixels@{digest('pixels', 4)}"
     assert not any(name.startswith(("fid", "kid")) for name in rows.index)
@@ -297,7 +308,7 @@ def test_columns_distinguish_what_does_not_compare(scene):
         name, digest = "inception-of-mine", "other weights"
 
     def keys(**options) -> set[tuple]:
-        rows = FrechetDistance()(observation(**options).look(scene)).rows
+        rows = rows_of(FrechetDistance()(observation(**options).look(scene)))
         rows = rows[rows["metric"].isin(["frechet_distance_up", "fid_up"])]
         return {key_of(row) for row in rows.to_dict("records")}
 
@@ -313,7 +324,7 @@ def test_columns_distinguish_what_does_not_compare(scene):
 
 def test_blocks_and_subsets_are_of_their_own_distance(scene):
     result = FrechetDistance()(observation(blocks=1, subsets=7, kernel=15).look(scene))
-    rows = result.rows.set_index("metric")
+    rows = rows_of(result).set_index("metric")
     assert np.isnan(rows.loc["frechet_distance_up", "low"])
     assert rows.loc["frechet_distance_up", "count"] == N
     up = rows.loc["kernel_distance_up"]
@@ -331,7 +342,8 @@ def test_samples_are_pseudo_values_with_the_interval_of_the_number(found):
     result = FrechetDistance()(found)
     name = "frechet_distance_up"
     mine = result.samples[result.samples["metric"] == name]
-    row = result.rows[result.rows["metric"] == name].iloc[0]
+    mine = mine[mine["variant"] == "unmatched"]
+    row = rows_of(result)[rows_of(result)["metric"] == name].iloc[0]
     half = 2.5706 * mine["value"].std(ddof=1) / np.sqrt(B)  # t of 5 degrees of freedom
     assert mine["start"].tolist() == list(range(B)) and row["high"] - row["value"] == pytest.approx(
         half, rel=1e-4
@@ -340,7 +352,7 @@ def test_samples_are_pseudo_values_with_the_interval_of_the_number(found):
 
 def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(scene):
     result = FrechetDistance()(observation(effect=40.0, cap=3).look(scene))
-    rows = result.rows.set_index("metric")
+    rows = rows_of(result).set_index("metric")
     assert np.isnan(rows.loc["frechet_distance_up", "value"])
     assert (
         "40 sigma towards 'yes' was not reached: at most" in rows.loc["frechet_distance_up", "note"]
@@ -354,7 +366,7 @@ def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(scen
 
 def test_an_end_whose_effect_is_another_over_all_samples_says_so(found):
     gained = found.arrays["effect"] * [1, 1, 1, 1, 0.5]
-    rows = FrechetDistance()(Observed(found.arrays | {"effect": gained}, found.meta)).rows
+    rows = rows_of(FrechetDistance()(Observed(found.arrays | {"effect": gained}, found.meta)))
     notes = rows.set_index("metric")["note"]
     assert (
         "over all 120 the mean effect is 0.5" in notes["frechet_distance_up"]
@@ -369,7 +381,8 @@ def test_pictures_that_are_not_finite_have_no_number_at_that_strength(scene):
     )  # the calibration's 3 samples lie below
     sick = replace(scene, generator=type(scene.generator)(poison=most + 0.01))
     result = FrechetDistance()(observation(samples=3).look(sick))
-    rows = result.rows[result.rows["metric"] == "frechet_distance"]
+    rows = rows_of(result)
+    rows = rows[rows["metric"] == "frechet_distance"]
     lost = rows[rows["note"] != ""]
     assert (
         0 < len(lost) < len(rows)
@@ -394,6 +407,193 @@ def test_over_blocks_is_their_mean_and_a_broken_block_takes_the_strength_out():
     assert made.value[0] == 2 and np.isnan(made.value[1:]).all()
     assert made.interval(0) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), rel=1e-4)
     assert np.isnan(made.interval(1)[0])
+
+
+# -- the same share of the attribute -----------------------------------------------------------------------------------
+GROUPS = (13, 40, 67)  # pictures of three classes
+
+
+def moments_of(features: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Count, sum and second moments by class."""
+    parts = []
+    for c in range(label.max() + 1):
+        one = Moments(len(features), 1, features.shape[1])
+        one.update(features[label == c], 0)
+        parts.append(one.arrays())
+    return tuple(np.stack([part[name][0] for part in parts]) for name in ("count", "sum", "outer"))
+
+
+@pytest.mark.parametrize("share", [(0.2, 0.3, 0.5), (0.0, 0.9, 0.1), (13, 40, 67)])
+def test_moments_of_a_mixture_are_numpys_with_weights(share):
+    label = np.repeat([0, 1, 2], GROUPS)
+    mean, cov, effective = mixture(*moments_of(X, label), np.array(share, float))
+    weight = (np.array(share) / np.array(GROUPS))[label]
+    np.testing.assert_allclose(mean, np.average(X.astype(float), 0, weight), rtol=1e-10)
+    slow = np.cov(X.astype(float), rowvar=False, aweights=weight)
+    np.testing.assert_allclose(cov, slow, rtol=1e-9, atol=1e-12)
+    assert effective == pytest.approx(weight.sum() ** 2 / (weight**2).sum())
+    if share == GROUPS:
+        np.testing.assert_allclose(
+            cov, np.cov(X.astype(float), rowvar=False), rtol=1e-9, atol=1e-12
+        )
+        assert effective == pytest.approx(N)
+
+
+def test_a_mixture_of_an_empty_group_has_no_moments():
+    count, total, outer = moments_of(X, np.repeat([0, 1, 2], GROUPS))
+    for empty in (0, 1):
+        mean, cov, effective = mixture(count * (np.arange(3) != empty), total, outer, np.ones(3))
+        assert np.isnan(mean).all() and np.isnan(cov).all() and np.isnan(effective)
+
+
+def test_a_reference_is_reweighted_or_edited_to_the_share_that_is_asked_for():
+    label = np.repeat([0, 1, 2], GROUPS)
+    arrays = dict(zip(("class_count", "class_sum", "class_outer"), moments_of(X, label)))
+    plain = ClassReference(arrays)
+    asked = np.array([30.0, 50.0, 20.0])
+    np.testing.assert_allclose(plain.shares(asked), asked / 100)
+    # Edited pictures of each class: all N faces.
+    names = ("class_edited_count", "class_edited_sum", "class_edited_outer")
+    every = [moments_of(X + c, np.zeros(N, int)) for c in range(3)]
+    arrays |= {name: np.concatenate(part) for name, part in zip(names, zip(*every))}
+    edits = ClassReference(arrays)
+    share = edits.shares(asked)
+    assert (share >= 0).all() and share.sum() == pytest.approx(1)
+    np.testing.assert_allclose(share[:3] + share[3:], asked / 100)
+    # As many pictures as possible stay as they are: the class with the largest surplus has no edit.
+    np.testing.assert_allclose(share[:3], edits.natural * (0.2 / edits.natural[2]))
+    assert share[5] == 0 and (share[3:5] > 0).all()
+    # At its own share the reference is itself.
+    for reference in (plain, edits):
+        own = reference.at(reference.natural)
+        np.testing.assert_allclose(own.mean, X.astype(float).mean(0), rtol=1e-9)
+        np.testing.assert_allclose(own.covariance, np.cov(X.astype(float), rowvar=False), rtol=1e-8)
+
+
+def test_few_pictures_of_a_class_and_few_effective_ones_are_told():
+    label = np.repeat([0, 1], (5, 115))
+    reference = ClassReference(
+        dict(zip(("class_count", "class_sum", "class_outer"), moments_of(X, label)))
+    )
+    note = reference.doubt(np.array([9, 1]), ["no", "yes"])
+    assert "5 reference pictures of class 'no'" in note and "6 effective of 120" in note
+    assert reference.doubt(np.array([0, 1]), ["no", "yes"]) == ""
+    assert np.isnan(
+        ClassReference(
+            {
+                "class_count": np.array([0.0, 5.0]),
+                "class_sum": np.zeros((2, 1)),
+                "class_outer": np.zeros((2, 1)),
+            }
+        )
+        .at(np.array([1, 1]))
+        .mean
+    ).all()
+
+
+def test_perfect_renders_with_more_glasses_stay_flat_when_the_share_is_matched(tmp_path):
+    """Only more faces wear glasses: the unmatched distance grows many times over, the matched one
+    stays that of other renders."""
+    network = ScorerFeatures(load_scorer("judge"))
+    n = 150
+    bare = SimpleNamespace(
+        cache=tmp_path,
+        batch=100,
+        device="cpu",
+        generator=None,
+        judge=network.scorer,
+        attribute="eyeglasses",
+    )
+    arrays = class_statistics(bare, Renders(), network, n, 32)
+    own, other = ClassReference(arrays), ClassReference(arrays, "other")
+    fresh = Renders(seed=1)
+    features = []
+    labels = []
+    with torch.no_grad():
+        for images in (fresh.images(bare, 0, n, 32), fresh.edited(bare, 0, n, 32, 1)):
+            features.append(network(images).numpy())
+            labels.append(network.scorer.attributes.labels(network.scorer(images), "eyeglasses"))
+    matched, unmatched, perfect = [], [], []
+    for more in (0.0, 0.3, 0.6, 1.0):
+        # The same faces, the last of them with glasses.
+        cut = round(n * (1 - more))
+        moments = Moments(n, B, network.dim)
+        moments.update(np.concatenate([features[0][:cut], features[1][cut:]]), 0)
+        label = np.bincount(torch.cat([labels[0][:cut], labels[1][cut:]]), minlength=2)
+        mean, cov = (part.numpy() for part in moments.compute())
+        at = own.at(label)
+        matched.append(gaussian_distance(mean, cov, at.mean, at.covariance))
+        natural = own.at(own.natural)
+        unmatched.append(gaussian_distance(mean, cov, natural.mean, natural.covariance))
+        real = other.at(label)
+        perfect.append(gaussian_distance(real.mean, real.covariance, at.mean, at.covariance))
+    assert unmatched[-1] > 4 * unmatched[0] and (np.diff(unmatched) > 0).all()
+    assert max(matched) < 1.25 * min(matched)
+    np.testing.assert_allclose(matched, perfect, rtol=0.25)
+
+
+def test_an_exchanged_class_is_as_clear_as_the_old_one_and_nothing_else_moves():
+    codes = to_codes(sample_factors(FactorLaw(), 3, 0, 200))
+    names = attributes().names
+    before = to_factors(codes).labels()
+    for place, name in enumerate(names):
+        for target in range(len(attributes()[name].classes)):
+            moved = exchange(codes, name, target)
+            label = to_factors(moved).labels()
+            assert (label[:, place] == target).all()
+            rest = [k for k in range(len(names)) if k != place]
+            assert torch.equal(label[:, rest], before[:, rest])
+            there = before[:, place] == target
+            assert torch.equal(moved[there], codes[there])
+            # As far inside the class as before, but where a pose at the end has no outer bound.
+            if name != "yaw":
+                torch.testing.assert_close(
+                    margins(moved, name, label[:, place]),
+                    margins(codes, name, before[:, place]),
+                )
+
+
+def test_matched_rows_are_those_of_pictures_of_that_share(scene, found):
+    result = FrechetDistance()(found)
+    t, distance = curve(result, "frechet_distance", "matched")
+    real = Normal().images(scene, 0, N, 4)
+    label = scene.judge.attributes.labels(scene.judge(real), "a").numpy()
+    real = real.flatten(1).double().numpy()
+    perfect = curve(result, "frechet_distance_perfect", "matched")[1]
+    alone = curve(result, "frechet_distance_perfect", "unmatched")[1]
+    other = Normal().images(scene, N, 2 * N, 4)
+    second = scene.judge.attributes.labels(scene.judge(other), "a").numpy()
+    other = other.flatten(1).double().numpy()
+    for place, strength in enumerate(t):
+        edited = [
+            scene.generator.decode(c) for _, _, c in edited_codes(scene, [float(strength)], N)
+        ]
+        images = torch.cat(edited)
+        share = scene.judge.attributes.labels(scene.judge(images), "a").double().mean().item()
+        weights = []
+        for classes in (label, second):
+            part = classes.mean()
+            weights.append(np.where(classes == 1, share / part, (1 - share) / (1 - part)))
+        moved = images.flatten(1).double().numpy()
+        own = np.average(real, 0, weights[0]), np.cov(real, rowvar=False, aweights=weights[0])
+        theirs = np.average(other, 0, weights[1]), np.cov(other, rowvar=False, aweights=weights[1])
+        slow = gaussian_distance(moved.mean(0), np.cov(moved, rowvar=False), *own)
+        assert distance[place] == pytest.approx(slow, rel=1e-5)
+        assert perfect[place] == pytest.approx(gaussian_distance(*theirs, *own), rel=1e-6)
+        plain = gaussian_distance(*theirs, real.mean(0), np.cov(real, rowvar=False))
+        assert alone[place] == pytest.approx(plain, rel=1e-6)
+    low = rows_of(result, "matched").set_index("metric").loc["frechet_distance_up", "low"]
+    assert low < value(result, "frechet_distance_up", variant="matched")
+
+
+def test_without_matching_there_are_the_papers_numbers_alone(scene, found):
+    plain = observation(matched=False).look(scene)
+    assert not any(name.startswith(("class_", "other_")) for name in plain.arrays)
+    rows = FrechetDistance()(plain).rows
+    assert set(rows["variant"]) == {"", "unmatched"}
+    same = rows_of(FrechetDistance()(found))
+    same = same[same["metric"] != "frechet_distance_perfect"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows, same)
 
 
 # -- references --------------------------------------------------------------------------------------------------------
@@ -501,9 +701,6 @@ def test_wrong_options_are_named(options):
 
 
 def test_statistics_of_renders_in_the_judges_features_are_those_of_all_at_once(tmp_path):
-    from editbench.networks.features import ScorerFeatures
-    from editbench.worlds.faces import load_scorer
-
     network = ScorerFeatures(load_scorer("judge"))
     bare = SimpleNamespace(
         cache=tmp_path, batch=64, device="cpu", generator=None
@@ -542,10 +739,17 @@ def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found)
     assert set(drawn) == {
         "frechet_distance_strength",
         "frechet_distance_effect",
+        "frechet_distance_strength_unmatched",
+        "frechet_distance_effect_unmatched",
         "kernel_distance_effect",
     }
+    assert [one.file for one in figures if not one.first] == [
+        "frechet_distance_strength_unmatched",
+        "frechet_distance_effect_unmatched",
+    ]
     points = frechet_points(results)
     mine = points[(points["method"] == "beta") & (points["kind"] == "frechet_distance")]
+    mine = mine[mine["variant"] == "matched"]
     assert mine["open"].tolist() == [False] * 4 + [True] and mine["share"].tolist() == [
         -1,
         -0.5,
@@ -559,7 +763,9 @@ def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found)
     value = mine["value"].to_numpy()
     assert any(np.array_equal(each, value) for each in lines) and axes.get_ylim()[0] == 0
     text = markdown(results)
-    assert "frechet distance up ↓" in text and "of n pictures lies above" in text
+    for variant in ("matched", "unmatched"):
+        assert re.search(rf"frechet distance up \({variant}\b.*?\) ↓", text), text
+    assert "of n pictures lies above" in text
     assert "asymmetry" not in text and "not reached: at most 0.4" in text
 
 
@@ -568,7 +774,7 @@ def test_other_sizes_are_other_figures_and_columns(tmp_path, found):
     fake_frechet_run(tmp_path, "beta", found, n=240, kernel_n=240)
     results = load(tmp_path)
     names = [one.file for one in draw(results, looks(["alpha", "beta"]))]
-    assert len(names) == len(set(names)) == 6
+    assert len(names) == len(set(names)) == 10
     text = markdown(results)
     for n in ("n = 120", "n = 240"):
         assert re.search(rf"frechet distance up \(.*{n}, effect = 1\) ↓", text)

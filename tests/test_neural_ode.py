@@ -143,7 +143,7 @@ def test_constant_flow_of_a_linear_world_finds_the_normal_and_with_weight_leaves
     data = fit_data(n=1000, overlap=1.0)
     normals = data.teacher.normals
     budget = {
-        "rhs": "constant",
+        "depth": 0,
         "iterations": 250,
         "lr": 5e-2,
         "decay_every": 100,
@@ -172,8 +172,8 @@ def crossings(editor, data, attribute="a", steps=8):
 def test_a_curved_world_needs_a_field_that_depends_on_the_code():
     data = fit_data(dim=8, n=1000, scorer=CurvedScorer())
     budget = {"iterations": 150, "batch": 32, "scale_step": False}
-    straight = crossings(tuned(data, "a", rhs="constant", **budget), data)
-    curved = crossings(tuned(data, "a", rhs="mlp", **budget), data)
+    straight = crossings(tuned(data, "a", depth=0, **budget), data)
+    curved = crossings(tuned(data, "a", depth=2, **budget), data)
     assert curved > 0.9 and curved > straight + 0.15
 
 
@@ -198,7 +198,7 @@ def test_identity_variant_keeps_the_embedding():
         editor = tuned(
             data,
             "a",
-            rhs="constant",
+            depth=0,
             iterations=120,
             lr=5e-2,
             step_size=9.0,
@@ -226,8 +226,8 @@ def test_identity_variant_keeps_the_embedding():
     "options, attribute",
     [
         ({}, "a"),
-        ({"rhs": "linear", "times": "sample"}, "kind"),
-        ({"rhs": "constant", "targets": "binary_reversed"}, "a"),
+        ({"depth": 1, "times": "sample"}, "kind"),
+        ({"depth": 0, "targets": "binary_reversed"}, "a"),
         ({"space": "w_plus", "layers": (1, 3)}, "angle"),
         ({"space": "z"}, "a"),
         ({"layers": (0, 2)}, "kind"),
@@ -257,13 +257,13 @@ def test_same_seed_same_flow_and_a_flow_of_its_own_for_each_seed_and_class():
 
 def test_lengths_are_carried_over_from_the_paper_s_units():
     data = fit_data(n=300)
-    editor = tuned(data, "a", rhs="constant", iterations=2)
+    editor = tuned(data, "a", depth=0, iterations=2)
     walk = make_walk(data, editor, "a")
     moved = (editor.step(walk) - walk.codes).norm(dim=1)
     torch.testing.assert_close(
         moved, torch.full_like(moved, data.step_size(0.6, Space.W)), atol=1e-5, rtol=0
     )
-    plain = tuned(data, "a", rhs="constant", iterations=2, scale_step=False)
+    plain = tuned(data, "a", depth=0, iterations=2, scale_step=False)
     torch.testing.assert_close(
         (plain.step(walk) - walk.codes).norm(dim=1), torch.full_like(moved, 0.6), atol=1e-5, rtol=0
     )
@@ -285,7 +285,7 @@ def test_rows_of_w_plus_flow_by_themselves_and_the_others_stay():
 
 def test_edits_compose_and_turn_back():
     data = fit_data(n=500)
-    editor = tuned(data, "a", rhs="constant", iterations=80, lr=5e-2, step_size=9.0)
+    editor = tuned(data, "a", depth=0, iterations=80, lr=5e-2, step_size=9.0)
     editor.tune(data, "b")
     w = make_walk(data, editor, "a").codes
     both = editor.flow(editor.flow(w, "a", 1, 3.0), "b", 0, 2.0)
@@ -348,7 +348,7 @@ def test_a_flow_that_diverges_is_a_reason_and_leaves_the_others_alone():
     keep = sick.fit.logits[:, 1] < 0.5
     sick.fit.w, sick.fit.logits = sick.fit.w[keep], sick.fit.logits[keep]
     sick.teacher = Sick(BINARY, sick.teacher.normals)
-    found = tuned(sick, "b", rhs="constant", iterations=60)
+    found = tuned(sick, "b", depth=0, iterations=60)
     assert found.diverged["b"].tolist() == [False, True]
     assert torch.isfinite(found.fields["b"].bias[:, 0]).all()
     healthy.check(data.generator, BINARY, "a")
@@ -364,8 +364,8 @@ def test_no_start_is_a_reason():
 
 def test_bad_options():
     for options in (
-        {"rhs": "x"},
-        {"depth": 1},
+        {"depth": -1},
+        {"depth": 1.5},
         {"targets": "both"},
         {"other": "x"},
         {"tempering": "x"},

@@ -519,7 +519,7 @@ def test_a_run_scores_with_files_and_skips_where_gradients_are_missing(
         if status == "done"
         else "function: tests.test_scorer_files.bright_in_numpy"
     )
-    method = "random" if status == "done" else "neural_ode_constant"
+    method = "random" if status == "done" else "neural_ode_linear"
     (folder / "mine.yaml").write_text(
         YAML.format(target=target, given=given, judge=tmp_path / "judge.pt")
     )

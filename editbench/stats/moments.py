@@ -119,6 +119,43 @@ def covariance(count: float, total: np.ndarray, outer: np.ndarray) -> tuple[np.n
     return mean, (square - count * np.outer(mean, mean)) / (count - 1)
 
 
+def mixture(
+    count: np.ndarray, total: np.ndarray, outer: np.ndarray, share: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Moments of groups of samples that are weighted to given shares of the whole.
+
+    Every sample of group g has the weight w = share_g / count_g. With weights that sum to 1, the
+    covariance sum w (x - m)(x - m)^T / (1 - sum w^2) is unbiased (numpy.cov with `aweights`).
+
+    Args:
+        count: (G,) samples of each group.
+        total: (G, d) their sums.
+        outer: (G, d (d + 1) / 2) their second moments, see `Moments`.
+        share: (G,) at least 0; scaled to sum to 1.
+
+    Returns:
+        Mean (d,), covariance (d, d) and the effective number of samples 1 / sum w^2 (Kish 1965).
+        All are NaN where a group of some share is empty, or the effective number is below 2.
+    """
+    dim = total.shape[1]
+    nothing = np.full(dim, np.nan), np.full((dim, dim), np.nan), float("nan")
+    used = share > 0
+    if not used.any() or (count[used] < 1).any():
+        return nothing
+    part = share[used] / share[used].sum()
+    weight = part / count[used]  # of one sample
+    effective = 1 / float(part @ weight)
+    # Rounding can leave it just below two equal samples.
+    if effective < 2 - 1e-9:
+        return nothing
+    mean = weight @ total[used]
+    square = np.zeros((dim, dim))
+    square[np.tril_indices(dim)] = weight @ outer[used]
+    square += np.tril(square, -1).T
+    spread = (square - np.outer(mean, mean)) / (1 - 1 / effective)
+    return mean, spread, effective
+
+
 class Kernel:
     """Unbiased squared kernel distance of the blocks to a reference, for T sets of features at
     once.

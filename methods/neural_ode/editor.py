@@ -18,10 +18,10 @@ from torch import Tensor
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
+from editbench.base.validation import check_kind
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
-LAYERS = {"constant": 0, "linear": 1}
 TARGETS = ("each", "binary_reversed", "reference")
 
 
@@ -34,8 +34,9 @@ class NeuralODE(Editor):
     `tune`, all targets of an attribute together.
 
     Args:
-        rhs: F: 'constant' (a vector: straight lines), 'linear' (w + (A w + b), the paper's depth
-            one), 'mlp' (`depth` >= 2 such layers with LeakyReLU(0.2) between them).
+        depth: layers w + (A w + b) of F, with LeakyReLU(0.2) between them. 0 is a constant vector,
+            whose lines are straight: the paper's "linear" (the code's depth -1). 1 is the paper's
+            "nonlinear", on which its curves and its analysis (eq. 8) stand.
         targets: 'each': a flow for every class, from samples of the other classes;
             'binary_reversed': the same, but a binary attribute has a flow to class 1 alone,
             walked backwards to class 0 (half the training; exact for a constant field);
@@ -65,8 +66,7 @@ class NeuralODE(Editor):
 
     def __init__(
         self,
-        rhs: str = "mlp",
-        depth: int = 2,
+        depth: int = 1,
         targets: str = "each",
         horizon: float = 6.0,
         iterations: int = 1000,
@@ -88,11 +88,11 @@ class NeuralODE(Editor):
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(layers)
-        self.rhs = choice("rhs", rhs, (*LAYERS, "mlp"))
         self.targets = choice("targets", targets, TARGETS)
-        if rhs == "mlp" and depth < 2:
+        check_kind("depth", depth, "int")
+        if depth < 0:
             raise EditbenchError(
-                f"depth: an mlp has 2 layers or more, got {depth}; one layer is rhs: linear"
+                f"depth={depth} must be 0 (a constant vector) or a number of layers"
             )
         if embedding is not None and not callable(embedding):
             raise EditbenchError(
@@ -100,7 +100,7 @@ class NeuralODE(Editor):
             )
         if embedding is not None and other != "identity":
             raise EditbenchError("embedding belongs to other: identity")
-        self.depth = LAYERS.get(rhs, depth)
+        self.depth = depth
         self.embedding = embedding
         self.training = Training(
             horizon,

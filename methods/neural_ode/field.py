@@ -29,8 +29,8 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}  # of dopri5, relative an
 class Field:
     """K fields on R^d that share their form: layers x + (A x + b), LeakyReLU between them.
 
-    L = 0 layers are the constant field F = b, L = 1 the linear one F = w + (A w + b), L >= 2 an
-    MLP.
+    L = 0 layers are the constant field F = b (the paper's "linear": its lines are straight), L = 1
+    is F = w + (A w + b) (the paper's "nonlinear": affine in w, curved in time), L >= 2 an MLP.
 
     Args:
         weight: A, (L, K, d, d).

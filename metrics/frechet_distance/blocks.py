@@ -3,6 +3,7 @@ distances."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,14 +51,24 @@ class Estimate:
         return value - float(half), value + float(half)
 
 
-def jackknife(arrays: dict[str, np.ndarray], whole: np.ndarray) -> Estimate:
+# What pictures with K class counts are compared with: (K,) -> mean (d,), covariance (d, d).
+Against = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def jackknife(
+    arrays: dict[str, np.ndarray], whole: np.ndarray, against: Against | None = None
+) -> Estimate:
     """Fréchet distance of every strength to the reference, with pseudo-values of leaving out a
     block.
 
     Args:
         arrays: count (T, B), sum (T, B, d), outer (T, B, d (d + 1) / 2) of edited pictures, the
-            same of reference and floor without T and B; see the observation.
+            same of reference and floor without T and B; with `against` also label (T, B, K), the
+            judge's classes of the edited pictures; see the observation.
         whole: (T,) bool, strengths that have a number.
+        against: gives the reference of some pictures by their class counts, so that what is left
+            without a block is compared with a reference of its own share; None: the reference as
+            it is.
     """
     real = covariance(
         float(arrays["reference_count"][0]), arrays["reference_sum"], arrays["reference_outer"]
@@ -65,22 +76,32 @@ def jackknife(arrays: dict[str, np.ndarray], whole: np.ndarray) -> Estimate:
     count = arrays["count"]
     total = arrays["sum"]
     outer = arrays["outer"]
+    label = arrays.get("label")
     sets, blocks = count.shape
     value = np.full(sets, NAN)
     pseudo = np.full((sets, blocks), NAN)
-    for t in np.flatnonzero(whole):
-        all_count = float(count[t].sum())
-        all_total = total[t].sum(0)
-        all_outer = outer[t].sum(0)
-        value[t] = gaussian_distance(*covariance(all_count, all_total, all_outer), *real)
+
+    def distance(t: int, chosen: np.ndarray) -> float:
+        """Of the pictures of some blocks, (B,) bool, at a strength."""
+        other = real
+        if against is not None and label is not None:
+            other = against(label[t, chosen].sum(0))
+        found = covariance(
+            float(count[t, chosen].sum()), total[t, chosen].sum(0), outer[t, chosen].sum(0)
+        )
+        # A reference without pictures of a class that is needed.
+        if not np.isfinite(other[0]).all():
+            return NAN
+        return gaussian_distance(*found, *other)
+
+    for t in map(int, np.flatnonzero(whole)):
+        value[t] = distance(t, np.ones(blocks, bool))
         if blocks < 2:
             continue
         for b in range(blocks):
-            # Moments add up, so leaving out a block is a subtraction (Efron & Stein, 1981).
-            rest = covariance(
-                all_count - count[t, b], all_total - total[t, b], all_outer - outer[t, b]
-            )
-            pseudo[t, b] = blocks * value[t] - (blocks - 1) * gaussian_distance(*rest, *real)
+            # Efron & Stein, 1981. Moments add up, so leaving out a block costs a sum.
+            left = distance(t, np.arange(blocks) != b)
+            pseudo[t, b] = blocks * value[t] - (blocks - 1) * left
     floor = NAN
     if "floor_sum" in arrays:
         other = covariance(

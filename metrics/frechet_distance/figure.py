@@ -6,6 +6,7 @@ Cherepkov et al. 2021, Fig. 7, 11, 14.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,15 +33,27 @@ KINDS = {
     "kid": "KID",
 }
 # What two distances must share to stand in one figure.
-COMPARED = ["network", "resize", "reference", "n", "effect"]
+COMPARED = ["variant", "network", "resize", "reference", "n", "effect"]
 MOST_COLUMNS = 3  # of panels
 # A side that leads nowhere ends at strength 0; its points have share 0 then.
 SMALLEST = 1e-12
+PERFECT_DASH = (0, (4, 2, 1, 2))
 LINES = (
     "; the dashed line is that of the unedited pictures, the dotted one that of other real "
-    "pictures (the floor at this n). Bands are 95 % intervals, drawn for up to 8 methods. Lower is "
-    "better; only equal n, network and reference compare. "
+    "pictures (the floor at this n). {perfect}Bands are 95 % intervals, drawn for up to 8 methods. "
+    "Lower is better; only equal n, network and reference compare. {share}"
 )
+# By the variant of the rows. Records of earlier versions have none: they are unmatched.
+PERFECT = (
+    "The dash-dotted line, one a method, is that of other real pictures that have the edited "
+    "pictures' share of the attribute: the edit without error. "
+)
+SHARE = {
+    "matched": "The real pictures have the edited pictures' share of the attribute, so that the "
+    "distance tells of realism and not of the edit. ",
+    "unmatched": "The real pictures are as they are, so that the distance grows with the edit "
+    "itself. ",
+}
 CAPTIONS = {
     "strength": "Distance of edited pictures from real ones{lines}The strength t of a method is "
     "given as a share of the "
@@ -56,36 +69,49 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
     """Figures of each distance that the runs have, over strength and over effect."""
     points = frechet_points(records)
     found = []
+    # What is told of matched distances comes first on the page.
+    both = set(points["variant"]) >= set(SHARE)
     for key, group in points.groupby(["kind", *COMPARED], sort=False):
         kind = str(key[0])
-        fields = dict(zip(COMPARED, key[1:]))
+        fields: dict[str, Any] = dict(zip(COMPARED, key[1:]))
         alike = points[points["kind"] == kind]
+        alike = alike[alike["variant"] == fields["variant"]]
         several = len(alike[COMPARED].drop_duplicates()) > 1
+        aside = both and fields["variant"] == "unmatched" and kind in ("frechet_distance", "fid")
+        title = KINDS[kind]
+        if fields["variant"] == "matched":
+            title += " at the same share of the attribute"
         for axis in ("strength", "effect"):
             # The kernel distance tells over strength what it tells over the effect.
             if axis == "strength" and kind in ("kernel_distance", "kid"):
                 continue
             name = f"{kind}_{axis}"
+            if aside:
+                name += "_unmatched"
             if several:
                 name = f"{name}_{written(fields)}"
-            caption = CAPTIONS[axis].format(lines=LINES, name=f"{KINDS[kind]}, {written(fields)}")
+            lines = LINES.format(
+                perfect=PERFECT if np.isfinite(group["perfect"]).any() else "",
+                share=SHARE.get(fields["variant"], SHARE["unmatched"]),
+            )
+            caption = CAPTIONS[axis].format(lines=lines, name=f"{KINDS[kind]}, {written(fields)}")
             found.append(
                 Drawing(
                     "".join(c if c.isalnum() or c in "_-" else "-" for c in name),
-                    f"{KINDS[kind]} over {axis}",
+                    f"{title} over {axis}",
                     caption,
                     partial(frechet_figure, group, look, axis, KINDS[kind]),
-                    first=True,
+                    first=not aside,
                 )
             )
     return found
 
 
 def written(fields: dict) -> str:
-    """What a distance depends on: 'judge@1c8e, none, n = 1000, ref = renders@07aa, effect =
-    0.25'."""
+    """What a distance depends on: 'matched, judge@1c8e, none, n = 1000, ref = renders@07aa, effect
+    = 0.25'."""
     return (
-        f"{fields['network']}, {fields['resize']}, n = {fields['n']:g}, "
+        f"{fields['variant'] or 'unmatched'}, {fields['network']}, {fields['resize']}, n = {fields['n']:g}, "
         f"ref = {fields['reference']}, effect = {fields['effect']:g}"
     )
 
@@ -95,11 +121,12 @@ def frechet_points(records: Records) -> pd.DataFrame:
 
     Returns:
         Columns run_id, method, attribute, kind, those of COMPARED, t (strength in steps), share (of
-        the side's end), achieved (mean effect), value, low, high, zero, floor, open (whether this
-        is an end whose effect was not reached).
+        the side's end), achieved (mean effect), value, low, high, zero, floor, perfect (of other
+        real pictures at this share of the attribute, NaN where unknown), open (whether this is an
+        end whose effect was not reached).
     """
     columns = ["run_id", "kind", *COMPARED, "t", "share", "achieved", "value", "low", "high"]
-    columns += ["zero", "floor", "open"]
+    columns += ["zero", "floor", "perfect", "open"]
     rows = records.rows
     effects = rows[rows["metric"] == "achieved_effect"]
     distances = rows[rows["metric"].str.startswith(tuple(KINDS)) & (rows["network"] != "")]
@@ -131,7 +158,8 @@ def curve_points(curve: pd.DataFrame, group: pd.DataFrame, achieved: pd.Series) 
     """
     kind = str(curve["metric"].iloc[0])
     t = curve["x"].to_numpy(np.float64)
-    scalar = group.drop_duplicates("metric").set_index("metric")["value"]
+    scalar = group[~np.isfinite(group["x"])].set_index("metric")["value"]
+    perfect = group[group["metric"] == f"{kind}_perfect"].set_index("x")["value"]
     missed = np.zeros(len(t), bool)
     for side, end in (("up", t.max()), ("down", t.min())):
         if not np.isfinite(scalar.get(f"{kind}_{side}", np.nan)):
@@ -147,6 +175,7 @@ def curve_points(curve: pd.DataFrame, group: pd.DataFrame, achieved: pd.Series) 
             "high": curve["high"].to_numpy(),
             "zero": scalar.get(f"{kind}_zero", np.nan),
             "floor": scalar.get(f"{kind}_floor", np.nan),
+            "perfect": perfect.reindex(t).to_numpy(),
             "open": missed,
         }
     )
@@ -181,6 +210,14 @@ def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> 
                     )
                 axes.plot(
                     one[x], one["value"], color=colour, linewidth=1.5, linestyle=look[method].dash
+                )
+                axes.plot(
+                    one[x],
+                    one["perfect"],
+                    color=INK,
+                    linewidth=0.9,
+                    linestyle=PERFECT_DASH,
+                    alpha=0.6,
                 )
                 for is_open, part in one.groupby("open"):
                     axes.plot(

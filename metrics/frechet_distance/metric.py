@@ -15,6 +15,13 @@ matched by eye. Here:
   distance has no bias and stands beside it.
 - Intervals, 95 %: Fréchet, jackknife over blocks of samples, Student's t (what further samples
   would change at this n). Kernel: Student's t over the blocks. In both the reference is held fixed.
+- The variant `matched` of the Fréchet distance is to real pictures with the edited pictures' share
+  of the attribute, so that it measures realism and not the edit
+  (editbench.metrics.frechet_distance.matching); `unmatched` is to the reference as it is, as in the
+  paper. The kernel distance is unmatched.
+- `..._perfect` is the distance of other real pictures with the edited pictures' share, from the
+  same reference: what an edit without error has. Matched it stays at the floor, unmatched it is
+  what the edit alone costs.
 - The same samples are behind every strength and method. Samples of the result are the blocks'
   pseudo-values B theta - (B - 1) theta_without_block, so that differences between methods are
   paired; `start` is the block.
@@ -34,8 +41,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from editbench.metrics.frechet_distance.blocks import Estimate, jackknife, over_blocks
+from editbench.metrics.frechet_distance.blocks import Against, Estimate, jackknife, over_blocks
+from editbench.metrics.frechet_distance.matching import SETS, ClassReference
 
+from editbench.stats.frechet import gaussian_distance
 from editbench.stats.intervals import NO_INTERVAL, Interval
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder, join_notes
 from editbench.walk.observation import Observed
@@ -44,6 +53,9 @@ ENDS = ("up", "down", "zero", "floor", "asymmetry")
 # An end whose effect over all samples differs by more from the calibrated one has a note.
 UNLIKE = 0.1
 KINDS = ("frechet_distance", "kernel_distance", "fid", "kid")
+MATCHED = "matched"
+UNMATCHED = "unmatched"
+GROUPS = ("count", "sum", "outer")
 
 
 def produced_names() -> dict[str, bool | None]:
@@ -52,6 +64,9 @@ def produced_names() -> dict[str, bool | None]:
     for kind in KINDS:
         names[kind] = False
         names[f"{kind}_by_effect"] = False
+        if kind in (KINDS[0], KINDS[2]):
+            # The edit without error: nothing that a method can improve.
+            names[f"{kind}_perfect"] = None
         for end in ENDS:
             # What the generator itself leaves is nothing that an edit can improve.
             names[f"{kind}_{end}"] = False if end in ("up", "down") else None
@@ -85,9 +100,11 @@ class FrechetDistance(ObservationMetric):
         frechet_distance, kernel_distance: curves, x: strength in steps.
         ..._by_effect: curves, x: mean achieved effect in sigmas, negative towards the class of
             t < 0.
+        frechet_distance_perfect: curve, x: strength in steps.
         achieved_effect: curve, x: strength in steps.
         ..._up, ..._down, ..._zero, ..._floor, ..._asymmetry: the scalars above.
         fid, kid in place of these names in the features of an Inception network.
+    Variants: 'matched', 'unmatched'; the first where the observation has it.
     Samples: pseudo-values of the scalars.
 
     States: moments by strength and block, float64, added up over samples; arrays of the reference.
@@ -95,7 +112,7 @@ class FrechetDistance(ObservationMetric):
 
     name = "frechet_distance"
     observation = "frechet_distance"
-    version = 1
+    version = 2
     citation = (
         "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, Fig. 7, 11, "
         "14; Heusel et al.: GANs Trained by a Two Time-Scale Update Rule, NeurIPS 2017, eq. 6; "
@@ -109,6 +126,7 @@ class FrechetDistance(ObservationMetric):
         "outer",
         "effect",
         "effect_square",
+        "label",
         "broken",
         "kernel",
         "kernel_whole",
@@ -121,6 +139,7 @@ class FrechetDistance(ObservationMetric):
         "floor_count",
         "floor_sum",
         "floor_outer",
+        *(f"{name}{kind}_{part}" for name in SETS for kind in ("", "_edited") for part in GROUPS),
     )
 
     def update(self, found: Observed) -> None:  # type: ignore[override]
@@ -141,24 +160,63 @@ class FrechetDistance(ObservationMetric):
             frechet, kernel = KINDS[2:]
         whole = arrays["broken"] == 0
         by_block = np.where(arrays["kernel_whole"] > 0, arrays["kernel"], NAN)
-        curves = {frechet: jackknife(arrays, whole), kernel: over_blocks(by_block, whole)}
         n = int(meta["n"])
         out = ResultBuilder()
         effect, spread = mean_effect(arrays, n)
         for t, mean, half in zip(arrays["strength"], effect, spread):
             out.add("achieved_effect", mean, n, (mean - half, mean + half), x=float(t))
-        for name, estimate in curves.items():
-            used = int(meta["kernel_n"]) if name == kernel else n
-            key = compared_by(meta, used)
-            self._add_curves(out, name, estimate, arrays, meta, used)
-            for end in ends_of(estimate, arrays, meta):
-                metric = f"{name}_{end.name}"
-                out.add(metric, end.value, used, end.interval, end.note, **key)
-                if end.blocks is not None:
-                    out.add_samples(metric, np.arange(len(end.blocks)), end.blocks, **key)
-            if name == frechet and "floor_sum" in arrays:
-                out.add(f"{name}_floor", estimate.floor, n, **key)
+        sets = class_references(arrays)
+        # Old records, and those without matching, have no classes.
+        variants = [MATCHED, UNMATCHED] if meta.get("matched") else [UNMATCHED]
+        for variant in variants:
+            against = _same_share(sets[0]) if variant == MATCHED else None
+            estimate = jackknife(arrays, whole, against)
+            notes = [""] * len(whole)
+            if variant == MATCHED:
+                label = arrays["label"].sum(1)
+                notes = [
+                    sets[0].doubt(each, meta["every_class"]) if each.any() else "" for each in label
+                ]
+            self._add_all(out, frechet, estimate, arrays, meta, n, variant, notes)
+            if len(sets) > 1:
+                key = compared_by(meta, n) | {"variant": variant}
+                perfect = perfect_distances(arrays, sets, variant == MATCHED)
+                for t, value in zip(arrays["strength"], perfect):
+                    out.add(f"{frechet}_perfect", value, n, x=float(t), **key)
+        used = int(meta["kernel_n"])
+        estimate = over_blocks(by_block, whole)
+        notes = [""] * len(whole)
+        self._add_all(out, kernel, estimate, arrays, meta, used, UNMATCHED, notes)
         return out.result()
+
+    def _add_all(
+        self,
+        out: ResultBuilder,
+        name: str,
+        estimate: Estimate,
+        arrays: dict[str, np.ndarray],
+        meta: dict,
+        used: int,
+        variant: str,
+        notes: list[str],
+    ) -> None:
+        """Add the curves and the scalars of one distance.
+
+        Args:
+            name: of the distance.
+            used: samples behind each number.
+            variant: MATCHED or UNMATCHED.
+            notes: (T,) on the reference of each strength.
+        """
+        key = compared_by(meta, used) | {"variant": variant}
+        self._add_curves(out, name, estimate, arrays, meta, used, variant, notes)
+        for end in ends_of(estimate, arrays, meta, notes):
+            metric = f"{name}_{end.name}"
+            out.add(metric, end.value, used, end.interval, end.note, **key)
+            if end.blocks is not None:
+                out.add_samples(metric, np.arange(len(end.blocks)), end.blocks, **key)
+        if np.isfinite(estimate.floor):
+            out.add(f"{name}_floor", estimate.floor, used, **key)
 
     def _add_curves(
         self,
@@ -168,19 +226,17 @@ class FrechetDistance(ObservationMetric):
         arrays: dict[str, np.ndarray],
         meta: dict,
         used: int,
+        variant: str,
+        notes: list[str],
     ) -> None:
-        """Add one row a strength, over strength and over effect.
-
-        Args:
-            name: of the distance.
-            used: samples behind each number.
-        """
+        """Add one row a strength, over strength and over effect; arguments as of `_add_all`."""
         n = int(meta["n"])
         effect, _ = mean_effect(arrays, n)
-        key = compared_by(meta, used)
+        key = compared_by(meta, used) | {"variant": variant}
         for place, t in enumerate(arrays["strength"]):
             broken = int(arrays["broken"][place])
-            note = f"{broken} of {n} edited pictures are not finite" if broken else ""
+            lost = f"{broken} of {n} edited pictures are not finite" if broken else ""
+            note = join_notes(lost, notes[place])
             value = estimate.value[place]
             interval = estimate.interval(place)
             out.add(name, value, used, interval, note, x=float(t), **key)
@@ -205,6 +261,42 @@ def compared_by(meta: dict, n: int) -> dict[str, Any]:
     }
 
 
+def class_references(arrays: dict[str, np.ndarray]) -> list[ClassReference]:
+    """The sets of real pictures by class that the observation left, at most two."""
+    return [ClassReference(arrays, name) for name in SETS if f"{name}_count" in arrays]
+
+
+def _same_share(reference: ClassReference) -> Against:
+    """The reference at the shares of what is compared with it."""
+
+    def against(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = reference.at(label)
+        return found.mean, found.covariance
+
+    return against
+
+
+def perfect_distances(
+    arrays: dict[str, np.ndarray], sets: list[ClassReference], matched: bool
+) -> np.ndarray:
+    """Distance (T,) of other real pictures, at the share of the edited ones, from the reference.
+
+    Args:
+        arrays: what the observation left.
+        sets: the reference and the other pictures.
+        matched: whether the reference has that share too, or stays as it is.
+    """
+    out = np.full(len(arrays["strength"]), NAN)
+    for t, label in enumerate(arrays["label"].sum(1)):
+        if not label.any():
+            continue
+        other = sets[1].at(label)
+        own = sets[0].at(label if matched else sets[0].natural)
+        if np.isfinite(other.mean).all() and np.isfinite(own.mean).all():
+            out[t] = gaussian_distance(other.mean, other.covariance, own.mean, own.covariance)
+    return out
+
+
 def mean_effect(arrays: dict[str, np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean achieved effect (T,) and the half-width of its 95 % interval, both in sigmas.
 
@@ -215,8 +307,17 @@ def mean_effect(arrays: dict[str, np.ndarray], n: int) -> tuple[np.ndarray, np.n
     return mean, 1.96 * np.sqrt(variance / n)
 
 
-def ends_of(estimate: Estimate, arrays: dict[str, np.ndarray], meta: dict) -> list[End]:
-    """Numbers at the ends, at 0, and of the difference of the ends."""
+def ends_of(
+    estimate: Estimate, arrays: dict[str, np.ndarray], meta: dict, notes: list[str]
+) -> list[End]:
+    """Numbers at the ends, at 0, and of the difference of the ends.
+
+    Args:
+        estimate: at every strength.
+        arrays: what the observation left.
+        meta: facts of the observation.
+        notes: (T,) on the reference of each strength.
+    """
     strength = arrays["strength"]
     up = len(strength) - 1
     down = 0
@@ -227,10 +328,18 @@ def ends_of(estimate: Estimate, arrays: dict[str, np.ndarray], meta: dict) -> li
             out.append(End(side, note=missed[side]))
             continue
         interval = estimate.interval(place)
-        note = unlike_effect(place, arrays, meta)
+        note = join_notes(unlike_effect(place, arrays, meta), notes[place])
         out.append(End(side, estimate.value[place], interval, estimate.blocks[place], note))
     zero = int(np.flatnonzero(strength == 0)[0])
-    out.append(End("zero", estimate.value[zero], estimate.interval(zero), estimate.blocks[zero]))
+    out.append(
+        End(
+            "zero",
+            estimate.value[zero],
+            estimate.interval(zero),
+            estimate.blocks[zero],
+            notes[zero],
+        )
+    )
     note = join_notes(missed["up"], missed["down"])
     if note:
         out.append(End("asymmetry", note=note))

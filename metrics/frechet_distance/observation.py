@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import torch
+from editbench.metrics.frechet_distance.by_class import class_statistics
 from editbench.metrics.frechet_distance.reference import Reference, Renders, statistics
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from editbench.base.files import digest
 from editbench.base.progress import progress
 from editbench.base.validation import check_kind
 from editbench.networks.features import FeatureNetwork, InceptionFeatures, ScorerFeatures
-from editbench.stats.moments import Kernel, Moments
+from editbench.stats.moments import Kernel, Moments, block_ends, in_blocks
 from editbench.walk.observation import AfterWalk, Observed, Scene
 from editbench.walk.strength import (
     Reach,
@@ -48,7 +49,10 @@ class FrechetDistanceObservation(AfterWalk):
     - effect, effect_square: (T,) sums over samples of the achieved effect towards the class of
       t > 0; its other sign is the effect towards the class of t < 0.
     - broken: (T,) pictures without finite features.
+    - label: (T, B, K) pictures with finite features by the judge's class.
     - reference_*, floor_*: see editbench.metrics.frechet_distance.reference.statistics.
+    - class_*, other_*: see editbench.metrics.frechet_distance.by_class.class_statistics; only where
+      `matched`.
     """
 
     citation = (
@@ -68,6 +72,7 @@ class FrechetDistanceObservation(AfterWalk):
         blocks: int = 10,
         subsets: int = 10,
         kernel: int = 1000,
+        matched: bool = True,
     ) -> None:
         """Check the options.
 
@@ -85,6 +90,9 @@ class FrechetDistanceObservation(AfterWalk):
                 hundred dimensions, whose moments are large.
             subsets: S, blocks of the kernel distance.
             kernel: real pictures, and samples of a block, in the kernel distance, at most.
+            matched: whether the Fréchet distance is taken to real pictures with the edited
+                pictures' share of the attribute, too; see
+                editbench.metrics.frechet_distance.matching.
 
         Raises:
             EditbenchError: a value is out of its range, or the moments would be larger than
@@ -101,6 +109,7 @@ class FrechetDistanceObservation(AfterWalk):
         }
         for name, value in whole.items():
             check_kind(name, value, "int")
+        check_kind("matched", matched, "bool")
         if isinstance(network, str) and network not in SCORERS:
             raise EditbenchError(
                 f"observation.frechet_distance.network={network}: take judge, teacher, or a "
@@ -127,6 +136,7 @@ class FrechetDistanceObservation(AfterWalk):
         self.blocks = blocks
         self.subsets = subsets
         self.kernel = min(kernel, n)
+        self.matched = matched
         # The width of a scorer's features is known only once the scorer is there, in `look`.
         if isinstance(network, FeatureNetwork):
             self._check_size(network)
@@ -141,16 +151,20 @@ class FrechetDistanceObservation(AfterWalk):
         if scene.generator.output != "image":
             raise Unsupported("there are no pictures: the judge scores codes")
         network = self._network(scene)
-        self._check_size(network)
+        classes = scene.judge.attributes[scene.attribute].classes
+        # Two sets of pictures, each as it is and edited, by class.
+        self._check_size(network, 4 * len(classes) if self.matched else 0)
         self.reference.check(scene)
         resolution = self._check_shapes(scene)
         # Real pictures are the same for all jobs: their statistics come from the cache.
         stats = statistics(scene, self.reference, network, self.n, self.kernel, resolution)
+        by_class = {}
+        if self.matched:
+            by_class = class_statistics(scene, self.reference, network, self.n, resolution)
         down = self._end(scene, -1)
         up = self._end(scene, 1)
         arrays = self._sum_features(scene, network, self._grid(down, up), stats["features"])
         backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
-        classes = scene.judge.attributes[scene.attribute].classes
         meta = {
             # Hashes in the names: two networks or references of one name are not to be compared.
             "network": f"{network.name}@{digest(network.digest, SHORT)}",
@@ -167,22 +181,31 @@ class FrechetDistanceObservation(AfterWalk):
             "up": asdict(up),
             "unit": scene.editor.unit,
             "classes": [classes[backward], classes[forward]],
+            "every_class": list(classes),
+            "matched": self.matched,
         }
         for name, array in stats.items():
             if name == "features":
                 continue  # they stay in the cache; the kernel distance is computed already
             own = name if name.startswith("floor_") else f"reference_{name}"
             arrays[own] = array
-        return Observed(arrays, meta)
+        return Observed(arrays | by_class, meta)
 
     def _network(self, scene: Scene) -> FeatureNetwork:
         if isinstance(self.network, str):
             return ScorerFeatures(getattr(scene, self.network), name=self.network)
         return self.network.to(scene.device).eval().requires_grad_(False)
 
-    def _check_size(self, network: FeatureNetwork) -> None:
+    def _check_size(self, network: FeatureNetwork, groups: int = 0) -> None:
+        """Refuse moments that would fill the memory.
+
+        Args:
+            network: whose features are taken.
+            groups: of reference pictures with moments of their own.
+        """
         # A triangle of the second moments, 8 bytes a number, for every strength and block.
-        size = self.points * self.blocks * network.dim * (network.dim + 1) // 2 * 8
+        triangle = network.dim * (network.dim + 1) // 2
+        size = (self.points * self.blocks + groups) * triangle * 8
         if size > LARGEST:
             raise EditbenchError(
                 f"the moments of {self.points} strengths by {self.blocks} blocks in {network.dim} "
@@ -234,6 +257,9 @@ class FrechetDistanceObservation(AfterWalk):
         # One set of sums a strength: a batch comes at all strengths before the next batch comes.
         moments = [Moments(self.n, self.blocks, network.dim) for _ in grid]
         kernel = Kernel(self.n, self.subsets, self._kernel_block(), size, reference)
+        classes = len(scene.judge.attributes[scene.attribute].classes)
+        label = np.zeros((size, self.blocks, classes))
+        ends = block_ends(self.n, self.blocks)
         gained = np.zeros(size)
         square = np.zeros(size)
         broken = np.zeros(size, np.int64)
@@ -247,10 +273,16 @@ class FrechetDistanceObservation(AfterWalk):
                 moments[at].update(features, rows.start)
                 kernel.add(at, features, rows.start)
                 # The same pictures, seen by the judge: distance is shown over achieved effect.
-                change = self._effect(scene, t, rows, images)
+                logits = scene.judge(images).float()
+                change = self._effect(scene, t, rows, logits)
                 gained[at] += change.sum()
                 square[at] += (change**2).sum()
-                broken[at] += int((~torch.isfinite(x).all(1)).sum())
+                fine = torch.isfinite(x).all(1).cpu().numpy()
+                broken[at] += int((~fine).sum())
+                found = scene.judge.attributes.labels(logits, scene.attribute).cpu().numpy()
+                for block, part in in_blocks(ends, rows.start, len(x)):
+                    kept = found[part][fine[part]]
+                    label[at, block] += np.bincount(kept, minlength=classes)
                 advance(len(x))
         return {
             "strength": grid,
@@ -261,16 +293,17 @@ class FrechetDistanceObservation(AfterWalk):
             "effect": gained,
             "effect_square": square,
             "broken": broken,
+            "label": label,
         }
 
-    def _effect(self, scene: Scene, t: float, rows: slice, images: Tensor) -> np.ndarray:
+    def _effect(self, scene: Scene, t: float, rows: slice, logits: Tensor) -> np.ndarray:
         """Effect of a batch, towards the class of t > 0; 0 where it is not finite.
 
         Args:
             scene: what is edited.
             t: strength.
             rows: of the batch, in 0..n.
-            images: (b, C, h, w) edited.
+            logits: (b, width) of the judge, of the edited pictures.
 
         Returns:
             (b,) float64.
@@ -278,7 +311,6 @@ class FrechetDistanceObservation(AfterWalk):
         backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
         # An attribute of many classes has no common axis: each side counts its own class.
         towards = forward if t >= 0 else backward
-        logits = scene.judge(images).float()
         change = measure_effect(scene, logits, start_logits(scene, rows), towards).cpu().numpy()
         # A picture that the judge cannot score adds nothing.
         return np.where(np.isfinite(change), change, 0.0) * (1 if t >= 0 else -1)

@@ -8,6 +8,7 @@ from real at the same n.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ from editbench.networks.features import FeatureNetwork
 from editbench.stats.moments import Moments
 from editbench.walk.observation import Scene
 from editbench.worlds.datasets.images import ImageFolder
-from editbench.worlds.faces.factors import TRAITS, FactorLaw, sample_factors
+from editbench.worlds.faces import attributes
+from editbench.worlds.faces.factors import TRAITS, FactorLaw, Factors, sample_factors
 from editbench.worlds.faces.renderer import render
+from editbench.worlds.faces.truth import exchange, to_codes, to_factors
 
 
 class Reference(abc.ABC):
@@ -64,6 +67,28 @@ class Reference(abc.ABC):
         Returns:
             (b, 3, resolution, resolution) in [-1, 1].
         """
+
+    def can_edit(self, scene: Scene) -> bool:
+        """Whether the edited attribute of these pictures can be exchanged without an error."""
+        return False
+
+    def edited(self, scene: Scene, start: int, stop: int, resolution: int, target: int) -> Tensor:
+        """The same pictures, every one a member of a class of the edited attribute, all else equal.
+
+        Args:
+            scene: what is edited.
+            start: first picture.
+            stop: picture after the last.
+            resolution: of the pictures.
+            target: the class, by index.
+
+        Returns:
+            As `images`.
+
+        Raises:
+            Unsupported: `can_edit` is False.
+        """
+        raise Unsupported(f"pictures of reference '{self.name}' cannot be edited")
 
 
 class Renders(Reference):
@@ -115,10 +140,21 @@ class Renders(Reference):
         return 2**62  # as many as anybody wants
 
     def images(self, scene: Scene, start: int, stop: int, resolution: int) -> Tensor:
-        return render(
-            sample_factors(self.law(scene), self.seed, start, stop, "reference").to(scene.device),
-            resolution,
-        )
+        return render(self._factors(scene, start, stop).to(scene.device), resolution)
+
+    def can_edit(self, scene: Scene) -> bool:
+        # A scorer may use the renderer's name for other classes; the factor would not follow them.
+        known = attributes()
+        if scene.attribute not in known.names:
+            return False
+        return known[scene.attribute].classes == scene.judge.attributes[scene.attribute].classes
+
+    def edited(self, scene: Scene, start: int, stop: int, resolution: int, target: int) -> Tensor:
+        codes = exchange(to_codes(self._factors(scene, start, stop)), scene.attribute, target)
+        return render(to_factors(codes).to(scene.device), resolution)
+
+    def _factors(self, scene: Scene, start: int, stop: int) -> Factors:
+        return sample_factors(self.law(scene), self.seed, start, stop, "reference")
 
 
 class Folder(Reference):
@@ -211,24 +247,53 @@ def statistics(
             f"reference '{reference.name}' has {reference.size(scene)} pictures, fewer than n={n}: "
             "lower the observation's n, or give a larger reference"
         )
+    key = reference_key(scene, reference, network, n, resolution) | {"kernel": kernel}
+    return cached(
+        scene.cache, key, lambda: _compute(scene, reference, network, n, kernel, resolution)
+    )
+
+
+def reference_key(
+    scene: Scene, reference: Reference, network: FeatureNetwork, n: int, resolution: int
+) -> dict[str, object]:
+    """All that decides the statistics of a reference, as JSON holds it.
+
+    Args:
+        scene: what is edited.
+        reference: the pictures.
+        network: whose features are taken.
+        n: pictures.
+        resolution: of the pictures.
+    """
     # The source is in the key, since a user may write a reference of their own and change it.
     kind = type(reference)
-    key = {
+    return {
         "reference": reference.identity(scene),
         "source": source_digest(f"{kind.__module__}.{kind.__qualname__}"),
         "network": network.digest,
         "n": n,
-        "kernel": kernel,
         "resolution": resolution,
     }
-    path = scene.cache / "references" / f"{digest(key)}.safetensors"
+
+
+def cached(
+    cache: Path, key: dict[str, object], compute: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Statistics from the cache, or computed and put there.
+
+    Args:
+        cache: folder that jobs share.
+        key: all that decides the statistics.
+        compute: makes them.
+    """
+    path = cache / "references" / f"{digest(key)}.safetensors"
     # Jobs of a sweep need the same statistics at the same time: one computes, the others wait.
     with lock(path):
         try:
             return load(read_checked(path))
         except (BadFile, SafetensorError):  # absent, or damaged and as good as none
             sweep_partials(path)
-        made = _compute(scene, reference, network, n, kernel, resolution)
+        made = compute()
         write_checked(path, save(made))
         return made
 

@@ -1,8 +1,9 @@
 """Singular entropy of each attribute against what a non-linear control gains.
 
-Khrulkov et al. 2021, Fig. 10 and 5.2.5. The paper's gain is human preference for the deeper flow.
-Where a person's answers are not at hand, the stand-in is a difference of accuracies, deeper flow
-less constant flow, and every table and figure calls it by that name.
+Khrulkov et al. 2021, Fig. 10 and 16, and 5.2.5. The paper's gain is human preference for the
+nonlinear flow (depth one). Where a person's answers are not at hand, the stand-in is a difference
+of accuracies, the nonlinear flow less the linear one (a constant field), and every table and figure
+calls it by that name.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from editbench.stats.rank_correlation import Spearman, spearman
 from editbench.walk.figures import INK, Drawing, Looks, Records, new_figure, spoken
 
 ENTROPY = "singular_entropy"
-# Methods of the experiment: the flow with the matrix, and the two whose accuracies are compared.
+# Methods of the experiment, in the paper's words: the flow of depth one, which has the matrix, and
+# the constant field, less which its accuracy is.
+NONLINEAR = "neural_ode"
 LINEAR = "neural_ode_linear"
-DEEPER = "neural_ode"
-CONTROL = "neural_ode_constant"
 HUMAN = "human_gain.csv"  # in the folder of the runs, from a human evaluation
-STAND_IN = f"accuracy of {DEEPER} less that of {CONTROL}"
+STAND_IN = f"accuracy of {NONLINEAR} less that of {LINEAR}"
 CAPTION = (
-    "Left: entropy of the normalised singular values of the linear flow of each attribute; larger "
+    "Left: entropy of the normalised singular values of the nonlinear flow of each attribute; larger "
     "means that its matrix acts in more directions. Right: the same against the gain. "
 )
 
@@ -52,7 +53,7 @@ def entropies(records: Records) -> Entropies | None:
     rows = records.rows
     rows = rows[rows["metric"].str.startswith(ENTROPY) & np.isfinite(rows["value"])]
     runs = records.runs
-    runs = runs[(runs["method"] == LINEAR) & runs["run_id"].isin(rows["run_id"])]
+    runs = runs[(runs["method"] == NONLINEAR) & runs["run_id"].isin(rows["run_id"])]
     if runs.empty:
         return None
     rows = rows.merge(runs.drop_duplicates("attribute")[["run_id", "attribute"]])
@@ -98,8 +99,8 @@ def gains(records: Records) -> tuple[pd.Series, str]:
     rows = records.rows[records.rows["metric"] == "accuracy"]
     rows = rows.merge(records.runs[["run_id", "method", "attribute"]])
     wide = rows.pivot_table(index="attribute", columns="method", values="value", aggfunc="first")
-    wide = wide.reindex(columns=[DEEPER, CONTROL])
-    return wide[DEEPER] - wide[CONTROL], STAND_IN
+    wide = wide.reindex(columns=[NONLINEAR, LINEAR])
+    return wide[NONLINEAR] - wide[LINEAR], STAND_IN
 
 
 def sentence(found: Entropies) -> str:

@@ -208,3 +208,42 @@ def towards(w: Tensor, attribute: str, target: Tensor, length: float) -> Tensor:
         goal = target
     out[:, column] = w[:, column] + (goal - w[:, column]).clamp(-length, length)
     return out
+
+
+def exchange(w: Tensor, attribute: str, target: int) -> Tensor:
+    """The same faces as members of a class, each as clear a member of it as of its own before.
+
+    Every other factor is the same to the bit, and so is a face that has the class already. Under
+    a law that draws all classes of a trait alike, which this world's do, the factor has the law's
+    distribution given the class; only its dependence on the other traits is gone.
+
+    Args:
+        w: (N, 16) codes.
+        attribute: one of the traits.
+        target: the class, by index.
+
+    Returns (N, 16).
+
+    Raises:
+        UnknownName: no such attribute.
+    """
+    known = attributes()
+    known[attribute]  # raises where there is none
+    out = w.clone()
+    label = to_factors(w).labels()[:, known.index(attribute)]
+    if attribute == "hair_color":
+        # The leading colour and the wanted one change places.
+        hair = w[:, HAIR]
+        lead = hair.gather(1, label[:, None])
+        wanted = hair[:, target : target + 1].clone()
+        out[:, HAIR] = hair.scatter(1, label[:, None], wanted)
+        out[:, HAIR.start + target] = lead[:, 0]
+        return out
+    if attribute == "yaw":
+        # By whole poses: the turn within the pose stays.
+        out[:, YAW] = w[:, YAW] + (target - label)
+        return out
+    column = BINARY.index(attribute)
+    # Mirrored at the threshold.
+    out[:, column] = torch.where(label == target, w[:, column], 1 - w[:, column])
+    return out

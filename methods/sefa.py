@@ -74,16 +74,16 @@ class SeFa(DirectionSearch):
         generator = data.generator
         codes = data.latents(data.fit) if self.space == Space.W else data.fit.codes(Space.Z)
         mean = codes.double().mean(0).cpu().numpy()
+        notes: dict[str, object] = {}
         if self.space == Space.Z:
-            rows, values = eigenvectors(
+            found, values = eigenvectors(
                 first_weight(generator, codes), self.semantics, self.normalise
             )
-            notes = {"eigenvalues": [np.round(values, 4).tolist()]}
-            return Directions(mean, rows, np.ones(len(rows)), notes)
+            notes["eigenvalues"] = [np.round(values, 4).tolist()]
+            return Directions(mean, found, np.ones(len(found)), notes)
         weights = affine_weights(generator, codes)
         rows = []
         bounds = []
-        notes = {}
         for first, last in scale_ranges(self.ranges, generator.num_ws):
             found, values = eigenvectors(
                 np.concatenate(weights[first:last], 1), self.semantics, self.normalise

@@ -167,7 +167,7 @@ class DirectionSearch(Editor):
         self.num_ws = data.generator.num_ws
         found = self.find_directions(data)
         # A direction's candidates follow one another; the first of them has the first range.
-        first = {}
+        first: dict[int, tuple[int, int]] = {}
         for direction, rows in self._candidates(data, found):
             first.setdefault(direction, rows)
         names = []

@@ -221,7 +221,7 @@ class NaviGAN(Editor):
         return DirectionSet(
             tuple(str(k) for k in range(self.count)),
             (0.5, 1.0),
-            "T",
+            "T, the end of the range that the paper shows",
             self.latent_space,
             {"kernels": kernels * self.reach},
             {"layer": self.at},

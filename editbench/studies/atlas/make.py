@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,11 +164,21 @@ def make_atlas(settings: Settings, design: Design) -> Atlas:
 
 def methods_with_directions() -> list[str]:
     """Names of the configured methods whose editors have a fixed set of directions."""
+    options = group_options("method")
     names = []
-    for name, config in group_options("method").items():
-        if get_class(config["_target_"]).has_directions():
+    for name, config in options.items():
+        # An option may build on another one of the group, which names the class.
+        while "_target_" not in config:
+            config = options[_built_on(config, options)]
+        editor: type[Editor] = get_class(config["_target_"])
+        if editor.has_directions():
             names.append(name)
     return names
+
+
+def _built_on(config: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """The option that another one names among its defaults."""
+    return next(str(entry) for entry in config["defaults"] if str(entry) in options)
 
 
 def check_samples(bank: Bank, design: Design) -> None:

@@ -16,6 +16,7 @@ from editbench.metrics.control_disentanglement.figure import (
     cd_figure,
     common_means,
     draw,
+    kept_paths,
 )
 from editbench.metrics.control_disentanglement.metric import ControlDisentanglement
 from hypothesis import given, settings
@@ -401,3 +402,25 @@ def test_the_ends_of_the_figure_are_those_of_the_curve(tmp_path):
     line = max(figure.axes[0].lines, key=lambda line: len(line.get_xdata()))
     np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 0.8, 41))
     np.testing.assert_allclose(line.get_ydata(), 0.2 * np.linspace(0, 0.8, 41))
+
+
+def test_paths_are_drawn_of_the_starts_that_the_methods_share(tmp_path):
+    pictures = torch.randint(0, 255, (3, 4, 3, 8, 8), dtype=torch.uint8)
+    for name in ("alpha", "beta"):
+        rows = cd_rows(0.2, 0.8)
+        fake_run(tmp_path, name, "smile", rows, metrics=METRICS, pictures=pictures)
+    fake_run(tmp_path, "bare", "smile", cd_rows(0.2, 0.8), metrics=METRICS)
+    results = load(tmp_path)
+    kept = kept_paths(results)
+    assert set(kept) == {"smile"} and list(kept["smile"]) == [40, 41]
+    for by_method in kept["smile"].values():
+        assert set(by_method) == {"alpha", "beta"}
+    found = {one.file: one for one in draw(results, looks(results.runs["label"]))}
+    assert not found["cd_paths_smile"].first
+    panels = found["cd_paths_smile"].draw().axes
+    # Two starts of two methods, four steps each; the first picture is the start's own.
+    assert len(panels) == 16 and panels[0].get_ylabel() == "alpha"
+    shown = panels[0].images[0].get_array()
+    np.testing.assert_array_equal(shown, pictures[0, 0].permute(1, 2, 0).numpy())
+    underlined = [axes.spines["bottom"].get_visible() for axes in panels[:4]]
+    assert underlined == [False, False, True, True]

@@ -2,10 +2,17 @@
 
 import pytest
 import torch
-from editbench.methods.shared.control_search import Effects, choose, controls, measure
+from editbench.methods.shared.control_search import Bounds, Effects, choose, controls, measure
+from editbench.methods.shared.picture_distance import PictureDistance
 
-from editbench.base.errors import Unsupported
+from editbench.bank.bank import Split
+from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.walk.editor import FitData
+from editbench.worlds.faces import load_generator, load_scorer
+from editbench.worlds.faces.factors import FactorLaw, sample_factors
+from editbench.worlds.faces.renderer import render
+from editbench.worlds.faces.truth import exchange, to_codes, to_factors
 from tests.toy import BINARY, MIXED, fit_data
 
 
@@ -69,3 +76,74 @@ def test_a_cleaner_candidate_is_taken_only_within_5_percent_of_the_best_effect(s
     found = choose(effects, BINARY, "a", 1)
     assert found.candidate == chosen
     assert found.effect == pytest.approx(2 * share if chosen else 2.0)
+
+
+# -- a control keeps the picture ---------------------------------------------------------------------------------------
+def broken_and_whole():
+    """Edits of the linear world: a small clean one, and one that moves the attribute ten times as
+    far and shifts what no attribute sees by a hundred of its deviations."""
+    data = fit_data(overlap=0.0)
+    normals = data.teacher.normals
+    blind = torch.linalg.svd(normals)[2][-1]
+    spread = data.fit.codes(Space.W).std()
+    rows = torch.stack([normals[0], 10 * normals[0] + 100 * spread * blind])
+    return data, rows
+
+
+def test_a_direction_that_breaks_the_picture_is_no_control():
+    data, rows = broken_and_whole()
+    distance = PictureDistance(data)
+    tune = data.tune.codes(Space.W)
+    assert distance(data.generator.decode(Codes(Space.W, tune))).mean() == pytest.approx(1, abs=0.3)
+    effects = measure(data, apply_rows(data, rows), 2, (-3.0, 3.0), 50, distance=distance)
+    assert effects.distance.shape == (2, 2, 50)
+    assert effects.distance[0].mean() < 2 < 100 < effects.distance[1].mean()
+    # Looked at by its effect alone, the broken one wins.
+    assert choose(effects, data.attributes, "a", 1).candidate == 1
+    bounds = Bounds(0.5, 2.0)
+    kept = choose(effects, data.attributes, "a", 1, bounds=bounds)
+    assert kept.candidate == 0 and kept.found and kept.distance < 2 and kept.off_target < 0.5
+    # Alone it is told, and not counted.
+    alone = measure(data, apply_rows(data, rows[1:]), 1, (-3.0, 3.0), 50, distance=distance)
+    assert controls(alone, data.attributes, "a")[1].found
+    told = choose(alone, data.attributes, "a", 1, bounds=bounds)
+    assert not told.found and told.effect > 10 and told.distance > 100
+    with pytest.raises(Unsupported, match=r"with off-target .* 0.5 sigma and a picture distance"):
+        controls(alone, data.attributes, "a", bounds=bounds)
+
+
+def test_a_direction_that_moves_all_attributes_is_no_control():
+    data = fit_data(overlap=0.0)
+    normals = data.teacher.normals
+    rows = torch.stack([0.5 * normals[0], normals.sum(0)])
+    effects = measure(data, apply_rows(data, rows), 2, (-3.0, 3.0), samples=50)
+    assert choose(effects, data.attributes, "a", 1).candidate == 1
+    kept = choose(effects, data.attributes, "a", 1, bounds=Bounds(off_target=0.2))
+    assert (
+        kept.candidate == 0 and kept.off_target < 0.2 and torch.isnan(torch.tensor(kept.distance))
+    )
+
+
+def test_bounds_are_positive_or_none():
+    with pytest.raises(EditbenchError, match="max_distance=0"):
+        Bounds(distance=0)
+    assert str(Bounds()) == ""
+
+
+def test_noise_is_far_from_the_pictures_of_the_embedded_world_and_a_perfect_edit_is_not():
+    world, width = load_generator(), load_scorer("teacher").attributes.width
+    with torch.no_grad():
+        z = torch.randn(800, world.z_dim, generator=torch.Generator().manual_seed(0))
+        w = world.map(z)
+        split = Split(torch.arange(800), z, w, torch.zeros(800, width))
+        data = FitData(world, load_scorer("teacher"), split, split, torch.ones(width), 0)
+        distance = PictureDistance(data, 700)
+        pictures = world.decode(Codes(Space.W, w[700:]))
+        assert distance(pictures).mean() == pytest.approx(1, abs=0.3)
+        noise = torch.rand(pictures.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        assert distance(noise).mean() > 10
+        assert distance((pictures + 0.6 * noise).clamp(-1, 1)).mean() > 4
+        # Faces of the law that no generator made, all of them with glasses.
+        codes = exchange(to_codes(sample_factors(FactorLaw(), 5, 0, 60)), "eyeglasses", 1)
+        assert distance(render(to_factors(codes), 32)).mean() < 2.2
+    assert torch.isinf(distance(torch.full((1, 3, 32, 32), torch.nan))).all()

@@ -40,7 +40,14 @@ SHORT = {"latents": 16, "size": 4, "block": 4}
 def toy_editor(**options) -> NaviGAN:
     return NaviGAN(
         **(
-            {"layer": "conv", "count": DIM, "samples": 30, "limit": 200 * PAPER_NORM / DIM}
+            {
+                "layer": "conv",
+                "count": DIM,
+                "samples": 30,
+                "limit": 200 * PAPER_NORM / DIM,
+                "max_off_target": None,
+                "max_distance": None,
+            }
             | options
         )
     )
@@ -211,7 +218,7 @@ def test_a_walk_decodes_as_copies_of_the_network_do(network, variant, layer):
 def test_the_same_on_the_embedded_world():
     world = load_generator()
     data = picture_data(world, n=8)
-    editor = NaviGAN("svd", "conv16", 2, samples=8, min_effect=0.0)
+    editor = NaviGAN("svd", 3, 2, samples=8, min_effect=0.0, max_off_target=None)
     editor.fit(data)
     walk = picture_walk(world, BINARY, "b", 3)
     walk.codes = 3 * editor.step(walk)
@@ -246,7 +253,9 @@ def test_spectrum_sees_the_one_channel_that_its_distance_sees():
     """Of |X w|_5^2 the Hessian is 2 E[w w^T] in the row of channel 5 and zero elsewhere."""
     data = fit_data(scorer=OneChannel(BINARY, normals_for(BINARY, DIM)))
     editor = toy_editor(
-        variant="spectrum", count=3, spectrum=SHORT | {"tolerance": 1e-3, "latents": 40}
+        variant="spectrum",
+        count=3,
+        spectrum=SHORT | {"tolerance": 1e-3, "latents": 40, "perceptual": "teacher"},
     )
     editor.at = "conv"
     direction, notes = editor._find(data)
@@ -254,6 +263,7 @@ def test_spectrum_sees_the_one_channel_that_its_distance_sees():
     assert (
         notes["spectrum"]["converged"]
         and notes["spectrum"]["perceptual"] == "features of OneChannel"
+        and notes["spectrum"]["supervision"] == "teacher's features"
     )
     for k in range(3):
         xi = direction(k)[:, :, 0, 0]
@@ -440,6 +450,8 @@ def test_generators_and_layers_that_do_not_fit():
     "options, message",
     [
         ({"variant": "x"}, "variant: 'x'"),
+        ({"max_distance": 0.0}, "max_distance=0.0 must be positive, or null"),
+        ({"max_off_target": -1.0}, "max_off_target"),
         ({"count": 0}, "count=0"),
         ({"limit": -1.0}, "limit"),
         ({"training": {}}, "training: variant 'svd' has no such part"),

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torchmetrics
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile
@@ -29,9 +30,10 @@ from editbench.networks.torchscript import read_torchscript, takes
 
 # Simonyan & Zisserman 2015, table 1, configuration D.
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each stage
+VGG16_FILE = "vgg16-397923af.pth"
 LPIPS_REMEDY = (
-    "LPIPS needs torchvision's vgg16 weights (vgg16-397923af.pth) and the linear weights of lpips "
-    "v0.1 (vgg.pth); give the paths of both, or choose another distance"
+    f"LPIPS needs torchvision's vgg16 weights ({VGG16_FILE}) and the linear weights of lpips "
+    "v0.1 (vgg.pth, which torchmetrics has); give the paths, or choose another distance"
 )
 UNIT_EPS = 1e-10  # of LPIPS, in the length of a feature vector
 
@@ -162,6 +164,25 @@ class LPIPS(Perceptual):
             x = stage(x)
             parts.append(per_position(x, self.get_buffer(f"linear{k}")))
         return torch.cat(parts, 1)
+
+
+def lpips_files(vgg: str = "", linear: str = "") -> list[Path]:
+    """The two files of LPIPS v0.1 with VGG16.
+
+    Args:
+        vgg: torchvision's VGG16; '' is where torchvision downloads it to, in torch's hub folder.
+        linear: the linear weights; '' is the copy that comes with torchmetrics.
+
+    Raises:
+        BadFile: no VGG16 there.
+    """
+    path = Path(vgg) if vgg else Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE
+    if not path.is_file():
+        raise BadFile(f"{path}: no such file; {LPIPS_REMEDY}")
+    if linear:
+        return [path, Path(linear)]
+    folder = Path(str(torchmetrics.__file__)).parent
+    return [path, folder / "functional" / "image" / "lpips_models" / "vgg.pth"]
 
 
 class ScriptedLPIPS(Perceptual):

@@ -100,6 +100,18 @@ class Records(Protocol):
         """What an observation left in a run, None where the run had no such observation."""
         ...
 
+    def strips(self, run_id: str) -> dict[str, Any] | None:
+        """Pictures that a run kept of its walks, None where it kept none.
+
+        Returns:
+            images (k, c, C, H, W) uint8 of k starts at c steps; steps, crossed, effect (k, c);
+            starts (k,). A short walk repeats its last step.
+
+        Raises:
+            EditbenchError: the file is unreadable.
+        """
+        ...
+
 
 class Look(NamedTuple):
     """How a method is drawn."""

@@ -7,6 +7,7 @@ modulation; the latent stays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,7 +23,14 @@ from editbench.methods.navigan.weight_bases import (
     layer_name,
     paper_scale,
 )
-from editbench.methods.shared.control_search import Control, Effects, controls, measure
+from editbench.methods.shared.control_search import (
+    Bounds,
+    Control,
+    Effects,
+    controls,
+    measure,
+)
+from editbench.methods.shared.picture_distance import PictureDistance
 from editbench.methods.shared.selection import choice
 from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
@@ -33,7 +41,13 @@ from editbench.base.seeding import generator as random_stream
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.base.validation import check_fields, check_kind
 from editbench.networks.generator import Generator
-from editbench.networks.perceptual import LPIPS, FeatureDistance, Perceptual, PixelDistance
+from editbench.networks.perceptual import (
+    LPIPS,
+    FeatureDistance,
+    Perceptual,
+    PixelDistance,
+    lpips_files,
+)
 from editbench.networks.scorer import Scorer
 from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk
 
@@ -45,9 +59,11 @@ class SpectrumOptions:
     """The spectrum of the variants 'spectrum' and 'hybrid'.
 
     Args:
-        perceptual: 'lpips', the paper's; 'teacher', the same on the teacher's features; 'pixels'.
-        vgg: file of LPIPS's weights.
-        linear: file of LPIPS's weights.
+        perceptual: 'pixels'; 'lpips', the paper's, which needs VGG16's weights; 'teacher', the
+            same on the teacher's features. The first two know no label. With the last the
+            directions are found with supervision, which the fit's notes say.
+        vgg: file of LPIPS's VGG16; '' looks where torchvision downloads it to.
+        linear: file of LPIPS's linear weights; '' takes those that come with torchmetrics.
         size: eigenvectors that the hybrid variant combines, read by it alone (the spectrum
             variant takes `count`).
         latents: fixed sample of z.
@@ -55,7 +71,7 @@ class SpectrumOptions:
     The rest are arguments of editbench.methods.navigan.spectrum.spectrum.
     """
 
-    perceptual: str = "teacher"
+    perceptual: str = "pixels"
     vgg: str = ""
     linear: str = ""
     size: int = 64
@@ -82,7 +98,7 @@ class SpectrumOptions:
     def distance(self, teacher: Scorer) -> Perceptual:
         """The perceptual distance that is named."""
         if self.perceptual == "lpips":
-            return LPIPS([file for file in (self.vgg, self.linear) if file])
+            return LPIPS(lpips_files(self.vgg, self.linear))
         return PixelDistance() if self.perceptual == "pixels" else FeatureDistance(teacher)
 
 
@@ -105,7 +121,7 @@ class NaviGAN(Editor):
             values by eq. (1); 'spectrum', top eigenvectors of the perceptual Hessian; 'hybrid',
             combinations of these by eq. (1).
         layer: a convolution by name, or by the published code's number (0 is the first
-            up-convolution).
+            up-convolution); 3 is the paper's fourth layer.
         count: K, directions that are found and searched.
         limit: T, in units of the paper's layers.
         steps_to_t: steps of a walk to T [ours].
@@ -114,6 +130,12 @@ class NaviGAN(Editor):
         training: of eq. (1), see editbench.methods.navigan.training.Training; for the variants
             that have it.
         spectrum: see SpectrumOptions; for the variants that have it.
+        max_off_target: mean absolute change of the other attributes that a control may have, in
+            sigmas: what makes a control of the asked attribute must not happen to the others
+            [ours]. None: no bound.
+        max_distance: mean distance of a control's pictures from unedited ones, which have 1, see
+            editbench.methods.shared.picture_distance [ours]. A direction that breaks the picture
+            may move a scorer far, and a person would not count it. None: no bound.
 
     Raises:
         EditbenchError: an option is out of its range, unknown, or not of the variant.
@@ -126,7 +148,7 @@ class NaviGAN(Editor):
     def __init__(
         self,
         variant: str = "svd",
-        layer: str | int = "conv8",
+        layer: str | int = 3,
         count: int = 64,
         limit: float = 3500.0,
         steps_to_t: int = 20,
@@ -134,6 +156,8 @@ class NaviGAN(Editor):
         min_effect: float = 0.5,
         training: Mapping[str, Any] | None = None,
         spectrum: Mapping[str, Any] | None = None,
+        max_off_target: float | None = 0.5,
+        max_distance: float | None = 2.0,
     ) -> None:
         super().__init__()
         self.variant = choice("variant", variant, ("svd", "optimisation", "spectrum", "hybrid"))
@@ -149,6 +173,7 @@ class NaviGAN(Editor):
         self.steps_to_t = steps_to_t
         self.samples = samples
         self.min_effect = float(min_effect)
+        self.bounds = Bounds(max_off_target, max_distance)
         self.training = _options(
             "training", Training, training, variant, ("optimisation", "hybrid")
         )
@@ -177,8 +202,16 @@ class NaviGAN(Editor):
 
         # The authors look at every direction over [-T, T]; the search looks at four points.
         strengths = tuple(share * self.reach for share in (-1.0, -0.5, 0.5, 1.0))
-        self.effects = measure(data, apply, self.count, strengths, self.samples, "directions")
-        found = _every_control(self.effects, data.attributes, self.min_effect)
+        self.effects = measure(
+            data,
+            apply,
+            self.count,
+            strengths,
+            self.samples,
+            "directions",
+            None if self.bounds.distance is None else PictureDistance(data),
+        )
+        found = self._every_control(data.attributes)
         # A direction is as large as the weight: only those in use are kept.
         used = sorted({control.candidate for each in found.values() for control in each})
         self.kernels = weight.new_zeros(0, *weight.shape)
@@ -285,7 +318,7 @@ class NaviGAN(Editor):
         weight = data.generator.kernels()[self.at]
         drawn = rng.standard_normal((options.latents, data.generator.z_dim))
         z = torch.from_numpy(drawn).to(weight)
-        perceptual = options.distance(data.teacher).to(weight.device)
+        perceptual = options.distance(data.teacher.whole).to(weight.device)
         found = spectrum(
             data.generator,
             Codes(Space.Z, z),
@@ -305,6 +338,8 @@ class NaviGAN(Editor):
         return VectorBasis(found.vectors), {
             "spectrum": {
                 "perceptual": perceptual.about,
+                # Labels trained the teacher, so directions from its features are no label-free find.
+                "supervision": "teacher's features" if options.perceptual == "teacher" else "none",
                 "converged": found.converged,
                 "products": found.products,
                 "passes": found.passes,
@@ -314,13 +349,24 @@ class NaviGAN(Editor):
             }
         }
 
+    def _every_control(self, attributes: Attributes) -> dict[str, list[Control]]:
+        """The controls of each class of the attributes that have any."""
+        assert self.effects is not None
+        found = {}
+        for name in attributes.names:
+            try:
+                found[name] = controls(self.effects, attributes, name, self.min_effect, self.bounds)
+            except Unsupported:
+                continue  # `check` says so
+        return found
+
     # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         layer_name(generator, self.layer)
         if self.effects is not None:
             # Raises where no class of the attribute has a control.
-            controls(self.effects, attributes, attribute, self.min_effect)
+            controls(self.effects, attributes, attribute, self.min_effect, self.bounds)
 
     def step(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.tables:
@@ -361,6 +407,8 @@ class NaviGAN(Editor):
             "strengths": torch.tensor(self.effects.strengths, dtype=torch.float64),
             "decoded": torch.tensor(self.effects.decoded),
         }
+        if self.effects.distance is not None:
+            out["distance"] = self.effects.distance
         return out | prefixed("table", self.tables)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -373,6 +421,7 @@ class NaviGAN(Editor):
             tuple(state["strengths"].tolist()),
             state["start"],
             int(state["decoded"]),
+            state.get("distance"),
         )
         self.tables = group(state, "table")
 
@@ -396,24 +445,13 @@ def _options(
         raise EditbenchError(f"{key}: {error}") from error
 
 
-def _every_control(
-    effects: Effects, attributes: Attributes, min_effect: float
-) -> dict[str, list[Control]]:
-    """The controls of each class of the attributes that have any."""
-    found = {}
-    for name in attributes.names:
-        try:
-            found[name] = controls(effects, attributes, name, min_effect)
-        except Unsupported:
-            continue  # `check` says so
-    return found
-
-
 def _note(control: Control) -> dict[str, object]:
     return {
         "candidate": control.candidate,
         "t": round(control.strength, 3),
         "effect": round(control.effect, 3),
         "off_target": round(control.off_target, 3),
+        # JSON has no NaN: null where it was not measured.
+        "distance": round(control.distance, 3) if math.isfinite(control.distance) else None,
         "found": control.found,
     }

@@ -8,6 +8,7 @@ and a control is chosen by its effect on the target and on the other attributes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
-from editbench.base.errors import Unsupported
+from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.progress import progress
 from editbench.base.spaces import Codes
 from editbench.walk.editor import FitData
@@ -32,7 +33,10 @@ class Control:
         strength: signed, in the units of the search.
         effect: mean change of the target class's log-odds, in sigmas.
         off_target: mean absolute change of the other attributes' log-odds, in sigmas.
-        found: False where even the best candidate stays below the required effect.
+        found: False where even the best candidate stays below the required effect, or beyond a
+            bound.
+        distance: of the edited pictures from unedited ones, see
+            editbench.methods.shared.picture_distance; NaN where it was not measured.
     """
 
     candidate: int
@@ -40,6 +44,39 @@ class Control:
     effect: float
     off_target: float
     found: bool
+    distance: float = math.nan
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a control may do besides moving its class; None: anything.
+
+    Args:
+        off_target: mean absolute change of the other attributes' log-odds, in sigmas.
+        distance: mean distance of the edited pictures from unedited ones, which have 1.
+
+    Raises:
+        EditbenchError: a bound is not positive.
+    """
+
+    off_target: float | None = None
+    distance: float | None = None
+
+    def __post_init__(self) -> None:
+        for key, value in (("max_off_target", self.off_target), ("max_distance", self.distance)):
+            if value is not None and not value > 0:
+                raise EditbenchError(f"{key}={value} must be positive, or null for no bound")
+
+    def __str__(self) -> str:
+        parts = []
+        if self.off_target is not None:
+            parts.append(f"off-target changes of at most {self.off_target:g} sigma")
+        if self.distance is not None:
+            parts.append(f"a picture distance of at most {self.distance:g}")
+        return " and ".join(parts)
+
+
+ANYTHING = Bounds()
 
 
 @dataclass(frozen=True)
@@ -52,12 +89,14 @@ class Effects:
         strengths: (T,) in the units of the search.
         start: (n, A) the unedited samples' classes.
         decoded: pictures that were decoded.
+        distance: (C, T, n) of the edited pictures from unedited ones; None: not measured.
     """
 
     change: Tensor
     strengths: tuple[float, ...]
     start: Tensor
     decoded: int
+    distance: Tensor | None = None
 
 
 def measure(
@@ -67,6 +106,7 @@ def measure(
     strengths: tuple[float, ...],
     samples: int = 64,
     what: str = "candidates",
+    distance: Callable[[Tensor], Tensor] | None = None,
 ) -> Effects:
     """Apply every candidate at every strength to the first tune samples; the teacher scores them.
 
@@ -78,6 +118,8 @@ def measure(
         strengths: (T,) signed.
         samples: how many of the tune split, at most all.
         what: the name of the candidates, for the progress line.
+        distance: of decoded samples (n, ...) from unedited ones, (n,), see
+            editbench.methods.shared.picture_distance; None measures none.
     """
     # What the search decodes is part of the method's cost, and counted from here.
     attributes = data.attributes
@@ -86,29 +128,60 @@ def measure(
     logits = data.tune.logits[positions]
     base = attributes.log_odds(logits)
     change = []
+    far = []
     with progress(f"effects of {what}", candidates) as advance:
         for candidate in range(candidates):
             edited = []
             for strength in strengths:
-                scored = data.score(apply(candidate, strength, positions))
+                scored, away = _look(data, apply(candidate, strength, positions), distance)
                 edited.append(attributes.log_odds(scored) - base)
+                far += away
             # In sigmas, so that attributes of different scale can be compared.
             change.append(torch.stack(edited) / data.sigma)
             advance()
     # The search's pictures count among the costs of a method.
     decoded = data.generator.decoded - before
-    return Effects(torch.stack(change), strengths, attributes.labels(logits), decoded)
+    measured = None
+    if distance is not None:
+        measured = torch.cat(far).reshape(candidates, len(strengths), len(positions))
+    return Effects(torch.stack(change), strengths, attributes.labels(logits), decoded, measured)
+
+
+def _look(
+    data: FitData,
+    codes: Codes,
+    distance: Callable[[Tensor], Tensor] | None,
+    batch: int = 256,
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits (n, width) of the teacher, and distances (n,) in parts: of the same pictures."""
+    if distance is None:
+        return data.score(codes), []
+    logits = []
+    away = []
+    with torch.inference_mode():
+        for first in range(0, len(codes), batch):
+            pictures = data.generator.decode(codes[first : first + batch])
+            logits.append(data.teacher(pictures))
+            away.append(distance(pictures))
+    # A tensor made in inference mode cannot take part in a later derivative; a copy can.
+    return torch.cat(logits).clone(), [part.clone() for part in away]
 
 
 def choose(
-    effects: Effects, attributes: Attributes, name: str, target: int, min_effect: float = MIN_EFFECT
+    effects: Effects,
+    attributes: Attributes,
+    name: str,
+    target: int,
+    min_effect: float = MIN_EFFECT,
+    bounds: Bounds = ANYTHING,
 ) -> Control:
     """The control towards one class of an attribute.
 
     effect e: mean change of the target's log-odds towards the class, over samples that do not
     have it (over all, where there is none); off-target o: mean over the other attributes of the
     mean absolute change of the start class's log-odds. The protocol: the largest e subject to e
-    >= min_effect; among those within 5 % of it, the largest e / o.
+    >= min_effect within the bounds; among those within 5 % of it, the largest e / o. Where no
+    candidate keeps the bounds, the largest e of all is told, and is no control.
 
     Args:
         effects: of all candidates.
@@ -116,6 +189,7 @@ def choose(
         name: the attribute.
         target: the class, by index.
         min_effect: least effect that counts as a control, in sigmas.
+        bounds: on what else a control does.
     """
     column, sign = attributes.column(name, target)
     lacking = effects.start[:, attributes.index(name)] != target
@@ -133,9 +207,20 @@ def choose(
             index = own.expand(*change.shape[:2], -1).unsqueeze(3)
             others.append(change.gather(3, index)[..., 0].abs().mean(2))
     off_target = torch.stack(others).mean(0) if others else torch.zeros_like(effect)
-    best = effect.max().item()
+    # NaN of a broken picture is within no bound.
+    kept = torch.ones_like(effect, dtype=torch.bool)
+    if bounds.off_target is not None:
+        kept &= off_target <= bounds.off_target
+    away = torch.full_like(effect, torch.nan)
+    if effects.distance is not None:
+        away = effects.distance[:, :, lacking].mean(2).to(effect)
+        if bounds.distance is not None:
+            kept &= away <= bounds.distance
+    inside = bool((kept & torch.isfinite(effect)).any())
+    open_to = torch.where(kept, effect, -torch.inf) if inside else effect
+    best = open_to.max().item()
     # Among nearly equal effects the purer control is the better one.
-    near = effect >= (0.95 * best if best > 0 else best)
+    near = open_to >= (0.95 * best if best > 0 else best)
     ratio = torch.where(near, effect / off_target.clamp_min(1e-6), -torch.inf)
     candidate, at = divmod(int(ratio.argmax()), len(effects.strengths))
     reached = effect[candidate, at].item()
@@ -144,12 +229,17 @@ def choose(
         effects.strengths[at],
         reached,
         off_target[candidate, at].item(),
-        reached >= min_effect,
+        inside and reached >= min_effect,
+        away[candidate, at].item(),
     )
 
 
 def controls(
-    effects: Effects, attributes: Attributes, name: str, min_effect: float = MIN_EFFECT
+    effects: Effects,
+    attributes: Attributes,
+    name: str,
+    min_effect: float = MIN_EFFECT,
+    bounds: Bounds = ANYTHING,
 ) -> list[Control]:
     """The control towards each class of an attribute.
 
@@ -159,12 +249,22 @@ def controls(
     """
     found = []
     for c in range(len(attributes[name].classes)):
-        found.append(choose(effects, attributes, name, c, min_effect))
+        found.append(choose(effects, attributes, name, c, min_effect, bounds))
     # One class with a control is enough for the attribute to be served.
     if not any(control.found for control in found):
         best = max(found, key=lambda control: control.effect)
         raise Unsupported(
             f"no control found for '{name}': the best of {len(effects.change)} candidates moves "
-            f"it by {best.effect:.2f} sigma, {min_effect:g} are asked for"
+            f"it by {best.effect:.2f} sigma, {min_effect:g} are asked for{_limits(best, bounds)}"
         )
     return found
+
+
+def _limits(best: Control, bounds: Bounds) -> str:
+    """What the bounds ask for besides, and what the best candidate does, or ''."""
+    if not str(bounds):
+        return ""
+    does = f"off-target {best.off_target:.2f} sigma"
+    if math.isfinite(best.distance):
+        does += f", picture distance {best.distance:.2f}"
+    return f", with {bounds} ({does})"

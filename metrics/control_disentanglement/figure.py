@@ -1,5 +1,5 @@
-"""Control against disentanglement (Khrulkov et al. 2021, Fig. 4), and the mean of D over the range
-that all methods share."""
+"""Control against disentanglement (Khrulkov et al. 2021, Fig. 4), the mean of D over the range that
+all methods share, and pictures along the paths (Fig. 5, 6, 8, 9 and 13)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from editbench.base.errors import EditbenchError
 from editbench.stats.first_crossing import area
 from editbench.walk.figures import (
     STYLE,
     Drawing,
     Looks,
     Records,
+    bare,
     new_figure,
     order_methods,
     panel_grid,
     put_legend,
+    show_picture,
     spoken,
 )
 
 LEAST = 0.1  # a method with less control than this does not set the common range
 MOST_COLUMNS = 4  # of panels
+MOST_STARTS = 2  # of each attribute whose paths are drawn
+SIDE = 0.8  # inches of a picture of a path
 CAPTIONS = {
     "cd": "Normalised entropy of the other attributes along the walk (D) against the share of "
     "starts that have the "
@@ -33,6 +38,9 @@ CAPTIONS = {
     "on the attribute, "
     f"given under its name. The floor and methods below C = {LEAST:g} do not set that range, and "
     "have a mark only where they cover it. Lower is better.",
+    "cd_paths": "The same starts along the paths of every method, at the step written above each "
+    "picture; the step of all methods is equally long. A line under a picture: the judge gives it "
+    "the target class. ",
 }
 
 
@@ -61,7 +69,78 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
                 first=True,
             )
         )
+    for attribute, kept in kept_paths(records).items():
+        found.append(
+            Drawing(
+                f"cd_paths_{attribute}",
+                f"Paths: {spoken(attribute)}",
+                CAPTIONS["cd_paths"] + f"{spoken(attribute)}.",
+                partial(paths_figure, kept, look),
+            )
+        )
     return found
+
+
+def kept_paths(records: Records) -> dict[str, dict[int, dict[str, dict[str, np.ndarray]]]]:
+    """Pictures along the walks, of the starts that most methods have.
+
+    Returns:
+        attribute -> start -> method -> images (c, C, H, W), steps (c,), crossed (c,). The first run
+        of a method counts, where it has several seeds.
+    """
+    runs = records.runs[records.runs["status"] == "done"]
+    found: dict[str, dict[int, dict[str, dict[str, np.ndarray]]]] = {}
+    for run in runs.to_dict("records"):
+        try:
+            arrays = records.strips(run["run_id"])
+        except EditbenchError:
+            continue  # the report names the damaged file where it shows its strips
+        if not arrays:
+            continue
+        starts = found.setdefault(run["attribute"], {})
+        for k, start in enumerate(np.asarray(arrays["starts"]).tolist()):
+            path = {name: np.asarray(arrays[name][k]) for name in ("images", "steps", "crossed")}
+            starts.setdefault(int(start), {}).setdefault(str(run["label"]), path)
+    chosen = {}
+    for attribute, by_start in found.items():
+        # The inner sort decides ties by the start's number.
+        most = sorted(sorted(by_start), key=lambda start: -len(by_start[start]))[:MOST_STARTS]
+        chosen[attribute] = {start: by_start[start] for start in sorted(most)}
+    return chosen
+
+
+def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], look: Looks) -> Figure:
+    """A row a start and method, a column a step.
+
+    Args:
+        kept: start -> method -> images, steps, crossed, see `kept_paths`.
+        look: of the methods, whose colours their names have.
+    """
+    methods = order_methods(pd.DataFrame({"method": [m for by in kept.values() for m in by]}))
+    rows = [(start, method) for start, by in kept.items() for method in methods if method in by]
+    columns = max(len(by[method]["steps"]) for by in kept.values() for method in by)
+    figure = new_figure(1.6 + SIDE * columns, 0.2 + (SIDE + 0.16) * len(rows))
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    bare(panels)
+    for line, (start, method) in enumerate(rows):
+        path = kept[start][method]
+        for column in range(columns):
+            axes = panels[line, column]
+            repeated = column > 0 and path["steps"][column] == path["steps"][column - 1]
+            if repeated:
+                axes.set_visible(False)
+                continue
+            picture = path["images"][column].transpose(1, 2, 0)
+            show_picture(axes, picture, 255)
+            axes.set_title(f"{int(path['steps'][column])}", fontsize=7, fontweight="normal", pad=2)
+            if path["crossed"][column]:
+                axes.spines["bottom"].set_visible(True)
+                axes.spines["bottom"].set_linewidth(2)
+                axes.spines["bottom"].set_color(look[method].colour)
+        panels[line, 0].set_ylabel(
+            method, rotation=0, ha="right", va="center", color=look[method].colour, fontsize=8
+        )
+    return figure
 
 
 def cd_curves(records: Records) -> pd.DataFrame:

@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "one job or, with -m, a sweep over methods, attributes and seeds",
     "plan": "what a sweep would run, and what of it is there already",
     "report": "tables, figures and one HTML page from finished runs",
+    "atlas": "all directions of a method as one page with pictures, to look for controls",
     "transfer": "does the ranking of the methods in one world predict that in another",
     "human": "pages on which people choose between two edits, and the analysis of their answers",
     "baseline": "pin the numbers of finished runs, with tolerances and a reason",

@@ -49,6 +49,7 @@ class SeFa(DirectionSearch):
 
     citation = "Shen & Zhou: Closed-Form Factorization of Latent Semantics in GANs, CVPR 2021"
     what = "eigenvectors"
+    strength_unit = "units of StyleGAN2-FFHQ's W"
 
     def __init__(
         self,
@@ -66,27 +67,27 @@ class SeFa(DirectionSearch):
             raise EditbenchError(f"method.semantics={semantics} must be at least 1")
         self.semantics = int(semantics)
         self.normalise = normalise
+        if self.space == Space.Z:
+            self.strength_unit = "units of Z"
 
     def find_directions(self, data: FitData) -> Directions:
         generator = data.generator
-        codes = data.latents(data.fit) if self.space == Space.W else data.fit.codes(Space.Z)
+        codes = data.fit.codes(self.space)
         mean = codes.double().mean(0).cpu().numpy()
+        notes: dict[str, object] = {}
         if self.space == Space.Z:
-            rows, values = eigenvectors(
-                first_weight(generator, codes), self.semantics, self.normalise
-            )
-            notes = {"eigenvalues": [np.round(values, 4).tolist()]}
-            return Directions(mean, rows, np.ones(len(rows)), notes)
+            weight = first_weight(generator, codes)
+            vectors, values = eigenvectors(weight, self.semantics, self.normalise)
+            notes["eigenvalues"] = np.round(values, 4).tolist()
+            return Directions(mean, vectors, np.ones(len(vectors)), notes)
         weights = affine_weights(generator, codes)
         rows = []
         bounds = []
-        notes = {}
         for first, last in scale_ranges(self.ranges, generator.num_ws):
-            found, values = eigenvectors(
-                np.concatenate(weights[first:last], 1), self.semantics, self.normalise
-            )
-            rows.append(found)
-            bounds += [(first, last)] * len(found)
+            weight = np.concatenate(weights[first:last], 1)
+            vectors, values = eigenvectors(weight, self.semantics, self.normalise)
+            rows.append(vectors)
+            bounds += [(first, last)] * len(vectors)
             notes[f"eigenvalues.{first}:{last}"] = np.round(values, 4).tolist()
         stacked = np.concatenate(rows)
         unit = np.full(len(stacked), data.step_size(1.0, Space.W))

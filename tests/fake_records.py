@@ -80,6 +80,15 @@ def metric_rows(
     return frame.assign(higher_is_better=frame["metric"].map(BETTER).astype(object))
 
 
+def start_samples(**values: np.ndarray) -> pd.DataFrame:
+    """Values of single starts 0, 1, 2, ..., a metric each; NaN: the start has no value."""
+    parts = [
+        pd.DataFrame({"metric": name, "start": np.arange(len(one)), "value": one}).dropna()
+        for name, one in values.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def complete(table: pd.DataFrame, types: dict) -> pd.DataFrame:
     """The table with the columns that a test left out, and without a value in them."""
     for name, kind in types.items():
@@ -109,6 +118,7 @@ def fake_run(
     fit_seconds: float = 1.5,
     tag: str = "",
     metrics: dict | None = None,
+    floor: bool | None = None,
     made: dict | None = None,
 ) -> Path:
     """Write one record.
@@ -171,6 +181,8 @@ def fake_run(
         "experiment": "demo",
         "seconds": 9.5,
     }
+    if floor is not None:
+        about["floor"] = floor
     (folder / "status.json").write_text(json.dumps({"status": status, "reason": reason, **about}))
     seal_folder(folder)
     return folder

@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from editbench.base.attributes import Attribute, Attributes
 from editbench.report import load, report
 from editbench.stats.first_crossing import area, at_level, most_within
-from editbench.walk.figures import looks
+from editbench.walk.figures import looks_of
 from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from editbench.walk.trajectory import Trajectories
 from tests.fake_records import fake_run, metric_rows
@@ -380,7 +380,7 @@ def test_the_common_range_is_that_of_the_shortest_method_but_the_floor(tmp_path)
     assert means["mean"].dropna().to_dict() == pytest.approx(
         {"alpha": 0.2 * 0.25, "beta": 0.4 * 0.25}
     )
-    keys = [one.file for one in draw(results, looks(results.runs["label"]))]
+    keys = [one.file for one in draw(results, looks_of(results.runs))]
     page = report(tmp_path)
     assert keys == ["cd", "cd_area"] and not load(tmp_path).problems
     assert all(
@@ -397,7 +397,7 @@ def test_the_common_range_is_that_of_the_shortest_method_but_the_floor(tmp_path)
 def test_the_ends_of_the_figure_are_those_of_the_curve(tmp_path):
     fake_run(tmp_path, "alpha", "smile", cd_rows(0.2, 0.8), metrics=METRICS)
     results = load(tmp_path)
-    look = looks(results.runs["label"])
+    look = looks_of(results.runs)
     figure = cd_figure(cd_curves(results), bands(results), look)
     line = max(figure.axes[0].lines, key=lambda line: len(line.get_xdata()))
     np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 0.8, 41))

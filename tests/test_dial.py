@@ -71,7 +71,14 @@ def test_a_setting_that_is_not_there_is_named_with_the_remedy():
 
 
 def dial_run(
-    root, method: str, attribute: str, rho: float, n: int = 100, note: str = "", **numbers: float
+    root,
+    method: str,
+    attribute: str,
+    rho: float,
+    n: int = 100,
+    note: str = "",
+    key: str = "rho",
+    **numbers: float,
 ) -> None:
     other = partner(attribute)
     rows = metric_rows(0.5)
@@ -102,7 +109,7 @@ def dial_run(
     config = folder / "config.yaml"
     config.write_text(
         config.read_text().replace(
-            "_target_: somewhere.load", f"_target_: somewhere.load\n  rho: {rho}"
+            "_target_: somewhere.load", f"_target_: somewhere.load\n  {key}: {rho}"
         )
     )
     seal_folder(folder)
@@ -137,6 +144,19 @@ def test_slopes_by_hand(tmp_path):
     )
 
 
+def test_the_linearity_dial_ties_nothing(tmp_path):
+    for setting, accuracy in ((0.0, 0.3), (0.3, 0.45), (1.0, 0.8)):
+        one = {"key": "linearity", "accuracy": accuracy}
+        dial_run(tmp_path, "bound", "eyeglasses", setting, **one)
+        dial_run(tmp_path, "free", "eyeglasses", setting, key="linearity", accuracy=0.7)
+    results = load(tmp_path)
+    assert dial.title(results) == "The linearity dial"
+    found = dial.slopes(dial.points(results)).set_index(["quantity", "method"])
+    assert found.loc[("accuracy", "bound"), "slope"] == pytest.approx(0.5)
+    assert found.loc[("accuracy", "free"), "slope"] == pytest.approx(0, abs=1e-12)
+    assert "entanglement" not in found.index.get_level_values(0)
+
+
 def test_the_report_has_the_dial_as_figure_table_and_file(tmp_path):
     page = report(write(tmp_path / "runs", (0.0, 0.9)), tmp_path).read_text()
     assert "Across worlds" in page and "The entanglement dial" in page and "0.700 (" in page
@@ -159,13 +179,23 @@ def test_few_starts_and_remarked_numbers_have_no_weight(tmp_path):
         )
         dial_run(tmp_path, "excluded", "eyeglasses", rho, note="excluded: few cross", ad_at=0.1)
     found = dial.points(load(tmp_path))
-    assert found[found["quantity"] == "entanglement"]["rho"].tolist() == [
+    assert found[found["quantity"] == "entanglement"]["dial"].tolist() == [
         0.0,
         0.3,
         0.6,
     ]  # four starts say nothing
-    assert found[found["quantity"] == "accuracy"].groupby("method")["rho"].count()["bound"] == 4
+    assert found[found["quantity"] == "accuracy"].groupby("method")["dial"].count()["bound"] == 4
     assert not ((found["quantity"] == "ad_at") & (found["method"] == "excluded")).any()
+
+
+def test_the_table_has_the_methods_of_every_quantity(tmp_path):
+    """smile is tied to none: a method that serves it alone has no entanglement, but an accuracy."""
+    for rho in SETTINGS:
+        dial_run(tmp_path, "bound", "eyeglasses", rho, entanglement=rho, accuracy=0.5)
+        dial_run(tmp_path, "smiling", "smile", rho, accuracy=0.6)
+    heads, *rows = dial.table(load(tmp_path))
+    assert [row[0] for row in rows] == ["bound", "smiling"]
+    assert rows[1][heads.index("accuracy")] == "0.600 → 0.600" and rows[1][1:3] == ["–", "–"]
 
 
 def test_both_ends_are_of_the_attributes_that_have_a_slope(tmp_path):

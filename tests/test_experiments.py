@@ -16,17 +16,24 @@ from omegaconf import OmegaConf
 from editbench.bank.starts import StartsSpec
 from editbench.base.conf import CONF, group_options
 from editbench.base.files import seal_folder
+from editbench.base.instantiate import LABELS
 from editbench.report import report
 from editbench.report.load import load
+from editbench.report.published import lines as published_lines
 from editbench.report.published import published
 from editbench.worlds.faces import load_scorer
 from tests.fake_records import fake_run, metric_rows
 
-THIRD_PARTY = {"ffhq_latents", "mnist_digits"}  # of data that others published, and of no table
+THIRD_PARTY = {
+    "digiface",
+    "ffhq_latents",
+    "mnist_digits",
+}  # of data that others published, and of no table
 ALL = group_options("experiment")
 OWN = {
     "demo",
     "entanglement_dial",
+    "linearity_dial",
     "ground_truth",
     "ground_truth_cd",
     "real_images",
@@ -121,13 +128,15 @@ def test_its_jobs_compose_with_attributes_and_methods_that_exist(name, budget, j
         options = {
             key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for key, value in cfg.method.items()
-            if key not in ("name", "about", "demo", "seeds", "_target_")
+            if key not in (*LABELS, "_target_")
         }
         get_class(cfg.method["_target_"])(**options)
         asked = cfg.evaluated or judge.attributes.names
         assert set(named) <= set(asked) <= set(judge.attributes.names)
         candidates = round(cfg.bank.n * (1 - cfg.bank.fit - cfg.bank.tune))
-        for near in (cfg.starts.near, "target"):  # both readings fit
+        # Both readings of near fit; whoever starts anywhere has no pool.
+        readings = {cfg.starts.near, "any" if cfg.starts.near == "any" else "target"}
+        for near in readings:
             StartsSpec(**{**cfg.starts, "near": near}).check_enough(candidates, len(asked))
         if cfg.target is not None:
             judge.attributes.class_index(cfg.attribute, cfg.target)
@@ -201,6 +210,10 @@ def test_paper_budgets_have_the_papers_counts(budget, composed):
     "file", sorted((CONF / "preset").glob("*.yaml")), ids=lambda file: file.stem
 )
 def test_a_preset_belongs_to_a_method_or_an_experiment(file):
+    method, infix, experiment = file.stem.partition("_in_")
+    if infix:
+        assert method in METHODS and experiment in ALL
+        return
     stem, _, budget = file.stem.rpartition("_")
     assert budget in BUDGETS and (stem in METHODS or stem in ALL)
 
@@ -274,6 +287,36 @@ def test_a_count_of_served_attributes_and_a_source_without_numbers(tmp_path):
     assert set(load(tmp_path).runs["setting"]) == {
         ""
     }  # another experiment's block makes no other setting
+
+
+def test_every_setting_and_variant_stands_beside_the_paper(tmp_path):
+    block = {
+        "source": "A",
+        "setting": "s",
+        "metric": "accuracy",
+        "values": {"alpha": {"smile": 0.9}},
+    }
+    published_run(tmp_path, "alpha", "smile", block, rows=metric_rows(0.7))
+    for k, share in ((1, 0.4), (2, 0.5)):
+        published_run(
+            tmp_path,
+            "alpha",
+            "smile",
+            block,
+            rows=metric_rows(share),
+            starts_n=77,
+            method_config={"k": k},
+            tag=f"k{k}",
+        )
+    (one,) = published(load(tmp_path))
+    found = [(row["setting"], row["method"], row["value"]) for row in one.rows]
+    assert found == [
+        ("starts.n 1400", "alpha", 0.7),
+        ("starts.n 77", "alpha (k=1)", 0.4),
+        ("starts.n 77", "alpha (k=2)", 0.5),
+    ]
+    text = "\n".join(published_lines(load(tmp_path)))
+    assert "| starts.n 77 | alpha (k=2) | smile | 0.9 | 0.500 (" in text
 
 
 def test_runs_without_a_block_have_no_such_table(tmp_path):

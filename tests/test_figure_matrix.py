@@ -9,6 +9,7 @@ from editbench.metrics.dependency_matrix.figure import cells, draw, figure
 
 from editbench.report import report
 from editbench.report.load import load
+from editbench.walk.figures import looks_of
 from tests.fake_records import fake_run, metric_rows
 
 METRICS = {"dependency_matrix": {"figure": "editbench.metrics.dependency_matrix.figure.draw"}}
@@ -60,7 +61,9 @@ def test_cells_by_hand(tmp_path):
 def test_the_figure_has_a_panel_a_target_and_a_number_a_cell(tmp_path):
     write(tmp_path)
     results = load(tmp_path)
-    panels = [axes for axes in figure(cells(results)).axes if axes.get_title()]
+    panels = [
+        axes for axes in figure(cells(results), looks_of(results.runs)).axes if axes.get_title()
+    ]
     assert [axes.get_title() for axes in panels] == ["age", "smile"]
     age, smile = panels
     assert [one.get_text() for one in smile.get_xticklabels()] == [

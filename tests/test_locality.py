@@ -384,7 +384,8 @@ def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, scene):
     assert found["smile", "alpha"].heat[0, 0] == pytest.approx(mean[0], rel=1e-3)
     names = [one.file for one in draw(results, looks(["alpha", "beta"]))]
     assert names == ["heatmaps", "heatmaps_shared"] and draw(load_empty(tmp_path / "x"), {}) == []
-    own, shared = (heatmap_figure(found, kind) for kind in (False, True))
+    look = looks(["alpha", "beta"])
+    own, shared = (heatmap_figure(found, look, kind) for kind in (False, True))
     limits = [
         [image.get_clim()[1] for axes in figure.axes for image in axes.images][1:3]
         for figure in (own, shared)

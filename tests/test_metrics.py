@@ -16,11 +16,16 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError
 from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from editbench.walk.trajectory import Trajectories
 from tests.toy import BINARY, MIXED, check_splits, fit_data, make_walk, trajectories
 
-METRICS = [CrossingAccuracy(), AttributeDependency(draws=100)]
+METRICS = [
+    CrossingAccuracy(),
+    AttributeDependency(draws=100),
+    AttributeDependency(draws=100, pooling="rows"),
+]
 
 
 def table_of(walks: dict[int, list[tuple]], sigma: tuple = (1.0, 2.0, 4.0)) -> Trajectories:
@@ -97,18 +102,14 @@ def test_dependency_by_hand():
     result = AttributeDependency(min_points=1)(HAND)
     ad = rows_of(result, "ad").set_index("x")
     assert len(ad) == 12 and ad.index[0] == 0.125
-    # x = 0.5 : start 9, no change. x = 0.8: start 1, none. x = 1.5 twice: start 1 (0.5/2 and 1/4), start 4 (2/2 and 0)
-    # x = 3.0 lies beyond the last bin
-    assert ad.loc[0.625, ["value", "count"]].tolist() == [0, 1] and ad.loc[
-        0.875, ["value", "count"]
-    ].tolist() == [0, 1]
-    assert ad.loc[1.625, "value"] == pytest.approx((0.25 + 0.5) / 2) and ad.loc[1.625, "count"] == 2
-    assert np.isnan(ad.loc[2.125, "value"]) and ad["count"].sum() == 4
-    assert rows_of(result, "ad_max").set_index("x").loc[1.625, "value"] == pytest.approx(
-        (0.25 + 1.0) / 2
-    )
-    assert rows_of(result, "ad_signed").set_index("x").loc[1.625, "value"] == pytest.approx(
-        (0 - 0.5) / 2
+    # Start 1 goes 0, 0.8, 1.5, 3.0; b changes by 0.5 / 2 each, c by 1 / 4, on the straight lines
+    # between. Start 4 goes 0, 1.5 in one step, and b changes by 2 / 2. Start 9 gets to 0.5.
+    assert ad["count"].tolist() == [3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1]
+    share = 0.625 / 1.5
+    assert ad.loc[0.625, "value"] == pytest.approx((0 + share * 0.5) / 2)
+    assert rows_of(result, "ad_max").set_index("x").loc[0.625, "value"] == pytest.approx(share / 2)
+    assert rows_of(result, "ad_signed").set_index("x").loc[0.625, "value"] == pytest.approx(
+        -share * 0.5 / 2
     )
     assert rows_of(result, "wrong_direction")[["value", "count"]].to_numpy()[0].tolist() == [2, 7]
     at = rows_of(result, "ad_at")
@@ -139,13 +140,69 @@ def test_dependency_of_a_linear_world_is_the_ratio_of_the_slopes():
     assert at["value"].item() == pytest.approx(ratio.mean(), rel=1e-4) and at["count"].item() == 30
     np.testing.assert_allclose(result.samples["value"], ratio.mean(), rtol=1e-3)
     np.testing.assert_allclose([at["low"].item(), at["high"].item()], ratio.mean(), rtol=1e-3)
-    x, dependency = found.effect, found.dependency().mean(1)
-    for b, row in rows_of(result, "ad").reset_index(drop=True).iterrows():
-        inside = (found.table["step"] > 0) & (x >= 0.25 * b) & (x < 0.25 * (b + 1))
-        assert row["count"] == inside.sum() and row["note"] == ""
-        assert row["value"] == pytest.approx(dependency[inside].mean(), rel=1e-9)
-        assert row["value"] == pytest.approx(ratio.mean() * x[inside].mean(), rel=1e-3)
-        assert row["low"] <= row["value"] + 1e-12 and row["value"] <= row["high"] + 1e-12
+    for _, row in rows_of(result, "ad").iterrows():
+        reach = found.table.assign(x=found.effect).groupby("start")["x"].max() >= row["x"]
+        assert row["count"] == reach.sum() and row["note"] == ""
+        # The world is linear: at effect x every start depends by ratio * x, and none is in between.
+        for name in ("value", "low", "high"):
+            assert row[name] == pytest.approx(ratio.mean() * row["x"], rel=1e-3)
+
+
+def slow_passages(found: Trajectories, centre: float) -> dict[int, float]:
+    """Start -> AD where its walk first passes an effect: one step after the other."""
+    changes = found.dependency(signed=True)
+    out = {}
+    for start in sorted(set(found.table["start"])):
+        before = None
+        for place in np.flatnonzero(found.table["start"] == start):
+            x = found.effect[place]
+            if not (found.table["finite"].iloc[place] and np.isfinite(changes[place]).all()):
+                continue
+            if before is not None and x >= centre:
+                share = (centre - found.effect[before]) / (x - found.effect[before])
+                read = (1 - share) * changes[before] + share * changes[place]
+                out[start] = float(np.abs(read).mean())
+                break
+            before = place
+    return out
+
+
+def test_a_start_counts_once_in_a_bin_as_a_slow_loop_has_it():
+    found = AttributeDependency(min_points=1)(TOY)
+    for _, row in rows_of(found, "ad").iterrows():
+        values = slow_passages(TOY, row["x"])
+        assert row["count"] == len(values)
+        if values:
+            assert row["value"] == pytest.approx(np.mean(list(values.values())), rel=1e-12)
+    assert rows_of(found, "ad")["count"].max() > 5
+    level = rows_of(AttributeDependency(at=0.625)(TOY), "ad_at").iloc[0]
+    bin_ = rows_of(found, "ad").set_index("x").loc[0.625]
+    assert (level["value"], level["count"]) == pytest.approx((bin_["value"], bin_["count"]))
+
+
+def test_rows_that_linger_weigh_nothing_unless_rows_are_pooled():
+    """A walk that repeats its last step 30 times: the papers' pooling counts it 31 times."""
+    quick = {k: [(-1, 1, 1), (0.5, -1, 1)] for k in range(5)}
+    slow = {9: [(-1, 1, 1), *[(0.5, 1, 1)] * 31]}
+    found = table_of(quick | slow)
+    once = rows_of(AttributeDependency(min_points=1)(found), "ad").set_index("x").loc[1.375]
+    assert once["count"] == 6 and once["value"] == pytest.approx(5 / 6 * 0.5 * 1.375 / 1.5)
+    pooled = AttributeDependency(min_points=1, pooling="rows")(found)
+    row = rows_of(pooled, "ad").set_index("x").loc[1.625]
+    assert row["count"] == 36 and row["value"] == pytest.approx(5 * 0.5 / 36)
+    with pytest.raises(EditbenchError, match="pooling=mean must be one of passage, rows"):
+        AttributeDependency(pooling="mean")
+
+
+def test_pooled_rows_are_those_of_a_slow_loop():
+    found = rows_of(AttributeDependency(min_points=1, pooling="rows")(TOY), "ad")
+    x, dependency = TOY.effect, TOY.dependency().mean(1)
+    sound = TOY.table["finite"].to_numpy(bool) & (TOY.table["step"].to_numpy() > 0)
+    for b, row in found.reset_index(drop=True).iterrows():
+        inside = sound & (x >= 0.25 * b) & (x < 0.25 * (b + 1))
+        assert row["count"] == inside.sum()
+        if inside.any():
+            assert row["value"] == pytest.approx(dependency[inside].mean(), rel=1e-9)
 
 
 def toy_trajectories(attributes: Attributes = MIXED, attribute: str = "kind") -> Trajectories:

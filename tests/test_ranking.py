@@ -12,8 +12,12 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 
 from editbench.report import load, print_table, report
+from editbench.report.load import Results
+from editbench.report.means import compare_methods
 from editbench.report.paired import compare, leaders, paired
-from editbench.report.ranking import lines, ranking
+from editbench.report.ranking import Ranking, lines
+from editbench.report.ranking import ranking as rank
+from editbench.report.tables import main_table
 from editbench.stats.intervals import holm, paired_difference
 from tests.fake_records import fake_run, metric_rows
 
@@ -29,6 +33,11 @@ def outcomes(shares: dict[str, float], n: int = 300, seed: int = 0) -> pd.DataFr
         },
         index=100 + np.arange(n),
     )
+
+
+def ranking(results: Results) -> Ranking:
+    """Of accuracy, as a report makes it."""
+    return rank(compare_methods(results, main_table(results), "accuracy"))
 
 
 def write(root: Path, values: pd.DataFrame, attribute: str) -> None:
@@ -84,10 +93,12 @@ def test_clear_order_and_tie(tmp_path: Path) -> None:
         "good": "1",
         "twin": "2–3",
         "other twin": "2–3",
-        "random": "4",
+        "random": "floor",
     }
+    assert list(table.index)[-1] == "random" and table["best_rank"].tolist()[:3] == [1, 2, 2]
+    assert found.bold == {"good"}
     assert table.loc["twin", "tied_with"] == "other twin" and table.loc["good", "tied_with"] == ""
-    assert found.attributes == ("age", "smile") and (table["n"] == 600).all()
+    assert found.compared.attributes == ("age", "smile") and (table["n"] == 600).all()
     assert (table["accuracy_low"] < table["accuracy"]).all() and (
         table["accuracy"] < table["accuracy_high"]
     ).all()
@@ -130,8 +141,9 @@ def test_all_ranked_methods_run_over_the_same_attributes(tmp_path: Path) -> None
     fake_run(tmp_path, "half", "beard", status="skipped", reason="no control found")
     write(tmp_path, outcomes({"rare": 1.0}), "smile")
     found = ranking(load(tmp_path))
-    assert found.attributes == ("age", "smile") and set(found.table["method"]) == {"a", "b", "half"}
-    assert dict(found.left) == {"rare": "serves 1 of 3 attributes"}
+    assert found.compared.attributes == ("age", "smile")
+    assert set(found.table["method"]) == {"a", "b", "half"}
+    assert found.compared.left == {"rare": "accuracy is readable on 1 of 3 attributes"}
     assert any("not ranked: rare" in line for line in lines(found))
 
 
@@ -142,7 +154,7 @@ def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
     values.index += 10_000
     write(tmp_path, values, "smile")
     found = ranking(load(tmp_path))
-    assert found.table.empty and "common starts" in found.note
+    assert found.table.empty and "share 1 or more starts on 0 of 1 attributes" in found.note
     assert "no ranking" in report(tmp_path).read_text()
 
 
@@ -171,6 +183,8 @@ def test_leaders_are_the_best_and_what_is_not_separated_from_it(tmp_path: Path) 
     assert leaders(rows, means, True) == {"a", "b"} and leaders(rows, means, False) == {"random"}
     assert leaders(rows, {"a": 0.7}, True) == set() and leaders(rows.iloc[:0], means, True) == set()
     assert leaders(rows, means | {"a": np.nan}, True) == {"b"}
+    # With random a floor, a and b are separated from nobody: there is no best.
+    assert leaders(rows, means, True, {"random"}) == set()
 
 
 def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:
@@ -178,7 +192,7 @@ def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:
     console = Console(width=120, file=StringIO())
     print_table(load(tmp_path), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "ranking: mean accuracy over smile, the same 300 starts" in text
+    assert "ranking: mean accuracy over 1 of 1 attributes, 300 starts (smile)" in text
     page = report(tmp_path)
     table = pd.read_csv(page.parent / "ranking.csv")
     assert table["method"].tolist() == ["good", "bad"] and table["best_rank"].tolist() == [1, 2]

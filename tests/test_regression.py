@@ -647,3 +647,12 @@ def test_planted_bugs_are_caught(bent, bug, monkeypatch, capsys):
     assert any("[" in line and "worse" in line for line in moved), (
         moved
     )  # at least one with a paired interval
+
+
+def test_rows_without_a_version_are_of_no_other_version(tmp_path):
+    """NaN differs from itself; records of other harnesses have no version at all."""
+    for folder, seed in (("pins", 0), ("spread", 1)):
+        record(tmp_path / folder, edit=lambda rows: rows.assign(version=np.nan), seed=seed)
+    runs, _ = pin_runs(load(tmp_path / "pins"))
+    measured, _ = measure(runs, {"spread": pin_runs(load(tmp_path / "spread"))[0]})
+    assert {pin.origin for pin in measured[0].rows.values()} <= {"floor", "spread"}

@@ -19,12 +19,15 @@ from editbench.base.errors import EditbenchError
 from editbench.commands.report import main
 from editbench.report import figures, load, print_table, report
 from editbench.report.cells import number
+from editbench.report.means import compare_methods, summary
 from editbench.report.paired import paired
-from editbench.report.tables import main_table, matrix, summary
-from editbench.walk.figures import looks
-from tests.fake_records import fake_run, metric_rows
+from editbench.report.tables import main_table, matrix
+from editbench.report.write import csv
+from editbench.walk.figures import GREY, looks, order_methods
+from tests.fake_records import fake_run, metric_rows, start_samples
 
 HOSTILE = "no <script>alert('x')</script> & \"quotes\" | pipe {{ 7 * 7 }}"
+FLOORS = ["random", "random_channel", "random_searched"]
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -111,18 +114,24 @@ def test_csv_holds_the_numbers_of_the_records(root: Path) -> None:
 
 
 def test_means_say_over_what_they_run(root: Path) -> None:
-    table = main_table(load(root))
-    means = summary(table).set_index("method")
+    results = load(root)
+    table = main_table(results)
+    means = summary(results).set_index("method")
     assert list(means.index) == ["alpha", "beta", "random"]
     assert means.loc["beta", "served"] == 1 and means.loc["beta", "asked"] == 3
-    assert means.loc["alpha", "accuracy"] == pytest.approx((0.7312 + 0.61 + 0.5) / 3)
-    assert means.loc["alpha", "accuracy_common"] == pytest.approx(
-        0.7312
-    )  # smile alone is served by all
-    assert np.isnan(means.loc["beta", "ad_at"]) and means.loc["beta", "ad_at_served"] == 0
-    assert matrix(table).loc["alpha", "smile"] == 0.7312 and np.isnan(
-        matrix(table).loc["beta", "age"]
+    # beta serves one of three attributes: it has no mean, and shrinks no other.
+    assert means.loc["alpha", "accuracy"] == pytest.approx((0.73 + 0.61 + 0.5) / 3)
+    assert (means.loc["alpha", "accuracy_attributes"], means.loc["alpha", "accuracy_starts"]) == (
+        3,
+        600,
     )
+    assert np.isnan(means.loc["beta", "accuracy"]) and np.isnan(means.loc["beta", "ad_at"])
+    assert means.loc["beta", "accuracy_note"] == "accuracy is readable on 1 of 3 attributes"
+    # The floor was not asked when the set was chosen, and lacks two of its attributes.
+    assert np.isnan(means.loc["random", "accuracy"])
+    assert means.loc["random", "accuracy_note"] == "accuracy of this floor lacks starts of age, hat"
+    wide = matrix(table, ["alpha", "beta", "random"])
+    assert wide.loc["alpha", "smile"] == 0.7312 and np.isnan(wide.loc["beta", "age"])
 
 
 def test_page_is_whole_and_loads_nothing(html: str) -> None:
@@ -157,48 +166,39 @@ def test_what_was_not_done_is_listed(html: str) -> None:
         assert text in html, text
 
 
-def test_mean_dependency_is_taken_over_the_same_attributes_for_all(tmp_path: Path) -> None:
-    table = pd.DataFrame(
-        [
-            {
-                "setting": "",
-                "method": m,
-                "variant_of": m,
-                "attribute": a,
-                "status": "done",
-                "accuracy": 0.5,
-                "ad_at": ad,
-                "ad_at_note": note,
-                "leaking": False,
-                "judged_in": "image",
-            }
-            for m, a, ad, note in [
-                ("x", "smile", 0.1, ""),
-                ("x", "age", 0.9, ""),
-                ("y", "smile", 0.3, ""),
-                ("y", "age", 0.2, "few"),
-                ("random", "smile", np.nan, "few"),
-                ("random", "age", 0.5, ""),
-            ]
-        ]
+def test_mean_dependency_is_taken_over_the_same_attributes_and_starts(tmp_path: Path) -> None:
+    """x reaches the effect from all starts, y not from every third; age is not readable for y."""
+    values = {"x": 0.1, "y": 0.3, "random": 0.9}
+    for method, value in values.items():
+        for attribute in ("smile", "age", "hat"):
+            samples = start_samples(accuracy=np.zeros(60), ad_at=value + np.arange(60.0) / 100)
+            if method == "y":
+                samples = samples[(samples["metric"] != "ad_at") | (samples["start"] % 3 > 0)]
+            note = "few" if (method, attribute) == ("y", "age") else ""
+            if method == "random":
+                note = "" if attribute == "age" else "few"
+            fake_run(tmp_path, method, attribute, metric_rows(ad=value, note=note), samples=samples)
+    results = load(tmp_path)
+    means = summary(results).set_index("method")
+    common = np.array([k for k in range(60) if k % 3])
+    for method in ("x", "y"):
+        assert means.loc[method, "ad_at"] == pytest.approx(values[method] + common.mean() / 100)
+        assert means.loc[method, "ad_at_attributes"] == 2
+        assert means.loc[method, "ad_at_starts"] == 80
+    assert np.isnan(means.loc["random", "ad_at"])
+    assert means.loc["random", "ad_at_note"] == "AD of this floor lacks starts of hat, smile"
+    # On one of three attributes a mean would be that of a chosen one.
+    fake_run(tmp_path, "z", "smile", metric_rows(note="few"))
+    fake_run(tmp_path, "z", "age", metric_rows(), samples=start_samples(ad_at=np.ones(60)))
+    fake_run(tmp_path, "z", "hat", metric_rows(), samples=start_samples(ad_at=np.ones(60)))
+    results = load(tmp_path)
+    found = compare_methods(results, main_table(results), "ad_at")
+    assert found.note == (
+        "no mean of AD: all methods compared share 10 or more starts on 1 of 3 attributes, fewer "
+        "than half (not readable: y on age; z on smile)"
     )
-    for name in (
-        "success_rate",
-        "off_target_flips",
-        "path_length",
-        "fit_seconds",
-        "edits_per_second",
-        "generator_calls",
-        "labels_used",
-        "n",
-        "learned",
-    ):
-        table[name] = 1.0
-    means = summary(table).set_index("method")
-    assert (
-        means.loc["x", "ad_at"] == 0.1 and means.loc["y", "ad_at"] == 0.3
-    )  # age is readable for x alone
-    assert np.isnan(means.loc["random", "ad_at"]) and (means["ad_at_served"] == 1).all()
+    means = summary(results).set_index("method")
+    assert means["ad_at"].isna().all() and means.loc["x", "ad_at_note"] == found.note
 
 
 def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
@@ -209,7 +209,7 @@ def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
         "All runs were judged by the teacher" in page
         and "All runs were judged on latent codes" in page
     )
-    assert page.count('class="mark"') == 6  # two marks in each of the three tables
+    assert page.count('class="mark"') == 6  # two marks in each of three tables
     print_table(load(tmp_path), console)
     assert "alpha [leaking] [latent]" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "alpha [leaking] [latent]" in (tmp_path / "report" / "table.md").read_text()
@@ -243,10 +243,12 @@ def test_a_failed_figure_keeps_the_tables(tmp_path: Path, monkeypatch: pytest.Mo
     assert "no ink" in page.read_text() and (tmp_path / "elsewhere" / "table.csv").exists()
 
 
-def test_seeds_are_kept_apart_and_variants_told_apart(tmp_path: Path) -> None:
+def test_seeds_are_one_cell_unless_they_are_kept_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake_run(tmp_path, "alpha", "smile", method_config={"k": 10}, tag="aaaaaaaaaa")
     fake_run(tmp_path, "alpha", "smile", method_config={"k": 99}, tag="bbbbbbbbbb")
-    fake_run(tmp_path, "alpha", "smile", seed=1)
+    fake_run(tmp_path, "alpha", "smile", method_config={"k": 10}, seed=1)
     fake_run(tmp_path, "beta", "smile", starts_n=77)
     runs = load(tmp_path).runs
     assert sorted(runs["label"]) == ["alpha", "alpha (k=10)", "alpha (k=99)", "beta"]
@@ -255,7 +257,16 @@ def test_seeds_are_kept_apart_and_variants_told_apart(tmp_path: Path) -> None:
         "seed 0, starts.n 77",
         "seed 1, starts.n 1400",
     ]
-    assert "seed 1, starts.n 1400" in report(tmp_path).read_text()
+    runs = load(tmp_path, by_seed=False).runs.set_index("label")
+    assert sorted(runs.index) == ["alpha (k=10)", "alpha (k=99)", "beta"]
+    assert sorted(set(runs["setting"])) == ["starts.n 1400", "starts.n 77"]
+    assert runs.loc["alpha (k=10)", "seeds"] == (0, 1) and runs.loc["beta", "seeds"] == (0,)
+    # The command pools seeds unless it is told not to.
+    for words, apart in (([], False), (["--by-seed"], True)):
+        assert main([str(tmp_path), "--table", *words]) == 0
+        assert ("seed 1, starts.n 1400" in capsys.readouterr().out) == apart
+    table = pd.read_csv(StringIO(csv(load(tmp_path, by_seed=False)))).set_index("method")
+    assert table.loc["alpha (k=10)", ["seeds", "seed"]].tolist() == [2, "0, 1"]
 
 
 def test_paired_difference_on_common_starts(tmp_path: Path) -> None:
@@ -270,8 +281,17 @@ def test_paired_difference_on_common_starts(tmp_path: Path) -> None:
 
 def test_colours_do_not_depend_on_order() -> None:
     names = [f"m{k}" for k in range(20)] + ["random"]
-    assert looks(names) == looks(reversed(names))
-    assert len({look[:2] for look in looks(names).values()}) == 21
+    assert looks(names, {"random"}) == looks(reversed(names), {"random"})
+    assert len({look[:2] for look in looks(names, {"random"}).values()}) == 21
+
+
+def test_floors_are_grey_and_told_apart() -> None:
+    found = looks(["a", "random", "random_channel", "random_searched"], FLOORS)
+    floors = [found[name] for name in FLOORS]
+    assert {look.colour for look in floors} == {GREY} and found["a"].colour != GREY
+    assert len({look.marker for look in floors}) == len({look.dash for look in floors}) == 3
+    assert "-" not in {look.dash for look in floors} and found["a"].dash == "-"
+    assert order_methods(found, found) == ["a", *FLOORS]
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,8 @@ def test_data_of_the_explorer(root: Path) -> None:
     colours = dict.fromkeys(["alpha", "beta", "delta", "gamma"], "#000000")
     data = explorer(made, results.runs, colours)
     assert [one["name"] for one in data["methods"]] == ["alpha", "beta", "delta", "gamma"]
-    assert [one["name"] for one in data["attributes"]] == ["age", "smile"]
-    smile = data["attributes"][1]["starts"][0]
+    assert [one["name"] for one in data["attributes"]] == ["smile", "age"]
+    smile = data["attributes"][0]["starts"][0]
     alpha, beta, delta, gamma = smile["methods"]
     assert (
         alpha["crossed"] == [False, False, True, True, False, True] and alpha["effects"][5] is None

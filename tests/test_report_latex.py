@@ -17,11 +17,10 @@ from PIL import Image
 
 from editbench.report import figures, latex, load, report
 from editbench.report.cells import Column
-from editbench.report.costs import COSTS, cost_table, front
+from editbench.report.costs import COSTS, front
 from editbench.report.figure_trade import trade_figure
+from editbench.report.numbers import numbers_of
 from editbench.report.paper import DOUBLE, SINGLE, to_paper
-from editbench.report.ranking import ranking
-from editbench.report.tables import main_table
 from editbench.walk.figures import looks
 from tests.fake_records import fake_run, metric_rows
 
@@ -79,10 +78,11 @@ def check_structure(text: str) -> list[tuple[int, list[list[str]]]]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
+    shares = (("good_one", 0.8), ("close", 0.76), ("weak", 0.12), ("random", 0.1))
     for k, attribute in enumerate(("smile", "long_hair")):
-        for m, (name, share) in enumerate((("good_one", 0.8), ("close", 0.76), ("random", 0.1))):
+        for m, (name, share) in enumerate(shares):
             fake_run(
-                folder, name, attribute, metric_rows(share), samples=accuracy(share, seed=3 * k + m)
+                folder, name, attribute, metric_rows(share), samples=accuracy(share, seed=4 * k + m)
             )
     fake_run(folder, "close", "age", metric_rows(0.5, note="fewer than 30"), samples=accuracy(0.5))
     fake_run(folder, "good_one", "age", status="skipped", reason=HOSTILE)
@@ -119,7 +119,7 @@ def test_caption_says_what_was_measured(root: Path) -> None:
 def test_settings_are_named_and_apart(tmp_path: Path) -> None:
     for seed in (0, 1):
         fake_run(tmp_path, "alpha", "smile", seed=seed)
-    report(tmp_path)
+    report(tmp_path, by_seed=True)
     made = sorted(path.name for path in (tmp_path / "report" / "latex").glob("accuracy*.tex"))
     assert made == ["accuracy_seed-0.tex", "accuracy_seed-1.tex"]
     labels = re.findall(
@@ -134,13 +134,43 @@ def test_bold_is_what_the_paired_test_leaves(root: Path) -> None:
     bold = {
         row[0].strip(): [r"\textbf" in value for value in row[1:]] for row in rows if row[0].strip()
     }
-    # 0.80 and 0.76 of 200 starts drawn apart are not separated; the floor is. age: one method alone
+    # 0.80 and 0.76 of 200 starts drawn apart are not separated, weak is. age: one method alone
     assert bold == {
         r"good\_one": [False, True, True, True],
         "close": [False, True, True, True],
+        "weak": [False] * 4,
         "random": [False] * 4,
         "method": [False] * 4,
     }
+    # The best is separated from the floor alone: there is nothing to show in bold.
+    text = (root / "report" / "latex" / "accuracy.tex").read_text()
+    marks = [row for row in rows if "at the floor" in " ".join(row)]
+    assert [value.strip() != "" for value in marks[0]] == [False, False, True, True, True]
+    assert len(marks) == 1 and "the interval overlaps that of the best floor" in text
+
+
+def test_nothing_is_bold_where_only_the_floor_is_separated(tmp_path: Path) -> None:
+    for m, (name, share) in enumerate((("good_one", 0.8), ("close", 0.76), ("random", 0.1))):
+        fake_run(tmp_path, name, "smile", metric_rows(share), samples=accuracy(share, seed=m))
+    page = report(tmp_path).read_text()
+    assert "textbf" not in (tmp_path / "report" / "latex" / "accuracy.tex").read_text()
+    grid = page[page.index("Accuracy by method") : page.index("<h3>Ranking")]
+    assert 'class="best"' not in grid
+
+
+def test_costs_of_latex_are_those_of_the_page(tmp_path: Path) -> None:
+    """A method that serves fewer attributes changes what the costs of the others are over."""
+    for attribute, seconds in (("smile", 2.0), ("age", 4.0), ("beard", 300.0)):
+        fake_run(tmp_path, "a", attribute, samples=accuracy(0.5), fit_seconds=seconds)
+    for attribute in ("smile", "age"):
+        fake_run(tmp_path, "b", attribute, samples=accuracy(0.5), fit_seconds=1.0)
+    report(tmp_path)
+    rows = check_structure((tmp_path / "report" / "latex" / "cost.tex").read_text())[0][1]
+    place = [head.strip() for head in rows[0]].index("fit s")
+    assert {row[0].strip(): row[place].strip() for row in rows[1:]} == {"a": "3", "b": "1"}
+    costs = pd.read_csv(tmp_path / "report" / "costs.csv").set_index("method")
+    assert costs["fit_seconds"].to_dict() == {"a": 3.0, "b": 1.0}
+    assert (costs["accuracy_attributes"] == 2).all() and (costs["asked"] == 3).all()
 
 
 def test_a_clear_winner_alone_is_bold(tmp_path: Path) -> None:
@@ -165,7 +195,7 @@ def test_many_attributes_go_below_each_other(tmp_path: Path) -> None:
         fake_run(tmp_path, "alpha", f"a{k:02d}")
     report(tmp_path)
     found = check_structure((tmp_path / "report" / "latex" / "accuracy.tex").read_text())
-    assert [columns for columns, _ in found] == [9, 4]
+    assert [columns for columns, _ in found] == [9, 5]  # the last part has the means
 
 
 def test_escapes() -> None:
@@ -238,25 +268,24 @@ def test_front_is_what_nothing_beats(better: bool) -> None:
     assert set(front(means, Column("cost", "cost", better=better))) == slow
 
 
-def test_costs_are_means_over_the_attributes_ranked(tmp_path: Path) -> None:
+def test_costs_are_means_over_the_attributes_of_accuracy(tmp_path: Path) -> None:
     for attribute, seconds in (("smile", 2.0), ("age", 4.0)):
         fake_run(tmp_path, "a", attribute, samples=accuracy(0.5), fit_seconds=seconds)
         fake_run(tmp_path, "b", attribute, samples=accuracy(0.5), fit_seconds=1.0)
     fake_run(tmp_path, "a", "beard", fit_seconds=300.0)
     fake_run(tmp_path, "b", "beard", status="skipped", reason="no control found")
-    found = load(tmp_path)
-    table = cost_table(main_table(found), ranking(found)).set_index("method")
+    for attribute in ("smile", "age"):
+        fake_run(tmp_path, "random", attribute, samples=accuracy(0.1), fit_seconds=0.0)
+    table = numbers_of("", load(tmp_path)).costs.set_index("method")
     assert table.loc["a", "fit_seconds"] == 3.0 and table.loc["b", "fit_seconds"] == 1.0
     assert (
         table.loc["b", "on_front"].split(", ")[0] == "fit s"
         and "fit s" not in table.loc["a", "on_front"]
     )
-    assert {column.key for column in COSTS} <= set(table.columns) and table.loc[
-        "a", "peak_memory_mb"
-    ] == 900.0
-    assert cost_table(main_table(found)).set_index("method").loc[
-        "a", "fit_seconds"
-    ] == pytest.approx(102.0)
+    assert {column.key for column in COSTS} <= set(table.columns)
+    assert table.loc["a", "peak_memory_mb"] == 900.0
+    # The floor is cheaper than both, and no competitor.
+    assert table.loc["random", "on_front"] == "" and list(table.index)[-1] == "random"
 
 
 def test_sixteen_methods_fit_a_paper(tmp_path: Path) -> None:
@@ -268,6 +297,12 @@ def test_sixteen_methods_fit_a_paper(tmp_path: Path) -> None:
             "accuracy_low": np.nan,
             "accuracy_high": np.nan,
             "ad_at": np.linspace(0.2, 0.5, 16),
+            "floor": [name == "random" for name in names],
+            "asked": 4,
+            "accuracy_attributes": 4,
+            "accuracy_starts": 600,
+            "ad_at_attributes": 3,
+            "ad_at_starts": 210,
         }
     )
     for k, column in enumerate(COSTS):

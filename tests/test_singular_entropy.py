@@ -18,7 +18,7 @@ from editbench.metrics.singular_entropy.observation import SingularEntropyObserv
 from editbench.base.errors import Unsupported
 from editbench.report import _drawings
 from editbench.report.load import load
-from editbench.report.ranking import ranking
+from editbench.report.numbers import numbers_of
 from editbench.stats.rank_correlation import spearman
 from editbench.walk.figures import looks
 from editbench.walk.observation import Observed
@@ -223,7 +223,7 @@ def test_the_report_orders_the_attributes_and_tests_the_order(tmp_path):
     left, right = one.draw().axes
     assert left.lines[0].get_xdata().tolist() == sorted(H.values())
     assert right.lines[0].get_ydata().tolist() == pytest.approx([-0.05, 0.0, 0.2, 0.1])
-    found = _drawings(results, ranking(results), looks(results.runs["label"]), [])
+    found = _drawings(numbers_of("", results), looks(results.runs["label"]), [])
     drawn = [one.file for one in found]
     assert drawn.count("singular_entropy") == 1 and "singular_entropy_kept" not in drawn
 
@@ -247,7 +247,7 @@ def test_human_answers_take_the_place_of_the_stand_in(tmp_path):
             draw(load(tmp_path), {})
         problems = []  # what fails is listed, and the rest of the report is made
         results = load(tmp_path)
-        drawn = _drawings(results, ranking(results), looks(results.runs["label"]), problems)
+        drawn = _drawings(numbers_of("", results), looks(results.runs["label"]), problems)
         assert "accuracy" in [one.file for one in drawn]
         assert problems[0].name == "figure of singular_entropy"
         assert "columns attribute and gain" in problems[0].reason

@@ -12,6 +12,8 @@ from scipy.stats import binomtest, norm
 from editbench.stats.intervals import (
     bootstrap_mean,
     bootstrap_ratios,
+    crossed_means,
+    crossed_share,
     holm,
     median_interval,
     paired_difference,
@@ -113,3 +115,43 @@ def test_paired_p_values():
     assert np.mean(false) < 0.1
     nothing = paired_difference(pd.Series([1.0], [0]), pd.Series([1.0], [1]))
     assert nothing.n == 0 and np.isnan(nothing.p)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_over_starts_and_seeds_cover(seeds, spread):
+    """Starts, seeds and chance are drawn anew; 0 is inside in about 95 % of 200 trials."""
+    rng = np.random.default_rng(seeds)
+    inside = 0
+    trials = 200
+    for _ in range(trials):
+        start = 0.5 * rng.normal(size=(60, 1))
+        seed = spread * rng.normal(size=(1, seeds))
+        low, high = crossed_means(start + seed + 0.7 * rng.normal(size=(60, seeds)), draws=400)
+        inside += low <= 0 <= high
+    # Three standard deviations of a share of 0.95 among the trials; above it is no defect.
+    assert inside / trials > 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_shares_over_starts_and_seeds_cover(spread):
+    rng = np.random.default_rng(1)
+    truth = norm.sf(0.3 / np.sqrt(0.5**2 + spread**2 + 0.7**2))
+    inside = 0
+    trials = 400
+    for _ in range(trials):
+        start = 0.5 * rng.normal(size=(60, 1))
+        noise = spread * rng.normal(size=(1, 5)) + 0.7 * rng.normal(size=(60, 5))
+        low, high = crossed_share((start + noise > 0.3).astype(float))
+        inside += low <= truth <= high
+    assert inside / trials > 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
+
+
+def test_one_seed_has_the_intervals_of_starts_alone():
+    values = np.random.default_rng(0).uniform(size=(50, 1))
+    assert crossed_means(values) == bootstrap_mean(values[:, 0])
+    hits = (values > 0.3).astype(float)
+    assert crossed_share(hits) == wilson(int(hits.sum()), 50)
+    # Seeds that agree everywhere tell no more than one.
+    assert crossed_share(np.repeat(hits, 3, 1)) == pytest.approx(wilson(int(hits.sum()), 50))
+    assert crossed_share(np.zeros((50, 3))) == wilson(0, 50)

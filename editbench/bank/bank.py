@@ -1,8 +1,8 @@
 """The bank: N samples of a generator with the logits of teacher and judge.
 
 Every editor uses the same bank, and nothing changes it. On disk it is a folder with bank.json and
-one folder a shard, which has z.npy, w.npy, teacher.npy, judge.npy and checksums.json. Sample i
-depends on (seed, i) alone. Splits are ranges of the index: fit, then tune, then test.
+one folder a shard, which has z.npy, w.npy, teacher.npy, judge.npy, quality.npy where the judge says
+how well a sample can be judged, and checksums.json. Sample i depends on (seed, i) alone. Splits are ranges of the index: fit, then tune, then test.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ class Bank:
         """A memory-mapped field.
 
         Args:
-            field: 'z', 'w', 'teacher' or 'judge'.
+            field: 'z', 'w', 'teacher', 'judge' or 'quality'.
 
         Raises:
             EditbenchError: the bank has no such field.

@@ -215,6 +215,8 @@ def _write_shard(
         # A generator without a mapping network has no W.
         if Space.W in generator.spaces:
             widths["w"] = generator.w_dim
+        if judge.has_quality:
+            widths["quality"] = 1
         # Rows are written as they come. A memory map would do the same, but a full disk ends the
         # process there (SIGBUS); an ordinary write raises an error that can be explained.
         with ExitStack() as stack:
@@ -273,8 +275,8 @@ def compute_block(
         device: where they run.
 
     Returns:
-        'z' (n, z_dim), 'w' (n, w_dim) where the generator has W, 'teacher' and 'judge' (n, width);
-        float32.
+        'z' (n, z_dim), 'w' (n, w_dim) where the generator has W, 'teacher' and 'judge' (n, width),
+        'quality' (n, 1) where the judge gives it; float32.
 
     Raises:
         NonFinite: names the first bad sample.
@@ -291,10 +293,12 @@ def compute_block(
         decoded = generator.decode(codes)
         out["teacher"] = teacher(decoded)
         # One scorer in both roles scores once.
-        if judge is teacher:
+        if judge is teacher and not judge.has_quality:
             out["judge"] = out["teacher"]
         else:
-            out["judge"] = judge(decoded)
+            out["judge"], quality = judge.assess(decoded)
+            if quality is not None:
+                out["quality"] = quality
     arrays = {}
     for name, values in out.items():
         _refuse_non_finite(name, values, start)

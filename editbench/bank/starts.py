@@ -22,7 +22,7 @@ pool begins with the smaller one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,8 +34,6 @@ from editbench.base.seeding import generator
 from editbench.base.validation import check_at_least, check_choice, check_fields
 
 NEAR = ("joint", "target", "any")  # how starts are chosen, see above
-
-
 NEARBY = 0.5  # sigma; starts whose median distance is larger are not near their boundary
 
 
@@ -45,10 +43,12 @@ class StartsSpec:
 
     Args:
         n: starts of all attributes together.
-        pool: share of the candidates, which are the test split, that counts as near. near='any' has
-            no pool.
+        pool: share of the candidates, which are the usable samples of the test split, that counts as
+            near. near='any' has no pool.
         seed: of the draw.
         near: 'joint', 'target' or 'any'; see the module.
+        min_quality: samples that the judge can judge less well than this are no starts; None takes
+            all. The number is in the unit of the judge, see its YAML.
 
     Raises:
         EditbenchError: a field is out of its range, or of the wrong kind.
@@ -58,6 +58,7 @@ class StartsSpec:
     pool: float = 0.03
     seed: int = 0
     near: str = "joint"
+    min_quality: float | None = None
 
     def __post_init__(self) -> None:
         check_fields("starts", self)
@@ -72,7 +73,7 @@ class StartsSpec:
         """How many of the candidates count as near; all of them with near='any'."""
         if self.near == "any":
             return candidates
-        return max(round(self.pool * candidates), 1)
+        return min(max(round(self.pool * candidates), 1), candidates)
 
     def counts(self, attributes: int) -> list[int]:
         """Starts of each attribute: n dealt in turn, so that the first ones have one more."""
@@ -125,6 +126,7 @@ class Starts:
         own: (n,) distance from the boundary of the attribute, in sigma; None where it is unknown.
         other: (n,) distance from the nearest boundary of another evaluated attribute; NaN where
             there is no other. None where it is unknown.
+        refused: share of the test split that min_quality refuses.
     """
 
     index: np.ndarray
@@ -133,6 +135,7 @@ class Starts:
     threshold: float
     own: np.ndarray | None = None
     other: np.ndarray | None = None
+    refused: float = 0.0
 
     def __len__(self) -> int:
         return len(self.index)
@@ -192,11 +195,14 @@ def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
     """
     attributes = bank.judge_attributes
     first, last = bank.spec.split("test")
+    allowed = usable(spec, bank)
+    what = "the test split" if spec.min_quality is None else "the test split above min_quality"
+    spec.check_enough(len(allowed), len(attributes), what)
     # The judge's classes and margins: a start is near the boundary that a crossing is measured at.
-    logits = bank.array("judge").range(first, last)
+    logits = bank.array("judge").range(first, last)[allowed]
+    refused = 1 - len(allowed) / (last - first)
     distance = boundary_distance(logits, bank.sigma["judge"], attributes)
     labels = attributes.labels(torch.from_numpy(np.asarray(logits))).numpy()
-    spec.check_enough(last - first, len(attributes))
     starts: dict[str, Starts] = {}
     for k, name in enumerate(attributes.names):
         chosen, draw, threshold = _draw_of(spec, bank.samples_key, distance, attributes.names, k)
@@ -206,12 +212,13 @@ def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
         classes = len(attributes[name].classes)
         others = np.delete(distance[chosen], k, 1)
         starts[name] = Starts(
-            chosen + first,
+            allowed[chosen] + first,
             source,
             draw_classes(source, draw[order], classes, attributes[name].ordered),
             threshold,
             distance[chosen, k],
             others.min(1) if others.shape[1] else np.full(len(chosen), np.nan),
+            refused,
         )
     return starts
 
@@ -258,6 +265,28 @@ def _draw_of(
     return rng.permutation(pool)[mine], rng.random(len(pool))[mine], threshold
 
 
+def usable(spec: StartsSpec, bank: Bank) -> np.ndarray:
+    """Samples of the test split that may be starts: (m,) places in it, in their order.
+
+    Args:
+        spec: whose min_quality decides.
+        bank: with a field 'quality' where min_quality is set.
+
+    Raises:
+        EditbenchError: min_quality is set, and the bank's judge gave no quality.
+    """
+    first, last = bank.spec.split("test")
+    if spec.min_quality is None:
+        return np.arange(last - first)
+    if "quality" not in bank.fields:
+        raise EditbenchError(
+            f"starts.min_quality={spec.min_quality:g} needs a judge that says how well a picture "
+            "can be judged (quality: OUTPUT in the scorer's YAML); use one, or set it to null"
+        )
+    quality = bank.array("quality").range(first, last)[:, 0]
+    return np.flatnonzero(quality >= spec.min_quality)
+
+
 def aim(starts: Starts, target: int | None) -> Starts:
     """Send all starts towards one class.
 
@@ -271,7 +300,14 @@ def aim(starts: Starts, target: int | None) -> Starts:
     aimed = np.full(int(keep.sum()), target, starts.target.dtype)
     own = None if starts.own is None else starts.own[keep]
     other = None if starts.other is None else starts.other[keep]
-    return Starts(starts.index[keep], starts.source[keep], aimed, starts.threshold, own, other)
+    return replace(
+        starts,
+        index=starts.index[keep],
+        source=starts.source[keep],
+        target=aimed,
+        own=own,
+        other=other,
+    )
 
 
 def draw_classes(source: np.ndarray, draw: np.ndarray, classes: int, ordered: bool) -> np.ndarray:

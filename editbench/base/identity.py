@@ -75,6 +75,7 @@ WITHOUT_EFFECT = (
     "engine.pictures",
     "experiment",
     "published",
+    "method.floor",
 )
 
 

@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.errors import EditbenchError
 
-# Keys of a group's YAML that are no options of the class: for people, and for the report.
-# `seeds` says how many the demo runs of a method that draws its examples.
+# Keys of a group's YAML that are no options of the class: for people, and for the report. `floor`
+# marks a method that is no competitor but what every other has to beat; `seeds` says how many the
+# demo runs of a method that draws its examples.
 LABELS = ("name", "about", "demo", "figure", "floor", "seeds")
 
 

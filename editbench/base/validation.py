@@ -48,13 +48,17 @@ def _as_in(key: str, example: object) -> str:
 
 
 def check_fields(group: str, spec: Any) -> None:
-    """`check_kind` for every field of a dataclass of plain values."""
+    """`check_kind` for every field of a dataclass of plain values; `KIND | None` allows None."""
     for item in fields(spec):
         # The default of a field is a right value to show; a field without one shows none.
         example = item.default
         if example is MISSING:
             example = None
-        check_kind(f"{group}.{item.name}", getattr(spec, item.name), str(item.type), example)
+        value = getattr(spec, item.name)
+        kind, _, optional = str(item.type).partition(" | ")
+        if optional == "None" and value is None:
+            continue
+        check_kind(f"{group}.{item.name}", value, kind, example)
 
 
 def check_at_least(key: str, value: float, least: float) -> None:

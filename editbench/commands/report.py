@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   editbench report runs
   editbench report runs/demo --out page
   editbench report runs --table            print the table, write nothing
+  editbench report runs --by-seed          a section for each seed
 """
 
 
@@ -28,11 +29,16 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, help="where the report goes (default: ROOT/report)")
     parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument(
+        "--by-seed",
+        action="store_true",
+        help="keep seeds apart; by default they are one cell, a mean over starts and seeds",
+    )
     args = parser.parse_args(argv)
     # The table first: the figures take longer.
-    print_table(load(args.root))
+    print_table(load(args.root, by_seed=args.by_seed))
     if not args.table:
         with status("drawing the report"):
-            page = report(args.root, args.out)
+            page = report(args.root, args.out, by_seed=args.by_seed)
         print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     return 0

@@ -86,6 +86,8 @@ def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank) -> dict[st
             f"(starts.near={spec.near}, starts.pool={spec.pool}): invert more, lower starts.n, or set "
             "starts.near=any or a larger starts.pool"
         ) from error
+    # Who gives pictures of their own has chosen them: no check of the bank's samples applies.
+    spec = replace(spec, min_quality=None)
     return draw_targets(spec, cast(Bank, Pool(inversion, bank)))
 
 

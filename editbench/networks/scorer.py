@@ -29,6 +29,20 @@ class Scorer(nn.Module, abc.ABC):
     input: str = "image"
     digest: str = ""
     precision: str = "fp32"  # of a call, see editbench.base.precision
+    # Whether `assess` says how well each sample can be judged.
+    has_quality: bool = False
+
+    def assess(self, decoded: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and how well each sample can be judged.
+
+        Args:
+            decoded: (N, ...), as for a call.
+
+        Returns:
+            Logits (N, attributes.width); quality (N, 1), higher is better, or None where the scorer
+            knows none. A scorer of faces may give the log-odds of "this is a face".
+        """
+        return self(decoded), None
 
     @property
     def whole(self) -> Scorer:

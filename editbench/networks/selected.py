@@ -38,6 +38,7 @@ class SelectedScorer(Scorer):
         self.attributes = base.attributes.select(names)
         self.input = base.input
         self.digest = base.digest
+        self.has_quality = base.has_quality
         places = torch.tensor(base.attributes.positions(self.attributes))
         self.register_buffer("columns", places, persistent=False)
 
@@ -52,9 +53,16 @@ class SelectedScorer(Scorer):
         """The network with all that it scores: for its layers and its features."""
         return self.base.whole
 
+    def assess(self, decoded: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits of the kept attributes, and how well each sample can be judged."""
+        logits, quality = self.base.assess(decoded)
+        return self._select(logits), quality
+
     def forward(self, decoded: Tensor) -> Tensor:
         """decoded (N, ...) -> logits (N, attributes.width) float32."""
-        logits = self.base(decoded)
+        return self._select(self.base(decoded))
+
+    def _select(self, logits: Tensor) -> Tensor:
         # A scorer of a function has no parameters to say where it runs.
         self.columns = self.columns.to(logits.device)
         return logits.index_select(1, self.columns)

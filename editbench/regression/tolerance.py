@@ -103,7 +103,9 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
     for other in same:
         for key in run.rows.keys() & other.rows.keys():
             versions = run.rows[key].version, other.rows[key].version
-            if versions[0] != versions[1]:
+            # Rows of other harnesses have no version, and NaN is not equal to itself.
+            unknown = all(math.isnan(version) for version in versions)
+            if versions[0] != versions[1] and not unknown:
                 raise EditbenchError(
                     f"{other.run_id} in '{where}' has version {versions[1]:g} of "
                     f"{written_key(key)}, {run.run_id} has {versions[0]:g}: run the jobs again"

@@ -16,16 +16,15 @@ from matplotlib.figure import Figure
 from editbench.base.errors import EditbenchError
 from editbench.base.files import write_atomic
 from editbench.report import dial, figure_trade, figures, latex, matched
-from editbench.report.costs import cost_table
+from editbench.report.costs import COSTS
 from editbench.report.html import Section, page
 from editbench.report.load import Problem, Results, load
-from editbench.report.paired import paired
+from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paper import to_paper
-from editbench.report.ranking import Ranking, ranking
 from editbench.report.strips import sheet, strips
-from editbench.report.tables import curves, main_table
+from editbench.report.tables import curves
 from editbench.report.write import csv, markdown, print_table
-from editbench.walk.figures import STYLE, Drawing, Looks, looks, spoken
+from editbench.walk.figures import STYLE, Drawing, Looks, looks_of, spoken
 
 __all__ = ["Results", "load", "print_table", "report"]
 
@@ -34,8 +33,9 @@ CAPTIONS = {
     "first crossing; whiskers are 95 % intervals. A cross: skipped or failed.",
     # The limits that this names are BANDED and FEWEST of editbench.walk.figures.
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
-    "σ; lower is better. Bands are 95 % intervals over starts, drawn for up to 8 methods; bins of "
-    "fewer than 30 points are hidden.",
+    "σ; lower is better. A start counts once in a bin, where its walk first passes the centre. Bands "
+    "are 95 % intervals over starts, drawn for up to 8 methods; bins of fewer than 30 starts are "
+    "hidden.",
     "trade": figure_trade.CAPTION,
 }
 CURVE_CAPTION = "Against the achieved effect on the target; bands are 95 % intervals."
@@ -44,20 +44,43 @@ CURVE_TITLES = {
     "ad_max": "Largest attribute dependency",
     "ad_signed": "Signed attribute dependency",
 }
+COST_COLUMNS = (
+    "setting",
+    "method",
+    "floor",
+    "accuracy_attributes",
+    "asked",
+    "accuracy_starts",
+    "accuracy",
+    *(column.key for column in COSTS),
+    "on_front",
+)
 ORDER = ("accuracy", "ad", "trade")  # these figures come first, in this order
 
 
-def report(root: Path, out: Path | None = None, only: Collection[str] | None = None) -> Path:
-    """Write index.html, table.csv, table.md, paired.csv, ranking.csv, costs.csv, matched.csv,
-    matched_paired.csv, latex/ and figures/ under `out` (default ROOT/report).
+def report(
+    root: Path,
+    out: Path | None = None,
+    only: Collection[str] | None = None,
+    by_seed: bool = False,
+) -> Path:
+    """Write index.html, table.csv, table.md, means.csv, ranking.csv, paired.csv, costs.csv,
+    matched.csv, matched_paired.csv, latex/ and figures/. The tables are written first, and a figure
+    that fails is listed in the page, so what can be reported is.
 
-    `only`: run ids to report; None takes every record of the folder.
+    Args:
+        root: folder of the records.
+        out: where the files go; None takes ROOT/report.
+        only: run ids to report; None takes every record of the folder.
+        by_seed: whether each seed is a setting of its own; else seeds are one cell of a table.
 
-    Returns the path of the page. The tables are written first, and a figure that fails is listed in
-    the page, so what can be reported is. Raises EditbenchError when `root` is missing, holds no
-    run, or `out` cannot be written.
+    Returns:
+        The path of the page.
+
+    Raises:
+        EditbenchError: `root` is missing or holds no run, or `out` cannot be written.
     """
-    results = load(Path(root), only)
+    results = load(Path(root), only, by_seed)
     # Every folder was damaged: a page without a run would only hide that.
     if results.runs.empty:
         named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
@@ -67,22 +90,25 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
     out = Path(root) / "report" if out is None else Path(out)
     # The tables before anything that draws: they must be there whatever else fails.
     write_atomic(out / "table.csv", csv(results))
-    write_atomic(out / "table.md", markdown(results))
+    every = [numbers_of(name, part) for name, part in results.by_setting()]
+    write_atomic(out / "table.md", markdown(results, every))
     problems = list(results.problems)
     # From all settings together, so that a method keeps its colour across the sections of the page.
-    look = looks(results.runs["label"])
+    look = looks_of(results.runs)
     sections: list[Section] = []
     written: list[str] = []
-    for name, part in results.by_setting():
-        section = Section(name, part, paired(part), ranking(part))
+    for numbers in every:
+        name = numbers.name
+        part = numbers.results
+        section = Section(numbers)
         suffix = f"_{_slug(name)}" if name else ""
         try:
-            for key, text in latex.tables(part, section.paired, section.ranked, suffix).items():
+            for key, text in latex.tables(numbers, suffix).items():
                 write_atomic(out / "latex" / f"{key}{suffix}.tex", text)
                 written.append(text)
         except Exception as error:  # as for a figure
             problems.append(Problem("LaTeX tables" + suffix, f"{type(error).__name__}: {error}"))
-        for one in _drawings(part, section.ranked, look, problems):
+        for one in _drawings(numbers, look, problems):
             drawn = _draw(out / "figures" / f"{_slug(one.file)}{suffix}", one.draw, problems)
             if drawn:
                 place = section.figures if one.first else section.more
@@ -108,11 +134,12 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
     if len(slopes):
         write_atomic(out / "dial.csv", slopes.to_csv(index=False, lineterminator="\n"))
     for file, tables in {
-        "paired": [section.paired for section in sections],
-        "ranking": [section.ranked.table for section in sections],
-        "costs": [cost_table(main_table(section.results), section.ranked) for section in sections],
-        "matched": [matched.matched_table(section.results) for section in sections],
-        "matched_paired": [matched.matched_differences(section.results) for section in sections],
+        "means": [one.means.drop(columns="variant_of") for one in every],
+        "paired": [one.paired for one in every],
+        "ranking": [one.ranked.table for one in every],
+        "costs": [one.costs[list(COST_COLUMNS)] for one in every],
+        "matched": [matched.matched_table(one.results) for one in every],
+        "matched_paired": [matched.matched_differences(one.results) for one in every],
     }.items():
         # concat of an empty frame could change the types of the others' columns.
         tables = [table for table in tables if not table.empty]
@@ -126,22 +153,20 @@ def report(root: Path, out: Path | None = None, only: Collection[str] | None = N
     return out / "index.html"
 
 
-def _drawings(
-    results: Results, ranked: Ranking, look: Looks, problems: list[Problem]
-) -> list[Drawing]:
+def _drawings(numbers: Numbers, look: Looks, problems: list[Problem]) -> list[Drawing]:
     """Every figure that the records have data for.
 
     Args:
-        results: of one setting.
-        ranked: their ranking.
+        numbers: of one setting.
         look: of the methods.
         problems: figures of metrics that cannot be prepared are added to it.
     """
-    table = main_table(results)
+    table = numbers.table
+    results = numbers.results
     found = []
     if table["accuracy"].notna().any():
         accuracy = partial(figures.accuracy_figure, table, look)
-        trade = partial(figure_trade.trade_figure, cost_table(table, ranked), look)
+        trade = partial(figure_trade.trade_figure, numbers.costs, look)
         title = "Accuracy against side effects and cost"
         found = [
             Drawing("accuracy", "Accuracy", CAPTIONS["accuracy"], accuracy, first=True),

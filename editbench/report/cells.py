@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from editbench.report.tables import FIRST, Quantity
+from editbench.report.means import over
+from editbench.report.tables import ABOVE_FLOOR, FIRST, WORSE, Quantity
 
 MISSING = "–"
 # Below this AUC what a method learnt says next to nothing of codes that it was not fitted on; 0.5
@@ -74,6 +75,7 @@ class Cell:
         interval: '' or 'low–high'.
         number: to sort by; None sorts last.
         mark: '' or why the number is in doubt.
+        floor: '' or why the number is not clear of the floor.
         tag: '' or words that stand beside the number.
     """
 
@@ -81,6 +83,7 @@ class Cell:
     interval: str = ""
     number: float | None = None
     mark: str = ""
+    floor: str = ""
     tag: str = ""
 
 
@@ -168,6 +171,7 @@ COLUMNS = (
         "labels the fit looked at, the teacher's answers too",
     ),
     Column("n", "n", 0, False, None, "starts, the same for every editor of an attribute"),
+    Column("seeds", "seeds", 0, False, None, "seeds that the numbers are means over"),
 )
 
 
@@ -182,6 +186,9 @@ def columns_of(table: pd.DataFrame, known: Mapping[str, Quantity] | None = None)
     shown = [
         column for column in COLUMNS if column.key in table and table[column.key].notna().any()
     ]
+    # One seed everywhere is said once, above the tables.
+    if "seeds" in table and (table["seeds"] <= 1).all():
+        shown = [column for column in shown if column.key != "seeds"]
     # Every scalar has a column NAME_low, by which metrics of somebody else are found here.
     extra: dict[str, Quantity] = {}
     for name in table.columns:
@@ -201,9 +208,9 @@ def columns_of(table: pd.DataFrame, known: Mapping[str, Quantity] | None = None)
 
 
 def cell(record: Mapping[Any, Any], column: Column) -> Cell:
-    """One cell of a row of `main_table` or `summary`."""
+    """One cell of a row of `main_table` or of the means."""
     value = record.get(column.key)
-    # Rows of `summary` have no notes: None becomes ''.
+    # Not every column has a note: None becomes ''.
     note = str(record.get(f"{column.key}_note") or "")
     if value is None or not math.isfinite(value):
         # The note stays, as it says why the value is missing.
@@ -212,11 +219,30 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
     if column.interval:
         low = record.get(f"{column.key}_low", math.nan)
         high = record.get(f"{column.key}_high", math.nan)
-        # A row of `summary` has no interval.
+        # Not every mean has an interval.
         if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
             interval = f"{number(low, column.digits)}–{number(high, column.digits)}"
+    floor = str(record.get(f"{column.key}_floor") or "")
     tag = NOT_LEARNED if column.key == "learned" and not_learned(record) else ""
-    return Cell(number(value, column.digits), interval, float(value), note, tag)
+    return Cell(number(value, column.digits), interval, float(value), note, floor, tag)
+
+
+def above_floor(record: Mapping[Any, Any]) -> str:
+    """Which numbers of a row are not clear of the floor: 'accuracy, AD (worse)', or ''."""
+    titles = {column.key: column.title for column in COLUMNS}
+    found = []
+    for key in ABOVE_FLOOR:
+        mark = record.get(f"{key}_floor")
+        if mark:
+            found.append(f"{titles[key]} (worse)" if mark == WORSE else titles[key])
+    return ", ".join(found)
+
+
+def over_what(record: Mapping[Any, Any], key: str) -> str:
+    """What a mean is over: '3 of 4 attributes, 452 starts'; '–' where there is none."""
+    if not record[f"{key}_attributes"]:
+        return MISSING
+    return over(record[f"{key}_attributes"], record["asked"], record[f"{key}_starts"])
 
 
 def not_learned(record: Mapping[Any, Any]) -> bool:

@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 
 from editbench.report.cells import COLUMNS, Column
-from editbench.report.ranking import Ranking
-from editbench.report.tables import summary
 
 # The columns that the main table shows too come from there, so that titles and hints agree.
 COSTS = (
@@ -29,52 +27,26 @@ COSTS = (
         "largest memory of the job's process, or of the GPU",
     ),
 )
-SUMMED = (
-    "means over the attributes of the ranking, or served where not ranked; "
-    "peak memory is the largest"
-)
+SUMMED = "means over the attributes of the mean accuracy; peak memory is the largest"
 
 
-def cost_table(table: pd.DataFrame, ranked: Ranking | None = None) -> pd.DataFrame:
-    """One row a method, in the order of `summary`.
+def cost_table(means: pd.DataFrame) -> pd.DataFrame:
+    """The means with the methods that no other beats in accuracy and a cost at once.
 
-    Columns: setting, method, served, asked, accuracy, accuracy_low, accuracy_high, ad_at, then
-    COSTS and on_front (the titles of the costs for which no method has both a higher accuracy and a
-    lower cost).
+    Args:
+        means: `editbench.report.means.summary` of one setting.
 
-    The costs are means over the attributes a method serves, but for peak memory, of which the
-    largest is told. With `ranked`, accuracy is the ranking's and the costs are of its attributes,
-    and a method that is not ranked has no accuracy; without, accuracy is the mean over the
-    attributes served.
+    Returns:
+        The same rows with on_front: the titles of the costs for which no method has both a higher
+        accuracy and a lower cost. A floor costs little and reaches little, so it is on no front.
     """
-    # The costs of `summary` are over all attributes served; here they are taken anew, over the
-    # attributes of the ranking.
-    means = summary(table)[
-        ["setting", "method", "served", "asked", "accuracy", "ad_at", "variant_of"]
-    ]
-    means = means.assign(accuracy_low=np.nan, accuracy_high=np.nan)
-    done = table[table["status"] == "done"]
-    if ranked is not None and len(ranked.table):
-        numbers = ranked.table.set_index("method")
-        for name in ("accuracy", "accuracy_low", "accuracy_high"):
-            means[name] = means["method"].map(numbers[name])
-        # Accuracy and cost must be of the same runs. A method that is not ranked may serve none of
-        # these attributes and keeps its own.
-        listed = set(numbers.index)
-        done = done[done["attribute"].isin(ranked.attributes) | ~done["method"].isin(listed)]
-    for column in COSTS:
-        groups = done.groupby(["setting", "method"])[column.key]
-        # Memory is what a machine must have, so a mean would say too little.
-        value = (groups.max() if column.key == "peak_memory_mb" else groups.mean()).rename(
-            column.key
-        )
-        # A left join keeps the methods that finished no run; their costs stay unknown.
-        means = means.merge(value.reset_index(), on=["setting", "method"], how="left")
-    means["on_front"] = [
-        ", ".join(column.title for column in COSTS if method in front(means, column))
+    rivals = means[~means["floor"]]
+    fronts = {column.title: set(front(rivals, column)) for column in COSTS}
+    named = [
+        ", ".join(title for title, methods in fronts.items() if method in methods)
         for method in means["method"]
     ]
-    return means
+    return means.assign(on_front=named)
 
 
 def front(means: pd.DataFrame, column: Column) -> Collection[str]:

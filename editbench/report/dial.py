@@ -1,14 +1,15 @@
-"""The entanglement dial: the same comparison in worlds of growing correlation rho, and how fast
-each method degrades.
+"""Dials: the same comparison in worlds that differ in one number, and how fast each method follows it.
 
-Reads records whose generator has a `rho` (editbench.worlds.faces.dial). The starts near the
-boundaries of one world are hardly ever those of another, so their numbers are taken as independent,
-and a slope over rho is that of weighted least squares with the variances of the intervals. These
-are over starts: how much another training of a world's generator would change is not in them.
+Reads records whose generator has a `rho` or a `linearity` (editbench.worlds.faces.dial). The starts
+near the boundaries of one world are hardly ever those of another, so their numbers are taken as
+independent, and a slope over the setting is that of weighted least squares with the variances of
+the intervals. These are over starts: how much another training of a world's generator would change
+is not in them.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -37,18 +38,82 @@ TITLES = {
     "accuracy": "accuracy",
     "ad_at": "AD at matched effect, σ",
 }
-CAPTION = (
-    "Against the correlation rho of the world: what an edit takes along from the attribute that is "
-    "tied to its own, in σ at matched effect and in the direction of the correlation, the accuracy "
-    "at the first crossing, and AD at matched effect. An attribute that is tied to none has no "
-    "first panel. Whiskers are 95 % "
-    f"intervals over starts; where fewer than {FEWEST} starts reach the effect there is no point."
+WHISKERS = (
+    f" Whiskers are 95 % intervals over starts; where fewer than {FEWEST} starts reach the effect "
+    "there is no point."
+)
+
+
+@dataclass(frozen=True)
+class Dial:
+    """A number in which worlds differ.
+
+    Attributes:
+        key: option of the generator that holds it.
+        title: heading of the figure and of the table.
+        axis: label of the horizontal axis.
+        caption: of the figure.
+        ties: whether it ties attributes to one another, so that an edit takes a partner along.
+    """
+
+    key: str
+    title: str
+    axis: str
+    caption: str
+    ties: bool
+
+
+DIALS = (
+    Dial(
+        "rho",
+        "The entanglement dial",
+        "rho of the world",
+        "Against the correlation rho of the world: what an edit takes along from the attribute that "
+        "is tied to its own, in σ at matched effect and in the direction of the correlation, the "
+        "accuracy at the first crossing, and AD at matched effect. An attribute that is tied to "
+        "none has no first panel." + WHISKERS,
+        True,
+    ),
+    Dial(
+        "linearity",
+        "The linearity dial",
+        "lambda of the world",
+        "Against lambda, the weight of the term that straightens the traits in W while the "
+        "generator is trained (0: W as curved as it comes out): the accuracy at the first "
+        "crossing, and AD at matched effect." + WHISKERS,
+        False,
+    ),
 )
 SLOPE = (
-    "values: at the smallest and at the largest rho; slope: change for rho from 0 to 1, weighted "
-    "least squares over the worlds, averaged over the attributes; 95 % interval over starts, for "
-    "these generators"
+    "values: at the smallest and at the largest setting; slope: change for a setting from 0 to 1, "
+    "weighted least squares over the worlds, averaged over the attributes; 95 % interval over "
+    "starts, for these generators"
 )
+
+
+def dial_of(results: Results) -> Dial | None:
+    """The dial that the runs turn: the first with two settings or more; None where there is none."""
+    for dial in DIALS:
+        settings = _settings(results, dial)
+        if settings[results.runs["status"] == "done"].nunique() > 1:
+            return dial
+    return None
+
+
+def title(results: Results) -> str:
+    """Heading of the dial that the runs turn; '' where there is none."""
+    dial = dial_of(results)
+    return dial.title if dial else ""
+
+
+def _settings(results: Results, dial: Dial) -> pd.Series:
+    """The setting of each run, in the order of results.runs; NaN where the generator has none."""
+    # Of a world without a dial there is no setting, and of a failed run there may be no generator.
+    found = {
+        run: (config.get("generator") or {}).get(dial.key)
+        for run, config in results.configs.items()
+    }
+    return pd.to_numeric(results.runs["run_id"].map(found), errors="coerce")
 
 
 def points(results: Results) -> pd.DataFrame:
@@ -58,37 +123,36 @@ def points(results: Results) -> pd.DataFrame:
     intervals are too short for a weight.
 
     Returns:
-        One row a number: method, variant_of, attribute, rho, quantity (a key of TITLES), value,
-        low, high, count. Empty where fewer than two values of rho were run.
+        One row a number: method, variant_of, attribute, dial (the setting), quantity (a key of
+        TITLES), value, low, high, count. Empty where fewer than two settings were run.
     """
     columns = [
         "method",
         "variant_of",
         "attribute",
-        "rho",
+        "dial",
         "quantity",
         "value",
         "low",
         "high",
         "count",
     ]
-    # Of a world without a dial there is no rho, and of a failed run there may be no generator.
-    rhos = {
-        run: (config.get("generator") or {}).get("rho") for run, config in results.configs.items()
-    }
-    runs = results.runs.assign(rho=pd.to_numeric(results.runs["run_id"].map(rhos), errors="coerce"))
-    runs = runs[np.isfinite(runs["rho"]) & (runs["status"] == "done")]
+    turned_dial = dial_of(results)
     # One world has no slope; the report is then as without a dial.
-    if runs["rho"].nunique() < 2:
+    if turned_dial is None:
         return pd.DataFrame(columns=columns)
+    runs = results.runs.assign(dial=_settings(results, turned_dial))
+    runs = runs[np.isfinite(runs["dial"]) & (runs["status"] == "done")]
     found = results.rows[np.isfinite(results.rows["value"]) & (results.rows["note"] == "")].merge(
-        runs[["run_id", "label", "method", "attribute", "rho"]].rename(
+        runs[["run_id", "label", "method", "attribute", "dial"]].rename(
             columns={"method": "variant_of", "label": "method"}
         ),
         on="run_id",
     )
     # Which attribute a world ties to which is known from its law and not guessed from the numbers.
-    tied = {name: partner(name) for name in runs["attribute"].unique()}
+    tied = {
+        name: partner(name) if turned_dial.ties else None for name in runs["attribute"].unique()
+    }
     # Of the entanglement with all others, the one with the attribute that the world ties it to.
     partners = found["attribute"].map({name: pair[0] for name, pair in tied.items() if pair})
     wanted = (found["metric"] == "entanglement_with") & (found["variant"] == partners)
@@ -104,11 +168,13 @@ def points(results: Results) -> pd.DataFrame:
     found.loc[turned, ["value", "low", "high"]] = -found.loc[
         turned, ["value", "high", "low"]
     ].to_numpy()
-    return found[columns].sort_values(["quantity", "attribute", "method", "rho"], ignore_index=True)
+    return found[columns].sort_values(
+        ["quantity", "attribute", "method", "dial"], ignore_index=True
+    )
 
 
 def slopes(found: pd.DataFrame) -> pd.DataFrame:
-    """One row a method and quantity: first, last (at the smallest and largest rho, means over
+    """One row a method and quantity: first, last (at the smallest and largest setting, means over
     attributes), slope, low, high, attributes (how many), worlds (the fewest of them). An attribute
     with one world has no slope and is out."""
     rows = []
@@ -125,7 +191,7 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
         # The variance of a mean of independent slopes.
         half = Z95 * np.sqrt(variance.sum()) / len(fits)
         # Only what has a slope, so that first, last and slope are of the same attributes.
-        used = group[group["attribute"].isin(list(fits))].sort_values("rho").groupby("attribute")
+        used = group[group["attribute"].isin(list(fits))].sort_values("dial").groupby("attribute")
         rows.append(
             {
                 "quantity": quantity,
@@ -138,7 +204,7 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
                 "high": slope.mean() + half,
                 "attributes": len(fits),
                 # The fewest, as the weakest of the lines limits what the mean can say.
-                "worlds": int(used["rho"].nunique().min()),
+                "worlds": int(used["dial"].nunique().min()),
             }
         )
     columns = [
@@ -157,36 +223,41 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(
         ["quantity", "slope"],
         ignore_index=True,
-        # A slope down is as much a dependence on rho as a slope up.
+        # A slope down is as much a dependence on the setting as a slope up.
         key=lambda column: column.abs() if column.name == "slope" else column,
     )
 
 
 def _line(part: pd.DataFrame) -> tuple[float, float] | None:
-    """(slope, its variance) of value over rho; the variance of each point is read off its
+    """(slope, its variance) of value over the setting; the variance of each point is read off its
     interval."""
     # A bootstrap or Wilson interval is taken as that of a normal distribution.
     deviation = (part["high"] - part["low"]).to_numpy(np.float64) / (2 * Z95)
     # An interval of no width would have an infinite weight.
     sound = np.isfinite(deviation) & (deviation > 0)
-    rho, value = part["rho"].to_numpy(np.float64)[sound], part["value"].to_numpy(np.float64)[sound]
-    if len(np.unique(rho)) < 2:
+    setting, value = (
+        part["dial"].to_numpy(np.float64)[sound],
+        part["value"].to_numpy(np.float64)[sound],
+    )
+    if len(np.unique(setting)) < 2:
         return None
     # Weights are known variances, so the slope's variance is 1 / spread without a residual term.
     weight = deviation[sound] ** -2
-    centred = rho - np.average(rho, weights=weight)
+    centred = setting - np.average(setting, weights=weight)
     spread = (weight * centred**2).sum()
     return float((weight * centred * value).sum() / spread), float(1 / spread)
 
 
 def table(results: Results) -> list[list[str]]:
-    """Headings, then a row a method, least entangled by rho first; empty without a dial."""
+    """Headings, then a row a method, by the first slope; empty without a dial."""
     found = slopes(points(results))
     if found.empty:
         return []
     shown = [name for name in TITLES if name in set(found["quantity"])]
-    # `slopes` sorts by the size of the slope; the first quantity decides the order of the rows.
-    order = found[found["quantity"] == shown[0]]["method"].tolist()
+    # `slopes` sorts by the size of the slope; the first quantity decides the order of the rows. The
+    # methods that it is not known of follow, in the order of the next ones.
+    ordered = [found.loc[found["quantity"] == name, "method"] for name in shown]
+    order = list(dict.fromkeys(pd.concat(ordered)))
     lines = [
         ["method", *(text for name in shown for text in (name.replace("ad_at", "AD"), "slope"))]
     ]
@@ -210,22 +281,24 @@ def table(results: Results) -> list[list[str]]:
 def drawings(results: Results, look: Looks) -> list[Drawing]:
     """The figure; none without a dial."""
     found = points(results)
-    if found.empty:
+    dial = dial_of(results)
+    if found.empty or dial is None:
         return []
-    return [Drawing("dial", "The entanglement dial", CAPTION, partial(figure, found, look))]
+    return [Drawing("dial", dial.title, dial.caption, partial(figure, found, look, dial))]
 
 
-def figure(found: pd.DataFrame, look: Looks) -> Figure:
+def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
     """A line a method: quantities down, attributes across."""
     # Tied attributes first: they are what the dial turns, the others show what stays.
-    attributes = sorted(set(found["attribute"]), key=lambda name: (partner(name) is None, name))
+    partners = {name: partner(name) if dial.ties else None for name in set(found["attribute"])}
+    attributes = sorted(partners, key=lambda name: (partners[name] is None, name))
     shown = [name for name in TITLES if name in set(found["quantity"])]
     drawing = new_figure(max(5.5, 3.05 * len(attributes)), 0.7 + 2.4 * len(shown))
     panels = drawing.subplots(
         len(shown), len(attributes), sharex=True, sharey="row", squeeze=False
     ).ravel()
-    methods = order_methods(found)
-    # Methods have the same rho; side by side, their whiskers do not cover one another.
+    methods = order_methods(found["method"], look)
+    # Methods have the same settings; side by side, their whiskers do not cover one another.
     gap = 0.05 / max(len(methods), 1)
     for place, axes in enumerate(panels):
         quantity = shown[place // len(attributes)]
@@ -236,7 +309,7 @@ def figure(found: pd.DataFrame, look: Looks) -> Figure:
             if line.empty:
                 continue
             colour, marker = look[method][:2]
-            x = line["rho"] + (position - (len(methods) - 1) / 2) * gap
+            x = line["dial"] + (position - (len(methods) - 1) / 2) * gap
             axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.5)
             axes.plot(
                 x,
@@ -262,14 +335,14 @@ def figure(found: pd.DataFrame, look: Looks) -> Figure:
                 alpha=0.7,
             )
         if place < len(attributes):
-            pair = partner(attribute)
+            pair = partners[attribute]
             title = spoken(attribute)
             if pair:
                 title += f" (with {spoken(pair[0])})"
             axes.set_title(title)
         if place % len(attributes) == 0:
             axes.set_ylabel(TITLES[quantity])
-        axes.set_xticks(sorted(set(found["rho"])))
-    drawing.supxlabel("rho of the world", fontsize=STYLE["font.size"])
+        axes.set_xticks(sorted(set(found["dial"])))
+    drawing.supxlabel(dial.axis, fontsize=STYLE["font.size"])
     put_legend(drawing, methods, look)
     return drawing

@@ -22,6 +22,7 @@ BUDGET = (
     14_000_000  # bytes of all sprites in base64; the page with its figures then stays below 25 MB
 )
 BLOCK = 8  # pixels: the cells of a JPEG are whole blocks, so that no picture bleeds into the next
+FIRST = "smile"  # the attribute that a page opens with, where it has it: the edit is seen at once
 Gallery = Mapping[str, Mapping[int, list[Strip]]]
 
 
@@ -110,7 +111,7 @@ def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, lis
                     _sheet(f"sp-{section}-{a}-{k}", strips, way)
                     for k, strips in enumerate(starts.values())
                 ]
-                for a, (attribute, starts) in enumerate(sorted(gallery.items()))
+                for a, (attribute, starts) in enumerate(sorted(gallery.items(), key=_place))
             }
             for section, gallery in enumerate(galleries)
         ]
@@ -189,6 +190,12 @@ def gallery(found: dict[str, list[Sheet]]) -> list[tuple[str, list[tuple[str, li
         )
         for attribute, group in found.items()
     ]
+
+
+def _place(item: tuple[str, Mapping[int, list[Strip]]]) -> tuple[bool, str]:
+    """Where an attribute stands on the page."""
+    attribute = item[0]
+    return (attribute != FIRST, attribute)
 
 
 def css(parts: Iterable[dict[str, list[Sheet]]]) -> str:

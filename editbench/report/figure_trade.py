@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from editbench.report.cells import Column, number
+from editbench.report.cells import Column, number, over_what
 from editbench.report.costs import COSTS, front
 from editbench.walk.figures import INK, Looks, new_figure, panel_grid, put_legend, upper_limit
 
@@ -28,10 +28,10 @@ LINEAR = ("ad_at",)
 # A logarithm has no place for 0, which methods without a fit and without labels have.
 FLOORS = {"fit_seconds": 0.01}  # on a logarithmic axis less is drawn here; 1 for the others
 CAPTION = (
-    "Mean accuracy with its 95 % interval, over the attributes and starts that all ranked methods "
-    "share, against dependency and each cost. The arrow points to the better side; the dashed line "
-    "joins the methods that no other beats in both (Pareto front). What is the same for all is not "
-    "drawn."
+    "Mean accuracy with its 95 % interval against mean dependency and each cost; the axes say what "
+    "the means are over, the same for every method. The arrow points to the better side; the dashed "
+    "line joins the methods that no other beats in both (Pareto front, without floors). What is the "
+    "same for all is not drawn."
 )
 
 
@@ -57,7 +57,7 @@ def trade_figure(means: pd.DataFrame, look: Looks) -> Figure:
     for place, (axes, column) in enumerate(zip(grid, panels)):
         _panel(axes, drawn, column, look)
         if place % columns == 0:
-            axes.set_ylabel("mean accuracy")
+            axes.set_ylabel(_named("mean accuracy", drawn, "accuracy"))
     put_legend(figure, list(drawn["method"]), look, line=False)
     return figure
 
@@ -69,17 +69,18 @@ def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: Looks) -> None
     x = known[column.key].clip(lower=floor) if logarithmic else known[column.key]
     place = dict(zip(known["method"], zip(x, known["accuracy"])))
     # The front is of the numbers as measured; only the drawing is clipped.
-    line = [place[method] for method in front(means, column)]
+    line = [place[method] for method in front(known[~known["floor"]], column)]
     # Steps and no straight lines: nothing is known of what lies between two methods.
-    axes.plot(
-        *zip(*line),
-        color=INK,
-        linewidth=0.9,
-        linestyle=(0, (3, 2)),
-        alpha=0.55,
-        zorder=1,
-        drawstyle="steps-post",
-    )
+    if line:
+        axes.plot(
+            *zip(*line),
+            color=INK,
+            linewidth=0.9,
+            linestyle=(0, (3, 2)),
+            alpha=0.55,
+            zorder=1,
+            drawstyle="steps-post",
+        )
     for record in known.to_dict("records"):
         colour, marker = look[record["method"]][:2]
         at, accuracy = place[record["method"]]
@@ -98,8 +99,15 @@ def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: Looks) -> None
     else:
         axes.margins(x=0.12)
         axes.set_xlim(left=0)
-    axes.set_xlabel(f"{LABELS[column.key]} {'→' if column.better else '←'}")
+    label = f"{LABELS[column.key]} {'→' if column.better else '←'}"
+    axes.set_xlabel(_named(label, known, column.key) if column is SIDE else label)
     axes.set_ylim(0, upper_limit(means["accuracy_high"].fillna(means["accuracy"])))
+
+
+def _named(label: str, means: pd.DataFrame, key: str) -> str:
+    """The label of an axis, with what the means on it are over."""
+    records = means[np.isfinite(means[key])].to_dict("records")
+    return f"{label}\n{over_what(records[0], key)}" if records else label
 
 
 def _log_axis(axes: Axes, values: pd.Series, floor: float) -> None:

@@ -39,7 +39,7 @@ def accuracy_figure(table: pd.DataFrame, look: Looks) -> Figure:
     A cross on the floor marks a run that was skipped or failed.
     """
     attributes = sorted(set(table["attribute"]))
-    methods = order_methods(table)
+    methods = order_methods(table["method"], look)
     # Wide enough that the whiskers of one attribute do not touch those of the next.
     width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))
     figure = new_figure(max(5.5, min(12.5, width)), 3.9)
@@ -95,7 +95,7 @@ def accuracy_figure(table: pd.DataFrame, look: Looks) -> Figure:
 def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
     """A metric against the achieved effect, a panel an attribute.
 
-    Bins of fewer than FEWEST points or with a note are left out, and so are the bands of more
+    Bins of fewer than FEWEST starts or with a note are left out, and so are the bands of more
     methods than can be distinguished.
 
     Args:
@@ -161,7 +161,7 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
     # A signed curve needs room below 0.
     if (curve["value"].dropna() >= 0).all():
         panels[0].set_ylim(bottom=0)
-    put_legend(figure, order_methods(curve), look)
+    put_legend(figure, order_methods(curve["method"], look), look)
     return figure
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from editbench.bank.starts import NEARBY
 from editbench.report import dial
 from editbench.report.cells import (
     NOT_LEARNED,
@@ -23,16 +24,19 @@ from editbench.report.cells import (
     marks,
     not_learned,
     number,
+    over_what,
 )
-from editbench.report.costs import COSTS, cost_table
+from editbench.report.costs import COSTS, SUMMED
 from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
+from editbench.report.means import lines as means_lines
+from editbench.report.numbers import Numbers
 from editbench.report.paired import leaders
 from editbench.report.published import WHY, published
-from editbench.report.ranking import Ranking, lines
+from editbench.report.ranking import lines
 from editbench.report.strips import Strip
-from editbench.report.tables import main_table, matrix, quantities, summary
-from editbench.report.write import heading, legend
+from editbench.report.tables import main_table, matrix, quantities
+from editbench.report.write import BOLD, FLOOR_RULE, TITLES, heading, legend, over_starts
 from editbench.walk.figures import Look
 
 # What the page tells of how runs were made; costs and notes have tables of their own.
@@ -43,14 +47,13 @@ PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "th
 class Section:
     """What the page shows of one setting.
 
-    figures, more: (title, caption, inline SVG), `more` folded away; strips: attribute -> start ->
-    strips by method.
+    Args:
+        numbers: of the setting.
+        figures, more: (title, caption, inline SVG), `more` folded away.
+        strips: attribute -> start -> strips by method.
     """
 
-    name: str
-    results: Results
-    paired: pd.DataFrame
-    ranked: Ranking
+    numbers: Numbers
     figures: list[tuple[str, str, str]] = field(default_factory=list)
     more: list[tuple[str, str, str]] = field(default_factory=list)
     strips: dict[str, dict[int, list[Strip]]] = field(default_factory=dict)
@@ -76,7 +79,10 @@ def page(
     environment.filters["number"] = number
     table = main_table(whole)
     # Of all settings: what is missing must be seen in one place.
-    undone = table[table["status"] != "done"].to_dict("records")
+    undone = [
+        row | ({"status": f"{row['seeds']} seeds only"} if row["status"] == "done" else {})
+        for row in table[table["reason"] != ""].to_dict("records")
+    ]
     # All sections together, since the budget of bytes is that of the page.
     pictures = sheets([section.strips for section in sections])
     return environment.get_template("template.html").render(
@@ -90,10 +96,13 @@ def page(
         undone=undone,
         problems=problems,
         facts=facts(whole, table),
-        warnings=warnings(table),
+        warnings=warnings(table) + far_starts(whole),
         provenance=provenance(whole),
         notes=method_notes(whole),
         title=", ".join(sorted(set(table["generator"]))),
+        floors=sorted(set(table.loc[table["floor"], "method"])),
+        rules=(BOLD, FLOOR_RULE),
+        summed=SUMMED,
     )
 
 
@@ -113,6 +122,10 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     pools = _spread(
         {one["pool_threshold"] for one in made if one.get("pool_threshold") is not None}
     )
+    own = start_distances(results, "target")
+    other = start_distances(results, "nearest_other")
+    starts = _spread(set(table["n"].dropna()))
+    seeds = sorted({seed for several in results.runs["seeds"] for seed in several})
     # Always in this order, whichever is most frequent.
     counts = table["status"].value_counts()
     runs = ", ".join(
@@ -121,23 +134,42 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     found = [
         ("Generator", ", ".join(sorted(set(table["generator"])))),
         ("Judge", "; ".join(judged)),
+        ("Teacher and judge", _agreement(made)),
         (
             "Bank",
             ", ".join(sorted(set(table["bank"]) - {""})) + (f" ({sizes} samples)" if sizes else ""),
         ),
         (
             "Starts",
-            _spread(set(table["n"].dropna()))
-            + " an attribute"
-            + (f"; within {pools} σ of the boundaries" if pools else ""),
+            # No run that is done, no starts.
+            starts
+            and f"{starts} an attribute"
+            + (f"; within {pools} σ of the boundaries" if pools else "")
+            + (f"; median distance from the target's {own} σ" if own else "")
+            + (f", from the nearest other {other} σ" if other else ""),
         ),
-        ("Seeds", ", ".join(map(str, sorted(set(table["seed"]))))),
+        ("Seeds", ", ".join(map(str, seeds))),
         ("Methods", str(table["method"].nunique())),
         ("Attributes", str(table["attribute"].nunique())),
         ("Runs", runs),
     ]
     # A term without text would look as if something had been lost.
     return [(term, text) for term, text in found if text.strip()]
+
+
+def _agreement(made: list[dict]) -> str:
+    """How far teacher and judge give the same classes over the bank, by attribute."""
+    found: dict[str, str] = {}
+    for one in made:
+        for name, values in (one.get("agreement") or {}).items():
+            text = f"{name.replace('_', ' ')} {values['agreement']:.0%}"
+            # It is undefined where both give one class alone.
+            if values["kappa"] is not None:
+                text += f" (κ {values['kappa']:.2f})"
+            found.setdefault(name, text)
+    if not found:
+        return ""
+    return f"agree on {', '.join(found.values())} of the samples"
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
@@ -156,6 +188,40 @@ def warnings(table: pd.DataFrame) -> list[str]:
             "the pictures show. These are marked ‘latent’."
         )
     return found
+
+
+def far_starts(results: Results) -> list[str]:
+    """Of runs whose starts were asked to be near a boundary and lie far from it: one line, or none."""
+    far: dict[str, list[float]] = {}
+    for run in results.runs.to_dict("records"):
+        made = results.provenance.get(run["run_id"], {})
+        if made.get("start_warning"):
+            distance = float(made["start_distance"]["target"])
+            far.setdefault(str(run["attribute"]), []).append(distance)
+    if not far:
+        return []
+    # Methods share their starts, but two settings may differ.
+    told = ", ".join(f"{name} {_spread(set(values))}" for name, values in sorted(far.items()))
+    return [
+        f"Starts are not near their boundary: half of them lie further than {told} σ from the "
+        f"target's, where {NEARBY:g} σ counts as near. A larger bank or a smaller starts.pool brings "
+        "them nearer, and so does starts.near=target."
+    ]
+
+
+def start_distances(results: Results, key: str) -> str:
+    """Spread over the runs of a median distance of their starts; '' where no run tells it.
+
+    Args:
+        results: of all runs.
+        key: 'target' or 'nearest_other', see editbench.bank.starts.
+    """
+    found: set[float] = set()
+    for made in results.provenance.values():
+        value = (made.get("start_distance") or {}).get(key)
+        if isinstance(value, int | float):
+            found.add(float(value))
+    return _spread(found)
 
 
 def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
@@ -185,38 +251,44 @@ def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
     """(method, attribute, notes of the fit, run_id)."""
     found = []
     for run in results.runs.to_dict("records"):
-        # A run that was skipped has no fit and no notes; its row stays, with empty text.
-        notes = results.provenance.get(run["run_id"], {}).get("method_notes") or {}
-        text = (
-            ", ".join(
-                f"{key}: "
-                f"{value if isinstance(value, (str, int, float)) else json.dumps(value, default=str)}"
-                for key, value in notes.items()
-            )
-            if isinstance(notes, dict)
-            else str(notes)
-        )
-        found.append((run["label"], run["attribute"], text, run["run_id"]))
+        # A row of several seeds has a fit for each.
+        for run_id in run["run_ids"]:
+            # A run that was skipped has no fit and no notes; its row stays, with empty text.
+            notes = results.provenance.get(run_id, {}).get("method_notes") or {}
+            found.append((run["label"], run["attribute"], _note_text(notes), run_id))
     return found
+
+
+def _note_text(notes: object) -> str:
+    if not isinstance(notes, dict):
+        return str(notes)
+    parts = []
+    for key, value in notes.items():
+        plain = isinstance(value, str | int | float)
+        parts.append(f"{key}: {value if plain else json.dumps(value, default=str)}")
+    return ", ".join(parts)
 
 
 def _section(
     section: Section, pictures: dict[str, list[Sheet]], look: Mapping[str, Look]
 ) -> dict[str, Any]:
-    table = main_table(section.results)
-    columns = columns_of(table, quantities(section.results))
-    means = summary(table)
-    wide = matrix(table)
+    numbers = section.numbers
+    table = numbers.table
+    results = numbers.results
+    columns = columns_of(table, quantities(results))
+    wide = matrix(table, numbers.order)
     # The grid shows accuracy alone, so its bold comes from the tests of accuracy.
-    pairs = section.paired[section.paired["metric"] == "accuracy"]
+    pairs = numbers.paired[numbers.paired["metric"] == "accuracy"]
     best = {
         attribute: leaders(
-            pairs[pairs["attribute"] == attribute], dict(zip(wide.index, wide[attribute])), True
+            pairs[pairs["attribute"] == attribute],
+            dict(zip(wide.index, wide[attribute])),
+            True,
+            numbers.floors,
         )
         for attribute in wide
     }
-    costs = cost_table(table, section.ranked)
-    priced = [column for column in COSTS if costs[column.key].notna().any()]
+    priced = [column for column in COSTS if numbers.costs[column.key].notna().any()]
     # `wide` holds numbers only; the grid also tells why one is missing.
     status = {
         (record["method"], record["attribute"]): record for record in table.to_dict("records")
@@ -231,32 +303,57 @@ def _section(
         )
         for method in wide.index
     ]
+    averaged = [metric for metric in numbers.compared if any(c.key == metric for c in columns)]
     return {
-        "name": section.name,
+        "name": numbers.name,
         "columns": [(column, heading(column)) for column in columns],
         "rows": [_row(record, columns) for record in table.to_dict("records")],
-        "means": [_row(record, columns) for record in means.to_dict("records")],
-        "legend": legend(table, quantities(section.results)),
+        "rows_over": over_starts(table),
+        "means": [
+            _mean_row(record, columns, averaged) for record in numbers.means.to_dict("records")
+        ],
+        "means_over": [f"{TITLES[metric]} over" for metric in averaged],
+        "means_notes": means_lines(numbers.compared),
+        "bold_means": numbers.ranked.bold,
+        "legend": legend(table, quantities(results)),
         "attributes": list(wide),
         "grid": grid,
         "figures": section.figures,
         "more": section.more,
-        "published": published(section.results),
+        "published": published(results),
         "strips": gallery(pictures),
         "explorer": explorer(
-            pictures, section.results.runs, {name: one.colour for name, one in look.items()}
+            pictures, results.runs, {name: one.colour for name, one in look.items()}
         ),
-        "ranked": section.ranked.table.to_dict("records"),
-        "ranked_notes": lines(section.ranked),
-        # Taken with the ranking, so that accuracy and cost are of the same runs.
-        "costs": [_row(record, priced) for record in costs.to_dict("records")],
+        "ranked": [
+            # A floor has no rank to sort by.
+            row | {"best_rank": "" if pd.isna(row["best_rank"]) else row["best_rank"]}
+            for row in numbers.ranked.table.to_dict("records")
+        ],
+        "ranked_notes": lines(numbers.ranked),
+        "costs": [
+            _row(record, priced) | {"over": over_what(record, "accuracy")}
+            for record in numbers.costs.to_dict("records")
+        ],
         "priced": [(column, heading(column)) for column in priced],
-        "paired": section.paired.to_dict("records"),
+        "paired": numbers.paired.to_dict("records"),
     }
 
 
 def _row(record: dict, columns: list[Column]) -> dict[str, Any]:
     return {**record, "cells": [cell(record, column) for column in columns], "marks": marks(record)}
+
+
+def _mean_row(record: dict, columns: list[Column], averaged: list[str]) -> dict[str, Any]:
+    """A row of means, with what each is over; why one is missing stands below the table."""
+    accuracy = Column("accuracy", "accuracy", 3, True)
+    return {
+        **record,
+        "cells": [replace(cell(record, column), mark="") for column in columns],
+        "accuracy_cell": replace(cell(record, accuracy), mark=""),
+        "over": [over_what(record, metric) for metric in averaged],
+        "marks": marks(record),
+    }
 
 
 def _grid_cell(record: dict | None, best: bool) -> dict[str, Any]:

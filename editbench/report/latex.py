@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import pandas as pd
@@ -16,15 +16,17 @@ from editbench.report.cells import (
     cell,
     marks,
     not_learned,
+    over_what,
 )
-from editbench.report.costs import COSTS, SUMMED, cost_table
+from editbench.report.costs import COSTS, SUMMED
 from editbench.report.html import facts
 from editbench.report.load import Results
-from editbench.report.paired import LEVEL, leaders
-from editbench.report.ranking import Ranking
+from editbench.report.means import Comparison
+from editbench.report.numbers import Numbers
+from editbench.report.paired import leaders
 from editbench.report.ranking import lines as ranking_lines
-from editbench.report.tables import AT_EFFECT, main_table, summary
-from editbench.report.write import NAMED, NOT_LEARNED_MEANS, not_done
+from editbench.report.tables import AT_EFFECT
+from editbench.report.write import BOLD, FLOOR_RULE, NAMED, NOT_LEARNED_MEANS, not_done
 
 ACROSS = 8  # attributes side by side; more go into a second tabular below
 # Beside what LaTeX itself reads, the signs of these tables: pdfLaTeX stops at their Unicode.
@@ -73,82 +75,55 @@ PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage{booktabs}
 \begin{document}
 """
-BOLD = (
-    "Bold: the best of a column and whatever the paired bootstrap does not separate from it "
-    f"(Holm, adjusted p below {LEVEL:g}); none where there are no paired data."
-)
 
 
-def tables(
-    results: Results, differences: pd.DataFrame, ranked: Ranking, suffix: str = ""
-) -> dict[str, str]:
-    """Name -> LaTeX of one setting's tables: accuracy, ad, cost and ranking, those that have
-    numbers.
+def tables(numbers: Numbers, suffix: str = "") -> dict[str, str]:
+    """LaTeX of one setting's tables: accuracy, ad, cost and ranking, those that have numbers.
 
-    suffix: told apart by it, the labels of several settings can stand in one document.
+    Args:
+        numbers: of the setting.
+        suffix: told apart by it, the labels of several settings can stand in one document.
+
+    Returns:
+        Name of the table -> its text.
     """
-    table = main_table(results)
-    about = _about(results, table)
-    found = {}
+    table = numbers.table
+    about = _about(numbers.results, table)
     columns = {column.key: column for column in COLUMNS}
+    found = {}
     if table["accuracy"].notna().any():
-        means = {row["method"]: row for row in ranked.table.to_dict("records")}
-        first = next(iter(means.values()), None)
-        # The first row is the best; those that it is not separated from share its bold.
-        tied = {first["method"], *first["tied_with"].split(", ")} if first else set()
         caption = (
             "Accuracy: share of starts whose target was reached with every other attribute kept, "
-            "at the first crossing, with its 95 % interval."
-            + (
-                f" Mean: over {len(ranked.attributes)} attributes and the starts that all ranked "
-                "methods share."
-                if means
-                else ""
-            )
+            f"at the first crossing, with its 95 % interval. {_mean(numbers.compared['accuracy'])}"
         )
         # Only this table lists what was not done: said once, beside the main number.
         found["accuracy"] = _wide(
-            table, columns["accuracy"], differences, caption, about, means, tied, not_done(table)
+            numbers, columns["accuracy"], caption, about, numbers.ranked.bold, not_done(table)
         )
     if table[AT_EFFECT].notna().any():
         # Settings with other curves may be read at another effect, so the caption tells it.
         effects = ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
-        mean = summary(table)
-        means = (
-            {row["method"]: row for row in mean.to_dict("records")}
-            if mean[AT_EFFECT].notna().any()
-            else {}
-        )
         caption = (
             "Attribute dependency (AD): mean change of the other attributes, in σ, at an achieved "
-            f"effect of {effects} σ on the target, with its 95 % interval; lower is better."
-            + (
-                " Mean: over the attributes on which it is readable for every method but the floor."
-                if means
-                else ""
-            )
+            f"effect of {effects} σ on the target, over the starts that reach it, with its 95 % "
+            f"interval; lower is better. {_mean(numbers.compared[AT_EFFECT])}"
         )
         # The means of AD have no paired test over attributes, so none of them is bold.
-        found["ad"] = _wide(
-            table, columns[AT_EFFECT], differences, caption, about, means, set(), []
-        )
+        found["ad"] = _wide(numbers, columns[AT_EFFECT], caption, about, frozenset(), [])
     if table["learned"].notna().any():
         caption = (
             "Learned: AUC with which what a method learnt orders the teacher's labels on the tune "
-            "split, of many classes the mean of each against the rest; 0.5 is chance. Mean: over "
-            "the attributes served."
+            "split, of many classes the mean of each against the rest; 0.5 is chance. "
+            f"{_mean(numbers.compared['accuracy'])}"
         )
-        means = {row["method"]: row for row in summary(table).to_dict("records")}
-        found["learned"] = _wide(
-            table, columns["learned"], differences, caption, about, means, set(), []
-        )
-    costs = cost_table(table)
+        found["learned"] = _wide(numbers, columns["learned"], caption, about, frozenset(), [])
+    costs = numbers.costs
     shown = [column for column in COSTS if costs[column.key].notna().any()]
     if shown:
         rows = [
             [
                 _name(row),
-                f"{row['served']} of {row['asked']}",
+                over_what(row, "accuracy"),
                 *(cell(row, column).text for column in shown),
             ]
             for row in costs.to_dict("records")
@@ -156,10 +131,9 @@ def tables(
         caption = (
             f"Costs: {SUMMED}. Measured once a run, on the hardware of the provenance; no test."
         )
-        body = _tabular(
-            ["method", "attributes", *(column.title for column in shown)], _escaped(rows)
-        )
+        body = _tabular(["method", "over", *(column.title for column in shown)], _escaped(rows))
         found["cost"] = _float("cost", caption, about, [body])
+    ranked = numbers.ranked
     if len(ranked.table):
         number = columns["accuracy"]
         rows = [
@@ -181,13 +155,20 @@ def tables(
         found["ranking"] = _float(
             "ranking", ranking_lines(ranked)[0] + ".", about, [body], ranking_lines(ranked)[1:]
         )
+    if not suffix:
+        return found
+    return {
+        name: text.replace(f"\\label{{tab:{name}}}", f"\\label{{tab:{name}{suffix}}}")
+        for name, text in found.items()
+    }
+
+
+def _mean(compared: Comparison) -> str:
+    """What the column of means is over, or why there is none."""
+    if compared.note:
+        return f"No mean: {compared.note}."
     return (
-        {
-            name: text.replace(f"\\label{{tab:{name}}}", f"\\label{{tab:{name}{suffix}}}")
-            for name, text in found.items()
-        }
-        if suffix
-        else found
+        f"Mean: over {compared.over} ({', '.join(compared.attributes)}), the same for every method."
     )
 
 
@@ -222,48 +203,50 @@ def escape(text: object) -> str:
 
 
 def _wide(
-    table: pd.DataFrame,
+    numbers: Numbers,
     column: Column,
-    differences: pd.DataFrame,
     caption: str,
     about: str,
-    means: dict[str, dict],
-    tied: set[str],
+    bold_means: Collection[str],
     notes: list[str],
 ) -> str:
-    """Methods x attributes, two lines a method: the value, its interval. means: method -> record of
-    the last column, {} for none; tied: those of it in bold."""
+    """Methods x attributes, up to three lines a method: the value, its interval, the floor.
+
+    Args:
+        numbers: of the setting.
+        column: the number.
+        caption, about: what it is, and what was run.
+        bold_means: methods whose mean is bold.
+        notes: lines below the table.
+    """
+    table = numbers.table
     # The same order of methods as in every other table of the report.
-    methods = list(summary(table)["method"])
+    methods = numbers.order
+    means = {row["method"]: row for row in numbers.means.to_dict("records")}
     records = {(row["method"], row["attribute"]): row for row in table.to_dict("records")}
     names = {row["method"]: _name(row) for row in table.to_dict("records")}
     attributes = sorted(set(table["attribute"]))
+    # What has no set of its own is averaged over that of accuracy.
+    compared = numbers.compared.get(column.key, numbers.compared["accuracy"])
     # Each attribute has its own paired test, so each column has its own bold.
-    bold = {a: _leaders(records, methods, a, column, differences) for a in attributes}
+    bold = {a: _leaders(numbers, records, a, column) for a in attributes}
     bodies = []
     # More attributes than fit are stacked in one float, so that caption and label stay one.
     for begin in range(0, len(attributes), ACROSS):
         part = attributes[begin : begin + ACROSS]
         # The mean over all attributes stands once, at the end of the last part.
-        last = bool(means) and begin + ACROSS >= len(attributes)
+        last = begin + ACROSS >= len(attributes) and bool(compared.values)
         rows = []
         for method in methods:
-            upper, lower = [escape(names[method])], [""]
-            for attribute in part:
-                value, interval = _cell(records.get((method, attribute)), column)
-                upper.append(rf"\textbf{{{value}}}" if method in bold[attribute] else value)
-                lower.append(interval)
+            cells = [_cell(records.get((method, a)), column, method in bold[a]) for a in part]
             if last:
-                value, interval = _cell(means.get(method), column)
-                upper.append(rf"\textbf{{{value}}}" if method in tied else value)
-                lower.append(interval)
-            # No second line where no cell has an interval: an empty one would look like a gap.
-            rows += [upper, lower] if any(lower) else [upper]
-        bodies.append(
-            _tabular(
-                ["method", *(a.replace("_", " ") for a in part), *(["mean"] if last else [])], rows
-            )
-        )
+                cells.append(_cell(means.get(method), column, method in bold_means))
+            upper, lower, floor = zip(*cells)
+            rows.append([escape(names[method]), *upper])
+            # No further line where no cell has one: an empty one would look like a gap.
+            rows += [["", *line] for line in (lower, floor) if any(line)]
+        heads = ["method", *(a.replace("_", " ") for a in part), *(["mean"] if last else [])]
+        bodies.append(_tabular(heads, rows))
     noted = table[table["status"] == "done"]
     # What was learnt has no notes of its own.
     if f"{column.key}_note" in noted:
@@ -273,9 +256,11 @@ def _wide(
     weak = table[(table["status"] == "done") & (table["learned"] < LEAST_LEARNED)]
     if len(weak):
         notes = [*notes, f"‡{NOT_LEARNED_MEANS} ({_where(weak)})"]
+    # A note for all methods is the caption's; these are of single ones.
+    notes = [*notes, *(f"no mean of {method}: {why}" for method, why in compared.left.items())]
     # The column is called ad_at, the file and the label of the table ad.
     kind = "ad" if column.key == AT_EFFECT else column.key
-    return _float(kind, f"{caption} {BOLD}", about, bodies, notes)
+    return _float(kind, f"{caption} {BOLD} {FLOOR_RULE}", about, bodies, notes)
 
 
 def _where(group: pd.DataFrame) -> str:
@@ -285,33 +270,40 @@ def _where(group: pd.DataFrame) -> str:
     return ", ".join(where[:NAMED]) + more
 
 
-def _leaders(
-    records: dict, methods: list[str], attribute: str, column: Column, differences: pd.DataFrame
-) -> set[str]:
+def _leaders(numbers: Numbers, records: dict, attribute: str, column: Column) -> set[str]:
     """The methods in bold; a value with a note is no candidate."""
     values = {}
-    for method in methods:
+    for method in numbers.order:
         row = records.get((method, attribute))
         if row and row["status"] == "done" and not row.get(f"{column.key}_note"):
             values[method] = row[column.key]
-    rows = differences[
-        (differences["attribute"] == attribute) & (differences["metric"] == column.key)
+    rows = numbers.paired[
+        (numbers.paired["attribute"] == attribute) & (numbers.paired["metric"] == column.key)
     ]
-    return leaders(rows, values, bool(column.better))
+    return leaders(rows, values, bool(column.better), numbers.floors)
 
 
-def _cell(record: dict | None, column: Column) -> tuple[str, str]:
-    """(value, interval) as LaTeX."""
+def _cell(record: dict | None, column: Column, bold: bool) -> tuple[str, str, str]:
+    """(value, interval, mark of the floor) as LaTeX."""
     if record is None:
-        return escape(MISSING), ""
+        return escape(MISSING), "", ""
     # The rows of means have no status: they are of runs that were done.
     if record.get("status", "done") != "done":
-        return rf"\emph{{{escape(record['status'])}}}", ""
+        return rf"\emph{{{escape(record['status'])}}}", "", ""
     value = cell(record, column)
+    text = escape(value.text)
+    # Why a mean is missing stands below the table; a cell's note is found there by its dagger.
+    if value.mark and "status" in record:
+        text += escape("†")
+    if not_learned(record):
+        text += escape("‡")
+    if bold:
+        text = rf"\textbf{{{text}}}"
     # Smaller type keeps the column narrow and the value in front.
-    interval = rf"{{\scriptsize {escape(value.interval)}}}" if value.interval else ""
-    marks_of = ("†" if value.mark else "") + ("‡" if not_learned(record) else "")
-    return escape(value.text + marks_of), interval
+    small = [
+        rf"{{\scriptsize {escape(line)}}}" if line else "" for line in (value.interval, value.floor)
+    ]
+    return text, small[0], small[1]
 
 
 def _escaped(rows: list[list[str]]) -> list[list[str]]:

@@ -1,4 +1,5 @@
-"""Read every record of a runs folder into tables. Nothing here computes a number.
+"""Read every record of a runs folder into tables. Nothing here computes a number, but for the means
+over seeds where these are asked for.
 
 A folder that cannot be read is listed as a problem, with its name and the reason; the rest is still
 returned.
@@ -15,6 +16,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from editbench.base.errors import EditbenchError
+from editbench.report.seeds import pool_seeds
 from editbench.report.settings import add_settings
 from editbench.run.record import Record
 from editbench.walk.metric import ROW_TYPES as METRIC_ROW_TYPES
@@ -26,6 +28,10 @@ STATUS_KEYS = ("status", "method", "attribute", "generator")
 # What a record adds to the rows of a metric; `group` is the metric's option in the configuration.
 ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
 ROW_TYPES = METRIC_ROW_TYPES | ADDED_TYPES
+# What pooling adds to the rows: how many seeds a number is over, and their part of its variance.
+SEED_COLUMNS = {"seeds": 1, "seed_variance": 0.0}
+# Records without the key `floor` were written by versions that had one floor, of this name.
+OLD_FLOOR = "random"
 COSTS = (
     "fit_seconds",
     "walk_seconds",
@@ -53,8 +59,10 @@ class Results:
         runs: one row a run, sorted by attribute and method: run_id (the folder's name), the keys of
             status.json, the costs of provenance.json (NaN where unknown), scorer, bank, and from
             editbench.report.settings `setting` (runs of one setting can be compared) and `label`
-            (the method, told apart from its other variants).
-        rows: all metric rows, with run_id.
+            (the method, told apart from its other variants). `floor` says whether the method is a
+            floor; `seeds`, `run_ids` and `seeds_asked` what a row is over. Where seeds are pooled a
+            row is a method and attribute, under the run_id of its first seed.
+        rows: all metric rows, with run_id, `seeds` and `seed_variance`.
         samples: all values of single starts, with run_id.
         configs, provenance: run_id -> operative config, run_id -> provenance.
         problems: what could not be read.
@@ -121,10 +129,17 @@ class Results:
         return arrays
 
 
-def load(root: Path, only: Collection[str] | None = None) -> Results:
-    """Read all records under `root`, or those of the run ids in `only`.
+def load(root: Path, only: Collection[str] | None = None, by_seed: bool = True) -> Results:
+    """Read all records under `root`.
 
-    Raises EditbenchError when the folder is missing or holds no record at all.
+    Args:
+        root: folder of the records.
+        only: run ids to read; None takes every record.
+        by_seed: whether each seed is a row and a setting of its own. Without, the seeds of a method
+            on an attribute are one row: means over starts and seeds, see editbench.report.seeds.
+
+    Raises:
+        EditbenchError: the folder is missing or holds no record at all.
     """
     root = Path(root)
     if not root.is_dir():
@@ -176,9 +191,13 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
     columns = [
         "run_id",
         "method",
+        "floor",
         "attribute",
         "generator",
         "seed",
+        "seeds",
+        "seeds_asked",
+        "run_ids",
         "judged_in",
         "leaking",
         "experiment",
@@ -196,11 +215,14 @@ def load(root: Path, only: Collection[str] | None = None) -> Results:
         ["attribute", "method", "run_id"], ignore_index=True
     )
     # Settings are named by what differs, so they need all runs at once.
-    table, joined = add_settings(table, configs), _join(rows, ROW_TYPES)
+    table = add_settings(table, configs, by_seed)
+    joined = _join(rows, ROW_TYPES).assign(**SEED_COLUMNS)
+    values = _join(samples, SAMPLE_TYPES)
+    # Before seeds are pooled: a mean over versions would hide that there are several.
     problems += mixed_versions(table, joined)
-    return Results(
-        root, table, joined, _join(samples, SAMPLE_TYPES), configs, provenance, tuple(problems)
-    )
+    if not by_seed:
+        table, joined, values = pool_seeds(table, joined, values, ("learned", *COSTS))
+    return Results(root, table, joined, values, configs, provenance, tuple(problems))
 
 
 def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
@@ -242,11 +264,17 @@ def _status(record: Record) -> dict[str, Any]:
     missing = [key for key in STATUS_KEYS if not isinstance(status.get(key), str)]
     if missing:
         raise ValueError(f"{Record.STATUS} lacks {', '.join(missing)}")
+    seed = int(status.get("seed") or 0)
+    floor = status.get("floor")
     return {
         "run_id": record.folder.name,
         **{key: status[key] for key in STATUS_KEYS},
+        "floor": floor if isinstance(floor, bool) else status["method"] == OLD_FLOOR,
         "reason": status.get("reason") or "",
-        "seed": int(status.get("seed") or 0),
+        "seed": seed,
+        "seeds": (seed,),
+        "seeds_asked": 1,
+        "run_ids": (record.folder.name,),
         "judged_in": status.get("judged_in") or "image",
         "leaking": bool(status.get("leaking")),
         "experiment": status.get("experiment") or "",

@@ -1,14 +1,26 @@
-"""Differences between every two methods on the starts they share."""
+"""Differences between every two methods on the starts they share.
+
+Where several seeds of a method are pooled, the value of a start is the mean over the seeds, and the
+draws of a method carry what the choice of its seeds adds (`editbench.stats.intervals.seed_draws`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from editbench.report.load import Results
-from editbench.stats.intervals import DRAWS, holm, percentiles, resampled_sums
+from editbench.stats.intervals import (
+    DRAWS,
+    SeedSpread,
+    holm,
+    percentiles,
+    resampled_sums,
+    seed_draws,
+)
 from editbench.walk.metric import KEY_COLUMNS, key_of
 
 COLUMNS = (
@@ -46,6 +58,7 @@ def paired(results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")) -
     if results.samples.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     values = keyed_values(results, metrics)
+    spreads = seed_spreads(results, metrics)
     # None in a key cannot be compared with a number, so keys are sorted as text.
     keys = sorted({key for _, key in values}, key=lambda key: (metrics.index(key[0]), str(key)))
     rows = []
@@ -54,9 +67,10 @@ def paired(results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")) -
         runs = sorted(zip(group["label"], group["run_id"]))
         for key in keys:
             having = {label: values[run, key] for label, run in runs if (run, key) in values}
+            seeds = {label: spreads[run, key] for label, run in runs if (run, key) in spreads}
             fields = dict(zip(KEY_COLUMNS, key))
             about = [fields[name] for name in ("metric", "variant", "network", "x")]
-            for pair, found in compare(pd.DataFrame(having).sort_index()).items():
+            for pair, found in compare(pd.DataFrame(having).sort_index(), seeds).items():
                 rows.append((setting, attribute, *about, *pair, *found))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -72,22 +86,42 @@ def keyed_values(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, 
     return found
 
 
-def start_values(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, str], pd.Series]:
-    """(run_id, metric) -> values indexed by start, for metrics with one number a run."""
-    rows = results.samples[results.samples["metric"].isin(metrics)]
+def start_values(
+    results: Results, metric: str, effects: Mapping[str, float]
+) -> dict[str, pd.Series]:
+    """run_id -> values of a number indexed by start.
+
+    Args:
+        results: of one setting.
+        metric: the number.
+        effects: run_id -> the effect at which it is read, where it is read at several.
+    """
+    rows = results.samples[results.samples["metric"] == metric]
+    effect = rows["run_id"].map(dict(effects))
+    rows = rows[~np.isfinite(rows["x"]) | (rows["x"] == effect)]
     return {
-        (str(run), str(metric)): part.drop_duplicates("start").set_index("start")["value"]
-        for (run, metric), part in rows.groupby(["run_id", "metric"])
+        str(run): part.drop_duplicates("start").set_index("start")["value"]
+        for run, part in rows.groupby("run_id")
+    }
+
+
+def seed_spreads(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, tuple], SeedSpread]:
+    """(run_id, key of the number) -> what its seeds add to the variance; several seeds only."""
+    rows = results.rows[results.rows["metric"].isin(metrics) & (results.rows["seeds"] > 1)]
+    return {
+        (str(row["run_id"]), key_of(row)): SeedSpread(row["seed_variance"], int(row["seeds"]))
+        for row in rows.to_dict("records")
     }
 
 
 def compare(
-    table: pd.DataFrame,
+    table: pd.DataFrame, spreads: Mapping[str, SeedSpread] | None = None
 ) -> dict[tuple[str, str], tuple[int, float, float, float, float, float]]:
     """Paired differences of every two columns.
 
     Args:
         table: (starts, methods), NaN where a method lacks a start.
+        spreads: method -> what its seeds add to the variance of its mean; none where it has one.
 
     Returns:
         (a, b) -> n, difference, low, high, p, adjusted p.
@@ -116,6 +150,7 @@ def compare(
     # A draw may hold no start of a pair that shares few; it is NaN and handled below.
     with np.errstate(invalid="ignore", divide="ignore"):
         means = sums[:, : len(pairs)] / sums[:, len(pairs) :]
+        means += _seed_part(pairs, len(sums), spreads or {})
         difference = gaps.sum(0) / n
     low, high = percentiles(means)
     p = two_sided(means, difference)
@@ -132,6 +167,19 @@ def compare(
     return found
 
 
+def _seed_part(
+    pairs: list[tuple[str, str]], draws: int, spreads: Mapping[str, SeedSpread]
+) -> np.ndarray:
+    """(draws, pairs) what the seeds add to the draws of each difference."""
+    # One stream a method: its seeds are the same in every pair.
+    own = {
+        name: seed_draws(spreads.get(name, SeedSpread()), draws, "paired", name)
+        for pair in pairs
+        for name in pair
+    }
+    return np.stack([own[a] - own[b] for a, b in pairs], 1)
+
+
 def two_sided(draws: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """(draws, m) bootstrap values and (m,) values seen -> (m,) p of no difference, NaN where
     nothing was seen.
@@ -146,17 +194,30 @@ def two_sided(draws: np.ndarray, seen: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(seen), (1 + (~closer).sum(0)) / (1 + len(draws)), np.nan)
 
 
-def leaders(differences: pd.DataFrame, values: dict[str, float], better: bool) -> set[str]:
-    """The best of `values` (method -> value) and all that its paired test does not separate from
+def leaders(
+    differences: pd.DataFrame,
+    values: Mapping[str, float],
+    better: bool,
+    floors: Collection[str] = (),
+) -> set[str]:
+    """The methods in bold: the best of `values` and all that its paired test does not separate from
     it.
 
     Args:
         differences: rows of `paired` of one attribute and metric.
+        values: method -> value.
         better: whether higher is better.
+        floors: methods that are never bold.
 
-    Empty where fewer than two methods can be compared: a best among one is no finding.
+    Returns:
+        Empty where the test separates the best from no other method but floors: where nothing is
+        separated there is no best to show.
     """
-    finite = {method: value for method, value in values.items() if np.isfinite(value)}
+    finite = {
+        method: value
+        for method, value in values.items()
+        if np.isfinite(value) and method not in floors
+    }
     if len(finite) < 2 or differences.empty:
         return set()
     best = sorted(
@@ -165,4 +226,4 @@ def leaders(differences: pd.DataFrame, values: dict[str, float], better: bool) -
     apart = differences[differences["p_holm"] < LEVEL]
     # A pair is stored once, so the best may stand on either side.
     beaten = set(apart.loc[apart["a"] == best, "b"]) | set(apart.loc[apart["b"] == best, "a"])
-    return set(finite) - beaten
+    return set(finite) - beaten if beaten & set(finite) else set()

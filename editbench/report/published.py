@@ -17,7 +17,7 @@ import pandas as pd
 from editbench.report.cells import COLUMNS, MISSING, number
 from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
-from editbench.report.tables import main_table, summary
+from editbench.report.tables import main_table
 
 ALL = "all"  # in place of an attribute: one number a method
 # Above the sentences of `reasons`.
@@ -28,8 +28,9 @@ SERVED = "served"  # metric: attributes on which a control was found
 @dataclass(frozen=True)
 class Published:
     """One source: what it is, what it was measured on, the metric's key and title, and a row for
-    each number with method, attribute, paper and ours as text, value, low, high, n of ours (NaN
-    where there is none), and why: a sentence where the paper's number lies outside our interval."""
+    each number, setting and variant of the method, with setting, method, attribute, paper and ours as
+    text, value, low, high, n of ours (NaN where there is none), and why: a sentence where the paper's
+    number lies outside our interval."""
 
     source: str
     setting: str
@@ -48,16 +49,18 @@ def published(results: Results) -> list[Published]:
     titles = {column.key: column.title for column in COLUMNS} | {
         SERVED: "attributes with a control"
     }
-    table = main_table(results)
+    tables = {name: main_table(part) for name, part in results.by_setting()}
     found = []
     for _, block in sorted(blocks.items()):
         metric = str(block.get("metric", ""))
         # A source whose numbers are not in the text has none, and is named without a table.
         values = block.get("values") or {}
         rows = [
-            _row(results, table, block, method, attribute, value)
+            row | {"setting": setting}
             for method, per in values.items()
             for attribute, value in per.items()
+            for setting, table in tables.items()
+            for row in _rows(results, table, block, method, attribute, value)
         ]
         found.append(
             Published(
@@ -80,12 +83,14 @@ def lines(results: Results) -> list[str]:
             + ("" if one.rows else ": the numbers are not in the paper's text")
         )
         if one.rows:
-            table = ["| method | attribute | paper | here |", "| --- | --- | ---: | ---: |"]
-            table += [
-                f"| {row['method']} | {row['attribute']} | {row['paper']} | {row['ours']} |"
-                for row in one.rows
-            ]
-            out.append("\n".join(table))
+            # The column of settings only where there are several.
+            names = ["method", "attribute", "paper", "ours"]
+            if len({row["setting"] for row in one.rows}) > 1:
+                names = ["setting", *names]
+            heads = ["here" if name == "ours" else name for name in names]
+            rules = ["---:" if name in ("paper", "ours") else "---" for name in names]
+            table = [heads, rules, *([str(row[name]) for name in names] for row in one.rows)]
+            out.append("\n".join(f"| {' | '.join(line)} |" for line in table))
             told = reasons(one)
             if told:
                 out.append("\n".join([f"{WHY}:", "", *(f"- {line}" for line in told)]))
@@ -94,9 +99,27 @@ def lines(results: Results) -> list[str]:
 
 def reasons(one: Published) -> list[str]:
     """'method on attribute: why' of every number that is far from its paper's."""
-    return [
-        f"{row['method']} on {row['attribute']}: {row['why']}" for row in one.rows if row["why"]
-    ]
+    several = len({row["setting"] for row in one.rows}) > 1
+    told = []
+    for row in one.rows:
+        if row["why"]:
+            where = f" ({row['setting']})" if several else ""
+            told.append(f"{row['method']} on {row['attribute']}{where}: {row['why']}")
+    return told
+
+
+def _rows(
+    results: Results,
+    table: pd.DataFrame,
+    block: dict,
+    method: str,
+    attribute: str,
+    value: object,
+) -> list[dict]:
+    """A row for each variant of a method that was run in one setting, or one that says it was not."""
+    mine = table[(table["method"] == method) | (table["variant_of"] == method)]
+    labels = sorted(set(mine["method"])) or [method]
+    return [_row(results, table, block, label, attribute, value) for label in labels]
 
 
 def _row(
@@ -126,10 +149,10 @@ def _row(
     }
     # A count of attributes has neither an interval nor a run of its own.
     if metric == SERVED and attribute == ALL and len(mine):
-        means = next(one for one in summary(table).to_dict("records") if one["method"] == method)
+        served = int((mine["status"] == "done").sum())
         return row | {
-            "value": float(means["served"]),
-            "ours": f"{means['served']} of {means['asked']}",
+            "value": float(served),
+            "ours": f"{served} of {table['attribute'].nunique()}",
         }
     # A paper may have attributes that this world lacks; its number is still shown.
     if attribute not in (ALL, *table["attribute"]):

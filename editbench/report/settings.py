@@ -1,7 +1,7 @@
 """Which runs may stand in one table, and what each is called there.
 
-Runs are comparable when generator, scorer, bank, starts, walk limits and seed agree: a setting. Two
-runs of one method on one attribute within a setting are variants, told apart by the config keys in
+Runs are comparable when generator, scorer, bank, starts and walk limits agree: a setting. The seed
+is part of it where seeds are kept apart. Two runs of one method on one attribute within a setting are variants, told apart by the config keys in
 which they differ.
 """
 
@@ -17,16 +17,29 @@ from editbench.base.identity import COMPARABLE, WITHOUT_EFFECT
 STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
 
 
-def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
+def add_settings(
+    runs: pd.DataFrame, configs: dict[str, dict], by_seed: bool = True
+) -> pd.DataFrame:
     """Add the columns `setting` ('' when there is only one) and `label` (the method's name, or name
     and variant).
+
+    Args:
+        runs: one row a run.
+        configs: run_id -> operative configuration.
+        by_seed: whether runs of other seeds are another setting; else they are no variants either.
     """
     if runs.empty:
         return runs.assign(setting=pd.Series(dtype="str"), label=pd.Series(dtype="str"))
     runs = runs.copy()
     # Names with dots, as on the command line, so that a setting can be read as its options.
     flat = {run: flatten(configs.get(run, {})) for run in runs["run_id"]}
+    if not by_seed:
+        for options in flat.values():
+            options.pop("seed", None)
     keys = [protocol(run, flat[run["run_id"]]) for run in runs.to_dict("records")]
+    if not by_seed:
+        for key in keys:
+            del key["seed"]
     names = sorted(set().union(*keys))
     # Only what differs is in the name: all runs of one sweep then have the setting ''.
     differing = [
@@ -48,7 +61,7 @@ def add_settings(runs: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
     runs["label"] = runs["method"]
     for _, group in runs.groupby(["setting", "method"]):
         # Otherwise there is nothing to tell apart, and the plain name is best.
-        if group.duplicated("attribute").any():
+        if group.duplicated(["attribute", "seed"]).any() or _differ(group, flat):
             variants = _variants(group, flat)
             runs.loc[group.index, "label"] = [variants[run] for run in group["run_id"]]
     return runs.sort_values(["setting", "attribute", "label", "run_id"], ignore_index=True)
@@ -99,6 +112,20 @@ def flatten(config: object, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _differ(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> bool:
+    """Whether seeds of one method differ in its options: they are then variants, and no seeds of
+    one."""
+    for _, same in group.groupby("attribute"):
+        own = [_text(_of_method(flat[run])) for run in same["run_id"]]
+        if len(set(own)) > 1:
+            return True
+    return False
+
+
+def _of_method(flat: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flat.items() if key.startswith("method.")}
+
+
 def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str, str]:
     """run_id -> label, from the config keys that differ between runs of the same attribute."""
     keys: set[str] = set()
@@ -117,7 +144,8 @@ def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str,
         labels[run] = f"{method} ({', '.join(parts)})" if parts else method
     # Two runs may agree in every option that is shown.
     named = group.assign(label=[labels[run] for run in group["run_id"]])
-    for run in named.loc[named.duplicated(["attribute", "label"], keep=False), "run_id"]:
+    again = named.duplicated(["attribute", "label", "seed"], keep=False)
+    for run in named.loc[again, "run_id"]:
         labels[run] += (
             f" [{run[-8:]}]"  # the same settings, but other code or weights: both are shown
         )

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from editbench.base.errors import EditbenchError
 from editbench.report.load import Problem, Results, load
-from editbench.walk.figures import RANDOM
 
 # Smoothing would blur the few pixels that the judge saw of a small picture.
 PIXELATED = 64  # pictures up to this side are enlarged without smoothing
@@ -40,6 +39,8 @@ class Strip:
     crossed: np.ndarray
     crossing: int | None
     goal: str = ""
+    # Whether the target comes after the source in the list of classes: neutral to smiling.
+    adds: bool = False
 
     @property
     def title(self) -> str:
@@ -49,8 +50,9 @@ class Strip:
 def strips(
     results: Results, most: int = 4
 ) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
-    """attribute -> start -> strips by method (random last), of at most `most` starts, those that
-    most methods have first; and the files that could not be read.
+    """attribute -> start -> strips by method (floors last), of at most `most` starts, those that
+    most methods have first; and the files that could not be read. Edits that add an attribute, such
+    as a smile, come before those that take it away.
     """
     found: dict[str, dict[int, list[Strip]]] = {}
     problems = []
@@ -64,12 +66,13 @@ def strips(
         for strip in _of_run(run["label"], arrays, run["classes"]) if arrays else []:
             found.setdefault(run["attribute"], {}).setdefault(strip.start, []).append(strip)
     chosen = {}
+    floors = set(results.runs.loc[results.runs["floor"].astype(bool), "label"])
     for attribute, starts in found.items():
         # The inner sort decides ties by the id of the start, so that the choice is reproducible.
         kept = sorted(sorted(starts), key=lambda start: -len(starts[start]))[:most]
         chosen[attribute] = {
-            start: sorted(starts[start], key=lambda s: (s.method.split(" ")[0] == RANDOM, s.method))
-            for start in sorted(kept)
+            start: sorted(starts[start], key=lambda strip: (strip.method in floors, strip.method))
+            for start in sorted(kept, key=lambda start: (not starts[start][0].adds, start))
         }
     return chosen, problems
 
@@ -185,6 +188,7 @@ def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) 
                 # argmax is 0 where there is none, which would read as the source.
                 int(crossed.argmax()) if crossed.any() else None,
                 _goal(arrays, k, classes),
+                _adds(arrays, k),
             )
         )
     return found
@@ -195,3 +199,9 @@ def _goal(arrays: dict[str, np.ndarray], k: int, classes: Sequence[str]) -> str:
     if not {"source", "target"} <= set(arrays) or not classes:
         return ""
     return f"{classes[int(arrays['source'][k])]} → {classes[int(arrays['target'][k])]}"
+
+
+def _adds(arrays: dict[str, np.ndarray], k: int) -> bool:
+    if not {"source", "target"} <= set(arrays):
+        return False
+    return bool(arrays["target"][k] > arrays["source"][k])

@@ -1,7 +1,7 @@
-"""The numbers of the report: one row a method and attribute, and one row a method.
+"""The numbers of the report: one row a method and attribute.
 
-These frames hold plain numbers; editbench.report.cells turns them into text. A LaTeX writer would
-start from the same two: `main_table`, `summary`, and the columns of `cells.COLUMNS`.
+The frame holds plain numbers; editbench.report.cells turns them into text, and
+editbench.report.means takes the means over attributes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import numpy as np
 import pandas as pd
 
 from editbench.report.load import COSTS, Results
-from editbench.walk.figures import FEWEST, RANDOM, is_random
+from editbench.walk.figures import FEWEST
 from editbench.walk.metric import KEY_COLUMNS, key_of, written_key
 
 AT_EFFECT = "ad_at"
+# Numbers that are compared with those of the floors -> whether higher is better.
+ABOVE_FLOOR = {"accuracy": True, AT_EFFECT: False}
+AT_FLOOR = "at the floor"
+WORSE = "worse than the floor"
 FIRST = ("accuracy", "success_rate", AT_EFFECT, "off_target_flips", "path_length")
-IDENTITY = ("setting", "method", "attribute", "status")
+IDENTITY = ("setting", "method", "attribute", "status", "floor", "seeds")
 # Last, since a reader of the table wants numbers first.
 REST = (
     "generator",
@@ -47,16 +51,17 @@ class Quantity(NamedTuple):
 
 
 def main_table(results: Results) -> pd.DataFrame:
-    """One row a run.
+    """One row a run, or a method and attribute where seeds are pooled.
 
     A metric with several x is a curve and is left out, but for AD at matched effect: there the x
     that most runs share is taken (the nearest to 1 in a tie).
 
     Returns:
-        Columns setting, method (with its variant), attribute, status; for every scalar `name` (see
-        `column_name`), `name_low`, `name_high` (95 % interval), NaN where it has none, and
-        `name_note` (why it should not be read); ad_at_effect (sigmas), n (starts), learned (AUC of
-        what the method learnt), costs, then what the run was.
+        Columns setting, method (with its variant), attribute, status, floor (whether the method is
+        one), seeds (how many the row is over); for every scalar `name` (see `column_name`),
+        `name_low`, `name_high` (95 % interval), NaN where it has none, and `name_note` (why it should
+        not be read); `name_floor` of ABOVE_FLOOR; ad_at_effect (sigmas), n (starts),
+        learned (AUC of what the method learnt), costs, then what the run was.
     """
     # Once for all runs: which effect most runs share is a question to all of them.
     scalars = _scalars(results.rows)
@@ -71,6 +76,8 @@ def main_table(results: Results) -> pd.DataFrame:
             "method": run["label"],
             "attribute": run["attribute"],
             "status": run["status"],
+            "floor": bool(run["floor"]),
+            "seeds": len(run["seeds"]),
         }
         for name in names:
             # A run that was skipped or failed has a row of the table, without numbers.
@@ -95,12 +102,14 @@ def main_table(results: Results) -> pd.DataFrame:
         records.append(
             record
             | {name: run[name] for name in REST if name in run}
+            | {"seed": ", ".join(map(str, run["seeds"]))}
             # The label tells variants apart; the plain name finds the floor among them.
             | {"variant_of": run["method"]}
         )
     columns = [
         *IDENTITY,
         *(name + end for name in names for end in ("", "_low", "_high", "_note")),
+        *(f"{name}_floor" for name in ABOVE_FLOOR),
         "ad_at_effect",
         "n",
         "learned",
@@ -110,110 +119,54 @@ def main_table(results: Results) -> pd.DataFrame:
         *REST,
     ]
     table = pd.DataFrame(records, columns=columns)
-    return table.sort_values(
-        ["setting", "attribute", "method"], key=_random_last, ignore_index=True
-    )
+    for name in ABOVE_FLOOR:
+        table[f"{name}_floor"] = ""
+        for _, group in table.groupby(["setting", "attribute"]):
+            table.loc[group.index, f"{name}_floor"] = floor_mark(group, name)
+    return table.sort_values(["setting", "attribute", "floor", "method"], ignore_index=True)
 
 
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a method: means over the attributes it serves; best accuracy first, the random floor
-    last.
+def readable(table: pd.DataFrame, name: str) -> pd.Series:
+    """Which rows have a number without a note."""
+    noted = table[f"{name}_note"].fillna("") != ""
+    return (table.get("status", "done") == "done") & np.isfinite(table[name]) & ~noted
 
-    Columns: setting, method, served, asked (attributes), accuracy, accuracy_common (over the
-    `common` attributes that every method serves), success_rate, ad_at (over the `ad_at_served`
-    attributes on which it is readable, without a note, for every method but the floor: all are
-    averaged over the same), off_target_flips, path_length, fit_seconds, edits_per_second,
-    generator_calls, labels_used, n, learned.
+
+def floor_mark(group: pd.DataFrame, name: str) -> pd.Series:
+    """Whether a number is clear of the floors, by its interval and that of the best floor.
+
+    Args:
+        group: rows that are compared: of one setting and attribute, or means.
+        name: one of ABOVE_FLOOR.
+
+    Returns:
+        AT_FLOOR where the two intervals overlap, WORSE where the row's lies on the wrong side, ''
+        where it is clear, where one of the two is not readable, and for the floors themselves.
     """
-    done = table[(table["status"] == "done") & table["accuracy"].notna()]
-    # A method that serves only easy attributes would lead a plain mean.
-    serving = done.groupby("attribute")["method"].nunique()
-    common = set(serving.index[serving == done["method"].nunique()])
-    # A value with a note must not enter a mean, where the note could no longer be seen.
-    readable = done[(done[f"{AT_EFFECT}_note"] == "") & done[AT_EFFECT].notna()]
-    # By setting, since another world may have another method that serves less.
-    alike = {
-        str(setting): shared_attributes(readable[readable["setting"] == setting], part)
-        for setting, part in table.groupby("setting")
-    }
-    rows = []
-    for (setting, method), group in table.groupby(["setting", "method"], sort=False):
-        mine, shared = group[group["status"] == "done"], alike[str(setting)]
-        same = mine[mine.index.isin(readable.index) & mine["attribute"].isin(shared)]
-        row = {
-            "setting": setting,
-            "method": method,
-            # One run a method and attribute: rows count attributes.
-            "served": len(mine),
-            "asked": table["attribute"].nunique(),
-            "accuracy_common": mine.loc[mine["attribute"].isin(common), "accuracy"].mean(),
-            "common": len(common),
-            # Means over different attributes cannot be compared, so it is the same ones or nothing.
-            "ad_at": same[AT_EFFECT].mean() if len(same) == len(shared) else np.nan,
-            "ad_at_served": len(shared),
-            "leaking": bool(group["leaking"].any()),
-            "judged_in": group["judged_in"].iloc[0],
-            "variant_of": group["variant_of"].iloc[0],
-        }
-        for name in (
-            "accuracy",
-            "success_rate",
-            "off_target_flips",
-            "path_length",
-            "fit_seconds",
-            "edits_per_second",
-            "generator_calls",
-            "labels_used",
-            "n",
-            "learned",
-        ):
-            row[name] = mine[name].mean()
-        rows.append(row)
-    columns = [
-        "setting",
-        "method",
-        "served",
-        "asked",
-        "accuracy",
-        "accuracy_common",
-        "common",
-        "success_rate",
-        "ad_at",
-        "ad_at_served",
-        "off_target_flips",
-        "path_length",
-        "fit_seconds",
-        "edits_per_second",
-        "generator_calls",
-        "labels_used",
-        "n",
-        "learned",
-        "leaking",
-        "judged_in",
-        "variant_of",
-    ]
-    frame = pd.DataFrame(rows, columns=columns)
-    # The floor is a yardstick and no competitor: it stands last even where it beats a method.
-    frame["floor"] = frame["variant_of"] == RANDOM
-    return frame.sort_values(
-        ["setting", "floor", "accuracy", "method"],
-        ascending=[True, True, False, True],
-        ignore_index=True,
-    ).drop(columns="floor")
+    marks = pd.Series("", index=group.index)
+    known = readable(group, name) & np.isfinite(group[f"{name}_low"])
+    floors = group[known & group["floor"]]
+    if floors.empty:
+        return marks
+    sign = 1.0 if ABOVE_FLOOR[name] else -1.0
+    best = floors.loc[(sign * floors[name]).idxmax()]
+    others = known & ~group["floor"]
+    overlap = (group[f"{name}_low"] <= best[f"{name}_high"]) & (
+        group[f"{name}_high"] >= best[f"{name}_low"]
+    )
+    marks[others & overlap] = AT_FLOOR
+    marks[others & ~overlap & (sign * group[name] < sign * best[name])] = WORSE
+    return marks
 
 
-def shared_attributes(readable: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Attributes on which every method but the floor has a row in `readable`."""
-    # Random directions may not reach the effect, and would take the attribute from all others.
-    methods = set(table.loc[table["variant_of"] != RANDOM, "method"])
-    count = readable[readable["method"].isin(methods)].groupby("attribute")["method"].nunique()
-    return sorted(count.index[count == len(methods)])
+def matrix(table: pd.DataFrame, order: list[str], metric: str = "accuracy") -> pd.DataFrame:
+    """(methods, attributes) values of one metric, NaN where a run is not done.
 
-
-def matrix(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """(methods, attributes) values of one metric, NaN where a run is not done; methods in the order
-    of `summary`."""
-    order = summary(table)["method"].tolist()
+    Args:
+        table: of `main_table`, of one setting.
+        order: of the methods.
+        metric: column of the table.
+    """
     # dropna=False keeps attributes on which no method has the number.
     wide = table.pivot_table(
         index="method", columns="attribute", values=metric, aggfunc="first", dropna=False
@@ -284,9 +237,3 @@ def _scalars(rows: pd.DataFrame) -> pd.DataFrame:
     found = found.assign(column=[column_name(row) for row in found.to_dict("records")])
     # A cell of the table takes one value.
     return found.drop_duplicates(["run_id", "column"])
-
-
-def _random_last(column: pd.Series) -> pd.Series:
-    if column.name != "method":
-        return column
-    return column.map(lambda name: (is_random(name), name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -20,17 +20,21 @@ from editbench.report.cells import (
     NOT_LEARNED,
     Cell,
     Column,
+    above_floor,
     cell,
     columns_of,
     marks,
     not_learned,
+    over_what,
 )
-from editbench.report.costs import COSTS, SUMMED, cost_table
+from editbench.report.costs import COSTS, SUMMED
 from editbench.report.load import Results
+from editbench.report.means import lines as means_lines
+from editbench.report.numbers import Numbers, numbers_of
+from editbench.report.paired import LEVEL
 from editbench.report.published import lines
 from editbench.report.ranking import lines as ranking_lines
-from editbench.report.ranking import ranking
-from editbench.report.tables import Quantity, main_table, quantities, summary
+from editbench.report.tables import AT_FLOOR, WORSE, Quantity, main_table, quantities
 
 WIDE = 140  # columns of a terminal that takes the costs too
 PIPE = 240  # columns where there is no terminal: nothing is wrapped
@@ -38,6 +42,12 @@ PIPE = 240  # columns where there is no terminal: nothing is wrapped
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
 # A note on every run of a sweep would fill the screen.
 NAMED = 6  # runs that a note names
+BOLD = (
+    "Bold: the best of a column and whatever the paired bootstrap does not separate from it (Holm, "
+    f"adjusted p below {LEVEL:g}); nothing where it separates the best from no other method. A floor "
+    "is never bold."
+)
+FLOOR_RULE = f"“{AT_FLOOR}”: the interval overlaps that of the best floor; “{WORSE}”: it lies on the wrong side."
 NOT_LEARNED_MEANS = (
     f"{NOT_LEARNED}: what the method learnt orders the teacher's labels on the tune split with an "
     f"AUC below {LEAST_LEARNED:g}; 0.5 is chance, and its accuracy says little of the method"
@@ -52,54 +62,10 @@ def print_table(results: Results, console: Console | None = None) -> None:
         Console() if sys.stdout.isatty() else Console(width=PIPE)
     )  # a pipe or a log gets it all
     whole = main_table(results)
-    for setting in sorted(set(whole["setting"])):
-        table = whole[whole["setting"] == setting]
-        title = f"editbench: {', '.join(sorted(set(table['generator'])))}" + (
-            f" · {setting}" if setting else ""
-        )
-        columns = columns_of(table, quantities(results))
-        if console.width < WIDE:
-            # In a narrow terminal intervals go as well, but for the main number.
-            columns = [replace(c, interval=c.key == "accuracy") for c in columns if c.narrow]
-        out = _rich(["attribute", "method", *map(heading, columns)], title)
-        for attribute, group in table.groupby("attribute"):
-            for position, record in enumerate(group.to_dict("records")):
-                # Once a group, as a repeated name is harder to scan.
-                name = str(attribute) if position == 0 else ""
-                # rich reads [text] as markup, and marks stand in brackets.
-                out.add_row(
-                    escape(name), escape(_name(record)), *_values(record, columns, "terminal")
-                )
-            out.add_section()
-        console.print(out)
-        means = summary(table)
-        out = _rich(
-            ["method", "attributes", *map(heading, columns)], "mean over the attributes served"
-        )
-        for record in means.to_dict("records"):
-            out.add_row(
-                escape(_name(record)),
-                f"{record['served']} of {record['asked']}",
-                *_values(record, columns, "terminal"),
-            )
-        console.print(out)
-        told = []
-        for title, headings, rows, notes in _ranks_and_costs(
-            results.only(setting), table, "terminal"
-        ):
-            # Ties are a list of names and fold; everything else in the ranking is short.
-            out = _rich(
-                headings, title, wrapped=(len(headings) - 1,) if title == "ranking" else (0,)
-            )
-            for row in rows:
-                out.add_row(*row)
-            if rows:
-                console.print(out)
-            told += notes
-        for line in told:
-            console.print(escape(line), style="dim", soft_wrap=True)
+    for setting, part in results.by_setting():
+        _print_setting(numbers_of(setting, part), console)
     if tied := dial.table(results):
-        out = _rich(tied[0], "the entanglement dial, least entangled first", wrapped=(0,))
+        out = _rich(tied[0], f"{dial.title(results).lower()}, flattest first", wrapped=(0,))
         for row in tied[1:]:
             out.add_row(*map(escape, row))
         console.print(out)
@@ -112,37 +78,73 @@ def print_table(results: Results, console: Console | None = None) -> None:
         console.print(escape(line), style="dim", soft_wrap=True)
 
 
-def markdown(results: Results) -> str:
-    """Both tables in Markdown."""
+def _print_setting(numbers: Numbers, console: Console) -> None:
+    table = numbers.table
+    title = f"editbench: {', '.join(sorted(set(table['generator'])))}" + (
+        f" · {numbers.name}" if numbers.name else ""
+    )
+    columns = columns_of(table, quantities(numbers.results))
+    if console.width < WIDE:
+        # In a narrow terminal intervals go as well, but for the main number.
+        columns = [replace(c, interval=c.key == "accuracy") for c in columns if c.narrow]
+    heads, rows = _runs(table, columns, "terminal")
+    out = _rich(heads, title, wrapped=(0, 1, *_last(heads)))
+    before = None
+    for attribute, row in zip(table["attribute"], rows):
+        if before not in (None, attribute):
+            out.add_section()
+        # Once a group, as a repeated name is harder to scan.
+        out.add_row("" if attribute == before else row[0], *row[1:])
+        before = attribute
+    console.print(out)
+    told = [over_starts(table), *_floor_lines(table)]
+    heads, rows = _means(numbers, columns, "terminal")
+    out = _rich(heads, "mean over attributes, the same for every method", wrapped=range(len(heads)))
+    for row in rows:
+        out.add_row(*row)
+    console.print(out)
+    told += means_lines(numbers.compared)
+    for title, headings, rows, notes in _ranks_and_costs(numbers, "terminal"):
+        # Ties are a list of names and fold; everything else in the ranking is short.
+        out = _rich(headings, title, wrapped=(len(headings) - 1,) if title == "ranking" else (0, 1))
+        for row in rows:
+            out.add_row(*row)
+        if rows:
+            console.print(out)
+        told += notes
+    for line in dict.fromkeys(told):
+        console.print(escape(line), style="dim", soft_wrap=True)
+
+
+def markdown(results: Results, every: Sequence[Numbers] | None = None) -> str:
+    """The same tables in Markdown.
+
+    Args:
+        results: of all settings.
+        every: the numbers of each setting, where they are there already.
+    """
+    if every is None:
+        every = [numbers_of(name, part) for name, part in results.by_setting()]
     parts = ["# editbench report"]
     whole = main_table(results)
-    for setting in sorted(set(whole["setting"])):
-        table = whole[whole["setting"] == setting]
-        columns = columns_of(table, quantities(results))
+    for numbers in every:
+        table = numbers.table
+        setting = numbers.name
+        columns = columns_of(table, quantities(numbers.results))
         parts.append(
             f"## {', '.join(sorted(set(table['generator'])))}" + (f": {setting}" if setting else "")
         )
-        rows = [
-            [record["attribute"], _name(record), *_values(record, columns, "plain")]
-            for record in table.to_dict("records")
-        ]
-        parts.append(_pipes(["attribute", "method", *map(heading, columns)], rows))
-        parts.append("Mean over the attributes served:")
-        rows = [
-            [
-                _name(record),
-                f"{record['served']} of {record['asked']}",
-                *_values(record, columns, "plain"),
-            ]
-            for record in summary(table).to_dict("records")
-        ]
-        parts.append(_pipes(["method", "attributes", *map(heading, columns)], rows))
-        for title, headings, rows, notes in _ranks_and_costs(results.only(setting), table, "plain"):
+        parts.append(_pipes(*_runs(table, columns, "plain")))
+        parts += [_sentence(line) for line in (over_starts(table), *_floor_lines(table))]
+        parts.append("Mean over attributes, the same for every method:")
+        parts.append(_pipes(*_means(numbers, columns, "plain")))
+        parts += [_sentence(line) for line in means_lines(numbers.compared)]
+        for title, headings, rows, notes in _ranks_and_costs(numbers, "plain"):
             parts += [f"{title[0].upper()}{title[1:]}:", _pipes(headings, rows)] if rows else []
-            parts += [f"{line[0].upper()}{line[1:]}." for line in notes]
+            parts += [_sentence(line) for line in notes]
     # After the settings, since it spans them.
     if tied := dial.table(results):
-        parts += ["## The entanglement dial", _pipes(tied[0], tied[1:]), f"{dial.SLOPE}."]
+        parts += [f"## {dial.title(results)}", _pipes(tied[0], tied[1:]), f"{dial.SLOPE}."]
     parts += lines(results)
     notes = (
         legend(whole, quantities(results))
@@ -154,8 +156,78 @@ def markdown(results: Results) -> str:
     )
 
 
+def _sentence(line: str) -> str:
+    return _pipe_safe(f"{line[0].upper()}{line[1:]}" + ("" if line.endswith(".") else "."))
+
+
+def _runs(
+    table: pd.DataFrame, columns: list[Column], style: str
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the main table."""
+    marked = [above_floor(record) for record in table.to_dict("records")]
+    heads = ["attribute", "method", *map(heading, columns)]
+    rows = []
+    for record, mark in zip(table.to_dict("records"), marked):
+        row = [record["attribute"], _name(record)]
+        # rich reads [text] as markup, and marks stand in brackets.
+        row = [escape(text) if style == "terminal" else text for text in row]
+        row += _values(record, columns, style)
+        rows.append([*row, mark] if any(marked) else row)
+    return [*heads, *([AT_FLOOR] if any(marked) else [])], rows
+
+
+def _means(
+    numbers: Numbers, columns: list[Column], style: str
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the means: each says how many attributes and starts it is over."""
+    records = numbers.means.to_dict("records")
+    marked = [above_floor(record) for record in records]
+    shown = [metric for metric in numbers.compared if any(c.key == metric for c in columns)]
+    heads = ["method", "served", *map(heading, columns)]
+    heads += [f"{TITLES[metric]} over" for metric in shown]
+    rows = []
+    for record, mark in zip(records, marked):
+        name = _name(record)
+        row = [
+            escape(name) if style == "terminal" else name,
+            f"{record['served']} of {record['asked']}",
+            # Why one is missing stands below the table.
+            *(_written(replace(cell(record, column), mark=""), style) for column in columns),
+            *(over_what(record, metric) for metric in shown),
+        ]
+        rows.append([*row, mark] if any(marked) else row)
+    return [*heads, *([AT_FLOOR] if any(marked) else [])], rows
+
+
+def _last(heads: list[str]) -> tuple[int, ...]:
+    """The place of the column about the floor, which is text and folds."""
+    return (len(heads) - 1,) if heads[-1] == AT_FLOOR else ()
+
+
+def over_starts(table: pd.DataFrame) -> str:
+    """What each row of the main table is over."""
+    counts = sorted(set(table["n"].dropna().astype(int)))
+    # Below it stands what was skipped or failed, with its reason.
+    if not counts:
+        return "no run is done"
+    n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
+    several = ", ".join(map(str, seeds))
+    pooled = f" and {several} seeds, mean and interval over both" if seeds[-1] > 1 else ", one seed"
+    return (
+        f"each row: over {n} starts{pooled}; flips and path over the starts that crossed, AD over "
+        "those that reach its effect"
+    )
+
+
+def _floor_lines(table: pd.DataFrame) -> list[str]:
+    """What the marks of the floor mean, where there is a floor."""
+    floors = sorted(set(table.loc[table["floor"], "method"]))
+    return [f"floor: {', '.join(floors)}; {FLOOR_RULE}"] if floors else []
+
+
 def csv(results: Results) -> str:
-    """main_table with full precision, a column a number; empty where there is none."""
+    """`main_table` with full precision, a column a number; empty where there is none."""
     # The column serves the code; the label and the run say it to a reader.
     return main_table(results).drop(columns="variant_of").to_csv(index=False, lineterminator="\n")
 
@@ -178,8 +250,7 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity]) -> list[str]:
     effects = sorted(set(table["ad_at_effect"].dropna()))
     if effects:
         lines.append(
-            f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target; "
-            "means are over the attributes on which it is readable for every method but the floor"
+            f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
         )
     if any(not_learned(record) for record in table.to_dict("records")):
         lines.append(NOT_LEARNED_MEANS)
@@ -205,23 +276,23 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity]) -> list[str]:
 
 
 def not_done(table: pd.DataFrame) -> list[str]:
-    rows = table[table["status"] != "done"]
-    return [
-        f"{r['status']}: {r['method']} on {r['attribute']}: {r['reason']}"
-        for r in rows.to_dict("records")
-    ]
+    """What was skipped or failed, and seeds that a row lacks."""
+    found = []
+    for row in table[table["reason"] != ""].to_dict("records"):
+        state = f"{row['seeds']} seeds only" if row["status"] == "done" else row["status"]
+        found.append(f"{state}: {row['method']} on {row['attribute']}: {row['reason']}")
+    return found
 
 
 def _ranks_and_costs(
-    results: Results, table: pd.DataFrame, style: str
+    numbers: Numbers, style: str
 ) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
     """(title, headings, rows, notes) of the ranking and of the costs of one setting."""
 
     def safe(text: object) -> str:
         return escape(str(text)) if style == "terminal" else str(text)
 
-    # The costs below are of its attributes.
-    ranked = ranking(results)
+    ranked = numbers.ranked
     accuracy = COLUMNS[0]
     ranks = [
         [
@@ -232,15 +303,14 @@ def _ranks_and_costs(
         ]
         for row in ranked.table.to_dict("records")
     ]
-    means = cost_table(table, ranked)
-    shown = [column for column in COSTS if means[column.key].notna().any()]
+    shown = [column for column in COSTS if numbers.costs[column.key].notna().any()]
     costs = [
         [
             safe(_name(row)),
-            f"{row['served']} of {row['asked']}",
+            over_what(row, "accuracy"),
             *(cell(row, column).text for column in shown),
         ]
-        for row in means.to_dict("records")
+        for row in numbers.costs.to_dict("records")
     ]
     return [
         (
@@ -249,7 +319,7 @@ def _ranks_and_costs(
             ranks,
             ranking_lines(ranked),
         ),
-        (f"costs: {SUMMED}", ["method", "attributes", *map(heading, shown)], costs, []),
+        (f"costs: {SUMMED}", ["method", "over", *map(heading, shown)], costs, []),
     ]
 
 
@@ -282,8 +352,9 @@ def _name(record: dict) -> str:
     return record["method"] + "".join(f" [{mark}]" for mark, _ in marks(record))
 
 
-def _rich(headings: list[str], title: str, wrapped: tuple[int, ...] = (0, 1)) -> Table:
+def _rich(headings: list[str], title: str, wrapped: Iterable[int] = (0, 1)) -> Table:
     """The columns in `wrapped` are text and fold; the others are numbers."""
+    wrapped = tuple(wrapped)
     out = Table(
         title=title,
         title_justify="left",

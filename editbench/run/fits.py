@@ -50,14 +50,7 @@ def fit_editor(
     editor: Editor, settings: Settings, bank: Bank, networks: Networks, attribute: str
 ) -> Fitted:
     """Fit an editor for all attributes, then tune it for one; both through the cache."""
-    data = FitData(
-        networks.generator,
-        networks.teacher,
-        bank.split("fit", settings.device),
-        bank.split("tune", settings.device),
-        bank_sigma(bank, settings.device),
-        settings.seed,
-    )
+    data = fit_data(settings, bank, networks)
     # `more` is empty unless the method has a `tune` of its own.
     path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
     fitted = _cached(path, editor, data, data.attributes.names, lambda: editor.fit(data))
@@ -73,6 +66,18 @@ def fit_editor(
         fitted.notes | tuned.notes,
         fitted.cached and tuned.cached,
         fitted.learned | tuned.learned,
+    )
+
+
+def fit_data(settings: Settings, bank: Bank, networks: Networks) -> FitData:
+    """What an editor of a job may learn from."""
+    return FitData(
+        networks.generator,
+        networks.teacher,
+        bank.split("fit", settings.device),
+        bank.split("tune", settings.device),
+        bank_sigma(bank, settings.device),
+        settings.seed,
     )
 
 

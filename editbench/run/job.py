@@ -163,6 +163,7 @@ def _about(job: Job, run_id: str) -> dict[str, Any]:
     about: dict[str, Any] = {
         "run_id": run_id,
         "method": settings.method.name,
+        "floor": bool(settings.plain["method"].get("floor")),
         "attribute": settings.attribute,
         "seed": settings.seed,
         "generator": settings.generator.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from editbench.bank.agreement import scorer_agreement
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts, far_starts
 from editbench.base.sources import source_digest
@@ -53,6 +54,9 @@ def provenance(
         # Medians over the starts, in sigma: from the target's boundary, from the nearest other one.
         "start_distance": distances,
         "start_warning": far_starts(distances, near),
+        "starts_refused": starts.refused,
+        # Of one network in both roles this says nothing.
+        "agreement": {} if networks.leaking else scorer_agreement(bank),
         "fit_seconds": fitted.seconds,
         "fit_cached": fitted.cached,
         "fit_generator_calls": fitted.decoded,

@@ -2,6 +2,13 @@
 
 All intervals are two-sided; their level is 0.95 unless another is given. Resampling is over starts
 (clusters), never over the steps of one start, which are not independent.
+
+Several seeds of one method walk from the same starts: starts and seeds are crossed, and a mean over
+both varies with either. `seed_spread` estimates what the choice of seeds adds to its variance, from
+the two-way analysis of variance with random effects (Searle, Casella & McCulloch: Variance
+Components, 1992, ch. 4), and `seed_draws` adds that part to bootstrap draws over starts. It is drawn
+from Student's t with S - 1 degrees of freedom, since resampling the S seeds themselves would make
+three seeds look too certain (the ends of its interval are the smallest and the largest of them).
 """
 
 from __future__ import annotations
@@ -11,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
-from scipy.stats import binom
+from scipy.stats import binom, t
 
 from editbench.base.seeding import generator
 
@@ -24,7 +31,7 @@ Interval = tuple[float, float]
 NO_INTERVAL: Interval = (float("nan"), float("nan"))
 
 
-def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
+def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
     """Wilson score interval of a proportion (Wilson, 1927, without continuity correction); NaN where n is 0."""
     if n == 0:
         return NO_INTERVAL
@@ -137,6 +144,117 @@ def median_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     # end covers enough. Its index is k - 1.
     rank = max(int(binom.ppf((1 - level) / 2, n, 0.5)) - 1, 0)
     return float(values[rank]), float(values[n - 1 - rank])
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """What the choice of seeds adds to the variance of a mean.
+
+    Args:
+        variance: of the mean, in the square of its unit; 0 of one seed, about which nothing is known.
+        seeds: how many, S.
+    """
+
+    variance: float = 0.0
+    seeds: int = 1
+
+
+def seed_spread(values: np.ndarray) -> SeedSpread:
+    """Variance that the choice of seeds adds to a mean over starts and seeds.
+
+    max(0, MS_seeds - MS_residual) / (n S), the two mean squares of the two-way layout: with equal
+    seeds, or with seeds that differ by no more than chance at single starts, it is 0.
+
+    Args:
+        values: (starts, S), NaN where a seed has no value of a start. Only starts that all seeds have
+            are used; with fewer than two the variance of the seeds' own means stands in.
+    """
+    values = np.asarray(values, np.float64)
+    seeds = values.shape[1]
+    if seeds < 2:
+        return SeedSpread(0.0, seeds)
+    whole = values[np.isfinite(values).all(1)]
+    n = len(whole)
+    if n < 2:
+        known = [
+            column[np.isfinite(column)].mean() for column in values.T if np.isfinite(column).any()
+        ]
+        spread = float(np.var(known, ddof=1)) / len(known) if len(known) > 1 else 0.0
+        return SeedSpread(spread, seeds)
+    by_seed = whole.mean(0)
+    residual = whole - whole.mean(1, keepdims=True) - by_seed + whole.mean()
+    between = n * np.var(by_seed, ddof=1)
+    chance = (residual**2).sum() / ((n - 1) * (seeds - 1))
+    return SeedSpread(float(max(0.0, between - chance)) / (n * seeds), seeds)
+
+
+def seed_draws(spread: SeedSpread, draws: int, *stream: object) -> np.ndarray:
+    """Deviations of a mean by its seeds: (draws,), Student's t with the spread's scale.
+
+    They are the quantiles of the distribution in a random order, so that their tails have no noise.
+
+    Args:
+        spread: of the mean.
+        draws: how many.
+        stream: names of the draw; other means have other names, so that they are independent.
+    """
+    if spread.variance <= 0 or spread.seeds < 2:
+        return np.zeros(draws)
+    places = (generator(0, "seeds", *stream).permutation(draws) + 0.5) / draws
+    return np.sqrt(spread.variance) * t.ppf(places, spread.seeds - 1)
+
+
+def crossed_means(values: np.ndarray, draws: int = DRAWS, level: float = LEVEL) -> Interval:
+    """Interval of a mean over starts and seeds: a bootstrap over starts, and the part of the seeds.
+
+    Args:
+        values: (starts, S), NaN where a seed has no value of a start. A start weighs the same however
+            many of the seeds have it.
+
+    Returns:
+        With one seed the interval of `bootstrap_mean`.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values).any(1)]
+    if not len(values):
+        return NO_INTERVAL
+    if values.shape[1] == 1:
+        return bootstrap_mean(values[:, 0], draws=draws, level=level)
+    means = np.sort(np.nanmean(values, 1))
+    resampled = resampled_sums(means[:, None], draws) / len(means)
+    resampled += seed_draws(seed_spread(values), draws)[:, None]
+    low, high = percentiles(resampled, level)[:, 0]
+    return float(low), float(high)
+
+
+def crossed_share(values: np.ndarray, level: float = LEVEL) -> Interval:
+    """Interval of a share over starts and seeds: Wilson's, at the effective number of starts.
+
+    With the variance V of the share, over starts and seeds, that number is p (1 - p) / V (Korn &
+    Graubard: Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data, Survey Methodology 24, 1998). Where all starts of all seeds agree it is
+    the number of starts. The part of the seeds is widened by the ratio of Student's quantile to the
+    normal one, squared.
+
+    Args:
+        values: (starts, S) of 0 and 1, without NaN.
+
+    Returns:
+        With one seed the interval of `wilson`.
+    """
+    values = np.asarray(values, np.float64)
+    n, seeds = values.shape
+    if seeds == 1 or not n:
+        return wilson(int(values.sum()), n, level)
+    share = float(values.mean())
+    if share in (0.0, 1.0):
+        return wilson(share * n, n, level)
+    tail = 0.5 + level / 2
+    wider = (t.ppf(tail, seeds - 1) / ndtri(tail)) ** 2
+    variance = values.mean(1).var() / n + seed_spread(values).variance * wider
+    # Seeds can never tell more than as many starts would.
+    effective = min(share * (1 - share) / max(variance, np.finfo(float).tiny), n * seeds)
+    return wilson(share * effective, effective, level)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ The engine decodes, judges and stops (editbench.walk.engine). A minimal editor i
 from __future__ import annotations
 
 import abc
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -107,6 +108,35 @@ class FitReport:
     # teacher score, so they are not in here.
     labels: int = 0
     notes: dict[str, object] = field(default_factory=dict)  # for the record, as JSON holds them
+
+
+@dataclass(frozen=True)
+class DirectionSet:
+    """All directions of a method that are the same for every sample, before any of them is chosen.
+
+    Args:
+        names: (K,) what they are called, in the method's own order.
+        strengths: positive; the sizes at which the method itself looks at a direction, both ways.
+        unit: of the strengths.
+        space: of the samples' codes that an edit starts from; Z, W or S.
+        tensors: what the edits need, name -> (K, ...).
+        details: what else they need, as JSON holds it.
+    """
+
+    names: tuple[str, ...]
+    strengths: tuple[float, ...]
+    unit: str
+    space: Space
+    tensors: dict[str, Tensor]
+    details: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def first(self, count: int | None) -> DirectionSet:
+        """The first `count` of them, or all that there are."""
+        tensors = {name: tensor[:count] for name, tensor in self.tensors.items()}
+        return replace(self, names=self.names[:count], tensors=tensors)
 
 
 @dataclass
@@ -211,7 +241,7 @@ class Editor(abc.ABC):
         if self.space not in generator.spaces:
             raise Unsupported(
                 f"needs {self.space.name} codes; the generator has "
-                f"{', '.join(s.name for s in generator.spaces)}"
+                f"{', '.join(s.name for s in generator.spaces)}{self._remedy(generator)}"
             )
         rows = self.rows(attribute)
         if rows is None:
@@ -226,6 +256,15 @@ class Editor(abc.ABC):
                 f"[0, {generator.num_ws}): change method.layers"
             )
 
+    def _remedy(self, generator: Generator) -> str:
+        """What would make an editor serve a generator that lacks its space; '' where nothing does."""
+        if Space.Z not in generator.spaces or self.space not in (Space.W, Space.W_PLUS):
+            return ""
+        # Editors that walk in either space take it as an option.
+        if "space" not in inspect.signature(type(self)).parameters:
+            return ""
+        return "; method.space=z would serve"
+
     def state(self) -> dict[str, Tensor]:
         """Fitted state as flat named tensors, enough for `load_state` to restore the editor."""
         return {}
@@ -233,7 +272,45 @@ class Editor(abc.ABC):
     def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - may be empty
         """Restore what `state` gave; an editor without state needs none."""
 
+    def fixed_directions(self, data: FitData) -> DirectionSet:
+        """All directions that the editor chooses among, found as its fit finds them; optional.
+
+        An editor whose edits are straight lines that do not depend on the sample has them. The
+        editor need not be fitted; `apply_direction` goes with this method.
+
+        Args:
+            data: as for `fit`; deterministic in `data.seed`.
+
+        Raises:
+            Unsupported: the editor has no such set.
+        """
+        raise Unsupported(f"{type(self).__name__} has no fixed set of directions")
+
+    def apply_direction(
+        self, found: DirectionSet, place: int, strength: float, codes: Tensor
+    ) -> Codes:
+        """What is decoded after an edit along one of the fixed directions.
+
+        Args:
+            found: from `fixed_directions` of an editor with the same options.
+            place: which direction, 0 to K - 1.
+            strength: signed, in `found.unit`; 0 gives the samples as they are.
+            codes: (n, d) of the samples, in `found.space`.
+
+        Returns:
+            n codes.
+
+        Raises:
+            Unsupported: the editor has no such set.
+        """
+        raise Unsupported(f"{type(self).__name__} has no fixed set of directions")
+
     # -- provided
+    @classmethod
+    def has_directions(cls) -> bool:
+        """Whether the editor has a fixed set of directions."""
+        return cls.fixed_directions is not Editor.fixed_directions
+
     def rows(self, attribute: str) -> tuple[int, int] | None:
         """Half-open range of W+ rows that the edit of an attribute reaches; None for all."""
         layers = self.layers.get(attribute) if isinstance(self.layers, Mapping) else self.layers

@@ -5,8 +5,8 @@ A metric brings its figure: a function that is named by `figure` in the metric's
 use it. Figures are drawn without pyplot: nothing of matplotlib's global state is kept or changed.
 
 A method has the same colour and marker in every figure. Colours are told apart by people with the
-common colour vision deficiencies (after Paul Tol's schemes); `random`, the floor, is grey and
-dashed.
+common colour vision deficiencies (after Paul Tol's schemes); a floor is grey and not solid, and
+several floors have other markers and dashes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from matplotlib.textpath import TextToPath
 
 from editbench.walk.observation import Observed
 
-RANDOM = "random"  # the floor: drawn grey and listed last
 FEWEST = 30  # starts: below this an interval says little, and curves hide the bin
 BANDED = 8  # methods up to which curves have their interval bands
 # The page swaps these three for its own, light or dark.
@@ -38,6 +37,10 @@ BAND = "#f2f4f6"
 GREY = "#8a8f98"
 COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377", "#33aacc", "#bba811", "#ee5566", "#8866cc")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+Dash = Literal["-", "--"] | tuple[float, tuple[float, ...]]
+SOLID: Dash = "-"
+# Of floors, in the order of their names: dashed, dotted, dash and dot.
+DASHES: tuple[Dash, ...] = ("--", (0, (1.2, 1.6)), (0, (5, 1.5, 1.2, 1.5)))
 TYPE = 9.5  # points, on the screen
 PER_NAME = 0.5  # inches of a legend entry beside its name: mark, gap, space between columns
 STYLE = {
@@ -74,7 +77,9 @@ class Records(Protocol):
 
     Attributes:
         root: folder of the runs.
-        runs: one row a run: run_id, method, label (the method's name in tables), attribute, status.
+        runs: one row a run, or a method and attribute where seeds are pooled: run_id, method, label
+            (the method's name in tables), floor (whether it is one), attribute, status, run_ids (of
+            all seeds).
         rows: metric rows, columns ROW_COLUMNS of editbench.walk.metric, with run_id and group.
         samples: values of single starts, columns SAMPLE_COLUMNS, with run_id.
         configs: run_id -> configuration.
@@ -113,11 +118,8 @@ class Look(NamedTuple):
 
     colour: str
     marker: str
+    dash: Dash = SOLID
     floor: bool = False
-
-    @property
-    def dash(self) -> Literal["-", "--"]:
-        return "--" if self.floor else "-"
 
 
 Looks = Mapping[str, Look]  # by the label of a method
@@ -142,20 +144,30 @@ class Drawing:
     first: bool = False
 
 
-def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """method -> look, by position among the sorted names: the same set has always the same
-    looks."""
+def looks(methods: Iterable[str], floors: Iterable[str] = ()) -> dict[str, Look]:
+    """The look of every method, by its position among the sorted names: the same set has always the
+    same looks.
+
+    Args:
+        methods: labels.
+        floors: labels of those that are floors.
+    """
     # 8 colours and 7 markers have no common factor, so there are 56 different pairs.
     pairs = zip(cycle(COLOURS), cycle(MARKERS))
+    grey = zip(cycle(MARKERS), cycle(DASHES))
     found = {}
     for name in sorted(set(methods)):
-        found[name] = Look(GREY, "o", True) if is_random(name) else Look(*next(pairs))
+        if name in set(floors):
+            marker, dash = next(grey)
+            found[name] = Look(GREY, marker, dash, floor=True)
+        else:
+            found[name] = Look(*next(pairs))
     return found
 
 
-def is_random(label: str) -> bool:
-    """Whether a label is that of the floor or of a variant of it."""
-    return label.split(" ")[0] == RANDOM
+def looks_of(runs: pd.DataFrame) -> dict[str, Look]:
+    """The looks of the methods in a table of runs, with the columns `label` and `floor`."""
+    return looks(runs["label"], set(runs.loc[runs["floor"].astype(bool), "label"]))
 
 
 def spoken(name: str) -> str:
@@ -196,9 +208,9 @@ def show_picture(axes: Any, picture: np.ndarray, most: float) -> None:
     axes.imshow(shown, cmap="gray", vmin=0, vmax=most)
 
 
-def order_methods(table: pd.DataFrame) -> list[str]:
-    """The labels in a column `method`, sorted, the floor last."""
-    return sorted(set(table["method"]), key=lambda name: (is_random(name), name))
+def order_methods(methods: Iterable[str], look: Looks) -> list[str]:
+    """Labels, each once, sorted, floors last."""
+    return sorted(set(methods), key=lambda name: (look[name].floor, name))
 
 
 def upper_limit(values: pd.Series) -> float:
@@ -217,7 +229,7 @@ def put_legend(figure: Figure, methods: list[str], look: Looks, line: bool = Tru
         methods: labels, in the order of the legend.
         line: whether a line goes through the marker, as in a curve.
     """
-    handles = []
+    handles: list[Line2D] = []
     for method in methods:
         handles.append(
             Line2D(

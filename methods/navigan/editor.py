@@ -49,7 +49,7 @@ from editbench.networks.perceptual import (
     lpips_files,
 )
 from editbench.networks.scorer import Scorer
-from editbench.walk.editor import Editor, FitData, FitReport, Walk
+from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk
 
 Options = TypeVar("Options")
 LEARNT = (
@@ -192,12 +192,7 @@ class NaviGAN(Editor):
 
     # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
-        generator = data.generator
-        # Layers can be named only now: the generator is not known before.
-        self.at = layer_name(generator, self.layer)
-        self.latent_space = Space.W if Space.W in generator.spaces else Space.Z
-        weight = generator.kernels()[self.at]
-        self.reach = self.limit * paper_scale(weight)
+        weight = self._locate(data.generator)
         direction, notes = self._find(data)
         # The tune split's own latents: the search must see the pictures that are edited.
         latents = data.latents(data.tune)
@@ -243,6 +238,39 @@ class NaviGAN(Editor):
             labels = data.attributes[name].classes
             notes[f"control.{name}"] = dict(zip(labels, map(_note, each)))
         return FitReport(labels=len(self.effects.start), notes=notes)
+
+    def _locate(self, generator: Generator) -> Tensor:
+        """Find the layer, its T, and the space of the samples; the layer's weight."""
+        # Layers can be named only now: the generator is not known before.
+        self.at = layer_name(generator, self.layer)
+        self.latent_space = Space.W if Space.W in generator.spaces else Space.Z
+        weight = generator.kernels()[self.at]
+        self.reach = self.limit * paper_scale(weight)
+        return weight
+
+    # -- all directions -------------------------------------------------------
+    def fixed_directions(self, data: FitData) -> DirectionSet:
+        """The K directions; a strength of 1 is T, the end of the paper's range."""
+        self._locate(data.generator)
+        direction, _ = self._find(data)
+        kernels = torch.stack([direction(k) for k in range(self.count)])
+        return DirectionSet(
+            tuple(str(k) for k in range(self.count)),
+            (0.5, 1.0),
+            "T, the end of the range that the paper shows",
+            self.latent_space,
+            {"kernels": kernels * self.reach},
+            {"layer": self.at},
+        )
+
+    def apply_direction(
+        self, found: DirectionSet, place: int, strength: float, codes: Tensor
+    ) -> Codes:
+        kernel = found.tensors["kernels"][place : place + 1].to(codes)
+        index = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
+        amount = codes.new_full((len(codes),), strength)
+        shift = WeightShift(found.details["layer"], kernel, index, amount)
+        return Codes(found.space, codes, shift)
 
     def _find(self, data: FitData) -> tuple[Callable[[int], Tensor], dict[str, object]]:
         """A function of k that builds the k-th direction, and notes."""

@@ -24,7 +24,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
-from editbench.walk.editor import Editor, FitData, FitReport, Walk, unit_rows
+from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk, unit_rows
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class DirectionSearch(Editor):
     """
 
     what = "directions"  # for the progress line
+    strength_unit = "standard deviations along the direction"
 
     def __init__(
         self,
@@ -158,6 +159,44 @@ class DirectionSearch(Editor):
                 seen[name] = _note(control, *pair)
             notes[f"control.{attribute.name}"] = seen
         return FitReport(labels=len(effects.start), notes=notes)
+
+    # -- all directions -------------------------------------------------------
+    @torch.no_grad()
+    def fixed_directions(self, data: FitData) -> DirectionSet:
+        """Each direction once, in rows of its own or in the first of `ranges`."""
+        self.num_ws = data.generator.num_ws
+        found = self.find_directions(data)
+        # A direction's candidates follow one another; the first of them has the first range.
+        first: dict[int, tuple[int, int]] = {}
+        for direction, rows in self._candidates(data, found):
+            first.setdefault(direction, rows)
+        names = []
+        for direction, (begin, end) in first.items():
+            name = str(direction)  # as the record of a fit numbers it
+            if end - begin == 1 and self.num_ws > 1:
+                name += f", row {begin}"
+            elif (begin, end) != (0, self.num_ws):
+                name += f", rows {begin} to {end - 1}"
+            names.append(name)
+        moves = torch.from_numpy(found.rows * found.stdev[:, None])
+        bounds = torch.tensor(list(first.values()))
+        third = self.strength / 3
+        return DirectionSet(
+            tuple(names),
+            (third, 2 * third, self.strength),
+            self.strength_unit,
+            self.space,
+            {"moves": moves, "bounds": bounds},
+        )
+
+    def apply_direction(
+        self, found: DirectionSet, place: int, strength: float, codes: Tensor
+    ) -> Codes:
+        move = found.tensors["moves"][place : place + 1].to(codes)
+        bounds = found.tensors["bounds"][place : place + 1].to(codes.device)
+        # Without centring: here strength 0 is the sample itself.
+        moved = self._advance(codes, move, strength, centre=False)
+        return self._within(codes, moved, bounds)
 
     def _candidates(self, data: FitData, found: Directions) -> list[tuple[int, tuple[int, int]]]:
         """Each candidate as a direction and the rows of W+ that it moves."""

@@ -29,7 +29,7 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
 from editbench.networks.generator import Generator
-from editbench.walk.editor import Editor, FitData, FitReport, Walk
+from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk
 
 
 class StyleSpace(Editor):
@@ -129,7 +129,7 @@ class StyleSpace(Editor):
         self.effects = {}
         self.offered = {}
         self._ready = {}
-        self.counts = {name: class_counts(data, name).cpu() for name in data.attributes.names}
+        self._count(data)
         # Sigma of a channel is that of the fit split's styles (the published code: 100,000).
         bank = channel_moments(data.generator, data.latents(data.fit))
         notes: dict[str, object] = {}
@@ -140,6 +140,37 @@ class StyleSpace(Editor):
         # Ranking reads the labels of the whole fit split, verifying those of some tune samples.
         verified = len(effects.start) if effects else 0
         return FitReport(labels=len(data.fit) + verified, notes=notes)
+
+    def _count(self, data: FitData) -> None:
+        self.counts = {name: class_counts(data, name).cpu() for name in data.attributes.names}
+
+    # -- all directions -------------------------------------------------------
+    def fixed_directions(self, data: FitData) -> DirectionSet:
+        """The candidates of all classes: the first of each ranking, then the second of each."""
+        self._count(data)
+        bank = channel_moments(data.generator, data.latents(data.fit))
+        found = self._candidates(data, bank, {})
+        rankings = []
+        for of_attribute in found.offered.values():
+            rankings += of_attribute
+        order: dict[int, None] = {}  # positions, each once
+        for rank in range(max((len(offered) for offered in rankings), default=0)):
+            for offered in rankings:
+                if rank < len(offered):
+                    order[offered[rank][0]] = None
+        if not order:
+            raise Unsupported("no attribute has enough exemplars to rank style channels by")
+        rows = torch.stack([found.rows[position] for position in order])
+        sizes = tuple(sorted(size for size in self.strengths if size > 0))
+        # From sigmas to units of S.
+        moves = rows * bank.std.cpu()
+        names = tuple(found.names[position] for position in order)
+        return DirectionSet(names, sizes, self.unit, Space.S, {"moves": moves})
+
+    def apply_direction(
+        self, found: DirectionSet, place: int, strength: float, codes: Tensor
+    ) -> Codes:
+        return Codes(Space.S, codes + strength * found.tensors["moves"][place].to(codes))
 
     def _targets(self, attribute: Attribute) -> list[int]:
         """The classes that get a control of their own."""

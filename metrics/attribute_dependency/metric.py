@@ -6,13 +6,17 @@ x = s * (l_k - l_k at step 0) / sigma_k towards the target (s its sign), AD aver
 
 - Changes enter by magnitude. Signed ones cancel, and an editor that ruins two attributes in
   opposite directions would score 0. The signed mean is reported as well, for reading bias only.
-- Points are all sound rows after step 0, whatever the editor's unit; bins are of x, half-open,
-  0 to 3 by 0.25.
+- Bins are of x, half-open, 0 to 3 by 0.25. A start counts once in a bin: its walk is read where it
+  first passes the centre of the bin, on the straight line between its two decoded neighbours
+  (changes are interpolated, magnitudes taken after). A walk that never gets there gives nothing to
+  the bin. So every start of a bin is read at the same effect, whatever the length of a step, and a
+  walk that lingers weighs no more than one that passes quickly.
+- `pooling='rows'` is the grouping of the papers' text, over edited images: every sound row after
+  step 0 is a point of the bin that it lies in. A walk that never crosses then gives several times
+  the points of one that does, so a curve says more about the walks that fail.
 - Rows with x < 0 are counted as going the wrong way and are not folded into |x|.
 - sigma is the bank's, so that no editor is judged by the spread of its own results.
-- `ad_at` reads AD where each walk first passes x*, on the straight line between its two decoded
-  neighbours (changes are interpolated, magnitudes taken after). Starts that never get there are
-  not counted.
+- `ad_at` reads AD where each walk first passes x*, in the same way.
 - Under a 10 % success rate the paper leaves a method out of the plot: the value stays here, with a
   note.
 """
@@ -21,6 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from editbench.base.validation import check_choice
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import NO_INTERVAL, bootstrap_mean, bootstrap_ratios
 from editbench.walk.metric import (
@@ -35,6 +40,7 @@ from editbench.walk.metric import (
 from editbench.walk.trajectory import Trajectories
 
 CURVES = ("ad", "ad_signed", "ad_max")
+POOLINGS = ("passage", "rows")
 
 
 class AttributeDependency(Metric):
@@ -42,7 +48,8 @@ class AttributeDependency(Metric):
 
     Rows:
         ad, ad_signed, ad_max: curves; x is the centre of a bin in sigmas, count the number of
-            points, the interval a bootstrap over starts.
+            starts that the bin is over (with pooling='rows', of points), the interval a bootstrap
+            over starts.
         ad_at: at x = x*; count is the number of starts that get there.
         wrong_direction: number of rows with x < 0; count is the number of all points.
     Samples: ad_at.
@@ -51,22 +58,23 @@ class AttributeDependency(Metric):
         start: (n,) start ids.
         success: (n,) 0 or 1, whether the walk crossed.
         others: (n,) number of other attributes, A - 1.
-        points, wrong: (n,) number of points, and of those with x < 0.
+        points, wrong: (n,) number of sound rows after step 0, and of those with x < 0.
         at: (n,) AD at x*, NaN where the walk does not get there.
-        in_bin: (n, bins) number of points.
-        ad, ad_signed, ad_max: (n, bins) sums over the points of a bin.
+        in_bin: (n, bins) 1 where the walk passes the bin's centre, or its number of points.
+        ad, ad_signed, ad_max: (n, bins) sums over what is counted in in_bin.
 
     Args:
         at: matched effect x*, in sigmas.
         stop: bins cover [0, stop), in sigmas.
         width: of a bin, in sigmas.
-        min_points: bins with fewer points carry a note that hides them.
+        min_points: bins of fewer starts (or points) carry a note that hides them.
         min_success: below this share of crossed starts every row carries a note.
         draws: bootstrap draws.
+        pooling: 'passage' counts a start once in a bin, 'rows' every row in it; see the module.
     """
 
     name = "attribute_dependency"
-    version = 1
+    version = 2
     citation = (
         "Wu, Lischinski & Shechtman: StyleSpace Analysis, CVPR 2021; "
         "Chen et al.: GradCtrl, ECCV 2022, Fig. 7a"
@@ -88,11 +96,13 @@ class AttributeDependency(Metric):
         min_points: int = 30,
         min_success: float = 0.1,
         draws: int = 2000,
+        pooling: str = "passage",
     ) -> None:
         if not 0 < width <= stop or at <= 0:
             raise ValueError(
                 f"need 0 < width <= stop and at > 0, got width={width}, stop={stop}, at={at}"
             )
+        check_choice("pooling", pooling, POOLINGS)
         super().__init__()
         self.x_star = float(at)
         self.width = float(width)
@@ -100,6 +110,7 @@ class AttributeDependency(Metric):
         self.min_points = int(min_points)
         self.min_success = float(min_success)
         self.draws = int(draws)
+        self.pooling = pooling
         self.add_columns("start", "success", "others", "points", "wrong", "at", "in_bin", *CURVES)
 
     def update(self, trajectories: Trajectories) -> None:
@@ -112,31 +123,67 @@ class AttributeDependency(Metric):
         success = np.bincount(owner, table["stopped"].to_numpy(bool) & sound, n) > 0
         moved = sound & (table["step"].to_numpy() > 0)
 
-        at = np.full(n, NAN)
-        changes = dict.fromkeys(CURVES, np.zeros(len(table)))
-        if signed.shape[1]:
-            size = np.abs(signed)
-            changes = {"ad": size.mean(1), "ad_signed": signed.mean(1), "ad_max": size.max(1)}
-            at = np.abs(at_effect(x, signed, owner, sound, self.x_star, n)).mean(1)
-
-        # A cell is a bin of one start. The last bin takes what rounding pushes beyond its end.
-        inside = np.flatnonzero(moved & (x >= 0) & (x < self.bins * self.width))
-        place = np.minimum((x[inside] / self.width).astype(np.int64), self.bins - 1)
-        cell = owner[inside] * self.bins + place
-        cells = n * self.bins
-        sums = {"in_bin": np.bincount(cell, minlength=cells)}
-        for name in CURVES:
-            sums[name] = np.bincount(cell, changes[name][inside], cells)
+        at = np.abs(at_effect(x, signed, owner, sound, self.x_star, n))
+        if self.pooling == "passage":
+            sums = self._passages(x, signed, owner, sound, n)
+        else:
+            sums = self._points(x, signed, owner, moved, n)
         self.append(
             start=table["start"].to_numpy(np.int64)[begins],
             success=success.astype(np.float64),
             others=np.full(n, float(signed.shape[1])),
             points=np.bincount(owner, moved, n),
             wrong=np.bincount(owner, moved & (x < 0), n),
-            at=at,
+            # A world of one attribute has no other: nothing is averaged.
+            at=at.mean(1) if signed.shape[1] else np.full(n, NAN),
+            **sums,
         )
-        for name, flat in sums.items():
-            self.append(**{name: flat.astype(np.float64).reshape(n, self.bins)})
+
+    def _passages(
+        self,
+        x: np.ndarray,
+        signed: np.ndarray,
+        owner: np.ndarray,
+        sound: np.ndarray,
+        n: int,
+    ) -> dict[str, np.ndarray]:
+        """in_bin and CURVES, each (n, bins), of every start at its first passage of a centre."""
+        sums = {name: np.zeros((n, self.bins)) for name in ("in_bin", *CURVES)}
+        if not signed.shape[1]:
+            return sums
+        for b in range(self.bins):
+            found = at_effect(x, signed, owner, sound, self._centre(b), n)
+            passed = np.isfinite(found).all(1)
+            sums["in_bin"][:, b] = passed
+            for name, values in _curves(found[passed]).items():
+                sums[name][passed, b] = values
+        return sums
+
+    def _points(
+        self,
+        x: np.ndarray,
+        signed: np.ndarray,
+        owner: np.ndarray,
+        moved: np.ndarray,
+        n: int,
+    ) -> dict[str, np.ndarray]:
+        """in_bin and CURVES, each (n, bins), of every row in the bin that it lies in."""
+        # A cell is a bin of one start. The last bin takes what rounding pushes beyond its end.
+        inside = np.flatnonzero(moved & (x >= 0) & (x < self.bins * self.width))
+        place = np.minimum((x[inside] / self.width).astype(np.int64), self.bins - 1)
+        cell = owner[inside] * self.bins + place
+        cells = n * self.bins
+        sums: dict[str, np.ndarray] = {"in_bin": np.bincount(cell, minlength=cells).astype(float)}
+        for name in CURVES:
+            sums[name] = np.zeros(cells)
+        if signed.shape[1]:
+            for name, values in _curves(signed[inside]).items():
+                sums[name] = np.bincount(cell, values, cells)
+        return {name: flat.reshape(n, self.bins) for name, flat in sums.items()}
+
+    def _centre(self, b: int) -> float:
+        """Effect at the centre of a bin, in sigmas."""
+        return (b + 0.5) * self.width
 
     def compute(self) -> MetricResult:
         found = self.sorted_columns("success", "others", "points", "wrong", "at", "in_bin", *CURVES)
@@ -169,16 +216,17 @@ class AttributeDependency(Metric):
         counts = found["in_bin"]
         n = counts.sum(0).astype(int)
         sums = found[name]
+        counted = "starts" if self.pooling == "passage" else "points"
         low, high = bootstrap_ratios(sums, counts, draws=self.draws)
         with np.errstate(invalid="ignore", divide="ignore"):
             value = np.where((n > 0) & ~np.bool_(alone), sums.sum(0) / counts.sum(0), NAN)
         for b in range(self.bins):
             few = ""
             if n[b] < self.min_points:
-                few = f"hidden: {n[b]} points are fewer than {self.min_points}"
+                few = f"hidden: {n[b]} {counted} are fewer than {self.min_points}"
             interval = NO_INTERVAL if alone else (float(low[b]), float(high[b]))
-            centre = (b + 0.5) * self.width
-            out.add(name, value[b], int(n[b]), interval, join_notes(note, few), x=centre)
+            notes = join_notes(note, few)
+            out.add(name, value[b], int(n[b]), interval, notes, x=self._centre(b))
 
     def _note(self, found: dict[str, np.ndarray]) -> str:
         """Why no number of this run should be read, or ''."""
@@ -193,3 +241,9 @@ class AttributeDependency(Metric):
                 f"{100 * self.min_success:g} %"
             )
         return ""
+
+
+def _curves(signed: np.ndarray) -> dict[str, np.ndarray]:
+    """Each of CURVES of signed changes (n, others), in sigmas: (n,)."""
+    size = np.abs(signed)
+    return {"ad": size.mean(1), "ad_signed": signed.mean(1), "ad_max": size.max(1)}

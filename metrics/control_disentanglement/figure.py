@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from editbench.base.errors import EditbenchError
 from editbench.stats.first_crossing import area
 from editbench.walk.figures import (
-    RANDOM,
     STYLE,
     Drawing,
     Looks,
@@ -145,7 +144,7 @@ def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], look: Looks)
 
 
 def cd_curves(records: Records) -> pd.DataFrame:
-    """One row a run and step: attribute, method, variant_of, step, control, entropy.
+    """One row a run and step: attribute, method, floor, step, control, entropy.
 
     Runs without numbers are left out.
     """
@@ -155,8 +154,8 @@ def cd_curves(records: Records) -> pd.DataFrame:
         index=["run_id", "x"], columns="metric", values="value", aggfunc="first"
     ).reset_index()
     wide = wide.reindex(columns=["run_id", "x", "cd_control", "cd_entropy"]).dropna()
-    runs = records.runs[["run_id", "label", "method", "attribute"]].rename(
-        columns={"method": "variant_of", "label": "method"}
+    runs = records.runs[["run_id", "label", "floor", "attribute"]].rename(
+        columns={"label": "method"}
     )
     wide = wide.rename(columns={"x": "step", "cd_control": "control", "cd_entropy": "entropy"})
     return wide.merge(runs, on="run_id").sort_values(
@@ -176,13 +175,13 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
     """Mean of D over the range of control that all methods reach on an attribute.
 
     Returns:
-        One row an attribute and method: attribute, method, variant_of, common (the range's end),
+        One row an attribute and method: attribute, method, common (the range's end),
         mean (area under D(C) up to there over its length; NaN where the method does not get there).
     """
     rows = []
     for attribute, group in curves.groupby("attribute"):
         most = group.groupby("method")["control"].max()
-        floor = set(group.loc[group["variant_of"] == RANDOM, "method"])
+        floor = set(group.loc[group["floor"], "method"])
         setting = most[(most >= LEAST) & ~most.index.isin(floor)]
         common = float(setting.min()) if len(setting) else np.nan
         for method, walk in group.groupby("method"):
@@ -194,12 +193,11 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
                 {
                     "attribute": attribute,
                     "method": method,
-                    "variant_of": walk["variant_of"].iloc[0],
                     "common": common,
                     "mean": value / common,
                 }
             )
-    return pd.DataFrame(rows, columns=["attribute", "method", "variant_of", "common", "mean"])
+    return pd.DataFrame(rows, columns=["attribute", "method", "common", "mean"])
 
 
 def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
@@ -239,14 +237,14 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
     panels[0].set_xlim(0, 1)
     panels[0].set_ylim(bottom=0)
     figure.supxlabel("control C", fontsize=STYLE["font.size"])
-    put_legend(figure, order_methods(curves), look)
+    put_legend(figure, order_methods(curves["method"], look), look)
     return figure
 
 
 def mean_figure(means: pd.DataFrame, look: Looks) -> Figure:
     """The mean of D over the common range, one point a method and attribute."""
     attributes = sorted(set(means["attribute"]))
-    methods = order_methods(means)
+    methods = order_methods(means["method"], look)
     width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))
     figure = new_figure(max(5.5, min(12.5, width)), 3.4)
     axes = figure.add_subplot()

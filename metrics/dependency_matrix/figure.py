@@ -36,7 +36,7 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
     if found.empty:
         return []
     title = "What an edit takes along"
-    return [Drawing("dependency_matrix", title, CAPTION, partial(figure, found))]
+    return [Drawing("dependency_matrix", title, CAPTION, partial(figure, found, look))]
 
 
 def cells(records: Records) -> pd.DataFrame:
@@ -48,10 +48,15 @@ def cells(records: Records) -> pd.DataFrame:
     return rows.merge(runs, on="run_id")[["attribute", "method", "other", "value", "count"]]
 
 
-def figure(found: pd.DataFrame) -> Figure:
-    """Methods down, other attributes across, one colour scale for all panels."""
+def figure(found: pd.DataFrame, look: Looks) -> Figure:
+    """Methods down, other attributes across, one colour scale for all panels.
+
+    Args:
+        found: rows of `cells`.
+        look: of the methods, by which floors stand last.
+    """
     targets = sorted(set(found["attribute"]))
-    methods = order_methods(found)
+    methods = order_methods(found["method"], look)
     longest = max(map(len, methods))
     columns = min(len(targets), 3 if longest < LONG_NAME else 1)
     lines = -(-len(targets) // columns)

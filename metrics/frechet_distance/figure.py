@@ -191,7 +191,7 @@ def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> 
         label: of the vertical axis.
     """
     attributes = sorted(set(points["attribute"]))
-    methods = order_methods(points)
+    methods = order_methods(points["method"], look)
     columns = min(len(attributes), MOST_COLUMNS)
     lines = -(-len(attributes) // columns)
     figure = new_figure(max(5.5, 3.6 * columns), 0.7 + 2.9 * lines)

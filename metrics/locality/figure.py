@@ -14,8 +14,8 @@ from editbench.walk.figures import (
     Looks,
     Records,
     bare,
-    is_random,
     new_figure,
+    order_methods,
     show_picture,
     spoken,
 )
@@ -58,10 +58,12 @@ def heats(records: Records) -> dict[tuple[str, str], Heat]:
     top = rows.set_index("run_id")["value"]
     found: dict[tuple[str, str], list[tuple[Observed, float]]] = {}
     for run in records.runs[records.runs["status"] == "done"].to_dict("records"):
-        seen = records.observation(run["run_id"], OBSERVATION)
-        if seen is not None and not seen.reason:
-            share = float(top.get(run["run_id"], np.nan))
-            found.setdefault((run["attribute"], run["label"]), []).append((seen, share))
+        # A row of several seeds has the share of all of them, under its own id.
+        share = float(top.get(run["run_id"], np.nan))
+        for run_id in run["run_ids"]:
+            seen = records.observation(run_id, OBSERVATION)
+            if seen is not None and not seen.reason:
+                found.setdefault((run["attribute"], run["label"]), []).append((seen, share))
     return {key: joined(several) for key, several in found.items()}
 
 
@@ -93,28 +95,29 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
             "heatmaps",
             "Where edits act",
             CAPTION.format(scale=SCALES[False]),
-            partial(heatmap_figure, found, False),
+            partial(heatmap_figure, found, look, False),
             first=True,
         ),
         Drawing(
             "heatmaps_shared",
             "Where edits act, on one scale",
             CAPTION.format(scale=SCALES[True]),
-            partial(heatmap_figure, found, True),
+            partial(heatmap_figure, found, look, True),
             first=True,
         ),
     ]
 
 
-def heatmap_figure(found: dict[tuple[str, str], Heat], shared: bool = False) -> Figure:
+def heatmap_figure(found: dict[tuple[str, str], Heat], look: Looks, shared: bool = False) -> Figure:
     """A line an attribute: the mean picture, then a map a method.
 
     Args:
         found: (attribute, method) -> map.
+        look: of the methods, by which floors stand last.
         shared: whether the maps of a line have one scale of colours, with its bar.
     """
     attributes = sorted({attribute for attribute, _ in found})
-    methods = sorted({method for _, method in found}, key=lambda name: (is_random(name), name))
+    methods = order_methods((method for _, method in found), look)
     width = max(5.5, 1.5 * (1 + len(methods)) + 0.8 * shared)
     figure = new_figure(width, 0.5 + 1.75 * len(attributes))
     panels = figure.subplots(len(attributes), 1 + len(methods), squeeze=False)

@@ -75,7 +75,7 @@ def scatter_points(records: Records) -> pd.DataFrame:
 
 def scatter_figure(points: pd.DataFrame, records: Records, look: Looks) -> Figure:
     """The points of one pair of attributes."""
-    methods = order_methods(points)
+    methods = order_methods(points["method"], look)
     columns = min(len(methods), 3)
     lines = -(-len(methods) // columns)
     figure = new_figure(max(5.5, 3.3 * columns), 0.4 + 2.9 * lines)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.precision import casting
 from editbench.networks.external import load_network, network_digest
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.columns import Columns
@@ -51,6 +52,9 @@ class ModuleScorer(Scorer):
             came with.
         columns, output: see editbench.networks.scorers.columns: which of the outputs to take, and
             what they are.
+        quality: the output that says how well a picture can be judged, higher is better, such as
+            the log-odds of "this is a face"; None where there is none. A bank keeps it, and
+            starts.min_quality refuses starts by it.
 
     Raises:
         BadFile: the weights do not fit.
@@ -77,6 +81,7 @@ class ModuleScorer(Scorer):
         columns: Sequence[int | Sequence[int]] | None = None,
         output: str = "logits",
         source: str = "",
+        quality: int | None = None,
     ) -> None:
         super().__init__()
         if channels not in (1, 3) or not isinstance(antialias, bool):
@@ -108,6 +113,12 @@ class ModuleScorer(Scorer):
         self.input_range = (black, white)
         self.channels = channels
         self.antialias = antialias
+        if quality is not None and (type(quality) is not int or quality < 0):
+            raise EditbenchError(
+                f"scorer.quality={quality!r} is no output; write its number, counted from 0, or null"
+            )
+        self.quality = quality
+        self.has_quality = quality is not None
         self.network = load_network(network, weights)
         self.source = source or str(weights or type(self.network).__name__)
         self.columns = Columns(self.attributes, columns, output)
@@ -135,6 +146,9 @@ class ModuleScorer(Scorer):
             std,
         )
         self.declared = parts + self.columns.declared
+        # What is not set stays out, so that the identities of scorers without it remain.
+        if quality is not None:
+            self.declared += (("quality", quality),)
         self.digest = network_digest(self.network, *self.declared)
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -164,6 +178,14 @@ class ModuleScorer(Scorer):
     def outputs(self, decoded: Tensor) -> Tensor:
         """What the network itself gives: (N, its columns) float32."""
         return self.network(self.prepare(decoded)).float()
+
+    def assess(self, decoded: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.quality is None:
+            return self(decoded), None
+        # One pass for both.
+        with casting(self.precision, decoded.device):
+            out = self.outputs(decoded)
+            return self.columns(out) * self.sign, out[:, [self.quality]]
 
     def forward(self, decoded: Tensor) -> Tensor:
         out = self.columns(self.outputs(decoded)) * self.sign
@@ -198,3 +220,8 @@ class ModuleScorer(Scorer):
                 f"({first_line(error)}); change the scorer's input_size or channels"
             ) from error
         self.columns.check(out, len(images), self.source)
+        if self.quality is not None and self.quality >= out.shape[1]:
+            raise EditbenchError(
+                f"{self.source}: scorer.quality={self.quality}, but the network gives "
+                f"{out.shape[1]} outputs, numbered from 0"
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
+from editbench.stats.agreement import cohen_kappa
 from editbench.studies.scorer_check.checkup import Checkup, Finding, correlations
 
 # correlations below these are pointed out
@@ -14,9 +15,10 @@ LOW = 0.5
 
 
 def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding]]:
-    """Attributes that both have, by name: agreement of classes, and the correlation of log-odds (of
-    many classes the
-    lowest over classes). Rows of pictures that either could not score are left out."""
+    """Attributes that both have, by name: share of equal classes, Cohen's kappa, and the correlation
+    of log-odds (of many classes the lowest over classes). Pictures that either could not score are
+    left out.
+    """
     # NaN would make every correlation NaN.
     fine = torch.isfinite(first.logits).all(1) & torch.isfinite(second.logits).all(1)
     rows = []
@@ -43,15 +45,11 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding
         )
         # The lowest diagonal: one class of many that disagrees is enough to look at.
         r = float(correlations(torch.cat([a, b], 1))[: item.width, item.width :].diagonal().min())
-        same = float(
-            (
-                first.attributes.labels(first.logits[fine], item.name)
-                == second.attributes.labels(second.logits[fine], item.name)
-            )
-            .double()
-            .mean()
-        )
-        rows.append({"attribute": item.name, "agreement": same, "correlation": r})
+        classes = first.attributes.labels(first.logits[fine], item.name)
+        others = second.attributes.labels(second.logits[fine], item.name)
+        same = float((classes == others).double().mean())
+        kappa = cohen_kappa(classes.cpu().numpy(), others.cpu().numpy())
+        rows.append({"attribute": item.name, "agreement": same, "kappa": kappa, "correlation": r})
         if r < FLIPPED:
             findings.append(
                 Finding(
@@ -71,7 +69,7 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding
                     f"{same:.0%}): one of them may score something else",
                 )
             )
-    table = pd.DataFrame(rows, columns=["attribute", "agreement", "correlation"]).set_index(
-        "attribute"
-    )
+    table = pd.DataFrame(
+        rows, columns=["attribute", "agreement", "kappa", "correlation"]
+    ).set_index("attribute")
     return table, findings

@@ -1,0 +1,118 @@
+"""`editbench atlas`: all directions of a method as one page, to look for controls."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from editbench.base.errors import EditbenchError
+
+EXAMPLES = """examples:
+  editbench atlas method=navigan_spectrum budget=demo
+  editbench atlas method=ganspace budget=demo --directions 20 --strengths 1,2,4
+  editbench atlas method=stylespace budget=demo --directions 64 --out runs/channels
+  editbench atlas method=sefa generator=stylegan2 scorer=mine --device cuda --samples 128
+
+The other words are overrides of the configuration, as of `editbench run`. Written: index.html, one
+page with a row a direction, and atlas.csv with every effect. Stopped, the same command goes on from
+the direction that was not finished. By default the teacher scores samples of the tune split, so a
+direction that is picked from the page has seen neither the judge nor a start of a benchmark.
+"""
+LEAST = 0.5  # sigmas that an effect must have to be listed
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "editbench atlas",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="of the configuration, e.g. method=sefa"
+    )
+    parser.add_argument(
+        "--directions",
+        type=int,
+        metavar="K",
+        help="the first K of the method's order (default: all)",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=64, help="that effects are means over (default: 64)"
+    )
+    parser.add_argument(
+        "--shown", type=int, default=4, help="samples whose pictures are shown (default: 4)"
+    )
+    parser.add_argument(
+        "--strengths",
+        metavar="A,B,...",
+        help="positive, each tried both ways, in the method's unit (default: the method's own)",
+    )
+    parser.add_argument(
+        "--scorer",
+        default="teacher",
+        help="teacher, on the tune split (default), or judge, on the test split",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1")
+    parser.add_argument("--out", type=Path, help="folder (default: runs/atlas/METHOD)")
+    parser.add_argument(
+        "--config-dir", type=Path, action="append", default=[], help="options of your own"
+    )
+    args = parser.parse_intermixed_args(argv)
+    # Imported here: torch takes seconds, and `--help` should not wait for it.
+    from editbench.networks.registry import require
+    from editbench.run.compose import compose_settings
+    from editbench.studies.atlas.make import Design, make_atlas
+    from editbench.studies.atlas.page import write_atlas
+    from editbench.studies.atlas.summary import best_directions
+
+    design = Design(
+        args.directions, args.samples, args.shown, read_strengths(args.strengths), args.scorer
+    )
+    device = [f"device={args.device}"] if args.device else []
+    settings = compose_settings([*args.overrides, *device], args.config_dir)
+    require(settings.plain)  # with offline=true, before anything is made
+    atlas = make_atlas(settings, design)
+    page, table = write_atlas(args.out or Path("runs/atlas") / atlas.method, atlas)
+    print(f"{atlas.about['directions']} directions of {atlas.method}; strengths in {atlas.unit}")
+    show_best(best_directions(atlas, LEAST))
+    print(f"table {table}\npage  {page}")
+    return 0
+
+
+def read_strengths(text: str | None) -> tuple[float, ...] | None:
+    """'1,2.5' as numbers."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(word) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        raise EditbenchError(f"--strengths {text} must be numbers: 1,2.5") from error
+
+
+def show_best(best: pd.DataFrame) -> None:
+    """Print the purest direction towards either side of each log-odds."""
+    lines: list[Sequence[str]] = []
+    for row in best.to_dict("records"):
+        if not row["direction"]:
+            # The largest effect says how far the method is from a control.
+            lines.append((row["attribute"], "none", "", f"{row['effect']:+.2f}", "", ""))
+            continue
+        lines.append(
+            (
+                row["attribute"],
+                row["direction"],
+                f"{row['strength']:+g}",
+                f"{row['effect']:+.2f}",
+                f"{row['off_target']:.2f}",
+                f"{row['distance']:.3f}",
+            )
+        )
+    titles = ["towards", "direction", "strength", "effect", "others", "distance"]
+    table = pd.DataFrame(lines, columns=titles)
+    print(f"\nlargest effect over the change of the others, of effects of {LEAST:g} sigma and more")
+    print(table.to_string(index=False))
+    print()

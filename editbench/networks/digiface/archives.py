@@ -1,0 +1,180 @@
+"""The three archives: what they are, and how they are fetched."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from os import environ
+from pathlib import Path
+
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import file_sha256, lock
+from editbench.base.progress import status
+from editbench.networks.fetch import fetch
+from editbench.networks.registry import MIRROR, Published, find, folder, is_offline
+
+COMMAND = "editbench fetch digiface"
+TIMEOUT = 600  # seconds for a package manager
+
+
+@dataclass(frozen=True)
+class Archive(Published):
+    """An archive of a package registry.
+
+    Args:
+        package: its name and version, as the package manager takes them.
+        manager: 'pip' or 'npm'.
+        licence_file: the member with its licence.
+        converted: name of the file that it is converted to.
+    """
+
+    package: str = ""
+    manager: str = ""
+    licence_file: str = ""
+    converted: str = ""
+
+    @property
+    def command(self) -> str:
+        """What gets it on any machine."""
+        if self.manager == "pip":
+            return f"pip download --no-deps {self.package}"
+        return f"npm pack {self.package}"
+
+    def remedy(self) -> str:
+        return f"`{COMMAND}` gets it; or put what `{self.command}` gives at {folder() / self.name}"
+
+
+GENERATOR = Archive(
+    name="gan_face_generate-1.1.1-py3-none-any.whl",
+    url="https://files.pythonhosted.org/packages/py3/g/gan-face-generate/"
+    "gan_face_generate-1.1.1-py3-none-any.whl",
+    sha256="24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
+    size=13_306_246,
+    licence="MIT; trained on DigiFace-1M, which is for non-commercial research",
+    package="gan-face-generate==1.1.1",
+    manager="pip",
+    licence_file="gan_face_generate-1.1.1.dist-info/licenses/LICENSE",
+    converted="generator.safetensors",
+)
+FACE_API = Archive(
+    name="vladmandic-face-api-1.7.15.tgz",
+    url="https://registry.npmjs.org/@vladmandic/face-api/-/face-api-1.7.15.tgz",
+    sha256="0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
+    size=12_677_476,
+    licence="MIT",
+    package="@vladmandic/face-api@1.7.15",
+    manager="npm",
+    licence_file="package/LICENSE",
+    converted="face_api.safetensors",
+)
+HUMAN = Archive(
+    name="vladmandic-human-3.3.6.tgz",
+    url="https://registry.npmjs.org/@vladmandic/human/-/human-3.3.6.tgz",
+    sha256="425e9c51dbbca0c8934362b170cb0d54c2529c11c654b3c03092b16e9d6ad3f7",
+    size=28_615_417,
+    licence="MIT; upstreams oarriaga/face_classification (MIT) and mediapipe (Apache 2.0)",
+    package="@vladmandic/human@3.3.6",
+    manager="npm",
+    licence_file="package/LICENSE",
+    converted="human.safetensors",
+)
+ARCHIVES = (GENERATOR, FACE_API, HUMAN)
+
+
+def get_archive(archive: Archive, source: Path | None = None) -> Path:
+    """An archive with the pinned content: found, or fetched into the folder of networks.
+
+    The package manager comes first, since it knows the user's registry and proxy; without one, or
+    where it fails, the file is downloaded, and goes on where an earlier download broke off.
+
+    Args:
+        archive: which one.
+        source: a folder in which it lies; None looks in the folder of networks.
+
+    Raises:
+        BadFile: a file of this name has other content.
+        EditbenchError: it is not in `source`, or could not be fetched.
+    """
+    if source is not None:
+        place = source / archive.name
+        if not place.is_file():
+            raise EditbenchError(f"--from {source}: holds no {archive.name}; {advice()}")
+        _check(archive, place)
+        return place
+    found = find(archive)
+    if found is not None:
+        return found.path
+    if is_offline():
+        raise EditbenchError(f"{archive.name} is not here and nothing may be fetched: {advice()}")
+    # A mirror is a folder of files: the package managers know nothing of it.
+    if environ.get(MIRROR) is None and _by_manager(archive):
+        return folder() / archive.name
+    try:
+        return fetch(archive).path
+    except BadFile:
+        raise
+    except EditbenchError as error:
+        raise EditbenchError(f"{error}. No connection? {advice()}") from error
+
+
+def advice() -> str:
+    """What to do where there is no network, in one line."""
+    commands = " ; ".join(archive.command for archive in ARCHIVES)
+    return (
+        f"on a machine with a connection run `{commands}`, put the three files into one folder and "
+        f"give it: `{COMMAND} --from FOLDER`"
+    )
+
+
+def _check(archive: Archive, place: Path) -> None:
+    found = file_sha256(place)
+    if found != archive.sha256:
+        raise BadFile(
+            f"{place}: not the published {archive.name}: {place.stat().st_size} bytes with sha256 "
+            f"{found}, pinned is {archive.sha256}; {advice()}"
+        )
+
+
+def _by_manager(archive: Archive) -> bool:
+    """Fetch with pip or npm. Whether the archive is now in its place."""
+    place = folder() / archive.name
+    folder().mkdir(parents=True, exist_ok=True)
+    # In a folder of its own, so that a download that broke off leaves nothing behind.
+    with lock(place), tempfile.TemporaryDirectory(dir=folder(), prefix=".partial-") as temporary:
+        words = _words(archive, temporary)
+        if words is None:
+            return False
+        with status(f"{archive.command}, {(archive.size or 0) / 1e6:.0f} MB"):
+            try:
+                done = subprocess.run(words, capture_output=True, timeout=TIMEOUT, check=False)
+            except (OSError, subprocess.TimeoutExpired):
+                return False
+        made = Path(temporary) / archive.name
+        if done.returncode or not made.is_file():
+            return False
+        _check(archive, made)
+        made.replace(place)
+    return True
+
+
+def _words(archive: Archive, place: str) -> list[str] | None:
+    """The command line that leaves an archive in a folder; None where its manager is missing."""
+    if archive.manager == "pip":
+        # What the package is meant for does not matter: it is not installed.
+        options = ["--no-deps", "--ignore-requires-python", "--only-binary=:all:", "--dest", place]
+        return [sys.executable, "-m", "pip", "download", "--quiet", *options, archive.package]
+    npm = shutil.which("npm")
+    if npm is None:
+        return None
+    return [
+        npm,
+        "pack",
+        "--silent",
+        "--ignore-scripts",
+        "--pack-destination",
+        place,
+        archive.package,
+    ]

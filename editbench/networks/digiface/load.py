@@ -1,0 +1,220 @@
+"""The networks of digiface: made of the archives once, then loaded by the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from editbench.base.errors import EditbenchError
+from editbench.base.files import write_atomic
+from editbench.networks import registry
+from editbench.networks.dcgan import DCGAN
+from editbench.networks.digiface.archives import (
+    ARCHIVES,
+    COMMAND,
+    FACE_API,
+    GENERATOR,
+    HUMAN,
+    Archive,
+    get_archive,
+)
+from editbench.networks.digiface.convert import (
+    EMOTION_OUTPUTS,
+    MESH_OUTPUTS,
+    build_graph,
+    convert_faceapi,
+    convert_generator,
+    convert_graph,
+    load_converted,
+    read_members,
+    save_converted,
+)
+from editbench.networks.digiface.faceapi import EXPRESSIONS, LANDMARKS, FaceApiNetwork
+from editbench.networks.digiface.faces import FaceApiFaces, HumanFaces
+from editbench.networks.weights import load_strict
+
+LICENCES = "LICENCES.txt"  # beside the converted files: MIT asks that its text goes with a copy
+NOTE = (
+    "The generator was trained on DigiFace-1M, whose licence is for non-commercial research alone: "
+    "use these networks, and pictures made with them, for nothing else."
+)
+CHECKPOINT = "gan_face_generate/weights.tar"
+FACE_API_MODELS = {
+    "expression": "package/model/face_expression_model",
+    "landmarks": "package/model/face_landmark_68_model",
+}
+HUMAN_MODELS = {
+    "emotion": ("package/models/emotion", EMOTION_OUTPUTS),
+    "mesh": ("package/models/facemesh", MESH_OUTPUTS),
+}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted file.
+
+    Args:
+        path: of the file.
+        archive: that it was made of.
+        is_new: whether this call made it.
+    """
+
+    path: Path
+    archive: Archive
+    is_new: bool
+
+
+def place() -> Path:
+    """The folder of the converted files."""
+    return registry.folder() / "digiface"
+
+
+def path_of(archive: Archive) -> Path:
+    """The converted file of an archive."""
+    return place() / archive.converted
+
+
+# -- making them ---------------------------------------------------------------------------------
+def convert_archives(source: Path | None = None) -> Iterator[Converted]:
+    """Get and convert the archives; a file that is there and whole is kept.
+
+    Args:
+        source: a folder in which the archives lie; None fetches those that are not here.
+
+    Yields:
+        One converted file after the other.
+
+    Raises:
+        BadFile: an archive has other content than the pinned one.
+        EditbenchError: an archive cannot be fetched.
+    """
+    for archive in ARCHIVES:
+        path = path_of(archive)
+        if path.is_file():
+            # A damaged file is refused here, and the message says to delete it.
+            load_converted(path, str(archive.sha256), _again(archive))
+            yield Converted(path, archive, False)
+            continue
+        convert_archive(get_archive(archive, source), archive)
+        yield Converted(path, archive, True)
+
+
+def convert_archive(file: Path, archive: Archive) -> None:
+    """Convert one archive whose content was checked.
+
+    Args:
+        file: the archive.
+        archive: what it is.
+
+    Raises:
+        BadFile: a part of it is not what is needed.
+    """
+    config: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    if archive.manager == "pip":
+        checkpoint = read_members(file, [CHECKPOINT])[CHECKPOINT]
+        tensors = convert_generator(checkpoint)
+    elif archive.converted == FACE_API.converted:
+        for part, stem in FACE_API_MODELS.items():
+            names = [f"{stem}-weights_manifest.json", f"{stem}.bin"]
+            manifest, data = _contents(file, names)
+            for name, value in convert_faceapi(manifest, data, names[1]).items():
+                tensors[f"{part}.{name}"] = value
+    else:
+        for part, (stem, outputs) in HUMAN_MODELS.items():
+            names = [f"{stem}.json", f"{stem}.bin"]
+            model, data = _contents(file, names)
+            config[part], weights = convert_graph(model, data, outputs, names[1])
+            for name, value in weights.items():
+                tensors[f"{part}.{name}"] = value
+    place().mkdir(parents=True, exist_ok=True)
+    _keep_licence(file, archive)
+    save_converted(path_of(archive), config, tensors, str(archive.sha256))
+
+
+def _contents(file: Path, names: list[str]) -> list[bytes]:
+    members = read_members(file, names)
+    return [members[name] for name in names]
+
+
+def _keep_licence(file: Path, archive: Archive) -> None:
+    """Add an archive's own licence to the text beside the converted files."""
+    text = read_members(file, [archive.licence_file])[archive.licence_file].decode()
+    path = place() / LICENCES
+    earlier = path.read_text(encoding="utf-8") if path.is_file() else f"{NOTE}\n"
+    title = f"== {archive.name}: {archive.licence}"
+    if title not in earlier:
+        write_atomic(path, f"{earlier}\n{title}\n\n{text.strip()}\n")
+
+
+def _again(archive: Archive) -> str:
+    return f"run `{COMMAND}`, which makes it of {archive.name}"
+
+
+# -- loading them --------------------------------------------------------------------------------
+def _load(archive: Archive) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    path = path_of(archive)
+    if not path.is_file():
+        raise EditbenchError(
+            f"{path}: not here; run `{COMMAND}` once (55 MB; without a connection: `{COMMAND} "
+            "--from FOLDER`)"
+        )
+    return load_converted(path, str(archive.sha256), _again(archive))
+
+
+def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one network of a file, without its prefix."""
+    prefix = f"{name}."
+    found = {}
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            found[key.removeprefix(prefix)] = value
+    return found
+
+
+def dcgan(scale: float = 1.0) -> nn.Module:
+    """The generator of faces: z (N, 100) -> images (N, 3, 64, 64) in [-1, 1].
+
+    Args:
+        scale: z is multiplied by it, see `DCGAN`.
+
+    Raises:
+        EditbenchError: it has not been fetched.
+        BadFile: its file is damaged.
+    """
+    _, tensors = _load(GENERATOR)
+    network = DCGAN(scale=scale)
+    load_strict(network, tensors, path_of(GENERATOR))
+    return network.eval().requires_grad_(False)
+
+
+def face_api() -> nn.Module:
+    """The networks of face-api, see `FaceApiFaces`.
+
+    Raises:
+        EditbenchError: they have not been fetched.
+        BadFile: their file is damaged.
+    """
+    _, tensors = _load(FACE_API)
+    expression = FaceApiNetwork(len(EXPRESSIONS))
+    landmarks = FaceApiNetwork(2 * LANDMARKS)
+    for name, network in (("expression", expression), ("landmarks", landmarks)):
+        load_strict(network, _part(tensors, name), path_of(FACE_API))
+    return FaceApiFaces(expression, landmarks).eval().requires_grad_(False)
+
+
+def human() -> nn.Module:
+    """The networks of human, see `HumanFaces`.
+
+    Raises:
+        EditbenchError: they have not been fetched.
+        BadFile: their file is damaged.
+    """
+    config, tensors = _load(HUMAN)
+    emotion = build_graph(config["emotion"], _part(tensors, "emotion"))
+    mesh = build_graph(config["mesh"], _part(tensors, "mesh"))
+    return HumanFaces(emotion, mesh).eval().requires_grad_(False)

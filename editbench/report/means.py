@@ -1,0 +1,309 @@
+"""Means over attributes: one set of attributes and starts for every method that is compared.
+
+Every output prints the numbers of this module, so that no two of them can differ. For each number
+(accuracy, AD at matched effect) the set is chosen once:
+
+- a method is compared if its number is readable (a value without a note, and values of single
+  starts) on at least half of the attributes asked;
+- the attributes are those on which the number is readable for every method compared;
+- the starts are, for each attribute, those that every method compared has.
+
+Floors have no say in the choice. They are averaged over the same set where they have all of it.
+Where fewer than half of the attributes are left there is no mean, and the reason is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from editbench.report.load import Results
+from editbench.report.paired import seed_spreads, start_values
+from editbench.report.tables import AT_EFFECT, floor_mark, main_table, readable
+from editbench.stats.intervals import DRAWS, SeedSpread, percentiles, resampled_sums, seed_draws
+
+LEAST = 0.5  # share of the attributes: below it a mean would be one of a few chosen ones
+SHARED = 10  # starts of an attribute: a bootstrap over fewer has too few different draws
+MEANS = ("accuracy", AT_EFFECT)  # each has a set of its own
+# Averaged over the set of accuracy, each method's own cells.
+ALONGSIDE = (
+    "success_rate",
+    "off_target_flips",
+    "path_length",
+    "learned",
+    "fit_seconds",
+    "walk_seconds",
+    "edits_per_second",
+    "generator_calls",
+    "labels_used",
+)
+TITLES = {"accuracy": "accuracy", AT_EFFECT: "AD"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the means of one number are over.
+
+    Args:
+        metric: the number.
+        asked: how many attributes were asked.
+        values: attribute -> (starts, methods), one value a start and no NaN; methods compared first,
+            then the floors that have the whole set.
+        spreads: (method, attribute) -> what its seeds add to the variance.
+        methods, floors: columns of the values; floors have no say in the set.
+        left: method -> why it has no mean.
+        note: why there is no mean at all, or ''.
+    """
+
+    metric: str
+    asked: int
+    values: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    spreads: Mapping[tuple[str, str], SeedSpread] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
+    floors: tuple[str, ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Those averaged over."""
+        return tuple(self.values)
+
+    @property
+    def starts(self) -> int:
+        """Starts of all attributes together, the same for every method."""
+        return sum(map(len, self.values.values()))
+
+    @property
+    def over(self) -> str:
+        """'3 of 4 attributes, 452 starts'."""
+        return over(len(self.values), self.asked, self.starts)
+
+    def averages(self) -> np.ndarray:
+        """(methods and floors,) means; each attribute weighs the same, however many starts it has."""
+        return np.mean([table.to_numpy(np.float64).mean(0) for table in self.values.values()], 0)
+
+    def draws(self, count: int = DRAWS) -> np.ndarray:
+        """(count, methods and floors) bootstrap draws of the means, over starts and seeds.
+
+        Starts are drawn within their attribute, for all methods at once, so that differences of two
+        columns are paired.
+        """
+        parts = []
+        for attribute, table in self.values.items():
+            # A stream an attribute: the same draws in two would tie their noise together.
+            sums = resampled_sums(table.to_numpy(np.float64), count, 0, f"ranking {attribute}")
+            part = sums / len(table)
+            for column, method in enumerate(map(str, table)):
+                spread = self.spreads.get((method, attribute), SeedSpread())
+                part[:, column] += seed_draws(spread, count, self.metric, attribute, method)
+            parts.append(part)
+        return np.mean(parts, 0)
+
+
+def over(attributes: int, asked: int, starts: int) -> str:
+    """What a mean is over, in words."""
+    return f"{attributes} of {asked} attributes, {starts:,} starts"
+
+
+def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> Comparison:
+    """Choose the methods, attributes and starts that the means of one number are over.
+
+    Args:
+        results: of one setting.
+        table: their `main_table`.
+        metric: the number: a column of the table with values of single starts.
+    """
+    series = _readable_values(results, table, metric)
+    asked = sorted(set(table["attribute"]))
+    floors = sorted(set(table.loc[table["floor"], "method"]))
+    served = {
+        method: {attribute for name, attribute in series if name == method}
+        for method in sorted(set(table["method"]))
+    }
+    title = TITLES.get(metric, metric.replace("_", " "))
+    left = {}
+    for method, own in served.items():
+        if method not in floors and (len(own) < LEAST * len(asked) or not own):
+            left[method] = f"{title} is readable on {len(own)} of {len(asked)} attributes"
+    methods = [method for method in served if method not in floors and method not in left]
+    if not methods:
+        note = f"no method has a readable {title} on half of the {len(asked)} attributes"
+        return Comparison(metric, len(asked), left=left, note=note)
+    # Accuracy counts every start; AD only those that reach the effect under every method.
+    least = SHARED if metric == AT_EFFECT else 1
+    values = {}
+    for attribute in asked:
+        if all(attribute in served[method] for method in methods):
+            # dropna leaves the starts that all methods have; sorted, as draws go by place.
+            wide = pd.DataFrame({method: series[method, attribute] for method in methods})
+            wide = wide.dropna().sort_index()
+            if len(wide) >= least:
+                values[attribute] = wide
+    if len(values) < LEAST * len(asked):
+        lacking = [
+            f"{method} on {', '.join(a for a in asked if a not in served[method])}"
+            for method in methods
+            if len(served[method]) < len(asked)
+        ]
+        note = (
+            f"no mean of {title}: all methods compared share {least} or more starts on "
+            f"{len(values)} of {len(asked)} attributes, fewer than half"
+        )
+        if lacking:
+            note += f" (not readable: {'; '.join(lacking)})"
+        return Comparison(metric, len(asked), left=left, note=note)
+    kept = []
+    for floor in floors:
+        lacking = [a for a in values if not _covers(series.get((floor, a)), values[a])]
+        if lacking:
+            left[floor] = f"{title} of this floor lacks starts of {', '.join(lacking)}"
+            continue
+        kept.append(floor)
+        for attribute, wide in values.items():
+            values[attribute] = wide.assign(**{floor: series[floor, attribute]})
+    return Comparison(
+        metric,
+        len(asked),
+        values,
+        _spreads(results, metric),
+        tuple(methods),
+        tuple(kept),
+        left,
+    )
+
+
+def _covers(own: pd.Series | None, table: pd.DataFrame) -> bool:
+    return own is not None and bool(np.isfinite(own.reindex(table.index)).all())
+
+
+def _readable_values(
+    results: Results, table: pd.DataFrame, metric: str
+) -> dict[tuple[str, str], pd.Series]:
+    """(method, attribute) -> values indexed by start, where the table's number may be read."""
+    known = readable(table, metric)
+    values = start_values(results, metric, dict(zip(table["run_id"], table["ad_at_effect"])))
+    return {
+        (row["method"], row["attribute"]): values[row["run_id"]]
+        for row in table[known].to_dict("records")
+        if row["run_id"] in values
+    }
+
+
+def _spreads(results: Results, metric: str) -> dict[tuple[str, str], SeedSpread]:
+    """(method, attribute) -> what its seeds add to the variance of the number."""
+    label = {
+        run["run_id"]: (run["label"], run["attribute"]) for run in results.runs.to_dict("records")
+    }
+    return {
+        label[run]: spread
+        for (run, key), spread in seed_spreads(results, (metric,)).items()
+        if run in label
+    }
+
+
+def summary(
+    results: Results,
+    table: pd.DataFrame | None = None,
+    found: Mapping[str, Comparison] | None = None,
+) -> pd.DataFrame:
+    """One row a method: its means, and what they are over. Best accuracy first, floors last.
+
+    Args:
+        results: of one setting.
+        table: their `main_table`, where it is there already.
+        found: number of MEANS -> its comparison, likewise.
+
+    Returns:
+        Columns setting, method, floor, variant_of, seeds, served, asked (attributes); for each of
+        MEANS the mean, `_low`, `_high` (95 % interval), `_note` (why there is none), `_attributes`
+        and `_starts` (how many it is over) and `_floor` (whether it is clear of the best floor);
+        ALONGSIDE and peak memory (the largest) over the attributes of accuracy; n (starts), leaking, judged_in.
+    """
+    table = main_table(results) if table is None else table
+    found = comparisons(results, table) if found is None else found
+    numbers = {metric: _numbers(one, set(table["method"])) for metric, one in found.items()}
+    accuracy = found["accuracy"]
+    rows = []
+    for (setting, name), group in table.groupby(["setting", "method"], sort=False):
+        method = str(name)
+        done = group[group["status"] == "done"]
+        row = {
+            "setting": setting,
+            "method": method,
+            "floor": bool(group["floor"].any()),
+            "variant_of": group["variant_of"].iloc[0],
+            "seeds": int(group["seeds"].max()),
+            # One row a method and attribute: rows count attributes.
+            "served": len(done),
+            "asked": table["attribute"].nunique(),
+            "leaking": bool(group["leaking"].any()),
+            "judged_in": group["judged_in"].iloc[0],
+        }
+        for metric in found:
+            row |= {f"{metric}{end}": value for end, value in numbers[metric][method].items()}
+        own = done.set_index("attribute").reindex(list(accuracy.attributes))
+        compared = method in (*accuracy.methods, *accuracy.floors)
+        for column in (*ALONGSIDE, "peak_memory_mb"):
+            # The same attributes for every method, or nothing.
+            known = compared and bool(np.isfinite(own[column]).all()) and len(own) > 0
+            value = own[column].max() if column == "peak_memory_mb" else own[column].mean()
+            row[column] = float(value) if known else np.nan
+        row["n"] = float(accuracy.starts) if compared else np.nan
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    for metric in found:
+        frame[f"{metric}_floor"] = floor_mark(frame, metric)
+    return frame.sort_values(
+        ["setting", "floor", "accuracy", "method"],
+        ascending=[True, True, False, True],
+        ignore_index=True,
+    )
+
+
+def comparisons(results: Results, table: pd.DataFrame) -> dict[str, Comparison]:
+    """Number of MEANS -> what its means are over."""
+    return {metric: compare_methods(results, table, metric) for metric in MEANS}
+
+
+def _numbers(found: Comparison, methods: set[str]) -> dict[str, dict[str, object]]:
+    """Method -> the ends of the columns of `summary` and their values."""
+    absent = {"": np.nan, "_low": np.nan, "_high": np.nan, "_attributes": 0, "_starts": 0}
+    numbers: dict[str, dict[str, object]] = {}
+    for method in methods:
+        numbers[method] = {**absent, "_note": found.left.get(method) or found.note}
+    if not found.values:
+        return numbers
+    means = found.averages()
+    low, high = percentiles(found.draws())
+    for k, method in enumerate((*found.methods, *found.floors)):
+        numbers[method] = {
+            "": float(means[k]),
+            "_low": float(low[k]),
+            "_high": float(high[k]),
+            "_attributes": len(found.values),
+            "_starts": found.starts,
+            "_note": "",
+        }
+    return numbers
+
+
+def lines(found: Mapping[str, Comparison]) -> list[str]:
+    """What stands below a table of means: what they are over, and which method has none."""
+    told = []
+    for metric, one in found.items():
+        title = TITLES.get(metric, metric)
+        if one.note:
+            told.append(one.note)
+        else:
+            told.append(
+                f"mean {title}: over {one.over} ({', '.join(one.attributes)}), the same for every "
+                "method"
+            )
+        told += [f"no mean of {method}: {reason}" for method, reason in one.left.items()]
+    return told

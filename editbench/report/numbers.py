@@ -1,0 +1,72 @@
+"""All numbers of one setting, computed once: terminal, page, CSV, LaTeX and figures print these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from editbench.report.costs import cost_table
+from editbench.report.load import Results
+from editbench.report.means import Comparison, comparisons, summary
+from editbench.report.paired import paired
+from editbench.report.ranking import Ranking, ranking
+from editbench.report.tables import main_table
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of one setting.
+
+    Args:
+        name: of the setting, '' where there is only one.
+        results: its records.
+        table: a row a method and attribute.
+        compared: number -> the attributes, starts and methods of its means.
+        means: a row a method.
+        paired: differences of every two methods.
+        ranked: methods by mean accuracy.
+        costs: a row a method.
+    """
+
+    name: str
+    results: Results
+    table: pd.DataFrame
+    compared: Mapping[str, Comparison]
+    means: pd.DataFrame
+    paired: pd.DataFrame
+    ranked: Ranking
+    costs: pd.DataFrame
+
+    @property
+    def order(self) -> list[str]:
+        """The methods as every table lists them: best mean first, floors last."""
+        return self.means["method"].tolist()
+
+    @property
+    def floors(self) -> set[str]:
+        """Methods that are floors."""
+        return set(self.means.loc[self.means["floor"], "method"])
+
+
+def numbers_of(name: str, results: Results) -> Numbers:
+    """Compute the numbers of one setting.
+
+    Args:
+        name: of the setting.
+        results: its records, at least one.
+    """
+    table = main_table(results)
+    compared = comparisons(results, table)
+    means = summary(results, table, compared)
+    return Numbers(
+        name,
+        results,
+        table,
+        compared,
+        means,
+        paired(results),
+        ranking(compared["accuracy"], name),
+        cost_table(means),
+    )

@@ -1,0 +1,226 @@
+"""Seeds of one method on one attribute as one cell of a table: a mean over starts and seeds.
+
+Seeds walk from the same starts. Where the values of single starts are known, each start gets the
+mean over the seeds that have it, and the interval is over both starts and seeds
+(`editbench.stats.intervals.crossed_means`, and `crossed_share` for values of 0 and 1). Of a number
+without such values only the seeds' own numbers and intervals are known: the cell is their mean, and
+the noise of starts, which the seeds share, is kept whole. A note of any seed is kept, since the seed
+is in the mean. A number that not every seed has at the same place (a strength that each seed
+calibrates) is that of the first seed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from editbench.stats.intervals import (
+    LEVEL,
+    NO_INTERVAL,
+    Interval,
+    SeedSpread,
+    crossed_means,
+    crossed_share,
+    seed_spread,
+)
+from editbench.walk.metric import KEY_COLUMNS, join_notes, key_of
+
+CELL = ["setting", "label", "attribute"]  # runs that agree in these differ in the seed
+LARGEST = ("peak_memory_mb",)  # what a machine must have: the mean over seeds would say too little
+ROUNDING = 1e-6  # relative: a row is the mean of its samples up to here
+
+
+def pool_seeds(
+    runs: pd.DataFrame, rows: pd.DataFrame, samples: pd.DataFrame, costs: tuple[str, ...]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Join the runs that differ in the seed alone.
+
+    Args:
+        runs: one row a run, as `editbench.report.load.Results` has it.
+        rows, samples: of the runs.
+        costs: columns of `runs` that are averaged over seeds, what was learnt among them.
+
+    Returns:
+        One row a cell, under the run id of its first finished seed; its rows, with `seeds` and
+        `seed_variance` (what the choice of seeds adds to the variance of the value); its samples,
+        one a start.
+    """
+    cells = []
+    pooled_rows = []
+    pooled_samples = []
+    for _, group in runs.groupby(CELL, sort=False):
+        group = group.sort_values(["seed", "run_id"])
+        cell = _joined_runs(group, costs)
+        cells.append(cell)
+        done = group.loc[group["status"] == "done", "run_id"].tolist()
+        own_rows = rows[rows["run_id"].isin(done)]
+        own_samples = samples[samples["run_id"].isin(done)]
+        if len(done) > 1:
+            tables = _by_start(own_samples, done)
+            own_rows = _joined_rows(own_rows, tables, done, group)
+            own_samples = _joined_samples(tables, own_samples)
+            own_rows["run_id"] = own_samples["run_id"] = cell["run_id"]
+        pooled_rows.append(own_rows)
+        pooled_samples.append(own_samples)
+    if not cells:
+        return runs, rows, samples
+    return (
+        pd.DataFrame(cells, columns=runs.columns).reset_index(drop=True),
+        _stacked(pooled_rows, rows),
+        _stacked(pooled_samples, samples),
+    )
+
+
+def _stacked(parts: list[pd.DataFrame], like: pd.DataFrame) -> pd.DataFrame:
+    """The parts below each other, with the types of the table that they came from."""
+    # pandas cannot join a table without rows to others without losing the types.
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return like
+    return pd.concat(parts, ignore_index=True)[list(like.columns)].astype(like.dtypes.to_dict())
+
+
+def _joined_runs(group: pd.DataFrame, costs: tuple[str, ...]) -> dict[Any, Any]:
+    """The row of a cell; group: its runs, sorted by seed."""
+    done = group[group["status"] == "done"]
+    kept = done if len(done) else group
+    cell = dict(kept.iloc[0])
+    if len(group) == 1:
+        return cell
+    cell["run_ids"] = tuple(kept["run_id"])
+    cell["seeds"] = tuple(kept["seed"])
+    cell["seeds_asked"] = len(group)
+    cell["leaking"] = bool(group["leaking"].any())
+    cell["fit_cached"] = bool(kept["fit_cached"].all())
+    for name in (*costs, "seconds"):
+        cell[name] = kept[name].max() if name in LARGEST else kept[name].mean()
+    missing = group[group["status"] != "done"]
+    if len(done):
+        # A mean over the other seeds must say that it is one.
+        cell["reason"] = join_notes(
+            *(
+                f"seed {seed} {status}: {reason}"
+                for seed, status, reason in zip(
+                    missing["seed"], missing["status"], missing["reason"]
+                )
+            )
+        )
+    return cell
+
+
+def _by_start(samples: pd.DataFrame, run_ids: list[str]) -> dict[tuple, pd.DataFrame]:
+    """Key of the samples -> (starts, seeds), NaN where a seed has no value of a start."""
+    found = {}
+    for _, part in samples.groupby(list(KEY_COLUMNS), dropna=False, sort=False):
+        first = part.drop_duplicates(["run_id", "start"])
+        wide = first.pivot(index="start", columns="run_id", values="value")
+        found[key_of(part.iloc[0].to_dict())] = wide.reindex(columns=run_ids).sort_index()
+    return found
+
+
+def _joined_rows(
+    rows: pd.DataFrame, tables: dict[tuple, pd.DataFrame], run_ids: list[str], runs: pd.DataFrame
+) -> pd.DataFrame:
+    """One row a number."""
+    seed_of = dict(zip(runs["run_id"], runs["seed"]))
+    place = {run: position for position, run in enumerate(run_ids)}
+    # The first seed decides the order, so that a table looks the same with one seed and with more.
+    rows = rows.assign(place=rows["run_id"].map(place)).sort_values("place", kind="stable")
+    found = []
+    for _, part in rows.groupby([*KEY_COLUMNS, "group"], dropna=False, sort=False):
+        part = part.drop_duplicates("run_id")
+        row = part.iloc[0].to_dict()
+        if len(part) < len(run_ids):
+            # A place that each seed chose for itself, such as a calibrated strength.
+            if row["run_id"] == run_ids[0]:
+                found.append(row)
+            continue
+        values = part["value"].to_numpy(np.float64)
+        table = tables.get(key_of(row))
+        if table is not None and _is_mean(table[part["run_id"].tolist()], values):
+            joined = _of_starts(table[part["run_id"].tolist()].to_numpy(np.float64))
+        else:
+            joined = _of_numbers(part)
+        found.append(row | joined | {"note": _joined_note(part, seed_of)})
+    return pd.DataFrame(found).drop(columns="place")
+
+
+def _is_mean(table: pd.DataFrame, values: np.ndarray) -> bool:
+    """Whether the number of every seed is the mean of its samples, and not another statistic."""
+    with np.errstate(invalid="ignore"):
+        means = table.mean().to_numpy(np.float64)
+    return bool(np.allclose(means, values, rtol=ROUNDING, atol=ROUNDING))
+
+
+def _of_starts(values: np.ndarray) -> dict[str, Any]:
+    """Value, interval and count of a number from the values of single starts, (starts, seeds)."""
+    values = values[np.isfinite(values).any(1)]
+    share = bool(np.isin(values, (0.0, 1.0)).all())
+    low, high = crossed_share(values) if share else crossed_means(values)
+    spread = seed_spread(values)
+    return {
+        "value": float(np.nanmean(values, 1).mean()),
+        "low": low,
+        "high": high,
+        "count": float(len(values)),
+        "seeds": spread.seeds,
+        "seed_variance": spread.variance,
+    }
+
+
+def _of_numbers(part: pd.DataFrame) -> dict[str, Any]:
+    """The same from the seeds' own numbers and intervals."""
+    known = part[np.isfinite(part["value"])]
+    seeds = len(known)
+    if not seeds:
+        return {"value": np.nan, "low": np.nan, "high": np.nan, "seeds": len(part)}
+    values = known["value"].to_numpy(np.float64)
+    variance = float(values.var(ddof=1)) / seeds if seeds > 1 else 0.0
+    low, high = _widened(known, float(values.mean()), SeedSpread(variance, seeds))
+    return {
+        "value": float(values.mean()),
+        "low": low,
+        "high": high,
+        # The fewest: a reader asks whether there are enough.
+        "count": float(known["count"].min()),
+        "seeds": len(part),
+        "seed_variance": variance,
+    }
+
+
+def _widened(known: pd.DataFrame, value: float, spread: SeedSpread) -> Interval:
+    """The mean distance of the seeds' own ends, and the part of the seeds, added as squares."""
+    if not np.isfinite(known[["low", "high"]]).all(axis=None):
+        return NO_INTERVAL
+    below = float((known["value"] - known["low"]).mean())
+    above = float((known["high"] - known["value"]).mean())
+    part = 0.0
+    if spread.seeds > 1:
+        part = float(t.ppf(0.5 + LEVEL / 2, spread.seeds - 1)) * spread.variance**0.5
+    return value - float(np.hypot(below, part)), value + float(np.hypot(above, part))
+
+
+def _joined_note(part: pd.DataFrame, seed_of: dict[str, int]) -> str:
+    """The notes of all seeds; which seeds, where it is not all of them."""
+    noted = part[part["note"] != ""]
+    found = []
+    for note, group in noted.groupby("note", sort=False):
+        seeds = ", ".join(str(seed_of[run]) for run in group["run_id"])
+        found.append(str(note) if len(group) == len(part) else f"seed {seeds}: {note}")
+    return join_notes(*found)
+
+
+def _joined_samples(tables: dict[tuple, pd.DataFrame], samples: pd.DataFrame) -> pd.DataFrame:
+    """One value a start: the mean over the seeds that have it."""
+    found = []
+    for key, table in tables.items():
+        means = table.mean(axis=1).dropna()
+        fields = dict(zip(KEY_COLUMNS, key))
+        fields = {name: np.nan if value is None else value for name, value in fields.items()}
+        found.append(pd.DataFrame(fields | {"start": means.index, "value": means.to_numpy()}))
+    if not found:
+        return samples.iloc[:0].copy()
+    return pd.concat(found, ignore_index=True)

@@ -1,0 +1,31 @@
+"""How far two classifiers agree beyond chance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def cohen_kappa(first: np.ndarray, second: np.ndarray) -> float:
+    """Cohen's kappa (Cohen 1960): (p - q) / (1 - q).
+
+    p is the share of equal answers, q the share that independent classifiers with the same shares
+    of classes would give. 1: the same answers; 0: what chance gives.
+
+    Args:
+        first: (n,) classes as whole numbers from 0.
+        second: (n,) of the other classifier.
+
+    Returns:
+        NaN where both give one class alone, or where there are no samples.
+    """
+    if not len(first):
+        return float("nan")
+    classes = int(max(first.max(), second.max())) + 1
+    shares = []
+    for labels in (first, second):
+        shares.append(np.bincount(labels, minlength=classes) / len(labels))
+    equal = float((first == second).mean())
+    chance = float((shares[0] * shares[1]).sum())
+    if chance == 1:
+        return float("nan")
+    return (equal - chance) / (1 - chance)

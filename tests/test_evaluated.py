@@ -1,0 +1,331 @@
+"""The evaluated attributes: one list for what is judged, protected, searched by and near.
+
+A job whose list leaves an attribute out is compared with one whose scorer never knew it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from editbench.methods.gradctrl import GradCtrl
+from editbench.methods.interfacegan import InterFaceGAN
+from editbench.methods.shared import meta_validation
+from editbench.methods.shared.control_search import choose, measure
+from torch import Tensor
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.spaces import Codes, Space
+from editbench.cli import main
+from editbench.commands.demo import demo_methods, demo_seeds, demo_settings, in_demo_order
+from editbench.conformance.toy import BINARY, LinearScorer
+from editbench.networks.features import ScorerFeatures
+from editbench.networks.scorer import Scorer
+from editbench.networks.selected import select_attributes
+from editbench.report import report
+from editbench.run import fits
+from editbench.run.protocol import check_protocols
+from editbench.run.record import Record
+from editbench.run.settings import Settings
+from editbench.run.sweep import describe
+from editbench.walk.editor import FitData, FitReport
+from editbench.walk.observation import read_observed
+from editbench.worlds.faces import load_scorer
+from tests.by_config import run_job
+from tests.fake_records import fake_run
+from tests.toy import fit_data
+from tests.toy_world import ATTRIBUTES, AlongColumn, toy_config
+
+KEPT = ["a", "c"]
+FOUR = ("smile", "eyeglasses", "beard", "age")
+
+
+# -- the scorer ------------------------------------------------------------------------------------
+def test_a_selected_scorer_gives_the_columns_of_its_attributes_and_all_else_of_the_whole():
+    whole = load_scorer("judge")
+    part = select_attributes(whole, ["hair_color", "smile"])
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    assert part.attributes.names == ("smile", "hair_color")
+    logits = whole(images)
+    for name in part.attributes.names:
+        expected = whole.attributes.logits(logits, name)
+        assert torch.equal(part.attributes.logits(part(images), name), expected)
+    assert part.whole is whole and torch.equal(part.features(images), whole.features(images))
+    assert part.digest == whole.digest and part.resolution == 32
+    assert not hasattr(part, "no_such_thing")
+    # features of a network are those of all of it, whatever is evaluated
+    assert ScorerFeatures(part).digest == ScorerFeatures(whole).digest
+    assert select_attributes(whole, whole.attributes.names) is whole
+    with pytest.raises(UnknownName, match="Did you mean 'smile'"):
+        select_attributes(whole, ["smiles"])
+
+
+def test_a_gradient_goes_through_it_and_a_label_counts_once():
+    whole = load_scorer("judge")
+    part = select_attributes(whole, ["age", "beard"])
+    images = torch.zeros(2, 3, 32, 32, requires_grad=True)
+    (slope,) = torch.autograd.grad(part(images).sum(), images)
+    expected = sum(whole.attributes.logits(whole(images), name).sum() for name in ("age", "beard"))
+    assert torch.allclose(slope, torch.autograd.grad(expected, images)[0], atol=1e-6)
+    with fits.scored(part) as counts:
+        part(images)
+        whole(images)
+    assert counts == [2, 2]
+
+
+# -- methods ---------------------------------------------------------------------------------------
+class Reduced(Scorer):
+    """A linear scorer that never knew the other attributes: what a selection is compared with."""
+
+    def __init__(self, whole: LinearScorer, names: list[str]) -> None:
+        super().__init__()
+        self.attributes = whole.attributes.select(names)
+        self.whole_scorer = whole
+        self.digest = whole.digest
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        parts = [
+            self.whole_scorer.attributes.logits(self.whole_scorer(decoded), name)
+            for name in self.attributes.names
+        ]
+        return torch.cat(parts, -1)
+
+
+def cut(data: FitData, teacher: Scorer, names: list[str]) -> FitData:
+    """The splits with the logits of some attributes, column by column."""
+
+    def part(logits: Tensor) -> Tensor:
+        return torch.cat([data.attributes.logits(logits, name) for name in names], -1)
+
+    return replace(
+        data,
+        teacher=teacher,
+        fit=replace(data.fit, logits=part(data.fit.logits)),
+        tune=replace(data.tune, logits=part(data.tune.logits)),
+        sigma=part(data.sigma),
+    )
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[FitData, FitData, FitData]:
+    """All attributes; a selection of two; and a scorer of these two alone."""
+    data = fit_data(BINARY)
+    kept = list(BINARY.names[:2])
+    selected = cut(data, select_attributes(data.teacher, kept), kept)
+    return data, selected, cut(data, Reduced(data.teacher, kept), kept)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GradCtrl(epochs=5, tune_exclusion=True),
+        lambda: InterFaceGAN(conditions="all"),
+    ],
+    ids=["gradctrl", "interfacegan_conditional"],
+)
+def test_a_method_learns_what_it_would_if_the_others_did_not_exist(make, pair):
+    whole, selected, reduced = pair
+    states = []
+    for data in (selected, reduced, whole):
+        editor = make()
+        editor.num_ws = data.generator.num_ws
+        editor.fit(data)
+        editor.tune(data, BINARY.names[0])
+        states.append(editor.state())
+    assert states[0].keys() == states[1].keys() != states[2].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_the_mask_is_of_the_evaluated_attributes(pair):
+    whole, selected, _ = pair
+    target, other, third = BINARY.names
+    for data, protected in ((whole, {other, third}), (selected, {other})):
+        editor = GradCtrl(epochs=2)
+        editor.fit(data)
+        assert set(editor.excluded(target)) == protected
+    with pytest.raises(UnknownName, match=f"method.exclude '{third}'"):
+        GradCtrl(epochs=2, exclude={target: {third: 50}}).fit(selected)
+
+
+def test_searches_and_tunings_look_at_the_evaluated_attributes(pair):
+    whole, selected, _ = pair
+    target, other, _ = BINARY.names
+    codes = whole.tune.codes(Space.W)
+    moves = torch.eye(codes.shape[1])[:4]
+
+    def apply(candidate: int, strength: float, at: Tensor) -> Codes:
+        return Codes(Space.W, codes[at] + strength * moves[candidate])
+
+    effects = measure(selected, apply, len(moves), (-1.0, 1.0))
+    control = choose(effects, selected.attributes, target, 1, 0.0)
+    change = effects.change[control.candidate, effects.strengths.index(control.strength)]
+    lacking = effects.start[:, 0] != 1
+    # off-target is the other evaluated attribute alone
+    assert control.off_target == pytest.approx(change[lacking][:, 1].abs().mean().item(), rel=1e-4)
+    position = meta_validation.meta_validation(selected, target)[0]
+    distance = (selected.tune.logits.abs() / selected.sigma).amax(1)
+    assert position.tolist() == distance.argsort(stable=True)[: len(position)].tolist()
+    assert other in selected.attributes.names
+
+
+# -- jobs ------------------------------------------------------------------------------------------
+class Spy(AlongColumn):
+    """Notes what its fit can see."""
+
+    seen: tuple[Attributes, int, int] | None = None
+
+    def fit(self, data: FitData) -> FitReport:
+        pictures = data.generator.decode(Codes(Space.W, data.fit.codes(Space.W)[:3]))
+        Spy.seen = (data.attributes, data.fit.logits.shape[1], data.teacher(pictures).shape[1])
+        return super().fit(data)
+
+
+def test_a_job_shows_its_editor_and_its_metrics_the_evaluated_attributes_alone(tmp_path):
+    cfg = toy_config(tmp_path, "evaluated=[c,a]")
+    cfg.method._target_ = "tests.test_evaluated.Spy"
+    outcome = run_job(cfg)
+    assert outcome.status == "done", outcome.reason
+    assert Spy.seen == (ATTRIBUTES.select(KEPT), 4, 4)
+    record = Record.read(tmp_path / outcome.run_id)
+    walks = record.trajectories()
+    assert walks.attributes.names == ("a", "c")
+    made = record.provenance()
+    assert made["evaluated"] == KEPT and set(made["start_distance"]) == {"target", "nearest_other"}
+    # accuracy by hand: at the crossing every other evaluated attribute kept its class
+    table = walks.table
+    labels = walks.labels
+    first = labels[table.groupby("start")["step"].transform("min") == table["step"]]
+    kept = []
+    for place, start in enumerate(table["start"].unique()):
+        at = np.flatnonzero((table["start"] == start) & table["stopped"])
+        kept.append(bool(len(at)) and labels[at[0], 1] == first[place, 1])
+    rows = pd.read_parquet(record.path(Record.ROWS)).set_index("metric")
+    assert rows.loc["accuracy", "value"] == pytest.approx(np.mean(kept))
+
+
+def test_an_observation_of_two_edits_counts_no_attribute_that_is_not_evaluated(tmp_path):
+    words = ["observation=[composition]", "observation.composition.then=b"]
+    words += ["observation.composition.n=40", "observation.composition.pictures=0"]
+    others = []
+    for evaluated in ("evaluated=[a,b]", "evaluated=null"):
+        outcome = run_job(toy_config(tmp_path, evaluated, *words))
+        assert outcome.status == "done", outcome.reason
+        found = read_observed(tmp_path / outcome.run_id, "composition")
+        others.append(found.arrays["others"])
+    assert others[0].max() == 0 < others[1].max()
+
+
+def test_the_list_is_part_of_the_identity_and_all_names_are_the_same_as_none(tmp_path):
+    plain = run_job(toy_config(tmp_path))
+    named = run_job(toy_config(tmp_path, "evaluated=[b,c,a]"))
+    assert named.reused and named.run_id == plain.run_id
+    part = run_job(toy_config(tmp_path, "evaluated=[a,b]"))
+    assert not part.reused and part.run_id != plain.run_id
+    assert len(list((tmp_path / "cache" / "fits").glob("*.safetensors"))) == 2
+
+
+def test_a_run_whose_starts_are_far_warns_in_its_line_and_its_record(tmp_path):
+    cfg = toy_config(tmp_path, "starts.pool=1")
+    outcome = run_job(cfg)
+    made = Record.read(tmp_path / outcome.run_id).provenance()
+    assert made["start_distance"]["target"] > 0.5
+    assert "sigma from the target's boundary" in made["start_warning"]
+    assert "(warning: half of the starts" in describe(Settings.from_config(cfg), outcome)
+    near = run_job(toy_config(tmp_path, "starts.near=target", "starts.pool=0.1"))
+    assert Record.read(tmp_path / near.run_id).provenance()["start_warning"] == ""
+
+
+def test_the_page_warns_of_far_starts_and_tells_the_distances(tmp_path):
+    for method in ("alpha", "beta"):
+        folder = fake_run(tmp_path, method, "smile")
+        with Record.read(folder).updating():
+            made = {
+                "bank_n": 24000,
+                "start_distance": {"target": 0.93, "nearest_other": 0.31},
+                "start_warning": "half of the starts lie more than 0.93 sigma",
+            }
+            (folder / Record.PROVENANCE).write_text(json.dumps(made))
+    text = report(tmp_path).read_text()
+    assert "half of them lie further than smile 0.93 σ" in text
+    assert "median distance from the target&#39;s 0.93 σ, from the nearest other 0.31 σ" in text
+
+
+# -- found before the work -------------------------------------------------------------------------
+@pytest.fixture
+def words(tmp_path):
+    return [
+        *("--config-dir", str(Path(__file__).parent / "conf")),
+        *("generator=toy", "scorer=toy", "method=along", "budget=toy"),
+        *(f"out={tmp_path}/runs", f"cache={tmp_path}/cache"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["attribute=a,b", "evaluated=[b,c]"], "attribute=a is not evaluated, evaluated=[b,c]"),
+        (["attribute=b,a", "evaluated=[b,c]"], "attribute=a is not evaluated, evaluated=[b,c]"),
+        (["attribute=a,b", "evaluated=[a,bb]"], "'bb'. Did you mean 'b'?"),
+        (
+            ["attribute=a,b", "starts.near=target", "starts.n=600"],
+            "starts.n=600 over 3 attributes are 200 of an attribute, which exceed its pool of 180",
+        ),
+        (["attribute=a,b", "starts.n=200"], "exceeds the pool of 180"),
+        (["attribute=a,b", "starts.attributes=[a,b]"], "set evaluated=[a,b]"),
+    ],
+)
+def test_a_sweep_finds_it_once_and_before_a_bank_is_built(more, message, words, tmp_path, capsys):
+    assert main(["run", *words, "-m", *more]) in (1, 2)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_near_target_serves_as_many_starts_as_its_pools_hold_together(tmp_path):
+    # 180 candidates are near each boundary; a single pool would refuse 540
+    check_protocols(
+        [Settings.from_config(toy_config(tmp_path, "starts.near=target", "starts.n=540"))]
+    )
+    with pytest.raises(EditbenchError, match="exceeds the pool of 180"):
+        check_protocols([Settings.from_config(toy_config(tmp_path, "starts.n=540"))])
+
+
+# -- the demo --------------------------------------------------------------------------------------
+def test_the_demo_judges_four_attributes_and_takes_either_reading_by_one_override(tmp_path):
+    (settings,) = demo_settings(["random"], tmp_path, "cpu", [])
+    assert settings.evaluated == FOUR and settings.name == "demo" and settings.out == tmp_path
+    candidates = settings.bank.spec.split("test")
+    candidates = candidates[1] - candidates[0]
+    settings.starts.check_enough(candidates, 4)
+    assert settings.starts.near == "joint" and min(settings.starts.counts(4)) >= 150
+    words = ["starts.near=target", "evaluated=[yaw,smile]"]
+    (other,) = demo_settings(["random"], tmp_path, "cpu", words)
+    assert other.starts.near == "target" and other.evaluated == ("yaw", "smile")
+    other.starts.check_enough(candidates, 2)
+    with pytest.raises(EditbenchError, match="every evaluated attribute"):
+        demo_settings(["random"], tmp_path, "cpu", ["attribute=smile"])
+
+
+def test_a_method_that_draws_its_examples_has_several_seeds_in_the_demo(tmp_path):
+    methods = ["gradctrl", "gradctrl_500", "gradctrl_random", "interfacegan"]
+    assert set(methods) <= set(demo_methods())
+    composed = demo_settings(methods, tmp_path, "cpu", [])
+    jobs = in_demo_order(composed, ["smile", "age"])
+    seeds = {name: [] for name in methods}
+    for job in jobs:
+        if job.attribute == "age":
+            seeds[job.method.name].append(job.seed)
+    drawn = {"gradctrl": [0, 1, 2], "gradctrl_random": [0, 1, 2]}
+    assert seeds == drawn | {"gradctrl_500": [0], "interfacegan": [0]}
+    assert len(jobs) == 16
+    (later,) = demo_settings(["gradctrl"], tmp_path, "cpu", ["seed=5", "method.seeds=2"])
+    assert demo_seeds(later) == [5, 6]
+    (wrong,) = demo_settings(["gradctrl"], tmp_path, "cpu", ["method.seeds=0"])
+    with pytest.raises(EditbenchError, match=r"method\.seeds=0 must be at least 1"):
+        demo_seeds(wrong)

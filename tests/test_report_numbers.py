@@ -1,0 +1,310 @@
+"""Means, seeds and floors: the same numbers in every output, against closed forms and slow loops."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from editbench.report import figure_trade, load, print_table, report
+from editbench.report.html import facts
+from editbench.report.numbers import Numbers, numbers_of
+from editbench.report.paired import paired
+from editbench.report.tables import AT_FLOOR, WORSE, main_table
+from editbench.stats.intervals import bootstrap_mean, crossed_share, seed_spread, wilson
+from editbench.walk.figures import looks_of
+from tests.fake_records import fake_run, metric_rows, start_samples
+
+ATTRIBUTES = ("age", "beard", "hat", "smile")
+N = 60
+
+
+def outcomes(share: float, seed: int, n: int = N) -> np.ndarray:
+    return (np.random.default_rng(seed).uniform(size=n) < share).astype(float)
+
+
+def one_run(
+    root: Path,
+    method: str,
+    attribute: str,
+    values: np.ndarray,
+    ad: np.ndarray | None = None,
+    **options: object,
+) -> None:
+    """A run whose numbers are those of its samples."""
+    ad = 0.3 + 0.01 * np.arange(float(len(values))) if ad is None else ad
+    rows = metric_rows(float(values.mean()), float(np.nanmean(ad)), n=len(values))
+    samples = start_samples(accuracy=values, ad_at=ad)
+    samples["x"] = np.where(samples["metric"] == "ad_at", 1.0, np.nan)
+    low, high = wilson(int(values.sum()), len(values))
+    rows.loc[rows["metric"] == "accuracy", ["low", "high"]] = low, high
+    fake_run(root, method, attribute, rows, samples=samples, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods on three of four attributes each, one that serves one, two floors."""
+    folder = tmp_path_factory.mktemp("runs")
+    for k, attribute in enumerate(ATTRIBUTES):
+        one_run(folder, "good", attribute, outcomes(0.8, k))
+        if attribute != "hat":
+            ad = 0.5 + 0.02 * np.arange(float(N))
+            ad[::3] = np.nan
+            one_run(folder, "fair", attribute, outcomes(0.4, 10 + k), ad)
+        one_run(folder, "random", attribute, outcomes(0.1, 20 + k), floor=True)
+        one_run(folder, "searched", attribute, outcomes(0.3, 30 + k), floor=True)
+    one_run(folder, "rare", "smile", outcomes(0.9, 40))
+    report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def numbers(root: Path) -> Numbers:
+    return numbers_of("", load(root, by_seed=False))
+
+
+class Cells(HTMLParser):
+    """Rows of the table of means, as lists of cell texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += f" {data.strip()}"
+
+
+def found_means(rows: list[list[str]], heads: list[str]) -> dict[str, tuple[str, ...]]:
+    """Method -> mean accuracy, mean AD and what they are over, of rows with headings."""
+    names = [head.strip(" ↑↓") for head in heads]
+    out = {}
+    for row in rows:
+        cells = dict(zip(names, row))
+        digits = [(cells[name].split() or [""])[0] for name in ("accuracy", "AD")]
+        over = [cells[f"{name} over"].strip() for name in ("accuracy", "AD")]
+        out[cells["method"].split()[0]] = (*digits, *over)
+    return out
+
+
+def test_means_are_the_same_in_terminal_page_csv_latex_and_figures(
+    root: Path, numbers: Numbers
+) -> None:
+    folder = root / "report"
+    # The slow way: age, beard and smile, all starts for accuracy, those of fair for AD.
+    expected = {}
+    for method in ("good", "fair"):
+        accuracy, dependency = [], []
+        for k, attribute in enumerate(ATTRIBUTES):
+            if attribute != "hat":
+                first = 0 if method == "good" else 10
+                accuracy.append(outcomes(0.8 if method == "good" else 0.4, first + k).mean())
+                kept = np.arange(N)[np.arange(N) % 3 > 0]
+                line = 0.3 + 0.01 * kept if method == "good" else 0.5 + 0.02 * kept
+                dependency.append(line.mean())
+        expected[method] = (
+            f"{np.mean(accuracy):.3f}",
+            f"{np.mean(dependency):.3f}",
+            "3 of 4 attributes, 180 starts",
+            "3 of 4 attributes, 120 starts",
+        )
+
+    console = Console(width=400, file=StringIO())
+    print_table(load(root, by_seed=False), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = text[text.index("mean over attributes") : text.index("ranking")].splitlines()[1:]
+    split = [re.split(r"\s{2,}", line.strip()) for line in lines if line.strip()]
+    terminal = found_means(split[1:], split[0])
+
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    part = page[page.index("data-means") :]
+    cells = Cells(part[: part.index("</table>")]).rows
+    html = found_means(cells[1:], cells[0])
+
+    means = pd.read_csv(folder / "means.csv").set_index("method")
+    csv = {
+        str(method): (
+            f"{row['accuracy']:.3f}",
+            f"{row['ad_at']:.3f}",
+            f"{row['accuracy_attributes']} of {row['asked']} attributes, "
+            f"{row['accuracy_starts']} starts",
+            f"{row['ad_at_attributes']} of {row['asked']} attributes, {row['ad_at_starts']} starts",
+        )
+        for method, row in means.loc[["good", "fair"]].iterrows()
+    }
+
+    latex = {}
+    for method in ("good", "fair"):
+        digits, overs = [], []
+        for name in ("accuracy", "ad"):
+            table = (folder / "latex" / f"{name}.tex").read_text()
+            line = next(line for line in table.splitlines() if line.startswith(f"{method} &"))
+            digits.append(re.sub(r"[^0-9.]", "", line.split("&")[-1]))
+            overs.append(re.search(r"Mean: over (.* starts)", table).group(1))  # type: ignore
+        latex[method] = (*digits, *overs)
+
+    figure = figure_trade.trade_figure(numbers.costs, looks_of(numbers.results.runs))
+    axes = figure.axes[0]
+    drawn = {}
+    for method, (*_, first, second) in expected.items():
+        row = numbers.costs.set_index("method").loc[method]
+        points = [line.get_xydata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+        x, y = min(points, key=lambda point: abs(point[1] - row["accuracy"]))
+        drawn[method] = (f"{y:.3f}", f"{x:.3f}", first, second)
+        assert first in axes.get_ylabel() and second in axes.get_xlabel()
+
+    for output in (terminal, html, csv, latex, drawn):
+        assert {method: output[method] for method in expected} == expected
+    # A method that serves one attribute has no mean, with the reason, in each of them.
+    reason = "no mean of rare: accuracy is readable on 1 of 4 attributes"
+    assert terminal["rare"][0] == html["rare"][0] == "–" and np.isnan(means.loc["rare", "accuracy"])
+    assert reason in text and reason in page.replace("No mean of rare", "no mean of rare")
+    assert reason in (folder / "latex" / "accuracy.tex").read_text()
+    assert reason in (folder / "table.md").read_text().replace("No mean", "no mean")
+
+
+def test_floors_have_no_say_and_stand_last(numbers: Numbers, root: Path) -> None:
+    assert numbers.order[:2] == ["good", "fair"] and numbers.order[-2:] == ["searched", "random"]
+    assert numbers.ranked.table["rank"].tolist() == ["1", "2", "floor", "floor"]
+    look = looks_of(numbers.results.runs)
+    assert look["random"].floor and look["searched"].floor and not look["good"].floor
+    assert look["random"].dash != look["searched"].dash
+    page = (root / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<strong>floor</strong>: random, searched." in page
+
+
+def test_marks_of_the_floor_are_overlaps_of_intervals(numbers: Numbers) -> None:
+    """Of every cell and mean, against the best floor of the same column."""
+    table = pd.concat([numbers.table, numbers.means.assign(attribute="", status="done")])
+    for _, group in table.groupby("attribute"):
+        floors = group[group["floor"] & np.isfinite(group["accuracy"])]
+        best = floors.loc[floors["accuracy"] == floors["accuracy"].max()].iloc[0]
+        for _, row in group.iterrows():
+            mark = ""
+            if not row["floor"] and np.isfinite(row["accuracy"]):
+                if row["accuracy_high"] < best["accuracy_low"]:
+                    mark = WORSE
+                elif row["accuracy_low"] <= best["accuracy_high"]:
+                    mark = AT_FLOOR
+            assert row["accuracy_floor"] == mark
+    marked = numbers.table[numbers.table["accuracy_floor"] == AT_FLOOR]
+    assert len(marked) and set(marked["method"]) == {"fair"}
+
+
+def test_a_record_says_whether_its_method_is_a_floor(tmp_path: Path) -> None:
+    fake_run(tmp_path, "random", "smile")  # a record of an older version
+    fake_run(tmp_path, "random", "age", floor=False)
+    fake_run(tmp_path, "channel", "smile", floor=True)
+    runs = load(tmp_path).runs.set_index(["method", "attribute"])["floor"]
+    assert runs.to_dict() == {
+        ("random", "smile"): True,
+        ("random", "age"): False,
+        ("channel", "smile"): True,
+    }
+
+
+# -- seeds ---------------------------------------------------------------------------------------
+def seeded(root: Path, method: str, values: np.ndarray, **options: object) -> None:
+    """A run a column of (starts, seeds)."""
+    for seed, column in enumerate(values.T):
+        one_run(root, method, "smile", column, seed=seed, **options)
+
+
+def test_one_seed_has_the_interval_of_its_record(tmp_path: Path) -> None:
+    seeded(tmp_path, "a", outcomes(0.4, 0)[:, None])
+    alone, pooled = (
+        main_table(load(tmp_path, by_seed=flag)).drop(columns="run_id") for flag in (True, False)
+    )
+    pd.testing.assert_frame_equal(alone, pooled)
+
+
+def test_seeds_are_one_cell_with_the_mean_over_starts_and_seeds(tmp_path: Path) -> None:
+    values = np.stack([outcomes(share, k) for k, share in enumerate((0.3, 0.5, 0.6))], 1)
+    seeded(tmp_path, "a", values)
+    fake_run(tmp_path, "a", "smile", seed=7, status="failed", reason="NonFinite: step 3")
+    results = load(tmp_path, by_seed=False)
+    row = main_table(results).iloc[0]
+    assert row["accuracy"] == pytest.approx(values.mean()) and row["n"] == N
+    assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(crossed_share(values))
+    assert (row["seeds"], row["seed"]) == (3, "0, 1, 2")
+    assert row["reason"] == "seed 7 failed: NonFinite: step 3"
+    # The three seeds differ by more than chance at single starts, so the interval is wider.
+    narrow = wilson(int(values[:, 1].sum()), N)
+    assert row["accuracy_high"] - row["accuracy_low"] > narrow[1] - narrow[0]
+    assert len(main_table(load(tmp_path))) == 4
+    # Without values of single starts: the mean of the seeds' numbers.
+    flips = load(tmp_path).rows.query("metric == 'off_target_flips'")
+    assert row["off_target_flips"] == pytest.approx(flips["value"].mean())
+    assert row["off_target_flips_low"] < row["off_target_flips"]
+
+
+def test_equal_seeds_add_nothing_to_means_and_paired_differences(tmp_path: Path) -> None:
+    a, b = outcomes(0.7, 0), outcomes(0.4, 1)
+    for name, values in (("a", a), ("b", b)):
+        seeded(tmp_path / "one", name, values[:, None])
+        seeded(tmp_path / "three", name, np.stack([values] * 3, 1))
+    found = [numbers_of("", load(tmp_path / name, by_seed=False)) for name in ("one", "three")]
+    names = ["a", "b", "n", "difference", "low", "high", "p", "p_holm"]
+    pd.testing.assert_frame_equal(found[0].paired[names], found[1].paired[names])
+    ends = ["accuracy", "accuracy_low", "accuracy_high", "rank"]
+    pd.testing.assert_frame_equal(found[0].ranked.table[ends], found[1].ranked.table[ends])
+
+
+def test_seeds_that_differ_keep_two_methods_from_being_separated(tmp_path: Path) -> None:
+    """By one seed a is ahead; over three seeds it is ahead in one and behind in another."""
+    shares = {"a": (0.9, 0.5, 0.1), "b": (0.2, 0.2, 0.2)}
+    for name, several in shares.items():
+        values = np.stack([outcomes(share, k, 200) for k, share in enumerate(several)], 1)
+        seeded(tmp_path, name, values)
+    apart = paired(load(tmp_path), ("accuracy",))
+    assert (apart["setting"] == "seed 0").any() and apart["p_holm"].iloc[0] < 0.01
+    pooled = paired(load(tmp_path, by_seed=False), ("accuracy",)).iloc[0]
+    assert pooled["difference"] == pytest.approx(0.3, abs=0.05) and pooled["p_holm"] > 0.05
+
+
+def test_spread_of_seeds_is_that_of_the_analysis_of_variance() -> None:
+    rng = np.random.default_rng(0)
+    n, seeds = 30, 4
+    values = (
+        rng.normal(size=(n, 1)) + 0.5 * rng.normal(size=(1, seeds)) + rng.normal(size=(n, seeds))
+    )
+    by_seed = (
+        n * sum((values[:, s].mean() - values.mean()) ** 2 for s in range(seeds)) / (seeds - 1)
+    )
+    chance = 0.0
+    for i in range(n):
+        for s in range(seeds):
+            fitted = values[i].mean() + values[:, s].mean() - values.mean()
+            chance += (values[i, s] - fitted) ** 2 / ((n - 1) * (seeds - 1))
+    assert seed_spread(values).variance == pytest.approx((by_seed - chance) / (n * seeds))
+    assert seed_spread(values[:, :1]).variance == 0.0
+    assert seed_spread(np.repeat(values[:, :1], 3, 1)).variance == 0.0
+
+
+# -- defects -------------------------------------------------------------------------------------
+def test_no_starts_are_told_where_no_run_is_done(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile", status="skipped", reason="needs W+")
+    results = load(tmp_path)
+    assert "Starts" not in dict(facts(results, main_table(results)))
+
+
+def test_the_interval_of_a_mean_of_equal_starts_is_the_bootstrap(tmp_path: Path) -> None:
+    """One attribute, one seed, AD of all starts: the mean's interval is that of the starts."""
+    for name in ("a", "b"):
+        one_run(tmp_path, name, "smile", outcomes(0.5, 3))
+    row = numbers_of("", load(tmp_path)).means.set_index("method").loc["a"]
+    low, high = bootstrap_mean(0.3 + 0.01 * np.arange(float(N)))
+    assert (row["ad_at_low"], row["ad_at_high"]) == pytest.approx((low, high), abs=0.01)

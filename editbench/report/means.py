@@ -4,7 +4,7 @@ Every output prints the numbers of this module, so that no two of them can diffe
 (accuracy, AD at matched effect) the set is chosen once:
 
 - a method is compared if its number is readable (a value without a note, and values of single
-  starts) on at least half of the attributes asked;
+  starts) on more than half of the attributes asked;
 - the attributes are those on which the number is readable for every method compared;
 - the starts are, for each attribute, those that every method compared has.
 
@@ -127,11 +127,12 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> Compa
     title = TITLES.get(metric, metric.replace("_", " "))
     left = {}
     for method, own in served.items():
-        if method not in floors and (len(own) < LEAST * len(asked) or not own):
+        # Two methods that are readable on half each may share no attribute at all.
+        if method not in floors and len(own) <= LEAST * len(asked):
             left[method] = f"{title} is readable on {len(own)} of {len(asked)} attributes"
     methods = [method for method in served if method not in floors and method not in left]
     if not methods:
-        note = f"no method has a readable {title} on half of the {len(asked)} attributes"
+        note = f"no method has a readable {title} on more than half of the {len(asked)} attributes"
         return Comparison(metric, len(asked), left=left, note=note)
     # Accuracy counts every start; AD only those that reach the effect under every method.
     least = SHARED if metric == AT_EFFECT else 1

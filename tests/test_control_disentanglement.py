@@ -415,7 +415,7 @@ def test_paths_are_drawn_of_the_starts_that_the_methods_share(tmp_path):
     assert set(kept) == {"smile"} and list(kept["smile"]) == [40, 41]
     for by_method in kept["smile"].values():
         assert set(by_method) == {"alpha", "beta"}
-    found = {one.file: one for one in draw(results, looks(results.runs["label"]))}
+    found = {one.file: one for one in draw(results, looks_of(results.runs))}
     assert not found["cd_paths_smile"].first
     panels = found["cd_paths_smile"].draw().axes
     # Two starts of two methods, four steps each; the first picture is the start's own.

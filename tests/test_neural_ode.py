@@ -23,7 +23,8 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from tests.toy import BINARY, MIXED, CurvedScorer, LinearScorer, check_editor, fit_data, make_walk
 
-SMALL = {"iterations": 30, "batch": 16, "lr": 2e-2, "step_size": 2.0}
+# Two layers: a budget as small as this does not train the default of one.
+SMALL = {"depth": 2, "iterations": 30, "batch": 16, "lr": 2e-2, "step_size": 2.0}
 
 
 def tuned(data, attribute, **options):

@@ -52,6 +52,9 @@ from editbench.networks.scorer import Scorer
 from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk
 
 Options = TypeVar("Options")
+LEARNT = (
+    0.5  # share of fresh pairs whose direction the reconstructor names; less is hardly training
+)
 
 
 @dataclass(frozen=True)
@@ -300,6 +303,7 @@ class NaviGAN(Editor):
             "reconstructor": {
                 "accuracy": round(learned.accuracy, 4),
                 "chance": round(1 / self.count, 4),
+                "learnt": learned.accuracy >= LEARNT,
                 "shift_mae": round(learned.shift_mae, 3),
                 "limit": self.limit,
                 "first_loss": round(learned.first_loss, 4),

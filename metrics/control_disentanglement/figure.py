@@ -116,7 +116,7 @@ def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], look: Looks)
         kept: start -> method -> images, steps, crossed, see `kept_paths`.
         look: of the methods, whose colours their names have.
     """
-    methods = order_methods(pd.DataFrame({"method": [m for by in kept.values() for m in by]}))
+    methods = order_methods((method for by in kept.values() for method in by), look)
     rows = [(start, method) for start, by in kept.items() for method in methods if method in by]
     columns = max(len(by[method]["steps"]) for by in kept.values() for method in by)
     figure = new_figure(1.6 + SIDE * columns, 0.2 + (SIDE + 0.16) * len(rows))

@@ -83,6 +83,7 @@ BROKEN = {  # file -> the one check that fails, and the remedy that its message 
         'raise Unsupported("why") in `check` for attributes with more than two classes',
     ),
     "one_way": ("multi_class", "use walk.target as the class index, not as a sign"),
+    "adrift": ("directions", "with a change that is 0 at strength 0"),
     "uncounted": (
         "costs",
         "decode with data.generator.decode(Codes(space, values)) or data.score(codes)",
@@ -202,6 +203,8 @@ def shrink(config):
             config[key] = min(value, SMALL[key])
         elif key == "min_effect":  # of eight candidates on random weights, none does much
             config[key] = 0.1
+        elif key == "semantics":  # five axes of the testbed are too few for classes of their own
+            config[key] = 16
 
 
 def files_for(config, folder):

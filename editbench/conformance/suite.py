@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from editbench.base.errors import UnknownName
-from editbench.conformance import checks_blind, checks_fit, checks_state, checks_walk
+from editbench.conformance import (
+    checks_blind,
+    checks_directions,
+    checks_fit,
+    checks_state,
+    checks_walk,
+)
 from editbench.conformance.subject import Subject
 from editbench.conformance.testbeds import LatentJudge, PictureJudge
 from editbench.conformance.verdicts import CheckResult, Skipped, Verdict, explain
@@ -89,6 +95,12 @@ _ALL = (
         "Editor.step",
         "different targets of many go different ways, or Unsupported",
         checks_walk.multi_class,
+    ),
+    Check(
+        "directions",
+        "Editor.fixed_directions",
+        "a fixed set of directions, if there is one, follows from the data and starts at the sample",
+        checks_directions.directions,
     ),
     Check("costs", "FitReport", "decodes and labels are counted", checks_fit.costs),
     # A warning at most: a control without knowledge steers nothing, and is sound.

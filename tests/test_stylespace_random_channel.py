@@ -1,41 +1,16 @@
-"""The floors of searched and of channel methods: draws of (seed, start) alone, and the search they share."""
+"""The floor of channel methods: one channel a start, a draw of (seed, start) alone."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from editbench.methods.ganspace import GANSpace
-from editbench.methods.random_searched import RandomSearched
 from editbench.methods.stylespace import RandomChannel
 from editbench.methods.stylespace.channels import channel_moments, movable
 
 from editbench.base.errors import EditbenchError
-from editbench.base.seeding import normals, uniforms
+from editbench.base.seeding import uniforms
 from editbench.walk.editor import Walk
 from tests.toy import check_editor, fit_data, make_walk
-
-SMALL = {"components": 6, "search_samples": 20}
-
-
-def test_random_directions_go_through_the_search_of_ganspace():
-    data = fit_data(dim=8)
-    editor = RandomSearched(**SMALL)
-    report = editor.fit(data)
-    drawn = normals(data.seed, "random_searched", 0, 6, 8)
-    units = np.stack([row / np.sqrt((row**2).sum()) for row in drawn])
-    spread = np.stack([(data.fit.w.double().numpy() @ unit).std() for unit in units])
-    for name, move in editor.moves.items():
-        notes = report.notes[f"control.{name}"]
-        for row, note in zip(move.numpy(), notes.values()):
-            place = note["component"]
-            np.testing.assert_allclose(row, note["sign"] * spread[place] * units[place], rtol=1e-5)
-    # The same options as GANSpace's, but for what its components need.
-    own = {"samples", "layer", "centre"}
-    assert set(GANSpace.__init__.__annotations__) - own == set(
-        RandomSearched.__init__.__annotations__
-    )
-    check_editor(editor, data, "a", RandomSearched(**SMALL))
 
 
 def test_each_start_moves_one_channel_that_varies():
@@ -72,7 +47,5 @@ def test_the_channel_of_a_start_follows_from_seed_and_index():
 
 
 def test_wrong_options_are_named():
-    with pytest.raises(EditbenchError, match=r"method\.components=0"):
-        RandomSearched(components=0)
     with pytest.raises(EditbenchError, match="step"):
         RandomChannel(step=0)

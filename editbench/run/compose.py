@@ -24,10 +24,11 @@ from omegaconf.errors import OmegaConfBaseException
 from editbench.base.conf import (
     CONF,
     MAIN,
-    group_options,
     groups,
     known_keys,
     list_groups,
+    option_names,
+    read_yaml,
 )
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.run.settings import MOVED_STARTS, TOP_VALUES, Settings, moved_attributes
@@ -54,9 +55,15 @@ def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictC
         UnknownName: a group option or key that does not exist.
         EditbenchError: Hydra cannot compose it.
     """
-    check_overrides(overrides, more)
+    chosen, plain = _check_words(overrides, more)
     check_single(overrides)
-    return _compose(overrides, more)
+    try:
+        return _compose(overrides, more)
+    except EditbenchError:
+        # Hydra refuses an unknown key as well, but in many lines and without the nearest name.
+        if plain:
+            _check_keys(_compose(chosen, more), plain)
+        raise
 
 
 def _compose(overrides: Sequence[str], more: Sequence[Path]) -> DictConfig:
@@ -247,6 +254,18 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
         UnknownName: a group option or a key that does not exist, with the nearest one.
         EditbenchError: a word that is no override, or several options of a group that takes one.
     """
+    chosen, plain = _check_words(overrides, more)
+    # Which keys there are depends on the chosen options: method.delta is not every method's.
+    if plain:
+        _check_keys(_compose(chosen, more), plain)
+
+
+def _check_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """What `check_overrides` can see without composing.
+
+    Returns:
+        The words that choose options, and the keys of the words that give a value.
+    """
     known_groups = groups()
     chosen: list[str] = []  # words that choose options, without sweeps
     plain: list[str] = []  # keys of the other words
@@ -274,9 +293,7 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
             _check_new_key(bare)
         elif not key.startswith(("~", "hydra")):
             plain.append(bare)
-    # Which keys there are depends on the chosen options: method.delta is not every method's.
-    if plain:
-        _check_keys(_compose(chosen, more), plain)
+    return chosen, plain
 
 
 def _is_list(value: str) -> bool:
@@ -301,18 +318,21 @@ def _named_options(value: str) -> list[str]:
 
 
 def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path]) -> None:
-    known = group_options(group, more)
-    ours = group_options(group)
+    known = option_names(group, more)
+    ours = option_names(group)
     for name in names:
         if name not in known:
             raise UnknownName(group, name, known)
         for folder in more:
             file = folder / group / f"{name}.yaml"
-            if name in ours and file.is_file():
+            if not file.is_file():
+                continue
+            if name in ours:
                 raise EditbenchError(
                     f"{file} has the name of an option of editbench, which would be taken instead: "
                     "give the file another name"
                 )
+            read_yaml(file)  # a damaged file is named here; Hydra's message would be long
 
 
 def _check_takes_several(group: str, names: Sequence[str]) -> None:

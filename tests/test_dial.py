@@ -38,7 +38,7 @@ def test_the_generator_has_learnt_the_ties_of_its_world_and_no_others(rho):
     made, data = labels_of(rho, 400), sample_factors(law(rho), 3, 0, 20000).labels().numpy()
     binary = [k for k, name in enumerate(TRAITS) if name not in ("hair_color", "yaw")]
     for i in binary:
-        assert abs(made[:, i].mean() - data[:, i].mean()) < 0.07, TRAITS[i]
+        assert abs(made[:, i].mean() - data[:, i].mean()) < 0.10, TRAITS[i]  # the bar of the card
         for j in binary[:i]:
             bound = (
                 0.12 if (TRAITS[j], TRAITS[i]) in PAIRS or (TRAITS[i], TRAITS[j]) in PAIRS else 0.16

@@ -16,9 +16,10 @@ check: demo
 # Style and types are checked once, as commands, and not as cases of the test suite.
 test: lint tests
 
-# One process a core, each with one thread: two pools of threads would wait for one another.
+# One process a core, each with one thread: two pools of threads would wait for one another. A file stays in one process,
+# so that what its tests share is made once.
 tests: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check .

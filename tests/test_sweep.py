@@ -205,7 +205,11 @@ def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
         *JOBLIB,
     ]
     process = start(*sweep)
-    wait_until(lambda: notes(tmp_path)["one hangs"], process)
+    # The other job has left its outcome: stopped between its fit and its record, it would fit again.
+    outcomes = tmp_path / "runs" / ".sweeps"
+    wait_until(
+        lambda: notes(tmp_path)["one hangs"] and list(outcomes.glob("*/[!.]*.json")), process
+    )
     if kill == signal.SIGINT:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, err = process.communicate(timeout=120)

@@ -53,5 +53,6 @@ class RandomSearched(DirectionSearch):
         drawn = normals(data.seed, "random_searched", 0, self.components, codes.shape[1])
         # A normal vector brought to unit length is uniform on the sphere.
         rows = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        # Steps are in standard deviations, as GANSpace's are along its components.
         stdev = (codes @ rows.T).std(0)
         return Directions(codes.mean(0), rows, stdev, {"directions": self.components})

@@ -115,9 +115,11 @@ def eigenvectors(weight: np.ndarray, count: int, normalise: bool) -> tuple[np.nd
         rows: (k, d) unit vectors; the largest entry of each is positive.
         values: (k,) their eigenvalues, falling.
     """
+    # A channel without weight has no direction, and no length to divide by.
     columns = weight[:, np.linalg.norm(weight, axis=0) > 0]
     if normalise:
         columns = columns / np.linalg.norm(columns, axis=0, keepdims=True)
+    # eigh sorts from the smallest eigenvalue up.
     values, vectors = np.linalg.eigh(columns @ columns.T)
     rows = vectors.T[::-1][:count]
     # The sign of an eigenvector is free; it is fixed, so that all machines have the same.
@@ -177,6 +179,7 @@ def first_weight(generator: Generator, like: Tensor) -> np.ndarray:
         return generator.activation(Codes(Space.Z, z), name).flatten(1).double()
 
     identity = torch.eye(generator.z_dim, device=like.device, dtype=like.dtype)
+    # What remains at zero is the bias; the identity reads one row of the weight each.
     base = respond(like.new_zeros(1, generator.z_dim))
     weight = respond(identity) - base
     twice = respond(2 * identity) - base

@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
         "--out", type=Path, default=Path("runs/transfer"), help="folder of the result"
     )
     args = parser.parse_args(argv)
+    # Read before anything is written: a folder without runs is the usual mistake.
     worlds = read_worlds(args.folders)
     if len(worlds) < 2:
         raise EditbenchError(
@@ -55,6 +56,7 @@ def _print(worlds: Sequence[World], found: pd.DataFrame, table: pd.DataFrame) ->
     print("\nKendall's tau-b of two worlds, with its 95 % interval over starts")
     for row in found.to_dict("records"):
         pair = f"{row['world']} and {row['other']}"
+        # Two worlds may have been run with other methods.
         if pd.isna(row["tau"]):
             print(f"  {pair}: only {row['methods']} methods in common")
             continue

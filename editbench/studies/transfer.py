@@ -81,6 +81,7 @@ def read_worlds(folders: Sequence[Path]) -> list[World]:
         found = []
         for _, part in settings:
             name = folder.name
+            # A dial has several worlds in one folder.
             if len(settings) > 1:
                 name = f"{folder.name}: {part.runs['generator'].iloc[0]}"
             world = read_world(part, name)
@@ -110,6 +111,7 @@ def read_world(results: Results, name: str) -> World | None:
             left[method] = f"serves {served} of {len(asked)} attributes"
         else:
             methods.append(method)
+    # Every method is averaged over the same attributes, or the attributes would be compared.
     tables = {}
     for attribute in asked:
         if not all((method, attribute) in values for method in methods):
@@ -163,6 +165,7 @@ def transfer(worlds: Sequence[World], draws: int = DRAWS) -> pd.DataFrame:
         if len(methods) < FEWEST:
             rows.append(row | {"tau": np.nan, "low": np.nan, "high": np.nan})
             continue
+        # The point is of all starts; the draws say how far it may move.
         tau = kendall(one.means(methods)[None], other.means(methods)[None])[0]
         drawn = kendall(one.resampled(methods, draws), other.resampled(methods, draws))
         low, high = percentiles(drawn[:, None])[:, 0]
@@ -195,6 +198,7 @@ def figure(worlds: Sequence[World]) -> Figure:
             marker=look[method].marker,
             linewidth=1.5,
         )
+        # The name stands at the last world that has the method.
         last = ranks.loc[method].last_valid_index()
         axes.annotate(
             f"  {spoken(method)}",

@@ -72,7 +72,9 @@ class LinearTerm:
         Returns:
             A scalar.
         """
+        # In full precision: a squared error of bfloat16 numbers has few digits.
         with torch.autocast(w.device.type, enabled=False):
+            # A face that shows its trait clearly need not show it more clearly still.
             traits = logits[:, self.columns].float().clamp(-CLEAR, CLEAR) / SCALE
             predicted = self.regressor(w.float())
             return (predicted - traits).square().mean()

@@ -109,6 +109,7 @@ def separability(
         `few`, its median over random draws of EXAMPLES a class, and `few_range`, the quartiles of
         the draws.
     """
+    # Learnt and tested on different codes: a classifier of 128 numbers fits noise as well.
     cut = 2 * len(codes) // 3
     report = {}
     for attribute in attributes:
@@ -118,6 +119,7 @@ def separability(
         judged = attributes.logits(true, attribute.name)[:, 0].numpy()
         labels = (taught[:cut] > 0).astype(int)
         truth = (judged[cut:] > 0).astype(int)
+        # A constant logit has no spread, and then everything is near.
         spread = max(float(judged.std()), 1e-12)
         figures: dict[str, object] = {
             "share": float((judged > 0).mean()),
@@ -125,6 +127,7 @@ def separability(
             "linear": fitted_auc(codes[:cut], labels, codes[cut:], truth),
         }
         if few:
+            # The median: one unlucky draw of thirty says little of the space.
             draws = few_shot_auc(codes[:cut], labels, codes[cut:], truth, attribute.name)
             figures["few"] = None if draws is None else float(np.median(draws))
             quartiles = None if draws is None else np.quantile(draws, (0.25, 0.75)).tolist()
@@ -141,6 +144,7 @@ def scored_codes(
     codes = []
     logits = []
     device = next(generator.parameters()).device
+    # In blocks, as thousands of decoded pictures would not fit.
     for start in range(0, n, BATCH):
         z = normals(seed, "separability/z", start, min(start + BATCH, n), generator.z_dim)
         w = generator.map(torch.from_numpy(z).float().to(device))
@@ -197,6 +201,7 @@ def path_lengths(generator: Generator, n: int, seed: int) -> np.ndarray:
         image = generator.decode(Codes(Space.W, w))
         drawn = normals(seed, "path/noise", start, stop, image[0].numel())
         noise = torch.from_numpy(drawn).float().view_as(image)
+        # As in training: lengths of different resolutions then have one scale.
         size = (image.shape[2] * image.shape[3]) ** 0.5
         (gradient,) = torch.autograd.grad((image * noise).sum() / size, w)
         lengths.append(gradient.norm(dim=1))

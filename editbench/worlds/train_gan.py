@@ -208,6 +208,7 @@ class GANTrainer:
             logit = self.d(self._picture(w_plus))
         loss = F.softplus(-logit.float()).mean()
         values = {"g": loss.item()}
+        # Asked now and then: its pictures are decoded for it alone.
         asks = self._asks_witness()
         if asks:
             for name, (weight, term) in self._witness_terms(w).items():
@@ -253,6 +254,7 @@ class GANTrainer:
         width = self.g.config.z_dim
         other_z = torch.from_numpy(normals(seed, f"gan/mixing/{stream}/z", first, last, width))
         draw = torch.from_numpy(uniforms(seed, f"gan/mixing/{stream}/cut", first, last, 2))
+        # The cut in the first column, whether there is one in the second.
         draw = draw.to(self.device)
         cut = 1 + (draw[:, 0] * (rows - 1)).long()  # at least one row of each
         cut = torch.where(draw[:, 1] < options.mixing, cut, rows)

@@ -43,6 +43,7 @@ class RandomChannel(Editor):
     def fit(self, data: FitData) -> FitReport:
         self.seed = int(data.seed)
         bank = channel_moments(data.generator, data.latents(data.fit))
+        # ToRGB only tints the picture, and a constant channel has no sigma to step by.
         allowed = movable(data.generator).to(bank.varies.device) & bank.varies
         self.channels = allowed.nonzero()[:, 0].cpu()
         self.sigma = bank.std.cpu()
@@ -51,6 +52,7 @@ class RandomChannel(Editor):
     def step(self, walk: Walk) -> Tensor:
         channel, sign = self._draw(walk.start)
         length = self.length * sign * self.sigma[channel]
+        # The step must leave the walk's own codes as they are.
         moved = walk.codes.clone()
         rows = torch.arange(len(moved), device=moved.device)
         moved[rows, channel.to(moved.device)] += length.to(moved)

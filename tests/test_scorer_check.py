@@ -62,7 +62,7 @@ class Face(nn.Module):
         if self.spoil == "probabilities":
             return out[:, :5].sigmoid()
         if self.spoil == "nan":
-            return torch.where(images.mean((1, 2, 3))[:, None] > 0.25, torch.nan, out)
+            return torch.where(images.mean((1, 2, 3))[:, None] > 0.15, torch.nan, out)
         return out
 
 
@@ -149,7 +149,7 @@ def test_a_good_scorer_has_no_findings(faces: Stored, teacher: Checkup, tmp_path
     assert (
         found == []
         and float(table["correlation"].min()) > 0.9
-        and float(table["agreement"].min()) > 0.9
+        and float(table["agreement"].min()) > 0.8  # of 64 pictures
     )
     assert teacher.ranges == [] and checkup.ranges[0].name == "[-1, 1], as declared"
 
@@ -203,7 +203,7 @@ def test_probabilities_are_seen_and_declaring_them_mends_it(
 def test_nan_is_counted_and_the_rest_is_looked_at(faces: Stored, tmp_path: Path) -> None:
     checkup = judge(faces, tmp_path, "nan")
     ((where, text),) = findings(checkup, "error")
-    bad = int((faces.images.mean((1, 2, 3)) > 0.25).sum())
+    bad = int((faces.images.mean((1, 2, 3)) > 0.15).sum())
     assert where == "" and 0 < bad < N and f"logits of {bad} of {N} pictures" in text
     assert checkup.shares.groupby("attribute")["share"].sum().tolist() == pytest.approx([1] * 7)
 

@@ -88,10 +88,17 @@ STRAIGHT = {
         strengths=[5.0], candidates=12, min_effect=0.1, step=0.2
     ),
     "neural ode, constant": lambda data, tmp: NeuralODE(
-        "constant", iterations=60, lr=0.1, weight=0.2, delta=0.4
+        0, iterations=60, lr=0.1, weight=0.2, delta=0.4
     ),
     "navigan, svd": lambda data, tmp: NaviGAN(
-        "svd", layer="conv", count=24, limit=1e4, min_effect=0.01
+        "svd",
+        layer="conv",
+        count=24,
+        limit=1e4,
+        min_effect=0.01,
+        # The toy's pictures are the codes: a far one is no broken one.
+        max_off_target=None,
+        max_distance=None,
     ),
 }
 NOT_EVERY_START = (
@@ -160,16 +167,16 @@ def check_straight(found: Trajectories, steers: bool = True) -> None:
 
 CURVED = {
     "gradctrl": (lambda: GradCtrl(n_per_class=300, exclude=0, delta=0.3), True),
-    "neural ode, linear": (
-        lambda: NeuralODE("linear", iterations=200, lr=0.1, weight=0.1, delta=0.3),
+    "neural ode, depth one": (
+        lambda: NeuralODE(1, iterations=200, lr=0.1, weight=0.1, delta=0.3),
         True,
     ),
-    "neural ode, mlp": (
-        lambda: NeuralODE("mlp", iterations=60, lr=3e-2, weight=0.1, delta=0.3),
+    "neural ode, depth two": (
+        lambda: NeuralODE(2, iterations=60, lr=3e-2, weight=0.1, delta=0.3),
         True,
     ),
     "neural ode, constant": (
-        lambda: NeuralODE("constant", iterations=60, lr=0.1, weight=0.1, delta=0.3),
+        lambda: NeuralODE(0, iterations=60, lr=0.1, weight=0.1, delta=0.3),
         False,
     ),
     "interfacegan": (lambda: InterFaceGAN(ratio=0.2, delta=0.3), False),

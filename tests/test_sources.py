@@ -6,6 +6,7 @@ import importlib
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,8 @@ def test_a_run_is_repeated_after_a_helper_of_its_method_was_edited(tmp_path, mon
     shutil.rmtree(code / "__pycache__", ignore_errors=True)
     edited = run_job(toy_config(tmp_path, _target_="mine.Mine"))
     assert edited.status == "done" and not edited.reused and edited.run_id != first.run_id
+
+
+def test_a_class_of_a_library_is_named_by_its_version():
+    assert source_hashes("torch.nn.Flatten") == {"torch": metadata.version("torch")}
+    assert source_hashes("sklearn.svm.SVC") == {"sklearn": metadata.version("scikit-learn")}

@@ -17,6 +17,7 @@ import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +34,9 @@ WITHOUT_EFFECT = (
     "editbench.base.progress",
     "editbench.base.sources",
 )
+# Libraries that editbench itself is built on. A class of theirs is named by their version: reading
+# the thousands of modules that torch imports would take most of a minute.
+LIBRARIES = ("torch", "torchvision", "torchmetrics", "torchdiffeq", "numpy", "scipy", "sklearn")
 LENGTH = 16  # hex digits of a digest; 64 bits
 
 
@@ -56,6 +60,8 @@ def source_hashes(target: str) -> dict[str, str]:
     """Every module behind a dotted name, with the hash of its text. See `source_digest`."""
     first = _module_of(target)
     own_root = first.partition(".")[0]
+    if own_root in LIBRARIES:
+        return {own_root: _version(own_root)}
     found: dict[str, str] = {}
     waiting = [first, *_parents(first)]
     while waiting:
@@ -69,6 +75,14 @@ def source_hashes(target: str) -> dict[str, str]:
         found[name] = seen.text_hash
         waiting += seen.imported
     return found
+
+
+@cache
+def _version(root: str) -> str:
+    """Version of the distribution that a top-level module belongs to."""
+    # The names of the two differ: sklearn is of scikit-learn.
+    names = metadata.packages_distributions().get(root, [root])
+    return metadata.version(names[0])
 
 
 def _module_of(target: str) -> str:

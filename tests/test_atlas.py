@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +28,7 @@ from editbench.studies.atlas.make import Atlas, Design, both_ways, make_atlas
 from editbench.studies.atlas.page import ROWS, page_rows, render_page, sprites
 from editbench.studies.atlas.summary import best_directions, effect_table, summary_table
 from editbench.walk.editor import DirectionSet
+from tests.browser import dump_page, needs_browser
 from tests.toy import fit_data
 from tests.toy_world import ATTRIBUTES, DIM, ToyGenerator, ToyScorer, V
 
@@ -312,39 +311,9 @@ say("errors", window.failures.length); document.body.append(out);
 </script>"""
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+@needs_browser
 def test_the_page_sorts_in_a_browser(tmp_path):
-    catch = (
-        "<script>window.failures = []; window.onerror = text => window.failures.push(text)</script>"
-    )
-    html = render_page(made_atlas())
-    page = tmp_path / "page.html"
-    page.write_text(
-        html.replace("<head>", "<head>" + catch, 1).replace("</body>", PROBE + "</body>"),
-        encoding="utf-8",
-    )
-    run = subprocess.run(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--enable-logging=stderr",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=2000",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    run = dump_page(render_page(made_atlas()), PROBE, tmp_path)
     found = dict(re.findall(r"(\w+)=([^;]*);", run.stdout[run.stdout.rindex("<pre>") :]))
     assert found["errors"] == "0" and "CONSOLE" not in run.stderr
     assert found["heads"].split("|") == [

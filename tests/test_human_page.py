@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +18,9 @@ import pytest
 from editbench.studies.human.draw import Comparison, questions
 from editbench.studies.human.responses import read_sheet
 from editbench.studies.human.study import Design, _key, render
+from tests.browser import CHROMIUM, needs_browser
 
-pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+pytestmark = needs_browser
 KEYS = {
     "ArrowLeft": 37,
     "ArrowUp": 38,
@@ -43,15 +43,7 @@ class Browser:
         to_browser, self.out = os.pipe()
         self.inp, from_browser = os.pipe()
         words = [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
+            *CHROMIUM,
             "--disable-dev-shm-usage",
             "--host-resolver-rules=MAP * ~NOTFOUND",
             "--window-size=1280,900",

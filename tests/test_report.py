@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -24,6 +22,7 @@ from editbench.report.paired import paired
 from editbench.report.tables import main_table, matrix
 from editbench.report.write import csv
 from editbench.walk.figures import GREY, looks, order_methods
+from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, metric_rows, start_samples
 
 HOSTILE = "no <script>alert('x')</script> & \"quotes\" | pipe {{ 7 * 7 }}"
@@ -332,7 +331,7 @@ def test_terminal_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(root), "--table"]) == 0 and "0.731" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+@needs_browser
 def test_page_in_a_browser(root: Path, html: str, tmp_path: Path) -> None:
     """Sort by accuracy both ways, change the tab, filter the pairs; errors and results are written
     into the DOM.
@@ -350,35 +349,7 @@ def test_page_in_a_browser(root: Path, html: str, tmp_path: Path) -> None:
     const rows = [...document.querySelectorAll(".filtered tbody tr")];
     out.append("filter=" + rows.every(r => r.hidden === (r.dataset.attribute !== "smile")) + ";");
     out.append("errors=" + window.failures.length + ";"); document.body.append(out);</script>"""
-    catch = (
-        "<script>window.failures = []; window.onerror = text => window.failures.push(text)</script>"
-    )
-    copy = tmp_path / "copy.html"
-    copy.write_text(
-        html.replace("<head>", "<head>" + catch).replace("</body>", probe + "</body>"),
-        encoding="utf-8",
-    )
-    run = subprocess.run(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=2000",
-            "--dump-dom",
-            copy.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    run = dump_page(html, probe, tmp_path)
     dom = run.stdout
     assert (
         "down=0.7312,0.61,0.5,0.1,0.05,none,none;" in dom

@@ -8,8 +8,6 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from editbench.base.files import seal_folder
 from editbench.report import load, report
 from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
 from editbench.report.strips import Strip, strips
+from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run
 
 ATTRIBUTES, METHODS, LIMIT = 7, 16, 25_000_000
@@ -229,41 +228,12 @@ say("errors", window.failures.length); document.body.append(out);
 </script>"""
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+@needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_explorer_in_a_browser(root: Path, tmp_path: Path, scheme: str) -> None:
     html = (root / "report" / "index.html").read_text(encoding="utf-8")
-    catch = (
-        "<script>window.failures = []; window.onerror = text => window.failures.push(text)</script>"
-    )
-    copy = tmp_path / "copy.html"
-    copy.write_text(
-        html.replace("<head>", "<head>" + catch, 1).replace("</body>", PROBE + "</body>"),
-        encoding="utf-8",
-    )
-    run = subprocess.run(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--enable-logging=stderr",
-            f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=2000",
-            "--dump-dom",
-            copy.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    blink = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
+    run = dump_page(html, PROBE, tmp_path, blink)
     found = dict(re.findall(r"(\w+)=([^;]*);", run.stdout[run.stdout.rindex("<pre>") :]))
     assert found["errors"] == "0" and "CONSOLE" not in run.stderr
     # source, alpha, beta, delta (skipped), gamma (no pictures); six columns, two rows

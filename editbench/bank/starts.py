@@ -204,8 +204,8 @@ def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
     distance = boundary_distance(logits, bank.sigma["judge"], attributes)
     labels = attributes.labels(torch.from_numpy(np.asarray(logits))).numpy()
     starts: dict[str, Starts] = {}
-    for k, name in enumerate(attributes.names):
-        chosen, draw, threshold = _draw_of(spec, bank.samples_key, distance, attributes.names, k)
+    draws = _draw(spec, bank.samples_key, distance, attributes.names)
+    for k, (name, (chosen, draw, threshold)) in enumerate(zip(attributes.names, draws)):
         order = np.argsort(chosen)
         chosen = chosen[order]
         source = labels[chosen, k]
@@ -223,46 +223,56 @@ def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
     return starts
 
 
-def _draw_of(
-    spec: StartsSpec, key: str, distance: np.ndarray, names: tuple[str, ...], k: int
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """The draw of the k-th attribute.
+def _draw(
+    spec: StartsSpec, key: str, distance: np.ndarray, names: tuple[str, ...]
+) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Draw the samples of every attribute.
 
     Args:
         spec: of the draw.
         key: of what the bank holds, so that another version of the code has the same starts.
         distance: (candidates, A) from each boundary.
         names: of the evaluated attributes.
-        k: which of them.
 
     Returns:
-        Places (m,) among the candidates, uniform draws (m,) for the target classes, and the
-        threshold of the pool.
+        For each attribute: places (m,) among the candidates, uniform draws (m,) for the target
+        classes, and the threshold of the pool.
     """
     candidates = len(distance)
     size = spec.pool_size(candidates)
     # Not n: a larger draw begins with the smaller one.
     seeds = (spec.seed, "starts", key, spec.pool, spec.near)
+    found = []
     if spec.near == "target":
         # A pool for each attribute, and a draw that does not know of the others.
-        pool = np.argsort(distance[:, k], kind="stable")[:size]
-        threshold = float(distance[pool, k].max())
-        rng = generator(*seeds, names[k])
-        mine = slice(0, spec.counts(len(names))[k])
-    else:
-        pool = np.arange(candidates)
-        threshold = float("nan")
-        if spec.near == "joint":
-            q = distance.max(1)
-            # A stable sort orders equal distances by index, whatever the version of NumPy.
-            pool = np.argsort(q, kind="stable")[:size]
-            threshold = float(q[pool].max())
-        # One draw for all attributes, dealt in turn: no sample is a start of two.
-        rng = generator(*seeds, *names)
+        for k, count in enumerate(spec.counts(len(names))):
+            pool, threshold = _nearest(distance[:, k], size)
+            places, draws = _shuffled(generator(*seeds, names[k]), pool)
+            found.append((places[:count], draws[:count], threshold))
+        return found
+    pool = np.arange(candidates)
+    threshold = float("nan")
+    if spec.near == "joint":
+        pool, threshold = _nearest(distance.max(1), size)
+    # One draw for all attributes, dealt in turn: no sample is a start of two.
+    places, draws = _shuffled(generator(*seeds, *names), pool)
+    for k in range(len(names)):
         mine = slice(k, spec.n, len(names))
-    # One number a sample, also where only one target is possible: the draws of the others then do
-    # not depend on it.
-    return rng.permutation(pool)[mine], rng.random(len(pool))[mine], threshold
+        found.append((places[mine], draws[mine], threshold))
+    return found
+
+
+def _nearest(distance: np.ndarray, size: int) -> tuple[np.ndarray, float]:
+    """Places of the `size` smallest distances (candidates,), and the largest of these distances."""
+    # A stable sort orders equal distances by index, whatever the version of NumPy.
+    pool = np.argsort(distance, kind="stable")[:size]
+    return pool, float(distance[pool].max())
+
+
+def _shuffled(rng: np.random.Generator, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A pool in random order, and one uniform number for each sample of it."""
+    # A number also where only one target is possible: the draws of others do not depend on it.
+    return rng.permutation(pool), rng.random(len(pool))
 
 
 def usable(spec: StartsSpec, bank: Bank) -> np.ndarray:

@@ -254,24 +254,11 @@ def _print_now(line: str) -> None:
 
 def _train_gan(args: argparse.Namespace) -> int:
     from editbench.worlds.faces.training import read_law, train_generator
-    from editbench.worlds.train_gan import GANTraining
 
     if args.data is not None:
         return world_data.train_gan(args)
     law = read_law(args.correlation)
-    options = GANTraining(
-        total_kimg=args.kimg,
-        seed=args.seed,
-        lr=args.lr,
-        batch=args.batch,
-        r1_gamma=args.r1_gamma,
-        checkpoint_kimg=args.checkpoint_kimg,
-        steer_weight=args.steer_weight,
-        mixing=args.mixing,
-        path_weight=args.path_weight,
-        linearity=args.linearity,
-        margin=law.margin,
-    )
+    options = replace(world_data.training_options(args), margin=law.margin)
     # None in the checkpoint stands for the world's own law, whatever it is named there.
     if args.correlation is not None:
         options = replace(options, correlations=law.correlations)

@@ -13,6 +13,7 @@ from editbench.base.errors import EditbenchError
 if TYPE_CHECKING:
     from editbench.worlds.datasets.opening import Reading
     from editbench.worlds.datasets.packed import Packed
+    from editbench.worlds.train_gan import GANTraining
 
 CACHE = Path("runs/cache")
 OWN_ROLES = ("teacher", "judge")  # trained where --role names none; a witness only where asked for
@@ -102,19 +103,11 @@ def reading(args: argparse.Namespace) -> Reading:
     )
 
 
-def train_gan(args: argparse.Namespace) -> int:
-    from editbench.worlds.datasets.opening import open_data
-    from editbench.worlds.datasets.world import train_generator, world_name
+def training_options(args: argparse.Namespace) -> GANTraining:
+    """What the command line says of a generator's training, for renders and for data alike."""
     from editbench.worlds.train_gan import GANTraining
 
-    # Pictures have the correlations that they have; only renders are drawn from a law.
-    if args.correlation is not None:
-        raise EditbenchError("--correlation is of the renders' law; leave it out with --data")
-    # The name first: a bad one must not show after hours of training.
-    name = world_name(args.data, args.name)
-    out = args.out or Path("runs/world") / name
-    data = open_data(args.data, reading(args), args.resolution, args.cache)
-    options = GANTraining(
+    return GANTraining(
         total_kimg=args.kimg,
         seed=args.seed,
         lr=args.lr,
@@ -126,11 +119,24 @@ def train_gan(args: argparse.Namespace) -> int:
         path_weight=args.path_weight,
         linearity=args.linearity,
     )
+
+
+def train_gan(args: argparse.Namespace) -> int:
+    from editbench.worlds.datasets.opening import open_data
+    from editbench.worlds.datasets.world import train_generator, world_name
+
+    # Pictures have the correlations that they have; only renders are drawn from a law.
+    if args.correlation is not None:
+        raise EditbenchError("--correlation is of the renders' law; leave it out with --data")
+    # The name first: a bad one must not show after hours of training.
+    name = world_name(args.data, args.name)
+    out = args.out or Path("runs/world") / name
+    data = open_data(args.data, reading(args), args.resolution, args.cache)
     weights, generator = train_generator(
         data,
         name,
         out,
-        options,
+        training_options(args),
         channels=args.channels,
         device=args.device,
         witness=args.witness,

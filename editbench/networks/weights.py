@@ -25,6 +25,17 @@ METADATA_KEY = "editbench"
 SHOWN = 6  # names of each sort in an error message
 
 
+def group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with PREFIX and a dot, under the rest of their names."""
+    # With the dot, so that `move` does not take in the names of `moved`.
+    start = f"{prefix}."
+    found = {}
+    for name, value in tensors.items():
+        if name.startswith(start):
+            found[name.removeprefix(start)] = value
+    return found
+
+
 def save_tensors(
     path: Path | str, tensors: Mapping[str, Tensor], kind: str, config: dict[str, Any]
 ) -> None:

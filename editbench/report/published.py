@@ -55,13 +55,13 @@ def published(results: Results) -> list[Published]:
         metric = str(block.get("metric", ""))
         # A source whose numbers are not in the text has none, and is named without a table.
         values = block.get("values") or {}
-        rows = [
-            row | {"setting": setting}
-            for method, per in values.items()
-            for attribute, value in per.items()
-            for setting, table in tables.items()
-            for row in _rows(results, table, block, method, attribute, value)
-        ]
+        rows = []
+        for method, per in values.items():
+            for attribute, value in per.items():
+                for setting, table in tables.items():
+                    for label in _variants(table, method):
+                        row = _row(results, table, block, label, attribute, value)
+                        rows.append(row | {"setting": setting})
         found.append(
             Published(
                 str(block.get("source", "")),
@@ -108,18 +108,10 @@ def reasons(one: Published) -> list[str]:
     return told
 
 
-def _rows(
-    results: Results,
-    table: pd.DataFrame,
-    block: dict,
-    method: str,
-    attribute: str,
-    value: object,
-) -> list[dict]:
-    """A row for each variant of a method that was run in one setting, or one that says it was not."""
+def _variants(table: pd.DataFrame, method: str) -> list[str]:
+    """Labels of a method's variants that were run in one setting; its name where none was."""
     mine = table[(table["method"] == method) | (table["variant_of"] == method)]
-    labels = sorted(set(mine["method"])) or [method]
-    return [_row(results, table, block, label, attribute, value) for label in labels]
+    return sorted(set(mine["method"])) or [method]
 
 
 def _row(

@@ -102,7 +102,7 @@ class GANTrainer:
         device: where to train.
         steering: of the class shares; None: none.
         start: a trained network to go on from; None: a new one.
-        witness: scores pictures for the linear term; None where there is no such term.
+        witness: scores pictures for the linear term; None: that of the steering, if any.
         critic: tensors of a trained discriminator to go on from; None: a new one.
 
     Raises:
@@ -133,6 +133,8 @@ class GANTrainer:
             self.d.load_state_dict(critic)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.witness = witness
+        if witness is None and steering is not None:
+            self.witness = steering.witness
         self.linear = self._linear_term()
         # Lazy regularisation adds a step of R1 to every `r1_every` others: the rate and the
         # betas are corrected for it.
@@ -270,22 +272,17 @@ class GANTrainer:
         wanted = self._steers() or self.linear is not None
         return wanted and self.step % self.options.witness_every == 0
 
-    def _witness(self) -> Scorer:
-        if self.witness is not None:
-            return self.witness
-        assert self.steering is not None  # otherwise nothing asks
-        return self.steering.witness
-
     def _witness_terms(self, w: Tensor) -> dict[str, tuple[float, Tensor]]:
         """Name -> weight and value of what is read off the pictures of w (N, w_dim).
 
         Rows are not mixed here: traits of a mixed picture belong to two w, and what is measured
         later are pictures of one.
         """
+        assert self.witness is not None  # otherwise nothing asks
         terms = {}
         with self._autocast():
             image = self._picture(w.unsqueeze(1).expand(-1, self.g.config.num_ws, -1))
-            logits = self._witness()(image)
+            logits = self.witness(image)
         if self.steering is not None and self._steers():
             terms["steer"] = (1.0, self.steering.loss_of_logits(logits))
         if self.linear is not None:

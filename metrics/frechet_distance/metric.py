@@ -177,16 +177,16 @@ class FrechetDistance(ObservationMetric):
                 notes = [
                     sets[0].doubt(each, meta["every_class"]) if each.any() else "" for each in label
                 ]
-            self._add_all(out, frechet, estimate, arrays, meta, n, variant, notes)
+            key = compared_by(meta, n) | {"variant": variant}
+            self._add_all(out, frechet, estimate, arrays, meta, key, notes)
             if len(sets) > 1:
-                key = compared_by(meta, n) | {"variant": variant}
                 perfect = perfect_distances(arrays, sets, variant == MATCHED)
                 for t, value in zip(arrays["strength"], perfect):
                     out.add(f"{frechet}_perfect", value, n, x=float(t), **key)
-        used = int(meta["kernel_n"])
         estimate = over_blocks(by_block, whole)
         notes = [""] * len(whole)
-        self._add_all(out, kernel, estimate, arrays, meta, used, UNMATCHED, notes)
+        key = compared_by(meta, int(meta["kernel_n"])) | {"variant": UNMATCHED}
+        self._add_all(out, kernel, estimate, arrays, meta, key, notes)
         return out.result()
 
     def _add_all(
@@ -196,20 +196,22 @@ class FrechetDistance(ObservationMetric):
         estimate: Estimate,
         arrays: dict[str, np.ndarray],
         meta: dict,
-        used: int,
-        variant: str,
+        key: dict[str, Any],
         notes: list[str],
     ) -> None:
         """Add the curves and the scalars of one distance.
 
         Args:
+            out: takes the rows.
             name: of the distance.
-            used: samples behind each number.
-            variant: MATCHED or UNMATCHED.
+            estimate: its values.
+            arrays: what the observation left.
+            meta: facts of the observation.
+            key: what its numbers are compared by, see `compared_by`, and the variant.
             notes: (T,) on the reference of each strength.
         """
-        key = compared_by(meta, used) | {"variant": variant}
-        self._add_curves(out, name, estimate, arrays, meta, used, variant, notes)
+        used = int(key["n"])
+        self._add_curves(out, name, estimate, arrays, int(meta["n"]), key, notes)
         for end in ends_of(estimate, arrays, meta, notes):
             metric = f"{name}_{end.name}"
             out.add(metric, end.value, used, end.interval, end.note, **key)
@@ -224,15 +226,16 @@ class FrechetDistance(ObservationMetric):
         name: str,
         estimate: Estimate,
         arrays: dict[str, np.ndarray],
-        meta: dict,
-        used: int,
-        variant: str,
+        n: int,
+        key: dict[str, Any],
         notes: list[str],
     ) -> None:
-        """Add one row a strength, over strength and over effect; arguments as of `_add_all`."""
-        n = int(meta["n"])
+        """Add one row a strength, over strength and over effect.
+
+        n is the number of edited pictures; the other arguments are those of `_add_all`.
+        """
+        used = int(key["n"])
         effect, _ = mean_effect(arrays, n)
-        key = compared_by(meta, used) | {"variant": variant}
         for place, t in enumerate(arrays["strength"]):
             broken = int(arrays["broken"][place])
             lost = f"{broken} of {n} edited pictures are not finite" if broken else ""

@@ -35,7 +35,7 @@ from editbench.networks.digiface.convert import (
 )
 from editbench.networks.digiface.faceapi import EXPRESSIONS, LANDMARKS, FaceApiNetwork
 from editbench.networks.digiface.faces import FaceApiFaces, HumanFaces
-from editbench.networks.weights import load_strict
+from editbench.networks.weights import group, load_strict
 
 LICENCES = "LICENCES.txt"  # beside the converted files: MIT asks that its text goes with a copy
 NOTE = (
@@ -166,16 +166,6 @@ def _load(archive: Archive) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return load_converted(path, str(archive.sha256), _again(archive))
 
 
-def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors of one network of a file, without its prefix."""
-    prefix = f"{name}."
-    found = {}
-    for key, value in tensors.items():
-        if key.startswith(prefix):
-            found[key.removeprefix(prefix)] = value
-    return found
-
-
 def dcgan(scale: float = 1.0) -> nn.Module:
     """The generator of faces: z (N, 100) -> images (N, 3, 64, 64) in [-1, 1].
 
@@ -203,7 +193,7 @@ def face_api() -> nn.Module:
     expression = FaceApiNetwork(len(EXPRESSIONS))
     landmarks = FaceApiNetwork(2 * LANDMARKS)
     for name, network in (("expression", expression), ("landmarks", landmarks)):
-        load_strict(network, _part(tensors, name), path_of(FACE_API))
+        load_strict(network, group(tensors, name), path_of(FACE_API))
     return FaceApiFaces(expression, landmarks).eval().requires_grad_(False)
 
 
@@ -215,6 +205,6 @@ def human() -> nn.Module:
         BadFile: their file is damaged.
     """
     config, tensors = _load(HUMAN)
-    emotion = build_graph(config["emotion"], _part(tensors, "emotion"))
-    mesh = build_graph(config["mesh"], _part(tensors, "mesh"))
+    emotion = build_graph(config["emotion"], group(tensors, "emotion"))
+    mesh = build_graph(config["mesh"], group(tensors, "mesh"))
     return HumanFaces(emotion, mesh).eval().requires_grad_(False)

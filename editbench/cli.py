@@ -101,6 +101,10 @@ def run_command(words: list[str]) -> int:
         return FINE
     if words[0] not in COMMANDS:
         raise UnknownName("command", words[0], COMMANDS)
+    from editbench.base.user_code import search_configuration
+
+    # Also for commands that compose no configuration: a report imports the figures of metrics.
+    search_configuration([])
     return importlib.import_module(f"editbench.commands.{words[0]}").main(words[1:])
 
 

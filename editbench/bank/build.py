@@ -20,6 +20,7 @@ from filelock import Timeout
 from torch import Tensor
 
 from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
+from editbench.base import user_code
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, NonFinite
 from editbench.base.files import (
@@ -86,7 +87,9 @@ def _build_with_workers(
     threads = max(1, torch.get_num_threads() // workers)
     # A forked process can't use CUDA, and it inherits locks that other threads hold.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context)
+    pool = ProcessPoolExecutor(
+        workers, context, initializer=user_code.search, initargs=tuple(user_code.searched())
+    )
     try:
         with progress("bank shards", len(missing)) as advance:
             # Shards that other processes hold come last: by then they are built, or their builder

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from editbench.base import user_code
 from editbench.base.conf import read_yaml
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.instantiate import build, plain
@@ -60,7 +61,7 @@ def _from_dotted_name(target: str, path: str, name: str) -> type[Editor]:
     if not module:
         raise WrongUsage(f"'{target}' is neither a file nor a dotted name: give {FORMS}")
     # The installed command does not have the working folder on its path, as `python -m` has.
-    _add_to_path(Path.cwd())
+    user_code.search(Path.cwd())
     return choose_class(_import(lambda: importlib.import_module(module), module), last, module)
 
 
@@ -87,7 +88,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 # -- a module
 def import_file(path: Path) -> ModuleType:
-    """Import a file from its path, with its folder on sys.path.
+    """Import a file from its path; modules beside it are found.
 
     Raises:
         WrongUsage: there is no such file, or its code raises.
@@ -96,7 +97,7 @@ def import_file(path: Path) -> ModuleType:
         raise WrongUsage(f"{path}: no such file; give {FORMS}")
     path = path.resolve()
     # Methods often import a helper that lies beside them.
-    _add_to_path(path.parent)
+    user_code.search(path.parent)
     known = sys.modules.get(path.stem)
     if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path:
         return known
@@ -115,11 +116,6 @@ def import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _add_to_path(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
 
 
 def _import(work: Callable[[], Any], what: str) -> Any:
@@ -213,9 +209,7 @@ def _from_yaml(path: Path, values: Mapping[str, object]) -> Callable[[], Editor]
     if not path.is_file():
         raise WrongUsage(f"{path}: no such file; give {FORMS}")
     folder = path.resolve().parent
-    # The last one comes first on the path.
-    for place in (folder.parent.parent, folder.parent, folder, Path.cwd()):
-        _add_to_path(place)
+    user_code.search(Path.cwd(), folder, folder.parent, folder.parent.parent)
     if folder.name == "method":
         config = compose_config([f"method={path.stem}"], [folder.parent]).method
     else:

@@ -31,6 +31,7 @@ from editbench.base.conf import (
     read_yaml,
 )
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.base.user_code import search_configuration
 from editbench.run.settings import MOVED_STARTS, TOP_VALUES, Settings, moved_attributes
 
 # Keys that can say what is evaluated; the scorer has a say where the list is null.
@@ -91,6 +92,8 @@ def hydra_application(more: Sequence[Path] = ()) -> Iterator[Any]:
     for folder in more:
         if not folder.is_dir():
             raise BadFile(f"--config-dir {folder}: no such folder")
+    # What the configuration names is built after this block, so it stays importable.
+    search_configuration(more)
     # Whatever was set up before, in a notebook for example, is put back at the end.
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

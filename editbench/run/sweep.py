@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from editbench.base import user_code
 from editbench.base.conf import MAIN
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import claim_folder, explain_disk_errors, read_json, write_json
@@ -123,7 +125,7 @@ def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -
         words = [*overrides, f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
         interrupted = False
         try:
-            hydra.multirun(MAIN, task, words)
+            hydra.multirun(MAIN, partial(_in_worker, task, user_code.searched()), words)
         except KeyboardInterrupt:
             interrupted = True
         except Exception as error:
@@ -194,6 +196,12 @@ def share_cores(master: DictConfig, jobs: int) -> None:
     threads = worker_threads(local_workers(master, jobs, cores), cores, os.environ)
     if threads is not None:
         os.environ[THREADS] = str(threads)
+
+
+def _in_worker(task: Task, folders: Sequence[Path], config: DictConfig) -> Outcome:
+    """A task in a process of a launcher, which finds the user's modules as the sweep's own does."""
+    user_code.search(*folders)
+    return task(config)
 
 
 # -- one job -------------------------------------------------------------------------------------

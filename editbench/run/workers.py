@@ -10,9 +10,11 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import torch
 
+from editbench.base import user_code
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import hush, say
 from editbench.run.job import Outcome, run_job
@@ -59,7 +61,7 @@ def _in_parallel(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, 
     threads = max(1, available_cores() // workers)
     # A forked copy of a process that has used torch's threads or CUDA can hang: start afresh.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (threads,))
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (threads, user_code.searched()))
     try:
         waiting = [pool.submit(_job, place, settings) for place, settings in enumerate(jobs)]
         for done in as_completed(waiting):
@@ -76,7 +78,8 @@ def _in_parallel(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, 
             process.terminate()
 
 
-def _start_worker(threads: int) -> None:
+def _start_worker(threads: int, folders: Sequence[Path]) -> None:
+    user_code.search(*folders)
     # A terminal sends Ctrl-C to all processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     hush()

@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
     line = CommandLine.parse(as_parts(argv))
     if line.shows:
         raise EditbenchError(f"{line.shows} means nothing to a bank (see `editbench bank --help`)")
+    line = line.with_names()
     line.check()
     return run_hydra(build_task, line.overrides, line.folders, line.sweep)
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from editbench.base.errors import UnknownName
 from editbench.base.progress import status
+from editbench.commands.run import add_config_dir
 
 EXAMPLES = """examples:
   editbench conform mean_difference.py                       the one editor of a file, with its default arguments
@@ -50,6 +51,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--only", default="", metavar="CHECK,CHECK", help="these checks only")
     parser.add_argument("--list", action="store_true", help="show the checks with their meaning")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    add_config_dir(parser)
     args = parser.parse_args(argv)
 
     from editbench.conformance import CHECKS, CheckResult, conform  # networks: not for --help
@@ -65,7 +67,7 @@ def main(argv: list[str]) -> int:
     if args.editor is None:
         parser.error("name an editor: FILE.py, FILE.py:CLASS, package.module.CLASS or METHOD.yaml")
     try:
-        make = load_factory(args.editor, args.settings)
+        make = load_factory(args.editor, args.settings, args.config_dir)
         with status(f"checking {args.editor}"):
             # ''.split(',') is [''], which would be the name of an unknown check.
             results = conform(make, [name for name in args.only.split(",") if name])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
-from editbench.base.conf import CONF, group_options, groups
+from editbench.base.conf import check_folders, group_options, groups, option_file
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.commands.run import add_config_dir
 
 EXAMPLES = """examples:
   editbench list                     everything
   editbench list methods             one kind
   editbench list attributes --scorer mnist_lenet --generator mnist_mlp
+  editbench list methods --config-dir my_conf      with those of your own
 """
 ATTRIBUTES = "attributes"  # a kind that is no group: the scorer's networks say which there are
 
@@ -28,34 +32,35 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--generator", default="faces32")
     parser.add_argument("--scorer", default="faces")
     parser.add_argument("--data", default="../shared/data", help="folder of third-party inputs")
+    add_config_dir(parser)
     args = parser.parse_args(argv)
+    check_folders(args.config_dir)
     if args.kind is not None and args.kind not in known:
         raise UnknownName("kind", args.kind, known)
     for title, group in kinds.items():
         if args.kind in (None, title):
-            print_group(title, group)
+            print_group(title, group, args.config_dir)
     if args.kind in (None, ATTRIBUTES):
-        print_attributes(args.generator, args.scorer, args.data)
+        print_attributes(args.generator, args.scorer, args.data, args.config_dir)
     return 0
 
 
-def print_group(title: str, group: str) -> None:
+def print_group(title: str, group: str, more: Sequence[Path]) -> None:
     """The options of a group, by the `about` of their YAML or its first comment."""
     print(f"{title} ({group}=NAME)")
-    for name, config in group_options(group).items():
-        print(f"  {name:26} {config.get('about') or headline(group, name)}")
+    for name, config in group_options(group, more).items():
+        print(f"  {name:26} {config.get('about') or headline(option_file(group, name, more))}")
 
 
-def headline(group: str, name: str) -> str:
+def headline(file: Path) -> str:
     """First comment of an option's YAML that is not for Hydra; '' where there is none."""
-    text = (CONF / group / f"{name}.yaml").read_text()
-    for line in text.splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and "@package" not in line:
             return line[1:].strip()
     return ""
 
 
-def print_attributes(generator: str, scorer: str, data: str) -> None:
+def print_attributes(generator: str, scorer: str, data: str, more: Sequence[Path]) -> None:
     """The attributes of a scorer and their classes."""
     # Imported here: torch takes seconds, and the other kinds are read from YAML alone.
     from editbench.run.compose import compose_settings
@@ -63,7 +68,8 @@ def print_attributes(generator: str, scorer: str, data: str) -> None:
 
     print(f"attributes of scorer {scorer} (attribute=NAME)")
     try:
-        settings = compose_settings([f"generator={generator}", f"scorer={scorer}", f"data={data}"])
+        words = [f"generator={generator}", f"scorer={scorer}", f"data={data}"]
+        settings = compose_settings(words, more)
         attributes = load_networks(settings).judge.attributes
     except UnknownName:
         raise  # a wrong name on the command line

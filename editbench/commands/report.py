@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from editbench.base.progress import status
+from editbench.base.user_code import search_configuration
+from editbench.commands.run import add_config_dir
 from editbench.report import load, print_table, report
 
 EXAMPLES = """examples:
@@ -34,7 +36,9 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="keep seeds apart; by default they are one cell, a mean over starts and seeds",
     )
+    add_config_dir(parser)
     args = parser.parse_args(argv)
+    search_configuration(args.config_dir)  # the figures of a user's own metrics
     # The table first: the figures take longer.
     print_table(load(args.root, by_seed=args.by_seed))
     if not args.table:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from editbench.base.conf import MAIN, groups, main_keys
@@ -22,6 +24,7 @@ examples:
   editbench run -m +experiment=mnist_digits data=../shared/data method=gradctrl,interfacegan
   editbench run method=gradctrl attribute=hair_color target=blond
   editbench run --config-dir my_conf method=mine       with options of your own in my_conf/method/mine.yaml
+  editbench run method=my_editor.yaml scorer=photos/attributes.yaml         a YAML file wherever a name stands
   editbench run -m attribute=smile,age method=gradctrl,interfacegan hydra/launcher=joblib hydra.launcher.n_jobs=2
   editbench run method=interfacegan --cfg job          print the configuration and stop (with -m: of every job)
 
@@ -71,7 +74,7 @@ class CommandLine:
         flags: dict[str, str] = {}
         sweep = False
         # Not argparse: it takes abbreviated flags, and prints a usage of its own beside an error.
-        words = iter(argv)
+        words = _split_values(argv)
         for word in words:
             if word in SWEEP:
                 sweep = True
@@ -99,12 +102,42 @@ class CommandLine:
         check_launcher(self.overrides, self.folders)
         check_overrides(self.overrides, self.folders)
 
+    def with_names(self) -> CommandLine:
+        """The same with the names of options that stand as YAML files."""
+        from editbench.run.option_files import name_files
+
+        overrides, folders = name_files(self.overrides, self.folders)
+        return replace(self, overrides=overrides, folders=folders)
+
     def flag(self, *names: str) -> str | None:
         """The value of a flag under any of its names."""
         for name in names:
             if name in self.flags:
                 return self.flags[name]
         return None
+
+
+def _split_values(argv: list[str]) -> Iterator[str]:
+    """Words, with `--flag=value` as two."""
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        if equals and (flag in CONFIG_DIR or flag in SHOWING) and flag.startswith("--"):
+            yield flag
+            word = value
+        yield word
+
+
+def add_config_dir(parser: argparse.ArgumentParser) -> None:
+    """The option --config-dir of a command that composes a configuration."""
+    parser.add_argument(
+        *CONFIG_DIR,
+        dest="config_dir",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a folder with options of your own, FOLDER/method/NAME.yaml and the like",
+    )
 
 
 def _value_of(flag: str, value: str) -> str:
@@ -130,7 +163,7 @@ def main(argv: list[str]) -> int:
             )
         )
         return 0
-    line = CommandLine.parse(argv)
+    line = CommandLine.parse(argv).with_names()
     line.check()
     if line.flags:
         return show(line)

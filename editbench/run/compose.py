@@ -24,14 +24,16 @@ from omegaconf.errors import OmegaConfBaseException
 from editbench.base.conf import (
     CONF,
     MAIN,
+    check_folders,
     groups,
     known_keys,
     list_groups,
     option_names,
     read_yaml,
 )
-from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.user_code import search_configuration
+from editbench.run.option_files import check_place, name_files
 from editbench.run.settings import MOVED_STARTS, TOP_VALUES, Settings, moved_attributes
 
 # Keys that can say what is evaluated; the scorer has a say where the list is null.
@@ -49,13 +51,14 @@ def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictC
     """The configuration of one job.
 
     Args:
-        overrides: words such as 'method=gradctrl', as on the command line.
+        overrides: words such as 'method=gradctrl' or 'method=mine.yaml', as on the command line.
         more: a user's own configuration folders.
 
     Raises:
         UnknownName: a group option or key that does not exist.
         EditbenchError: Hydra cannot compose it.
     """
+    overrides, more = name_files(overrides, more)
     chosen, plain = _check_words(overrides, more)
     check_single(overrides)
     try:
@@ -89,9 +92,7 @@ def hydra_application(more: Sequence[Path] = ()) -> Iterator[Any]:
         BadFile: no such folder.
         EditbenchError: what Hydra or OmegaConf raised meanwhile.
     """
-    for folder in more:
-        if not folder.is_dir():
-            raise BadFile(f"--config-dir {folder}: no such folder")
+    check_folders(more)
     # What the configuration names is built after this block, so it stays importable.
     search_configuration(more)
     # Whatever was set up before, in a notebook for example, is put back at the end.
@@ -326,16 +327,21 @@ def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path])
     for name in names:
         if name not in known:
             raise UnknownName(group, name, known)
-        for folder in more:
-            file = folder / group / f"{name}.yaml"
-            if not file.is_file():
-                continue
+        places = {(folder / group / f"{name}.yaml").resolve() for folder in more}
+        files = sorted(place for place in places if place.is_file())
+        if len(files) > 1:
+            raise EditbenchError(
+                f"{' and '.join(map(str, files))} have one name, and only one would be taken: "
+                "give one of them another"
+            )
+        for file in files:
             if name in ours:
                 raise EditbenchError(
                     f"{file} has the name of an option of editbench, which would be taken instead: "
                     "give the file another name"
                 )
             read_yaml(file)  # a damaged file is named here; Hydra's message would be long
+            check_place(group, file)
 
 
 def _check_takes_several(group: str, names: Sequence[str]) -> None:

@@ -31,7 +31,6 @@ FORMS = "mine.py, mine.py:Class, package.module.Class or my_conf/method/mine.yam
 EDITOR = "editor"
 METRIC = "metric"
 GROUPS = {EDITOR: "method", METRIC: "metric"}  # kind -> group of options
-BASES = {Editor: EDITOR, Metric: METRIC}
 FIGURE = "draw"  # function of a metric's module that draws its figure
 
 

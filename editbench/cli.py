@@ -21,6 +21,7 @@ COMMANDS = {
     "human": "pages on which people choose between two edits, and the analysis of their answers",
     "baseline": "pin the numbers of finished runs, with tolerances and a reason",
     "check": "compare finished runs with pinned numbers; fails where one moved",
+    "new": "write an editor, a metric, a world or a scorer of your own, to begin with",
     "conform": "check an editor or a metric of your own against its contract, without a benchmark",
     "list": "methods, generators, attributes, metrics and experiments, a line each",
     "bank": "build, import or describe the bank of samples that editors share",

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editbench.base.progress import PIPE
 from editbench.report import dial
 from editbench.report.cells import (
     COLUMNS,
@@ -37,7 +38,6 @@ from editbench.report.ranking import lines as ranking_lines
 from editbench.report.tables import AT_FLOOR, WORSE, Quantity, main_table, quantities
 
 WIDE = 140  # columns of a terminal that takes the costs too
-PIPE = 240  # columns where there is no terminal: nothing is wrapped
 # The biased ones: the legend warns of them only.
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
 # A note on every run of a sweep would fill the screen.

@@ -275,17 +275,18 @@ class Settings:
 
     def with_attribute(self, attribute: str) -> Settings:
         """The same job for another attribute."""
-        return self._with(attribute=attribute)
+        return self.with_values(attribute=attribute)
 
     def with_seed(self, seed: int) -> Settings:
         """The same job with another seed."""
-        return self._with(seed=seed)
+        return self.with_values(seed=seed)
 
     def with_device(self, device: str) -> Settings:
         """The same job on another device."""
-        return self._with(device=device)
+        return self.with_values(device=device)
 
-    def _with(self, **values: Any) -> Settings:
+    def with_values(self, **values: Any) -> Settings:
+        """The same job with other plain values at the top, such as target=1; they are not checked."""
         # Identities are computed of `plain`: the two must not differ.
         return replace(self, plain={**self.plain, **values}, **values)
 

@@ -55,15 +55,25 @@ NOT_LEARNED_MEANS = (
 TITLES = {column.key: column.title for column in COLUMNS}
 
 
-def print_table(results: Results, console: Console | None = None) -> None:
+def print_table(
+    results: Results, console: Console | None = None, every: Sequence[Numbers] | None = None
+) -> None:
     """The main table, a section an attribute, then the methods' means; what was not done, with its
-    reason."""
+    reason.
+
+    Args:
+        results: of all settings.
+        console: to print to; None is the terminal, or a pipe.
+        every: the numbers of each setting, where they are there already.
+    """
     console = console or (
         Console() if sys.stdout.isatty() else Console(width=PIPE)
     )  # a pipe or a log gets it all
     whole = main_table(results)
-    for setting, part in results.by_setting():
-        _print_setting(numbers_of(setting, part), console)
+    if every is None:
+        every = [numbers_of(setting, part) for setting, part in results.by_setting()]
+    for numbers in every:
+        _print_setting(numbers, console)
     if tied := dial.table(results):
         out = _rich(tied[0], f"{dial.title(results).lower()}, flattest first", wrapped=(0,))
         for row in tied[1:]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from editbench.base.conf import check_folders, group_options, groups, option_file
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.commands.run import add_config_dir
+from editbench.run.option_files import name_files
+from editbench.run.remembered import keep, recall
 
 EXAMPLES = """examples:
   editbench list                     everything
@@ -62,20 +65,38 @@ def headline(file: Path) -> str:
 
 def print_attributes(generator: str, scorer: str, data: str, more: Sequence[Path]) -> None:
     """The attributes of a scorer and their classes."""
-    # Imported here: torch takes seconds, and the other kinds are read from YAML alone.
-    from editbench.run.compose import compose_settings
-    from editbench.run.loading import load_networks
-
     print(f"attributes of scorer {scorer} (attribute=NAME)")
     try:
         words = [f"generator={generator}", f"scorer={scorer}", f"data={data}"]
-        settings = compose_settings(words, more)
-        attributes = load_networks(settings).judge.attributes
+        attributes = find_attributes(*name_files(words, more))
     except UnknownName:
         raise  # a wrong name on the command line
     except EditbenchError as error:  # third-party data that is not here
         print(f"  not available: {error}")
         return
     for attribute in attributes:
-        ordered = " (ordered)" if attribute.ordered else ""
-        print(f"  {attribute.name:26} {', '.join(attribute.classes)}{ordered}")
+        ordered = " (ordered)" if attribute["ordered"] else ""
+        print(f"  {attribute['name']:26} {', '.join(attribute['classes'])}{ordered}")
+
+
+def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dict[str, Any]]:
+    """The attributes of the judge: name, classes, and whether they are ordered.
+
+    Args:
+        words: overrides that choose the networks.
+        more: a user's own configuration folders.
+    """
+    question = ["attributes", *words]
+    # What a user's own folders hold is not watched.
+    kept = None if more else recall(question)
+    if kept is not None:
+        return kept
+    # Imported here: torch takes seconds, and the other kinds are read from YAML alone.
+    from editbench.run.compose import compose_settings
+    from editbench.run.loading import load_networks
+
+    settings = compose_settings(words, more)
+    attributes = load_networks(settings).judge.attributes.as_config()
+    if not more:
+        keep(question, attributes, [settings.plain])
+    return attributes

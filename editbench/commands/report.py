@@ -8,12 +8,13 @@ from pathlib import Path
 from editbench.base.progress import status
 from editbench.base.user_code import search_configuration
 from editbench.commands.run import add_config_dir
-from editbench.report import load, print_table, report
+from editbench.report import every_setting, load, print_table, write_report
 
 EXAMPLES = """examples:
   editbench report runs
   editbench report runs/demo --out page
   editbench report runs --table            print the table, write nothing
+  editbench report runs --figures          the figures as files too, for a paper
   editbench report runs --by-seed          a section for each seed
 """
 
@@ -37,12 +38,19 @@ def main(argv: list[str]) -> int:
         help="keep seeds apart; by default they are one cell, a mean over starts and seeds",
     )
     add_config_dir(parser)
+    parser.add_argument(
+        "--figures",
+        action="store_true",
+        help="write figures/ too: every figure of the page as SVG, PDF and PNG, and the strips",
+    )
     args = parser.parse_args(argv)
     search_configuration(args.config_dir)  # the figures of a user's own metrics
+    results = load(args.root, by_seed=args.by_seed)
+    every = every_setting(results)
     # The table first: the figures take longer.
-    print_table(load(args.root, by_seed=args.by_seed))
+    print_table(results, every=every)
     if not args.table:
         with status("drawing the report"):
-            page = report(args.root, args.out, by_seed=args.by_seed)
+            page = write_report(results, every, args.out, args.figures)
         print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     return 0

@@ -20,16 +20,9 @@ from editbench.conformance.verdicts import Failed, Skipped, explain
 from editbench.conformance.walks import ALONE, diverged, make_walks, many_classes, of_starts
 from editbench.conformance.watch import global_seed
 from editbench.walk.figures import STYLE, Drawing, looks_of
-from editbench.walk.metric import (
-    KEY_COLUMNS,
-    ROW_TYPES,
-    SAMPLE_TYPES,
-    Metric,
-    MetricResult,
-    ObservationMetric,
-    key_of,
-)
-from editbench.walk.observation import Observed
+from editbench.walk.metric import Metric, MetricResult, ObservationMetric
+from editbench.walk.observed import Observed
+from editbench.walk.rows import KEY_COLUMNS, ROW_TYPES, SAMPLE_TYPES, key_of
 from editbench.walk.trajectory import Trajectories
 
 BATCHES = (1, 7)  # starts an update

@@ -113,6 +113,14 @@ def list_groups() -> list[str]:
     return names
 
 
+def default_option(group: str) -> str:
+    """The option that a job has of a group where nothing is chosen; '' where it has none."""
+    for entry in read_yaml(CONF / f"{MAIN}.yaml")["defaults"]:
+        if isinstance(entry, dict) and isinstance(entry.get(group), str):
+            return entry[group]
+    return ""
+
+
 def known_keys() -> list[str]:
     """Every key that may stand at the top of a job's configuration."""
     return [*main_keys(), *groups(), *UNDECLARED]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
-from editbench.commands.run import add_config_dir
+from editbench.commands.options import add_config_dir
 
 EXAMPLES = """examples:
   editbench atlas method=navigan_spectrum budget=demo

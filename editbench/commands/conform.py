@@ -17,7 +17,7 @@ from rich.table import Table
 
 from editbench.base.errors import UnknownName
 from editbench.base.progress import status
-from editbench.commands.run import add_config_dir
+from editbench.commands.options import add_config_dir
 
 if TYPE_CHECKING:
     from editbench.conformance.suite import Check

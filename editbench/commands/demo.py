@@ -16,7 +16,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import read_json
 from editbench.base.progress import say, status
 from editbench.base.validation import check_at_least, check_kind
-from editbench.commands.run import add_config_dir
+from editbench.commands.options import add_config_dir
 from editbench.report import every_setting, load, print_table, write_report
 from editbench.run.compose import compose_settings
 from editbench.run.loading import bank_folder, load_bank, load_networks

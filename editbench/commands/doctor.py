@@ -17,7 +17,7 @@ import torch
 
 from editbench.bank.build import compute_block
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.commands.run import add_config_dir
+from editbench.commands.options import add_config_dir
 from editbench.networks.registry import find, folder, pin, published
 from editbench.run import record as records
 from editbench.run.compose import compose_settings

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
-from editbench.commands.run import add_config_dir
+from editbench.commands.options import add_config_dir
 from editbench.inversion.build import build_inversion
 from editbench.inversion.page import print_inversion
 from editbench.inversion.store import Inversion

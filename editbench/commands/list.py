@@ -9,7 +9,7 @@ from typing import Any
 
 from editbench.base.conf import check_folders, group_options, groups, option_file
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.commands.run import add_config_dir
+from editbench.commands.options import add_config_dir
 from editbench.run.option_files import name_files
 from editbench.run.remembered import keep, recall
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from editbench.base.progress import status
 from editbench.base.user_code import search_configuration
-from editbench.commands.run import add_config_dir
+from editbench.commands.options import add_config_dir
 from editbench.report import every_setting, load, print_table, write_report
 
 EXAMPLES = """examples:

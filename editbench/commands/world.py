@@ -13,7 +13,7 @@ from typing import Any
 
 from editbench.base.errors import EditbenchError
 from editbench.commands import world_data
-from editbench.commands.run import add_config_dir
+from editbench.commands.options import add_config_dir
 from editbench.commands.world_data import add_data_arguments
 
 EXAMPLES = """examples:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
@@ -28,6 +29,7 @@ from editbench.base.conf import (
     CONF,
     MAIN,
     check_folders,
+    default_option,
     groups,
     known_keys,
     list_groups,
@@ -340,6 +342,10 @@ def _check_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[s
                     f"'{override}' is not an override: write key=value (see `editbench run --help`)"
                 )
         elif bare in known_groups:
+            if key.startswith("+") and default_option(bare):
+                raise EditbenchError(
+                    f"{override}: a job has an option of {bare} already; write {bare}={value}"
+                )
             options = _named_options(value)
             _check_options_exist(bare, options, more)
             if _is_list(value):
@@ -350,6 +356,8 @@ def _check_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[s
         elif key.startswith("+"):
             # Hydra adds whatever follows a plus.
             _check_new_key(bare)
+        elif key.startswith("hydra."):
+            _check_hydra_key(bare.partition(".")[2])
         elif not key.startswith(("~", "hydra")):
             plain.append(bare)
     return chosen, plain
@@ -409,9 +417,28 @@ def _check_takes_several(group: str, names: Sequence[str]) -> None:
 def _check_new_key(key: str) -> None:
     """A key that `+` adds at the top must be one that a job reads; deeper ones are checked later,
     against the arguments of what they configure."""
-    first = key.partition(".")[0]
-    if first != "hydra" and first not in known_keys():
+    first, _, rest = key.partition(".")
+    if first == "hydra":
+        _check_hydra_key(rest)
+    elif first not in known_keys():
         raise UnknownName("option", first, known_keys())
+
+
+def _check_hydra_key(key: str) -> None:
+    """Refuse a key that Hydra's own node does not have. Launchers and sweepers have keys of their
+    own, and mappings, such as hydra.job.env_set, have any."""
+    node: Any = OmegaConf.structured(HydraConf)
+    path = "hydra"
+    for part in key.split("."):
+        if OmegaConf.get_type(node) in (None, dict):
+            return
+        names = [str(name) for name in node]
+        if part not in names:
+            raise UnknownName(f"option of '{path}'", part, names)
+        path = f"{path}.{part}"
+        node = OmegaConf.select(node, part, throw_on_missing=False)
+        if not OmegaConf.is_dict(node):
+            return
 
 
 def _check_keys(config: DictConfig, keys: Sequence[str]) -> None:

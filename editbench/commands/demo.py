@@ -6,6 +6,7 @@ A method that draws its examples runs with several seeds: as many as `seeds` of 
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
     outcomes: list[dict[str, Any]] = []
     for settings, outcome in run_jobs(jobs, args.workers or default_workers(args.device)):
         outcomes.append({"job": settings.title, **vars(outcome)})
-    code = summarise(outcomes)
+    code = summarise(outcomes, again=shlex.join(["editbench", "demo", *argv]))
     say(reuse(bank_found, outcomes, args.out))
     # Records of earlier demos stay in the folder, but in no table of this one.
     runs = {outcome["run_id"] for outcome in outcomes}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -186,13 +187,22 @@ def main(argv: list[str]) -> int:
         return 0
     if DRY_RUN in argv:
         return dry_run([word for word in argv if word != DRY_RUN])
-    line = CommandLine.parse(argv).with_names()
+    typed = CommandLine.parse(argv)
+    line = typed.with_names()
     line.check()
     if line.flags:
         return show(line)
+    from editbench.run.follow import again_command
     from editbench.run.sweep import job_task, run_hydra
 
-    return run_hydra(job_task, line.overrides, line.folders, line.sweep)
+    def again(failed: Sequence[Sequence[str]], jobs: Sequence[Sequence[str]]) -> str:
+        # Values that stand as files have other names in the jobs: then it is the same command.
+        if typed.overrides != line.overrides:
+            return shlex.join(["editbench", "run", *argv])
+        flags = [word for folder in typed.folders for word in (CONFIG_DIR[0], str(folder))]
+        return again_command(["editbench", "run", *flags, "-m"], typed.overrides, failed, jobs)
+
+    return run_hydra(job_task, line.overrides, line.folders, line.sweep, again)
 
 
 def dry_run(argv: list[str]) -> int:

@@ -17,6 +17,7 @@ import torch
 from editbench.base import user_code
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import hush, say
+from editbench.run.follow import Pace
 from editbench.run.job import Outcome, run_job
 from editbench.run.launch import available_cores
 from editbench.run.settings import Settings
@@ -47,8 +48,10 @@ def run_jobs(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings,
     """
     # One worker is this process itself, so that a debugger and Ctrl-C reach the job.
     ended = _in_turn(jobs) if workers == 1 else _in_parallel(jobs, workers)
-    for number, (place, outcome) in enumerate(ended, 1):
-        say(describe(jobs[place], outcome, f"[{number}/{len(jobs)}]"))
+    pace = Pace(len(jobs))
+    for place, outcome in ended:
+        mark = pace.mark(outcome.reused)
+        say(f"{mark} {describe(jobs[place], outcome)}{pace.left()}")
         yield jobs[place], outcome
 
 

@@ -65,7 +65,7 @@ def test_the_runs_line_has_the_number(ran):
 
 def test_the_report_has_the_column_and_the_figure(ran):
     folder, _ = ran
-    done = editbench(folder, "report", "runs")
+    done = editbench(folder, "report", "runs", "--figures")
     assert done.returncode == 0, done.stderr
     assert "steps to crossing" in done.stdout + done.stderr
     out = folder / "runs" / "report"

@@ -23,7 +23,7 @@ from editbench.run.job import run_job
 from editbench.run.naming import name_job
 
 METHODS = ("random", "sefa")
-SMALL = "budget=demo bank.n=2560 bank.shard=1280 starts.n=56 engine.sweep_steps=4".split()
+SMALL = ["budget=demo", "bank.n=2560", "bank.shard=1280", "starts.n=56", "engine.sweep_steps=4"]
 COMPOSED = 10  # jobs that Hydra composes for the comparison
 
 
@@ -42,7 +42,9 @@ def main() -> None:
         seconds, wall = run_sweep(words)
         composing = hydra_seconds(words)
     print(f"{jobs} found jobs: {seconds:.1f} CPU s, {wall:.1f} s, start of the command included")
-    print(f"a found job {1000 * seconds / jobs:.1f} ms; Hydra composes one in {1000 * composing:.0f}")
+    print(
+        f"a found job {1000 * seconds / jobs:.1f} ms; Hydra composes one in {1000 * composing:.0f}"
+    )
     print(f"ratio of twice composing to a found job: {2 * composing * jobs / seconds:.1f}")
 
 

@@ -158,7 +158,7 @@ def test_the_linearity_dial_ties_nothing(tmp_path):
 
 
 def test_the_report_has_the_dial_as_figure_table_and_file(tmp_path):
-    page = report(write(tmp_path / "runs", (0.0, 0.9)), tmp_path).read_text()
+    page = report(write(tmp_path / "runs", (0.0, 0.9)), tmp_path, files=True).read_text()
     assert "Across worlds" in page and "The entanglement dial" in page and "0.700 (" in page
     assert (tmp_path / "figures" / "dial.png").stat().st_size > 10_000
     rows = list(csv.DictReader((tmp_path / "dial.csv").open()))

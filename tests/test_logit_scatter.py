@@ -208,6 +208,6 @@ def test_the_figure_draws_every_start_from_its_cross_to_its_dot(tmp_path):
     np.testing.assert_allclose(crosses, points[["scatter_x0", "scatter_y0"]])
     np.testing.assert_allclose(dots, points[["scatter_x1", "scatter_y1"]])
     assert "crossed 43 %, right way 57 %" in figure.axes[0].get_title()
-    page = report(tmp_path)
+    page = report(tmp_path, files=True)
     assert (page.parent / "figures" / "scatter_a_b.png").exists()
     assert "Logits before and after: a against b" in page.read_text()

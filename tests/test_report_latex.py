@@ -86,7 +86,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
     fake_run(folder, "close", "age", metric_rows(0.5, note="fewer than 30"), samples=accuracy(0.5))
     fake_run(folder, "good_one", "age", status="skipped", reason=HOSTILE)
-    report(folder)
+    report(folder, files=True)
     return folder
 
 

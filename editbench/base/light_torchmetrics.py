@@ -53,7 +53,7 @@ def put_off() -> Iterator[None]:
         if name not in sys.modules:
             standins[name] = PutOff(name)
     # What torchmetrics touches of them at its import: an alias, and classes for annotations.
-    wanted = {
+    wanted: dict[str, dict[str, Any]] = {
         "scipy.signal": {"hamming": None},
         "matplotlib.axes": {"Axes": object},
         "matplotlib.pyplot": {"Figure": object, "style": SimpleNamespace(context=_styled)},

@@ -108,7 +108,7 @@ def test_info_without_a_value_and_in_a_sweep(capsys):
     text = capsys.readouterr().out
     assert "engine:" in text and "max_steps: 50" in text
     assert main(["run", "--info=nothing"]) == 1
-    assert "--info nothing must be one of all, config" in capsys.readouterr().err
+    assert "'nothing' is not an override" in capsys.readouterr().err
 
 
 def test_a_configuration_is_printed_for_each_job_of_a_sweep(capsys):

@@ -230,8 +230,6 @@ def show(line: CommandLine) -> int:
         raise EditbenchError(f"{line.shows} goes with --cfg job (see `editbench run --help`)")
     if kind is not None and kind not in CFG_KINDS:
         raise EditbenchError(f"--cfg {kind} must be one of {', '.join(CFG_KINDS)}")
-    if info is not None and info not in INFO_KINDS:
-        raise EditbenchError(f"--info {info} must be one of {', '.join(INFO_KINDS)}")
     # Hydra's own --cfg composes one job and refuses the words of a sweep: see below.
     if not line.sweep:
         check_single(line.overrides)

@@ -130,12 +130,31 @@ class StyledConv(nn.Module):
         elif noise:
             # Channels last, as x is laid out: adding another layout takes many times as long.
             offset = (self.bias + (self.noise * self.noise_strength).unsqueeze(2)).permute(2, 0, 1)
-        x = F.leaky_relu(
-            torch.addcmul((offset * ACTIVATION_GAIN).to(x.dtype), x, demodulation.to(x.dtype)), 0.2
-        )
+        offset = (offset * ACTIVATION_GAIN).to(x.dtype)
+        demodulation = demodulation.to(x.dtype)
+        return self.activate(x, demodulation, offset)
+
+    def activate(self, x: Tensor, demodulation: Tensor, offset: Tensor) -> Tensor:
+        """Demodulation, noise and bias, activation and clamp; in the memory of x where it may be.
+
+        Args:
+            x: (N, n_out, H, W) output of the convolution, which nobody else reads.
+            demodulation: (N, n_out, 1, 1), with the gain of the activation.
+            offset: noise and bias, as they broadcast to x, with the gain of the activation.
+        """
+        factors = (x, demodulation, offset)
+        if torch.is_grad_enabled() and any(factor.requires_grad for factor in factors):
+            x = F.leaky_relu(torch.addcmul(offset, x, demodulation), 0.2, inplace=True)
+            if self.clamp is None:
+                return x
+            return x.clamp(-self.clamp, self.clamp)
+        # Without a gradient nothing has to be kept: new memory for every step costs more than the
+        # arithmetic. Not `addcmul(out=)`, which forward derivatives do not know.
+        x.mul_(demodulation).add_(offset)
+        F.leaky_relu(x, 0.2, inplace=True)
         if self.clamp is None:
             return x
-        return x.clamp(-self.clamp, self.clamp)
+        return x.clamp_(-self.clamp, self.clamp)
 
 
 class ToRGB(nn.Module):

@@ -36,7 +36,15 @@ from editbench.report.published import WHY, published
 from editbench.report.ranking import lines
 from editbench.report.strips import Strip
 from editbench.report.tables import main_table, matrix, quantities
-from editbench.report.write import BOLD, FLOOR_RULE, TITLES, heading, legend, over_starts
+from editbench.report.write import (
+    BOLD,
+    FLOOR_RULE,
+    TITLES,
+    heading,
+    legend,
+    missed_bars,
+    over_starts,
+)
 from editbench.walk.figures import Look
 
 # What the page tells of how runs were made; costs and notes have tables of their own.
@@ -96,7 +104,7 @@ def page(
         undone=undone,
         problems=problems,
         facts=facts(whole, table),
-        warnings=warnings(table) + far_starts(whole),
+        warnings=warnings(table) + missed_bars(whole) + far_starts(whole),
         provenance=provenance(whole),
         notes=method_notes(whole),
         title=", ".join(sorted(set(table["generator"]))),
@@ -133,6 +141,7 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     )
     found = [
         ("Generator", ", ".join(sorted(set(table["generator"])))),
+        ("Card", _cards(made)),
         ("Judge", "; ".join(judged)),
         ("Teacher and judge", _agreement(made)),
         (
@@ -155,6 +164,17 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     ]
     # A term without text would look as if something had been lost.
     return [(term, text) for term, text in found if text.strip()]
+
+
+def _cards(made: list[dict]) -> str:
+    """How many bars the cards of the worlds reach; '' where no world has a card."""
+    found = set()
+    for one in made:
+        card = one.get("world_card") or {}
+        if card:
+            reached = card["bars"] - len(card["missed"])
+            found.add(f"{reached} of {card['bars']} bars reached")
+    return "; ".join(sorted(found))
 
 
 def _agreement(made: list[dict]) -> str:

@@ -353,6 +353,7 @@ def _about(results: Results, table: pd.DataFrame) -> str:
         "Judge": "Judge",
         "Bank": "Bank",
         "Generator": "Generator",
+        "Card": "Card of its world",
         "Seeds": "Seed",
     }
     told = [f"{wanted[term]}: {text}." for term, text in facts(results, table) if term in wanted]

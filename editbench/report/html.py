@@ -57,7 +57,8 @@ class Section:
 
     Args:
         numbers: of the setting.
-        figures, more: (title, caption, inline SVG), `more` folded away.
+        figures: (title, caption, inline SVG).
+        more: the same, folded away.
         strips: attribute -> start -> strips by method.
     """
 

@@ -215,7 +215,8 @@ def _wide(
     Args:
         numbers: of the setting.
         column: the number.
-        caption, about: what it is, and what was run.
+        caption: what it is.
+        about: what was run.
         bold_means: methods whose mean is bold.
         notes: lines below the table.
     """

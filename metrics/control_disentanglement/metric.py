@@ -60,8 +60,8 @@ class ControlDisentanglement(Metric):
         cut: (n,) 0 or 1, whether it ends before.
         others: (n,) number of other attributes, A - 1.
         flips: (n,) share of other attributes that changed; 0 where the walk is not whole.
-        control: (n, S + 1) 0 or 1, in the target class at this step.
-        ever: (n, S + 1) 0 or 1, at this step or before.
+        control: (n, S + 1) 0 or 1, whether the class is the target at this step.
+        ever: (n, S + 1) 0 or 1, whether the class has changed by this step.
         entropy: (n, S + 1); 0 where the walk is not whole.
 
     Args:

@@ -3,7 +3,7 @@
 - A value is missing in every spelling that pandas knows (`pandas.read_csv`, `na_values`), and NaN
   in any case.
 - `true` and `false`, `yes` and `no` mean 1 and 0, in any case.
-- 0 beside -1 means "unspecified", as in the lists of LFWA and MAAD-Face: neither "no" nor a class.
+- 0 beside -1 means "unspecified", as in MAAD-Face (Terhörst et al. 2021): neither "no" nor a class.
 - Other values are classes: numbers by value (1, 01 and 1.0 are one), other words as they stand.
 """
 

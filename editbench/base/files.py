@@ -331,4 +331,7 @@ def lock(path: Path) -> FileLock:
     with explain_disk_errors(path):
         folder = path.parent / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
+        # Taking the lock would raise it later, where nothing explains it.
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         return FileLock(folder / f"{path.name}.lock")

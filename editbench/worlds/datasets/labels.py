@@ -67,7 +67,7 @@ class LabelTable:
         # Of two files of one name it cannot be known which one the list means.
         ambiguous = _pair(rows, paths, listed) | _pair(rows, bare, listed)
         problems = []
-        for i in np.flatnonzero(rows < 0):
+        for i in np.flatnonzero(rows < 0).tolist():
             problem = "the labels do not name it"
             if {paths[i], bare[i]} & ambiguous:
                 problem = f"the labels name '{printable(bare[i])}', which may be another file"
@@ -97,7 +97,7 @@ def _pair(rows: np.ndarray, files: Sequence[str], listed: Sequence[str]) -> set[
     by_key = {listed[row]: row for row in free}
     several = {key for keys in (files, listed) for key, n in Counter(keys).items() if n > 1}
     several &= set(listed)
-    for i in np.flatnonzero(rows < 0):
+    for i in np.flatnonzero(rows < 0).tolist():
         if files[i] not in several:
             rows[i] = by_key.get(files[i], -1)
     return several

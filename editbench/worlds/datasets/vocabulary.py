@@ -108,7 +108,7 @@ def keep_labelled(
     unspecified = (labels == UNSPECIFIED).any(1) & ~missing
     counts = {LACKING[0]: int(missing.sum()), LACKING[1]: int(unspecified.sum())}
     problems = []
-    for i in np.flatnonzero(missing | unspecified):
+    for i in np.flatnonzero(missing | unspecified).tolist():
         reasons = []
         for name, label in zip(attributes.names, labels[i]):
             if label in WHY:
@@ -130,24 +130,23 @@ def is_signed(values: Iterable[float | str]) -> bool:
 
 def _meanings(words: set[str]) -> dict[str, float | str]:
     """Each word as a number where all of them are numbers or booleans, else as a word."""
-    numbers: dict[str, float | str] = {}
-    folded: dict[str, float | str] = {}
+    numbers: dict[str, float] = {}
+    flags: dict[str, float] = {}
     for word in words:
         value = number_of(word)
         if value is not None:
             numbers[word] = value
-        # "No" and "NO" are one class beside "maybe" too.
-        folded[word] = word.lower() if word.lower() in BOOLEANS else word
-    flags = {word: BOOLEANS[word.lower()] for word in words if word.lower() in BOOLEANS}
+        elif word.lower() in BOOLEANS:
+            flags[word] = BOOLEANS[word.lower()]
     # Beside -1, a "false" would become a 0, which means "unspecified" there.
-    if flags and set(numbers.values()) <= {0.0, 1.0}:
-        numbers |= flags
-    if set(numbers) != words:
-        return folded
-    for word, value in numbers.items():
-        if math.isinf(float(value)):
+    all_numbers = len(numbers) + len(flags) == len(words)
+    if not all_numbers or (flags and not set(numbers.values()) <= {0.0, 1.0}):
+        # "No" and "NO" are one class beside "maybe" too.
+        return {word: word.lower() if word in flags else word for word in words}
+    for word, number in numbers.items():
+        if math.isinf(number):
             raise EditbenchError(f"'{word}' is no label; write NA where a value is not known")
-    return numbers
+    return {**numbers, **flags}
 
 
 def number_of(word: str) -> float | None:

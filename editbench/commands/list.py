@@ -48,7 +48,7 @@ def print_group(title: str, group: str) -> None:
 
 def headline(group: str, name: str) -> str:
     """First comment of an option's YAML that is not for Hydra; '' where there is none."""
-    text = (CONF / group / f"{name}.yaml").read_text()
+    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
     for line in text.splitlines():
         if line.startswith("#") and "@package" not in line:
             return line[1:].strip()

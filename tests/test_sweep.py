@@ -4,12 +4,9 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -21,9 +18,9 @@ from editbench.bank.build import build_bank, build_shard
 from editbench.base.files import claim_folder, lock
 from editbench.cli import main
 from editbench.run import launch
+from tests.processes import ROOT, Started
 from tests.toy_world import ToyGenerator, ToyScorer
 
-ROOT = Path(__file__).parents[1]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
@@ -75,16 +72,6 @@ def wait_until(there, *processes):
     while not there():
         assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
         time.sleep(0.01)
-
-
-def start(*argv):
-    return subprocess.Popen(
-        [sys.executable, "-m", "editbench.cli", *argv],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------
@@ -175,7 +162,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, cap
 def test_of_two_sweeps_at_once_one_dies_and_the_other_does_the_rest_once(tmp_path, words):
     (tmp_path / "DIE").touch()
     sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "attribute=a,b", "method=one,two"]
-    both = [start(*sweep) for _ in range(2)]
+    both = [Started(main, sweep) for _ in range(2)]
     errors = [process.communicate(timeout=300)[1] for process in both]
     assert sorted(process.returncode for process in both) == [-signal.SIGKILL, 0]
     survivor = next(error for process, error in zip(both, errors) if process.returncode == 0)
@@ -204,7 +191,7 @@ def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
         "seed=0,1",
         *JOBLIB,
     ]
-    process = start(*sweep)
+    process = Started(main, sweep)
     # The other job has left its outcome: stopped between its fit and its record, it would fit again.
     outcomes = tmp_path / "runs" / ".sweeps"
     wait_until(
@@ -218,7 +205,7 @@ def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
     else:
         process.kill()
         process.wait(timeout=120)
-    again = start(*sweep[:-2])  # would wait for ever for a job that a worker still held
+    again = Started(main, sweep[:-2])  # would wait for ever for a job that a worker still held
     assert "2 jobs: 2 done" in again.communicate(timeout=120)[1]
     assert notes(tmp_path)["one fitted"] == 2 and not list((tmp_path / "runs").glob(".partial-*"))
 
@@ -227,7 +214,7 @@ def test_what_several_need_at_once_is_made_once(tmp_path, words):
     (tmp_path / "HOLD").touch()
     assert main(["bank", *words]) == 0
     jobs = [
-        start("run", *words, f"out={tmp_path}/runs", "method=one", f"attribute={name}")
+        Started(main, ["run", *words, f"out={tmp_path}/runs", "method=one", f"attribute={name}"])
         for name in "aab"
     ]
     wait_until(lambda: notes(tmp_path)["one check a"] and notes(tmp_path)["one check b"], *jobs)
@@ -356,8 +343,13 @@ def test_a_missing_plugin_is_named_with_its_extra(name, extra, monkeypatch, caps
 
 
 def test_a_worker_whose_parent_is_gone_ends():
-    code = "import time; from editbench.run.launch import end_with_parent; end_with_parent(1 << 30); time.sleep(60)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=50).returncode == 1
+    assert Started(outlive, 1 << 30).wait(timeout=50) == 1
+
+
+def outlive(parent):
+    """Work on for a process that is not there."""
+    launch.end_with_parent(parent)
+    time.sleep(60)
 
 
 def test_an_unknown_launcher_gets_the_nearest(capsys):

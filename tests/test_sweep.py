@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
-from joblib.externals.loky import get_reusable_executor
 from omegaconf import OmegaConf
 
 from editbench.bank.bank import BankSpec, shard_folder
@@ -143,7 +142,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, cap
     stamps = {
         name: (tmp_path / "runs" / name / "status.json").stat().st_mtime_ns for name in finished
     }
-    assert main(sweep) == 0
+    assert main(sweep[:-2]) == 0  # in this process: workers would only be started anew
     assert (
         f"3 jobs: 3 done, 0 skipped, 0 failed{f' ({len(finished)} found from before)' if finished else ''}"
         in capfd.readouterr().err
@@ -236,14 +235,14 @@ def test_submitit_runs_jobs_of_its_own(tmp_path, words, in_root, capfd):
                 f"out={tmp_path}/runs",
                 "-m",
                 "method=one",
-                "attribute=a,c",
+                "attribute=a",
                 "hydra/launcher=submitit_local",
             ]
         )
         == 0
     )
-    assert "2 jobs: 2 done, 0 skipped, 0 failed\n" in capfd.readouterr().err
-    assert notes(tmp_path)["one fitted"] == 1 and len(records(tmp_path / "runs")) == 2
+    assert "1 jobs: 1 done, 0 skipped, 0 failed\n" in capfd.readouterr().err
+    assert notes(tmp_path)["one fitted"] == 1 and len(records(tmp_path / "runs")) == 1
 
 
 # -- the sweep's own folder --------------------------------------------------------------------------------------------
@@ -362,14 +361,14 @@ def test_an_unknown_launcher_gets_the_nearest(capsys):
 
 
 # -- banks -------------------------------------------------------------------------------------------------------------
-def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words, in_root, capfd):
+def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    get_reusable_executor().shutdown()  # workers of an earlier test write to what was captured there
-    assert (
-        main(["bank", *words, f"out={tmp_path}/runs", "--parts", "4", *JOBLIB, "bank.shard=50"])
-        == 0
-    )
-    err = capfd.readouterr().err
+    # Workers that are forks of a small process of their own need no imports.
+    forks = [*JOBLIB, "hydra.launcher.backend=multiprocessing"]
+    parts = ["bank", *words, f"out={tmp_path}/runs", "--parts", "4", *forks, "bank.shard=50"]
+    process = Started(main, parts)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
     counts = [int(line.split()[3]) for line in err.splitlines() if line.startswith("part ")]
     assert len(counts) == 4 and sum(counts) == 1000 and "4 jobs: 4 done, 0 skipped, 0 failed" in err
     (bank,) = (tmp_path / "cache" / "banks").glob("[!.]*")

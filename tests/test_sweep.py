@@ -73,6 +73,14 @@ def wait_until(there, *processes):
         time.sleep(0.01)
 
 
+def main_with_forks(words):
+    """`main`, with workers of joblib that are forks of this process and need not import anything."""
+    from joblib.externals.loky.backend.context import set_start_method
+
+    set_start_method("fork")
+    return main(words)
+
+
 # -- workers -----------------------------------------------------------------------------------------------------------
 def test_two_workers_leave_what_one_leaves(tmp_path, words, in_root, capfd, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
@@ -176,8 +184,10 @@ def test_of_two_sweeps_at_once_one_dies_and_the_other_does_the_rest_once(tmp_pat
     assert not list((tmp_path / "runs").glob(".partial-*")) and len(records(tmp_path / "runs")) == 4
 
 
-@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
-def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
+@pytest.mark.parametrize(
+    ("kill", "command"), [(signal.SIGINT, main), (signal.SIGKILL, main_with_forks)]
+)
+def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill, command):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "HANG").touch()
     sweep = [
@@ -190,7 +200,7 @@ def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
         "seed=0,1",
         *JOBLIB,
     ]
-    process = Started(main, sweep)
+    process = Started(command, sweep)
     # The other job has left its outcome: stopped between its fit and its record, it would fit again.
     outcomes = tmp_path / "runs" / ".sweeps"
     wait_until(
@@ -363,10 +373,8 @@ def test_an_unknown_launcher_gets_the_nearest(capsys):
 # -- banks -------------------------------------------------------------------------------------------------------------
 def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    # Workers that are forks of a small process of their own need no imports.
-    forks = [*JOBLIB, "hydra.launcher.backend=multiprocessing"]
-    parts = ["bank", *words, f"out={tmp_path}/runs", "--parts", "4", *forks, "bank.shard=50"]
-    process = Started(main, parts)
+    parts = ["bank", *words, f"out={tmp_path}/runs", "--parts", "4", *JOBLIB, "bank.shard=50"]
+    process = Started(main_with_forks, parts)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     counts = [int(line.split()[3]) for line in err.splitlines() if line.startswith("part ")]

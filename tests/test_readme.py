@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from editbench.cli import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -13,6 +15,4 @@ def test_every_picture_and_page_that_it_shows_exists():
 
 
 def test_every_command_that_it_shows_exists():
-    from editbench.cli import COMMANDS
-
     assert set(re.findall(r"^editbench (\w+)", README, re.M)) <= set(COMMANDS)

@@ -6,7 +6,6 @@ depend neither on the number of processes nor on the size of a shard.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -34,6 +33,7 @@ from editbench.base.identity import samples_key
 from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
+from editbench.base.workers import worker_context
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
@@ -85,10 +85,11 @@ def _build_with_workers(
 ) -> None:
     """Build the missing shards in processes of their own."""
     threads = max(1, torch.get_num_threads() // workers)
-    # A forked process can't use CUDA, and it inherits locks that other threads hold.
-    context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
-        workers, context, initializer=user_code.search, initargs=tuple(user_code.searched())
+        workers,
+        worker_context(),
+        initializer=user_code.search,
+        initargs=tuple(user_code.searched()),
     )
     try:
         with progress("bank shards", len(missing)) as advance:

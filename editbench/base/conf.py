@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from editbench.base.errors import BadFile, UnknownName
+from editbench.base.text import read_text
 
 
 def _conf_folder() -> Path:
@@ -156,14 +157,14 @@ def yaml_text(file: Path) -> str:
             raise BadFile(
                 f"{file}: has more than {LARGEST_YAML:,} bytes, so it is no configuration"
             )
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
         for event in yaml.parse(text, Loader=_YAML_LOADER):
             if isinstance(event, yaml.AliasEvent):
                 raise BadFile(
                     f"{file}: line {event.start_mark.line + 1} has the alias *{event.anchor}, "
                     "which is not read; repeat the value, or write ${key}"
                 )
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError) as error:
         raise BadFile(f"{file} is not readable YAML: {error}") from error
     return text
 

@@ -31,6 +31,7 @@ WITHOUT_EFFECT = (
     "editbench.commands",
     "editbench.report",
     "editbench.base.errors",
+    "editbench.base.output",
     "editbench.base.progress",
     "editbench.base.sources",
     "editbench.base.user_code",

@@ -23,6 +23,7 @@ from editbench.base.files import (
     explain_disk_errors,
     lock,
     sweep_partials,
+    write_atomic,
     write_json,
 )
 from editbench.base.spaces import Space
@@ -191,7 +192,7 @@ def _run(job: Job, folder: Path) -> Outcome:
             # Any defect of a method is a result of that method, not the end of the sweep.
             status = "failed"
             reason = f"{type(error).__name__}: {error} (see {folder / Record.LOG})"
-            (partial / Record.LOG).write_text(traceback.format_exc())
+            write_atomic(partial / Record.LOG, traceback.format_exc())
         seconds = round(time.time() - began, 3)
         records.write_status(partial, status, reason, seconds=seconds, **_about(job, folder.name))
     return Outcome(status, reason, folder.name, False)

@@ -303,7 +303,7 @@ def environment() -> dict:
 
 def processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     # macOS has no /proc.
     except OSError:
         return platform.processor()
@@ -319,7 +319,10 @@ def git_commit() -> str | None:
 
     def git(*words: str) -> str | None:
         run = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True
+            ["git", "-C", str(Path(__file__).parent), *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
         )
         return run.stdout.strip() if run.returncode == 0 else None
 

@@ -20,6 +20,7 @@ from editbench.bank.bank import BankSpec
 from editbench.bank.starts import StartsSpec
 from editbench.base.conf import known_keys
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
+from editbench.base.files import usable_folder
 from editbench.base.instantiate import LABELS, build
 from editbench.base.precision import PRECISIONS
 from editbench.base.validation import (
@@ -255,8 +256,8 @@ class Settings:
             seed=_one_seed(plain.get("seed")),
             device=_one_device(plain.get("device")),
             precision=values.choice("precision", PRECISIONS, "fp32"),
-            out=Path(values.text("out", "runs")),
-            cache=Path(values.text("cache", "runs/cache")),
+            out=usable_folder(Path(values.text("out", "runs"))),
+            cache=usable_folder(Path(values.text("cache", "runs/cache"))),
             offline=values.flag("offline", False),
             save_codes=values.flag("save_codes", True),
             generator=Component.from_config("generator", plain.get("generator")),

@@ -17,6 +17,7 @@ import torch
 from editbench.base import user_code
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import hush, say
+from editbench.base.workers import worker_context
 from editbench.run.follow import Pace
 from editbench.run.job import Outcome, run_job
 from editbench.run.launch import available_cores
@@ -62,9 +63,8 @@ def _in_turn(jobs: Sequence[Settings]) -> Iterator[tuple[int, Outcome]]:
 
 def _in_parallel(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
     threads = max(1, available_cores() // workers)
-    # A forked copy of a process that has used torch's threads or CUDA can hang: start afresh.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (threads, user_code.searched()))
+    folders = user_code.searched()
+    pool = ProcessPoolExecutor(workers, worker_context(), _start_worker, (threads, folders))
     try:
         waiting = [pool.submit(_job, place, settings) for place, settings in enumerate(jobs)]
         for done in as_completed(waiting):

@@ -13,7 +13,8 @@ from editbench.base.validation import check_options
 from editbench.cli import main
 from editbench.run import loading
 from editbench.run.compose import compose_config, compose_settings
-from editbench.run.settings import Settings, upgrade
+from editbench.run.record import upgrade
+from editbench.run.settings import Settings
 from tests.toy_world import AlongColumn, toy_config
 
 COMMANDS = (["run"], ["run", "-m"], ["plan"], ["demo"], ["bank"])

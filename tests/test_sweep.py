@@ -408,3 +408,22 @@ def test_a_builder_goes_round_the_shards_that_another_holds(tmp_path):
             assert not building.done()
         bank = building.result(timeout=60)
     assert len(bank) == 200 and models[0].decoded == 200
+
+
+def test_found_jobs_are_settled_and_the_others_run_under_their_numbers(
+    tmp_path, words, in_root, capfd
+):
+    sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "method=one", "attribute=a"]
+    assert main([*sweep, "seed=1"]) == 0
+    stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").glob("*/status.json")}
+    capfd.readouterr()
+    # Seed 1 is there; 0 and 2, which are no product without it, are not.
+    assert main([*sweep, "seed=0,1,2"]) == 0
+    err = capfd.readouterr().err
+    assert "3 jobs: 3 done, 0 skipped, 0 failed (1 found from before)" in err
+    for number in range(3):
+        found = " (found)" if number == 1 else ""
+        assert f"#{number} one x a, seed {number}: done{found}: " in err
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
+    seeds = {record["seed"] for record in records(tmp_path / "runs").values()}
+    assert seeds == {0, 1, 2}

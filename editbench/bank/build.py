@@ -19,12 +19,12 @@ from filelock import Timeout
 from torch import Tensor
 
 from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
+from editbench.bank.layout import LAYOUT, shard_size
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, NonFinite
 from editbench.base.files import (
     atomic_folder,
     lock,
-    read_json,
     sweep_partials,
     write_json,
 )
@@ -129,20 +129,12 @@ def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:
 
     The size is no part of a bank's identity, so two commands may name different sizes.
     """
-    path = folder / "layout.json"
+    path = folder / LAYOUT
     # Without the lock, two first builders could each lay the files out in their own way.
     with lock(path):
         if not path.exists():
             write_json(path, {"shard": spec.shard})
-        return current_layout(folder, spec)
-
-
-def current_layout(folder: Path, spec: BankSpec) -> BankSpec:
-    """The spec with the shard size of a folder; `spec` itself where the folder is new."""
-    path = folder / "layout.json"
-    if not path.exists():
-        return spec
-    return replace(spec, shard=read_json(path, sealed=True)["shard"])
+        return replace(spec, shard=shard_size(folder, spec.shard))
 
 
 def _build_in_worker(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,6 +28,7 @@ MAIN = "run"  # name of the main configuration, CONF/run.yaml
 LARGEST_YAML = 1 << 20  # bytes; the longest configuration here has 5,000
 # The parser in C gives the same values in a tenth of the time; not every build of PyYAML has it.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 # Keys of the main configuration that no YAML there declares: groups of a budget, an experiment's
 # published numbers, and the number of a part of `bank --parts`.
 UNDECLARED = ("starts", "engine", "published", "part")
@@ -105,6 +107,11 @@ def read_yaml(file: Path) -> dict:
     if not isinstance(found, dict):
         raise BadFile(f"{file}: must be a mapping (key: value), it holds a {type(found).__name__}")
     return found
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text that this project wrote itself."""
+    return yaml.load(text, Loader=_YAML_LOADER)
 
 
 def yaml_text(file: Path) -> str:

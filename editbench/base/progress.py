@@ -21,6 +21,7 @@ from rich.progress import (
 
 from editbench.base.output import Output
 
+PIPE = 240  # columns of a table where there is no terminal: nothing is wrapped
 PLAIN_FIRST = 2.0  # seconds until the first plain line
 PLAIN_EVERY = 10.0  # seconds between two plain lines
 # The environment says it, so that processes which a worker starts in turn are silent as well.

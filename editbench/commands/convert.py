@@ -16,8 +16,7 @@ from editbench.base.files import explain_disk_errors, file_sha256
 from editbench.base.seeding import normals
 from editbench.networks.checkpoints import Source, assemble, read_source
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
-from editbench.networks.stylegan2.generator import CHECKSUM, KIND, ORIGIN, read_network
-from editbench.networks.stylegan2.network import StyleGAN2
+from editbench.networks.stylegan import CHECKSUM, ORIGIN, StyleNetwork
 from editbench.networks.weights import save_tensors, tensors_digest
 
 # Enough for statistics of a picture, and a second of work.
@@ -123,7 +122,7 @@ def main(argv: list[str]) -> int:
 
 
 @torch.no_grad()
-def decode(network: StyleGAN2) -> torch.Tensor:
+def decode(network: StyleNetwork) -> torch.Tensor:
     """Pictures of PROBES z; of a conditional network of its first classes."""
     config = network.config
     z = torch.from_numpy(normals(0, "probe", 0, PROBES, config.z_dim)).float()
@@ -133,7 +132,7 @@ def decode(network: StyleGAN2) -> torch.Tensor:
     return network(z, label=label)
 
 
-def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -> None:
+def write(out: Path, source: Source, network: StyleNetwork, images: torch.Tensor) -> None:
     """Write, read back, decode and compare; only then does the file get its name."""
     # The header says where the weights come from, so that a record can name it.
     state = dict(network.state_dict())
@@ -149,9 +148,9 @@ def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -
     partial = out.with_name(f".partial-{os.getpid()}-{out.name}")
     with explain_disk_errors(out):
         try:
-            save_tensors(partial, state, KIND, header)
+            save_tensors(partial, state, network.kind, header)
             # The same bytes on the same machine give the same pictures, to the last bit.
-            if not torch.equal(decode(read_network(partial)), images):
+            if not torch.equal(decode(network.from_file(partial)), images):
                 raise EditbenchError(
                     f"{out}: the file does not decode as the network that was written; the disk or "
                     "the memory is faulty, nothing was kept"
@@ -162,7 +161,7 @@ def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -
 
 
 # -- what is shown --------------------------------------------------------------------------------
-def description(source: Source, network: StyleGAN2) -> Table:
+def description(source: Source, network: StyleNetwork) -> Table:
     """What was found."""
     config = source.config
     # File names may hold what rich takes for markup.
@@ -219,7 +218,7 @@ def statistics(images: torch.Tensor) -> str:
     )
 
 
-def show_parity(console: Console, network: StyleGAN2, path: Path) -> bool:
+def show_parity(console: Console, network: StyleNetwork, path: Path) -> bool:
     # A golden is of one network: another one cannot be compared, and is an error.
     golden = read_golden(path)
     try:

@@ -1,4 +1,4 @@
-"""`editbench convert`: a StyleGAN2 checkpoint of others as one safetensors file, checked."""
+"""`editbench convert`: a StyleGAN2 or StyleGAN3 checkpoint as one safetensors file, checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from editbench.networks.weights import save_tensors, tensors_digest
 # Enough for statistics of a picture, and a second of work.
 PROBES = 4
 EPILOG = """reads, without running any code of the file:
-  NVlabs' PyTorch pickles (stylegan2-ada-pytorch; stylegan3 with a StyleGAN2 architecture)
+  NVlabs' PyTorch pickles (stylegan2-ada-pytorch; stylegan3, configurations t and r)
   NVlabs' TensorFlow pickles (stylegan2, stylegan2-ada)
   rosinality's stylegan2-pytorch checkpoints
   state dicts in the names of NVlabs' PyTorch code or of rosinality, as .pt or .safetensors
@@ -113,7 +113,7 @@ def main(argv: list[str]) -> int:
         if source.config.c_dim:
             label = " generator.label=0"
         console.print(
-            f"use it: editbench run generator=stylegan2 generator.weights={args.out}{label} "
+            f"use it: editbench run generator={network.kind} generator.weights={args.out}{label} "
             "scorer=...",
             markup=False,
             soft_wrap=True,
@@ -150,7 +150,7 @@ def write(out: Path, source: Source, network: StyleNetwork, images: torch.Tensor
         try:
             save_tensors(partial, state, network.kind, header)
             # The same bytes on the same machine give the same pictures, to the last bit.
-            if not torch.equal(decode(network.from_file(partial)), images):
+            if not torch.equal(decode(type(network).from_file(partial)), images):
                 raise EditbenchError(
                     f"{out}: the file does not decode as the network that was written; the disk or "
                     "the memory is faulty, nothing was kept"
@@ -177,10 +177,10 @@ def description(source: Source, network: StyleNetwork) -> Table:
         ("image", f"{config.img_channels} x {size} x {size}"),
         (
             "architecture",
-            f"{config.architecture}, {layers} layers with styles, "
+            f"{config.summary}, {layers} layers with styles, "
             f"{sum(len(affine.bias) for affine in network.synthesis.affines()):,} style channels",
         ),
-        ("widths", " ".join(f"{4 << k}:{width}" for k, width in enumerate(config.channels))),
+        *config.facts().items(),
         ("z, w, w_plus", f"{config.z_dim}, {config.w_dim}, {config.num_ws} x {config.w_dim}"),
         (
             "mapping",
@@ -193,7 +193,6 @@ def description(source: Source, network: StyleNetwork) -> Table:
             if config.c_dim
             else "unconditional",
         ),
-        ("low-pass filter", " ".join(f"{tap:g}" for tap in config.fir)),
         (
             "clamp",
             ("none" if config.conv_clamp is None else f"{config.conv_clamp:g}")

@@ -58,6 +58,12 @@ class StyleConfig(Protocol):
     def summary(self) -> str:
         """The architecture in a few words."""
 
+    @property
+    def conv_clamp(self) -> float | None: ...
+
+    def facts(self) -> dict[str, str]:
+        """What else a listing shows of the architecture."""
+
     def as_dict(self) -> dict[str, Any]:
         """What files and digests hold."""
 

@@ -185,7 +185,7 @@ def design_facts(path: Path, module: Opaque, first_layer: str) -> dict[str, Any]
 
 def check_names(path: Path, names: list[str], designs: list[LayerDesign]) -> None:
     """Refuse layers of other sizes than the configuration gives."""
-    expected = [f"L{k}_{design.out_size}_{design.n_out}" for k, design in enumerate(designs)]
+    expected = [design.published for design in designs]
     if names != expected:
         wrong = next((a, b) for a, b in zip(names, expected) if a != b)
         raise Unsupported(

@@ -101,6 +101,13 @@ class StyleGAN2Config:
     def summary(self) -> str:
         return self.architecture
 
+    def facts(self) -> dict[str, str]:
+        """What else a listing shows: the widths by pixels of a side, and the filter."""
+        return {
+            "widths": " ".join(f"{4 << k}:{width}" for k, width in enumerate(self.channels)),
+            "low-pass filter": " ".join(f"{tap:g}" for tap in self.fir),
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """What files and digests hold:
 

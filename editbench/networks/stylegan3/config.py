@@ -18,6 +18,7 @@ class LayerDesign:
 
     Args:
         name: in `layer_names`.
+        published: its name in the published networks, where ToRGB is numbered too.
         n_in: channels of its input.
         n_out: channels of its output.
         kernel: pixels of a side of the convolution.
@@ -34,6 +35,7 @@ class LayerDesign:
     """
 
     name: str
+    published: str
     n_in: int
     n_out: int
     kernel: int
@@ -157,6 +159,15 @@ class StyleGAN3Config:
     def summary(self) -> str:
         return f"configuration {'r' if self.radial else 't'}"
 
+    def facts(self) -> dict[str, str]:
+        """What else a listing shows: the layers with their sizes and widths, and the filters."""
+        return {
+            "layers": " ".join(design.name for design in self.layers()),
+            "convolutions": f"{self.kernel} x {self.kernel}",
+            "filters": f"{self.filter_size} taps a step, cut-off from {self.first_cutoff:g} to "
+            f"{self.resolution / 2:g} cycles a picture, {self.num_critical} critical layers",
+        }
+
     @property
     def rates(self) -> list[int]:
         """Of the output of each layer and of ToRGB."""
@@ -206,9 +217,11 @@ class StyleGAN3Config:
             rate = max(rates[before], rates[k]) * (1 if is_rgb else self.oversampling)
             up = rate // rates[before]
             down = rate // rates[k]
+            published = f"L{k}_{sizes[k]}_{width}"
             designs.append(
                 LayerDesign(
-                    name=f"rgb{sizes[k]}" if is_rgb else f"L{k}_{sizes[k]}_{width}",
+                    name=f"rgb{sizes[k]}" if is_rgb else published,
+                    published=published,
                     n_in=widths[before],
                     n_out=width,
                     kernel=1 if is_rgb else self.kernel,

@@ -131,7 +131,7 @@ def _width(down_taps: Tensor, how: Resampling) -> int:
 
 def _slopes(y: Tensor, clamp: float | None) -> Tensor:
     """The derivative of leaky ReLU and clamp at y."""
-    slopes = torch.where(y > 0, 1.0, SLOPE).to(y.dtype)
+    slopes = SLOPE + (1 - SLOPE) * (y > 0).to(y.dtype)
     if clamp is None:
         return slopes
     return slopes * ((y <= clamp) & (y >= -clamp / SLOPE))
@@ -168,32 +168,28 @@ def spread(
     begin = max(0, -((size - 1 - first - lead) // factor))
     end = min(x.shape[2], (last - 1 + lead) // factor + 1)
     part = x[:, :, begin:end]
-    # torch counts what is missing at the end of the columns.
-    missing = width - ((x.shape[3] - 1) * factor + size - 2 * lead)
+    # torch cuts as many columns off at both ends; the design of the paper needs no other cut.
+    surplus = (x.shape[3] - 1) * factor + size - lead - width
+    cut = max(0, min(lead, surplus))
     if taps.dim() == 1:
-        part = _spread(part, taps[None, :], (1, factor), lead, missing)
-        part = _spread(part, taps[:, None], (factor, 1), 0, 0)
+        part = _spread(part, taps[None, :], (1, factor), cut)
+        part = _spread(part, taps[:, None], (factor, 1), 0)
     else:
-        part = _spread(part, taps, (factor, factor), lead, missing)
-    offset = first + lead - begin * factor
-    part = part[:, :, offset : offset + last - first]
+        part = _spread(part, taps, (factor, factor), cut)
+    above = first + lead - begin * factor
+    part = part[:, :, above : above + last - first, lead - cut : lead - cut + width]
     # Beyond the last tap of the last sample there is nothing.
-    if part.shape[2] < last - first:
-        part = F.pad(part, (0, 0, 0, last - first - part.shape[2]))
+    below = last - first - part.shape[2]
+    behind = width - part.shape[3]
+    if below or behind:
+        part = F.pad(part, (0, behind, 0, below))
     return part
 
 
-def _spread(x: Tensor, kernel: Tensor, stride: tuple[int, int], lead: int, missing: int) -> Tensor:
+def _spread(x: Tensor, kernel: Tensor, stride: tuple[int, int], cut: int) -> Tensor:
     # One group a channel keeps channels apart.
     weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
-    return F.conv_transpose2d(
-        x,
-        weight,
-        stride=stride,
-        padding=(0, lead),
-        output_padding=(0, missing),
-        groups=x.shape[1],
-    )
+    return F.conv_transpose2d(x, weight, stride=stride, padding=(0, cut), groups=x.shape[1])
 
 
 def gathered_rows(first: int, last: int, size: int, factor: int, lead: int) -> tuple[int, int]:

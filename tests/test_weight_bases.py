@@ -18,7 +18,8 @@ from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from tests.toy import ToyGenerator
 
-SHAPES = [(5, 4, 3, 3), (40, 4, 3, 3), (3, 6, 1, 1)]  # tall, wide and thin once they are flat
+# Tall, wide and thin once they are flat, and a linear layer's.
+SHAPES = [(5, 4, 3, 3), (40, 4, 3, 3), (3, 6, 1, 1), (6, 5)]
 
 
 def weight(shape):
@@ -38,7 +39,7 @@ def test_singular_directions_rebuild_the_weight_and_are_those_of_numpy(shape):
     w = weight(shape)
     basis = SVDBasis(w)
     u, s, v = np.linalg.svd(flat_kernel(w).double().numpy(), full_matrices=False)
-    assert basis.size == len(s) == min(shape[1] * shape[2] * shape[3], shape[0])
+    assert basis.size == len(s) == min(np.prod(shape[1:]), shape[0])
     np.testing.assert_allclose(basis.s, s, rtol=1e-5)
     torch.testing.assert_close(sum(s * basis.direction(k) for k, s in enumerate(basis.s)), w)
     torch.testing.assert_close(basis.combine(basis.s[None])[0], w)

@@ -64,12 +64,11 @@ def filtered_leaky_relu(x: Tensor, up_taps: Tensor, down_taps: Tensor, how: Resa
         return _FilteredLeakyReLU.apply(x, up_taps, down_taps, how)
     parts = []
     for some in x.split(samples):
-        # Channels last, in memory of their own.
-        groups = [
-            group.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-            for group in some.split(channels, 1)
-        ]
-        done = [_FilteredLeakyReLU.apply(group, up_taps, down_taps, how) for group in groups]
+        done = []
+        for group in some.split(channels, 1):
+            # Channels last, in memory of their own.
+            dense = group.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+            done.append(_FilteredLeakyReLU.apply(dense, up_taps, down_taps, how))
         parts.append(torch.cat(done, 1))
     return torch.cat(parts)
 

@@ -66,7 +66,8 @@ def read_source(
     Args:
         name: the key of the generator in the file, dots leading inwards; by default the usual ones
             are tried.
-        mapping_lr, conv_clamp: of files that do not hold them, see Source.assumed.
+        mapping_lr: of files that do not hold it, see Source.assumed.
+        conv_clamp: likewise.
 
     Raises:
         BadFile: damaged, or not a generator known here, then with what it is where that shows.

@@ -19,6 +19,7 @@ from editbench.networks.checkpoints.nvlabs import (
     read_nvlabs,
 )
 from editbench.networks.checkpoints.rosinality import MEAN, read_rosinality
+from editbench.networks.checkpoints.stylegan3 import is_stylegan3, read_stylegan3
 from editbench.networks.checkpoints.tensorflow import is_network, read_tensorflow
 from editbench.networks.pickles import Opaque, read_pickle
 from editbench.networks.weights import METADATA_KEY
@@ -37,21 +38,15 @@ USUAL = (
 # Heads of names that say nothing of the architecture.
 WRAPPERS = {*USUAL, "module", "netG", "decoder"}
 TRIPLE = ("G", "D", "Gs")  # what a TensorFlow pickle holds, in this order
-# What a key says of a file that is not a StyleGAN2 generator: (pattern, what it is).
+# What a key says of a file that is no generator of a layout known here: (pattern, what it is).
 OTHERS = (
-    (
-        r"synthesis\.(L\d+_\d+_\d+|input\.(freqs|phases|transform))",
-        "a StyleGAN3 generator, whose synthesis is another "
-        "network (Fourier features, no noise, no S of StyleGAN2); only StyleGAN2 architectures are "
-        "read",
-    ),
     (
         r"(b\d+\.fromrgb|b4\.out|b4\.mbstd|final_linear\.\d|convs\.\d+\.conv[12]\.\d)",
         "a discriminator; choose the generator with --name",
     ),
     (
         r"(g_synthesis\.|g_mapping\.|generator\.progression\.|.*\.style_mod\.|.*\.epi\d\.)",
-        "a StyleGAN of 2018 (StyleGAN1); only StyleGAN2 is read",
+        "a StyleGAN of 2018 (StyleGAN1); StyleGAN2 and StyleGAN3 are read",
     ),
     (
         r"synthesis\.layers\.conv4\.",
@@ -75,7 +70,7 @@ def read_source(
         conv_clamp: likewise.
 
     Raises:
-        BadFile: damaged, or not a StyleGAN2 generator, then with what it is where that shows.
+        BadFile: damaged, or not a generator known here, then with what it is where that shows.
         UnknownName: no `name`.
     """
     path = Path(path)
@@ -98,6 +93,8 @@ def read_source(
     for pattern, other in OTHERS:
         if any(re.match(pattern, key) for key in tensors):
             raise BadFile(f"{path}: this is {other}")
+    if is_stylegan3(tensors):
+        return read_stylegan3(path, tensors, module, mapping_lr, conv_clamp)
     if any(re.match(r"synthesis\.b\d+\.", key) for key in tensors):
         return read_nvlabs(path, tensors, module, mapping_lr, conv_clamp)
     if "style.1.weight" in tensors and "conv1.conv.weight" in tensors:
@@ -112,8 +109,8 @@ def read_source(
     if module is not None:
         about = f"a {class_name(module)}"
     raise BadFile(
-        f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 generator of a layout "
-        "known here (NVlabs' PyTorch or TensorFlow, rosinality)"
+        f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 or StyleGAN3 generator "
+        "of a layout known here (NVlabs' PyTorch or TensorFlow, rosinality)"
     )
 
 
@@ -123,8 +120,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             # The layout would not match, and the message would mislead.
             if METADATA_KEY in (file.metadata() or {}):
                 raise BadFile(
-                    f"{path}: was written by editbench already; use it with generator=stylegan2 "
-                    f"generator.weights={path}"
+                    f"{path}: was written by editbench already; use it with generator=stylegan2, "
+                    f"or stylegan3, and generator.weights={path}"
                 )
 
             # safe_open is not iterable and has no items().

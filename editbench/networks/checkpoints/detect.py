@@ -78,8 +78,23 @@ def read_source(
         UnknownName: no `name`.
     """
     path = Path(path)
+    return source_of(path, read_content(path), name, mapping_lr, conv_clamp)
+
+
+def read_content(path: Path) -> Any:
+    """What a checkpoint holds, in plain containers; see `read_pickle`."""
     # The ending decides, as a safetensors file has no signature.
-    content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+
+
+def source_of(
+    path: Path,
+    content: Any,
+    name: str | None = None,
+    mapping_lr: float = 0.01,
+    conv_clamp: float | None = None,
+) -> Source:
+    """`read_source` of a content that was read already."""
     part = pick(content, name, path)
     if is_network(part):
         return read_tensorflow(path, part)

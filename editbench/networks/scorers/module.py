@@ -165,15 +165,20 @@ class ModuleScorer(Scorer):
             x = x.expand(-1, self.channels, -1, -1)
         elif x.shape[1] > self.channels:
             x = (x * x.new_tensor(LUMA).view(-1, 1, 1)).sum(1, keepdim=True)
-        if self.input_size is not None and tuple(x.shape[2:]) != self.input_size:
-            x = F.interpolate(
-                x,
-                size=self.input_size,
-                mode="bilinear",
-                align_corners=False,
-                antialias=self.antialias,
-            )
+        x = self.resize(x)
         return (x - self.mean) / self.std
+
+    def resize(self, images: Tensor) -> Tensor:
+        """Images (N, channels, H, W) -> the network's size."""
+        if self.input_size is None or tuple(images.shape[2:]) == self.input_size:
+            return images
+        return F.interpolate(
+            images,
+            size=self.input_size,
+            mode="bilinear",
+            align_corners=False,
+            antialias=self.antialias,
+        )
 
     def outputs(self, decoded: Tensor) -> Tensor:
         """What the network itself gives: (N, its columns) float32."""

@@ -41,7 +41,7 @@ EPILOG = """reads, without running any code of the file:
 examples:
   editbench convert ffhq.pkl --out ffhq.safetensors
   editbench convert 550000.pt --name g_ema --out church.safetensors
-  editbench convert e4e_ffhq.pt --name state_dict.decoder --out ffhq.safetensors
+  editbench convert e4e_ffhq.pt --out ffhq.safetensors
   editbench convert celebahq-classifier-*.pkl --out faces.safetensors
   editbench run generator=stylegan2 generator.weights=ffhq.safetensors method=... scorer=...
 """
@@ -69,8 +69,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--name",
-        help="key of the generator in the file, dots leading inwards (default: G_ema, g_ema, "
-        "Gs or another usual one)",
+        help="name of the generator in the file, dots leading inwards (default: the only one, or "
+        "the only one with averaged weights)",
     )
     parser.add_argument(
         "--mapping-lr",

@@ -20,6 +20,9 @@ REMEDY = (
 )
 
 
+WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel, DDP and AveragedModel; of torch.compile
+
+
 def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tensor]:
     """Tensors, on the host, of a safetensors file by anybody; floating ones as float32. Runs no
     code from the file.
@@ -78,8 +81,16 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
     """
     network = as_module(network)
     if weights is not None:
-        load_strict(network, read_tensors(weights), weights)
+        load_strict(network, unwrapped(read_tensors(weights)), weights)
     return network.eval().requires_grad_(False)
+
+
+def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the heads that DataParallel and torch.compile put before all of them."""
+    for head in WRAPPERS:
+        if tensors and all(name.startswith(head) for name in tensors):
+            return unwrapped({name.removeprefix(head): tensors[name] for name in tensors})
+    return tensors
 
 
 def network_digest(network: nn.Module, *extra: object) -> str:

@@ -22,6 +22,7 @@ from editbench.base.errors import BadFile
 from editbench.networks.celebahq.network import CelebAHQClassifier, ClassifierConfig
 from editbench.networks.checkpoints.assemble import listed, resolution_of, shape_of
 from editbench.networks.checkpoints.tensorflow import is_network, variables_of
+from editbench.networks.external import unwrapped
 from editbench.networks.weights import load_strict
 
 TENSORFLOW = "TensorFlow CelebA-HQ classifier"
@@ -104,8 +105,8 @@ def _state_dict(content: Any) -> dict[str, Tensor]:
     found = {}
     for name, value in (inner if isinstance(inner, Mapping) else content).items():
         if isinstance(value, Tensor):
-            found[re.sub(r"^((module|_orig_mod)\.)+", "", str(name))] = value
-    return found
+            found[str(name)] = value
+    return unwrapped(found)
 
 
 # -- their names to layers -----------------------------------------------------------------------

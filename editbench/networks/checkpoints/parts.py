@@ -8,10 +8,10 @@ several networks are found, the error has the name of each.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,8 @@ def choose_generator(parts: list[Part], path: Path, chosen: str | None) -> Part:
         BadFile: there are several; the message has the name of each.
     """
     # What all names begin with does not tell the parts from one another.
-    shared = len(os.path.commonprefix([part.name.split(".") for part in parts]))
+    columns = zip(*[part.name.split(".") for part in parts])
+    shared = len(list(takewhile(lambda pieces: len(set(pieces)) == 1, columns)))
     averaged = []
     for part in parts:
         if any(AVERAGED.search(piece) for piece in part.name.split(".")[shared:]):

@@ -48,7 +48,8 @@ class CelebAHQScorer(ModuleScorer):
         network = CelebAHQClassifiers(load_classifiers(path, places))
         self.resolution = network.resolution
         size = (self.resolution, self.resolution)
-        super().__init__(network, attributes, size, source=str(path))
+        # Its last layer is linear, whatever the range of its values.
+        super().__init__(network, attributes, size, source=str(path), output="logits")
 
     def resize(self, images: Tensor) -> Tensor:
         """Averages over blocks of pixels."""

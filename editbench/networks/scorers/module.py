@@ -51,7 +51,8 @@ class ModuleScorer(Scorer):
         weights: a safetensors file with exactly the network's tensors; None keeps the weights it
             came with.
         columns, output: see editbench.networks.scorers.columns: which of the outputs to take, and
-            what they are.
+            what they are. Outputs of a bank's samples that all lie in [0, 1] are refused unless it
+            is stated.
         quality: the output that says how well a picture can be judged, higher is better, such as
             the log-odds of "this is a face"; None where there is none. A bank keeps it, and
             starts.min_quality refuses starts by it.
@@ -79,7 +80,7 @@ class ModuleScorer(Scorer):
         antialias: bool = False,
         weights: Path | str | None = None,
         columns: Sequence[int | Sequence[int]] | None = None,
-        output: str = "logits",
+        output: str | None = None,
         source: str = "",
         quality: int | None = None,
     ) -> None:
@@ -122,6 +123,7 @@ class ModuleScorer(Scorer):
         self.network = load_network(network, weights)
         self.source = source or str(weights or type(self.network).__name__)
         self.columns = Columns(self.attributes, columns, output)
+        self.says_output = self.columns.stated
         # One sign a column, not an attribute.
         widths = [item.width for item in self.attributes]
         self.register_buffer(

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from editbench.base.errors import EditbenchError, NonFinite
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.networks.external import load_network, network_digest
+from editbench.networks.external import (
+    fixed_batch,
+    fixed_batch_text,
+    load_network,
+    network_digest,
+)
 from editbench.networks.generator import Generator
 from editbench.networks.stylegan2.layers import contribution
 
@@ -130,6 +135,7 @@ class ModuleGenerator(Generator):
         try:
             out = self.network(z)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            self._refuse_fixed_batch(error)
             raise EditbenchError(
                 f"{self.source}: the network does not take z of shape {tuple(z.shape)} "
                 f"({str(error).splitlines()[0]}); change generator.z_dim"
@@ -139,6 +145,8 @@ class ModuleGenerator(Generator):
                 f"{self.source}: the network gives {type(out).__name__}, one tensor is needed; "
                 "wrap it in a module that returns the image"
             )
+        if out.dim() and len(out) != PROBES:
+            self._refuse_fixed_batch()
         channels, height, width = self.image_shape
         if tuple(out.shape) not in (
             (PROBES, *self.image_shape),
@@ -160,6 +168,12 @@ class ModuleGenerator(Generator):
                 f"{self.source}: the network gives another image for the same z when it is decoded "
                 "alone: noise must be constant, and no layer may mix the samples of a batch"
             )
+
+    def _refuse_fixed_batch(self, cause: Exception | None = None) -> None:
+        """Raise EditbenchError where the network takes one number of z alone."""
+        batch = fixed_batch(self.network, (self.z_dim,))
+        if batch is not None:
+            raise EditbenchError(fixed_batch_text(self.source, batch, "z")) from cause
 
     def _check_range(self, low: float, high: float) -> None:
         black, white = self.image_range

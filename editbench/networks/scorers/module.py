@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.precision import casting
-from editbench.networks.external import load_network, network_digest
+from editbench.networks.external import (
+    fixed_batch,
+    fixed_batch_text,
+    load_network,
+    network_digest,
+)
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.columns import Columns
 from editbench.networks.scorers.declared import declare
@@ -206,6 +211,13 @@ class ModuleScorer(Scorer):
             )
         return out
 
+    def refuse_fixed_batch(self, cause: Exception | None = None) -> None:
+        """Raise EditbenchError where the network takes one number of images alone."""
+        shape = (self.channels, *(self.input_size or (64, 64)))
+        batch = fixed_batch(lambda images: self.network(self.prepare(images)), shape)
+        if batch is not None:
+            raise EditbenchError(fixed_batch_text(self.source, batch, "images")) from cause
+
     @torch.no_grad()
     def _check(self) -> None:
         """Score a ramp and a chequerboard and compare with what was declared."""
@@ -221,11 +233,17 @@ class ModuleScorer(Scorer):
         images = torch.cat([ramp, board.expand(1, 1, -1, -1)]).expand(-1, self.channels, -1, -1)
         try:
             out = self.network(self.prepare(images))
+        except EditbenchError as error:  # which a network of a file raises itself
+            self.refuse_fixed_batch(error)
+            raise
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            self.refuse_fixed_batch(error)
             raise EditbenchError(
                 f"{self.source}: the network does not take images {tuple(images.shape)} "
                 f"({first_line(error)}); change the scorer's input_size or channels"
             ) from error
+        if isinstance(out, Tensor) and out.dim() and len(out) != len(images):
+            self.refuse_fixed_batch()
         self.columns.check(out, len(images), self.source)
         if self.quality is not None and self.quality >= out.shape[1]:
             raise EditbenchError(

@@ -1,4 +1,4 @@
-"""`editbench convert`: a StyleGAN2 checkpoint, or CelebA-HQ classifiers, as one safetensors file."""
+"""`editbench convert`: a StyleGAN2, StyleGAN3 or CelebA-HQ classifiers as one safetensors file."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ from editbench.networks.celebahq.store import (
 )
 from editbench.networks.checkpoints import Source, assemble, read_content, source_of
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
-from editbench.networks.stylegan2.generator import CHECKSUM, KIND, ORIGIN, read_network
-from editbench.networks.stylegan2.network import StyleGAN2
+from editbench.networks.stylegan import CHECKSUM, ORIGIN, StyleNetwork
 from editbench.networks.weights import save_tensors, tensors_digest
 
 # Enough for statistics of a picture, and a second of work.
 PROBES = 4
 EPILOG = """reads, without running any code of the file:
-  NVlabs' PyTorch pickles (stylegan2-ada-pytorch; stylegan3 with a StyleGAN2 architecture)
+  NVlabs' PyTorch pickles (stylegan2-ada-pytorch; stylegan3, configurations t and r)
   NVlabs' TensorFlow pickles (stylegan2, stylegan2-ada)
   rosinality's stylegan2-pytorch checkpoints
   state dicts in the names of NVlabs' PyTorch code or of rosinality, as .pt or .safetensors
@@ -150,7 +149,7 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
         if source.config.c_dim:
             label = " generator.label=0"
         console.print(
-            f"use it: editbench run generator=stylegan2 generator.weights={args.out}{label} "
+            f"use it: editbench run generator={network.kind} generator.weights={args.out}{label} "
             "scorer=...",
             markup=False,
             soft_wrap=True,
@@ -222,7 +221,7 @@ def described_classifiers(found: list[ReadClassifier], names: list[str]) -> Tabl
 
 
 @torch.no_grad()
-def decode(network: StyleGAN2) -> torch.Tensor:
+def decode(network: StyleNetwork) -> torch.Tensor:
     """Pictures of PROBES z; of a conditional network of its first classes."""
     config = network.config
     z = torch.from_numpy(normals(0, "probe", 0, PROBES, config.z_dim)).float()
@@ -232,7 +231,7 @@ def decode(network: StyleGAN2) -> torch.Tensor:
     return network(z, label=label)
 
 
-def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -> None:
+def write(out: Path, source: Source, network: StyleNetwork, images: torch.Tensor) -> None:
     """Write, read back, decode and compare; only then does the file get its name."""
     # The header says where the weights come from, so that a record can name it.
     state = dict(network.state_dict())
@@ -248,9 +247,9 @@ def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -
     partial = out.with_name(f".partial-{os.getpid()}-{out.name}")
     with explain_disk_errors(out):
         try:
-            save_tensors(partial, state, KIND, header)
+            save_tensors(partial, state, network.kind, header)
             # The same bytes on the same machine give the same pictures, to the last bit.
-            if not torch.equal(decode(read_network(partial)), images):
+            if not torch.equal(decode(type(network).from_file(partial)), images):
                 raise EditbenchError(
                     f"{out}: the file does not decode as the network that was written; the disk or "
                     "the memory is faulty, nothing was kept"
@@ -261,7 +260,7 @@ def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -
 
 
 # -- what is shown --------------------------------------------------------------------------------
-def description(source: Source, network: StyleGAN2) -> Table:
+def description(source: Source, network: StyleNetwork) -> Table:
     """What was found."""
     config = source.config
     # File names may hold what rich takes for markup.
@@ -277,10 +276,10 @@ def description(source: Source, network: StyleGAN2) -> Table:
         ("image", f"{config.img_channels} x {size} x {size}"),
         (
             "architecture",
-            f"{config.architecture}, {layers} layers with styles, "
+            f"{config.summary}, {layers} layers with styles, "
             f"{sum(len(affine.bias) for affine in network.synthesis.affines()):,} style channels",
         ),
-        ("widths", " ".join(f"{4 << k}:{width}" for k, width in enumerate(config.channels))),
+        *config.facts().items(),
         ("z, w, w_plus", f"{config.z_dim}, {config.w_dim}, {config.num_ws} x {config.w_dim}"),
         (
             "mapping",
@@ -293,7 +292,6 @@ def description(source: Source, network: StyleGAN2) -> Table:
             if config.c_dim
             else "unconditional",
         ),
-        ("low-pass filter", " ".join(f"{tap:g}" for tap in config.fir)),
         (
             "clamp",
             ("none" if config.conv_clamp is None else f"{config.conv_clamp:g}")
@@ -318,7 +316,7 @@ def statistics(images: torch.Tensor) -> str:
     )
 
 
-def show_parity(console: Console, network: StyleGAN2, path: Path) -> bool:
+def show_parity(console: Console, network: StyleNetwork, path: Path) -> bool:
     # A golden is of one network: another one cannot be compared, and is an error.
     golden = read_golden(path)
     try:

@@ -25,6 +25,7 @@ from editbench.networks.checkpoints.parts import (
     find_mean,
 )
 from editbench.networks.checkpoints.rosinality import MEAN, read_rosinality
+from editbench.networks.checkpoints.stylegan3 import is_stylegan3, read_stylegan3
 from editbench.networks.checkpoints.tensorflow import is_network, read_tensorflow
 from editbench.networks.pickles import Opaque, read_pickle
 from editbench.networks.weights import METADATA_KEY
@@ -45,12 +46,6 @@ WRAPPERS = {*USUAL, "module", "_orig_mod", "netG", "decoder"}
 TRIPLE = ("G", "D", "Gs")  # what a TensorFlow pickle holds, in this order
 # What a key says of a file that is not a StyleGAN2 generator: (pattern, what it is).
 OTHERS = (
-    (
-        r"synthesis\.(L\d+_\d+_\d+|input\.(freqs|phases|transform))",
-        "a StyleGAN3 generator, whose synthesis is another "
-        "network (Fourier features, no noise, no S of StyleGAN2); only StyleGAN2 architectures are "
-        "read",
-    ),
     (
         r"(b\d+\.fromrgb|b4\.out|b4\.mbstd|final_linear\.\d|convs\.\d+\.conv[12]\.\d)",
         "a discriminator; choose the generator with --name",
@@ -134,6 +129,8 @@ def read_layout(
     """
     tensors = part.tensors
     refuse_others(path, tensors)
+    if is_stylegan3(tensors):
+        return read_stylegan3(path, tensors, part.module, mapping_lr, conv_clamp)
     if any(re.match(r"synthesis\.b\d+\.", key) for key in tensors):
         return read_nvlabs(path, tensors, part.module, mapping_lr, conv_clamp)
     mean = find_mean(content, MEAN, place)
@@ -166,8 +163,8 @@ def refuse(path: Path, part: Any) -> NoReturn:
     if module is not None:
         about = f"a {class_name(module)}"
     raise BadFile(
-        f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 generator of a layout "
-        "known here (NVlabs' PyTorch or TensorFlow, rosinality)"
+        f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 or StyleGAN3 generator "
+        "of a layout known here (NVlabs' PyTorch or TensorFlow, rosinality)"
     )
 
 

@@ -47,6 +47,27 @@ class EqualLinear(nn.Module):
         return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
 
 
+def demodulation(weight: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
+    """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
+
+    Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2
+    |X_oi|^2).
+    """
+    # The norm of a modulated kernel needs the squares of style and kernel alone, so that no
+    # kernel of a sample has to be made.
+    square = style.square()
+    energy = F.linear(square, weight.square().sum((2, 3)))
+    if shift is not None:
+
+        def more(kernel: Tensor, square: Tensor, t: Tensor) -> Tensor:
+            cross = (weight * kernel).sum((2, 3))
+            own = kernel.square().sum((2, 3))
+            return t * (2 * F.linear(square, cross) + t * F.linear(square, own))
+
+        energy = energy + by_direction(shift, more, square, shift.magnitude.unsqueeze(1))
+    return torch.rsqrt(energy + DEMODULATION_EPS)
+
+
 class StyledConv(nn.Module):
     """Modulated, demodulated 3x3 convolution, with up-sampling, noise, bias and activation (Karras
     2020, eq. 1 to 3).
@@ -84,24 +105,8 @@ class StyledConv(nn.Module):
         self.register_buffer("fir", fir_kernel(4.0, fir), persistent=False)
 
     def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
-        """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
-
-        Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2
-        |X_oi|^2).
-        """
-        # The norm of a modulated kernel needs the squares of style and kernel alone, so that no
-        # kernel of a sample has to be made.
-        square = style.square()
-        energy = F.linear(square, self.weight.square().sum((2, 3)))
-        if shift is not None:
-
-            def more(kernel: Tensor, square: Tensor, t: Tensor) -> Tensor:
-                cross = (self.weight * kernel).sum((2, 3))
-                own = kernel.square().sum((2, 3))
-                return t * (2 * F.linear(square, cross) + t * F.linear(square, own))
-
-            energy = energy + by_direction(shift, more, square, shift.magnitude.unsqueeze(1))
-        return torch.rsqrt(energy + DEMODULATION_EPS)
+        """`demodulation` of this layer: style (N, n_in) -> (N, n_out)."""
+        return demodulation(self.weight, style, shift)
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.up:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
@@ -12,8 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import explain_disk_errors, file_sha256
-from editbench.base.seeding import normals
+from editbench.base.files import explain_disk_errors
 from editbench.networks.celebahq.network import CelebAHQClassifiers
 from editbench.networks.celebahq.read import ReadClassifier, is_classifier, read_classifier
 from editbench.networks.celebahq.store import (
@@ -23,12 +21,10 @@ from editbench.networks.celebahq.store import (
     scorer_yaml,
 )
 from editbench.networks.checkpoints import Source, assemble, read_content, source_of
+from editbench.networks.checkpoints.converted import decode_probes, write_network
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
-from editbench.networks.stylegan import CHECKSUM, ORIGIN, StyleNetwork
-from editbench.networks.weights import save_tensors, tensors_digest
+from editbench.networks.stylegan import StyleNetwork
 
-# Enough for statistics of a picture, and a second of work.
-PROBES = 4
 EPILOG = """reads, without running any code of the file:
   NVlabs' PyTorch pickles (stylegan2-ada-pytorch; stylegan3, configurations t and r)
   NVlabs' TensorFlow pickles (stylegan2, stylegan2-ada)
@@ -124,7 +120,7 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
     source = source_of(file, content, args.name, args.mapping_lr, args.conv_clamp)
     network = assemble(source)
     console.print(description(source, network))
-    images = decode(network)
+    images = decode_probes(network)
     console.print(statistics(images), markup=False)
     # Weights are finite by now, but their products can overflow.
     if not torch.isfinite(images).all():
@@ -138,7 +134,7 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
             f"{file}: differs from {args.golden} by more than {BOUND:g}; nothing is written"
         )
     if args.out is not None:
-        write(args.out, source, network, images)
+        write_network(args.out, source, network, images)
         console.print(
             f"wrote {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB), read it back: the same "
             "pictures",
@@ -218,45 +214,6 @@ def described_classifiers(found: list[ReadClassifier], names: list[str]) -> Tabl
             ", ".join(f"{key} {value}" for key, value in item.notes),
         )
     return table
-
-
-@torch.no_grad()
-def decode(network: StyleNetwork) -> torch.Tensor:
-    """Pictures of PROBES z; of a conditional network of its first classes."""
-    config = network.config
-    z = torch.from_numpy(normals(0, "probe", 0, PROBES, config.z_dim)).float()
-    label = None
-    if config.c_dim:
-        label = torch.eye(config.c_dim)[torch.arange(PROBES) % config.c_dim]
-    return network(z, label=label)
-
-
-def write(out: Path, source: Source, network: StyleNetwork, images: torch.Tensor) -> None:
-    """Write, read back, decode and compare; only then does the file get its name."""
-    # The header says where the weights come from, so that a record can name it.
-    state = dict(network.state_dict())
-    header = network.config.as_dict() | {
-        CHECKSUM: tensors_digest(state, network.config.as_dict()),
-        ORIGIN: {
-            "file": source.path.name,
-            "format": source.format,
-            "sha256": file_sha256(source.path),
-        },
-    }
-    # In the same folder, so that the last step is one rename.
-    partial = out.with_name(f".partial-{os.getpid()}-{out.name}")
-    with explain_disk_errors(out):
-        try:
-            save_tensors(partial, state, network.kind, header)
-            # The same bytes on the same machine give the same pictures, to the last bit.
-            if not torch.equal(decode(type(network).from_file(partial)), images):
-                raise EditbenchError(
-                    f"{out}: the file does not decode as the network that was written; the disk or "
-                    "the memory is faulty, nothing was kept"
-                )
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 # -- what is shown --------------------------------------------------------------------------------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from editbench.methods.ganspace import directions
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
@@ -60,8 +62,10 @@ def network(config: StyleGAN3Config = SMALL, seed: int = 0) -> StyleGAN3:
     return made
 
 
-def file(name: str) -> Path:
-    return DATA / f"stylegan3/stylegan3_{name}.pkl"
+@cache
+def official(name: str) -> StyleGAN3:
+    """The network of a file that the official code wrote; nobody changes it."""
+    return assemble(read_source(DATA / f"stylegan3/stylegan3_{name}.pkl"))
 
 
 def golden_of(name: str) -> dict[str, Tensor]:
@@ -72,7 +76,7 @@ def golden_of(name: str) -> dict[str, Tensor]:
 @needs_data
 @pytest.mark.parametrize("name", FILES)
 def test_w_styles_and_pictures_are_those_of_the_official_code(name: str) -> None:
-    found, golden = assemble(read_source(file(name))), golden_of(name)
+    found, golden = official(name), golden_of(name)
     rows = parity(found, golden)
     assert len(rows) == FILES[name] and not not_compared(rows, golden)
     assert {row.name: row.error for row in rows if not row.error <= BOUND} == {}
@@ -81,7 +85,7 @@ def test_w_styles_and_pictures_are_those_of_the_official_code(name: str) -> None
 @needs_data
 def test_the_harness_gives_the_same_numbers() -> None:
     """Through the generator's own spaces: Z with truncation, W, W+ and S."""
-    found, golden = assemble(read_source(file("r64"))), golden_of("r64")
+    found, golden = official("r64"), golden_of("r64")
     truncated, full = StyleGAN3Generator(found, truncation_psi=0.7), StyleGAN3Generator(found)
 
     def close(codes: Codes, generator: StyleGAN3Generator, image: Tensor) -> None:
@@ -107,7 +111,7 @@ def test_the_harness_gives_the_same_numbers() -> None:
 @needs_data
 @pytest.mark.parametrize("name", FILES)
 def test_the_design_gives_the_filters_of_the_file(name: str) -> None:
-    found = assemble(read_source(file(name)))
+    found = official(name)
     made = StyleGAN3(found.config).state_dict()
     for key, value in found.state_dict().items():
         if key.endswith("_filter"):
@@ -117,7 +121,7 @@ def test_the_design_gives_the_filters_of_the_file(name: str) -> None:
 @needs_data
 def test_filters_and_magnitudes_are_those_of_the_file(tmp_path: Path) -> None:
     """What the design would give is not put in their place."""
-    found = assemble(read_source(file("t32")))
+    found = official("t32")
     layer = found.synthesis.layers["L2_40_23"]
     assert layer.magnitude_ema == pytest.approx(0.8294044733)
     before = found(golden_of("t32")["z"])
@@ -204,9 +208,10 @@ def test_the_activation_is_zeros_filters_and_dropped_samples(
     how = Resampling(up, down, len(up_taps) - 1 - before, out, 0.9)
     taps = up_taps * up * 2**0.25, down_taps.flip(list(range(down_taps.dim())))
     torch.testing.assert_close(filtered_leaky_relu(x, *taps, how), slow)
-    # In several bands, and its gradient.
+    # Some channels of a sample in several bands, and the gradient.
     monkeypatch.setattr(activation, "BAND", 1)
     monkeypatch.setattr(activation, "FEWEST_ROWS", 2)
+    monkeypatch.setattr(activation, "CHANNELS", 2)
     banded = filtered_leaky_relu(x, *taps, how)
     torch.testing.assert_close(banded, slow)
     probe = torch.randn_like(slow)
@@ -500,7 +505,10 @@ def test_an_impossible_architecture_is_explained(change: dict, message: str) -> 
 
 
 # -- all editors -------------------------------------------------------------------------------------------------------
-LAYER = "L1_20_8"
+TINY = StyleGAN3Config(
+    8, (6, 6, 5), 12, 10, num_critical=1, first_cutoff=1.0, first_stopband=1.5, margin=2
+)
+LAYER = "L1_12_6"
 SHORT = {
     "iterations": 3,
     "batch": 4,
@@ -508,6 +516,9 @@ SHORT = {
     "search_samples": 4,
     "candidates": 4,
     "samples": 200,
+    "components": 4,
+    "latents": 8,
+    "block": 4,
 }
 # One of each family, as its YAML has it, with what this network needs: a layer's name, short training.
 EDITORS: dict[str, dict[str, object]] = {
@@ -529,7 +540,8 @@ EDITORS: dict[str, dict[str, object]] = {
 
 
 @pytest.fixture(scope="module")
-def data(generator: StyleGAN3Generator) -> FitData:
+def data() -> FitData:
+    generator = StyleGAN3Generator(network(TINY))
     z = torch.randn(300, 12, generator=torch.Generator().manual_seed(3))
     w = generator.map(z)
     teacher = ColourScorer(BINARY, generator, 2)
@@ -541,8 +553,9 @@ def data(generator: StyleGAN3Generator) -> FitData:
 
 @pytest.mark.parametrize("method", EDITORS)
 def test_every_family_of_editors_walks_on_it(
-    method: str, data: FitData, generator: StyleGAN3Generator, tmp_path: Path
+    method: str, data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    generator = data.generator
     config = compose_config([f"method={method}", "budget=demo"]).method
     OmegaConf.set_struct(config, False)
     options = plain(config)
@@ -552,6 +565,7 @@ def test_every_family_of_editors_walks_on_it(
         np.save(tmp_path / f"{name}.npy", np.eye(10, dtype=np.float32)[:1])
     if "paths" in options:
         options["paths"] = {name: str(tmp_path / f"{name}.npy") for name in ("a", "b")}
+    monkeypatch.setattr(directions, "REGRESSION_SAMPLES", 200)
     editor = build(OmegaConf.create(options))
     editor.num_ws = generator.num_ws
     editor.check(generator, data.attributes, "a")

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects as our StyleGAN2; no code of a checkpoint is ever run."""
+"""Checkpoints of other projects as our StyleGAN2 or StyleGAN3; no code of a checkpoint is ever run."""
 
 from editbench.networks.checkpoints.assemble import Rule, Source, assemble
 from editbench.networks.checkpoints.detect import read_content, read_source, source_of

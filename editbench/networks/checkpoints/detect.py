@@ -44,7 +44,7 @@ USUAL = (
 # Heads of names that say nothing of the architecture.
 WRAPPERS = {*USUAL, "module", "_orig_mod", "netG", "decoder"}
 TRIPLE = ("G", "D", "Gs")  # what a TensorFlow pickle holds, in this order
-# What a key says of a file that is not a StyleGAN2 generator: (pattern, what it is).
+# What a key says of a file that is no generator of a layout known here: (pattern, what it is).
 OTHERS = (
     (
         r"(b\d+\.fromrgb|b4\.out|b4\.mbstd|final_linear\.\d|convs\.\d+\.conv[12]\.\d)",
@@ -52,7 +52,7 @@ OTHERS = (
     ),
     (
         r"(g_synthesis\.|g_mapping\.|generator\.progression\.|.*\.style_mod\.|.*\.epi\d\.)",
-        "a StyleGAN of 2018 (StyleGAN1); only StyleGAN2 is read",
+        "a StyleGAN of 2018 (StyleGAN1); StyleGAN2 and StyleGAN3 are read",
     ),
     (
         r"synthesis\.layers\.conv4\.",
@@ -75,8 +75,8 @@ def read_source(
         mapping_lr, conv_clamp: of files that do not hold them, see Source.assumed.
 
     Raises:
-        BadFile: damaged; several generators, then with the name of each; or no StyleGAN2 generator,
-            then with what it is where that shows.
+        BadFile: damaged; several generators, then with the name of each; or no generator known
+            here, then with what it is where that shows.
         UnknownName: no `name`.
     """
     path = Path(path)
@@ -182,8 +182,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             # The layout would not match, and the message would mislead.
             if METADATA_KEY in (file.metadata() or {}):
                 raise BadFile(
-                    f"{path}: was written by editbench already; use it with generator=stylegan2 "
-                    f"generator.weights={path}"
+                    f"{path}: was written by editbench already; use it with generator=stylegan2, "
+                    f"or stylegan3, and generator.weights={path}"
                 )
 
             # safe_open is not iterable and has no items().

@@ -150,7 +150,7 @@ def read_nvlabs(
 def mapping_sizes(path: Path, tensors: dict[str, Tensor], w_dim: int) -> dict[str, int]:
     """What the shapes of a mapping say of the configuration."""
     first = shape_of(tensors, "mapping.fc0.weight", path, 2)
-    embed = (0, 0)
+    embed: tuple[int, ...] = (0, 0)
     if "mapping.embed.weight" in tensors:
         embed = shape_of(tensors, "mapping.embed.weight", path, 2)
     # The published mappings have 8 layers, or 2 with ADA's `auto` configuration.

@@ -73,20 +73,19 @@ def read_stylegan3(
         BadFile: tensors are missing, or do not fit together.
         Unsupported: a layer is made otherwise than the paper says.
     """
-    found = sorted(
-        (int(match[2]), match[1], int(match[3]))
-        for match in map(LAYER.fullmatch, tensors)
-        if match is not None
-    )
+    by_number: dict[int, str] = {}
+    for name in tensors:
+        match = LAYER.fullmatch(name)
+        if match is not None:
+            by_number[int(match[2])] = match[1]
+    names = [by_number[number] for number in sorted(by_number)]
     # One layer and ToRGB at least, numbered without a gap.
-    if len(found) < 2 or [number for number, _, _ in found] != list(range(len(found))):
-        names = listed([name for _, name, _ in found])
+    if len(names) < 2 or sorted(by_number) != list(range(len(names))):
         raise BadFile(
-            f"{path}: its layers are {names}, where L0, L1, ... are needed without a gap, so it is "
-            "not a whole StyleGAN3 generator: the file is cut or of another architecture"
+            f"{path}: its layers are {listed(names)}, where L0, L1, ... are needed without a gap, "
+            "so it is not a whole StyleGAN3 generator: the file is cut or of another architecture"
         )
-    names = [name for _, name, _ in found]
-    facts = shape_facts(path, tensors, names, [size for _, _, size in found])
+    facts = shape_facts(path, tensors, names)
     if module is None:
         facts |= {"mapping_lr": mapping_lr}
         if conv_clamp is not None:
@@ -128,15 +127,15 @@ def read_stylegan3(
     )
 
 
-def shape_facts(
-    path: Path, tensors: dict[str, Tensor], names: list[str], sizes: list[int]
-) -> dict[str, Any]:
+def shape_facts(path: Path, tensors: dict[str, Tensor], names: list[str]) -> dict[str, Any]:
     """What the names and shapes of the layers say of the configuration."""
     first = f"synthesis.{names[0]}"
     up_taps = shape_of(tensors, f"{first}.up_filter", path, 1)[0]
     kernel = shape_of(tensors, f"{first}.weight", path, 4)[2]
     radial = tensors.get(f"{first}.down_filter")
     w_dim = shape_of(tensors, f"{first}.affine.weight", path, 2)[1]
+    # 'L5_32_8' has 32 pixels of a side.
+    sizes = [int(name.split("_")[1]) for name in names]
     resolution = sizes[-1]
     # The largest layer but the last two is the picture and its margin.
     margin = (max(sizes) - resolution) // 2
@@ -214,7 +213,9 @@ def check_designs(path: Path, module: Opaque, designs: dict[str, LayerDesign]) -
 
 def same(given: Any, expected: Any) -> bool:
     """Whether a number or a list of a file is what is expected; a pair of equal sizes is one."""
-    values = given.tolist() if hasattr(given, "tolist") else given
+    values = given
+    if hasattr(given, "tolist"):
+        values = given.tolist()
     if not isinstance(expected, list) and isinstance(values, (list, tuple)):
         return all(value == expected for value in values)
     return values == expected

@@ -1,8 +1,8 @@
 """The alias-free activation of StyleGAN3: up-sampling, leaky ReLU, down-sampling.
 
 Karras et al. 2021, section 3.2 and appendix D. At the higher rate a picture has several times the
-memory of what goes in and comes out, so it is computed a band of rows at a time, and the gradient
-computes it again rather than keeping it. Nothing here is compiled.
+memory of what goes in and comes out, so it is computed for some channels and a band of rows at a
+time, and the gradient computes it again rather than keeping it. Nothing here is compiled.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SLOPE = 0.2  # of the leaky ReLU below zero
-# Bytes of a band at the higher rate. On a processor it should stay in the cache; a GPU is kept busy
-# by larger ones.
+# Bytes of a band at the higher rate. On a processor new memory costs more than the arithmetic, and
+# a band of this size gets the same memory again and again; a GPU is kept busy by larger ones.
 BAND = 1 << 24
 BAND_ON_GPU = 1 << 28
-FEWEST_ROWS = 8  # of the output in a band: the filters read some rows of its neighbours as well
+# Rows of a band that are worth more channels: the filters read some rows of its neighbours as well.
+TALL = 256
+FEWEST_ROWS = 8  # of the output in a band
+CHANNELS = 16  # that are filtered together at least, as many as a processor's registers hold
 
 
 class Resampling(NamedTuple):
@@ -52,7 +55,22 @@ def filtered_leaky_relu(x: Tensor, up_taps: Tensor, down_taps: Tensor, how: Resa
     Returns:
         (N, C, side, side).
     """
-    return _FilteredLeakyReLU.apply(x, up_taps, down_taps, how)
+    width = _width(down_taps, how)
+    # As many channels and samples as fit in a band of TALL rows.
+    planes = _most_bytes(x) // (width * min(width, TALL) * x.element_size())
+    channels = max(CHANNELS, planes // CHANNELS * CHANNELS)
+    samples = max(1, planes // min(channels, x.shape[1]))
+    if samples >= len(x) and channels >= x.shape[1]:
+        return _FilteredLeakyReLU.apply(x, up_taps, down_taps, how)
+    parts = []
+    for some in x.split(samples):
+        done = []
+        for group in some.split(channels, 1):
+            # Channels last, in memory of their own.
+            dense = group.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+            done.append(_FilteredLeakyReLU.apply(dense, up_taps, down_taps, how))
+        parts.append(torch.cat(done, 1))
+    return torch.cat(parts)
 
 
 class _FilteredLeakyReLU(torch.autograd.Function):
@@ -139,13 +157,16 @@ def _slopes(y: Tensor, clamp: float | None) -> Tensor:
 
 def _bands(rows: int, pixels: int, like: Tensor) -> Iterator[tuple[int, int]]:
     """[first, last) of bands of rows, of `pixels` at the higher rate each."""
-    most = BAND if like.device.type == "cpu" else BAND_ON_GPU
     bytes_of_row = like.shape[0] * like.shape[1] * pixels * like.element_size()
-    height = max(FEWEST_ROWS, most // max(bytes_of_row, 1))
+    height = max(FEWEST_ROWS, _most_bytes(like) // max(bytes_of_row, 1))
     # Bands of one height: a last one of few rows would read more of its neighbour than its own.
     count = -(-rows // height)
     for k in range(count):
         yield k * rows // count, (k + 1) * rows // count
+
+
+def _most_bytes(like: Tensor) -> int:
+    return BAND if like.device.type == "cpu" else BAND_ON_GPU
 
 
 # -- the two filters, adjoint to one another ------------------------------------------------------

@@ -8,6 +8,7 @@ layer k. There is no noise: what the picture shows follows from the styles alone
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -43,8 +44,8 @@ class Synthesis(StyleSynthesis):
 
     def begin(self, n: int) -> State:
         """No features yet: the first layer makes them from its style."""
-        freqs = self.layers[INPUT].freqs
-        return freqs.new_empty(n, 0), None
+        waves = cast(FourierFeatures, self.layers[INPUT])
+        return waves.freqs.new_empty(n, 0), None
 
     def run(
         self,

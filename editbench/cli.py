@@ -8,6 +8,7 @@ import sys
 from importlib import metadata
 
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.memory import keep_freed_memory
 
 # Name of a command, which is that of its module in editbench.commands -> what it does. The modules
 # are imported one at a time, so that `--help` does not wait for torch.
@@ -63,6 +64,9 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0 fine, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 141 where the reader
         of a pipe has gone.
     """
+    if argv is None:
+        # The process is the command's own; whoever calls `main` with words has one of theirs.
+        keep_freed_memory()
     words = sys.argv[1:]
     if argv is not None:
         words = list(argv)

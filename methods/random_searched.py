@@ -23,8 +23,11 @@ class RandomSearched(DirectionSearch):
     Args:
         components: how many directions; as many as the method that is compared.
         space: 'w' or 'z'.
-        ranges, strength, search_samples, min_effect, step: as in GANSpace; lengths are in standard
-            deviations of the codes along the direction.
+        ranges: as in GANSpace.
+        strength: as in GANSpace, in standard deviations of the codes along the direction.
+        search_samples: as in GANSpace.
+        min_effect: as in GANSpace.
+        step: in the unit of strength.
 
     Raises:
         EditbenchError: an option is out of its range.

@@ -39,9 +39,11 @@ class SeFa(DirectionSearch):
             code does; the paper's eq. 5 does not.
         space: 'w'; or 'z', where A is the weight of the first layer of the generator.
         ranges: rows [a, b) of W+ whose affines are factorised together, and which are then moved.
-        strength, step: in units of StyleGAN2-FFHQ's W, carried over to this W by the ratio of the
-            spreads; in Z in its own units.
-        search_samples, min_effect: see DirectionSearch.
+        strength: in units of StyleGAN2-FFHQ's W, carried over to this W by the ratio of the spreads;
+            in Z in its own units.
+        step: in the unit of strength.
+        search_samples: see DirectionSearch.
+        min_effect: see DirectionSearch.
 
     Raises:
         EditbenchError: an option is out of its range.

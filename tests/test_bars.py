@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from editbench.worlds.bars import Bar, bars
+import json
+
+import pytest
+
+from editbench.base.errors import BadFile
+from editbench.worlds.bars import CARDS, Bar, bars, card_verdict
+from editbench.worlds.faces import load_generator, load_scorer
 
 
 def figures(linear: float = 0.96, few: float = 0.86, near: float = 0.2) -> dict:
@@ -62,3 +68,41 @@ def test_a_bar_in_words() -> None:
     )
     assert "not measured" in str(Bar("a", "b", None, 0.2))
     assert Bar("a", "b", 0.3, 0.2).as_dict()["passed"] is True
+
+
+# -- what a run says of its world -----------------------------------------------------------------
+def test_the_card_of_the_package_is_of_its_own_weights_and_says_what_is_missed() -> None:
+    verdict = card_verdict(load_generator().digest, load_scorer("judge").digest)
+    card = json.loads((CARDS / "card32.json").read_text(encoding="utf-8"))
+    found = bars(card)
+    assert verdict["bars"] == len(found)
+    missed = [bar for bar in found if not bar.passed]
+    assert len(verdict["missed"]) == len(missed)
+    for bar in missed:
+        whose = f" of {bar.attribute}" if bar.attribute else ""
+        [text] = [text for text in verdict["missed"] if text.startswith(f"{bar.what}{whose} ")]
+        assert f"{bar.value:.3g}" in text and f"{bar.asked:.3g}" in text
+
+
+def test_a_card_of_other_networks_or_no_card_at_all_is_refused(tmp_path) -> None:
+    file = tmp_path / "card.json"
+    bar = Bar("largest gap of a class share", "", 0.2, 0.1, at_least=False)
+    missing = Bar("AUC in W, 30 examples a class", "age", None, 0.8)
+    of = {"generator": "g", "judge": "j", "bars": [bar.as_dict(), missing.as_dict()]}
+    file.write_text(json.dumps(of), encoding="utf-8")
+    assert card_verdict("g", "j", file) == {
+        "bars": 2,
+        "missed": [
+            "largest gap of a class share 0.2, above 0.1",
+            "AUC in W, 30 examples a class of age not measured, below 0.8",
+        ],
+    }
+    assert card_verdict("g", "j") == {}  # no world of the package
+    with pytest.raises(BadFile, match=r"card.json: the card of another generator or judge"):
+        card_verdict("g", "other", file)
+    for content in ("{", "[]", '{"bars": []}'):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(BadFile, match="is no card of a world"):
+            card_verdict("g", "j", file)
+    with pytest.raises(BadFile, match=r"missing.json is no card"):
+        card_verdict("g", "j", tmp_path / "missing.json")

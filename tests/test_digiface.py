@@ -209,20 +209,30 @@ def test_members_are_read_by_name_and_links_are_not_followed(tmp_path):
         read_members(path, ["package/a"])
 
 
-def test_a_package_manager_that_fails_leaves_nothing_and_the_download_is_tried(
-    tmp_path, monkeypatch
-):
+def test_a_package_manager_that_fails_leaves_nothing_and_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITBENCH_NETWORKS", str(tmp_path))
     monkeypatch.delenv("EDITBENCH_OFFLINE", raising=False)
+    monkeypatch.delenv("EDITBENCH_MIRROR", raising=False)
     monkeypatch.setattr(archives, "_words", lambda archive, place: ["false"])
+    with pytest.raises(EditbenchError, match=r"`npm pack .*` gave no .*; on a machine with"):
+        archives.get_archive(archives.FACE_API)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".locks"] == []
+
+
+def test_a_mirror_goes_before_the_package_manager(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITBENCH_NETWORKS", str(tmp_path))
+    monkeypatch.delenv("EDITBENCH_OFFLINE", raising=False)
+    monkeypatch.setenv("EDITBENCH_MIRROR", "http://mirror.invalid/files/")
+    asked = []
 
     def broken(archive):
+        asked.append(archive.source)
         raise EditbenchError("could not fetch it")
 
     monkeypatch.setattr(archives, "fetch", broken)
     with pytest.raises(EditbenchError, match=r"could not fetch it. No connection\? on a machine"):
         archives.get_archive(archives.FACE_API)
-    assert [path.name for path in tmp_path.iterdir() if path.name != ".locks"] == []
+    assert asked == [f"http://mirror.invalid/files/{archives.FACE_API.name}"]
 
 
 # -- attributes --------------------------------------------------------------------------------------------------------

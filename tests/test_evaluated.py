@@ -28,7 +28,7 @@ from editbench.conformance.toy import BINARY, LinearScorer
 from editbench.networks.features import ScorerFeatures
 from editbench.networks.scorer import Scorer
 from editbench.networks.selected import select_attributes
-from editbench.report import report
+from editbench.report import load, print_table, report
 from editbench.run import fits
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
@@ -254,6 +254,22 @@ def test_the_page_warns_of_far_starts_and_tells_the_distances(tmp_path):
     text = report(tmp_path).read_text()
     assert "half of them lie further than smile 0.93 σ" in text
     assert "median distance from the target&#39;s 0.93 σ, from the nearest other 0.31 σ" in text
+
+
+def test_a_world_that_misses_bars_is_named_in_every_table(tmp_path, capsys):
+    folder = fake_run(tmp_path, "alpha", "smile")
+    with Record.read(folder).updating():
+        card = {"bars": 30, "missed": ["share near the boundary of smile 0.09, below 0.15"]}
+        made = {"bank_n": 24000, "world_card": card}
+        (folder / Record.PROVENANCE).write_text(json.dumps(made))
+    page = report(tmp_path)
+    print_table(load(tmp_path))
+    tables = (page, page.parent / "table.md", page.parent / "latex" / "accuracy.tex")
+    texts = [capsys.readouterr().out, *(path.read_text(encoding="utf-8") for path in tables)]
+    for text in texts[:3]:
+        assert "misses 1 of the 30 bars of its card" in text
+        assert "share near the boundary of smile 0.09, below 0.15" in text
+    assert "29 of 30 bars reached" in texts[3]
 
 
 # -- found before the work -------------------------------------------------------------------------

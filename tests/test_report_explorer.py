@@ -5,12 +5,14 @@ the page.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -195,6 +197,20 @@ def test_mixed_worlds_have_an_explorer_each(tmp_path: Path) -> None:
     )
 
 
+def test_the_start_that_most_methods_carry_over_the_boundary_is_shown_first() -> None:
+    images = noise(5, 3, 16, 16).numpy()
+    never = dataclasses.replace(made_strip("b", images), crossing=None)
+    starts = {
+        3: [made_strip("a", images), never],
+        9: [made_strip("a", images), made_strip("b", images)],
+    }
+    found = sheets([{"smile": starts}])[0]
+    runs = pd.DataFrame({"label": ["a", "b"], "attribute": "smile"})
+    signs = {"a": ("red", "M0 0z"), "b": ("blue", "M1 1z")}
+    assert explorer(found, runs, signs)["attributes"][0]["first"] == 1
+    assert explorer(found, runs, signs, ["b"])["attributes"][0]["first"] == 0
+
+
 def test_no_pictures_no_explorer(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile")
     assert 'class="explorer"' not in report(tmp_path).read_text(encoding="utf-8")
@@ -210,7 +226,12 @@ const words = () => cards().map(card => [...card.querySelectorAll(":scope > span
 const slider = box.querySelector("input"), roles = name => box.querySelector(`[data-role=${name}]`);
 const slide = value => { slider.value = value; slider.dispatchEvent(new Event("input")); };
 const pick = (name, value) => { roles(name).value = value; roles(name).dispatchEvent(new Event("change")); };
-pick("attribute", 1);
+const link = [...document.querySelectorAll("td a")].at(-1);
+link.click(); say("linked", roles("attribute").selectedOptions[0].text === link.dataset.attribute);
+pick("attribute", 1); say("cross", seen());
+say("hidden", getComputedStyle(slider.parentElement).display); pick("mode", "walk");
+say("shown", getComputedStyle(slider.parentElement).display);
+say("outlines", new Set(cards().slice(1).map(card => card.querySelector("svg path").getAttribute("d"))).size);
 say("paper", getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]);
 say("max", slider.max); slide(0); say("zero", seen()); slide(5); say("end", seen()); say("endwords", words());
 slide(4); say("back", words());
@@ -236,7 +257,11 @@ def test_explorer_in_a_browser(root: Path, tmp_path: Path, scheme: str) -> None:
     run = dump_page(html, PROBE, tmp_path, blink)
     found = dict(re.findall(r"(\w+)=([^;]*);", run.stdout[run.stdout.rindex("<pre>") :]))
     assert found["errors"] == "0" and "CONSOLE" not in run.stderr
-    # source, alpha, beta, delta (skipped), gamma (no pictures); six columns, two rows
+    # source, alpha, beta, delta (skipped), gamma (no pictures); six columns, two rows. Both cross at
+    # their third frame, and the slider has no say there.
+    assert found["cross"] == "0% 0%|40% 0%|40% 100%|none|none"
+    assert found["hidden"] == "none" and found["shown"] == "flex"
+    assert found["linked"] == "true" and found["outlines"] == "4"
     assert found["max"] == "5" and found["zero"] == "0% 0%|0% 0%|0% 100%|none|none"
     assert found["end"] == "0% 0%|100% 0%|60% 100%|none|none"
     assert found["endwords"].split("|")[1:3] == [

@@ -340,6 +340,9 @@ def test_files_have_the_size_of_a_column(root: Path) -> None:
                 pytest.approx(DOUBLE, abs=0.01),
             )
         pdf = (root / "report" / "figures" / f"{name}.pdf").read_bytes()
+        assert (
+            b"/Type3" not in pdf and b"/FontFile2" in pdf
+        )  # TrueType: publishers refuse the other
         box = re.search(rb"/MediaBox \[ ?0 0 ([0-9.]+) ", pdf)
         assert box and float(box[1]) / 72 in (
             pytest.approx(SINGLE, abs=0.01),

@@ -239,3 +239,44 @@ def test_a_file_of_another_architecture_is_refused(
     save_module(tmp_path / "b", generator.network, "stylegan2", {"colour": "red"})
     with pytest.raises(BadFile, match="configuration"):
         StyleGAN2Generator.from_file(tmp_path / "b")
+
+
+def test_the_norms_that_are_kept_follow_every_change_of_a_weight():
+    layer = StyledConv(3, 5, 4, 8, up=False).requires_grad_(False)
+    style = torch.randn(2, 3)
+
+    def expected(weight: torch.Tensor) -> torch.Tensor:
+        modulated = weight * style[:, None, :, None, None]
+        return torch.rsqrt(modulated.square().sum((2, 3, 4)) + 1e-8)
+
+    def check() -> None:
+        torch.testing.assert_close(layer.demodulation(style), expected(layer.weight))
+
+    with torch.inference_mode():
+        check()
+    check()
+    layer.weight.mul_(2)  # in place, as an optimiser does
+    check()
+    layer.load_state_dict({**layer.state_dict(), "weight": torch.randn(5, 3, 3, 3)})
+    check()
+    layer.double()  # the same parameter with other memory
+    style = style.double()
+    check()
+    layer.weight.data = torch.randn(5, 3, 3, 3).double()
+    check()
+    edited = torch.randn(5, 3, 3, 3).double()
+    with torch.no_grad():
+        found = torch.func.functional_call(Demodulation(layer), {"layer.weight": edited}, (style,))
+    torch.testing.assert_close(found, expected(edited))
+    check()
+
+
+class Demodulation(torch.nn.Module):
+    """Calls the demodulation, for edited weights."""
+
+    def __init__(self, layer: StyledConv) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, style: torch.Tensor) -> torch.Tensor:
+        return self.layer.demodulation(style)

@@ -97,7 +97,8 @@ def bank_id(options: Mapping[str, Any], networks: Mapping[str, str], code: str) 
     """Content address of a bank: its samples, and the code that computes them.
 
     Args:
-        options, networks: see `samples_key`.
+        options: see `samples_key`.
+        networks: see `samples_key`.
         code: hash of the source behind the networks, see `code_of`.
     """
     return digest([samples_key(options, networks), code, modules_digest(BANK_CODE)])

@@ -79,7 +79,8 @@ def rows_of_normals(seed: int, stream: str, index: np.ndarray, width: int) -> np
     """Standard normals of some items of a stream.
 
     Args:
-        seed, stream: of the draws.
+        seed: of the draws.
+        stream: of the draws, so that two uses of a seed differ.
         index: (n,) numbers of the items, in ascending order.
         width: values an item.
 

@@ -105,7 +105,8 @@ class Departure:
     """What a walk starts with.
 
     Args:
-        editor, generator: as the walk sees them.
+        editor: as the walk sees it.
+        generator: as the walk sees it.
         codes: (n, ...) the starts' own latents.
         logits: (n, width) the judge's logits of the starts.
     """

@@ -39,9 +39,12 @@ class Finding:
             tolerance, 'noise' (beyond it, the paired interval holds zero), 'unread' (a note says
             not to read it).
         text: more about it.
-        old, new, difference: values.
-        low, high, pairs: the paired interval of the difference and the number of starts that both
-            have, NaN and 0 without samples.
+        old: pinned value.
+        new: value now.
+        difference: new - old.
+        low: lower end of the paired interval of the difference, NaN without samples.
+        high: upper end.
+        pairs: number of starts that both have, 0 without samples.
         tolerance: of the pinned row.
     """
 

@@ -43,7 +43,12 @@ class Pin:
     """One row of a run.
 
     Attributes:
-        value, low, high, count, version, note: as in the run's rows, NaN where there is none.
+        value: as in the run's rows, NaN where there is none.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        count: of the starts.
+        version: of the metric.
+        note: of the row.
         tolerance: largest change of the value that passes.
         origin: 'spread', 'floor' or 'default', '' before a tolerance was given.
         better: whether higher is better (None: neither or unknown; not in the file).
@@ -67,8 +72,12 @@ class PinnedRun:
     Args:
         label: 'gradctrl x smile, seed 0', with the options that distinguish it from its variants;
             unique among its runs.
-        method, attribute, seed: the job.
-        status, reason, run_id: of the record.
+        method: of the job.
+        attribute: of the job.
+        seed: of the job.
+        status: of the record.
+        reason: of the record, where the job was skipped or failed.
+        run_id: of the record.
         options: the method's configuration, flat.
         setting: what must agree before numbers can be compared, flat.
         source: hash of the method's code.

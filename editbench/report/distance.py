@@ -31,7 +31,9 @@ def is_far(published: object, value: float, low: float, high: float) -> bool:
 
     Args:
         published: the paper's number; a word such as 'x' is never far.
-        value, low, high: ours with its interval. Without an interval any other value is far.
+        value: ours.
+        low: lower end of its interval; without an interval any other value is far.
+        high: upper end.
     """
     if isinstance(published, bool) or not isinstance(published, int | float):
         return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,25 +123,40 @@ def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, lis
     return made
 
 
-def explorer(found: dict[str, list[Sheet]], runs: pd.DataFrame, colours: Mapping[str, str]) -> dict:
+def explorer(
+    found: dict[str, list[Sheet]],
+    runs: pd.DataFrame,
+    signs: Mapping[str, tuple[str, str]],
+    floors: Collection[str] = (),
+) -> dict:
     """What the explorer of a section reads, ready for JSON.
 
-    methods: name and colour; attributes: name and starts, each with its title, sprite, and for
-    every method either the row of the sprite with steps, effects (null: not finite) and crossed, or
-    the reason why it has no pictures.
+    Args:
+        found: attribute -> its sprites, one a start.
+        runs: of the section.
+        signs: method -> its colour, and the outline of its marker as an SVG path.
+        floors: methods that have no say in which start is shown first.
+
+    Returns:
+        methods: name, colour and outline. attributes: name and starts, each with its title, sprite,
+        and for every method either the row of the sprite with steps, effects (null: not finite) and
+        crossed, or the reason why it has no pictures; `first`, the start that is shown first.
     """
     # Methods without pictures are listed too: the explorer says why they have none.
     methods = sorted(
         {strip.method for group in found.values() for sheet in group for strip in sheet.strips}
         | set(runs["label"]),
-        key=list(colours).index,
+        key=list(signs).index,
     )
     status = {(run["label"], run["attribute"]): run for run in runs.to_dict("records")}
     return {
-        "methods": [{"name": name, "colour": colours[name]} for name in methods],
+        "methods": [
+            {"name": name, "colour": signs[name][0], "outline": signs[name][1]} for name in methods
+        ],
         "attributes": [
             {
                 "name": attribute.replace("_", " "),
+                "first": _most_crossed(group, floors),
                 "starts": [
                     {
                         "title": sheet.strips[0].title,
@@ -158,6 +173,15 @@ def explorer(found: dict[str, list[Sheet]], runs: pd.DataFrame, colours: Mapping
             for attribute, group in found.items()
         ],
     }
+
+
+def _most_crossed(group: list[Sheet], floors: Collection[str]) -> int:
+    """Place of the start that most methods carry over the boundary: where most is to be seen."""
+    counts = [
+        sum(strip.crossing is not None for strip in sheet.strips if strip.method not in floors)
+        for sheet in group
+    ]
+    return counts.index(max(counts))
 
 
 def gallery(found: dict[str, list[Sheet]]) -> list[tuple[str, list[tuple[str, list[dict]]]]]:

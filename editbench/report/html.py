@@ -36,9 +36,27 @@ from editbench.report.published import WHY, published
 from editbench.report.ranking import lines
 from editbench.report.strips import Strip
 from editbench.report.tables import main_table, matrix, quantities
-from editbench.report.write import BOLD, FLOOR_RULE, TITLES, heading, legend, over_starts
+from editbench.report.write import (
+    BOLD,
+    FLOOR_RULE,
+    TITLES,
+    heading,
+    legend,
+    missed_bars,
+    over_starts,
+)
 from editbench.walk.figures import Look
 
+# Outlines of matplotlib's markers in a box from -5 to 5, for the sign of a method beside its name.
+OUTLINES = {
+    "o": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "s": "M-3.6-3.6h7.2v7.2h-7.2z",
+    "D": "M0-4.7L4.7 0L0 4.7L-4.7 0z",
+    "^": "M0-4.4L4.4 3.6H-4.4z",
+    "v": "M0 4.4L4.4-3.6H-4.4z",
+    "P": "M-1.6-4.4h3.2v2.8h2.8v3.2h-2.8v2.8h-3.2v-2.8h-2.8v-3.2h2.8z",
+    "X": "M-4.4-2.2L-2.2-4.4L0-2.2L2.2-4.4L4.4-2.2L2.2 0L4.4 2.2L2.2 4.4L0 2.2L-2.2 4.4L-4.4 2.2L-2.2 0z",
+}
 # What the page tells of how runs were made; costs and notes have tables of their own.
 PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "threads", "git")
 
@@ -49,7 +67,8 @@ class Section:
 
     Args:
         numbers: of the setting.
-        figures, more: (title, caption, inline SVG), `more` folded away.
+        figures: (title, caption, inline SVG).
+        more: the same, folded away.
         strips: attribute -> start -> strips by method.
     """
 
@@ -88,6 +107,7 @@ def page(
     return environment.get_template("template.html").render(
         sections=[_section(section, found, look) for section, found in zip(sections, pictures)],
         look=look,
+        outlines=OUTLINES,
         across=across or [],
         dial=dial.table(whole),
         dial_note=dial.SLOPE,
@@ -96,7 +116,7 @@ def page(
         undone=undone,
         problems=problems,
         facts=facts(whole, table),
-        warnings=warnings(table) + far_starts(whole),
+        warnings=warnings(table) + missed_bars(whole) + far_starts(whole),
         provenance=provenance(whole),
         notes=method_notes(whole),
         title=", ".join(sorted(set(table["generator"]))),
@@ -133,6 +153,7 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     )
     found = [
         ("Generator", ", ".join(sorted(set(table["generator"])))),
+        ("Card", _cards(made)),
         ("Judge", "; ".join(judged)),
         ("Teacher and judge", _agreement(made)),
         (
@@ -155,6 +176,17 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     ]
     # A term without text would look as if something had been lost.
     return [(term, text) for term, text in found if text.strip()]
+
+
+def _cards(made: list[dict]) -> str:
+    """How many bars the cards of the worlds reach; '' where no world has a card."""
+    found = set()
+    for one in made:
+        card = one.get("world_card") or {}
+        if card:
+            reached = card["bars"] - len(card["missed"])
+            found.add(f"{reached} of {card['bars']} bars reached")
+    return "; ".join(sorted(found))
 
 
 def _agreement(made: list[dict]) -> str:
@@ -317,13 +349,17 @@ def _section(
         "bold_means": numbers.ranked.bold,
         "legend": legend(table, quantities(results)),
         "attributes": list(wide),
+        "conclusion": accuracy_conclusion(grid, list(wide)),
         "grid": grid,
         "figures": section.figures,
         "more": section.more,
         "published": published(results),
         "strips": gallery(pictures),
         "explorer": explorer(
-            pictures, results.runs, {name: one.colour for name, one in look.items()}
+            pictures,
+            results.runs,
+            {name: (one.colour, OUTLINES[one.marker]) for name, one in look.items()},
+            numbers.floors,
         ),
         "ranked": [
             # A floor has no rank to sort by.
@@ -338,6 +374,26 @@ def _section(
         "priced": [(column, heading(column)) for column in priced],
         "paired": numbers.paired.to_dict("records"),
     }
+
+
+def accuracy_conclusion(grid: list[tuple[str, list[dict[str, Any]]]], attributes: list[str]) -> str:
+    """What to conclude from the table of accuracies, in a sentence or two.
+
+    Args:
+        grid: (method, cells), a cell an attribute, as the page shows them.
+        attributes: of the cells.
+    """
+    found = []
+    for place, attribute in enumerate(attributes):
+        best = [method for method, cells in grid if cells[place]["best"]]
+        name = attribute.replace("_", " ")
+        found.append(f"on {name} {', '.join(best)}" if best else f"on {name} nothing is separated")
+    done = [cell for _, cells in grid for cell in cells if cell["status"] == "done"]
+    floored = sum(bool(cell["cell"].floor) for cell in done)
+    return (
+        f"Best, with what the test does not separate from it: {'; '.join(found)}. "
+        f"{floored} of {len(done)} cells are not clear of the best floor."
+    )
 
 
 def _row(record: dict, columns: list[Column]) -> dict[str, Any]:

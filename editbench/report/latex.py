@@ -215,7 +215,8 @@ def _wide(
     Args:
         numbers: of the setting.
         column: the number.
-        caption, about: what it is, and what was run.
+        caption: what it is.
+        about: what was run.
         bold_means: methods whose mean is bold.
         notes: lines below the table.
     """
@@ -353,6 +354,7 @@ def _about(results: Results, table: pd.DataFrame) -> str:
         "Judge": "Judge",
         "Bank": "Bank",
         "Generator": "Generator",
+        "Card": "Card of its world",
         "Seeds": "Seed",
     }
     told = [f"{wanted[term]}: {text}." for term, text in facts(results, table) if term in wanted]

@@ -64,7 +64,8 @@ class Results:
             row is a method and attribute, under the run_id of its first seed.
         rows: all metric rows, with run_id, `seeds` and `seed_variance`.
         samples: all values of single starts, with run_id.
-        configs, provenance: run_id -> operative config, run_id -> provenance.
+        configs: run_id -> operative configuration.
+        provenance: run_id -> provenance.
         problems: what could not be read.
     """
 

@@ -53,7 +53,8 @@ class Comparison:
         values: attribute -> (starts, methods), one value a start and no NaN; methods compared first,
             then the floors that have the whole set.
         spreads: (method, attribute) -> what its seeds add to the variance.
-        methods, floors: columns of the values; floors have no say in the set.
+        methods: columns of the values.
+        floors: further columns, which have no say in the set.
         left: method -> why it has no mean.
         note: why there is no mean at all, or ''.
     """

@@ -40,7 +40,8 @@ def pool_seeds(
 
     Args:
         runs: one row a run, as `editbench.report.load.Results` has it.
-        rows, samples: of the runs.
+        rows: of the runs.
+        samples: of the runs.
         costs: columns of `runs` that are averaged over seeds, what was learnt among them.
 
     Returns:

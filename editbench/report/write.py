@@ -97,7 +97,7 @@ def _print_setting(numbers: Numbers, console: Console) -> None:
         out.add_row("" if attribute == before else row[0], *row[1:])
         before = attribute
     console.print(out)
-    told = [over_starts(table), *_floor_lines(table)]
+    told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table)]
     heads, rows = _means(numbers, columns, "terminal")
     out = _rich(heads, "mean over attributes, the same for every method", wrapped=range(len(heads)))
     for row in rows:
@@ -135,7 +135,8 @@ def markdown(results: Results, every: Sequence[Numbers] | None = None) -> str:
             f"## {', '.join(sorted(set(table['generator'])))}" + (f": {setting}" if setting else "")
         )
         parts.append(_pipes(*_runs(table, columns, "plain")))
-        parts += [_sentence(line) for line in (over_starts(table), *_floor_lines(table))]
+        told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table)]
+        parts += [_sentence(line) for line in told]
         parts.append("Mean over attributes, the same for every method:")
         parts.append(_pipes(*_means(numbers, columns, "plain")))
         parts += [_sentence(line) for line in means_lines(numbers.compared)]
@@ -154,6 +155,20 @@ def markdown(results: Results, every: Sequence[Numbers] | None = None) -> str:
     return (
         "\n\n".join([*parts, "\n".join(f"- {_pipe_safe(line)}" for line in notes)]).rstrip() + "\n"
     )
+
+
+def missed_bars(results: Results) -> list[str]:
+    """Of worlds whose card misses bars: one line each, with what is missed."""
+    found: dict[str, str] = {}
+    for run in results.runs.to_dict("records"):
+        card = results.provenance.get(run["run_id"], {}).get("world_card") or {}
+        if card.get("missed"):
+            found[str(run["generator"])] = (
+                f"The world {run['generator']} misses {len(card['missed'])} of the {card['bars']} "
+                "bars of its card, which say whether editors can be compared in it: "
+                f"{'; '.join(card['missed'])}."
+            )
+    return [found[name] for name in sorted(found)]
 
 
 def _sentence(line: str) -> str:

@@ -49,6 +49,7 @@ from editbench.walk.observation import (
     observe_after_walk,
 )
 from editbench.walk.trajectory import Trajectories
+from editbench.worlds.bars import card_verdict
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,10 @@ def _provenance(
     )
     # How well what the method learnt orders the teacher's labels; null where it says nothing.
     made["learned"] = fitted.learned.get(settings.attribute)
+    card = settings.plain["generator"].get("card")
+    networks = job.networks
+    # What the world itself is worth, beside what the editors did in it.
+    made["world_card"] = card_verdict(networks.generator.digest, networks.judge.digest, card)
     made["resolution"] = getattr(job.networks.generator, "resolution", None)
     made["walk_seconds"] = result.seconds
     made["walk_generator_calls"] = walk_calls

@@ -51,7 +51,8 @@ class Kind:
         name: a key of KINDS.
         works: whether products and convolutions run and are right.
         error: of a product, root mean square, relative to float64.
-        matmul, conv: speed relative to fp32; 0 where it does not run.
+        matmul: speed of a matrix product relative to fp32; 0 where it does not run.
+        conv: speed of a convolution, likewise.
         reason: why it does not work.
     """
 

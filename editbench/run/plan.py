@@ -35,7 +35,8 @@ class BankState:
         folder: where it lies or will lie.
         n: samples.
         built: whether it is whole.
-        shards, shards_there: how many files it has when it is whole, and has now.
+        shards: how many it has when it is whole.
+        shards_there: how many it has now.
     """
 
     id: str
@@ -51,7 +52,9 @@ class PlannedJob:
     """One job of a plan.
 
     Args:
-        method, attribute, seed: what it is.
+        method: of the job.
+        attribute: of the job.
+        seed: of the job.
         overrides: its words.
         status: one of STATUSES.
         reason: why it was skipped, failed or cannot run.

@@ -193,9 +193,15 @@ class Settings:
         cache: folder of banks and fits.
         offline: whether no network's file may be fetched.
         save_codes: whether the codes of every decoded step are kept.
-        generator, method: one component each.
-        scorer, bank, starts, engine, inversion: the groups of these names.
-        metrics, observations: components by their names.
+        generator: a component.
+        scorer: teacher and judge.
+        bank: of the job.
+        starts: how they are drawn.
+        engine: how far they walk.
+        method: a component.
+        metrics: components by their names.
+        observations: components by their names.
+        inversion: real images as starts.
         plain: the resolved configuration that all this was read from. It is what a record keeps and
             what identities are computed of.
     """

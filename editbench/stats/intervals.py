@@ -58,7 +58,8 @@ def resampled_sums(
     Args:
         rows: (n, m), in an order of their own (sorted by start): the result depends on it.
         draws: how many sums.
-        seed, stream: of the draws, together with n.
+        seed: of the draws, together with n.
+        stream: of the draws, so that two uses of a seed differ.
 
     Returns:
         (draws, m) float64.
@@ -274,8 +275,9 @@ def paired_difference(
     """Paired bootstrap of a mean difference on common starts.
 
     Args:
-        a, b: one value a start, indexed by start. Starts that one lacks, or where one is NaN, are
+        a: one value a start, indexed by start. Starts that one side lacks, or where one is NaN, are
             left out of both.
+        b: the same of the other side.
 
     Raises:
         ValueError: a start stands twice in one of the two.

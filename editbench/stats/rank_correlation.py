@@ -25,7 +25,8 @@ class Spearman:
 
     Args:
         rho: the correlation; NaN with fewer than three pairs, or where one side is constant.
-        low, high: its interval; NaN with fewer than four pairs, and where rho is -1 or 1.
+        low: lower end of its interval; NaN with fewer than four pairs, and where rho is -1 or 1.
+        high: upper end, NaN likewise.
         p: two-sided p-value.
         n: pairs.
         exact: whether p comes from all permutations.
@@ -43,7 +44,8 @@ def spearman(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Spearman:
     """Correlate the ranks of pairs; ties take their average rank.
 
     Args:
-        a, b: (n,) the two sides; pairs with a NaN are left out.
+        a: (n,) one side; pairs with a NaN are left out.
+        b: (n,) the other side.
         level: of the interval.
 
     Up to EXACT pairs, p is the share of all pairings of the two sides whose |rho| is at least that
@@ -106,7 +108,8 @@ def kendall(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Kendall's tau-b of many pairs of lists at once (Kendall 1945).
 
     Args:
-        a, b: (draws, n) values; row k of one is compared with row k of the other.
+        a: (draws, n) values.
+        b: (draws, n) values; row k is compared with row k of a.
 
     Returns:
         (draws,) tau-b in [-1, 1]; NaN where one side is constant.

@@ -66,6 +66,9 @@ STYLE = {
     "axes.facecolor": "none",
     "svg.hashsalt": "editbench",
     "svg.fonttype": "path",
+    # TrueType: publishers refuse the Type 3 fonts that are the default.
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "axes.unicode_minus": True,

@@ -7,7 +7,15 @@ traits, starts near a boundary must exist, and the judge must be right.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from editbench.base.errors import BadFile
+
+# Cards of the worlds that the package brings.
+CARDS = Path(__file__).parent / "faces" / "weights"
 
 LINEAR_AUC = 0.95
 FEW_SHOT_AUC = 0.85
@@ -92,3 +100,59 @@ def _separability_bars(figures: dict[str, dict]) -> list[Bar]:
             Bar("share within .25 sd of the boundary", name, figure["near"], NEAR_BOUNDARY)
         )
     return found
+
+
+# -- what a run says of its world -----------------------------------------------------------------
+def card_verdict(generator: str, judge: str, file: str | Path | None = None) -> dict[str, Any]:
+    """How many bars a world has and which it misses, for the record of a run.
+
+    Args:
+        generator: digest of the generator.
+        judge: digest of the judge.
+        file: card.json of `editbench world card`, from `card:` in the generator's YAML; None looks
+            among the worlds of the package.
+
+    Returns:
+        `bars`, their number, and `missed`, one text a bar. Empty where the world has no card: of
+        the networks of others mostly nothing is known.
+
+    Raises:
+        BadFile: the file is not there or not a card, or it is the card of other networks.
+    """
+    if file is None:
+        for path in sorted(CARDS.glob("card*.json")):
+            card = _read_card(path)
+            if (card["generator"], card["judge"]) == (generator, judge):
+                return _verdict(card)
+        return {}
+    card = _read_card(Path(file))
+    if (card["generator"], card["judge"]) != (generator, judge):
+        raise BadFile(
+            f"{file}: the card of another generator or judge; write one with `editbench world card "
+            "--out FOLDER generator=NAME scorer=NAME` and set generator.card=FOLDER/card.json, or "
+            "generator.card=null for none"
+        )
+    return _verdict(card)
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        _ = card["generator"], card["judge"], card["bars"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadFile(
+            f"{path} is no card of a world ({error}): it is the card.json that "
+            "`editbench world card --out FOLDER` writes"
+        ) from error
+    return card
+
+
+def _verdict(card: dict[str, Any]) -> dict[str, Any]:
+    missed = []
+    for bar in card["bars"]:
+        if not bar["passed"]:
+            value = "not measured" if bar["value"] is None else f"{bar['value']:.3g}"
+            sense = "below" if bar["at_least"] else "above"
+            whose = f" of {bar['attribute']}" if bar["attribute"] else ""
+            missed.append(f"{bar['what']}{whose} {value}, {sense} {bar['asked']:.3g}")
+    return {"bars": len(card["bars"]), "missed": missed}

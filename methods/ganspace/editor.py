@@ -41,8 +41,11 @@ class GANSpace(DirectionSearch):
         layer: None for the components of W itself, exact; or the layer of the generator whose
             activations are decomposed and regressed back on the latents.
         space: 'w', or 'z' (with a layer), where the latents of the regression and of the walk live.
-        ranges, strength, search_samples, min_effect, step: see DirectionSearch; lengths are in
-            standard deviations of the component.
+        ranges: see DirectionSearch.
+        strength: see DirectionSearch, in standard deviations of the component.
+        search_samples: see DirectionSearch.
+        min_effect: see DirectionSearch.
+        step: in the unit of strength.
         centre: as in the paper's comparison with supervised directions.
 
     Raises:

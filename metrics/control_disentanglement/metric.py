@@ -56,10 +56,12 @@ class ControlDisentanglement(Metric):
 
     States:
         start: (n,) start ids.
-        whole, cut: (n,) 0 or 1, whether the walk is sound to step S, and whether it ends before.
+        whole: (n,) 0 or 1, whether the walk is sound to step S.
+        cut: (n,) 0 or 1, whether it ends before.
         others: (n,) number of other attributes, A - 1.
         flips: (n,) share of other attributes that changed; 0 where the walk is not whole.
-        control, ever: (n, S + 1) 0 or 1.
+        control: (n, S + 1) 0 or 1, whether the class is the target at this step.
+        ever: (n, S + 1) 0 or 1, whether the class has changed by this step.
         entropy: (n, S + 1); 0 where the walk is not whole.
 
     Args:

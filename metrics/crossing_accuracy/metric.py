@@ -38,8 +38,10 @@ class CrossingAccuracy(Metric):
 
     States:
         start: (n,) start ids.
-        success, accuracy: (n,) 0 or 1.
-        flips, path: (n,), NaN where the walk did not cross.
+        success: (n,) 0 or 1.
+        accuracy: (n,) 0 or 1.
+        flips: (n,), NaN where the walk did not cross.
+        path: (n,), NaN likewise.
     """
 
     name = "crossing_accuracy"

@@ -48,8 +48,11 @@ class Identity(Metric):
 
     States:
         start: (n,) start ids.
-        points, similarity, verified: (n, networks, bins) sums over the points of a bin.
-        similarity_at, verified_at: (n, networks), NaN where the walk does not get to x*.
+        points: (n, networks, bins) number of points in a bin.
+        similarity: (n, networks, bins) sum over the points of a bin.
+        verified: (n, networks, bins) sum over the points of a bin.
+        similarity_at: (n, networks), NaN where the walk does not get to x*.
+        verified_at: (n, networks), NaN likewise.
         networks: their names.
 
     Args:

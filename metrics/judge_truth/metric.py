@@ -59,7 +59,10 @@ class JudgeTruth(Metric):
     States:
         start: (n,) start ids.
         known: (n,) 1 where the true factors were observed.
-        steps, right, steps_others, right_others: (n,) counts of labels, and of right ones.
+        steps: (n,) labels of the target.
+        right: (n,) right ones of these.
+        steps_others: (n,) labels of the other attributes.
+        right_others: (n,) right ones of these.
         threshold_shift, ..., stop_is_true: (n,) values at the crossing, NaN without one.
 
     Args:

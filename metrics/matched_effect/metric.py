@@ -49,7 +49,10 @@ class MatchedEffect(Metric):
     States:
         start: (n,) start ids.
         reached: (n, effects) 0 or 1.
-        ad, ad_max, flips, path: (n, effects), NaN where the walk never gets there.
+        ad: (n, effects), NaN where the walk never gets there.
+        ad_max: (n, effects), NaN likewise.
+        flips: (n, effects), NaN likewise.
+        path: (n, effects), NaN likewise.
         observed: (n, effects, kinds) what observations measured.
         kinds: names of the columns that observations left.
 

@@ -72,7 +72,8 @@ def read_source(
     Args:
         name: the key of the generator in the file, dots leading inwards; by default the only
             generator is taken, or the only one with averaged weights.
-        mapping_lr, conv_clamp: of files that do not hold them, see Source.assumed.
+        mapping_lr: of files that do not hold it, see Source.assumed.
+        conv_clamp: likewise.
 
     Raises:
         BadFile: damaged; several generators, then with the name of each; or no generator known

@@ -22,7 +22,7 @@ TIMEOUT = 600  # seconds for a package manager
 
 @dataclass(frozen=True)
 class Archive(Published):
-    """An archive of a package registry.
+    """An archive of a package registry, whose address is the package manager's business.
 
     Args:
         package: its name and version, as the package manager takes them.
@@ -31,6 +31,7 @@ class Archive(Published):
         converted: name of the file that it is converted to.
     """
 
+    url: str = ""
     package: str = ""
     manager: str = ""
     licence_file: str = ""
@@ -49,8 +50,6 @@ class Archive(Published):
 
 GENERATOR = Archive(
     name="gan_face_generate-1.1.1-py3-none-any.whl",
-    url="https://files.pythonhosted.org/packages/py3/g/gan-face-generate/"
-    "gan_face_generate-1.1.1-py3-none-any.whl",
     sha256="24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
     size=13_306_246,
     licence="MIT; trained on DigiFace-1M, which is for non-commercial research",
@@ -61,7 +60,6 @@ GENERATOR = Archive(
 )
 FACE_API = Archive(
     name="vladmandic-face-api-1.7.15.tgz",
-    url="https://registry.npmjs.org/@vladmandic/face-api/-/face-api-1.7.15.tgz",
     sha256="0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
     size=12_677_476,
     licence="MIT",
@@ -72,7 +70,6 @@ FACE_API = Archive(
 )
 HUMAN = Archive(
     name="vladmandic-human-3.3.6.tgz",
-    url="https://registry.npmjs.org/@vladmandic/human/-/human-3.3.6.tgz",
     sha256="425e9c51dbbca0c8934362b170cb0d54c2529c11c654b3c03092b16e9d6ad3f7",
     size=28_615_417,
     licence="MIT; upstreams oarriaga/face_classification (MIT) and mediapipe (Apache 2.0)",
@@ -87,8 +84,8 @@ ARCHIVES = (GENERATOR, FACE_API, HUMAN)
 def get_archive(archive: Archive, source: Path | None = None) -> Path:
     """An archive with the pinned content: found, or fetched into the folder of networks.
 
-    The package manager comes first, since it knows the user's registry and proxy; without one, or
-    where it fails, the file is downloaded, and goes on where an earlier download broke off.
+    The package manager fetches it, since it knows the user's registry and proxy. $EDITBENCH_MIRROR
+    goes before it, and a download from there goes on where an earlier one broke off.
 
     Args:
         archive: which one.
@@ -110,14 +107,19 @@ def get_archive(archive: Archive, source: Path | None = None) -> Path:
     if is_offline():
         raise EditbenchError(f"{archive.name} is not here and nothing may be fetched: {advice()}")
     # A mirror is a folder of files: the package managers know nothing of it.
-    if environ.get(MIRROR) is None and _by_manager(archive):
-        return folder() / archive.name
-    try:
-        return fetch(archive).path
-    except BadFile:
-        raise
-    except EditbenchError as error:
-        raise EditbenchError(f"{error}. No connection? {advice()}") from error
+    if environ.get(MIRROR) is not None:
+        try:
+            return fetch(archive).path
+        except BadFile:
+            raise
+        except EditbenchError as error:
+            raise EditbenchError(f"{error}. No connection? {advice()}") from error
+    if not _by_manager(archive):
+        raise EditbenchError(
+            f"`{archive.command}` gave no {archive.name}: {archive.manager} is missing here, or has "
+            f"no connection; {advice()}"
+        )
+    return folder() / archive.name
 
 
 def advice() -> str:

@@ -113,8 +113,9 @@ def turned(nose: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """How far a face is turned to the right of the picture, in nats.
 
     Args:
-        nose, left, right: (N,) places of the nose's tip and of the cheeks across the picture, as
-            shares of its side.
+        nose: (N,) place of the nose's tip across the picture, as a share of its side.
+        left: (N,) place of the left cheek.
+        right: (N,) place of the right cheek.
     """
     half = ((right - left) / 2).clamp(min=NARROWEST / 2)
     return TURN * (nose - (left + right) / 2) / half

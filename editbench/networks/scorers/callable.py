@@ -50,8 +50,8 @@ class CallableScorer(ModuleScorer):
         version: say another one whenever what the function computes changes. Its own source file
             and what it holds (arguments of a partial, attributes of an object, a closure) count by
             themselves, but not the weights that it loads from files nor the modules it imports.
-        attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see
-            ModuleScorer.
+
+    The other arguments are those of ModuleScorer.
 
     Raises:
         UnknownName: no such module or function.

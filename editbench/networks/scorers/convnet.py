@@ -39,7 +39,10 @@ class Residual(nn.Module):
             self.second.weight.mul_(0.2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(F.relu(x))))
+        # In place where the gradient does not need what is overwritten: new memory costs more than
+        # the arithmetic. x itself stays, for the sum.
+        branch = self.second(F.relu(self.first(F.relu(x)), inplace=True))
+        return branch.add_(x)
 
 
 class ConvScorer(Scorer):
@@ -73,8 +76,12 @@ class ConvScorer(Scorer):
             Residual(widths[0]),
         ]
         for before, after in pairwise(widths):
-            layers += [nn.ReLU(), nn.Conv2d(before, after, 4, stride=2, padding=1), Residual(after)]
-        self.trunk = nn.Sequential(*layers, nn.ReLU())
+            layers += [
+                nn.ReLU(inplace=True),
+                nn.Conv2d(before, after, 4, stride=2, padding=1),
+                Residual(after),
+            ]
+        self.trunk = nn.Sequential(*layers, nn.ReLU(inplace=True))
         # Each width halves the sides.
         cells = (resolution >> len(self.widths)) ** 2
         self.neck = nn.Linear(self.widths[-1] * cells, hidden)

@@ -45,8 +45,8 @@ class FileScorer(ModuleScorer):
         path: a TorchScript or torch.export file; which one it is, is seen from the file. What
             running such a file guards and what not is said in editbench.networks.torchscript and
             editbench.networks.exported.
-        attributes, input_size, input_range, channels, mean, std, antialias, columns, output: see
-            ModuleScorer.
+
+    The other arguments are those of ModuleScorer.
 
     Raises:
         BadFile: missing, cut off, a state dict, weights without a network, or code that is not run.

@@ -51,13 +51,14 @@ class ModuleScorer(Scorer):
         input_size: (height, width); other sizes are resized bilinearly, None passes any size.
         input_range: the network's black and white.
         channels: 1 or 3; grey is repeated, colour becomes luma.
-        mean, std: one number a channel; (x - mean) / std after the change of range.
+        mean: one number a channel, subtracted after the change of range.
+        std: one number a channel, by which the difference is divided.
         antialias: low-pass before shrinking, as Pillow does; without it as torch interpolates.
         weights: a safetensors file with exactly the network's tensors; None keeps the weights it
             came with.
-        columns, output: see editbench.networks.scorers.columns: which of the outputs to take, and
-            what they are. Outputs of a bank's samples that all lie in [0, 1] are refused unless it
-            is stated.
+        columns: which of the outputs to take, see editbench.networks.scorers.columns.
+        output: what these outputs are, see there. Outputs of a bank's samples that all lie in
+            [0, 1] are refused unless it is stated.
         quality: the output that says how well a picture can be judged, higher is better, such as
             the log-odds of "this is a face"; None where there is none. A bank keeps it, and
             starts.min_quality refuses starts by it.

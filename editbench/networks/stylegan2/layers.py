@@ -47,16 +47,27 @@ class EqualLinear(nn.Module):
         return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
 
 
-def demodulation(weight: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
+def demodulation(
+    weight: Tensor,
+    style: Tensor,
+    shift: WeightShift | None = None,
+    energy: Tensor | None = None,
+) -> Tensor:
     """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
 
     Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2
     |X_oi|^2).
+
+    Args:
+        weight: (n_out, n_in, k, k).
+        style: (N, n_in).
+        shift: of the weight, for each sample.
+        energy: (n_out, n_in) squared norms of the kernels, where a layer keeps them.
     """
     # The norm of a modulated kernel needs the squares of style and kernel alone, so that no
     # kernel of a sample has to be made.
     square = style.square()
-    energy = F.linear(square, weight.square().sum((2, 3)))
+    energy = F.linear(square, weight.square().sum((2, 3)) if energy is None else energy)
     if shift is not None:
 
         def more(kernel: Tensor, square: Tensor, t: Tensor) -> Tensor:
@@ -103,10 +114,27 @@ class StyledConv(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise", torch.randn(resolution, resolution))
         self.register_buffer("fir", fir_kernel(4.0, fir), persistent=False)
+        # Of `kernel_energy`: the weight, its state then, and the energy.
+        self._energy: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
         """`demodulation` of this layer: style (N, n_in) -> (N, n_out)."""
-        return demodulation(self.weight, style, shift)
+        return demodulation(self.weight, style, shift, self.kernel_energy())
+
+    def kernel_energy(self) -> Tensor:
+        """Squared norm of the kernel between each pair of channels, (n_out, n_in)."""
+        weight = self.weight
+        # Constant weights are summed once: at a batch of 1 this would be a tenth of a decode.
+        # Edited weights are other tensors, training and loading raise the version, and moving a
+        # network gives the same tensor other memory.
+        if weight.requires_grad or weight.is_inference():
+            return weight.square().sum((2, 3))
+        state = (weight.data_ptr(), weight._version)
+        if self._energy is None or self._energy[0] is not weight or self._energy[1] != state:
+            # Kept for later calls, which may ask for a gradient: no tensor of inference mode.
+            with torch.inference_mode(False):
+                self._energy = (weight, state, weight.square().sum((2, 3)))
+        return self._energy[2]
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.up:
@@ -128,16 +156,37 @@ class StyledConv(nn.Module):
         x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
         if self.up:
             x = fir_filter(x, self.fir, self.pad)
-        offset = self.bias[:, None, None]
-        # More than two axes: a map for each sample.
-        if noise and (self.noise.dim() > 2 or len(self.noise) < LARGE):
-            offset = offset + self.noise * self.noise_strength
-        elif noise:
-            # Channels last, as x is laid out: adding another layout takes many times as long.
-            offset = (self.bias + (self.noise * self.noise_strength).unsqueeze(2)).permute(2, 0, 1)
-        x = F.leaky_relu(
-            torch.addcmul((offset * ACTIVATION_GAIN).to(x.dtype), x, demodulation.to(x.dtype)), 0.2
-        )
+        # The gain on the small factors, so that no pass over the picture is spent on it.
+        bias = self.bias * ACTIVATION_GAIN
+        offset = bias[:, None, None]
+        if noise:
+            strength = self.noise_strength * ACTIVATION_GAIN
+            # More than two axes: a map for each sample.
+            if self.noise.dim() > 2 or len(self.noise) < LARGE:
+                offset = offset + self.noise * strength
+            else:
+                # Channels last, as x is laid out: adding another layout takes many times as long.
+                offset = (bias + (self.noise * strength).unsqueeze(2)).permute(2, 0, 1)
+        offset = offset.to(x.dtype)
+        demodulation = demodulation.to(x.dtype)
+        return self.activate(x, demodulation, offset)
+
+    def activate(self, x: Tensor, demodulation: Tensor, offset: Tensor) -> Tensor:
+        """Demodulation, noise and bias, activation and clamp; in the memory of x where it may be.
+
+        Args:
+            x: (N, n_out, H, W) output of the convolution, which nobody else reads.
+            demodulation: (N, n_out, 1, 1), with the gain of the activation.
+            offset: noise and bias, as they broadcast to x, with the gain of the activation.
+        """
+        # A gradient of the demodulation needs x as it is. Without one nothing has to be kept, and new
+        # memory costs more than the arithmetic. Both ways give the same bits.
+        factors = (x, demodulation, offset)
+        if torch.is_grad_enabled() and any(factor.requires_grad for factor in factors):
+            x = (x * demodulation).add_(offset)
+        else:
+            x.mul_(demodulation).add_(offset)
+        F.leaky_relu(x, 0.2, inplace=True)
         if self.clamp is None:
             return x
         return x.clamp(-self.clamp, self.clamp)
@@ -157,13 +206,23 @@ class ToRGB(nn.Module):
         self.clamp = clamp
 
     def forward(self, x: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
-        x = x * (style * self.gain)[:, :, None, None].to(x.dtype)
-        x = shifted(
-            lambda y, weight: F.conv2d(y, weight.to(y.dtype)), x, self.weight, shift
-        ) + self.bias[:, None, None].to(x.dtype)
+        modulation = style * self.gain
+        # A kernel for each sample is small here, and saves a pass over the features.
+        weight = (modulation.unsqueeze(1) * self.weight.flatten(1)).to(x.dtype)  # (N, C, n_in)
+        rows = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H W, n_in), a view where channels last
+        out = (rows @ weight.transpose(1, 2)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        if shift is not None:
+            modulated = x * modulation[:, :, None, None].to(x.dtype)
+            out = out + contribution(_pointwise, modulated, shift)
+        out = out + self.bias[:, None, None].to(x.dtype)
         if self.clamp is None:
-            return x
-        return x.clamp(-self.clamp, self.clamp)
+            return out
+        return out.clamp(-self.clamp, self.clamp)
+
+
+def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """A 1x1 convolution."""
+    return F.conv2d(x, weight.to(x.dtype))
 
 
 class Skip(nn.Module):

@@ -1,0 +1,47 @@
+"""Freed memory stays with a process of the command."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from editbench.base.memory import VARIABLES
+
+# Writes to blocks of 64 MiB, which are freed at once, and prints how many pages the system gave for
+# all but the first.
+BLOCKS = """
+import ctypes, resource
+from editbench.base.memory import keep_freed_memory
+keep_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+library.free.argtypes = [ctypes.c_void_p]
+faults = []
+for _ in range(3):
+    block = library.malloc(1 << 26)
+    ctypes.memset(block, 1, 1 << 26)
+    library.free(block)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[0])
+"""
+
+
+def pages(**environment: str) -> int:
+    # `VARIABLES` would reach the process from a command that runs the tests.
+    inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    started = subprocess.run(
+        [sys.executable, "-c", BLOCKS],
+        env=inherited | environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(started.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
+def test_a_block_that_was_freed_costs_no_pages_again_unless_the_system_decides():
+    page = os.sysconf("SC_PAGE_SIZE")
+    assert pages() < 1000
+    assert pages(EDITBENCH_ALLOCATOR="system") >= 2 * (1 << 26) // page

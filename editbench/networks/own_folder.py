@@ -126,7 +126,8 @@ def load_generator(
         folder: of the user.
         file: its name, where there are several.
         words: of the attributes, by which classifiers are known.
-        truncation_psi, label: see `StyleGenerator`.
+        truncation_psi: see `StyleGenerator`.
+        label: see there.
 
     Raises:
         EditbenchError: none, or several.

@@ -123,7 +123,8 @@ def read_layout(
         content: of the file, as rosinality's mean w stands beside the state dict.
         part: the generator.
         place: its name in the file.
-        mapping_lr, conv_clamp: see `read_source`.
+        mapping_lr: see `read_source`.
+        conv_clamp: see there.
 
     Raises:
         BadFile: a layout that is not read.

@@ -222,7 +222,7 @@ class Runs:
         return runs.merge(self._results.rows, on="run_id", how="inner")
 
     def report(self, out: PathLike | None = None) -> Path:
-        """Write the report of these runs: index.html with its figures, and tables.
+        """Write the report of these runs: index.html, tables and figures.
 
         Args:
             out: folder; None takes `report` in the runs folder.

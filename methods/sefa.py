@@ -173,7 +173,8 @@ def first_weight(generator: Generator, like: Tensor) -> np.ndarray:
     Raises:
         Unsupported: there is none, or its output is not linear in z.
     """
-    name = next((name for name, part in generator.named_modules() if isinstance(part, LINEAR)), "")
+    linear = [name for name in generator.layers() if isinstance(generator.inner(name), LINEAR)]
+    name = next(iter(linear), "")
     if not name:
         raise Unsupported("the generator has no linear layer to factorise")
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from editbench.networks.stylegan3.network import StyleGAN3
+
 WIDTHS = {4: 6, 8: 5, 16: 4}
 
 
@@ -174,6 +176,80 @@ def nvlabs_pickle(
         path.write_bytes(
             pickle.dumps({"G": None, "D": None, "training_set_kwargs": None, key: module("", "")})
         )
+    return path
+
+
+# -- StyleGAN3 --------------------------------------------------------------------------------------------------------
+def stylegan3_state(network: StyleGAN3) -> dict[str, Tensor]:
+    """The tensors of a network in the official names."""
+    theirs = {"input": "input"} | {d.name: d.published for d in network.config.layers()}
+    state = {}
+    for name, value in network.state_dict().items():
+        parts = name.split(".")
+        if parts[:2] == ["mapping", "layers"]:
+            parts[1:3] = [f"fc{parts[2]}"]
+        elif parts[0] == "synthesis":
+            parts[1:3] = [theirs[parts[2]]]
+        state[".".join(parts)] = value
+    return state
+
+
+def stylegan3_pickle(path: Path, network: StyleGAN3, **changed: Any) -> Path:
+    """A pickle as the official code writes it; `changed` are attributes of every layer."""
+    config = network.config
+    designs = {design.published: design for design in config.layers()}
+    state = stylegan3_state(network)
+
+    def module(prefix: str, name: str) -> Persistent:
+        made = Persistent(name or "Generator")
+        inner = {
+            full[len(prefix) :]: value for full, value in state.items() if full.startswith(prefix)
+        }
+        for own, value in inner.items():
+            if "." not in own:
+                kind = "_parameters" if own in ("weight", "bias") else "_buffers"
+                made.state[kind][own] = nn.Parameter(value) if kind == "_parameters" else value
+        for child in dict.fromkeys(own.partition(".")[0] for own in inner if "." in own):
+            made.state["_modules"][child] = module(f"{prefix}{child}.", child)
+        if name.startswith("fc"):
+            made.state |= {"bias_gain": config.mapping_lr, "activation": "lrelu"}
+        if name in ("affine", "embed"):
+            made.state |= {"bias_gain": 1, "activation": "linear"}
+        if name == "input":
+            made.state |= {"bandwidth": np.float64(config.first_cutoff)}
+        if name == "synthesis":
+            made.state |= {
+                "num_critical": config.num_critical,
+                "margin_size": config.margin,
+                "output_scale": config.output_scale,
+                "_init_kwargs": {
+                    "first_stopband": config.first_stopband,
+                    "last_stopband_rel": config.last_stopband_ratio,
+                },
+            }
+        if name in designs:
+            design = designs[name]
+            made.state |= {
+                "conv_clamp": config.conv_clamp,
+                "use_fp16": np.True_,
+                "in_size": np.array([design.in_size] * 2),
+                "out_size": np.array([design.out_size] * 2),
+                "in_sampling_rate": design.rate // design.up,
+                "tmp_sampling_rate": design.rate,
+                "up_factor": design.up,
+                "down_factor": design.down,
+                "up_taps": design.up_taps,
+                "down_taps": design.down_taps,
+                "padding": [*design.padding, *design.padding],
+                **changed,
+            }
+        return made
+
+    with modules(
+        torch_utils={},
+        torch_utils__persistence={"_reconstruct_persistent_obj": _reconstruct_persistent_obj},
+    ):
+        path.write_bytes(pickle.dumps({"G": None, "D": None, "G_ema": module("", "")}))
     return path
 
 

@@ -26,6 +26,7 @@ from tests.fake_records import fake_run, metric_rows, report_of
 
 THIRD_PARTY = {
     "digiface",
+    "ffhq",
     "ffhq_latents",
     "mnist_digits",
 }  # of data that others published, and of no table

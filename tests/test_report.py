@@ -77,7 +77,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "delta-hat" / "status.json").write_text('{"status": "do')
     for ignored in ("cache", "banks", ".sweeps"):
         (folder / ignored).mkdir()
-    report(folder, files=True)
+    report(folder)
     return folder
 
 

@@ -18,7 +18,8 @@ from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from tests.toy import ToyGenerator
 
-SHAPES = [(5, 4, 3, 3), (40, 4, 3, 3), (3, 6, 1, 1)]  # tall, wide and thin once they are flat
+# Tall, wide and thin once they are flat.
+SHAPES = [(5, 4, 3, 3), (40, 4, 3, 3), (3, 6, 1, 1)]
 
 
 def weight(shape):
@@ -33,12 +34,12 @@ def test_layout_is_kernel_positions_and_inputs_by_outputs():
         assert flat[(kx * 2 + ky) * 4 + i, o] == w[o, i, kx, ky]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, (6, 5)], ids=str)  # the last is a linear layer
 def test_singular_directions_rebuild_the_weight_and_are_those_of_numpy(shape):
     w = weight(shape)
     basis = SVDBasis(w)
     u, s, v = np.linalg.svd(flat_kernel(w).double().numpy(), full_matrices=False)
-    assert basis.size == len(s) == min(shape[1] * shape[2] * shape[3], shape[0])
+    assert basis.size == len(s) == min(np.prod(shape[1:]), shape[0])
     np.testing.assert_allclose(basis.s, s, rtol=1e-5)
     torch.testing.assert_close(sum(s * basis.direction(k) for k, s in enumerate(basis.s)), w)
     torch.testing.assert_close(basis.combine(basis.s[None])[0], w)

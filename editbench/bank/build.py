@@ -20,6 +20,7 @@ from torch import Tensor
 
 from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
 from editbench.bank.layout import LAYOUT, shard_size
+from editbench.bank.values import recognise
 from editbench.base import user_code
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, NonFinite
@@ -223,7 +224,10 @@ def _write_shard(
                 streams[name] = stream
             for first in range(start, stop, spec.block):
                 last = min(first + spec.block, stop)
-                for name, values in compute_block(spec.seed, first, last, models, device).items():
+                block = compute_block(spec.seed, first, last, models, device)
+                if first == start:
+                    refuse_probabilities(block, models)
+                for name, values in block.items():
                     streams[name].write(np.ascontiguousarray(values, np.float32).tobytes())
                 advance(last - first)
 
@@ -300,6 +304,28 @@ def compute_block(
         _refuse_non_finite(name, values, start)
         arrays[name] = values.float().cpu().numpy()
     return arrays
+
+
+def refuse_probabilities(block: dict[str, np.ndarray], models: Models) -> None:
+    """Raise BadFile where a network that does not say what it gives gives no logits.
+
+    The first samples are enough: a hundred values of logits do not all lie in [0, 1].
+
+    Args:
+        block: of `compute_block`.
+        models: generator, teacher and judge.
+    """
+    for role, scorer in (("teacher", models[1]), ("judge", models[2])):
+        # A sign turns [0, 1] into [-1, 0]; the network's own values are on one side of 0.
+        found = recognise(np.abs(block[role]))
+        one_side = (block[role] >= 0).all(0) | (block[role] <= 0).all(0)
+        if scorer.says_output or found == "logits" or not one_side.all():
+            continue
+        raise BadFile(
+            f"the {role} gives values in [0, 1] alone, as {found} do, and logits are needed: write "
+            "output: probabilities in the scorer's YAML, or leave its sigmoid or threshold out; if "
+            "they are logits, write output: logits"
+        )
 
 
 def _refuse_non_finite(name: str, values: Tensor, start: int) -> None:

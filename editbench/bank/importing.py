@@ -15,6 +15,7 @@ import yaml
 from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
 from editbench.bank.build import stream_sigma
 from editbench.bank.published.npy import read_npy
+from editbench.bank.values import Values
 from editbench.base.attributes import Attributes
 from editbench.base.conf import yaml_text
 from editbench.base.errors import BadFile, EditbenchError
@@ -30,10 +31,16 @@ from editbench.networks.scorers.declared import declare
 
 BLOCK = 64  # rows whose moments are merged together; the default of a bank that is built
 ROWS = 65536  # rows that are checked at once
+LABELS = "fiub"  # kinds of floats, whole numbers and booleans
 
 
 def import_bank(
-    out: Path, w: Path, logits: Path, attributes: Path, judge_logits: Path | None = None
+    out: Path,
+    w: Path,
+    logits: Path,
+    attributes: Path,
+    judge_logits: Path | None = None,
+    values: str | None = None,
 ) -> Bank:
     """Write a bank of W codes and their logits.
 
@@ -44,25 +51,29 @@ def import_bank(
         attributes: YAML list of the attributes, in the order of the columns.
         judge_logits: .npy of the judge's logits, (n, width). None: the teacher's serve as both, and
             the bank is marked as leaking.
+        values: what values that all lie in [0, 1] are, see `Values`; None refuses them.
 
     Returns:
         The bank, opened.
 
     Raises:
-        BadFile: a file is unreadable, or does not fit the others; nothing is left behind.
+        BadFile: a file is unreadable, or does not fit the others, or holds no logits; nothing is
+            left behind.
     """
     refuse_existing(out)
     layout, signs = read_attributes(attributes)
     codes = read_matrix(w)
-    teacher = read_matrix(logits)
+    taken = Values(values)
+    teacher = taken.as_logits(read_matrix(logits, LABELS), layout, logits)
     # One object for both roles, so that the logits are read once.
     judge = teacher
     # The order of the sources is part of the bank's id.
     sources = [w, logits]
     if judge_logits is not None:
-        judge = read_matrix(judge_logits)
+        judge = taken.as_logits(read_matrix(judge_logits, LABELS), layout, judge_logits)
         sources.append(judge_logits)
-    return write_bank(out, layout, signs, codes, teacher, judge, sources)
+    taken.check_used()
+    return write_bank(out, layout, signs, codes, teacher, judge, sources, taken.options())
 
 
 def refuse_existing(out: Path) -> None:
@@ -185,15 +196,19 @@ def with_signs(logits: np.ndarray, layout: Attributes, signs: Sequence[float]) -
     return np.asarray(logits, np.float32) * np.repeat(np.asarray(signs, np.float32), widths)
 
 
-def read_matrix(path: Path) -> np.ndarray:
+def read_matrix(path: Path, kinds: str = "f") -> np.ndarray:
     """Read a finite (n, d) array of floats from a .npy file, memory-mapped.
+
+    Args:
+        path: of the file.
+        kinds: of NumPy's dtypes that are taken; LABELS where a file may hold labels.
 
     Raises:
         BadFile: the file is unreadable or holds pickled objects, another shape or kind of number,
             or NaN or infinity.
     """
     values = read_npy(path)
-    if values.ndim != 2 or values.dtype.kind != "f":
+    if values.ndim != 2 or values.dtype.kind not in kinds:
         raise BadFile(
             f"{path} holds {values.dtype} of shape {values.shape}, expected floats of shape (n, d)"
         )

@@ -15,6 +15,7 @@ from editbench.bank.bank import Bank
 from editbench.bank.importing import import_bank
 from editbench.bank.published.gradctrl import import_gradctrl
 from editbench.bank.published.interfacegan import import_scores
+from editbench.bank.values import KINDS, OPTION
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import say
 from editbench.commands.run import CommandLine
@@ -142,6 +143,8 @@ def describe(bank: Bank) -> None:
     left_out = bank.meta.get("options", {}).get("left_out")
     if left_out:
         print(f"  left out: {left_out} rows with an invalid score")
+    for name, kind in bank.meta.get("options", {}).get("values", {}).items():
+        print(f"  {name}: its values lie in [0, 1] and were taken for {kind}")
     # Only an imported bank can say so; of one that is built, the networks tell.
     if bank.meta.get("leaking"):
         print(
@@ -194,6 +197,12 @@ def import_main(argv: list[str]) -> int:
         "--judge-logits", type=Path, help=".npy (n, width): the judge's (default: the teacher's)"
     )
     parser.add_argument(
+        OPTION,
+        choices=KINDS,
+        help="what values that all lie in [0, 1] are; without it they are refused, but --scores "
+        "between 0 and 1 are probabilities",
+    )
+    parser.add_argument(
         "--attributes",
         type=Path,
         required=True,
@@ -217,13 +226,15 @@ def import_main(argv: list[str]) -> int:
     if args.invalid is not None and not args.scores:
         parser.error("--invalid goes with --scores")
     if args.gradctrl:
-        bank = import_gradctrl(args.out, args.gradctrl, args.attributes)
+        bank = import_gradctrl(args.out, args.gradctrl, args.attributes, args.values)
     elif args.scores:
         bank = import_scores(
-            args.out, args.w, named_files(args.scores), args.attributes, args.invalid
+            args.out, args.w, named_files(args.scores), args.attributes, args.invalid, args.values
         )
     else:
-        bank = import_bank(args.out, args.w, args.logits, args.attributes, args.judge_logits)
+        bank = import_bank(
+            args.out, args.w, args.logits, args.attributes, args.judge_logits, args.values
+        )
     describe(bank)
     return 0
 

@@ -137,7 +137,7 @@ def _candidates(before: Sequence[str], word: str) -> Iterable[str]:
     if command == "new":
         return [] if len(before) > 1 else ["editor ", "metric ", "world ", "scorer "]
     if command == "list":
-        return [*(f"{group}s" for group in groups()), "attributes"]
+        return [*(f"{group}s" for group in groups()), "attributes", "layers"]
     if command not in FLAGS:
         return []  # the shell then offers files
     if word.startswith("-"):

@@ -1,9 +1,8 @@
-"""`editbench convert`: a StyleGAN2 checkpoint of others as one safetensors file, checked."""
+"""`editbench convert`: a StyleGAN2, StyleGAN3 or CelebA-HQ classifiers as one safetensors file."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
@@ -12,26 +11,33 @@ from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import explain_disk_errors, file_sha256
-from editbench.base.seeding import normals
-from editbench.networks.checkpoints import Source, assemble, read_source
+from editbench.base.files import explain_disk_errors
+from editbench.networks.celebahq.network import CelebAHQClassifiers
+from editbench.networks.celebahq.read import ReadClassifier, is_classifier, read_classifier
+from editbench.networks.celebahq.store import (
+    attribute_of,
+    load_classifiers,
+    save_classifiers,
+    scorer_yaml,
+)
+from editbench.networks.checkpoints import Source, assemble, read_content, source_of
+from editbench.networks.checkpoints.converted import decode_probes, write_network
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
-from editbench.networks.stylegan2.generator import CHECKSUM, KIND, ORIGIN, read_network
-from editbench.networks.stylegan2.network import StyleGAN2
-from editbench.networks.weights import save_tensors, tensors_digest
+from editbench.networks.stylegan import StyleNetwork
 
-# Enough for statistics of a picture, and a second of work.
-PROBES = 4
 EPILOG = """reads, without running any code of the file:
-  NVlabs' PyTorch pickles (stylegan2-ada-pytorch; stylegan3 with a StyleGAN2 architecture)
+  NVlabs' PyTorch pickles (stylegan2-ada-pytorch; stylegan3, configurations t and r)
   NVlabs' TensorFlow pickles (stylegan2, stylegan2-ada)
   rosinality's stylegan2-pytorch checkpoints
   state dicts in the names of NVlabs' PyTorch code or of rosinality, as .pt or .safetensors
+  CelebA-HQ attribute classifiers: NVIDIA's celebahq-classifier-NN-NAME.pkl, and net_best.pth of
+  those who trained them again; many files become one scorer
 
 examples:
   editbench convert ffhq.pkl --out ffhq.safetensors
   editbench convert 550000.pt --name g_ema --out church.safetensors
-  editbench convert e4e_ffhq.pt --name state_dict.decoder --out ffhq.safetensors
+  editbench convert e4e_ffhq.pt --out ffhq.safetensors
+  editbench convert celebahq-classifier-*.pkl --out faces.safetensors
   editbench run generator=stylegan2 generator.weights=ffhq.safetensors method=... scorer=...
 """
 
@@ -43,7 +49,13 @@ def main(argv: list[str]) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, help="the checkpoint: .pkl, .pt or .safetensors")
+    parser.add_argument(
+        "files",
+        metavar="file",
+        nargs="+",
+        type=Path,
+        help="the checkpoint: .pkl, .pt or .safetensors; several of classifiers",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -52,8 +64,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--name",
-        help="key of the generator in the file, dots leading inwards (default: G_ema, g_ema, "
-        "Gs or another usual one)",
+        help="name of the generator in the file, dots leading inwards (default: the only one, or "
+        "the only one with averaged weights)",
     )
     parser.add_argument(
         "--mapping-lr",
@@ -74,36 +86,55 @@ def main(argv: list[str]) -> int:
         type=Path,
         help=".npz of what the authors' code computed: print the parity table",
     )
+    parser.add_argument(
+        "--attributes",
+        help="of classifiers: names of their attributes, separated by commas, one a file (default: "
+        "from the names of the files)",
+    )
     args = parser.parse_args(argv)
     if args.out is not None and args.out.suffix != ".safetensors":
         raise EditbenchError(
             f"--out {args.out}: the file is written as safetensors, give it that ending"
         )
     # Writing over its own source would lose what cannot be converted again.
-    if args.out is not None and args.out.resolve() == args.file.resolve():
+    if args.out is not None and args.out.resolve() in [file.resolve() for file in args.files]:
         raise EditbenchError(
             f"--out {args.out}: that is the checkpoint itself, which is kept; give another name"
         )
-    # Read, put together, decode: each step refuses what the next one relies on.
-    source = read_source(args.file, args.name, args.mapping_lr, args.conv_clamp)
-    network = assemble(source)
     console = Console(width=None if Console().is_terminal else 110)
+    content = read_content(args.files[0])
+    if is_classifier(content):
+        return convert_classifiers(console, args, content)
+    if len(args.files) > 1:
+        raise EditbenchError(
+            f"{args.files[0]}: not a CelebA-HQ classifier, which alone are converted several at "
+            "once; give one file"
+        )
+    return convert_generator(console, args, content)
+
+
+def convert_generator(console: Console, args: argparse.Namespace, content: object) -> int:
+    """Convert the generator of a checkpoint, whose content was read."""
+    file = args.files[0]
+    # Put together, decode: each step refuses what the next one relies on.
+    source = source_of(file, content, args.name, args.mapping_lr, args.conv_clamp)
+    network = assemble(source)
     console.print(description(source, network))
-    images = decode(network)
+    images = decode_probes(network)
     console.print(statistics(images), markup=False)
     # Weights are finite by now, but their products can overflow.
     if not torch.isfinite(images).all():
         raise BadFile(
-            f"{args.file}: its pictures hold NaN or infinity: the weights are of no use, nothing "
+            f"{file}: its pictures hold NaN or infinity: the weights are of no use, nothing "
             "is written"
         )
     # Before anything is written.
     if args.golden is not None and not show_parity(console, network, args.golden):
         raise BadFile(
-            f"{args.file}: differs from {args.golden} by more than {BOUND:g}; nothing is written"
+            f"{file}: differs from {args.golden} by more than {BOUND:g}; nothing is written"
         )
     if args.out is not None:
-        write(args.out, source, network, images)
+        write_network(args.out, source, network, images)
         console.print(
             f"wrote {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB), read it back: the same "
             "pictures",
@@ -114,7 +145,7 @@ def main(argv: list[str]) -> int:
         if source.config.c_dim:
             label = " generator.label=0"
         console.print(
-            f"use it: editbench run generator=stylegan2 generator.weights={args.out}{label} "
+            f"use it: editbench run generator={network.kind} generator.weights={args.out}{label} "
             "scorer=...",
             markup=False,
             soft_wrap=True,
@@ -122,47 +153,71 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-@torch.no_grad()
-def decode(network: StyleGAN2) -> torch.Tensor:
-    """Pictures of PROBES z; of a conditional network of its first classes."""
-    config = network.config
-    z = torch.from_numpy(normals(0, "probe", 0, PROBES, config.z_dim)).float()
-    label = None
-    if config.c_dim:
-        label = torch.eye(config.c_dim)[torch.arange(PROBES) % config.c_dim]
-    return network(z, label=label)
+# -- classifiers ----------------------------------------------------------------------------------
+def convert_classifiers(console: Console, args: argparse.Namespace, content: object) -> int:
+    """Convert CelebA-HQ classifiers, the first of which was read, into one file and a scorer."""
+    for option in ("golden", "name"):
+        if getattr(args, option) is not None:
+            raise EditbenchError(
+                f"--{option} is of generators, and {args.files[0]} is a CelebA-HQ classifier; leave "
+                "it out"
+            )
+    found = [read_classifier(args.files[0], content)]
+    for file in args.files[1:]:
+        other = read_content(file)
+        if not is_classifier(other):
+            raise BadFile(f"{file}: not a CelebA-HQ classifier as {args.files[0]} is; leave it out")
+        found.append(read_classifier(file, other))
+    names = [attribute_of(item.path) for item in found]
+    if args.attributes is not None:
+        names = [name.strip() for name in args.attributes.split(",")]
+    # Two files of one name are the usual case of net_best.pth.
+    if len(set(names)) != len(found) or len(names) != len(found) or not all(names):
+        raise EditbenchError(
+            f"--attributes: {len(found)} different names are needed, one a file; got "
+            f"{', '.join(names)}"
+        )
+    CelebAHQClassifiers([item.network for item in found])
+    console.print(described_classifiers(found, names))
+    if args.out is None:
+        return 0
+    with explain_disk_errors(args.out):
+        save_classifiers(args.out, found, names)
+    load_classifiers(args.out)
+    console.print(f"wrote {args.out}, read it back", markup=False, soft_wrap=True)
+    yaml = args.out.with_suffix(".yaml")
+    # A file that is there holds the signs that somebody has looked up.
+    if yaml.exists():
+        console.print(f"kept {yaml}, which was there", markup=False, soft_wrap=True)
+    else:
+        with explain_disk_errors(yaml):
+            yaml.write_text(scorer_yaml(yaml, args.out, found, names), encoding="utf-8")
+        console.print(f"wrote {yaml}, the scorer", markup=False, soft_wrap=True)
+    console.print(
+        f"look at it: editbench scorer check {yaml} --images PHOTOS", markup=False, soft_wrap=True
+    )
+    return 0
 
 
-def write(out: Path, source: Source, network: StyleGAN2, images: torch.Tensor) -> None:
-    """Write, read back, decode and compare; only then does the file get its name."""
-    # The header says where the weights come from, so that a record can name it.
-    state = dict(network.state_dict())
-    header = network.config.as_dict() | {
-        CHECKSUM: tensors_digest(state, network.config.as_dict()),
-        ORIGIN: {
-            "file": source.path.name,
-            "format": source.format,
-            "sha256": file_sha256(source.path),
-        },
-    }
-    # In the same folder, so that the last step is one rename.
-    partial = out.with_name(f".partial-{os.getpid()}-{out.name}")
-    with explain_disk_errors(out):
-        try:
-            save_tensors(partial, state, KIND, header)
-            # The same bytes on the same machine give the same pictures, to the last bit.
-            if not torch.equal(decode(read_network(partial)), images):
-                raise EditbenchError(
-                    f"{out}: the file does not decode as the network that was written; the disk or "
-                    "the memory is faulty, nothing was kept"
-                )
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
+def described_classifiers(found: list[ReadClassifier], names: list[str]) -> Table:
+    """What was found."""
+    table = Table("attribute", "file", "format", "pixels", "halves by", "statistic", "noted")
+    for item, name in zip(found, names):
+        config = item.network.config
+        table.add_row(
+            escape(name),
+            escape(item.path.name),
+            item.format,
+            str(config.resolution),
+            "stride" if config.fused else "averages",
+            "of one sample" if config.statistic else "none",
+            ", ".join(f"{key} {value}" for key, value in item.notes),
+        )
+    return table
 
 
 # -- what is shown --------------------------------------------------------------------------------
-def description(source: Source, network: StyleGAN2) -> Table:
+def description(source: Source, network: StyleNetwork) -> Table:
     """What was found."""
     config = source.config
     # File names may hold what rich takes for markup.
@@ -178,10 +233,10 @@ def description(source: Source, network: StyleGAN2) -> Table:
         ("image", f"{config.img_channels} x {size} x {size}"),
         (
             "architecture",
-            f"{config.architecture}, {layers} layers with styles, "
+            f"{config.summary}, {layers} layers with styles, "
             f"{sum(len(affine.bias) for affine in network.synthesis.affines()):,} style channels",
         ),
-        ("widths", " ".join(f"{4 << k}:{width}" for k, width in enumerate(config.channels))),
+        *config.facts().items(),
         ("z, w, w_plus", f"{config.z_dim}, {config.w_dim}, {config.num_ws} x {config.w_dim}"),
         (
             "mapping",
@@ -194,7 +249,6 @@ def description(source: Source, network: StyleGAN2) -> Table:
             if config.c_dim
             else "unconditional",
         ),
-        ("low-pass filter", " ".join(f"{tap:g}" for tap in config.fir)),
         (
             "clamp",
             ("none" if config.conv_clamp is None else f"{config.conv_clamp:g}")
@@ -219,7 +273,7 @@ def statistics(images: torch.Tensor) -> str:
     )
 
 
-def show_parity(console: Console, network: StyleGAN2, path: Path) -> bool:
+def show_parity(console: Console, network: StyleNetwork, path: Path) -> bool:
     # A golden is of one network: another one cannot be compared, and is an error.
     golden = read_golden(path)
     try:

@@ -86,13 +86,14 @@ def main(argv: list[str]) -> int:
     with status("drawing the report"):
         results = load(args.out, runs, by_seed=False)
         every = every_setting(results)
-        page = write_report(results, every)
+        page = write_report(results, every, files=False)
     print_table(results, every=every)
     say(
         f"demo took {time.perf_counter() - began:.0f} s, peak memory of a process "
         f"{peak_memory_mb(args.device):.0f} MiB"
     )
     print(f"table  {page.parent / 'table.csv'}\nreport {page}")
+    print(f"its figures for a paper: editbench report {args.out}")
     return code
 
 

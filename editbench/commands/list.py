@@ -18,13 +18,16 @@ EXAMPLES = """examples:
   editbench list methods             one kind
   editbench list attributes --scorer mnist_lenet --generator mnist_mlp
   editbench list methods --config-dir my_conf      with those of your own
+  editbench list layers --generator digiface      for method.layer
 """
-ATTRIBUTES = "attributes"  # a kind that is no group: the scorer's networks say which there are
+# Kinds that are no groups: the networks say which there are.
+ATTRIBUTES = "attributes"
+LAYERS = "layers"
 
 
 def main(argv: list[str]) -> int:
     kinds = {f"{group}s": group for group in groups()}
-    known = [*kinds, ATTRIBUTES]
+    known = [*kinds, ATTRIBUTES, LAYERS]
     parser = argparse.ArgumentParser(
         "editbench list",
         description=__doc__,
@@ -32,6 +35,9 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("kind", nargs="?", help=", ".join(known))
+    parser.add_argument(
+        "overrides", nargs="*", help="of layers: key=value, as generator.weights=FILE"
+    )
     parser.add_argument("--generator", default="faces32")
     parser.add_argument("--scorer", default="faces")
     parser.add_argument("--data", default="../shared/data", help="folder of third-party inputs")
@@ -45,6 +51,8 @@ def main(argv: list[str]) -> int:
             print_group(title, group, args.config_dir)
     if args.kind in (None, ATTRIBUTES):
         print_attributes(args.generator, args.scorer, args.data, args.config_dir)
+    if args.kind == LAYERS:
+        print_layers(args.generator, args.data, args.overrides, args.config_dir)
     return 0
 
 
@@ -100,3 +108,19 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
     if not more:
         keep(question, attributes, [settings.plain])
     return attributes
+
+
+def print_layers(generator: str, data: str, overrides: list[str], more: Sequence[Path]) -> None:
+    """The layers of a generator by the names that methods take, and the weights among them."""
+    from editbench.base.instantiate import build
+    from editbench.run.compose import compose_settings
+
+    words = [f"generator={generator}", f"data={data}", *overrides]
+    found = build(compose_settings(words, more).generator.config)
+    kernels = found.kernels()
+    print(f"layers of generator {generator} (method.layer=NAME)")
+    for name in found.layers():
+        shape = ""
+        if name in kernels:
+            shape = f"weight {' x '.join(map(str, kernels[name].shape))}"
+        print(f"  {name:26} {shape}".rstrip())

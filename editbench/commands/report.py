@@ -14,7 +14,7 @@ EXAMPLES = """examples:
   editbench report runs
   editbench report runs/demo --out page
   editbench report runs --table            print the table, write nothing
-  editbench report runs --figures          the figures as files too, for a paper
+  editbench report runs --no-figures       the page and the tables alone, in a third of the time
   editbench report runs --by-seed          a section for each seed
 """
 
@@ -39,9 +39,9 @@ def main(argv: list[str]) -> int:
     )
     add_config_dir(parser)
     parser.add_argument(
-        "--figures",
+        "--no-figures",
         action="store_true",
-        help="write figures/ too: every figure of the page as SVG, PDF and PNG, and the strips",
+        help="leave out figures/: every figure of the page as SVG, PDF and PNG, and the strips",
     )
     args = parser.parse_args(argv)
     search_configuration(args.config_dir)  # the figures of a user's own metrics
@@ -51,6 +51,6 @@ def main(argv: list[str]) -> int:
     print_table(results, every=every)
     if not args.table:
         with status("drawing the report"):
-            page = write_report(results, every, args.out, args.figures)
+            page = write_report(results, every, args.out, files=not args.no_figures)
         print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     return 0

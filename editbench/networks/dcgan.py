@@ -17,9 +17,6 @@ class DCGAN(nn.Module):
         z_dim: size of z.
         channels: of the 4 x 4 picture, then of each that has twice its side.
         colours: channels of the image.
-        scale: z is multiplied by it. Below 1 it keeps codes near the middle of the distribution,
-            where pictures are cleaner and vary less (the truncation of Brock et al. 2019, without
-            drawing again).
     """
 
     def __init__(
@@ -27,10 +24,8 @@ class DCGAN(nn.Module):
         z_dim: int = 100,
         channels: Sequence[int] = (512, 256, 128, 64),
         colours: int = 3,
-        scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.scale = scale
         # The first layer turns one pixel into 4 x 4; every other one doubles the side.
         layers: list[nn.Module] = [nn.ConvTranspose2d(z_dim, channels[0], 4, 1, 0, bias=False)]
         for wide, narrow in zip(channels, [*channels[1:], colours]):
@@ -38,9 +33,5 @@ class DCGAN(nn.Module):
             layers.append(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False))
         self.main = nn.Sequential(*layers, nn.Tanh())
 
-    def extra_repr(self) -> str:
-        # A generator's identity is made of this text: another scale gives other pictures.
-        return f"scale={self.scale}"
-
     def forward(self, z: Tensor) -> Tensor:
-        return self.main((z * self.scale)[:, :, None, None])
+        return self.main(z[:, :, None, None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,10 @@ REMEDY = (
     "check the path (relative ones start at the working directory; data=FOLDER moves ${data}), or "
     "copy it again"
 )
+
+
+BATCHES = (1, 2, 3, 4, 5, 8, 16, 32, 64)  # that networks are traced at
+WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel, DDP and AveragedModel; of torch.compile
 
 
 def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -78,8 +82,56 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
     """
     network = as_module(network)
     if weights is not None:
-        load_strict(network, read_tensors(weights), weights)
+        load_strict(network, unwrapped(read_tensors(weights)), weights)
     return network.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def fixed_batch(network: Callable[[Tensor], object], shape: Sequence[int]) -> int | None:
+    """The only number of samples that a network takes, as one that was traced at it does.
+
+    Args:
+        network: from a batch to a tensor of as many rows.
+        shape: of one sample.
+
+    Returns:
+        The number; None where it takes none of those that are tried, or several.
+    """
+    found = []
+    rng = torch.Generator().manual_seed(0)
+    for n in BATCHES:
+        try:
+            out = network(torch.rand(n, *shape, generator=rng) * 2 - 1)
+        # Whatever a network of others raises: here it only says that it does not take this batch.
+        except (RuntimeError, ValueError, TypeError, IndexError, EditbenchError):
+            continue
+        if isinstance(out, Tensor) and out.dim() and len(out) == n:
+            found.append(n)
+    return found[0] if len(found) == 1 else None
+
+
+def fixed_batch_text(source: str, batch: int, samples: str) -> str:
+    """What is wrong with a network that takes one number of samples alone, and the remedy.
+
+    Args:
+        source: of the network.
+        batch: the number.
+        samples: what it takes, in the plural.
+    """
+    return (
+        f"{source}: takes exactly {batch} {samples} at once, the benchmark gives any number: it was "
+        f"traced at a batch of {batch}, where its shapes became constants. Save it with "
+        "torch.jit.script(module.eval()), or trace it after writing x.flatten(1) or "
+        "x.view(x.shape[0], -1) for its reshapes, and try it on two batches of different sizes"
+    )
+
+
+def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the heads that DataParallel and torch.compile put before all of them."""
+    for head in WRAPPERS:
+        if tensors and all(name.startswith(head) for name in tensors):
+            return unwrapped({name.removeprefix(head): tensors[name] for name in tensors})
+    return tensors
 
 
 def network_digest(network: nn.Module, *extra: object) -> str:

@@ -129,12 +129,19 @@ class Generator(nn.Module, abc.ABC):
                 "samples"
             )
 
+    def layers(self) -> list[str]:
+        """Names of its layers: the only ones that `inner`, `activation`, `kernels`, a WeightShift
+        and the options of methods (`method.layer`) take.
+        """
+        if self.layer_names:
+            return list(self.layer_names)
+        return [name for name, _ in self.named_modules() if name]
+
     def inner(self, layer: str) -> nn.Module:
         """The module that `activation` listens to, by the layer's name."""
-        known = dict(self.named_modules())
-        if layer not in known or not layer:
-            raise UnknownName("layer", layer, [name for name in known if name])
-        return known[layer]
+        if layer not in self.layers():
+            raise UnknownName("layer", layer, self.layers())
+        return self.get_submodule(layer)
 
     def activation(self, codes: Codes, layer: str) -> Tensor:
         """Output (N, ...) of one layer; the layers after it are not run.

@@ -10,10 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editbench.base.errors import EditbenchError, NonFinite
+from editbench.base.errors import EditbenchError, NonFinite, UnknownName
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.networks.external import load_network, network_digest
+from editbench.networks.external import (
+    fixed_batch,
+    fixed_batch_text,
+    load_network,
+    network_digest,
+)
 from editbench.networks.generator import Generator
 from editbench.networks.stylegan2.layers import contribution
 
@@ -21,6 +26,7 @@ PROBES = 8  # z that are decoded to check the declarations
 OVERSHOOT = 0.5  # of the declared range: networks without a squashing output leave it a little
 SAME = 1e-2  # of the images' standard deviation: what rounding may change between batches
 UNUSED = 0.02  # of the declared range: images of real data are not that flat
+WHOLE = "network"  # the name of a network that is one layer
 # Layers whose weight can be shifted; their subclasses may not be linear in it.
 LINEAR = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
@@ -40,6 +46,9 @@ class ModuleGenerator(Generator):
         weights: a safetensors file with exactly the network's tensors; None keeps the weights it
             came with.
         check_range: refuse a network whose output does not look like `image_range`.
+        truncation_psi: z is multiplied by it. Below 1 it keeps codes near the middle of the
+            distribution, where pictures are cleaner and vary less (the truncation of Brock et al.
+            2019, without drawing again).
 
     Raises:
         BadFile: the weights do not fit the network.
@@ -58,8 +67,14 @@ class ModuleGenerator(Generator):
         image_range: Sequence[float] = (-1.0, 1.0),
         weights: Path | str | None = None,
         check_range: bool = True,
+        truncation_psi: float = 1.0,
     ) -> None:
         super().__init__()
+        if not isinstance(truncation_psi, (int, float)) or not 0 < truncation_psi <= 1:
+            raise EditbenchError(
+                f"generator.truncation_psi lies above 0 and up to 1, got {truncation_psi}"
+            )
+        self.truncation_psi = float(truncation_psi)
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise EditbenchError(
                 f"generator.image_shape is [channels, height, width], got {list(image_shape)}"
@@ -76,28 +91,49 @@ class ModuleGenerator(Generator):
         # Names the network in messages.
         self.source = str(weights or type(self.network).__name__)
         self._check(check_range)
+        # Without truncation the identity stays what it was before there was any.
+        options = [("truncation", self.truncation_psi)] if self.truncation_psi < 1 else []
         self.digest = network_digest(
-            self.network, z_dim, self.image_shape, self.image_range, *settings(self.network)
+            self.network,
+            z_dim,
+            self.image_shape,
+            self.image_range,
+            *options,
+            *settings(self.network),
         )
+
+    def layers(self) -> list[str]:
+        """The dotted names within the network, as its own tensors have them; WHOLE for a network
+        that is one layer.
+        """
+        names = [name for name, _ in self.network.named_modules() if name]
+        return names or [WHOLE]
+
+    def inner(self, layer: str) -> nn.Module:
+        """A module of the network by its name in `layers`."""
+        if layer not in self.layers():
+            raise UnknownName("layer", layer, self.layers())
+        if not list(self.network.children()):
+            return self.network
+        return self.network.get_submodule(layer)
 
     def kernels(self) -> dict[str, Tensor]:
         """The weights of its plain linear and convolutional layers."""
-        layers = self.network.named_modules()
-        return {
-            name or "network": cast(Tensor, layer.weight)
-            for name, layer in layers
-            if type(layer) in LINEAR
-        }
+        found = {}
+        for name in self.layers():
+            layer = self.inner(name)
+            if type(layer) in LINEAR:
+                found[name] = cast(Tensor, layer.weight)
+        return found
 
     def _decode(self, codes: Codes) -> Tensor:
         self.code_dim(codes.space)  # THETA has no codes of its own
         low, high = self.image_range
         scale = 2 / (high - low)  # for [-1, 1] exactly x * 1 + 0
-        out = (
-            self.network(codes.values)
-            if codes.shift is None
-            else self._shifted(codes.values, codes.shift)
-        )
+        z = codes.values
+        if self.truncation_psi < 1:
+            z = z * self.truncation_psi
+        out = self.network(z) if codes.shift is None else self._shifted(z, codes.shift)
         return out.reshape(-1, *self.image_shape).float() * scale + (-1 - low * scale)
 
     def _shifted(self, z: Tensor, shift: WeightShift) -> Tensor:
@@ -115,8 +151,7 @@ class ModuleGenerator(Generator):
                 lambda x, weight: _without_bias(layer, x, weight), inputs[0], shift
             )
 
-        module = dict(self.network.named_modules())["" if shift.layer == "network" else shift.layer]
-        hook = module.register_forward_hook(add)
+        hook = self.inner(shift.layer).register_forward_hook(add)
         try:
             return self.network(z)
         finally:
@@ -130,6 +165,7 @@ class ModuleGenerator(Generator):
         try:
             out = self.network(z)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            self._refuse_fixed_batch(error)
             raise EditbenchError(
                 f"{self.source}: the network does not take z of shape {tuple(z.shape)} "
                 f"({str(error).splitlines()[0]}); change generator.z_dim"
@@ -139,6 +175,8 @@ class ModuleGenerator(Generator):
                 f"{self.source}: the network gives {type(out).__name__}, one tensor is needed; "
                 "wrap it in a module that returns the image"
             )
+        if out.dim() and len(out) != PROBES:
+            self._refuse_fixed_batch()
         channels, height, width = self.image_shape
         if tuple(out.shape) not in (
             (PROBES, *self.image_shape),
@@ -160,6 +198,12 @@ class ModuleGenerator(Generator):
                 f"{self.source}: the network gives another image for the same z when it is decoded "
                 "alone: noise must be constant, and no layer may mix the samples of a batch"
             )
+
+    def _refuse_fixed_batch(self, cause: Exception | None = None) -> None:
+        """Raise EditbenchError where the network takes one number of z alone."""
+        batch = fixed_batch(self.network, (self.z_dim,))
+        if batch is not None:
+            raise EditbenchError(fixed_batch_text(self.source, batch, "z")) from cause
 
     def _check_range(self, low: float, high: float) -> None:
         black, white = self.image_range

@@ -29,6 +29,8 @@ class Scorer(nn.Module, abc.ABC):
     input: str = "image"
     digest: str = ""
     precision: str = "fp32"  # of a call, see editbench.base.precision
+    # Whether it is certain that these are logits; a network of others may give probabilities.
+    says_output: bool = True
     # Whether `assess` says how well each sample can be judged.
     has_quality: bool = False
 

@@ -30,17 +30,19 @@ class SelectedScorer(Scorer):
         UnknownName: the scorer has no such attribute.
     """
 
-    columns: Tensor
+    kept: Tensor  # (width,) of the network's columns
 
     def __init__(self, base: Scorer, names: Sequence[str]) -> None:
         super().__init__()
-        self.base = base
         self.attributes = base.attributes.select(names)
+        # Before `base` is set, through which every name is found that the network has as well.
+        places = torch.tensor(base.attributes.positions(self.attributes))
+        self.register_buffer("kept", places, persistent=False)
+        self.base = base
         self.input = base.input
         self.digest = base.digest
         self.has_quality = base.has_quality
-        places = torch.tensor(base.attributes.positions(self.attributes))
-        self.register_buffer("columns", places, persistent=False)
+        self.says_output = base.says_output
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -64,8 +66,8 @@ class SelectedScorer(Scorer):
 
     def _select(self, logits: Tensor) -> Tensor:
         # A scorer of a function has no parameters to say where it runs.
-        self.columns = self.columns.to(logits.device)
-        return logits.index_select(1, self.columns)
+        self.kept = self.kept.to(logits.device)
+        return logits.index_select(1, self.kept)
 
 
 def select_attributes(scorer: Scorer, names: Sequence[str]) -> Scorer:

@@ -95,6 +95,15 @@ def load_tensors(
     return config, tensors
 
 
+def read_kind(path: Path | str) -> str | None:
+    """The `kind` of a safetensors file; None for a file of others or one that is damaged."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return str(json.loads((file.metadata() or {})[METADATA_KEY])["kind"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
     """Copy tensors into a module whose names and shapes must match exactly.
 

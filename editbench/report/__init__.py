@@ -63,7 +63,7 @@ def report(
     out: Path | None = None,
     only: Collection[str] | None = None,
     by_seed: bool = False,
-    files: bool = False,
+    files: bool = True,
 ) -> Path:
     """`load`, then `write_report`: see there.
 
@@ -90,7 +90,7 @@ def every_setting(results: Results) -> list[Numbers]:
 
 
 def write_report(
-    results: Results, every: list[Numbers], out: Path | None = None, files: bool = False
+    results: Results, every: list[Numbers], out: Path | None = None, files: bool = True
 ) -> Path:
     """Write index.html, table.csv, table.md, means.csv, ranking.csv, paired.csv, costs.csv,
     matched.csv, matched_paired.csv and latex/. The tables are written first, and a figure that

@@ -79,10 +79,18 @@ def _file_stamps(config: object) -> tuple[tuple[str, int, int], ...]:
         for value in config:
             found += _file_stamps(value)
         return tuple(found)
-    if isinstance(config, str) and "." in config and Path(config).is_file():
-        about = Path(config).stat()
-        return ((config, about.st_size, about.st_mtime_ns),)
-    return ()
+    if not isinstance(config, str) or ("." not in config and "/" not in config):
+        return ()
+    # Of a folder the files, as a user may put another network there.
+    files = [Path(config)]
+    if Path(config).is_dir():
+        files = sorted(Path(config).glob("*"))
+    stamps = []
+    for file in files:
+        if file.is_file():
+            about = file.stat()
+            stamps.append((str(file), about.st_size, about.st_mtime_ns))
+    return tuple(stamps)
 
 
 # Jobs of one process share their networks: loading them takes as long as a short job. The key holds

@@ -18,8 +18,8 @@ from editbench.base.errors import NonFinite, UnknownName
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import Perceptual
-from editbench.networks.stylegan2.generator import StyleGAN2Generator
-from editbench.networks.stylegan2.network import State
+from editbench.networks.style_generator import StyleGenerator
+from editbench.networks.stylegan import State
 
 PRODUCTS = ("gauss_newton", "hessian", "finite_difference")
 CACHE = 4 << 30  # bytes of features before the layer that are kept, of all latents together
@@ -30,7 +30,7 @@ class Curvature:
     """H = d^2/d xi^2 E_z |r(G_theta+xi(z)) - r(G_theta(z))|^2 at xi = 0, as an operator.
 
     It takes rows (b, D) of directions; r are the perceptual residuals.
-    Of a StyleGAN2Generator what precedes the layer is computed once and kept, if all latents fit
+    Of a StyleGenerator what precedes the layer is computed once and kept, if all latents fit
     into `CACHE` bytes.
 
     A generator pass is one sample, once, through the generator from the layer on: forward,
@@ -148,7 +148,7 @@ class Curvature:
         # One shift for all samples, at its own length.
         index = torch.zeros(len(codes), dtype=torch.long, device=codes.values.device)
         ones = torch.ones(len(codes), dtype=self.weight.dtype, device=self.weight.device)
-        if not isinstance(self.generator, StyleGAN2Generator):
+        if not isinstance(self.generator, StyleGenerator):
 
             def decode(xi: Tensor) -> Tensor:
                 shift = WeightShift(self.layer, xi[None], index, ones)

@@ -25,7 +25,7 @@ from editbench.base.seeding import stream_key
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.base.validation import check_fields
 from editbench.networks.generator import Generator
-from editbench.networks.stylegan2.generator import StyleGAN2Generator
+from editbench.networks.style_generator import StyleGenerator
 
 LOOK_EVERY = 50  # iterations between two looks at the loss, each of which waits for the device
 
@@ -155,10 +155,10 @@ def push_out(t: Tensor, least: float) -> Tensor:
 def decode_pair(generator: Generator, z: Tensor, shift: WeightShift) -> tuple[Tensor, Tensor]:
     """Pictures of z (n, z_dim) before, without gradients, and after a shift.
 
-    The noise of both is the same, being constant. Of a StyleGAN2Generator what precedes the layer
+    The noise of both is the same, being constant. Of a StyleGenerator what precedes the layer
     is computed once for both.
     """
-    if not isinstance(generator, StyleGAN2Generator):
+    if not isinstance(generator, StyleGenerator):
         codes = Codes(Space.Z, z)
         with torch.no_grad():
             before = generator.decode(codes)

@@ -86,12 +86,17 @@ class VectorBasis(WeightBasis):
 # -- layouts ------------------------------------------------------------------
 # The layout decides which singular vectors there are: input positions against output channels.
 def flat_kernel(weight: Tensor) -> Tensor:
-    """(Cout, Cin, kx, ky) -> (kx ky Cin, Cout), the paper's layout."""
+    """(Cout, Cin, kx, ky) or (Cout, Cin) -> (kx ky Cin, Cout), the paper's layout."""
+    # A linear layer is a convolution of one pixel.
+    if weight.dim() == 2:
+        return weight.t()
     return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
 
 
 def kernel(flat: Tensor, shape: torch.Size) -> Tensor:
     """(..., kx ky Cin, Cout) -> (..., Cout, Cin, kx, ky): what `flat_kernel` did, undone."""
+    if len(shape) == 2:
+        return flat.reshape(-1, *reversed(shape)).transpose(1, 2).contiguous()
     n_out, n_in, kx, ky = shape
     return flat.reshape(-1, kx, ky, n_in, n_out).permute(0, 4, 3, 1, 2).contiguous()
 

@@ -70,6 +70,8 @@ class LogitScatter(Metric):
         other: the attribute of y.
         source: class of the target attribute at the start, by index or name; None: any.
         other_class: class of the other attribute at the start, in the same way.
+        target: the only attribute whose edits are drawn; None: any. A sweep over attributes can so
+            draw the figure of one of them.
         min_points: with fewer slopes the rows carry a note.
         draws: bootstrap draws.
     """
@@ -93,9 +95,11 @@ class LogitScatter(Metric):
         other_class: int | str | None = None,
         min_points: int = 30,
         draws: int = DRAWS,
+        target: str | None = None,
     ) -> None:
         super().__init__()
         self.other = str(other)
+        self.target = target
         self.source = source
         self.other_class = other_class
         self.min_points = int(min_points)
@@ -160,6 +164,8 @@ class LogitScatter(Metric):
 
     def _pair(self, trajectories: Trajectories) -> str:
         """'' or why the target and the other attribute make no pair."""
+        if self.target not in (None, trajectories.attribute):
+            return f"edits of {self.target} alone are drawn (metric.logit_scatter.target)"
         if self.other == trajectories.attribute:
             return "the other attribute is the target itself"
         if self.other not in trajectories.attributes.names:

@@ -18,12 +18,13 @@ import numpy as np
 from editbench.bank.bank import Bank
 from editbench.bank.importing import read_attributes, refuse_existing, write_bank
 from editbench.bank.published.values import as_array
+from editbench.bank.values import Values
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import read_pickle
 
 
-def import_gradctrl(out: Path, folder: Path, attributes: Path) -> Bank:
+def import_gradctrl(out: Path, folder: Path, attributes: Path, values: str | None = None) -> Bank:
     """Write a bank of a GradCtrl data folder. Nothing in a pickle is run.
 
     The files have one set of logits, so they are the teacher's and the judge's.
@@ -32,6 +33,8 @@ def import_gradctrl(out: Path, folder: Path, attributes: Path) -> Bank:
         out: folder of the new bank.
         folder: the data folder.
         attributes: YAML list of the attributes to take, named as the files of logits.
+        values: what values that all lie in [0, 1] are, see `Values`; None refuses them, as such
+            files have logits.
 
     Returns:
         The bank, opened.
@@ -43,7 +46,10 @@ def import_gradctrl(out: Path, folder: Path, attributes: Path) -> Bank:
     refuse_existing(out)
     layout, signs = read_attributes(attributes)
     w, logits, files = read_folder(folder, layout)
-    return write_bank(out, layout, signs, w, logits, logits, files)
+    taken = Values(values)
+    logits = taken.as_logits(logits, layout, folder)
+    taken.check_used()
+    return write_bank(out, layout, signs, w, logits, logits, files, taken.options())
 
 
 def read_folder(folder: Path, layout: Attributes) -> tuple[np.ndarray, np.ndarray, list[Path]]:

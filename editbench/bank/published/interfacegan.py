@@ -16,6 +16,7 @@ from editbench.bank.bank import Bank
 from editbench.bank.importing import read_attributes, read_matrix, refuse_existing, write_bank
 from editbench.bank.published.gradctrl import columns_of
 from editbench.bank.published.npy import read_npy
+from editbench.bank.values import Values
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, UnknownName
 
@@ -23,7 +24,12 @@ UNIT = 1e-3  # how far from 1 the length of a boundary may be
 
 
 def import_scores(
-    out: Path, w: Path, scores: Mapping[str, Path], attributes: Path, invalid: float | None = None
+    out: Path,
+    w: Path,
+    scores: Mapping[str, Path],
+    attributes: Path,
+    invalid: float | None = None,
+    values: str | None = None,
 ) -> Bank:
     """Write a bank of codes and one score file an attribute.
 
@@ -33,6 +39,9 @@ def import_scores(
         scores: attribute -> .npy of its scores.
         attributes: YAML list of the attributes.
         invalid: rows with this score are left out; None takes every row.
+        values: what scores that all lie in [0, 1] are, see `Values`; None takes them for
+            probabilities, as predictors of InterFaceGAN's scores end with a softmax or a sigmoid,
+            and refuses hard labels.
 
     Returns:
         The bank, opened. The scores are the teacher's and the judge's logits.
@@ -60,7 +69,10 @@ def import_scores(
     sources = [w]
     for name in layout.names:
         sources.append(scores[name])
-    options = {"invalid": invalid, "left_out": int((~keep).sum())}
+    taken = Values(values, convention="probabilities")
+    logits = taken.as_logits(logits, layout, w)
+    taken.check_used()
+    options = {"invalid": invalid, "left_out": int((~keep).sum()), **taken.options()}
     return write_bank(out, layout, signs, codes, logits, logits, sources, options)
 
 
@@ -97,6 +109,9 @@ def read_scores(
     for attribute in layout:
         path = scores[attribute.name]
         values = read_npy(path)
+        # Hard labels are whole numbers or booleans; what they are is asked for later.
+        if values.dtype.kind in "iub":
+            values = values.astype(np.float64)
         if values.dtype.kind != "f" or not values.ndim or not np.isfinite(values).all():
             raise BadFile(
                 f"{path}: {values.dtype} of shape {values.shape}, expected finite floats, a row a "

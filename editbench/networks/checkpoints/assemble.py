@@ -11,6 +11,7 @@ from torch import Tensor
 
 from editbench.base.errors import BadFile
 from editbench.base.seeding import normals
+from editbench.networks.stylegan import StyleConfig, StyleNetwork
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.networks.stylegan2.ops import FIR
 from editbench.networks.weights import SHOWN
@@ -43,17 +44,18 @@ class Source:
     tensors: by the names of the file. rules: a Rule for each of our names; None where the file
         lacks what the network can do without (noise becomes zero, w_avg is measured). beside: names
         that say what the configuration already has, as low-pass filters. notes: (what, value) lines
-        to show. assumed: configuration that such a file does not hold.
+        to show. assumed: configuration that such a file does not hold. network: what it is of.
     """
 
     path: Path
     format: str
-    config: StyleGAN2Config
+    config: StyleConfig
     tensors: dict[str, Tensor]
     rules: dict[str, Rule | None]
     beside: set[str] = field(default_factory=set)
     notes: list[tuple[str, str]] = field(default_factory=list)
     assumed: tuple[str, ...] = ()
+    network: type[StyleNetwork] = StyleGAN2
 
 
 def layers(config: StyleGAN2Config) -> Iterator[tuple[str, str, int]]:
@@ -74,7 +76,7 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, path: Path, axes: int) ->
     """
     if name not in tensors:
         raise BadFile(
-            f"{path}: lacks '{name}', so it is not a whole StyleGAN2 generator; it holds "
+            f"{path}: lacks '{name}', so it is not a whole generator; it holds "
             f"{listed(sorted(tensors))}"
         )
     if tensors[name].dim() != axes:
@@ -137,7 +139,7 @@ def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
     return tuple(found.tolist())
 
 
-def assemble(source: Source) -> StyleGAN2:
+def assemble(source: Source) -> StyleNetwork:
     """The network of a source, float32, in evaluation mode.
 
     Raises:
@@ -148,7 +150,7 @@ def assemble(source: Source) -> StyleGAN2:
     with torch.device("meta"):
         shapes = {
             name: tuple(value.shape)
-            for name, value in StyleGAN2(source.config).state_dict().items()
+            for name, value in source.network(source.config).state_dict().items()
         }
     state: dict[str, Tensor] = {}
     missing = []
@@ -180,10 +182,10 @@ def assemble(source: Source) -> StyleGAN2:
         raise BadFile(
             "\n".join(
                 [
-                    f"{source.path}: its tensors are not those of the StyleGAN2 that its shapes "
-                    "describe "
-                    f"({source.format}, {source.config.resolution}x{source.config.resolution}, "
-                    f"{source.config.architecture})",
+                    f"{source.path}: its tensors are not those of the {source.network.__name__} "
+                    f"that its shapes describe ({source.format}, "
+                    f"{source.config.resolution}x{source.config.resolution}, "
+                    f"{source.config.summary})",
                     *lines,
                 ]
             )
@@ -196,7 +198,7 @@ def assemble(source: Source) -> StyleGAN2:
                 "training "
                 "diverged or the file is damaged: take another checkpoint, or copy it again"
             )
-    network = StyleGAN2(source.config)
+    network = source.network(source.config)
     network.load_state_dict(state)
     # Converted networks are decoded, not trained.
     network.eval().requires_grad_(False)
@@ -217,7 +219,7 @@ def as_float(value: Tensor, rule: Rule, shape: tuple[int, ...]) -> Tensor | None
     return None
 
 
-def mean_w(network: StyleGAN2) -> Tensor:
+def mean_w(network: StyleNetwork) -> Tensor:
     """Mean of w (w_dim,) over W_AVG_SAMPLES z; labels, where there are any, in turn."""
     config = network.config
     z = torch.from_numpy(normals(0, "w_avg", 0, W_AVG_SAMPLES, config.z_dim)).float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -18,7 +18,14 @@ from editbench.networks.checkpoints.nvlabs import (
     module_tensors,
     read_nvlabs,
 )
+from editbench.networks.checkpoints.parts import (
+    Part,
+    choose_generator,
+    find_generators,
+    find_mean,
+)
 from editbench.networks.checkpoints.rosinality import MEAN, read_rosinality
+from editbench.networks.checkpoints.stylegan3 import is_stylegan3, read_stylegan3
 from editbench.networks.checkpoints.tensorflow import is_network, read_tensorflow
 from editbench.networks.pickles import Opaque, read_pickle
 from editbench.networks.weights import METADATA_KEY
@@ -35,23 +42,17 @@ USUAL = (
     "model",
 )
 # Heads of names that say nothing of the architecture.
-WRAPPERS = {*USUAL, "module", "netG", "decoder"}
+WRAPPERS = {*USUAL, "module", "_orig_mod", "netG", "decoder"}
 TRIPLE = ("G", "D", "Gs")  # what a TensorFlow pickle holds, in this order
-# What a key says of a file that is not a StyleGAN2 generator: (pattern, what it is).
+# What a key says of a file that is no generator of a layout known here: (pattern, what it is).
 OTHERS = (
-    (
-        r"synthesis\.(L\d+_\d+_\d+|input\.(freqs|phases|transform))",
-        "a StyleGAN3 generator, whose synthesis is another "
-        "network (Fourier features, no noise, no S of StyleGAN2); only StyleGAN2 architectures are "
-        "read",
-    ),
     (
         r"(b\d+\.fromrgb|b4\.out|b4\.mbstd|final_linear\.\d|convs\.\d+\.conv[12]\.\d)",
         "a discriminator; choose the generator with --name",
     ),
     (
         r"(g_synthesis\.|g_mapping\.|generator\.progression\.|.*\.style_mod\.|.*\.epi\d\.)",
-        "a StyleGAN of 2018 (StyleGAN1); only StyleGAN2 is read",
+        "a StyleGAN of 2018 (StyleGAN1); StyleGAN2 and StyleGAN3 are read",
     ),
     (
         r"synthesis\.layers\.conv4\.",
@@ -69,21 +70,86 @@ def read_source(
     """Find the generator in a checkpoint of any format known here.
 
     Args:
-        name: the key of the generator in the file, dots leading inwards; by default the usual ones
-            are tried.
+        name: the key of the generator in the file, dots leading inwards; by default the only
+            generator is taken, or the only one with averaged weights.
         mapping_lr: of files that do not hold it, see Source.assumed.
         conv_clamp: likewise.
 
     Raises:
-        BadFile: damaged, or not a StyleGAN2 generator, then with what it is where that shows.
+        BadFile: damaged; several generators, then with the name of each; or no generator known
+            here, then with what it is where that shows.
         UnknownName: no `name`.
     """
     path = Path(path)
+    return source_of(path, read_content(path), name, mapping_lr, conv_clamp)
+
+
+def read_content(path: Path) -> Any:
+    """What a checkpoint holds, in plain containers; see `read_pickle`."""
     # The ending decides, as a safetensors file has no signature.
-    content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+
+
+def source_of(
+    path: Path,
+    content: Any,
+    name: str | None = None,
+    mapping_lr: float = 0.01,
+    conv_clamp: float | None = None,
+) -> Source:
+    """`read_source` of a content that was read already."""
     part = pick(content, name, path)
     if is_network(part):
         return read_tensorflow(path, part)
+    found = find_generators(part)
+    if not found:
+        refuse(path, part if name else usual_part(part))
+    chosen = choose_generator(found, path, name)
+    place = ".".join(filter(None, (name, chosen.name)))
+    source = read_layout(path, content, chosen, place, mapping_lr, conv_clamp)
+    # Where a file holds several networks, which one was taken.
+    if place:
+        source.notes.append(("part of the file", place))
+    return source
+
+
+def read_layout(
+    path: Path, content: Any, part: Part, place: str, mapping_lr: float, conv_clamp: float | None
+) -> Source:
+    """The source of a generator whose layout its names tell.
+
+    Args:
+        path: of the file.
+        content: of the file, as rosinality's mean w stands beside the state dict.
+        part: the generator.
+        place: its name in the file.
+        mapping_lr: see `read_source`.
+        conv_clamp: see there.
+
+    Raises:
+        BadFile: a layout that is not read.
+    """
+    tensors = part.tensors
+    refuse_others(path, tensors)
+    if is_stylegan3(tensors):
+        return read_stylegan3(path, tensors, part.module, mapping_lr, conv_clamp)
+    if any(re.match(r"synthesis\.b\d+\.", key) for key in tensors):
+        return read_nvlabs(path, tensors, part.module, mapping_lr, conv_clamp)
+    mean = find_mean(content, MEAN, place)
+    if mean is not None and MEAN not in tensors:
+        tensors[MEAN] = mean
+    return read_rosinality(path, tensors, mapping_lr, conv_clamp)
+
+
+def refuse_others(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise BadFile, saying what it is, for tensors of another network that is known by name."""
+    for pattern, other in OTHERS:
+        if any(re.match(pattern, key) for key in tensors):
+            raise BadFile(f"{path}: this is {other}")
+
+
+def refuse(path: Path, part: Any) -> NoReturn:
+    """Raise BadFile for a part without a generator, saying what it is."""
     module = None
     if module_state(part) is not None:
         module = part
@@ -94,27 +160,22 @@ def read_source(
             "--name"
         )
     # nn.DataParallel and training scripts put a name before all others.
-    tensors = without_prefix(tensors)
-    for pattern, other in OTHERS:
-        if any(re.match(pattern, key) for key in tensors):
-            raise BadFile(f"{path}: this is {other}")
-    if any(re.match(r"synthesis\.b\d+\.", key) for key in tensors):
-        return read_nvlabs(path, tensors, module, mapping_lr, conv_clamp)
-    if "style.1.weight" in tensors and "conv1.conv.weight" in tensors:
-        # The mean w stands beside the state dict, not in it.
-        mean = None
-        if isinstance(content, Mapping):
-            mean = content.get(MEAN)
-        if isinstance(mean, Tensor) and MEAN not in tensors:
-            tensors[MEAN] = mean
-        return read_rosinality(path, tensors, mapping_lr, conv_clamp)
+    refuse_others(path, without_prefix(tensors))
     about = "a state dict"
     if module is not None:
         about = f"a {class_name(module)}"
     raise BadFile(
-        f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 generator of a layout "
-        "known here (NVlabs' PyTorch or TensorFlow, rosinality)"
+        f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 or StyleGAN3 generator "
+        "of a layout known here (NVlabs' PyTorch or TensorFlow, rosinality)"
     )
+
+
+def usual_part(content: Any) -> Any:
+    """The part that usually is the generator, of a file where none was found; the file itself."""
+    for key in USUAL:
+        if isinstance(content, Mapping) and content.get(key) is not None:
+            return content[key]
+    return content
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -123,8 +184,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             # The layout would not match, and the message would mislead.
             if METADATA_KEY in (file.metadata() or {}):
                 raise BadFile(
-                    f"{path}: was written by editbench already; use it with generator=stylegan2 "
-                    f"generator.weights={path}"
+                    f"{path}: was written by editbench already; use it with generator=stylegan2, "
+                    f"or stylegan3, and generator.weights={path}"
                 )
 
             # safe_open is not iterable and has no items().
@@ -137,7 +198,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def pick(content: Any, name: str | None, path: Path) -> Any:
-    """The part of a file's content that `name` says, or the usual one."""
+    """The part of a file's content that `name` says; all of it without a name."""
     if (
         isinstance(content, (tuple, list))
         and len(content) == len(TRIPLE)
@@ -146,17 +207,10 @@ def pick(content: Any, name: str | None, path: Path) -> Any:
         content = dict(zip(TRIPLE, content))
         name = name or "Gs"
     if not name:
-        found = [
-            content[key]
-            for key in USUAL
-            if isinstance(content, Mapping) and content.get(key) is not None
-        ]
-        if found:
-            return found[0]
         return content
     part = content
     for key in name.split("."):
-        known = part if isinstance(part, Mapping) else {}
+        known = part if isinstance(part, Mapping) else children(part)
         if key in known:
             part = known[key]
             continue
@@ -172,6 +226,12 @@ def pick(content: Any, name: str | None, path: Path) -> Any:
     if part is None:
         raise BadFile(f"{path}: holds no network under '{name}'; choose another part with --name")
     return part
+
+
+def children(part: Any) -> Mapping[str, Any]:
+    """The modules within a pickled module; empty for anything else."""
+    state = module_state(part)
+    return {} if state is None else state["_modules"]
 
 
 def flat(part: Any) -> dict[str, Tensor]:

@@ -102,15 +102,6 @@ def read_nvlabs(
         shape_of(tensors, f"synthesis.b{size}.conv1.weight", path, 4)[0] for size in sizes
     )
     w_dim = shape_of(tensors, "synthesis.b4.conv1.affine.weight", path, 2)[1]
-    first = shape_of(tensors, "mapping.fc0.weight", path, 2)
-    embed = (
-        shape_of(tensors, "mapping.embed.weight", path, 2)
-        if "mapping.embed.weight" in tensors
-        else (0, 0)
-    )
-    # The published mappings have 8 layers, or 2 with ADA's `auto` configuration.
-    # bias_gain is the learning-rate multiplier, weight_gain includes the width as well.
-    depth = sum(1 for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name))
     facts = (
         pickled_facts(path, module)
         if module is not None
@@ -122,15 +113,10 @@ def read_nvlabs(
         config = StyleGAN2Config(
             resolution,
             channels,
-            first[1] - embed[0],
-            w_dim,
-            depth,
             img_channels=shape_of(tensors, rgb, path, 4)[0],
-            c_dim=embed[1],
             architecture=architecture(tensors, resolution),
             fir=filter_taps(filters, path),
-            embed_dim=other(embed[0], w_dim),
-            mapping_width=other(first[0], w_dim) if depth > 1 else 0,
+            **mapping_sizes(path, tensors, w_dim),
             **facts,
         )
     except ValueError as error:
@@ -161,6 +147,24 @@ def read_nvlabs(
     )
 
 
+def mapping_sizes(path: Path, tensors: dict[str, Tensor], w_dim: int) -> dict[str, int]:
+    """What the shapes of a mapping say of the configuration."""
+    first = shape_of(tensors, "mapping.fc0.weight", path, 2)
+    embed: tuple[int, ...] = (0, 0)
+    if "mapping.embed.weight" in tensors:
+        embed = shape_of(tensors, "mapping.embed.weight", path, 2)
+    # The published mappings have 8 layers, or 2 with ADA's `auto` configuration.
+    depth = sum(1 for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name))
+    return {
+        "z_dim": first[1] - embed[0],
+        "w_dim": w_dim,
+        "mapping_layers": depth,
+        "c_dim": embed[1],
+        "embed_dim": other(embed[0], w_dim),
+        "mapping_width": other(first[0], w_dim) if depth > 1 else 0,
+    }
+
+
 def other(size: int, usual: int) -> int:
     if size == usual:
         return 0
@@ -178,16 +182,8 @@ def architecture(tensors: dict[str, Tensor], resolution: int) -> str:
 
 def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
     """Our names to theirs."""
-    rules: dict[str, Rule | None] = {
-        "mapping.w_avg": Rule("mapping.w_avg"),
-        "synthesis.const": Rule("synthesis.b4.const"),
-    }
-    for part in ("weight", "bias"):
-        rules |= {
-            f"mapping.layers.{k}.{part}": Rule(f"mapping.fc{k}.{part}")
-            for k in range(config.mapping_layers)
-        }
-        rules[f"mapping.embed.{part}"] = Rule(f"mapping.embed.{part}")
+    rules = mapping_rules(config.mapping_layers)
+    rules["synthesis.const"] = Rule("synthesis.b4.const")
     for name, kind, size in layers(config):
         theirs = f"synthesis.b{size}.{LAYER[kind]}"
         for part in RGB_PARTS if kind == "rgb" else CONV_PARTS:
@@ -200,9 +196,26 @@ def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]
     return rules
 
 
-def pickled_facts(path: Path, module: Opaque) -> dict[str, Any]:
+def mapping_rules(depth: int) -> dict[str, Rule | None]:
+    """Our names to theirs, of a mapping of `depth` layers."""
+    rules: dict[str, Rule | None] = {"mapping.w_avg": Rule("mapping.w_avg")}
+    for part in ("weight", "bias"):
+        for k in range(depth):
+            rules[f"mapping.layers.{k}.{part}"] = Rule(f"mapping.fc{k}.{part}")
+        rules[f"mapping.embed.{part}"] = Rule(f"mapping.embed.{part}")
+    return rules
+
+
+def pickled_facts(
+    path: Path, module: Opaque, clamped: tuple[str, ...] = (".conv0.", ".conv1.", ".torgb.")
+) -> dict[str, Any]:
     """The gain of the mapping and the clamp, from the attributes of the layers, after a look at
     what we do not do.
+
+    Args:
+        path: of the file.
+        module: the pickled generator.
+        clamped: ends of the names of the layers with a clamp.
     """
     gains = set()
     clamps = set()
@@ -217,9 +230,10 @@ def pickled_facts(path: Path, module: Opaque) -> dict[str, Any]:
                 f"{path}: its layer '{prefix[:-1]}' has the activation {activation!r}, "
                 f"only {expected!r} is known there"
             )
+        # bias_gain is the learning-rate multiplier, weight_gain includes the width as well.
         if re.fullmatch(r"mapping\.fc\d+\.", prefix):
             gains.add(as_number(state.get("bias_gain"), path, f"{prefix}bias_gain"))
-        if prefix.endswith((".conv0.", ".conv1.", ".torgb.")) and "conv_clamp" in state:
+        if prefix.endswith(clamped) and "conv_clamp" in state:
             clamp = state["conv_clamp"]
             clamps.add(None if clamp is None else as_number(clamp, path, f"{prefix}conv_clamp"))
     # One number of the configuration stands for all layers.

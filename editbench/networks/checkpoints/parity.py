@@ -1,8 +1,8 @@
 """Our network against what the code of a checkpoint's authors computed from it: one row a tensor.
 
 A golden .npz holds z (N, z_dim) and any of: w or ws, ws_trunc07 (psi 0.7), style:LAYER (N,
-channels), the raw output of an affine map, img_const (constant noise), img_none (no noise),
-img_trunc07_const, and c (N, c_dim) for labels.
+channels), the raw output of an affine map, and c (N, c_dim) for labels. Pictures are img_const
+(constant noise), img_none (no noise) and img_trunc07_const; of StyleGAN3 img and img_trunc07.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ import torch
 from torch import Tensor
 
 from editbench.base.errors import BadFile
+from editbench.networks.stylegan import StyleNetwork
 from editbench.networks.stylegan2.network import StyleGAN2
+from editbench.networks.stylegan3.network import StyleGAN3
 
 LARGEST = 1 << 30  # bytes of all arrays; 16 pictures of 1024 x 1024 have 0.2 GiB
 BOUND = 1e-4  # of the golden's standard deviation
 # The truncation of the published goldens.
 PSI = 0.7
-LAYER = re.compile(r"style:b(\d+)\.(conv0|conv1|torgb)")
+STYLE = "style:"
+LAYER = re.compile(r"b(\d+)\.(conv0|conv1|torgb)")
 # Their layer -> ours; {} is the size of the block.
 OURS = {"conv0": "conv{}_up", "conv1": "conv{}", "torgb": "rgb{}"}
 
@@ -107,7 +110,7 @@ def read_golden(path: Path | str) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def parity(network: StyleGAN2, golden: Mapping[str, Tensor]) -> list[Row]:
+def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[Row]:
     """One row for each tensor of a golden that the network has too.
 
     BadFile for codes of another shape.
@@ -134,17 +137,31 @@ def parity(network: StyleGAN2, golden: Mapping[str, Tensor]) -> list[Row]:
         "ws": rows_of(w),
         "ws_trunc07": rows_of(truncated),
         "latent_avg": network.mapping.w_avg.reshape(1, -1),
-        "img_const": synthesis(styles),
-        "img_none": synthesis(styles, noise=False),
-        "img_trunc07_const": synthesis(synthesis.styles(rows_of(truncated))),
     }
+    # The names of the pictures differ, as one of the networks has no noise.
+    image = synthesis(styles)
+    image_truncated = synthesis(synthesis.styles(rows_of(truncated)))
+    if isinstance(network, StyleGAN2):
+        found |= {"img_const": image, "img_trunc07_const": image_truncated}
+        found["img_none"] = network.synthesis(styles, noise=False)
+    else:
+        found |= {"img": image, "img_trunc07": image_truncated}
     # Goldens name layers, our styles are a list.
     by_name = dict(zip(synthesis.layers, styles))
     for name in golden:
-        match = LAYER.fullmatch(name)
-        if match and (style := by_name.get(OURS[match[2]].format(match[1]))) is not None:
-            found[name] = style
+        ours = our_layer(network, name.removeprefix(STYLE)) if name.startswith(STYLE) else ""
+        if ours in by_name:
+            found[name] = by_name[ours]
     return [compare(name, found[name], value) for name, value in golden.items() if name in found]
+
+
+def our_layer(network: StyleNetwork, theirs: str) -> str:
+    """Our name of a layer of the authors' code; '' where there is none."""
+    if isinstance(network, StyleGAN3):
+        names = {design.published: design.name for design in network.config.layers()}
+        return names.get(theirs, "")
+    match = LAYER.fullmatch(theirs)
+    return OURS[match[2]].format(match[1]) if match else ""
 
 
 def not_compared(rows: list[Row], golden: Mapping[str, Tensor]) -> list[str]:

@@ -167,18 +167,15 @@ def _load(archive: Archive) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return load_converted(path, str(archive.sha256), _again(archive))
 
 
-def dcgan(scale: float = 1.0) -> nn.Module:
+def dcgan() -> nn.Module:
     """The generator of faces: z (N, 100) -> images (N, 3, 64, 64) in [-1, 1].
-
-    Args:
-        scale: z is multiplied by it, see `DCGAN`.
 
     Raises:
         EditbenchError: it has not been fetched.
         BadFile: its file is damaged.
     """
     _, tensors = _load(GENERATOR)
-    network = DCGAN(scale=scale)
+    network = DCGAN()
     load_strict(network, tensors, path_of(GENERATOR))
     return network.eval().requires_grad_(False)
 

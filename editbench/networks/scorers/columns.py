@@ -29,7 +29,8 @@ class Columns(nn.Module):
     Args:
         columns: an output, or a pair [no, yes] of outputs of a binary attribute, for each column;
             None takes all in their order.
-        output: one of OUTPUTS.
+        output: one of OUTPUTS; None: logits, but nothing was said, so that probabilities are
+            refused where they show.
 
     Raises:
         EditbenchError: another number of entries than the attributes have columns, or a pair for
@@ -40,9 +41,14 @@ class Columns(nn.Module):
     no: Tensor  # (width,) outputs to subtract; -1 for none
 
     def __init__(
-        self, attributes: Attributes, columns: Sequence[int | Sequence[int]] | None, output: str
+        self,
+        attributes: Attributes,
+        columns: Sequence[int | Sequence[int]] | None,
+        output: str | None,
     ) -> None:
         super().__init__()
+        self.stated = output is not None
+        output = "logits" if output is None else output
         if output not in OUTPUTS:
             raise UnknownName("scorer.output", str(output), OUTPUTS)
         self.attributes = attributes
@@ -151,13 +157,15 @@ class Columns(nn.Module):
                 f"{source}: output: probabilities is declared, but the network gives "
                 f"{out.min():.3g} to {out.max():.3g}; write output: logits"
             )
-        # Softmax shows in sums of one; a sigmoid cannot be told from small logits.
-        many = [
-            self.yes[self.attributes.slices[item.name]]
-            for item in self.attributes
-            if not item.binary
-        ]
-        totals = [out.index_select(1, part).sum(1) for part in many]
+        # Softmax shows in sums of one; a sigmoid shows in the samples of a bank.
+        together = []
+        for item in self.attributes:
+            place = self.attributes.slices[item.name]
+            if not item.binary:
+                together.append(self.yes[place])
+            elif int(self.no[place]) >= 0:
+                together.append(torch.cat([self.no[place], self.yes[place]]))
+        totals = [out.index_select(1, part).sum(1) for part in together]
         if (
             self.output == "logits"
             and totals

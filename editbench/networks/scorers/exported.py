@@ -88,8 +88,15 @@ class FileScorer(ModuleScorer):
         height, width = self.input_size or (64, 64)
         rng = torch.Generator().manual_seed(0)
         images = torch.rand(3, self.channels, height, width, generator=rng) * 2 - 1
-        whole = self(images)
-        alone = self(images[:1])
+        # One that was traced at two images has passed the check of the declaration.
+        try:
+            whole = self(images)
+            alone = self(images[:1])
+        except EditbenchError as error:
+            self.refuse_fixed_batch(error)
+            raise
+        if len(whole) != len(images) or len(alone) != 1:
+            self.refuse_fixed_batch()
         # 1e-3 is far above what another order of sums changes.
         gap = float((whole[:1] - alone).abs().max())
         if not gap <= 1e-3 * (1 + float(whole.abs().max())):

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.precision import casting
-from editbench.networks.external import load_network, network_digest
+from editbench.networks.external import (
+    fixed_batch,
+    fixed_batch_text,
+    load_network,
+    network_digest,
+)
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.columns import Columns
 from editbench.networks.scorers.declared import declare
@@ -52,7 +57,8 @@ class ModuleScorer(Scorer):
         weights: a safetensors file with exactly the network's tensors; None keeps the weights it
             came with.
         columns: which of the outputs to take, see editbench.networks.scorers.columns.
-        output: what these outputs are, see there.
+        output: what these outputs are, see there. Outputs of a bank's samples that all lie in
+            [0, 1] are refused unless it is stated.
         quality: the output that says how well a picture can be judged, higher is better, such as
             the log-odds of "this is a face"; None where there is none. A bank keeps it, and
             starts.min_quality refuses starts by it.
@@ -80,7 +86,7 @@ class ModuleScorer(Scorer):
         antialias: bool = False,
         weights: Path | str | None = None,
         columns: Sequence[int | Sequence[int]] | None = None,
-        output: str = "logits",
+        output: str | None = None,
         source: str = "",
         quality: int | None = None,
     ) -> None:
@@ -123,6 +129,7 @@ class ModuleScorer(Scorer):
         self.network = load_network(network, weights)
         self.source = source or str(weights or type(self.network).__name__)
         self.columns = Columns(self.attributes, columns, output)
+        self.says_output = self.columns.stated
         # One sign a column, not an attribute.
         widths = [item.width for item in self.attributes]
         self.register_buffer(
@@ -166,15 +173,20 @@ class ModuleScorer(Scorer):
             x = x.expand(-1, self.channels, -1, -1)
         elif x.shape[1] > self.channels:
             x = (x * x.new_tensor(LUMA).view(-1, 1, 1)).sum(1, keepdim=True)
-        if self.input_size is not None and tuple(x.shape[2:]) != self.input_size:
-            x = F.interpolate(
-                x,
-                size=self.input_size,
-                mode="bilinear",
-                align_corners=False,
-                antialias=self.antialias,
-            )
+        x = self.resize(x)
         return (x - self.mean) / self.std
+
+    def resize(self, images: Tensor) -> Tensor:
+        """Images (N, channels, H, W) -> the network's size."""
+        if self.input_size is None or tuple(images.shape[2:]) == self.input_size:
+            return images
+        return F.interpolate(
+            images,
+            size=self.input_size,
+            mode="bilinear",
+            align_corners=False,
+            antialias=self.antialias,
+        )
 
     def outputs(self, decoded: Tensor) -> Tensor:
         """What the network itself gives: (N, its columns) float32."""
@@ -200,6 +212,13 @@ class ModuleScorer(Scorer):
             )
         return out
 
+    def refuse_fixed_batch(self, cause: Exception | None = None) -> None:
+        """Raise EditbenchError where the network takes one number of images alone."""
+        shape = (self.channels, *(self.input_size or (64, 64)))
+        batch = fixed_batch(lambda images: self.network(self.prepare(images)), shape)
+        if batch is not None:
+            raise EditbenchError(fixed_batch_text(self.source, batch, "images")) from cause
+
     @torch.no_grad()
     def _check(self) -> None:
         """Score a ramp and a chequerboard and compare with what was declared."""
@@ -215,11 +234,17 @@ class ModuleScorer(Scorer):
         images = torch.cat([ramp, board.expand(1, 1, -1, -1)]).expand(-1, self.channels, -1, -1)
         try:
             out = self.network(self.prepare(images))
+        except EditbenchError as error:  # which a network of a file raises itself
+            self.refuse_fixed_batch(error)
+            raise
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            self.refuse_fixed_batch(error)
             raise EditbenchError(
                 f"{self.source}: the network does not take images {tuple(images.shape)} "
                 f"({first_line(error)}); change the scorer's input_size or channels"
             ) from error
+        if isinstance(out, Tensor) and out.dim() and len(out) != len(images):
+            self.refuse_fixed_batch()
         self.columns.check(out, len(images), self.source)
         if self.quality is not None and self.quality >= out.shape[1]:
             raise EditbenchError(

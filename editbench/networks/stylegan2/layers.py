@@ -47,41 +47,13 @@ class EqualLinear(nn.Module):
         return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
 
 
-class StyledConv(nn.Module):
-    """Modulated, demodulated 3x3 convolution, with up-sampling, noise, bias and activation (Karras
-    2020, eq. 1 to 3).
+class ModulatedConv(nn.Module):
+    """A convolution whose kernel a style scales, and demodulation brings to unit norm."""
 
-    The style multiplies the activations and the demodulation the result, which equals modulating
-    the kernel of each sample but shares one dense convolution over the batch. `clamp` bounds the
-    output, as networks that were trained in half precision do.
-    """
+    weight: Tensor
 
-    noise: Tensor
-    fir: Tensor
-
-    def __init__(
-        self,
-        n_in: int,
-        n_out: int,
-        w_dim: int,
-        resolution: int,
-        up: bool,
-        fir: Sequence[float] = FIR,
-        clamp: float | None = None,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.up = up
-        self.clamp = clamp
-        # Of the low-pass filter: the transposed convolution gives 2 h + 1 rows, 2 h are needed.
-        self.pad = ((len(fir) - 1) // 2, len(fir) // 2 - 1)
-        self.gain = 1 / math.sqrt(9 * n_in)  # keeps products in the range of half precision
-        # A bias of 1 makes the styles start as no change.
-        self.affine = EqualLinear(w_dim, n_in, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(n_out, n_in, 3, 3))
-        self.bias = nn.Parameter(torch.zeros(n_out))
-        self.noise_strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("noise", torch.randn(resolution, resolution))
-        self.register_buffer("fir", fir_kernel(4.0, fir), persistent=False)
         # Of `kernel_energy`: the weight, its state then, and the energy.
         self._energy: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
@@ -119,6 +91,43 @@ class StyledConv(nn.Module):
             with torch.inference_mode(False):
                 self._energy = (weight, state, weight.square().sum((2, 3)))
         return self._energy[2]
+
+
+class StyledConv(ModulatedConv):
+    """Modulated, demodulated 3x3 convolution, with up-sampling, noise, bias and activation (Karras
+    2020, eq. 1 to 3).
+
+    The style multiplies the activations and the demodulation the result, which equals modulating
+    the kernel of each sample but shares one dense convolution over the batch. `clamp` bounds the
+    output, as networks that were trained in half precision do.
+    """
+
+    noise: Tensor
+    fir: Tensor
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        w_dim: int,
+        resolution: int,
+        up: bool,
+        fir: Sequence[float] = FIR,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.up = up
+        self.clamp = clamp
+        # Of the low-pass filter: the transposed convolution gives 2 h + 1 rows, 2 h are needed.
+        self.pad = ((len(fir) - 1) // 2, len(fir) // 2 - 1)
+        self.gain = 1 / math.sqrt(9 * n_in)  # keeps products in the range of half precision
+        # A bias of 1 makes the styles start as no change.
+        self.affine = EqualLinear(w_dim, n_in, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(n_out, n_in, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(n_out))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise", torch.randn(resolution, resolution))
+        self.register_buffer("fir", fir_kernel(4.0, fir), persistent=False)
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.up:

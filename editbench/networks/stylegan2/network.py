@@ -12,20 +12,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from editbench.base.errors import EditbenchError
 from editbench.base.precision import DTYPES, exact
 from editbench.base.spaces import WeightShift
-from editbench.networks.stylegan2.layers import EqualLinear, Skip, StyledConv, ToRGB
-from editbench.networks.stylegan2.ops import FIR, fir_kernel, fir_upsample, scaled_leaky_relu
+from editbench.networks.stylegan import State, StyleNetwork, StyleSynthesis
+from editbench.networks.stylegan2.layers import Skip, StyledConv, ToRGB
+from editbench.networks.stylegan2.ops import FIR, fir_kernel, fir_upsample
 
-# Features (N, C, h, w), and the image so far or a resnet block's other branch.
-State = tuple[Tensor, Tensor | None]
 ARCHITECTURES = ("skip", "resnet", "orig")
 
 
@@ -100,6 +97,17 @@ class StyleGAN2Config:
     def num_ws(self) -> int:
         return 2 * self.blocks
 
+    @property
+    def summary(self) -> str:
+        return self.architecture
+
+    def facts(self) -> dict[str, str]:
+        """What else a listing shows: the widths by pixels of a side, and the filter."""
+        return {
+            "widths": " ".join(f"{4 << k}:{width}" for k, width in enumerate(self.channels)),
+            "low-pass filter": " ".join(f"{tap:g}" for tap in self.fir),
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """What files and digests hold:
 
@@ -120,58 +128,7 @@ class StyleGAN2Config:
         return cls(resolution, tuple(min(512, 32768 // size) for size in sizes))
 
 
-def unit_moment(x: Tensor) -> Tensor:
-    """x (N, d) scaled to a second moment of 1 a sample."""
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
-
-
-class Mapping(nn.Module):
-    """z -> w: normalisation to unit second moment and fully connected layers.
-
-    A label is embedded linearly, normalised and put behind z (Karras et al. 2020, "Training
-    Generative Adversarial Networks with Limited Data").
-    """
-
-    # Running mean of w over training, towards which truncation moves.
-    w_avg: Tensor
-
-    def __init__(self, config: StyleGAN2Config) -> None:
-        super().__init__()
-        # 0 stands for the usual width, w_dim.
-        embed_dim = config.embed_dim or config.w_dim
-        self.embed = None
-        if config.c_dim:
-            self.embed = EqualLinear(config.c_dim, embed_dim)
-        first = config.z_dim + (embed_dim if config.c_dim else 0)
-        widths = [
-            first,
-            *[config.mapping_width or config.w_dim] * (config.mapping_layers - 1),
-            config.w_dim,
-        ]
-        self.layers = nn.ModuleList(
-            EqualLinear(a, b, config.mapping_lr) for a, b in pairwise(widths)
-        )
-        self.register_buffer("w_avg", torch.zeros(config.w_dim))
-
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        # z (N, z_dim), label (N, c_dim) -> (N, w_dim)
-        # In float32 whatever the precision of the run: a small error in w is large in the picture.
-        with exact(z.device):
-            return self._forward(z, label)
-
-    def _forward(self, z: Tensor, label: Tensor | None) -> Tensor:
-        # StyleGAN: z lies on a sphere, so its length carries nothing.
-        x = unit_moment(z)
-        if self.embed is not None:
-            if label is None:
-                raise EditbenchError("this network is conditional: give a label")
-            x = torch.cat([x, unit_moment(self.embed(label))], 1)
-        for layer in self.layers:
-            x = scaled_leaky_relu(layer(x))
-        return x
-
-
-class Synthesis(nn.Module):
+class Synthesis(StyleSynthesis):
     """w_plus -> styles -> image.
 
     `layers` holds the affine-driven layers in the order of the space S.
@@ -187,7 +144,7 @@ class Synthesis(nn.Module):
         self.layers = nn.ModuleDict()
         # Of the resnet architecture: up-convolution -> the branch beside it.
         self.skips = nn.ModuleDict()
-        self.rows: list[int] = []  # the w_plus row that drives each layer
+        self.rows = []
         width = config.channels[0]
         how = (config.fir, config.conv_clamp)
         for block, channels in enumerate(config.channels):
@@ -224,15 +181,6 @@ class Synthesis(nn.Module):
             if image is None:
                 return rgb
             return fir_upsample(image, self.fir) + rgb
-
-    def styles(self, w_plus: Tensor) -> list[Tensor]:
-        """Affine maps: w_plus (N, num_ws, w_dim) -> list of (N, channels)."""
-        with exact(w_plus.device):
-            return [affine(w_plus[:, row]) for affine, row in zip(self.affines(), self.rows)]
-
-    def affines(self) -> list[EqualLinear]:
-        """The maps from w to the style of each layer, in the order of the space S."""
-        return [cast(EqualLinear, layer.affine) for layer in self.layers.values()]
 
     def forward(
         self, styles: Sequence[Tensor], noise: bool = True, shift: WeightShift | None = None
@@ -280,25 +228,19 @@ class Synthesis(nn.Module):
         return x, image
 
 
-class StyleGAN2(nn.Module):
+class StyleGAN2(StyleNetwork):
     """The network alone; `editbench.networks.generator.Generator` wraps it for the harness."""
 
+    kind = "stylegan2"
+    config_type = StyleGAN2Config
+    makers = (
+        "make one with `editbench convert`, or with `editbench world train-gan` and "
+        "`editbench world pack`"
+    )
+
+    config: StyleGAN2Config
+    synthesis: Synthesis
+
     def __init__(self, config: StyleGAN2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.mapping = Mapping(config)
+        super().__init__(config)
         self.synthesis = Synthesis(config)
-
-    def truncate(self, w: Tensor, truncation_psi: float) -> Tensor:
-        """Move w (..., w_dim) towards the running mean; psi 1 leaves it, psi 0 gives the mean."""
-        # lerp with 1 would round; psi 1 must give w to the last bit.
-        if truncation_psi == 1:
-            return w
-        return torch.lerp(self.mapping.w_avg, w, truncation_psi)
-
-    def forward(
-        self, z: Tensor, truncation_psi: float = 1.0, label: Tensor | None = None
-    ) -> Tensor:
-        w = self.truncate(self.mapping(z, label), truncation_psi)
-        w_plus = w.unsqueeze(1).expand(-1, self.config.num_ws, -1)
-        return self.synthesis(self.synthesis.styles(w_plus))

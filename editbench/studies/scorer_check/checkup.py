@@ -315,14 +315,14 @@ def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[Finding]:
 
 
 def _of_outputs(scorer: ModuleScorer, low: float, high: float) -> list[Finding]:
-    if scorer.columns.output == "logits" and 0 <= low <= high <= 1:
+    if not scorer.says_output and 0 <= low <= high <= 1:
         return [
             Finding(
                 "error",
                 "",
                 f"every output lies in [{low:.3g}, {high:.3g}]: these look like "
-                "probabilities, not logits; write output: probabilities, or leave the final "
-                "sigmoid out",
+                "probabilities or hard labels, not logits; write output: probabilities, or leave "
+                "the final sigmoid out; if they are logits, write output: logits",
             )
         ]
     return []

@@ -1,0 +1,1 @@
+"""The attribute classifiers of CelebA-HQ that the papers use as judges."""

@@ -1,0 +1,57 @@
+"""A converted generator: decoded on fixed probes, written, read back and compared."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from editbench.base.errors import EditbenchError
+from editbench.base.files import explain_disk_errors, file_sha256
+from editbench.base.seeding import normals
+from editbench.networks.checkpoints.assemble import Source
+from editbench.networks.stylegan import CHECKSUM, ORIGIN, StyleNetwork
+from editbench.networks.weights import save_tensors, tensors_digest
+
+# Enough for statistics of a picture, and a second of work.
+PROBES = 4
+
+
+@torch.no_grad()
+def decode_probes(network: StyleNetwork) -> torch.Tensor:
+    """Pictures of PROBES z; of a conditional network of its first classes."""
+    config = network.config
+    z = torch.from_numpy(normals(0, "probe", 0, PROBES, config.z_dim)).float()
+    label = None
+    if config.c_dim:
+        label = torch.eye(config.c_dim)[torch.arange(PROBES) % config.c_dim]
+    return network(z, label=label)
+
+
+def write_network(out: Path, source: Source, network: StyleNetwork, images: torch.Tensor) -> None:
+    """Write, read back, decode and compare; only then does the file get its name."""
+    # The header says where the weights come from, so that a record can name it.
+    state = dict(network.state_dict())
+    header = network.config.as_dict() | {
+        CHECKSUM: tensors_digest(state, network.config.as_dict()),
+        ORIGIN: {
+            "file": source.path.name,
+            "format": source.format,
+            "sha256": file_sha256(source.path),
+        },
+    }
+    # In the same folder, so that the last step is one rename.
+    partial = out.with_name(f".partial-{os.getpid()}-{out.name}")
+    with explain_disk_errors(out):
+        try:
+            save_tensors(partial, state, network.kind, header)
+            # The same bytes on the same machine give the same pictures, to the last bit.
+            if not torch.equal(decode_probes(type(network).from_file(partial)), images):
+                raise EditbenchError(
+                    f"{out}: the file does not decode as the network that was written; the disk or "
+                    "the memory is faulty, nothing was kept"
+                )
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)

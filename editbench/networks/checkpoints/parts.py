@@ -1,0 +1,186 @@
+"""Where the generators stand in a checkpoint, whatever is wrapped around them.
+
+A generator is known by the names of its tensors. What stands before these names is a wrapper:
+'module.' (DataParallel, AveragedModel), '_orig_mod.' (torch.compile), 'decoder.' (pSp, e4e), keys
+of dicts, attributes of a Lightning module, in any nesting. So wrappers need no list, and where
+several networks are found, the error has the name of each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from editbench.base.errors import BadFile
+from editbench.networks.checkpoints.nvlabs import module_state, module_tensors
+from editbench.networks.pickles import Opaque
+
+# Names that only a generator has: NVlabs' StyleGAN2, NVlabs' StyleGAN3.
+MARKERS = (
+    re.compile(r"(?P<before>(?:.+\.)?)synthesis\.b\d+\.(?:conv0|conv1|torgb)\..+"),
+    re.compile(r"(?P<before>(?:.+\.)?)synthesis\.(?:L\d+_\d+_\d+|input)\..+"),
+)
+# rosinality's names are common ones, so that two must be there.
+PAIR = ("style.1.weight", "conv1.conv.weight")
+# Parts of names that say that weights are averages over the training, which give better pictures.
+AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged|shadow)(_|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A generator in a checkpoint.
+
+    Args:
+        name: where it stands, dots leading inwards; '' for the whole file.
+        tensors: by the names of its own layout.
+        module: the pickled module that they are of; None for a state dict.
+    """
+
+    name: str
+    tensors: dict[str, Tensor]
+    module: Opaque | None = None
+
+
+def find_generators(content: Any) -> list[Part]:
+    """All generators of a checkpoint, in the order in which they stand there."""
+    found = []
+    for place, tensors, module in _groups(content):
+        prefixes = _prefixes(tensors)
+        for before in prefixes:
+            own = _under(tensors, before, prefixes)
+            name = f"{place}{before}".rstrip(".")
+            found.append(Part(name, own, _inner(module, before)))
+            found += _dotless_averages(place, tensors, own)
+    return found
+
+
+def choose_generator(parts: list[Part], path: Path, chosen: str | None) -> Part:
+    """The only generator, or the only averaged one.
+
+    Args:
+        parts: of `find_generators`, at least one.
+        path: of the file, for messages.
+        chosen: the --name that led to them.
+
+    Raises:
+        BadFile: there are several; the message has the name of each.
+    """
+    # What all names begin with does not tell the parts from one another.
+    columns = zip(*[part.name.split(".") for part in parts])
+    shared = len(list(takewhile(lambda pieces: len(set(pieces)) == 1, columns)))
+    averaged = []
+    for part in parts:
+        if any(AVERAGED.search(piece) for piece in part.name.split(".")[shared:]):
+            averaged.append(part)
+    for group in (parts, averaged):
+        if len(group) == 1:
+            return group[0]
+    before = f"{chosen}." if chosen else ""
+    names = [f"--name {before}{part.name}" for part in averaged or parts]
+    raise BadFile(f"{path}: holds {len(names)} generators; choose one with {' or '.join(names)}")
+
+
+def _groups(value: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tensor], Opaque | None]]:
+    """(name with a dot at its end, tensors, module) of every state dict and module inside."""
+    if module_state(value) is not None:
+        yield place, module_tensors(value), value
+        return
+    if not isinstance(value, Mapping):
+        return
+    tensors = {}
+    for key, inner in value.items():
+        if isinstance(key, str) and isinstance(inner, Tensor):
+            tensors[key] = inner
+    if tensors:
+        yield place, tensors, None
+    for key, inner in value.items():
+        if isinstance(key, str):
+            yield from _groups(inner, f"{place}{key}.")
+
+
+def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
+    """What stands before the names of a generator, '' or with a dot at its end."""
+    found: dict[str, None] = {}
+    for name in tensors:
+        for marker in MARKERS:
+            if match := marker.fullmatch(name):
+                found[match["before"]] = None
+        before = name.removesuffix(PAIR[0])
+        whole = before == "" or before.endswith(".")
+        if name.endswith(PAIR[0]) and whole and f"{before}{PAIR[1]}" in tensors:
+            found[before] = None
+    return list(found)
+
+
+def _under(tensors: Mapping[str, Tensor], before: str, prefixes: list[str]) -> dict[str, Tensor]:
+    """The tensors of one generator; those of another that stands further in are not among them."""
+    inner = tuple(name for name in prefixes if name != before and name.startswith(before))
+    return {
+        name.removeprefix(before): value
+        for name, value in tensors.items()
+        if name.startswith(before) and not name.startswith(inner)
+    }
+
+
+def _inner(module: Opaque | None, before: str) -> Opaque | None:
+    """The module within a pickled module whose tensors' names begin with `before`."""
+    for name in before.split(".")[:-1]:
+        state = module_state(module)
+        if state is None:
+            return None
+        module = state["_modules"].get(name)
+    return module
+
+
+def _dotless_averages(
+    place: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> list[Part]:
+    """Averages that are kept under the names of a network without their dots (LitEma).
+
+    Such a wrapper has the parameters alone; buffers are those of the network.
+    """
+    plain = {name.replace(".", ""): name for name in own}
+    # Two names that are one without dots could not be told apart.
+    weights = [short for short, name in plain.items() if name.endswith(".weight")]
+    if not weights or len(plain) != len(own):
+        return []
+    found = []
+    for key in tensors:
+        before = key.removesuffix(weights[0])
+        if before in ("", key):
+            continue
+        averages = {}
+        for short, name in plain.items():
+            if before + short in tensors:
+                averages[name] = tensors[before + short]
+        found.append(Part(f"{place}{before}".rstrip("."), {**own, **averages}))
+    return found
+
+
+def find_mean(content: Any, key: str, name: str) -> Tensor | None:
+    """The mean w that stands beside a generator, or beside one of its wrappers.
+
+    Args:
+        content: of the file.
+        key: of the mean.
+        name: of the generator in the file.
+
+    Returns:
+        The nearest one; None without any.
+    """
+    found = None
+    nearest = -1
+    for place, tensors, _ in _groups(content):
+        for before in [full.removesuffix(key) for full in tensors if full.endswith(key)]:
+            around = f"{place}{before}"
+            # Of a wrapper: its own name is how that of the generator begins.
+            if f"{name}.".startswith(around) and len(around) > nearest:
+                found = tensors[f"{before}{key}"]
+                nearest = len(around)
+    return found

@@ -1,0 +1,232 @@
+"""NVlabs' StyleGAN3 generators, configurations t and r: pickles and state dicts.
+
+Their names: mapping.embed, mapping.fcN, mapping.w_avg; synthesis.input with freqs, phases,
+transform and weight; synthesis.Lk_SIZE_CHANNELS with weight, bias, magnitude_ema, up_filter and
+down_filter; each layer with affine.weight and affine.bias. All tensors are ours as they stand. What
+the shapes do not show is read from the attributes of a pickle; of a state dict it is what the
+published networks have.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from editbench.base.errors import BadFile, Unsupported
+from editbench.networks.checkpoints.assemble import Rule, Source, listed, shape_of
+from editbench.networks.checkpoints.nvlabs import (
+    as_number,
+    mapping_rules,
+    mapping_sizes,
+    pickled_facts,
+    walk_modules,
+)
+from editbench.networks.pickles import Opaque
+from editbench.networks.stylegan3.config import LayerDesign, StyleGAN3Config
+from editbench.networks.stylegan3.network import INPUT, StyleGAN3
+
+# number, pixels of a side, channels
+LAYER = re.compile(r"synthesis\.(L(\d+)_(\d+)_(\d+))\.weight")
+STYLED = ("affine.weight", "affine.bias", "weight", "magnitude_ema", "bias")
+FILTERED = (*STYLED, "up_filter", "down_filter")
+# Arguments of their constructor -> ours.
+BANDS = {"first_stopband": "first_stopband", "last_stopband_rel": "last_stopband_ratio"}
+FEATURES = ("affine.weight", "affine.bias", "weight", "freqs", "phases", "transform")
+# Their attribute of a layer -> what it must be by our design; another value would give another
+# picture.
+DESIGNED = {
+    "in_size": lambda design: design.in_size,
+    "out_size": lambda design: design.out_size,
+    "up_factor": lambda design: design.up,
+    "down_factor": lambda design: design.down,
+    "up_taps": lambda design: design.up_taps,
+    "down_taps": lambda design: design.down_taps,
+    "padding": lambda design: [*design.padding, *design.padding],
+}
+
+
+def is_stylegan3(tensors: dict[str, Tensor]) -> bool:
+    """Whether the names are those of this network."""
+    return any(LAYER.fullmatch(name) or name.startswith("synthesis.input.") for name in tensors)
+
+
+def read_stylegan3(
+    path: Path,
+    tensors: dict[str, Tensor],
+    module: Opaque | None = None,
+    mapping_lr: float = 0.01,
+    conv_clamp: float | None = None,
+) -> Source:
+    """Source of a StyleGAN3 generator.
+
+    Args:
+        path: of the file.
+        tensors: of the generator, by their names.
+        module: the pickled generator that the tensors are of; None for a state dict.
+        mapping_lr: of the mapping, of a state dict.
+        conv_clamp: of the activations, of a state dict; None is that of the published networks.
+
+    Raises:
+        BadFile: tensors are missing, or do not fit together.
+        Unsupported: a layer is made otherwise than the paper says.
+    """
+    by_number: dict[int, str] = {}
+    for name in tensors:
+        match = LAYER.fullmatch(name)
+        if match is not None:
+            by_number[int(match[2])] = match[1]
+    names = [by_number[number] for number in sorted(by_number)]
+    # One layer and ToRGB at least, numbered without a gap.
+    if len(names) < 2 or sorted(by_number) != list(range(len(names))):
+        raise BadFile(
+            f"{path}: its layers are {listed(names)}, where L0, L1, ... are needed without a gap, "
+            "so it is not a whole StyleGAN3 generator: the file is cut or of another architecture"
+        )
+    facts = shape_facts(path, tensors, names)
+    if module is None:
+        facts |= {"mapping_lr": mapping_lr}
+        if conv_clamp is not None:
+            facts |= {"conv_clamp": conv_clamp}
+    else:
+        facts |= pickled_facts(path, module, tuple(f".{name}." for name in names))
+        facts |= design_facts(path, module, names[0])
+    try:
+        config = StyleGAN3Config(**facts)
+        designs = config.layers()
+    except (ValueError, ArithmeticError) as error:
+        raise BadFile(
+            f"{path}: its shapes and options are not those of a StyleGAN3 ({error})"
+        ) from error
+    check_names(path, names, designs)
+    if module is not None:
+        check_designs(path, module, dict(zip(names, designs)))
+    notes = [("noise", "none: StyleGAN3 has no noise")]
+    if module is not None and any(state.get("use_fp16") for _, state in walk_modules(module)):
+        notes.append(
+            (
+                "half precision",
+                "its fp16 layers are run in the precision of the run, fp32 by default",
+            )
+        )
+    kind = "state dict in NVlabs' names, StyleGAN3"
+    if module is not None:
+        kind = "NVlabs StyleGAN3 pickle"
+    return Source(
+        path,
+        kind,
+        config,
+        tensors,
+        stylegan3_rules(config, names),
+        set(),
+        notes,
+        () if module is not None else ("mapping_lr", "conv_clamp", "bands"),
+        StyleGAN3,
+    )
+
+
+def shape_facts(path: Path, tensors: dict[str, Tensor], names: list[str]) -> dict[str, Any]:
+    """What the names and shapes of the layers say of the configuration."""
+    first = f"synthesis.{names[0]}"
+    up_taps = shape_of(tensors, f"{first}.up_filter", path, 1)[0]
+    kernel = shape_of(tensors, f"{first}.weight", path, 4)[2]
+    radial = tensors.get(f"{first}.down_filter")
+    w_dim = shape_of(tensors, f"{first}.affine.weight", path, 2)[1]
+    # 'L5_32_8' has 32 pixels of a side.
+    sizes = [int(name.split("_")[1]) for name in names]
+    resolution = sizes[-1]
+    # The largest layer but the last two is the picture and its margin.
+    margin = (max(sizes) - resolution) // 2
+    return {
+        "resolution": resolution,
+        "channels": tuple(
+            shape_of(tensors, f"synthesis.{name}.weight", path, 4)[0] for name in names[:-1]
+        ),
+        "img_channels": shape_of(tensors, f"synthesis.{names[-1]}.weight", path, 4)[0],
+        **mapping_sizes(path, tensors, w_dim),
+        "margin": margin,
+        "kernel": kernel,
+        # The first layer doubles its rate for the activation.
+        "filter_size": up_taps // 2,
+        "radial": radial is not None and radial.dim() == 2,
+    }
+
+
+def design_facts(path: Path, module: Opaque, first_layer: str) -> dict[str, Any]:
+    """What the attributes of a pickled generator say of the design of its layers."""
+    states = dict(walk_modules(module))
+
+    def number(prefix: str, name: str) -> float:
+        return as_number(states.get(prefix, {}).get(name), path, f"{prefix}{name}")
+
+    first = f"synthesis.{first_layer}."
+    facts: dict[str, Any] = {
+        "num_critical": round(number("synthesis.", "num_critical")),
+        "margin": round(number("synthesis.", "margin_size")),
+        "output_scale": number("synthesis.", "output_scale"),
+        "first_cutoff": number("synthesis.input.", "bandwidth"),
+    }
+    up = number(first, "up_factor")
+    rate = number(first, "in_sampling_rate")
+    if up < 1 or rate < 1:
+        raise BadFile(f"{path}: '{first}' has no rates; the file is damaged")
+    facts["filter_size"] = round(number(first, "up_taps") / up)
+    facts["oversampling"] = round(number(first, "tmp_sampling_rate") / rate)
+    # No attribute, but an argument of the constructor where it is not the usual value.
+    called = states.get("synthesis.", {}).get("_init_kwargs")
+    for theirs, ours in BANDS.items():
+        if isinstance(called, dict) and theirs in called:
+            facts[ours] = as_number(called[theirs], path, f"synthesis.{theirs}")
+    return facts
+
+
+def check_names(path: Path, names: list[str], designs: list[LayerDesign]) -> None:
+    """Refuse layers of other sizes than the configuration gives."""
+    expected = [design.published for design in designs]
+    if names != expected:
+        wrong = next((a, b) for a, b in zip(names, expected) if a != b)
+        raise Unsupported(
+            f"{path}: its layer {wrong[0]} would be {wrong[1]} by the design of the paper, as far "
+            "as the file shows its frequencies; only that design is read (a pickle shows them, a "
+            "state dict does not)"
+        )
+
+
+def check_designs(path: Path, module: Opaque, designs: dict[str, LayerDesign]) -> None:
+    """Refuse a pickle whose layers are made otherwise than ours."""
+    for prefix, state in walk_modules(module):
+        design = designs.get(prefix.removeprefix("synthesis.").rstrip("."))
+        if design is None:
+            continue
+        for name, expected in DESIGNED.items():
+            if name not in state:
+                continue
+            given = state[name]
+            if not same(given, expected(design)):
+                raise Unsupported(
+                    f"{path}: its layer '{prefix[:-1]}' has {name}={given}, where the design of "
+                    f"the paper gives {expected(design)}; only that design is read"
+                )
+
+
+def same(given: Any, expected: Any) -> bool:
+    """Whether a number or a list of a file is what is expected; a pair of equal sizes is one."""
+    values = given
+    if hasattr(given, "tolist"):
+        values = given.tolist()
+    if not isinstance(expected, list) and isinstance(values, (list, tuple)):
+        return all(value == expected for value in values)
+    return values == expected
+
+
+def stylegan3_rules(config: StyleGAN3Config, names: list[str]) -> dict[str, Rule | None]:
+    """Our names to theirs."""
+    rules = mapping_rules(config.mapping_layers)
+    for part in FEATURES:
+        rules[f"synthesis.layers.{INPUT}.{part}"] = Rule(f"synthesis.input.{part}")
+    for name, design in zip(names, config.layers()):
+        for part in FILTERED if name != names[-1] else STYLED:
+            rules[f"synthesis.layers.{design.name}.{part}"] = Rule(f"synthesis.{name}.{part}")
+    return rules

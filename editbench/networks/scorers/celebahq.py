@@ -1,0 +1,56 @@
+"""Converted CelebA-HQ classifiers as a scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from editbench.base.errors import EditbenchError
+from editbench.networks.celebahq.network import CelebAHQClassifiers, average_blocks
+from editbench.networks.celebahq.store import load_classifiers
+from editbench.networks.scorers.module import ModuleScorer
+
+
+class CelebAHQScorer(ModuleScorer):
+    """Images (N, 1 or 3, H, H) in [-1, 1] -> logits (N, number of attributes).
+
+    H is a multiple of the classifiers' size: larger pictures are averaged by blocks, once for all
+    classifiers (Karras et al. 2019, the separability metric). A logit does not depend on the other
+    pictures of its batch, see `CelebAHQClassifier`.
+
+    Args:
+        path: of the file that `editbench convert` wrote.
+        attributes: one binary attribute a classifier, see `ModuleScorer`; `positive_is_low` states
+            the sign.
+        columns: the classifier of each attribute, by its place in the file; None takes the first
+            ones in their order. Others are neither loaded nor run.
+
+    Raises:
+        BadFile: the file is missing, altered or not converted.
+        EditbenchError: attributes and classifiers do not fit; at a call, pictures of another size.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        attributes: Sequence[Mapping[str, Any]],
+        columns: Sequence[int] | None = None,
+    ) -> None:
+        places = columns
+        if columns is not None and not all(type(place) is int for place in columns):
+            raise EditbenchError(
+                f"scorer.columns lists classifiers of {path} by their places, e.g. [0, 3]; got "
+                f"{columns!r}"
+            )
+        network = CelebAHQClassifiers(load_classifiers(path, places))
+        self.resolution = network.resolution
+        size = (self.resolution, self.resolution)
+        # Its last layer is linear, whatever the range of its values.
+        super().__init__(network, attributes, size, source=str(path), output="logits")
+
+    def resize(self, images: Tensor) -> Tensor:
+        """Averages over blocks of pixels."""
+        return average_blocks(images, self.resolution)

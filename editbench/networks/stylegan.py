@@ -1,0 +1,234 @@
+"""What StyleGAN2 and StyleGAN3 have in common: the mapping, truncation, and layers with styles.
+
+z (N, z_dim) -> w (N, w_dim) -> w_plus (N, num_ws, w_dim) -> styles, a list of (N, channels), one an
+affine map -> image (N, C, R, R) in about [-1, 1].
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.precision import exact
+from editbench.base.spaces import WeightShift
+from editbench.networks.stylegan2.layers import EqualLinear
+from editbench.networks.stylegan2.ops import scaled_leaky_relu
+from editbench.networks.weights import load_strict, load_tensors, tensors_digest
+
+# of all content, and where it came from: in the header of converted files
+CHECKSUM = "sha256"
+ORIGIN = "origin"
+# Endings of files that other projects write; `editbench convert` reads them.
+FOREIGN = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin")
+# Features (N, C, h, w), and the image so far or a resnet block's other branch.
+State = tuple[Tensor, Tensor | None]
+
+
+class StyleConfig(Protocol):
+    """What the configurations of all these networks say."""
+
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def z_dim(self) -> int: ...
+    @property
+    def w_dim(self) -> int: ...
+    @property
+    def num_ws(self) -> int: ...
+    @property
+    def c_dim(self) -> int: ...
+    @property
+    def embed_dim(self) -> int: ...
+    @property
+    def mapping_layers(self) -> int: ...
+    @property
+    def mapping_lr(self) -> float: ...
+    @property
+    def mapping_width(self) -> int: ...
+    @property
+    def img_channels(self) -> int: ...
+    @property
+    def summary(self) -> str:
+        """The architecture in a few words."""
+
+    @property
+    def conv_clamp(self) -> float | None: ...
+
+    def facts(self) -> dict[str, str]:
+        """What else a listing shows of the architecture."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """What files and digests hold."""
+
+
+def unit_moment(x: Tensor) -> Tensor:
+    """x (N, d) scaled to a second moment of 1 a sample."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+class Mapping(nn.Module):
+    """z -> w: normalisation to unit second moment and fully connected layers.
+
+    A label is embedded linearly, normalised and put behind z (Karras et al. 2020, "Training
+    Generative Adversarial Networks with Limited Data").
+    """
+
+    # Running mean of w over training, towards which truncation moves.
+    w_avg: Tensor
+
+    def __init__(self, config: StyleConfig) -> None:
+        super().__init__()
+        # 0 stands for the usual width, w_dim.
+        embed_dim = config.embed_dim or config.w_dim
+        self.embed = None
+        if config.c_dim:
+            self.embed = EqualLinear(config.c_dim, embed_dim)
+        first = config.z_dim + (embed_dim if config.c_dim else 0)
+        widths = [
+            first,
+            *[config.mapping_width or config.w_dim] * (config.mapping_layers - 1),
+            config.w_dim,
+        ]
+        self.layers = nn.ModuleList(
+            EqualLinear(a, b, config.mapping_lr) for a, b in pairwise(widths)
+        )
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        # z (N, z_dim), label (N, c_dim) -> (N, w_dim)
+        # In float32 whatever the precision of the run: a small error in w is large in the picture.
+        with exact(z.device):
+            return self._forward(z, label)
+
+    def _forward(self, z: Tensor, label: Tensor | None) -> Tensor:
+        # StyleGAN: z lies on a sphere, so its length carries nothing.
+        x = unit_moment(z)
+        if self.embed is not None:
+            if label is None:
+                raise EditbenchError("this network is conditional: give a label")
+            x = torch.cat([x, unit_moment(self.embed(label))], 1)
+        for layer in self.layers:
+            x = scaled_leaky_relu(layer(x))
+        return x
+
+
+class StyleSynthesis(nn.Module, abc.ABC):
+    """w_plus -> styles -> image.
+
+    `layers` holds the affine-driven layers in the order of the space S, `rows` the row of w_plus
+    that drives each of them.
+    """
+
+    layers: nn.ModuleDict
+    rows: list[int]
+
+    def styles(self, w_plus: Tensor) -> list[Tensor]:
+        """Affine maps: w_plus (N, num_ws, w_dim) -> list of (N, channels)."""
+        with exact(w_plus.device):
+            return [affine(w_plus[:, row]) for affine, row in zip(self.affines(), self.rows)]
+
+    def affines(self) -> list[EqualLinear]:
+        """The maps from w to the style of each layer, in the order of the space S."""
+        return [cast(EqualLinear, layer.affine) for layer in self.layers.values()]
+
+    @abc.abstractmethod
+    def begin(self, n: int) -> State:
+        """The state of n samples before the first layer."""
+
+    @abc.abstractmethod
+    def run(
+        self,
+        state: State,
+        styles: Sequence[Tensor],
+        *,
+        shift: WeightShift | None = None,
+        first: int = 0,
+        last: int | None = None,
+    ) -> State:
+        """Layers [first, last) on (features, image): what precedes an edited layer is computed once
+        and kept.
+
+        Args:
+            state: before the layer `first`.
+            styles: of all layers.
+            shift: moves the weight of the layer it names, if that is among them.
+            first, last: the layers to run; None is all that follow.
+        """
+
+
+class StyleNetwork(nn.Module):
+    """The network alone; `editbench.networks.style_generator` wraps it for the harness."""
+
+    kind: ClassVar[str]  # of its files, and of its generator in the configuration
+    config_type: ClassVar[Callable[..., StyleConfig]]
+    makers: ClassVar[str] = "make one with `editbench convert`"  # what writes its files
+
+    config: StyleConfig
+    mapping: Mapping
+    synthesis: StyleSynthesis
+
+    def __init__(self, config: StyleConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mapping = Mapping(config)
+
+    def truncate(self, w: Tensor, truncation_psi: float) -> Tensor:
+        """Move w (..., w_dim) towards the running mean; psi 1 leaves it, psi 0 gives the mean."""
+        # lerp with 1 would round; psi 1 must give w to the last bit.
+        if truncation_psi == 1:
+            return w
+        return torch.lerp(self.mapping.w_avg, w, truncation_psi)
+
+    def forward(
+        self, z: Tensor, truncation_psi: float = 1.0, label: Tensor | None = None
+    ) -> Tensor:
+        w = self.truncate(self.mapping(z, label), truncation_psi)
+        w_plus = w.unsqueeze(1).expand(-1, self.config.num_ws, -1)
+        return self.synthesis(self.synthesis.styles(w_plus))
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> Self:
+        """The network of a file of its kind.
+
+        Raises:
+            BadFile: missing, cut, altered or of another kind, NaN in it, or tensors that its
+                architecture does not have.
+        """
+        if Path(path).suffix in FOREIGN:
+            raise BadFile(
+                f"{path}: checkpoints of other projects are converted once, then read without "
+                f"running any code: `editbench convert {path} --out {Path(path).stem}.safetensors`,"
+                f" then generator.weights={Path(path).stem}.safetensors"
+            )
+        config, tensors = load_tensors(path, cls.kind, cls.makers)
+        # Neither is part of the architecture.
+        checksum = config.pop(CHECKSUM, None)
+        _ = config.pop(ORIGIN, None)
+        # NaN would spread to every picture, and a metric of NaN names no cause.
+        for name, value in tensors.items():
+            if not torch.isfinite(value).all():
+                raise BadFile(
+                    f"{path}: its tensor '{name}' holds NaN or infinity; copy or make the file "
+                    "again"
+                )
+        try:
+            architecture = cls.config_type(**config)
+        except (TypeError, ValueError) as error:
+            raise BadFile(
+                f"{path}: its configuration is not that of a {cls.__name__} ({error})"
+            ) from error
+        # Files from before there were checksums have none, and are read.
+        if checksum is not None and checksum != tensors_digest(tensors, architecture.as_dict()):
+            raise BadFile(
+                f"{path}: its content is not what was written; copy or convert the file again"
+            )
+        network = cls(architecture)
+        load_strict(network, tensors, path)
+        return network

@@ -1,0 +1,264 @@
+"""The architecture of a StyleGAN3, and what follows from it for each layer.
+
+Karras et al. 2021, "Alias-Free Generative Adversarial Networks", section 3.2 and appendix C:
+cut-off and stop-band frequencies grow geometrically over the layers, and sampling rates, sizes and
+filters follow from them. Frequencies are in cycles per picture, rates in samples per picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerDesign:
+    """What one layer does to the signal.
+
+    Args:
+        name: in `layer_names`.
+        published: its name in the published networks, where ToRGB is numbered too.
+        n_in: channels of its input.
+        n_out: channels of its output.
+        kernel: pixels of a side of the convolution.
+        in_size: pixels of a side of its input.
+        out_size: pixels of a side of its output.
+        rate: at which its activation works.
+        up: from the rate of its input to `rate`.
+        down: from `rate` to the rate of its output.
+        up_taps: of the filter before the activation.
+        down_taps: of the filter after it.
+        in_cutoff, in_half_width: of the filter before the activation, see `filters.low_pass`.
+        out_cutoff, out_half_width: of the filter after it.
+        radial: whether the filter after it is symmetric under rotation.
+    """
+
+    name: str
+    published: str
+    n_in: int
+    n_out: int
+    kernel: int
+    in_size: int
+    out_size: int
+    rate: int
+    up: int
+    down: int
+    up_taps: int
+    down_taps: int
+    in_cutoff: float
+    in_half_width: float
+    out_cutoff: float
+    out_half_width: float
+    radial: bool
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Zeros before and after each axis of the convolution's output, spread to `rate`."""
+        # The filter after the activation reads `needed` samples; the one before it shortens what
+        # it filters by its own length.
+        needed = (self.out_size - 1) * self.down + self.down_taps
+        spread = (self.in_size + self.kernel - 1) * self.up
+        total = needed - spread + self.up_taps - 1
+        # A pixel and the zeros behind it are centred where the pixel was: the zeros count as
+        # padding, and their share in front is rounded up.
+        before = (total + self.up) // 2
+        return before, total - before
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleGAN3Config:
+    """Architecture.
+
+    Args:
+        resolution: of the image, a power of two.
+        channels: the width of each layer but ToRGB; the input has that of the first.
+        z_dim: size of z.
+        w_dim: size of w.
+        mapping_layers: of the mapping.
+        mapping_lr: learning-rate multiplier of the mapping.
+        img_channels: of the image.
+        c_dim: size of the label; 0 of an unconditional network.
+        embed_dim: size of the embedded label; 0 is w_dim.
+        mapping_width: of the hidden layers of the mapping; 0 is w_dim.
+        num_critical: layers at the end, before ToRGB, that filter at the very limit of the rate.
+        first_cutoff: cut-off frequency of the first layer.
+        first_stopband: frequency from which the first layer lets nothing pass.
+        last_stopband_ratio: the same of the last layer, as a multiple of its cut-off frequency.
+        margin: pixels around the picture that the layers compute beside it.
+        kernel: pixels of a side of the convolutions; 1 in configuration r.
+        radial: whether filters are symmetric under rotation; in configuration r.
+        filter_size: taps of a filter for each step of its factor.
+        oversampling: of the activations, over the larger rate of input and output.
+        conv_clamp: bound of the output of each activation; None for none.
+        output_scale: of ToRGB's output.
+    """
+
+    resolution: int
+    channels: tuple[int, ...]
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 2
+    mapping_lr: float = 0.01
+    img_channels: int = 3
+    c_dim: int = 0
+    embed_dim: int = 0
+    mapping_width: int = 0
+    num_critical: int = 2
+    first_cutoff: float = 2.0
+    first_stopband: float = 2**2.1
+    last_stopband_ratio: float = 2**0.3
+    margin: int = 10
+    kernel: int = 3
+    radial: bool = False
+    filter_size: int = 6
+    oversampling: int = 2
+    conv_clamp: float | None = 256.0
+    output_scale: float = 0.25
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        if self.resolution < 4 or self.resolution & (self.resolution - 1):
+            raise ValueError(
+                f"resolution must be a power of two of at least 4, got {self.resolution}"
+            )
+        sizes = (*self.channels, self.z_dim, self.w_dim, self.mapping_layers, self.img_channels)
+        if min(sizes) < 1 or min(self.c_dim, self.embed_dim, self.mapping_width) < 0:
+            raise ValueError(f"sizes and the number of layers are at least 1: {self}")
+        if not 0 <= self.num_critical < len(self.channels):
+            raise ValueError(
+                f"num_critical={self.num_critical} of {len(self.channels)} layers; it lies between "
+                "0 and their number"
+            )
+        positive = (
+            self.mapping_lr,
+            self.first_cutoff,
+            self.first_stopband - self.first_cutoff,
+            self.last_stopband_ratio - 1,
+            self.resolution / 2 - self.first_cutoff,
+            self.output_scale,
+        )
+        if not all(math.isfinite(value) and value > 0 for value in positive):
+            raise ValueError(
+                "mapping_lr, output_scale and frequencies are positive, a stop band lies above its "
+                f"cut-off, and first_cutoff below half of the resolution: {self}"
+            )
+        if min(self.kernel, self.filter_size, self.oversampling) < 1 or self.margin < 0:
+            raise ValueError(f"kernel, filter_size, oversampling and margin are counts: {self}")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel has a pixel in its middle, so it is odd, got {self.kernel}")
+        if self.conv_clamp is not None and not self.conv_clamp > 0:
+            raise ValueError(f"conv_clamp is positive, or none at all, got {self.conv_clamp}")
+
+    @property
+    def num_ws(self) -> int:
+        # The input, the layers and ToRGB have a row each.
+        return len(self.channels) + 2
+
+    @property
+    def summary(self) -> str:
+        return f"configuration {'r' if self.radial else 't'}"
+
+    def facts(self) -> dict[str, str]:
+        """What else a listing shows: the layers with their sizes and widths, and the filters."""
+        return {
+            "layers": " ".join(design.name for design in self.layers()),
+            "convolutions": f"{self.kernel} x {self.kernel}",
+            "filters": f"{self.filter_size} taps a step, cut-off from {self.first_cutoff:g} to "
+            f"{self.resolution / 2:g} cycles a picture, {self.num_critical} critical layers",
+        }
+
+    @property
+    def rates(self) -> list[int]:
+        """Of the output of each layer and of ToRGB."""
+        return [
+            round(2 ** math.ceil(math.log2(min(2 * stopband, self.resolution))))
+            for _, stopband in self._bands()
+        ]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Pixels of a side of the output of each layer and of ToRGB."""
+        sizes = [rate + 2 * self.margin for rate in self.rates]
+        # The last layer and ToRGB compute the picture alone.
+        sizes[-2:] = [self.resolution, self.resolution]
+        return sizes
+
+    def _bands(self) -> list[tuple[float, float]]:
+        """(cut-off, stop-band) frequency of the output of each layer and of ToRGB."""
+        last = self.resolution / 2
+        last_stopband = last * self.last_stopband_ratio
+        bands = []
+        for k in range(len(self.channels) + 1):
+            share = min(k / (len(self.channels) - self.num_critical), 1)
+            bands.append(
+                (
+                    self.first_cutoff * (last / self.first_cutoff) ** share,
+                    self.first_stopband * (last_stopband / self.first_stopband) ** share,
+                )
+            )
+        return bands
+
+    def layers(self) -> list[LayerDesign]:
+        """The layers in their order, ToRGB at the end."""
+        rates = self.rates
+        sizes = self.sizes
+        widths = (*self.channels, self.img_channels)
+        # A transition band ends at the stop band, but is not left unused below half of the rate.
+        bands = [
+            (cutoff, max(stopband, rate / 2) - cutoff)
+            for (cutoff, stopband), rate in zip(self._bands(), rates)
+        ]
+        designs = []
+        for k, width in enumerate(widths):
+            before = max(k - 1, 0)
+            is_rgb = k == len(self.channels)
+            # ToRGB is linear: it needs no rate of its own and no filters.
+            rate = max(rates[before], rates[k]) * (1 if is_rgb else self.oversampling)
+            up = rate // rates[before]
+            down = rate // rates[k]
+            published = f"L{k}_{sizes[k]}_{width}"
+            designs.append(
+                LayerDesign(
+                    name=f"rgb{sizes[k]}" if is_rgb else published,
+                    published=published,
+                    n_in=widths[before],
+                    n_out=width,
+                    kernel=1 if is_rgb else self.kernel,
+                    in_size=sizes[before],
+                    out_size=sizes[k],
+                    rate=rate,
+                    up=up,
+                    down=down,
+                    up_taps=self.filter_size * up if up > 1 and not is_rgb else 1,
+                    down_taps=self.filter_size * down if down > 1 and not is_rgb else 1,
+                    in_cutoff=bands[before][0],
+                    in_half_width=bands[before][1],
+                    out_cutoff=bands[k][0],
+                    out_half_width=bands[k][1],
+                    radial=self.radial and k < len(self.channels) - self.num_critical,
+                )
+            )
+        return designs
+
+    def as_dict(self) -> dict[str, Any]:
+        """What files and digests hold: the sizes, and of the options those that are not as above."""
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if fields[name] is dataclasses.MISSING or value != fields[name]
+        }
+
+    @classmethod
+    def published(cls, resolution: int, configuration: str = "t") -> StyleGAN3Config:
+        """The published layouts: 't', equivariant to translation, or 'r', to rotation too."""
+        if configuration not in ("t", "r"):
+            raise ValueError(f"the configuration is 't' or 'r', got {configuration!r}")
+        is_r = configuration == "r"
+        base, most = (32768, 1024) if is_r else (16384, 512)
+        plain = cls(resolution, (1,) * 14)
+        channels = tuple(round(min(base / cutoff, most)) for cutoff, _ in plain._bands()[:-1])
+        if is_r:
+            return cls(resolution, channels, kernel=1, radial=True)
+        return cls(resolution, channels)

@@ -1,0 +1,59 @@
+"""Low-pass filters of StyleGAN3: a sinc, or a jinc where it is radial, under a Kaiser window.
+
+Karras et al. 2021, "Alias-Free Generative Adversarial Networks", appendices A and C. Converted
+networks carry the filters of their file; these are those of a new network.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def low_pass(taps: int, cutoff: float, half_width: float, rate: float, radial: bool) -> Tensor:
+    """A filter of unit sum.
+
+    Args:
+        taps: its length.
+        cutoff: frequency at which it has halved the amplitude, in cycles per picture.
+        half_width: half of the transition band about it, in cycles per picture.
+        rate: of the samples that it filters, a picture.
+        radial: symmetric under rotation, (taps, taps); else (taps,), for one axis at a time.
+
+    Returns:
+        float32.
+    """
+    # Between the samples, so that an even number of taps has its centre between two.
+    place = (torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2) / rate
+    window = kaiser_window(taps, 2 * half_width / (rate / 2))
+    if radial:
+        distance = torch.hypot(place[:, None], place[None, :])
+        response = jinc(distance, cutoff) * torch.outer(window, window)
+    else:
+        response = torch.sinc(2 * cutoff * place) * window
+    return (response / response.sum()).float()
+
+
+def jinc(distance: Tensor, cutoff: float) -> Tensor:
+    """The impulse response of an ideal circular low-pass, J1(2 pi f r) / (pi r), up to a factor."""
+    x = 2 * math.pi * cutoff * distance
+    # The limit at 0; an odd number of taps has one in the middle.
+    at_centre = torch.full_like(x, 0.5)
+    return torch.where(x == 0, at_centre, torch.special.bessel_j1(x) / x.clamp(min=1e-30))
+
+
+def kaiser_window(taps: int, width: float) -> Tensor:
+    """The window whose filter has a transition band of a width, as a share of half the rate.
+
+    Kaiser 1974: the attenuation that `taps` taps reach over that width, and the beta for it.
+    """
+    attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # dB
+    if attenuation > 50:
+        beta = 0.1102 * (attenuation - 8.7)
+    elif attenuation > 21:
+        beta = 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
+    else:
+        beta = 0.0
+    return torch.kaiser_window(taps, periodic=False, beta=beta, dtype=torch.float64)

@@ -30,6 +30,7 @@ from editbench.report.strips import Strip, frame_caption, picture, strips_of_rec
 from editbench.run.compose import check_overrides, compose_settings, sweep_settings
 from editbench.run.job import Outcome
 from editbench.run.loading import check_device
+from editbench.run.option_files import name_files
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
@@ -80,6 +81,7 @@ def run(
     """
     words = _words(overrides)
     folders = [Path(folder) for folder in config_dirs]
+    words, folders = name_files(words, folders)
     check_overrides(words, folders)
     # All settings are checked before the first network is loaded.
     jobs = [settings for _, settings in sweep_settings(words, folders)]

@@ -22,7 +22,8 @@ COMMANDS = {
     "human": "pages on which people choose between two edits, and the analysis of their answers",
     "baseline": "pin the numbers of finished runs, with tolerances and a reason",
     "check": "compare finished runs with pinned numbers; fails where one moved",
-    "conform": "check an editor of your own against the contract, without a benchmark",
+    "new": "write an editor, a metric, a world or a scorer of your own, to begin with",
+    "conform": "check an editor or a metric of your own against its contract, without a benchmark",
     "list": "methods, generators, attributes, metrics and experiments, a line each",
     "bank": "build, import or describe the bank of samples that editors share",
     "invert": "real images into the generator's latents, to edit them; real beside generated",
@@ -111,6 +112,10 @@ def run_command(words: list[str]) -> int:
         return FINE
     if words[0] not in COMMANDS:
         raise UnknownName("command", words[0], COMMANDS)
+    from editbench.base.user_code import search_configuration
+
+    # Also for commands that compose no configuration: a report imports the figures of metrics.
+    search_configuration([])
     return importlib.import_module(f"editbench.commands.{words[0]}").main(words[1:])
 
 

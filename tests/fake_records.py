@@ -217,4 +217,4 @@ def report_of(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reports, "_draw", draw_some)
-        return reports.report(root, out, by_seed=by_seed)
+        return reports.report(root, out, by_seed=by_seed, files=bool(draws))

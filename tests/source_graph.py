@@ -19,6 +19,7 @@ ORDER = (
     "report",
     "regression",
     "conformance",
+    "examples",
     "studies",
     "commands",
 )

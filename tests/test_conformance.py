@@ -369,16 +369,16 @@ CLASS = "class {}(Editor):\n    def fit(self, data): ...\n    def step(self, wal
     ("text", "words", "expected"),
     [
         (None, [], "no such file"),
-        ("x = 1\n", [], "holds no editor: write `class Mine(Editor)`"),
+        ("x = 1\n", [], "holds no editor and no metric: write `class Mine(Editor)`"),
         (
             EDITOR + CLASS.format("One") + CLASS.format("Two"),
             [],
-            "holds several editors (One, Two): say which",
+            "holds several editors or metrics (One, Two): say which",
         ),
         (
             EDITOR + CLASS.format("One"),
             [":Onne"],
-            "unknown editor of {file} 'Onne'. Did you mean 'One'?",
+            "unknown editor or metric of {file} 'Onne'. Did you mean 'One'?",
         ),
         (
             EDITOR + CLASS.format("One"),

@@ -335,7 +335,7 @@ def check_layout(figure: Figure) -> None:
 
 def test_files_have_the_size_of_a_column(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile")
-    folder = report(tmp_path).parent / "figures"
+    folder = report(tmp_path, files=True).parent / "figures"
     for name in ("accuracy", "ad", "trade"):
         with Image.open(folder / f"{name}.png") as picture:
             assert picture.size[0] / figures.DPI in (

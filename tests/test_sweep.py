@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import time
@@ -99,7 +101,12 @@ def test_two_workers_leave_what_one_leaves(tmp_path, words, in_root, capfd, monk
             ]
         )
         err = capfd.readouterr().err
-        summaries.append((code, err[err.index("6 jobs:") :].replace(f"{tmp_path}/{name}", "OUT")))
+        ended = re.findall(r"^\[(\d)/6\] (\w+ x \w), seed 0: ", err, re.M)
+        assert [place for place, _ in ended] == list("123456") and len(set(ended)) == 6
+        summary, _, again = err[err.index("6 jobs:") :].partition("run them again: ")
+        # The sweep without the methods that are done or skipped.
+        assert {"method=crash", "attribute=a,b", *launcher} < set(shlex.split(again))
+        summaries.append((code, summary.replace(f"{tmp_path}/{name}", "OUT")))
     assert summaries[0] == summaries[1] and summaries[0][0] == 1
     assert "6 jobs: 2 done, 2 skipped, 2 failed\n" in summaries[0][1]
     alone, both = records(tmp_path / "one"), records(tmp_path / "two")
@@ -118,7 +125,9 @@ def test_two_workers_leave_what_one_leaves(tmp_path, words, in_root, capfd, monk
             assert made["threads"] == max(1, launch.available_cores() // 2)
     assert "OMP_NUM_THREADS" not in os.environ
     described = [
-        {k: v for k, v in found.items() if k not in ("reason", "checksum")}  # they name folders
+        {
+            k: v for k, v in found.items() if k not in ("reason", "line", "checksum")
+        }  # they name folders
         for run in ("one", "two")
         for _, found in sorted(outcomes(tmp_path / run).items())
     ]
@@ -377,7 +386,9 @@ def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words):
     process = Started(main_with_forks, parts)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    counts = [int(line.split()[3]) for line in err.splitlines() if line.startswith("part ")]
+    counts = [
+        int(found) for found in re.findall(r"^\[\d/4\] part \d: computed (\d+) of", err, re.M)
+    ]
     assert len(counts) == 4 and sum(counts) == 1000 and "4 jobs: 4 done, 0 skipped, 0 failed" in err
     (bank,) = (tmp_path / "cache" / "banks").glob("[!.]*")
     assert (bank / "bank.json").exists() and len(list(bank.glob("shard-*"))) == 20

@@ -21,6 +21,7 @@ from torch import Tensor
 from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
 from editbench.bank.layout import LAYOUT, shard_size
 from editbench.bank.values import recognise
+from editbench.base import user_code
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, NonFinite
 from editbench.base.files import (
@@ -85,7 +86,12 @@ def _build_with_workers(
 ) -> None:
     """Build the missing shards in processes of their own."""
     threads = max(1, torch.get_num_threads() // workers)
-    pool = ProcessPoolExecutor(workers, worker_context())
+    pool = ProcessPoolExecutor(
+        workers,
+        worker_context(),
+        initializer=user_code.search,
+        initargs=tuple(user_code.searched()),
+    )
     try:
         with progress("bank shards", len(missing)) as advance:
             # Shards that other processes hold come last: by then they are built, or their builder

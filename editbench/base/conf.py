@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from editbench.base.errors import BadFile
+from editbench.base.errors import BadFile, UnknownName
 from editbench.base.text import read_text
 
 
@@ -54,6 +54,20 @@ def option_names(group: str, more: Sequence[Path] = ()) -> list[str]:
     return [file.stem for file in _group_files(group, more)]
 
 
+def option_file(group: str, name: str, more: Sequence[Path] = ()) -> Path:
+    """The YAML file of an option; UnknownName where there is none.
+
+    Args:
+        group: name of a Hydra group, such as 'method'.
+        name: of the option.
+        more: a user's own configuration folders.
+    """
+    files = {file.stem: file for file in _group_files(group, more)}
+    if name not in files:
+        raise UnknownName(group, name, files)
+    return files[name]
+
+
 def _group_files(group: str, more: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for folder in (CONF, *more):
@@ -71,6 +85,13 @@ def groups() -> list[str]:
         if path.is_dir() and not path.name.startswith(("_", ".")):
             names.append(path.name)
     return sorted(names)
+
+
+def check_folders(folders: Sequence[Path]) -> None:
+    """Refuse a configuration folder that does not exist."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise BadFile(f"--config-dir {folder}: no such folder")
 
 
 def main_keys() -> list[str]:
@@ -91,6 +112,14 @@ def list_groups() -> list[str]:
             if isinstance(options, list):
                 names.append(str(group))
     return names
+
+
+def default_option(group: str) -> str:
+    """The option that a job has of a group where nothing is chosen; '' where it has none."""
+    for entry in read_yaml(CONF / f"{MAIN}.yaml")["defaults"]:
+        if isinstance(entry, dict) and isinstance(entry.get(group), str):
+            return entry[group]
+    return ""
 
 
 def known_keys() -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 from rich.console import Console
@@ -38,6 +39,15 @@ def is_hushed() -> bool:
     return os.environ.get(PROGRESS, "") == "off"
 
 
+def time_left(seconds: float) -> str:
+    """'about 40 s left', in seconds, minutes or hours."""
+    if seconds < 100:
+        return f"about {seconds:.0f} s left"
+    if seconds < 100 * 60:
+        return f"about {seconds / 60:.0f} min left"
+    return f"about {seconds / 3600:.1f} h left"
+
+
 class Advance(Protocol):
     """A function that takes the number of items that were done since its last call."""
 
@@ -62,7 +72,7 @@ def status(what: str) -> Iterator[None]:
     if is_hushed():
         yield
     elif sys.stderr.isatty():
-        with console().status(what):
+        with _alone() as free, console().status(what) if free else nullcontext():
             yield
     else:
         say(f"{what} ...")
@@ -83,15 +93,35 @@ def progress(what: str, total: int) -> Iterator[Advance]:
     if is_hushed():
         yield _advance_nothing
     elif sys.stderr.isatty():  # in a log a bar would be a line for every change
-        with _bar() as bar:
-            task = bar.add_task(what, total=total)
+        with _alone() as free:
+            if not free:
+                yield _advance_nothing
+                return
+            with _bar() as bar:
+                task = bar.add_task(what, total=total)
 
-            def advance_bar(amount: int = 1) -> None:
-                bar.advance(task, amount)
+                def advance_bar(amount: int = 1) -> None:
+                    bar.advance(task, amount)
 
-            yield advance_bar
+                yield advance_bar
     else:
         yield _PlainProgress(what, total)
+
+
+# Held while something is drawn on the terminal.
+_TERMINAL = threading.Lock()
+
+
+@contextmanager
+def _alone() -> Iterator[bool]:
+    """Whether nothing else is drawn on the terminal: two bars or spinners at once would write over
+    one another, so the inner one of two is not shown."""
+    free = _TERMINAL.acquire(blocking=False)
+    try:
+        yield free
+    finally:
+        if free:
+            _TERMINAL.release()
 
 
 def _advance_nothing(amount: int = 1) -> None:
@@ -126,4 +156,4 @@ class _PlainProgress:
         left = (now - self.began) / self.done * (self.total - self.done)
         if now >= self.due and left >= 1:
             self.due = now + PLAIN_EVERY
-            say(f"{self.what}: {self.done} of {self.total}, about {left:.0f} s left")
+            say(f"{self.what}: {self.done} of {self.total}, {time_left(left)}")

@@ -34,6 +34,7 @@ WITHOUT_EFFECT = (
     "editbench.base.output",
     "editbench.base.progress",
     "editbench.base.sources",
+    "editbench.base.user_code",
 )
 # Libraries that editbench itself is built on. A class of theirs is named by their version: reading
 # the thousands of modules that torch imports would take most of a minute.

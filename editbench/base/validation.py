@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from editbench.base import user_code
 from editbench.base.errors import EditbenchError, UnknownName
 
 # Kind of a plain value -> the types that it may have, and the words of the message.
@@ -115,7 +116,10 @@ def load_target(key: str, target: str) -> Callable[..., Any]:
         return get_object(target)
     except Exception as error:  # importing somebody's module may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise EditbenchError(f"{key}._target_={target} cannot be imported: {reason}") from error
+        remedy = user_code.hint(target)
+        raise EditbenchError(
+            f"{key}._target_={target} cannot be imported: {reason}{remedy}"
+        ) from error
 
 
 def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:

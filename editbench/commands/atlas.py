@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
+from editbench.commands.options import add_config_dir
 
 EXAMPLES = """examples:
   editbench atlas method=navigan_spectrum budget=demo
@@ -58,9 +59,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1")
     parser.add_argument("--out", type=Path, help="folder (default: runs/atlas/METHOD)")
-    parser.add_argument(
-        "--config-dir", type=Path, action="append", default=[], help="options of your own"
-    )
+    add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)
     # Imported here: torch takes seconds, and `--help` should not wait for it.
     from editbench.networks.registry import require

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from editbench.run.job import Outcome
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
-from editbench.run.sweep import failure, in_sweep, join_sweep, leave_outcome, run_hydra
+from editbench.run.sweep import failure, has_own_log, in_sweep, join_sweep, leave_outcome, run_hydra
 
 HELP = """usage: editbench bank [--parts N] [group=option ...] [key=value ...]
        editbench bank import --w W.npy --logits LOGITS.npy --attributes ATTRIBUTES.yaml --out FOLDER
@@ -57,8 +58,12 @@ def main(argv: list[str]) -> int:
     line = CommandLine.parse(as_parts(argv))
     if line.shows:
         raise EditbenchError(f"{line.shows} means nothing to a bank (see `editbench bank --help`)")
+    line = line.with_names()
     line.check()
-    return run_hydra(build_task, line.overrides, line.folders, line.sweep)
+    command = shlex.join(["editbench", "bank", *argv])
+    return run_hydra(
+        build_task, line.overrides, line.folders, line.sweep, lambda failed, jobs: command
+    )
 
 
 def as_parts(argv: list[str]) -> list[str]:
@@ -83,19 +88,29 @@ def build_task(config: DictConfig) -> Outcome:
     """
     part = f"part {config.part}" if "part" in config else "bank"
     try:
-        outcome = build(join_sweep(Settings.from_config(config)), part)
+        outcome, text = build(join_sweep(Settings.from_config(config)), part)
     except EditbenchError as error:
         # A single build ends with the error as its message and exit code.
         if not in_sweep():
             raise
-        say(f"error: {error}")
+        text = f"error: {error}"
         outcome = failure(error)
-    leave_outcome(part, outcome)
+    if has_own_log() and text:
+        say(f"{part}: {text}")
+    leave_outcome(part, outcome, f"{part}: {text}")
     return outcome
 
 
-def build(settings: Settings, part: str) -> Outcome:
-    """Build what is missing of the bank. `part`: 'bank' for all of it, else a title."""
+def build(settings: Settings, part: str) -> tuple[Outcome, str]:
+    """Build what is missing of the bank.
+
+    Args:
+        settings: of the bank.
+        part: 'bank' for all of it, which is then described; else the title of a part.
+
+    Returns:
+        The outcome, and what there is to say of a part.
+    """
     # Loading the networks counts as well: it is what a user waits for.
     began = time.perf_counter()
     folder, _ = bank_folder(settings)
@@ -107,15 +122,15 @@ def build(settings: Settings, part: str) -> Outcome:
     # A part says what it computed itself; the whole is described once, by whoever asks for it.
     if part != "bank":
         computed = generator.decoded - before
-        say(f"{part}: computed {computed} of {len(bank)} samples in {seconds:.1f} s")
-        return Outcome("done", "", "", existed)
+        text = f"computed {computed} of {len(bank)} samples in {seconds:.1f} s"
+        return Outcome("done", "", "", existed), text
     done = "verified" if existed else "built"
     say(
         f"{done} {bank.folder}: {len(bank)} samples in {seconds:.1f} s "
         f"({len(bank) / seconds:.0f}/s), peak memory {peak_memory_mb(settings.device):.0f} MiB"
     )
     describe(bank)
-    return Outcome("done", "", "", existed)
+    return Outcome("done", "", "", existed), ""
 
 
 def describe(bank: Bank) -> None:

@@ -1,5 +1,5 @@
-"""`editbench conform`: check an editor of your own against the contract of
-editbench.walk.editor.
+"""`editbench conform`: check an editor or a metric of your own against its contract, which is
+editbench.walk.editor or editbench.walk.metric.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,16 +17,22 @@ from rich.table import Table
 
 from editbench.base.errors import UnknownName
 from editbench.base.progress import status
+from editbench.commands.options import add_config_dir
+
+if TYPE_CHECKING:
+    from editbench.conformance.suite import Check
 
 EXAMPLES = """examples:
   editbench conform mean_difference.py                       the one editor of a file, with its default arguments
   editbench conform mine.py:Second --set delta=0.3           one of several, with a constructor argument
   editbench conform my_package.my_module.MyEditor            by its dotted name
   editbench conform my_conf/method/mine.yaml                 as a job would make it
+  editbench conform mine --config-dir my_conf                the same, by its name
+  editbench conform my_metric.py                             a metric, with its figure if the file has `draw`
   editbench conform mine.py --only batch,state               two checks
   editbench conform --list                                   the checks and what they mean
 
-exit code: 0 nothing failed, 1 a check failed, 2 there is nothing to check (no such file, no editor in it, several)
+exit code: 0 nothing failed, 1 a check failed, 2 there is nothing to check (no such file, nothing in it, several)
 """
 COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "warned": "yellow"}
 
@@ -37,7 +45,10 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "editor", nargs="?", help="FILE.py, FILE.py:CLASS, package.module.CLASS or METHOD.yaml"
+        "target",
+        metavar="editor|metric",
+        nargs="?",
+        help="FILE.py, FILE.py:CLASS, package.module.CLASS, FILE.yaml or the name of an option",
     )
     parser.add_argument(
         "--set",
@@ -50,25 +61,27 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--only", default="", metavar="CHECK,CHECK", help="these checks only")
     parser.add_argument("--list", action="store_true", help="show the checks with their meaning")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    add_config_dir(parser)
     args = parser.parse_args(argv)
 
-    from editbench.conformance import CHECKS, CheckResult, conform  # networks: not for --help
-    from editbench.conformance.load import WrongUsage, load_factory
+    # Networks: not for --help.
+    from editbench.conformance import CHECKS, METRIC_CHECKS, conform, conform_metric
+    from editbench.conformance.load import METRIC, WrongUsage, load_factory
 
     if args.list:
-        rows = [
-            CheckResult(c.name, "", "", c.meaning, f"editbench.walk.editor.{c.member}")
-            for c in CHECKS.values()
-        ]
-        show_list(rows, args.json)
+        show_list({"editor": CHECKS.values(), "metric": METRIC_CHECKS.values()}, args.json)
         return 0
-    if args.editor is None:
-        parser.error("name an editor: FILE.py, FILE.py:CLASS, package.module.CLASS or METHOD.yaml")
+    if args.target is None:
+        parser.error("name an editor or a metric: FILE.py, FILE.py:CLASS or FILE.yaml")
     try:
-        make = load_factory(args.editor, args.settings)
-        with status(f"checking {args.editor}"):
-            # ''.split(',') is [''], which would be the name of an unknown check.
-            results = conform(make, [name for name in args.only.split(",") if name])
+        make = load_factory(args.target, args.settings, args.config_dir)
+        # ''.split(',') is [''], which would be the name of an unknown check.
+        only = [name for name in args.only.split(",") if name]
+        with status(f"checking {args.target}"):
+            if make.kind == METRIC:
+                results = conform_metric(make, only, make.figure)
+            else:
+                results = conform(make, only)
     # Another code than that of a check that failed, since nothing was checked.
     except (WrongUsage, UnknownName) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -87,17 +100,20 @@ def columns(*titles: str) -> Table:
     return table
 
 
-def show_list(rows: list, as_json: bool) -> None:
-    if as_json:
-        print(
-            json.dumps(
-                [{"name": r.name, "meaning": r.meaning, "member": r.member} for r in rows], indent=1
+def show_list(suites: Mapping[str, Iterable[Check]], as_json: bool) -> None:
+    """The checks of each kind of object, with what they mean."""
+    rows = []
+    for kind, checks in suites.items():
+        for check in checks:
+            rows.append(
+                {"of": kind, "name": check.name, "meaning": check.meaning, "member": check.place}
             )
-        )
+    if as_json:
+        print(json.dumps(rows, indent=1))
         return
-    table = columns("check", "what it means", "contract")
+    table = columns("of", "check", "what it means", "contract")
     for row in rows:
-        table.add_row(row.name, escape(row.meaning), row.member)
+        table.add_row(row["of"], row["name"], escape(row["meaning"]), row["member"])
     Console().print(table)
 
 

@@ -6,6 +6,7 @@ A method that draws its examples runs with several seeds: as many as `seeds` of 
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import read_json
 from editbench.base.progress import say, status
 from editbench.base.validation import check_at_least, check_kind
+from editbench.commands.options import add_config_dir
 from editbench.report import every_setting, load, print_table, write_report
 from editbench.run.compose import compose_settings
 from editbench.run.loading import bank_folder, load_bank, load_networks
@@ -29,6 +31,7 @@ EXAMPLES = """examples:
   editbench demo
   editbench demo starts.near=target
   editbench demo --out /data/demo --device cuda starts.n=600
+  editbench demo --config-dir my_conf          with the methods of my_conf/method/
 """
 TAKEN = ("method", "attribute", "experiment", "budget")  # the demo sets these itself
 
@@ -53,11 +56,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "overrides", nargs="*", help="configuration overrides, as for `editbench run`"
     )
-    args = parser.parse_args(argv)
+    add_config_dir(parser)
+    args = parser.parse_intermixed_args(argv)
     began = time.perf_counter()
-    methods = demo_methods()
+    methods = demo_methods(args.config_dir)
     # All settings are checked before the first network is loaded.
-    composed = demo_settings(methods, args.out, args.device, args.overrides)
+    composed = demo_settings(methods, args.out, args.device, args.overrides, args.config_dir)
     base = composed[0]
     known = load_networks(base).judge.attributes
     attributes = evaluated_names(base, known)
@@ -75,7 +79,7 @@ def main(argv: list[str]) -> int:
     outcomes: list[dict[str, Any]] = []
     for settings, outcome in run_jobs(jobs, args.workers or default_workers(args.device)):
         outcomes.append({"job": settings.title, **vars(outcome)})
-    code = summarise(outcomes)
+    code = summarise(outcomes, again=shlex.join(["editbench", "demo", *argv]))
     say(reuse(bank_found, outcomes, args.out))
     # Records of earlier demos stay in the folder, but in no table of this one.
     runs = {outcome["run_id"] for outcome in outcomes}
@@ -93,18 +97,22 @@ def main(argv: list[str]) -> int:
     return code
 
 
-def demo_methods() -> list[str]:
-    """Methods of the demo.
+def demo_methods(more: Sequence[Path] = ()) -> list[str]:
+    """Methods of the demo, with those of a user's own configuration folders.
 
     Those whose YAML says `demo: false` need files that are not in the package, or stand for a
     family that has another method here.
     """
-    options = group_options("method")
+    options = group_options("method", more)
     return [name for name, config in options.items() if config.get("demo", True)]
 
 
 def demo_settings(
-    methods: Sequence[str], out: Path, device: str, overrides: Sequence[str]
+    methods: Sequence[str],
+    out: Path,
+    device: str,
+    overrides: Sequence[str],
+    more: Sequence[Path] = (),
 ) -> list[Settings]:
     """The settings of each method, for the default attribute and seed.
 
@@ -113,6 +121,7 @@ def demo_settings(
         out: folder of the records.
         device: of the networks.
         overrides: words of the command line.
+        more: a user's own configuration folders.
 
     Raises:
         EditbenchError: a word for what the demo sets itself, or a wrong value.
@@ -125,7 +134,7 @@ def demo_settings(
                 "evaluated=[NAME,NAME]"
             )
     common = ["experiment=demo", "budget=demo", f"out={out}", f"device={device}", *overrides]
-    return [compose_settings([*common, f"method={method}"]) for method in methods]
+    return [compose_settings([*common, f"method={method}"], more) for method in methods]
 
 
 def in_demo_order(composed: Sequence[Settings], attributes: Sequence[str]) -> list[Settings]:

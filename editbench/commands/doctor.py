@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 from editbench.bank.build import compute_block
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.commands.options import add_config_dir
 from editbench.networks.registry import find, folder, pin, published
 from editbench.run import record as records
 from editbench.run.compose import compose_settings
@@ -41,7 +43,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "editbench doctor",
         description=__doc__,
-        epilog="example:\n  editbench doctor --device cuda --out runs\n"
+        epilog="examples:\n  editbench doctor --device cuda --out runs\n"
+        "  editbench doctor --config-dir my_conf generator=mine scorer=mine\n"
         "Exit code 1 where something does not work.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -52,8 +55,15 @@ def main(argv: list[str]) -> int:
         "--out", type=Path, default=Path("runs"), help="folder that runs will be written to"
     )
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
-    args = parser.parse_args(argv)
-    report = look(args.device, args.out)
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="what the self-test runs, e.g. generator=mine scorer=mine (default: the embedded world)",
+    )
+    add_config_dir(parser)
+    args = parser.parse_intermixed_args(argv)
+    report = look(args.device, args.out, args.overrides, args.config_dir)
     if args.json:
         print(json.dumps(report, indent=1))
     else:
@@ -61,12 +71,16 @@ def main(argv: list[str]) -> int:
     return 1 if report["problems"] else 0
 
 
-def look(device: str, out: Path) -> dict[str, Any]:
+def look(
+    device: str, out: Path, overrides: Sequence[str] = (), more: Sequence[Path] = ()
+) -> dict[str, Any]:
     """Look at everything.
 
     Args:
         device: of the self-test and of the trial of precisions.
         out: folder that runs will be written to.
+        overrides: words that choose the networks of the self-test.
+        more: a user's own configuration folders.
 
     Returns:
         What was found, as plain values; 'problems' are sentences.
@@ -87,7 +101,7 @@ def look(device: str, out: Path) -> dict[str, Any]:
         report["networks"][name] = network(name, problems)
     report["out"] = room(out, problems)
     report["precision"] = {"device": device, "kinds": tried_kinds(device, report["devices"])}
-    report["self_test"] = self_test(device, problems)
+    report["self_test"] = self_test([f"device={device}", *overrides], more, device, problems)
     report["problems"] = problems
     return report
 
@@ -146,10 +160,12 @@ def room(out: Path, problems: list[str]) -> dict[str, Any]:
     return {"path": str(out), "writable": writable, "free_gib": round(free, 2)}
 
 
-def self_test(device: str, problems: list[str]) -> dict[str, Any]:
-    """Sample, decode and score: the embedded world end to end."""
+def self_test(
+    words: Sequence[str], more: Sequence[Path], device: str, problems: list[str]
+) -> dict[str, Any]:
+    """Sample, decode and score: a world end to end."""
     try:
-        networks = load_networks(compose_settings([f"device={device}"]))
+        networks = load_networks(compose_settings(words, more))
         models = (networks.generator, networks.teacher, networks.judge)
         compute_block(0, 0, WARM_UP, models, device)
         began = time.perf_counter()

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
+from editbench.commands.options import add_config_dir
 from editbench.inversion.build import build_inversion
 from editbench.inversion.page import print_inversion
 from editbench.inversion.store import Inversion
@@ -59,19 +61,28 @@ def main(argv: list[str]) -> int:
         nargs="*",
         help="configuration overrides: generator=..., inversion.noise=optimise",
     )
+    add_config_dir(parser)
     # Overrides may stand before and after the options, which parse_args does not allow.
     args = parser.parse_intermixed_args(argv)
-    inversion = make(args.out, invert_settings(args.images, args.space, args.steps, args.overrides))
+    settings = invert_settings(args.images, args.space, args.steps, args.overrides, args.config_dir)
+    inversion = make(args.out, settings)
     print_inversion(inversion)
     print(f"codes {inversion.folder / 'table.parquet'}\npage  {inversion.folder / 'index.html'}")
     return 0
 
 
-def invert_settings(images: str, space: str, steps: int | None, overrides: list[str]) -> Settings:
+def invert_settings(
+    images: str,
+    space: str,
+    steps: int | None,
+    overrides: list[str],
+    more: Sequence[Path] = (),
+) -> Settings:
     """The settings of a command line; words of the user come last and win."""
     cfg = compose_config(
         ["inversion=folder", f"inversion.space={space}", *overrides]
-        + ([] if steps is None else [f"inversion.steps={steps}"])
+        + ([] if steps is None else [f"inversion.steps={steps}"]),
+        more,
     )
     cfg.inversion.images = images  # as it is: a folder's name may hold anything
     return Settings.from_config(cfg)

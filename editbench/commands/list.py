@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from editbench.base.conf import CONF, group_options, groups
+from editbench.base.conf import check_folders, group_options, groups, option_file
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.commands.options import add_config_dir
+from editbench.run.option_files import name_files
 from editbench.run.remembered import keep, recall
 
 EXAMPLES = """examples:
@@ -15,6 +18,7 @@ EXAMPLES = """examples:
   editbench list methods             one kind
   editbench list attributes --scorer mnist_lenet --generator mnist_mlp
   editbench list layers --generator digiface      for method.layer
+  editbench list methods --config-dir my_conf      with those of your own
 """
 # Kinds that are no groups: the networks say which there are.
 ATTRIBUTES = "attributes"
@@ -37,40 +41,42 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--generator", default="faces32")
     parser.add_argument("--scorer", default="faces")
     parser.add_argument("--data", default="../shared/data", help="folder of third-party inputs")
+    add_config_dir(parser)
     args = parser.parse_args(argv)
+    check_folders(args.config_dir)
     if args.kind is not None and args.kind not in known:
         raise UnknownName("kind", args.kind, known)
     for title, group in kinds.items():
         if args.kind in (None, title):
-            print_group(title, group)
+            print_group(title, group, args.config_dir)
     if args.kind in (None, ATTRIBUTES):
-        print_attributes(args.generator, args.scorer, args.data)
+        print_attributes(args.generator, args.scorer, args.data, args.config_dir)
     if args.kind == LAYERS:
-        print_layers(args.generator, args.data, args.overrides)
+        print_layers(args.generator, args.data, args.overrides, args.config_dir)
     return 0
 
 
-def print_group(title: str, group: str) -> None:
+def print_group(title: str, group: str, more: Sequence[Path]) -> None:
     """The options of a group, by the `about` of their YAML or its first comment."""
     print(f"{title} ({group}=NAME)")
-    for name, config in group_options(group).items():
-        print(f"  {name:26} {config.get('about') or headline(group, name)}")
+    for name, config in group_options(group, more).items():
+        print(f"  {name:26} {config.get('about') or headline(option_file(group, name, more))}")
 
 
-def headline(group: str, name: str) -> str:
+def headline(file: Path) -> str:
     """First comment of an option's YAML that is not for Hydra; '' where there is none."""
-    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
-    for line in text.splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and "@package" not in line:
             return line[1:].strip()
     return ""
 
 
-def print_attributes(generator: str, scorer: str, data: str) -> None:
+def print_attributes(generator: str, scorer: str, data: str, more: Sequence[Path]) -> None:
     """The attributes of a scorer and their classes."""
     print(f"attributes of scorer {scorer} (attribute=NAME)")
     try:
-        attributes = find_attributes([f"generator={generator}", f"scorer={scorer}", f"data={data}"])
+        words = [f"generator={generator}", f"scorer={scorer}", f"data={data}"]
+        attributes = find_attributes(*name_files(words, more))
     except UnknownName:
         raise  # a wrong name on the command line
     except EditbenchError as error:  # third-party data that is not here
@@ -81,33 +87,38 @@ def print_attributes(generator: str, scorer: str, data: str) -> None:
         print(f"  {attribute['name']:26} {', '.join(attribute['classes'])}{ordered}")
 
 
-def find_attributes(words: Sequence[str]) -> list[dict[str, Any]]:
+def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dict[str, Any]]:
     """The attributes of the judge: name, classes, and whether they are ordered.
 
     Args:
         words: overrides that choose the networks.
+        more: a user's own configuration folders.
     """
     question = ["attributes", *words]
-    kept = recall(question)
+    # What a user's own folders hold is not watched.
+    kept = None if more else recall(question)
     if kept is not None:
         return kept
     # Imported here: torch takes seconds, and the other kinds are read from YAML alone.
     from editbench.run.compose import compose_settings
     from editbench.run.loading import load_networks
 
-    settings = compose_settings(words)
+    settings = compose_settings(words, more)
     attributes = load_networks(settings).judge.attributes.as_config()
-    keep(question, attributes, [settings.plain])
+    if not more:
+        keep(question, attributes, [settings.plain])
     return attributes
 
 
-def print_layers(generator: str, data: str, overrides: list[str]) -> None:
+def print_layers(
+    generator: str, data: str, overrides: list[str], more: Sequence[Path] = ()
+) -> None:
     """The layers of a generator by the names that methods take, and the weights among them."""
     from editbench.base.instantiate import build
     from editbench.run.compose import compose_settings
 
     words = [f"generator={generator}", f"data={data}", *overrides]
-    found = build(compose_settings(words).generator.config)
+    found = build(compose_settings(*name_files(words, more)).generator.config)
     kernels = found.kernels()
     print(f"layers of generator {generator} (method.layer=NAME)")
     for name in found.layers():

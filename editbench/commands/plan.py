@@ -55,6 +55,7 @@ def main(argv: list[str]) -> int:
     line = CommandLine.parse([word for word in argv if word != "--json"])
     if line.shows:
         raise EditbenchError(f"{line.shows} means nothing to a plan (see `editbench plan --help`)")
+    line = line.with_names()
     # A pipe gets no line of progress between its own.
     with status("planning") if sys.stderr.isatty() else nullcontext():
         jobs = plan_sweep(line.overrides, line.folders)

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from editbench.base.progress import status
+from editbench.base.user_code import search_configuration
+from editbench.commands.options import add_config_dir
 from editbench.report import every_setting, load, print_table, write_report
 
 EXAMPLES = """examples:
@@ -35,12 +37,14 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="keep seeds apart; by default they are one cell, a mean over starts and seeds",
     )
+    add_config_dir(parser)
     parser.add_argument(
         "--no-figures",
         action="store_true",
         help="leave out figures/: every figure of the page as SVG, PDF and PNG, and the strips",
     )
     args = parser.parse_args(argv)
+    search_configuration(args.config_dir)  # the figures of a user's own metrics
     results = load(args.root, by_seed=args.by_seed)
     every = every_setting(results)
     # The table first: the figures take longer.

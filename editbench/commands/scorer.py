@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import write_json
 from editbench.base.instantiate import build
+from editbench.base.user_code import search
+from editbench.commands.options import add_config_dir
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.declaration import read_scorers, scorer_file
 from editbench.run.compose import compose_config
@@ -62,17 +64,25 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="folder of the page; default: scorer-check-NAME")
+    add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)
     if args.action != "check":
         raise UnknownName("action of `editbench scorer`", args.action, ["check"])
     if args.n < 2 or args.batch < 1:
         raise EditbenchError("-n must be 2 or more, and --batch 1 or more")
-    path = scorer_file(args.scorer)
-    cfg = compose_config([f"generator={args.generator}", f"device={args.device}", *args.overrides])
+    path = scorer_file(args.scorer, args.config_dir)
+    search(path.absolute().parent)  # modules that the YAML names may lie beside it
+    cfg = compose_config(
+        [f"generator={args.generator}", f"device={args.device}", *args.overrides], args.config_dir
+    )
     # The overrides count here, since the YAML may refer to ${data}.
     context = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     scorers = read_scorers(path, context)
-    others = read_scorers(scorer_file(args.against), context) if args.against else {}
+    others: dict[str, Scorer] = {}
+    if args.against:
+        against = scorer_file(args.against, args.config_dir)
+        search(against.absolute().parent)
+        others = read_scorers(against, context)
     # A scorer in both roles is moved twice, which does nothing.
     for scorer in (*scorers.values(), *others.values()):
         scorer.to(args.device)

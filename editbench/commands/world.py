@@ -13,6 +13,7 @@ from typing import Any
 
 from editbench.base.errors import EditbenchError
 from editbench.commands import world_data
+from editbench.commands.options import add_config_dir
 from editbench.commands.world_data import add_data_arguments
 
 EXAMPLES = """examples:
@@ -199,10 +200,7 @@ def _parser() -> argparse.ArgumentParser:
         card.add_argument(
             f"--{role}", type=Path, default=None, help="weights (default: those of the package)"
         )
-
-    card.add_argument(
-        "--config-dir", type=Path, default=None, help="folder of your own generators and scorers"
-    )
+    add_config_dir(card)
     card.add_argument(
         "world",
         nargs="*",
@@ -320,7 +318,7 @@ def _card(args: argparse.Namespace) -> int:
     from editbench.worlds.faces import load_generator, load_scorer
     from editbench.worlds.faces.training import read_law
 
-    if args.world or args.config_dir is not None:
+    if args.world or args.config_dir:
         return _other_card(args)
     card = world_card(
         args.out,
@@ -359,8 +357,7 @@ def _other_card(args: argparse.Namespace) -> int:
             f"{', '.join(given)}: of the faces' world; another world names its networks by "
             "generator=NAME and scorer=NAME alone"
         )
-    folders = [] if args.config_dir is None else [args.config_dir]
-    settings = compose_settings(args.world, folders)
+    settings = compose_settings(args.world, args.config_dir)
     networks = load_networks(settings)
     card = other_card(
         args.out,

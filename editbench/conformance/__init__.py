@@ -1,6 +1,6 @@
-"""The conformance suite: checks that an editor keeps its contract, on small testbeds."""
+"""The conformance suites: checks that an editor or a metric keeps its contract."""
 
-from editbench.conformance.suite import CHECKS, conform
+from editbench.conformance.suite import CHECKS, METRIC_CHECKS, conform, conform_metric
 from editbench.conformance.verdicts import CheckResult
 
-__all__ = ["CHECKS", "CheckResult", "conform"]
+__all__ = ["CHECKS", "METRIC_CHECKS", "CheckResult", "conform", "conform_metric"]

@@ -1,4 +1,6 @@
-"""From what a user types to an editor class: a file, a dotted name, or a method's YAML."""
+"""From what a user types to what makes an editor or a metric: a file, a dotted name, a YAML, the
+name of an option.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +10,102 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import yaml
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from editbench.base.conf import read_yaml
+from editbench.base import user_code
+from editbench.base.conf import check_folders, option_file, option_names, read_yaml
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.instantiate import build, plain
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor
+from editbench.walk.metric import Metric, ObservationMetric
 
 FORMS = "mine.py, mine.py:Class, package.module.Class or my_conf/method/mine.yaml"
+EDITOR = "editor"
+METRIC = "metric"
+GROUPS = {EDITOR: "method", METRIC: "metric"}  # kind -> group of options
+FIGURE = "draw"  # function of a metric's module that draws its figure
 
 
 class WrongUsage(EditbenchError):
     """What was named cannot be checked at all; the command ends with 2."""
 
 
-def load_factory(target: str, settings: Sequence[str] = ()) -> Callable[[], Editor]:
-    """What makes the editor that a user names.
+@dataclass(frozen=True)
+class Factory:
+    """What makes the object to check.
 
     Args:
-        target: one of FORMS.
+        make: gives a new one at every call.
+        kind: EDITOR or METRIC.
+        figure: of a metric, the function that draws it; None where there is none.
+    """
+
+    make: Callable[[], Any]
+    kind: str
+    figure: Callable[..., Any] | None = None
+
+    def __call__(self) -> Any:
+        """A new object."""
+        return self.make()
+
+
+def load_factory(target: str, settings: Sequence[str] = (), more: Sequence[Path] = ()) -> Factory:
+    """What makes the editor or metric that a user names.
+
+    Args:
+        target: one of FORMS, or the name of an option.
         settings: 'key=value' each, constructor arguments.
+        more: a user's own configuration folders.
 
     Raises:
         WrongUsage: there is no such file, or it cannot be imported.
         UnknownName: there is no such class or argument.
     """
+    check_folders(more)
+    user_code.search_configuration(more)
     values = parse_settings(settings)
     path, _, name = target.partition(":")
     if path.endswith((".yaml", ".yml")):
-        return _from_yaml(Path(path), values)
+        return _from_yaml(Path(path), values, more)
+    for group in GROUPS.values():
+        if target in option_names(group, more):
+            return _from_yaml(option_file(group, target, more), values, more)
     if path.endswith(".py") or "/" in path:
-        cls = choose_class(import_file(Path(path)), name, path)
+        module = import_file(Path(path))
+        cls = choose_class(module, name, path)
     else:
         cls = _from_dotted_name(target, path, name)
+        module = sys.modules[cls.__module__]
     _check_settings(cls, values)
-    return lambda: cls(**values)
+    return Factory(lambda: cls(**values), kind_of(cls), getattr(module, FIGURE, None))
 
 
-def _from_dotted_name(target: str, path: str, name: str) -> type[Editor]:
+def kind_of(cls: object) -> str:
+    """EDITOR or METRIC; a function that makes one counts as an editor."""
+    if inspect.isclass(cls) and issubclass(cls, Metric):
+        return METRIC
+    return EDITOR
+
+
+def _from_dotted_name(target: str, path: str, name: str) -> type:
     """The class of 'package.module.Class' or 'package.module:Class'."""
     module, _, last = path.rpartition(".")
     if name:
         module = path
         last = name
     if not module:
-        raise WrongUsage(f"'{target}' is neither a file nor a dotted name: give {FORMS}")
-    # The installed command does not have the working folder on its path, as `python -m` has.
-    _add_to_path(Path.cwd())
+        raise WrongUsage(
+            f"'{target}' is no file, no dotted name and no option of "
+            f"{' or '.join(GROUPS.values())}: give {FORMS}"
+        )
     return choose_class(_import(lambda: importlib.import_module(module), module), last, module)
 
 
@@ -87,7 +132,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 # -- a module
 def import_file(path: Path) -> ModuleType:
-    """Import a file from its path, with its folder on sys.path.
+    """Import a file from its path; modules beside it are found.
 
     Raises:
         WrongUsage: there is no such file, or its code raises.
@@ -96,7 +141,7 @@ def import_file(path: Path) -> ModuleType:
         raise WrongUsage(f"{path}: no such file; give {FORMS}")
     path = path.resolve()
     # Methods often import a helper that lies beside them.
-    _add_to_path(path.parent)
+    user_code.search(path.parent)
     known = sys.modules.get(path.stem)
     if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path:
         return known
@@ -115,11 +160,6 @@ def import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _add_to_path(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
 
 
 def _import(work: Callable[[], Any], what: str) -> Any:
@@ -148,8 +188,8 @@ def _import(work: Callable[[], Any], what: str) -> Any:
         ) from error
 
 
-def choose_class(module: ModuleType, name: str, where: str) -> type[Editor]:
-    """The editor class of a module.
+def choose_class(module: ModuleType, name: str, where: str) -> type:
+    """The class of an editor or a metric in a module.
 
     Args:
         module: imported.
@@ -160,14 +200,15 @@ def choose_class(module: ModuleType, name: str, where: str) -> type[Editor]:
         UnknownName: there is no class of this name.
         WrongUsage: without a name, the module holds none or several.
     """
-    found = {}
+    bases = (Editor, Metric, ObservationMetric)
+    found: dict[str, type] = {}
     for key, value in vars(module).items():
-        if inspect.isclass(value) and issubclass(value, Editor) and value is not Editor:
+        if inspect.isclass(value) and issubclass(value, bases) and value not in bases:
             found[key] = value
     if name:
         # A class that the module imported counts where it is named.
         if name not in found:
-            raise UnknownName(f"editor of {where}", name, found)
+            raise UnknownName(f"editor or metric of {where}", name, found)
         return found[name]
     own = {}
     for key, value in found.items():
@@ -178,22 +219,23 @@ def choose_class(module: ModuleType, name: str, where: str) -> type[Editor]:
         whole = {key: value for key, value in own.items() if not inspect.isabstract(value)}
         if len(whole) != 1:
             raise WrongUsage(
-                f"{where} holds several editors ({', '.join(own)}): say which, "
+                f"{where} holds several editors or metrics ({', '.join(own)}): say which, "
                 f"{where}:{next(iter(whole or own))}"
             )
         own = whole
     if not own:
         raise WrongUsage(
-            f"{where} holds no editor: write `class Mine(Editor)` with Editor from "
-            "editbench.walk.editor, or name the class behind a colon if it is imported from "
+            f"{where} holds no editor and no metric: write `class Mine(Editor)` with Editor from "
+            "editbench.walk.editor, or `class Mine(Metric)` with Metric from "
+            "editbench.walk.metric, or name the class behind a colon if it is imported from "
             "elsewhere"
         )
     return next(iter(own.values()))
 
 
-def _check_settings(cls: type[Editor], values: Mapping[str, object]) -> None:
+def _check_settings(cls: type, values: Mapping[str, object]) -> None:
     """Raise UnknownName for an argument that the constructor does not have."""
-    parameters = inspect.signature(cls.__init__).parameters
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     # A constructor with **kwargs may take any name; its own code will tell.
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
@@ -204,24 +246,24 @@ def _check_settings(cls: type[Editor], values: Mapping[str, object]) -> None:
 
 
 # -- a configuration
-def _from_yaml(path: Path, values: Mapping[str, object]) -> Callable[[], Editor]:
-    """What makes the editor of a method's YAML.
+def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -> Factory:
+    """What makes the editor or metric of a YAML file, as a job would.
 
-    In FOLDER/method/ it is composed as `editbench run --config-dir FOLDER` does. Modules are found
-    in the working directory, beside the YAML, in FOLDER and beside FOLDER.
+    Modules are found in the working directory, in FOLDER and beside FOLDER of
+    FOLDER/method/NAME.yaml, and beside the YAML.
     """
     if not path.is_file():
         raise WrongUsage(f"{path}: no such file; give {FORMS}")
     folder = path.resolve().parent
-    # The last one comes first on the path.
-    for place in (folder.parent.parent, folder.parent, folder, Path.cwd()):
-        _add_to_path(place)
-    if folder.name == "method":
-        config = compose_config([f"method={path.stem}"], [folder.parent]).method
-    else:
-        config = OmegaConf.create(read_yaml(path))
-    if "_target_" not in config:
+    user_code.search(folder.parent, folder.parent.parent, folder)
+    target = str(read_yaml(path).get("_target_", ""))
+    if not target:
         raise WrongUsage(f"{path} has no _target_: name the class there, _target_: module.Class")
+    # Imported first, so that an error of the module is not taken for the constructor's.
+    module = target.rpartition(".")[0]
+    _import(lambda: importlib.import_module(module), target)
+    kind = kind_of(_import(lambda: get_object(target), target))
+    config = _composed(path, GROUPS[kind], more)
     known = [key for key in plain(config) if key != "_target_"]
     for key in values:
         if key not in known:
@@ -229,7 +271,20 @@ def _from_yaml(path: Path, values: Mapping[str, object]) -> Callable[[], Editor]
     # Composed configurations refuse new types of a value; `--set` may give a list for a number.
     OmegaConf.set_struct(config, False)
     config.update(dict(values))
-    # Imported once before, so that an error of the module is not taken for the constructor's.
-    module = str(config["_target_"]).rpartition(".")[0]
-    _import(lambda: importlib.import_module(module), str(config["_target_"]))
-    return lambda: build(config)
+    figure = config.get("figure")
+    draw = None
+    if figure is not None:
+        draw = _import(lambda: get_object(str(figure)), str(figure))
+    return Factory(lambda: build(config), kind, draw)
+
+
+def _composed(path: Path, group: str, more: Sequence[Path]) -> Any:
+    """The part of a job's configuration that a YAML file gives."""
+    word = str(path)
+    # Options of editbench itself stand by their names: a file may not have the name of one.
+    if path.stem in option_names(group) and path.samefile(option_file(group, path.stem)):
+        word = path.stem
+    if group == GROUPS[METRIC]:
+        # A job takes several metrics, each under its own name.
+        return compose_config([f"{group}=[{word}]"], more)[group][path.stem]
+    return compose_config([f"{group}={word}"], more)[group]

@@ -1,24 +1,30 @@
-"""The suite: every check by its short name, with its meaning and its place in the contract."""
+"""The suites of editors and of metrics: every check by its short name, with its meaning and its
+place in the contract.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from editbench.base.errors import UnknownName
 from editbench.conformance import (
     checks_blind,
     checks_directions,
     checks_fit,
+    checks_metric,
     checks_state,
     checks_walk,
 )
+from editbench.conformance.checks_metric import MetricSubject
 from editbench.conformance.subject import Subject
 from editbench.conformance.testbeds import LatentJudge, PictureJudge
 from editbench.conformance.verdicts import CheckResult, Skipped, Verdict, explain
 from editbench.walk.editor import Editor
+from editbench.walk.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -26,9 +32,15 @@ class Check:
     """One check of the suite."""
 
     name: str
-    member: str  # of editbench.walk.editor, where the contract stands
+    member: str  # of the module of the contract
     meaning: str
-    run: Callable[[Subject], str]  # gives a remark when it passes, and raises a Verdict otherwise
+    run: Callable[[Any], str]  # gives a remark when it passes, and raises a Verdict otherwise
+    module: str = "editbench.walk.editor"  # where the contract stands
+
+    @property
+    def place(self) -> str:
+        """The dotted name of the part of the contract."""
+        return f"{self.module}.{self.member}"
 
 
 # In the order of an editor's life: it is constructed, fitted, walked, stored. Each broken method of
@@ -114,6 +126,89 @@ _ALL = (
 CHECKS = {check.name: check for check in _ALL}
 
 
+def _of_metrics(name: str, member: str, meaning: str, run: Callable[[Any], str]) -> Check:
+    return Check(name, member, meaning, run, "editbench.walk.metric")
+
+
+_ALL_METRIC = (
+    _of_metrics(
+        "constructs",
+        "Metric",
+        "a Metric is constructed from defaults, and names itself and what it produces",
+        checks_metric.constructs,
+    ),
+    _of_metrics(
+        "rows",
+        "MetricResult",
+        "rows have their columns, a key of their own, and the number inside its interval",
+        checks_metric.rows,
+    ),
+    _of_metrics(
+        "samples",
+        "MetricResult",
+        "samples are one finite value a start",
+        checks_metric.samples,
+    ),
+    _of_metrics(
+        "classes",
+        "Metric.update",
+        "attributes of many classes, ordered ones too, are measured",
+        checks_metric.classes,
+    ),
+    _of_metrics(
+        "one_attribute",
+        "Metric.update",
+        "a job with no other attribute is measured",
+        checks_metric.one_attribute,
+    ),
+    _of_metrics("no_starts", "Metric.compute", "no starts give no number", checks_metric.no_starts),
+    _of_metrics(
+        "diverging",
+        "Metric.update",
+        "walks that become NaN spoil no number",
+        checks_metric.diverging,
+    ),
+    _of_metrics(
+        "order", "Metric.sorted_columns", "the order of the starts is nothing", checks_metric.order
+    ),
+    _of_metrics(
+        "batches",
+        "Metric.add_columns",
+        "any number of starts an update gives one result",
+        checks_metric.batches,
+    ),
+    _of_metrics(
+        "merge",
+        "Metric.add_columns",
+        "two halves, merged, are the whole",
+        checks_metric.merge,
+    ),
+    _of_metrics(
+        "reset", "Metric.compute", "a reset leaves nothing of the run before", checks_metric.reset
+    ),
+    _of_metrics(
+        "determinism",
+        "Metric.compute",
+        "one result, whatever the global random state",
+        checks_metric.determinism,
+    ),
+    _of_metrics("pure", "Metric.update", "the walks are not altered", checks_metric.pure),
+    _of_metrics(
+        "reason",
+        "ObservationMetric.compute",
+        "an observation that could not look is a row with its reason",
+        checks_metric.reason,
+    ),
+    _of_metrics(
+        "figure",
+        "MetricResult",
+        "a figure, if there is one, is drawn, and nothing where there are no rows",
+        checks_metric.figure,
+    ),
+)
+METRIC_CHECKS = {check.name: check for check in _ALL_METRIC}
+
+
 def conform(make: Callable[[], Editor], only: Sequence[str] = ()) -> list[CheckResult]:
     """Run the suite on an editor.
 
@@ -127,38 +222,66 @@ def conform(make: Callable[[], Editor], only: Sequence[str] = ()) -> list[CheckR
     Raises:
         UnknownName: there is no such check.
     """
-    for name in only:
-        if name not in CHECKS:
-            raise UnknownName("check", name, CHECKS)
-    chosen = [check for check in CHECKS.values() if check.name in only or not only]
+    chosen = _chosen(CHECKS, only)
     with tempfile.TemporaryDirectory(prefix="editbench-conform-") as folder:
         subject = Subject(make, Path(folder))
         with subject.watch.trap(LatentJudge, PictureJudge):
-            return _run(subject, chosen)
+            return _run(CHECKS["constructs"], subject, chosen)
 
 
-def _run(subject: Subject, chosen: Sequence[Check]) -> list[CheckResult]:
-    # Every other check needs an editor, so this one always runs.
-    first = _result(CHECKS["constructs"], subject)
+def conform_metric(
+    make: Callable[[], Metric],
+    only: Sequence[str] = (),
+    figure: Callable[..., Any] | None = None,
+) -> list[CheckResult]:
+    """Run the suite on a metric.
+
+    Args:
+        make: gives a new metric at every call.
+        only: names of the checks to run; none for all.
+        figure: draws the metric in a report; None where it brings none.
+
+    Returns:
+        A result a check. A metric's own exceptions become results.
+
+    Raises:
+        UnknownName: there is no such check.
+    """
+    chosen = _chosen(METRIC_CHECKS, only)
+    return _run(METRIC_CHECKS["constructs"], MetricSubject(make, figure), chosen)
+
+
+def _chosen(checks: Mapping[str, Check], only: Sequence[str]) -> list[Check]:
+    for name in only:
+        if name not in checks:
+            raise UnknownName("check", name, checks)
+    return [check for check in checks.values() if check.name in only or not only]
+
+
+def _run(
+    constructs: Check, subject: Subject | MetricSubject, chosen: Sequence[Check]
+) -> list[CheckResult]:
+    # Every other check needs an object, so this one always runs.
+    first = _result(constructs, subject)
     results = []
     for check in chosen:
         if check.name == "constructs":
             results.append(first)
         elif first.status == "failed":
-            reason = "there is no editor to check; see `constructs`"
+            reason = "there is nothing to check; see `constructs`"
             results.append(_as_result(check, "skipped", reason))
         else:
             results.append(_result(check, subject))
     return results
 
 
-def _result(check: Check, subject: Subject) -> CheckResult:
+def _result(check: Check, subject: Subject | MetricSubject) -> CheckResult:
     try:
         return _as_result(check, "passed", check.run(subject))
     except Skipped as verdict:
         return _as_result(check, "skipped", str(verdict))
     except Verdict as verdict:
-        place = f"See editbench.walk.editor.{check.member}: {check.meaning}."
+        place = f"See {check.place}: {check.meaning}."
         return _as_result(check, verdict.status, f"{verdict}\n{place}")
     except Exception as error:
         # Code of the editor that the check did not expect to fail.
@@ -166,10 +289,9 @@ def _result(check: Check, subject: Subject) -> CheckResult:
             check,
             "failed",
             f"Found: {explain(error)}.\nRequired: {check.meaning}.\nFix: the code at that line.\n"
-            f"See editbench.walk.editor.{check.member}.",
+            f"See {check.place}.",
         )
 
 
 def _as_result(check: Check, status: str, message: str) -> CheckResult:
-    member = f"editbench.walk.editor.{check.member}"
-    return CheckResult(check.name, status, message, check.meaning, member)
+    return CheckResult(check.name, status, message, check.meaning, check.place)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
@@ -27,13 +28,17 @@ from omegaconf.errors import OmegaConfBaseException
 from editbench.base.conf import (
     CONF,
     MAIN,
+    check_folders,
+    default_option,
     groups,
     known_keys,
     list_groups,
     option_names,
     read_yaml,
 )
-from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.user_code import search_configuration
+from editbench.run.option_files import check_place, name_files
 from editbench.run.settings import MOVED_STARTS, TOP_VALUES, Settings, moved_attributes
 
 # Keys that can say what is evaluated; the scorer has a say where the list is null.
@@ -51,13 +56,14 @@ def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictC
     """The configuration of one job.
 
     Args:
-        overrides: words such as 'method=gradctrl', as on the command line.
+        overrides: words such as 'method=gradctrl' or 'method=mine.yaml', as on the command line.
         more: a user's own configuration folders.
 
     Raises:
         UnknownName: a group option or key that does not exist.
         EditbenchError: Hydra cannot compose it.
     """
+    overrides, more = name_files(overrides, more)
     chosen, plain = _check_words(overrides, more)
     check_single(overrides)
     try:
@@ -91,9 +97,9 @@ def hydra_application(more: Sequence[Path] = ()) -> Iterator[Any]:
         BadFile: no such folder.
         EditbenchError: what Hydra or OmegaConf raised meanwhile.
     """
-    for folder in more:
-        if not folder.is_dir():
-            raise BadFile(f"--config-dir {folder}: no such folder")
+    check_folders(more)
+    # What the configuration names is built after this block, so it stays importable.
+    search_configuration(more)
     # Whatever was set up before, in a notebook for example, is put back at the end.
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -336,6 +342,10 @@ def _check_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[s
                     f"'{override}' is not an override: write key=value (see `editbench run --help`)"
                 )
         elif bare in known_groups:
+            if key.startswith("+") and default_option(bare):
+                raise EditbenchError(
+                    f"{override}: a job has an option of {bare} already; write {bare}={value}"
+                )
             options = _named_options(value)
             _check_options_exist(bare, options, more)
             if _is_list(value):
@@ -346,6 +356,8 @@ def _check_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[s
         elif key.startswith("+"):
             # Hydra adds whatever follows a plus.
             _check_new_key(bare)
+        elif key.startswith("hydra."):
+            _check_hydra_key(bare.partition(".")[2])
         elif not key.startswith(("~", "hydra")):
             plain.append(bare)
     return chosen, plain
@@ -378,16 +390,21 @@ def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path])
     for name in names:
         if name not in known:
             raise UnknownName(group, name, known)
-        for folder in more:
-            file = folder / group / f"{name}.yaml"
-            if not file.is_file():
-                continue
+        places = {(folder / group / f"{name}.yaml").resolve() for folder in more}
+        files = sorted(place for place in places if place.is_file())
+        if len(files) > 1:
+            raise EditbenchError(
+                f"{' and '.join(map(str, files))} have one name, and only one would be taken: "
+                "give one of them another"
+            )
+        for file in files:
             if name in ours:
                 raise EditbenchError(
                     f"{file} has the name of an option of editbench, which would be taken instead: "
                     "give the file another name"
                 )
             read_yaml(file)  # a damaged file is named here; Hydra's message would be long
+            check_place(group, file)
 
 
 def _check_takes_several(group: str, names: Sequence[str]) -> None:
@@ -400,9 +417,28 @@ def _check_takes_several(group: str, names: Sequence[str]) -> None:
 def _check_new_key(key: str) -> None:
     """A key that `+` adds at the top must be one that a job reads; deeper ones are checked later,
     against the arguments of what they configure."""
-    first = key.partition(".")[0]
-    if first != "hydra" and first not in known_keys():
+    first, _, rest = key.partition(".")
+    if first == "hydra":
+        _check_hydra_key(rest)
+    elif first not in known_keys():
         raise UnknownName("option", first, known_keys())
+
+
+def _check_hydra_key(key: str) -> None:
+    """Refuse a key that Hydra's own node does not have. Launchers and sweepers have keys of their
+    own, and mappings, such as hydra.job.env_set, have any."""
+    node: Any = OmegaConf.structured(HydraConf)
+    path = "hydra"
+    for part in key.split("."):
+        if OmegaConf.get_type(node) in (None, dict):
+            return
+        names = [str(name) for name in node]
+        if part not in names:
+            raise UnknownName(f"option of '{path}'", part, names)
+        path = f"{path}.{part}"
+        node = OmegaConf.select(node, part, throw_on_missing=False)
+        if not OmegaConf.is_dict(node):
+            return
 
 
 def _check_keys(config: DictConfig, keys: Sequence[str]) -> None:

@@ -34,6 +34,8 @@ from editbench.inversion.schedule import Schedule
 from editbench.run.record import MOVED_STARTS
 from editbench.walk.engine import EngineSpec
 
+# Groups whose options set keys at the top and leave none below their own names.
+GLOBAL_GROUPS = ("budget", "experiment", "preset")
 NO_INVERSION = "none"  # option of the group `inversion`: walks start from the bank's own samples
 
 
@@ -243,6 +245,7 @@ class Settings:
         for key in plain:
             if key not in known:
                 raise UnknownName("option", key, known)
+        _check_unread(plain)
         # The order of the checks is that of the fields, so the message is the same every time.
         values = _Values(plain)
         settings = cls(
@@ -296,6 +299,16 @@ class Settings:
         """The same job with other plain values at the top, such as target=1; they are not checked."""
         # Identities are computed of `plain`: the two must not differ.
         return replace(self, plain={**self.plain, **values}, **values)
+
+
+def _check_unread(plain: Mapping[str, Any]) -> None:
+    """Refuse keys that `+` has put where nothing would read them."""
+    for group in GLOBAL_GROUPS:
+        if isinstance(plain.get(group), dict) and plain[group]:
+            raise UnknownName(f"option of '{group}'", str(next(iter(plain[group]))), [])
+    # A network is built by the metric that refers to it, if there is one.
+    if plain.get("network") is not None:
+        Component.from_config("network", plain["network"])
 
 
 def resolve(config: DictConfig | Mapping[Any, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from editbench.base import user_code
 from editbench.base.conf import MAIN, load_yaml
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import (
@@ -30,7 +32,7 @@ from editbench.base.files import (
     write_atomic,
     write_json,
 )
-from editbench.base.progress import say
+from editbench.base.progress import hush, say
 from editbench.run.compose import (
     JobComposer,
     check_single,
@@ -38,6 +40,7 @@ from editbench.run.compose import (
     compose_master,
     hydra_application,
 )
+from editbench.run.follow import Follower, outcome_numbers
 from editbench.run.job import Outcome, find_job, run_job
 from editbench.run.launch import (
     available_cores,
@@ -62,6 +65,8 @@ STOPPED = "stopped: finished jobs and bank shards are kept; the same command goe
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells give it
 
 Task = Callable[[DictConfig], Outcome]
+# Words of the failed jobs and of all jobs of a sweep -> the command that runs the failed ones again.
+Again = Callable[[Sequence[Sequence[str]], Sequence[Sequence[str]]], str]
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,25 @@ def run_single(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) 
     return int(done.return_value.status == "failed")
 
 
-def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -> int:
+def run_sweep(
+    task: Task,
+    overrides: Sequence[str],
+    more: Sequence[Path] = (),
+    again: Again | None = None,
+) -> int:
     """Run a task for every job of a sweep with Hydra's launcher, and print the summary.
 
-    Args, Returns and Raises: as `run_single`.
+    Args:
+        task: takes the composed configuration.
+        overrides: words of the command line, which `check_overrides` has seen.
+        more: a user's own configuration folders.
+        again: gives the command that the summary names where jobs failed.
+
+    Returns:
+        The exit code, as of `run_single`.
+
+    Raises:
+        EditbenchError: the configuration is wrong.
     """
     # The environment is put back at the end: this process may start another sweep.
     with hydra_application(more) as hydra, _explained_disk(), _own_environment():
@@ -131,12 +151,17 @@ def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -
         quoted = str(sweep.folder).replace("\\", "\\\\").replace("'", "\\'")
         own = [f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
         interrupted = False
+        follower = Follower(sweep.folder, len(jobs))
         try:
             words = list(overrides)
             if task is job_task:
-                words = remaining_words(sweep, overrides, settle_found(sweep, composer))
+                waiting = settle_found(sweep, composer)
+                follower.look()
+                words = remaining_words(sweep, overrides, waiting)
             if words or task is not job_task:
-                hydra.multirun(MAIN, task, [*words, *own])
+                launcher = str(master.hydra.launcher["_target_"])
+                with _followed(task, follower, launcher) as followed:
+                    hydra.multirun(MAIN, followed, [*words, *own])
         except KeyboardInterrupt:
             interrupted = True
         except Exception as error:
@@ -147,15 +172,38 @@ def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -
                 f"the launcher stopped: {type(error).__name__}: {reason} "
                 f"({FULL_ERROR}=1 shows where)"
             )
-    code = finish_sweep(sweep, interrupted)
+    code = finish_sweep(sweep, interrupted, again)
     if interrupted:
         say(STOPPED)
         return INTERRUPTED
     return code
 
 
+@contextmanager
+def _followed(task: Task, follower: Follower, launcher: str) -> Iterator[Task]:
+    """A task for Hydra's launcher, with a line as each job ends.
+
+    Jobs of this process print between their own bars; those of others are looked for.
+    """
+    if many_processes(launcher):
+        with follower.looking():
+            yield partial(_in_worker, task, user_code.searched())
+        return
+
+    def run_and_look(config: DictConfig) -> Outcome:
+        outcome = task(config)
+        follower.look()
+        return outcome
+
+    yield run_and_look
+
+
 def run_hydra(
-    task: Task, overrides: Sequence[str], more: Sequence[Path] = (), sweep: bool = False
+    task: Task,
+    overrides: Sequence[str],
+    more: Sequence[Path] = (),
+    sweep: bool = False,
+    again: Again | None = None,
 ) -> int:
     """`run_sweep` where `sweep` is true or the configuration says so, else `run_single`.
 
@@ -167,7 +215,7 @@ def run_hydra(
         with hydra_application(more) as hydra:
             sweep = hydra.get_mode(MAIN, list(overrides)) == RunMode.MULTIRUN
     if sweep:
-        return run_sweep(task, overrides, more)
+        return run_sweep(task, overrides, more, again)
     return run_single(task, overrides, more)
 
 
@@ -198,8 +246,8 @@ def settle_found(sweep: Sweep, composer: JobComposer) -> dict[int, Settings]:
         if found is None:
             waiting[number] = settings
             continue
-        say(describe(settings, found, f"#{number}"))
-        write_outcome(sweep.folder, number, settings.title, found)
+        line = describe(settings, found)
+        write_outcome(sweep.folder, number, settings.title, found, line)
     return waiting
 
 
@@ -263,6 +311,12 @@ def share_cores(master: DictConfig, jobs: int) -> None:
         os.environ[THREADS] = str(threads)
 
 
+def _in_worker(task: Task, folders: Sequence[Path], config: DictConfig) -> Outcome:
+    """A task in a process of a launcher, which finds the user's modules as the sweep's own does."""
+    user_code.search(*folders)
+    return task(config)
+
+
 # -- one job -------------------------------------------------------------------------------------
 def job_task(config: DictConfig) -> Outcome:
     """One job under a Hydra launcher.
@@ -285,8 +339,10 @@ def job_task(config: DictConfig) -> Outcome:
         outcome = run_job(settings)
     except Exception as error:  # one job's trouble is not the sweep's
         outcome = failure(error)
-    say(describe(settings, outcome, f"#{number}" if in_sweep() else ""))
-    leave_outcome(settings.title, outcome, number)
+    line = describe(settings, outcome)
+    if has_own_log():
+        say(line)
+    leave_outcome(settings.title, outcome, line, number)
     return outcome
 
 
@@ -310,6 +366,15 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def has_own_log() -> bool:
+    """Whether this process tells of its job itself: it is no job of a sweep, whose starting process
+    prints the lines, or writes to a log of its own, as jobs of submitit do."""
+    if not in_sweep():
+        return True
+    launcher = str(HydraConfig.get().launcher["_target_"])
+    return many_processes(launcher) and not ends_with_its_sweep(launcher)
+
+
 def join_sweep(settings: Settings) -> Settings:
     """Settle a worker of a sweep into its place.
 
@@ -327,36 +392,37 @@ def join_sweep(settings: Settings) -> Settings:
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     if ends_with_its_sweep(launcher):
+        hush()  # the terminal is the same for all
         end_with_parent(int(os.environ[STARTER]))
     return settings.with_device(device)
 
 
-def leave_outcome(title: str, outcome: Outcome, number: int | None = None) -> None:
+def leave_outcome(title: str, outcome: Outcome, line: str, number: int | None = None) -> None:
     """In a sweep, write the outcome where the process that started the sweep reads it.
 
     Args:
         title: of the job.
         outcome: of the job.
+        line: that is printed of it.
         number: of the job in its sweep; None takes Hydra's.
     """
     if not in_sweep():
         return
     hydra = HydraConfig.get()
-    write_outcome(
-        Path(hydra.sweep.dir), hydra.job.num if number is None else number, title, outcome
-    )
+    if number is None:
+        number = int(hydra.job.num)
+    write_outcome(Path(hydra.sweep.dir), number, title, outcome, line)
 
 
-def write_outcome(folder: Path, number: int, title: str, outcome: Outcome) -> None:
-    """Write the outcome of job `number` of the sweep in `folder`."""
-    write_json(folder / f"{number}.json", {"job": title, **vars(outcome)})
+def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, line: str) -> None:
+    """Write the outcome of job `number` of the sweep in `folder`, with the line to print of it."""
+    write_json(folder / f"{number}.json", {"job": title, **vars(outcome), "line": line})
 
 
 def leave_failure(folder: Path, number: int, title: str, error: EditbenchError) -> Outcome:
-    """Print and write the outcome of a job whose settings are wrong."""
+    """Write the outcome of a job whose settings are wrong."""
     outcome = failure(error)
-    say(f"#{number} {title}: failed: {outcome.reason}")
-    write_outcome(folder, number, title, outcome)
+    write_outcome(folder, number, title, outcome, f"{title}: failed: {outcome.reason}")
     return outcome
 
 
@@ -369,9 +435,9 @@ def failure(error: Exception) -> Outcome:
 
 
 # -- lines ---------------------------------------------------------------------------------------
-def describe(settings: Settings, outcome: Outcome, number: str = "") -> str:
+def describe(settings: Settings, outcome: Outcome) -> str:
     """One line on a job: what it was, its status, and its first numbers or its reason."""
-    head = f"{number} {settings.title}: {outcome.status}".strip()
+    head = f"{settings.title}: {outcome.status}"
     if outcome.reused:
         head += " (found)"
     if outcome.status != "done":
@@ -402,7 +468,10 @@ def headline(folder: Path, count: int = 2, most: int = 5) -> str:
 
 
 def summarise(
-    outcomes: Sequence[dict[str, Any]], lost: Sequence[str] = (), stopped: bool = False
+    outcomes: Sequence[dict[str, Any]],
+    lost: Sequence[str] = (),
+    stopped: bool = False,
+    again: str = "",
 ) -> int:
     """Print how many jobs were done, skipped and failed, and why.
 
@@ -411,6 +480,7 @@ def summarise(
         lost: titles of jobs that left no outcome. Where the sweep was not stopped on purpose they
             make it fail.
         stopped: whether a person stopped the sweep.
+        again: the command that runs what failed again.
 
     Returns:
         The exit code: 1 if any job failed.
@@ -431,6 +501,14 @@ def summarise(
     are_missed = bool(lost) and not stopped
     if are_missed:
         _say_lost(lost)
+    failed = [str(outcome["job"]) for outcome in by_status["failed"]]
+    if failed:
+        named = "; ".join(failed[:LISTED])
+        if len(failed) > LISTED:
+            named += f"; and {len(failed) - LISTED} more"
+        say(f"{len(failed)} failed: {named}")
+    if again and (failed or are_missed):
+        say(f"run them again: {again}")
     return int(bool(by_status["failed"]) or are_missed)
 
 
@@ -445,7 +523,7 @@ def _say_lost(lost: Sequence[str]) -> None:
     )
 
 
-def finish_sweep(sweep: Sweep, stopped: bool = False) -> int:
+def finish_sweep(sweep: Sweep, stopped: bool = False, again: Again | None = None) -> int:
     """Print the summary of a sweep from the outcomes that its jobs left; its exit code."""
     # Whatever the launcher returned is not looked at: a worker that was killed returned nothing.
     outcomes = read_outcomes(sweep.folder)
@@ -453,19 +531,21 @@ def finish_sweep(sweep: Sweep, stopped: bool = False) -> int:
     if len(sweep.jobs) > 1:
         common = set.intersection(*map(set, sweep.jobs))
     lost: list[str] = []
+    to_repeat: list[list[str]] = []
     for number, job in enumerate(sweep.jobs):
+        if number not in outcomes or outcomes[number]["status"] == "failed":
+            to_repeat.append(job)
         if number not in outcomes:
             own = " ".join(word for word in job if word not in common)
             lost.append(f"#{number} {own}")
-    return summarise(list(outcomes.values()), lost, stopped)
+    command = again(to_repeat, sweep.jobs) if again and to_repeat else ""
+    return summarise(list(outcomes.values()), lost, stopped, command)
 
 
 def read_outcomes(folder: Path) -> dict[int, dict[str, Any]]:
     """Outcomes that the jobs of a sweep left, by their numbers. A damaged one is named."""
-    # A name that begins with a dot is a file that is still being written.
-    numbers = sorted(int(file.stem) for file in folder.glob("[!.]*.json"))
     outcomes: dict[int, dict[str, Any]] = {}
-    for number in numbers:
+    for number in outcome_numbers(folder):
         try:
             outcomes[number] = read_json(folder / f"{number}.json")
         except BadFile as error:

@@ -10,12 +10,15 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import torch
 
+from editbench.base import user_code
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import hush, say
 from editbench.base.workers import worker_context
+from editbench.run.follow import Pace
 from editbench.run.job import Outcome, run_job
 from editbench.run.launch import available_cores
 from editbench.run.settings import Settings
@@ -46,8 +49,10 @@ def run_jobs(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings,
     """
     # One worker is this process itself, so that a debugger and Ctrl-C reach the job.
     ended = _in_turn(jobs) if workers == 1 else _in_parallel(jobs, workers)
-    for number, (place, outcome) in enumerate(ended, 1):
-        say(describe(jobs[place], outcome, f"[{number}/{len(jobs)}]"))
+    pace = Pace(len(jobs))
+    for place, outcome in ended:
+        mark = pace.mark(outcome.reused)
+        say(f"{mark} {describe(jobs[place], outcome)}{pace.left()}")
         yield jobs[place], outcome
 
 
@@ -58,7 +63,8 @@ def _in_turn(jobs: Sequence[Settings]) -> Iterator[tuple[int, Outcome]]:
 
 def _in_parallel(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
     threads = max(1, available_cores() // workers)
-    pool = ProcessPoolExecutor(workers, worker_context(), _start_worker, (threads,))
+    folders = user_code.searched()
+    pool = ProcessPoolExecutor(workers, worker_context(), _start_worker, (threads, folders))
     try:
         waiting = [pool.submit(_job, place, settings) for place, settings in enumerate(jobs)]
         for done in as_completed(waiting):
@@ -75,7 +81,8 @@ def _in_parallel(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, 
             process.terminate()
 
 
-def _start_worker(threads: int) -> None:
+def _start_worker(threads: int, folders: Sequence[Path]) -> None:
+    user_code.search(*folders)
     # A terminal sends Ctrl-C to all processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     hush()

@@ -117,7 +117,9 @@ def resolve(name: str) -> Any:
             found = getattr(found, part)
         return found
     raise UnknownName(
-        "module (is its folder in PYTHONPATH?)", parts[0] if len(parts) > 1 else name, []
+        "module (put it into the current folder or beside --config-dir)",
+        parts[0] if len(parts) > 1 else name,
+        [],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from editbench.base.conf import CONF, group_options, yaml_text
+from editbench.base.conf import option_file, option_names, yaml_text
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build
 from editbench.networks.scorer import Scorer
@@ -22,8 +23,13 @@ ROLES = ("teacher", "judge")
 TOP = ("name", "about", *ROLES)
 
 
-def scorer_file(name: str) -> Path:
-    """A YAML file by its path, or an option of the group `scorer` by its name."""
+def scorer_file(name: str, more: Sequence[Path] = ()) -> Path:
+    """A YAML file by its path, or an option of the group `scorer` by its name.
+
+    Args:
+        name: a path that ends with .yaml, or a name.
+        more: a user's own configuration folders.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
@@ -32,10 +38,10 @@ def scorer_file(name: str) -> Path:
                 "docs/scorers.md)"
             )
         return path
-    options = group_options("scorer")
+    options = option_names("scorer", more)
     if name not in options:
         raise UnknownName("scorer (or give a file FILE.yaml)", name, options)
-    return CONF / "scorer" / f"{name}.yaml"
+    return option_file("scorer", name, more)
 
 
 def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:

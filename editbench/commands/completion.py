@@ -1,0 +1,236 @@
+"""Completion of the command line in a shell: commands, flags, options of groups, keys, attributes.
+
+It is asked at every press of TAB, so it reads YAML files and composes nothing. Hydra's own completion
+knows one program without commands, composes the configuration, and knows no attributes.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from editbench.base.conf import (
+    default_option,
+    groups,
+    main_keys,
+    option_file,
+    option_names,
+    read_yaml,
+)
+from editbench.base.errors import EditbenchError, UnknownName
+
+# The shell hands over its line, and gets a word a line. Bash splits words at `=`, which would make
+# `method=gr` three words.
+SCRIPTS = {
+    "bash": """_editbench_completion() {
+    COMPREPLY=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" editbench run -sc query=bash 2>/dev/null))
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _editbench_completion editbench
+""",
+    "zsh": """autoload -Uz compinit bashcompinit && compinit && bashcompinit
+_editbench_completion() {
+    COMPREPLY=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" editbench run -sc query=zsh 2>/dev/null))
+}
+complete -o nospace -o default -F _editbench_completion editbench
+""",
+    "fish": """complete -c editbench -a '(env COMP_LINE=(commandline -cp) editbench run -sc query=fish 2>/dev/null)'
+""",
+}
+REMOVALS = {
+    "bash": "complete -r editbench\nunset -f _editbench_completion\n",
+    "zsh": "complete -r editbench\nunset -f _editbench_completion\n",
+    "fish": "complete -c editbench -e\n",
+}
+# Commands that take overrides, and the flags of those that are no argparse commands.
+FLAGS = {
+    "run": (
+        "--multirun",
+        "--config-dir",
+        "--cfg",
+        "--info",
+        "--package",
+        "--resolve",
+        "--dry-run",
+        "--help",
+    ),
+    "plan": ("--multirun", "--config-dir", "--json", "--help"),
+    "bank": ("--parts", "--config-dir", "--help"),
+    "atlas": (),
+    "demo": (),
+    "doctor": (),
+    "invert": (),
+    "scorer": (),
+}
+# Keys of an option's YAML that nobody sets on a command line.
+NO_OPTIONS = ("about", "defaults", "demo", "figure", "floor", "name", "seeds")
+LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
+# Keys of plain values that have few of them.
+VALUES = {
+    "device": ("cpu", "cuda"),
+    "precision": ("fp32", "bf16", "fp16", "tf32"),
+    "offline": ("true", "false"),
+    "save_codes": ("true", "false"),
+    "starts.near": ("joint", "target", "any"),
+    "hydra/launcher": LAUNCHERS,
+}
+# Groups whose YAML sets keys at the top: starts.n stands in that of the budget.
+GLOBAL_GROUPS = ("budget",)
+
+
+def shell_script(request: str) -> str:
+    """The text that -sc prints.
+
+    Args:
+        request: 'install=SHELL', 'uninstall=SHELL' or 'query=SHELL'.
+
+    Raises:
+        EditbenchError: another request.
+        UnknownName: another shell.
+    """
+    action, _, shell = request.partition("=")
+    if action not in ("install", "uninstall", "query"):
+        raise EditbenchError(
+            f'-sc {request}: write -sc install=SHELL, as in eval "$(editbench run -sc install=bash)"'
+        )
+    if shell not in SCRIPTS:
+        raise UnknownName("shell", shell, SCRIPTS)
+    if action == "install":
+        return SCRIPTS[shell]
+    if action == "uninstall":
+        return REMOVALS[shell]
+    line = os.environ.get("COMP_LINE", "")
+    point = int(os.environ.get("COMP_POINT") or len(line))
+    return "".join(f"{word}\n" for word in complete_line(line[:point]))
+
+
+def complete_line(line: str) -> list[str]:
+    """What the last word of a command line may become.
+
+    Args:
+        line: up to the cursor, beginning with the program.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a quotation mark that is still open
+        words = [word.lstrip("'\"") for word in line.split()]
+    # A line that ends with a space begins a new word.
+    word = ""
+    if words and not line.endswith(" "):
+        word = words.pop()
+    if not words:
+        return []
+    return sorted(found for found in _candidates(words[1:], word) if found.startswith(word))
+
+
+def _candidates(before: Sequence[str], word: str) -> Iterable[str]:
+    """Completions of a word behind others, some of which may not begin with it."""
+    # Imported here: the commands are imported by name from there.
+    from editbench.cli import COMMANDS
+
+    if not before:
+        return [f"{command} " for command in COMMANDS]
+    command = before[0]
+    if command == "new":
+        return [] if len(before) > 1 else ["editor ", "metric ", "world ", "scorer "]
+    if command == "list":
+        return [*(f"{group}s" for group in groups()), "attributes"]
+    if command not in FLAGS:
+        return []  # the shell then offers files
+    if word.startswith("-"):
+        return FLAGS[command]
+    if before[-1] in ("--cfg", "-c"):
+        return ("job", "hydra", "all")
+    if before[-1] in ("--config-dir", "-cd"):
+        return []
+    return _overrides(before[1:], word)
+
+
+def _overrides(before: Sequence[str], word: str) -> Iterable[str]:
+    """Completions of an override."""
+    folders = _folders(before)
+    key, equals, value = word.partition("=")
+    bare = key.lstrip("+~")
+    if not equals:
+        prefix = key[: len(key) - len(bare)]
+        return [f"{prefix}{name}" for name in _keys(before, bare, folders)]
+    # Of a list the last name is completed, and none is offered twice.
+    cut = max(value.rfind(","), value.rfind("[")) + 1
+    named = value[:cut].strip("[").split(",")
+    known = _values(bare, before, folders)
+    return [f"{key}={value[:cut]}{name}" for name in known if name not in named]
+
+
+def _keys(before: Sequence[str], start: str, folders: Sequence[Path]) -> Iterable[str]:
+    """Keys of the configuration: at the top, or below what the word names so far."""
+    around, dot, _ = start.rpartition(".")
+    if dot:
+        return [f"{around}.{key}=" for key in _nested(around, before, folders)]
+    names = [f"{name}=" for name in [*groups(), *main_keys(), "hydra/launcher"]]
+    return [*names, "starts.", "engine.", *(f"{group}." for group in groups())]
+
+
+def _nested(around: str, before: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Keys below a dotted key, as the YAML files of the chosen options have them."""
+    group, *path = around.split(".")
+    node: Any = _option(group, before, folders)
+    if not node:  # no group: what a budget sets
+        for name in GLOBAL_GROUPS:
+            node = node or _option(name, before, folders).get(group)
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        return []
+    return [str(key) for key in node if not str(key).startswith("_") and key not in NO_OPTIONS]
+
+
+def _values(key: str, before: Sequence[str], folders: Sequence[Path]) -> Sequence[str]:
+    """Values of a key, where they can be listed."""
+    if key in groups():
+        return option_names(key, folders)
+    if key in ("attribute", "evaluated"):
+        return _attributes(before, folders)
+    return VALUES.get(key, ())
+
+
+def _attributes(before: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The attributes of the chosen scorer, from its YAML, or as `editbench list` has found them."""
+    scorer = _option("scorer", before, folders)
+    declared = (scorer.get("teacher") or {}).get("attributes")
+    if declared:
+        return [str(item["name"]) for item in declared]
+    # The weights say it. This is quick once it was asked, and the shell waits for it once.
+    from editbench.commands.list import find_attributes
+
+    words = [f"{group}={_chosen(group, before)}" for group in ("generator", "scorer")]
+    return [item["name"] for item in find_attributes(words, folders)]
+
+
+def _option(group: str, before: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
+    """The YAML of the option that is chosen of a group; empty where there is none."""
+    name = _chosen(group, before)
+    if group not in groups() or name not in option_names(group, folders):
+        return {}
+    return read_yaml(option_file(group, name, folders))
+
+
+def _chosen(group: str, before: Sequence[str]) -> str:
+    """The first option that the words choose of a group, or the default."""
+    chosen = ""
+    for word in before:
+        key, _, value = word.partition("=")
+        if key.lstrip("+") == group:
+            chosen = value.strip("[]").split(",")[0]
+    return chosen or default_option(group)
+
+
+def _folders(before: Sequence[str]) -> list[Path]:
+    """The folders of --config-dir among the words."""
+    found = []
+    for flag, value in zip(before, before[1:]):
+        if flag in ("--config-dir", "-cd") and Path(value).is_dir():
+            found.append(Path(value))
+    return found

@@ -1,0 +1,168 @@
+"""`editbench new`: an editor, a metric, a world or a scorer of your own, ready to run and to change."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from editbench.base.conf import option_names
+from editbench.base.errors import EditbenchError
+
+EXAMPLES = """examples:
+  editbench new editor my_editor           my_editor.py, my_conf/method/my_editor.yaml, test_my_editor.py
+  editbench new metric my_metric           with a figure for the report
+  editbench new world my_world             a generator with its teacher and its judge
+  editbench new scorer my_scorer           a teacher and a judge for pictures
+  editbench new editor my_editor --config-dir conf --folder work
+
+The files work as they are: each is a small example with the contract in its comments, to be changed.
+Nothing is overwritten. The test needs pytest (pip install pytest).
+"""
+EXAMPLE_CONF = "my_conf"  # the configuration folder of the examples
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What can be made.
+
+    Args:
+        example: name of the example that is copied.
+        groups: of options that it has a YAML in.
+        next_steps: commands to try, with {name} and {conf}.
+    """
+
+    example: str
+    groups: tuple[str, ...]
+    next_steps: tuple[str, ...]
+
+
+KINDS = {
+    "editor": Kind(
+        "mean_difference",
+        ("method",),
+        (
+            "editbench conform {name}.py",
+            "editbench run --config-dir {conf} -m method={name},random attribute=smile budget=demo",
+        ),
+    ),
+    "metric": Kind(
+        "steps_to_crossing",
+        ("metric",),
+        (
+            "editbench conform {name}.py",
+            "editbench run --config-dir {conf} method=random attribute=smile budget=demo "
+            "'metric=[crossing_accuracy,{name}]'",
+        ),
+    ),
+    "world": Kind(
+        "colour_patches",
+        ("generator", "scorer"),
+        (
+            "editbench list attributes --config-dir {conf} --generator {name} --scorer {name}",
+            "editbench run --config-dir {conf} generator={name} scorer={name} attribute=bright "
+            "method=interfacegan budget=demo",
+        ),
+    ),
+    "scorer": Kind(
+        "bright_and_warm",
+        ("scorer",),
+        (
+            "editbench scorer check {conf}/scorer/{name}.yaml",
+            "editbench run --config-dir {conf} scorer={name} attribute=bright method=interfacegan "
+            "budget=demo",
+        ),
+    ),
+}
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "editbench new",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", choices=KINDS, help="what to make")
+    parser.add_argument("name", help="a Python name, such as my_editor")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("."), help="where the files go (default: here)"
+    )
+    parser.add_argument(
+        "--config-dir",
+        default=EXAMPLE_CONF,
+        metavar="FOLDER",
+        help=f"configuration folder, inside --folder (default: {EXAMPLE_CONF})",
+    )
+    args = parser.parse_args(argv)
+    kind = KINDS[args.kind]
+    check_name(args.name, kind)
+    texts = written(kind, args.name, args.config_dir)
+    taken = [args.folder / place for place in texts if (args.folder / place).exists()]
+    if taken:
+        raise EditbenchError(
+            f"{', '.join(map(str, taken))}: there already, and nothing was written; choose another "
+            "name, or remove what is there"
+        )
+    for place, text in texts.items():
+        path = args.folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}")
+    print("try")
+    for step in (f"python -m pytest test_{args.name}.py", *kind.next_steps):
+        print("  " + step.format(name=args.name, conf=args.config_dir))
+    return 0
+
+
+def check_name(name: str, kind: Kind) -> None:
+    """Refuse a name that no module or option can have."""
+    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
+        raise EditbenchError(f"{name} must be a Python name in small letters, such as my_editor")
+    for group in kind.groups:
+        if name in option_names(group):
+            raise EditbenchError(
+                f"{name} is the name of an option of {group} already: choose another"
+            )
+    spec = find_spec(name)
+    # A module of the current folder is among the files, which are looked at one by one.
+    if spec is not None and Path(spec.origin or "").parent != Path.cwd():
+        raise EditbenchError(
+            f"{name} is the name of an installed module, which would be taken instead: choose "
+            "another"
+        )
+
+
+def written(kind: Kind, name: str, conf: str = EXAMPLE_CONF) -> dict[str, str]:
+    """Path of each file that is written -> its text.
+
+    Args:
+        kind: what is made.
+        name: of the module and of the option.
+        conf: name of the configuration folder.
+    """
+    example = kind.example
+    sources = [f"{example}.py", f"test_{example}.py"]
+    sources += [f"{EXAMPLE_CONF}/{group}/{example}.yaml" for group in kind.groups]
+    folder = files("editbench.examples")
+    texts: dict[str, str] = {}
+    for source in sources:
+        place = folder.joinpath(*source.split("/"))
+        text = place.read_text(encoding="utf-8")
+        for old, new in (
+            (example, name),
+            (class_name(example), class_name(name)),
+            (EXAMPLE_CONF, conf),
+        ):
+            source = source.replace(old, new)
+            text = text.replace(old, new)
+        texts[source] = text
+    return texts
+
+
+def class_name(name: str) -> str:
+    """'mean_difference' -> 'MeanDifference'."""
+    return "".join(word.capitalize() for word in name.split("_"))

@@ -1,0 +1,117 @@
+"""Walks that a metric is tried on: logits of a random walk towards the target class.
+
+Ids of the starts have gaps. Some walks stop soon, some go on past their crossing, some never cross.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from editbench.base.attributes import Attribute, Attributes
+from editbench.conformance.toy import BINARY, MIXED
+from editbench.walk.trajectory import Trajectories
+
+STARTS = 24
+STEPS = 9
+DRIFT = 0.45  # of the target's logit a step, in logits
+NOISE = 0.25  # of every logit a step
+ALONE = Attributes([Attribute("a", ("no", "yes"))])
+
+
+def make_walks(
+    attributes: Attributes = BINARY, attribute: str = "a", seed: int = 0
+) -> Trajectories:
+    """The walks of a job, in memory of their own.
+
+    Args:
+        attributes: that the judge knows.
+        attribute: that is edited.
+        seed: of the noise.
+    """
+    rng = np.random.default_rng(seed)
+    item = attributes[attribute]
+    walks = []
+    for place in range(STARTS):
+        source = place % len(item.classes)
+        # An ordered attribute goes to a neighbour, as the starts of a job do.
+        target = source + 1 if source + 1 < len(item.classes) else source - 1
+        walks.append(_walk(attributes, attribute, 7 * place + 5, source, target, rng))
+    sigma = np.linspace(1.0, 2.0, attributes.width)
+    # Joined before the table is made: two dozen tables would take most of the time of a check.
+    columns = {name: np.concatenate([walk[name] for walk in walks]) for name in walks[0]}
+    return Trajectories(pd.DataFrame(columns), attributes, attribute, sigma)
+
+
+def _walk(
+    attributes: Attributes,
+    attribute: str,
+    start: int,
+    source: int,
+    target: int,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """The columns of one walk, from a sample of class `source`."""
+    length = int(rng.integers(4, STEPS))
+    logits = rng.normal(0, NOISE, (length, attributes.width)).cumsum(0)
+    logits += rng.normal(0, 1, attributes.width)
+    first = int(attributes.column(attribute, 0)[0])
+    item = attributes[attribute]
+    steps = np.arange(length)
+    # Every third walk is too slow to arrive.
+    way = DRIFT * steps * (0.2 if start % 3 == 0 else 1.0)
+    if item.binary:
+        sign = 1 if target == 1 else -1
+        # As far from the boundary as no noise carries it before the first step.
+        logits[:, first] = sign * (way - rng.uniform(0.3, 1.2))
+    else:
+        own = slice(first, first + item.width)
+        logits[:, own] = rng.normal(0, 0.05, (length, item.width))
+        logits[:, first + source] += 0.7
+        logits[:, first + target] += way
+    labels = attributes.labels(torch.tensor(logits), attribute).numpy()
+    over = labels == target
+    over[0] = False
+    crossed = np.maximum.accumulate(over)
+    table = {
+        "start": np.full(length, start),
+        "source": np.full(length, source),
+        "target": np.full(length, target),
+        "step": steps,
+        "path": 0.5 * steps,
+        "crossed": crossed,
+        "stopped": crossed & (np.cumsum(crossed) == 1),
+        "finite": np.ones(length, bool),
+    }
+    named = {f"logit:{name}": logits[:, k] for k, name in enumerate(attributes.columns())}
+    return table | named
+
+
+def of_starts(walks: Trajectories, starts: np.ndarray) -> Trajectories:
+    """The walks of some starts, in the order that is given."""
+    groups = dict(list(walks.table.groupby("start")))
+    tables = [groups[start] for start in starts.tolist()]
+    # A table without rows keeps its columns and their types.
+    table = pd.concat(tables, ignore_index=True) if tables else walks.table.iloc[:0].copy()
+    return replace(walks, table=table)
+
+
+def diverged(walks: Trajectories, every: int) -> Trajectories:
+    """The walks, of which every `every`-th becomes NaN after its start."""
+    table = walks.table.copy()
+    place = pd.factorize(table["start"])[0]
+    lost = (place % every == 0) & (table["step"] > 0).to_numpy()
+    logits = [name for name in table.columns if name.startswith("logit:")]
+    table.loc[lost, logits] = np.nan
+    table.loc[lost, ["crossed", "stopped", "finite"]] = False
+    # The engine takes a walk that diverged no further.
+    kept = ~(lost & (table["step"] > 1).to_numpy())
+    return replace(walks, table=table[kept].reset_index(drop=True))
+
+
+def many_classes() -> list[Trajectories]:
+    """Walks between the classes of an attribute of many, and of an ordered one."""
+    return [make_walks(MIXED, "kind"), make_walks(MIXED, "angle")]

@@ -1,0 +1,3 @@
+"""What `editbench new` writes: an editor, a metric, a world and a scorer, each with its YAML and a
+test. The documentation shows the same files.
+"""

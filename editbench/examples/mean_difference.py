@@ -1,0 +1,52 @@
+"""Mean difference: walk from the mean of the source class towards the mean of the target class."""
+
+import torch
+
+from editbench.base.errors import Unsupported
+from editbench.base.spaces import Space
+from editbench.walk.editor import Editor, FitReport, unit_rows
+
+
+class MeanDifference(Editor):
+    # The whole contract, with types and shapes, is editbench.walk.editor.
+    space = Space.W  # where it walks: Z, W, W_PLUS, S or THETA
+    unit = "W units"  # of the length of a step
+
+    # Keys of the YAML are arguments here.
+    def __init__(self, delta=0.6, layers=None):
+        super().__init__(layers)  # rows of W+ that the edit reaches; None for all
+        self.delta = delta
+        self.means = {}
+        self.length = 0.0
+
+    # Once, for all attributes. `data` has the fit and tune splits, with the teacher's logits, the
+    # generator and the teacher; never the test split or the judge. Random numbers come from
+    # editbench.base.seeding.generator(data.seed, "name").
+    def fit(self, data):
+        w = data.fit.codes(Space.W)
+        labels = data.attributes.labels(data.fit.logits)
+        for column, attribute in enumerate(data.attributes):
+            groups = [w[labels[:, column] == c] for c in range(len(attribute.classes))]
+            self.means[attribute.name] = torch.stack([group.mean(0) for group in groups])
+        self.length = data.step_size(self.delta, Space.W)
+        return FitReport(labels=len(w))  # samples whose logits were read: a cost in the tables
+
+    # What cannot be served is Unsupported with a reason, which is recorded as a result.
+    def check(self, generator, attributes, attribute):
+        super().check(generator, attributes, attribute)
+        if self.means and self.means[attribute].isnan().any():
+            raise Unsupported(f"the fit split lacks a class of {attribute}")
+
+    # New codes, like walk.codes. A row depends on its own sample alone: samples leave the batch as
+    # they cross. The engine decodes, judges and stops.
+    def step(self, walk):
+        means = self.means[walk.attribute]
+        return walk.codes + self.length * unit_rows(means[walk.target] - means[walk.source])
+
+    # Named tensors that restore the fit, which is kept for other jobs.
+    def state(self):
+        return {**self.means, "length": torch.tensor(self.length, dtype=torch.float64)}
+
+    def load_state(self, state):
+        self.means = dict(state)
+        self.length = float(self.means.pop("length"))

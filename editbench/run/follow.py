@@ -1,0 +1,141 @@
+"""Following a sweep: a line as each job ends, with what is left, and the command that runs the rest
+again.
+"""
+
+from __future__ import annotations
+
+import shlex
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from editbench.base.errors import BadFile
+from editbench.base.files import read_json
+from editbench.base.progress import say, time_left
+
+LOOK_EVERY = 0.5  # seconds between two looks at the folder of a sweep
+
+
+def outcome_numbers(folder: Path) -> list[int]:
+    """Numbers of the jobs of a sweep that have left an outcome, in order."""
+    # A name that begins with a dot is a file that is still being written.
+    return sorted(int(file.stem) for file in folder.glob("[!.]*.json"))
+
+
+class Pace:
+    """Counts jobs as they end, and tells from their pace how long the others will take.
+
+    Args:
+        count: jobs altogether.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.ended = 0
+        self.worked = 0  # those that were not found from before, which takes no time
+        self.began = time.monotonic()
+
+    def mark(self, reused: bool) -> str:
+        """Count a job; '[3/12]'."""
+        self.ended += 1
+        self.worked += not reused
+        return f"[{self.ended}/{self.count}]"
+
+    def left(self) -> str:
+        """' (about 4 min left)', or '' where nothing is known or left."""
+        remaining = self.count - self.ended
+        if not remaining or not self.worked:
+            return ""
+        seconds = (time.monotonic() - self.began) / self.worked * remaining
+        return f" ({time_left(seconds)})"
+
+
+class Follower:
+    """Prints a line as each job of a sweep ends, from the outcomes that jobs leave in its folder.
+
+    So the lines are the same whatever launcher runs the jobs and on whatever machine, and come from
+    one process, whose lines do not mix.
+
+    Args:
+        folder: where the jobs leave their outcomes.
+        count: jobs of the sweep.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder = folder
+        self.pace = Pace(count)
+        self._seen: set[int] = set()
+        # A job of this process and the thread may look at once.
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Print the jobs that have ended since the last look."""
+        with self._lock:
+            for number in outcome_numbers(self.folder):
+                if number not in self._seen:
+                    self._seen.add(number)
+                    self._print(number)
+
+    def _print(self, number: int) -> None:
+        try:
+            outcome = read_json(self.folder / f"{number}.json")
+        except BadFile:
+            return  # the summary names it
+        mark = self.pace.mark(outcome["reused"])
+        say(f"{mark} {outcome['line']}{self.pace.left()}")
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look now and then while other processes work."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(LOOK_EVERY):
+                self.look()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            self.look()
+
+
+def again_command(
+    command: Sequence[str],
+    overrides: Sequence[str],
+    failed: Sequence[Sequence[str]],
+    jobs: Sequence[Sequence[str]],
+) -> str:
+    """The command that runs the failed jobs of a sweep again.
+
+    The values of a sweep are narrowed to those of the failed jobs. Their product may have other
+    jobs too, which are found and not repeated.
+
+    Args:
+        command: the program with its flags, such as editbench run -m.
+        overrides: words of the command line.
+        failed: words of each failed job.
+        jobs: words of each job of the sweep.
+    """
+    values: dict[str, dict[str, None]] = {}  # key -> values of all jobs
+    for job in jobs:
+        for word in job:
+            key, _, value = word.partition("=")
+            values.setdefault(key, {})[value] = None
+    swept = {key for key, found in values.items() if len(found) > 1}
+    narrowed: dict[str, str] = {}
+    for key in sorted(swept):
+        chosen = [word.partition("=")[2] for job in failed for word in job if _key(word) == key]
+        narrowed[key] = f"{key}={','.join(dict.fromkeys(chosen))}"
+    words = [narrowed.pop(_key(word), word) for word in overrides]
+    # What is left is swept by an experiment and not by a word.
+    return shlex.join([*command, *words, *narrowed.values()])
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0]

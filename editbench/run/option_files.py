@@ -1,0 +1,113 @@
+"""Options that are given as YAML files: `method=my_editor.yaml` in place of a name."""
+
+from __future__ import annotations
+
+import atexit
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from editbench.base.conf import groups, list_groups, option_names, read_yaml, yaml_text
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.user_code import search
+
+YAML = (".yaml", ".yml")
+# What stands between the options of a value, as in [a,b] and a,b.
+BETWEEN = re.compile(r"[^\[\],]+")
+PACKAGE = "@package"  # of Hydra: where in the configuration a file belongs
+
+
+def name_files(
+    overrides: Sequence[str], folders: Sequence[Path] = ()
+) -> tuple[list[str], list[Path]]:
+    """Give the options that stand as files their names.
+
+    A file FOLDER/GROUP/NAME.yaml makes FOLDER a configuration folder. Any other is copied into one
+    that lasts as long as this process.
+
+    Args:
+        overrides: words such as 'method=my_editor.yaml' or 'metric=[locality,mine.yaml]'.
+        folders: the configuration folders so far.
+
+    Returns:
+        The words with names, and the folders that Hydra finds them in.
+
+    Raises:
+        BadFile: there is no such file, or it is no configuration.
+        EditbenchError: its name is that of another option.
+    """
+    files: dict[tuple[str, str], Path] = {}  # group and name -> file
+    words: list[str] = []
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        group = key.lstrip("+~").split("@")[0]
+        # A mapping or an interpolation names no option.
+        if equals and group in groups() and value[:1] not in ("{", "$"):
+            value = _named(group, value, files)
+        words.append(f"{key}{equals}{value}")
+    more = list(folders)
+    loose: dict[tuple[str, str], Path] = {}
+    for (group, name), file in files.items():
+        search(file.parent)
+        if file.parent.name != group:
+            loose[group, name] = file
+        elif file.parent.parent not in [folder.absolute() for folder in more]:
+            more.append(file.parent.parent)
+    if loose:
+        more.append(_folder_of(loose))
+    return words, more
+
+
+def check_place(group: str, file: Path) -> None:
+    """Refuse a file of a group with several options a job that does not say where it belongs.
+
+    Hydra would put its keys beside the options, where they are none.
+    """
+    name = file.stem
+    if group in list_groups() and PACKAGE not in yaml_text(file):
+        raise EditbenchError(
+            f"{file} lacks its first line: write # @package {group}.{name}, since a job may have "
+            f"several options of {group}"
+        )
+
+
+def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
+    """A value with names for files, which are added to `files`."""
+
+    def name_of(found: re.Match[str]) -> str:
+        text = found.group().strip()
+        if not text.endswith(YAML):
+            return found.group()
+        file = Path(text).expanduser().absolute()
+        if not file.is_file():
+            raise BadFile(f"{group}={text}: no such file; give a YAML file or a name")
+        read_yaml(file)  # a damaged file is named here; Hydra would name a copy of it
+        name = file.stem
+        if name in option_names(group):
+            raise EditbenchError(
+                f"{group}={text} has the name of an option of editbench: give the file another name"
+            )
+        if files.setdefault((group, name), file) != file:
+            raise EditbenchError(
+                f"{group}: {file} and {files[group, name]} have one name: give one of them another"
+            )
+        return name
+
+    return BETWEEN.sub(name_of, value)
+
+
+def _folder_of(files: dict[tuple[str, str], Path]) -> Path:
+    """A configuration folder with copies of the files."""
+    folder = Path(tempfile.mkdtemp(prefix="editbench-options-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for (group, name), file in files.items():
+        text = yaml_text(file)
+        # The copy says itself where it belongs, as the file need not.
+        if group in list_groups() and PACKAGE not in text:
+            text = f"# @package {group}.{name}\n{text}"
+        place = folder / group / f"{name}.yaml"
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(text, encoding="utf-8")
+    return folder

@@ -1,0 +1,13 @@
+"""Has a figure that takes its rows for granted."""
+
+from mean_steps import MeanSteps
+
+from editbench.walk.figures import Drawing, new_figure
+
+
+class DrawsNothing(MeanSteps): ...
+
+
+def draw(records, look):
+    first = records.rows["value"].iloc[0]
+    return [Drawing("mean_steps", f"First is {first}", "", lambda: new_figure(3, 2))]

@@ -1,0 +1,127 @@
+"""The lines of a sweep: a count, the time left, and the command that runs the failed jobs again."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import sys
+
+import pytest
+
+from editbench.base import progress
+from editbench.base.files import write_json
+from editbench.commands.run import CommandLine
+from editbench.run import follow
+from editbench.run.follow import Follower, Pace, again_command
+
+
+def leave(folder, number, reused=False):
+    line = f"job {number}: done"
+    write_json(folder / f"{number}.json", {"status": "done", "reused": reused, "line": line})
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is set."""
+    now = [100.0]
+    monkeypatch.setattr(follow.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (4.4, "about 4 s left"),
+        (99, "about 99 s left"),
+        (150, "about 2 min left"),
+        (9000, "about 2.5 h left"),
+    ],
+)
+def test_time_in_words(seconds, text):
+    assert progress.time_left(seconds) == text
+
+
+def test_the_pace_is_that_of_jobs_that_took_time(clock):
+    pace = Pace(5)
+    assert pace.mark(reused=True) == "[1/5]" and pace.left() == ""
+    clock[0] += 30
+    # One job in 30 s, and three are left.
+    assert pace.mark(reused=False) == "[2/5]" and pace.left() == " (about 90 s left)"
+    clock[0] += 10
+    assert pace.mark(reused=False) == "[3/5]" and pace.left() == " (about 40 s left)"
+    pace.mark(reused=False)
+    assert pace.mark(reused=False) == "[5/5]" and pace.left() == ""
+
+
+def test_a_follower_prints_each_job_once(tmp_path, capsys, clock):
+    follower = Follower(tmp_path, 3)
+    leave(tmp_path, 2, reused=True)
+    (tmp_path / ".partial.json").write_text("{")
+    follower.look()
+    assert capsys.readouterr().err == "[1/3] job 2: done\n"
+    clock[0] += 7
+    leave(tmp_path, 0)
+    follower.look()
+    follower.look()
+    assert capsys.readouterr().err == "[2/3] job 0: done (about 7 s left)\n"
+    (tmp_path / "1.json").write_text("damaged")
+    follower.look()  # the summary names it
+    assert capsys.readouterr().err == ""
+
+
+def test_a_follower_looks_while_others_work(tmp_path, capsys):
+    with Follower(tmp_path, 1).looking():
+        leave(tmp_path, 0)
+    assert capsys.readouterr().err == "[1/1] job 0: done\n"
+
+
+# -- the command that runs the failed jobs again
+def product(**choices):
+    return [
+        [f"{key}={value}" for key, value in zip(choices, values)]
+        for values in itertools.product(*choices.values())
+    ]
+
+
+def test_only_values_of_failed_jobs_are_swept_again():
+    jobs = product(method=["a", "b", "c"], attribute=["x", "y"], seed=["1"])
+    words = ["method=a,b,c", "attribute=x,y", "seed=1", "out=my runs"]
+    failed = [jobs[3], jobs[5]]  # b x y, c x y
+    command = again_command(["editbench", "run", "-m"], words, failed, jobs)
+    assert command == "editbench run -m method=b,c attribute=y seed=1 'out=my runs'"
+
+
+def test_what_an_experiment_sweeps_is_named():
+    jobs = product(experiment=["paper"], method=["a", "b"], attribute=["x", "y"])
+    command = again_command(["editbench", "run", "-m"], ["experiment=paper"], [jobs[0]], jobs)
+    assert command == "editbench run -m experiment=paper attribute=x method=a"
+
+
+def test_the_command_is_read_as_it_was_written():
+    jobs = product(method=["a", "b"], seed=["0", "1"])
+    command = again_command(
+        ["editbench", "run", "-m"], ["method=a,b", "seed=range(2)"], jobs[:1], jobs
+    )
+    line = CommandLine.parse(command.split()[2:])
+    assert line.sweep and line.overrides == ["method=a", "seed=0"]
+
+
+# -- bars on a terminal
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_of_two_bars_the_outer_one_is_drawn(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress.status("outer"), progress.progress("inner", 3) as advance:
+        advance()
+        progress.say("a line")
+        text = sys.stderr.getvalue() if isinstance(sys.stderr, Terminal) else ""
+    written = text or sys.stderr.getvalue()
+    assert "outer" in written and "inner" not in written
+    with progress.progress("after", 2) as advance:
+        advance()
+    assert "after" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sys.stderr.getvalue())

@@ -1,0 +1,110 @@
+"""The suite of metrics: every check finds what it is for, and the project's own metrics pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from editbench.base.conf import group_options
+from editbench.base.errors import UnknownName
+from editbench.cli import main
+from editbench.conformance import METRIC_CHECKS, conform_metric
+from editbench.conformance.load import load_factory
+from editbench.conformance.toy import MIXED
+from editbench.conformance.walks import diverged, make_walks, of_starts
+
+BROKEN_METRICS = Path(__file__).parent / "broken_metrics"
+# File -> the check that it fails, and a part of the remedy.
+BROKEN = {
+    "unnamed": ("constructs", "set `produces ="),
+    "no_default": ("constructs", "give every argument of __init__ a default"),
+    "swapped_interval": ("rows", "(low, high)"),
+    "own_table": ("rows", "ResultBuilder.result()"),
+    "twice_a_start": ("samples", "one value a start"),
+    "binary_only": ("classes", "Trajectories.effect"),
+    "needs_others": ("one_attribute", "may have no column"),
+    "needs_starts": ("no_starts", "NaN with count 0 and a note"),
+    "spoiled": ("diverging", "whose `finite` is false"),
+    "by_position": ("order", "sorted_columns"),
+    "mean_of_batches": ("batches", "one row a start"),
+    "no_state": ("merge", "no state is not merged"),
+    "cached": ("reset", "no result in an attribute"),
+    "global_random": ("determinism", "editbench.base.seeding"),
+    "spoils_the_walks": ("pure", "trajectories.table.copy()"),
+    "hides_the_reason": ("reason", "compute in `measure`"),
+    "draws_nothing": ("figure", "return []"),
+}
+
+
+def checked(target, *settings):
+    """Check -> its result."""
+    made = load_factory(str(target), settings)
+    assert made.kind == "metric"
+    return {result.name: result for result in conform_metric(made, (), made.figure)}
+
+
+def of_status(results, status):
+    return [name for name, result in results.items() if result.status == status]
+
+
+def test_the_sound_metric_passes_everything():
+    results = checked(BROKEN_METRICS / "mean_steps.py")
+    assert list(results) == list(METRIC_CHECKS) == of_status(results, "passed")
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_metric_fails_for_its_own_reason_alone(name):
+    results = checked(BROKEN_METRICS / f"{name}.py")
+    check, remedy = BROKEN[name]
+    failed = {key: results[key].message for key in of_status(results, "failed")}
+    assert list(failed) == [check], failed
+    assert remedy in failed[check].split("Fix: ")[1]
+    assert f"See editbench.walk.metric.{METRIC_CHECKS[check].member}" in failed[check]
+
+
+def test_every_check_is_failed_by_one():
+    assert {file.stem for file in BROKEN_METRICS.glob("*.py")} == {*BROKEN, "mean_steps"}
+    assert {check for check, _ in BROKEN.values()} == set(METRIC_CHECKS)
+
+
+@pytest.mark.parametrize("name", group_options("metric"))
+def test_the_projects_metrics_conform(name):
+    results = checked(name, *(["other=b"] if name == "logit_scatter" else []))
+    failed = of_status(results, "failed")
+    assert not failed, results[failed[0]].message
+    assert len(of_status(results, "passed")) in (len(METRIC_CHECKS), 3)
+
+
+# -- the walks
+@pytest.mark.parametrize(
+    ("attributes", "attribute"), [(None, "a"), (MIXED, "kind"), (MIXED, "angle")]
+)
+def test_the_walks_are_those_of_a_job(attributes, attribute):
+    walks = make_walks(*([attributes, attribute] if attributes else []))
+    table, labels = walks.table, walks.labels[:, walks.attributes.index(attribute)]
+    first = table["step"].to_numpy() == 0
+    assert (labels[first] == table["source"][first]).all() and first.sum() == 24
+    assert ((labels == table["target"]) | ~table["stopped"]).all()
+    stops = table.groupby("start")["stopped"].sum()
+    assert set(stops) == {0, 1} and (table.groupby("start")["crossed"].any() == (stops == 1)).all()
+    assert table["start"].is_monotonic_increasing and np.isfinite(walks.effect).all()
+    assert len(of_starts(walks, np.array([], int)).table) == 0
+    lost = diverged(walks, 6)
+    assert np.isnan(lost.logits).any() and not lost.table["finite"].all()
+
+
+# -- the command
+def test_the_command_takes_metrics(capsys):
+    for name, code in (("mean_steps", 0), ("cached", 1)):
+        words = ["conform", f"{BROKEN_METRICS}/{name}.py", "--only", "reset,pure", "--json"]
+        assert main(words) == code
+        found = {one["name"]: one["status"] for one in json.loads(capsys.readouterr().out)}
+        assert found == {"reset": "failed" if code else "passed", "pure": "passed"}
+    assert main(["conform", "--list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {one["name"] for one in listed if one["of"] == "metric"} == set(METRIC_CHECKS)
+    with pytest.raises(UnknownName, match="Did you mean 'merge'"):
+        conform_metric(lambda: None, ["merg"])

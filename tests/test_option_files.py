@@ -1,0 +1,150 @@
+"""Options of a user: `--config-dir` at every command that composes, and YAML files in place of names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.cli import main
+from editbench.commands.demo import demo_methods
+from editbench.commands.invert import invert_settings
+from editbench.networks.scorers.declaration import scorer_file
+from editbench.run.compose import check_overrides, compose_settings
+from editbench.run.option_files import name_files
+
+CONF = Path(__file__).parent / "conf"
+TOY = ["generator=toy", "scorer=toy", "budget=toy", "attribute=a"]
+MINE = "name: mine\nabout: one of my own\n_target_: tests.toy_world.AlongColumn\ndelta: 0.25\n"
+METRIC = "_target_: editbench.metrics.crossing_accuracy.CrossingAccuracy\n"
+
+
+# -- files in place of names
+def test_a_file_in_a_configuration_folder_makes_it_one():
+    file = CONF / "method" / "along.yaml"
+    words, folders = name_files([f"method=gradctrl,{file}", "seed=1"])
+    assert words == ["method=gradctrl,along", "seed=1"] and folders == [CONF]
+    assert name_files(words, folders) == (words, folders)
+
+
+def test_a_loose_file_is_composed_as_an_option(tmp_path):
+    (tmp_path / "mine.yaml").write_text(MINE)
+    (tmp_path / "mine_too.yml").write_text(MINE.replace("0.25", "0.75"))
+    settings = compose_settings([*TOY, f"method={tmp_path}/mine.yaml"], [CONF])
+    assert settings.method.name == "mine" and settings.method.options == {"delta": 0.25}
+    settings = compose_settings([*TOY, f"method={tmp_path}/mine_too.yml"], [CONF])
+    assert settings.method.options == {"delta": 0.75}
+
+
+def test_a_metric_in_a_list_is_placed_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my_accuracy.yaml").write_text(METRIC)
+    words = [*TOY, "method=along", "metric=[attribute_dependency,my_accuracy.yaml]"]
+    assert set(compose_settings(words, [CONF]).metrics) == {"attribute_dependency", "my_accuracy"}
+
+
+def test_in_a_folder_a_metric_says_where_it_belongs(tmp_path):
+    (tmp_path / "metric").mkdir()
+    file = tmp_path / "metric" / "my_accuracy.yaml"
+    file.write_text(METRIC)
+    with pytest.raises(EditbenchError, match=r"write # @package metric\.my_accuracy"):
+        check_overrides(["metric=[my_accuracy]"], [tmp_path])
+    with pytest.raises(EditbenchError, match=r"write # @package metric\.my_accuracy"):
+        compose_settings([f"metric=[{file}]"])
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "message"),
+    [
+        ("method=none.yaml", BadFile, "method=none.yaml: no such file"),
+        ("method=gradctrl.yaml", EditbenchError, "has the name of an option of editbench"),
+        ("method=bad.yaml", BadFile, "must be a mapping"),
+        ("method=mine.yaml,other/mine.yaml", EditbenchError, "have one name"),
+    ],
+)
+def test_a_file_that_cannot_serve_is_named(word, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("gradctrl.yaml", "mine.yaml", "other/mine.yaml"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(MINE)
+    Path("bad.yaml").write_text("- a list\n")
+    with pytest.raises(error, match=message):
+        name_files([word])
+
+
+def test_two_folders_with_one_name_are_refused(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "method").mkdir(parents=True)
+        (tmp_path / name / "method" / "mine.yaml").write_text(MINE)
+    with pytest.raises(EditbenchError, match="have one name"):
+        check_overrides(["method=mine"], [tmp_path / "one", tmp_path / "two"])
+
+
+# -- the commands
+@pytest.fixture
+def own(tmp_path):
+    """A configuration folder with a method of its own."""
+    (tmp_path / "own" / "method").mkdir(parents=True)
+    (tmp_path / "own" / "method" / "mine.yaml").write_text(MINE)
+    return tmp_path / "own"
+
+
+def test_list_shows_the_users_options(own, capsys):
+    assert main(["list", "methods", "--config-dir", str(own)]) == 0
+    text = capsys.readouterr().out
+    assert f"  {'mine':26} one of my own\n" in text and "gradctrl" in text
+    assert main(["list", "--config-dir", "nowhere"]) == 1
+    assert "--config-dir nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_list_shows_the_attributes_of_the_users_scorer(capsys):
+    files = ["--scorer", f"{CONF}/scorer/toy.yaml", "--generator", f"{CONF}/generator/toy.yaml"]
+    assert main(["list", "attributes", *files]) == 0
+    text = capsys.readouterr().out
+    assert main(["list", "attributes", "-cd", str(CONF), "--scorer=toy", "--generator=toy"]) == 0
+    assert "x, y, z (ordered)" in text
+    assert capsys.readouterr().out.splitlines()[1:] == text.splitlines()[1:]
+
+
+def test_run_and_plan_take_files(own, tmp_path, capfd):
+    places = [f"out={tmp_path}/runs", f"cache={tmp_path}/cache"]
+    files = [f"{group}={CONF}/{group}/toy.yaml" for group in ("generator", "scorer", "budget")]
+    words = [*files, f"method={own}/method/mine.yaml", "attribute=a", *places]
+    assert main(["run", *words]) == 0
+    assert main(["plan", *words]) == 0
+    assert "mine-a-s0" in capfd.readouterr().out
+    named = [f"--config-dir={CONF}", f"--config-dir={own}", *TOY, "method=mine", *places]
+    assert main(["plan", *named, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["totals"]["done"] == 1
+
+
+def test_conform_takes_names_and_files(own, capsys):
+    for words in (["mine", "--config-dir", str(own)], [f"{own}/method/mine.yaml"]):
+        assert main(["conform", *words, "--only", "constructs", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["message"] == "walks in W, W units"
+    assert main(["conform", "nobody"]) == 2
+    assert "no option of method or metric" in capsys.readouterr().err
+
+
+def test_the_other_commands_find_what_the_folder_holds(own, tmp_path):
+    assert "mine" in demo_methods([own]) and "mine" not in demo_methods()
+    assert scorer_file("toy", [CONF]) == CONF / "scorer" / "toy.yaml"
+    words = ["generator=toy", "scorer=toy"]
+    assert invert_settings("faces:2", "w", None, words, [CONF]).generator.name == "toy"
+
+
+def test_doctor_tests_the_users_world(capsys, monkeypatch):
+    monkeypatch.setattr("editbench.commands.doctor.TIMED", 8)
+    words = ["--config-dir", str(CONF), "generator=toy", "scorer=toy"]
+    assert main(["doctor", *words, "--json"]) in (0, 1)  # 1: the disk may be full
+    assert json.loads(capsys.readouterr().out)["self_test"]["passed"]
+    main(["doctor", "generator=tooy", "--json"])
+    assert "unknown generator 'tooy'" in json.loads(capsys.readouterr().out)["self_test"]["reason"]
+
+
+def test_a_scorer_is_checked_by_the_name_of_an_option(tmp_path, capsys):
+    words = ["--config-dir", str(CONF), "--generator", "toy", "-n", "20", "--out", str(tmp_path)]
+    main(["scorer", "check", "toy", *words])
+    assert "teacher: 20 pictures" in capsys.readouterr().out

@@ -1,0 +1,136 @@
+"""Modules of a user: found in the current folder and beside the configuration, and after everything installed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from editbench.base import user_code
+from editbench.base.errors import EditbenchError
+from editbench.base.sources import source_hashes
+from editbench.base.validation import load_target
+from editbench.cli import main
+from editbench.run.sweep import _in_worker
+
+ROOT = Path(__file__).parents[1]
+CODE = """
+from tests import toy_world
+from editbench.metrics.crossing_accuracy import CrossingAccuracy
+from editbench.walk.observation import DuringWalk
+
+
+class Generator(toy_world.ToyGenerator): ...
+class Scorer(toy_world.ToyScorer): ...
+class Editor(toy_world.AlongColumn): ...
+class Metric(CrossingAccuracy): ...
+
+
+class Observation(DuringWalk):
+    def measure(self, walk, codes, decoded, reference):
+        return {"brightness": decoded.flatten(1).mean(1)}
+"""
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    """The process as it was: no folder of an earlier test is searched, and no module of this one stays."""
+    others = [finder for finder in sys.meta_path if not isinstance(finder, user_code.UserCode)]
+    monkeypatch.setattr(sys, "meta_path", others)
+    yield
+    for name in list(sys.modules):
+        if name.startswith("own_"):
+            del sys.modules[name]
+
+
+def own_configuration(folder: Path, module: str) -> Path:
+    """A configuration folder with an option of every kind, each of a class of `module`."""
+    conf = folder / "my_conf"
+    texts = {
+        "generator": f"name: mine\n_target_: {module}.Generator\n",
+        "scorer": f"teacher: {{_target_: {module}.Scorer, digest: t}}\njudge: {{_target_: {module}.Scorer}}\n",
+        "method": f"name: mine\n_target_: {module}.Editor\n",
+        "metric": f"# @package metric.mine\n_target_: {module}.Metric\n",
+        "observation": f"# @package observation.mine\n_target_: {module}.Observation\n",
+        "budget": (ROOT / "tests" / "conf" / "budget" / "toy.yaml").read_text(),
+    }
+    for group, text in texts.items():
+        (conf / group).mkdir(parents=True)
+        (conf / group / "mine.yaml").write_text(text)
+    return conf
+
+
+@pytest.mark.parametrize("place", ["current", "beside"])
+def test_every_kind_of_component_is_found(place, tmp_path, monkeypatch, capfd):
+    current = tmp_path / "current"
+    current.mkdir()
+    monkeypatch.chdir(current)
+    conf = own_configuration(tmp_path, f"own_{place}")
+    folder = {"current": current, "beside": tmp_path}[place]
+    (folder / f"own_{place}.py").write_text(CODE)
+    one_of_each = ["generator=mine", "scorer=mine", "method=mine", "budget=mine"]
+    lists = ["metric=[mine]", "observation=[mine]", "attribute=a"]
+    words = ["--config-dir", str(conf), *one_of_each, *lists]
+    assert main(["run", *words, f"out={tmp_path}/runs", f"cache={tmp_path}/cache"]) == 0
+    assert "mine x a, seed 0: done" in capfd.readouterr().err
+    (status,) = (tmp_path / "runs").glob("mine-*/status.json")
+    assert json.loads(status.read_text())["status"] == "done"
+
+
+def test_a_run_is_named_by_the_source_of_the_users_file(tmp_path):
+    (tmp_path / "own_named.py").write_text("import own_part\n\nclass Mine: ...\n")
+    (tmp_path / "own_part.py").write_text("RATE = 3\n")
+    user_code.search(tmp_path)
+    assert set(source_hashes("own_named.Mine")) == {"own_named", "own_part"}
+
+
+@pytest.mark.parametrize("name", ["editbench", "torch", "random", "own_file"])
+def test_a_file_never_takes_the_place_of_a_module(name, tmp_path):
+    (tmp_path / f"{name}.py").write_text("class Mine: ...\n")
+    user_code.search(tmp_path)
+    if name == "own_file":
+        assert load_target("method", f"{name}.Mine").__name__ == "Mine"
+        return
+    with pytest.raises(EditbenchError, match=f"the name is taken by .*: rename .*{name}.py"):
+        load_target("method", f"{name}.Mine")
+
+
+def test_a_folder_named_as_the_package_is_passed_over(tmp_path):
+    """As beside a checkout that is called `editbench`."""
+    (tmp_path / "editbench").mkdir()
+    (tmp_path / "editbench" / "__init__.py").write_text("raise RuntimeError\n")
+    user_code.search(tmp_path)
+    specs = [finder.find_spec("editbench", None) for finder in sys.meta_path]
+    first = next(spec for spec in specs if spec is not None)
+    assert Path(first.origin).parents[1] == ROOT
+
+
+def test_a_folder_of_results_is_no_module(tmp_path):
+    (tmp_path / "wandb" / "latest").mkdir(parents=True)
+    (tmp_path / "own_helpers").mkdir()
+    (tmp_path / "own_helpers" / "one.py").write_text("ONE = 1\n")
+    user_code.search(tmp_path)
+    with pytest.raises(ImportError):
+        __import__("wandb.latest")
+    assert __import__("own_helpers.one").one.ONE == 1
+
+
+def test_what_is_nowhere_says_where_to_put_it(tmp_path):
+    user_code.search(tmp_path)
+    with pytest.raises(EditbenchError, match=r"put own_absent\.py into the current folder"):
+        load_target("method", "own_absent.Mine")
+
+
+def test_a_worker_finds_what_its_sweep_finds(tmp_path, monkeypatch):
+    (tmp_path / "own_worker.py").write_text("ANSWER = 42\n")
+    user_code.search(tmp_path)
+    folders = user_code.searched()
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path[:-1])
+    assert not user_code.searched()
+
+    def task(config):
+        return __import__("own_worker").ANSWER
+
+    assert _in_worker(task, folders, None) == 42

@@ -17,8 +17,8 @@ EXAMPLES = """examples:
   editbench list                     everything
   editbench list methods             one kind
   editbench list attributes --scorer mnist_lenet --generator mnist_mlp
-  editbench list methods --config-dir my_conf      with those of your own
   editbench list layers --generator digiface      for method.layer
+  editbench list methods --config-dir my_conf      with those of your own
 """
 # Kinds that are no groups: the networks say which there are.
 ATTRIBUTES = "attributes"
@@ -110,13 +110,15 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
     return attributes
 
 
-def print_layers(generator: str, data: str, overrides: list[str], more: Sequence[Path]) -> None:
+def print_layers(
+    generator: str, data: str, overrides: list[str], more: Sequence[Path] = ()
+) -> None:
     """The layers of a generator by the names that methods take, and the weights among them."""
     from editbench.base.instantiate import build
     from editbench.run.compose import compose_settings
 
     words = [f"generator={generator}", f"data={data}", *overrides]
-    found = build(compose_settings(words, more).generator.config)
+    found = build(compose_settings(*name_files(words, more)).generator.config)
     kernels = found.kernels()
     print(f"layers of generator {generator} (method.layer=NAME)")
     for name in found.layers():

@@ -349,7 +349,7 @@ def _section(
         "bold_means": numbers.ranked.bold,
         "legend": legend(table, quantities(results)),
         "attributes": list(wide),
-        "conclusion": accuracy_conclusion(grid, list(wide)),
+        "conclusion": accuracy_conclusion(grid, [str(attribute) for attribute in wide]),
         "grid": grid,
         "figures": section.figures,
         "more": section.more,

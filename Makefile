@@ -34,10 +34,12 @@ density: venv
 venv: $(VENV)/.ready
 
 # A torch that is there already is kept; otherwise one version for everybody, so that numbers compare.
+# The last line says whether it works, and leaves both commands what they would look up at first.
 $(VENV)/.ready: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet -e ".[dev]"
+	$(BIN)/editbench list > /dev/null && $(BIN)/editbench plan > /dev/null
 	touch $@
 
 clean:

@@ -206,7 +206,7 @@ def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
 
 def limited(extra_mb: int) -> None:
     """Cap the address space at what it is now, in megabytes more."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
     most = pages * resource.getpagesize() + (extra_mb << 20)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
@@ -254,7 +254,7 @@ def main() -> None:
             "--extra-mb",
             str(args.extra_mb),
         ]
-        start = partial(subprocess.run, command, capture_output=True, text=True)
+        start = partial(subprocess.run, command, capture_output=True, encoding="utf-8")
         try:
             done = start(timeout=CASE_SECONDS * CHUNK)
         except subprocess.TimeoutExpired as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from importlib import metadata
 
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.memory import keep_freed_memory
+from editbench.base.output import steady_output
 
 # Name of a command, which is that of its module in editbench.commands -> what it does. The modules
 # are imported one at a time, so that `--help` does not wait for torch.
@@ -70,11 +70,21 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:]
     if argv is not None:
         words = list(argv)
+    with steady_output() as output:
+        code = _run_guarded(words)
+        output.flush()
+        if output.lost is None or code != FINE:
+            return code
+        if isinstance(output.lost, BrokenPipeError):
+            return CLOSED_PIPE
+        print(f"error: standard output is lost ({output.lost.strerror})", file=sys.stderr)
+        return FAILED
+
+
+def _run_guarded(words: list[str]) -> int:
+    """Run a command; its exit code, whatever it ends with."""
     try:
-        code = run_command(words)
-        # Whoever reads the pipe may have gone; here it is seen, at exit it would be a traceback.
-        sys.stdout.flush()
-        return code
+        return run_command(words)
     except EditbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         if isinstance(error, UnknownName):
@@ -86,10 +96,6 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes standard output once more at exit, into something that takes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
 
 
 def run_command(words: list[str]) -> int:

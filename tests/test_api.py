@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import re
 import subprocess
 import sys
@@ -56,13 +57,12 @@ def test_the_names_are_few_and_documented():
         assert len(EXAMPLES[name].__doc__) > 100
 
 
-def test_run_is_a_function_however_its_package_was_imported():
-    code = (
-        "import editbench.run.job, editbench as eb\n"
-        "print(callable(eb.run), eb.run.job.run_job.__name__)"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.split() == ["True", "run_job"]
+def test_run_is_a_function_however_its_package_was_imported(monkeypatch):
+    assert inspect.ismodule(eb.run) and eb.run.job.run_job.__name__ == "run_job"
+    monkeypatch.setattr(api, "run", lambda *overrides: overrides)
+    assert eb.run("seed=0") == ("seed=0",)
+    monkeypatch.delattr(eb, "run")  # as before any module of the package was imported
+    assert eb.run("seed=0") == ("seed=0",) and not inspect.ismodule(eb.run)
 
 
 def test_importing_the_package_loads_neither_torch_nor_pandas():

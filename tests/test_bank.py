@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 
@@ -22,6 +20,7 @@ from editbench.base.seeding import normals
 from editbench.base.spaces import Space
 from editbench.run.compose import compose_config
 from tests.by_config import load_networks
+from tests.processes import Started
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer, V
 
 
@@ -190,39 +189,22 @@ def test_a_full_disk_is_explained_and_nothing_half_written_stays(tmp_path, monke
     assert sorted(p.name for p in folder.iterdir()) == [".locks", "shard-00000"]
 
 
-SLOW_BUILD = """
-import sys, time
-from pathlib import Path
-from editbench.bank.bank import BankSpec
-from editbench.bank.build import build_bank
-import tests.toy_world as toy
-class Slow(toy.ToyGenerator):
+class SlowGenerator(ToyGenerator):
     def _decode(self, codes):
         time.sleep(0.02)
         return super()._decode(codes)
-models = lambda: (Slow(), toy.ToyScorer("teacher", 2.0), toy.ToyScorer("judge"))
-build_bank(Path(sys.argv[1]), "id", BankSpec(1000, block=10, shard=100), models)
-"""
 
 
-SLOW_WORKERS = (
-    SLOW_BUILD.replace("models = lambda: (", "def models():\n    return (")
-    .replace("build_bank(", "if __name__ == '__main__':\n    build_bank(")
-    .replace("models)", "models, workers=2)")
-)
+def slow_models():
+    return SlowGenerator(), ToyScorer("teacher", 2.0), ToyScorer("judge")
+
+
+def build_slowly(folder, workers):
+    build_bank(folder, "id", BankSpec(1000, block=10, shard=100), slow_models, workers=workers)
 
 
 def test_ctrl_c_stops_a_build_with_workers(tmp_path):
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW_WORKERS)
-    root = os.path.dirname(os.path.dirname(__file__))
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path / "b")],
-        stderr=subprocess.DEVNULL,
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": root},
-        start_new_session=True,
-    )
+    process = Started(build_slowly, tmp_path / "b", 2)
     deadline = time.monotonic() + 90
     while not (tmp_path / "b" / "shard-00001").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -237,16 +219,12 @@ def test_ctrl_c_stops_a_build_with_workers(tmp_path):
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path, kill):
     folder = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_BUILD, str(folder)],
-        stderr=subprocess.DEVNULL,
-        cwd=os.path.dirname(os.path.dirname(__file__)),
-    )
+    process = Started(build_slowly, folder, 1)
     deadline = time.monotonic() + 60
     while not (folder / "shard-00002").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(kill)
-    process.wait()
+    process.wait(timeout=60)
     assert not (folder / "bank.json").exists()
     finished = [k for k in range(10) if shard_folder(folder, k).exists()]
     assert 3 <= len(finished) < 10

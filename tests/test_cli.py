@@ -3,32 +3,45 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from editbench.cli import COMMANDS, main
+from tests.processes import ROOT, Started
 
-ROOT = Path(__file__).parents[1]
 TOY = ["--config-dir", "tests/conf", "generator=toy", "scorer=toy", "budget=toy"]
 
 
-def editbench(*words, **kwargs):
-    return subprocess.run(
-        [sys.executable, "-m", "editbench.cli", *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-        **kwargs,
-    )
+class Ended(NamedTuple):
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def toy_run(tmp_path, *words):
-    return editbench("run", *TOY, f"out={tmp_path}", f"cache={tmp_path}/cache", *words)
+@pytest.fixture
+def editbench(capfd, monkeypatch):
+    """A function that runs a command in this process."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*words):
+        capfd.readouterr()
+        return Ended(main([*words]), *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def toy_run(editbench, tmp_path):
+    """A function that runs `editbench run` on the toy world, with its output in `tmp_path`."""
+    return lambda *words: editbench("run", *toy_words(tmp_path), *words)
+
+
+def toy_words(folder):
+    return [*TOY, f"out={folder}", f"cache={folder}/cache"]
 
 
 def records(folder):
@@ -95,16 +108,16 @@ def test_a_wrong_word_gets_the_nearest_and_the_list(word, expected, capsys):
     assert expected in capsys.readouterr().err
 
 
-def test_an_unknown_attribute_fails_with_the_list(tmp_path):
-    run = toy_run(tmp_path, "method=along", "attribute=aa")
+def test_an_unknown_attribute_fails_with_the_list(tmp_path, toy_run):
+    run = toy_run("method=along", "attribute=aa")
     assert run.returncode == 1
     assert "unknown attribute 'aa'. Did you mean 'a'? Available: a, b, c." in run.stderr
     assert "Traceback" not in run.stderr and not records(tmp_path)
 
 
-def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path):
+def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path, toy_run):
     sweep = ["-m", "method=along,skip,crash", "attribute=a,b"]
-    first = toy_run(tmp_path, *sweep)
+    first = toy_run(*sweep)
     assert first.returncode == 1
     assert "6 jobs: 2 done, 2 skipped, 2 failed" in first.stderr
     assert "skipped  skip x a, seed 0: no control found" in first.stderr
@@ -116,7 +129,7 @@ def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path):
     stamps = {
         name: (tmp_path / name / "status.json").stat().st_mtime_ns for name in records(tmp_path)
     }
-    again = toy_run(tmp_path, *sweep)
+    again = toy_run(*sweep)
     assert "6 jobs: 2 done, 2 skipped, 2 failed (4 found from before)" in again.stderr
     for name, status in records(tmp_path).items():
         same = (tmp_path / name / "status.json").stat().st_mtime_ns == stamps[name]
@@ -124,60 +137,42 @@ def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path):
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_a_sweep_that_is_stopped_loses_nothing_finished(tmp_path, kill):
-    seeds = "seed=" + ",".join(map(str, range(12)))
-    words = [
-        sys.executable,
-        "-m",
-        "editbench.cli",
-        "run",
-        *TOY,
-        f"out={tmp_path}",
-        f"cache={tmp_path}/cache",
-        "-m",
-        "method=along",
-        "attribute=a",
-        seeds,
-    ]
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def test_a_sweep_that_is_stopped_loses_nothing_finished(tmp_path, toy_run, kill):
+    seeds = "seed=" + ",".join(map(str, range(8)))
+    sweep = ["-m", "method=along", "attribute=a", seeds]
+    process = Started(main, ["run", *toy_words(tmp_path), *sweep])
     deadline = time.monotonic() + 60
     while len(records(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(kill)
     _, err = process.communicate(timeout=60)
     finished = records(tmp_path)
-    assert 2 <= len(finished) < 12 and all(s["status"] == "done" for s in finished.values())
+    assert 2 <= len(finished) < 8 and all(s["status"] == "done" for s in finished.values())
     if kill == signal.SIGINT:
         assert process.returncode == 130 and "finished jobs and bank shards are kept" in err
-    again = toy_run(tmp_path, "-m", "method=along", "attribute=a", seeds)
+    again = toy_run(*sweep)
     assert again.returncode == 0
-    assert f"12 jobs: 12 done, 0 skipped, 0 failed ({len(finished)} found" in again.stderr
+    assert f"8 jobs: 8 done, 0 skipped, 0 failed ({len(finished)} found" in again.stderr
     assert not list(tmp_path.glob(".partial-*"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_an_unwritable_folder_is_explained(tmp_path):
+def test_an_unwritable_folder_is_explained(tmp_path, editbench):
     tmp_path.chmod(0o500)
-    run = toy_run(tmp_path / "runs", "method=along", "attribute=a")
+    run = editbench("run", *toy_words(tmp_path / "runs"), "method=along", "attribute=a")
     assert run.returncode == 1 and "set out=DIR" in run.stderr
 
 
-def test_a_file_in_the_way_of_the_output_is_explained(tmp_path):
+def test_a_file_in_the_way_of_the_output_is_explained(tmp_path, editbench):
     (tmp_path / "runs").write_text("in the way")
-    run = editbench(
-        "run",
-        *TOY,
-        f"out={tmp_path}/runs",
-        f"cache={tmp_path}/cache",
-        "method=along",
-        "attribute=a",
-    )
+    words = toy_words(tmp_path / "runs")
+    run = editbench("run", *words, "method=along", "attribute=a")
     assert run.returncode == 1 and "cannot write" in run.stderr and "set out=DIR" in run.stderr
     assert "Traceback" not in run.stderr
 
 
-def test_bank_builds_describes_and_imports(tmp_path):
-    built = editbench("bank", *TOY, f"out={tmp_path}", f"cache={tmp_path}/cache")
+def test_bank_builds_describes_and_imports(tmp_path, editbench):
+    built = editbench("bank", *toy_words(tmp_path))
     assert built.returncode == 0 and "1000 samples" in built.stdout and "samples in" in built.stderr
     (folder,) = (tmp_path / "cache" / "banks").glob("[!.]*")
     info = editbench("bank", "info", str(folder))
@@ -191,7 +186,7 @@ def test_bank_builds_describes_and_imports(tmp_path):
     )
 
 
-def test_doctor_passes_on_this_machine():
+def test_doctor_passes_on_this_machine(editbench):
     run = editbench("doctor")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "self-test                  passed" in run.stdout

@@ -99,6 +99,9 @@ SMALL = {
     "samples": 2000,
     "search_samples": 8,
     "fresh": 32,
+    "size": 8,
+    "latents": 32,
+    "resolution": 32,
 }  # at most, wherever a method has such a key
 
 

@@ -143,7 +143,7 @@ attributes:
     with pytest.raises(UnknownName, match="Did you mean 'images'"):
         ArrayImages(declare(tmp_path / "wrong.yaml", path.read_text().replace("images:", "imgs:")))
     (tmp_path / "wrong.yaml").write_bytes(b"\xff\xfe\0")
-    with pytest.raises(BadFile, match="not readable YAML"):
+    with pytest.raises(BadFile, match="is in UTF-16; save it as UTF-8"):
         ArrayImages(tmp_path / "wrong.yaml")
     with pytest.raises(BadFile, match="must be a mapping"):
         ArrayImages(declare(tmp_path / "wrong.yaml", "- 1"))

@@ -73,7 +73,7 @@ def test_only_two_binary_attributes_have_a_sign():
     assert {name for name, _ in values(DependencyMatrix()(TOY))} == {"dependency_on"}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(1, 39), max_size=4), seed=st.integers(0, 2**20))
 def test_any_split_and_permutation_gives_the_same_number(cuts, seed):
     check_splits(DependencyMatrix(draws=50), TOY, cuts, seed)

@@ -13,13 +13,13 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
-from editbench.report import dial, report
+from editbench.report import dial
 from editbench.report.load import load
 from editbench.worlds.card import phi
 from editbench.worlds.faces import load_scorer
 from editbench.worlds.faces.dial import PAIRS, SETTINGS, law, load_generator, partner
 from editbench.worlds.faces.factors import TRAITS, sample_factors
-from tests.fake_records import fake_run, metric_rows
+from tests.fake_records import fake_run, metric_rows, report_of
 
 HALF = 0.05
 
@@ -158,7 +158,7 @@ def test_the_linearity_dial_ties_nothing(tmp_path):
 
 
 def test_the_report_has_the_dial_as_figure_table_and_file(tmp_path):
-    page = report(write(tmp_path / "runs", (0.0, 0.9)), tmp_path).read_text()
+    page = report_of(write(tmp_path / "runs", (0.0, 0.9)), tmp_path, ["dial"]).read_text()
     assert "Across worlds" in page and "The entanglement dial" in page and "0.700 (" in page
     assert (tmp_path / "figures" / "dial.png").stat().st_size > 10_000
     rows = list(csv.DictReader((tmp_path / "dial.csv").open()))

@@ -8,10 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from editbench.base.files import seal_folder
-from editbench.report import load, report
+from editbench.report import load
 from editbench.report.distance import explain, is_far
 from editbench.report.published import published
-from tests.fake_records import fake_run, metric_rows
+from tests.fake_records import fake_run, metric_rows, report_of
 
 MADE = {
     "learned": 0.6184,
@@ -77,7 +77,7 @@ def test_it_stands_where_the_papers_number_is_shown_and_only_if_that_is_far(tmp_
     why = {(row["method"], row["attribute"]): row["why"] for row in one.rows}
     assert why["alpha", "smile"] == explain(MADE, "smile", block) != ""
     assert why["alpha", "age"] == "" and why["beta", "smile"] == ""
-    page = report(tmp_path)
+    page = report_of(tmp_path)
     for text in (page.read_text(), (page.parent / "table.md").read_text()):
         assert f"alpha on smile: {why['alpha', 'smile']}" in text
         assert "alpha on age:" not in text and "beta on smile:" not in text

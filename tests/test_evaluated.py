@@ -28,7 +28,7 @@ from editbench.conformance.toy import BINARY, LinearScorer
 from editbench.networks.features import ScorerFeatures
 from editbench.networks.scorer import Scorer
 from editbench.networks.selected import select_attributes
-from editbench.report import load, print_table, report
+from editbench.report import load, print_table
 from editbench.run import fits
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
@@ -38,7 +38,7 @@ from editbench.walk.editor import FitData, FitReport
 from editbench.walk.observation import read_observed
 from editbench.worlds.faces import load_scorer
 from tests.by_config import run_job
-from tests.fake_records import fake_run
+from tests.fake_records import fake_run, report_of
 from tests.toy import fit_data
 from tests.toy_world import ATTRIBUTES, AlongColumn, toy_config
 
@@ -251,7 +251,7 @@ def test_the_page_warns_of_far_starts_and_tells_the_distances(tmp_path):
                 "start_warning": "half of the starts lie more than 0.93 sigma",
             }
             (folder / Record.PROVENANCE).write_text(json.dumps(made))
-    text = report(tmp_path).read_text()
+    text = report_of(tmp_path).read_text()
     assert "half of them lie further than smile 0.93 σ" in text
     assert "median distance from the target&#39;s 0.93 σ, from the nearest other 0.31 σ" in text
 
@@ -262,7 +262,7 @@ def test_a_world_that_misses_bars_is_named_in_every_table(tmp_path, capsys):
         card = {"bars": 30, "missed": ["share near the boundary of smile 0.09, below 0.15"]}
         made = {"bank_n": 24000, "world_card": card}
         (folder / Record.PROVENANCE).write_text(json.dumps(made))
-    page = report(tmp_path)
+    page = report_of(tmp_path)
     print_table(load(tmp_path))
     tables = (page, page.parent / "table.md", page.parent / "latex" / "accuracy.tex")
     texts = [capsys.readouterr().out, *(path.read_text(encoding="utf-8") for path in tables)]

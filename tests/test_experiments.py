@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -17,12 +18,11 @@ from editbench.bank.starts import StartsSpec
 from editbench.base.conf import CONF, group_options
 from editbench.base.files import seal_folder
 from editbench.base.instantiate import LABELS
-from editbench.report import report
 from editbench.report.load import load
 from editbench.report.published import lines as published_lines
 from editbench.report.published import published
 from editbench.worlds.faces import load_scorer
-from tests.fake_records import fake_run, metric_rows
+from tests.fake_records import fake_run, metric_rows, report_of
 
 THIRD_PARTY = {
     "digiface",
@@ -72,7 +72,7 @@ def composed():
     """Overrides -> configuration, without the checks of names that the command line has."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield lambda *words: compose("run", overrides=list(words))
+        yield functools.cache(lambda *words: compose("run", overrides=list(words)))
 
 
 def sweep(config: dict, budget: str, name: str) -> dict[str, list[str]]:
@@ -141,6 +141,11 @@ def test_its_jobs_compose_with_attributes_and_methods_that_exist(name, budget, j
             StartsSpec(**{**cfg.starts, "near": near}).check_enough(candidates, len(asked))
         if cfg.target is not None:
             judge.attributes.class_index(cfg.attribute, cfg.target)
+
+
+@pytest.mark.parametrize("name", sorted(THIRD_PARTY | OWN))
+def test_an_experiment_of_no_paper_composes(name, composed):
+    assert composed(f"experiment={name}").name == name
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -255,7 +260,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     assert rows["alpha", "gender"]["ours"] == "no such attribute in these runs"
     assert rows["gamma", "age"]["ours"] == "not run"
     assert rows["beta", "smile"]["ours"] == "skipped"
-    page = report(tmp_path)
+    page = report_of(tmp_path)
     text, table = page.read_text(), (page.parent / "table.md").read_text()
     for found in (text, table):
         assert (
@@ -284,7 +289,7 @@ def test_a_count_of_served_attributes_and_a_source_without_numbers(tmp_path):
     )
     found = {one.source: one.rows for one in published(load(tmp_path))}
     assert found["A plot"] == [] and len(found) == 2
-    assert "not in the paper" in report(tmp_path).read_text()
+    assert "not in the paper" in report_of(tmp_path).read_text()
     assert set(load(tmp_path).runs["setting"]) == {
         ""
     }  # another experiment's block makes no other setting
@@ -322,7 +327,7 @@ def test_every_setting_and_variant_stands_beside_the_paper(tmp_path):
 
 def test_runs_without_a_block_have_no_such_table(tmp_path):
     fake_run(tmp_path, "alpha", "smile")
-    assert published(load(tmp_path)) == [] and "Published:" not in report(tmp_path).read_text()
+    assert published(load(tmp_path)) == [] and "Published:" not in report_of(tmp_path).read_text()
 
 
 def test_sweeps_are_small_enough_for_minutes_on_two_cores():

@@ -34,8 +34,8 @@ from editbench.report.write import markdown
 from editbench.stats.frechet import frechet_distance, gaussian_distance
 from editbench.stats.moments import Kernel, Moments, block_ends, covariance, mixture, unbiased
 from editbench.walk.figures import looks
-from editbench.walk.metric import key_of
 from editbench.walk.observation import Observed
+from editbench.walk.rows import key_of
 from editbench.walk.strength import edited_codes
 from editbench.worlds.faces import attributes, load_scorer
 from editbench.worlds.faces.dial import law

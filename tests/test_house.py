@@ -67,11 +67,6 @@ def test_every_metric_is_configured_versioned_and_tells_the_better_side(metric):
     assert issubclass(cls, Metric) and cls.version >= 1 and cls.produces and cls.citation
 
 
-@pytest.mark.parametrize("experiment", group_options("experiment"))
-def test_every_experiment_composes(experiment):
-    assert compose_config([f"experiment={experiment}"]).name == experiment
-
-
 @pytest.mark.parametrize("budget", group_options("budget"))
 def test_every_budget_sets_what_the_job_reads(budget):
     cfg = compose_config([f"budget={budget}"])

@@ -22,14 +22,14 @@ from sklearn.metrics import roc_auc_score
 
 from editbench.base.files import write_checked
 from editbench.base.spaces import Space
-from editbench.report import load, print_table, report
+from editbench.report import load, print_table
 from editbench.report.means import summary
 from editbench.report.tables import main_table
 from editbench.report.write import markdown
 from editbench.run import fits
 from editbench.run.fits import learned_auc
 from tests.by_config import run_job
-from tests.fake_records import fake_run, metric_rows
+from tests.fake_records import fake_run, metric_rows, report_of
 from tests.toy import MIXED, fit_data
 from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
 
@@ -149,7 +149,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fake_run(folder, method, attribute, metric_rows(0.5), made={"learned": value})
     fake_run(folder, "beta", "age", metric_rows(0.5), made={"learned": None})
     fake_run(folder, "random", "smile", metric_rows(0.1))
-    report(folder)
+    report_of(folder)
     return folder
 
 

@@ -9,12 +9,11 @@ import torch
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
 from editbench.metrics.matched_effect.metric import MatchedEffect
 
-from editbench.report import report
 from editbench.report.load import load
 from editbench.report.matched import matched_differences, matched_table
 from editbench.walk.editor import Editor, FitReport
 from editbench.walk.trajectory import Trajectories
-from tests.fake_records import fake_run, metric_rows
+from tests.fake_records import fake_run, metric_rows, report_of
 from tests.toy import MIXED, check_splits, fit_data, make_walk, trajectories
 
 EFFECTS = (0.5, 1.0, 1.5, 2.0)
@@ -216,7 +215,7 @@ def test_the_report_has_the_table_and_the_paired_differences(tmp_path):
     (row,) = matched_differences(results).to_dict("records")
     assert (row["metric"], row["x"], row["n"]) == ("matched_path", 1.0, 30)
     assert row["difference"] == pytest.approx(-1.0, abs=0.01) and row["p_holm"] < 0.05
-    out = report(tmp_path).parent
+    out = report_of(tmp_path).parent
     assert (
         len(pd.read_csv(out / "matched.csv")) == 2
         and len(pd.read_csv(out / "matched_paired.csv")) == 1

@@ -219,7 +219,7 @@ TOY = toy_trajectories()
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(1, 39), max_size=4), seed=st.integers(0, 2**20))
 def test_any_split_and_permutation_gives_the_same_number(metric, cuts, seed):
     check_splits(metric, TOY, cuts, seed)

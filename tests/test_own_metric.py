@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import importlib
 import re
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from editbench.cli import main
+from editbench.walk.trajectory import Trajectories
+from tests.toy import check_splits
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,35 +32,27 @@ def written_example(folder: Path) -> None:
         path.write_text(body)
 
 
-def editbench(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-    return subprocess.run(
-        [sys.executable, "-m", "editbench", *words],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        timeout=300,
-    )
-
-
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """The folder of the example, and what its run printed."""
+def ran(tmp_path_factory) -> Iterator[tuple[Path, tuple[int, str]]]:
+    """The folder of the example, and the exit code and the lines of its run."""
     folder = tmp_path_factory.mktemp("own")
     written_example(folder)
     shutil.copytree(ROOT / "tests" / "conf", folder / "my_conf", dirs_exist_ok=True)
     words = ["generator=toy", "scorer=toy", "budget=toy", "method=along", "attribute=a"]
     places = [f"out={folder}/runs", f"cache={folder}/cache"]
     metrics = "metric=[crossing_accuracy,my_steps]"
-    done = editbench(folder, "run", "--config-dir", "my_conf", *words, metrics, *places)
-    return folder, done
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(StringIO()) as lines:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(folder))
+        code = main(["run", "--config-dir", "my_conf", *words, metrics, *places])
+        yield folder, (code, lines.getvalue())
+    sys.modules.pop("my_steps", None)
 
 
 def test_the_runs_line_has_the_number(ran):
-    folder, done = ran
-    assert done.returncode == 0, done.stderr
-    assert "accuracy" in done.stderr and re.search(r"steps_to_crossing \d+\.\d+ \[", done.stderr)
+    folder, (code, lines) = ran
+    assert code == 0, lines
+    assert "accuracy" in lines and re.search(r"steps_to_crossing \d+\.\d+ \[", lines)
     (record,) = folder.glob("runs/along-*")
     walks = pd.read_parquet(record / "trajectory.parquet")
     rows = pd.read_parquet(record / "rows.parquet").set_index("metric")
@@ -63,11 +61,10 @@ def test_the_runs_line_has_the_number(ran):
     assert rows.loc["steps_to_crossing", "group"] == "my_steps"
 
 
-def test_the_report_has_the_column_and_the_figure(ran):
+def test_the_report_has_the_column_and_the_figure(ran, capfd):
     folder, _ = ran
-    done = editbench(folder, "report", "runs")
-    assert done.returncode == 0, done.stderr
-    assert "steps to crossing" in done.stdout + done.stderr
+    assert main(["report", "runs"]) == 0
+    assert "steps to crossing" in "".join(capfd.readouterr())
     out = folder / "runs" / "report"
     assert pd.read_csv(out / "table.csv")["steps_to_crossing"].notna().all()
     page = (out / "index.html").read_text()
@@ -75,26 +72,19 @@ def test_the_report_has_the_column_and_the_figure(ran):
     assert (out / "figures" / "my_steps.png").exists()
 
 
-def test_without_the_module_the_report_names_the_figure_and_goes_on(ran):
+def test_without_the_module_the_report_names_the_figure_and_goes_on(ran, monkeypatch):
     folder, _ = ran
-    done = editbench(folder.parent, "report", str(folder / "runs"), "--out", str(folder / "bare"))
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.delitem(sys.modules, "my_steps")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(folder)])
+    assert main(["report", str(folder / "runs"), "--out", str(folder / "bare")]) == 0
     page = (folder / "bare" / "index.html").read_text()
     assert "figure of my_steps" in page and "steps to crossing" in page
 
 
 def test_the_metric_of_the_example_can_be_batched_and_merged(ran):
     folder, _ = ran
-    code = (
-        "from pathlib import Path\n"
-        "from my_steps import StepsToCrossing\n"
-        "from editbench.walk.trajectory import Trajectories\n"
-        "found = Trajectories.load(next(Path('runs').glob('along-*/trajectory.parquet')))\n"
-        "from tests.toy import check_splits\n"
-        "check_splits(StepsToCrossing(), found, [3, 9], 0)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    metric = importlib.import_module("my_steps").StepsToCrossing()
+    (record,) = folder.glob("runs/along-*")
+    found = Trajectories.load(record / "trajectory.parquet")
+    check_splits(metric, found, [3, 9], 0)

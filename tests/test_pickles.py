@@ -64,7 +64,7 @@ nested = st.recursive(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(value=st.lists(nested, min_size=1, max_size=8), protocol=st.sampled_from(PROTOCOLS))
 def test_plain_values_come_back_as_pickle_would_read_them(tmp_path_factory, value, protocol):
     """Several values a file, as each file costs a process."""

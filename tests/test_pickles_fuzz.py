@@ -39,8 +39,8 @@ def test_small_damaged_files_are_read_or_refused(tmp_path):
     files = fuzz.small_files()
     for content, reader in files.values():
         assert fuzz.read_case(tmp_path / "case.bin", content, reader) == "read"
-    found = outcomes(tmp_path, files, range(100))
-    assert set(found) == {"read", "BadFile"} and found.count("BadFile") > 75
+    found = outcomes(tmp_path, files, range(60))
+    assert set(found) == {"read", "BadFile"} and found.count("BadFile") > 45
 
 
 @needs_data

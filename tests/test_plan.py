@@ -57,7 +57,7 @@ def titles(found):
 @pytest.mark.parametrize(
     "sweep",
     [
-        ["method=along,skip", "attribute=a,b", "seed=range(1,3)"],
+        ["method=along,skip", "attribute=b", "seed=range(1,3)"],
         ["experiment=own"],
         ["+experiment=own", "attribute=c,a"],
         ["attribute=choice(b,a)", "method=glob(a*)", "starts.n=60"],

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_rel
 
-from editbench.report import load, print_table, report
+from editbench.report import load, print_table
 from editbench.report.load import Results
 from editbench.report.means import compare_methods
 from editbench.report.paired import compare, leaders, paired
@@ -19,7 +19,7 @@ from editbench.report.ranking import Ranking, lines
 from editbench.report.ranking import ranking as rank
 from editbench.report.tables import main_table
 from editbench.stats.intervals import holm, paired_difference
-from tests.fake_records import fake_run, metric_rows
+from tests.fake_records import fake_run, metric_rows, report_of
 
 
 def outcomes(shares: dict[str, float], n: int = 300, seed: int = 0) -> pd.DataFrame:
@@ -155,7 +155,7 @@ def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
     write(tmp_path, values, "smile")
     found = ranking(load(tmp_path))
     assert found.table.empty and "share 1 or more starts on 0 of 1 attributes" in found.note
-    assert "no ranking" in report(tmp_path).read_text()
+    assert "no ranking" in report_of(tmp_path).read_text()
 
 
 def test_mixed_metric_versions_are_named_and_the_rest_is_made(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_mixed_metric_versions_are_named_and_the_rest_is_made(tmp_path: Path) ->
     found = load(tmp_path).problems
     assert [problem.name for problem in found] == ["ad"]
     assert f"version 2 in {old.name}; version 1 in b-age" in found[0].reason
-    page = report(tmp_path)
+    page = report_of(tmp_path)
     assert "mixed versions" in page.read_text() and len(pd.read_csv(page.parent / "table.csv")) == 3
     fake_run(tmp_path / "worlds", "a", "smile", rows)
     fake_run(tmp_path / "worlds", "b", "smile", rows.assign(version=2), generator="other")
@@ -193,7 +193,7 @@ def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:
     print_table(load(tmp_path), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "ranking: mean accuracy over 1 of 1 attributes, 300 starts (smile)" in text
-    page = report(tmp_path)
+    page = report_of(tmp_path)
     table = pd.read_csv(page.parent / "ranking.csv")
     assert table["method"].tolist() == ["good", "bad"] and table["best_rank"].tolist() == [1, 2]
     assert "| rank | method |" in (page.parent / "table.md").read_text()

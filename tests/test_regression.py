@@ -21,7 +21,7 @@ from editbench.regression.tolerance import default
 from editbench.report.load import SAMPLE_TYPES, load
 from editbench.stats.intervals import paired_difference
 from editbench.walk.editor import Editor, FitReport, unit_rows
-from editbench.walk.metric import key_of
+from editbench.walk.rows import key_of
 from tests.by_config import run_job
 from tests.fake_records import complete, fake_run, metric_rows
 from tests.toy_world import ToyScorer, V, toy_config

@@ -23,7 +23,7 @@ from editbench.report.tables import main_table, matrix
 from editbench.report.write import csv
 from editbench.walk.figures import GREY, looks, order_methods
 from tests.browser import dump_page, needs_browser
-from tests.fake_records import fake_run, metric_rows, start_samples
+from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 HOSTILE = "no <script>alert('x')</script> & \"quotes\" | pipe {{ 7 * 7 }}"
 FLOORS = ["random", "random_channel", "random_searched"]
@@ -206,7 +206,7 @@ def test_mean_dependency_is_taken_over_the_same_attributes_and_starts(tmp_path: 
 def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
     assert 'class="warning"' not in html
     fake_run(tmp_path, "alpha", "smile", leaking=True, judged_in="w")
-    page, console = report(tmp_path).read_text(), Console(width=160, file=StringIO())
+    page, console = report_of(tmp_path).read_text(), Console(width=160, file=StringIO())
     assert (
         "All runs were judged by the teacher" in page
         and "All runs were judged on latent codes" in page
@@ -241,7 +241,7 @@ def test_a_failed_figure_keeps_the_tables(tmp_path: Path, monkeypatch: pytest.Mo
 
     fake_run(tmp_path, "alpha", "smile")
     monkeypatch.setattr(figures, "accuracy_figure", broken)
-    page = report(tmp_path, tmp_path / "elsewhere")
+    page = report_of(tmp_path, tmp_path / "elsewhere", ["accuracy"])
     assert "no ink" in page.read_text() and (tmp_path / "elsewhere" / "table.csv").exists()
 
 
@@ -321,7 +321,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
 
 def test_only_skipped_runs(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile", status="skipped", reason="needs W+")
-    assert "needs W+" in report(tmp_path).read_text()
+    assert "needs W+" in report_of(tmp_path).read_text()
 
 
 def test_terminal_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,11 +19,11 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from editbench.base.files import seal_folder
-from editbench.report import load, report
+from editbench.report import load
 from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
 from editbench.report.strips import Strip, strips
 from tests.browser import dump_page, needs_browser
-from tests.fake_records import fake_run
+from tests.fake_records import fake_run, report_of
 
 ATTRIBUTES, METHODS, LIMIT = 7, 16, 25_000_000
 NAME = "</script><b>alpha"
@@ -62,7 +62,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fake_run(folder, "beta", attribute, pictures=noise(2, 4, 3, 16, 16, seed=1))
     fake_run(folder, "gamma", "smile")
     fake_run(folder, "delta", "smile", status="skipped", reason=f"no control found {NAME}")
-    report(folder)
+    report_of(folder)
     return folder
 
 
@@ -177,7 +177,7 @@ def test_broken_and_missing_strips_keep_the_rest(tmp_path: Path) -> None:
     (half / "status.json").write_text(
         '{"status": "done", "method": "gamma", "attribute": "smile", "generator": "g"}'
     )
-    html = report(tmp_path).read_text(encoding="utf-8")
+    html = report_of(tmp_path).read_text(encoding="utf-8")
     assert (
         'class="explorer"' in html
         and broken.name in html
@@ -191,7 +191,7 @@ def test_mixed_worlds_have_an_explorer_each(tmp_path: Path) -> None:
     fake_run(
         tmp_path, "alpha", "smile", pictures=noise(1, 4, 1, 28, 28), generator="digits", tag="b"
     )
-    html = report(tmp_path).read_text(encoding="utf-8")
+    html = report_of(tmp_path).read_text(encoding="utf-8")
     assert html.count('class="explorer"') == 2 and {".sp-0-0-0 {", ".sp-1-0-0 {"} <= set(
         re.findall(r"\.sp-[\d-]+ \{", html)
     )
@@ -213,7 +213,7 @@ def test_the_start_that_most_methods_carry_over_the_boundary_is_shown_first() ->
 
 def test_no_pictures_no_explorer(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile")
-    assert 'class="explorer"' not in report(tmp_path).read_text(encoding="utf-8")
+    assert 'class="explorer"' not in report_of(tmp_path).read_text(encoding="utf-8")
 
 
 PROBE = """<script>

@@ -22,7 +22,7 @@ from editbench.report.figure_trade import trade_figure
 from editbench.report.numbers import numbers_of
 from editbench.report.paper import DOUBLE, SINGLE, to_paper
 from editbench.walk.figures import looks
-from tests.fake_records import fake_run, metric_rows
+from tests.fake_records import fake_run, metric_rows, report_of
 
 HOSTILE = r"100 % of_x & y # $5 ~ ^ {a} \input{/etc/passwd} [b] <c> | “q” é σ 中" + "\nline"
 ENGINE = next(
@@ -86,7 +86,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
     fake_run(folder, "close", "age", metric_rows(0.5, note="fewer than 30"), samples=accuracy(0.5))
     fake_run(folder, "good_one", "age", status="skipped", reason=HOSTILE)
-    report(folder)
+    report_of(folder)
     return folder
 
 
@@ -119,7 +119,7 @@ def test_caption_says_what_was_measured(root: Path) -> None:
 def test_settings_are_named_and_apart(tmp_path: Path) -> None:
     for seed in (0, 1):
         fake_run(tmp_path, "alpha", "smile", seed=seed)
-    report(tmp_path, by_seed=True)
+    report_of(tmp_path, by_seed=True)
     made = sorted(path.name for path in (tmp_path / "report" / "latex").glob("accuracy*.tex"))
     assert made == ["accuracy_seed-0.tex", "accuracy_seed-1.tex"]
     labels = re.findall(
@@ -152,7 +152,7 @@ def test_bold_is_what_the_paired_test_leaves(root: Path) -> None:
 def test_nothing_is_bold_where_only_the_floor_is_separated(tmp_path: Path) -> None:
     for m, (name, share) in enumerate((("good_one", 0.8), ("close", 0.76), ("random", 0.1))):
         fake_run(tmp_path, name, "smile", metric_rows(share), samples=accuracy(share, seed=m))
-    page = report(tmp_path).read_text()
+    page = report_of(tmp_path).read_text()
     assert "textbf" not in (tmp_path / "report" / "latex" / "accuracy.tex").read_text()
     grid = page[page.index("Accuracy by method") : page.index("<h3>Ranking")]
     assert 'class="best"' not in grid
@@ -164,7 +164,7 @@ def test_costs_of_latex_are_those_of_the_page(tmp_path: Path) -> None:
         fake_run(tmp_path, "a", attribute, samples=accuracy(0.5), fit_seconds=seconds)
     for attribute in ("smile", "age"):
         fake_run(tmp_path, "b", attribute, samples=accuracy(0.5), fit_seconds=1.0)
-    report(tmp_path)
+    report_of(tmp_path)
     rows = check_structure((tmp_path / "report" / "latex" / "cost.tex").read_text())[0][1]
     place = [head.strip() for head in rows[0]].index("fit s")
     assert {row[0].strip(): row[place].strip() for row in rows[1:]} == {"a": "3", "b": "1"}
@@ -176,7 +176,7 @@ def test_costs_of_latex_are_those_of_the_page(tmp_path: Path) -> None:
 def test_a_clear_winner_alone_is_bold(tmp_path: Path) -> None:
     for name, share in (("clear", 0.9), ("weak", 0.3)):
         fake_run(tmp_path, name, "smile", metric_rows(share), samples=accuracy(share))
-    report(tmp_path)
+    report_of(tmp_path)
     text = (tmp_path / "report" / "latex" / "accuracy.tex").read_text()
     assert re.findall(r"\\textbf\{([0-9.]+)\}", text) == [
         "0.900",
@@ -193,7 +193,7 @@ def test_daggers_mark_values_with_a_note(root: Path) -> None:
 def test_many_attributes_go_below_each_other(tmp_path: Path) -> None:
     for k in range(11):
         fake_run(tmp_path, "alpha", f"a{k:02d}")
-    report(tmp_path)
+    report_of(tmp_path)
     found = check_structure((tmp_path / "report" / "latex" / "accuracy.tex").read_text())
     assert [columns for columns, _ in found] == [9, 5]  # the last part has the means
 
@@ -237,7 +237,8 @@ def test_broken_tables_keep_the_report(tmp_path: Path, monkeypatch: pytest.Monke
     fake_run(tmp_path, "alpha", "smile")
     monkeypatch.setattr(latex, "tables", broken)
     assert (
-        "no type" in report(tmp_path).read_text() and (tmp_path / "report" / "table.csv").exists()
+        "no type" in report_of(tmp_path).read_text()
+        and (tmp_path / "report" / "table.csv").exists()
     )
 
 
@@ -332,14 +333,16 @@ def check_layout(figure: Figure) -> None:
     assert min(float(text.get_fontsize()) for text in figure.legends[0].get_texts()) >= 6
 
 
-def test_files_have_the_size_of_a_column(root: Path) -> None:
+def test_files_have_the_size_of_a_column(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile")
+    folder = report(tmp_path).parent / "figures"
     for name in ("accuracy", "ad", "trade"):
-        with Image.open(root / "report" / "figures" / f"{name}.png") as picture:
+        with Image.open(folder / f"{name}.png") as picture:
             assert picture.size[0] / figures.DPI in (
                 pytest.approx(SINGLE, abs=0.01),
                 pytest.approx(DOUBLE, abs=0.01),
             )
-        pdf = (root / "report" / "figures" / f"{name}.pdf").read_bytes()
+        pdf = (folder / f"{name}.pdf").read_bytes()
         assert (
             b"/Type3" not in pdf and b"/FontFile2" in pdf
         )  # TrueType: publishers refuse the other

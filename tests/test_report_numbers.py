@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from editbench.report import figure_trade, load, print_table, report
+from editbench.report import figure_trade, load, print_table
 from editbench.report.html import facts
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paired import paired
 from editbench.report.tables import AT_FLOOR, WORSE, main_table
 from editbench.stats.intervals import bootstrap_mean, crossed_share, seed_spread, wilson
 from editbench.walk.figures import looks_of
-from tests.fake_records import fake_run, metric_rows, start_samples
+from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 ATTRIBUTES = ("age", "beard", "hat", "smile")
 N = 60
@@ -60,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         one_run(folder, "random", attribute, outcomes(0.1, 20 + k), floor=True)
         one_run(folder, "searched", attribute, outcomes(0.3, 30 + k), floor=True)
     one_run(folder, "rare", "smile", outcomes(0.9, 40))
-    report(folder)
+    report_of(folder)
     return folder
 
 

@@ -20,7 +20,6 @@ from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.train_scorers import (
     ROLES,
     ScorerTraining,
-    accuracy,
     augment,
     batch,
     train_scorer,
@@ -127,7 +126,9 @@ def test_a_short_training_learns_and_repeats_itself() -> None:
     once = train_scorer(longer, lines.append, log_every=10)
     losses = [json.loads(line)["loss"] for line in lines]
     assert losses[-1] < losses[0]
-    assert train_scorer(longer, lambda line: None).digest == once.digest
+    assert once.digest
+    first, second = (train_scorer(replace(TINY, images=160)).digest for _ in range(2))
+    assert first == second != once.digest
 
 
 # -- the weights of the package ---------------------------------------------------------------------------------------
@@ -136,12 +137,6 @@ def test_the_roles_differ_in_everything_that_matters() -> None:
     assert teacher.seed != judge.seed and sum(teacher.widths) < sum(judge.widths)
     assert load_scorer("teacher").digest != load_scorer("judge").digest
     assert load_scorer("teacher").attributes == load_scorer("judge").attributes == attributes()
-
-
-def test_judge_and_teacher_read_held_out_renders() -> None:
-    for role in ("judge", "teacher"):
-        found = accuracy(load_scorer(role), FactorLaw(), 1500)
-        assert min(found.values()) >= 0.97, found
 
 
 def test_blurring_does_not_change_what_the_judge_sees() -> None:

@@ -8,7 +8,8 @@ import torch
 
 from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank
-from editbench.bank.starts import StartsSpec, boundary_distance, draw_targets, far_starts
+from editbench.bank.near import far_starts
+from editbench.bank.starts import StartsSpec, boundary_distance, draw_targets
 from editbench.base.errors import EditbenchError, UnknownName
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer
 

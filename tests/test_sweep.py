@@ -4,16 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from joblib.externals.loky import get_reusable_executor
 from omegaconf import OmegaConf
 
 from editbench.bank.bank import BankSpec, shard_folder
@@ -21,9 +17,9 @@ from editbench.bank.build import build_bank, build_shard
 from editbench.base.files import claim_folder, lock
 from editbench.cli import main
 from editbench.run import launch
+from tests.processes import ROOT, Started
 from tests.toy_world import ToyGenerator, ToyScorer
 
-ROOT = Path(__file__).parents[1]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
@@ -77,14 +73,12 @@ def wait_until(there, *processes):
         time.sleep(0.01)
 
 
-def start(*argv):
-    return subprocess.Popen(
-        [sys.executable, "-m", "editbench.cli", *argv],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def main_with_forks(words):
+    """`main`, with workers of joblib that are forks of this process and need not import anything."""
+    from joblib.externals.loky.backend.context import set_start_method
+
+    set_start_method("fork")
+    return main(words)
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------
@@ -156,7 +150,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, cap
     stamps = {
         name: (tmp_path / "runs" / name / "status.json").stat().st_mtime_ns for name in finished
     }
-    assert main(sweep) == 0
+    assert main(sweep[:-2]) == 0  # in this process: workers would only be started anew
     assert (
         f"3 jobs: 3 done, 0 skipped, 0 failed{f' ({len(finished)} found from before)' if finished else ''}"
         in capfd.readouterr().err
@@ -175,7 +169,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, cap
 def test_of_two_sweeps_at_once_one_dies_and_the_other_does_the_rest_once(tmp_path, words):
     (tmp_path / "DIE").touch()
     sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "attribute=a,b", "method=one,two"]
-    both = [start(*sweep) for _ in range(2)]
+    both = [Started(main, sweep) for _ in range(2)]
     errors = [process.communicate(timeout=300)[1] for process in both]
     assert sorted(process.returncode for process in both) == [-signal.SIGKILL, 0]
     survivor = next(error for process, error in zip(both, errors) if process.returncode == 0)
@@ -190,8 +184,10 @@ def test_of_two_sweeps_at_once_one_dies_and_the_other_does_the_rest_once(tmp_pat
     assert not list((tmp_path / "runs").glob(".partial-*")) and len(records(tmp_path / "runs")) == 4
 
 
-@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
-def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
+@pytest.mark.parametrize(
+    ("kill", "command"), [(signal.SIGINT, main), (signal.SIGKILL, main_with_forks)]
+)
+def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill, command):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "HANG").touch()
     sweep = [
@@ -204,7 +200,7 @@ def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
         "seed=0,1",
         *JOBLIB,
     ]
-    process = start(*sweep)
+    process = Started(command, sweep)
     # The other job has left its outcome: stopped between its fit and its record, it would fit again.
     outcomes = tmp_path / "runs" / ".sweeps"
     wait_until(
@@ -218,7 +214,7 @@ def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
     else:
         process.kill()
         process.wait(timeout=120)
-    again = start(*sweep[:-2])  # would wait for ever for a job that a worker still held
+    again = Started(main, sweep[:-2])  # would wait for ever for a job that a worker still held
     assert "2 jobs: 2 done" in again.communicate(timeout=120)[1]
     assert notes(tmp_path)["one fitted"] == 2 and not list((tmp_path / "runs").glob(".partial-*"))
 
@@ -227,7 +223,7 @@ def test_what_several_need_at_once_is_made_once(tmp_path, words):
     (tmp_path / "HOLD").touch()
     assert main(["bank", *words]) == 0
     jobs = [
-        start("run", *words, f"out={tmp_path}/runs", "method=one", f"attribute={name}")
+        Started(main, ["run", *words, f"out={tmp_path}/runs", "method=one", f"attribute={name}"])
         for name in "aab"
     ]
     wait_until(lambda: notes(tmp_path)["one check a"] and notes(tmp_path)["one check b"], *jobs)
@@ -249,14 +245,14 @@ def test_submitit_runs_jobs_of_its_own(tmp_path, words, in_root, capfd):
                 f"out={tmp_path}/runs",
                 "-m",
                 "method=one",
-                "attribute=a,c",
+                "attribute=a",
                 "hydra/launcher=submitit_local",
             ]
         )
         == 0
     )
-    assert "2 jobs: 2 done, 0 skipped, 0 failed\n" in capfd.readouterr().err
-    assert notes(tmp_path)["one fitted"] == 1 and len(records(tmp_path / "runs")) == 2
+    assert "1 jobs: 1 done, 0 skipped, 0 failed\n" in capfd.readouterr().err
+    assert notes(tmp_path)["one fitted"] == 1 and len(records(tmp_path / "runs")) == 1
 
 
 # -- the sweep's own folder --------------------------------------------------------------------------------------------
@@ -356,8 +352,13 @@ def test_a_missing_plugin_is_named_with_its_extra(name, extra, monkeypatch, caps
 
 
 def test_a_worker_whose_parent_is_gone_ends():
-    code = "import time; from editbench.run.launch import end_with_parent; end_with_parent(1 << 30); time.sleep(60)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=50).returncode == 1
+    assert Started(outlive, 1 << 30).wait(timeout=50) == 1
+
+
+def outlive(parent):
+    """Work on for a process that is not there."""
+    launch.end_with_parent(parent)
+    time.sleep(60)
 
 
 def test_an_unknown_launcher_gets_the_nearest(capsys):
@@ -370,14 +371,12 @@ def test_an_unknown_launcher_gets_the_nearest(capsys):
 
 
 # -- banks -------------------------------------------------------------------------------------------------------------
-def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words, in_root, capfd):
+def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    get_reusable_executor().shutdown()  # workers of an earlier test write to what was captured there
-    assert (
-        main(["bank", *words, f"out={tmp_path}/runs", "--parts", "4", *JOBLIB, "bank.shard=50"])
-        == 0
-    )
-    err = capfd.readouterr().err
+    parts = ["bank", *words, f"out={tmp_path}/runs", "--parts", "4", *JOBLIB, "bank.shard=50"]
+    process = Started(main_with_forks, parts)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
     counts = [int(line.split()[3]) for line in err.splitlines() if line.startswith("part ")]
     assert len(counts) == 4 and sum(counts) == 1000 and "4 jobs: 4 done, 0 skipped, 0 failed" in err
     (bank,) = (tmp_path / "cache" / "banks").glob("[!.]*")
@@ -409,3 +408,22 @@ def test_a_builder_goes_round_the_shards_that_another_holds(tmp_path):
             assert not building.done()
         bank = building.result(timeout=60)
     assert len(bank) == 200 and models[0].decoded == 200
+
+
+def test_found_jobs_are_settled_and_the_others_run_under_their_numbers(
+    tmp_path, words, in_root, capfd
+):
+    sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "method=one", "attribute=a"]
+    assert main([*sweep, "seed=1"]) == 0
+    stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").glob("*/status.json")}
+    capfd.readouterr()
+    # Seed 1 is there; 0 and 2, which are no product without it, are not.
+    assert main([*sweep, "seed=0,1,2"]) == 0
+    err = capfd.readouterr().err
+    assert "3 jobs: 3 done, 0 skipped, 0 failed (1 found from before)" in err
+    for number in range(3):
+        found = " (found)" if number == 1 else ""
+        assert f"#{number} one x a, seed {number}: done{found}: " in err
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
+    seeds = {record["seed"] for record in records(tmp_path / "runs").values()}
+    assert seeds == {0, 1, 2}

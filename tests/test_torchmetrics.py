@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torchmetrics
 from editbench.metrics.attribute_dependency import AttributeDependency
 from editbench.metrics.crossing_accuracy import CrossingAccuracy
@@ -22,6 +21,7 @@ from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError
 from editbench.stats.moments import Moments
 from editbench.walk.trajectory import Trajectories
+from tests.processes import Started
 
 ATTRIBUTES = Attributes([Attribute(name, ("no", "yes")) for name in "abc"])
 STARTS = 40
@@ -87,7 +87,8 @@ def one_process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_have_the_numbers_of_one(tmp_path):
-    mp.spawn(one_process, args=(str(tmp_path),), nprocs=2)
+    both = [Started(one_process, rank, str(tmp_path)) for rank in (0, 1)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
     found = walks()
     for rank in (0, 1):
         results = pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())

@@ -6,6 +6,8 @@ by hand from V.
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 
 import torch
@@ -103,11 +105,16 @@ class AlongColumn(Editor):
 
 def toy_config(out: Path, *overrides: str, **method: object) -> DictConfig:
     """A job of AlongColumn on the toy world, writing below `out`."""
-    names = ["generator=toy", "scorer=toy", "method=along", "budget=toy"]
-    folder = Path(__file__).parent / "conf"
-    cfg = compose_config(
-        [*names, f"out={out}", f"cache={out / 'cache'}", "attribute=a", *overrides], [folder]
-    )
-    OmegaConf.set_struct(cfg, False)
+    cfg = copy.deepcopy(_composed(*overrides))
+    cfg.out = str(out)
+    cfg.cache = str(out / "cache")
     cfg.method.update(method)
+    return cfg
+
+
+@functools.cache
+def _composed(*overrides: str) -> DictConfig:
+    names = ["generator=toy", "scorer=toy", "method=along", "budget=toy", "attribute=a"]
+    cfg = compose_config([*names, *overrides], [Path(__file__).parent / "conf"])
+    OmegaConf.set_struct(cfg, False)
     return cfg

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from editbench.bank.layout import shard_folder as shard_folder
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import check_file, read_json, read_seal
@@ -365,11 +366,6 @@ def read_spec(folder: Path) -> BankSpec:
 
 
 # -- shards ----------------------------------------------------------------------------------------
-def shard_folder(bank: Path, shard: int) -> Path:
-    """The folder of a shard. Five digits keep the alphabetical order that of the index."""
-    return bank / f"shard-{shard:05d}"
-
-
 def check_shard(path: Path, rows: tuple[int, int]) -> None:
     """Check that a shard is whole and unaltered.
 

@@ -6,7 +6,6 @@ depend neither on the number of processes nor on the size of a shard.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -20,13 +19,13 @@ from filelock import Timeout
 from torch import Tensor
 
 from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
+from editbench.bank.layout import LAYOUT, shard_size
 from editbench.bank.values import recognise
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, NonFinite
 from editbench.base.files import (
     atomic_folder,
     lock,
-    read_json,
     sweep_partials,
     write_json,
 )
@@ -34,6 +33,7 @@ from editbench.base.identity import samples_key
 from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
+from editbench.base.workers import worker_context
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
@@ -85,9 +85,7 @@ def _build_with_workers(
 ) -> None:
     """Build the missing shards in processes of their own."""
     threads = max(1, torch.get_num_threads() // workers)
-    # A forked process can't use CUDA, and it inherits locks that other threads hold.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context)
+    pool = ProcessPoolExecutor(workers, worker_context())
     try:
         with progress("bank shards", len(missing)) as advance:
             # Shards that other processes hold come last: by then they are built, or their builder
@@ -132,20 +130,12 @@ def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:
 
     The size is no part of a bank's identity, so two commands may name different sizes.
     """
-    path = folder / "layout.json"
+    path = folder / LAYOUT
     # Without the lock, two first builders could each lay the files out in their own way.
     with lock(path):
         if not path.exists():
             write_json(path, {"shard": spec.shard})
-        return current_layout(folder, spec)
-
-
-def current_layout(folder: Path, spec: BankSpec) -> BankSpec:
-    """The spec with the shard size of a folder; `spec` itself where the folder is new."""
-    path = folder / "layout.json"
-    if not path.exists():
-        return spec
-    return replace(spec, shard=read_json(path, sealed=True)["shard"])
+        return replace(spec, shard=shard_size(folder, spec.shard))
 
 
 def _build_in_worker(

@@ -21,7 +21,6 @@ pool begins with the smaller one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,7 +33,6 @@ from editbench.base.seeding import generator
 from editbench.base.validation import check_at_least, check_choice, check_fields
 
 NEAR = ("joint", "target", "any")  # how starts are chosen, see above
-NEARBY = 0.5  # sigma; starts whose median distance is larger are not near their boundary
 
 
 @dataclass(frozen=True)
@@ -147,22 +145,6 @@ class Starts:
             if values is not None and len(values) and not np.isnan(values).all():
                 found[name] = float(np.median(values))
         return found
-
-
-def far_starts(distances: Mapping[str, float], near: str) -> str:
-    """A warning where starts that were asked to be near lie far from their boundary; else ''.
-
-    Args:
-        distances: of `Starts.distances`.
-        near: the rule of the draw; near='any' asks for no nearness.
-    """
-    own = distances.get("target")
-    if near == "any" or own is None or own <= NEARBY:
-        return ""
-    return (
-        f"half of the starts lie more than {own:.2f} sigma from the target's boundary, where "
-        f"{NEARBY} counts as near: lower starts.pool, raise bank.n, or set starts.near=target"
-    )
 
 
 def boundary_distance(logits: np.ndarray, sigma: np.ndarray, attributes: Attributes) -> np.ndarray:

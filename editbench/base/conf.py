@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from editbench.base.errors import BadFile
+from editbench.base.text import read_text
 
 
 def _conf_folder() -> Path:
@@ -26,6 +28,7 @@ MAIN = "run"  # name of the main configuration, CONF/run.yaml
 LARGEST_YAML = 1 << 20  # bytes; the longest configuration here has 5,000
 # The parser in C gives the same values in a tenth of the time; not every build of PyYAML has it.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 # Keys of the main configuration that no YAML there declares: groups of a budget, an experiment's
 # published numbers, and the number of a part of `bank --parts`.
 UNDECLARED = ("starts", "engine", "published", "part")
@@ -106,6 +109,11 @@ def read_yaml(file: Path) -> dict:
     return found
 
 
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text that this project wrote itself."""
+    return yaml.load(text, Loader=_YAML_LOADER)
+
+
 def yaml_text(file: Path) -> str:
     """The text of a YAML file, if it is no larger than a person writes and has no aliases.
 
@@ -120,14 +128,14 @@ def yaml_text(file: Path) -> str:
             raise BadFile(
                 f"{file}: has more than {LARGEST_YAML:,} bytes, so it is no configuration"
             )
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
         for event in yaml.parse(text, Loader=_YAML_LOADER):
             if isinstance(event, yaml.AliasEvent):
                 raise BadFile(
                     f"{file}: line {event.start_mark.line + 1} has the alias *{event.anchor}, "
                     "which is not read; repeat the value, or write ${key}"
                 )
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError) as error:
         raise BadFile(f"{file} is not readable YAML: {error}") from error
     return text
 

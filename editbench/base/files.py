@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.text import printable
 
 SEAL = "checksums.json"  # of a sealed folder
 CHECKSUM = "checksum"  # the key of a sealed JSON file
@@ -63,6 +64,26 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
                 "folder you may write to"
             ) from error
         raise
+
+
+def usable_folder(path: Path) -> Path:
+    """A folder for parquet and safetensors files, whose libraries open UTF-8 paths alone.
+
+    Args:
+        path: of the folder, which need not be there.
+
+    Returns:
+        The path.
+
+    Raises:
+        EditbenchError: its name has bytes that are not UTF-8.
+    """
+    if str(path) != printable(str(path)):
+        raise EditbenchError(
+            f"{path}: its name has bytes that are not UTF-8, and no parquet or safetensors file can "
+            "be opened there: name another folder"
+        )
+    return path
 
 
 def _error_number(error: Exception) -> int:
@@ -129,9 +150,14 @@ def sweep_partials(final: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it."""
+    """Write a file so that a reader sees the old content or the new, never half of it.
+
+    Args:
+        path: of the file.
+        data: its bytes, or its text, which is written as UTF-8 whatever names stand in it.
+    """
     partial = path.with_name(f".partial-{path.name}-{os.getpid()}")
-    raw = data.encode() if isinstance(data, str) else data
+    raw = printable(data).encode() if isinstance(data, str) else data
     with explain_disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -305,4 +331,7 @@ def lock(path: Path) -> FileLock:
     with explain_disk_errors(path):
         folder = path.parent / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
+        # Taking the lock would raise it later, where nothing explains it.
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         return FileLock(folder / f"{path.name}.lock")

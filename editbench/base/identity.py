@@ -12,16 +12,18 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import digest, file_sha256
 from editbench.base.instantiate import LABELS, build
 from editbench.base.sources import source_digest
+
+# The names of identities are read by the report as well, which needs no torch.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1  # of banks; another layout on disk is another bank
 
@@ -210,6 +212,8 @@ def tensors_digest(tensors: Mapping[str, Tensor], *extra: object) -> str:
         tensors: name -> tensor, on any device.
         extra: what else counts, by its repr.
     """
+    import torch
+
     hasher = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -246,6 +250,8 @@ def _listing(folder: str) -> str:
 @lru_cache(maxsize=16)
 def _weights_digest(text: str) -> str:
     """Hash of the weights that a component is built with; '' where it has none."""
+    import torch
+
     try:
         part = build(cast(DictConfig, OmegaConf.create(text)))
     except EditbenchError:

@@ -19,6 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from editbench.base.output import Output
+
+PIPE = 240  # columns of a table where there is no terminal: nothing is wrapped
 PLAIN_FIRST = 2.0  # seconds until the first plain line
 PLAIN_EVERY = 10.0  # seconds between two plain lines
 # The environment says it, so that processes which a worker starts in turn are silent as well.
@@ -48,7 +51,9 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """Print a line of a run or a sweep on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    # Workers say their lines too, and no job may fail because nobody reads them.
+    if sys.stderr is not None:
+        print(text, file=Output(sys.stderr), flush=True)
 
 
 @contextmanager

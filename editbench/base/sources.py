@@ -31,6 +31,7 @@ WITHOUT_EFFECT = (
     "editbench.commands",
     "editbench.report",
     "editbench.base.errors",
+    "editbench.base.output",
     "editbench.base.progress",
     "editbench.base.sources",
 )
@@ -174,11 +175,12 @@ class _SeenText:
     text_hash: str
     imported: tuple[str, ...]
     loaded: ModuleType | None
+    stamp: tuple[int, int]  # size and time of the file
 
 
 # A process runs the text that it loaded, also where the file is edited meanwhile. What was read
-# before a module was loaded is taken for what it loaded; a module that was loaded again, or that is
-# still not loaded, is read again.
+# before a module was loaded is taken for what it loaded; a module that was loaded again is read
+# again, and one that is still not loaded where its file was edited.
 _SEEN: dict[Path, _SeenText] = {}
 
 
@@ -190,13 +192,17 @@ def _read_module(name: str, file: Path) -> _SeenText:
         if seen.loaded is None:
             _SEEN[file] = replace(seen, loaded=loaded)
         return seen
+    about = file.stat()
+    stamp = (about.st_size, about.st_mtime_ns)
+    if seen is not None and loaded is None and seen.loaded is None and seen.stamp == stamp:
+        return seen
     raw = file.read_bytes()
     imported: tuple[str, ...] = ()
     if file.suffix == ".py":  # and not an extension module of the user's
         raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         package = name if file.stem == "__init__" else name.rpartition(".")[0]
         imported = tuple(sorted(_imported_names(raw, package)))
-    _SEEN[file] = _SeenText(hashlib.sha256(raw).hexdigest(), imported, loaded)
+    _SEEN[file] = _SeenText(hashlib.sha256(raw).hexdigest(), imported, loaded, stamp)
     return _SEEN[file]
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 
 from editbench.base.errors import EditbenchError
+from editbench.base.progress import PIPE
 from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
 from editbench.regression.compare import differences
 from editbench.regression.show import github, print_comparison, write_junit
 from editbench.report.load import load
-from editbench.report.write import PIPE
 
 EXAMPLES = """examples:
   editbench check runs/demo --baseline runs/baselines/demo.json

@@ -25,7 +25,14 @@ A pack that was stopped goes on with the same command. docs/datasets.md has the 
 and of the YAML file.
 """
 
-LEFT_OUT = ("broken", "not listed", "empty cell", "listed without file")
+LEFT_OUT = (
+    "broken",
+    "not listed",
+    "with a missing label",
+    "with an unspecified label",
+    "listed without file",
+    "columns of one value",
+)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import read_json
 from editbench.base.progress import say, status
 from editbench.base.validation import check_at_least, check_kind
-from editbench.report import load, print_table, report
+from editbench.report import every_setting, load, print_table, write_report
 from editbench.run.compose import compose_settings
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.protocol import check_starts, evaluated_names
@@ -80,13 +80,16 @@ def main(argv: list[str]) -> int:
     # Records of earlier demos stay in the folder, but in no table of this one.
     runs = {outcome["run_id"] for outcome in outcomes}
     with status("drawing the report"):
-        page = report(args.out, only=runs)
-    print_table(load(args.out, runs, by_seed=False))
+        results = load(args.out, runs, by_seed=False)
+        every = every_setting(results)
+        page = write_report(results, every, files=False)
+    print_table(results, every=every)
     say(
         f"demo took {time.perf_counter() - began:.0f} s, peak memory of a process "
         f"{peak_memory_mb(args.device):.0f} MiB"
     )
     print(f"table  {page.parent / 'table.csv'}\nreport {page}")
+    print(f"its figures for a paper: editbench report {args.out}")
     return code
 
 

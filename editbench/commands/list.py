@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 from editbench.base.conf import CONF, group_options, groups
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.run.remembered import keep, recall
 
 EXAMPLES = """examples:
   editbench list                     everything
@@ -56,7 +59,7 @@ def print_group(title: str, group: str) -> None:
 
 def headline(group: str, name: str) -> str:
     """First comment of an option's YAML that is not for Hydra; '' where there is none."""
-    text = (CONF / group / f"{name}.yaml").read_text()
+    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
     for line in text.splitlines():
         if line.startswith("#") and "@package" not in line:
             return line[1:].strip()
@@ -65,22 +68,37 @@ def headline(group: str, name: str) -> str:
 
 def print_attributes(generator: str, scorer: str, data: str) -> None:
     """The attributes of a scorer and their classes."""
-    # Imported here: torch takes seconds, and the other kinds are read from YAML alone.
-    from editbench.run.compose import compose_settings
-    from editbench.run.loading import load_networks
-
     print(f"attributes of scorer {scorer} (attribute=NAME)")
     try:
-        settings = compose_settings([f"generator={generator}", f"scorer={scorer}", f"data={data}"])
-        attributes = load_networks(settings).judge.attributes
+        attributes = find_attributes([f"generator={generator}", f"scorer={scorer}", f"data={data}"])
     except UnknownName:
         raise  # a wrong name on the command line
     except EditbenchError as error:  # third-party data that is not here
         print(f"  not available: {error}")
         return
     for attribute in attributes:
-        ordered = " (ordered)" if attribute.ordered else ""
-        print(f"  {attribute.name:26} {', '.join(attribute.classes)}{ordered}")
+        ordered = " (ordered)" if attribute["ordered"] else ""
+        print(f"  {attribute['name']:26} {', '.join(attribute['classes'])}{ordered}")
+
+
+def find_attributes(words: Sequence[str]) -> list[dict[str, Any]]:
+    """The attributes of the judge: name, classes, and whether they are ordered.
+
+    Args:
+        words: overrides that choose the networks.
+    """
+    question = ["attributes", *words]
+    kept = recall(question)
+    if kept is not None:
+        return kept
+    # Imported here: torch takes seconds, and the other kinds are read from YAML alone.
+    from editbench.run.compose import compose_settings
+    from editbench.run.loading import load_networks
+
+    settings = compose_settings(words)
+    attributes = load_networks(settings).judge.attributes.as_config()
+    keep(question, attributes, [settings.plain])
+    return attributes
 
 
 def print_layers(generator: str, data: str, overrides: list[str]) -> None:

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from editbench.base.errors import EditbenchError
-from editbench.base.progress import status
+from editbench.base.progress import PIPE, status
 from editbench.commands.run import CommandLine
-from editbench.report.write import PIPE
 from editbench.run.plan import (
     COLUMNS,
     STATUSES,
@@ -56,7 +55,6 @@ def main(argv: list[str]) -> int:
     line = CommandLine.parse([word for word in argv if word != "--json"])
     if line.shows:
         raise EditbenchError(f"{line.shows} means nothing to a plan (see `editbench plan --help`)")
-    line.check()
     # A pipe gets no line of progress between its own.
     with status("planning") if sys.stderr.isatty() else nullcontext():
         jobs = plan_sweep(line.overrides, line.folders)

@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 
 from editbench.base.progress import status
-from editbench.report import load, print_table, report
+from editbench.report import every_setting, load, print_table, write_report
 
 EXAMPLES = """examples:
   editbench report runs
   editbench report runs/demo --out page
   editbench report runs --table            print the table, write nothing
+  editbench report runs --no-figures       the page and the tables alone, in a third of the time
   editbench report runs --by-seed          a section for each seed
 """
 
@@ -34,11 +35,18 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="keep seeds apart; by default they are one cell, a mean over starts and seeds",
     )
+    parser.add_argument(
+        "--no-figures",
+        action="store_true",
+        help="leave out figures/: every figure of the page as SVG, PDF and PNG, and the strips",
+    )
     args = parser.parse_args(argv)
+    results = load(args.root, by_seed=args.by_seed)
+    every = every_setting(results)
     # The table first: the figures take longer.
-    print_table(load(args.root, by_seed=args.by_seed))
+    print_table(results, every=every)
     if not args.table:
         with status("drawing the report"):
-            page = report(args.root, args.out, by_seed=args.by_seed)
+            page = write_report(results, every, args.out, files=not args.no_figures)
         print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     return 0

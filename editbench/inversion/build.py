@@ -24,6 +24,7 @@ from editbench.base.files import (
     read_json,
     read_seal,
     sweep_partials,
+    usable_folder,
     write_json,
 )
 from editbench.base.identity import INVERSION_CODE, modules_digest
@@ -83,6 +84,7 @@ class Task:
 
 def build_inversion(folder: Path, task: Task) -> Inversion:
     """Make what is missing of an inversion, and open it. EditbenchError where the folder holds something else."""
+    usable_folder(folder)
     with explain_disk_errors(folder), lock(folder):
         sweep_partials(folder / "begun.json")
         if folder.exists() and any(folder.iterdir()):

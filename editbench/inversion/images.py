@@ -17,6 +17,7 @@ from torch import Tensor
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
 from editbench.base.files import file_sha256
+from editbench.base.text import printable
 from editbench.worlds.datasets.images import ImageFolder
 from editbench.worlds.faces.factors import CLASSES, TRAITS, FactorLaw, Factors, sample_factors
 from editbench.worlds.faces.renderer import render
@@ -33,7 +34,7 @@ class Part:
 
     Args:
         index: (n,) int64, their numbers.
-        names: of the images, for people.
+        names: of the images, as `printable` text.
         pixels: (n, C, H, W) float32 in [-1, 1].
         truth: (n, A) true classes in the order of the requested attributes; -1 where unknown.
         skipped: name of an image that could not be read -> reason.
@@ -155,7 +156,7 @@ class FolderImages(Images):
         self.source = ImageFolder(folder)
         self.channels = channels
         self.resolution = resolution
-        name = folder.resolve().name
+        name = printable(folder.resolve().name)
         self.about = f"{len(self.source)} files of {name} ({PREPARED} to {resolution} pixels)"
         self.identity = self.source.identity | {
             "prepared": PREPARED,
@@ -174,7 +175,7 @@ class FolderImages(Images):
             pixels = np.stack(grey) if grey else pixels[..., :1]
         planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
         values = planes.float().div(127.5).sub(1)  # 0..255 to [-1, 1]
-        names = [self.source.files[number] for number in block.kept]
+        names = [printable(self.source.files[number]) for number in block.kept]
         # Nothing is known of a user's pictures.
         truth = np.full((len(pixels), len(attributes.names)), -1)
         return Part(block.kept, names, values.contiguous(), truth, dict(block.problems))

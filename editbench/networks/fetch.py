@@ -10,13 +10,12 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import explain_disk_errors, file_sha256, lock, read_json, write_json
 from editbench.base.progress import status
 from editbench.networks.registry import (
-    FOLDER,
     LOCK,
     Found,
     Published,
     find,
-    folder,
     is_offline,
+    make_folder,
     missing_text,
     pin,
 )
@@ -46,13 +45,7 @@ def fetch(file: Published, again: bool = False) -> Found:
         EditbenchError: there is no connection, no such address, or the disk is full.
         BadFile: what came is not the pinned content.
     """
-    place = folder() / file.name
-    try:
-        folder().mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EditbenchError(
-            f"cannot make {folder()} ({error.strerror}): set ${FOLDER} to a folder you may write to"
-        ) from error
+    place = make_folder() / file.name
     # Two jobs of a sweep would write into one file.
     with lock(place), explain_disk_errors(place):
         if not again and (found := find(file)) is not None:

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchmetrics
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile
 from editbench.base.files import digest
+from editbench.base.light_torchmetrics import torchmetrics
 from editbench.networks.external import read_tensors
 from editbench.networks.fetch import locate
 from editbench.networks.registry import Published

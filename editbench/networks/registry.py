@@ -1,7 +1,7 @@
 """Published metric networks: where their files lie, and whether they are the right ones.
 
 A network's file is looked for at its `path`, then in the folder of networks ($EDITBENCH_NETWORKS,
-or the user's cache). editbench.networks.fetch downloads it there once, unless `offline` (or
+else the user's cache, else runs/cache/networks). editbench.networks.fetch downloads it there once, unless `offline` (or
 $EDITBENCH_OFFLINE) forbids it. Whatever was found must have the pinned sha256. A file of one's own
 without a pinned one is pinned when it is first fetched: its hash goes to checksums.json in that
 folder, and another content is an error from then on.
@@ -24,6 +24,7 @@ from editbench.base.files import file_sha256, read_json
 FOLDER = "EDITBENCH_NETWORKS"
 OFFLINE = "EDITBENCH_OFFLINE"
 MIRROR = "EDITBENCH_MIRROR"
+HOMELESS = Path("runs/cache/networks")  # where no home folder can hold them: beside the banks
 LOCK = "checksums.json"  # file name -> sha256 of what was pinned at its first fetch
 # Set by `require`; downloads happen deep within constructors, which have no configuration.
 _offline = False  # of the run that this process works on
@@ -97,8 +98,50 @@ class Found:
 
 
 def folder() -> Path:
-    """Where fetched networks lie."""
-    return Path(os.environ.get(FOLDER) or Path(pooch.os_cache("editbench")) / "networks")
+    """Where fetched networks lie: $EDITBENCH_NETWORKS, the user's cache, or HOMELESS."""
+    named = os.environ.get(FOLDER)
+    if named:
+        return Path(named)
+    return _user_folder() or HOMELESS
+
+
+def _user_folder() -> Path | None:
+    """The folder of networks in the user's cache; None where there can be none.
+
+    The user of a container or of a batch system often has no home folder, or one that is not
+    there or cannot be written.
+    """
+    try:
+        found = Path(pooch.os_cache("editbench")) / "networks"
+    except RuntimeError:  # of platformdirs, where neither HOME nor the list of users names a home
+        return None
+    if found.is_dir():
+        return found
+    home = Path(os.path.expanduser("~"))
+    # A home that is not there is not made: its name may stand for "none", as in /nonexistent.
+    if not found.is_absolute() or (found.is_relative_to(home) and not home.is_dir()):
+        return None
+    above = next(parent for parent in found.parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        return None
+    return found
+
+
+def make_folder() -> Path:
+    """The folder of networks, made if need be.
+
+    Raises:
+        EditbenchError: it cannot be made or written; the message names the variable to set.
+    """
+    place = folder()
+    remedy = f"set ${FOLDER} to a folder you may write to"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EditbenchError(f"cannot make {place} ({error.strerror}): {remedy}") from error
+    if not os.access(place, os.W_OK):
+        raise EditbenchError(f"cannot write {place}: {remedy}")
+    return place
 
 
 def is_offline() -> bool:

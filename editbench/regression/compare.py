@@ -14,7 +14,7 @@ import pandas as pd
 
 from editbench.regression.pins import NAN, Key, Pin, PinnedRun
 from editbench.stats.intervals import percentiles, resampled_sums
-from editbench.walk.metric import written_key
+from editbench.walk.rows import written_key
 
 FAILS = ("moved", "lost", "broke", "missing")
 TOLD = ("not comparable", "new")

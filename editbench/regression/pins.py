@@ -20,7 +20,7 @@ import pandas as pd
 from editbench.base.sources import source_digest
 from editbench.report.load import Results
 from editbench.report.settings import flatten, protocol
-from editbench.walk.metric import KEY_COLUMNS, KEY_TYPES, key_of
+from editbench.walk.rows import KEY_COLUMNS, KEY_TYPES, key_of
 
 # Nine digits tell a change of the code from rounding, four are enough for a paired interval, and
 # six make a key the same on machines whose last bits differ.

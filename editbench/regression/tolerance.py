@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from editbench.base.errors import EditbenchError
 from editbench.regression.pins import Pin, PinnedRun, significant
-from editbench.walk.metric import written_key
+from editbench.walk.rows import written_key
 
 # Default: shares of the value, and of the interval's width with and without samples; of a count.
 RELATIVE = 0.05

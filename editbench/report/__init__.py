@@ -26,7 +26,7 @@ from editbench.report.tables import curves
 from editbench.report.write import csv, markdown, print_table
 from editbench.walk.figures import STYLE, Drawing, Looks, looks_of, spoken
 
-__all__ = ["Results", "load", "print_table", "report"]
+__all__ = ["Results", "every_setting", "load", "print_table", "report", "write_report"]
 
 CAPTIONS = {
     "accuracy": "Share of starts whose target was reached with every other attribute kept, at the "
@@ -63,16 +63,16 @@ def report(
     out: Path | None = None,
     only: Collection[str] | None = None,
     by_seed: bool = False,
+    files: bool = True,
 ) -> Path:
-    """Write index.html, table.csv, table.md, means.csv, ranking.csv, paired.csv, costs.csv,
-    matched.csv, matched_paired.csv, latex/ and figures/. The tables are written first, and a figure
-    that fails is listed in the page, so what can be reported is.
+    """`load`, then `write_report`: see there.
 
     Args:
         root: folder of the records.
         out: where the files go; None takes ROOT/report.
         only: run ids to report; None takes every record of the folder.
         by_seed: whether each seed is a setting of its own; else seeds are one cell of a table.
+        files: whether the figures are written as files too.
 
     Returns:
         The path of the page.
@@ -81,6 +81,35 @@ def report(
         EditbenchError: `root` is missing or holds no run, or `out` cannot be written.
     """
     results = load(Path(root), only, by_seed)
+    return write_report(results, every_setting(results), out, files)
+
+
+def every_setting(results: Results) -> list[Numbers]:
+    """The numbers of each setting, which the terminal's table and the page both show."""
+    return [numbers_of(name, part) for name, part in results.by_setting()]
+
+
+def write_report(
+    results: Results, every: list[Numbers], out: Path | None = None, files: bool = True
+) -> Path:
+    """Write index.html, table.csv, table.md, means.csv, ranking.csv, paired.csv, costs.csv,
+    matched.csv, matched_paired.csv and latex/. The tables are written first, and a figure that
+    fails is listed in the page, so what can be reported is.
+
+    Args:
+        results: the records.
+        every: their numbers, see `every_setting`.
+        out: where the files go; None takes `report` in the folder of the records.
+        files: whether figures/ is written too: every figure as SVG, PNG and PDF, and the strips.
+            It takes several times as long as the page, which holds what it shows.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        EditbenchError: no run is readable, or `out` cannot be written.
+    """
+    root = results.root
     # Every folder was damaged: a page without a run would only hide that.
     if results.runs.empty:
         named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
@@ -90,7 +119,6 @@ def report(
     out = Path(root) / "report" if out is None else Path(out)
     # The tables before anything that draws: they must be there whatever else fails.
     write_atomic(out / "table.csv", csv(results))
-    every = [numbers_of(name, part) for name, part in results.by_setting()]
     write_atomic(out / "table.md", markdown(results, every))
     problems = list(results.problems)
     # From all settings together, so that a method keeps its colour across the sections of the page.
@@ -109,13 +137,14 @@ def report(
         except Exception as error:  # as for a figure
             problems.append(Problem("LaTeX tables" + suffix, f"{type(error).__name__}: {error}"))
         for one in _drawings(numbers, look, problems):
-            drawn = _draw(out / "figures" / f"{_slug(one.file)}{suffix}", one.draw, problems)
+            path = out / "figures" / f"{_slug(one.file)}{suffix}"
+            drawn = _draw(path, one.draw, problems, files)
             if drawn:
                 place = section.figures if one.first else section.more
                 place.append((one.title, one.caption, drawn))
         section.strips, unreadable = strips(part)
         problems += unreadable
-        for attribute, starts in section.strips.items():
+        for attribute, starts in section.strips.items() if files else ():
             try:
                 write_atomic(
                     out / "figures" / f"strips_{_slug(attribute)}{suffix}.png",
@@ -127,7 +156,7 @@ def report(
     # The dial compares worlds, and each world is a setting: it cannot be drawn within one.
     across = []
     for one in dial.drawings(results, look):
-        drawn = _draw(out / "figures" / one.file, one.draw, problems)
+        drawn = _draw(out / "figures" / one.file, one.draw, problems, files)
         if drawn:
             across.append((one.title, one.caption, drawn))
     slopes = dial.slopes(dial.points(results))
@@ -212,12 +241,14 @@ def find_function(name: str) -> Callable[[Results, Looks], list[Drawing]]:
     return getattr(import_module(module), function)
 
 
-def _draw(path: Path, draw: Callable[[], Figure], problems: list[Problem]) -> str:
-    """Save a figure as SVG, and as PNG and PDF at the size of a paper's column; the SVG for the
-    page, or '' when it failed."""
+def _draw(path: Path, draw: Callable[[], Figure], problems: list[Problem], files: bool) -> str:
+    """The SVG for the page, or '' when it failed; with `files` the figure is also saved as SVG, and
+    as PNG and PDF at the size of a paper's column."""
     try:
         with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
             figure = draw()
+            if not files:
+                return figures.render(figure, "page").decode()
             write_atomic(path.with_name(f"{path.name}.svg"), figures.render(figure, "svg"))
             # Rendered before to_paper, which shrinks the figure in place.
             drawn = figures.render(figure, "page").decode()

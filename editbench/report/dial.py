@@ -9,6 +9,7 @@ is not in them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,7 +30,6 @@ from editbench.walk.figures import (
     put_legend,
     spoken,
 )
-from editbench.worlds.faces.dial import partner
 
 # Half a 95 % interval in standard deviations, about 1.96.
 Z95 = float(ndtri(0.975))
@@ -150,9 +150,7 @@ def points(results: Results) -> pd.DataFrame:
         on="run_id",
     )
     # Which attribute a world ties to which is known from its law and not guessed from the numbers.
-    tied = {
-        name: partner(name) if turned_dial.ties else None for name in runs["attribute"].unique()
-    }
+    tied = _partners(runs["attribute"].unique(), turned_dial)
     # Of the entanglement with all others, the one with the attribute that the world ties it to.
     partners = found["attribute"].map({name: pair[0] for name, pair in tied.items() if pair})
     wanted = (found["metric"] == "entanglement_with") & (found["variant"] == partners)
@@ -287,10 +285,20 @@ def drawings(results: Results, look: Looks) -> list[Drawing]:
     return [Drawing("dial", dial.title, dial.caption, partial(figure, found, look, dial))]
 
 
+def _partners(attributes: Iterable[str], dial: Dial) -> dict[str, tuple[str, int] | None]:
+    """Attribute -> the trait that the dial ties it to and the sign, None where it ties it to none."""
+    if not dial.ties:
+        return dict.fromkeys(attributes)
+    # Imported here: the worlds need torch, and most reports have no dial.
+    from editbench.worlds.faces.dial import partner
+
+    return {name: partner(name) for name in attributes}
+
+
 def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
     """A line a method: quantities down, attributes across."""
     # Tied attributes first: they are what the dial turns, the others show what stays.
-    partners = {name: partner(name) if dial.ties else None for name in set(found["attribute"])}
+    partners = _partners(set(found["attribute"]), dial)
     attributes = sorted(partners, key=lambda name: (partners[name] is None, name))
     shown = [name for name in TITLES if name in set(found["quantity"])]
     drawing = new_figure(max(5.5, 3.05 * len(attributes)), 0.7 + 2.4 * len(shown))

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from editbench.bank.starts import NEARBY
+from editbench.bank.near import NEARBY
 from editbench.report import dial
 from editbench.report.cells import (
     NOT_LEARNED,

@@ -19,9 +19,9 @@ from editbench.base.errors import EditbenchError
 from editbench.report.seeds import pool_seeds
 from editbench.report.settings import add_settings
 from editbench.run.record import Record
-from editbench.walk.metric import ROW_TYPES as METRIC_ROW_TYPES
-from editbench.walk.metric import SAMPLE_TYPES
-from editbench.walk.observation import Observed, observation_file, read_observed
+from editbench.walk.observed import Observed, observation_file, read_observed
+from editbench.walk.rows import ROW_TYPES as METRIC_ROW_TYPES
+from editbench.walk.rows import SAMPLE_TYPES
 
 # Without these a run has no place in any table.
 STATUS_KEYS = ("status", "method", "attribute", "generator")
@@ -50,7 +50,7 @@ class Problem:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, so that tables of it can be kept
 class Results:
     """All records of a runs folder.
 
@@ -91,7 +91,10 @@ class Results:
 
     def by_setting(self) -> list[tuple[str, Results]]:
         """The records of each setting, with its name; sorted by name."""
-        return [(name, self.only(name)) for name in sorted(set(self.runs["setting"]))]
+        names = sorted(set(self.runs["setting"]))
+        if len(names) == 1:
+            return [(names[0], self)]
+        return [(name, self.only(name)) for name in names]
 
     def observation(self, run_id: str, name: str) -> Observed | None:
         """What an observation left in a run, None where the run had no such observation."""

@@ -21,7 +21,7 @@ from editbench.stats.intervals import (
     resampled_sums,
     seed_draws,
 )
-from editbench.walk.metric import KEY_COLUMNS, key_of
+from editbench.walk.rows import KEY_COLUMNS, key_of
 
 COLUMNS = (
     "setting",

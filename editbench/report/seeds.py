@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from editbench.stats.intervals import (
     LEVEL,
@@ -26,7 +26,7 @@ from editbench.stats.intervals import (
     crossed_share,
     seed_spread,
 )
-from editbench.walk.metric import KEY_COLUMNS, join_notes, key_of
+from editbench.walk.rows import KEY_COLUMNS, join_notes, key_of
 
 CELL = ["setting", "label", "attribute"]  # runs that agree in these differ in the seed
 LARGEST = ("peak_memory_mb",)  # what a machine must have: the mean over seeds would say too little
@@ -129,24 +129,28 @@ def _joined_rows(
     seed_of = dict(zip(runs["run_id"], runs["seed"]))
     place = {run: position for position, run in enumerate(run_ids)}
     # The first seed decides the order, so that a table looks the same with one seed and with more.
-    rows = rows.assign(place=rows["run_id"].map(place)).sort_values("place", kind="stable")
+    records = sorted(rows.to_dict("records"), key=lambda row: place[row["run_id"]])
+    # Plain mappings: grouping by ten columns takes pandas longer than all that follows.
+    parts: dict[tuple, dict[str, dict[Any, Any]]] = {}
+    for row in records:
+        parts.setdefault((key_of(row), row["group"]), {}).setdefault(row["run_id"], row)
     found = []
-    for _, part in rows.groupby([*KEY_COLUMNS, "group"], dropna=False, sort=False):
-        part = part.drop_duplicates("run_id")
-        row = part.iloc[0].to_dict()
+    for (key, _), by_run in parts.items():
+        part = list(by_run.values())
+        row = part[0]
         if len(part) < len(run_ids):
             # A place that each seed chose for itself, such as a calibrated strength.
             if row["run_id"] == run_ids[0]:
                 found.append(row)
             continue
-        values = part["value"].to_numpy(np.float64)
-        table = tables.get(key_of(row))
-        if table is not None and _is_mean(table[part["run_id"].tolist()], values):
-            joined = _of_starts(table[part["run_id"].tolist()].to_numpy(np.float64))
+        values = np.array([one["value"] for one in part], np.float64)
+        table = tables.get(key)
+        if table is not None and _is_mean(table[list(by_run)], values):
+            joined = _of_starts(table[list(by_run)].to_numpy(np.float64))
         else:
             joined = _of_numbers(part)
         found.append(row | joined | {"note": _joined_note(part, seed_of)})
-    return pd.DataFrame(found).drop(columns="place")
+    return pd.DataFrame(found)
 
 
 def _is_mean(table: pd.DataFrame, values: np.ndarray) -> bool:
@@ -172,45 +176,51 @@ def _of_starts(values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _of_numbers(part: pd.DataFrame) -> dict[str, Any]:
-    """The same from the seeds' own numbers and intervals."""
-    known = part[np.isfinite(part["value"])]
-    seeds = len(known)
+def _of_numbers(part: list[dict[Any, Any]]) -> dict[str, Any]:
+    """The same from the seeds' own numbers and intervals, a row a seed."""
+    columns = ("value", "low", "high", "count")
+    numbers = np.array([[row[name] for name in columns] for row in part], np.float64)
+    values, lows, highs, counts = numbers[np.isfinite(numbers[:, 0])].T
+    seeds = len(values)
     if not seeds:
         return {"value": np.nan, "low": np.nan, "high": np.nan, "seeds": len(part)}
-    values = known["value"].to_numpy(np.float64)
     variance = float(values.var(ddof=1)) / seeds if seeds > 1 else 0.0
-    low, high = _widened(known, float(values.mean()), SeedSpread(variance, seeds))
+    low, high = _widened(values, lows, highs, SeedSpread(variance, seeds))
     return {
         "value": float(values.mean()),
         "low": low,
         "high": high,
         # The fewest: a reader asks whether there are enough.
-        "count": float(known["count"].min()),
+        "count": float(np.fmin.reduce(counts)),
         "seeds": len(part),
         "seed_variance": variance,
     }
 
 
-def _widened(known: pd.DataFrame, value: float, spread: SeedSpread) -> Interval:
+def _widened(
+    values: np.ndarray, lows: np.ndarray, highs: np.ndarray, spread: SeedSpread
+) -> Interval:
     """The mean distance of the seeds' own ends, and the part of the seeds, added as squares."""
-    if not np.isfinite(known[["low", "high"]]).all(axis=None):
+    if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
         return NO_INTERVAL
-    below = float((known["value"] - known["low"]).mean())
-    above = float((known["high"] - known["value"]).mean())
+    value = float(values.mean())
+    below = float((values - lows).mean())
+    above = float((highs - values).mean())
     part = 0.0
     if spread.seeds > 1:
-        part = float(t.ppf(0.5 + LEVEL / 2, spread.seeds - 1)) * spread.variance**0.5
+        part = float(stdtrit(spread.seeds - 1, 0.5 + LEVEL / 2)) * spread.variance**0.5
     return value - float(np.hypot(below, part)), value + float(np.hypot(above, part))
 
 
-def _joined_note(part: pd.DataFrame, seed_of: dict[str, int]) -> str:
+def _joined_note(part: list[dict[Any, Any]], seed_of: dict[str, int]) -> str:
     """The notes of all seeds; which seeds, where it is not all of them."""
-    noted = part[part["note"] != ""]
+    noted: dict[str, list[str]] = {}
+    for row in part:
+        if row["note"] != "":
+            noted.setdefault(str(row["note"]), []).append(str(seed_of[row["run_id"]]))
     found = []
-    for note, group in noted.groupby("note", sort=False):
-        seeds = ", ".join(str(seed_of[run]) for run in group["run_id"])
-        found.append(str(note) if len(group) == len(part) else f"seed {seeds}: {note}")
+    for note, seeds in noted.items():
+        found.append(note if len(seeds) == len(part) else f"seed {', '.join(seeds)}: {note}")
     return join_notes(*found)
 
 

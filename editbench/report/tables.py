@@ -7,6 +7,7 @@ editbench.report.means takes the means over attributes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ import pandas as pd
 
 from editbench.report.load import COSTS, Results
 from editbench.walk.figures import FEWEST
-from editbench.walk.metric import KEY_COLUMNS, key_of, written_key
+from editbench.walk.rows import KEY_COLUMNS, key_of, written_key
 
+KEPT = 4  # results whose tables are kept; a report asks for those of one several times
 AT_EFFECT = "ad_at"
 # Numbers that are compared with those of the floors -> whether higher is better.
 ABOVE_FLOOR = {"accuracy": True, AT_EFFECT: False}
@@ -51,6 +53,12 @@ class Quantity(NamedTuple):
 
 
 def main_table(results: Results) -> pd.DataFrame:
+    """`make_main_table`, which is made once: terminal, page and CSV print the same table."""
+    return make_main_table(results).copy()
+
+
+@lru_cache(maxsize=KEPT)
+def make_main_table(results: Results) -> pd.DataFrame:
     """One row a run, or a method and attribute where seeds are pooled.
 
     A metric with several x is a curve and is left out, but for AD at matched effect: there the x
@@ -64,13 +72,13 @@ def main_table(results: Results) -> pd.DataFrame:
         learned (AUC of what the method learnt), costs, then what the run was.
     """
     # Once for all runs: which effect most runs share is a question to all of them.
-    scalars = _scalars(results.rows)
+    scalars = _scalars(results)
+    by_run = {run: part.to_dict("records") for run, part in scalars.groupby("run_id", sort=False)}
     # The main numbers have their columns even where no run has them, so that code can rely on them.
     names = [*FIRST, *sorted(set(scalars["column"]) - set(FIRST))]
     records = []
     for run in results.runs.to_dict("records"):
-        mine = scalars[scalars["run_id"] == run["run_id"]]
-        rows = {row["column"]: row for row in mine.to_dict("records")}
+        rows = {row["column"]: row for row in by_run.get(run["run_id"], [])}
         record = {
             "setting": run["setting"],
             "method": run["label"],
@@ -205,7 +213,7 @@ def curves(results: Results, without: Collection[str] = ()) -> dict[str, pd.Data
 def quantities(results: Results) -> dict[str, Quantity]:
     """Column of `main_table` -> what it holds."""
     found: dict[str, Quantity] = {}
-    for row in _scalars(results.rows).to_dict("records"):
+    for row in _scalars(results).to_dict("records"):
         better = row["higher_is_better"]
         # A run of an older version may not say it; another run then does.
         if row["column"] not in found or found[row["column"]].better is None:
@@ -224,8 +232,10 @@ def column_name(row: Mapping[Any, Any]) -> str:
     return written_key(key.values())
 
 
-def _scalars(rows: pd.DataFrame) -> pd.DataFrame:
+@lru_cache(maxsize=KEPT)
+def _scalars(results: Results) -> pd.DataFrame:
     """At most one row a run and column, with the column's name."""
+    rows = results.rows
     at = rows[rows["metric"] == AT_EFFECT]
     if len(at):
         # One column holds one number: all runs must be read at the same effect.

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editbench.base.progress import PIPE
 from editbench.report import dial
 from editbench.report.cells import (
     COLUMNS,
@@ -37,7 +38,6 @@ from editbench.report.ranking import lines as ranking_lines
 from editbench.report.tables import AT_FLOOR, WORSE, Quantity, main_table, quantities
 
 WIDE = 140  # columns of a terminal that takes the costs too
-PIPE = 240  # columns where there is no terminal: nothing is wrapped
 # The biased ones: the legend warns of them only.
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
 # A note on every run of a sweep would fill the screen.
@@ -55,15 +55,25 @@ NOT_LEARNED_MEANS = (
 TITLES = {column.key: column.title for column in COLUMNS}
 
 
-def print_table(results: Results, console: Console | None = None) -> None:
+def print_table(
+    results: Results, console: Console | None = None, every: Sequence[Numbers] | None = None
+) -> None:
     """The main table, a section an attribute, then the methods' means; what was not done, with its
-    reason."""
+    reason.
+
+    Args:
+        results: of all settings.
+        console: to print to; None is the terminal, or a pipe.
+        every: the numbers of each setting, where they are there already.
+    """
     console = console or (
         Console() if sys.stdout.isatty() else Console(width=PIPE)
     )  # a pipe or a log gets it all
     whole = main_table(results)
-    for setting, part in results.by_setting():
-        _print_setting(numbers_of(setting, part), console)
+    if every is None:
+        every = [numbers_of(setting, part) for setting, part in results.by_setting()]
+    for numbers in every:
+        _print_setting(numbers, console)
     if tied := dial.table(results):
         out = _rich(tied[0], f"{dial.title(results).lower()}, flattest first", wrapped=(0,))
         for row in tied[1:]:

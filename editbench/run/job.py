@@ -23,6 +23,7 @@ from editbench.base.files import (
     explain_disk_errors,
     lock,
     sweep_partials,
+    write_atomic,
     write_json,
 )
 from editbench.base.spaces import Space
@@ -34,7 +35,13 @@ from editbench.networks.roles import Networks
 from editbench.run import record as records
 from editbench.run.fits import Fitted, fit_editor, fitted_editor, scored
 from editbench.run.inversions import inversion_id, load_inversion
-from editbench.run.loading import load_bank, load_editor, load_networks, load_observations
+from editbench.run.loading import (
+    bank_folder,
+    load_bank,
+    load_editor,
+    load_networks,
+    load_observations,
+)
 from editbench.run.measure import compute_metrics, refresh_metrics
 from editbench.run.protocol import check_protocol, target_class
 from editbench.run.provenance import costs_to_crossing, provenance
@@ -94,6 +101,41 @@ class Job:
         return target_class(self.settings, self.networks.judge.attributes)
 
 
+def find_job(settings: Settings) -> Outcome | None:
+    """The outcome of a job whose record is there; None where it has to run. No bank is opened.
+
+    Args:
+        settings: of the job.
+
+    Raises:
+        EditbenchError: the folder of the records cannot be written.
+    """
+    # The name of a record does not depend on the device, which may be another machine's.
+    here = settings.with_device("cpu")
+    try:
+        require(here.plain)
+        names = check_protocol(here, load_networks(here).judge.attributes)
+        bank_id = load_bank(here).id if here.bank.path is not None else bank_folder(here)[1]
+        run_id = make_run_id(here, bank_id, names)
+    except EditbenchError:
+        return None  # the job itself meets the same error and reports it
+    folder = settings.out / run_id
+    if not Record.is_record(folder):
+        return None
+    with explain_disk_errors(settings.out), lock(folder):
+        return _found(settings, folder)
+
+
+def _found(settings: Settings, folder: Path) -> Outcome | None:
+    """The outcome of a record that is a result, with metrics of today; its lock is held."""
+    found = Record.open(folder)
+    # A failure is kept for reading and never taken for a result: it runs again.
+    if found is None or not found.final:
+        return None
+    refresh_metrics(found, settings)
+    return Outcome(found.status["status"], found.status["reason"], folder.name, True)
+
+
 def run_job(settings: Settings) -> Outcome:
     """Run one job, or find its record.
 
@@ -117,11 +159,9 @@ def run_job(settings: Settings) -> Outcome:
     folder = root / run_id
     # Two sweeps may hold the same job: the second waits here and then finds the record.
     with explain_disk_errors(root), lock(folder):
-        found = Record.open(folder)
-        # A failure is kept for reading and never taken for a result: it runs again.
-        if found is not None and found.final:
-            refresh_metrics(found, settings)
-            return Outcome(found.status["status"], found.status["reason"], run_id, True)
+        found = _found(settings, folder)
+        if found is not None:
+            return found
         sweep_partials(folder)
         return _run(Job(settings, networks, bank), folder)
 
@@ -152,7 +192,7 @@ def _run(job: Job, folder: Path) -> Outcome:
             # Any defect of a method is a result of that method, not the end of the sweep.
             status = "failed"
             reason = f"{type(error).__name__}: {error} (see {folder / Record.LOG})"
-            (partial / Record.LOG).write_text(traceback.format_exc())
+            write_atomic(partial / Record.LOG, traceback.format_exc())
         seconds = round(time.time() - began, 3)
         records.write_status(partial, status, reason, seconds=seconds, **_about(job, folder.name))
     return Outcome(status, reason, folder.name, False)

@@ -96,7 +96,7 @@ def memory() -> int:
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in MEMORY_LIMITS:
         try:
-            text = Path(name).read_text().strip()
+            text = Path(name).read_text(encoding="utf-8").strip()
         except OSError:
             continue
         if text.isdigit():  # 'max' is no limit
@@ -108,7 +108,7 @@ def memory() -> int:
 def free_memory() -> int:
     """Bytes that can be had without swapping."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     for line in lines:

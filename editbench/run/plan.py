@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
-
-from editbench.bank.bank import shard_folder
-from editbench.bank.build import current_layout
-from editbench.base.errors import EditbenchError
-from editbench.run.compose import sweep_settings
-from editbench.run.fits import fit_files
-from editbench.run.job import make_run_id
-from editbench.run.loading import bank_folder, load_bank, load_networks
-from editbench.run.protocol import check_protocol
+from editbench.bank.layout import shard_folder, shard_size
+from editbench.run.job_names import JobNames
 from editbench.run.record import Record
-from editbench.run.settings import Settings
+from editbench.run.remembered import keep, recall
 
 STATUSES = ("done", "skipped", "failed", "missing", "impossible")
 TO_RUN = ("failed", "missing")  # jobs of these statuses run; done and skipped ones are found
@@ -90,55 +82,62 @@ def plan_sweep(overrides: Sequence[str], more: Sequence[Path] = ()) -> list[Plan
     """Look every job of a sweep up.
 
     Args:
-        overrides: words of the command line, which `check_overrides` has seen.
+        overrides: words of the command line.
         more: a user's own configuration folders.
 
     Raises:
+        UnknownName: a word names an option or a key that does not exist.
         EditbenchError: the settings of a job are wrong. A job whose attribute or files are not
             there is in the plan, as 'impossible'.
     """
-    return [plan_job(settings, words) for words, settings in sweep_settings(overrides, more)]
+    return [plan_job(names) for names in _names(overrides, more)]
 
 
-def plan_job(settings: Settings, words: list[str]) -> PlannedJob:
+def _names(overrides: Sequence[str], more: Sequence[Path]) -> list[JobNames]:
+    """The names of every job, as they were kept or found anew."""
+    question = ["plan", *overrides]
+    # What a user's own folders hold is not watched.
+    kept = None if more else recall(question)
+    if kept is not None:
+        return [JobNames(**job) for job in kept]
+    # Imported here: it loads torch, the networks and the classes of the methods.
+    from editbench.run.naming import name_jobs
+
+    jobs: list[JobNames] = []
+    configs: list[dict[str, Any]] = []
+    for settings, names in name_jobs(overrides, more):
+        jobs.append(names)
+        configs.append(settings.plain)
+    # A reason may go away without any file that is watched having changed.
+    if not more and not any(job.reason for job in jobs):
+        keep(question, [asdict(job) for job in jobs], configs)
+    return jobs
+
+
+def plan_job(names: JobNames) -> PlannedJob:
     """Look a job up as `run_job` would."""
-    method = settings.method.name
-    attribute = settings.attribute
-    seed = settings.seed
-    try:
-        networks = load_networks(settings)
-        names = check_protocol(settings, networks.judge.attributes)
-        bank = bank_state(settings)
-        run_id = make_run_id(settings, bank.id, names)
-        # The class alone says whether there is a tuning for the attribute beside the fit.
-        editor = get_class(settings.method.target)
-        files = fit_files(settings, bank.id, networks.select(names), attribute, editor)
-    except EditbenchError as error:
-        return PlannedJob(method, attribute, seed, words, "impossible", str(error))
+    about = (names.method, names.attribute, names.seed, names.overrides)
+    if names.reason:
+        return PlannedJob(*about, "impossible", names.reason)
     # A record that is not whole is as good as none: the job would run.
-    found = Record.open(settings.out / run_id)
+    found = Record.open(Path(names.out) / names.run_id)
     status = "missing"
     reason = ""
     if found is not None:
         status = found.status["status"]
         reason = found.status["reason"]
-    out = str(settings.out)
-    return PlannedJob(method, attribute, seed, words, status, reason, run_id, out, bank, files)
+    files = [Path(file) for file in names.fits]
+    return PlannedJob(*about, status, reason, names.run_id, names.out, bank_state(names), files)
 
 
-def bank_state(settings: Settings) -> BankState:
-    """The bank of a job. Its identity follows from its networks and options, so it is known before
-    the bank is built."""
-    if settings.bank.path:
-        bank = load_bank(settings)
-        shards = bank.spec.shards
-        return BankState(bank.id, str(bank.folder), len(bank), True, shards, shards)
-    folder, identity = bank_folder(settings)
+def bank_state(names: JobNames) -> BankState:
+    """The bank of a job, and how much of it is there."""
+    folder = Path(names.bank_folder)
     # A bank that was begun keeps the shard size it was begun with.
-    spec = current_layout(folder, settings.bank.spec)
-    there = sum(shard_folder(folder, shard).exists() for shard in range(spec.shards))
+    shards = -(-names.n // shard_size(folder, names.shard))
+    there = sum(shard_folder(folder, shard).exists() for shard in range(shards))
     built = (folder / "bank.json").exists()
-    return BankState(identity, str(folder), spec.n, built, spec.shards, there)
+    return BankState(names.bank, names.bank_folder, names.n, built, shards, there)
 
 
 # -- the plan as a whole -------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from typing import Any
 
 from editbench.bank.agreement import scorer_agreement
 from editbench.bank.bank import Bank
-from editbench.bank.starts import Starts, far_starts
+from editbench.bank.near import far_starts
+from editbench.bank.starts import Starts
 from editbench.base.sources import source_digest
 from editbench.networks.roles import Networks
 from editbench.run import record as records

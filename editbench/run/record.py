@@ -16,14 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import pandas as pd
-import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save
 
+from editbench.base.conf import load_yaml
 from editbench.base.errors import BadFile
 from editbench.base.files import (
     SEAL,
@@ -34,11 +31,17 @@ from editbench.base.files import (
     write_atomic,
     write_json,
 )
-from editbench.run.settings import upgrade
-from editbench.walk.engine import Pictures
-from editbench.walk.metric import MetricResult
-from editbench.walk.trajectory import Trajectories
 
+# Imported where they are used: a plan and a sweep look thousands of records up by their status,
+# which needs neither torch nor pandas.
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from editbench.walk.engine import Pictures
+    from editbench.walk.metric import MetricResult
+    from editbench.walk.trajectory import Trajectories
+
+MOVED_STARTS = "attributes"  # option of `starts` that is now the key `evaluated`
 REMEDY = "delete its folder and run the job again"
 STATUSES = ("done", "skipped", "failed")
 # The hashes of sources stop at installed packages; their versions stand in the provenance instead.
@@ -132,7 +135,8 @@ class Record:
 
     def config(self) -> dict[str, Any]:
         """The operative configuration; of an earlier version with today's keys."""
-        value = OmegaConf.to_container(OmegaConf.load(self.path(self.CONFIG)))
+        # Not OmegaConf, whose parser takes ten times as long: `write_config` left plain values.
+        value = load_yaml(self.path(self.CONFIG).read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise BadFile(f"{self.folder / self.CONFIG} holds no mapping; {REMEDY}")
         return upgrade({str(key): item for key, item in value.items()})
@@ -143,19 +147,26 @@ class Record:
 
     def trajectories(self) -> Trajectories:
         """Every step of every start."""
+        from editbench.walk.trajectory import Trajectories
+
         return Trajectories.load(self.path(self.TRAJECTORY))
 
     def rows(self) -> pd.DataFrame:
         """The rows of all metrics."""
-        return pd.read_parquet(self.path(self.ROWS))
+        return self._table(self.ROWS)
 
     def samples(self) -> pd.DataFrame:
         """The values of single starts, of all metrics that have some."""
-        return pd.read_parquet(self.path(self.SAMPLES))
+        return self._table(self.SAMPLES)
 
     def originals(self) -> pd.DataFrame:
         """What is known of the starts' own images, where walks start from inverted ones."""
-        return pd.read_parquet(self.path(self.ORIGINALS))
+        return self._table(self.ORIGINALS)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.read_parquet(self.path(name))
 
     def metrics_key(self) -> str:
         """What the metrics were computed with; '' where that is unknown."""
@@ -171,6 +182,21 @@ class Record:
         """When the run ended, in nanoseconds since the epoch."""
         # `updating` writes metrics anew and leaves the status, whose time stays that of the run.
         return (self.folder / self.STATUS).stat().st_mtime_ns
+
+
+def upgrade(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a record of an earlier version, with today's keys.
+
+    `evaluated` was `starts.attributes`.
+    """
+    starts = config.get("starts")
+    if not isinstance(starts, dict) or MOVED_STARTS not in starts:
+        return config
+    kept = {key: value for key, value in starts.items() if key != MOVED_STARTS}
+    names = starts[MOVED_STARTS]
+    if isinstance(names, str):  # one name was as good as a list of it
+        names = [names]
+    return {**config, "starts": kept, "evaluated": config.get("evaluated", names)}
 
 
 def write_status(folder: Path, status: str, reason: str = "", **about: object) -> None:
@@ -195,6 +221,8 @@ def write_metrics(
         kinds: metric -> its version, and each name of its rows -> whether higher is better. Both
             stand in the rows, beside the metric's name as `group`.
     """
+    import pandas as pd
+
     rows = []
     samples = []
     for name, result in results.items():
@@ -220,6 +248,10 @@ def write_pictures(
     images (k, c, C, H, W) uint8; steps, crossed, effect (k, c); starts, source, target (k,). Class
     names are in status.json.
     """
+    import numpy as np
+    import torch
+    from safetensors.torch import save
+
     # With engine.pictures=0 no image was kept, and the record has no such file.
     if not pictures.images:
         return
@@ -256,6 +288,8 @@ def write_pictures(
 
 def environment() -> dict:
     """Versions and hardware, for the provenance of a record."""
+    import torch
+
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -269,7 +303,7 @@ def environment() -> dict:
 
 def processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     # macOS has no /proc.
     except OSError:
         return platform.processor()
@@ -285,7 +319,10 @@ def git_commit() -> str | None:
 
     def git(*words: str) -> str | None:
         run = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True
+            ["git", "-C", str(Path(__file__).parent), *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
         )
         return run.stdout.strip() if run.returncode == 0 else None
 
@@ -302,6 +339,8 @@ def peak_memory_mb(device: str) -> float:
     """Peak resident memory of this process or one that it started and that has ended; on a GPU peak
     allocation. MiB."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.max_memory_allocated() / 2**20
     # Linux gives ru_maxrss in KiB.
     return (

@@ -20,6 +20,7 @@ from editbench.bank.bank import BankSpec
 from editbench.bank.starts import StartsSpec
 from editbench.base.conf import known_keys
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
+from editbench.base.files import usable_folder
 from editbench.base.instantiate import LABELS, build
 from editbench.base.precision import PRECISIONS
 from editbench.base.validation import (
@@ -30,9 +31,9 @@ from editbench.base.validation import (
 )
 from editbench.inversion.projector import Projection
 from editbench.inversion.schedule import Schedule
+from editbench.run.record import MOVED_STARTS
 from editbench.walk.engine import EngineSpec
 
-MOVED_STARTS = "attributes"  # option of `starts` that is now the key `evaluated`
 NO_INVERSION = "none"  # option of the group `inversion`: walks start from the bank's own samples
 
 
@@ -252,8 +253,8 @@ class Settings:
             seed=_one_seed(plain.get("seed")),
             device=_one_device(plain.get("device")),
             precision=values.choice("precision", PRECISIONS, "fp32"),
-            out=Path(values.text("out", "runs")),
-            cache=Path(values.text("cache", "runs/cache")),
+            out=usable_folder(Path(values.text("out", "runs"))),
+            cache=usable_folder(Path(values.text("cache", "runs/cache"))),
             offline=values.flag("offline", False),
             save_codes=values.flag("save_codes", True),
             generator=Component.from_config("generator", plain.get("generator")),
@@ -281,17 +282,18 @@ class Settings:
 
     def with_attribute(self, attribute: str) -> Settings:
         """The same job for another attribute."""
-        return self._with(attribute=attribute)
+        return self.with_values(attribute=attribute)
 
     def with_seed(self, seed: int) -> Settings:
         """The same job with another seed."""
-        return self._with(seed=seed)
+        return self.with_values(seed=seed)
 
     def with_device(self, device: str) -> Settings:
         """The same job on another device."""
-        return self._with(device=device)
+        return self.with_values(device=device)
 
-    def _with(self, **values: Any) -> Settings:
+    def with_values(self, **values: Any) -> Settings:
+        """The same job with other plain values at the top, such as target=1; they are not checked."""
         # Identities are computed of `plain`: the two must not differ.
         return replace(self, plain={**self.plain, **values}, **values)
 
@@ -390,21 +392,6 @@ def _one_device(value: object) -> str:
     except RuntimeError as error:
         raise EditbenchError(f"device={value} is no device: use cpu, cuda or cuda:0") from error
     return cast(str, value)
-
-
-def upgrade(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a record of an earlier version, with today's keys.
-
-    `evaluated` was `starts.attributes`.
-    """
-    starts = config.get("starts")
-    if not isinstance(starts, dict) or MOVED_STARTS not in starts:
-        return config
-    kept = {key: value for key, value in starts.items() if key != MOVED_STARTS}
-    names = starts[MOVED_STARTS]
-    if isinstance(names, str):  # one name was as good as a list of it
-        names = [names]
-    return {**config, "starts": kept, "evaluated": config.get("evaluated", names)}
 
 
 # What sweeps vary most, checked without composing a job for every value.

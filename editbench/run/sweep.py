@@ -7,7 +7,7 @@ runs it and on whatever machine. The summary is read from these files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +18,27 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from editbench.base.conf import MAIN
+from editbench.base.conf import MAIN, load_yaml
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import claim_folder, explain_disk_errors, read_json, write_json
+from editbench.base.files import (
+    claim_folder,
+    explain_disk_errors,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from editbench.base.progress import say
 from editbench.run.compose import (
+    JobComposer,
     check_single,
     check_sweep,
     compose_master,
     hydra_application,
 )
-from editbench.run.job import Outcome, run_job
+from editbench.run.job import Outcome, find_job, run_job
 from editbench.run.launch import (
     available_cores,
     dealt_device,
@@ -49,6 +56,7 @@ from editbench.run.settings import Settings
 THREADS = "OMP_NUM_THREADS"
 STARTER = "EDITBENCH_SWEEP_PID"  # process id of the sweep
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1: show tracebacks of Hydra and its launchers
+NUMBER = "part"  # key of a job that is known by its number in the sweep
 LISTED = 20  # unfinished jobs that the summary names
 STOPPED = "stopped: finished jobs and bank shards are kept; the same command goes on from here"
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells give it
@@ -112,7 +120,8 @@ def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -
     with hydra_application(more) as hydra, _explained_disk(), _own_environment():
         master, jobs = compose_master(hydra.config_loader, overrides)
         # Before the folder is claimed: a sweep with a wrong value leaves nothing behind.
-        composed = check_sweep(hydra.config_loader, master, jobs)
+        composer = JobComposer(hydra.config_loader, master)
+        composed = check_sweep(composer, jobs)
         if task is job_task:  # a task of another command draws no starts
             check_protocols(composed)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
@@ -120,10 +129,14 @@ def run_sweep(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) -
         share_cores(master, len(jobs))
         # Two sweeps may start in one second: the folder that was claimed is this one's alone.
         quoted = str(sweep.folder).replace("\\", "\\\\").replace("'", "\\'")
-        words = [*overrides, f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
+        own = [f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
         interrupted = False
         try:
-            hydra.multirun(MAIN, task, words)
+            words = list(overrides)
+            if task is job_task:
+                words = remaining_words(sweep, overrides, settle_found(sweep, composer))
+            if words or task is not job_task:
+                hydra.multirun(MAIN, task, [*words, *own])
         except KeyboardInterrupt:
             interrupted = True
         except Exception as error:
@@ -162,6 +175,60 @@ def _is_explained(error: Exception) -> bool:
     """Whether an error has a message of its own, so that it did not come from a launcher."""
     kinds = (EditbenchError, HydraException, OmegaConfBaseException, OSError)
     return isinstance(error, kinds)
+
+
+def settle_found(sweep: Sweep, composer: JobComposer) -> dict[int, Settings]:
+    """Leave the outcomes of the jobs that no launcher is needed for: their records are there, or
+    their settings are wrong.
+
+    Returns:
+        The other jobs, by their numbers.
+    """
+    waiting: dict[int, Settings] = {}
+    for number, words in enumerate(sweep.jobs):
+        try:
+            settings = composer.settings(words)
+        except EditbenchError as error:
+            leave_failure(sweep.folder, number, " ".join(words), error)
+            continue
+        try:
+            found = find_job(settings)
+        except Exception:  # one job's trouble is not the sweep's; the job meets it when it runs
+            found = None
+        if found is None:
+            waiting[number] = settings
+            continue
+        say(describe(settings, found, f"#{number}"))
+        write_outcome(sweep.folder, number, settings.title, found)
+    return waiting
+
+
+def remaining_words(
+    sweep: Sweep, overrides: Sequence[str], waiting: Mapping[int, Settings]
+) -> list[str]:
+    """Words that make Hydra run the jobs of a sweep that wait; none where no job does.
+
+    All jobs together are what the command line says. Some of them need not be a product of values,
+    which is all that Hydra's words can say: they become a sweep over their numbers, and `job_task`
+    finds their configurations in the sweep's folder.
+
+    Args:
+        sweep: under way.
+        overrides: words of the command line.
+        waiting: the settings of the jobs to run, by their numbers.
+    """
+    if not waiting:
+        return []
+    if len(waiting) == len(sweep.jobs):
+        return list(overrides)
+    for number, settings in waiting.items():
+        write_atomic(sweep.folder / f"{number}.yaml", OmegaConf.to_yaml(settings.plain))
+    numbers = ",".join(str(number) for number in waiting)
+    # What all jobs share, such as an experiment with its launcher, the words of the first one say.
+    shared = sweep.jobs[next(iter(waiting))]
+    of_hydra = [word for word in overrides if word.startswith("hydra")]
+    # Without the experiment's own sweep, whose values the numbers stand for.
+    return [*shared, *of_hydra, "hydra.sweeper.params=null", f"+{NUMBER}={numbers}"]
 
 
 @contextmanager
@@ -205,25 +272,37 @@ def job_task(config: DictConfig) -> Outcome:
     Raises:
         EditbenchError: a single job's settings are wrong. In a sweep this is its outcome.
     """
+    number = job_number(config)
     try:
-        settings = join_sweep(Settings.from_config(config))
+        settings = join_sweep(read_settings(config))
     except EditbenchError as error:
         if not in_sweep():
             raise
-        outcome = failure(error)
         # Without settings there is no method's name and no attribute: the words must do.
         title = " ".join(HydraConfig.get().overrides.task)
-        say(f"#{HydraConfig.get().job.num} {title}: failed: {outcome.reason}")
-        leave_outcome(title, outcome)
-        return outcome
+        return leave_failure(Path(HydraConfig.get().sweep.dir), number, title, error)
     try:
         outcome = run_job(settings)
     except Exception as error:  # one job's trouble is not the sweep's
         outcome = failure(error)
-    number = f"#{HydraConfig.get().job.num}" if in_sweep() else ""
-    say(describe(settings, outcome, number))
-    leave_outcome(settings.title, outcome)
+    say(describe(settings, outcome, f"#{number}" if in_sweep() else ""))
+    leave_outcome(settings.title, outcome, number)
     return outcome
+
+
+def job_number(config: DictConfig) -> int:
+    """Which job of its sweep this is; 0 outside of a sweep."""
+    if config.get(NUMBER) is not None:
+        return int(config[NUMBER])
+    return int(HydraConfig.get().job.num) if in_sweep() else 0
+
+
+def read_settings(config: DictConfig) -> Settings:
+    """The settings of a job, which one of some jobs of a sweep finds in the sweep's folder."""
+    if config.get(NUMBER) is None or not in_sweep():
+        return Settings.from_config(config)
+    file = Path(HydraConfig.get().sweep.dir) / f"{config[NUMBER]}.yaml"
+    return Settings.from_config(load_yaml(file.read_text(encoding="utf-8")))
 
 
 def in_sweep() -> bool:
@@ -252,12 +331,33 @@ def join_sweep(settings: Settings) -> Settings:
     return settings.with_device(device)
 
 
-def leave_outcome(title: str, outcome: Outcome) -> None:
-    """In a sweep, write the outcome where the process that started the sweep reads it."""
-    if in_sweep():
-        hydra = HydraConfig.get()
-        file = Path(hydra.sweep.dir) / f"{hydra.job.num}.json"
-        write_json(file, {"job": title, **vars(outcome)})
+def leave_outcome(title: str, outcome: Outcome, number: int | None = None) -> None:
+    """In a sweep, write the outcome where the process that started the sweep reads it.
+
+    Args:
+        title: of the job.
+        outcome: of the job.
+        number: of the job in its sweep; None takes Hydra's.
+    """
+    if not in_sweep():
+        return
+    hydra = HydraConfig.get()
+    write_outcome(
+        Path(hydra.sweep.dir), hydra.job.num if number is None else number, title, outcome
+    )
+
+
+def write_outcome(folder: Path, number: int, title: str, outcome: Outcome) -> None:
+    """Write the outcome of job `number` of the sweep in `folder`."""
+    write_json(folder / f"{number}.json", {"job": title, **vars(outcome)})
+
+
+def leave_failure(folder: Path, number: int, title: str, error: EditbenchError) -> Outcome:
+    """Print and write the outcome of a job whose settings are wrong."""
+    outcome = failure(error)
+    say(f"#{number} {title}: failed: {outcome.reason}")
+    write_outcome(folder, number, title, outcome)
+    return outcome
 
 
 def failure(error: Exception) -> Outcome:

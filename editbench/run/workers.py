@@ -15,6 +15,7 @@ import torch
 
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import hush, say
+from editbench.base.workers import worker_context
 from editbench.run.job import Outcome, run_job
 from editbench.run.launch import available_cores
 from editbench.run.settings import Settings
@@ -57,9 +58,7 @@ def _in_turn(jobs: Sequence[Settings]) -> Iterator[tuple[int, Outcome]]:
 
 def _in_parallel(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
     threads = max(1, available_cores() // workers)
-    # A forked copy of a process that has used torch's threads or CUDA can hang: start afresh.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (threads,))
+    pool = ProcessPoolExecutor(workers, worker_context(), _start_worker, (threads,))
     try:
         waiting = [pool.submit(_job, place, settings) for place, settings in enumerate(jobs)]
         for done in as_completed(waiting):

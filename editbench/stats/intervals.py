@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
-from scipy.stats import binom, t
+from scipy.special import ndtri, stdtrit
 
 from editbench.base.seeding import generator
 
@@ -135,6 +134,9 @@ def median_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     It covers at least `level` where n allows that; with too few values (n < 6 at 95 %) it is the
     whole range of the values.
     """
+    # Imported here: scipy.stats takes a second, and nothing else here needs it.
+    from scipy.stats import binom
+
     values = np.sort(np.asarray(values, np.float64))
     values = values[np.isfinite(values)]
     n = len(values)
@@ -202,7 +204,7 @@ def seed_draws(spread: SeedSpread, draws: int, *stream: object) -> np.ndarray:
     if spread.variance <= 0 or spread.seeds < 2:
         return np.zeros(draws)
     places = (generator(0, "seeds", *stream).permutation(draws) + 0.5) / draws
-    return np.sqrt(spread.variance) * t.ppf(places, spread.seeds - 1)
+    return np.sqrt(spread.variance) * stdtrit(spread.seeds - 1, places)
 
 
 def crossed_means(values: np.ndarray, draws: int = DRAWS, level: float = LEVEL) -> Interval:
@@ -251,7 +253,7 @@ def crossed_share(values: np.ndarray, level: float = LEVEL) -> Interval:
     if share in (0.0, 1.0):
         return wilson(share * n, n, level)
     tail = 0.5 + level / 2
-    wider = (t.ppf(tail, seeds - 1) / ndtri(tail)) ** 2
+    wider = (stdtrit(seeds - 1, tail) / ndtri(tail)) ** 2
     variance = values.mean(1).var() / n + seed_spread(values).variance * wider
     # Seeds can never tell more than as many starts would.
     effective = min(share * (1 - share) / max(variance, np.finfo(float).tiny), n * seeds)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from itertools import chain, islice, permutations
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import rankdata
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtr
 
 from editbench.stats.intervals import LEVEL
+from editbench.stats.ordering import average_ranks
 
 EXACT = 10  # pairs up to which all permutations are counted: 10! is 3.6 million
 CHUNK = 200_000  # permutations held in memory at once
@@ -56,8 +55,8 @@ def spearman(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Spearman:
     a = np.asarray(a, np.float64)
     b = np.asarray(b, np.float64)
     both = np.isfinite(a) & np.isfinite(b)
-    x = centred(rankdata(a[both]))
-    y = centred(rankdata(b[both]))
+    x = centred(average_ranks(a[both]))
+    y = centred(average_ranks(b[both]))
     n = int(both.sum())
     if n < 3 or not x.any() or not y.any():
         return Spearman(NAN, NAN, NAN, NAN, n, n <= EXACT)
@@ -69,7 +68,7 @@ def spearman(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Spearman:
         p = exact_p(x, y)
     else:
         # At |rho| = 1 the statistic is infinite; the bound keeps the division possible.
-        p = float(2 * student.sf(abs(rho) * math.sqrt((n - 2) / max(1 - rho**2, 1e-300)), n - 2))
+        p = float(2 * stdtr(n - 2, -abs(rho) * math.sqrt((n - 2) / max(1 - rho**2, 1e-300))))
     # The standard error has n - 3 below the line.
     if n < 4 or abs(rho) == 1:
         return Spearman(rho, NAN, NAN, p, n, n <= EXACT)

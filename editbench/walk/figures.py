@@ -26,7 +26,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
-from editbench.walk.observation import Observed
+from editbench.walk.observed import Observed
 
 FEWEST = 30  # starts: below this an interval says little, and curves hide the bin
 BANDED = 8  # methods up to which curves have their interval bands

@@ -15,43 +15,24 @@ other attributes, travel as JSON in a tensor of bytes, because a state cannot ho
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-import torchmetrics
 from torch import Tensor
 
 from editbench.base.errors import EditbenchError
+from editbench.base.light_torchmetrics import torchmetrics
 from editbench.stats.intervals import NO_INTERVAL, Interval
-from editbench.walk.observation import Observed
+from editbench.walk.observed import Observed
+from editbench.walk.rows import NAN as NAN
+from editbench.walk.rows import ROW_COLUMNS as ROW_COLUMNS
+from editbench.walk.rows import ROW_TYPES, SAMPLE_TYPES, empty_key
+from editbench.walk.rows import SAMPLE_COLUMNS as SAMPLE_COLUMNS
+from editbench.walk.rows import join_notes as join_notes
 from editbench.walk.trajectory import Trajectories
-
-NAN = float("nan")
-# What a number is. Rows with equal keys can be compared between runs, others cannot.
-KEY_TYPES = {
-    "metric": "str",
-    "variant": "str",
-    "network": "str",
-    "resize": "str",
-    "reference": "str",
-    "n": "float64",
-    "effect": "float64",
-    "x": "float64",
-}
-KEY_COLUMNS = tuple(KEY_TYPES)
-ROW_TYPES = KEY_TYPES | {
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-    "count": "float64",
-    "note": "str",
-}
-ROW_COLUMNS = tuple(ROW_TYPES)
-SAMPLE_TYPES = KEY_TYPES | {"start": "int64", "value": "float64"}
-SAMPLE_COLUMNS = tuple(SAMPLE_TYPES)
 
 
 class MetricResult(NamedTuple):
@@ -325,42 +306,6 @@ class ObservationMetric(Metric):
         return copies[0]
 
 
-def empty_key() -> dict[str, Any]:
-    """A key without any field: '' for text and NaN for numbers."""
-    return {name: "" if kind == "str" else NAN for name, kind in KEY_TYPES.items()}
-
-
-def key_of(record: Mapping[Any, Any]) -> tuple:
-    """The key of a row or sample as a tuple that can be hashed and compared; NaN becomes None."""
-    key: list[Any] = []
-    for name, kind in KEY_TYPES.items():
-        value = record.get(name, NAN)
-        if kind == "str":
-            key.append("" if pd.isna(value) else str(value))
-        else:
-            key.append(None if pd.isna(value) else float(value))
-    return tuple(key)
-
-
-def written_key(key: Iterable[Any]) -> str:
-    """A key for people: 'ad at x = 0.125', 'fid_up (inception@07aa, n = 1000)'. Nothing reads it
-    back."""
-    fields = dict(zip(KEY_COLUMNS, key))
-    details = []
-    for name in ("variant", "network", "resize", "reference"):
-        if fields[name]:
-            details.append(fields[name])
-    for name in ("n", "effect"):
-        if fields[name] is not None:
-            details.append(f"{name} = {fields[name]:g}")
-    text = str(fields["metric"])
-    if details:
-        text += f" ({', '.join(details)})"
-    if fields["x"] is not None:
-        text += f" at x = {fields['x']:g}"
-    return text
-
-
 def mean_of(values: np.ndarray) -> float:
     """Mean of the values, NaN where there are none."""
     return float(values.mean()) if len(values) else NAN
@@ -369,11 +314,6 @@ def mean_of(values: np.ndarray) -> float:
 def share(hits: int, n: int) -> float:
     """hits / n, NaN of none."""
     return hits / n if n else NAN
-
-
-def join_notes(*notes: str) -> str:
-    """The notes that are not empty, with '; ' between them."""
-    return "; ".join(filter(None, notes))
 
 
 def start_rows(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:

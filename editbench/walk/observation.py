@@ -17,21 +17,19 @@ Hydra group `observation`, placed at `observation.NAME`.
 from __future__ import annotations
 
 import abc
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from torch import Tensor
 
-from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import write_atomic
+from editbench.base.errors import Unsupported
+from editbench.walk.observed import Observed as Observed
+from editbench.walk.observed import observation_file as observation_file
+from editbench.walk.observed import read_observed as read_observed
 
 # Metrics import this module to read what was kept. They must not load a generator for it.
 if TYPE_CHECKING:
@@ -109,40 +107,6 @@ class Scene:
     cache: Path  # for what jobs share, such as statistics of real pictures; take a lock there
     # attribute -> the same method, fitted for that attribute
     editor_for: Callable[[str], Editor] | None = None
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What an observation kept after a walk."""
-
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    meta: dict = field(default_factory=dict)  # facts that JSON can hold
-    reason: str = ""  # why the observation could not look; then there are no arrays
-
-    def save(self, path: Path) -> None:
-        """Write arrays and facts into one safetensors file."""
-        # safetensors stores the memory of an array as it lies, whatever its strides.
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
-        write_atomic(path, save(arrays, {"meta": json.dumps(self.meta), "reason": self.reason}))
-
-    @classmethod
-    def load(cls, path: Path) -> Observed:
-        """Read what `save` wrote.
-
-        Raises:
-            BadFile: the file is absent or damaged.
-        """
-        try:
-            with safe_open(path, "np") as file:
-                about = file.metadata() or {}
-                names = file.keys()
-                arrays = {name: file.get_tensor(name) for name in names}
-            return cls(arrays, json.loads(about["meta"]), about["reason"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise BadFile(
-                f"{path} is not a readable observation ({error}); delete its folder and run the "
-                "job again"
-            ) from error
 
 
 class AfterWalk(Observation, abc.ABC):
@@ -259,11 +223,6 @@ class WalkObserver:
 
 
 # -- after the walk
-def observation_file(folder: Path, name: str) -> Path:
-    """Where a record keeps the arrays of an observation."""
-    return folder / f"observation-{name}.safetensors"
-
-
 def observe_after_walk(
     folder: Path, observations: Mapping[str, Observation], scene: Scene
 ) -> dict[str, dict]:
@@ -296,18 +255,3 @@ def observe_after_walk(
             "reason": found.reason,
         }
     return costs
-
-
-def read_observed(folder: Path, name: str) -> Observed:
-    """What an observation kept in a record.
-
-    A record without this observation, or with a damaged file, gives an `Observed` with the reason:
-    a metric turns it into a row without a number, and the rest of the report is complete.
-    """
-    path = observation_file(folder, name)
-    if not path.exists():
-        return Observed(reason=f"no observation: run the job with observation=[{name}]")
-    try:
-        return Observed.load(path)
-    except EditbenchError as error:
-        return Observed(reason=str(error))

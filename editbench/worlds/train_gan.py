@@ -487,7 +487,7 @@ def train(
             row |= {key: round(math.fsum(seen) / len(seen), 4) for key, seen in values.items()}
             if on_checkpoint is not None:
                 row |= on_checkpoint(trainer)
-            with (folder / "log.jsonl").open("a") as log:
+            with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
             values = {}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 from scipy.linalg.blas import dsyrk, ssyrk
-from sklearn.decomposition import IncrementalPCA
 
 from editbench.base.errors import EditbenchError, NonFinite
 
@@ -148,6 +147,9 @@ class Incremental:
         self.k = k
         self.batch = max(2000, 3 * k)
         self.count = 0
+        # Imported here: it takes a second, and most fits compute the exact components.
+        from sklearn.decomposition import IncrementalPCA
+
         self.model = IncrementalPCA(k)
         self.pending: list[np.ndarray] = []
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from editbench.methods.interfacegan.projection import unit
 from editbench.methods.interfacegan.svm import linear_svm
-from sklearn.svm import SVC
 
 from editbench.base.seeding import generator
 
@@ -109,6 +108,9 @@ def _solve(x: np.ndarray, y: np.ndarray, solver: str) -> tuple[np.ndarray, float
     """Soft-margin hyperplane with C = 1: coefficients (d,) and intercept."""
     # The published code calls scikit-learn's SVC with its defaults, of which C = 1 is one.
     if solver == "svc":
+        # Imported here: it takes a second, which a fit that is cached need not wait for.
+        from sklearn.svm import SVC
+
         machine = SVC(kernel="linear", C=1.0).fit(x, y)
         return machine.coef_[0], float(machine.intercept_[0])
     found = linear_svm(x, y)

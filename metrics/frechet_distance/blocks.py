@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from editbench.stats.frechet import gaussian_distance
 from editbench.stats.intervals import LEVEL, NO_INTERVAL, Interval
@@ -43,11 +43,7 @@ class Estimate:
         # One block has no spread.
         if len(blocks) < 2 or not np.isfinite(blocks).all():
             return NO_INTERVAL
-        half = (
-            student.ppf(0.5 + LEVEL / 2, len(blocks) - 1)
-            * blocks.std(ddof=1)
-            / np.sqrt(len(blocks))
-        )
+        half = stdtrit(len(blocks) - 1, 0.5 + LEVEL / 2) * blocks.std(ddof=1) / np.sqrt(len(blocks))
         return value - float(half), value + float(half)
 
 

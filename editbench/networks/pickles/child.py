@@ -541,7 +541,7 @@ def limit(memory: int, seconds: int) -> None:
         resource.setrlimit(which, (most, hard))
 
     if os.path.exists("/proc/self/statm"):  # Linux; elsewhere memory is not bounded
-        with open("/proc/self/statm") as statm:
+        with open("/proc/self/statm", encoding="utf-8") as statm:
             # The address space of the interpreter as it stands does not count.
             pages = int(statm.read().split()[0])
         lower(resource.RLIMIT_AS, pages * resource.getpagesize() + memory)

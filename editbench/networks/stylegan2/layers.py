@@ -47,39 +47,53 @@ class EqualLinear(nn.Module):
         return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
 
 
-def demodulation(
-    weight: Tensor,
-    style: Tensor,
-    shift: WeightShift | None = None,
-    energy: Tensor | None = None,
-) -> Tensor:
-    """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
+class ModulatedConv(nn.Module):
+    """A convolution whose kernel a style scales, and demodulation brings to unit norm."""
 
-    Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2
-    |X_oi|^2).
+    weight: Tensor
 
-    Args:
-        weight: (n_out, n_in, k, k).
-        style: (N, n_in).
-        shift: of the weight, for each sample.
-        energy: (n_out, n_in) squared norms of the kernels, where a layer keeps them.
-    """
-    # The norm of a modulated kernel needs the squares of style and kernel alone, so that no
-    # kernel of a sample has to be made.
-    square = style.square()
-    energy = F.linear(square, weight.square().sum((2, 3)) if energy is None else energy)
-    if shift is not None:
+    def __init__(self) -> None:
+        super().__init__()
+        # Of `kernel_energy`: the weight, its state then, and the energy.
+        self._energy: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
-        def more(kernel: Tensor, square: Tensor, t: Tensor) -> Tensor:
-            cross = (weight * kernel).sum((2, 3))
-            own = kernel.square().sum((2, 3))
-            return t * (2 * F.linear(square, cross) + t * F.linear(square, own))
+    def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
+        """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
 
-        energy = energy + by_direction(shift, more, square, shift.magnitude.unsqueeze(1))
-    return torch.rsqrt(energy + DEMODULATION_EPS)
+        Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2
+        |X_oi|^2).
+        """
+        # The norm of a modulated kernel needs the squares of style and kernel alone, so that no
+        # kernel of a sample has to be made.
+        square = style.square()
+        energy = F.linear(square, self.kernel_energy())
+        if shift is not None:
+
+            def more(kernel: Tensor, square: Tensor, t: Tensor) -> Tensor:
+                cross = (self.weight * kernel).sum((2, 3))
+                own = kernel.square().sum((2, 3))
+                return t * (2 * F.linear(square, cross) + t * F.linear(square, own))
+
+            energy = energy + by_direction(shift, more, square, shift.magnitude.unsqueeze(1))
+        return torch.rsqrt(energy + DEMODULATION_EPS)
+
+    def kernel_energy(self) -> Tensor:
+        """Squared norm of the kernel between each pair of channels, (n_out, n_in)."""
+        weight = self.weight
+        # Constant weights are summed once: at a batch of 1 this would be a tenth of a decode.
+        # Edited weights are other tensors, training and loading raise the version, and moving a
+        # network gives the same tensor other memory.
+        if weight.requires_grad or weight.is_inference():
+            return weight.square().sum((2, 3))
+        state = (weight.data_ptr(), weight._version)
+        if self._energy is None or self._energy[0] is not weight or self._energy[1] != state:
+            # Kept for later calls, which may ask for a gradient: no tensor of inference mode.
+            with torch.inference_mode(False):
+                self._energy = (weight, state, weight.square().sum((2, 3)))
+        return self._energy[2]
 
 
-class StyledConv(nn.Module):
+class StyledConv(ModulatedConv):
     """Modulated, demodulated 3x3 convolution, with up-sampling, noise, bias and activation (Karras
     2020, eq. 1 to 3).
 
@@ -114,27 +128,6 @@ class StyledConv(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise", torch.randn(resolution, resolution))
         self.register_buffer("fir", fir_kernel(4.0, fir), persistent=False)
-        # Of `kernel_energy`: the weight, its state then, and the energy.
-        self._energy: tuple[Tensor, tuple[int, int], Tensor] | None = None
-
-    def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
-        """`demodulation` of this layer: style (N, n_in) -> (N, n_out)."""
-        return demodulation(self.weight, style, shift, self.kernel_energy())
-
-    def kernel_energy(self) -> Tensor:
-        """Squared norm of the kernel between each pair of channels, (n_out, n_in)."""
-        weight = self.weight
-        # Constant weights are summed once: at a batch of 1 this would be a tenth of a decode.
-        # Edited weights are other tensors, training and loading raise the version, and moving a
-        # network gives the same tensor other memory.
-        if weight.requires_grad or weight.is_inference():
-            return weight.square().sum((2, 3))
-        state = (weight.data_ptr(), weight._version)
-        if self._energy is None or self._energy[0] is not weight or self._energy[1] != state:
-            # Kept for later calls, which may ask for a gradient: no tensor of inference mode.
-            with torch.inference_mode(False):
-                self._energy = (weight, state, weight.square().sum((2, 3)))
-        return self._energy[2]
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.up:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from editbench.base.precision import exact, lowered
 from editbench.base.spaces import WeightShift
 from editbench.networks.stylegan2 import layers as stylegan2
-from editbench.networks.stylegan2.layers import EqualLinear, demodulation, picked, shifted
+from editbench.networks.stylegan2.layers import EqualLinear, ModulatedConv, picked, shifted
 from editbench.networks.stylegan2.ops import ACTIVATION_GAIN
 from editbench.networks.stylegan3.activation import Resampling, filtered_leaky_relu
 from editbench.networks.stylegan3.config import LayerDesign
@@ -104,7 +104,7 @@ def inverse_motion(style: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, 1) for row in rows], 1)
 
 
-class FilteredConv(nn.Module):
+class FilteredConv(ModulatedConv):
     """Modulated, demodulated convolution, bias, and the alias-free activation.
 
     As in StyleGAN2 the style multiplies the activations and the demodulation the result, so that
@@ -160,14 +160,19 @@ class FilteredConv(nn.Module):
         # x (N, n_in, h, h), style (N, n_in) -> (N, n_out, H, H)
         shift = None if shift is None else picked(shift)
         with exact(x.device):
-            scale = demodulation(self.weight, style, shift) * self.magnitude_ema.rsqrt()
+            scale = self.demodulation(style, shift) * self.magnitude_ema.rsqrt()
         # Products of large styles would leave the range of half precision.
         if lowered(x.device):
             style = style * self.gain
             scale = scale / self.gain
         x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
         bias = self.bias[:, None, None].to(x.dtype)
-        x = torch.addcmul(bias, x, scale[:, :, None, None].to(x.dtype))
+        scale = scale[:, :, None, None].to(x.dtype)
+        # As in StyledConv: new memory is spent where a gradient needs x as it is.
+        if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
+            x = (x * scale).add_(bias)
+        else:
+            x.mul_(scale).add_(bias)
         return filtered_leaky_relu(x, *self.taps(), self.how)
 
     def taps(self) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from editbench.base.errors import EditbenchError
-from editbench.base.files import atomic_folder, digest, file_sha256, write_json
+from editbench.base.files import atomic_folder, digest, file_sha256, write_atomic, write_json
 from editbench.base.progress import progress
 from editbench.report.strips import PIXELATED, picture
 from editbench.studies.human import ASKED, FORMAT, RATER, VERSION
@@ -108,7 +108,7 @@ def make_study(
         made = {}
         for name, asked in pages.items():
             file = partial / "pages" / f"page-{name}.html"
-            file.write_text(render(name, asked, pictures, key["study"], design), encoding="utf-8")
+            write_atomic(file, render(name, asked, pictures, key["study"], design))
             made[name] = {
                 "file": f"pages/{file.name}",
                 "questions": len(asked),

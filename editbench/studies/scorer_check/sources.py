@@ -13,6 +13,7 @@ from torch import Tensor
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
+from editbench.base.text import printable
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.worlds.datasets.images import Unreadable, load_picture, scan
@@ -84,11 +85,12 @@ class Folder:
                 broken.append(f"{name} ({error})")
         if not self.files:
             raise EditbenchError(f"--images {folder}: holds no readable PNG, JPEG or WebP picture")
-        self.about = f"{len(self.files)} pictures of {folder}"
+        about = f"{len(self.files)} pictures of {folder}"
         if broken:
-            self.about += f"; {len(broken)} left out: {', '.join(broken[:SHOWN])}"
+            about += f"; {len(broken)} left out: {', '.join(broken[:SHOWN])}"
             if len(broken) > SHOWN:
-                self.about += " ..."
+                about += " ..."
+        self.about = printable(about)
 
     def __len__(self) -> int:
         return len(self.files)

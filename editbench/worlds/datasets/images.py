@@ -21,8 +21,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import digest, file_sha256
+from editbench.base.text import printable
 from editbench.worlds.datasets.labels import LabelTable, folder_labels, read_labels
 from editbench.worlds.datasets.source import Block, Source
+from editbench.worlds.datasets.vocabulary import keep_labelled
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # Whatever the ending says: Pillow's readers of EPS and the like never see a file.
@@ -84,15 +86,21 @@ def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def scan(folder: Path) -> tuple[list[tuple[str, int, int]], int]:
-    """Image files below a folder: (posix path, size, time in ns), sorted by path.
-
-    The second value is how many other files there are.
+def scan(folder: Path) -> tuple[list[tuple[str, int, int]], dict[str, int]]:
+    """Find the image files below a folder.
 
     Hidden files and folders are passed over; links to folders are not followed.
+
+    Args:
+        folder: where to look.
+
+    Returns:
+        (posix path, size, time in ns) of each image, sorted by path; and how many entries were
+        passed over because they are hidden or of other kinds.
     """
     found: list[tuple[str, int, int]] = []
     others = 0
+    hidden = 0
     # A list instead of recursion: folders may be nested deeply.
     waiting = [(folder, "")]
     while waiting:
@@ -100,6 +108,7 @@ def scan(folder: Path) -> tuple[list[tuple[str, int, int]], int]:
         with os.scandir(here) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
+                    hidden += 1
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((Path(entry.path), f"{prefix}{entry.name}/"))
@@ -109,7 +118,7 @@ def scan(folder: Path) -> tuple[list[tuple[str, int, int]], int]:
                 else:
                     # Counted, so that a folder of the wrong kind shows in the report.
                     others += 1
-    return sorted(found), others
+    return sorted(found), {"of other kinds": others, "hidden": hidden}
 
 
 class ImageFolder(Source):
@@ -117,8 +126,8 @@ class ImageFolder(Source):
 
     Args:
         labels: a CSV table or attribute list (editbench.worlds.datasets.labels), "folders" for
-            subfolders as classes, or None. Files that the list does not name, or names with an
-            empty cell, are counted and left out.
+            subfolders as classes, or None. Files that the list does not name, or names without a
+            label, are counted and left out.
         attributes: columns to take; None: all.
         bins: how many bins ordered attributes are joined into; None: as they are.
         threads: how many files are decoded at once.
@@ -144,7 +153,7 @@ class ImageFolder(Source):
         if threads < 1:
             raise EditbenchError(f"--threads is 1 or more, got {threads}")
         try:
-            files, others = scan(folder)
+            files, passed = scan(folder)
         except OSError as error:
             raise BadFile(f"{folder}: cannot be read ({error.strerror})") from error
         if not files:
@@ -152,7 +161,7 @@ class ImageFolder(Source):
         self.folder = folder
         self.threads = threads
         self.resolution = None
-        self.counts = {"files": len(files), "of other kinds": others}
+        self.counts = {"files": len(files)} | passed
         self.problems: list[tuple[str, str]] = []
         self.attributes: Attributes | None = None
         self._labels: np.ndarray | None = None
@@ -186,27 +195,32 @@ class ImageFolder(Source):
             table = folder_labels(names)
         else:
             table = read_labels(Path(labels), attributes, bins)
-        rows, missing = table.match(names)
-        empty = (rows >= 0) & (table.classes[rows] < 0).any(1)
-        unlisted = rows < 0
-        # A picture with some labels would need a loss that leaves out the others: none is kept.
-        keep = ~(empty | unlisted)
-        self.counts |= {
-            "not listed": int(unlisted.sum()),
-            "empty cell": int(empty.sum()),
-            "listed without file": len(missing),
-        }
-        for mask, problem in ((unlisted, "the labels do not name it"), (empty, "a label is empty")):
-            self.problems += [(names[i], problem) for i in np.flatnonzero(mask)]
-        self.problems += [(name, "listed, but there is no such file") for name in missing]
-        if not keep.any():
+        rows, problems = table.match(names)
+        listed = np.flatnonzero(rows >= 0)
+        if not len(listed):
             raise BadFile(
                 f"{labels}: names none of the {len(files)} images of {self.folder} (the first is "
                 f"'{names[0]}', the first listed '{table.names[0]}')"
             )
+        # A picture with some labels would need a loss that leaves out the others: none is kept.
+        labelled, counts, lacking = keep_labelled(
+            lambda i: names[listed[i]], table.attributes, table.classes[rows[listed]]
+        )
+        keep = listed[labelled]
+        if not len(keep):
+            name, reason = lacking[0]
+            raise BadFile(
+                f"{labels}: none of the {len(listed)} listed images has all its labels (of '{name}' "
+                f"{reason}): choose fewer with --attributes"
+            )
+        unlisted = len(files) - len(listed)
+        self.counts |= {"not listed": unlisted, "listed without file": len(problems) - unlisted}
+        self.counts |= counts | {"columns of one value": len(table.left_out)}
+        for name, reason in problems + lacking + table.left_out:
+            self.problems.append((printable(name), printable(reason)))
         self.attributes = table.attributes
         self._labels = table.classes[rows[keep]]
-        return [files[i] for i in np.flatnonzero(keep)]
+        return [files[i] for i in keep]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -242,7 +256,7 @@ class ImageFolder(Source):
             if reason is None:
                 good.append(i)
             else:
-                problems.append((self.files[start + i], reason))
+                problems.append((printable(self.files[start + i]), printable(reason)))
         kept = np.array(good, np.int64)
         # Indexing copies a whole block, which is rarely needed.
         if len(kept) < len(pixels):

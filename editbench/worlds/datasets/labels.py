@@ -1,28 +1,31 @@
 """Labels of image files: CelebA-style attribute lists, CSV tables, subfolders as classes.
 
-A label is the index of a class, -1 where it is not known. An attribute with one class is no
-attribute and is left out.
+A label is the index of a class, below 0 where there is none; `vocabulary` has the words. A column
+with one class is no attribute and is left out.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import math
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
-from editbench.worlds.datasets.source import printable
+from editbench.base.text import path_key, printable, read_text
+from editbench.worlds.datasets.vocabulary import BOOLEANS, is_missing, number_of, read_column
 
 MOST_CLASSES = 256  # more different values than that are measurements: they need --bins
-NO_YES = ("no", "yes")
-SIGNS = ({-1.0, 1.0}, {0.0, 1.0})  # columns of which class 1 means that the attribute is present
+ONE_VALUE = "has one value, so there is nothing to learn"
+DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+Problem = tuple[str, str]  # a name, and why it was left out
 
 
 @dataclass
@@ -32,30 +35,72 @@ class LabelTable:
     Args:
         attributes: of the labels.
         names: of the n files, as the list has them.
-        classes: (n, A) int64, -1 where a cell is empty.
+        classes: (n, A) int64 class indices; MISSING or UNSPECIFIED where there is none.
+        left_out: columns that give no attribute, and why.
     """
 
     attributes: Attributes
     names: list[str]
     classes: np.ndarray
+    left_out: list[Problem] = field(default_factory=list)
 
-    def match(self, files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        """Row of each file (-1: not listed), and the listed names that no file has.
+    def match(self, files: Sequence[str]) -> tuple[np.ndarray, list[Problem]]:
+        """Find the row of each file.
 
-        Files are posix paths below the folder. A list that names bare files finds them in
-        subfolders too, where no two share a name.
+        A name is taken as it stands, then as `path_key` writes it, then as a bare file name in any
+        subfolder. The looser readings count only where one file and one line have them.
+
+        Args:
+            files: (m) posix paths below the folder.
+
+        Returns:
+            (m,) int64 rows, -1 where a file is not listed; and the files and the names without a
+            partner, each with the reason.
         """
-        by_name = {name: row for row, name in enumerate(self.names)}
-        bare = Counter(PurePosixPath(file).name for file in files)
         rows = np.full(len(files), -1, np.int64)
+        by_name = {name: row for row, name in enumerate(self.names)}
         for i, file in enumerate(files):
-            name = PurePosixPath(file).name
             rows[i] = by_name.get(file, -1)
-            # Of two files of one name it cannot be known which one the list means.
-            if rows[i] < 0 and bare[name] == 1:
-                rows[i] = by_name.get(name, -1)
+        listed = [path_key(name) for name in self.names]
+        paths = [path_key(file) for file in files]
+        bare = [PurePosixPath(path).name for path in paths]
+        # Of two files of one name it cannot be known which one the list means.
+        ambiguous = _pair(rows, paths, listed) | _pair(rows, bare, listed)
+        problems = []
+        for i in np.flatnonzero(rows < 0).tolist():
+            problem = "the labels do not name it"
+            if {paths[i], bare[i]} & ambiguous:
+                problem = f"the labels name '{printable(bare[i])}', which may be another file"
+            problems.append((files[i], problem))
         found = set(rows.tolist())
-        return rows, [name for row, name in enumerate(self.names) if row not in found]
+        for row, name in enumerate(self.names):
+            if row not in found:
+                problem = "listed, but there is no such file"
+                if listed[row] in ambiguous:
+                    problem = "listed, but several files have that name: write their folders"
+                problems.append((name, problem))
+        return rows, problems
+
+
+def _pair(rows: np.ndarray, files: Sequence[str], listed: Sequence[str]) -> set[str]:
+    """Set the row of files that have none, by keys.
+
+    Args:
+        rows: (m,) row of each file, -1 where there is none; filled in.
+        files: (m) keys of the files.
+        listed: (n) keys of the rows.
+
+    Returns:
+        The keys that several files or several rows have.
+    """
+    free = set(range(len(listed))) - set(rows.tolist())
+    by_key = {listed[row]: row for row in free}
+    several = {key for keys in (files, listed) for key, n in Counter(keys).items() if n > 1}
+    several &= set(listed)
+    for i in np.flatnonzero(rows < 0).tolist():
+        if files[i] not in several:
+            rows[i] = by_key.get(files[i], -1)
+    return several
 
 
 def read_labels(
@@ -65,42 +110,53 @@ def read_labels(
 
     Args:
         path: of the list.
-        attributes: columns to take; None: all.
+        attributes: columns to take; None: all that have two values or more.
         bins: how many bins ordered attributes are joined into; None: as they are.
 
     Raises:
-        BadFile: the file is missing, truncated or not of that form; the message has the line.
+        BadFile: the file is missing, truncated, in another encoding or not of that form, or a
+            column that was asked for has one value; the message has the line.
         UnknownName: no such column.
     """
-    # utf-8-sig: spreadsheets put a byte-order mark before the first name.
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(f"{path}: not a readable list of labels ({error})") from error
+    text = read_text(path)
     read = _csv if path.suffix.lower() == ".csv" else _attribute_list
     columns, names, cells = read(path, text)
+    columns = [unicodedata.normalize("NFC", name) for name in columns]
+    _refuse_twice(path, "column", columns)
     # Two labels for a file: which one holds cannot be known.
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
-    if twice is not None:
-        raise BadFile(f"{path}: '{twice}' is listed twice; leave one line")
-    wanted = columns if attributes is None else list(attributes)
+    _refuse_twice(path, "file", [PurePosixPath(name).as_posix() for name in names])
+    wanted = columns
+    if attributes is not None:
+        wanted = [unicodedata.normalize("NFC", name) for name in attributes]
     for name in wanted:
         if name not in columns:
             raise UnknownName(f"column of {path.name}", name, columns)
+    if read is _attribute_list:
+        _refuse_mixed(path, columns, wanted, cells)
     items = []
     labels = []
+    left_out = []
     for name in wanted:
         at = columns.index(name)
         found = _classes(path, name, [row[at] for row in cells], bins)
-        # A column with one value cannot be learned.
         if found is not None:
             items.append(found[0])
             labels.append(found[1])
+        elif attributes is not None:
+            raise BadFile(f"{path}: column '{name}' {ONE_VALUE}; leave it out of --attributes")
+        else:
+            left_out.append((f"column '{name}'", ONE_VALUE))
     if not items:
         raise BadFile(
             f"{path}: no column has two different values or more, so there is nothing to label"
         )
-    return LabelTable(Attributes(items), names, np.stack(labels, 1))
+    return LabelTable(Attributes(items), names, np.stack(labels, 1), left_out)
+
+
+def _refuse_twice(path: Path, what: str, names: Sequence[str]) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise BadFile(f"{path}: the {what} '{twice}' is listed twice; leave one of them")
 
 
 def folder_labels(files: Sequence[str]) -> LabelTable:
@@ -111,14 +167,15 @@ def folder_labels(files: Sequence[str]) -> LabelTable:
         parts = PurePosixPath(file).parts
         if len(parts) > 1:
             inside.append(file)
-            folders.append(parts[0])
+            # One name in two Unicode forms is one class.
+            folders.append(path_key(parts[0]))
     classes = sorted(set(folders))
     if len(classes) < 2:
         raise EditbenchError(
             f"subfolders as classes need two or more of them with images, found {classes}"
         )
     labels = np.array([[classes.index(name)] for name in folders], np.int64)
-    item = Attribute("class", tuple(map(printable, classes)))
+    item = Attribute("class", tuple(classes))
     return LabelTable(Attributes([item]), inside, labels)
 
 
@@ -129,7 +186,7 @@ def join_classes(
 
     Args:
         item: the attribute; one that is not ordered stays as it is.
-        labels: (n,) classes, -1 where not known.
+        labels: (n,) classes, below 0 where not known.
         bins: runs; None leaves the classes.
     """
     k = len(item.classes)
@@ -148,7 +205,7 @@ def join_classes(
             name = f"{item.classes[a]}..{item.classes[b]}"
         names.append(name)
     joined = Attribute(item.name, tuple(names), ordered=bins > 2)
-    return joined, np.where(labels < 0, -1, runs[labels])
+    return joined, np.where(labels < 0, labels, runs[labels])
 
 
 def choose(
@@ -188,30 +245,34 @@ Cells = tuple[list[str], list[str], list[list[str]]]  # column names, file names
 
 def _attribute_list(path: Path, text: str) -> Cells:
     """The form of list_attr_celeba.txt: number of files; names; then `file -1 1 ...` a line."""
-    lines = text.splitlines()
+    # Not splitlines: a file name may hold what Unicode takes for the end of a line.
+    lines = list(io.StringIO(text, newline=None))
     if len(lines) < 3 or not lines[0].strip().isdecimal():
         raise BadFile(
             f"{path}: an attribute list begins with the number of files and a line of names; "
-            "a table with commas must end in .csv"
+            f"a table must end in .csv and have commas{_separated(text)}"
         )
     columns = lines[1].split()
     names = []
     cells = []
+    values: set[str] = set()  # that were looked at: a list has millions of a few
     for number, line in enumerate(lines[2:], 3):
-        words = line.split()
-        if not words:
+        if not line.strip():
             continue
-        if len(words) != len(columns) + 1:
-            raise BadFile(
-                f"{path}, line {number}: {len(words) - 1} values for {len(columns)} attributes"
-            )
-        if not set(words[1:]) <= {"-1", "0", "1"}:
-            raise BadFile(
-                f"{path}, line {number}: values are -1 (or 0) and 1, got '{line[:60].strip()}'"
-            )
+        # From the right, since a file name may hold blanks.
+        words = line.rsplit(None, len(columns))
+        if len(words) != len(columns) + 1 or _is_value(words[0].split()[-1]):
+            count = len([word for word in line.split() if _is_value(word)])
+            raise BadFile(f"{path}, line {number}: {count} values for {len(columns)} attributes")
+        for word in words[1:]:
+            if word not in values and not _is_value(word):
+                raise BadFile(
+                    f"{path}, line {number}: values are -1 (or 0), 1 and NA, got '{word}' in "
+                    f"'{line[:60].strip()}'"
+                )
+            values.add(word)
         names.append(words[0])
-        # Copies of CelebA's list write 0 for -1; both mean that the attribute is absent.
-        cells.append(["-1" if word == "0" else word for word in words[1:]])
+        cells.append(words[1:])
     if len(names) != int(lines[0]):
         raise BadFile(
             f"{path}: the first line says {lines[0].strip()} files, the list has {len(names)}; "
@@ -220,67 +281,90 @@ def _attribute_list(path: Path, text: str) -> Cells:
     return columns, names, cells
 
 
+def _refuse_mixed(
+    path: Path, columns: list[str], wanted: list[str], cells: list[list[str]]
+) -> None:
+    """Refuse an attribute with 0 and without -1 in a list where another one has -1.
+
+    One list has one convention, so that a 0 may mean "unspecified" there; it may also mean "no".
+    """
+    values = {}
+    for at, name in enumerate(columns):
+        # Few words, each read once: a list has millions.
+        values[name] = {number_of(word) for word in {row[at] for row in cells}}
+    if not any(-1 in found for found in values.values()):
+        return
+    for name in wanted:
+        if 0 in values[name] and -1 not in values[name]:
+            raise BadFile(
+                f"{path}: '{name}' has 0 and no -1, and other attributes have -1, so that 0 may "
+                "mean 'no' or 'unspecified': write -1 for 'no' and NA for 'unspecified', or leave "
+                "the attribute out with --attributes"
+            )
+
+
+def _is_value(word: str) -> bool:
+    """Whether a word of an attribute list is a label."""
+    return number_of(word) in (-1, 0, 1) or is_missing(word) or word.lower() in BOOLEANS
+
+
 def _csv(path: Path, text: str) -> Cells:
     """A table with a header; the first column names the file."""
     # Strict: a quote that is not closed would otherwise swallow the rest of the file.
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise BadFile(f"{path}: not a readable CSV table ({error})") from error
     if len(rows) < 2 or len(rows[0]) < 2:
         raise BadFile(
             f"{path}: a table of labels has a header such as file,smile,age and a line a file"
+            f"{_separated(text)}"
         )
+    header = [name.strip() for name in rows[0][1:]]
+    if not all(header):
+        raise BadFile(f"{path}: a column has no name in the header")
+    names = []
+    cells = []
     for number, row in enumerate(rows[1:], 2):
+        # Spreadsheets write rows of commas below the last one that was filled in.
+        if not any(cell.strip() for cell in row):
+            continue
         if len(row) != len(rows[0]):
             raise BadFile(
                 f"{path}, row {number}: {len(row)} cells where the header has {len(rows[0])}"
             )
-    if not all(name.strip() for name in rows[0][1:]):
-        raise BadFile(f"{path}: a column has no name in the header")
-    return (
-        [name.strip() for name in rows[0][1:]],
-        [row[0].strip() for row in rows[1:]],
-        [row[1:] for row in rows[1:]],
-    )
+        if not row[0].strip():
+            raise BadFile(f"{path}, row {number}: names no file")
+        names.append(row[0])
+        cells.append(row[1:])
+    return header, names, cells
+
+
+def _separated(text: str) -> str:
+    """What separates the first line in place of commas, for a message; '' where nothing does."""
+    first = text.splitlines()[0] if text else ""
+    for mark, name in DELIMITERS.items():
+        if mark in first:
+            return f"; this file is separated by {name} ('{mark}'): save it with commas"
+    return ""
 
 
 def _classes(
     path: Path, name: str, cells: list[str], bins: int | None
 ) -> tuple[Attribute, np.ndarray] | None:
     """Attribute and labels (n,) of one column; None where all its values are one."""
-    cells = [cell.strip() for cell in cells]
-    values = sorted(set(cells) - {""})
-    ordered = all(map(_is_number, values))
-    # 1, 01 and 1.0 are one class.
-    meaning: dict[str, float | str] = {}
-    for value in values:
-        meaning[value] = float(value) if ordered else value
-    # The shortest writing comes last, and names the class.
-    spelled: dict[float | str, str] = {}
-    for value in sorted(values, key=len, reverse=True):
-        spelled[meaning[value]] = value
-    keys = sorted(spelled)  # type: ignore[type-var]
-    if len(keys) < 2:
+    try:
+        column = read_column(cells)
+    except EditbenchError as error:
+        raise BadFile(f"{path}: column '{name}': {error}") from error
+    if len(column.classes) < 2:
         return None
-    index = {key: i for i, key in enumerate(keys)}
-    labels = np.full(len(cells), -1, np.int64)
-    for i, cell in enumerate(cells):
-        if cell:
-            labels[i] = index[meaning[cell]]
-    known = NO_YES if set(index) in SIGNS else tuple(spelled[key] for key in keys)
-    item, labels = join_classes(Attribute(name, known, ordered and len(index) > 2), labels, bins)
+    whole = Attribute(name, column.classes, column.ordered)
+    item, labels = join_classes(whole, column.labels, bins)
     # After joining: bins are the remedy.
     if len(item.classes) > MOST_CLASSES:
         fix = "choose other columns with --attributes"
-        if ordered:
+        if column.ordered:
             fix = "join neighbouring ones with --bins"
-        raise BadFile(f"{path}: column '{name}' has {len(index)} different values; {fix}")
+        raise BadFile(f"{path}: column '{name}' has {len(whole.classes)} different values; {fix}")
     return item, labels
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

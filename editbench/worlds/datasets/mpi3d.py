@@ -28,6 +28,7 @@ from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.worlds.datasets.images import fit_picture
 from editbench.worlds.datasets.npz import Member, members
 from editbench.worlds.datasets.source import Block, Source
+from editbench.worlds.datasets.vocabulary import MISSING, UNSPECIFIED, is_signed, keep_labelled
 
 NAMES = (
     "object_color",
@@ -113,8 +114,6 @@ class ArrayImages(Source):
         # Without a YAML file the array must be MPI3D's.
         declared = _declaration(path) if path.suffix in (".yaml", ".yml") else {}
         self.path = Path(declared.get("arrays", path))
-        self.counts = {}
-        self.problems = []
         found = members(self.path)
         self.member = Member(self.path, declared.get("images", "images"), found)
         shape = self.member.shape
@@ -160,7 +159,11 @@ class ArrayImages(Source):
             "labels": key,
             "classes": self.attributes.as_config(),
         }
-        self.counts["images"] = self.n
+        # An image with some labels would need a loss that leaves out the others: none is kept.
+        self._kept, counts, self.problems = keep_labelled(
+            lambda i: f"image {i}", self.attributes, self._labels
+        )
+        self.counts = {"images": self.n} | counts
 
     def _known(self) -> Sequence[int]:
         for known in (CARDINALITIES, COMPLEX):
@@ -202,19 +205,31 @@ class ArrayImages(Source):
         return np.stack(columns, 1)
 
     def _indices(self, key: str, values: np.ndarray, name: str, classes: int) -> np.ndarray:
-        """Class indices as they are; other values (angles, hues) by their rank."""
-        if not np.isfinite(values).all():
-            raise BadFile(f"{self.path}: '{key}' has NaN or infinity under '{name}'")
-        distinct, ranks = np.unique(values, return_inverse=True)
+        """Class indices as they are; other values (angles, hues) by their rank.
+
+        NaN is MISSING, and 0 beside -1 is UNSPECIFIED, as in lists and tables.
+        """
+        if np.isinf(values).any():
+            raise BadFile(f"{self.path}: '{key}' has infinity under '{name}'")
+        labels = np.full(len(values), MISSING, np.int64)
+        known = ~np.isnan(values)
+        if classes == 2 and is_signed(np.unique(values[known]).tolist()):
+            labels[known] = UNSPECIFIED
+            known &= values != 0
+        distinct, ranks = np.unique(values[known], return_inverse=True)
+        if not len(distinct):
+            raise BadFile(f"{self.path}: '{key}' has no label under '{name}'")
         # Whole numbers below K are taken as they are, even where some class has no image.
         if distinct[0] >= 0 and distinct[-1] < classes and (distinct == np.round(distinct)).all():
-            return values.astype(np.int64)
+            labels[known] = values[known].astype(np.int64)
+            return labels
         if len(distinct) != classes:
             raise BadFile(
                 f"{self.path}: '{name}' has {len(distinct)} different values from {distinct[0]:g} "
                 f"to {distinct[-1]:g} in '{key}', but {classes} classes are declared"
             )
-        return ranks.astype(np.int64)
+        labels[known] = ranks
+        return labels
 
     def __len__(self) -> int:
         return self.n
@@ -226,6 +241,8 @@ class ArrayImages(Source):
         """Images start..stop-1, which come after those of the last call."""
         self.member.skip_to(start)
         pixels = self.member.take(stop - start).reshape(stop - start, self.height, self.width, -1)
+        kept = start + np.flatnonzero(self._kept[start:stop])
+        pixels = pixels[kept - start]
         # Greys get three equal channels.
         pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
         if (self.height, self.width) != (resolution, resolution):
@@ -234,9 +251,9 @@ class ArrayImages(Source):
             for picture in pixels:
                 image = Image.fromarray(np.ascontiguousarray(picture))
                 fitted.append(fit_picture(image, resolution))
-            pixels = np.stack(fitted)
-        small = stop - start if min(self.height, self.width) < resolution else 0
-        return Block(pixels, np.arange(start, stop), [], small)
+            pixels = np.array(fitted, np.uint8).reshape(len(kept), resolution, resolution, 3)
+        small = len(kept) if min(self.height, self.width) < resolution else 0
+        return Block(pixels, kept, [], small)
 
 
 def _declaration(path: Path) -> dict[str, Any]:

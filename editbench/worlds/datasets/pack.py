@@ -44,7 +44,7 @@ from editbench.worlds.datasets.packed import (
     Packed,
     shard_folder,
 )
-from editbench.worlds.datasets.source import Source, printable
+from editbench.worlds.datasets.source import Source
 
 SHARD_BYTES = 64 << 20
 MAX_BROKEN = 0.1
@@ -130,13 +130,10 @@ def _write_shards(
                 with atomic_folder(shard_folder(out, k)) as partial:
                     np.save(partial / "images.npy", block.pixels)
                     np.save(partial / "kept.npy", block.kept)
-                    problems = []
-                    for name, reason in block.problems:
-                        problems.append([printable(name), printable(reason)])
                     about = {
                         "rows": len(block.kept),
                         "sha256": file_sha256(partial / "images.npy"),
-                        "problems": problems,
+                        "problems": block.problems,
                         "enlarged": block.enlarged,
                     }
                     write_json(partial / "shard.json", about)
@@ -206,5 +203,5 @@ def _write_problems(path: Path, problems: list[tuple[str, str]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "problem"))
     # In the order of the source, so that equal sources give equal bytes.
-    writer.writerows((printable(name), printable(reason)) for name, reason in problems)
+    writer.writerows(problems)
     write_atomic(path, text.getvalue())

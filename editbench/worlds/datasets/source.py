@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ class Block:
     Args:
         pixels: (m, R, R, 3) uint8.
         kept: (m,) int64, their indices in the source.
-        problems: (name, reason) of those left out.
+        problems: (name, reason) of those left out, as `printable` text.
         enlarged: how many were smaller than R.
     """
 
@@ -26,12 +25,6 @@ class Block:
     kept: np.ndarray
     problems: list[tuple[str, str]]
     enlarged: int
-
-
-def printable(name: str) -> str:
-    """A file name, bytes that are not UTF-8 shown as \\xNN."""
-    # Such a name can be opened, but neither printed nor written to a UTF-8 file.
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 class Source(abc.ABC):
@@ -42,7 +35,7 @@ class Source(abc.ABC):
         attributes: None where it has no labels.
         resolution: its own, or None where pictures differ in size.
         counts: what was found, for the report.
-        problems: (name, reason) known before a picture is read.
+        problems: (name, reason) known before a picture is read, as `printable` text.
     """
 
     identity: dict

@@ -1,0 +1,86 @@
+"""What a job costs a sweep that finds its record, against composing its configuration with Hydra.
+
+A small record is made and copied under the names of all jobs; the sweep over them then runs in a
+process of its own, as from a command line. Hydra composes the configuration of every job that it
+launches twice, so that is the measure: both numbers are CPU seconds a job, taken in one run.
+
+    python benchmarks/found_jobs.py [--jobs 1000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from editbench.run.compose import compose_master, hydra_application, sweep_settings
+from editbench.run.job import run_job
+from editbench.run.naming import name_job
+
+METHODS = ("random", "sefa")
+SMALL = ["budget=demo", "bank.n=2560", "bank.shard=1280", "starts.n=56", "engine.sweep_steps=4"]
+COMPOSED = 10  # jobs that Hydra composes for the comparison
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", type=int, default=1000)
+    jobs = parser.parse_args().jobs
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "runs"
+        seeds = f"seed=range({jobs // len(METHODS)})"
+        places = [f"out={out}", f"cache={folder}/cache"]
+        words = [f"method={','.join(METHODS)}", "attribute=smile", seeds, *SMALL, *places]
+        make_records(words, out)
+        seconds, wall = run_sweep(words)
+        composing = hydra_seconds(words)
+    print(f"{jobs} found jobs: {seconds:.1f} CPU s, {wall:.1f} s, start of the command included")
+    print(
+        f"a found job {1000 * seconds / jobs:.1f} ms; Hydra composes one in {1000 * composing:.0f}"
+    )
+    print(f"ratio of twice composing to a found job: {2 * composing * jobs / seconds:.1f}")
+
+
+def make_records(words: list[str], out: Path) -> None:
+    """Run the first job of a sweep, and copy its record under the names of the others."""
+    first: Path | None = None
+    for own, settings in sweep_settings(words):
+        if first is None:
+            first = out / run_job(settings).run_id
+            continue
+        # Its status tells another seed, which a sweep does not look at: the name is what counts.
+        shutil.copytree(first, out / name_job(settings, own).run_id)
+
+
+def run_sweep(words: list[str]) -> tuple[float, float]:
+    """CPU seconds and seconds of `editbench run -m`."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "editbench", "run", "-m", *words]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    wall = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # The summary shows that no job ran.
+    print((done.stdout + done.stderr).strip().splitlines()[-1])
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, wall
+
+
+def hydra_seconds(words: list[str]) -> float:
+    """CPU seconds in which Hydra composes one job of a sweep."""
+    with hydra_application() as hydra:
+        master, jobs = compose_master(hydra.config_loader, words)
+        began = time.process_time()
+        for job in jobs[:COMPOSED]:
+            hydra.config_loader.load_sweep_config(master, job)
+        return (time.process_time() - began) / COMPOSED
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Eight jobs under joblib with two workers against the same jobs one after the other.
+
+Both sweeps run in processes of their own, on a bank that is there and with folders of records of
+their own. CPU seconds are of all processes of a sweep, so the second ratio is what the workers cost
+more. Seconds compare only on two idle cores.
+
+    python benchmarks/joblib_workers.py [--starts 200] [--bank 6400]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from editbench.run.compose import compose_settings
+from editbench.run.loading import load_bank
+
+JOBS = ["method=sefa,random", "attribute=smile,age", "seed=0,1"]
+WORKERS = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+# Runs a command and prints what it and all that it started used: children of children that nobody
+# waited for are handed to this process, which waits for them.
+COUNTED = """
+import ctypes, os, resource, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER of Linux
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        break
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime)
+sys.exit(code)
+"""
+
+
+def sweep(words: list[str], out: Path) -> tuple[float, float]:
+    """CPU seconds and seconds of a sweep."""
+    command = [sys.executable, "-m", "editbench", "run", "-m", *JOBS, *words, f"out={out}"]
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED, *command], check=True, capture_output=True, text=True
+    )
+    wall = time.perf_counter() - began
+    assert len(list(out.glob("*-s*"))) == 8
+    return float(done.stdout), wall
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--starts", type=int, default=200)
+    parser.add_argument("--bank", type=int, default=6400, help="samples of the bank")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        words = ["budget=demo", f"bank.n={args.bank}", f"starts.n={args.starts}"]
+        words.append(f"cache={folder}/cache")
+        load_bank(compose_settings(words))
+        # Fits are made in both sweeps, as each has a copy of the cache with the bank alone.
+        shutil.copytree(folder / "cache", folder / "cache2")
+        one, one_wall = sweep(words, folder / "one")
+        words[-1] = f"cache={folder}/cache2"
+        two, two_wall = sweep([*words, *WORKERS], folder / "two")
+    print(f"one after the other: {one:.1f} CPU s, {one_wall:.1f} s")
+    print(f"two workers:         {two:.1f} CPU s, {two_wall:.1f} s")
+    load = os.getloadavg()[0]
+    print(
+        f"{one_wall / two_wall:.2f}x in seconds (load {load:.1f}), {two / one:.3f}x in CPU seconds"
+    )
+
+
+if __name__ == "__main__":
+    main()

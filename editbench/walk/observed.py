@@ -1,0 +1,68 @@
+"""What an observation left in a record, to be read without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What an observation kept after a walk."""
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    meta: dict = field(default_factory=dict)  # facts that JSON can hold
+    reason: str = ""  # why the observation could not look; then there are no arrays
+
+    def save(self, path: Path) -> None:
+        """Write arrays and facts into one safetensors file."""
+        # safetensors stores the memory of an array as it lies, whatever its strides.
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        write_atomic(path, save(arrays, {"meta": json.dumps(self.meta), "reason": self.reason}))
+
+    @classmethod
+    def load(cls, path: Path) -> Observed:
+        """Read what `save` wrote.
+
+        Raises:
+            BadFile: the file is absent or damaged.
+        """
+        try:
+            with safe_open(path, "np") as file:
+                about = file.metadata() or {}
+                names = file.keys()
+                arrays = {name: file.get_tensor(name) for name in names}
+            return cls(arrays, json.loads(about["meta"]), about["reason"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise BadFile(
+                f"{path} is not a readable observation ({error}); delete its folder and run the "
+                "job again"
+            ) from error
+
+
+def observation_file(folder: Path, name: str) -> Path:
+    """Where a record keeps the arrays of an observation."""
+    return folder / f"observation-{name}.safetensors"
+
+
+def read_observed(folder: Path, name: str) -> Observed:
+    """What an observation kept in a record.
+
+    A record without this observation, or with a damaged file, gives an `Observed` with the reason:
+    a metric turns it into a row without a number, and the rest of the report is complete.
+    """
+    path = observation_file(folder, name)
+    if not path.exists():
+        return Observed(reason=f"no observation: run the job with observation=[{name}]")
+    try:
+        return Observed.load(path)
+    except EditbenchError as error:
+        return Observed(reason=str(error))

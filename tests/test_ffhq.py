@@ -52,6 +52,7 @@ def test_one_command_on_a_folder(
     words += [f"cache={tmp_path / 'cache'}", "method=gradctrl", "attribute=gender"]
     small = ["bank.n=800", "starts.n=80", "starts.pool=0.5", "engine.max_steps=12"]
     small += ["engine.sweep_steps=4", "metric.logit_scatter.min_points=1"]
+    small += ["metric.attribute_dependency.min_points=2"]
     assert main(["run", "-m", *words, *small]) == 0
     assert "1 done, 0 skipped, 0 failed" in capsys.readouterr().err
     results = load(out)

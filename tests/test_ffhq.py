@@ -49,11 +49,12 @@ def test_one_command_on_a_folder(
 ) -> None:
     out = tmp_path / "runs"
     words = ["experiment=ffhq", "budget=demo", f"data={folder}", f"out={out}"]
-    words += [f"cache={tmp_path / 'cache'}", "method=gradctrl", "attribute=gender"]
+    words += [f"cache={tmp_path / 'cache'}", "method=gradctrl,interfacegan", "attribute=gender"]
     small = ["bank.n=800", "starts.n=80", "starts.pool=0.5", "engine.max_steps=12"]
     small += ["engine.sweep_steps=4", "metric.logit_scatter.min_points=1"]
+    small += ["metric.attribute_dependency.min_points=2"]
     assert main(["run", "-m", *words, *small]) == 0
-    assert "1 done, 0 skipped, 0 failed" in capsys.readouterr().err
+    assert "2 done, 0 skipped, 0 failed" in capsys.readouterr().err
     results = load(out)
     # Table 1: the paper's numbers beside ours.
     (table,) = published(results)

@@ -62,6 +62,7 @@ class Values:
             kind = self._kind(found, item.name, source)
             if kind == "logits":
                 continue
+            # The array may be memory-mapped, and is copied once.
             if out is values:
                 out = np.array(values, np.float64)
             out[:, place] = CONVERSIONS[kind](out[:, place])
@@ -106,6 +107,7 @@ def recognise(values: np.ndarray) -> str:
     Args:
         values: (n, columns) of one attribute or of several.
     """
+    # From the narrowest kind on: one value can only widen it.
     found = "labels"
     for first in range(0, len(values), ROWS):
         part = values[first : first + ROWS]
@@ -118,6 +120,7 @@ def recognise(values: np.ndarray) -> str:
 
 def log_odds(values: np.ndarray) -> np.ndarray:
     """Probabilities (n, columns) as logits: ln p / (1 - p) of one column, ln p of many."""
+    # A saturated sigmoid would have an infinite logit.
     inside = np.clip(values, TINY, 1 - TINY)
     if values.shape[1] == 1:
         return np.log(inside) - np.log1p(-inside)

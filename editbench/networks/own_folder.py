@@ -51,6 +51,7 @@ def find_files(folder: Path) -> list[Path]:
         raise EditbenchError(
             f"{folder}: no such folder; give the folder of your files with data=FOLDER"
         )
+    # Two levels, as retrained classifiers of one name lie in folders of their attributes.
     found = []
     for path in [*folder.glob("*"), *folder.glob("*/*")]:
         if path.suffix in ENDINGS and path.is_file() and path.parent.name != CONVERTED:
@@ -134,6 +135,7 @@ def load_generator(
         BadFile: the file is damaged, or no generator that is read.
     """
     path = find_generator(Path(folder), file, words)
+    # A file that `editbench convert` wrote is read as it is.
     kind = read_kind(path) if path.suffix == ".safetensors" else None
     if kind not in GENERATORS:
         path = converted_generator(Path(folder), path)
@@ -143,6 +145,7 @@ def load_generator(
 
 def converted_generator(folder: Path, path: Path) -> Path:
     """The converted file of a generator."""
+    # Another file under the same name is converted anew.
     out = folder / CONVERTED / f"{path.stem}-{file_sha256(path)[:12]}.safetensors"
     if not out.is_file():
         source = source_of(path, read_content(path))
@@ -178,6 +181,7 @@ class FolderScorer(CelebAHQScorer):
 
 def converted_classifiers(folder: Path, paths: Sequence[Path], words: Sequence[str]) -> Path:
     """The converted file of classifiers."""
+    # The order of the files is that of the attributes, so it counts.
     content = digest([file_sha256(path) for path in paths])
     out = folder / CONVERTED / f"classifiers-{content[:12]}.safetensors"
     if not out.is_file():

@@ -73,6 +73,7 @@ class Block(nn.Module):
         """x (N, before, R, R) -> (N, after, R / 2, R / 2)."""
         x = F.leaky_relu(self.conv0(x), SLOPE)
         x = F.leaky_relu(self.conv1(x), SLOPE)
+        # A fused kernel has halved the picture already.
         return x if self.fused else F.avg_pool2d(x, 2)
 
 
@@ -90,6 +91,7 @@ class CelebAHQClassifier(nn.Module):
         super().__init__()
         self.config = config
         self.rgb = nn.Conv2d(3, config.first, 1)
+        # The last of the widths is that of 4 x 4, which has no block.
         widths = (config.first, *config.widths)
         blocks = []
         for before, after in zip(widths[:-2], widths[1:-1]):

@@ -193,6 +193,7 @@ def _assemble(
         dense=shape_of(tensors, "dense0.weight", path, 2)[0],
     )
     network = CelebAHQClassifier(config)
+    # In double precision up to here, so that gains and sums of shifts are rounded once.
     state = {}
     for name, value in tensors.items():
         layer, _, part = name.rpartition(".")

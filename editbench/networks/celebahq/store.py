@@ -55,6 +55,7 @@ def save_classifiers(path: Path, found: Sequence[ReadClassifier], names: Sequenc
         found: the classifiers, in the order of the attributes.
         names: of their attributes.
     """
+    # Places in front of the names, as all classifiers have the same ones.
     tensors: dict[str, Tensor] = {}
     entries = []
     for place, (item, name) in enumerate(zip(found, names)):
@@ -120,6 +121,7 @@ def scorer_yaml(yaml: Path, path: Path, found: Sequence[ReadClassifier], names: 
     """
     entries = []
     for item, name in zip(found, names):
+        # See TEMPLATE: the sign is a matter of who trained the classifier.
         low = str(item.format == TENSORFLOW).lower()
         entries.append(ENTRY.format(name=name, words=name.replace("_", " "), low=low))
     return TEMPLATE.format(

@@ -74,6 +74,7 @@ def choose_generator(parts: list[Part], path: Path, chosen: str | None) -> Part:
     # What all names begin with does not tell the parts from one another.
     columns = zip(*[part.name.split(".") for part in parts])
     shared = len(list(takewhile(lambda pieces: len(set(pieces)) == 1, columns)))
+    # Averages over the training give better pictures, so they are meant where both are there.
     averaged = []
     for part in parts:
         if any(AVERAGED.search(piece) for piece in part.name.split(".")[shared:]):

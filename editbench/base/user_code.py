@@ -76,6 +76,7 @@ def search(*folders: Path) -> None:
     finder = _finder()
     if finder is None:
         finder = UserCode()
+        # At the end: whatever is installed goes before, so that a user's file never shadows it.
         sys.meta_path.append(finder)
     for folder in folders:
         place = folder.absolute()
@@ -104,6 +105,7 @@ def hint(target: str) -> str:
     Args:
         target: such as 'my_module.MyClass'.
     """
+    # The first part decides: it is what Python looks for in a folder.
     root = target.partition(".")[0]
     finder = _finder()
     own = finder.find_spec(root, None) if finder is not None else None

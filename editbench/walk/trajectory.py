@@ -60,6 +60,7 @@ class Trajectories:
     @cached_property
     def first_row(self) -> np.ndarray:
         """(rows,) position of the step-0 row of the same start."""
+        # Rows are sorted by start and step: the latest step 0 above a row is its own.
         step = self.table["step"].to_numpy()
         begins = np.flatnonzero(step == 0)
         return begins[np.cumsum(step == 0) - 1]
@@ -78,6 +79,7 @@ class Trajectories:
         changes = []
         for position, name in enumerate(self.attributes.names):
             if name != self.attribute:
+                # What is asked of the others is to keep the class that they had.
                 start_class = self.labels[self.first_row, position]
                 if self.attributes[name].binary:
                     start_class = np.ones_like(start_class)
@@ -90,11 +92,13 @@ class Trajectories:
             np.asarray(part) for part in self.attributes.column(name, torch.tensor(target))
         )
         rows = np.arange(len(self.table))
+        # In the judge's own sigma, so that attributes with large logits do not weigh more.
         change = self.log_odds[rows, column] - self.log_odds[self.first_row, column]
         return sign * change / self.sigma[column]
 
     # -- files ------------------------------------------------------------------------------------------------------
     def save(self, path: Path) -> None:
+        # The layout of the logits travels with them: the file is read without any network.
         meta = {
             "version": VERSION,
             "attribute": self.attribute,

@@ -119,10 +119,13 @@ class AttributeDependency(Metric):
         begins, owner = start_rows(trajectories)
         n = len(begins)
         signed = trajectories.dependency(signed=True)
+        # A step that went NaN has no effect and no change; the walk's earlier steps still count.
         sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(signed).all(1)
         success = np.bincount(owner, table["stopped"].to_numpy(bool) & sound, n) > 0
+        # Step 0 is the start itself, with no effect by definition.
         moved = sound & (table["step"].to_numpy() > 0)
 
+        # Interpolated with its sign, so that a change that passes 0 is small there.
         at = np.abs(at_effect(x, signed, owner, sound, self.x_star, n))
         if self.pooling == "passage":
             sums = self._passages(x, signed, owner, sound, n)
@@ -155,6 +158,7 @@ class AttributeDependency(Metric):
             found = at_effect(x, signed, owner, sound, self._centre(b), n)
             passed = np.isfinite(found).all(1)
             sums["in_bin"][:, b] = passed
+            # A start that never gets to the centre adds neither to the sum nor to the count.
             for name, values in _curves(found[passed]).items():
                 sums[name][passed, b] = values
         return sums
@@ -198,6 +202,7 @@ class AttributeDependency(Metric):
         few = ""
         if not len(at) and not alone:
             few = f"no start reaches x = {self.x_star:g}"
+        # Starts are resampled and not points: the points of one walk depend on one another.
         interval = bootstrap_mean(at, draws=self.draws)
         out.add("ad_at", mean_of(at), len(at), interval, join_notes(note, few), x=self.x_star)
         out.add_samples("ad_at", found["start"], found["at"], x=self.x_star)
@@ -218,6 +223,7 @@ class AttributeDependency(Metric):
         sums = found[name]
         counted = "starts" if self.pooling == "passage" else "points"
         low, high = bootstrap_ratios(sums, counts, draws=self.draws)
+        # An empty bin divides 0 by 0; its value is NaN, and its note says why.
         with np.errstate(invalid="ignore", divide="ignore"):
             value = np.where((n > 0) & ~np.bool_(alone), sums.sum(0) / counts.sum(0), NAN)
         for b in range(self.bins):
@@ -234,6 +240,7 @@ class AttributeDependency(Metric):
             return "no starts"
         if not found["others"].any():
             return "one attribute only: there is no other to depend on"
+        # Of an editor that hardly moves anything the dependency is small for want of an edit.
         rate = float(found["success"].mean())
         if rate < self.min_success:
             return (

@@ -110,8 +110,10 @@ class ControlDisentanglement(Metric):
         step = table["step"].to_numpy(np.int64)
         sound = table["finite"].to_numpy(bool) & np.isfinite(trajectories.logits).all(1)
         rows = np.flatnonzero(sound & (step < size))
+        # Rows of the table become a grid of starts and steps, so that no loop over starts is needed.
         classes = np.zeros((n, size, len(trajectories.attributes)), np.int64)
         classes[owner[rows], step[rows]] = trajectories.labels[rows]
+        # Every step from 0 to S is there and sound.
         whole = np.bincount(owner[rows], minlength=n) == size
         broken = np.bincount(owner, ~sound & (step < size), n) > 0
 
@@ -129,6 +131,7 @@ class ControlDisentanglement(Metric):
         for i in others:
             entropy += self._entropy(classes[:, :, i], len(trajectories.attributes[i].classes))
             flips += classes[:, -1, i] != classes[:, 0, i]
+        # Means over the other attributes; 0 for a walk that has no part in them.
         scale = whole / max(len(others), 1)
         self.append(
             start=table["start"].to_numpy(np.int64)[begins],
@@ -152,6 +155,7 @@ class ControlDisentanglement(Metric):
             (n, S + 1), from 0 to 1.
         """
         moments = np.arange(classes.shape[1])
+        # The terms are a table of count and step: the histogram up to each step is one cumulative sum.
         total = np.zeros(classes.shape)
         for value in range(count):
             total += self.terms[(classes == value).cumsum(1), moments]
@@ -218,6 +222,7 @@ class ControlDisentanglement(Metric):
         keys += [(name, NAN) for name in SCALARS]
         mean = low = high = np.full(len(keys), NAN)
         if not why:
+            # One draw of starts serves all numbers, so that D over C has an interval of its own.
             columns = np.concatenate(
                 [found["control"], found["entropy"], found["whole"][:, None]], 1
             )
@@ -258,6 +263,7 @@ class ControlDisentanglement(Metric):
             entropy = sums[:, size : 2 * size] / sums[:, 2 * size :]
         most = control.max(1)
         whole_area = np.where(most > 0, area(control, entropy), NAN)
+        # A method that is never controlled has no range of C to take an area over.
         within = most_within(control, entropy, self.limit)
         scalars = np.stack([most, whole_area, within], 1)
         return np.concatenate([entropy, at_level(control, entropy, LEVELS), scalars], 1)

@@ -107,6 +107,7 @@ class Identity(Metric):
         table = trajectories.table
         begins, _ = start_rows(trajectories)
         n = len(begins)
+        # Which networks looked is seen from the columns that their observations left.
         networks = []
         for column in map(str, table):
             if column.startswith(COLUMN):
@@ -148,6 +149,7 @@ class Identity(Metric):
         sums = []
         for values in (np.ones(len(inside)), cosine[inside], verified):
             sums.append(np.bincount(cell, values, n * self.bins).reshape(n, self.bins))
+        # First passage of x*, as for dependency, so that the two are read at the same picture.
         found = at_effect(x, cosine[:, None], owner, sound, self.x_star, n)[:, 0]
         passed = np.where(np.isfinite(found), found >= threshold[begins], NAN)
         return np.stack(sums), np.stack([found, passed])
@@ -176,6 +178,7 @@ class Identity(Metric):
         place: int,
     ) -> None:
         """Add one row a bin."""
+        # The bootstrap walks down the columns: in this order they lie side by side in memory.
         counts = np.asfortranarray(found["points"][:, place])
         sums = np.asfortranarray(found[kind][:, place])
         n = counts.sum(0).astype(int)

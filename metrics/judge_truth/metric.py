@@ -107,6 +107,7 @@ class JudgeTruth(Metric):
         others = other_attributes(trajectories)
         right = trajectories.labels == true_labels(trajectories)
         path = table["path"].to_numpy(np.float64)
+        # A step that did not move shows the picture before it once more.
         further = np.diff(path, prepend=0.0) > 0
         moved = table["finite"].to_numpy(bool) & further & (table["step"].to_numpy() > 0)
         counts = {
@@ -128,12 +129,14 @@ class JudgeTruth(Metric):
         stops = np.flatnonzero(table["stopped"].to_numpy(bool))
         at = owner[stops]
         first = trajectories.first_row[stops]
+        # Flips are counted against step 0, by the judge's labels and by the true ones.
         changed = trajectories.labels[stops] != trajectories.labels[first]
         changed_truly = truth[stops] != truth[first]
         target = table["target"].to_numpy()[stops]
         shift = self._shift(trajectories, stops)
 
         columns = {name: np.full(len(begins), NAN) for name in PER_START}
+        # A false flip is the judge's alone: the attribute has not changed.
         columns["true_flips"][at] = changed_truly[:, others].sum(1)
         columns["false_flips"][at] = (changed & ~changed_truly)[:, others].sum(1)
         columns["stop_is_true"][at] = truth[stops][:, ~others][:, 0] == target
@@ -145,6 +148,7 @@ class JudgeTruth(Metric):
         """(stops,) true margin where the judge's lead of the target class passes 0."""
         lead = target_lead(trajectories)
         margin = trajectories.table["true_margin"].to_numpy(np.float64)
+        # Rows are sorted by start and step, and step 0 never stops: the row before is of this walk.
         before = stops - 1
         # The lead grows from below 0 to above it, so the difference is negative.
         way = lead[before] / np.minimum(lead[before] - lead[stops], -SMALLEST_LEAD)
@@ -205,6 +209,7 @@ def target_lead(trajectories: Trajectories) -> np.ndarray:
     if attributes[name].binary:
         return part[:, 0] * (2 * target - 1)
     rows = np.arange(len(part))
+    # The target itself must not be its own rival.
     rest = part.copy()
     rest[rows, target] = -np.inf
     return part[rows, target] - rest.max(1)

@@ -45,7 +45,10 @@ def sweep(words: list[str], out: Path) -> tuple[float, float]:
     command = [sys.executable, "-m", "editbench", "run", "-m", *JOBS, *words, f"out={out}"]
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", COUNTED, *command], check=True, capture_output=True, text=True
+        [sys.executable, "-c", COUNTED, *command],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
     )
     wall = time.perf_counter() - began
     assert len(list(out.glob("*-s*"))) == 8

@@ -432,9 +432,9 @@ def test_found_jobs_are_settled_and_the_others_run_under_their_numbers(
     assert main([*sweep, "seed=0,1,2"]) == 0
     err = capfd.readouterr().err
     assert "3 jobs: 3 done, 0 skipped, 0 failed (1 found from before)" in err
-    for number in range(3):
-        found = " (found)" if number == 1 else ""
-        assert f"#{number} one x a, seed {number}: done{found}: " in err
+    for seed in range(3):
+        found = " (found)" if seed == 1 else ""
+        assert f"/3] one x a, seed {seed}: done{found}: " in err
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
     seeds = {record["seed"] for record in records(tmp_path / "runs").values()}
     assert seeds == {0, 1, 2}

@@ -28,6 +28,7 @@ from editbench.base.text import path_key, printable, read_text
 from editbench.cli import main
 from editbench.inversion.images import FolderImages
 from editbench.networks import registry
+from editbench.report import Results
 from editbench.run.compose import compose_settings
 from editbench.studies.scorer_check.sources import Folder
 from tests.fake_records import fake_run
@@ -211,12 +212,12 @@ def test_a_report_into_a_closed_pipe_is_made_all_the_same(
         fake_run(tmp_path, method, "smile")
     made = []
 
-    def draw(root: Path, out: Path | None, by_seed: bool) -> Path:
-        made.append(root)
-        return root / "index.html"
+    def draw(results: Results, *others: object, **more: object) -> Path:
+        made.append(results.root)
+        return results.root / "index.html"
 
     # It comes after the table, which goes into the pipe; drawing it takes seconds.
-    monkeypatch.setattr("editbench.commands.report.report", draw)
+    monkeypatch.setattr("editbench.commands.report.write_report", draw)
     with closed_pipe() as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
         assert main(["report", str(tmp_path)]) == 141

@@ -8,6 +8,7 @@ its own. What happens at the start or the exit of an interpreter needs `subproce
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,11 +62,14 @@ class Started:
         os.kill(self.pid, number)
 
     def wait(self, timeout: float) -> int | None:
-        """Seconds until `subprocess.TimeoutExpired`."""
+        """Seconds until `subprocess.TimeoutExpired`, which says where the process stands."""
         self._process.join(timeout)
         if self.returncode is None:
+            self.send_signal(signal.SIGUSR1)
+            time.sleep(1)  # for the stacks of its threads to be written
             self.kill()
-            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            text = Path(self._errors).read_text()
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout, stderr=text)
         return self.returncode
 
     def communicate(self, timeout: float) -> tuple[None, str]:
@@ -87,6 +92,7 @@ def _work(
     os.dup2(file, sys.stderr.fileno())
     os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)
     try:
         sys.exit(function(*words))
     finally:

@@ -7,6 +7,7 @@ runs it and on whatever machine. The summary is read from these files.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -393,7 +394,12 @@ def join_sweep(settings: Settings) -> Settings:
         torch.cuda.set_device(device)
     if ends_with_its_sweep(launcher):
         hush()  # the terminal is the same for all
-        end_with_parent(int(os.environ[STARTER]))
+        starter = int(os.environ[STARTER])
+        # A terminal sends Ctrl-C to all processes. A worker that it stops while it hands over its
+        # result leaves the starter waiting for the rest of it; the starter ends the workers.
+        if os.getpid() != starter:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_with_parent(starter)
     return settings.with_device(device)
 
 

@@ -7,6 +7,7 @@ affine map -> image (N, C, R, R) in about [-1, 1].
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -53,6 +54,8 @@ class StyleConfig(Protocol):
     @property
     def mapping_width(self) -> int: ...
     @property
+    def channels(self) -> tuple[int, ...]: ...
+    @property
     def img_channels(self) -> int: ...
     @property
     def summary(self) -> str:
@@ -66,6 +69,27 @@ class StyleConfig(Protocol):
 
     def as_dict(self) -> dict[str, Any]:
         """What files and digests hold."""
+
+
+def check_architecture(config: StyleConfig) -> None:
+    """Check what the configurations of all these networks say.
+
+    Raises:
+        ValueError: a size that no network has.
+    """
+    if config.resolution < 4 or config.resolution & (config.resolution - 1):
+        raise ValueError(
+            f"resolution must be a power of two of at least 4, got {config.resolution}"
+        )
+    sizes = (*config.channels, config.z_dim, config.w_dim, config.mapping_layers)
+    # These are 0 where a network lacks the part, or takes the usual size.
+    optional = (config.c_dim, config.embed_dim, config.mapping_width)
+    if min(*sizes, config.img_channels) < 1 or min(optional) < 0:
+        raise ValueError(f"sizes and the number of layers are at least 1: {config}")
+    if not (math.isfinite(config.mapping_lr) and config.mapping_lr > 0):
+        raise ValueError(f"mapping_lr is positive, got {config.mapping_lr}")
+    if config.conv_clamp is not None and not config.conv_clamp > 0:
+        raise ValueError(f"conv_clamp is positive, or none at all, got {config.conv_clamp}")
 
 
 def unit_moment(x: Tensor) -> Tensor:
@@ -138,16 +162,18 @@ class StyleSynthesis(nn.Module, abc.ABC):
         """The maps from w to the style of each layer, in the order of the space S."""
         return [cast(EqualLinear, layer.affine) for layer in self.layers.values()]
 
-    @abc.abstractmethod
-    def begin(self, n: int) -> State:
-        """The state of n samples before the first layer."""
+    def forward(
+        self, styles: Sequence[Tensor], noise: bool = True, shift: WeightShift | None = None
+    ) -> Tensor:
+        _, image = self.run(self.begin(len(styles[0])), styles, noise, shift)
+        assert image is not None
+        return image
 
-    @abc.abstractmethod
     def run(
         self,
         state: State,
         styles: Sequence[Tensor],
-        *,
+        noise: bool = True,
         shift: WeightShift | None = None,
         first: int = 0,
         last: int | None = None,
@@ -158,8 +184,36 @@ class StyleSynthesis(nn.Module, abc.ABC):
         Args:
             state: before the layer `first`.
             styles: of all layers.
+            noise: whether the network's constant noise is added, if it has any.
             shift: moves the weight of the layer it names, if that is among them.
-            first, last: the layers to run; None is all that follow.
+            first: the first layer to run.
+            last: the first layer that is not run; None runs all that follow.
+        """
+        names = list(self.layers)
+        for name, style in zip(names[first:last], styles[first:last]):
+            # The shift is of one layer; the others keep their weights.
+            own = None
+            if shift is not None and shift.layer == name:
+                own = shift
+            state = self.step(name, state, style, noise, own)
+        return state
+
+    @abc.abstractmethod
+    def begin(self, n: int) -> State:
+        """The state of n samples before the first layer."""
+
+    @abc.abstractmethod
+    def step(
+        self, name: str, state: State, style: Tensor, noise: bool, shift: WeightShift | None
+    ) -> State:
+        """The state after one layer.
+
+        Args:
+            name: of the layer.
+            state: before it.
+            style: (N, channels) of this layer.
+            noise: see `run`.
+            shift: of this layer's weight.
         """
 
 

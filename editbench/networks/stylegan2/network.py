@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +18,12 @@ from torch import Tensor, nn
 
 from editbench.base.precision import DTYPES, exact
 from editbench.base.spaces import WeightShift
-from editbench.networks.stylegan import State, StyleNetwork, StyleSynthesis
+from editbench.networks.stylegan import (
+    State,
+    StyleNetwork,
+    StyleSynthesis,
+    check_architecture,
+)
 from editbench.networks.stylegan2.layers import Skip, StyledConv, ToRGB
 from editbench.networks.stylegan2.ops import FIR, fir_kernel, fir_upsample
 
@@ -64,10 +68,7 @@ class StyleGAN2Config:
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "fir", tuple(float(tap) for tap in self.fir))
-        if self.resolution < 4 or self.resolution & (self.resolution - 1):
-            raise ValueError(
-                f"resolution must be a power of two of at least 4, got {self.resolution}"
-            )
+        check_architecture(self)
         if len(self.channels) != self.blocks:
             raise ValueError(
                 f"a {self.resolution}x{self.resolution} generator has {self.blocks} blocks, "
@@ -77,15 +78,6 @@ class StyleGAN2Config:
             raise ValueError(
                 f"architecture is one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}"
             )
-        if (
-            min(*self.channels, self.z_dim, self.w_dim, self.mapping_layers, self.img_channels) < 1
-            or self.c_dim < 0
-        ):
-            raise ValueError(f"sizes and the number of layers are at least 1: {self}")
-        if not (math.isfinite(self.mapping_lr) and self.mapping_lr > 0):
-            raise ValueError(f"mapping_lr is positive, got {self.mapping_lr}")
-        if self.conv_clamp is not None and not self.conv_clamp > 0:
-            raise ValueError(f"conv_clamp is positive, or none at all, got {self.conv_clamp}")
         if len(self.fir) < 2 or not math.isfinite(sum(self.fir)) or not sum(self.fir) > 0:
             raise ValueError(f"fir lists two taps or more of a positive sum, got {self.fir}")
 
@@ -182,49 +174,23 @@ class Synthesis(StyleSynthesis):
                 return rgb
             return fir_upsample(image, self.fir) + rgb
 
-    def forward(
-        self, styles: Sequence[Tensor], noise: bool = True, shift: WeightShift | None = None
-    ) -> Tensor:
-        _, image = self.run(self.begin(len(styles[0])), styles, noise, shift)
-        assert image is not None
-        return image
-
     def begin(self, n: int) -> State:
         """The state before the first layer: the constant, and no image yet."""
         return self.const.expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last), None
 
-    def run(
-        self,
-        state: State,
-        styles: Sequence[Tensor],
-        noise: bool = True,
-        shift: WeightShift | None = None,
-        first: int = 0,
-        last: int | None = None,
+    def step(
+        self, name: str, state: State, style: Tensor, noise: bool, shift: WeightShift | None
     ) -> State:
-        """Layers [first, last) on (features, image): what precedes an edited layer is computed once
-        and kept.
-
-        styles: of all layers; shift: moves the weight of the layer it names, if that is among them.
-        """
         x, image = state
-        names = list(self.layers)
-        for name, style in zip(names[first:last], styles[first:last]):
-            layer = self.layers[name]
-            # The shift is of one layer; the others keep their weights.
-            own = None
-            if shift is not None and shift.layer == name:
-                own = shift
-            if isinstance(layer, ToRGB):
-                image = self._onto(image, layer(x, style, own))
-            elif name in self.skips:
-                x, image = layer(x, style, noise, own), self.skips[name](x)
-            else:
-                x = layer(x, style, noise, own)
-                if self.skips and image is not None:
-                    # Each branch has half of the variance (Karras et al. 2020, figure 7).
-                    x = torch.add(image, x, alpha=math.sqrt(0.5))
-                    image = None
+        layer = self.layers[name]
+        if isinstance(layer, ToRGB):
+            return x, self._onto(image, layer(x, style, shift))
+        if name in self.skips:
+            return layer(x, style, noise, shift), self.skips[name](x)
+        x = layer(x, style, noise, shift)
+        if self.skips and image is not None:
+            # Each branch has half of the variance (Karras et al. 2020, figure 7).
+            return torch.add(image, x, alpha=math.sqrt(0.5)), None
         return x, image
 
 

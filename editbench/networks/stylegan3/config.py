@@ -11,6 +11,8 @@ import dataclasses
 import math
 from typing import Any
 
+from editbench.networks.stylegan import check_architecture
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerDesign:
@@ -118,20 +120,13 @@ class StyleGAN3Config:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
-        if self.resolution < 4 or self.resolution & (self.resolution - 1):
-            raise ValueError(
-                f"resolution must be a power of two of at least 4, got {self.resolution}"
-            )
-        sizes = (*self.channels, self.z_dim, self.w_dim, self.mapping_layers, self.img_channels)
-        if min(sizes) < 1 or min(self.c_dim, self.embed_dim, self.mapping_width) < 0:
-            raise ValueError(f"sizes and the number of layers are at least 1: {self}")
+        check_architecture(self)
         if not 0 <= self.num_critical < len(self.channels):
             raise ValueError(
                 f"num_critical={self.num_critical} of {len(self.channels)} layers; it lies between "
                 "0 and their number"
             )
         positive = (
-            self.mapping_lr,
             self.first_cutoff,
             self.first_stopband - self.first_cutoff,
             self.last_stopband_ratio - 1,
@@ -140,15 +135,13 @@ class StyleGAN3Config:
         )
         if not all(math.isfinite(value) and value > 0 for value in positive):
             raise ValueError(
-                "mapping_lr, output_scale and frequencies are positive, a stop band lies above its "
+                "output_scale and frequencies are positive, a stop band lies above its "
                 f"cut-off, and first_cutoff below half of the resolution: {self}"
             )
         if min(self.kernel, self.filter_size, self.oversampling) < 1 or self.margin < 0:
             raise ValueError(f"kernel, filter_size, oversampling and margin are counts: {self}")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel has a pixel in its middle, so it is odd, got {self.kernel}")
-        if self.conv_clamp is not None and not self.conv_clamp > 0:
-            raise ValueError(f"conv_clamp is positive, or none at all, got {self.conv_clamp}")
 
     @property
     def num_ws(self) -> int:

@@ -7,7 +7,6 @@ layer k. There is no noise: what the picture shows follows from the styles alone
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -37,41 +36,23 @@ class Synthesis(StyleSynthesis):
         self.layers[last.name] = ToRGB(last.n_in, config.w_dim, last.n_out, config.conv_clamp)
         self.rows = list(range(len(self.layers)))
 
-    def forward(self, styles: Sequence[Tensor], shift: WeightShift | None = None) -> Tensor:
-        _, image = self.run(self.begin(len(styles[0])), styles, shift=shift)
-        assert image is not None
-        return image
-
     def begin(self, n: int) -> State:
         """No features yet: the first layer makes them from its style."""
         waves = cast(FourierFeatures, self.layers[INPUT])
         return waves.freqs.new_empty(n, 0), None
 
-    def run(
-        self,
-        state: State,
-        styles: Sequence[Tensor],
-        *,
-        shift: WeightShift | None = None,
-        first: int = 0,
-        last: int | None = None,
+    def step(
+        self, name: str, state: State, style: Tensor, noise: bool, shift: WeightShift | None
     ) -> State:
+        # There is no noise that could be left out.
         x, image = state
-        names = list(self.layers)
-        for name, style in zip(names[first:last], styles[first:last]):
-            layer = self.layers[name]
-            # The shift is of one layer; the others keep their weights.
-            own = None
-            if shift is not None and shift.layer == name:
-                own = shift
-            if not isinstance(layer, ToRGB):
-                x = layer(x, style, own)
-                continue
-            image = layer(x, style, own)
-            if image.dtype in DTYPES.values():
-                image = image.float()
-            image = image * self.output_scale
-        return x, image
+        layer = self.layers[name]
+        if not isinstance(layer, ToRGB):
+            return layer(x, style, shift), image
+        image = layer(x, style, shift)
+        if image.dtype in DTYPES.values():
+            image = image.float()
+        return x, image * self.output_scale
 
 
 class StyleGAN3(StyleNetwork):

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from editbench.base.conf import LABELS
 from editbench.base.errors import EditbenchError
 from editbench.base.files import digest, file_sha256
-from editbench.base.instantiate import LABELS, build
+from editbench.base.instantiate import build
 from editbench.base.sources import source_digest
 
 # The names of identities are read by the report as well, which needs no torch.

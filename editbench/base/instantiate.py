@@ -13,12 +13,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from editbench.base.conf import LABELS
 from editbench.base.errors import EditbenchError
-
-# Keys of a group's YAML that are no options of the class: for people, and for the report. `floor`
-# marks a method that is no competitor but what every other has to beat; `seeds` says how many the
-# demo runs of a method that draws its examples; `card` is the file of a generator's card.
-LABELS = ("name", "about", "demo", "figure", "floor", "seeds", "card")
 
 
 def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:

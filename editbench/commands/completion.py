@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from editbench.base.conf import (
+    LABELS,
     default_option,
     groups,
     main_keys,
@@ -66,7 +67,7 @@ FLAGS = {
     "scorer": (),
 }
 # Keys of an option's YAML that nobody sets on a command line.
-NO_OPTIONS = ("about", "defaults", "demo", "figure", "floor", "name", "seeds")
+NO_OPTIONS = ("defaults", *LABELS)
 LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
 # Keys of plain values that have few of them.
 VALUES = {

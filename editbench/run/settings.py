@@ -18,10 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from editbench.bank.bank import BankSpec
 from editbench.bank.starts import StartsSpec
-from editbench.base.conf import known_keys
+from editbench.base.conf import LABELS, known_keys
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
 from editbench.base.files import usable_folder
-from editbench.base.instantiate import LABELS, build
+from editbench.base.instantiate import build
 from editbench.base.precision import PRECISIONS
 from editbench.base.validation import (
     check_at_least,

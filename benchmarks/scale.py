@@ -3,9 +3,9 @@
 Operations are counted by torch's FLOP counter while the networks run on the meta device, where tensors have shapes and
 no numbers. Hours are those operations at a rate that you name: what your device sustains on such networks, as
 `benchmarks/synthesis.py` measures it. The work is that of Chen et al. 2022: a bank of 500,000 samples, 3,000 starts for
-each method and attribute, and a bank of fifty million beside it.
+each method, and a bank of fifty million beside it.
 
-    python benchmarks/scale.py [--tflops 0.1 10 100] [--methods 11] [--attributes 4] [--steps 16]
+    python benchmarks/scale.py [--tflops 0.1 10 100] [--methods 11] [--steps 16]
 """
 
 from __future__ import annotations
@@ -13,38 +13,17 @@ from __future__ import annotations
 import argparse
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from editbench.networks.celebahq.network import CelebAHQClassifier, ClassifierConfig
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 
 RESOLUTION = 1024
-# Widths of the attribute classifiers of StyleGAN's authors at 256, 128, ... 4 pixels: ProGAN's
-# discriminator (Karras et al. 2018) with fmap_base 8192.
-CLASSIFIER = (32, 64, 128, 256, 512, 512, 512)
 CLASSIFIERS = 4  # one an attribute
 ROLES = 2  # a teacher and a judge
-STARTS = 3000  # for each method and attribute
+STARTS = 3000  # for each method, over all attributes together
 FLOAT = 4  # bytes
-
-
-class Classifier(nn.Module):
-    """The layers of one classifier, as far as they cost anything."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, CLASSIFIER[0], 1)
-        layers = []
-        for before, after in zip(CLASSIFIER, CLASSIFIER[1:]):
-            layers += [nn.Conv2d(before, before, 3, padding=1), nn.ReLU()]
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2)]
-        last = CLASSIFIER[-1]
-        self.body = nn.Sequential(*layers, nn.Conv2d(last, last, 3, padding=1), nn.Flatten())
-        self.head = nn.Sequential(nn.Linear(16 * last, last), nn.Linear(last, 1))
-
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.head(self.body(self.first(F.adaptive_avg_pool2d(picture, 256))))
 
 
 def operations(network: nn.Module, *inputs: Tensor) -> float:
@@ -67,27 +46,25 @@ def main() -> None:
     )
     parser.add_argument("--tflops", type=float, nargs="+", default=[0.1, 10.0, 100.0])
     parser.add_argument("--methods", type=int, default=11)
-    parser.add_argument("--attributes", type=int, default=4)
     parser.add_argument("--steps", type=float, default=16.0, help="decodes of a start, on average")
     args = parser.parse_args()
     config = StyleGAN2Config.config_f(RESOLUTION)
     with torch.device("meta"):
         decode = operations(StyleGAN2(config), torch.empty(1, config.z_dim))
-        score = operations(Classifier(), torch.empty(1, 3, RESOLUTION, RESOLUTION))
+        classifier = ClassifierConfig.published()
+        picture = torch.empty(1, 3, classifier.resolution, classifier.resolution)
+        score = operations(CelebAHQClassifier(classifier), picture)
     print(
         f"one picture of {RESOLUTION}x{RESOLUTION} (config-f): decode {decode / 1e9:.0f} GFLOP, "
         f"one classifier {score / 1e9:.1f} GFLOP; widest moment of a batch of 8: "
         f"{activations(config, 8) / 2**30:.1f} GiB"
     )
-    walks = STARTS * args.methods * args.attributes * args.steps
+    walks = STARTS * args.methods * args.steps
     scores = CLASSIFIERS * score
     work = {
         # The bank holds the logits of both roles; a walk asks the judge alone.
         "bank of 500,000": (5e5, decode + ROLES * scores),
-        f"{STARTS} starts x {args.methods} methods x {args.attributes} attributes": (
-            walks,
-            decode + scores,
-        ),
+        f"{STARTS} starts x {args.methods} methods": (walks, decode + scores),
         "bank of 50,000,000": (5e7, decode + ROLES * scores),
     }
     # z, w and the logits of both roles.

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from editbench.bank import build as building
-from editbench.bank.bank import Bank, BankSpec, ShardedArray, shard_folder
+from editbench.bank.bank import Bank, BankSpec, ShardedArray
 from editbench.bank.build import build_bank, build_shard
+from editbench.bank.layout import shard_folder
 from editbench.base.errors import BadFile, EditbenchError, NonFinite, Unsupported
 from editbench.base.files import digest
 from editbench.base.identity import bank_id

@@ -21,8 +21,9 @@ from editbench.networks.checkpoints import read_content
 from editbench.networks.scorers.celebahq import CelebAHQScorer
 from editbench.networks.scorers.declaration import read_scorers
 from tests.celebahq_files import tensorflow_classifier, torch_classifier, variables
+from tests.data_folder import DATA, needs_data
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "celebahq-classifiers"
+CLASSIFIERS = DATA / "celebahq-classifiers"
 SMILE = {"name": "smile", "classes": ["not", "smiling"]}
 
 
@@ -36,7 +37,7 @@ def network_of(path: Path) -> torch.nn.Module:
     return read_classifier(path, content).network
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared files are not here")
+@needs_data
 @pytest.mark.parametrize(
     ("file", "golden"),
     [
@@ -46,9 +47,9 @@ def network_of(path: Path) -> torch.nn.Module:
     ],
 )
 def test_parity_with_golden(file: str, golden: str) -> None:
-    numbers = np.load(DATA / "golden.npz")
+    numbers = np.load(CLASSIFIERS / "golden.npz")
     images = torch.from_numpy(numbers["images"])
-    network = network_of(DATA / file)
+    network = network_of(CLASSIFIERS / file)
     expected = numbers[golden]
     spread = np.ptp(expected)
     assert np.abs(network(images).numpy() - expected).max() < 1e-5 * spread

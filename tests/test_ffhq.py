@@ -24,9 +24,10 @@ from tests.checkpoint_files import (
     tensorflow_pickle,
     tensorflow_variables,
 )
+from tests.data_folder import DATA, needs_data
 from tests.ffhq_folder import make_folder, retrained
 
-STYLEGAN3 = Path(__file__).parents[2] / "shared" / "data" / "stylegan3"
+STYLEGAN3 = DATA / "stylegan3"
 SCORER = read_yaml(CONF / "scorer" / "ffhq.yaml")["teacher"]
 WORDS = SCORER["files"]
 
@@ -115,7 +116,7 @@ def test_a_generator_in_any_official_format(kind: str, folder: Path) -> None:
     assert torch.equal(load_generator(folder, words=WORDS).decode(Codes(Space.Z, z)), expected)
 
 
-@pytest.mark.skipif(not STYLEGAN3.is_dir(), reason="the shared files are not here")
+@needs_data
 def test_a_stylegan3_in_the_folder(folder: Path) -> None:
     (folder / "stylegan2-ffhq-config-f.pkl").unlink()
     file = next(path for path in sorted(STYLEGAN3.iterdir()) if path.suffix == ".pkl")

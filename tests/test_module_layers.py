@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from editbench.methods.ganspace import GANSpace
@@ -18,6 +16,7 @@ from editbench.cli import main
 from editbench.networks.module_generator import ModuleGenerator
 from editbench.run.compose import compose_settings
 from editbench.run.loading import load_editor
+from tests.data_folder import DATA, needs_data
 
 LAYERS = ["body", "body.0", "body.1", "body.2"]
 
@@ -69,12 +68,10 @@ def test_a_network_that_is_one_layer_has_a_name() -> None:
     assert torch.equal(generator.activation(Codes(Space.Z, z), "network"), generator.network(z))
 
 
+@needs_data
 def test_list_layers(capsys: pytest.CaptureFixture[str]) -> None:
-    data = Path(__file__).parents[2] / "shared" / "data"
-    if not data.is_dir():
-        pytest.skip("the shared files are not here")
-    assert main(["list", "layers", "--generator", "mnist_mlp", "--data", str(data)]) == 0
-    settings = compose_settings(["generator=mnist_mlp", f"data={data}"])
+    assert main(["list", "layers", "--generator", "mnist_mlp", "--data", str(DATA)]) == 0
+    settings = compose_settings(["generator=mnist_mlp", f"data={DATA}"])
     shown = capsys.readouterr().out.splitlines()[1:]
     assert [line.split()[0] for line in shown if "weight" in line]
     assert settings.generator.name == "mnist_mlp"

@@ -270,6 +270,17 @@ def test_the_norms_that_are_kept_follow_every_change_of_a_weight():
     torch.testing.assert_close(found, expected(edited))
     check()
 
+    def of_weight(weight: Tensor) -> Tensor:
+        return torch.func.functional_call(Demodulation(layer), {"layer.weight": weight}, (style,))
+
+    several = torch.stack([edited, 2 * edited])
+    torch.testing.assert_close(
+        torch.func.vmap(of_weight)(several), torch.stack([expected(one) for one in several])
+    )
+    _, slope = torch.func.jvp(of_weight, (edited,), (edited,))
+    # A norm is homogeneous, so its reciprocal falls by itself (the epsilon aside).
+    torch.testing.assert_close(slope, -expected(edited), rtol=1e-6, atol=1e-6)
+
 
 class Demodulation(torch.nn.Module):
     """Calls the demodulation, for edited weights."""

@@ -528,11 +528,11 @@ EDITORS: dict[str, dict[str, object]] = {
     "gradctrl": {"epochs": 20},
     "interfacegan": {},
     "interfacegan_conditional": {},
-    "navigan": {"layer": LAYER, "count": 6, "min_effect": 0.0, "reconstructor": "small"},
+    "navigan": {"layer": LAYER, "count": 6, "min_effect": 0.0},
     "navigan_spectrum": {"layer": LAYER, "count": 4, "min_effect": 0.0},
     "neural_ode": {},
     "random": {},
-    "random_channel": {"min_effect": 0.0},
+    "random_channel": {},
     "random_searched": {"min_effect": 0.0},
     "sefa": {"min_effect": 0.0, "semantics": 2},
     "stylespace": {},
@@ -559,7 +559,8 @@ def test_every_family_of_editors_walks_on_it(
     config = compose_config([f"method={method}", "budget=demo"]).method
     OmegaConf.set_struct(config, False)
     options = plain(config)
-    options |= {key: value for key, value in EDITORS[method].items() if key in options}
+    assert EDITORS[method].keys() <= options.keys()
+    options |= EDITORS[method]
     shorten(options)
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", np.eye(10, dtype=np.float32)[:1])

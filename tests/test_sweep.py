@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from editbench.bank.bank import BankSpec, shard_folder
+from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank, build_shard
+from editbench.bank.layout import shard_folder
 from editbench.base.files import claim_folder, lock
 from editbench.cli import main
 from editbench.run import launch

@@ -15,8 +15,9 @@ from editbench.networks.external import fixed_batch
 from editbench.networks.module_generator import ModuleGenerator
 from editbench.networks.scorers.exported import FileScorer
 from editbench.networks.scorers.module import ModuleScorer
+from tests.data_folder import REPORTS, needs_reports
 
-REPORT = Path(__file__).parents[2] / "shared" / "reports" / "22-traced-at-one-batch"
+REPORT = REPORTS / "22-traced-at-one-batch"
 ATTRIBUTES = [{"name": "a", "classes": ["x", "y"]}]
 
 
@@ -40,7 +41,7 @@ def traced(batch: int, shape: tuple[int, ...], out: int) -> torch.jit.ScriptModu
         )
 
 
-@pytest.mark.skipif(not REPORT.is_dir(), reason="the shared files are not here")
+@needs_reports
 def test_the_file_of_the_report() -> None:
     declared = yaml.safe_load((REPORT / "traced1.yaml").read_text())["teacher"]
     options = {key: value for key, value in declared.items() if key not in ("_target_", "path")}

@@ -19,9 +19,10 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
 from editbench.networks.scorers.module import ModuleScorer
 from editbench.networks.selected import select_attributes
+from tests.data_folder import REPORTS, needs_reports
 from tests.toy_world import ToyGenerator
 
-REPORT = Path(__file__).parents[2] / "shared" / "reports" / "30-probabilities-as-logits"
+REPORT = REPORTS / "30-probabilities-as-logits"
 RNG = np.random.default_rng(0)
 P = RNG.uniform(0.02, 0.98, (60, 3)).astype(np.float32)
 COLOUR = P[:, 1:] / P[:, 1:].sum(1, keepdims=True)
@@ -51,7 +52,7 @@ def rows(bank: Path, role: str) -> np.ndarray:
     return Bank(bank).array(role).range(0, 60)
 
 
-@pytest.mark.skipif(not REPORT.is_dir(), reason="the shared files are not here")
+@needs_reports
 def test_the_files_of_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [f"smile={REPORT / 'p0.npy'}", f"hat={REPORT / 'p1.npy'}"]
     words = ["--w", str(REPORT / "w_n_512.npy"), "--attributes", str(REPORT / "attributes.yaml")]
@@ -122,7 +123,8 @@ def test_scores(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert np.allclose(kept, np.delete(np.load(folder / "logits.npy"), 5, 0), atol=1e-5)
     assert imported(folder, "--w", "@w.npy", "--scores", "smile=@labels.npy")[0] == 1
-    assert "--values labels" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "--values labels" in err and "labels.npy: the values of 'smile'" in err
     words = ["--w", "@w.npy", "--scores", "smile=@labels.npy", "--values", "labels"]
     assert imported(folder, *words)[0] == 0
 
@@ -203,8 +205,17 @@ def test_a_pair_of_probabilities_is_refused_at_load() -> None:
     ModuleScorer(network, attributes, None, output="probabilities", **options)
 
 
-def test_the_check_is_of_the_first_samples_alone() -> None:
-    # A scorer of this project says what it gives, and is never asked.
+def test_a_scorer_that_says_what_it_gives_is_not_asked() -> None:
     block = {"teacher": P[:, :1], "judge": P[:, :1]}
-    teacher = scorer(nn.Identity(), output="logits")
-    building.refuse_probabilities(block, (Pictures(), teacher, teacher))
+    silent = scorer(nn.Identity())
+    with pytest.raises(BadFile, match="teacher gives values in"):
+        building.refuse_probabilities(block, (Pictures(), silent, silent))
+    stated = scorer(nn.Identity(), output="logits")
+    building.refuse_probabilities(block, (Pictures(), stated, stated))
+
+
+@pytest.mark.parametrize("n", [101, 201, 401])
+def test_a_last_shard_of_one_sample_is_no_reason(n: int, tmp_path: Path) -> None:
+    models = (Pictures(), scorer(nn.Identity()), scorer(nn.Identity()))
+    spec = BankSpec(n, block=100, shard=100)
+    assert len(build_bank(tmp_path / "bank", "id", spec, lambda: models)) == n

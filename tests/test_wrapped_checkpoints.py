@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from editbench.networks.checkpoints import Source, assemble, read_source
 from editbench.networks.checkpoints.detect import source_of
 from editbench.networks.external import load_network
 from tests.checkpoint_files import nvlabs_state, rosinality_state
+from tests.data_folder import REPORTS, needs_reports
 
-REPORT = Path(__file__).parents[2] / "shared" / "reports" / "01-wrapped-checkpoints"
+REPORT = REPORTS / "01-wrapped-checkpoints"
 STATE = nvlabs_state()
 OTHER = nvlabs_state(seed=1)
 ROSINALITY = rosinality_state(STATE)
@@ -37,7 +39,7 @@ def is_state(source: Source, state: dict[str, Tensor]) -> bool:
     )
 
 
-@pytest.mark.skipif(not REPORT.is_dir(), reason="the shared files are not here")
+@needs_reports
 def test_the_files_of_the_report() -> None:
     plain = assemble(read_source(REPORT / "plain.pt")).state_dict()
     for file in ("ddp.pt", "compile.pt"):
@@ -132,3 +134,9 @@ def test_weights_of_a_module_may_be_wrapped(tmp_path: Path) -> None:
     save_file(under("module._orig_mod.", weights), tmp_path / "a.safetensors")
     loaded = load_network(network, tmp_path / "a.safetensors").state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+    # A name of the network's own is no wrapper's.
+    inner = nn.Sequential(OrderedDict(module=nn.Linear(3, 2)))
+    own = {name: torch.randn(value.shape) for name, value in inner.state_dict().items()}
+    save_file(own, tmp_path / "b.safetensors")
+    loaded = load_network(inner, tmp_path / "b.safetensors").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in own.items())

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editbench.bank.layout import shard_folder as shard_folder
+from editbench.bank.layout import shard_folder
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import check_file, read_json, read_seal

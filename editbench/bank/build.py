@@ -18,8 +18,8 @@ import torch
 from filelock import Timeout
 from torch import Tensor
 
-from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
-from editbench.bank.layout import LAYOUT, shard_size
+from editbench.bank.bank import VERSION, Bank, BankSpec
+from editbench.bank.layout import LAYOUT, shard_folder, shard_size
 from editbench.bank.values import recognise
 from editbench.base import user_code
 from editbench.base.attributes import Attributes
@@ -39,6 +39,7 @@ from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
 Models = tuple[Generator, Scorer, Scorer]  # generator, teacher, judge
+ENOUGH = 32  # samples from which on values in [0, 1] alone are no logits
 
 
 def build_bank(
@@ -225,7 +226,8 @@ def _write_shard(
             for first in range(start, stop, spec.block):
                 last = min(first + spec.block, stop)
                 block = compute_block(spec.seed, first, last, models, device)
-                if first == start:
+                # A short block at the end could have logits in [0, 1] by chance.
+                if first == start and last - first >= ENOUGH:
                     refuse_probabilities(block, models)
                 for name, values in block.items():
                     streams[name].write(np.ascontiguousarray(values, np.float32).tobytes())
@@ -309,7 +311,7 @@ def compute_block(
 def refuse_probabilities(block: dict[str, np.ndarray], models: Models) -> None:
     """Raise BadFile where a network that does not say what it gives gives no logits.
 
-    The first samples are enough: a hundred values of logits do not all lie in [0, 1].
+    ENOUGH samples tell: so many logits do not all lie in [0, 1].
 
     Args:
         block: of `compute_block`.

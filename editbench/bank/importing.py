@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from editbench.bank.bank import VERSION, Bank, BankSpec, shard_folder
+from editbench.bank.bank import VERSION, Bank, BankSpec
 from editbench.bank.build import stream_sigma
+from editbench.bank.layout import shard_folder
 from editbench.bank.published.npy import read_npy
-from editbench.bank.values import Values
+from editbench.bank.values import ROWS, Values
 from editbench.base.attributes import Attributes
 from editbench.base.conf import yaml_text
 from editbench.base.errors import BadFile, EditbenchError
@@ -30,7 +31,6 @@ from editbench.base.files import (
 from editbench.networks.scorers.declared import declare
 
 BLOCK = 64  # rows whose moments are merged together; the default of a bank that is built
-ROWS = 65536  # rows that are checked at once
 LABELS = "fiub"  # kinds of floats, whole numbers and booleans
 
 
@@ -64,13 +64,17 @@ def import_bank(
     layout, signs = read_attributes(attributes)
     codes = read_matrix(w)
     taken = Values(values)
-    teacher = taken.as_logits(read_matrix(logits, LABELS), layout, logits)
+    teacher = taken.as_logits(
+        read_matrix(logits, LABELS), layout, dict.fromkeys(layout.names, logits)
+    )
     # One object for both roles, so that the logits are read once.
     judge = teacher
     # The order of the sources is part of the bank's id.
     sources = [w, logits]
     if judge_logits is not None:
-        judge = taken.as_logits(read_matrix(judge_logits, LABELS), layout, judge_logits)
+        judge = taken.as_logits(
+            read_matrix(judge_logits, LABELS), layout, dict.fromkeys(layout.names, judge_logits)
+        )
         sources.append(judge_logits)
     taken.check_used()
     return write_bank(out, layout, signs, codes, teacher, judge, sources, taken.options())

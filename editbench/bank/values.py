@@ -7,7 +7,7 @@ or refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +15,11 @@ import numpy as np
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile
+from editbench.networks.scorers.columns import TINY
 
 KINDS = ("logits", "probabilities", "labels")
 OPTION = "--values"
 ROWS = 65536  # rows that are read at once, as an array may be larger than the memory
-TINY = 1e-6  # of a probability, before its logarithm, as `output: probabilities` of a scorer has it
 
 
 @dataclass
@@ -37,13 +37,15 @@ class Values:
     # Attribute -> what its values were, of those that were converted.
     converted: dict[str, str] = field(default_factory=dict)
 
-    def as_logits(self, values: np.ndarray, layout: Attributes, source: Path) -> np.ndarray:
+    def as_logits(
+        self, values: np.ndarray, layout: Attributes, sources: Mapping[str, Path]
+    ) -> np.ndarray:
         """Values of all attributes as logits.
 
         Args:
             values: (n, width).
             layout: the attributes, in the order of the columns.
-            source: of the values, for messages.
+            sources: attribute -> the file of its values, for messages.
 
         Returns:
             (n, width): `values` itself where nothing is converted.
@@ -59,7 +61,7 @@ class Values:
         for item in layout:
             place = layout.slices[item.name]
             found = recognise(values[:, place])
-            kind = self._kind(found, item.name, source)
+            kind = self._kind(found, item.name, sources[item.name])
             if kind == "logits":
                 continue
             # The array may be memory-mapped, and is copied once.

@@ -21,7 +21,7 @@ from editbench.networks.celebahq.store import (
     scorer_yaml,
 )
 from editbench.networks.checkpoints import Source, assemble, read_content, source_of
-from editbench.networks.checkpoints.converted import decode_probes, write_network
+from editbench.networks.checkpoints.converted import check_pictures, decode_probes, write_network
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
 from editbench.networks.stylegan import StyleNetwork
 
@@ -122,12 +122,7 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
     console.print(description(source, network))
     images = decode_probes(network)
     console.print(statistics(images), markup=False)
-    # Weights are finite by now, but their products can overflow.
-    if not torch.isfinite(images).all():
-        raise BadFile(
-            f"{file}: its pictures hold NaN or infinity: the weights are of no use, nothing "
-            "is written"
-        )
+    check_pictures(images, file)
     # Before anything is written.
     if args.golden is not None and not show_parity(console, network, args.golden):
         raise BadFile(

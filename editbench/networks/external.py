@@ -82,7 +82,12 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
     """
     network = as_module(network)
     if weights is not None:
-        load_strict(network, unwrapped(read_tensors(weights)), weights)
+        tensors = read_tensors(weights)
+        # Only what does not fit as it is has a wrapper's name in front: a network may have a child
+        # that is called `module`.
+        if set(tensors) != set(network.state_dict()):
+            tensors = unwrapped(tensors)
+        load_strict(network, tensors, weights)
     return network.eval().requires_grad_(False)
 
 

@@ -17,26 +17,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import digest, explain_disk_errors, file_sha256
 from editbench.networks.celebahq.read import is_classifier, read_classifier
 from editbench.networks.celebahq.store import save_classifiers
 from editbench.networks.checkpoints import assemble, read_content, source_of
-from editbench.networks.checkpoints.converted import decode_probes, write_network
+from editbench.networks.checkpoints.converted import check_pictures, decode_probes, write_network
 from editbench.networks.scorers.celebahq import CelebAHQScorer
 from editbench.networks.style_generator import StyleGenerator
+from editbench.networks.stylegan import FOREIGN
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan3.generator import StyleGAN3Generator
 from editbench.networks.weights import read_kind
 
 CONVERTED = "converted"  # the folder within the user's
-ENDINGS = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".safetensors")
+VERSION = 1  # of the conversion; raise it when its numbers change
+ENDINGS = (*FOREIGN, ".safetensors")
 GENERATORS: dict[str, type[StyleGenerator]] = {
     made.network_type.kind: made for made in (StyleGAN2Generator, StyleGAN3Generator)
 }
-# Words of the attributes that NVIDIA's 40 classifiers and retrained ones are named by.
+# How the names of NVIDIA's 40 classifiers begin.
 CLASSIFIER = "celebahq-classifier"
 
 
@@ -64,17 +64,18 @@ def words_of(folder: Path, path: Path) -> set[str]:
     return set(re.split(r"[^a-z]+", str(path.relative_to(folder).with_suffix("")).lower()))
 
 
-def find_classifier(folder: Path, word: str) -> Path:
+def find_classifier(folder: Path, files: Sequence[Path], word: str) -> Path:
     """The classifier of an attribute.
 
     Args:
         folder: of the user.
+        files: what `find_files` found there.
         word: of the attribute, as in the names of the files.
 
     Raises:
         EditbenchError: none, or several.
     """
-    found = [path for path in find_files(folder) if word in words_of(folder, path)]
+    found = [path for path in files if word in words_of(folder, path)]
     if len(found) != 1:
         names = ", ".join(str(path.relative_to(folder)) for path in found) or "none"
         raise EditbenchError(
@@ -97,9 +98,10 @@ def find_generator(folder: Path, file: str | None, words: Sequence[str]) -> Path
         EditbenchError: none, or several.
     """
     if file is not None:
-        if not (folder / file).is_file():
-            raise EditbenchError(f"{folder / file}: no such file (generator.file)")
-        return folder / file
+        named = folder / str(file)
+        if not named.is_file():
+            raise EditbenchError(f"{named}: no such file (generator.file)")
+        return named
     found = []
     for path in find_files(folder):
         if path.parent == folder and not words_of(folder, path) & {*words, "classifier"}:
@@ -120,6 +122,7 @@ def load_generator(
     words: Sequence[str] = (),
     truncation_psi: float = 1.0,
     label: int | Sequence[float] | None = None,
+    truncation_cutoff: int | None = None,
 ) -> StyleGenerator:
     """The generator of a user's folder, converted at the first call.
 
@@ -129,6 +132,7 @@ def load_generator(
         words: of the attributes, by which classifiers are known.
         truncation_psi: see `StyleGenerator`.
         label: see there.
+        truncation_cutoff: see there.
 
     Raises:
         EditbenchError: none, or several.
@@ -140,19 +144,23 @@ def load_generator(
     if kind not in GENERATORS:
         path = converted_generator(Path(folder), path)
         kind = read_kind(path)
-    return GENERATORS[str(kind)].from_file(path, truncation_psi, label=label)
+    if kind not in GENERATORS:
+        raise BadFile(f"{path}: damaged; delete it, and it is made again")
+    return GENERATORS[kind].from_file(
+        path, truncation_psi, label=label, truncation_cutoff=truncation_cutoff
+    )
 
 
 def converted_generator(folder: Path, path: Path) -> Path:
     """The converted file of a generator."""
     # Another file under the same name is converted anew.
-    out = folder / CONVERTED / f"{path.stem}-{file_sha256(path)[:12]}.safetensors"
+    content = digest([VERSION, file_sha256(path)])
+    out = folder / CONVERTED / f"{path.stem}-{content[:12]}.safetensors"
     if not out.is_file():
         source = source_of(path, read_content(path))
         network = assemble(source)
         images = decode_probes(network)
-        if not torch.isfinite(images).all():
-            raise BadFile(f"{path}: its pictures hold NaN or infinity; copy the file again")
+        check_pictures(images, path)
         with explain_disk_errors(out):
             out.parent.mkdir(exist_ok=True)
         write_network(out, source, network, images)
@@ -175,14 +183,19 @@ class FolderScorer(CelebAHQScorer):
     def __init__(
         self, folder: Path | str, files: Sequence[str], attributes: Sequence[Mapping[str, Any]]
     ) -> None:
-        found = [find_classifier(Path(folder), word) for word in files]
-        super().__init__(converted_classifiers(Path(folder), found, files), attributes)
+        there = find_files(Path(folder))
+        found = [find_classifier(Path(folder), there, word) for word in files]
+        converted = converted_classifiers(Path(folder), found, files)
+        try:
+            super().__init__(converted, attributes)
+        except BadFile as error:
+            raise BadFile(f"{error}; delete {converted}, and it is made again") from error
 
 
 def converted_classifiers(folder: Path, paths: Sequence[Path], words: Sequence[str]) -> Path:
     """The converted file of classifiers."""
     # The order of the files is that of the attributes, so it counts.
-    content = digest([file_sha256(path) for path in paths])
+    content = digest([VERSION, *(file_sha256(path) for path in paths)])
     out = folder / CONVERTED / f"classifiers-{content[:12]}.safetensors"
     if not out.is_file():
         made = []

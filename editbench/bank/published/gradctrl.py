@@ -47,7 +47,7 @@ def import_gradctrl(out: Path, folder: Path, attributes: Path, values: str | Non
     layout, signs = read_attributes(attributes)
     w, logits, files = read_folder(folder, layout)
     taken = Values(values)
-    logits = taken.as_logits(logits, layout, folder)
+    logits = taken.as_logits(logits, layout, dict.fromkeys(layout.names, folder))
     taken.check_used()
     return write_bank(out, layout, signs, w, logits, logits, files, taken.options())
 

@@ -70,7 +70,7 @@ def import_scores(
     for name in layout.names:
         sources.append(scores[name])
     taken = Values(values, convention="probabilities")
-    logits = taken.as_logits(logits, layout, w)
+    logits = taken.as_logits(logits, layout, scores)
     taken.check_used()
     options = {"invalid": invalid, "left_out": int((~keep).sum()), **taken.options()}
     return write_bank(out, layout, signs, codes, logits, logits, sources, options)

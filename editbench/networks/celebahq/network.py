@@ -43,6 +43,12 @@ class ClassifierConfig:
     dense: int
 
     @classmethod
+    def published(cls) -> ClassifierConfig:
+        """The architecture of NVIDIA's 40: 256 x 256, fmap_base 8192, fmap_max 512."""
+        widths = (128, 256, 512, 512, 512, 512, 512)
+        return cls(256, widths, fused=True, statistic=True, first=64, dense=512)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClassifierConfig:
         """The configuration of a file's header, which has lists for tuples."""
         return cls(**{**values, "widths": tuple(values["widths"])})
@@ -64,9 +70,9 @@ class Block(nn.Module):
     def __init__(self, before: int, after: int, fused: bool) -> None:
         super().__init__()
         self.conv0 = nn.Conv2d(before, before, 3, padding=1)
-        self.conv1 = nn.Conv2d(before, after, 3, padding=1)
-        if fused:
-            self.conv1 = nn.Conv2d(before, after, 4, stride=2, padding=1)
+        size = 4 if fused else 3
+        stride = 2 if fused else 1
+        self.conv1 = nn.Conv2d(before, after, size, stride, padding=1)
         self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:

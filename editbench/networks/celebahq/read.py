@@ -21,6 +21,7 @@ from torch import Tensor
 from editbench.base.errors import BadFile
 from editbench.networks.celebahq.network import CelebAHQClassifier, ClassifierConfig
 from editbench.networks.checkpoints.assemble import listed, resolution_of, shape_of
+from editbench.networks.checkpoints.parts import flat
 from editbench.networks.checkpoints.tensorflow import is_network, variables_of
 from editbench.networks.external import unwrapped
 from editbench.networks.weights import load_strict
@@ -102,11 +103,7 @@ def _state_dict(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
     inner = content.get("state_dict")
-    found = {}
-    for name, value in (inner if isinstance(inner, Mapping) else content).items():
-        if isinstance(value, Tensor):
-            found[str(name)] = value
-    return unwrapped(found)
+    return unwrapped(flat(inner if isinstance(inner, Mapping) else content))
 
 
 # -- their names to layers -----------------------------------------------------------------------

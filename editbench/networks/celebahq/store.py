@@ -14,8 +14,14 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import file_sha256
 from editbench.networks.celebahq.network import CelebAHQClassifier, ClassifierConfig
 from editbench.networks.celebahq.read import TENSORFLOW, ReadClassifier
-from editbench.networks.weights import group, load_strict, load_tensors, save_tensors
-from editbench.networks.weights import tensors_digest as digest_of
+from editbench.networks.stylegan import FOREIGN
+from editbench.networks.weights import (
+    group,
+    load_strict,
+    load_tensors,
+    save_tensors,
+    tensors_digest,
+)
 
 KIND = "celebahq-classifiers"
 PUBLISHED = re.compile(r"celebahq-classifier-\d\d-(?P<name>[\w-]+)")
@@ -87,7 +93,7 @@ def load_classifiers(
         BadFile: it is missing, damaged or altered.
         EditbenchError: a place that the file does not have.
     """
-    if Path(path).suffix in (".pkl", ".pth", ".pt"):
+    if Path(path).suffix in FOREIGN:
         raise BadFile(
             f"{path}: is not converted yet; run `editbench convert {path} --out FILE.safetensors`, "
             "and name that file"
@@ -137,4 +143,4 @@ def scorer_yaml(yaml: Path, path: Path, found: Sequence[ReadClassifier], names: 
 
 def _checksum(config: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     # As text: a tuple that is written comes back as a list.
-    return digest_of(tensors, json.dumps(config, sort_keys=True))
+    return tensors_digest(tensors, json.dumps(config, sort_keys=True))

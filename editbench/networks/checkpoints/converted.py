@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import explain_disk_errors, file_sha256
 from editbench.base.seeding import normals
 from editbench.networks.checkpoints.assemble import Source
@@ -27,6 +27,18 @@ def decode_probes(network: StyleNetwork) -> torch.Tensor:
     if config.c_dim:
         label = torch.eye(config.c_dim)[torch.arange(PROBES) % config.c_dim]
     return network(z, label=label)
+
+
+def check_pictures(images: torch.Tensor, path: Path) -> None:
+    """Raise BadFile where pictures of a network hold NaN or infinity.
+
+    Weights are finite by then, but their products can overflow.
+    """
+    if not torch.isfinite(images).all():
+        raise BadFile(
+            f"{path}: its pictures hold NaN or infinity: the weights are of no use, nothing is "
+            "written; copy the file again"
+        )
 
 
 def write_network(out: Path, source: Source, network: StyleNetwork, images: torch.Tensor) -> None:

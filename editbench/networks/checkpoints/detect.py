@@ -23,6 +23,7 @@ from editbench.networks.checkpoints.parts import (
     choose_generator,
     find_generators,
     find_mean,
+    flat,
 )
 from editbench.networks.checkpoints.rosinality import MEAN, read_rosinality
 from editbench.networks.checkpoints.stylegan3 import is_stylegan3, read_stylegan3
@@ -55,8 +56,8 @@ OTHERS = (
         "a StyleGAN of 2018 (StyleGAN1); StyleGAN2 and StyleGAN3 are read",
     ),
     (
-        r"synthesis\.layers\.conv4\.",
-        "the state of a network of editbench itself; write it with StyleGAN2Generator.save",
+        r"synthesis\.layers\.(conv4|input)\.",
+        "the state of a network of editbench itself; write it with the generator's `save`",
     ),
 )
 
@@ -232,17 +233,6 @@ def children(part: Any) -> Mapping[str, Any]:
     """The modules within a pickled module; empty for anything else."""
     state = module_state(part)
     return {} if state is None else state["_modules"]
-
-
-def flat(part: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict; empty for anything else."""
-    if not isinstance(part, Mapping):
-        return {}
-    return {
-        key: value
-        for key, value in part.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
-    }
 
 
 def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -125,13 +125,7 @@ def read_nvlabs(
         ) from error
     noisy = any(name.endswith(".noise_const") for name in tensors)
     notes = [("noise", "constant maps" if noisy else "none: the network was made without")]
-    if module is not None and any(state.get("use_fp16") for _, state in walk_modules(module)):
-        notes.append(
-            (
-                "half precision",
-                "its fp16 blocks are run in the precision of the run, fp32 by default",
-            )
-        )
+    notes += half_precision_notes(module)
     kind = "state dict in NVlabs' names"
     if module is not None:
         kind = "NVlabs PyTorch pickle"
@@ -145,6 +139,14 @@ def read_nvlabs(
         notes,
         () if module is not None else ("mapping_lr", "conv_clamp"),
     )
+
+
+def half_precision_notes(module: Opaque | None) -> list[tuple[str, str]]:
+    """A note where layers of a pickled network run in half precision there; else none."""
+    if module is None or not any(state.get("use_fp16") for _, state in walk_modules(module)):
+        return []
+    text = "its fp16 layers are run in the precision of the run, fp32 by default"
+    return [("half precision", text)]
 
 
 def mapping_sizes(path: Path, tensors: dict[str, Tensor], w_dim: int) -> dict[str, int]:

@@ -94,10 +94,7 @@ def _groups(value: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tensor
         return
     if not isinstance(value, Mapping):
         return
-    tensors = {}
-    for key, inner in value.items():
-        if isinstance(key, str) and isinstance(inner, Tensor):
-            tensors[key] = inner
+    tensors = flat(value)
     if tensors:
         yield place, tensors, None
     for key, inner in value.items():
@@ -185,3 +182,14 @@ def find_mean(content: Any, key: str, name: str) -> Tensor | None:
                 found = tensors[f"{before}{key}"]
                 nearest = len(around)
     return found
+
+
+def flat(part: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict; empty for anything else."""
+    if not isinstance(part, Mapping):
+        return {}
+    return {
+        key: value
+        for key, value in part.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }

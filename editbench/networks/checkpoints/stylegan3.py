@@ -19,6 +19,7 @@ from editbench.base.errors import BadFile, Unsupported
 from editbench.networks.checkpoints.assemble import Rule, Source, listed, shape_of
 from editbench.networks.checkpoints.nvlabs import (
     as_number,
+    half_precision_notes,
     mapping_rules,
     mapping_sizes,
     pickled_facts,
@@ -103,14 +104,7 @@ def read_stylegan3(
     check_names(path, names, designs)
     if module is not None:
         check_designs(path, module, dict(zip(names, designs)))
-    notes = [("noise", "none: StyleGAN3 has no noise")]
-    if module is not None and any(state.get("use_fp16") for _, state in walk_modules(module)):
-        notes.append(
-            (
-                "half precision",
-                "its fp16 layers are run in the precision of the run, fp32 by default",
-            )
-        )
+    notes = [("noise", "none: StyleGAN3 has no noise"), *half_precision_notes(module)]
     kind = "state dict in NVlabs' names, StyleGAN3"
     if module is not None:
         kind = "NVlabs StyleGAN3 pickle"

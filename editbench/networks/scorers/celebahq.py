@@ -25,8 +25,8 @@ class CelebAHQScorer(ModuleScorer):
         path: of the file that `editbench convert` wrote.
         attributes: one binary attribute a classifier, see `ModuleScorer`; `positive_is_low` states
             the sign.
-        columns: the classifier of each attribute, by its place in the file; None takes the first
-            ones in their order. Others are neither loaded nor run.
+        columns: the classifier of each attribute, by its place in the file; None takes all, in
+            their order. Others are not run.
 
     Raises:
         BadFile: the file is missing, altered or not converted.
@@ -39,13 +39,12 @@ class CelebAHQScorer(ModuleScorer):
         attributes: Sequence[Mapping[str, Any]],
         columns: Sequence[int] | None = None,
     ) -> None:
-        places = columns
-        if columns is not None and not all(type(place) is int for place in columns):
+        if columns is not None and not _are_places(columns):
             raise EditbenchError(
                 f"scorer.columns lists classifiers of {path} by their places, e.g. [0, 3]; got "
                 f"{columns!r}"
             )
-        network = CelebAHQClassifiers(load_classifiers(path, places))
+        network = CelebAHQClassifiers(load_classifiers(path, columns))
         self.resolution = network.resolution
         size = (self.resolution, self.resolution)
         # Its last layer is linear, whatever the range of its values.
@@ -54,3 +53,10 @@ class CelebAHQScorer(ModuleScorer):
     def resize(self, images: Tensor) -> Tensor:
         """Averages over blocks of pixels."""
         return average_blocks(images, self.resolution)
+
+
+def _are_places(columns: object) -> bool:
+    """Whether a value is a list of places, with one at least."""
+    if not isinstance(columns, list | tuple) or not columns:
+        return False
+    return all(type(place) is int for place in columns)

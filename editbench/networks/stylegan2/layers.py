@@ -81,9 +81,9 @@ class ModulatedConv(nn.Module):
         """Squared norm of the kernel between each pair of channels, (n_out, n_in)."""
         weight = self.weight
         # Constant weights are summed once: at a batch of 1 this would be a tenth of a decode.
-        # Edited weights are other tensors, training and loading raise the version, and moving a
-        # network gives the same tensor other memory.
-        if weight.requires_grad or weight.is_inference():
+        # Training and loading raise the version, and moving a network gives the same parameter other
+        # memory. Edited weights are no parameters, and derivatives look at no memory.
+        if not isinstance(weight, nn.Parameter) or weight.requires_grad or weight.is_inference():
             return weight.square().sum((2, 3))
         state = (weight.data_ptr(), weight._version)
         if self._energy is None or self._energy[0] is not weight or self._energy[1] != state:

@@ -13,9 +13,11 @@ import pytest
 
 from editbench.base.conf import group_options, groups
 from editbench.cli import COMMANDS, main
+from editbench.commands.command_line import SHOWING
 from editbench.commands.completion import FLAGS, LAUNCHERS, SCRIPTS, complete_line
-from editbench.commands.run import SHOWING
+from editbench.commands.list import network_words
 from editbench.run.launch import EXTRAS
+from editbench.run.remembered import recall
 
 ROOT = Path(__file__).parents[1]
 TOY = ["--config-dir", str(ROOT / "tests" / "conf"), "generator=toy", "scorer=toy", "budget=toy"]
@@ -68,6 +70,23 @@ def test_attributes_that_only_the_weights_know(monkeypatch):
     )
     assert complete_line("editbench run attribute=") == ["attribute=age", "attribute=smile"]
     assert complete_line("editbench run attribute=smile,") == ["attribute=smile,age"]
+
+
+def test_attributes_that_list_has_found_are_remembered_for_the_shell(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["list", "attributes"]) == 0
+    found = recall(["attributes", *network_words("faces32", "faces")])
+    assert [item["name"] for item in found][:2] == ["smile", "eyeglasses"]
+    monkeypatch.setattr("editbench.run.remembered.keep", None)  # nothing is looked up anew
+    assert "attribute=smile" in complete_line("editbench run attribute=")
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("flag", ["--config-dir {}", "--config-dir={}", "-cd {}"])
+def test_every_way_to_name_the_users_folder(flag):
+    conf = ROOT / "tests" / "conf"
+    line = f"editbench run {flag.format(conf)} method=al"
+    assert complete_line(line) == ["method=along"]
 
 
 def test_the_lists_are_those_of_the_commands():

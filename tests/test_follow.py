@@ -11,7 +11,7 @@ import pytest
 
 from editbench.base import progress
 from editbench.base.files import write_json
-from editbench.commands.run import CommandLine
+from editbench.commands.command_line import CommandLine
 from editbench.run import follow
 from editbench.run.follow import Follower, Pace, again_command
 

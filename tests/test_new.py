@@ -118,3 +118,17 @@ def test_the_documentation_shows_what_is_written(page, kind):
     for path, content in written(KINDS[kind], example).items():
         language = "yaml" if path.endswith(".yaml") else "python"
         assert path.startswith("test_") or f"```{language}\n{content}```" in text, path
+
+
+def test_a_name_that_holds_the_name_of_the_folder(here, capsys):
+    words = ["--config-dir", "conf", "--folder", "some where"]
+    assert main(["new", "editor", "my_own_conf_editor", *words]) == 0
+    assert (here / "some where" / "my_own_conf_editor.py").is_file()
+    assert (here / "some where" / "conf" / "method" / "my_own_conf_editor.yaml").is_file()
+    assert "cd 'some where'" in capsys.readouterr().out
+    texts = written(KINDS["editor"], "my_conf_editor", "conf")
+    assert set(texts) == {
+        "my_conf_editor.py",
+        "test_my_conf_editor.py",
+        "conf/method/my_conf_editor.yaml",
+    }

@@ -29,6 +29,13 @@ def test_a_file_in_a_configuration_folder_makes_it_one():
     assert name_files(words, folders) == (words, folders)
 
 
+def test_a_file_that_hydra_would_not_find_in_its_folder_is_copied(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yml").write_text(MINE)
+    settings = compose_settings([*TOY, f"method={tmp_path}/method/mine.yml"], [CONF])
+    assert settings.method.name == "mine"
+
+
 def test_a_loose_file_is_composed_as_an_option(tmp_path):
     (tmp_path / "mine.yaml").write_text(MINE)
     (tmp_path / "mine_too.yml").write_text(MINE.replace("0.25", "0.75"))

@@ -155,3 +155,11 @@ def test_a_job_that_cannot_run_says_why(toy, tmp_path, capsys):
         in found["jobs"][1]["reason"]
     )
     assert found["jobs"][1]["bank"] is None and found["totals"]["impossible"] == 1
+
+
+def test_a_sweep_for_a_device_that_is_not_here_can_be_planned(toy, tmp_path, capsys):
+    words = [*toy, "method=along", "attribute=a"]
+    assert main(["plan", *words, "device=cpu", "--json"]) == 0
+    here = json.loads(capsys.readouterr().out)["jobs"][0]["run_id"]
+    assert main(["plan", *words, "device=cuda:7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["jobs"][0]["run_id"] == here != ""

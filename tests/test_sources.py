@@ -87,6 +87,16 @@ def test_a_file_that_nothing_imports_does_not_count(folder, monkeypatch, file):
     assert source_digest("mine.Mine") == before
 
 
+def test_a_module_that_comes_later_counts_from_then_on(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    with (folder / "mine.py").open("a") as file:
+        file.write("\n\ndef more():\n    import comes_later\n")
+    before = source_digest("mine.Mine")
+    (folder / "comes_later.py").write_text("X = 1\n")
+    importlib.invalidate_caches()
+    assert source_digest("mine.Mine") != before
+
+
 def test_line_ends_of_windows_do_not_count(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     before = source_digest("mine.Mine")

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -20,6 +21,8 @@ from editbench.bank.layout import shard_folder
 from editbench.base.files import claim_folder, lock
 from editbench.cli import main
 from editbench.run import launch
+from editbench.run.compose import compose_settings
+from editbench.run.job import find_job
 from tests.processes import ROOT, Started
 from tests.toy_world import ToyGenerator, ToyScorer
 
@@ -255,14 +258,14 @@ def test_submitit_runs_jobs_of_its_own(tmp_path, words, in_root, capfd):
                 f"out={tmp_path}/runs",
                 "-m",
                 "method=one",
-                "attribute=a",
+                "attribute=a,c",
                 "hydra/launcher=submitit_local",
             ]
         )
         == 0
     )
-    assert "1 jobs: 1 done, 0 skipped, 0 failed\n" in capfd.readouterr().err
-    assert notes(tmp_path)["one fitted"] == 1 and len(records(tmp_path / "runs")) == 1
+    assert "2 jobs: 2 done, 0 skipped, 0 failed\n" in capfd.readouterr().err
+    assert notes(tmp_path)["one fitted"] == 1 and len(records(tmp_path / "runs")) == 2
 
 
 # -- the sweep's own folder --------------------------------------------------------------------------------------------
@@ -439,3 +442,59 @@ def test_found_jobs_are_settled_and_the_others_run_under_their_numbers(
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
     seeds = {record["seed"] for record in records(tmp_path / "runs").values()}
     assert seeds == {0, 1, 2}
+
+
+def test_a_record_that_another_works_on_holds_no_sweep_up(tmp_path, words, in_root):
+    sweep = ["run", *words, f"out={tmp_path}/runs", "method=one", "attribute=a"]
+    assert main(sweep) == 0
+    overrides = [word for word in words[2:]] + sweep[-3:]
+    settings = compose_settings(overrides, [Path(words[1])])
+    found = find_job(settings)
+    assert found is not None and found.reused
+    with lock(settings.out / found.run_id):
+        assert find_job(settings) == found
+    # A failure, and metrics of other options, are left to the job.
+    other = compose_settings([*overrides, "metric.attribute_dependency.draws=10"], [Path(words[1])])
+    assert find_job(other) is None
+
+
+def test_what_is_left_of_a_sweep_runs_with_its_words_and_its_launcher(
+    tmp_path, words, in_root, capfd
+):
+    conf = Path(words[1])
+    (conf / "experiment").mkdir()
+    for name, launcher in (("here", "basic"), ("apart", "joblib")):
+        (conf / "experiment" / f"{name}.yaml").write_text(
+            "# @package _global_\ndefaults:\n  - override /method: one\n"
+            f"  - override /hydra/launcher: {launcher}\nname: {name}\nattribute: a\n"
+            f"seed: {len(name)}\n"
+        )
+    run = ["run", *words, f"out={tmp_path}/runs", "-m"]
+    assert main([*run, "experiment=here"]) == 0
+    assert main([*run, "experiment=here,apart", "+hydra.job.env_set.MARK=kept"]) == 0
+    assert "2 jobs: 2 done, 0 skipped, 0 failed (1 found" in capfd.readouterr().err
+    kept = [path.read_text() for path in (tmp_path / "runs" / ".sweeps").rglob("multirun.yaml")]
+    assert any("MARK: kept" in text for text in kept)
+
+
+def test_joblib_with_one_job_at_a_time_runs_it_in_this_process(tmp_path, words, in_root, capfd):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
+    sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "method=one", "attribute=a", *one]
+    process = Started(main, sweep)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "1 jobs: 1 done" in err
+    assert "[1/1] one x a" in err
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("+job_number=0,1", "job_number is set by a sweep itself"),
+        ("seed=range(0,3,0)", "seed=range(0,3,0)"),
+    ],
+)
+def test_words_that_no_sweep_has(word, message, words, capfd):
+    assert main(["run", *words, "-m", "method=one", "attribute=a", word]) == 1
+    err = capfd.readouterr().err
+    assert message in err and "Traceback" not in err

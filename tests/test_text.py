@@ -29,6 +29,7 @@ from editbench.cli import main
 from editbench.inversion.images import FolderImages
 from editbench.networks import registry
 from editbench.report import Results
+from editbench.run import remembered
 from editbench.run.compose import compose_settings
 from editbench.studies.scorer_check.sources import Folder
 from tests.fake_records import fake_run
@@ -290,6 +291,9 @@ def test_no_home_folder_is_needed(
     monkeypatch.setenv("EDITBENCH_MIRROR", "http://127.0.0.1:9")  # nobody answers there
     assert main(["fetch", "vgg16"]) == 1
     assert f"put it at {registry.HOMELESS}" in capsys.readouterr().err
+    # What list and plan remember has no place then.
+    remembered.keep(["question"], 1, [])
+    assert remembered.recall(["question"]) is None
     assert not Path("/nonexistent").exists() and not (homeless / "~").exists()
 
 

@@ -34,8 +34,9 @@ _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # demo runs of a method that draws its examples; `card` is the file of a generator's card.
 LABELS = ("name", "about", "demo", "figure", "floor", "seeds", "card")
 # Keys of the main configuration that no YAML there declares: groups of a budget, an experiment's
-# published numbers, and the number of a part of `bank --parts`.
-UNDECLARED = ("starts", "engine", "published", "part")
+# published numbers, the number of a part of `bank --parts`, and of a job of a sweep of which some
+# are found.
+UNDECLARED = ("starts", "engine", "published", "part", "job_number")
 
 
 def group_options(group: str, more: Sequence[Path] = ()) -> dict[str, dict]:

@@ -13,11 +13,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from filelock import FileLock
 
 from editbench.base.errors import BadFile, EditbenchError
@@ -335,3 +337,55 @@ def lock(path: Path) -> FileLock:
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         return FileLock(folder / f"{path.name}.lock")
+
+
+# -- files of a user ------------------------------------------------------------------------------
+def user_cache(part: str) -> Path | None:
+    """A folder in the user's cache, which need not be there; None where there can be none.
+
+    The user of a container or of a batch system often has no home folder, or one that is not there
+    or cannot be written.
+
+    Args:
+        part: name of the folder.
+    """
+    try:
+        found = Path(platformdirs.user_cache_dir("editbench", appauthor=False)) / part
+    except RuntimeError:  # neither HOME nor the list of users names a home
+        return None
+    if found.is_dir():
+        return found
+    home = Path(os.path.expanduser("~"))
+    # A home that is not there is not made: its name may stand for "none", as in /nonexistent.
+    if not found.is_absolute() or (found.is_relative_to(home) and not home.is_dir()):
+        return None
+    above = next(parent for parent in found.parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        return None
+    return found
+
+
+def named_files(config: object) -> Iterator[str]:
+    """Every text of a nested configuration that could be the name of a file or folder."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            # The name of a class has dots too.
+            if key != "_target_":
+                yield from named_files(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from named_files(value)
+    elif isinstance(config, str) and ("." in config or "/" in config):
+        yield config
+
+
+def file_state(path: Path | str) -> tuple[int, int] | None:
+    """Size, and time of the last change in ns; None for what is no file."""
+    # A long text is no name of a file: the system refuses to look it up.
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(about.st_mode):
+        return None
+    return about.st_size, about.st_mtime_ns

@@ -114,16 +114,22 @@ def _is_followed(name: str, own_root: str) -> bool:
     return not _is_installed(root)
 
 
-@cache
 def _is_installed(root: str) -> bool:
     """Whether a top-level module belongs to the standard library or to an installed package."""
     if root in sys.stdlib_module_names:
         return True
     spec = _find_spec(root)
+    # A builtin, or an optional import that is not there. Nothing is kept of it: it may be there
+    # later, once a process searches a further folder.
     if spec is None:
-        return True  # a builtin, or an optional import that is not there
+        return True
     places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-    return any(_lies_in(Path(place), folder) for place in places for folder in _library_folders())
+    return any(_is_library(place) for place in places)
+
+
+@cache
+def _is_library(place: str) -> bool:
+    return any(_lies_in(Path(place), folder) for folder in _library_folders())
 
 
 @cache

@@ -18,7 +18,7 @@ from editbench.bank.published.interfacegan import import_scores
 from editbench.bank.values import KINDS, OPTION
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import say
-from editbench.commands.run import CommandLine
+from editbench.commands.command_line import CommandLine
 from editbench.run.job import Outcome
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.record import peak_memory_mb

@@ -22,6 +22,8 @@ from editbench.base.conf import (
     read_yaml,
 )
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.commands.command_line import CFG_KINDS, split_values
+from editbench.commands.options import CONFIG_DIR
 
 # The shell hands over its line, and gets a word a line. Bash splits words at `=`, which would make
 # `method=gr` three words.
@@ -78,8 +80,8 @@ VALUES = {
     "starts.near": ("joint", "target", "any"),
     "hydra/launcher": LAUNCHERS,
 }
-# Groups whose YAML sets keys at the top: starts.n stands in that of the budget.
-GLOBAL_GROUPS = ("budget",)
+# Groups that hold other groups of keys: starts.n stands in the YAML of the budget.
+HOLDERS = ("budget",)
 
 
 def shell_script(request: str) -> str:
@@ -136,7 +138,9 @@ def _candidates(before: Sequence[str], word: str) -> Iterable[str]:
         return [f"{command} " for command in COMMANDS]
     command = before[0]
     if command == "new":
-        return [] if len(before) > 1 else ["editor ", "metric ", "world ", "scorer "]
+        from editbench.commands.new import KINDS
+
+        return [] if len(before) > 1 else [f"{kind} " for kind in KINDS]
     if command == "list":
         return [*(f"{group}s" for group in groups()), "attributes", "layers"]
     if command not in FLAGS:
@@ -144,8 +148,8 @@ def _candidates(before: Sequence[str], word: str) -> Iterable[str]:
     if word.startswith("-"):
         return FLAGS[command]
     if before[-1] in ("--cfg", "-c"):
-        return ("job", "hydra", "all")
-    if before[-1] in ("--config-dir", "-cd"):
+        return CFG_KINDS
+    if before[-1] in CONFIG_DIR:
         return []
     return _overrides(before[1:], word)
 
@@ -179,7 +183,7 @@ def _nested(around: str, before: Sequence[str], folders: Sequence[Path]) -> list
     group, *path = around.split(".")
     node: Any = _option(group, before, folders)
     if not node:  # no group: what a budget sets
-        for name in GLOBAL_GROUPS:
+        for name in HOLDERS:
             node = node or _option(name, before, folders).get(group)
     for part in path:
         node = node.get(part) if isinstance(node, dict) else None
@@ -204,9 +208,9 @@ def _attributes(before: Sequence[str], folders: Sequence[Path]) -> list[str]:
     if declared:
         return [str(item["name"]) for item in declared]
     # The weights say it. This is quick once it was asked, and the shell waits for it once.
-    from editbench.commands.list import find_attributes
+    from editbench.commands.list import find_attributes, network_words
 
-    words = [f"{group}={_chosen(group, before)}" for group in ("generator", "scorer")]
+    words = network_words(_chosen("generator", before), _chosen("scorer", before))
     return [item["name"] for item in find_attributes(words, folders)]
 
 
@@ -231,7 +235,8 @@ def _chosen(group: str, before: Sequence[str]) -> str:
 def _folders(before: Sequence[str]) -> list[Path]:
     """The folders of --config-dir among the words."""
     found = []
-    for flag, value in zip(before, before[1:]):
-        if flag in ("--config-dir", "-cd") and Path(value).is_dir():
+    words = list(split_values(before, CONFIG_DIR))
+    for flag, value in zip(words, words[1:]):
+        if flag in CONFIG_DIR and Path(value).is_dir():
             found.append(Path(value))
     return found

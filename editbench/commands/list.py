@@ -23,6 +23,7 @@ EXAMPLES = """examples:
 # Kinds that are no groups: the networks say which there are.
 ATTRIBUTES = "attributes"
 LAYERS = "layers"
+DATA = "../shared/data"  # folder of third-party inputs
 
 
 def main(argv: list[str]) -> int:
@@ -36,24 +37,36 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("kind", nargs="?", help=", ".join(known))
     parser.add_argument(
-        "overrides", nargs="*", help="of layers: key=value, as generator.weights=FILE"
+        "overrides",
+        nargs="*",
+        help="of attributes and layers: key=value, as generator.weights=FILE",
     )
     parser.add_argument("--generator", default="faces32")
     parser.add_argument("--scorer", default="faces")
-    parser.add_argument("--data", default="../shared/data", help="folder of third-party inputs")
+    parser.add_argument("--data", default=DATA, help="folder of third-party inputs")
     add_config_dir(parser)
     args = parser.parse_args(argv)
     check_folders(args.config_dir)
     if args.kind is not None and args.kind not in known:
         raise UnknownName("kind", args.kind, known)
+    if args.overrides and args.kind not in (ATTRIBUTES, LAYERS):
+        raise EditbenchError(
+            f"{' '.join(args.overrides)}: overrides belong to {ATTRIBUTES} and {LAYERS}"
+        )
+    words = [*network_words(args.generator, args.scorer, args.data), *args.overrides]
     for title, group in kinds.items():
         if args.kind in (None, title):
             print_group(title, group, args.config_dir)
     if args.kind in (None, ATTRIBUTES):
-        print_attributes(args.generator, args.scorer, args.data, args.config_dir)
+        print_attributes(args.scorer, words, args.config_dir)
     if args.kind == LAYERS:
-        print_layers(args.generator, args.data, args.overrides, args.config_dir)
+        print_layers(args.generator, words, args.config_dir)
     return 0
+
+
+def network_words(generator: str, scorer: str, data: str = DATA) -> list[str]:
+    """The overrides that choose the networks."""
+    return [f"generator={generator}", f"scorer={scorer}", f"data={data}"]
 
 
 def print_group(title: str, group: str, more: Sequence[Path]) -> None:
@@ -71,12 +84,11 @@ def headline(file: Path) -> str:
     return ""
 
 
-def print_attributes(generator: str, scorer: str, data: str, more: Sequence[Path]) -> None:
-    """The attributes of a scorer and their classes."""
+def print_attributes(scorer: str, words: Sequence[str], more: Sequence[Path]) -> None:
+    """The attributes of a scorer and their classes; words: overrides that choose the networks."""
     print(f"attributes of scorer {scorer} (attribute=NAME)")
     try:
-        words = [f"generator={generator}", f"scorer={scorer}", f"data={data}"]
-        attributes = find_attributes(*name_files(words, more))
+        attributes = find_attributes(words, more)
     except UnknownName:
         raise  # a wrong name on the command line
     except EditbenchError as error:  # third-party data that is not here
@@ -94,7 +106,8 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
         words: overrides that choose the networks.
         more: a user's own configuration folders.
     """
-    question = ["attributes", *words]
+    words, more = name_files(words, more)
+    question = [ATTRIBUTES, *words]
     # What a user's own folders hold is not watched.
     kept = None if more else recall(question)
     if kept is not None:
@@ -110,15 +123,14 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
     return attributes
 
 
-def print_layers(
-    generator: str, data: str, overrides: list[str], more: Sequence[Path] = ()
-) -> None:
-    """The layers of a generator by the names that methods take, and the weights among them."""
+def print_layers(generator: str, words: Sequence[str], more: Sequence[Path]) -> None:
+    """The layers of a generator by the names that methods take, and the weights among them; words:
+    overrides that choose the networks.
+    """
     from editbench.base.instantiate import build
     from editbench.run.compose import compose_settings
 
-    words = [f"generator={generator}", f"data={data}", *overrides]
-    found = build(compose_settings(*name_files(words, more)).generator.config)
+    found = build(compose_settings(words, more).generator.config)
     kernels = found.kernels()
     print(f"layers of generator {generator} (method.layer=NAME)")
     for name in found.layers():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import keyword
+import re
+import shlex
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -113,6 +115,8 @@ def main(argv: list[str]) -> int:
         path.write_text(text, encoding="utf-8")
         print(f"wrote {path}")
     print("try")
+    if args.folder != Path("."):
+        print(f"  cd {shlex.quote(str(args.folder))}")
     for step in (f"python -m pytest test_{args.name}.py", *kind.next_steps):
         print("  " + step.format(name=args.name, conf=args.config_dir))
     return 0
@@ -148,18 +152,17 @@ def written(kind: Kind, name: str, conf: str = EXAMPLE_CONF) -> dict[str, str]:
     sources = [f"{example}.py", f"test_{example}.py"]
     sources += [f"{EXAMPLE_CONF}/{group}/{example}.yaml" for group in kind.groups]
     folder = files("editbench.examples")
+    new = {example: name, class_name(example): class_name(name), EXAMPLE_CONF: conf}
+    # In one pass, since a new name may hold an old one.
+    old = re.compile("|".join(map(re.escape, new)))
+
+    def renamed(text: str) -> str:
+        return old.sub(lambda found: new[found[0]], text)
+
     texts: dict[str, str] = {}
     for source in sources:
         place = folder.joinpath(*source.split("/"))
-        text = place.read_text(encoding="utf-8")
-        for old, new in (
-            (example, name),
-            (class_name(example), class_name(name)),
-            (EXAMPLE_CONF, conf),
-        ):
-            source = source.replace(old, new)
-            text = text.replace(old, new)
-        texts[source] = text
+        texts[renamed(source)] = renamed(place.read_text(encoding="utf-8"))
     return texts
 
 

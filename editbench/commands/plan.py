@@ -12,7 +12,7 @@ from rich.table import Table
 
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import PIPE, status
-from editbench.commands.run import CommandLine
+from editbench.commands.command_line import CommandLine
 from editbench.run.plan import (
     COLUMNS,
     STATUSES,

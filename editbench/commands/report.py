@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from editbench.base.conf import check_folders
 from editbench.base.progress import status
 from editbench.base.user_code import search_configuration
 from editbench.commands.options import add_config_dir
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> int:
         help="leave out figures/: every figure of the page as SVG, PDF and PNG, and the strips",
     )
     args = parser.parse_args(argv)
+    check_folders(args.config_dir)
     search_configuration(args.config_dir)  # the figures of a user's own metrics
     results = load(args.root, by_seed=args.by_seed)
     every = every_setting(results)

@@ -15,11 +15,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import pooch
-
 from editbench.base.conf import group_options
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
-from editbench.base.files import file_sha256, read_json
+from editbench.base.files import file_sha256, read_json, user_cache
 
 FOLDER = "EDITBENCH_NETWORKS"
 OFFLINE = "EDITBENCH_OFFLINE"
@@ -102,29 +100,7 @@ def folder() -> Path:
     named = os.environ.get(FOLDER)
     if named:
         return Path(named)
-    return _user_folder() or HOMELESS
-
-
-def _user_folder() -> Path | None:
-    """The folder of networks in the user's cache; None where there can be none.
-
-    The user of a container or of a batch system often has no home folder, or one that is not
-    there or cannot be written.
-    """
-    try:
-        found = Path(pooch.os_cache("editbench")) / "networks"
-    except RuntimeError:  # of platformdirs, where neither HOME nor the list of users names a home
-        return None
-    if found.is_dir():
-        return found
-    home = Path(os.path.expanduser("~"))
-    # A home that is not there is not made: its name may stand for "none", as in /nonexistent.
-    if not found.is_absolute() or (found.is_relative_to(home) and not home.is_dir()):
-        return None
-    above = next(parent for parent in found.parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        return None
-    return found
+    return user_cache("networks") or HOMELESS
 
 
 def make_folder() -> Path:

@@ -43,6 +43,7 @@ from editbench.run.settings import MOVED_STARTS, TOP_VALUES, Settings, moved_att
 
 # Keys that can say what is evaluated; the scorer has a say where the list is null.
 SAY_THE_LIST = ("evaluated", "experiment", "budget", "scorer")
+NUMBER = "job_number"  # key of a job of a sweep that is known by its number
 HYDRA_VERSION = "1.3"  # whose defaults the configuration is written for
 
 
@@ -155,7 +156,10 @@ def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
         if not override.is_sweep_override():
             choices[key] = [f"{key}={override.get_value_element_as_str()}"]
         elif override.is_discrete_sweep():
-            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            try:
+                choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            except ValueError as error:  # such as a range with a step of 0
+                raise EditbenchError(f"{override.input_line}: {error}") from error
         else:
             raise EditbenchError(
                 f"{override.input_line}: a sweep over an interval has no end; list the values"
@@ -422,6 +426,8 @@ def _check_new_key(key: str) -> None:
         _check_hydra_key(rest)
     elif first not in known_keys():
         raise UnknownName("option", first, known_keys())
+    elif first == NUMBER:
+        raise EditbenchError(f"{NUMBER} is set by a sweep itself: leave it out")
 
 
 def _check_hydra_key(key: str) -> None:

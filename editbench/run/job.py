@@ -9,7 +9,7 @@ import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from editbench.run.loading import (
     load_networks,
     load_observations,
 )
-from editbench.run.measure import compute_metrics, refresh_metrics
+from editbench.run.measure import compute_metrics, is_outdated, refresh_metrics
 from editbench.run.protocol import check_protocol, target_class
 from editbench.run.provenance import costs_to_crossing, provenance
 from editbench.run.record import Record
@@ -110,20 +110,51 @@ def find_job(settings: Settings) -> Outcome | None:
     Raises:
         EditbenchError: the folder of the records cannot be written.
     """
-    # The name of a record does not depend on the device, which may be another machine's.
-    here = settings.with_device("cpu")
     try:
-        require(here.plain)
-        names = check_protocol(here, load_networks(here).judge.attributes)
-        bank_id = load_bank(here).id if here.bank.path is not None else bank_folder(here)[1]
-        run_id = make_run_id(here, bank_id, names)
+        require(settings.plain)
+        folder = settings.out / identify(settings).run_id
     except EditbenchError:
         return None  # the job itself meets the same error and reports it
-    folder = settings.out / run_id
     if not Record.is_record(folder):
         return None
-    with explain_disk_errors(settings.out), lock(folder):
-        return _found(settings, folder)
+    # Not `_found`: it waits for whoever works on the record, and computes metrics anew. Such a
+    # record is left to the job.
+    found = Record.open(folder)
+    if found is None or not found.final or is_outdated(found, settings):
+        return None
+    return Outcome(found.status["status"], found.status["reason"], folder.name, True)
+
+
+class Identified(NamedTuple):
+    """What a job is called, before its bank is built.
+
+    Attributes:
+        networks: that the names follow from, with all attributes of the judge.
+        evaluated: names of the evaluated attributes.
+        bank_id: identity of its bank.
+        run_id: of its record.
+    """
+
+    networks: Networks
+    evaluated: list[str]
+    bank_id: str
+    run_id: str
+
+
+def identify(settings: Settings) -> Identified:
+    """The names of a job.
+
+    Args:
+        settings: of the job; its device does not matter, which may be another machine's.
+
+    Raises:
+        EditbenchError: a job of these settings cannot be made.
+    """
+    here = settings.with_device("cpu")
+    networks = load_networks(here)
+    evaluated = check_protocol(here, networks.judge.attributes)
+    bank_id = load_bank(here).id if here.bank.path is not None else bank_folder(here)[1]
+    return Identified(networks, evaluated, bank_id, make_run_id(here, bank_id, evaluated))
 
 
 def _found(settings: Settings, folder: Path) -> Outcome | None:

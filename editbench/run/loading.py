@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from editbench.bank.bank import Bank
 from editbench.bank.build import Models, build_bank
 from editbench.base import identity
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.files import file_state, named_files
 from editbench.base.instantiate import build
 from editbench.base.precision import use_precision
 from editbench.networks.generator import Generator
@@ -72,24 +74,16 @@ def _network_parts(settings: Settings) -> dict[str, Any]:
 
 def _file_stamps(config: object) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of every file that a configuration names."""
-    if isinstance(config, dict):
-        config = list(config.values())
-    if isinstance(config, list):
-        found: list[tuple[str, int, int]] = []
-        for value in config:
-            found += _file_stamps(value)
-        return tuple(found)
-    if not isinstance(config, str) or ("." not in config and "/" not in config):
-        return ()
-    # Of a folder the files, as a user may put another network there.
-    files = [Path(config)]
-    if Path(config).is_dir():
-        files = sorted(Path(config).glob("*"))
     stamps = []
-    for file in files:
-        if file.is_file():
-            about = file.stat()
-            stamps.append((str(file), about.st_size, about.st_mtime_ns))
+    for name in named_files(config):
+        files = [Path(name)]
+        # Of a folder the files, as a user may put another network there.
+        if os.path.isdir(name):
+            files = sorted(Path(name).glob("*"))
+        for file in files:
+            state = file_state(file)
+            if state is not None:
+                stamps.append((str(file), *state))
     return tuple(stamps)
 
 

@@ -45,12 +45,17 @@ def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
     return digest({"versions": versions, "config": options, "columns": ROW_COLUMNS})
 
 
-def refresh_metrics(record: Record, settings: Settings) -> None:
-    """Recompute the metrics of a finished record when options or versions have changed."""
+def is_outdated(record: Record, settings: Settings) -> bool:
+    """Whether the metrics of a finished record are of other options or versions than today's."""
     # A run that was skipped or failed has no trajectories.
     if record.status["status"] != "done":
-        return
-    if record.metrics_key() != metrics_key(settings, load_metrics(settings)):
+        return False
+    return record.metrics_key() != metrics_key(settings, load_metrics(settings))
+
+
+def refresh_metrics(record: Record, settings: Settings) -> None:
+    """Recompute the metrics of a finished record when options or versions have changed."""
+    if is_outdated(record, settings):
         # Read first: reading compares checksums, and the update takes the seal away.
         trajectories = record.trajectories()
         with record.updating() as folder:

@@ -10,11 +10,10 @@ from hydra.utils import get_class
 from editbench.base.errors import EditbenchError
 from editbench.run.compose import check_overrides, sweep_settings
 from editbench.run.fits import fit_files
-from editbench.run.job import make_run_id
+from editbench.run.job import identify
 from editbench.run.job_names import JobNames
 from editbench.run.launch import check_launcher
-from editbench.run.loading import bank_folder, load_bank, load_networks
-from editbench.run.protocol import check_protocol
+from editbench.run.loading import bank_folder, load_bank
 from editbench.run.settings import Settings
 
 
@@ -49,13 +48,12 @@ def name_job(settings: Settings, words: list[str]) -> JobNames:
     attribute = settings.attribute
     seed = settings.seed
     try:
-        networks = load_networks(settings)
-        names = check_protocol(settings, networks.judge.attributes)
-        folder, bank, n, shard = _bank(settings)
-        run_id = make_run_id(settings, bank, names)
+        found = identify(settings)
+        folder, n, shard = _bank(settings.with_device("cpu"))
         # The class alone says whether there is a tuning for the attribute beside the fit.
         editor = get_class(settings.method.target)
-        files = fit_files(settings, bank, networks.select(names), attribute, editor)
+        networks = found.networks.select(found.evaluated)
+        files = fit_files(settings, found.bank_id, networks, attribute, editor)
     except EditbenchError as error:
         return JobNames(method, attribute, seed, words, str(error))
     return JobNames(
@@ -63,22 +61,20 @@ def name_job(settings: Settings, words: list[str]) -> JobNames:
         attribute,
         seed,
         words,
-        "",
-        run_id,
-        str(settings.out),
-        bank,
-        str(folder),
-        n,
-        shard,
-        [str(file) for file in files],
+        run_id=found.run_id,
+        out=str(settings.out),
+        bank=found.bank_id,
+        bank_folder=str(folder),
+        n=n,
+        shard=shard,
+        fits=[str(file) for file in files],
     )
 
 
-def _bank(settings: Settings) -> tuple[Path, str, int, int]:
-    """Folder, identity, samples, and samples a shard of a job's bank. The identity follows from its
-    networks and options, so it is known before the bank is built."""
+def _bank(settings: Settings) -> tuple[Path, int, int]:
+    """Folder, samples, and samples a shard of a job's bank, which need not be built."""
     if settings.bank.path:
         bank = load_bank(settings)
-        return bank.folder, bank.id, len(bank), bank.spec.shard
-    folder, identity = bank_folder(settings)
-    return folder, identity, settings.bank.spec.n, settings.bank.spec.shard
+        return bank.folder, len(bank), bank.spec.shard
+    folder, _ = bank_folder(settings)
+    return folder, settings.bank.spec.n, settings.bank.spec.shard

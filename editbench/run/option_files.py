@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import shutil
 import tempfile
@@ -51,7 +52,8 @@ def name_files(
     loose: dict[tuple[str, str], Path] = {}
     for (group, name), file in files.items():
         search(file.parent)
-        if file.parent.name != group:
+        # Hydra looks for .yaml alone.
+        if file.parent.name != group or file.suffix != ".yaml":
             loose[group, name] = file
         elif file.parent.parent not in [folder.absolute() for folder in more]:
             more.append(file.parent.parent)
@@ -100,7 +102,9 @@ def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
 
 def _folder_of(files: dict[tuple[str, str], Path]) -> Path:
     """A configuration folder with copies of the files."""
-    folder = Path(tempfile.mkdtemp(prefix="editbench-options-"))
+    # Where it may be: a job of a cluster reads it too, on a machine with a /tmp of its own.
+    here = Path.cwd() if os.access(Path.cwd(), os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(dir=here, prefix=".editbench-options-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for (group, name), file in files.items():
         text = yaml_text(file)

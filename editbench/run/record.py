@@ -25,6 +25,7 @@ from editbench.base.errors import BadFile
 from editbench.base.files import (
     SEAL,
     check_file,
+    compare_checksum,
     read_json,
     read_seal,
     unsealed_folder,
@@ -118,9 +119,12 @@ class Record:
         try:
             record = cls.read(folder)
             # The seal lists all that the run wrote, so a file that was deleted is noticed as well.
-            for name in read_seal(folder)["files"]:
-                if name not in cls.COMPARED_ON_USE:
-                    record.path(name)
+            for name, expected in read_seal(folder)["files"].items():
+                if name in cls.COMPARED_ON_USE:
+                    continue
+                if not (folder / name).is_file():
+                    return None
+                compare_checksum(folder / name, expected, REMEDY)
         except BadFile:
             return None
         return record

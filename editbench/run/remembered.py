@@ -8,18 +8,16 @@ change without them, such as which records are there, is never part of an answer
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
-import platformdirs
-
 from editbench.base.errors import EditbenchError
-from editbench.base.files import digest, read_json, write_json
+from editbench.base.files import digest, file_state, named_files, read_json, user_cache, write_json
 
 PACKAGES = ("editbench", "editbench.methods", "editbench.metrics", "editbench.conf")
 # Folders that a configuration names and whose files it names one by one, or not at all.
@@ -33,8 +31,11 @@ def recall(question: Sequence[str]) -> Any:
     Args:
         question: the words of a command line, beginning with the command.
     """
+    file = _file(question)
+    if file is None:
+        return None
     try:
-        kept = read_json(_file(question), sealed=True)
+        kept = read_json(file, sealed=True)
         is_same = kept["sources"] == _installed()
         for name, state in kept["files"].items():
             is_same = is_same and _state(name) == state
@@ -57,11 +58,13 @@ def keep(question: Sequence[str], answer: Any, configs: Iterable[Mapping[str, An
     for config in configs:
         if not _can_be_watched(config):
             return
-        names.update(_texts(config))
+        names.update(named_files(config))
     # A person's own code and interpolations of the environment could answer otherwise tomorrow.
     if any("$" in word or word.startswith("hydra") for word in question):
         return
     file = _file(question)
+    if file is None:
+        return
     files = {name: _state(name) for name in sorted(names)}
     # A home folder that cannot be written costs the next process some seconds and nothing else.
     with suppress(EditbenchError, OSError):
@@ -71,10 +74,14 @@ def keep(question: Sequence[str], answer: Any, configs: Iterable[Mapping[str, An
             old.unlink(missing_ok=True)
 
 
-def _file(question: Sequence[str]) -> Path:
+def _file(question: Sequence[str]) -> Path | None:
+    """Where an answer is kept; None for a user without a folder for it."""
+    folder = user_cache("remembered")
+    if folder is None:
+        return None
     # Relative paths among the words mean other files in another working folder.
     name = digest([list(question), str(Path.cwd()), sys.version], 32)
-    return Path(platformdirs.user_cache_dir("editbench")) / "remembered" / f"{name}.json"
+    return folder / f"{name}.json"
 
 
 def _installed() -> str:
@@ -100,7 +107,7 @@ def _can_be_watched(config: Mapping[str, Any]) -> bool:
         # A published network, which may lie in a folder of the user that is not named here.
         if key == "url":
             return False
-        if key not in FOLDERS and isinstance(value, str) and _is_folder(value):
+        if key not in FOLDERS and isinstance(value, str) and os.path.isdir(value):
             return False
     return True
 
@@ -117,27 +124,7 @@ def _items(config: object) -> Iterator[tuple[str, object]]:
             yield from _items(value)
 
 
-def _texts(config: Mapping[str, Any]) -> Iterator[str]:
-    """Every value that could be the name of a file."""
-    for key, value in _items(config):
-        if key != "_target_" and isinstance(value, str) and ("." in value or "/" in value):
-            yield value
-
-
-def _is_folder(name: str) -> bool:
-    # A long text is no name of a file: the system refuses to look it up.
-    try:
-        return Path(name).is_dir()
-    except OSError:
-        return False
-
-
 def _state(name: str) -> list[int] | None:
-    """Size and time of a file; None for what is none."""
-    try:
-        about = Path(name).stat()
-    except OSError:
-        return None
-    if not S_ISREG(about.st_mode):
-        return None
-    return [about.st_size, about.st_mtime_ns]
+    """`file_state`, as JSON gives it back."""
+    state = file_state(name)
+    return None if state is None else list(state)

@@ -35,6 +35,7 @@ from editbench.base.files import (
 )
 from editbench.base.progress import hush, say
 from editbench.run.compose import (
+    NUMBER,
     JobComposer,
     check_single,
     check_sweep,
@@ -44,6 +45,7 @@ from editbench.run.compose import (
 from editbench.run.follow import Follower, outcome_numbers
 from editbench.run.job import Outcome, find_job, run_job
 from editbench.run.launch import (
+    CHOICE,
     available_cores,
     dealt_device,
     end_with_parent,
@@ -60,7 +62,6 @@ from editbench.run.settings import Settings
 THREADS = "OMP_NUM_THREADS"
 STARTER = "EDITBENCH_SWEEP_PID"  # process id of the sweep
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1: show tracebacks of Hydra and its launchers
-NUMBER = "part"  # key of a job that is known by its number in the sweep
 LISTED = 20  # unfinished jobs that the summary names
 STOPPED = "stopped: finished jobs and bank shards are kept; the same command goes on from here"
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells give it
@@ -156,9 +157,8 @@ def run_sweep(
         try:
             words = list(overrides)
             if task is job_task:
-                waiting = settle_found(sweep, composer)
-                follower.look()
-                words = remaining_words(sweep, overrides, waiting)
+                waiting = settle_found(sweep, composer, follower)
+                words = remaining_words(sweep, overrides, waiting, master)
             if words or task is not job_task:
                 launcher = str(master.hydra.launcher["_target_"])
                 with _followed(task, follower, launcher) as followed:
@@ -226,9 +226,14 @@ def _is_explained(error: Exception) -> bool:
     return isinstance(error, kinds)
 
 
-def settle_found(sweep: Sweep, composer: JobComposer) -> dict[int, Settings]:
+def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> dict[int, Settings]:
     """Leave the outcomes of the jobs that no launcher is needed for: their records are there, or
     their settings are wrong.
+
+    Args:
+        sweep: under way.
+        composer: of its jobs.
+        follower: prints a line as each is settled.
 
     Returns:
         The other jobs, by their numbers.
@@ -239,6 +244,7 @@ def settle_found(sweep: Sweep, composer: JobComposer) -> dict[int, Settings]:
             settings = composer.settings(words)
         except EditbenchError as error:
             leave_failure(sweep.folder, number, " ".join(words), error)
+            follower.look()
             continue
         try:
             found = find_job(settings)
@@ -249,11 +255,12 @@ def settle_found(sweep: Sweep, composer: JobComposer) -> dict[int, Settings]:
             continue
         line = describe(settings, found)
         write_outcome(sweep.folder, number, settings.title, found, line)
+        follower.look()
     return waiting
 
 
 def remaining_words(
-    sweep: Sweep, overrides: Sequence[str], waiting: Mapping[int, Settings]
+    sweep: Sweep, overrides: Sequence[str], waiting: Mapping[int, Settings], master: DictConfig
 ) -> list[str]:
     """Words that make Hydra run the jobs of a sweep that wait; none where no job does.
 
@@ -265,6 +272,7 @@ def remaining_words(
         sweep: under way.
         overrides: words of the command line.
         waiting: the settings of the jobs to run, by their numbers.
+        master: configuration of the sweep as a whole, with Hydra's own node.
     """
     if not waiting:
         return []
@@ -275,7 +283,10 @@ def remaining_words(
     numbers = ",".join(str(number) for number in waiting)
     # What all jobs share, such as an experiment with its launcher, the words of the first one say.
     shared = sweep.jobs[next(iter(waiting))]
-    of_hydra = [word for word in overrides if word.startswith("hydra")]
+    of_hydra = list(master.hydra.overrides.hydra)
+    # The job whose words these are may have an experiment with a launcher of its own.
+    if not any(word.startswith(CHOICE) for word in of_hydra):
+        of_hydra.append(f"{CHOICE}{master.hydra.runtime.choices[CHOICE.removesuffix('=')]}")
     # Without the experiment's own sweep, whose values the numbers stand for.
     return [*shared, *of_hydra, "hydra.sweeper.params=null", f"+{NUMBER}={numbers}"]
 
@@ -392,13 +403,13 @@ def join_sweep(settings: Settings) -> Settings:
     device = dealt_device(settings.device, number, torch.cuda.device_count())
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
-    if ends_with_its_sweep(launcher):
+    starter = int(os.environ.get(STARTER, 0))
+    # With one job at a time, joblib runs it in the starter itself.
+    if ends_with_its_sweep(launcher) and os.getpid() != starter:
         hush()  # the terminal is the same for all
-        starter = int(os.environ[STARTER])
         # A terminal sends Ctrl-C to all processes. A worker that it stops while it hands over its
         # result leaves the starter waiting for the rest of it; the starter ends the workers.
-        if os.getpid() != starter:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         end_with_parent(starter)
     return settings.with_device(device)
 
@@ -448,21 +459,21 @@ def describe(settings: Settings, outcome: Outcome) -> str:
         head += " (found)"
     if outcome.status != "done":
         return f"{head}: {outcome.reason}"
-    folder = settings.out / outcome.run_id
-    warning = Record.read(folder).provenance().get("start_warning")
+    record = Record.read(settings.out / outcome.run_id)
+    warning = record.provenance().get("start_warning")
     remark = f" (warning: {warning})" if warning else ""
-    return f"{head}: {headline(folder)}{remark}"
+    return f"{head}: {headline(record)}{remark}"
 
 
-def headline(folder: Path, count: int = 2, most: int = 5) -> str:
+def headline(record: Record, count: int = 2, most: int = 5) -> str:
     """The main numbers of a record, as text.
 
     Args:
-        folder: of the record.
+        record: whose numbers they are.
         count: scalar rows that are taken first, whatever their metrics.
         most: rows altogether. The first row of each further metric is added, where it is a scalar.
     """
-    rows = Record.read(folder).rows()
+    rows = record.rows()
     first = rows[rows["x"].isna()].head(count)
     # A metric whose first row lies on a curve has no single number to show.
     others = rows[~rows["group"].isin(first["group"])].drop_duplicates("group")

@@ -10,13 +10,12 @@ launches twice, so that is the measure: both numbers are CPU seconds a job, take
 from __future__ import annotations
 
 import argparse
-import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from children import counted
 
 from editbench.run.compose import compose_master, hydra_application, sweep_settings
 from editbench.run.job import run_job
@@ -32,20 +31,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--jobs", type=int, default=1000)
-    jobs = parser.parse_args().jobs
+    # As many seeds of each method.
+    jobs = parser.parse_args().jobs // len(METHODS) * len(METHODS)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "runs"
         seeds = f"seed=range({jobs // len(METHODS)})"
         places = [f"out={out}", f"cache={folder}/cache"]
         words = [f"method={','.join(METHODS)}", "attribute=smile", seeds, *SMALL, *places]
         make_records(words, out)
-        seconds, wall = run_sweep(words)
+        used = counted(["-m", "editbench", "run", "-m", *words])
         composing = hydra_seconds(words)
-    print(f"{jobs} found jobs: {seconds:.1f} CPU s, {wall:.1f} s, start of the command included")
-    print(
-        f"a found job {1000 * seconds / jobs:.1f} ms; Hydra composes one in {1000 * composing:.0f}"
-    )
-    print(f"ratio of twice composing to a found job: {2 * composing * jobs / seconds:.1f}")
+    # The summary shows that no job ran.
+    print(used.said)
+    each = used.cpu / jobs
+    print(f"{jobs} found jobs: {used.cpu:.1f} CPU s, {used.wall:.1f} s, start included")
+    print(f"a found job {1000 * each:.1f} ms; Hydra composes one in {1000 * composing:.0f} ms")
+    print(f"ratio of twice composing to a found job: {2 * composing / each:.1f}")
 
 
 def make_records(words: list[str], out: Path) -> None:
@@ -59,27 +60,15 @@ def make_records(words: list[str], out: Path) -> None:
         shutil.copytree(first, out / name_job(settings, own).run_id)
 
 
-def run_sweep(words: list[str]) -> tuple[float, float]:
-    """CPU seconds and seconds of `editbench run -m`."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    began = time.perf_counter()
-    command = [sys.executable, "-m", "editbench", "run", "-m", *words]
-    done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
-    wall = time.perf_counter() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # The summary shows that no job ran.
-    print((done.stdout + done.stderr).strip().splitlines()[-1])
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, wall
-
-
 def hydra_seconds(words: list[str]) -> float:
     """CPU seconds in which Hydra composes one job of a sweep."""
     with hydra_application() as hydra:
         master, jobs = compose_master(hydra.config_loader, words)
         began = time.process_time()
-        for job in jobs[:COMPOSED]:
+        some = jobs[:COMPOSED]
+        for job in some:
             hydra.config_loader.load_sweep_config(master, job)
-        return (time.process_time() - began) / COMPOSED
+        return (time.process_time() - began) / len(some)
 
 
 if __name__ == "__main__":

@@ -12,47 +12,23 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
+
+from children import counted
 
 from editbench.run.compose import compose_settings
 from editbench.run.loading import load_bank
 
 JOBS = ["method=sefa,random", "attribute=smile,age", "seed=0,1"]
 WORKERS = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-# Runs a command and prints what it and all that it started used: children of children that nobody
-# waited for are handed to this process, which waits for them.
-COUNTED = """
-import ctypes, os, resource, subprocess, sys
-ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER of Linux
-code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
-while True:
-    try:
-        os.wait()
-    except ChildProcessError:
-        break
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(used.ru_utime + used.ru_stime)
-sys.exit(code)
-"""
 
 
 def sweep(words: list[str], out: Path) -> tuple[float, float]:
     """CPU seconds and seconds of a sweep."""
-    command = [sys.executable, "-m", "editbench", "run", "-m", *JOBS, *words, f"out={out}"]
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", COUNTED, *command],
-        check=True,
-        capture_output=True,
-        encoding="utf-8",
-    )
-    wall = time.perf_counter() - began
+    used = counted(["-m", "editbench", "run", "-m", *JOBS, *words, f"out={out}"])
     assert len(list(out.glob("*-s*"))) == 8
-    return float(done.stdout), wall
+    return used.cpu, used.wall
 
 
 def main() -> None:

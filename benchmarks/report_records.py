@@ -9,30 +9,16 @@ process of its own.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+from children import counted
+
 from editbench.base.files import SEAL, read_json, seal_folder, write_json
 
+RECORDS = "[!.]*/status.json"
 LIBRARIES = "import pandas, pyarrow, scipy.special, matplotlib.figure"
-# Runs the words of a command and prints its CPU seconds and its peak memory.
-COUNTED = """
-import json, resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
-"""
-
-
-def counted(words: list[str]) -> tuple[float, float]:
-    """CPU seconds and peak memory (MiB) of a Python process with these arguments."""
-    command = [sys.executable, "-c", COUNTED, sys.executable, *words]
-    seconds, memory = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return seconds, memory
 
 
 def main() -> None:
@@ -42,22 +28,24 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--records", type=int, nargs="+", default=[77, 1000])
     args = parser.parse_args()
-    libraries, _ = counted(["-c", LIBRARIES])
+    if not list(args.folder.glob(RECORDS)):
+        parser.error(f"{args.folder} holds no record")
+    libraries = counted(["-c", LIBRARIES]).cpu
     print(f"{LIBRARIES}: {libraries:.2f} CPU s")
     with tempfile.TemporaryDirectory() as name:
         runs = Path(name) / "runs"
         for number in sorted(args.records):
             fill(runs, args.folder, number)
-            seconds, memory = counted(["-m", "editbench", "report", str(runs)])
+            used = counted(["-m", "editbench", "report", "--no-figures", str(runs)])
             print(
-                f"{number} records: {seconds:.1f} CPU s, {1000 * seconds / number:.0f} ms a record, "
-                f"{seconds / libraries:.1f} times the libraries, {memory:.0f} MiB"
+                f"{number} records: {used.cpu:.1f} CPU s, {1000 * used.cpu / number:.0f} ms a record, "
+                f"{used.cpu / libraries:.1f} times the libraries, {used.mib:.0f} MiB"
             )
 
 
 def fill(runs: Path, source: Path, number: int) -> None:
     """Copy records until a folder has `number`: first as they are, then under further seeds."""
-    originals = sorted(file.parent for file in source.glob("[!.]*/status.json"))
+    originals = sorted(file.parent for file in source.glob(RECORDS))
     for place in range(number):
         original = originals[place % len(originals)]
         copy = runs / f"{original.name}-{place // len(originals)}"

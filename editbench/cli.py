@@ -27,7 +27,7 @@ COMMANDS = {
     "list": "methods, generators, attributes, metrics and experiments, a line each",
     "bank": "build, import or describe the bank of samples that editors share",
     "invert": "real images into the generator's latents, to edit them; real beside generated",
-    "convert": "a StyleGAN2 or StyleGAN3 checkpoint of another project as one safe file, checked by decoding",
+    "convert": "a checkpoint of another project (StyleGAN2, StyleGAN3, CelebA-HQ classifiers) as one safe file",
     "dataset": "pack image folders and arrays with labels, to train a world on",
     "world": "train, pack and describe the embedded world",
     "scorer": "check a classifier of your own: range, sign, shares of its classes, with pictures",

@@ -1,7 +1,7 @@
 """How a process of the command takes memory from the system.
 
 Decoding makes and frees blocks of several megabytes all the time. The C library gives each of them
-back to the system at once and takes it anew, page by page, which is a fifth of the time of a bank.
+back to the system at once and takes it anew, page by page.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class UserCode(MetaPathFinder):
     A finder and no entries of `sys.path`: an editable install is found by a finder of its own,
     which comes after the path, so that a folder `editbench` beside the user would be taken for it.
 
-    Args:
+    Attributes:
         folders: absolute, in the order in which they are searched.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from multiprocessing.context import BaseContext
 
-# What a worker needs, by name: this room is below those that it lies in.
+# What a worker needs. Named, not imported: this room may not import `run`.
 PRELOADED = ["editbench.run.workers"]
 
 

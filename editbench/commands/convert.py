@@ -1,4 +1,4 @@
-"""`editbench convert`: a StyleGAN2, StyleGAN3 or CelebA-HQ classifiers as one safetensors file."""
+"""`editbench convert`: a StyleGAN2 or StyleGAN3 generator, or CelebA-HQ classifiers, as one file."""
 
 from __future__ import annotations
 

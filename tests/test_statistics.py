@@ -147,6 +147,15 @@ def test_shares_over_starts_and_seeds_cover(spread):
     assert inside / trials > 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
 
 
+def test_an_interval_stays_above_0_where_every_start_does():
+    """Three seeds that differ wildly: Student's t with two degrees of freedom reaches below 0."""
+    values = np.random.default_rng(0).uniform(size=(40, 1)) + [[0.1, 0.2, 3.0]]
+    low, high = crossed_means(values)
+    assert low == 0 and high > values.mean()
+    below, _ = crossed_means(values - 0.5)
+    assert below < -0.5
+
+
 def test_one_seed_has_the_intervals_of_starts_alone():
     values = np.random.default_rng(0).uniform(size=(50, 1))
     assert crossed_means(values) == bootstrap_mean(values[:, 0])

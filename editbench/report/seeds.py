@@ -22,6 +22,7 @@ from editbench.stats.intervals import (
     NO_INTERVAL,
     Interval,
     SeedSpread,
+    above_zero,
     crossed_means,
     crossed_share,
     seed_spread,
@@ -188,7 +189,7 @@ def _of_numbers(part: list[dict[Any, Any]]) -> dict[str, Any]:
     low, high = _widened(values, lows, highs, SeedSpread(variance, seeds))
     return {
         "value": float(values.mean()),
-        "low": low,
+        "low": above_zero(low, values),
         "high": high,
         # The fewest: a reader asks whether there are enough.
         "count": float(np.fmin.reduce(counts)),

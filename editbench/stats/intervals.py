@@ -215,7 +215,8 @@ def crossed_means(values: np.ndarray, draws: int = DRAWS, level: float = LEVEL) 
             many of the seeds have it.
 
     Returns:
-        With one seed the interval of `bootstrap_mean`.
+        With one seed the interval of `bootstrap_mean`. It does not go below 0 where no value does: with
+        few seeds the tails of Student's t are long, and such a mean is hardly negative.
     """
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values).any(1)]
@@ -227,7 +228,12 @@ def crossed_means(values: np.ndarray, draws: int = DRAWS, level: float = LEVEL) 
     resampled = resampled_sums(means[:, None], draws) / len(means)
     resampled += seed_draws(seed_spread(values), draws)[:, None]
     low, high = percentiles(resampled, level)[:, 0]
-    return float(low), float(high)
+    return above_zero(float(low), values), float(high)
+
+
+def above_zero(low: float, values: np.ndarray) -> float:
+    """The lower end of the interval of a mean, raised to 0 where no value is below 0."""
+    return max(low, 0.0) if np.nanmin(values) >= 0 else low
 
 
 def crossed_share(values: np.ndarray, level: float = LEVEL) -> Interval:

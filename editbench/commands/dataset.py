@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
+from editbench.commands.options import DefaultsFormatter
 from editbench.commands.world_data import add_data_arguments, reading
 
 EXAMPLES = """examples:
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     pack = commands.add_parser(
         "pack",
         help="pictures and labels as shards that a training reads by index",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsFormatter,
     )
     pack.add_argument("source", type=Path, help="image folder, .npz, or the .yaml of one")
     pack.add_argument("--out", type=Path, required=True, help="folder of the packed data set")

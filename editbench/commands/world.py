@@ -13,7 +13,7 @@ from typing import Any
 
 from editbench.base.errors import EditbenchError
 from editbench.commands import world_data
-from editbench.commands.options import add_config_dir
+from editbench.commands.options import DefaultsFormatter, add_config_dir
 from editbench.commands.world_data import add_data_arguments
 
 EXAMPLES = """examples:
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=about,
             description=about,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=DefaultsFormatter,
         )
         command.set_defaults(run=run)
         return command

@@ -36,8 +36,9 @@ venv: $(VENV)/.ready
 # A torch that is there already is kept; otherwise one version for everybody, so that numbers compare.
 # The last line says whether it works, and leaves both commands what they would look up at first.
 $(VENV)/.ready: pyproject.toml setup.py
+	@echo "making $(VENV): torch and the other packages, once; some minutes, by the connection"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install torch==2.13.0
 	$(BIN)/pip install --quiet -e ".[dev]"
 	$(BIN)/editbench list > /dev/null && $(BIN)/editbench plan > /dev/null
 	touch $@

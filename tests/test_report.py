@@ -16,11 +16,11 @@ from rich.console import Console
 from editbench.base.errors import EditbenchError
 from editbench.commands.report import main
 from editbench.report import figures, load, print_table, report
-from editbench.report.cells import number
+from editbench.report.cells import Column, cell, number
 from editbench.report.means import compare_methods, summary
 from editbench.report.paired import paired
 from editbench.report.tables import main_table, matrix
-from editbench.report.write import csv
+from editbench.report.write import csv, print_runs
 from editbench.walk.figures import GREY, looks, order_methods
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
@@ -306,10 +306,38 @@ def test_floors_are_grey_and_told_apart() -> None:
         (float("nan"), "–"),
         (789.4, "789"),
         (0.0, "0"),
+        (-0.01234, "−0.0123"),
+        (-12345, "−12.3k"),
+        (0.0004, "<0.001"),
+        (-0.0004, ">−0.001"),
     ],
 )
 def test_numbers_as_text(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_an_interval_with_a_sign_has_no_dash() -> None:
+    column = Column("bias", "bias", None, True, None)
+    interval = {"bias": 0.2, "bias_low": -0.1, "bias_high": 0.5}
+    assert cell(interval, column).interval == "−0.1 to 0.5"
+    assert cell(interval | {"bias_low": 0.1}, column).interval == "0.1–0.5"
+
+
+@pytest.mark.parametrize("width", [60, 140, 240])
+def test_a_table_too_wide_is_printed_in_parts_and_whole(width: int) -> None:
+    heads = ["attribute", "method", *(f"number {k} ↑" for k in range(16))]
+    rows = [
+        [attribute, method, *(f"{k}.731 0.654–0.809" for k in range(16))]
+        for attribute in ("age", "smile")
+        for method in ("alpha", "beta")
+    ]
+    console = Console(width=width, file=StringIO())
+    print_runs(console, "title", heads, rows, ())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    for k in range(16):
+        assert text.count(f"number {k} ↑") == 1
+        assert len(re.findall(rf"\b{k}\.731 0\.654–0\.809", text)) == 4
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:

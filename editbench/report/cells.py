@@ -72,7 +72,7 @@ class Cell:
 
     Attributes:
         text: the number.
-        interval: '' or 'low–high'.
+        interval: '', 'low–high', or 'low to high' where one has a sign.
         number: to sort by; None sorts last.
         mark: '' or why the number is in doubt.
         floor: '' or why the number is not clear of the floor.
@@ -221,7 +221,9 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
         high = record.get(f"{column.key}_high", math.nan)
         # Not every mean has an interval.
         if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
-            interval = f"{number(low, column.digits)}–{number(high, column.digits)}"
+            ends = number(low, column.digits), number(high, column.digits)
+            # A dash beside a sign would be read as another sign.
+            interval = ("–" if min(low, high) >= 0 else " to ").join(ends)
     floor = str(record.get(f"{column.key}_floor") or "")
     tag = NOT_LEARNED if column.key == "learned" and not_learned(record) else ""
     return Cell(number(value, column.digits), interval, float(value), note, floor, tag)
@@ -252,21 +254,24 @@ def not_learned(record: Mapping[Any, Any]) -> bool:
 
 
 def number(value: float, digits: int | None = None) -> str:
-    """Fixed decimals, or three significant digits with k and M: 0.0123, 4.56, 789, 12.3k."""
+    """Fixed decimals, or three significant digits with k and M: 0.0123, 4.56, −789, 12.3k."""
     if not math.isfinite(value):
         return MISSING
+    if value < 0:
+        size = number(-value, digits)
+        return f">−{size[1:]}" if size.startswith("<") else f"−{size}"
     # Columns of shares have fixed decimals, so that they line up under one another.
     if digits is not None:
         return f"{value:.{digits}f}"
     # Thousands begin at 10,000: 4,560 is still read at a glance, and keeps its digits.
     for limit, suffix in ((1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
+        if value >= limit:
             return f"{value / (limit if suffix == 'M' else 1e3):.3g}{suffix}"
-    if 0 < abs(value) < 0.001:
+    if 0 < value < 0.001:
         # A cost or a difference that is small is not 0, which three digits would make of it.
-        return "<0.001" if value > 0 else ">−0.001"
+        return "<0.001"
     # Three significant digits below 100; :.3g would write whole numbers above 1,000 as powers.
-    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def marks(record: Mapping[Any, Any]) -> list[tuple[str, str]]:

@@ -37,6 +37,7 @@ from editbench.report.published import lines
 from editbench.report.ranking import lines as ranking_lines
 from editbench.report.tables import AT_FLOOR, WORSE, Quantity, main_table, quantities
 
+UNBOUNDED = 10_000  # columns; no table is that wide
 WIDE = 140  # columns of a terminal that takes the costs too
 # The biased ones: the legend warns of them only.
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
@@ -98,15 +99,7 @@ def _print_setting(numbers: Numbers, console: Console) -> None:
         # In a narrow terminal intervals go as well, but for the main number.
         columns = [replace(c, interval=c.key == "accuracy") for c in columns if c.narrow]
     heads, rows = _runs(table, columns, "terminal")
-    out = _rich(heads, title, wrapped=(0, 1, *_last(heads)))
-    before = None
-    for attribute, row in zip(table["attribute"], rows):
-        if before not in (None, attribute):
-            out.add_section()
-        # Once a group, as a repeated name is harder to scan.
-        out.add_row("" if attribute == before else row[0], *row[1:])
-        before = attribute
-    console.print(out)
+    print_runs(console, title, heads, rows, _last(heads))
     told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table)]
     heads, rows = _means(numbers, columns, "terminal")
     out = _rich(heads, "mean over attributes, the same for every method", wrapped=range(len(heads)))
@@ -124,6 +117,55 @@ def _print_setting(numbers: Numbers, console: Console) -> None:
         told += notes
     for line in dict.fromkeys(told):
         console.print(escape(line), style="dim", soft_wrap=True)
+
+
+def print_runs(
+    console: Console, title: str, heads: list[str], rows: list[list[str]], wrapped: Iterable[int]
+) -> None:
+    """Print the main table; as several, one below the other, where it is too wide for one.
+
+    Args:
+        console: to print to.
+        title: of the table.
+        heads: attribute, method, then a heading a number.
+        rows: of the same length, the rows of an attribute together.
+        wrapped: positions of the columns that fold.
+    """
+    names = (0, 1)
+    left = list(range(len(names), len(heads)))
+    unbounded = console.options.update(max_width=UNBOUNDED)
+    while left:
+        # As many columns as fit; the first one in any case, so that this ends.
+        count = len(left)
+        while count > 1:
+            out = _runs_part(title, heads, rows, [*names, *left[:count]], wrapped)
+            if console.measure(out, options=unbounded).maximum <= console.width:
+                break
+            count -= 1
+        console.print(_runs_part(title, heads, rows, [*names, *left[:count]], wrapped))
+        left = left[count:]
+        title = "the same runs, further numbers"
+
+
+def _runs_part(
+    title: str,
+    heads: list[str],
+    rows: list[list[str]],
+    kept: Sequence[int],
+    wrapped: Iterable[int],
+) -> Table:
+    """The columns `kept` of the main table, which begins with attribute and method."""
+    folding = [place for place, column in enumerate(kept) if column in (0, 1, *wrapped)]
+    out = _rich([heads[column] for column in kept], title, wrapped=folding)
+    before = None
+    for row in rows:
+        attribute, *others = (row[column] for column in kept)
+        if before not in (None, attribute):
+            out.add_section()
+        # Once a group, as a repeated name is harder to scan.
+        out.add_row("" if attribute == before else attribute, *others)
+        before = attribute
+    return out
 
 
 def markdown(results: Results, every: Sequence[Numbers] | None = None) -> str:

@@ -84,9 +84,9 @@ def test_a_cutoff_truncates_the_first_rows_alone() -> None:
 def test_gradients_with_respect_to_w_are_those_of_finite_differences(name: str) -> None:
     golden = read_golden(DATA / f"{name}.golden.npz")
     generator = StyleGAN2Generator(load(name).double())
-    w = generator.map(golden["z"].double()).requires_grad_(True)
+    w = generator.map(golden["z"][:2].double()).requires_grad_(True)
     torch.manual_seed(0)
-    probe = torch.randn(golden["img_const"].shape, dtype=torch.float64)
+    probe = torch.randn(golden["img_const"][:2].shape, dtype=torch.float64)
 
     def value(w: Tensor) -> Tensor:
         return (generator.decode(Codes(Space.W, w)) * probe).sum((1, 2, 3))

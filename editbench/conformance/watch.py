@@ -117,7 +117,10 @@ def global_seed(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        # torch.manual_seed writes down the stack for every device that has not been used yet.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
         try:
             yield
         finally:

@@ -24,13 +24,13 @@ def test_tau_is_scipys():
     assert np.isnan(kendall(np.ones((1, 4)), b[:1, :4]))[0]
 
 
-def write(root, rates: dict[str, float], attributes=("smile", "age"), n=400):
+def write(root, rates: dict[str, float], attributes=("smile", "age"), n=400, **more):
     """Runs in which a method crosses with the given rate, on its own draws of n starts."""
     for place, (method, rate) in enumerate(rates.items()):
         for attribute in attributes:
             values = (np.random.default_rng(place).random(n) < rate).astype(float)
             samples = pd.DataFrame({"metric": "accuracy", "start": np.arange(n), "value": values})
-            fake_run(root, method, attribute, metric_rows(rate), samples=samples)
+            fake_run(root, method, attribute, metric_rows(rate), samples=samples, **more)
     return root
 
 
@@ -39,13 +39,28 @@ def test_order_of_worlds(tmp_path):
     turned = dict(zip(rates, [0.2, 0.4, 0.6, 0.8, 0.1]))
     one = write(tmp_path / "one", rates)
     other = write(tmp_path / "other", turned)
-    worlds = read_worlds([one, one, other])
+    again = write(tmp_path / "again", rates)
+    worlds = read_worlds([one, again, other])
     found = transfer(worlds, 200)
     assert found["tau"].tolist() == [1, -1, -1]
     assert (found["methods"] == 4).all() and worlds[0].left == {"random": "a floor"}
     assert (found["low"] <= found["tau"]).all() and (found["tau"] <= found["high"]).all()
     table = rank_table(worlds[:1])
     assert list(table.index) == ["alpha", "beta", "gamma", "delta"]
+
+
+def test_every_world_has_a_name_of_its_own_and_seeds_are_none(tmp_path):
+    rates = {"alpha": 0.8, "beta": 0.6, "gamma": 0.4}
+    one = write(tmp_path / "a" / "runs", rates)
+    write(one, rates, seed=1)
+    # Two settings of one generator.
+    other = write(tmp_path / "b" / "runs", rates)
+    write(other, rates, starts_n=100, tag="few")
+    worlds = read_worlds([one, other])
+    assert len({world.name for world in worlds}) == len(worlds) == 3
+    assert worlds[0].name == str(one)
+    with pytest.raises(EditbenchError, match="named twice"):
+        read_worlds([one, one.parent / "runs"])
 
 
 def test_a_tie_has_a_wide_interval(tmp_path):

@@ -39,7 +39,8 @@ class World:
     """The methods of one world on common ground.
 
     Args:
-        name: the runs folder, and the generator where the folder has several.
+        name: the runs folder, and the generator or the setting where the folder has several; no two
+            worlds share one.
         tables: attribute -> values (starts, methods) of the accuracy, a column a method.
         left: method -> why it is not compared.
     """
@@ -72,18 +73,23 @@ def read_worlds(folders: Sequence[Path]) -> list[World]:
     """The worlds of several runs folders.
 
     Raises:
-        EditbenchError: a folder has no world with three methods to compare.
+        EditbenchError: a folder has no world with three methods to compare, or is named twice.
     """
     worlds = []
-    for folder in folders:
-        results = load(folder)
-        settings = results.by_setting()
+    names = [folder.name for folder in folders]
+    for place, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:place]]:
+            raise EditbenchError(f"{folder} is named twice; name the runs folder of another world")
+        # Seeds of a method are no worlds of their own.
+        settings = load(folder, by_seed=False).by_setting()
+        generators = [part.runs["generator"].iloc[0] for _, part in settings]
         found = []
-        for _, part in settings:
-            name = folder.name
-            # A dial has several worlds in one folder.
+        for (setting, part), generator in zip(settings, generators):
+            name = str(folder) if names.count(folder.name) > 1 else folder.name
             if len(settings) > 1:
-                name = f"{folder.name}: {part.runs['generator'].iloc[0]}"
+                # A dial has a generator for each of its worlds; other worlds differ in more.
+                alone = generators.count(generator) == 1
+                name += f": {generator if alone else setting}"
             world = read_world(part, name)
             if world is not None:
                 found.append(world)

@@ -6,12 +6,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import write_atomic
 from editbench.studies.transfer import World, figure, rank_table, read_worlds, transfer
+from editbench.walk.figures import STYLE
 
+DPI = 150
 EXAMPLES = """examples:
   editbench transfer runs/demo runs/ffhq_latents
   editbench transfer runs/demo runs/linearity_dial runs/mnist_digits --out runs/transfer
@@ -44,7 +47,8 @@ def main(argv: list[str]) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     write_atomic(args.out / "transfer.csv", found.to_csv(index=False, lineterminator="\n"))
     write_atomic(args.out / "accuracy.csv", table.to_csv(lineterminator="\n"))
-    figure(worlds).savefig(args.out / "transfer.png", dpi=150)
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure(worlds, found).savefig(args.out / "transfer.png", dpi=DPI)
     _print(worlds, found, table)
     print(args.out / "transfer.png")
     return 0

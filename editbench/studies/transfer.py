@@ -24,7 +24,7 @@ from editbench.base.errors import EditbenchError
 from editbench.report.load import Results, load
 from editbench.stats.intervals import DRAWS, percentiles, resampled_sums
 from editbench.stats.rank_correlation import kendall
-from editbench.walk.figures import looks, new_figure, spoken
+from editbench.walk.figures import looks, new_figure, order_methods, put_legend
 
 METRIC = "accuracy"
 # Share of a world's attributes that a method must serve: one that serves few would leave the others
@@ -188,32 +188,48 @@ def rank_table(worlds: Sequence[World]) -> pd.DataFrame:
     return table.loc[table.mean(axis=1).sort_values(ascending=False).index]
 
 
-def figure(worlds: Sequence[World]) -> Figure:
-    """A line a method through its ranks in the worlds, best on top."""
+def figure(worlds: Sequence[World], found: pd.DataFrame) -> Figure:
+    """Mean accuracies of the methods in each world, and Kendall's tau of every two worlds.
+
+    Args:
+        worlds: in the order in which they are drawn.
+        found: of `transfer`.
+    """
     table = rank_table(worlds)
-    ranks = table.rank(ascending=False)
-    look = looks(list(table.index))
-    drawing = new_figure(1.6 + 1.7 * len(worlds), 1.2 + 0.3 * len(table))
-    axes = drawing.subplots()
-    places = np.arange(len(worlds))
-    for method in table.index:
-        axes.plot(
-            places,
-            ranks.loc[method],
+    look = looks(table.index)
+    count = len(worlds)
+    drawing = new_figure(4.5 + 0.9 * count, 2.4 + 0.32 * count)
+    means, matrix = drawing.subplots(1, 2, width_ratios=(1.3, 1))
+    places = np.arange(count)
+    for method in order_methods(table.index, look):
+        # A line goes through the worlds that have the method.
+        line = table.loc[method].reset_index(drop=True).dropna()
+        means.plot(
+            line.index,
+            line,
             color=look[method].colour,
             marker=look[method].marker,
-            linewidth=1.5,
+            markersize=5,
+            markeredgewidth=0,
+            linewidth=1.2,
         )
-        # The name stands at the last world that has the method.
-        last = ranks.loc[method].last_valid_index()
-        axes.annotate(
-            f"  {spoken(method)}",
-            (list(table.columns).index(last), ranks.loc[method, last]),
-            va="center",
-            annotation_clip=False,
-        )
-    axes.set_xticks(places, [world.name for world in worlds])
-    axes.invert_yaxis()
-    axes.set_yticks(np.arange(1, len(table) + 1))
-    axes.set_ylabel("rank by mean accuracy")
+    # Names of worlds are long: they stand once, beside their row of the matrix.
+    numbers = [str(place + 1) for place in places]
+    means.set_xticks(places, numbers)
+    means.set_xlabel("world")
+    means.set_ylabel("mean accuracy")
+    taus = np.full((count, count), np.nan)
+    for k, (i, j) in enumerate(combinations(range(count), 2)):
+        taus[i, j] = taus[j, i] = found["tau"].iloc[k]
+    matrix.imshow(taus, cmap="RdBu", vmin=-1, vmax=1)
+    for i, j in zip(*np.nonzero(np.isfinite(taus))):
+        dark = abs(taus[i, j]) > 0.6
+        text = f"{taus[i, j]:.2f}".replace("-", "−")
+        matrix.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
+    matrix.grid(False)
+    matrix.set_xticks(places, numbers)
+    labels = [f"{world.name}  {number}" for world, number in zip(worlds, numbers)]
+    matrix.set_yticks(places, labels)
+    matrix.set_title("Kendall's tau of two worlds")
+    put_legend(drawing, order_methods(table.index, look), look)
     return drawing

@@ -145,7 +145,10 @@ def test_its_jobs_compose_with_attributes_and_methods_that_exist(name, budget, j
 
 @pytest.mark.parametrize("name", sorted(THIRD_PARTY | OWN))
 def test_an_experiment_of_no_paper_composes(name, composed):
-    assert composed(f"experiment={name}").name == name
+    cfg = composed(f"experiment={name}")
+    assert cfg.name == name
+    # `editbench demo` gives the demo's folder by itself.
+    assert cfg.out == (f"runs/{name}" if name != "demo" else "runs")
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -1,4 +1,5 @@
-"""`editbench report`: tables, figures and the page from the records of a runs folder."""
+"""`editbench report`: tables, figures and the page from the records of a runs folder, or of two side by
+side."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ EXAMPLES = """examples:
   editbench report runs --table            print the table, write nothing
   editbench report runs --no-figures       the page and the tables alone, in a third of the time
   editbench report runs --by-seed          a section for each seed
+  editbench report --compare runs/before runs/after     two folders, with the differences of their numbers
 """
 
 
@@ -28,10 +30,19 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     # The folder that `editbench run` writes to where `out` is not set.
+    parser.add_argument("root", type=Path, nargs="?", help="runs folder (default: runs)")
     parser.add_argument(
-        "root", type=Path, nargs="?", default=Path("runs"), help="runs folder (default: runs)"
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("A", "B"),
+        help="two runs folders side by side: every number of both, and B - A with its interval",
     )
-    parser.add_argument("--out", type=Path, help="where the report goes (default: ROOT/report)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where the report goes (default: ROOT/report; of a comparison B/report/compare)",
+    )
     parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument(
         "--by-seed",
@@ -45,9 +56,13 @@ def main(argv: list[str]) -> int:
         help="leave out figures/: every figure of the page as SVG, PDF and PNG, and the strips",
     )
     args = parser.parse_args(argv)
+    if args.compare:
+        if args.root is not None:
+            parser.error(f"--compare takes two folders and no third one: {args.root}")
+        return compare_folders(args)
     check_folders(args.config_dir)
     search_configuration(args.config_dir)  # the figures of a user's own metrics
-    results = load(args.root, by_seed=args.by_seed)
+    results = load(args.root or Path("runs"), by_seed=args.by_seed)
     every = every_setting(results)
     # The table first: the figures take longer.
     print_table(results, every=every)
@@ -55,4 +70,23 @@ def main(argv: list[str]) -> int:
         with status("drawing the report"):
             page = write_report(results, every, args.out, files=not args.no_figures)
         print(f"table  {page.parent / 'table.csv'}\nreport {page}")
+    return 0
+
+
+def compare_folders(args: argparse.Namespace) -> int:
+    """`editbench report --compare A B`; the exit code."""
+    # Imported here: a plain report needs none of it.
+    from editbench.studies.side_by_side import (
+        print_side_by_side,
+        side_by_side,
+        write_side_by_side,
+    )
+
+    first, second = args.compare
+    found = side_by_side(first, second, args.by_seed)
+    print_side_by_side(found)
+    if not args.table:
+        out = args.out or second / "report" / "compare"
+        page = write_side_by_side(found, out)
+        print(f"table  {out / 'compare.csv'}\nlatex  {out / 'compare.tex'}\nreport {page}")
     return 0

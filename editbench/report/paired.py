@@ -115,13 +115,14 @@ def seed_spreads(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, 
 
 
 def compare(
-    table: pd.DataFrame, spreads: Mapping[str, SeedSpread] | None = None
+    table: pd.DataFrame, spreads: Mapping[str, SeedSpread] | None = None, draws: int = DRAWS
 ) -> dict[tuple[str, str], tuple[int, float, float, float, float, float]]:
     """Paired differences of every two columns.
 
     Args:
         table: (starts, methods), NaN where a method lacks a start.
         spreads: method -> what its seeds add to the variance of its mean; none where it has one.
+        draws: of the bootstrap; more are taken where there are many pairs.
 
     Returns:
         (a, b) -> n, difference, low, high, p, adjusted p.
@@ -145,7 +146,7 @@ def compare(
     # The counts are resampled with the gaps: the mean of a draw is over the starts that the pair
     # has in that draw.
     sums = resampled_sums(
-        np.concatenate([gaps, held], 1), max(DRAWS, PER_PAIR * len(pairs)), 0, "paired"
+        np.concatenate([gaps, held], 1), max(draws, PER_PAIR * len(pairs)), 0, "paired"
     )
     # A draw may hold no start of a pair that shares few; it is NaN and handled below.
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,0 +1,405 @@
+"""The numbers of two folders and their differences, B - A.
+
+Where both runs walked from the same starts, the difference is the mean of B - A over the starts that
+both have, with the paired bootstrap of `editbench.report.paired`. A cell is over the seeds that both
+folders have; what they add to the variance is then that of the difference. Where the starts are
+others, the difference is that of the two means, each resampled by itself: the interval is unpaired.
+p-values are adjusted over all cells of a number (Holm, 1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from editbench.report.load import COSTS, Results
+from editbench.report.paired import (
+    LEVEL,
+    PER_PAIR,
+    compare,
+    keyed_values,
+    seed_spreads,
+    two_sided,
+)
+from editbench.report.seeds import ROUNDING, pool_seeds
+from editbench.report.tables import AT_EFFECT
+from editbench.stats.intervals import (
+    DRAWS,
+    SeedSpread,
+    holm,
+    percentiles,
+    resampled_sums,
+    seed_draws,
+    seed_spread,
+)
+from editbench.studies.side_by_side.pairing import Pair, Pairing, pair_folders, shares_starts
+from editbench.walk.rows import KEY_COLUMNS, join_notes, key_of, written_key
+
+NAN = float("nan")
+FIRST = ("accuracy", AT_EFFECT, "success_rate")  # these numbers come first, in this order
+PAIRED = "same"  # both runs walked from the same starts
+UNPAIRED = "different"
+# Verdicts of a test; of a number without a better side it is higher or lower.
+SEPARATED = ("better", "worse", "higher", "lower")
+OPEN = "not separated"
+# Verdicts without a test.
+NO_VALUES = "not tested"  # no values of single starts
+UNREAD = "not to be read"
+OTHER_VERSION = "not comparable"
+COLUMNS = (
+    "number",
+    "metric",
+    "variant",
+    "network",
+    "x",
+    "attribute",
+    "method",
+    "floor",
+    "seeds",
+    "a",
+    "a_low",
+    "a_high",
+    "a_n",
+    "b",
+    "b_low",
+    "b_high",
+    "b_n",
+    "higher_is_better",
+    "starts",
+    "n",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "verdict",
+    "note",
+)
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Two folders with the differences of their numbers.
+
+    Args:
+        first: folder A.
+        second: folder B.
+        table: a row a number, attribute and method, columns COLUMNS. `a` and `b` with their own 95 %
+            intervals are over all starts of their side; `difference`, `low` and `high` are over the
+            `n` starts that both have where `starts` is PAIRED, and of the two means otherwise.
+        pairing: the runs, and those that are not compared.
+        left_out: numbers that only one of the folders has, in words.
+    """
+
+    first: Path
+    second: Path
+    table: pd.DataFrame
+    pairing: Pairing
+    left_out: list[str]
+
+    def parts(self) -> list[tuple[str, pd.DataFrame]]:
+        """Each number with its rows, in the order of the table."""
+        return [(str(name), part) for name, part in self.table.groupby("number", sort=False)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one method and attribute in both folders.
+
+    Args:
+        method: with the options that tell it from its variants.
+        attribute: of all of them.
+        pairs: one a seed, sorted by seed.
+    """
+
+    method: str
+    attribute: str
+    pairs: tuple[Pair, ...]
+
+    @property
+    def seeds(self) -> str:
+        """'0, 1, 2'."""
+        return ", ".join(str(pair.a.seed) for pair in self.pairs)
+
+    def run_ids(self, side: str) -> list[str]:
+        """Its runs on a side, 'a' or 'b', in the order of the seeds."""
+        return [getattr(pair, side).run_id for pair in self.pairs]
+
+
+class Numbers:
+    """The numbers of one folder, seeds pooled within their cell.
+
+    Args:
+        results: all records of the folder, each seed a run.
+        cells: what is compared.
+        side: 'a' or 'b'.
+    """
+
+    def __init__(self, results: Results, cells: list[Cell], side: str) -> None:
+        self.side = side
+        place = {run: str(k) for k, cell in enumerate(cells) for run in cell.run_ids(side)}
+        runs = results.runs[results.runs["run_id"].isin(place)]
+        # The cells of the comparison take the place of those of a report.
+        runs = runs.assign(setting="", label=[place[run] for run in runs["run_id"]])
+        samples = results.samples[results.samples["run_id"].isin(place)]
+        metrics = tuple(sorted(set(samples["metric"])))
+        rows = results.rows[results.rows["run_id"].isin(place)]
+        # A curve without values of single starts would be a hundred rows without a test.
+        rows = rows[rows["x"].isna() | rows["metric"].isin([*metrics, AT_EFFECT])]
+        _, rows, _ = pool_seeds(runs, rows, samples, ("learned", *COSTS))
+        self.floors = dict(zip(runs["run_id"], runs["floor"]))
+        pooled = replace(results, runs=runs, rows=rows, samples=samples)
+        self.samples = keyed_values(pooled, metrics)
+        self.spreads = seed_spreads(pooled, metrics)
+        self.rows: dict[str, dict[tuple, dict[Any, Any]]] = {}
+        for row in rows.to_dict("records"):
+            self.rows.setdefault(str(row["run_id"]), {})[key_of(row)] = row
+
+    def of(self, cell: Cell) -> dict[tuple, dict[Any, Any]]:
+        """Key -> row of a cell."""
+        # The pooled rows of a cell have the run id of its first seed.
+        return self.rows.get(cell.run_ids(self.side)[0], {})
+
+    def by_start(self, cell: Cell, key: tuple) -> pd.DataFrame | None:
+        """Values of single starts, (starts, seeds); None where a number is not their mean."""
+        columns = {}
+        for seed, run in enumerate(cell.run_ids(self.side)):
+            if (run, key) not in self.samples:
+                return None
+            columns[seed] = self.samples[run, key]
+        table = pd.DataFrame(columns).dropna(how="all").sort_index()
+        value = self.of(cell)[key]["value"]
+        mean = table.mean(axis=1).mean()
+        # A median or a ratio cannot be compared through the values of single starts.
+        return table if np.isclose(mean, value, rtol=ROUNDING, atol=ROUNDING) else None
+
+    def spread(self, cell: Cell, key: tuple) -> SeedSpread:
+        """What the seeds of a cell add to the variance of a number."""
+        return self.spreads.get((cell.run_ids(self.side)[0], key), SeedSpread())
+
+
+def side_by_side(first: Path, second: Path, by_seed: bool = False) -> SideBySide:
+    """Compare two runs folders.
+
+    Args:
+        first: runs folder A.
+        second: runs folder B.
+        by_seed: whether each seed is a cell of its own; else a cell is over the seeds that both have.
+
+    Raises:
+        EditbenchError: a folder has no readable record, both are the same, or they have no run in
+            common.
+    """
+    pairing = pair_folders(first, second)
+    cells = cells_of(pairing.pairs, by_seed)
+    a = Numbers(pairing.a, cells, "a")
+    b = Numbers(pairing.b, cells, "b")
+    # The smallest p-value, times the tests of its number, must stay well below LEVEL.
+    draws = max(DRAWS, PER_PAIR * len(cells))
+    rows = []
+    for cell in cells:
+        rows += compare_cell(cell, a, b, draws)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    for _, group in table.groupby("number"):
+        table.loc[group.index, "p_holm"] = holm(group["p"].to_numpy(np.float64))
+    table["verdict"] = [verdict_of(row) for row in table.to_dict("records")]
+    place = [FIRST.index(name) if name in FIRST else len(FIRST) for name in table["metric"]]
+    table = table.assign(place=place)
+    table = table.sort_values(["place", "number", "attribute", "floor", "method", "seeds"])
+    table = table[list(COLUMNS)].reset_index(drop=True)
+    return SideBySide(first, second, table, pairing, only_in_one(a, b))
+
+
+def cells_of(pairs: Iterable[Pair], by_seed: bool) -> list[Cell]:
+    """Pairs by method and attribute, and by seed where seeds are kept apart."""
+    found: dict[tuple, list[Pair]] = {}
+    for pair in pairs:
+        # Variants are told apart in A; runs of B that differ in the seed alone are paired with one.
+        key = (pair.method, pair.a.attribute, pair.a.seed if by_seed else None)
+        found.setdefault(key, []).append(pair)
+    return [
+        Cell(method, attribute, tuple(sorted(group, key=lambda pair: pair.a.seed)))
+        for (method, attribute, _), group in found.items()
+    ]
+
+
+def compare_cell(cell: Cell, a: Numbers, b: Numbers, draws: int) -> list[dict[str, Any]]:
+    """The rows of the table of one cell."""
+    rows = []
+    for key, left in a.of(cell).items():
+        right = b.of(cell).get(key)
+        if right is None:
+            continue
+        values = (a.by_start(cell, key), b.by_start(cell, key))
+        rows.append(compare_number(cell, key, (a, b), (left, right), values, draws))
+    return rows
+
+
+def compare_number(
+    cell: Cell,
+    key: tuple,
+    sides: tuple[Numbers, Numbers],
+    rows: tuple[dict[Any, Any], dict[Any, Any]],
+    values: tuple[pd.DataFrame | None, pd.DataFrame | None],
+    draws: int,
+) -> dict[str, Any]:
+    """One row of the table.
+
+    Args:
+        cell: of the number.
+        key: of the number.
+        sides: the numbers of A and B.
+        rows: the number's own row of A and of B.
+        values: (starts, seeds) of A and of B.
+        draws: of the bootstrap.
+    """
+    left, right = rows
+    fields = dict(zip(KEY_COLUMNS, key))
+    found: dict[str, Any] = {
+        "number": written_key(key),
+        **{name: fields[name] for name in ("metric", "variant", "network", "x")},
+        "attribute": cell.attribute,
+        "method": cell.method,
+        "floor": bool(sides[0].floors[cell.run_ids("a")[0]]),
+        "seeds": cell.seeds,
+        "higher_is_better": known_better(left, right),
+        "p": NAN,
+        "note": note_of(left, right),
+    }
+    for name, row in (("a", left), ("b", right)):
+        found |= {name: row["value"], f"{name}_low": row["low"]}
+        found |= {f"{name}_high": row["high"], f"{name}_n": row["count"]}
+    if not same_version(left, right):
+        # Two definitions of a number have no difference.
+        versions = f"metric version {left['version']:g} in A, {right['version']:g} in B"
+        return found | {"verdict": OTHER_VERSION, "note": join_notes(versions, found["note"])}
+    found["difference"] = right["value"] - left["value"]
+    if found["note"] or not np.isfinite(found["difference"]):
+        return found | {"verdict": UNREAD}
+    if values[0] is None or values[1] is None:
+        return found | {"verdict": NO_VALUES}
+    same = all(pair.refers_to_same_starts() for pair in cell.pairs)
+    # Accuracy counts every start of a walk, other numbers may lack some of them.
+    whole = [side.samples for side in sides]
+    if same and shares_starts(
+        starts_of(cell.run_ids("a"), whole[0]), starts_of(cell.run_ids("b"), whole[1])
+    ):
+        tested = paired_test(values[0], values[1], draws)
+    else:
+        spreads = (sides[0].spread(cell, key), sides[1].spread(cell, key))
+        tested = unpaired_test(values[0], values[1], spreads, draws)
+    return found | tested | {"verdict": OPEN}
+
+
+def starts_of(run_ids: list[str], samples: dict[tuple[str, tuple], pd.Series]) -> set[int]:
+    """All starts that runs have a value of."""
+    found: set[int] = set()
+    for (run, _), series in samples.items():
+        if run in run_ids:
+            found |= set(series.index.tolist())
+    return found
+
+
+def paired_test(a: pd.DataFrame, b: pd.DataFrame, draws: int) -> dict[str, Any]:
+    """The paired bootstrap of the mean of b - a over the starts that both have.
+
+    Args:
+        a: (starts, seeds), NaN where a seed has no value of a start.
+        b: the same of the other side, with the same seeds.
+        draws: of the bootstrap.
+    """
+    gaps = (b - a).dropna(how="all").sort_index()
+    # The seeds are the same on both sides, so their part is that of the difference. It stands on one
+    # side of a pair whose other side is zero.
+    pair = pd.DataFrame({"B - A": gaps.mean(axis=1), "zero": 0.0})
+    spreads = {"B - A": seed_spread(gaps.to_numpy(np.float64))}
+    [(n, difference, low, high, p, _)] = compare(pair, spreads, draws).values()
+    return {
+        "starts": PAIRED,
+        "n": n,
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": p,
+    }
+
+
+def unpaired_test(
+    a: pd.DataFrame, b: pd.DataFrame, spreads: tuple[SeedSpread, SeedSpread], draws: int
+) -> dict[str, Any]:
+    """The bootstrap of mean(b) - mean(a), each side resampled by itself.
+
+    Args:
+        a: (starts, seeds), NaN where a seed has no value of a start.
+        b: the same of other starts.
+        spreads: what the seeds add to the variance of a and of b.
+        draws: of the bootstrap.
+    """
+    means = []
+    sums = []
+    for name, values, spread in zip("ab", (a, b), spreads):
+        by_start = values.mean(axis=1).to_numpy(np.float64)
+        stream = f"unpaired {name}"
+        drawn = resampled_sums(by_start[:, None], draws, 0, stream)[:, 0] / len(by_start)
+        means.append(by_start.mean())
+        sums.append(drawn + seed_draws(spread, draws, stream))
+    difference = np.array([means[1] - means[0]])
+    drawn = (sums[1] - sums[0])[:, None]
+    low, high = percentiles(drawn)[:, 0]
+    return {
+        "starts": UNPAIRED,
+        "n": NAN,
+        "difference": float(difference[0]),
+        "low": float(low),
+        "high": float(high),
+        "p": float(two_sided(drawn, difference)[0]),
+    }
+
+
+def verdict_of(row: dict[Any, Any]) -> str:
+    """The verdict of a row with its adjusted p-value; what was not tested keeps its own."""
+    if row["verdict"] != OPEN or not row["p_holm"] < LEVEL:
+        return str(row["verdict"])
+    higher = row["difference"] > 0
+    if row["higher_is_better"] is None:
+        return "higher" if higher else "lower"
+    return "better" if higher == row["higher_is_better"] else "worse"
+
+
+def known_better(*rows: dict[Any, Any]) -> bool | None:
+    """Whether higher is better, by the first row that says it."""
+    for row in rows:
+        if not pd.isna(row["higher_is_better"]):
+            return bool(row["higher_is_better"])
+    return None
+
+
+def same_version(left: dict[Any, Any], right: dict[Any, Any]) -> bool:
+    """Whether two rows are of one version of their metric; a record that says none is taken for it."""
+    versions = (left["version"], right["version"])
+    return bool(pd.isna(versions[0]) or pd.isna(versions[1]) or versions[0] == versions[1])
+
+
+def note_of(left: dict[Any, Any], right: dict[Any, Any]) -> str:
+    """The notes of both sides, with the side where they differ."""
+    if left["note"] == right["note"]:
+        return str(left["note"])
+    parts = [f"{name}: {row['note']}" for name, row in (("A", left), ("B", right)) if row["note"]]
+    return join_notes(*parts)
+
+
+def only_in_one(a: Numbers, b: Numbers) -> list[str]:
+    """Metrics that one folder has in none of its compared runs, in words."""
+    names = []
+    for numbers in (a, b):
+        names.append({key[0] for rows in numbers.rows.values() for key in rows})
+    found = []
+    for side, own, others in (("A", names[0], names[1]), ("B", names[1], names[0])):
+        if own - others:
+            found.append(f"only in {side}: {', '.join(sorted(own - others))}")
+    return found

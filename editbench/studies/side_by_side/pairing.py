@@ -1,0 +1,209 @@
+"""Which run of one folder stands beside which run of the other, and what differs between them.
+
+Runs are matched as the regression check matches them (`editbench.regression.compare.match`): the same
+method, attribute and seed, and among variants the one with the same options and setting. Runs of
+another generator or judge answer another question and are never paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from editbench.base.errors import EditbenchError
+from editbench.regression import PinnedRun, pin_runs
+from editbench.regression.compare import SHARED_STARTS, differences, match
+from editbench.report.load import Results, load
+
+# Under another generator or judge a number means something else.
+WORLD = ("generator", "hash.generator", "scorer.name", "hash.judge", "judged_in")
+# What the number of a start refers to. The rest of the setting may differ: that is what is compared.
+START = ("bank.seed", "hash.bank", "inversion.", "target")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run of either folder, of one method, attribute and seed.
+
+    Args:
+        a: of the first folder, without its numbers.
+        b: of the second.
+    """
+
+    a: PinnedRun
+    b: PinnedRun
+
+    @property
+    def method(self) -> str:
+        """The method, with the options that tell it from its variants in the first folder."""
+        job = f"{self.a.method} x {self.a.attribute}, seed {self.a.seed}"
+        return self.a.method + self.a.label.removeprefix(job)
+
+    @property
+    def changed(self) -> list[str]:
+        """Options and settings with other values in b, 'key old -> new'."""
+        options = differences(self.a.options, self.b.options)
+        return [*options, *differences(self.a.setting, self.b.setting)]
+
+    def refers_to_same_starts(self) -> bool:
+        """Whether a number of a start means the same sample and target class in both runs."""
+        own = {key: value for key, value in self.a.setting.items() if key.startswith(START)}
+        return not differences(own, self.b.setting)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What is not compared.
+
+    Args:
+        side: 'A', 'B', or 'both'.
+        run: its label.
+        reason: why.
+    """
+
+    side: str
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The runs of two folders.
+
+    Args:
+        a: records of the first folder, each seed a run.
+        b: records of the second.
+        pairs: runs that are done in both.
+        alone: all others, and records that cannot be read.
+        notes: of several records of one job, which is taken.
+    """
+
+    a: Results
+    b: Results
+    pairs: list[Pair]
+    alone: list[Alone] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def pair_folders(first: Path, second: Path) -> Pairing:
+    """Match the runs of two folders.
+
+    Args:
+        first: runs folder A.
+        second: runs folder B.
+
+    Raises:
+        EditbenchError: a folder has no readable record, both are the same, or they have no run in
+            common.
+    """
+    if first.resolve() == second.resolve():
+        raise EditbenchError(
+            f"{first} and {second} are the same folder; name the folders of two sweeps, such as "
+            "runs/before and runs/after"
+        )
+    a = load(first)
+    b = load(second)
+    for folder, results in ((first, a), (second, b)):
+        if results.runs.empty:
+            named = "; ".join(f"{one.name} ({one.reason})" for one in results.problems)
+            raise EditbenchError(
+                f"no run in '{folder}' is readable: {named}. Delete these folders and run the jobs "
+                "again"
+            )
+    left, left_notes = pin_runs(without_numbers(a))
+    right, right_notes = pin_runs(without_numbers(b))
+    pairs = []
+    alone = []
+    apart: dict[str, None] = {}
+    taken = set()
+    for old, new in match(left, right):
+        if new is None:
+            alone.append(Alone("A", old.label, why_alone(old, right, "B")))
+            continue
+        taken.add(new)
+        other = differences(world_of(old.setting), new.setting)
+        if other:
+            apart |= dict.fromkeys(other)
+            alone.append(Alone("both", old.label, f"not comparable: {', '.join(other)}"))
+        elif old.status == "done" and new.status == "done":
+            pairs.append(Pair(old, new))
+        else:
+            alone.append(Alone("both", old.label, f"A: {state(old)}; B: {state(new)}"))
+    for new in right:
+        if new not in taken:
+            alone.append(Alone("B", new.label, why_alone(new, left, "A")))
+    for side, results in (("A", a), ("B", b)):
+        alone += [Alone(side, one.name, f"unreadable: {one.reason}") for one in results.problems]
+    if not pairs:
+        raise EditbenchError(nothing_in_common(first, second, left, right, list(apart)))
+    notes = [f"A: {note}" for note in left_notes] + [f"B: {note}" for note in right_notes]
+    return Pairing(a, b, pairs, alone, notes)
+
+
+def without_numbers(results: Results) -> Results:
+    """The same records without rows and samples, which matching does not read."""
+    return replace(results, rows=results.rows.iloc[:0], samples=results.samples.iloc[:0])
+
+
+def world_of(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a setting that says which generator and judge."""
+    return {key: value for key, value in setting.items() if key in WORLD}
+
+
+def state(run: PinnedRun) -> str:
+    """'done', or 'skipped: why'."""
+    return f"{run.status}: {run.reason}" if run.reason else run.status
+
+
+def why_alone(run: PinnedRun, others: list[PinnedRun], name: str) -> str:
+    """Why a run has no counterpart in the other folder.
+
+    Args:
+        run: the run.
+        others: the runs of the other folder.
+        name: of the other folder.
+    """
+    rivals = [other for other in others if other.job == run.job]
+    if rivals:
+        return f"{len(rivals)} in {name}, and none of them has the same options and setting"
+    seeds = sorted(
+        other.seed
+        for other in others
+        if (other.method, other.attribute) == (run.method, run.attribute)
+    )
+    if seeds:
+        return f"{name} has other seeds: {', '.join(map(str, seeds))}"
+    return f"not in {name}"
+
+
+def nothing_in_common(
+    first: Path, second: Path, left: list[PinnedRun], right: list[PinnedRun], apart: list[str]
+) -> str:
+    """The message of two folders without a run that is done in both."""
+    if apart:
+        return (
+            f"{first} and {second} cannot be compared: {', '.join(apart)}. Numbers of another "
+            "generator or judge answer another question; `editbench transfer` compares rankings"
+        )
+    return (
+        f"{first} and {second} have no finished run in common (same method, attribute and seed): "
+        f"{first} holds {described(left)}; {second} holds {described(right)}"
+    )
+
+
+def described(runs: list[PinnedRun]) -> str:
+    """'gradctrl, random on age, smile, seed 0'."""
+    methods = sorted({run.method for run in runs})
+    attributes = sorted({run.attribute for run in runs})
+    seeds = sorted({run.seed for run in runs})
+    states = {run.status for run in runs}
+    done = "" if "done" in states else f", {' or '.join(sorted(states))}"
+    numbers = ", ".join(map(str, seeds))
+    return f"{', '.join(methods)} on {', '.join(attributes)}, seed {numbers}{done}"
+
+
+def shares_starts(own: set[int], others: set[int]) -> bool:
+    """Whether two runs walked from the same starts, as the regression check asks it."""
+    return len(own & others) >= SHARED_STARTS * len(own | others) > 0

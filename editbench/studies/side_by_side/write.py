@@ -1,0 +1,389 @@
+"""Two folders side by side as a terminal table, CSV, a LaTeX fragment and a page."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from editbench.base.files import write_atomic
+from editbench.base.progress import PIPE
+from editbench.report import latex
+from editbench.report.cells import MISSING, number
+from editbench.report.paired import LEVEL
+from editbench.report.tables import AT_EFFECT
+from editbench.studies.side_by_side.differences import (
+    FIRST,
+    NO_VALUES,
+    OPEN,
+    OTHER_VERSION,
+    PAIRED,
+    SEPARATED,
+    UNPAIRED,
+    UNREAD,
+    SideBySide,
+)
+
+TITLES = {"accuracy": "accuracy", AT_EFFECT: "AD", "success_rate": "success"}
+SHOWN = FIRST[:2]  # numbers of the terminal's table and of LaTeX; page and CSV have all
+DIGITS = 3  # of the numbers in FIRST
+SIGNS = {"better": "▲", "worse": "▼", "higher": "△", "lower": "▽"}
+ACROSS = 4  # attributes side by side in LaTeX; more go into a second tabular below
+WIDTH = 170.0  # units of the drawing of an interval
+PAGE = "index.html"
+
+
+def print_side_by_side(found: SideBySide, console: Console | None = None) -> None:
+    """The terminal's table: accuracy and AD, then the conclusion and what is not compared.
+
+    Args:
+        found: the comparison.
+        console: to print to; None is the terminal, or a pipe.
+    """
+    console = console or (Console() if sys.stdout.isatty() else Console(width=PIPE))
+    for line in about(found):
+        console.print(escape(line), soft_wrap=True)
+    for name, part in found.parts():
+        if part["metric"].iloc[0] not in SHOWN:
+            continue
+        table = Table(
+            title=title_of(name, part),
+            title_justify="left",
+            title_style="bold",
+            header_style="bold",
+            box=None,
+            pad_edge=False,
+        )
+        for heading in ("attribute", "method"):
+            table.add_column(heading, overflow="fold")
+        for heading in ("A", "B", "B − A [95 %]", "n"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("", overflow="fold")
+        before = None
+        for row in part.to_dict("records"):
+            if before not in (None, row["attribute"]):
+                table.add_section()
+            table.add_row(
+                "" if row["attribute"] == before else escape(row["attribute"]),
+                escape(named(row)),
+                value_text(row, "a"),
+                value_text(row, "b"),
+                escape(difference_text(row)),
+                count_text(row),
+                escape(verdict_text(row)),
+            )
+            before = row["attribute"]
+        console.print(table)
+    for line in [*conclusions(found), *unpaired_note(found)]:
+        console.print(escape(line), soft_wrap=True)
+    for line in not_compared(found):
+        console.print(escape(line), style="dim", soft_wrap=True)
+
+
+def write_side_by_side(found: SideBySide, out: Path) -> Path:
+    """Write compare.csv, not_compared.csv, compare.tex and the page.
+
+    Args:
+        found: the comparison.
+        out: folder of the files.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        EditbenchError: `out` cannot be written.
+    """
+    alone = pd.DataFrame(found.pairing.alone, columns=["side", "run", "reason"])
+    write_atomic(out / "compare.csv", found.table.to_csv(index=False, lineterminator="\n"))
+    write_atomic(out / "not_compared.csv", alone.to_csv(index=False, lineterminator="\n"))
+    write_atomic(out / "compare.tex", latex_table(found))
+    write_atomic(out / PAGE, page(found))
+    return out / PAGE
+
+
+# -- sentences -------------------------------------------------------------------------------------
+def about(found: SideBySide) -> list[str]:
+    """What A and B are, and what differs between them."""
+    lines = [f"A: {found.first}", f"B: {found.second}"]
+    by_change: dict[str, list[str]] = {}
+    for pair in found.pairing.pairs:
+        for change in pair.changed:
+            by_change.setdefault(change, []).append(pair.a.method)
+    methods = {pair.a.method for pair in found.pairing.pairs}
+    for change, several in by_change.items():
+        # What all runs share is the protocol's; else it is told of whom it is.
+        who = "" if set(several) == methods else f" ({', '.join(dict.fromkeys(several))})"
+        lines.append(f"A -> B: {change}{who}")
+    recoded = {
+        pair.a.method
+        for pair in found.pairing.pairs
+        if pair.a.source and pair.b.source and pair.a.source != pair.b.source
+    }
+    if recoded:
+        lines.append(f"A -> B: other code of {', '.join(sorted(recoded))}")
+    if not by_change and not recoded:
+        lines.append("A and B have the same options, settings and code")
+    return lines
+
+
+def conclusions(found: SideBySide) -> list[str]:
+    """How many cells are separated, a sentence a number that was tested."""
+    lines = []
+    for name, part in found.parts():
+        tested = part[part["verdict"].isin([*SEPARATED, OPEN])]
+        if tested.empty:
+            continue
+        counts = tested["verdict"].value_counts()
+        told = [f"B is {kind} in {counts[kind]}" for kind in SEPARATED if kind in counts]
+        open_ones = int(counts.get(OPEN, 0))
+        told.append(f"{open_ones} not separated")
+        lines.append(
+            f"{title_of(name, part)}: of {len(tested)} cells {', '.join(told)} "
+            f"({kind_of(tested)} bootstrap over starts, Holm over the {len(tested)}, adjusted p "
+            f"below {LEVEL:g})"
+        )
+    return lines or ["nothing could be tested: no number has values of single starts in both"]
+
+
+def kind_of(tested: pd.DataFrame) -> str:
+    """'paired', 'unpaired', or how many of each."""
+    counts = tested["starts"].value_counts()
+    if len(counts) == 1:
+        return "paired" if PAIRED in counts else "unpaired"
+    return f"{counts[PAIRED]} paired, {counts[UNPAIRED]} unpaired"
+
+
+def unpaired_note(found: SideBySide) -> list[str]:
+    """That starts differ, where they do."""
+    if not (found.table["starts"] == UNPAIRED).any():
+        return []
+    return [
+        "unpaired: A and B walked from different starts, so each mean is resampled by itself, its "
+        "seeds too; the interval is wider than a paired one"
+    ]
+
+
+def not_compared(found: SideBySide) -> list[str]:
+    """Runs and numbers without a counterpart, a line each."""
+    sides = {"A": "only in A", "B": "only in B", "both": "not compared"}
+    lines = [f"{sides[one.side]}: {one.run}: {one.reason}" for one in found.pairing.alone]
+    return [*lines, *(f"numbers {line}" for line in found.left_out), *found.pairing.notes]
+
+
+# -- cells -----------------------------------------------------------------------------------------
+def title_of(name: str, part: pd.DataFrame) -> str:
+    """The name of a number with an arrow to its better side."""
+    row = part.iloc[0]
+    title = name.replace(row["metric"], TITLES.get(row["metric"], row["metric"]), 1)
+    better = row["higher_is_better"]
+    arrow = "" if better is None or pd.isna(better) else " ↑" if better else " ↓"
+    return title.replace("_", " ") + arrow
+
+
+def named(row: dict[Any, Any]) -> str:
+    """The method, marked where it is a floor, with its seeds where they are not the first alone."""
+    seeds = f" (seeds {row['seeds']})" if row["seeds"] != "0" else ""
+    return row["method"] + seeds + (" (floor)" if row["floor"] else "")
+
+
+def digits_of(row: dict[Any, Any]) -> int | None:
+    """Decimals of a number; None: three significant digits."""
+    return DIGITS if row["metric"] in FIRST else None
+
+
+def value_text(row: dict[Any, Any], side: str) -> str:
+    """The number of a side, with a dagger where it is not to be read."""
+    text = number(row[side], digits_of(row))
+    return text + ("†" if row["verdict"] == UNREAD and text != MISSING else "")
+
+
+def interval_text(row: dict[Any, Any], low: str, high: str, signed: bool = False) -> str:
+    """'[0.31, 0.48]', or '' where there is none."""
+    ends = (row[low], row[high])
+    if not all(math.isfinite(end) for end in ends):
+        return ""
+    written = [signed_text(end, row) if signed else number(end, digits_of(row)) for end in ends]
+    return f"[{', '.join(written)}]"
+
+
+def signed_text(value: float, row: dict[Any, Any]) -> str:
+    """A difference with its sign."""
+    if not math.isfinite(value):
+        return MISSING
+    return ("−" if value < 0 else "+") + number(abs(value), digits_of(row))
+
+
+def difference_text(row: dict[Any, Any]) -> str:
+    """'+0.071 [+0.020, +0.122]'."""
+    return (
+        f"{signed_text(row['difference'], row)} {interval_text(row, 'low', 'high', True)}".rstrip()
+    )
+
+
+def count_text(row: dict[Any, Any]) -> str:
+    """How many starts a difference is over, 'unpaired' where the starts differ, '' without a test."""
+    if row["starts"] == UNPAIRED:
+        return "unpaired"
+    return f"{row['n']:.0f}" if math.isfinite(row["n"]) else ""
+
+
+def verdict_text(row: dict[Any, Any]) -> str:
+    """'▲ better', or why there is no test."""
+    text = f"{SIGNS.get(row['verdict'], '')} {row['verdict']}".strip()
+    if row["verdict"] in (UNREAD, OTHER_VERSION, NO_VALUES) and row["note"]:
+        text += f": {row['note']}"
+    return text
+
+
+# -- LaTeX -----------------------------------------------------------------------------------------
+def latex_table(found: SideBySide) -> str:
+    """A table for each of SHOWN: methods below each other, attributes side by side; needs booktabs."""
+    parts = []
+    for name, part in found.parts():
+        metric = part["metric"].iloc[0]
+        if metric not in SHOWN:
+            continue
+        bodies = latex_bodies(part)
+        title = title_of(name, part)
+        # What was counted, without the title that begins the sentence.
+        told = [
+            line.removeprefix(f"{title}: ") + "."
+            for line in conclusions(found)
+            if line.startswith(f"{title}:")
+        ]
+        caption = (
+            f"{title[0].upper()}{title[1:]} in A ({found.first.name}) and B ({found.second.name}), and "
+            "B − A with its 95 % interval, bold where the two are separated: "
+            f"{' '.join(told) or 'not tested.'}"
+        )
+        lines = [
+            r"\begin{table*}[t]",
+            r"\centering\footnotesize",
+            r"\setlength{\tabcolsep}{4pt}",
+            rf"\caption{{{latex.escape(caption)}}}",
+            rf"\label{{tab:compare-{metric.replace('_', '-')}}}",
+            "\n\n\\medskip\n".join(bodies),
+            r"\end{table*}",
+        ]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def latex_bodies(part: pd.DataFrame) -> list[str]:
+    """The tabulars of one number."""
+    records = part.to_dict("records")
+    attributes = list(dict.fromkeys(row["attribute"] for row in records))
+    ordered = sorted(records, key=lambda row: (row["floor"], row["method"], row["seeds"]))
+    methods = list(dict.fromkeys(named(row) for row in ordered))
+    cells = {(named(row), row["attribute"]): row for row in records}
+    bodies = []
+    for begin in range(0, len(attributes), ACROSS):
+        group = attributes[begin : begin + ACROSS]
+        lines = [
+            " & ".join(["method", *(latex.escape(a.replace("_", " ")) for a in group)]) + r" \\"
+        ]
+        lines.append(r"\midrule")
+        for method in methods:
+            columns = [latex_cell(cells.get((method, attribute))) for attribute in group]
+            values, gaps = zip(*columns)
+            lines.append(" & ".join([latex.escape(method), *values]) + r" \\")
+            lines.append(" & ".join(["", *gaps]) + r" \\")
+        shape = "l" + "c" * len(group)
+        body = "\n".join(lines)
+        bodies.append(
+            f"\\begin{{tabular}}{{{shape}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}"
+        )
+    return bodies
+
+
+def latex_cell(row: dict[Any, Any] | None) -> tuple[str, str]:
+    """('0.340 → 0.787', the difference and its interval in small type) as LaTeX."""
+    if row is None:
+        return latex.escape(MISSING), ""
+    values = latex.escape(f"{value_text(row, 'a')} → {value_text(row, 'b')}")
+    gap = latex.escape(difference_text(row))
+    if row["verdict"] in SEPARATED:
+        gap = rf"\textbf{{{gap}}}"
+    return values, rf"{{\scriptsize {gap}}}"
+
+
+# -- page ------------------------------------------------------------------------------------------
+def page(found: SideBySide) -> str:
+    """The page as text: a table a number, with a drawing of each interval."""
+    environment = Environment(
+        # The report's page sorts tables too.
+        loader=ChoiceLoader(
+            [
+                PackageLoader("editbench", "studies/side_by_side"),
+                PackageLoader("editbench", "report"),
+            ]
+        ),
+        # Names and notes come from records.
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [page_section(name, part) for name, part in found.parts()]
+    return environment.get_template("side_by_side.html").render(
+        first=found.first,
+        second=found.second,
+        about=about(found)[2:],
+        conclusions=[*conclusions(found), *unpaired_note(found)],
+        first_sections=[one for one in sections if one["first"]],
+        more_sections=[one for one in sections if not one["first"]],
+        alone=found.pairing.alone,
+        notes=[*(f"Numbers {line}" for line in found.left_out), *found.pairing.notes],
+        width=WIDTH,
+    )
+
+
+def sortable(value: float) -> float | str:
+    """A number to sort by; '' for one that is missing, which stays last."""
+    return value if math.isfinite(value) else ""
+
+
+def page_section(name: str, part: pd.DataFrame) -> dict[str, Any]:
+    """What the page shows of one number."""
+    ends = part[["low", "high", "difference"]].abs().max().max()
+    # All rows of a number share one axis with zero in its middle.
+    reach = float(ends) if math.isfinite(ends) and ends > 0 else 1.0
+    rows = []
+    for row in part.to_dict("records"):
+        drawn = None
+        if math.isfinite(row["low"]):
+            places = [row[key] / reach * (WIDTH / 2 - 6) for key in ("low", "difference", "high")]
+            drawn = [round(place, 1) for place in places]
+        rows.append(
+            {
+                "attribute": row["attribute"],
+                "method": named(row),
+                "a": value_text(row, "a"),
+                "a_interval": interval_text(row, "a_low", "a_high"),
+                "a_number": sortable(row["a"]),
+                "b": value_text(row, "b"),
+                "b_interval": interval_text(row, "b_low", "b_high"),
+                "b_number": sortable(row["b"]),
+                "difference": signed_text(row["difference"], row),
+                "interval": interval_text(row, "low", "high", True),
+                "number": sortable(row["difference"]),
+                "drawn": drawn,
+                "n": count_text(row),
+                "verdict": verdict_text(row),
+                "separated": row["verdict"] if row["verdict"] in SEPARATED else "",
+            }
+        )
+    return {
+        "title": title_of(name, part),
+        "rows": rows,
+        "first": part["metric"].iloc[0] in SHOWN,
+        "drawn": any(row["drawn"] for row in rows),
+        "reach": f"±{reach:.2g}",
+    }

@@ -1,0 +1,237 @@
+"""Two runs folders side by side: differences that follow from how the records were made."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from editbench.base.errors import EditbenchError
+from editbench.base.files import seal_folder
+from editbench.cli import main
+from editbench.stats.intervals import crossed_means, paired_difference
+from editbench.studies.side_by_side import side_by_side, write_side_by_side
+from tests.fake_records import complete, fake_run, metric_rows
+from tests.test_report_latex import check_structure
+
+N = 120
+
+
+def values_of(seed, share=0.5, n=N):
+    """0 or 1 a start."""
+    return (np.random.default_rng(seed).random(n) < share).astype(float)
+
+
+def record(root, values, method="m", attribute="smile", first=10, edit=None, **more):
+    """A run whose accuracy is the mean of its starts' values; first: number of its first start."""
+    rows = metric_rows(accuracy=float(values.mean()), n=len(values))
+    samples = pd.DataFrame(
+        {"metric": "accuracy", "start": first + np.arange(len(values)), "value": values}
+    )
+    fake_run(root, method, attribute, edit(rows) if edit else rows, samples=samples, **more)
+
+
+def accuracy_row(found, **where):
+    """The only row of accuracy, or the only one with these values."""
+    table = found.table[found.table["metric"] == "accuracy"]
+    for name, value in where.items():
+        table = table[table[name] == value]
+    [row] = table.to_dict("records")
+    return row
+
+
+def test_runs_from_the_same_starts_are_paired(tmp_path):
+    a = values_of(0, 0.4)
+    b = np.maximum(a, values_of(1, 0.3))
+    record(tmp_path / "a", a)
+    record(tmp_path / "b", b, method_config={"step": 2})
+    found = side_by_side(tmp_path / "a", tmp_path / "b")
+    row = accuracy_row(found)
+    exact = paired_difference(pd.Series(b), pd.Series(a))
+    assert row["starts"] == "same" and row["n"] == N and row["verdict"] == "better"
+    assert (
+        row["difference"] == pytest.approx(b.mean() - a.mean()) == pytest.approx(exact.difference)
+    )
+    assert (row["low"], row["high"], row["p"]) == pytest.approx((exact.low, exact.high, exact.p))
+    assert row["b"] - row["a"] == pytest.approx(row["difference"])
+
+
+def test_the_seeds_of_both_sides_are_paired_as_well(tmp_path):
+    """A change that acts alike under every seed has no variance of seeds, however these differ."""
+    shares = (0.2, 0.5, 0.8)
+    gaps = []
+    for seed, share in enumerate(shares):
+        a = values_of(seed, share)
+        b = a.copy()
+        b[seed :: len(shares) * 4] = 1.0
+        gaps.append(b - a)
+        record(tmp_path / "a", a, seed=seed)
+        record(tmp_path / "b", b, seed=seed)
+    row = accuracy_row(side_by_side(tmp_path / "a", tmp_path / "b"))
+    low, high = crossed_means(np.array(gaps).T)
+    assert row["seeds"] == "0, 1, 2" and row["difference"] == pytest.approx(np.mean(gaps))
+    # Both are bootstraps of the same means, by other draws.
+    assert (row["low"], row["high"]) == pytest.approx((low, high), abs=0.006)
+    apart = side_by_side(tmp_path / "a", tmp_path / "b", by_seed=True)
+    for seed, gap in enumerate(gaps):
+        assert accuracy_row(apart, seeds=str(seed))["difference"] == pytest.approx(gap.mean())
+
+
+def test_other_starts_give_an_unpaired_interval_and_say_so(tmp_path, capfd):
+    a, b = values_of(0, 0.4), values_of(1, 0.6)
+    record(tmp_path / "a", a)
+    record(tmp_path / "b", b, first=10_000, starts_n=1500)
+    row = accuracy_row(side_by_side(tmp_path / "a", tmp_path / "b"))
+    error = np.sqrt(a.var() / N + b.var() / N)
+    assert row["starts"] == "different" and np.isnan(row["n"])
+    assert row["difference"] == pytest.approx(b.mean() - a.mean())
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.06)
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(["report", "--compare", *folders, "--table"]) == 0
+    printed = capfd.readouterr().out
+    assert "starts.n 1400 -> 1500" in printed and "A and B walked from different starts" in printed
+    assert "of 1 cells" in printed and "unpaired bootstrap" in printed
+    assert not (tmp_path / "b" / "report").exists()
+
+
+def test_starts_with_the_same_numbers_in_another_bank_are_not_paired(tmp_path):
+    """Start 10 of a bank with another seed is another picture."""
+    for root, bank in (("a", 0), ("b", 1)):
+        record(tmp_path / root, values_of(bank))
+        [folder] = (tmp_path / root).iterdir()
+        config = (folder / "config.yaml").read_text()
+        config = config.replace("name: standard", f"name: standard\n  seed: {bank}")
+        (folder / "config.yaml").write_text(config)
+        seal_folder(folder)
+    row = accuracy_row(side_by_side(tmp_path / "a", tmp_path / "b"))
+    assert row["starts"] == "different"
+
+
+def test_holm_is_over_the_cells_of_a_number(tmp_path):
+    """Two cells without a difference beside one that is separated by itself alone."""
+    base = values_of(0, 0.5)
+    small = base.copy()
+    small[np.flatnonzero(base == 0)[:7]] = 1.0
+    for k in range(3):
+        record(tmp_path / "a", base, method=f"m{k}")
+        record(tmp_path / "b", small if k == 0 else base, method=f"m{k}")
+    found = side_by_side(tmp_path / "a", tmp_path / "b")
+    row = accuracy_row(found, method="m0")
+    assert row["p_holm"] == pytest.approx(3 * row["p"])
+    same = accuracy_row(found, method="m1")
+    assert same["difference"] == 0 and same["p"] == 1 and same["verdict"] == "not separated"
+
+
+def test_a_number_without_values_of_starts_has_a_difference_and_no_test(tmp_path):
+    def edit(rows):
+        rows.loc[rows["metric"] == "path_length", "value"] = 6.25
+        return rows
+
+    record(tmp_path / "a", values_of(0))
+    record(tmp_path / "b", values_of(0), edit=edit)
+    found = side_by_side(tmp_path / "a", tmp_path / "b")
+    [row] = found.table[found.table["metric"] == "path_length"].to_dict("records")
+    assert row["difference"] == pytest.approx(1.0) and row["verdict"] == "not tested"
+    assert np.isnan(row["low"]) and np.isnan(row["p"])
+
+
+def test_notes_and_other_versions_are_not_tested(tmp_path):
+    def noted(rows):
+        rows.loc[rows["metric"] == "accuracy", "note"] = "too few"
+        return rows
+
+    record(tmp_path / "a", values_of(0))
+    record(tmp_path / "b", values_of(1), edit=noted)
+    row = accuracy_row(side_by_side(tmp_path / "a", tmp_path / "b"))
+    assert row["verdict"] == "not to be read" and row["note"] == "B: too few"
+    record(tmp_path / "c", values_of(1), edit=lambda rows: rows.assign(version=2))
+    row = accuracy_row(side_by_side(tmp_path / "a", tmp_path / "c"))
+    assert row["verdict"] == "not comparable" and np.isnan(row["difference"])
+    assert "version 1 in A, 2 in B" in row["note"]
+
+
+def test_what_one_folder_has_alone_is_listed(tmp_path, capfd):
+    for root in ("a", "b"):
+        record(tmp_path / root, values_of(0), method="both")
+    record(tmp_path / "a", values_of(0), method="first")
+    record(tmp_path / "b", values_of(0), method="second", seed=1)
+    record(tmp_path / "b", values_of(0), method="both", seed=3)
+    record(tmp_path / "a", values_of(0), method="broken")
+    fake_run(tmp_path / "b", "broken", "smile", status="skipped", reason="no W")
+    record(tmp_path / "a", values_of(0), attribute="age", method="both")
+    found = side_by_side(tmp_path / "a", tmp_path / "b")
+    alone = {(one.side, one.run): one.reason for one in found.pairing.alone}
+    assert alone == {
+        ("A", "first x smile, seed 0"): "not in B",
+        ("B", "second x smile, seed 1"): "not in A",
+        ("B", "both x smile, seed 3"): "A has other seeds: 0",
+        ("both", "broken x smile, seed 0"): "A: done; B: skipped: no W",
+        ("A", "both x age, seed 0"): "not in B",
+    }
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(["report", "--compare", *folders, "--out", str(tmp_path / "out")]) == 0
+    printed = capfd.readouterr().out
+    written = (tmp_path / "out" / "not_compared.csv").read_text()
+    shown = (tmp_path / "out" / "index.html").read_text()
+    for _, run in alone:
+        assert run in printed and run in written and run in shown
+
+
+def test_variants_are_paired_with_their_own(tmp_path):
+    for root, better in (("a", 0.0), ("b", 1.0)):
+        for step in (1, 2):
+            values = np.clip(values_of(step) + better * values_of(7, 0.2), 0, 1)
+            record(tmp_path / root, values, method_config={"step": step}, tag=f"v{step}")
+    found = side_by_side(tmp_path / "a", tmp_path / "b")
+    assert set(found.table["method"]) == {"m (step=1)", "m (step=2)"}
+    assert accuracy_row(found, method="m (step=1)")["a"] == pytest.approx(values_of(1).mean())
+
+
+def test_errors_say_what_is_wrong(tmp_path):
+    record(tmp_path / "a", values_of(0))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EditbenchError, match=r"no run was found in .*empty"):
+        side_by_side(tmp_path / "a", tmp_path / "empty")
+    with pytest.raises(EditbenchError, match="are the same folder"):
+        side_by_side(tmp_path / "a", tmp_path / "empty" / ".." / "a")
+    record(tmp_path / "b", values_of(0), attribute="age")
+    with pytest.raises(EditbenchError, match=r"no finished run in common.*m on smile.*m on age"):
+        side_by_side(tmp_path / "a", tmp_path / "b")
+    made = {"hashes": {"generator": "99ff"}}
+    record(tmp_path / "c", values_of(0), generator="other", made=made)
+    with pytest.raises(EditbenchError, match=r"generator faces32 -> other.*11aa22bb33cc -> 99ff"):
+        side_by_side(tmp_path / "a", tmp_path / "c")
+    record(tmp_path / "d", values_of(0))
+    [folder] = (tmp_path / "d").iterdir()
+    (folder / "rows.parquet").write_bytes(b"cut")
+    with pytest.raises(EditbenchError, match=r"no run in .*d' is readable"):
+        side_by_side(tmp_path / "a", tmp_path / "d")
+
+
+def test_a_third_folder_is_refused(tmp_path, capfd):
+    with pytest.raises(SystemExit):
+        main(["report", "runs", "--compare", "a", "b"])
+    assert "takes two folders and no third one: runs" in capfd.readouterr().err
+
+
+def test_the_files_hold_every_cell_and_escape_names(tmp_path):
+    hostile = r"m_<b>&\input{x}"
+    for root, seed in (("a", 0), ("b", 1)):
+        for attribute in ("age", "smile", "a_1", "a_2", "a_3"):
+            record(tmp_path / root, values_of(seed), "plain", attribute)
+        rows = complete(metric_rows(accuracy=0.5), {})
+        folder = fake_run(tmp_path / root, "x", "age", rows)
+        status = json.loads((folder / "status.json").read_text()) | {"method": hostile}
+        (folder / "status.json").write_text(json.dumps(status))
+        seal_folder(folder)
+    page = write_side_by_side(side_by_side(tmp_path / "a", tmp_path / "b"), tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "compare.csv")
+    assert len(table[table["metric"] == "accuracy"]) == 6
+    text = (tmp_path / "out" / "compare.tex").read_text()
+    tables = check_structure(text)
+    # Two numbers of five attributes each, four beside each other.
+    assert [columns for columns, _ in tables] == [5, 2, 5, 2]
+    assert "<b>" not in page.read_text() and "m_&lt;b&gt;" in page.read_text()
+    assert page.read_text().count("<svg") == 6

@@ -11,6 +11,7 @@ from editbench.base.progress import status
 from editbench.base.user_code import search_configuration
 from editbench.commands.options import add_config_dir
 from editbench.report import every_setting, load, print_table, write_report
+from editbench.report.exports import EXPORTERS, export
 
 EXAMPLES = """examples:
   editbench report runs
@@ -18,6 +19,7 @@ EXAMPLES = """examples:
   editbench report runs --table            print the table, write nothing
   editbench report runs --no-figures       the page and the tables alone, in a third of the time
   editbench report runs --by-seed          a section for each seed
+  editbench report runs --tensorboard      write the records for TensorBoard, and no report
   editbench report --compare runs/before runs/after     two folders, with the differences of their numbers
 """
 
@@ -55,11 +57,26 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="leave out figures/: every figure of the page as SVG, PDF and PNG, and the strips",
     )
+    for name, exporter in EXPORTERS.items():
+        parser.add_argument(
+            f"--{name}",
+            action="store_true",
+            help=f"write a run a record for {exporter.title} to ROOT/report/{name}, and no report",
+        )
     args = parser.parse_args(argv)
+    exports = [name for name in EXPORTERS if getattr(args, name)]
+    if exports and args.compare:
+        parser.error(f"--compare has no export: leave out --{exports[0]}")
     if args.compare:
         if args.root is not None:
             parser.error(f"--compare takes two folders and no third one: {args.root}")
         return compare_folders(args)
+    if exports:
+        root = args.root or Path("runs")
+        with status("exporting"):
+            told = export(load(root), exports, args.out or root / "report")
+        print("\n".join(told))
+        return 0
     check_folders(args.config_dir)
     search_configuration(args.config_dir)  # the figures of a user's own metrics
     results = load(args.root or Path("runs"), by_seed=args.by_seed)

@@ -1,0 +1,272 @@
+"""Records for the trackers that people look at: Weights & Biases, MLflow, TensorBoard.
+
+One run a record. Its configuration becomes the parameters, its numbers the metrics (`accuracy`,
+`accuracy_low`, `accuracy_high`, as in table.csv), and its curves metrics with steps. Everything is
+written to files, and nothing leaves the machine unless the tracker's own variable (WANDB_MODE,
+MLFLOW_TRACKING_URI) says so. To export a record again replaces what was exported of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from editbench.base.errors import EditbenchError
+from editbench.report.load import COSTS, Results
+from editbench.report.settings import flatten
+from editbench.report.tables import column_name
+
+# Steps of MLflow and TensorBoard are whole numbers: thousandths of x, which is an effect in sigmas.
+STEPS = 1000
+LONGEST_ID = 64  # characters of a run's id in Weights & Biases; a record's hash is at its end
+# Limits of one request to MLflow.
+BATCH_METRICS = 1000
+BATCH_PARAMETERS = 100
+LONGEST_PARAMETER = 500  # characters; older servers refuse more
+
+
+@dataclass(frozen=True)
+class ExportedRun:
+    """A record as a tracker takes it.
+
+    Args:
+        name: the folder's name.
+        about: method, attribute, generator, seed, status, reason, and `left_out`: numbers with a note.
+        parameters: the flat configuration, without what changes no number.
+        metrics: name -> number; only finite ones.
+        curves: name -> (x, number) in the order of x.
+    """
+
+    name: str
+    about: dict[str, str]
+    parameters: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A tracker.
+
+    Args:
+        title: its name.
+        packages: what has to be installed, by the names of imports.
+        write: (runs, folder, name of the experiment) -> a line that says where they are.
+    """
+
+    title: str
+    packages: tuple[str, ...]
+    write: Callable[[Sequence[ExportedRun], Path, str], str]
+
+
+def export(results: Results, names: Sequence[str], out: Path) -> list[str]:
+    """Write the records for trackers.
+
+    Args:
+        results: the records, each seed a run.
+        names: of EXPORTERS.
+        out: folder of the files, which get one folder a tracker.
+
+    Returns:
+        A line a tracker that says where its files are.
+
+    Raises:
+        EditbenchError: a package is missing.
+    """
+    # All of them before any: a sweep is not exported twice because the second name has no package.
+    for name in names:
+        require(name)
+    runs = list(exported_runs(results))
+    experiment = results.root.resolve().name
+    told = []
+    for name in names:
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        told.append(f"{name:11} {EXPORTERS[name].write(runs, folder, experiment)}")
+    return told
+
+
+def require(name: str) -> None:
+    """Raise EditbenchError, with the command that installs it, where a tracker's package is missing."""
+    missing = [package for package in EXPORTERS[name].packages if find_spec(package) is None]
+    if missing:
+        raise EditbenchError(
+            f"--{name} needs {' and '.join(missing)}: pip install 'editbench[{name}]'"
+        )
+
+
+def exported_runs(results: Results) -> Iterator[ExportedRun]:
+    """Every record of a folder, also those that were skipped or failed."""
+    rows = dict(list(results.rows.groupby("run_id")))
+    for run in results.runs.to_dict("records"):
+        run_id = str(run["run_id"])
+        about = {
+            key: str(run[key])
+            for key in ("method", "attribute", "generator", "seed", "status", "reason")
+            if str(run[key])
+        }
+        found = ExportedRun(run_id, about, parameters_of(results.configs.get(run_id, {})))
+        # Trackers draw NaN as a gap at best, and refuse it at worst.
+        found.metrics.update({cost: run[cost] for cost in COSTS if math.isfinite(run[cost])})
+        if run_id in rows:
+            add_rows(found, rows[run_id])
+        yield found
+
+
+def parameters_of(config: dict[str, Any]) -> dict[str, str]:
+    """The flat configuration as text."""
+    flat = flatten(config)
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+        for key, value in flat.items()
+        if key
+    }
+
+
+def add_rows(run: ExportedRun, rows: pd.DataFrame) -> None:
+    """Add the rows of all metrics to a run.
+
+    A number with a note is left out and named, since no tracker can show the note beside it.
+    """
+    left_out = []
+    for row in rows.sort_values("x").to_dict("records"):
+        name = plain_name(column_name(row))
+        is_curve = not pd.isna(row["x"])
+        if row["note"]:
+            place = f" at {row['x']:g}" if is_curve else ""
+            left_out.append(f"{name}{place}: {row['note']}")
+            continue
+        for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
+            value = float(row[key])
+            if not math.isfinite(value):
+                continue
+            if is_curve:
+                run.curves.setdefault(name + end, []).append((float(row["x"]), value))
+            else:
+                run.metrics[name + end] = value
+    if left_out:
+        run.about["left_out"] = "; ".join(left_out)
+
+
+def plain_name(text: str) -> str:
+    """A name of the characters that every tracker takes: 'kid_up inception-07aa n 1000'."""
+    return " ".join(re.sub(r"[^A-Za-z0-9_./-]+", " ", text.replace("@", "-")).split())
+
+
+def step_of(x: float) -> int:
+    """The step of a place on a curve."""
+    return round(STEPS * x)
+
+
+# -- Weights & Biases ------------------------------------------------------------------------------
+def write_wandb(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> str:
+    """Runs of Weights & Biases, offline unless WANDB_MODE says otherwise."""
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE", "offline")
+    for run in runs:
+        name = run.name[-LONGEST_ID:]
+        for earlier in folder.glob(f"*run-*-{name}"):
+            shutil.rmtree(earlier)
+        target = wandb.init(
+            project=experiment,
+            id=name,
+            name=run.name,
+            group=run.about["method"],
+            job_type=run.about["attribute"],
+            tags=[run.about["status"], run.about["generator"]],
+            notes=run.about.get("reason") or run.about.get("left_out"),
+            config=run.parameters,
+            dir=str(folder.parent),  # which gets a folder `wandb`
+            mode=mode,
+            # The records were made before: nothing of this process belongs to them.
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True
+            ),
+        )
+        for curve, points in run.curves.items():
+            # The whole curve has its own axis, in the unit of x.
+            target.define_metric(curve, step_metric=f"{curve}/x")
+            for x, value in points:
+                target.log({curve: value, f"{curve}/x": x})
+        target.summary.update(run.metrics)
+        target.finish(exit_code=int(run.about["status"] == "failed"))
+    # The service writes on after `finish` has returned; this waits for it.
+    wandb.teardown()
+    if mode == "offline":
+        return f"{len(runs)} runs in {folder}; to upload: wandb sync {folder}/offline-run-*"
+    return f"{len(runs)} runs, project {experiment}, WANDB_MODE={mode}"
+
+
+# -- MLflow ----------------------------------------------------------------------------------------
+def write_mlflow(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> str:
+    """Runs of an MLflow experiment, in a database file unless MLFLOW_TRACKING_URI names a server."""
+    import mlflow
+    from mlflow.entities import Metric, Param
+
+    database = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    address = os.environ.get("MLFLOW_TRACKING_URI") or database
+    client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
+    known = client.get_experiment_by_name(experiment)
+    if known is None:
+        # Files of runs go beside the database, and not to the folder of the command.
+        place = (folder / "files").resolve().as_uri() if address == database else None
+        number = client.create_experiment(experiment, artifact_location=place)
+    else:
+        number = known.experiment_id
+    for run in runs:
+        for earlier in client.search_runs([number], f"tags.editbench_run = '{run.name}'"):
+            client.delete_run(earlier.info.run_id)
+        about = {key: value[:5000] for key, value in run.about.items()}
+        target = client.create_run(
+            number, run_name=run.name, tags=about | {"editbench_run": run.name}
+        )
+        made = target.info.run_id
+        time = target.info.start_time
+        metrics = [Metric(name, value, time, 0) for name, value in run.metrics.items()]
+        for name, points in run.curves.items():
+            metrics += [Metric(name, value, time, step_of(x)) for x, value in points]
+        parameters = [
+            Param(key, value[:LONGEST_PARAMETER]) for key, value in run.parameters.items()
+        ]
+        for begin in range(0, len(metrics), BATCH_METRICS):
+            client.log_batch(made, metrics=metrics[begin : begin + BATCH_METRICS])
+        for begin in range(0, len(parameters), BATCH_PARAMETERS):
+            client.log_batch(made, params=parameters[begin : begin + BATCH_PARAMETERS])
+        failed = run.about["status"] == "failed"
+        client.set_terminated(made, "FAILED" if failed else "FINISHED")
+    return f"{len(runs)} runs; to look at them: mlflow ui --backend-store-uri {address}"
+
+
+# -- TensorBoard -----------------------------------------------------------------------------------
+def write_tensorboard(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> str:
+    """Event files, a folder a run, with the configuration as hyperparameters."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    for run in runs:
+        shutil.rmtree(folder / run.name, ignore_errors=True)
+        with SummaryWriter(str(folder / run.name)) as writer:
+            about = {f"run/{key}": value for key, value in run.about.items()}
+            # '.' keeps the hyperparameters in the folder of the run; they bring the numbers along.
+            writer.add_hparams(run.parameters | about, run.metrics, run_name=".")
+            for name, points in run.curves.items():
+                for x, value in points:
+                    writer.add_scalar(name, value, step_of(x))
+    return f"{len(runs)} runs; to look at them: tensorboard --logdir {folder}"
+
+
+EXPORTERS = {
+    "wandb": Exporter("Weights & Biases", ("wandb",), write_wandb),
+    "mlflow": Exporter("MLflow", ("mlflow", "sqlalchemy", "alembic"), write_mlflow),
+    "tensorboard": Exporter("TensorBoard", ("tensorboard",), write_tensorboard),
+}

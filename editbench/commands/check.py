@@ -13,6 +13,7 @@ from editbench.base.progress import PIPE
 from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
 from editbench.regression.compare import differences
 from editbench.regression.show import github, print_comparison, write_junit
+from editbench.regression.summary import append_summary, markdown
 from editbench.report.load import load
 
 EXAMPLES = """examples:
@@ -47,7 +48,9 @@ def main(argv: list[str]) -> int:
         "--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case a row"
     )
     parser.add_argument(
-        "--github", action="store_true", help="print annotations of GitHub Actions, one a run"
+        "--github",
+        action="store_true",
+        help="print annotations of GitHub Actions, one a run, and write the summary of its page",
     )
     args = parser.parse_args(argv)
     baseline = read_baseline(args.baseline)
@@ -65,13 +68,13 @@ def main(argv: list[str]) -> int:
     # In front of the others, since they may be the cause of what the table shows.
     found.notes[:0] = broken + notes + made_otherwise(baseline, surroundings(results))
     failures = found.failures(args.allow_missing, args.strict)
-    print_comparison(
-        found, console(), args.all, f"{args.root} against {args.baseline} ({baseline.reason})"
-    )
+    title = f"{args.root} against {args.baseline} ({baseline.reason})"
+    print_comparison(found, console(), args.all, title)
     if args.junit:
         write_junit(args.junit, found, failures)
     if args.github:
         print("\n".join(github(found, failures)))
+        append_summary(markdown(title, found, failures))
     # Runs were found, but no number of theirs was compared: nothing moved, and nothing agrees.
     if found.blind:
         print(

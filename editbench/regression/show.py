@@ -33,7 +33,7 @@ def print_comparison(
         key=lambda f: [*FAILS, *TOLD, "noise", "within", "same", "unread"].index(f.verdict),
     )
     # With `every` nothing is merged or cut: it is asked for to see each row.
-    cut = shown if every else _merged(shown)[:LONGEST]
+    cut = shown if every else merged(shown)[:LONGEST]
     if cut:
         table = Table(
             title=escape(title) or None,
@@ -118,45 +118,52 @@ def sentence(finding: Finding) -> str:
 
 
 def write_junit(path: Path, comparison: Comparison, failures: Sequence[Finding]) -> None:
-    """JUnit XML: a test case for each finding; what cannot be compared or read is skipped."""
+    """JUnit XML: a test case for each row that was compared. What cannot be compared is skipped, one
+    case for all rows of a run that say the same, and what is not to be read is one case of all."""
     # By identity: two findings may hold the same values.
     failed = {id(finding) for finding in failures}
-    skipped = [
-        f
-        for f in comparison.findings
-        if id(f) not in failed and f.verdict in (*TOLD, "unread", "missing")
-    ]
+    told = [f for f in comparison.findings if f.verdict in TOLD and id(f) not in failed]
+    unread = comparison.count("unread")
+    apart = {id(finding) for finding in told}
+    cases = [f for f in comparison.findings if f.verdict != "unread" and id(f) not in apart]
+    cases += merged(told)
+    skipped = [f for f in cases if id(f) not in failed and f.verdict not in AGREES]
     suite = ElementTree.Element(
         "testsuite",
         name="editbench check",
-        tests=str(len(comparison.findings)),
+        tests=str(len(cases) + bool(unread)),
         errors="0",
         failures=str(len(failures)),
-        skipped=str(len(skipped)),
+        skipped=str(len(skipped) + bool(unread)),
         time="0",
     )
-    for finding in comparison.findings:
-        case = ElementTree.SubElement(
-            suite,
-            "testcase",
-            # Viewers group cases by class, so each run is a group.
-            classname=_printable(finding.run),
-            name=_printable(finding.row or "run"),
-            time="0",
-        )
+    for finding in cases:
+        # Viewers group cases by class, so each run is a group.
+        case = _case(suite, finding.run, finding.row or "run")
         words = _printable(sentence(finding))
         if id(finding) in failed:
             ElementTree.SubElement(
                 case, "failure", message=words, type=finding.verdict
             ).text = words
         # A skip is shown by viewers without making the suite fail.
-        elif finding.verdict not in AGREES or finding.verdict == "unread":
+        elif finding.verdict not in AGREES:
             ElementTree.SubElement(case, "skipped", message=words)
+    if unread:
+        case = _case(suite, "editbench check", "rows not to be read")
+        words = f"{unread} rows have no value, or a note that says not to read them"
+        ElementTree.SubElement(case, "skipped", message=words)
     root = ElementTree.Element("testsuites")
     root.append(suite)
     # People read the file in CI as well.
     ElementTree.indent(root)
     write_atomic(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
+
+
+def _case(suite: ElementTree.Element, group: str, name: str) -> ElementTree.Element:
+    """A test case of a suite."""
+    return ElementTree.SubElement(
+        suite, "testcase", classname=_printable(group), name=_printable(name), time="0"
+    )
 
 
 def github(comparison: Comparison, failures: Sequence[Finding]) -> list[str]:
@@ -172,13 +179,13 @@ def github(comparison: Comparison, failures: Sequence[Finding]) -> list[str]:
         # annotations, so there is one a run.
         for run in dict.fromkeys(finding.run for finding in findings):
             text = "\n".join(
-                sentence(finding) for finding in _merged([f for f in findings if f.run == run])
+                sentence(finding) for finding in merged([f for f in findings if f.run == run])
             )
             lines.append(f"::{level} title={_escaped(f'editbench: {run}', True)}::{_escaped(text)}")
     return lines
 
 
-def _merged(findings: Sequence[Finding]) -> list[Finding]:
+def merged(findings: Sequence[Finding]) -> list[Finding]:
     """Rows of one run that say the same without a number become one: a new version has dozens."""
     groups: dict[tuple, list[Finding]] = {}
     for finding in findings:

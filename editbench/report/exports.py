@@ -173,7 +173,7 @@ def write_wandb(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> s
     """Runs of Weights & Biases, offline unless WANDB_MODE says otherwise."""
     import wandb
 
-    mode = os.environ.get("WANDB_MODE", "offline")
+    mode: Any = os.environ.get("WANDB_MODE", "offline")
     for run in runs:
         name = run.name[-LONGEST_ID:]
         for earlier in folder.glob(f"*run-*-{name}"):

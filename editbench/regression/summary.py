@@ -1,0 +1,117 @@
+"""A comparison as Markdown, for the page of a run of GitHub Actions."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from editbench.base.files import explain_disk_errors
+from editbench.regression.compare import FAILS, TOLD, Comparison, Finding
+from editbench.regression.show import counts, difference, merged, number
+
+# The environment variable that names the file, to which every command of a step appends.
+SUMMARY = "GITHUB_STEP_SUMMARY"
+LARGEST = 1024 * 1024  # bytes of a step's summary; GitHub shows nothing of a larger one
+ROWS = 200  # of the table of what failed; more are not read on a page
+LONGEST = 300  # characters of a cell
+KINDS = (*FAILS, *TOLD, "noise", "within", "same", "unread")
+CUT = "\n\n(cut: the whole summary would be larger than GitHub shows)\n"
+
+
+def append_summary(text: str) -> None:
+    """Append Markdown to the summary of the step, where there is one.
+
+    Raises:
+        EditbenchError: the file cannot be written.
+    """
+    name = os.environ.get(SUMMARY)
+    if not name:
+        return
+    path = Path(name)
+    with explain_disk_errors(path), path.open("ab") as stream:
+        room = LARGEST - stream.tell()
+        stream.write(shortened(text, room))
+
+
+def shortened(text: str, room: int) -> bytes:
+    """The text as UTF-8 of at most `room` bytes, with a line that says so where it is cut."""
+    whole = text.encode()
+    if len(whole) <= room:
+        return whole
+    kept = max(0, room - len(CUT.encode()))
+    # A cut may go through the middle of a letter.
+    return (whole[:kept].decode(errors="ignore") + CUT).encode()[: max(0, room)]
+
+
+def markdown(title: str, comparison: Comparison, failures: Sequence[Finding]) -> str:
+    """The verdict, what failed with its numbers, and the counts of each method.
+
+    Args:
+        title: what was checked against what.
+        comparison: of the check.
+        failures: of the check.
+    """
+    parts = [f"## {verdict(comparison, failures)}", clean(title), f"{counts(comparison)}."]
+    if failures:
+        heads = ("verdict", "run", "row", "pinned", "now", "difference [95 %]", "tolerance", "why")
+        # With --strict all rows of a new metric version fail, and say the same.
+        rows = [failed_row(finding) for finding in merged(failures)]
+        parts.append(table(heads, rows[:ROWS], numbers=range(3, 7)))
+        if len(rows) > ROWS:
+            parts.append(f"{len(rows) - ROWS} further rows failed.")
+    by_method: dict[str, Counter[str]] = {}
+    for finding in comparison.findings:
+        by_method.setdefault(method_of(finding), Counter())[finding.verdict] += 1
+    kinds = [kind for kind in KINDS if comparison.count(kind)]
+    counted = [[name, *(str(found[kind]) for kind in kinds)] for name, found in by_method.items()]
+    parts.append(table(("method", *kinds), counted, numbers=range(1, len(kinds) + 1)))
+    notes = [f"- {clean(note)}" for note in comparison.notes[:ROWS]]
+    parts += ["\n".join(notes)] if notes else []
+    return "\n\n".join(parts) + "\n\n"
+
+
+def verdict(comparison: Comparison, failures: Sequence[Finding]) -> str:
+    """The heading."""
+    if comparison.blind:
+        return "❌ editbench check: nothing could be compared"
+    if failures:
+        rows = "1 row fails" if len(failures) == 1 else f"{len(failures)} rows fail"
+        return f"❌ editbench check: {rows}"
+    return "✅ editbench check: agrees with the pinned numbers"
+
+
+def failed_row(finding: Finding) -> list[str]:
+    """The cells of a finding."""
+    return [
+        finding.verdict,
+        finding.run,
+        finding.row or "the run",
+        number(finding.old),
+        number(finding.new),
+        difference(finding),
+        number(finding.tolerance),
+        finding.text,
+    ]
+
+
+def method_of(finding: Finding) -> str:
+    """The method of a finding, whose run is called 'gradctrl x smile, seed 0'."""
+    return finding.run.split(" x ")[0]
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int]) -> str:
+    """A table; numbers: places of the columns that are aligned to the right."""
+    right = set(numbers)
+    rule = ["---:" if place in right else "---" for place in range(len(heads))]
+    lines = [heads, rule, *([clean(text) for text in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def clean(text: str) -> str:
+    """Text of a record as Markdown that shows it: no cell, tag, line or link of its own."""
+    text = " ".join(text.split())[:LONGEST]
+    for letter in "\\`*_[]|~":
+        text = text.replace(letter, f"\\{letter}")
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # The package as it is installed: methods, metrics and conf inside. mypy does not follow an editable install.
 TYPED  := build/typed
 
-.PHONY: demo test check venv lint density tests clean
+.PHONY: demo test check venv lint density tests docs clean
 
 demo: venv
 	$(BIN)/editbench demo
@@ -28,6 +28,12 @@ lint: venv
 	ln -s $(addprefix $(CURDIR)/,$(wildcard editbench/*) methods metrics conf) $(TYPED)/editbench/
 	cd $(TYPED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p editbench
 
+# The site of docs/ and the README, in site/. A link or an anchor that leads nowhere fails it.
+docs: venv
+	$(BIN)/python -c "import mkdocs, material, mkdocstrings_handlers.python" 2>/dev/null || $(BIN)/pip install --quiet -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "$(CURDIR)/site/index.html"
+
 density: venv
 	$(BIN)/python benchmarks/density.py
 
@@ -44,4 +50,4 @@ $(VENV)/.ready: pyproject.toml setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) build runs/demo runs/cache
+	rm -rf $(VENV) build site runs/demo runs/cache

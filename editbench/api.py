@@ -72,7 +72,7 @@ def run(
         UnknownName: an option or key that does not exist, with the nearest one.
         EditbenchError: a wrong value, or a job that failed before it had a record.
 
-    Example:
+    Examples:
         >>> import editbench as eb
         >>> small = "budget=demo bank.n=2560 bank.shard=1280 starts.n=56 engine.sweep_steps=4"
         >>> runs = eb.run(f"method=random,interfacegan attribute=smile {small}")
@@ -120,7 +120,7 @@ def load(root: PathLike = "runs") -> Runs:
     Raises:
         EditbenchError: the folder is missing or holds no record.
 
-    Example:
+    Examples:
         >>> import editbench as eb
         >>> runs = eb.load("runs")
         >>> runs["random", "smile"].status
@@ -138,7 +138,7 @@ class Runs:
     Args:
         results: the tables that the report is made of.
 
-    Example:
+    Examples:
         >>> import editbench as eb
         >>> runs = eb.load("runs")
         >>> len(runs), runs.problems
@@ -243,7 +243,7 @@ class Run:
     Raises:
         BadFile: the folder holds no record, or a file of it was altered.
 
-    Example:
+    Examples:
         >>> import editbench as eb
         >>> run = eb.load("runs")["random", "smile"]
         >>> run.method, run.attribute, run.seed
@@ -356,7 +356,7 @@ def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
     Raises:
         EditbenchError: the record keeps no pictures, or not so many.
 
-    Example:
+    Examples:
         >>> import editbench as eb
         >>> walks = eb.load("runs")["interfacegan", "smile"].trajectory()
         >>> figure = eb.strip(walks, start=3)
@@ -414,7 +414,7 @@ def generator(name: str = "faces32", device: str = "cpu", **options: Any) -> Gen
         UnknownName: no such generator or key.
         EditbenchError: it cannot be built, for example without its weights.
 
-    Example:
+    Examples:
         >>> import editbench as eb
         >>> gan = eb.generator("faces32")
         >>> images = gan.decode(eb.codes(gan, count=2, seed=0))
@@ -440,7 +440,7 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
     Returns:
         Codes whose `values` have the shape (count, w_dim) or (count, z_dim).
 
-    Example:
+    Examples:
         >>> import editbench as eb
         >>> gan = eb.generator("faces32")
         >>> start = eb.codes(gan, count=5, seed=1)
@@ -471,7 +471,7 @@ def judge(name: str = "faces", device: str = "cpu") -> Scorer:
     Raises:
         UnknownName: no such scorer.
 
-    Example:
+    Examples:
         >>> import editbench as eb
         >>> gan = eb.generator("faces32")
         >>> judge = eb.judge("faces")
@@ -488,7 +488,7 @@ def teacher(name: str = "faces", device: str = "cpu") -> Scorer:
 
     Args, Returns and Raises: as `judge`.
 
-    Example:
+    Examples:
         >>> import editbench as eb
         >>> eb.teacher("faces").attributes.names == eb.judge("faces").attributes.names
         True
@@ -527,7 +527,7 @@ def options(group: str = "method") -> pd.Series:
     Raises:
         UnknownName: no such group.
 
-    Example:
+    Examples:
         >>> import editbench as eb
         >>> "gradctrl" in eb.options("method")
         True

@@ -1,4 +1,4 @@
-"""The workflow of GitHub Actions names files and targets that exist."""
+"""The workflow of GitHub Actions and the container file name what exists in the repository."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import yaml
+
+from tests.test_packaging import COPIED
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / ".github" / "workflows" / "test.yml").read_text()
@@ -35,3 +37,14 @@ def test_every_make_target_that_it_runs_exists():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"run: make (\w+)", TEXT):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_the_container_has_the_torch_of_the_makefile_and_the_sources_of_the_wheel():
+    makefile = (ROOT / "Makefile").read_text()
+    container = (ROOT / "Containerfile").read_text()
+    [version] = re.findall(r"torch==([0-9.]+)", makefile)
+    assert f"ARG TORCH={version}\n" in container
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    admitted = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    assert admitted == {*COPIED, "LICENSE"}
+    assert all((ROOT / name).exists() for name in admitted)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from editbench.base.errors import EditbenchError
 from editbench.cli import main
 from editbench.report import exports, load
 from tests.fake_records import fake_run, metric_rows
@@ -69,6 +70,18 @@ def test_the_extras_install_what_is_asked_for():
             assert any(line.startswith(distributions.get(package, package)) for line in own), (
                 package
             )
+
+
+def test_records_that_cannot_be_read_are_named(runs, monkeypatch):
+    written = []
+    fake = exports.Exporter("fake", (), lambda found, *_: str(written.append(found)))
+    monkeypatch.setattr(exports, "EXPORTERS", {"fake": fake})
+    (runs / "m-smile-s0-abcdef0123" / "rows.parquet").write_bytes(b"cut")
+    [_, broken] = exports.export(load(runs), ["fake"], runs / "report")
+    assert broken.startswith("broken: m-smile-s0-abcdef0123:") and len(written[0]) == 1
+    (runs / "m-age-s0-abcdef0123" / "status.json").write_text("{")
+    with pytest.raises(EditbenchError, match="is readable: m-age"):
+        exports.export(load(runs), ["fake"], runs / "report")
 
 
 @needs("tensorboard")

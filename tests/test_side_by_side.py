@@ -137,6 +137,30 @@ def test_a_number_without_values_of_starts_has_a_difference_and_no_test(tmp_path
     assert np.isnan(row["low"]) and np.isnan(row["p"])
 
 
+def test_a_number_that_some_starts_lack_is_compared_on_those_that_both_have(tmp_path, capfd):
+    """B reaches the effect from twenty further starts, and its mean is larger for them alone."""
+    base = np.random.default_rng(3).random(N)
+    for root, has in (("a", 80), ("b", 100)):
+        values = np.where(np.arange(N) < 80, base, base + 5)[:has]
+        frame = pd.concat(
+            [
+                pd.DataFrame(
+                    {"metric": "ad_at", "x": 1.0, "start": np.arange(has), "value": values}
+                ),
+                pd.DataFrame({"metric": "accuracy", "start": np.arange(N), "value": 1.0}),
+            ]
+        )
+        rows = metric_rows(accuracy=1.0, ad=float(values.mean()), n=N)
+        fake_run(tmp_path / root, "m", "smile", rows, samples=frame)
+    found = side_by_side(tmp_path / "a", tmp_path / "b")
+    [row] = found.table[found.table["metric"] == "ad_at"].to_dict("records")
+    assert row["starts"] == "same" and row["n"] == 80 and row["difference"] == 0
+    assert row["b"] > row["a"] + 0.9
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(["report", "--compare", *folders, "--table"]) == 0
+    assert "it is not the difference of the two numbers" in capfd.readouterr().out
+
+
 def test_notes_and_other_versions_are_not_tested(tmp_path):
     def noted(rows):
         rows.loc[rows["metric"] == "accuracy", "note"] = "too few"

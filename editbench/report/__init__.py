@@ -18,7 +18,7 @@ from editbench.base.files import write_atomic
 from editbench.report import dial, figure_trade, figures, latex, matched
 from editbench.report.costs import COSTS
 from editbench.report.html import Section, page
-from editbench.report.load import Problem, Results, load
+from editbench.report.load import Problem, Results, load, require_readable
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paper import to_paper
 from editbench.report.strips import sheet, strips
@@ -110,12 +110,8 @@ def write_report(
         EditbenchError: no run is readable, or `out` cannot be written.
     """
     root = results.root
-    # Every folder was damaged: a page without a run would only hide that.
-    if results.runs.empty:
-        named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
-        raise EditbenchError(
-            f"no run in '{root}' is readable: {named}. Delete these folders and run the jobs again"
-        )
+    # A page without a run would only hide that every folder is damaged.
+    require_readable(results)
     out = Path(root) / "report" if out is None else Path(out)
     # The tables before anything that draws: they must be there whatever else fails.
     write_atomic(out / "table.csv", csv(results))

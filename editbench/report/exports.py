@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
-from editbench.report.load import COSTS, Results
+from editbench.report.load import COSTS, Results, require_readable
 from editbench.report.settings import flatten
 from editbench.report.tables import column_name
 
@@ -78,11 +78,12 @@ def export(results: Results, names: Sequence[str], out: Path) -> list[str]:
         out: folder of the files, which get one folder a tracker.
 
     Returns:
-        A line a tracker that says where its files are.
+        A line a tracker that says where its files are, and one a record that cannot be read.
 
     Raises:
-        EditbenchError: a package is missing.
+        EditbenchError: a package is missing, or no record is readable.
     """
+    require_readable(results)
     # All of them before any: a sweep is not exported twice because the second name has no package.
     for name in names:
         require(name)
@@ -93,7 +94,7 @@ def export(results: Results, names: Sequence[str], out: Path) -> list[str]:
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
         told.append(f"{name:11} {EXPORTERS[name].write(runs, folder, experiment)}")
-    return told
+    return [*told, *(f"broken: {one.name}: {one.reason}" for one in results.problems)]
 
 
 def require(name: str) -> None:

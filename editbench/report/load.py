@@ -229,6 +229,16 @@ def load(root: Path, only: Collection[str] | None = None, by_seed: bool = True) 
     return Results(root, table, joined, values, configs, provenance, tuple(problems))
 
 
+def require_readable(results: Results) -> None:
+    """Raise EditbenchError where every record of a folder is damaged."""
+    if results.runs.empty:
+        named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
+        raise EditbenchError(
+            f"no run in '{results.root}' is readable: {named}. Delete these folders and run the jobs "
+            "again"
+        )
+
+
 def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
     """A problem for each setting and group of metrics whose rows come from different versions of
     the metric's code."""

@@ -15,7 +15,7 @@ from typing import Any
 from editbench.base.errors import EditbenchError
 from editbench.regression import PinnedRun, pin_runs
 from editbench.regression.compare import SHARED_STARTS, differences, match
-from editbench.report.load import Results, load
+from editbench.report.load import Results, load, require_readable
 
 # Under another generator or judge a number means something else.
 WORLD = ("generator", "hash.generator", "scorer.name", "hash.judge", "judged_in")
@@ -105,13 +105,8 @@ def pair_folders(first: Path, second: Path) -> Pairing:
         )
     a = load(first)
     b = load(second)
-    for folder, results in ((first, a), (second, b)):
-        if results.runs.empty:
-            named = "; ".join(f"{one.name} ({one.reason})" for one in results.problems)
-            raise EditbenchError(
-                f"no run in '{folder}' is readable: {named}. Delete these folders and run the jobs "
-                "again"
-            )
+    require_readable(a)
+    require_readable(b)
     left, left_notes = pin_runs(without_numbers(a))
     right, right_notes = pin_runs(without_numbers(b))
     pairs = []

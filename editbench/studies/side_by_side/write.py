@@ -36,6 +36,7 @@ SHOWN = FIRST[:2]  # numbers of the terminal's table and of LaTeX; page and CSV 
 DIGITS = 3  # of the numbers in FIRST
 SIGNS = {"better": "▲", "worse": "▼", "higher": "△", "lower": "▽"}
 ACROSS = 4  # attributes side by side in LaTeX; more go into a second tabular below
+ROUNDING = 1e-6  # differences of differences below it are of no interest
 WIDTH = 170.0  # units of the drawing of an interval
 PAGE = "index.html"
 
@@ -81,7 +82,7 @@ def print_side_by_side(found: SideBySide, console: Console | None = None) -> Non
             )
             before = row["attribute"]
         console.print(table)
-    for line in [*conclusions(found), *unpaired_note(found)]:
+    for line in [*conclusions(found), *footnotes(found.table)]:
         console.print(escape(line), soft_wrap=True)
     for line in not_compared(found):
         console.print(escape(line), style="dim", soft_wrap=True)
@@ -160,14 +161,21 @@ def kind_of(tested: pd.DataFrame) -> str:
     return f"{counts[PAIRED]} paired, {counts[UNPAIRED]} unpaired"
 
 
-def unpaired_note(found: SideBySide) -> list[str]:
-    """That starts differ, where they do."""
-    if not (found.table["starts"] == UNPAIRED).any():
-        return []
-    return [
-        "unpaired: A and B walked from different starts, so each mean is resampled by itself, its "
-        "seeds too; the interval is wider than a paired one"
-    ]
+def footnotes(table: pd.DataFrame) -> list[str]:
+    """How the differences were made, as far as a reader could take them for something else."""
+    found = []
+    gap = (table["difference"] - (table["b"] - table["a"])).abs()
+    if (gap[table["starts"] == PAIRED] > ROUNDING).any():
+        found.append(
+            "B − A is over the n starts that both have; where one side has further starts it is not "
+            "the difference of the two numbers"
+        )
+    if (table["starts"] == UNPAIRED).any():
+        found.append(
+            "unpaired: A and B walked from different starts, so each mean is resampled by itself, its "
+            "seeds too; the interval is wider than a paired one"
+        )
+    return found
 
 
 def not_compared(found: SideBySide) -> list[str]:
@@ -188,9 +196,14 @@ def title_of(name: str, part: pd.DataFrame) -> str:
 
 
 def named(row: dict[Any, Any]) -> str:
-    """The method, marked where it is a floor, with its seeds where they are not the first alone."""
-    seeds = f" (seeds {row['seeds']})" if row["seeds"] != "0" else ""
-    return row["method"] + seeds + (" (floor)" if row["floor"] else "")
+    """'gradctrl × 3 seeds', 'random (floor)'."""
+    seeds = row["seeds"].split(", ")
+    told = ""
+    if len(seeds) > 1:
+        told = f" × {len(seeds)} seeds"
+    elif seeds != ["0"]:
+        told = f" (seed {seeds[0]})"
+    return row["method"] + told + (" (floor)" if row["floor"] else "")
 
 
 def digits_of(row: dict[Any, Any]) -> int | None:
@@ -262,6 +275,7 @@ def latex_table(found: SideBySide) -> str:
             f"{title[0].upper()}{title[1:]} in A ({found.first.name}) and B ({found.second.name}), and "
             "B − A with its 95 % interval, bold where the two are separated: "
             f"{' '.join(told) or 'not tested.'}"
+            + "".join(f" {line[0].upper()}{line[1:]}." for line in footnotes(part))
         )
         lines = [
             r"\begin{table*}[t]",
@@ -292,9 +306,8 @@ def latex_bodies(part: pd.DataFrame) -> list[str]:
         lines.append(r"\midrule")
         for method in methods:
             columns = [latex_cell(cells.get((method, attribute))) for attribute in group]
-            values, gaps = zip(*columns)
-            lines.append(" & ".join([latex.escape(method), *values]) + r" \\")
-            lines.append(" & ".join(["", *gaps]) + r" \\")
+            for name, line in zip((latex.escape(method), "", ""), zip(*columns)):
+                lines.append(" & ".join([name, *line]) + r" \\")
         shape = "l" + "c" * len(group)
         body = "\n".join(lines)
         bodies.append(
@@ -303,15 +316,16 @@ def latex_bodies(part: pd.DataFrame) -> list[str]:
     return bodies
 
 
-def latex_cell(row: dict[Any, Any] | None) -> tuple[str, str]:
-    """('0.340 → 0.787', the difference and its interval in small type) as LaTeX."""
+def latex_cell(row: dict[Any, Any] | None) -> tuple[str, str, str]:
+    """('0.340 → 0.787', the difference, its interval in small type) as LaTeX."""
     if row is None:
-        return latex.escape(MISSING), ""
+        return latex.escape(MISSING), "", ""
     values = latex.escape(f"{value_text(row, 'a')} → {value_text(row, 'b')}")
-    gap = latex.escape(difference_text(row))
+    gap = latex.escape(signed_text(row["difference"], row))
+    interval = latex.escape(interval_text(row, "low", "high", True))
     if row["verdict"] in SEPARATED:
         gap = rf"\textbf{{{gap}}}"
-    return values, rf"{{\scriptsize {gap}}}"
+    return values, gap, rf"{{\scriptsize {interval}}}" if interval else ""
 
 
 # -- page ------------------------------------------------------------------------------------------
@@ -336,7 +350,7 @@ def page(found: SideBySide) -> str:
         first=found.first,
         second=found.second,
         about=about(found)[2:],
-        conclusions=[*conclusions(found), *unpaired_note(found)],
+        conclusions=[*conclusions(found), *footnotes(found.table)],
         first_sections=[one for one in sections if one["first"]],
         more_sections=[one for one in sections if not one["first"]],
         alone=found.pairing.alone,

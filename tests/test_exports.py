@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tomllib
 from pathlib import Path
 
@@ -24,11 +23,7 @@ def runs(tmp_path):
 
 
 def needs(name):
-    missing = [
-        package
-        for package in exports.EXPORTERS[name].packages
-        if importlib.util.find_spec(package) is None
-    ]
+    missing = [one for one in exports.EXPORTERS[name].packages if not exports.is_installed(one)]
     return pytest.mark.skipif(bool(missing), reason=f"without {', '.join(missing)}")
 
 
@@ -53,11 +48,17 @@ def test_names_have_only_characters_that_every_tracker_takes():
 @pytest.mark.parametrize("name", exports.EXPORTERS)
 def test_without_the_package_one_line_says_how_to_get_it(name, runs, monkeypatch, capfd):
     package = exports.EXPORTERS[name].packages[0]
-    monkeypatch.setattr(exports, "find_spec", lambda wanted: None if wanted == package else True)
+    monkeypatch.setattr(exports, "is_installed", lambda wanted: wanted != package)
     assert main(["report", str(runs), f"--{name}"]) == 1
     error = capfd.readouterr().err.splitlines()[-1]
     assert error == f"error: --{name} needs {package}: pip install 'editbench[{name}]'"
     assert not (runs / "report").exists()
+
+
+def test_a_folder_of_the_same_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "runs_of_somebody").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not exports.is_installed("runs_of_somebody") and exports.is_installed("json")
 
 
 def test_the_extras_install_what_is_asked_for():

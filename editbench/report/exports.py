@@ -99,11 +99,18 @@ def export(results: Results, names: Sequence[str], out: Path) -> list[str]:
 
 def require(name: str) -> None:
     """Raise EditbenchError, with the command that installs it, where a tracker's package is missing."""
-    missing = [package for package in EXPORTERS[name].packages if find_spec(package) is None]
+    missing = [package for package in EXPORTERS[name].packages if not is_installed(package)]
     if missing:
         raise EditbenchError(
             f"--{name} needs {' and '.join(missing)}: pip install 'editbench[{name}]'"
         )
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    spec = find_spec(package)
+    # A folder `wandb` with the runs of somebody imports as a package without any file.
+    return spec is not None and spec.origin is not None
 
 
 def exported_runs(results: Results) -> Iterator[ExportedRun]:

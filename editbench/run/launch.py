@@ -28,6 +28,7 @@ CHOICE = "hydra/launcher="
 BASIC = ".BasicLauncher"
 JOBLIB = ".JoblibLauncher"
 SUBMITIT_LOCAL = ".LocalLauncher"
+SUBMITIT_SLURM = ".SlurmLauncher"
 WATCH_EVERY = 0.5  # seconds between two looks at the parent process
 
 
@@ -83,6 +84,19 @@ def installed(plugin: str) -> bool:
 def many_processes(launcher: str) -> bool:
     """Whether a launcher, by its `_target_`, runs jobs in other processes than the sweep's own."""
     return not launcher.endswith(BASIC)
+
+
+def submitit_cluster(launcher: str) -> str | None:
+    """submitit's name of where the jobs of a launcher run; None for a launcher of another library.
+
+    Args:
+        launcher: its `_target_`.
+    """
+    if launcher.endswith(SUBMITIT_SLURM):
+        return "slurm"
+    if launcher.endswith(SUBMITIT_LOCAL):
+        return "local"
+    return None
 
 
 def ends_with_its_sweep(launcher: str) -> bool:

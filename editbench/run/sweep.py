@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -52,11 +52,15 @@ from editbench.run.launch import (
     ends_with_its_sweep,
     local_workers,
     many_processes,
+    submitit_cluster,
     worker_threads,
 )
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
+
+if TYPE_CHECKING:
+    from editbench.run.cluster import Batches
 
 # Both reach the workers through the environment, which every launcher hands on.
 THREADS = "OMP_NUM_THREADS"
@@ -146,6 +150,8 @@ def run_sweep(
         composed = check_sweep(composer, jobs)
         if task is job_task:  # a task of another command draws no starts
             check_protocols(composed)
+        launcher = str(master.hydra.launcher["_target_"])
+        batches = _open_batches(master.hydra.launcher)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
         os.environ[STARTER] = str(os.getpid())
         share_cores(master, len(jobs))
@@ -154,14 +160,15 @@ def run_sweep(
         own = [f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
         interrupted = False
         follower = Follower(sweep.folder, len(jobs))
+        words = list(overrides)
+        numbers = list(range(len(jobs)))  # of the jobs that the launcher gets
         try:
-            words = list(overrides)
             if task is job_task:
                 waiting = settle_found(sweep, composer, follower)
                 words = remaining_words(sweep, overrides, waiting, master)
-            if words or task is not job_task:
-                launcher = str(master.hydra.launcher["_target_"])
-                with _followed(task, follower, launcher) as followed:
+                numbers = list(waiting)
+            if numbers:
+                with _followed(task, follower, launcher, batches) as followed:
                     hydra.multirun(MAIN, followed, [*words, *own])
         except KeyboardInterrupt:
             interrupted = True
@@ -173,21 +180,46 @@ def run_sweep(
                 f"the launcher stopped: {type(error).__name__}: {reason} "
                 f"({FULL_ERROR}=1 shows where)"
             )
-    code = finish_sweep(sweep, interrupted, again)
+    going_on = batches.let_go() if batches else ""
+    ends: dict[int, str] = {}
+    if batches:
+        ends = {number: batches.describe(place) for place, number in enumerate(numbers)}
+    code = finish_sweep(sweep, interrupted, again, ends)
     if interrupted:
-        say(STOPPED)
+        say(going_on or STOPPED)
         return INTERRUPTED
     return code
 
 
+def _open_batches(options: DictConfig) -> Batches | None:
+    """What waits for the jobs of a launcher of submitit; None for another launcher.
+
+    Args:
+        options: of the launcher.
+
+    Raises:
+        EditbenchError: there is no SLURM to send jobs to.
+    """
+    place = submitit_cluster(str(options["_target_"]))
+    if place is None:
+        return None
+    from editbench.run import cluster  # submitit is no dependency of the package
+
+    if place == cluster.SLURM:
+        cluster.check_slurm(options)
+    return cluster.Batches(place)
+
+
 @contextmanager
-def _followed(task: Task, follower: Follower, launcher: str) -> Iterator[Task]:
+def _followed(
+    task: Task, follower: Follower, launcher: str, batches: Batches | None
+) -> Iterator[Task]:
     """A task for Hydra's launcher, with a line as each job ends.
 
     Jobs of this process print between their own bars; those of others are looked for.
     """
     if many_processes(launcher):
-        with follower.looking():
+        with follower.looking(), batches.waited_for() if batches else nullcontext():
             yield partial(_in_worker, task, user_code.searched())
         return
 
@@ -326,6 +358,10 @@ def share_cores(master: DictConfig, jobs: int) -> None:
 def _in_worker(task: Task, folders: Sequence[Path], config: DictConfig) -> Outcome:
     """A task in a process of a launcher, which finds the user's modules as the sweep's own does."""
     user_code.search(*folders)
+    if submitit_cluster(str(HydraConfig.get().launcher["_target_"])) is not None:
+        from editbench.run.cluster import stop_is_no_failure
+
+        stop_is_no_failure()
     return task(config)
 
 
@@ -535,13 +571,28 @@ def _say_lost(lost: Sequence[str]) -> None:
     if len(lost) > LISTED:
         say(f"  not finished  and {len(lost) - LISTED} more")
     say(
-        "these left no outcome: a worker was killed (out of memory?), or they still run in a queue. "
+        "these left no outcome: their workers were killed (out of memory?), cancelled or stopped. "
         "Finished jobs and bank shards are kept; the same command runs what is missing"
     )
 
 
-def finish_sweep(sweep: Sweep, stopped: bool = False, again: Again | None = None) -> int:
-    """Print the summary of a sweep from the outcomes that its jobs left; its exit code."""
+def finish_sweep(
+    sweep: Sweep,
+    stopped: bool = False,
+    again: Again | None = None,
+    ends: Mapping[int, str] | None = None,
+) -> int:
+    """Print the summary of a sweep from the outcomes that its jobs left.
+
+    Args:
+        sweep: that has ended.
+        stopped: whether a person stopped it.
+        again: gives the command that runs again what failed.
+        ends: how jobs came to leave no outcome, by their numbers, where a launcher knows.
+
+    Returns:
+        The exit code, as of `summarise`.
+    """
     # Whatever the launcher returned is not looked at: a worker that was killed returned nothing.
     outcomes = read_outcomes(sweep.folder)
     common: set[str] = set()  # words that all jobs share tell nothing
@@ -554,7 +605,8 @@ def finish_sweep(sweep: Sweep, stopped: bool = False, again: Again | None = None
             to_repeat.append(job)
         if number not in outcomes:
             own = " ".join(word for word in job if word not in common)
-            lost.append(f"#{number} {own}")
+            end = (ends or {}).get(number)
+            lost.append(f"#{number} {own}" + (f": {end}" if end else ""))
     command = again(to_repeat, sweep.jobs) if again and to_repeat else ""
     return summarise(list(outcomes.values()), lost, stopped, command)
 

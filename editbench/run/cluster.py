@@ -1,0 +1,285 @@
+"""Jobs of submitit, on a SLURM cluster or as processes of this machine: all are waited for.
+
+Hydra's launcher of submitit stops at the first job that left no result, while others run, and
+learns of such a job from SLURM's accounting alone, which many clusters do not have. Here a job is
+over when its result is there or when it is in the queue no more.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+from unittest import mock
+
+import submitit
+from hydra.core.utils import JobReturn, JobStatus
+from submitit.core.utils import FailedJobError, UncompletedJobError
+
+from editbench.base.errors import EditbenchError
+from editbench.base.progress import say
+
+SLURM = "slurm"  # submitit's name of the cluster
+TOOLS = ("sbatch", "srun", "squeue")
+QUEUE = ("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i %T")
+RUNNING = "RUNNING"
+GONE = "no longer there"  # SLURM forgets jobs some minutes after their end (MinJobAge)
+ENDED = {
+    GONE,
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "TIMEOUT",
+}
+LOOK_EVERY = 1.0  # seconds between two looks for results
+ASK_FIRST = 2.0  # seconds between two questions to the queue at first ...
+ASK_MOST = 60.0  # ... and in the end, since one controller answers everybody on a cluster
+NOISE = ("srun: ", "submitit ")  # lines of a log that begin so tell no reason
+GRACE = 15.0  # seconds that a result may take to be seen on a shared file system
+
+
+# -- the queue -----------------------------------------------------------------------------------
+def check_slurm(options: Mapping[str, Any]) -> None:
+    """Refuse to send jobs to SLURM where its commands are absent or its controller is silent.
+
+    Args:
+        options: of hydra.launcher.
+
+    Raises:
+        EditbenchError: with the reason; also where the options leave a job no time.
+    """
+    minutes = options["timeout_min"]
+    warning = options["signal_delay_s"]
+    if 60 * minutes <= warning:
+        raise EditbenchError(
+            f"hydra.launcher.timeout_min={minutes} leaves a job no time: it is stopped "
+            f"hydra.launcher.signal_delay_s={warning} seconds before its end"
+        )
+    missing = [name for name in TOOLS if shutil.which(name) is None]
+    if missing:
+        raise EditbenchError(
+            f"hydra/launcher=submitit_slurm needs {', '.join(missing)}, not found on PATH: start "
+            "the sweep where the cluster takes jobs, such as on its login node"
+        )
+    try:
+        job_states()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EditbenchError(
+            f"hydra/launcher=submitit_slurm: the queue cannot be read: {_reason(error)}; "
+            f"`{' '.join(QUEUE[:2])}` must answer"
+        ) from error
+
+
+def job_states() -> dict[str, str]:
+    """State of every job of this user that SLURM knows, by its id ('12', in an array '12_3').
+
+    Raises:
+        OSError: squeue cannot be started.
+        subprocess.SubprocessError: it failed or did not answer.
+    """
+    answer = subprocess.run(QUEUE, capture_output=True, text=True, check=True, timeout=120)
+    states: dict[str, str] = {}
+    for line in answer.stdout.splitlines():
+        job, _, state = line.strip().partition(" ")
+        states[job] = state
+    return states
+
+
+def _reason(error: Exception) -> str:
+    lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
+    return lines[-1]
+
+
+# -- waiting -------------------------------------------------------------------------------------
+class Batches:
+    """The jobs that a sweep submitted, batch by batch, and how they ended.
+
+    Args:
+        cluster: submitit's name of where they run: 'slurm' or 'local'.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self.cluster = cluster
+        self.jobs: list[submitit.Job[Any]] = []
+        self._waiting: list[submitit.Job[Any]] = []  # those of them that are not over
+        self._states: dict[str, str] = {}  # job -> its state when the queue was asked last
+        self._ended: dict[str, float] = {}  # job without a result -> when it was seen to have ended
+        self._ask_every = ASK_FIRST
+        self._asked = float("-inf")
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Make Hydra's launchers of submitit wait for every job, whatever becomes of the others."""
+        batches = self
+
+        class Executor(submitit.AutoExecutor):
+            def map_array(self, fn: Callable[..., Any], *iterable: Any) -> list[Any]:
+                count = batches.run(lambda: super(Executor, self).map_array(fn, *iterable))
+                # The sweep reads what the jobs left in its folder.
+                return [_Ended()] * count
+
+        # The launchers look it up by this name when they launch.
+        with mock.patch.object(submitit, "AutoExecutor", Executor):
+            yield
+
+    def run(self, submit: Callable[[], Sequence[submitit.Job[Any]]]) -> int:
+        """Submit a batch of jobs and wait until all are over.
+
+        Args:
+            submit: submits the batch.
+
+        Returns:
+            How many they were.
+
+        Raises:
+            EditbenchError: the cluster takes none of them.
+        """
+        try:
+            jobs = submit()
+        except FailedJobError as error:  # of sbatch
+            raise EditbenchError(
+                f"SLURM refused the jobs: {_reason(error)} (see the keys of hydra.launcher; where "
+                "an array is too large, hydra.sweeper.max_batch_size)"
+            ) from error
+        self.jobs += jobs
+        self._waiting += jobs
+        self._ask_every = ASK_FIRST
+        if self.cluster == SLURM:
+            number = _array(jobs[0])
+            say(f"submitted to SLURM as job {number}; `squeue --job {number}` shows it")
+        while self._waiting:
+            time.sleep(LOOK_EVERY)
+            self._ask()
+            self._settle()
+        return len(jobs)
+
+    def _ask(self) -> None:
+        """Learn from time to time which jobs have ended."""
+        now = time.monotonic()
+        if now - self._asked < self._ask_every:
+            return
+        self._asked = now
+        self._ask_every = min(ASK_MOST, self._ask_every * 1.5)
+        for job, state in self._look_up():
+            if state not in ENDED:
+                self._states[job] = state
+                # What looked like an end was a step to being queued anew.
+                self._ended.pop(job, None)
+            elif job not in self._ended:
+                self._states[job] = state
+                self._ended[job] = now
+                self._ask_every = ASK_FIRST  # to see it well before it counts as lost
+
+    def _look_up(self) -> list[tuple[str, str]]:
+        """The ids of the jobs that are not over, each with its state; none while SLURM is silent."""
+        if self.cluster != SLURM:
+            return [(job.job_id, GONE if job.done() else RUNNING) for job in self._waiting]
+        try:
+            states = job_states()
+        except (OSError, subprocess.SubprocessError) as error:
+            # A controller that is restarted knows its jobs afterwards.
+            say(f"SLURM does not answer and is asked again: {_reason(error)}")
+            return []
+        return [(job.job_id, states.get(job.job_id, GONE)) for job in self._waiting]
+
+    def _settle(self) -> None:
+        """Wait no longer for jobs that left a result or are lost; a line for each that is lost."""
+        now = time.monotonic()
+        waiting: list[submitit.Job[Any]] = []
+        for job in self._waiting:
+            ended = self._ended.get(job.job_id)
+            if ended is not None:
+                # A file system of several machines may show an old folder until it is touched.
+                with suppress(OSError):
+                    job.paths.folder.chmod(job.paths.folder.stat().st_mode)
+            if job.paths.result_pickle.exists():
+                continue
+            if ended is None or now - ended < GRACE:
+                waiting.append(job)
+            else:
+                say(f"lost: job {job.job_id} {self._states[job.job_id]}")
+        self._waiting = waiting
+
+    # -- what is said of them ----------------------------------------------------------------
+    def describe(self, place: int) -> str:
+        """The state of the job that was submitted as number `place`, its log and its last line."""
+        if place >= len(self.jobs):
+            return "not submitted"
+        return self._describe(self.jobs[place])
+
+    def _describe(self, job: submitit.Job[Any]) -> str:
+        parts = [f"job {job.job_id} {self._states.get(job.job_id, '')}".strip()]
+        log = job.paths.stderr
+        with suppress(OSError):
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            # Whatever ends a job, these two say that it has ended.
+            said = [line for line in lines if line.strip() and not line.startswith(NOISE)]
+            parts += [*said[-1:], f"log {log}"]
+        return "; ".join(parts)
+
+    def let_go(self) -> str:
+        """Leave the jobs of SLURM to themselves, and end those of this machine.
+
+        Returns:
+            What to say of the jobs that go on; '' where none does.
+        """
+        if self.cluster != SLURM:
+            for job in self._waiting:
+                job.cancel()
+            return ""
+        if not self._waiting:
+            return ""
+        numbers = " ".join(dict.fromkeys(_array(job) for job in self._waiting))
+        return (
+            f"{len(self._waiting)} jobs go on in SLURM: `scancel {numbers}` ends them, and the same "
+            "command finds what they finish"
+        )
+
+
+def _array(job: submitit.Job[Any]) -> str:
+    """The number of the array that a job is of, or of the job itself."""
+    return job.job_id.partition("_")[0]
+
+
+class _Ended:
+    """What Hydra's launchers ask of a job."""
+
+    def results(self) -> list[JobReturn]:
+        return [JobReturn(status=JobStatus.COMPLETED)]
+
+
+# -- in a job ------------------------------------------------------------------------------------
+class Stopped(BaseException):
+    """The cluster stops a job. No Exception, which would count as a failure of its method."""
+
+
+def stop_is_no_failure() -> None:
+    """In a job of submitit, make the signal before its time limit end it without a record.
+
+    submitit answers the signal with a requeue where it may, else with an exception.
+    """
+    number = getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")
+    answer = signal.getsignal(number)
+    if not callable(answer):
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        try:
+            answer(number, frame)
+        except UncompletedJobError as error:
+            raise Stopped(
+                f"{error} More time: hydra.launcher.timeout_min; other tries: "
+                "hydra.launcher.max_num_timeout"
+            ) from None
+
+    signal.signal(number, stop)

@@ -95,7 +95,12 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
     places = ("key-file=munge.key", "socket=munge.socket", "pid-file=munged.pid")
     places += ("log-file=munged.log", "seed-file=munged.seed")
     commands = [
-        ["munged", "--foreground", "--force", *(f"--{p.replace('=', f'={folder}/')}" for p in places)],
+        [
+            "munged",
+            "--foreground",
+            "--force",
+            *(f"--{p.replace('=', f'={folder}/')}" for p in places),
+        ],
         ["slurmctld", "-D"],
         ["slurmd", "-D"],
     ]

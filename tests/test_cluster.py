@@ -230,7 +230,9 @@ def test_a_time_limit_leaves_no_record(user_signal, words, in_root, tmp_path, mo
         [*words[2:], f"out={tmp_path}/runs", "method=one", "attribute=a"], [Path(words[1])]
     )
     monkeypatch.setattr(jobs, "_walk_and_measure", lambda *_: signal.raise_signal(user_signal))
-    with pytest.raises(cluster.Stopped, match="timed-out too many times. More time: hydra.launcher"):
+    with pytest.raises(
+        cluster.Stopped, match="timed-out too many times. More time: hydra.launcher"
+    ):
         jobs.run_job(settings)
     left = [path for path in (tmp_path / "runs").glob("*") if path.name != ".locks"]
     assert left == []

@@ -57,7 +57,10 @@ def impatient(arguments):
 
 
 def test_a_sweep_outlives_a_cancelled_job_and_finds_one_that_was_queued_anew(
-    cluster, tmp_path, words, capfd  # noqa: F811
+    cluster,
+    tmp_path,
+    words,
+    capfd,  # noqa: F811
 ):
     (tmp_path / "HANG").touch()
     sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "method=one", "attribute=a", "seed=0,1"]
@@ -80,7 +83,9 @@ def test_a_sweep_outlives_a_cancelled_job_and_finds_one_that_was_queued_anew(
     assert f"lost: job {hanging} CANCELLED\n" in err
     assert "2 jobs: 1 done, 0 skipped, 0 failed, 1 not finished\n" in err
     seed = hanging.partition("_")[2]
-    assert re.search(rf"  not finished  #{seed} seed={seed}: job {hanging} CANCELLED; .*CANCELLED AT", err)
+    assert re.search(
+        rf"  not finished  #{seed} seed={seed}: job {hanging} CANCELLED; .*CANCELLED AT", err
+    )
     # The command that is named runs the lost job alone.
     again = shlex.split(re.search("^run them again: (.*)$", err, re.M)[1])
     assert f"seed={seed}" in again and set(SLURM) < set(again)

@@ -248,24 +248,26 @@ def test_what_several_need_at_once_is_made_once(tmp_path, words):
     assert sum("done (found)" in error for error in errors) == 1
 
 
-def test_submitit_runs_jobs_of_its_own(tmp_path, words, in_root, capfd):
+def test_of_the_jobs_of_submitit_one_is_killed_and_the_others_are_waited_for(
+    tmp_path, words, in_root, capfd, monkeypatch
+):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    assert (
-        main(
-            [
-                "run",
-                *words,
-                f"out={tmp_path}/runs",
-                "-m",
-                "method=one",
-                "attribute=a,c",
-                "hydra/launcher=submitit_local",
-            ]
-        )
-        == 0
+    from editbench.run import cluster
+
+    monkeypatch.setattr(cluster, "GRACE", 0.0)
+    (tmp_path / "DIE").touch()
+    sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "method=one", "attribute=a,c"]
+    assert main([*sweep, "hydra/launcher=submitit_local"]) == 1
+    err = capfd.readouterr().err
+    assert "2 jobs: 1 done, 0 skipped, 0 failed, 1 not finished\n" in err
+    ((number, name, job),) = re.findall(
+        r"^  not finished  #(\d) attribute=(\w): job (\d+) no longer there; .*log ", err, re.M
     )
-    assert "2 jobs: 2 done, 0 skipped, 0 failed\n" in capfd.readouterr().err
-    assert notes(tmp_path)["one fitted"] == 1 and len(records(tmp_path / "runs")) == 2
+    assert name == "ac"[int(number)] and f"lost: job {job} no longer there\n" in err
+    assert f"attribute={name} hydra/launcher=submitit_local\n" in err  # the command for the rest
+    assert notes(tmp_path)["one fitted"] == 1 and len(records(tmp_path / "runs")) == 1
+    assert main(sweep) == 0  # in this process
+    assert "2 jobs: 2 done, 0 skipped, 0 failed (1 found from before)" in capfd.readouterr().err
 
 
 # -- the sweep's own folder --------------------------------------------------------------------------------------------

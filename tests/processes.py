@@ -99,3 +99,11 @@ def _work(
         # As an interpreter does at its end. multiprocessing first joins the children, which wait
         # for the threads of their pool to end them.
         threading._shutdown()
+
+
+def wait_until(there, *processes):
+    """Until what the processes should bring about is there."""
+    deadline = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
+        time.sleep(0.01)

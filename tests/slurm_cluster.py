@@ -1,7 +1,7 @@
 """A SLURM cluster of one node on this machine, for the tests and for trying a sweep by hand.
 
     apt-get install --no-install-recommends slurm-wlm munge
-    python -m tests.slurm_cluster FOLDER      starts it, prints what to export, and ends it at Ctrl-C
+    python -m tests.slurm_cluster FOLDER      starts it, prints what to export; Ctrl-C or `kill` ends it
 
 Its daemons listen on the loopback alone, keep everything in FOLDER and run as the user who starts them. It keeps no
 accounts, so `sacct` does not answer. Jobs of the partition `urgent` push those of `main` (which are queued anew) and of
@@ -13,6 +13,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -147,6 +148,8 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
 
 
 def main(folder: str) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
     with running(Path(folder)) as environment:
         for name, value in environment.items():
             print(f"export {name}={value}", flush=True)

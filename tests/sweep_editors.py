@@ -1,8 +1,10 @@
 """Editors of the toy world that note what they do in a file, and that hang or die where a test asks for it."""
 
 import os
+import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 from tests.toy_world import AlongColumn
@@ -43,3 +45,27 @@ class Noted(AlongColumn):
         report = super().fit(data)
         self.note("fitted")
         return report
+
+
+def toy_words(tmp_path: Path) -> list[str]:
+    """The words of a sweep on the toy world, with methods one and two, which note what they do in tmp_path/notes."""
+    conf = tmp_path / "conf"
+    shutil.copytree(Path(__file__).with_name("conf"), conf)
+    for name in ("one", "two"):
+        (conf / "method" / f"{name}.yaml").write_text(
+            f"name: {name}\n_target_: tests.sweep_editors.Noted\nlabel: {name}\nnotes: {tmp_path}/notes\n"
+        )
+    return [
+        "--config-dir",
+        str(conf),
+        "generator=toy",
+        "scorer=toy",
+        "budget=toy",
+        f"cache={tmp_path}/cache",
+    ]
+
+
+def notes(tmp_path: Path) -> Counter[str]:
+    """How often each thing was noted."""
+    file = tmp_path / "notes"
+    return Counter(file.read_text().splitlines() if file.exists() else [])

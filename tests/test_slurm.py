@@ -3,8 +3,6 @@
 Each job is an interpreter that imports torch, so one sweep shows as much as it can.
 """
 
-import json
-import os
 import re
 import shlex
 import subprocess
@@ -16,8 +14,8 @@ import pytest
 
 from editbench.cli import main
 from tests import slurm_cluster
-from tests.processes import Started
-from tests.test_sweep import notes, wait_until, words  # noqa: F401
+from tests.processes import Started, wait_until
+from tests.sweep_editors import notes, toy_words
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 if slurm_cluster.missing():
@@ -30,50 +28,50 @@ SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=20"]
 
 @pytest.fixture
 def cluster(monkeypatch):
-    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder:
-        with slurm_cluster.running(Path(folder) / "c") as environment:
-            for name, value in environment.items():
-                monkeypatch.setenv(name, value)
-            monkeypatch.setenv("OMP_NUM_THREADS", "1")
-            yield
-            subprocess.run(["scancel", "--me"], check=False)
-            wait_until(lambda: not ask("squeue"))
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder,
+        slurm_cluster.running(Path(folder) / "c") as environment,
+    ):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        yield
+        subprocess.run(["scancel", "--me"], check=False)
+        wait_until(lambda: not queue())
 
 
-def ask(command, *options):
-    """What SLURM answers about the jobs in its queue, in lines."""
-    answer = subprocess.run(
-        [command, "--me", "--noheader", "--array", *options], capture_output=True, text=True
-    )
-    return answer.stdout.splitlines()
+def queue(what="%i"):
+    """A line for each job in the queue: its id, or what is asked for."""
+    command = ["squeue", "--me", "--noheader", "--array", f"--format={what}"]
+    time.sleep(0.2)  # for those who ask again and again
+    return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
 
 
 def impatient(arguments):
-    """`main`, which takes a job for lost one second after its end."""
+    """`main`, which asks the queue often and takes a job for lost one second after its end."""
     from editbench.run import cluster
 
+    cluster.ASK_MOST = cluster.ASK_FIRST
     cluster.GRACE = 1.0
     return main(arguments)
 
 
 def test_a_sweep_outlives_a_cancelled_job_and_finds_one_that_was_queued_anew(
-    cluster,
-    tmp_path,
-    words,
-    capfd,  # noqa: F811
+    cluster, tmp_path, capfd
 ):
     (tmp_path / "HANG").touch()
-    sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "method=one", "attribute=a", "seed=0,1"]
+    words = [*toy_words(tmp_path), f"out={tmp_path}/runs"]
+    sweep = ["run", *words, "-m", "method=one", "attribute=a", "seed=0,1"]
     process = Started(impatient, [*sweep, *SLURM])
     # One job hangs. The other is done, so that the queue has the one that hangs alone.
     outcomes = tmp_path / "runs" / ".sweeps"
     wait_until(lambda: notes(tmp_path)["one hangs"], process)
     wait_until(lambda: list(outcomes.glob("*/[!.]*.json")), process)
-    wait_until(lambda: len(ask("squeue")) == 1, process)
-    (hanging,) = ask("squeue", "--format=%i")
+    wait_until(lambda: len(queue()) == 1, process)
+    (hanging,) = queue()
     (tmp_path / "HANG").touch()  # for the second try as well
     subprocess.run(["scontrol", "requeue", hanging], check=True)
-    wait_until(lambda: "PENDING" in ask("squeue", "--format=%T"), process)
+    wait_until(lambda: queue("%T") == ["PENDING"], process)
     subprocess.run(["scontrol", "update", f"job={hanging}", "StartTime=now"], check=True)
     wait_until(lambda: notes(tmp_path)["one hangs"] == 2, process)
     subprocess.run(["scancel", hanging], check=True)

@@ -4,10 +4,8 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +21,8 @@ from editbench.cli import main
 from editbench.run import launch
 from editbench.run.compose import compose_settings
 from editbench.run.job import find_job
-from tests.processes import ROOT, Started
+from tests.processes import ROOT, Started, wait_until
+from tests.sweep_editors import notes, toy_words
 from tests.toy_world import ToyGenerator, ToyScorer
 
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -32,31 +31,12 @@ JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 @pytest.fixture
 def words(tmp_path):
     """The words of a sweep on the toy world, with methods one and two, which note what they do in tmp_path/notes."""
-    conf = tmp_path / "conf"
-    shutil.copytree(ROOT / "tests" / "conf", conf)
-    for name in ("one", "two"):
-        (conf / "method" / f"{name}.yaml").write_text(
-            f"name: {name}\n_target_: tests.sweep_editors.Noted\nlabel: {name}\nnotes: {tmp_path}/notes\n"
-        )
-    return [
-        "--config-dir",
-        str(conf),
-        "generator=toy",
-        "scorer=toy",
-        "budget=toy",
-        f"cache={tmp_path}/cache",
-    ]
+    return toy_words(tmp_path)
 
 
 @pytest.fixture
 def in_root(monkeypatch):
     monkeypatch.chdir(ROOT)  # where the workers find the package of the tests
-
-
-def notes(tmp_path):
-    """How often each thing was noted."""
-    file = tmp_path / "notes"
-    return Counter(file.read_text().splitlines() if file.exists() else [])
 
 
 def records(folder):
@@ -69,14 +49,6 @@ def outcomes(folder):
     """Job number -> outcome of the one sweep that wrote below `folder`."""
     (sweep,) = (folder / ".sweeps").iterdir()
     return {int(file.stem): json.loads(file.read_text()) for file in sweep.glob("*.json")}
-
-
-def wait_until(there, *processes):
-    """Until what the processes should bring about is there."""
-    deadline = time.monotonic() + 120
-    while not there():
-        assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
-        time.sleep(0.01)
 
 
 def main_with_forks(words):

@@ -63,7 +63,8 @@ def check_slurm(options: Mapping[str, Any]) -> None:
     if 60 * minutes <= warning:
         raise EditbenchError(
             f"hydra.launcher.timeout_min={minutes} leaves a job no time: it is stopped "
-            f"hydra.launcher.signal_delay_s={warning} seconds before its end"
+            f"hydra.launcher.signal_delay_s={warning} seconds before its end; raise the first or "
+            "lower the second"
         )
     missing = [name for name in TOOLS if shutil.which(name) is None]
     if missing:
@@ -96,8 +97,11 @@ def job_states() -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
-    return lines[-1]
+    """The last line that a command left, or that an error has where there is none."""
+    said = getattr(error, "stderr", None)
+    # Of a command that did not answer in time Python keeps bytes, or nothing.
+    text = said if isinstance(said, str) and said.strip() else str(error)
+    return text.strip().splitlines()[-1]
 
 
 # -- waiting -------------------------------------------------------------------------------------
@@ -218,14 +222,15 @@ class Batches:
         return self._describe(self.jobs[place])
 
     def _describe(self, job: submitit.Job[Any]) -> str:
-        parts = [f"job {job.job_id} {self._states.get(job.job_id, '')}".strip()]
+        head = f"job {job.job_id} {self._states.get(job.job_id, '')}".strip()
         log = job.paths.stderr
-        with suppress(OSError):
+        try:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            # Whatever ends a job, these two say that it has ended.
-            said = [line for line in lines if line.strip() and not line.startswith(NOISE)]
-            parts += [*said[-1:], f"log {log}"]
-        return "; ".join(parts)
+        except OSError:
+            return f"{head}; it did not begin: there is no log"
+        # Whatever ends a job, srun and submitit say that it has ended.
+        said = [line for line in lines if line.strip() and not line.startswith(NOISE)]
+        return "; ".join([head, *said[-1:], f"log {log}"])
 
     def let_go(self) -> str:
         """Leave the jobs of SLURM to themselves, and end those of this machine.

@@ -181,14 +181,17 @@ def run_sweep(
                 f"({FULL_ERROR}=1 shows where)"
             )
     going_on = batches.let_go() if batches else ""
-    ends: dict[int, str] = {}
-    if batches:
-        ends = {number: batches.describe(place) for place, number in enumerate(numbers)}
-    code = finish_sweep(sweep, interrupted, again, ends)
-    if interrupted:
+    code = finish_sweep(sweep, interrupted, again, partial(_describe_end, batches, numbers))
+    if going_on or interrupted:
         say(going_on or STOPPED)
-        return INTERRUPTED
-    return code
+    return INTERRUPTED if interrupted else code
+
+
+def _describe_end(batches: Batches | None, numbers: Sequence[int], number: int) -> str:
+    """How job `number` came to leave no outcome; '' where its launcher does not know."""
+    if batches is None or number not in numbers:
+        return ""
+    return batches.describe(numbers.index(number))
 
 
 def _open_batches(options: DictConfig) -> Batches | None:
@@ -580,7 +583,7 @@ def finish_sweep(
     sweep: Sweep,
     stopped: bool = False,
     again: Again | None = None,
-    ends: Mapping[int, str] | None = None,
+    describe_end: Callable[[int], str] = lambda _: "",
 ) -> int:
     """Print the summary of a sweep from the outcomes that its jobs left.
 
@@ -588,7 +591,7 @@ def finish_sweep(
         sweep: that has ended.
         stopped: whether a person stopped it.
         again: gives the command that runs again what failed.
-        ends: how jobs came to leave no outcome, by their numbers, where a launcher knows.
+        describe_end: tells of a job's number how it came to leave no outcome, or ''.
 
     Returns:
         The exit code, as of `summarise`.
@@ -605,8 +608,9 @@ def finish_sweep(
             to_repeat.append(job)
         if number not in outcomes:
             own = " ".join(word for word in job if word not in common)
-            end = (ends or {}).get(number)
-            lost.append(f"#{number} {own}" + (f": {end}" if end else ""))
+            # After Ctrl-C they are only counted.
+            end = "" if stopped else describe_end(number)
+            lost.append(f"#{number} {own}: {end}" if end else f"#{number} {own}")
     command = again(to_repeat, sweep.jobs) if again and to_repeat else ""
     return summarise(list(outcomes.values()), lost, stopped, command)
 

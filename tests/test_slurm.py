@@ -75,7 +75,7 @@ def test_a_sweep_outlives_a_cancelled_job_and_finds_one_that_was_queued_anew(
     subprocess.run(["scontrol", "update", f"job={hanging}", "StartTime=now"], check=True)
     wait_until(lambda: notes(tmp_path)["one hangs"] == 2, process)
     subprocess.run(["scancel", hanging], check=True)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert f"submitted to SLURM as job {hanging.partition('_')[0]}" in err
     assert f"lost: job {hanging} CANCELLED\n" in err

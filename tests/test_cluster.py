@@ -108,6 +108,8 @@ def test_a_cancelled_job_is_lost_and_the_others_are_waited_for(world, capfd, tmp
     )
     assert batches.describe(3) == "job 12_3 no longer there; it did not begin: there is no log"
     assert batches.describe(4) == "not submitted"
+    made.jobs[0].paths.stderr.write_text("Traceback\nModuleNotFoundError: No module named 'x'\n")
+    assert batches.describe(0).startswith("job 12_0 ended with an error; ModuleNotFoundError: No")
     # The controller is asked seldom, and less and less often.
     assert len((tmp_path / "asked").read_text().split()) < 30
 

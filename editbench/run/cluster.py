@@ -219,10 +219,12 @@ class Batches:
         """The state of the job that was submitted as number `place`, its log and its last line."""
         if place >= len(self.jobs):
             return "not submitted"
-        return self._describe(self.jobs[place])
-
-    def _describe(self, job: submitit.Job[Any]) -> str:
-        head = f"job {job.job_id} {self._states.get(job.job_id, '')}".strip()
+        job = self.jobs[place]
+        state = self._states.get(job.job_id, "")
+        # submitit keeps an error as a result, so the queue need not have been asked since.
+        if job.paths.result_pickle.exists():
+            state = "ended with an error"
+        head = f"job {job.job_id} {state}".strip()
         log = job.paths.stderr
         try:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()

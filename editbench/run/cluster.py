@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
-from unittest import mock
 
 import submitit
 from hydra.core.utils import JobReturn, JobStatus
@@ -132,9 +131,13 @@ class Batches:
                 # The sweep reads what the jobs left in its folder.
                 return [_Ended()] * count
 
-        # The launchers look it up by this name when they launch.
-        with mock.patch.object(submitit, "AutoExecutor", Executor):
+        # The launchers look it up by this name when they launch, and take no other.
+        theirs = submitit.AutoExecutor
+        submitit.AutoExecutor = Executor  # type: ignore[misc]
+        try:
             yield
+        finally:
+            submitit.AutoExecutor = theirs  # type: ignore[misc]
 
     def run(self, submit: Callable[[], Sequence[submitit.Job[Any]]]) -> int:
         """Submit a batch of jobs and wait until all are over.

@@ -157,7 +157,7 @@ def test_metrics_are_built_and_produce_what_was_published(name, judge, composed)
     produced = {"served"}
     for part in cfg.metric.values():
         metric = get_class(part["_target_"])(
-            **{key: value for key, value in part.items() if key not in ("_target_", "figure")}
+            **{key: value for key, value in part.items() if key not in ("_target_", *LABELS)}
         )
         produced |= set(metric.produces)
     assert cfg.published.metric in produced

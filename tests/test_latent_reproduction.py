@@ -35,6 +35,7 @@ from editbench.networks.stylegan2.layers import shifted
 from editbench.report.load import load
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport
+from editbench.walk.figures import looks
 from editbench.walk.observation import Observed, observation_file
 from editbench.worlds.faces import load_generator
 from tests.fake_records import fake_run, metric_rows
@@ -434,8 +435,9 @@ def test_pictures_stand_by_space_and_a_failed_control_in_brackets(tmp_path, mixe
         "w_plus": False,
         "activation": False,
     }
-    assert [each.file for each in draw(results, {})] == ["reproduction_smile"]
-    told = [axes.get_xlabel() for axes in reproduction_figure(found["smile"]).axes]
+    assert [each.file for each in draw(results, looks(["alpha"]))] == ["reproduction_smile"]
+    figure = reproduction_figure(found["smile"], looks(["alpha"]))
+    told = [axes.get_xlabel() for axes in figure.axes]
     assert (
         told[:2] == ["", ""]
         and not told[2].startswith("(")

@@ -19,6 +19,7 @@ from editbench.report.ranking import Ranking, lines
 from editbench.report.ranking import ranking as rank
 from editbench.report.tables import main_table
 from editbench.stats.intervals import holm, paired_difference
+from editbench.walk.figures import Looks
 from tests.fake_records import fake_run, metric_rows, report_of
 
 
@@ -144,12 +145,12 @@ def test_all_ranked_methods_run_over_the_same_attributes(tmp_path: Path) -> None
     assert found.compared.attributes == ("age", "smile")
     assert set(found.table["method"]) == {"a", "b", "half"}
     assert found.compared.left == {"rare": "accuracy is readable on 1 of 3 attributes"}
-    assert any("not ranked: rare" in line for line in lines(found))
+    assert any("not ranked: rare" in line for line in lines(found, Looks({})))
 
 
 def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
     write(tmp_path, outcomes({"a": 0.5}), "smile")
-    assert "fewer than two" in lines(ranking(load(tmp_path)))[0]
+    assert "fewer than two" in lines(ranking(load(tmp_path)), Looks({}))[0]
     values = outcomes({"b": 0.5})
     values.index += 10_000
     write(tmp_path, values, "smile")

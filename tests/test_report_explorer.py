@@ -21,7 +21,9 @@ from safetensors.numpy import load_file, save_file
 from editbench.base.files import seal_folder
 from editbench.report import load
 from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
+from editbench.report.html import OUTLINES
 from editbench.report.strips import Strip, strips
+from editbench.walk.figures import looks
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, report_of
 
@@ -142,9 +144,9 @@ def test_sixteen_methods_on_seven_attributes_fit(tmp_path: Path) -> None:
 
 def test_data_of_the_explorer(root: Path) -> None:
     results = load(root)
-    made = sheets([strips(results)[0]])[0]
-    colours = dict.fromkeys(["alpha", "beta", "delta", "gamma"], "#000000")
-    data = explorer(made, results.runs, colours)
+    look = looks(["alpha", "beta", "delta", "gamma"])
+    made = sheets([strips(results, look)[0]])[0]
+    data = explorer(made, results.runs, look, OUTLINES)
     assert [one["name"] for one in data["methods"]] == ["alpha", "beta", "delta", "gamma"]
     assert [one["name"] for one in data["attributes"]] == ["smile", "age"]
     smile = data["attributes"][0]["starts"][0]
@@ -206,9 +208,9 @@ def test_the_start_that_most_methods_carry_over_the_boundary_is_shown_first() ->
     }
     found = sheets([{"smile": starts}])[0]
     runs = pd.DataFrame({"label": ["a", "b"], "attribute": "smile"})
-    signs = {"a": ("red", "M0 0z"), "b": ("blue", "M1 1z")}
-    assert explorer(found, runs, signs)["attributes"][0]["first"] == 1
-    assert explorer(found, runs, signs, ["b"])["attributes"][0]["first"] == 0
+    look = looks(["a", "b"])
+    assert explorer(found, runs, look, OUTLINES)["attributes"][0]["first"] == 1
+    assert explorer(found, runs, look, OUTLINES, ["b"])["attributes"][0]["first"] == 0
 
 
 def test_no_pictures_no_explorer(tmp_path: Path) -> None:

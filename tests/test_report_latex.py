@@ -15,12 +15,13 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from editbench.report import figures, latex, load, report
+from editbench.report import Style, every_setting, figures, latex, load, report
 from editbench.report.cells import Column
 from editbench.report.costs import COSTS, front
 from editbench.report.figure_trade import trade_figure
 from editbench.report.numbers import numbers_of
 from editbench.report.paper import DOUBLE, SINGLE, to_paper
+from editbench.report.references import cited_in
 from editbench.walk.figures import looks
 from tests.fake_records import fake_run, metric_rows, report_of
 
@@ -40,6 +41,8 @@ def check_structure(text: str) -> list[tuple[int, list[list[str]]]]:
     [(columns, rows)].
     """
     stack, tabulars = [], []
+    # Comments may hold anything, and space between rows is no row.
+    text = re.sub(r"^%.*\n", "", text, flags=re.M).replace("\\addlinespace[1.5pt]\n", "")
     bare = re.sub(r"\\[\\{}$&#_%]", "", text)  # escaped characters and line ends
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
     depth = 0
@@ -92,10 +95,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tables_are_well_formed(root: Path) -> None:
     made = {path.stem: path.read_text() for path in (root / "report" / "latex").glob("*.tex")}
-    assert set(made) == {"accuracy", "ad", "cost", "ranking", "tables"}
-    for name, text in made.items():
-        tabulars = check_structure(text)
-        assert len(tabulars) == (4 if name == "tables" else 1)
+    names = {"accuracy", "ad", "means", "cost", "ranking"}
+    assert set(made) == names | {f"{name}_standalone" for name in names} | {"tables"}
+    for name in names:
+        assert len(check_structure(made[name])) == 1
+        assert re.findall(r"\\input\{(.*)\}", made[f"{name}_standalone"]) == [name]
+    assert set(re.findall(r"\\input\{(.*)\}", made["tables"])) == names
     assert check_structure(made["accuracy"])[0][0] == 1 + 3 + 1  # method, attributes, mean
     assert made["tables"].startswith(r"\documentclass") and made["tables"].rstrip().endswith(
         r"\end{document}"
@@ -106,13 +111,22 @@ def test_caption_says_what_was_measured(root: Path) -> None:
     text = (root / "report" / "latex" / "accuracy.tex").read_text()
     caption = text[text.index(r"\caption") : text.index(r"\label")]
     for part in (
-        "n: 200 an attribute",
-        "Judge: faces, scores images",
-        "Bank: standard (50,000 samples)",
-        "Generator: faces32",
-        "Seed: 0",
+        "share of starts that reach the target class",
+        "over 200 starts an attribute, one seed, with the 95 \\% interval below",
+        "Mean: over 2 of 3 attributes, 400 starts (long hair, smile)",
+        "Bold: the best of a column",
     ):
         assert part in caption, part
+    # What was run is for whoever makes the paper, not for its reader.
+    comments = " ".join(re.findall(r"^% (.*)$", text, re.M))
+    for part in (
+        "% Starts: 200 an attribute",
+        "Judge: faces, scores images",
+        "Bank: standard (50,000 samples)",
+        "Generator: Cartoon faces",
+        "Seeds: 0",
+    ):
+        assert part.removeprefix("% ") in comments and part not in caption, part
     assert r"\emph{skipped}" in text and "skipped: good\\_one on age" in text
 
 
@@ -120,13 +134,13 @@ def test_settings_are_named_and_apart(tmp_path: Path) -> None:
     for seed in (0, 1):
         fake_run(tmp_path, "alpha", "smile", seed=seed)
     report_of(tmp_path, by_seed=True)
-    made = sorted(path.name for path in (tmp_path / "report" / "latex").glob("accuracy*.tex"))
+    made = sorted(path.name for path in (tmp_path / "report" / "latex").glob("accuracy*[01].tex"))
     assert made == ["accuracy_seed-0.tex", "accuracy_seed-1.tex"]
-    labels = re.findall(
-        r"\\label\{([^}]*)\}", (tmp_path / "report" / "latex" / "tables.tex").read_text()
-    )
+    labels = []
+    for path in (tmp_path / "report" / "latex").glob("*.tex"):
+        labels += re.findall(r"\\label\{([^}]*)\}", path.read_text())
     assert len(labels) == len(set(labels)) >= 4
-    assert "Setting: seed 1." in (tmp_path / "report" / "latex" / made[1]).read_text()
+    assert "Setting: seed 1." in (tmp_path / "report" / "latex" / made[-1]).read_text()
 
 
 def test_bold_is_what_the_paired_test_leaves(root: Path) -> None:
@@ -139,14 +153,14 @@ def test_bold_is_what_the_paired_test_leaves(root: Path) -> None:
         r"good\_one": [False, True, True, True],
         "close": [False, True, True, True],
         "weak": [False] * 4,
-        "random": [False] * 4,
+        "Random direction": [False] * 4,
         "method": [False] * 4,
     }
     # The best is separated from the floor alone: there is nothing to show in bold.
     text = (root / "report" / "latex" / "accuracy.tex").read_text()
-    marks = [row for row in rows if "at the floor" in " ".join(row)]
-    assert [value.strip() != "" for value in marks[0]] == [False, False, True, True, True]
-    assert len(marks) == 1 and "the interval overlaps that of the best floor" in text
+    marks = {row[0].strip(): ["circ" in value for value in row] for row in rows}
+    assert marks["weak"] == [False, False, True, True, True]
+    assert not any(marks["close"]) and "the interval overlaps that of the best floor" in text
 
 
 def test_nothing_is_bold_where_only_the_floor_is_separated(tmp_path: Path) -> None:
@@ -166,7 +180,7 @@ def test_costs_of_latex_are_those_of_the_page(tmp_path: Path) -> None:
         fake_run(tmp_path, "b", attribute, samples=accuracy(0.5), fit_seconds=1.0)
     report_of(tmp_path)
     rows = check_structure((tmp_path / "report" / "latex" / "cost.tex").read_text())[0][1]
-    place = [head.strip() for head in rows[0]].index("fit s")
+    place = [head.strip() for head in rows[0]].index(r"fit s $\downarrow$")
     assert {row[0].strip(): row[place].strip() for row in rows[1:]} == {"a": "3", "b": "1"}
     costs = pd.read_csv(tmp_path / "report" / "costs.csv").set_index("method")
     assert costs["fit_seconds"].to_dict() == {"a": 3.0, "b": 1.0}
@@ -195,7 +209,9 @@ def test_many_attributes_go_below_each_other(tmp_path: Path) -> None:
         fake_run(tmp_path, "alpha", f"a{k:02d}")
     report_of(tmp_path)
     found = check_structure((tmp_path / "report" / "latex" / "accuracy.tex").read_text())
-    assert [columns for columns, _ in found] == [9, 5]  # the last part has the means
+    # The name stands in front of each part, and the mean at the end of the last.
+    assert len(found) == 2 and sum(columns - 1 for columns, _ in found) == 11 + 1
+    assert [rows[0][-1].strip() == "mean" for _, rows in found] == [False, True]
 
 
 def test_escapes() -> None:
@@ -209,25 +225,41 @@ def test_escapes() -> None:
     assert "é" in text and r"$\sigma$" in text
 
 
-@pytest.mark.skipif(ENGINE is None, reason="no TeX engine")
-def test_document_compiles(root: Path, tmp_path: Path) -> None:
-    file = tmp_path / "tables.tex"
-    file.write_text((root / "report" / "latex" / "tables.tex").read_text(), encoding="utf-8")
-    options = (
-        ["--outdir", str(tmp_path)]
-        if ENGINE == "tectonic"
-        else ["-interaction=nonstopmode", "-halt-on-error"]
-    )
+def compiled(folder: Path, name: str) -> str:
+    """What the engine said of a file that it could make a PDF of."""
+    options = [] if ENGINE == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]
     run = subprocess.run(
-        [str(ENGINE), *options, str(file)],
-        cwd=tmp_path,
+        [str(ENGINE), *options, f"{name}.tex"],
+        cwd=folder,
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=180,
     )
-    assert run.returncode == 0 and (tmp_path / "tables.pdf").stat().st_size > 1000, run.stdout[
-        -2000:
-    ]
+    assert run.returncode == 0, run.stdout[-2000:]
+    assert (folder / f"{name}.pdf").stat().st_size > 1000
+    return run.stdout + run.stderr
+
+
+@pytest.mark.skipif(ENGINE is None, reason="no TeX engine")
+@pytest.mark.parametrize("column", ["one", "two"])
+def test_tables_compile_within_their_lines(root: Path, tmp_path: Path, column: str) -> None:
+    """All of them, and one alone, in a paper of two columns; the wide ones in narrower lines too."""
+    style = Style(column=column)
+    results = load(root)
+    (numbers,) = every_setting(results, style)
+    made = latex.tables(numbers, style.looks(results), style, cited_in(results))
+    assert set(made) == {"accuracy", "ad", "means", "cost", "ranking"}
+    for name, text in made.items():
+        (tmp_path / f"{name}.tex").write_text(text, encoding="utf-8")
+    inputs = list(map(latex.input_of, made))
+    (tmp_path / "all.tex").write_text(latex.document(inputs, column), encoding="utf-8")
+    (tmp_path / "alone.tex").write_text(latex.document(inputs[:1], column), encoding="utf-8")
+    # 3 inches: less than any table was made for.
+    narrow = latex.document(inputs, column).replace("textwidth=6.9in", "textwidth=3in")
+    (tmp_path / "narrow.tex").write_text(narrow.replace(",twocolumn", ""), encoding="utf-8")
+    for name in ("all", "alone", "narrow"):
+        assert "Overfull" not in compiled(tmp_path, name), name
 
 
 def test_broken_tables_keep_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,14 @@ LARGEST_YAML = 1 << 20  # bytes; the longest configuration here has 5,000
 # The parser in C gives the same values in a tenth of the time; not every build of PyYAML has it.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# Keys of a group's YAML that are no options of the class: for people, and for the report. `floor`
+# Keys of a group's YAML that only people read: a changed word makes no other run. `title` is how
+# tables and figures write the name, `titles` how they write attributes (name: title), `cite` the key
+# of an entry of references.bib, or a list of keys.
+WORDING = ("about", "title", "titles", "cite")
+# Keys that are no options of the class: wording, and what the report and the demo read. `floor`
 # marks a method that is no competitor but what every other has to beat; `seeds` says how many the
 # demo runs of a method that draws its examples; `card` is the file of a generator's card.
-LABELS = ("name", "about", "demo", "figure", "floor", "seeds", "card")
+LABELS = ("name", *WORDING, "demo", "figure", "floor", "seeds", "card")
 # Keys of the main configuration that no YAML there declares: groups of a budget, an experiment's
 # published numbers, the number of a part of `bank --parts`, and of a job of a sweep of which some
 # are found.

@@ -4,13 +4,14 @@ side."""
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from editbench.base.conf import check_folders
 from editbench.base.progress import status
 from editbench.base.user_code import search_configuration
 from editbench.commands.options import add_config_dir
-from editbench.report import every_setting, load, print_table, write_report
+from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.report.exports import EXPORTERS, export
 
 EXAMPLES = """examples:
@@ -19,9 +20,23 @@ EXAMPLES = """examples:
   editbench report runs --table            print the table, write nothing
   editbench report runs --no-figures       the page and the tables alone, in a third of the time
   editbench report runs --by-seed          a section for each seed
+  editbench report runs --style paper.yaml choices of a file; runs/report.yaml is found by itself
+  editbench report runs --methods gradctrl,interfacegan,random --attributes smile,age
+                                           these alone, in this order
+  editbench report runs --column one --font serif --digits 2
+                                           figures and LaTeX tables for a column of a paper
   editbench report runs --tensorboard      write the records for TensorBoard, and no report
   editbench report --compare runs/before runs/after     two folders, with the differences of their numbers
+
+A whole report.yaml stands in docs/report.md.
 """
+# Choices of a report.yaml that are lists of names, as options of the command.
+LISTS = {
+    "methods": "those that are reported, in this order",
+    "attributes": "likewise",
+    "columns": "of the tables, by their names in table.csv",
+}
+STYLED = ("style", *LISTS, "digits", "font", "column")  # options of a report alone
 
 
 def main(argv: list[str]) -> int:
@@ -57,6 +72,20 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="leave out figures/: every figure of the page as SVG, PDF and PNG, and the strips",
     )
+    parser.add_argument(
+        "--style",
+        type=Path,
+        metavar="FILE",
+        help="a YAML of choices: order, titles, captions and the like (default: ROOT/report.yaml, "
+        "where it is there)",
+    )
+    for name, what in LISTS.items():
+        parser.add_argument(f"--{name}", metavar="A,B", help=what)
+    parser.add_argument("--digits", help="after the point, of numbers with fixed decimals")
+    parser.add_argument("--font", help="of figures: sans or serif")
+    parser.add_argument(
+        "--column", help="width of figures and LaTeX tables: one or two columns of a paper"
+    )
     for name, exporter in EXPORTERS.items():
         parser.add_argument(
             f"--{name}",
@@ -67,6 +96,10 @@ def main(argv: list[str]) -> int:
     exports = [name for name in EXPORTERS if getattr(args, name)]
     if exports and args.compare:
         parser.error(f"--compare has no export: leave out --{exports[0]}")
+    styled = [name for name in STYLED if getattr(args, name) is not None]
+    if styled and (exports or args.compare):
+        other = "compare" if args.compare else exports[0]
+        parser.error(f"--{other} has no style: leave out --{styled[0]}")
     if args.compare:
         if args.root is not None:
             parser.error(f"--compare takes two folders and no third one: {args.root}")
@@ -79,15 +112,37 @@ def main(argv: list[str]) -> int:
         return 0
     check_folders(args.config_dir)
     search_configuration(args.config_dir)  # the figures of a user's own metrics
-    results = load(args.root or Path("runs"), by_seed=args.by_seed)
-    every = every_setting(results)
+    root = args.root or Path("runs")
+    style = read_style(args, root)
+    results = style.choose(load(root, by_seed=args.by_seed))
+    every = every_setting(results, style)
     # The table first: the figures take longer.
-    print_table(results, every=every)
+    print_table(results, every=every, style=style)
     if not args.table:
         with status("drawing the report"):
-            page = write_report(results, every, args.out, files=not args.no_figures)
+            page = write_report(results, every, args.out, not args.no_figures, style)
         print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     return 0
+
+
+def read_style(args: argparse.Namespace, root: Path) -> Style:
+    """The choices of the file, and on top of them those of the command line.
+
+    Args:
+        args: of the command.
+        root: folder of the runs.
+    """
+    style = Style.read(args.style) if args.style else Style.of_runs(root)
+    values: dict[str, object] = {}
+    for key in LISTS:
+        given = getattr(args, key)
+        if given is not None:
+            values[key] = given.split(",")
+    for key in ("digits", "font", "column"):
+        given = getattr(args, key)
+        if given is not None:
+            values[key] = int(given) if given.isdecimal() else given
+    return replace(style.with_values(values, "--"), folders=tuple(args.config_dir))
 
 
 def compare_folders(args: argparse.Namespace) -> int:

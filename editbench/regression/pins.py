@@ -29,7 +29,7 @@ DIGITS = 9
 SAMPLE_DIGITS = 4
 KEY_DIGITS = 6
 Key = tuple  # what a number is: the fields KEY_COLUMNS of editbench.walk.metric, None for none
-LABELS = ("method.name", "method.about", "method.title", "method.demo")  # for people
+LABELS = ("method.name", "method.demo")  # for people, beside what `flatten` leaves out
 # Weights that must agree before numbers can be compared. The bank's id is left out: it follows the
 # code, and comparing numbers across two versions of the code is what the check is for. What the
 # bank holds is told by its options, which are part of the setting. An imported bank has only its

@@ -20,13 +20,15 @@ from editbench.report.costs import COSTS
 from editbench.report.html import Section, page
 from editbench.report.load import Problem, Results, load, require_readable
 from editbench.report.numbers import Numbers, numbers_of
-from editbench.report.paper import to_paper
+from editbench.report.paper import SCALE, WIDTHS, to_paper
+from editbench.report.references import cited_in
 from editbench.report.strips import sheet, strips
+from editbench.report.style import Style
 from editbench.report.tables import curves
 from editbench.report.write import csv, markdown, print_table
-from editbench.walk.figures import STYLE, Drawing, Looks, looks_of, spoken
+from editbench.walk.figures import FONTS, STYLE, Drawing, Looks, spoken
 
-__all__ = ["Results", "every_setting", "load", "print_table", "report", "write_report"]
+__all__ = ["Results", "Style", "every_setting", "load", "print_table", "report", "write_report"]
 
 CAPTIONS = {
     "accuracy": "Share of starts whose target was reached with every other attribute kept, at the "
@@ -64,6 +66,7 @@ def report(
     only: Collection[str] | None = None,
     by_seed: bool = False,
     files: bool = True,
+    style: Style | None = None,
 ) -> Path:
     """`load`, then `write_report`: see there.
 
@@ -73,6 +76,7 @@ def report(
         only: run ids to report; None takes every record of the folder.
         by_seed: whether each seed is a setting of its own; else seeds are one cell of a table.
         files: whether the figures are written as files too.
+        style: how it is written; None takes ROOT/report.yaml, where there is one.
 
     Returns:
         The path of the page.
@@ -80,20 +84,32 @@ def report(
     Raises:
         EditbenchError: `root` is missing or holds no run, or `out` cannot be written.
     """
-    results = load(Path(root), only, by_seed)
-    return write_report(results, every_setting(results), out, files)
+    style = style or Style.of_runs(Path(root))
+    results = style.choose(load(Path(root), only, by_seed))
+    return write_report(results, every_setting(results, style), out, files, style)
 
 
-def every_setting(results: Results) -> list[Numbers]:
-    """The numbers of each setting, which the terminal's table and the page both show."""
-    return [numbers_of(name, part) for name, part in results.by_setting()]
+def every_setting(results: Results, style: Style | None = None) -> list[Numbers]:
+    """The numbers of each setting, which the terminal's table and the page both show.
+
+    Args:
+        results: the records.
+        style: in which order.
+    """
+    style = style or Style()
+    look = style.looks(results)
+    return [style.ordered(numbers_of(name, part), look) for name, part in results.by_setting()]
 
 
 def write_report(
-    results: Results, every: list[Numbers], out: Path | None = None, files: bool = True
+    results: Results,
+    every: list[Numbers],
+    out: Path | None = None,
+    files: bool = True,
+    style: Style | None = None,
 ) -> Path:
     """Write index.html, table.csv, table.md, means.csv, ranking.csv, paired.csv, costs.csv,
-    matched.csv, matched_paired.csv and latex/. The tables are written first, and a figure that
+    matched.csv, matched_paired.csv, references.bib and latex/. The tables are written first, and a figure that
     fails is listed in the page, so what can be reported is.
 
     Args:
@@ -102,6 +118,7 @@ def write_report(
         out: where the files go; None takes `report` in the folder of the records.
         files: whether figures/ is written too: every figure as SVG, PNG and PDF, and the strips.
             It takes several times as long as the page, which holds what it shows.
+        style: how it is written.
 
     Returns:
         The path of the page.
@@ -113,12 +130,19 @@ def write_report(
     # A page without a run would only hide that every folder is damaged.
     require_readable(results)
     out = Path(root) / "report" if out is None else Path(out)
+    style = style or Style()
+    # From all settings together, so that a method keeps its colour across the sections of the page.
+    look = style.looks(results)
     # The tables before anything that draws: they must be there whatever else fails.
     write_atomic(out / "table.csv", csv(results))
-    write_atomic(out / "table.md", markdown(results, every))
+    write_atomic(out / "table.md", markdown(results, every, style, look))
     problems = list(results.problems)
-    # From all settings together, so that a method keeps its colour across the sections of the page.
-    look = looks_of(results.runs)
+    cited = cited_in(results, style.folders)
+    write_atomic(out / "references.bib", cited.bibtex)
+    printed_look = look
+    if files and style.column == "one":
+        # Fewer panels side by side: the same figure made narrow could not be read.
+        printed_look = look.narrowed(WIDTHS["one"] / SCALE)
     sections: list[Section] = []
     written: list[str] = []
     for numbers in every:
@@ -127,32 +151,43 @@ def write_report(
         section = Section(numbers)
         suffix = f"_{_slug(name)}" if name else ""
         try:
-            for key, text in latex.tables(numbers, suffix).items():
-                write_atomic(out / "latex" / f"{key}{suffix}.tex", text)
-                written.append(text)
+            for key, text in latex.tables(numbers, look, style, cited, suffix).items():
+                name = f"{key}{suffix}"
+                write_atomic(out / "latex" / f"{name}.tex", text)
+                # A fragment is for \\input; this compiles it alone.
+                alone = latex.document([latex.input_of(name)], style.column)
+                write_atomic(out / "latex" / f"{name}_standalone.tex", alone)
+                written.append(name)
         except Exception as error:  # as for a figure
             problems.append(Problem("LaTeX tables" + suffix, f"{type(error).__name__}: {error}"))
-        for one in _drawings(numbers, look, problems):
+        drawings = _drawings(numbers, look, problems)
+        printed = drawings
+        if printed_look is not look:
+            printed = _drawings(numbers, printed_look, [])
+        for one, narrow in zip(drawings, printed):
             path = out / "figures" / f"{_slug(one.file)}{suffix}"
-            drawn = _draw(path, one.draw, problems, files)
+            drawn = _draw(path, one.draw, narrow.draw, problems, files, style)
             if drawn:
                 place = section.figures if one.first else section.more
                 place.append((one.title, one.caption, drawn))
-        section.strips, unreadable = strips(part)
+        section.strips, unreadable = strips(part, look)
         problems += unreadable
         for attribute, starts in section.strips.items() if files else ():
             try:
                 write_atomic(
                     out / "figures" / f"strips_{_slug(attribute)}{suffix}.png",
-                    sheet(starts, attribute),
+                    sheet(starts, look.attribute(attribute), look),
                 )
             except (ValueError, MemoryError) as error:
                 problems.append(Problem(f"strips of {attribute}", str(error)))
         sections.append(section)
     # The dial compares worlds, and each world is a setting: it cannot be drawn within one.
     across = []
-    for one in dial.drawings(results, look):
-        drawn = _draw(out / "figures" / one.file, one.draw, problems, files)
+    drawings = dial.drawings(results, look)
+    printed = drawings if printed_look is look else dial.drawings(results, printed_look)
+    for one, narrow in zip(drawings, printed):
+        path = out / "figures" / one.file
+        drawn = _draw(path, one.draw, narrow.draw, problems, files, style)
         if drawn:
             across.append((one.title, one.caption, drawn))
     slopes = dial.slopes(dial.points(results))
@@ -173,8 +208,10 @@ def write_report(
                 out / f"{file}.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n")
             )
     if written:
-        write_atomic(out / "latex" / "tables.tex", latex.document(written))
-    write_atomic(out / "index.html", page(sections, results, look, problems, across))
+        write_atomic(
+            out / "latex" / "tables.tex", latex.document(map(latex.input_of, written), style.column)
+        )
+    write_atomic(out / "index.html", page(sections, results, look, problems, style, across))
     return out / "index.html"
 
 
@@ -237,18 +274,36 @@ def find_function(name: str) -> Callable[[Results, Looks], list[Drawing]]:
     return getattr(import_module(module), function)
 
 
-def _draw(path: Path, draw: Callable[[], Figure], problems: list[Problem], files: bool) -> str:
-    """The SVG for the page, or '' when it failed; with `files` the figure is also saved as SVG, and
-    as PNG and PDF at the size of a paper's column."""
+def _draw(
+    path: Path,
+    draw: Callable[[], Figure],
+    draw_printed: Callable[[], Figure],
+    problems: list[Problem],
+    files: bool,
+    style: Style,
+) -> str:
+    """The SVG for the page, or '' when it failed.
+
+    Args:
+        path: of the files, without a suffix.
+        draw: makes the figure.
+        draw_printed: makes it for print; `draw` itself, where it is the same.
+        problems: a figure that fails is added to it.
+        files: whether it is saved too, as SVG, and as PNG and PDF at the size of a paper's column.
+        style: font and column.
+    """
     try:
-        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        with matplotlib.rc_context(STYLE | {"font.family": FONTS[style.font]}):  # type: ignore[arg-type]
             figure = draw()
-            if not files:
-                return figures.render(figure, "page").decode()
-            write_atomic(path.with_name(f"{path.name}.svg"), figures.render(figure, "svg"))
             # Rendered before to_paper, which shrinks the figure in place.
-            drawn = figures.render(figure, "page").decode()
-            to_paper(figure)
+            svg = figures.render(figure, "svg")
+            drawn = figures.for_page(svg)
+            if not files:
+                return drawn
+            write_atomic(path.with_name(f"{path.name}.svg"), svg)
+            if draw_printed is not draw:
+                figure = draw_printed()
+            to_paper(figure, style.column)
             for kind in ("png", "pdf"):
                 write_atomic(path.with_name(f"{path.name}.{kind}"), figures.render(figure, kind))
             return drawn

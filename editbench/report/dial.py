@@ -9,6 +9,7 @@ is not in them.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -23,14 +24,15 @@ from editbench.report.load import Results
 from editbench.walk.figures import (
     FEWEST,
     STYLE,
+    TYPE,
     Drawing,
     Looks,
     new_figure,
     order_methods,
     put_legend,
-    spoken,
 )
 
+TITLE_LINE = 11  # letters of a line above a narrow panel
 # Half a 95 % interval in standard deviations, about 1.96.
 Z95 = float(ndtri(0.975))
 TITLES = {
@@ -299,12 +301,20 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
     """A line a method: quantities down, attributes across."""
     # Tied attributes first: they are what the dial turns, the others show what stays.
     partners = _partners(set(found["attribute"]), dial)
-    attributes = sorted(partners, key=lambda name: (partners[name] is None, name))
+    attributes = sorted(look.order(partners), key=lambda name: partners[name] is None)
     shown = [name for name in TITLES if name in set(found["quantity"])]
-    drawing = new_figure(max(5.5, 3.05 * len(attributes)), 0.7 + 2.4 * len(shown))
-    panels = drawing.subplots(
-        len(shown), len(attributes), sharex=True, sharey="row", squeeze=False
-    ).ravel()
+    # In a paper's column attributes go down and quantities across: there are fewer of these.
+    tall = look.across(len(attributes), len(attributes)) < len(attributes)
+    if tall:
+        drawing = new_figure(max(5.5, 2.0 * len(shown)), 0.7 + 1.9 * len(attributes))
+        panels = drawing.subplots(
+            len(attributes), len(shown), sharex=True, sharey="col", squeeze=False
+        ).T.ravel()
+    else:
+        drawing = new_figure(max(5.5, 3.05 * len(attributes)), 0.7 + 2.4 * len(shown))
+        panels = drawing.subplots(
+            len(shown), len(attributes), sharex=True, sharey="row", squeeze=False
+        ).ravel()
     methods = order_methods(found["method"], look)
     # Methods have the same settings; side by side, their whiskers do not cover one another.
     gap = 0.05 / max(len(methods), 1)
@@ -336,7 +346,7 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
             axes.text(
                 0.5,
                 0.5,
-                "tied to no other",
+                "tied to\nno other",
                 transform=axes.transAxes,
                 ha="center",
                 va="center",
@@ -344,13 +354,22 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
             )
         if place < len(attributes):
             pair = partners[attribute]
-            title = spoken(attribute)
+            title = look.attribute(attribute)
             if pair:
-                title += f" (with {spoken(pair[0])})"
-            axes.set_title(title)
+                title += f" (with {look.attribute(pair[0])})"
+            if tall:
+                axes.set_ylabel(title.replace(" (", "\n("))
+            else:
+                axes.set_title(title)
         if place % len(attributes) == 0:
-            axes.set_ylabel(TITLES[quantity])
-        axes.set_xticks(sorted(set(found["dial"])))
+            if tall:
+                axes.set_title(textwrap.fill(TITLES[quantity], TITLE_LINE), fontsize=TYPE)
+            else:
+                axes.set_ylabel(TITLES[quantity])
+        settings = sorted(set(found["dial"]))
+        # Between the ends there is no room in a paper's column.
+        inner = range(1, len(settings) - 1) if tall else ()
+        axes.set_xticks(settings, ["" if k in inner else f"{x:g}" for k, x in enumerate(settings)])
     drawing.supxlabel(dial.axis, fontsize=STYLE["font.size"])
     put_legend(drawing, methods, look)
     return drawing

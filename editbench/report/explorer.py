@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from editbench.report.strips import LARGEST, PIXELATED, Strip, frame_caption, picture
+from editbench.walk.figures import Looks
 
 BUDGET = (
     14_000_000  # bytes of all sprites in base64; the page with its figures then stays below 25 MB
@@ -111,7 +112,7 @@ def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, lis
                     _sheet(f"sp-{section}-{a}-{k}", strips, way)
                     for k, strips in enumerate(starts.values())
                 ]
-                for a, (attribute, starts) in enumerate(sorted(gallery.items(), key=_place))
+                for a, (attribute, starts) in enumerate(sorted(gallery.items(), key=_later))
             }
             for section, gallery in enumerate(galleries)
         ]
@@ -126,7 +127,8 @@ def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, lis
 def explorer(
     found: dict[str, list[Sheet]],
     runs: pd.DataFrame,
-    signs: Mapping[str, tuple[str, str]],
+    look: Looks,
+    outlines: Mapping[str, str],
     floors: Collection[str] = (),
 ) -> dict:
     """What the explorer of a section reads, ready for JSON.
@@ -134,7 +136,8 @@ def explorer(
     Args:
         found: attribute -> its sprites, one a start.
         runs: of the section.
-        signs: method -> its colour, and the outline of its marker as an SVG path.
+        look: how methods and attributes are shown.
+        outlines: marker -> its outline as an SVG path.
         floors: methods that have no say in which start is shown first.
 
     Returns:
@@ -146,16 +149,21 @@ def explorer(
     methods = sorted(
         {strip.method for group in found.values() for sheet in group for strip in sheet.strips}
         | set(runs["label"]),
-        key=list(signs).index,
+        key=list(look).index,
     )
     status = {(run["label"], run["attribute"]): run for run in runs.to_dict("records")}
     return {
         "methods": [
-            {"name": name, "colour": signs[name][0], "outline": signs[name][1]} for name in methods
+            {
+                "name": look.method(name),
+                "colour": look[name].colour,
+                "outline": outlines[look[name].marker],
+            }
+            for name in methods
         ],
         "attributes": [
             {
-                "name": attribute.replace("_", " "),
+                "name": look.attribute(attribute),
                 "first": _most_crossed(group, floors),
                 "starts": [
                     {
@@ -216,10 +224,9 @@ def gallery(found: dict[str, list[Sheet]]) -> list[tuple[str, list[tuple[str, li
     ]
 
 
-def _place(item: tuple[str, Mapping[int, list[Strip]]]) -> tuple[bool, str]:
-    """Where an attribute stands on the page."""
-    attribute = item[0]
-    return (attribute != FIRST, attribute)
+def _later(item: tuple[str, Mapping[int, list[Strip]]]) -> bool:
+    """Whether an attribute stands after FIRST; the others keep their order."""
+    return item[0] != FIRST
 
 
 def css(parts: Iterable[dict[str, list[Sheet]]]) -> str:

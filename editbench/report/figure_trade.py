@@ -11,7 +11,15 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from editbench.report.cells import Column, number, over_what
 from editbench.report.costs import COSTS, front
-from editbench.walk.figures import INK, Looks, new_figure, panel_grid, put_legend, upper_limit
+from editbench.walk.figures import (
+    INK,
+    Looks,
+    new_figure,
+    order_methods,
+    panel_grid,
+    put_legend,
+    upper_limit,
+)
 
 SIDE = Column("ad_at", "AD", 3, True, False)
 LABELS = {
@@ -50,15 +58,17 @@ def trade_figure(means: pd.DataFrame, look: Looks) -> Figure:
     ]
     # Where all costs agree one panel is drawn even so: a figure needs at least one.
     panels = panels or [COSTS[0]]
-    columns = min(3, len(panels))
+    columns = look.across(len(panels), 3)
     lines = -(-len(panels) // columns)
     figure = new_figure(1.2 + 3.05 * columns, 0.7 + 2.55 * lines)
     grid = panel_grid(figure, len(panels), columns, sharex=False)
     for place, (axes, column) in enumerate(zip(grid, panels)):
         _panel(axes, drawn, column, look)
         if place % columns == 0:
-            axes.set_ylabel(_named("mean accuracy", drawn, "accuracy"))
-    put_legend(figure, list(drawn["method"]), look, line=False)
+            # A line for each part: the panels of a paper's column are low.
+            label = _named("mean accuracy", drawn, "accuracy")
+            axes.set_ylabel(label.replace(", ", ",\n"))
+    put_legend(figure, order_methods(drawn["method"], look), look, line=False)
     return figure
 
 
@@ -107,7 +117,9 @@ def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: Looks) -> None
 def _named(label: str, means: pd.DataFrame, key: str) -> str:
     """The label of an axis, with what the means on it are over."""
     records = means[np.isfinite(means[key])].to_dict("records")
-    return f"{label}\n{over_what(records[0], key)}" if records else label
+    if not records:
+        return label
+    return f"{label}\n{over_what(records[0], key)}"
 
 
 def _log_axis(axes: Axes, values: pd.Series, floor: float) -> None:

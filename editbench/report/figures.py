@@ -21,11 +21,11 @@ from editbench.walk.figures import (
     LINE,
     STYLE,
     Looks,
+    name_ticks,
     new_figure,
     order_methods,
     panel_grid,
     put_legend,
-    spoken,
     upper_limit,
 )
 
@@ -38,11 +38,13 @@ def accuracy_figure(table: pd.DataFrame, look: Looks) -> Figure:
 
     A cross on the floor marks a run that was skipped or failed.
     """
-    attributes = sorted(set(table["attribute"]))
+    attributes = look.order(table["attribute"])
     methods = order_methods(table["method"], look)
     # Wide enough that the whiskers of one attribute do not touch those of the next.
     width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))
-    figure = new_figure(max(5.5, min(12.5, width)), 3.9)
+    # In a paper's column the names are slanted, which takes room from the panel.
+    height = 3.9 if look.width is None else 4.9
+    figure = new_figure(max(5.5, min(12.5, width)), height)
     axes = figure.add_subplot()
     # Points of one attribute stand side by side, around its tick.
     step = min(0.13, 0.8 / max(len(methods), 1))
@@ -85,7 +87,7 @@ def accuracy_figure(table: pd.DataFrame, look: Looks) -> Figure:
             )
     axes.set_xlim(-0.5, len(attributes) - 0.5)
     axes.set_ylim(-0.06 * top, top)
-    axes.set_xticks(range(len(attributes)), [spoken(name) for name in attributes])
+    name_ticks(axes, [look.attribute(name) for name in attributes], look)
     axes.grid(False, axis="x")
     axes.set_ylabel("accuracy")
     put_legend(figure, methods, look, line=False)
@@ -103,8 +105,8 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
         look: of the methods.
         ylabel: of the vertical axis.
     """
-    attributes = sorted(set(curve["attribute"]))
-    columns = min(len(attributes), MOST_COLUMNS)
+    attributes = look.order(curve["attribute"])
+    columns = look.across(len(attributes), MOST_COLUMNS)
     lines = -(-len(attributes) // columns)
     banded = curve["method"].nunique() <= BANDED
     figure = new_figure(max(5.5, 3.05 * columns), 0.6 + (2.5 if banded else 3.4) * lines)
@@ -112,7 +114,7 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
     for place, (axes, attribute) in enumerate(zip(panels, attributes)):
         # Named in the panel: a method that silently has no line would look forgotten.
         out = []
-        for method in sorted(set(curve["method"])):
+        for method in order_methods(curve["method"], look):
             rows = curve[(curve["attribute"] == attribute) & (curve["method"] == method)]
             enough = (rows["count"] >= FEWEST) & (rows["note"] == "")
             shown = rows[enough & np.isfinite(rows["value"])]
@@ -120,7 +122,7 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
             dash = look[method].dash
             # Attribute dependency excludes a method that hardly ever succeeds.
             if rows["note"].str.startswith("excluded").any():
-                out.append(method)
+                out.append(look.method(method))
             elif len(shown):
                 if banded:
                     axes.fill_between(
@@ -141,7 +143,7 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
                     markersize=3.6,
                     markeredgewidth=0,
                 )
-        axes.set_title(spoken(attribute))
+        axes.set_title(look.attribute(attribute))
         if out:
             axes.text(
                 0.03,
@@ -166,25 +168,28 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """The figure as a file.
+    """The figure as a file on white.
 
     Args:
-        kind: 'png' (300 dpi), 'pdf' or 'svg' on white, or 'page': an SVG that takes the colours of
-            its page.
+        kind: 'png' (300 dpi), 'pdf' or 'svg'.
     """
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        if kind == "page":
-            figure.savefig(
-                buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-            )
-            text = buffer.getvalue().decode()
-            for colour, name in ((INK, "--ink"), (LINE, "--line"), (BAND, "--band")):
-                text = text.replace(colour, f"var({name})")
-            # Metadata and the XML header would stand in the middle of the page.
-            text = text[text.index("<svg") :]
-            return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL).encode()
+    # A report may have chosen another font, which stays.
+    style = STYLE | {"font.family": matplotlib.rcParams["font.family"]}
+    with matplotlib.rc_context(style):  # type: ignore[arg-type]
         # Without dates, so that the same records give the same bytes.
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         figure.savefig(buffer, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
     return buffer.getvalue()
+
+
+def for_page(svg: bytes) -> str:
+    """The SVG of `render` as a part of a page, whose colours it takes."""
+    text = svg.decode()
+    for colour, name in ((INK, "--ink"), (LINE, "--line"), (BAND, "--band")):
+        text = text.replace(colour, f"var({name})")
+    # The background is drawn first, and the page has its own.
+    text = text.replace("fill: #ffffff", "fill: none", 1)
+    # Metadata and the XML header would stand in the middle of the page.
+    text = text[text.index("<svg") :]
+    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,11 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from editbench.bank.near import NEARBY
 from editbench.report import dial
 from editbench.report.cells import (
+    COLUMNS,
     NOT_LEARNED,
     Cell,
     Column,
     cell,
-    columns_of,
     marks,
     not_learned,
     number,
@@ -35,17 +34,17 @@ from editbench.report.paired import leaders
 from editbench.report.published import WHY, published
 from editbench.report.ranking import lines
 from editbench.report.strips import Strip
+from editbench.report.style import Style
 from editbench.report.tables import main_table, matrix, quantities
 from editbench.report.write import (
     BOLD,
     FLOOR_RULE,
-    TITLES,
     heading,
     legend,
     missed_bars,
     over_starts,
 )
-from editbench.walk.figures import Look
+from editbench.walk.figures import Looks
 
 # Outlines of matplotlib's markers in a box from -5 to 5, for the sign of a method beside its name.
 OUTLINES = {
@@ -81,11 +80,21 @@ class Section:
 def page(
     sections: list[Section],
     whole: Results,
-    look: Mapping[str, Look],
+    look: Looks,
     problems: list[Problem],
+    style: Style,
     across: list[tuple[str, str, str]] | None = None,
 ) -> str:
-    """The whole page as text. across: figures over several settings."""
+    """The whole page as text.
+
+    Args:
+        sections: one a setting.
+        whole: the records of all settings.
+        look: how methods, attributes and worlds are shown.
+        problems: what could not be read or drawn.
+        style: which columns, with how many digits.
+        across: figures over several settings.
+    """
     # autoescape: names and reasons come from records. StrictUndefined: a misspelt name is an error
     # and no empty cell.
     environment = Environment(
@@ -96,6 +105,8 @@ def page(
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["method"] = look.method
+    environment.filters["attribute"] = look.attribute
     table = main_table(whole)
     # Of all settings: what is missing must be seen in one place.
     undone = [
@@ -105,7 +116,9 @@ def page(
     # All sections together, since the budget of bytes is that of the page.
     pictures = sheets([section.strips for section in sections])
     return environment.get_template("template.html").render(
-        sections=[_section(section, found, look) for section, found in zip(sections, pictures)],
+        sections=[
+            _section(section, found, look, style) for section, found in zip(sections, pictures)
+        ],
         look=look,
         outlines=OUTLINES,
         across=across or [],
@@ -115,19 +128,25 @@ def page(
         sprites=css(pictures),
         undone=undone,
         problems=problems,
-        facts=facts(whole, table),
+        facts=facts(whole, table, look),
         warnings=warnings(table) + missed_bars(whole) + far_starts(whole),
         provenance=provenance(whole),
         notes=method_notes(whole),
-        title=", ".join(sorted(set(table["generator"]))),
-        floors=sorted(set(table.loc[table["floor"], "method"])),
+        title=", ".join(map(look.world, sorted(set(table["generator"])))),
+        floors=[look.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))],
         rules=(BOLD, FLOOR_RULE),
         summed=SUMMED,
     )
 
 
-def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
-    """What was compared: (term, text)."""
+def facts(results: Results, table: pd.DataFrame, look: Looks) -> list[tuple[str, str]]:
+    """What was compared: (term, text).
+
+    Args:
+        results: the records.
+        table: their `main_table`.
+        look: how attributes and worlds are written.
+    """
     made = list(results.provenance.values())
     # A set, as the runs of a sweep have mostly one judge, told once.
     judged = sorted(
@@ -152,10 +171,10 @@ def facts(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
         f"{counts[state]} {state}" for state in ("done", "skipped", "failed") if state in counts
     )
     found = [
-        ("Generator", ", ".join(sorted(set(table["generator"])))),
+        ("Generator", ", ".join(map(look.world, sorted(set(table["generator"]))))),
         ("Card", _cards(made)),
         ("Judge", "; ".join(judged)),
-        ("Teacher and judge", _agreement(made)),
+        ("Teacher and judge", _agreement(made, look)),
         (
             "Bank",
             ", ".join(sorted(set(table["bank"]) - {""})) + (f" ({sizes} samples)" if sizes else ""),
@@ -189,12 +208,12 @@ def _cards(made: list[dict]) -> str:
     return "; ".join(sorted(found))
 
 
-def _agreement(made: list[dict]) -> str:
+def _agreement(made: list[dict], look: Looks) -> str:
     """How far teacher and judge give the same classes over the bank, by attribute."""
     found: dict[str, str] = {}
     for one in made:
         for name, values in (one.get("agreement") or {}).items():
-            text = f"{name.replace('_', ' ')} {values['agreement']:.0%}"
+            text = f"{look.attribute(name)} {values['agreement']:.0%}"
             # It is undefined where both give one class alone.
             if values["kappa"] is not None:
                 text += f" (κ {values['kappa']:.2f})"
@@ -302,13 +321,15 @@ def _note_text(notes: object) -> str:
 
 
 def _section(
-    section: Section, pictures: dict[str, list[Sheet]], look: Mapping[str, Look]
+    section: Section, pictures: dict[str, list[Sheet]], look: Looks, style: Style
 ) -> dict[str, Any]:
     numbers = section.numbers
     table = numbers.table
     results = numbers.results
-    columns = columns_of(table, quantities(results))
-    wide = matrix(table, numbers.order)
+    columns = style.columns_of(numbers)
+    # The attributes in the order of the table.
+    wide = matrix(table, numbers.order)[list(dict.fromkeys(table["attribute"]))]
+    accuracy = style.column_of(COLUMNS[0])
     # The grid shows accuracy alone, so its bold comes from the tests of accuracy.
     pairs = numbers.paired[numbers.paired["metric"] == "accuracy"]
     best = {
@@ -320,7 +341,7 @@ def _section(
         )
         for attribute in wide
     }
-    priced = [column for column in COSTS if numbers.costs[column.key].notna().any()]
+    priced = style.written(column for column in COSTS if numbers.costs[column.key].notna().any())
     # `wide` holds numbers only; the grid also tells why one is missing.
     status = {
         (record["method"], record["attribute"]): record for record in table.to_dict("records")
@@ -329,12 +350,13 @@ def _section(
         (
             method,
             [
-                _grid_cell(status.get((method, attribute)), method in best[attribute])
+                _grid_cell(status.get((method, attribute)), method in best[attribute], accuracy)
                 for attribute in wide
             ],
         )
         for method in wide.index
     ]
+    titles = {column.key: column.title for column in columns}
     averaged = [metric for metric in numbers.compared if any(c.key == metric for c in columns)]
     return {
         "name": numbers.name,
@@ -342,31 +364,38 @@ def _section(
         "rows": [_row(record, columns) for record in table.to_dict("records")],
         "rows_over": over_starts(table),
         "means": [
-            _mean_row(record, columns, averaged) for record in numbers.means.to_dict("records")
+            _mean_row(record, columns, averaged, accuracy)
+            for record in numbers.means.to_dict("records")
         ],
-        "means_over": [f"{TITLES[metric]} over" for metric in averaged],
-        "means_notes": means_lines(numbers.compared),
+        "means_over": [f"{titles[metric]} over" for metric in averaged],
+        "means_notes": means_lines(numbers.compared, look),
         "bold_means": numbers.ranked.bold,
-        "legend": legend(table, quantities(results)),
+        "legend": legend(table, quantities(results), look),
         "attributes": list(wide),
-        "conclusion": accuracy_conclusion(grid, [str(attribute) for attribute in wide]),
+        "conclusion": accuracy_conclusion(grid, [str(attribute) for attribute in wide], look),
         "grid": grid,
         "figures": section.figures,
         "more": section.more,
-        "published": published(results),
+        "published": published(results, look),
         "strips": gallery(pictures),
         "explorer": explorer(
             pictures,
             results.runs,
-            {name: (one.colour, OUTLINES[one.marker]) for name, one in look.items()},
+            look,
+            OUTLINES,
             numbers.floors,
         ),
         "ranked": [
             # A floor has no rank to sort by.
-            row | {"best_rank": "" if pd.isna(row["best_rank"]) else row["best_rank"]}
+            row
+            | {
+                "best_rank": "" if pd.isna(row["best_rank"]) else row["best_rank"],
+                "tied_with": ", ".join(map(look.method, numbers.ranked.ties[row["method"]])),
+                "cell": cell(row, accuracy),
+            }
             for row in numbers.ranked.table.to_dict("records")
         ],
-        "ranked_notes": lines(numbers.ranked),
+        "ranked_notes": lines(numbers.ranked, look),
         "costs": [
             _row(record, priced) | {"over": over_what(record, "accuracy")}
             for record in numbers.costs.to_dict("records")
@@ -376,17 +405,20 @@ def _section(
     }
 
 
-def accuracy_conclusion(grid: list[tuple[str, list[dict[str, Any]]]], attributes: list[str]) -> str:
+def accuracy_conclusion(
+    grid: list[tuple[str, list[dict[str, Any]]]], attributes: list[str], look: Looks
+) -> str:
     """What to conclude from the table of accuracies, in a sentence or two.
 
     Args:
         grid: (method, cells), a cell an attribute, as the page shows them.
         attributes: of the cells.
+        look: how methods and attributes are written.
     """
     found = []
     for place, attribute in enumerate(attributes):
-        best = [method for method, cells in grid if cells[place]["best"]]
-        name = attribute.replace("_", " ")
+        best = [look.method(method) for method, cells in grid if cells[place]["best"]]
+        name = look.attribute(attribute)
         found.append(f"on {name} {', '.join(best)}" if best else f"on {name} nothing is separated")
     done = [cell for _, cells in grid for cell in cells if cell["status"] == "done"]
     floored = sum(bool(cell["cell"].floor) for cell in done)
@@ -400,9 +432,10 @@ def _row(record: dict, columns: list[Column]) -> dict[str, Any]:
     return {**record, "cells": [cell(record, column) for column in columns], "marks": marks(record)}
 
 
-def _mean_row(record: dict, columns: list[Column], averaged: list[str]) -> dict[str, Any]:
+def _mean_row(
+    record: dict, columns: list[Column], averaged: list[str], accuracy: Column
+) -> dict[str, Any]:
     """A row of means, with what each is over; why one is missing stands below the table."""
-    accuracy = Column("accuracy", "accuracy", 3, True)
     return {
         **record,
         "cells": [replace(cell(record, column), mark="") for column in columns],
@@ -412,10 +445,10 @@ def _mean_row(record: dict, columns: list[Column], averaged: list[str]) -> dict[
     }
 
 
-def _grid_cell(record: dict | None, best: bool) -> dict[str, Any]:
+def _grid_cell(record: dict | None, best: bool, accuracy: Column) -> dict[str, Any]:
     if record is None:
         return {"cell": Cell("–"), "best": False, "status": "", "reason": "not run"}
-    value = cell(record, Column("accuracy", "accuracy", 3, True))
+    value = cell(record, accuracy)
     if not_learned(record):
         value = replace(value, tag=NOT_LEARNED)
     return {"cell": value, "best": best, "status": record["status"], "reason": record["reason"]}

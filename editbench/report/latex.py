@@ -1,17 +1,25 @@
-"""Tables for a paper: booktabs, no other package, every character of a record escaped."""
+"""Tables for a paper: every character of a record escaped, widths chosen for its columns.
+
+A fragment needs booktabs, and graphicx where a line of the document is narrower than the table. It
+says in its comments what was run, so that the caption has room for what a reader asks.
+"""
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pandas as pd
 
+from editbench import __version__
 from editbench.report.cells import (
     COLUMNS,
     LEAST_LEARNED,
     MISSING,
+    Cell,
     Column,
     cell,
     marks,
@@ -23,12 +31,25 @@ from editbench.report.html import facts
 from editbench.report.load import Results
 from editbench.report.means import Comparison
 from editbench.report.numbers import Numbers
-from editbench.report.paired import leaders
-from editbench.report.ranking import lines as ranking_lines
-from editbench.report.tables import AT_EFFECT
-from editbench.report.write import BOLD, FLOOR_RULE, NAMED, NOT_LEARNED_MEANS, not_done
+from editbench.report.paired import LEVEL, leaders
+from editbench.report.paper import WIDTHS
+from editbench.report.references import Cited
+from editbench.report.style import Style
+from editbench.report.tables import AT_EFFECT, WORSE
+from editbench.report.write import NOT_LEARNED_MEANS, not_done, where
+from editbench.walk.figures import Looks
 
-ACROSS = 8  # attributes side by side; more go into a second tabular below
+POINTS = 72.27  # of TeX, an inch
+COLSEP = 4.0  # points on either side of a column
+# Letters of a method's name on one line; the rest goes below, beside the interval.
+NAME = {"one": 16, "two": 30}
+# Points of a letter of Computer Modern at \\footnotesize (8 points), and of narrow ones. A guess is
+# enough: a table that is wider than its line after all is scaled to it.
+LETTER = 4.3
+NARROW = {letter: 2.6 for letter in ".,:;!|()[]' iljtf"}
+WIDE = {letter: 6.4 for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZmw%"}
+SLACK = 1.08  # so much wider than its line a table is scaled, which keeps its type above 7 points
+SMALL = 7 / 8  # \\scriptsize of \\footnotesize
 # Beside what LaTeX itself reads, the signs of these tables: pdfLaTeX stops at their Unicode.
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -49,6 +70,7 @@ SPECIAL = {
     "]": "{]}",
     "σ": r"$\sigma$",
     "ρ": r"$\rho$",
+    "λ": r"$\lambda$",
     "–": "--",
     "—": "---",
     "−": "$-$",
@@ -60,6 +82,8 @@ SPECIAL = {
     "·": r"$\cdot$",
     "†": r"\textsuperscript{\dag}",
     "‡": r"\textsuperscript{\ddag}",
+    "○": r"\textsuperscript{$\circ$}",
+    "●": r"\textsuperscript{$\bullet$}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "‘": "`",
@@ -70,111 +94,151 @@ SPECIAL = {
 }
 # No fontenc and no inputenc: LuaLaTeX and Tectonic need neither, pdfLaTeX has read UTF-8 by
 # default since 2018.
-PREAMBLE = r"""\documentclass[10pt]{article}
-\usepackage[a4paper,landscape,margin=18mm]{geometry}
-\usepackage{booktabs}
+PREAMBLE = r"""\documentclass[10pt,twocolumn]{article}
+\usepackage[a4paper,textwidth=6.9in,textheight=9.6in,columnsep=0.3in]{geometry}
+\usepackage{booktabs,graphicx}
 \begin{document}
 """
+# In front of a tabular, and behind it: in a document of narrower lines it is scaled to them.
+FIT = (
+    r"\sbox0{",
+    r"}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+)
+BOLD = (
+    "Bold: the best of a column, and whatever the paired bootstrap over starts does not separate "
+    f"from it (Holm, adjusted p below {LEVEL:g})."
+)
+FLOORS = {
+    "○": "the interval overlaps that of the best floor",
+    "●": "it lies on the wrong side of the best floor",
+}
 
 
-def tables(numbers: Numbers, suffix: str = "") -> dict[str, str]:
-    """LaTeX of one setting's tables: accuracy, ad, cost and ranking, those that have numbers.
+class Line(NamedTuple):
+    """One line of a cell.
+
+    Attributes:
+        text: as it is read.
+        form: command of LaTeX around it, such as textbf; '': none.
+        small: whether it is in smaller type.
+    """
+
+    text: str
+    form: str = ""
+    small: bool = False
+
+    @property
+    def latex(self) -> str:
+        text = escape(self.text)
+        if self.form:
+            text = rf"\{self.form}{{{text}}}"
+        return rf"{{\scriptsize {text}}}" if self.small and text else text
+
+    @property
+    def points(self) -> float:
+        """Its width, about."""
+        letters = sum(NARROW.get(one, WIDE.get(one, LETTER)) for one in self.text)
+        return letters * (SMALL if self.small else 1.1 if self.form else 1.0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is LaTeX.
+
+    Attributes:
+        heads: of the columns, that of the names first.
+        rows: (name, cells); a cell is one line or several below each other.
+        notes: lines below the table.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[Line, ...]]]]
+    notes: Sequence[str] = ()
+
+    def has(self, test: str) -> bool:
+        """Whether a form, or a character, is in a cell."""
+        lines = [line for _, cells in self.rows for cell in cells for line in cell]
+        return any(test == line.form or (len(test) == 1 and test in line.text) for line in lines)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What every table of one setting shares.
+
+    Attributes:
+        numbers: of the setting.
+        look: how methods, attributes and worlds are written.
+        style: of the report.
+        suffix: of files and labels.
+        comments: what was run, and the papers.
+    """
+
+    numbers: Numbers
+    look: Looks
+    style: Style = field(default_factory=Style)
+    suffix: str = ""
+    comments: Sequence[str] = ()
+
+    def name(self, record: Mapping) -> str:
+        """A method with its marks."""
+        return self.look.method(record["method"]) + "".join(f" [{m}]" for m, _ in marks(record))
+
+    def attributes(self, names: Iterable[str]) -> str:
+        return ", ".join(map(self.look.attribute, names))
+
+
+def tables(
+    numbers: Numbers,
+    look: Looks,
+    style: Style | None = None,
+    cited: Cited | None = None,
+    suffix: str = "",
+) -> dict[str, str]:
+    """LaTeX of one setting's tables, those that have numbers.
 
     Args:
         numbers: of the setting.
+        look: how methods, attributes and worlds are written.
+        style: columns, digits, captions, labels, width.
+        cited: papers, named in a comment.
         suffix: told apart by it, the labels of several settings can stand in one document.
 
     Returns:
-        Name of the table -> its text.
+        Name of the table (editbench.report.style.LATEX_TABLES) -> its text.
     """
-    table = numbers.table
-    about = _about(numbers.results, table)
-    columns = {column.key: column for column in COLUMNS}
+    comments = _comments(numbers, look, cited)
+    paper = Paper(numbers, look, style or Style(), suffix, comments)
     found = {}
-    if table["accuracy"].notna().any():
-        caption = (
-            "Accuracy: share of starts whose target was reached with every other attribute kept, "
-            f"at the first crossing, with its 95 % interval. {_mean(numbers.compared['accuracy'])}"
-        )
-        # Only this table lists what was not done: said once, beside the main number.
-        found["accuracy"] = _wide(
-            numbers, columns["accuracy"], caption, about, numbers.ranked.bold, not_done(table)
-        )
-    if table[AT_EFFECT].notna().any():
-        # Settings with other curves may be read at another effect, so the caption tells it.
-        effects = ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
-        caption = (
-            "Attribute dependency (AD): mean change of the other attributes, in σ, at an achieved "
-            f"effect of {effects} σ on the target, over the starts that reach it, with its 95 % "
-            f"interval; lower is better. {_mean(numbers.compared[AT_EFFECT])}"
-        )
-        # The means of AD have no paired test over attributes, so none of them is bold.
-        found["ad"] = _wide(numbers, columns[AT_EFFECT], caption, about, frozenset(), [])
-    if table["learned"].notna().any():
-        caption = (
-            "Learned: AUC with which what a method learnt orders the teacher's labels on the tune "
-            "split, of many classes the mean of each against the rest; 0.5 is chance. "
-            f"{_mean(numbers.compared['accuracy'])}"
-        )
-        found["learned"] = _wide(numbers, columns["learned"], caption, about, frozenset(), [])
-    costs = numbers.costs
-    shown = [column for column in COSTS if costs[column.key].notna().any()]
-    if shown:
-        rows = [
-            [
-                _name(row),
-                over_what(row, "accuracy"),
-                *(cell(row, column).text for column in shown),
-            ]
-            for row in costs.to_dict("records")
-        ]
-        caption = (
-            f"Costs: {SUMMED}. Measured once a run, on the hardware of the provenance; no test."
-        )
-        body = _tabular(["method", "over", *(column.title for column in shown)], _escaped(rows))
-        found["cost"] = _float("cost", caption, about, [body])
-    ranked = numbers.ranked
-    if len(ranked.table):
-        number = columns["accuracy"]
-        rows = [
-            [
-                row["rank"],
-                row["method"],
-                f"{cell(row, number).text} ({cell(row, number).interval})",
-                row["tied_with"] or MISSING,
-            ]
-            # The range of ranks and the names of ties are text, so all cells are escaped together.
-            for row in ranked.table.to_dict("records")
-        ]
-        body = _tabular(
-            ["rank", "method", "mean accuracy", "not separated from"],
-            _escaped(rows),
-            # Many ties make a long line: the last column has a width and wraps.
-            r"cllp{0.5\textwidth}",
-        )
-        found["ranking"] = _float(
-            "ranking", ranking_lines(ranked)[0] + ".", about, [body], ranking_lines(ranked)[1:]
-        )
-    if not suffix:
-        return found
-    return {
-        name: text.replace(f"\\label{{tab:{name}}}", f"\\label{{tab:{name}{suffix}}}")
-        for name, text in found.items()
-    }
+    for column in (column for column in COLUMNS if column.key in WHAT):
+        chosen = not paper.style.columns or column.key in paper.style.columns
+        if chosen and numbers.table[column.key].notna().any():
+            # The column is called ad_at, the file and the label of the table ad.
+            name = "ad" if column.key == AT_EFFECT else column.key
+            found[name] = _attribute_table(paper, name, paper.style.column_of(column))
+    for name, made in (
+        ("means", _means_table(paper)),
+        ("cost", _cost_table(paper)),
+        ("ranking", _ranking_table(paper)),
+    ):
+        if made:
+            found[name] = made
+    return found
 
 
-def _mean(compared: Comparison) -> str:
-    """What the column of means is over, or why there is none."""
-    if compared.note:
-        return f"No mean: {compared.note}."
-    return (
-        f"Mean: over {compared.over} ({', '.join(compared.attributes)}), the same for every method."
-    )
+def document(parts: Iterable[str], column: str = "") -> str:
+    """A file that compiles on its own with pdfLaTeX, LuaLaTeX or Tectonic.
+
+    Args:
+        parts: LaTeX, such as fragments, or what reads them.
+        column: 'one' where they are made for one column: they then follow each other.
+    """
+    gap = "\n" if column == "one" else "\n\\clearpage\n"
+    return PREAMBLE + gap.join(parts) + "\n\\end{document}\n"
 
 
-def document(parts: Iterable[str]) -> str:
-    """A file that compiles on its own with pdfLaTeX, LuaLaTeX or Tectonic."""
-    return PREAMBLE + "\n\\clearpage\n".join(parts) + "\n\\end{document}\n"
+def input_of(name: str) -> str:
+    r"""\input of a fragment in the same folder."""
+    return rf"\input{{{name}}}"
 
 
 def escape(text: object) -> str:
@@ -202,75 +266,184 @@ def escape(text: object) -> str:
     return "".join(out)
 
 
-def _wide(
-    numbers: Numbers,
-    column: Column,
-    caption: str,
-    about: str,
-    bold_means: Collection[str],
-    notes: list[str],
-) -> str:
-    """Methods x attributes, up to three lines a method: the value, its interval, the floor.
+# -- the tables ------------------------------------------------------------------------------------
+# What the number of a table of methods and attributes is, for its caption.
+WHAT = {
+    "accuracy": "Accuracy: the share of starts that reach the target class with every other "
+    "attribute kept, where the judge first sees it; higher is better",
+    AT_EFFECT: "Attribute dependency (AD): the mean change of the other attributes, in σ, at an "
+    "achieved effect of {effect} σ on the target, over the starts that reach it; lower is better",
+    "learned": "AUC with which what a method learnt orders the teacher's labels on the tune split, "
+    "of many classes the mean of each against the rest; 0.5 is chance",
+}
 
-    Args:
-        numbers: of the setting.
-        column: the number.
-        caption: what it is.
-        about: what was run.
-        bold_means: methods whose mean is bold.
-        notes: lines below the table.
-    """
+
+def _attribute_table(paper: Paper, name: str, column: Column) -> str:
+    """Methods x attributes and the mean: the value, and below it its interval."""
+    numbers = paper.numbers
     table = numbers.table
-    # The same order of methods as in every other table of the report.
-    methods = numbers.order
+    attributes = list(dict.fromkeys(table["attribute"]))
     means = {row["method"]: row for row in numbers.means.to_dict("records")}
     records = {(row["method"], row["attribute"]): row for row in table.to_dict("records")}
-    names = {row["method"]: _name(row) for row in table.to_dict("records")}
-    attributes = sorted(set(table["attribute"]))
     # What has no set of its own is averaged over that of accuracy.
     compared = numbers.compared.get(column.key, numbers.compared["accuracy"])
-    # Each attribute has its own paired test, so each column has its own bold.
+    # Each attribute has its own paired test, so each column has its own bold. Of the means only
+    # those of accuracy have a test over attributes.
     bold = {a: _leaders(numbers, records, a, column) for a in attributes}
-    bodies = []
-    # More attributes than fit are stacked in one float, so that caption and label stay one.
-    for begin in range(0, len(attributes), ACROSS):
-        part = attributes[begin : begin + ACROSS]
-        # The mean over all attributes stands once, at the end of the last part.
-        last = begin + ACROSS >= len(attributes) and bool(compared.values)
-        rows = []
-        for method in methods:
-            cells = [_cell(records.get((method, a)), column, method in bold[a]) for a in part]
-            if last:
-                cells.append(_cell(means.get(method), column, method in bold_means))
-            upper, lower, floor = zip(*cells)
-            rows.append([escape(names[method]), *upper])
-            # No further line where no cell has one: an empty one would look like a gap.
-            rows += [["", *line] for line in (lower, floor) if any(line)]
-        heads = ["method", *(a.replace("_", " ") for a in part), *(["mean"] if last else [])]
-        bodies.append(_tabular(heads, rows))
+    bold_means = numbers.ranked.bold if column.key == "accuracy" else frozenset()
+    rows = []
+    for method in numbers.order:
+        cells = [_cell(records.get((method, a)), column, method in bold[a]) for a in attributes]
+        if compared.values:
+            cells.append(_cell(means.get(method), column, method in bold_means))
+        rows.append((paper.name(means[method]), cells))
+    heads = ["method", *map(paper.look.attribute, attributes)]
+    if compared.values:
+        heads.append("mean")
+    # Only one table lists what was not done: said once, beside the main number.
+    notes = not_done(table, paper.look) if column.key == "accuracy" else []
+    grid = Grid(heads, rows, [*notes, *_cell_notes(paper, column, compared)])
+    effects = ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
+    caption = [WHAT[column.key].format(effect=effects) + _over(table, column) + "."]
+    caption.append(_mean(paper, compared))
+    return _float(paper, name, caption, grid, [column.key])
+
+
+def _cell_notes(paper: Paper, column: Column, compared: Comparison) -> list[str]:
+    """What the marks of single cells mean, and which methods have no mean."""
+    table = paper.numbers.table
+    notes = []
     noted = table[table["status"] == "done"]
     # What was learnt has no notes of its own.
     if f"{column.key}_note" in noted:
         noted = noted[noted[f"{column.key}_note"] != ""]
         for note, group in noted.groupby(f"{column.key}_note"):
-            notes = [*notes, f"†{note} ({_where(group)})"]
+            notes.append(f"†{note} ({where(group, paper.look)})")
     weak = table[(table["status"] == "done") & (table["learned"] < LEAST_LEARNED)]
     if len(weak):
-        notes = [*notes, f"‡{NOT_LEARNED_MEANS} ({_where(weak)})"]
+        notes.append(f"‡{NOT_LEARNED_MEANS} ({where(weak, paper.look)})")
     # A note for all methods is the caption's; these are of single ones.
-    notes = [*notes, *(f"no mean of {method}: {why}" for method, why in compared.left.items())]
-    # The column is called ad_at, the file and the label of the table ad.
-    kind = "ad" if column.key == AT_EFFECT else column.key
-    return _float(kind, f"{caption} {BOLD} {FLOOR_RULE}", about, bodies, notes)
+    for method, why in compared.left.items():
+        notes.append(f"no mean of {paper.look.method(method)}: {why}")
+    return notes
 
 
-def _where(group: pd.DataFrame) -> str:
-    """'method/attribute, ...' of the first rows, and how many more there are."""
-    where = [f"{method}/{name}" for method, name in zip(group["method"], group["attribute"])]
-    more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
-    return ", ".join(where[:NAMED]) + more
+def _means_table(paper: Paper) -> str:
+    """Methods x numbers, means over attributes; '' where there is none."""
+    numbers = paper.numbers
+    means = numbers.means
+    columns = [
+        column
+        for column in paper.style.columns_of(numbers)
+        if column.key in means
+        and means[column.key].notna().any()
+        # Without a choice those that judge an edit; the costs have a table of their own.
+        and (column.narrow or column.key in paper.style.columns)
+    ]
+    if not columns:
+        return ""
+    rows = []
+    for row in means.to_dict("records"):
+        bold = row["method"] in numbers.ranked.bold
+        cells = [_cell(row, column, bold and column.key == "accuracy") for column in columns]
+        rows.append((paper.name(row), cells))
+    caption = [f"Means over attributes{_over(numbers.table, columns[0])}."]
+    for column in columns:
+        if column.hint:
+            caption.append(f"{column.title[0].upper()}{column.title[1:]}: {column.hint}.")
+    caption.append(_mean(paper, numbers.compared["accuracy"]))
+    heads = ["method", *(_headed(column) for column in columns)]
+    return _float(paper, "means", caption, Grid(heads, rows), [c.key for c in columns])
 
 
+def _cost_table(paper: Paper) -> str:
+    costs = paper.numbers.costs
+    shown = paper.style.written(column for column in COSTS if costs[column.key].notna().any())
+    if not shown:
+        return ""
+    rows = []
+    for row in costs.to_dict("records"):
+        cells = [(Line(cell(row, column).text),) for column in shown]
+        rows.append((paper.name(row), cells))
+    known = [row for row in costs.to_dict("records") if row["accuracy_attributes"]]
+    over = f" ({over_what(known[0], 'accuracy')})" if known else ""
+    hints = "; ".join(f"{column.title}: {column.hint}" for column in shown)
+    caption = [f"Costs: {SUMMED}{over}. {hints}. Measured once a run, on one machine; no test."]
+    heads = ["method", *(_headed(column) for column in shown)]
+    return _float(paper, "cost", caption, Grid(heads, rows), [])
+
+
+def _ranking_table(paper: Paper) -> str:
+    ranked = paper.numbers.ranked
+    if not len(ranked.table):
+        return ""
+    number = paper.style.column_of(COLUMNS[0])
+    methods = ranked.table["method"].tolist()
+    rows = []
+    for k, row in enumerate(ranked.table.to_dict("records"), 1):
+        mean = cell(row, number)
+        ties = sorted(methods.index(name) + 1 for name in ranked.ties[row["method"]])
+        cells = [
+            (Line(row["rank"]),),
+            (Line(mean.text), Line(mean.interval, small=True)),
+            (Line(_ranges(ties) or MISSING),),
+        ]
+        rows.append((f"{k}. {paper.look.method(row['method'])}", cells))
+    heads = ["method", "rank", "accuracy", "ties"]
+    caption = [
+        f"Methods by mean accuracy{_over(paper.numbers.table, number)}.",
+        _mean(paper, ranked.compared),
+        "A rank is a range where the paired bootstrap over starts leaves it open (Holm, adjusted p "
+        f"below {LEVEL:g}); ties are the numbers of the methods that it does not separate. "
+        "A floor has no rank.",
+    ]
+    left = [f"not ranked: {paper.look.method(m)}: {why}" for m, why in ranked.compared.left.items()]
+    return _float(paper, "ranking", caption, Grid(heads, rows, left), ["accuracy"])
+
+
+# -- parts of a caption ----------------------------------------------------------------------------
+def _over(table: pd.DataFrame, column: Column) -> str:
+    """'; over 150 starts an attribute and 1 to 3 seeds, 95 % interval below'."""
+    counts = sorted(set(table["n"].dropna().astype(int)))
+    seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
+    if not counts:
+        return ""
+    starts = _span(counts) + " starts"
+    several = f" and {_span(seeds)} seeds" if seeds[-1] > 1 else ", one seed"
+    interval = ", with the 95 % interval below" if column.interval else ""
+    return f"; over {starts} an attribute{several}{interval}"
+
+
+def _span(values: Sequence[int]) -> str:
+    ends = [f"{value:,}" for value in (values[0], values[-1])]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def _mean(paper: Paper, compared: Comparison) -> str:
+    """What the column of means is over, or why there is none."""
+    if compared.note:
+        return f"No mean: {compared.note}."
+    names = paper.attributes(compared.attributes)
+    return f"Mean: over {compared.over} ({names}), the same for every method."
+
+
+def _ranges(places: Sequence[int]) -> str:
+    """'1–3, 7' of 1, 2, 3, 7; places ascend."""
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _headed(column: Column) -> str:
+    """'accuracy ↑'."""
+    return column.title + {True: " ↑", False: " ↓", None: ""}[column.better]
+
+
+# -- cells -----------------------------------------------------------------------------------------
 def _leaders(numbers: Numbers, records: dict, attribute: str, column: Column) -> set[str]:
     """The methods in bold; a value with a note is no candidate."""
     values = {}
@@ -284,79 +457,155 @@ def _leaders(numbers: Numbers, records: dict, attribute: str, column: Column) ->
     return leaders(rows, values, bool(column.better), numbers.floors)
 
 
-def _cell(record: dict | None, column: Column, bold: bool) -> tuple[str, str, str]:
-    """(value, interval, mark of the floor) as LaTeX."""
+def _cell(record: Mapping | None, column: Column, bold: bool) -> tuple[Line, ...]:
+    """The value with its marks, and its interval below."""
     if record is None:
-        return escape(MISSING), "", ""
+        return (Line(MISSING),)
     # The rows of means have no status: they are of runs that were done.
     if record.get("status", "done") != "done":
-        return rf"\emph{{{escape(record['status'])}}}", "", ""
+        return (Line(str(record["status"]), "emph"),)
     value = cell(record, column)
-    text = escape(value.text)
+    text = value.text + _marks_of(record, value)
+    lines = [Line(text, "textbf" if bold else "")]
+    if value.interval:
+        # Smaller type keeps the column narrow and the value in front.
+        lines.append(Line(value.interval, small=True))
+    return tuple(lines)
+
+
+def _marks_of(record: Mapping, value: Cell) -> str:
+    """† a note, ‡ not learnt, ○ at the floor, ● worse than it."""
     # Why a mean is missing stands below the table; a cell's note is found there by its dagger.
-    if value.mark and "status" in record:
-        text += escape("†")
+    found = "†" if value.mark and "status" in record else ""
     if not_learned(record):
-        text += escape("‡")
-    if bold:
-        text = rf"\textbf{{{text}}}"
-    # Smaller type keeps the column narrow and the value in front.
-    small = [
-        rf"{{\scriptsize {escape(line)}}}" if line else "" for line in (value.interval, value.floor)
-    ]
-    return text, small[0], small[1]
+        found += "‡"
+    if value.floor:
+        found += "●" if value.floor == WORSE else "○"
+    return found
 
 
-def _escaped(rows: list[list[str]]) -> list[list[str]]:
-    return [[escape(text) for text in row] for row in rows]
-
-
-def _tabular(heads: list[str], rows: list[list[str]], shape: str = "") -> str:
-    """rows are LaTeX already; the first column is text, the others are numbers."""
-    lines = [" & ".join(map(escape, heads)), r"\midrule", *(" & ".join(row) for row in rows)]
-    # A rule is no row: a line break after it would add an empty one.
-    body = "\n".join(line if line.startswith("\\midrule") else f"{line} \\\\" for line in lines)
-    shape = shape or "l" + "c" * (len(heads) - 1)
-    return f"\\begin{{tabular}}{{{shape}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}"
-
-
+# -- LaTeX -----------------------------------------------------------------------------------------
 def _float(
-    name: str, caption: str, about: str, bodies: list[str], notes: Iterable[str] = ()
+    paper: Paper, name: str, caption: Sequence[str], grid: Grid, metrics: Collection[str]
 ) -> str:
+    """The fragment.
+
+    Args:
+        paper: what all tables share.
+        name: of the table.
+        caption: its sentences.
+        grid: its numbers.
+        metrics: the numbers in it.
+    """
+    style = paper.style
+    sentences = [part for part in caption if part]
+    if grid.has("textbf"):
+        sentences.append(BOLD)
+    told = [f"{mark}: {meaning}" for mark, meaning in FLOORS.items() if grid.has(mark)]
+    if told:
+        sentences.append(f"{'; '.join(told)}.")
+    made = escape(" ".join(sentences))
+    label = style.labels.get(name, f"tab:{name}{paper.suffix}")
+    # A starred float spans both columns where the paper has two.
+    kind = "table" if style.column == "one" else "table*"
     lines = [
-        # A starred float spans both columns where the paper has two.
-        r"\begin{table*}[t]",
+        *_commented(paper.comments),
+        *_commented([f"Caption as made: {made}"] if name in style.captions else []),
+        rf"\begin{{{kind}}}[t]",
         r"\centering\footnotesize",
-        r"\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{escape(f'{caption} {about}')}}}",
-        rf"\label{{tab:{name}}}",
-        "\n\n\\medskip\n".join(bodies),
+        rf"\setlength{{\tabcolsep}}{{{COLSEP:g}pt}}",
+        # Narrow columns of text need room between words.
+        r"\setlength{\emergencystretch}{3em}",
+        rf"\caption{{{style.captions.get(name, made)}}}",
+        rf"\label{{{label}}}",
+        r"\par\smallskip",
+        "\n\n\\medskip\n".join(f"{FIT[0]}{part}{FIT[1]}" for part in _tabulars(grid, style.column)),
     ]
-    lines += [
-        rf"\par\smallskip\parbox{{0.96\linewidth}}{{\scriptsize {escape(note)}}}" for note in notes
-    ]
-    return "\n".join([*lines, r"\end{table*}"]) + "\n"
+    for note in grid.notes:
+        text = rf"{{\scriptsize\raggedright {escape(note)}\par}}"
+        lines.append(rf"\par\smallskip\parbox{{0.98\linewidth}}{text}")
+    return "\n".join([*lines, rf"\end{{{kind}}}"]) + "\n"
 
 
-def _name(record: dict) -> str:
-    return record["method"] + "".join(f" [{mark}]" for mark, _ in marks(record))
+def _tabulars(grid: Grid, column: str) -> list[str]:
+    """The table as tabulars, as many columns side by side as a line of the paper takes."""
+    column = column or "two"
+    names = [textwrap.wrap(name, NAME[column]) or [""] for name, _ in grid.rows]
+    first = max(Line(line).points for lines in [[grid.heads[0]], *names] for line in lines)
+    room = WIDTHS[column] * POINTS - first - 2 * COLSEP
+    widths = []
+    for k, head in enumerate(grid.heads[1:]):
+        own = [line.points for _, cells in grid.rows for line in cells[k]]
+        widths.append(max([Line(head).points, *own]) + 2 * COLSEP)
+    parts = _packed(widths, SLACK * room)
+    # As even as the same number of parts allows: a last part of one column looks forgotten.
+    for share in (0.9, 0.8, 0.7, 0.6):
+        even = _packed(widths, share * SLACK * room)
+        if len(even) == len(parts):
+            parts = even
+    return [_tabular(grid, names, part) for part in parts]
 
 
-def _about(results: Results, table: pd.DataFrame) -> str:
-    """'n: 73–90 an attribute. Judge: ... Bank: ...' and the setting where there are several."""
-    mine = set(results.runs["run_id"])
-    # `only` leaves the provenance of all settings in place, and the facts must be of this one.
-    results = replace(
-        results, provenance={run: made for run, made in results.provenance.items() if run in mine}
-    )
-    wanted = {
-        "Starts": "n",
-        "Judge": "Judge",
-        "Bank": "Bank",
-        "Generator": "Generator",
-        "Card": "Card of its world",
-        "Seeds": "Seed",
-    }
-    told = [f"{wanted[term]}: {text}." for term, text in facts(results, table) if term in wanted]
-    setting = str(table["setting"].iloc[0])
-    return " ".join(told + ([f"Setting: {setting}."] if setting else []))
+def _packed(widths: Sequence[float], room: float) -> list[list[int]]:
+    """Places of columns in parts that are as wide as there is room, or of one column."""
+    parts: list[list[int]] = [[]]
+    for k, width in enumerate(widths):
+        if parts[-1] and sum(widths[i] for i in parts[-1]) + width > room:
+            parts.append([])
+        parts[-1].append(k)
+    return parts
+
+
+def _tabular(grid: Grid, names: Sequence[Sequence[str]], places: Sequence[int]) -> str:
+    """The columns at some places, behind the names."""
+    heads = [grid.heads[0], *(grid.heads[k + 1] for k in places)]
+    lines = [r"\toprule", _row(map(escape, heads)), r"\midrule"]
+    for k, (name, (_, cells)) in enumerate(zip(names, grid.rows)):
+        shown = [cells[place] for place in places]
+        if k:
+            lines.append(r"\addlinespace[1.5pt]")
+        # A name of two lines has its second one beside the intervals.
+        for line in range(max(len(name), *map(len, shown))):
+            texts = [one[line].latex if line < len(one) else "" for one in shown]
+            lines.append(_row([escape(name[line]) if line < len(name) else "", *texts]))
+    body = "\n".join([*lines, r"\bottomrule"])
+    return f"\\begin{{tabular}}{{l{'c' * len(places)}}}\n{body}\n\\end{{tabular}}"
+
+
+def _row(texts: Iterable[str]) -> str:
+    return " & ".join(texts) + r" \\"
+
+
+def _comments(numbers: Numbers, look: Looks, cited: Cited | None) -> list[str]:
+    """What was run, and the papers, a line each."""
+    results = numbers.results
+    # The facts are of this setting alone, and provenance is of all.
+    mine = results.kept(pd.Series(True, results.runs.index))
+    lines = [f"Made by editbench {__version__} from {len(mine.provenance)} records."]
+    lines += [f"{term}: {text}." for term, text in facts(mine, numbers.table, look)]
+    setting = str(numbers.table["setting"].iloc[0])
+    if setting:
+        lines.append(f"Setting: {setting}.")
+    papers = _papers(results, look, cited) if cited else ""
+    if papers:
+        lines.append(f"Papers, in references.bib: {papers}.")
+    lines.append(r"Needs \usepackage{booktabs}, in lines narrower than the table also {graphicx}.")
+    return lines
+
+
+def _papers(results: Results, look: Looks, cited: Cited) -> str:
+    r"""'GradCtrl \cite{chen2022gradctrl}; ...' of what has a paper."""
+    runs = results.runs
+    named = {look.method(name): cited.methods[name] for name in sorted(set(runs["label"]))}
+    named |= {look.world(name): cited.worlds[name] for name in sorted(set(runs["generator"]))}
+    named |= {name.replace("_", " "): keys for name, keys in cited.metrics.items()}
+    return "; ".join(rf"{name} \cite{{{','.join(keys)}}}" for name, keys in named.items() if keys)
+
+
+def _commented(lines: Iterable[str]) -> list[str]:
+    """Lines of text as comments of LaTeX."""
+    found = []
+    for line in lines:
+        # A line break of a record would end the comment.
+        found += textwrap.wrap(" ".join(line.split()), 97, break_on_hyphens=False)
+    return [f"% {line}" for line in found]

@@ -79,12 +79,28 @@ class Results:
 
     def only(self, setting: str) -> Results:
         """The same, of one setting."""
-        runs = self.runs[self.runs["setting"] == setting].reset_index(drop=True)
         # configs and provenance stay whole: what lists them has to choose the runs itself.
+        return self._rows_of(self.runs[self.runs["setting"] == setting])
+
+    def kept(self, which: pd.Series) -> Results:
+        """The same, of some rows of `runs`, as if no others had been there.
+
+        Args:
+            which: one truth value a row.
+        """
+        part = self._rows_of(self.runs[which])
+        several = {run for ids in part.runs["run_ids"] for run in ids}
+        return replace(
+            part,
+            configs={run: one for run, one in self.configs.items() if run in several},
+            provenance={run: one for run, one in self.provenance.items() if run in several},
+        )
+
+    def _rows_of(self, runs: pd.DataFrame) -> Results:
         keep = set(runs["run_id"])
         return replace(
             self,
-            runs=runs,
+            runs=runs.reset_index(drop=True),
             rows=self.rows[self.rows["run_id"].isin(keep)],
             samples=self.samples[self.samples["run_id"].isin(keep)],
         )

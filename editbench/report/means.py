@@ -24,6 +24,7 @@ from editbench.report.load import Results
 from editbench.report.paired import seed_spreads, start_values
 from editbench.report.tables import AT_EFFECT, floor_mark, main_table, readable
 from editbench.stats.intervals import DRAWS, SeedSpread, percentiles, resampled_sums, seed_draws
+from editbench.walk.figures import Looks
 
 LEAST = 0.5  # share of the attributes: below it a mean would be one of a few chosen ones
 SHARED = 10  # starts of an attribute: a bootstrap over fewer has too few different draws
@@ -295,17 +296,20 @@ def _numbers(found: Comparison, methods: set[str]) -> dict[str, dict[str, object
     return numbers
 
 
-def lines(found: Mapping[str, Comparison]) -> list[str]:
-    """What stands below a table of means: what they are over, and which method has none."""
+def lines(found: Mapping[str, Comparison], look: Looks) -> list[str]:
+    """What stands below a table of means: what they are over, and which method has none.
+
+    Args:
+        found: number -> what its means are over.
+        look: how methods and attributes are written.
+    """
     told = []
     for metric, one in found.items():
         title = TITLES.get(metric, metric)
         if one.note:
             told.append(one.note)
         else:
-            told.append(
-                f"mean {title}: over {one.over} ({', '.join(one.attributes)}), the same for every "
-                "method"
-            )
-        told += [f"no mean of {method}: {reason}" for method, reason in one.left.items()]
+            attributes = ", ".join(map(look.attribute, one.attributes))
+            told.append(f"mean {title}: over {one.over} ({attributes}), the same for every method")
+        told += [f"no mean of {look.method(name)}: {why}" for name, why in one.left.items()]
     return told

@@ -16,21 +16,29 @@ from editbench.walk.figures import columns_that_fit, legend_height
 # Inches of a paper's column, and of two.
 SINGLE = 3.3
 DOUBLE = 6.9
+WIDTHS = {"one": SINGLE, "two": DOUBLE}
 # Figures up to this width on the screen fit one column, if no more methods are to be named.
 NARROW = 5.6
 FEW = 8
 SCALE = 0.74  # of type: 9.5 points on the screen are 7 in print
 TALLEST = 8.8  # inches
+SMALLEST = 7.0  # points of type in print
 
 
-def to_paper(figure: Figure) -> Figure:
+def to_paper(figure: Figure, column: str = "") -> Figure:
     """Resize a figure in place to one column or two.
 
-    Type, lines and marks shrink by SCALE, panels keep their shape.
+    Lines and marks shrink by SCALE, and so does type, to no less than SMALLEST; panels keep their
+    shape.
+
+    Args:
+        figure: at the size of the screen.
+        column: 'one' or 'two'; '': whichever it fits.
     """
     width, height = figure.get_size_inches()
     named = sum(len(legend.get_texts()) for legend in figure.legends)
-    target = SINGLE if width <= NARROW and named <= FEW else DOUBLE
+    fits = "one" if width <= NARROW and named <= FEW else "two"
+    target = WIDTHS[column or fits]
     room = target / SCALE  # the width before type is scaled
     # Panels that get narrower get lower too, within reason.
     squeeze = min(1.0, max(0.62, room / width))
@@ -41,7 +49,7 @@ def to_paper(figure: Figure) -> Figure:
     tall = min(TALLEST, SCALE * (squeeze * (height - legend_before) + legend_after))
     figure.set_size_inches(target, tall)
     for text in figure.findobj(Text):
-        text.set_fontsize(float(text.get_fontsize()) * SCALE)
+        text.set_fontsize(max(SMALLEST, float(text.get_fontsize()) * SCALE))
     for line in figure.findobj(Line2D):
         line.set_linewidth(line.get_linewidth() * SCALE)
         line.set_markersize(line.get_markersize() * SCALE)

@@ -18,6 +18,7 @@ from editbench.report.cells import COLUMNS, MISSING, number
 from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
 from editbench.report.tables import main_table
+from editbench.walk.figures import Looks
 
 ALL = "all"  # in place of an attribute: one number a method
 # Above the sentences of `reasons`.
@@ -39,8 +40,13 @@ class Published:
     rows: list[dict] = field(default_factory=list)
 
 
-def published(results: Results) -> list[Published]:
-    """The sources that the runs name, each once, in the order of their names."""
+def published(results: Results, look: Looks | None = None) -> list[Published]:
+    """The sources that the runs name, each once, in the order of their names.
+
+    Args:
+        results: of all settings.
+        look: how methods and attributes are written; None: by their names.
+    """
     given = [results.configs.get(run, {}).get("published") for run in results.runs["run_id"]]
     # All runs of a sweep carry the same block, and the text of it tells the same from another.
     blocks = {
@@ -61,7 +67,11 @@ def published(results: Results) -> list[Published]:
                 for setting, table in tables.items():
                     for label in _variants(table, method):
                         row = _row(results, table, block, label, attribute, value)
-                        rows.append(row | {"setting": setting})
+                        row["setting"] = setting
+                        if look is not None:
+                            row["method"] = look.method(label)
+                            row["attribute"] = look.attribute(attribute)
+                        rows.append(row)
         found.append(
             Published(
                 str(block.get("source", "")),
@@ -74,10 +84,15 @@ def published(results: Results) -> list[Published]:
     return found
 
 
-def lines(results: Results) -> list[str]:
-    """The same as Markdown: a heading line a source and its table."""
+def lines(results: Results, look: Looks | None = None) -> list[str]:
+    """The same as Markdown: a heading line a source and its table.
+
+    Args:
+        results: of all settings.
+        look: how methods and attributes are written; None: by their names.
+    """
     out = []
-    for one in published(results):
+    for one in published(results, look):
         out.append(
             f"Published: {one.source} ({one.setting}), {one.title}"
             + ("" if one.rows else ": the numbers are not in the paper's text")

@@ -10,7 +10,8 @@ Floors have no rank and stand last; what they are not separated from is told.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -19,6 +20,7 @@ import pandas as pd
 from editbench.report.means import Comparison
 from editbench.report.paired import LEVEL, PER_PAIR, two_sided
 from editbench.stats.intervals import DRAWS, holm, percentiles
+from editbench.walk.figures import Looks
 
 FLOOR = "floor"  # in place of a rank
 COLUMNS = (
@@ -46,12 +48,14 @@ class Ranking:
         compared: what the means are over.
         bold: the best and whatever it is not separated from; empty where it is separated from none.
         note: why nothing is ranked, or ''.
+        ties: method -> those that it is not separated from, best first.
     """
 
     table: pd.DataFrame
     compared: Comparison
     bold: frozenset[str] = frozenset()
     note: str = ""
+    ties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def ranking(compared: Comparison, setting: str = "") -> Ranking:
@@ -65,25 +69,34 @@ def ranking(compared: Comparison, setting: str = "") -> Ranking:
     if len(compared.methods) < 2:
         note = compared.note or "fewer than two methods are compared"
         return Ranking(empty, compared, note=note)
-    table, bold = _ranked(compared)
-    return Ranking(table.assign(setting=setting)[list(COLUMNS)], compared, bold)
+    table, bold, ties = _ranked(compared)
+    return Ranking(table.assign(setting=setting)[list(COLUMNS)], compared, bold, ties=ties)
 
 
-def lines(found: Ranking) -> list[str]:
-    """What a reader must know beside the table, a sentence each."""
-    told = [f"not ranked: {method}: {why}" for method, why in found.compared.left.items()]
+def lines(found: Ranking, look: Looks) -> list[str]:
+    """What a reader must know beside the table, a sentence each.
+
+    Args:
+        found: the ranking.
+        look: how methods and attributes are written.
+    """
+    left = found.compared.left.items()
+    told = [f"not ranked: {look.method(method)}: {why}" for method, why in left]
     if found.note:
         return [f"no ranking: {found.note}", *told]
+    attributes = ", ".join(map(look.attribute, found.compared.attributes))
     return [
-        f"ranking: mean accuracy over {found.compared.over} ({', '.join(found.compared.attributes)}),"
+        f"ranking: mean accuracy over {found.compared.over} ({attributes}),"
         f" the same for every method; a rank is a range where the paired data leave it open (Holm, "
         f"{LEVEL:g}); floors have no rank",
         *told,
     ]
 
 
-def _ranked(compared: Comparison) -> tuple[pd.DataFrame, frozenset[str]]:
-    """The table, and the methods in bold."""
+def _ranked(
+    compared: Comparison,
+) -> tuple[pd.DataFrame, frozenset[str], dict[str, tuple[str, ...]]]:
+    """The table, the methods in bold, and of each those that it is not separated from."""
     methods = [*compared.methods, *compared.floors]
     pairs = list(combinations(range(len(methods)), 2))
     means = compared.averages()
@@ -104,12 +117,14 @@ def _ranked(compared: Comparison) -> tuple[pd.DataFrame, frozenset[str]]:
     # Equal means are ordered by name, so that the table does not depend on the runs' order.
     order = sorted(range(len(methods)), key=lambda k: (k >= ranked, -means[k], methods[k]))
     rows = []
+    ties = {}
     for k in order:
         # As few as are surely ahead, as many as are not surely behind.
         best = 1 + int(ahead[k])
         worst = ranked - int(behind[k])
         text = str(best) if best == worst else f"{best}–{worst}"
         floor = k >= ranked
+        ties[methods[k]] = tuple(methods[j] for j in order if j != k and not apart[k, j])
         rows.append(
             {
                 "rank": FLOOR if floor else text,
@@ -122,10 +137,10 @@ def _ranked(compared: Comparison) -> tuple[pd.DataFrame, frozenset[str]]:
                 "attributes": len(compared.attributes),
                 "asked": compared.asked,
                 "n": compared.starts,
-                "tied_with": ", ".join(methods[j] for j in order if j != k and not apart[k, j]),
+                "tied_with": ", ".join(ties[methods[k]]),
             }
         )
     first = order[0]
     bold = frozenset(methods[k] for k in order if k < ranked and not apart[first, k])
     table = pd.DataFrame(rows).astype({"best_rank": "Int64", "worst_rank": "Int64"})
-    return table, bold if len(bold) < ranked else frozenset()
+    return table, bold if len(bold) < ranked else frozenset(), ties

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from editbench.base.conf import WORDING
 from editbench.base.identity import COMPARABLE, WITHOUT_EFFECT
 
 STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
@@ -102,7 +103,7 @@ def flatten(config: object, prefix: str = "") -> dict[str, Any]:
     worlds.
     """
     # Paths, workers and the like would make every run a setting of its own.
-    if prefix in WITHOUT_EFFECT or prefix.endswith(".about"):
+    if prefix in WITHOUT_EFFECT or prefix.rpartition(".")[2] in WORDING:
         return {}
     if not isinstance(config, dict) or not config or prefix.startswith("generator."):
         return {prefix: config}

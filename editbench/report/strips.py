@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from editbench.base.errors import EditbenchError
 from editbench.report.load import Problem, Results, load
+from editbench.walk.figures import Looks
 
 # Smoothing would blur the few pixels that the judge saw of a small picture.
 PIXELATED = 64  # pictures up to this side are enlarged without smoothing
@@ -48,9 +49,9 @@ class Strip:
 
 
 def strips(
-    results: Results, most: int = 4
+    results: Results, look: Looks, most: int = 4
 ) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
-    """attribute -> start -> strips by method (floors last), of at most `most` starts, those that
+    """attribute -> start -> strips by method, in the order of `look`, of at most `most` starts, those that
     most methods have first; and the files that could not be read. Edits that add an attribute, such
     as a smile, come before those that take it away.
     """
@@ -66,12 +67,13 @@ def strips(
         for strip in _of_run(run["label"], arrays, run["classes"]) if arrays else []:
             found.setdefault(run["attribute"], {}).setdefault(strip.start, []).append(strip)
     chosen = {}
-    floors = set(results.runs.loc[results.runs["floor"].astype(bool), "label"])
-    for attribute, starts in found.items():
+    place = {name: k for k, name in enumerate(look)}
+    for attribute in look.order(found):
+        starts = found[attribute]
         # The inner sort decides ties by the id of the start, so that the choice is reproducible.
         kept = sorted(sorted(starts), key=lambda start: -len(starts[start]))[:most]
         chosen[attribute] = {
-            start: sorted(starts[start], key=lambda strip: (strip.method in floors, strip.method))
+            start: sorted(starts[start], key=lambda strip: place[strip.method])
             for start in sorted(kept, key=lambda start: (not starts[start][0].adds, start))
         }
     return chosen, problems
@@ -105,9 +107,14 @@ def picture(image: np.ndarray) -> Image.Image:
     )
 
 
-def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
+def sheet(starts: dict[int, list[Strip]], title: str, look: Looks) -> bytes:
     """All strips of an attribute as one PNG with labels; the crossing is outlined, the effect is
     under each frame.
+
+    Args:
+        starts: start -> its strips.
+        title: heading.
+        look: how methods are written.
     """
     everything = [strip for row in starts.values() for strip in row]
     height, width = everything[0].images.shape[-2:]
@@ -120,7 +127,7 @@ def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
         ImageFont.truetype(str(FONT.with_name("DejaVuSans-Bold.ttf")), 15),
     )
     small = ImageFont.truetype(str(FONT), 10)
-    left = 24 + int(max(font.getlength(strip.method) for strip in everything))
+    left = 24 + int(max(font.getlength(look.method(strip.method)) for strip in everything))
     # Walks end at different steps; the longest sets the width.
     columns = max(len(strip.images) for strip in everything)
     pitch = side_h + caption + gap
@@ -133,7 +140,8 @@ def sheet(starts: dict[int, list[Strip]], title: str) -> bytes:
         draw.text((12, y + 10), row[0].title, fill="#57606a", font=font)
         y += head
         for strip in row:
-            draw.text((12, y + side_h // 2 - 8), strip.method, fill="black", font=font)
+            named = look.method(strip.method)
+            draw.text((12, y + side_h // 2 - 8), named, fill="black", font=font)
             for place, image in enumerate(strip.images):
                 x = left + place * (side_w + gap)
                 smooth = max(height, width) > PIXELATED

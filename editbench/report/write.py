@@ -23,7 +23,6 @@ from editbench.report.cells import (
     Column,
     above_floor,
     cell,
-    columns_of,
     marks,
     not_learned,
     over_what,
@@ -35,7 +34,9 @@ from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paired import LEVEL
 from editbench.report.published import lines
 from editbench.report.ranking import lines as ranking_lines
+from editbench.report.style import Style
 from editbench.report.tables import AT_FLOOR, WORSE, Quantity, main_table, quantities
+from editbench.walk.figures import Looks
 
 UNBOUNDED = 10_000  # columns; no table is that wide
 WIDE = 140  # columns of a terminal that takes the costs too
@@ -57,16 +58,24 @@ TITLES = {column.key: column.title for column in COLUMNS}
 
 
 def print_table(
-    results: Results, console: Console | None = None, every: Sequence[Numbers] | None = None
+    results: Results,
+    console: Console | None = None,
+    every: Sequence[Numbers] | None = None,
+    style: Style | None = None,
 ) -> None:
     """The main table, a section an attribute, then the methods' means; what was not done, with its
     reason.
+
+    Methods and attributes stand under their names, by which the command line knows them.
 
     Args:
         results: of all settings.
         console: to print to; None is the terminal, or a pipe.
         every: the numbers of each setting, where they are there already.
+        style: which columns, and with how many digits.
     """
+    style = style or Style()
+    look = by_name(results)
     console = console or (
         Console() if sys.stdout.isatty() else Console(width=PIPE)
     )  # a pipe or a log gets it all
@@ -74,7 +83,7 @@ def print_table(
     if every is None:
         every = [numbers_of(setting, part) for setting, part in results.by_setting()]
     for numbers in every:
-        _print_setting(numbers, console)
+        _print_setting(numbers, console, style, look)
     if tied := dial.table(results):
         out = _rich(tied[0], f"{dial.title(results).lower()}, flattest first", wrapped=(0,))
         for row in tied[1:]:
@@ -82,32 +91,37 @@ def print_table(
         console.print(out)
         console.print(dial.SLOPE, style="dim", soft_wrap=True)
     for line in (
-        legend(whole, quantities(results))
-        + not_done(whole)
+        legend(whole, quantities(results), look)
+        + not_done(whole, look)
         + [f"broken: {p.name}: {p.reason}" for p in results.problems]
     ):
         console.print(escape(line), style="dim", soft_wrap=True)
 
 
-def _print_setting(numbers: Numbers, console: Console) -> None:
+def by_name(results: Results) -> Looks:
+    """Methods and attributes written by their names."""
+    return Looks({}, {name: name for name in sorted(set(results.runs["attribute"]))})
+
+
+def _print_setting(numbers: Numbers, console: Console, style: Style, look: Looks) -> None:
     table = numbers.table
     title = f"editbench: {', '.join(sorted(set(table['generator'])))}" + (
         f" · {numbers.name}" if numbers.name else ""
     )
-    columns = columns_of(table, quantities(numbers.results))
+    columns = style.columns_of(numbers)
     if console.width < WIDE:
         # In a narrow terminal intervals go as well, but for the main number.
         columns = [replace(c, interval=c.key == "accuracy") for c in columns if c.narrow]
-    heads, rows = _runs(table, columns, "terminal")
+    heads, rows = _runs(table, columns, "terminal", look)
     print_runs(console, title, heads, rows, _last(heads))
-    told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table)]
-    heads, rows = _means(numbers, columns, "terminal")
+    told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table, look)]
+    heads, rows = _means(numbers, columns, "terminal", look)
     out = _rich(heads, "mean over attributes, the same for every method", wrapped=range(len(heads)))
     for row in rows:
         out.add_row(*row)
     console.print(out)
-    told += means_lines(numbers.compared)
-    for title, headings, rows, notes in _ranks_and_costs(numbers, "terminal"):
+    told += means_lines(numbers.compared, look)
+    for title, headings, rows, notes in _ranks_and_costs(numbers, "terminal", style, look):
         # Ties are a list of names and fold; everything else in the ranking is short.
         out = _rich(headings, title, wrapped=(len(headings) - 1,) if title == "ranking" else (0, 1))
         for row in rows:
@@ -168,13 +182,22 @@ def _runs_part(
     return out
 
 
-def markdown(results: Results, every: Sequence[Numbers] | None = None) -> str:
+def markdown(
+    results: Results,
+    every: Sequence[Numbers] | None = None,
+    style: Style | None = None,
+    look: Looks | None = None,
+) -> str:
     """The same tables in Markdown.
 
     Args:
         results: of all settings.
         every: the numbers of each setting, where they are there already.
+        style: which columns, and with how many digits.
+        look: how methods and attributes are written; None: by their names.
     """
+    style = style or Style()
+    look = look or by_name(results)
     if every is None:
         every = [numbers_of(name, part) for name, part in results.by_setting()]
     parts = ["# editbench report"]
@@ -182,26 +205,26 @@ def markdown(results: Results, every: Sequence[Numbers] | None = None) -> str:
     for numbers in every:
         table = numbers.table
         setting = numbers.name
-        columns = columns_of(table, quantities(numbers.results))
-        parts.append(
-            f"## {', '.join(sorted(set(table['generator'])))}" + (f": {setting}" if setting else "")
-        )
-        parts.append(_pipes(*_runs(table, columns, "plain")))
-        told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table)]
+        columns = style.columns_of(numbers)
+        worlds = ", ".join(map(look.world, sorted(set(table["generator"]))))
+        parts.append(f"## {worlds}" + (f": {setting}" if setting else ""))
+        parts.append(_pipes(*_runs(table, columns, "plain", look)))
+        told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table, look)]
         parts += [_sentence(line) for line in told]
         parts.append("Mean over attributes, the same for every method:")
-        parts.append(_pipes(*_means(numbers, columns, "plain")))
-        parts += [_sentence(line) for line in means_lines(numbers.compared)]
-        for title, headings, rows, notes in _ranks_and_costs(numbers, "plain"):
+        parts.append(_pipes(*_means(numbers, columns, "plain", look)))
+        parts += [_sentence(line) for line in means_lines(numbers.compared, look)]
+        for title, headings, rows, notes in _ranks_and_costs(numbers, "plain", style, look):
             parts += [f"{title[0].upper()}{title[1:]}:", _pipes(headings, rows)] if rows else []
             parts += [_sentence(line) for line in notes]
     # After the settings, since it spans them.
     if tied := dial.table(results):
-        parts += [f"## {dial.title(results)}", _pipes(tied[0], tied[1:]), f"{dial.SLOPE}."]
-    parts += lines(results)
+        rows = [[look.method(row[0]), *row[1:]] for row in tied[1:]]
+        parts += [f"## {dial.title(results)}", _pipes(tied[0], rows), f"{dial.SLOPE}."]
+    parts += lines(results, look)
     notes = (
-        legend(whole, quantities(results))
-        + not_done(whole)
+        legend(whole, quantities(results), look)
+        + not_done(whole, look)
         + [f"broken: {p.name}: {p.reason}" for p in results.problems]
     )
     return (
@@ -228,38 +251,39 @@ def _sentence(line: str) -> str:
 
 
 def _runs(
-    table: pd.DataFrame, columns: list[Column], style: str
+    table: pd.DataFrame, columns: list[Column], kind: str, look: Looks
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the main table."""
     marked = [above_floor(record) for record in table.to_dict("records")]
     heads = ["attribute", "method", *map(heading, columns)]
     rows = []
     for record, mark in zip(table.to_dict("records"), marked):
-        row = [record["attribute"], _name(record)]
+        row = [look.attribute(record["attribute"]), _name(record, look)]
         # rich reads [text] as markup, and marks stand in brackets.
-        row = [escape(text) if style == "terminal" else text for text in row]
-        row += _values(record, columns, style)
+        row = [escape(text) if kind == "terminal" else text for text in row]
+        row += _values(record, columns, kind)
         rows.append([*row, mark] if any(marked) else row)
     return [*heads, *([AT_FLOOR] if any(marked) else [])], rows
 
 
 def _means(
-    numbers: Numbers, columns: list[Column], style: str
+    numbers: Numbers, columns: list[Column], kind: str, look: Looks
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the means: each says how many attributes and starts it is over."""
     records = numbers.means.to_dict("records")
     marked = [above_floor(record) for record in records]
     shown = [metric for metric in numbers.compared if any(c.key == metric for c in columns)]
     heads = ["method", "served", *map(heading, columns)]
-    heads += [f"{TITLES[metric]} over" for metric in shown]
+    titles = {column.key: column.title for column in columns}
+    heads += [f"{titles[metric]} over" for metric in shown]
     rows = []
     for record, mark in zip(records, marked):
-        name = _name(record)
+        name = _name(record, look)
         row = [
-            escape(name) if style == "terminal" else name,
+            escape(name) if kind == "terminal" else name,
             f"{record['served']} of {record['asked']}",
             # Why one is missing stands below the table.
-            *(_written(replace(cell(record, column), mark=""), style) for column in columns),
+            *(_written(replace(cell(record, column), mark=""), kind) for column in columns),
             *(over_what(record, metric) for metric in shown),
         ]
         rows.append([*row, mark] if any(marked) else row)
@@ -287,9 +311,9 @@ def over_starts(table: pd.DataFrame) -> str:
     )
 
 
-def _floor_lines(table: pd.DataFrame) -> list[str]:
+def _floor_lines(table: pd.DataFrame, look: Looks) -> list[str]:
     """What the marks of the floor mean, where there is a floor."""
-    floors = sorted(set(table.loc[table["floor"], "method"]))
+    floors = [look.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))]
     return [f"floor: {', '.join(floors)}; {FLOOR_RULE}"] if floors else []
 
 
@@ -304,12 +328,13 @@ def heading(column: Column) -> str:
     return column.title + {True: " ↑", False: " ↓", None: ""}[column.better]
 
 
-def legend(table: pd.DataFrame, known: Mapping[str, Quantity]) -> list[str]:
+def legend(table: pd.DataFrame, known: Mapping[str, Quantity], look: Looks) -> list[str]:
     """What the marks in the table mean.
 
     Args:
         table: of `main_table`.
         known: `quantities` of the same records.
+        look: how methods and attributes are written.
     """
     # A dictionary, so that a mark on many rows is explained once.
     found = dict(mark for record in table.to_dict("records") for mark in marks(record))
@@ -332,48 +357,58 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity]) -> list[str]:
     # In the order of the columns, as a reader looks from the table to the note.
     for key in (name for name in table.columns if name in noted):
         for note, group in table[table[key] != ""].groupby(key):
-            where = [
-                f"{method}/{attribute}"
-                for method, attribute in zip(group["method"], group["attribute"])
-            ]
-            more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
             name = key.removesuffix("_note")
-            lines.append(f"† {TITLES.get(name, name)}: {note} ({', '.join(where[:NAMED])}{more})")
+            lines.append(f"† {TITLES.get(name, name)}: {note} ({where(group, look)})")
     return lines
 
 
-def not_done(table: pd.DataFrame) -> list[str]:
-    """What was skipped or failed, and seeds that a row lacks."""
+def where(group: pd.DataFrame, look: Looks) -> str:
+    """'method/attribute, ...' of the first rows, and how many more there are."""
+    found = []
+    for method, attribute in zip(group["method"], group["attribute"]):
+        found.append(f"{look.method(method)}/{look.attribute(attribute)}")
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more
+
+
+def not_done(table: pd.DataFrame, look: Looks) -> list[str]:
+    """What was skipped or failed, and seeds that a row lacks.
+
+    Args:
+        table: of `main_table`.
+        look: how methods and attributes are written.
+    """
     found = []
     for row in table[table["reason"] != ""].to_dict("records"):
         state = f"{row['seeds']} seeds only" if row["status"] == "done" else row["status"]
-        found.append(f"{state}: {row['method']} on {row['attribute']}: {row['reason']}")
+        where = f"{look.method(row['method'])} on {look.attribute(row['attribute'])}"
+        found.append(f"{state}: {where}: {row['reason']}")
     return found
 
 
 def _ranks_and_costs(
-    numbers: Numbers, style: str
+    numbers: Numbers, kind: str, style: Style, look: Looks
 ) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
     """(title, headings, rows, notes) of the ranking and of the costs of one setting."""
 
     def safe(text: object) -> str:
-        return escape(str(text)) if style == "terminal" else str(text)
+        return escape(str(text)) if kind == "terminal" else str(text)
 
     ranked = numbers.ranked
-    accuracy = COLUMNS[0]
+    accuracy = style.column_of(COLUMNS[0])
     ranks = [
         [
             row["rank"],
-            safe(row["method"]),
-            _written(cell(row, accuracy), style),
-            safe(_some(row["tied_with"].split(", "))) or MISSING,
+            safe(look.method(row["method"])),
+            _written(cell(row, accuracy), kind),
+            safe(_some([look.method(name) for name in ranked.ties[row["method"]]])) or MISSING,
         ]
         for row in ranked.table.to_dict("records")
     ]
-    shown = [column for column in COSTS if numbers.costs[column.key].notna().any()]
+    shown = style.written(column for column in COSTS if numbers.costs[column.key].notna().any())
     costs = [
         [
-            safe(_name(row)),
+            safe(_name(row, look)),
             over_what(row, "accuracy"),
             *(cell(row, column).text for column in shown),
         ]
@@ -384,9 +419,9 @@ def _ranks_and_costs(
             "ranking",
             ["rank", "method", heading(accuracy), "not separated from"],
             ranks,
-            ranking_lines(ranked),
+            ranking_lines(ranked, look),
         ),
-        (f"costs: {SUMMED}", ["method", "over", *map(heading, shown)], costs, []),
+        (f"costs: {SUMMED}", ["method", "over", *map(heading, shown)], costs if shown else [], []),
     ]
 
 
@@ -396,27 +431,27 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def _values(record: dict, columns: list[Column], style: str) -> list[str]:
+def _values(record: dict, columns: list[Column], kind: str) -> list[str]:
     status = record.get("status", "done")
     if status != "done":
         # The status takes the first number's place, so that a gap is never left unexplained.
         return [status, *[""] * (len(columns) - 1)]
-    return [_written(cell(record, column), style) for column in columns]
+    return [_written(cell(record, column), kind) for column in columns]
 
 
-def _written(value: Cell, style: str) -> str:
+def _written(value: Cell, kind: str) -> str:
     text = value.text + ("†" if value.mark else "") + (f" {value.tag}" if value.tag else "")
     if not value.interval:
         return text
     return (
         f"{text} [dim]{value.interval}[/dim]"
-        if style == "terminal"
+        if kind == "terminal"
         else f"{text} ({value.interval})"
     )
 
 
-def _name(record: dict) -> str:
-    return record["method"] + "".join(f" [{mark}]" for mark, _ in marks(record))
+def _name(record: dict, look: Looks) -> str:
+    return look.method(record["method"]) + "".join(f" [{mark}]" for mark, _ in marks(record))
 
 
 def _rich(headings: list[str], title: str, wrapped: Iterable[int] = (0, 1)) -> Table:

@@ -42,10 +42,16 @@ SOLID: Dash = "-"
 # Of floors, in the order of their names: dashed, dotted, dash and dot.
 DASHES: tuple[Dash, ...] = ("--", (0, (1.2, 1.6)), (0, (5, 1.5, 1.2, 1.5)))
 TYPE = 9.5  # points, on the screen
+NARROWEST = 2.1  # inches at screen type of a panel that can still be read
+PER_LETTER = 0.075  # inches of a letter at screen type, about
 PER_NAME = 0.5  # inches of a legend entry beside its name: mark, gap, space between columns
+# Families of matplotlib, by the word of a report's style.
+FONTS = {"sans": "sans-serif", "serif": "serif"}
 STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Liberation Sans", "Arial", "Helvetica", "DejaVu Sans"],
+    # Times and its like, which most papers are set in; STIX comes with matplotlib.
+    "font.serif": ["Times New Roman", "Liberation Serif", "STIXGeneral", "DejaVu Serif"],
     "font.size": TYPE,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -117,15 +123,70 @@ class Records(Protocol):
 
 
 class Look(NamedTuple):
-    """How a method is drawn."""
+    """How a method is drawn, and how its name is written."""
 
     colour: str
     marker: str
     dash: Dash = SOLID
     floor: bool = False
+    title: str = ""
 
 
-Looks = Mapping[str, Look]  # by the label of a method
+class Looks(dict[str, Look]):
+    """Label of a method -> its look, in the order of legends and tables; and how attributes are
+    shown.
+
+    Args:
+        methods: label -> look.
+        attributes: name -> title, in the order of panels and columns. Others follow, sorted.
+        worlds: name of a generator -> title.
+        width: inches at screen type that a figure has; None: as many as it likes.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Look],
+        attributes: Mapping[str, str] | None = None,
+        worlds: Mapping[str, str] | None = None,
+        width: float | None = None,
+    ) -> None:
+        super().__init__(methods)
+        self.attributes = dict(attributes or {})
+        self.worlds = dict(worlds or {})
+        self.width = width
+
+    def method(self, label: str) -> str:
+        """How a method is written; its label where it has no title."""
+        return self[label].title or label if label in self else label
+
+    def attribute(self, name: str) -> str:
+        """How an attribute is written: by its title, or 'hair color' of hair_color."""
+        return self.attributes.get(name) or spoken(name)
+
+    def world(self, name: str) -> str:
+        """How a generator is written; its name where it has no title."""
+        return self.worlds.get(name, name)
+
+    def order(self, attributes: Iterable[str]) -> list[str]:
+        """Attributes, each once, in their order."""
+        place = {name: k for k, name in enumerate(self.attributes)}
+        return sorted(set(attributes), key=lambda name: (place.get(name, len(place)), name))
+
+    def narrowed(self, width: float) -> Looks:
+        """The same for figures of a width in inches at screen type."""
+        return Looks(self, self.attributes, self.worlds, width)
+
+    def across(self, count: int, most: int, each: float = NARROWEST) -> int:
+        """How many of `count` panels stand side by side.
+
+        Args:
+            count: of panels, at least 1.
+            most: where there is room enough.
+            each: inches at screen type that a panel needs.
+        """
+        if self.width is not None:
+            most = min(most, max(1, int(self.width / each)))
+        return min(count, most)
 
 
 @dataclass(frozen=True)
@@ -147,30 +208,43 @@ class Drawing:
     first: bool = False
 
 
-def looks(methods: Iterable[str], floors: Iterable[str] = ()) -> dict[str, Look]:
+def looks(
+    methods: Iterable[str],
+    floors: Iterable[str] = (),
+    titles: Mapping[str, str] | None = None,
+) -> Looks:
     """The look of every method, by its position among the sorted names: the same set has always the
-    same looks.
+    same looks. Floors stand last.
 
     Args:
         methods: labels.
         floors: labels of those that are floors.
+        titles: label -> how it is written, where that is not the label.
     """
+    titles = titles or {}
     # 8 colours and 7 markers have no common factor, so there are 56 different pairs.
     pairs = zip(cycle(COLOURS), cycle(MARKERS))
     grey = zip(cycle(MARKERS), cycle(DASHES))
     found = {}
-    for name in sorted(set(methods)):
+    for name in sorted(set(methods), key=lambda name: (name in set(floors), name)):
+        title = titles.get(name, "")
         if name in set(floors):
             marker, dash = next(grey)
-            found[name] = Look(GREY, marker, dash, floor=True)
+            found[name] = Look(GREY, marker, dash, floor=True, title=title)
         else:
-            found[name] = Look(*next(pairs))
-    return found
+            colour, marker = next(pairs)
+            found[name] = Look(colour, marker, title=title)
+    return Looks(found)
 
 
-def looks_of(runs: pd.DataFrame) -> dict[str, Look]:
-    """The looks of the methods in a table of runs, with the columns `label` and `floor`."""
-    return looks(runs["label"], set(runs.loc[runs["floor"].astype(bool), "label"]))
+def looks_of(runs: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Looks:
+    """The looks of the methods in a table of runs, with the columns `label` and `floor`.
+
+    Args:
+        runs: see Records.
+        titles: label -> how it is written, where that is not the label.
+    """
+    return looks(runs["label"], set(runs.loc[runs["floor"].astype(bool), "label"]), titles)
 
 
 def spoken(name: str) -> str:
@@ -205,6 +279,22 @@ def bare(panels: np.ndarray) -> None:
             side.set_visible(False)
 
 
+def name_ticks(axes: Any, names: list[str], look: Looks) -> None:
+    """Names at 0, 1, 2, ... of the horizontal axis; slanted where they would touch.
+
+    Args:
+        axes: whose ticks they are.
+        names: as they are written; of two lines the longer counts.
+        look: which knows the width of the figure.
+    """
+    longest = max(len(line) for name in names for line in name.splitlines())
+    axes.set_xticks(range(len(names)), names)
+    if look.width is not None and len(names) * (longest + 1) * PER_LETTER > look.width:
+        axes.tick_params(axis="x", labelrotation=40)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+
+
 def show_picture(axes: Any, picture: np.ndarray, most: float) -> None:
     """Draw a picture (h, w, C) of 1 or 3 channels with values from 0 to `most`."""
     shown = picture if picture.shape[2] == 3 else picture[..., 0]
@@ -212,8 +302,8 @@ def show_picture(axes: Any, picture: np.ndarray, most: float) -> None:
 
 
 def order_methods(methods: Iterable[str], look: Looks) -> list[str]:
-    """Labels, each once, sorted, floors last."""
-    return sorted(set(methods), key=lambda name: (look[name].floor, name))
+    """Labels, each once, in the order of the looks: sorted with floors last, or as asked for."""
+    return sorted(set(methods), key=list(look).index)
 
 
 def upper_limit(values: pd.Series) -> float:
@@ -246,11 +336,12 @@ def put_legend(figure: Figure, methods: list[str], look: Looks, line: bool = Tru
                 markeredgewidth=0,
             )
         )
+    names = [look.method(method) for method in methods]
     legend = figure.legend(
         handles,
-        methods,
+        names,
         loc="outside upper left",
-        ncols=columns_that_fit(methods, float(figure.get_figwidth())),
+        ncols=columns_that_fit(names, float(figure.get_figwidth())),
         handlelength=1.8 if line else 1,
         columnspacing=1.4,
         handletextpad=0.5,

@@ -17,12 +17,12 @@ from editbench.walk.figures import (
     Looks,
     Records,
     bare,
+    name_ticks,
     new_figure,
     order_methods,
     panel_grid,
     put_legend,
     show_picture,
-    spoken,
 )
 
 LEAST = 0.1  # a method with less control than this does not set the common range
@@ -73,8 +73,8 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
         found.append(
             Drawing(
                 f"cd_paths_{attribute}",
-                f"Paths: {spoken(attribute)}",
-                CAPTIONS["cd_paths"] + f"{spoken(attribute)}.",
+                f"Paths: {look.attribute(attribute)}",
+                CAPTIONS["cd_paths"] + f"{look.attribute(attribute)}.",
                 partial(paths_figure, kept, look),
             )
         )
@@ -138,7 +138,12 @@ def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], look: Looks)
                 axes.spines["bottom"].set_linewidth(2)
                 axes.spines["bottom"].set_color(look[method].colour)
         panels[line, 0].set_ylabel(
-            method, rotation=0, ha="right", va="center", color=look[method].colour, fontsize=8
+            look.method(method),
+            rotation=0,
+            ha="right",
+            va="center",
+            color=look[method].colour,
+            fontsize=8,
         )
     return figure
 
@@ -202,8 +207,8 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
 
 def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
     """A panel an attribute: D against C along the steps."""
-    attributes = sorted(set(curves["attribute"]))
-    columns = min(len(attributes), MOST_COLUMNS)
+    attributes = look.order(curves["attribute"])
+    columns = look.across(len(attributes), MOST_COLUMNS)
     lines = -(-len(attributes) // columns)
     figure = new_figure(max(5.5, 3.05 * columns), 0.7 + 2.6 * lines)
     panels = panel_grid(figure, len(attributes), columns)
@@ -230,23 +235,25 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
                 markersize=4.5,
                 markeredgewidth=0,
             )
-        axes.set_title(spoken(attribute))
+        axes.set_title(look.attribute(attribute))
         axes.tick_params(labelbottom=place + columns >= len(attributes))
-        if place % columns == 0:
-            axes.set_ylabel("disentanglement D (entropy)")
     panels[0].set_xlim(0, 1)
     panels[0].set_ylim(bottom=0)
-    figure.supxlabel("control C", fontsize=STYLE["font.size"])
+    size = STYLE["font.size"]
+    figure.supxlabel("control C", fontsize=size)
+    figure.supylabel("disentanglement D (entropy)", fontsize=size)
     put_legend(figure, order_methods(curves["method"], look), look)
     return figure
 
 
 def mean_figure(means: pd.DataFrame, look: Looks) -> Figure:
     """The mean of D over the common range, one point a method and attribute."""
-    attributes = sorted(set(means["attribute"]))
+    attributes = look.order(means["attribute"])
     methods = order_methods(means["method"], look)
     width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))
-    figure = new_figure(max(5.5, min(12.5, width)), 3.4)
+    # In a paper's column the names are slanted, which takes room from the panel.
+    height = 3.4 if look.width is None else 4.9
+    figure = new_figure(max(5.5, min(12.5, width)), height)
     axes = figure.add_subplot()
     # Points of one attribute stand side by side, around its tick.
     step = min(0.13, 0.8 / max(len(methods), 1))
@@ -267,11 +274,11 @@ def mean_figure(means: pd.DataFrame, look: Looks) -> Figure:
     names = []
     for name in attributes:
         reach = f"C ≤ {ends[name]:.2f}" if np.isfinite(ends[name]) else "no control"
-        names.append(f"{spoken(name)}\n{reach}")
-    axes.set_xticks(range(len(attributes)), names)
+        names.append(f"{look.attribute(name)}\n{reach}")
+    name_ticks(axes, names, look)
     axes.set_xlim(-0.5, len(attributes) - 0.5)
     axes.set_ylim(0, 1.12 * means["mean"].max() or 1)
     axes.grid(False, axis="x")
-    axes.set_ylabel("mean D over the common range")
+    axes.set_ylabel("mean D")
     put_legend(figure, methods, look, line=False)
     return figure

@@ -16,7 +16,6 @@ from editbench.walk.figures import (
     Records,
     new_figure,
     order_methods,
-    spoken,
 )
 
 CAPTION = (
@@ -53,17 +52,20 @@ def figure(found: pd.DataFrame, look: Looks) -> Figure:
 
     Args:
         found: rows of `cells`.
-        look: of the methods, by which floors stand last.
+        look: of the methods, with their order and that of the attributes.
     """
-    targets = sorted(set(found["attribute"]))
+    targets = look.order(found["attribute"])
     methods = order_methods(found["method"], look)
-    longest = max(map(len, methods))
-    columns = min(len(targets), 3 if longest < LONG_NAME else 1)
+    longest = max(len(look.method(name)) for name in methods)
+    names = look.order(found["other"])
+    # Inches: a character of a name, and a panel.
+    side = 0.075 * longest
+    panel = 0.55 * len(names) + 0.4
+    columns = 1
+    if longest < LONG_NAME:
+        columns = look.across(len(targets), 3, panel + side / 3)
     lines = -(-len(targets) // columns)
-    names = sorted(set(found["other"]))
-    # Inches: a character of a name, a cell, and room around them.
-    width = 0.075 * longest + columns * (0.55 * len(names) + 0.4)
-    drawing = new_figure(width, 0.6 + lines * (0.3 * len(methods) + 1.0))
+    drawing = new_figure(side + columns * panel, 0.6 + lines * (0.3 * len(methods) + 1.0))
     panels = drawing.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     top = float(found["value"].quantile(TOP)) or 1.0
     for place, axes in enumerate(panels):
@@ -80,10 +82,12 @@ def figure(found: pd.DataFrame, look: Looks) -> Figure:
             if np.isfinite(value):
                 # The scale is dark from the middle on.
                 colour = LIGHT if value > 0.55 * top else DARK
+                text = f"{value:.2f}"
                 axes.text(
                     column,
                     row,
-                    f"{value:.2f}",
+                    # The cells of a paper's column are narrow.
+                    text.removeprefix("0") if look.width is not None else text,
                     ha="center",
                     va="center",
                     fontsize=7.5,
@@ -91,16 +95,21 @@ def figure(found: pd.DataFrame, look: Looks) -> Figure:
                 )
         axes.set_xticks(
             range(len(others)),
-            [spoken(name) for name in others],
+            [look.attribute(name) for name in others],
             rotation=35,
             ha="right",
             rotation_mode="anchor",
         )
-        axes.set_yticks(range(len(methods)), methods)
+        axes.set_yticks(range(len(methods)), [look.method(name) for name in methods])
         axes.grid(False)
-        axes.set_title(spoken(targets[place]))
+        axes.set_title(look.attribute(targets[place]))
     scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, top), "cividis_r")
     drawing.colorbar(
-        scale, ax=panels[: len(targets)].tolist(), label="dependency, σ", shrink=0.8, fraction=0.03
+        scale,
+        ax=panels[: len(targets)].tolist(),
+        label="dependency, σ",
+        location="right" if look.width is None else "bottom",
+        shrink=0.8,
+        fraction=0.03,
     )
     return drawing

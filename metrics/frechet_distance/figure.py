@@ -23,7 +23,6 @@ from editbench.walk.figures import (
     order_methods,
     panel_grid,
     put_legend,
-    spoken,
 )
 
 KINDS = {
@@ -190,9 +189,9 @@ def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> 
         axis: 'strength' (x is the share of the end) or 'effect'.
         label: of the vertical axis.
     """
-    attributes = sorted(set(points["attribute"]))
+    attributes = look.order(points["attribute"])
     methods = order_methods(points["method"], look)
-    columns = min(len(attributes), MOST_COLUMNS)
+    columns = look.across(len(attributes), MOST_COLUMNS)
     lines = -(-len(attributes) // columns)
     figure = new_figure(max(5.5, 3.6 * columns), 0.7 + 2.9 * lines)
     panels = panel_grid(figure, len(attributes), columns)
@@ -239,7 +238,7 @@ def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> 
                     linestyle=dash,
                     alpha=0.6,
                 )
-        axes.set_title(spoken(attribute))
+        axes.set_title(look.attribute(attribute))
         axes.tick_params(labelbottom=place + columns >= len(attributes))
         if place % columns == 0:
             axes.set_ylabel(label)

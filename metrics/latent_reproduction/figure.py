@@ -18,7 +18,6 @@ from editbench.walk.figures import (
     bare,
     new_figure,
     show_picture,
-    spoken,
 )
 
 OBSERVATION = "latent_reproduction"
@@ -87,16 +86,16 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
         found.append(
             Drawing(
                 f"reproduction_{attribute}",
-                f"Weight shifts by latent shifts, {spoken(attribute)}",
+                f"Weight shifts by latent shifts, {look.attribute(attribute)}",
                 CAPTION,
-                partial(reproduction_figure, methods),
+                partial(reproduction_figure, methods, look),
                 first=True,
             )
         )
     return found
 
 
-def reproduction_figure(methods: dict[str, Reproduced]) -> Figure:
+def reproduction_figure(methods: dict[str, Reproduced], look: Looks) -> Figure:
     """A column a method, a line each of start, weight shift and spaces."""
     names = list(dict.fromkeys(name for one in methods.values() for name in one.lines))
     pictures = max(len(next(iter(one.lines.values()))) for one in methods.values())
@@ -104,7 +103,7 @@ def reproduction_figure(methods: dict[str, Reproduced]) -> Figure:
     panels = figure.subplots(len(names), len(methods), squeeze=False)
     bare(panels)
     for column, (method, one) in enumerate(sorted(methods.items())):
-        panels[0][column].set_title(spoken(method), fontsize=8.5, loc="center")
+        panels[0][column].set_title(look.method(method), wrap=True, fontsize=8.5, loc="center")
         for line, name in enumerate(names):
             axes = panels[line][column]
             if column == 0:

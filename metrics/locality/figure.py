@@ -17,7 +17,6 @@ from editbench.walk.figures import (
     new_figure,
     order_methods,
     show_picture,
-    spoken,
 )
 from editbench.walk.observed import Observed
 
@@ -85,6 +84,9 @@ def joined(several: list[tuple[Observed, float]]) -> Heat:
     return Heat(energy / max(count, 1.0), several[0][0].arrays["mean"], weak, top)
 
 
+SIDE = 1.0  # inches at screen type of a map, where they stand below each other
+
+
 def draw(records: Records, look: Looks) -> list[Drawing]:
     """The maps, once with a scale each and once with a common one; none where no run has a map."""
     found = heats(records)
@@ -113,14 +115,21 @@ def heatmap_figure(found: dict[tuple[str, str], Heat], look: Looks, shared: bool
 
     Args:
         found: (attribute, method) -> map.
-        look: of the methods, by which floors stand last.
+        look: of the methods, with their order and that of the attributes.
         shared: whether the maps of a line have one scale of colours, with its bar.
     """
-    attributes = sorted({attribute for attribute, _ in found})
+    attributes = look.order(attribute for attribute, _ in found)
     methods = order_methods((method for _, method in found), look)
-    width = max(5.5, 1.5 * (1 + len(methods)) + 0.8 * shared)
-    figure = new_figure(width, 0.5 + 1.75 * len(attributes))
-    panels = figure.subplots(len(attributes), 1 + len(methods), squeeze=False)
+    count = 1 + len(methods)
+    # In a paper's column the maps of an attribute stand below each other.
+    tall = look.across(count, count, SIDE) < count
+    if tall:
+        figure = new_figure(1.2 + SIDE * len(attributes), 0.5 + SIDE * count)
+        panels = figure.subplots(count, len(attributes), squeeze=False).T
+    else:
+        width = max(5.5, 1.5 * count + 0.8 * shared)
+        figure = new_figure(width, 0.5 + 1.75 * len(attributes))
+        panels = figure.subplots(len(attributes), count, squeeze=False)
     bare(panels)
     for line, attribute in zip(panels, attributes):
         mine = {}
@@ -131,7 +140,10 @@ def heatmap_figure(found: dict[tuple[str, str], Heat], look: Looks, shared: bool
         # All methods have the same unedited pictures: any one's mean will do.
         mean = next(iter(mine.values())).mean.transpose(1, 2, 0)
         show_picture(line[0], np.clip((mean + 1) / 2, 0, 1), 1)
-        line[0].set_ylabel(spoken(attribute))
+        if tall:
+            line[0].set_title(look.attribute(attribute), fontsize=8.5, loc="center")
+        else:
+            line[0].set_ylabel(look.attribute(attribute))
         drawn = None
         for axes, method in zip(line[1:], methods):
             if method not in mine:
@@ -152,7 +164,9 @@ def heatmap_figure(found: dict[tuple[str, str], Heat], look: Looks, shared: bool
                 axes.set_xlabel(f"{one.top:.2f}" + "*" * one.weak, fontsize=8.5)
         if shared and drawn is not None:
             figure.colorbar(drawn, ax=line.tolist(), shrink=0.8, pad=0.01)
-    panels[0][0].set_title("mean", fontsize=8.5, loc="center")
-    for axes, method in zip(panels[0][1:], methods):
-        axes.set_title(spoken(method), fontsize=8.5, loc="center", wrap=True)
+    for axes, name in zip(panels[0], ["mean", *map(look.method, methods)]):
+        if tall:
+            axes.set_ylabel(name.replace(" (", "\n("), fontsize=8.5, rotation=0, ha="right")
+        else:
+            axes.set_title(name, fontsize=8.5, loc="center", wrap=True)
     return figure

@@ -19,7 +19,6 @@ from editbench.walk.figures import (
     new_figure,
     order_methods,
     panel_grid,
-    spoken,
 )
 
 ENDS = ("scatter_x0", "scatter_y0", "scatter_x1", "scatter_y1")
@@ -41,10 +40,11 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
     """A figure for each attribute that has pairs of logits."""
     found = []
     for (attribute, other), group in scatter_points(records).groupby(["attribute", "other"]):
+        pair = f"{look.attribute(str(attribute))} against {look.attribute(str(other))}"
         found.append(
             Drawing(
                 f"scatter_{attribute}_{other}",
-                f"Logits before and after: {spoken(f'{attribute} against {other}')}",
+                f"Logits before and after: {pair}",
                 CAPTION,
                 partial(scatter_figure, group, records, look),
                 first=True,
@@ -76,7 +76,7 @@ def scatter_points(records: Records) -> pd.DataFrame:
 def scatter_figure(points: pd.DataFrame, records: Records, look: Looks) -> Figure:
     """The points of one pair of attributes."""
     methods = order_methods(points["method"], look)
-    columns = min(len(methods), 3)
+    columns = look.across(len(methods), 3)
     lines = -(-len(methods) // columns)
     figure = new_figure(max(5.5, 3.3 * columns), 0.4 + 2.9 * lines)
     panels = panel_grid(figure, len(methods), columns)
@@ -109,7 +109,9 @@ def scatter_figure(points: pd.DataFrame, records: Records, look: Looks) -> Figur
             markeredgewidth=0,
         )
         axes.axvline(0, color=EDGE, linestyle="--", linewidth=1.2)
-        axes.set_title(f"{method}\n{_numbers(records, mine['run_id'].iloc[0])}", fontsize=8.5)
+        axes.set_title(
+            f"{look.method(method)}\n{_numbers(records, mine['run_id'].iloc[0])}", fontsize=8.5
+        )
     room = 0.14 * (heights[-1] - heights[0] + 1e-9)
     panels[0].set_ylim(heights[0] - room, heights[-1] + 1.6 * room)
     # The flat arrow points where most of the edits go.
@@ -124,8 +126,8 @@ def scatter_figure(points: pd.DataFrame, records: Records, look: Looks) -> Figur
             arrowprops={"arrowstyle": "-|>", "color": FLAT, "linewidth": 2.4},
         )
     size = STYLE["font.size"]
-    target = spoken(str(points["attribute"].iloc[0]))
-    other = spoken(str(points["other"].iloc[0]))
+    target = look.attribute(str(points["attribute"].iloc[0]))
+    other = look.attribute(str(points["other"].iloc[0]))
     figure.supxlabel(f"logit of {target} (target)", fontsize=size)
     figure.supylabel(f"logit of {other}", fontsize=size)
     return figure

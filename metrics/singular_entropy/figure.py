@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from editbench.stats.rank_correlation import Spearman, spearman
-from editbench.walk.figures import INK, Drawing, Looks, Records, new_figure, spoken
+from editbench.walk.figures import INK, Drawing, Looks, Records, new_figure
 
 ENTROPY = "singular_entropy"
 # Methods of the experiment, in the paper's words: the flow of depth one, which has the matrix, and
@@ -148,9 +148,11 @@ def entropy_figure(found: Entropies, look: Looks) -> Figure:
             colour = one.colour
             break
     drawn = table[np.isfinite(table["gain"])]
-    figure = new_figure(9.0 if len(drawn) else 5.5, 1.4 + 0.3 * len(table))
-    panels = figure.subplots(1, 2 if len(drawn) else 1, squeeze=False)[0]
-    names = [spoken(name) for name in table["attribute"]]
+    columns = look.across(2, 2) if len(drawn) else 1
+    lines = 2 // columns if len(drawn) else 1
+    figure = new_figure(9.0 if columns == 2 else 5.5, (1.4 + 0.3 * len(table)) * lines)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    names = [look.attribute(name) for name in table["attribute"]]
     # Points, not bars: all H lie near ln N, and an axis from 0 would show nothing.
     panels[0].plot(
         table["entropy"], range(len(table)), "o", color=colour, markersize=6, markeredgewidth=0
@@ -164,7 +166,7 @@ def entropy_figure(found: Entropies, look: Looks) -> Figure:
         )
         for name, x, y in zip(drawn["attribute"], drawn["entropy"], drawn["gain"]):
             panels[1].annotate(
-                spoken(name),
+                look.attribute(name),
                 (x, y),
                 xytext=(5, 3),
                 textcoords="offset points",

@@ -13,14 +13,14 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from editbench.base.conf import option_file, option_names, yaml_text
+from editbench.base.conf import WORDING, option_file, option_names, yaml_text
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build
 from editbench.networks.scorer import Scorer
 
 ROLES = ("teacher", "judge")
-# name and about are for listings.
-TOP = ("name", "about", *ROLES)
+# The others are for listings and reports.
+TOP = ("name", *WORDING, *ROLES)
 
 
 def scorer_file(name: str, more: Sequence[Path] = ()) -> Path:
@@ -122,7 +122,7 @@ def build_scorer(config: Any, where: str) -> Scorer:
     if cls is not None:
         known = keys_of(cls)
         for key in config:
-            if not str(key).startswith("_") and key not in (*known, "name", "about"):
+            if not str(key).startswith("_") and key not in (*known, "name", *WORDING):
                 raise UnknownName(f"key of {where}", str(key), known)
         missing = [
             key

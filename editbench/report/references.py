@@ -1,0 +1,96 @@
+"""The papers of what stands in a report, as BibTeX.
+
+The YAML of a method, metric or generator names its entry: `cite: chen2022gradctrl`, or a list of
+keys. The entries are in the references.bib of the same configuration folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from editbench.base.conf import CONF
+from editbench.base.text import read_text
+from editbench.report.load import Results
+from editbench.report.titles import Wording
+
+FILE = "references.bib"
+# An entry begins a line, as BibTeX writes it: `@article{key,`.
+_ENTRY = re.compile(r"^@\w+\s*\{\s*([^\s,]+)\s*,", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Cited:
+    """The papers of some records.
+
+    Attributes:
+        methods: label -> keys.
+        metrics: name -> keys.
+        worlds: name of a generator -> keys.
+        bibtex: text of the file.
+    """
+
+    methods: dict[str, list[str]]
+    metrics: dict[str, list[str]]
+    worlds: dict[str, list[str]]
+    bibtex: str
+
+
+def cited_in(results: Results, folders: Sequence[Path] = ()) -> Cited:
+    """The papers of the methods, metrics and generators in some records.
+
+    Args:
+        results: the records.
+        folders: a user's own configuration folders.
+    """
+    wording = Wording(results, folders)
+    methods: dict[str, list[str]] = {}
+    metrics: dict[str, list[str]] = {}
+    worlds: dict[str, list[str]] = {}
+    for run in results.runs.to_dict("records"):
+        config = results.configs.get(run["run_id"], {})
+        method = wording.of("method", config.get("method"), run["method"])
+        methods[run["label"]] = _keys(method.get("cite"))
+        generator = wording.of("generator", config.get("generator"), run["generator"])
+        worlds[run["generator"]] = _keys(generator.get("cite"))
+        own = config.get("metric")
+        for name, recorded in own.items() if isinstance(own, dict) else ():
+            metrics[name] = _keys(wording.of("metric", recorded, name).get("cite"))
+    lists = [*methods.values(), *metrics.values(), *worlds.values()]
+    keys = sorted({key for keys in lists for key in keys})
+    return Cited(methods, metrics, worlds, _bibtex(keys, folders))
+
+
+def entries(text: str) -> dict[str, str]:
+    """Key -> entry of a text in BibTeX. Whatever stands between entries is a comment."""
+    found = {}
+    for begin in _ENTRY.finditer(text):
+        depth = 0
+        for place in range(begin.start(), len(text)):
+            depth += {"{": 1, "}": -1}.get(text[place], 0)
+            if text[place] == "}" and depth == 0:
+                found[begin[1]] = text[begin.start() : place + 1]
+                break
+    return found
+
+
+def _bibtex(keys: Iterable[str], folders: Sequence[Path]) -> str:
+    known: dict[str, str] = {}
+    # The user's own come last, and may replace one that ships.
+    for folder in (CONF, *folders):
+        if (folder / FILE).is_file():
+            known |= entries(read_text(folder / FILE))
+    lines = ["The papers of the methods, metrics and data sets of this report."]
+    for key in keys:
+        # Told in the file, where whoever misses the entry looks. BibTeX reads it as a comment.
+        missing = f"No entry for the key {key}: write one into the {FILE} beside the YAML's folder."
+        lines.append(known.get(key, missing))
+    return "\n\n".join(lines) + "\n"
+
+
+def _keys(cite: object) -> list[str]:
+    if not cite:
+        return []
+    return [str(key) for key in cite] if isinstance(cite, list) else [str(cite)]

@@ -1,0 +1,256 @@
+"""How a report is written: what stands in it, in which order, under which words, at which size.
+
+The choices are in one file, report.yaml, and the most frequent ones are options of the command. The
+numbers are not changed by them, but for `methods` and `attributes`: means, ranks and tests are over
+what is left, so that a table says what it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from editbench.base.conf import read_yaml
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.report.cells import Column, columns_of
+from editbench.report.costs import COSTS
+from editbench.report.load import Results
+from editbench.report.numbers import Numbers
+from editbench.report.paper import WIDTHS
+from editbench.report.tables import main_table, quantities
+from editbench.report.titles import Wording
+from editbench.walk.figures import FONTS, Looks, looks_of
+
+FILE = "report.yaml"  # in the folder of the runs
+LATEX_TABLES = ("accuracy", "ad", "learned", "means", "cost", "ranking")
+MOST_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Style:
+    """The choices. Their names are the keys of report.yaml.
+
+    Attributes:
+        methods: those that are reported, in this order, by name or label; empty: all, best first.
+        attributes: likewise; empty: all, by name.
+        columns: of the tables of numbers, by the name in table.csv; empty: all.
+        titles: a method, attribute, generator or column -> how it is written.
+        captions: a LaTeX table -> its caption, as LaTeX.
+        labels: a LaTeX table -> its label.
+        digits: after the point, of numbers with fixed decimals; None: those of each column.
+        font: of figures: sans or serif.
+        column: width of figures and LaTeX tables in a paper: one or two columns; '': figures as
+            wide as they need, tables two.
+        folders: a user's own configuration folders, whose YAMLs have titles.
+        places: key -> where it was chosen, for messages.
+    """
+
+    methods: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    digits: int | None = None
+    font: str = "sans"
+    column: str = ""
+    folders: tuple[Path, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> Style:
+        """The choices of a file.
+
+        Raises:
+            BadFile: it cannot be read.
+            EditbenchError: a key or a value is wrong; the message has file, key and remedy.
+        """
+        return cls().with_values(read_yaml(file), f"{file}: ")
+
+    @classmethod
+    def of_runs(cls, root: Path) -> Style:
+        """The choices of the report.yaml in a folder of runs; none where it has no such file."""
+        file = Path(root) / FILE
+        return cls.read(file) if file.is_file() else cls()
+
+    def with_values(self, values: Mapping[str, Any], where: str) -> Style:
+        """The same with some choices made anew.
+
+        Args:
+            values: key -> value.
+            where: what stands before the key in messages: 'report.yaml: ', or '--'.
+
+        Raises:
+            EditbenchError: an unknown key, or a value of the wrong kind.
+        """
+        known = [item.name for item in fields(self) if item.name not in ("folders", "places")]
+        checked = {}
+        for key, value in values.items():
+            if key not in known:
+                raise EditbenchError(f"{where}{UnknownName('key', str(key), known)}")
+            checked[key] = _checked(key, value, f"{where}{key}")
+        places = {**self.places, **{key: f"{where}{key}" for key in checked}}
+        return replace(self, **checked, places=places)
+
+    def choose(self, results: Results) -> Results:
+        """The records of the methods and attributes that were chosen.
+
+        Raises:
+            EditbenchError: a name of a method, attribute, column or title that is not in the
+                records.
+        """
+        runs = results.runs
+        self._check_names(results)
+        keep = runs["attribute"].notna()
+        if self.methods:
+            keep &= runs["label"].isin(self.methods) | runs["method"].isin(self.methods)
+        if self.attributes:
+            keep &= runs["attribute"].isin(self.attributes)
+        if keep.all():
+            return results
+        if not keep.any():
+            raise EditbenchError(
+                f"{self.places.get('methods') or self.places['attributes']}: no run is of one of "
+                "these methods on one of these attributes; choose others"
+            )
+        return results.kept(keep)
+
+    def _check_names(self, results: Results) -> None:
+        runs = results.runs
+        methods = {*runs["method"], *runs["label"]}
+        attributes = set(runs["attribute"])
+        # Columns are looked for only where one is named: their table takes time.
+        columns: set[str] = set()
+        if self.columns or self.titles:
+            table = main_table(results)
+            columns = {column.key for column in columns_of(table, quantities(results))}
+            columns |= {column.key for column in COSTS}
+        everything = methods | attributes | columns | set(runs["generator"])
+        for key, kind, known in (
+            ("methods", "method", methods),
+            ("attributes", "attribute", attributes),
+            ("columns", "column", columns),
+            ("titles", "name", everything),
+        ):
+            for name in getattr(self, key):
+                if name not in known:
+                    raise EditbenchError(f"{self.places[key]}: {UnknownName(kind, name, known)}")
+
+    def looks(self, results: Results) -> Looks:
+        """How methods, attributes and worlds are shown, in their order."""
+        wording = Wording(results, self.folders)
+        runs = results.runs
+        titles = wording.methods()
+        for run in runs.to_dict("records"):
+            label, method = run["label"], run["method"]
+            if label in self.titles:
+                titles[label] = self.titles[label]
+            elif method in self.titles:
+                titles[label] = f"{self.titles[method]}{label.removeprefix(method)}"
+        found = looks_of(runs, titles)
+        names = dict(zip(runs["label"], runs["method"]))
+        if self.methods:
+            order = _ordered(found, self.methods, names)
+            found = Looks({label: found[label] for label in order})
+        spoken = {**wording.attributes(), **self.titles}
+        attributes = {
+            name: spoken.get(name, "")
+            for name in _ordered(sorted(set(runs["attribute"])), self.attributes)
+        }
+        # Attributes that are measured and not edited have titles too, after the edited ones.
+        attributes |= {name: spoken[name] for name in sorted(spoken) if name not in attributes}
+        return Looks(found, attributes, {**wording.worlds(), **self.titles})
+
+    def ordered(self, numbers: Numbers, look: Looks) -> Numbers:
+        """The same numbers with their rows in the order that was chosen."""
+        methods = {name: k for k, name in enumerate(look)}
+        attributes = {name: k for k, name in enumerate(look.order(numbers.table["attribute"]))}
+        places = {"attribute": attributes, "method": methods}
+        table = numbers.table.sort_values(
+            ["attribute", "method"], key=lambda values: values.map(places[str(values.name)])
+        )
+        numbers = replace(numbers, table=table.reset_index(drop=True))
+        if not self.methods:
+            return numbers
+
+        def by_method(frame: pd.DataFrame) -> pd.DataFrame:
+            order = frame["method"].map(methods).sort_values().index
+            return frame.loc[order].reset_index(drop=True)
+
+        return replace(numbers, means=by_method(numbers.means), costs=by_method(numbers.costs))
+
+    def columns_of(self, numbers: Numbers) -> list[Column]:
+        """The columns of a table of numbers: those that were chosen, or all that hold one."""
+        return self.written(columns_of(numbers.table, quantities(numbers.results)))
+
+    def written(self, columns: Iterable[Column]) -> list[Column]:
+        """Columns in their order, with their titles and digits."""
+        found = {column.key: column for column in columns}
+        if self.columns:
+            found = {key: found[key] for key in self.columns if key in found}
+        return [self.column_of(column) for column in found.values()]
+
+    def column_of(self, column: Column) -> Column:
+        """One column with its title and digits."""
+        digits = column.digits
+        # Counts have no decimals, and costs three significant digits.
+        if digits and self.digits is not None:
+            digits = self.digits
+        return replace(column, title=self.titles.get(column.key, column.title), digits=digits)
+
+
+def _ordered(
+    names: Iterable[str], first: Sequence[str], other: Mapping[str, str] | None = None
+) -> list[str]:
+    """Names with those in `first` first, in that order.
+
+    Args:
+        names: in the order of what is not in `first`.
+        first: names, or other names of them.
+        other: name -> its other name.
+    """
+
+    def place(name: str) -> int:
+        for known in (name, (other or {}).get(name, name)):
+            if known in first:
+                return first.index(known)
+        return len(first)
+
+    return sorted(names, key=place)
+
+
+def _checked(key: str, value: Any, where: str) -> Any:
+    """A value of the right kind. EditbenchError with the remedy."""
+    if key in ("methods", "attributes", "columns"):
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise EditbenchError(f"{where}: must be a list of names, [a, b]; it is {value!r}")
+        if twice := [one for one in value if value.count(one) > 1]:
+            raise EditbenchError(f"{where}: '{twice[0]}' is listed twice; list it once")
+        return tuple(value)
+    if key in ("titles", "captions", "labels"):
+        if not isinstance(value, dict):
+            raise EditbenchError(f"{where}: must be a mapping, name: text; it is {value!r}")
+        if key != "titles":
+            _check_tables(value, where)
+        return {str(name): str(text) for name, text in value.items()}
+    if key == "digits":
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not 0 < value <= MOST_DIGITS:
+            raise EditbenchError(
+                f"{where}: must be a whole number from 1 to {MOST_DIGITS}; it is {value!r}"
+            )
+        return value
+    choices: Collection[str] = tuple(FONTS) if key == "font" else tuple(WIDTHS)
+    if value not in choices:
+        raise EditbenchError(f"{where}: must be {' or '.join(choices)}; it is {value!r}")
+    return value
+
+
+def _check_tables(value: Mapping[str, Any], where: str) -> None:
+    for name in value:
+        if name not in LATEX_TABLES:
+            raise EditbenchError(f"{where}: {UnknownName('LaTeX table', str(name), LATEX_TABLES)}")

@@ -9,6 +9,7 @@ import torch
 from editbench.methods.shared.selection import walk_space
 from torch import Tensor
 
+from editbench.base.devices import to_device
 from editbench.base.seeding import normals
 from editbench.base.validation import check_positive
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
@@ -77,7 +78,8 @@ class RandomDirection(Editor):
         same_kind = (self._cast.dtype, self._cast.device) == (like.dtype, like.device)
         if self._cast.shape != self._units.shape or not same_kind:
             self._cast = torch.from_numpy(self._units).to(like)
-        return self._cast[torch.from_numpy(np.searchsorted(self._starts, wanted)).to(like.device)]
+        place = torch.from_numpy(np.searchsorted(self._starts, wanted))
+        return self._cast[to_device(place, like.device)]
 
     def _draw_units(self, dim: int) -> np.ndarray:
         """Unit directions (len(starts), dim) of the starts that are known by now."""

@@ -9,6 +9,7 @@ import torch
 from editbench.methods.neural_ode.field import Field, Solver
 from scipy.integrate import solve_ivp
 from torch.nn.functional import leaky_relu
+from torchdiffeq import odeint
 
 from editbench.base.errors import EditbenchError, Unsupported
 
@@ -229,3 +230,20 @@ def test_bad_options():
     ):
         with pytest.raises(EditbenchError):
             Solver(**options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rk4_gives_the_numbers_of_torchdiffeq(dtype):
+    """The loop of the project asks no device whether the end is reached; every bit is the library's."""
+    fields = Field.initial(2, ["a", "b"], 6, 0).to(torch.device("cpu"), dtype)
+    w = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    far = torch.rand(2, 5, 1, generator=torch.Generator().manual_seed(1)).to(dtype) * 4
+    grid = torch.linspace(0, 1, Solver().steps(far.max().item()) + 1, dtype=dtype)
+    expected = odeint(
+        lambda _, x: far * fields.velocity(x),
+        w,
+        grid[[0, -1]],
+        method="rk4",
+        options={"grid_constructor": lambda *_: grid},
+    )[-1]
+    assert len(grid) > 4 and torch.equal(Solver().integrate(fields.velocity, w, far), expected)

@@ -5,14 +5,19 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def to_uint8(image: Tensor) -> Tensor:
-    """Convert images from floating point to bytes.
+def to_bytes(image: Tensor) -> Tensor:
+    """Convert images from floating point to bytes, on the device where they are.
 
     Args:
         image: any shape, in [-1, 1]; values outside are clamped.
 
     Returns:
-        uint8 of the same shape in 0..255, on the CPU, row by row in memory as files hold it.
+        uint8 of the same shape in 0..255.
     """
     # Rounding, not truncation: a conversion to bytes alone would darken the image by half a level.
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().contiguous()
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Convert images to bytes on the CPU, row by row in memory as files hold them."""
+    return to_bytes(image).cpu().contiguous()

@@ -39,12 +39,14 @@ class WeightShift:
         kernels: (K, *weight.shape), K directions.
         index: (N,) int64, the direction of each sample.
         magnitude: (N,).
+        known: (N,) int64, `index` on the host, where it is known: nobody waits to read it.
     """
 
     layer: str
     kernels: Tensor
     index: Tensor
     magnitude: Tensor
+    known: Tensor | None = None
 
     # Samples, not directions: `kernels` has K entries, whatever the size of the batch.
     def __len__(self) -> int:
@@ -52,7 +54,11 @@ class WeightShift:
 
     def __getitem__(self, rows: Tensor | slice) -> WeightShift:
         # Samples share the kernels, so a part of the samples keeps all of them.
-        return replace(self, index=self.index[rows], magnitude=self.magnitude[rows])
+        known = self.known
+        if known is not None:
+            # Rows that are on a device would have to be read.
+            known = known[rows] if isinstance(rows, slice) or rows.device == known.device else None
+        return replace(self, index=self.index[rows], magnitude=self.magnitude[rows], known=known)
 
 
 @dataclass(frozen=True)

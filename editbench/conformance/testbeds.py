@@ -226,10 +226,15 @@ def make_testbed(family: str, kind: str, folder: Path) -> Testbed:
         kind: one of KINDS.
         folder: takes its bank.
     """
-    make = _pictures if family == "pictures" else _latents
-    networks = make(KINDS[kind])
+    networks = make_networks(family, kind)
     bank = build_bank(folder / f"{family}-{kind}", f"{family}-{kind}", SPEC, lambda: networks)
     return Testbed(family, kind, *networks, bank)
+
+
+def make_networks(family: str, kind: str) -> tuple[Generator, Scorer, Scorer]:
+    """Generator, teacher and judge of a family, for attributes of a kind."""
+    make = _pictures if family == "pictures" else _latents
+    return make(KINDS[kind])
 
 
 def bare_generator(family: str, spaces: Sequence[Space]) -> Generator:

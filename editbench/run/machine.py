@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from editbench.base.devices import free_memory, memory
 from editbench.run.launch import available_cores
 from editbench.run.record import processor as processor_model
 
@@ -35,11 +34,6 @@ REPEATS = 5  # timings of which the fastest counts
 CPU_SIDE = 512  # of the product that is timed; large enough that starting it does not count
 GPU_SIDE = 4096
 TF32_CAPABILITY = 8  # compute capability of the first GPUs with TF32
-# Where a container's limit of memory stands: version 2 of cgroups, then version 1.
-MEMORY_LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)
 SHORTEST = 1e-9  # seconds
 
 
@@ -89,32 +83,6 @@ def processor() -> str:
     """The processor's model, and what of it this process uses."""
     threads = torch.get_num_threads()
     return f"{processor_model()}, {available_cores()} cores, {threads} torch threads"
-
-
-def memory() -> int:
-    """Bytes of main memory, or what a container may use of it."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in MEMORY_LIMITS:
-        try:
-            text = Path(name).read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
-        if text.isdigit():  # 'max' is no limit
-            return min(whole, int(text))
-        return whole
-    return whole
-
-
-def free_memory() -> int:
-    """Bytes that can be had without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    for line in lines:
-        if line.startswith("MemAvailable"):
-            return min(int(line.split()[1]) * 1024, memory())  # the file gives KiB
-    return 0
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ walks that have arrived.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from editbench.bank.starts import Starts
 from editbench.base.attributes import Attributes
+from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.images import to_uint8
+from editbench.base.images import to_bytes
 from editbench.base.precision import COARSER
 from editbench.base.progress import progress
 from editbench.base.validation import check_at_least, check_fields
@@ -54,28 +55,48 @@ class EngineSpec:
         check_at_least("engine.pictures", self.pictures, 0)
 
 
-@dataclass
 class Pictures:
-    """Images of a few starts at every step; the lists grow with the walk."""
+    """Images of the first starts at every step."""
 
-    starts: Tensor  # (k,) bank indices of the starts whose images are kept
-    images: list[Tensor] = field(default_factory=list)  # uint8 (C, H, W) each
-    start: list[int] = field(default_factory=list)  # bank index of each image
-    step: list[int] = field(default_factory=list)  # step of each image
-
-    def add(self, start: Tensor, step: int, decoded: Tensor) -> None:
-        """Keep those images of a batch that belong to the chosen starts.
+    def __init__(self, starts: np.ndarray) -> None:
+        """Keep none yet.
 
         Args:
-            start: (n,) bank indices of the batch.
+            starts: (k,) bank indices of the starts whose images are kept.
+        """
+        self.starts = starts
+        self.images: list[Tensor] = []  # uint8 (C, H, W) each
+        self.start: list[int] = []  # bank index of each image
+        self.step: list[int] = []  # step of each image
+        self._waiting: list[Tensor] = []  # uint8 (n, C, H, W) of this step, still on the device
+
+    def add(self, place: np.ndarray, step: int, decoded: Tensor) -> None:
+        """Keep those images of a batch that belong to the first starts; `take` makes them ready.
+
+        Args:
+            place: (n,) which starts the batch is of, ascending.
             step: number of the step.
             decoded: (n, C, H, W) images in [-1, 1].
         """
-        rows = torch.isin(start, self.starts).nonzero()[:, 0]
-        for row in rows.tolist():
-            self.images.append(to_uint8(decoded[row]))
-            self.start.append(int(start[row]))
-            self.step.append(step)
+        count = int((place < len(self.starts)).sum())
+        if count:
+            self._waiting.append(to_bytes(decoded[:count]))
+            self.start.extend(self.starts[place[:count]].tolist())
+            self.step.extend([step] * count)
+
+    def waiting(self, like: Tensor) -> Tensor:
+        """The images of this step, to be copied to the host; they wait no longer.
+
+        Args:
+            like: on whose device an empty answer is.
+        """
+        parts = self._waiting
+        self._waiting = []
+        return torch.cat(parts) if parts else like.new_empty(0, dtype=torch.uint8)
+
+    def take(self, images: Tensor) -> None:
+        """Keep what `waiting` gave, (n, C, H, W), on the host."""
+        self.images.extend(images.contiguous())
 
 
 @dataclass
@@ -128,7 +149,7 @@ def walk_starts(
     observer = observer or WalkObserver()
     decoder = _Decoder(editor, generator, judge, spec.batch, observer)
     walk = _begin(editor, generator, attribute, starts, codes)
-    pictures = Pictures(walk.start[: spec.pictures])
+    pictures = Pictures(starts.index[: spec.pictures])
     _check_start(walk, decoder, logits, sigma, pictures)
     observer.start(walk, editor.codes(walk), generator, spec.batch)
     # They passed the generator, but they are not charged to the method.
@@ -136,41 +157,44 @@ def walk_starts(
 
     # Rows of `place`, `crossed` and `path` are the samples under way; those of `ends` all starts.
     ends = walk.codes.clone()
-    place = torch.arange(len(walk), device=codes.device)
+    place = np.arange(len(walk))
     crossed = torch.zeros(len(walk), dtype=torch.bool, device=codes.device)
     path = torch.zeros(len(walk), device=codes.device)
     # No start counts as crossed at step 0: its source is not its target.
     never = torch.zeros_like(crossed)
-    frames = [_frame(walk, path, crossed, never, ~never, logits, judge.attributes, observer)]
+    rows = _Rows(judge.attributes, observer)
+    rows.add(walk, path, crossed, never, ~never, logits)
     walker = Walker(editor, walk)
     with (
         _CodesFile(codes_file) as store,
         progress(f"{attribute}: steps", spec.max_steps) as advance,
     ):
-        store.add(walk)
+        store.add(starts.index, 0, *to_host(*store.wanted(walk)))
         before = walk.codes
         for walk in walker.steps(spec.max_steps):
             path = path + (walk.codes - before).flatten(1).norm(dim=1)
-            logits = decoder(walk, pictures)
+            logits = decoder(walk, place, pictures)
             finite = torch.isfinite(logits).all(1) & torch.isfinite(walk.codes).flatten(1).all(1)
             arrived = finite & (judge.attributes.labels(logits, attribute) == walk.target)
             stopped = arrived & ~crossed
             crossed = crossed | arrived
-            frames.append(
-                _frame(walk, path, crossed, stopped, finite, logits, judge.attributes, observer)
-            )
-            store.add(walk)
-            ends[place] = walk.codes
+            rows.add(walk, path, crossed, stopped, finite, logits)
             # A crossing ends a walk only past `sweep_steps`; codes that are not finite end it now.
             going = finite & (~crossed | (walk.steps < spec.sweep_steps))
-            walker.keep(going)
-            place = place[going]
-            path = path[going]
-            crossed = crossed[going]
+            # All that the host needs of a step, in one go: the device waits for it once.
+            shown = pictures.waiting(codes)
+            going_here, shown, *kept = to_host(going, shown, *store.wanted(walk))
+            pictures.take(shown)
+            store.add(starts.index[place], walk.steps, *kept)
+            on = to_device(going_here.nonzero()[:, 0], codes.device)
+            ends[to_device(torch.from_numpy(place), codes.device)] = walk.codes
+            walker.keep(on)
+            path = path[on]
+            crossed = crossed[on]
+            place = place[going_here.numpy()]
             before = walker.walk.codes
             advance()
-    table = pd.concat(frames, ignore_index=True)
-    table = table.sort_values(["start", "step"], ignore_index=True)
+    table = rows.frame().sort_values(["start", "step"], ignore_index=True)
     seconds = time.perf_counter() - began - observer.seconds
     return WalkResult(table, ends, pictures, seconds, decoder.decoded)
 
@@ -210,7 +234,8 @@ class _Decoder:
         self.observer = observer
         self.decoded = 0
 
-    def __call__(self, walk: Walk, pictures: Pictures) -> Tensor:
+    def __call__(self, walk: Walk, place: np.ndarray, pictures: Pictures) -> Tensor:
+        """The judge's logits (n, width) of n samples, which are those of the starts `place` (n,)."""
         codes = self.editor.codes(walk)
         parts = []
         for first in range(0, len(codes), self.batch):
@@ -220,7 +245,7 @@ class _Decoder:
             parts.append(self.judge(decoded).float())
             self.observer.measure(walk[rows], codes[rows], decoded)
             if self.generator.output == "image":
-                pictures.add(walk.start[rows], walk.steps, decoded)
+                pictures.add(place[rows], walk.steps, decoded)
         self.decoded += len(codes)
         return torch.cat(parts)
 
@@ -245,8 +270,10 @@ def _check_start(
             f"{type(decoder.editor).__name__}.codes changes the starts at step 0: give exactly the "
             "start's codes where walk.codes equals walk.origin"
         )
-    few = torch.arange(min(len(walk), max(len(pictures.starts), 1)), device=walk.codes.device)
-    gap = (decoder(walk[few], pictures) - logits[few]).abs() / torch.from_numpy(sigma).to(logits)
+    count = min(len(walk), max(len(pictures.starts), 1))
+    found = decoder(walk[:count], np.arange(count), pictures)
+    pictures.take(*to_host(pictures.waiting(found)))
+    gap = (found - logits[:count]).abs() / torch.from_numpy(sigma).to(logits)
     # Written so that a NaN fails the check too.
     if not bool((gap < IDENTITY_TOLERANCE * COARSER[decoder.generator.precision]).all()):
         raise BadFile(
@@ -256,34 +283,52 @@ def _check_start(
         )
 
 
-def _frame(
-    walk: Walk,
-    path: Tensor,
-    crossed: Tensor,
-    stopped: Tensor,
-    finite: Tensor,
-    logits: Tensor,
-    attributes: Attributes,
-    observer: WalkObserver,
-) -> pd.DataFrame:
-    """Rows of the trajectories: one for each sample under way, at this step."""
-    columns = {
-        "start": walk.start,
-        "source": walk.source,
-        "target": walk.target,
-        "step": torch.full_like(walk.start, walk.steps),
-        "path": path,
-        "crossed": crossed,
-        "stopped": stopped,
-        "finite": finite,
-    }
-    columns |= observer.take_columns()
-    frame = pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
-    values = logits.float().cpu().numpy()
-    # One `assign` for all columns: pandas would copy the frame for every column that is set alone.
-    return frame.assign(
-        **{f"logit:{name}": values[:, k] for k, name in enumerate(attributes.columns())}
-    )
+class _Rows:
+    """Rows of the trajectories: one for each sample under way at each step.
+
+    The columns stay on the device until the walk has ended, some hundred bytes a row.
+    """
+
+    def __init__(self, attributes: Attributes, observer: WalkObserver) -> None:
+        self.attributes = attributes
+        self.observer = observer
+        self.steps: list[dict[str, Tensor]] = []
+        self.logits: list[Tensor] = []
+
+    def add(
+        self,
+        walk: Walk,
+        path: Tensor,
+        crossed: Tensor,
+        stopped: Tensor,
+        finite: Tensor,
+        logits: Tensor,
+    ) -> None:
+        """Add a step; all but `walk` and `logits` (n, width) are (n,)."""
+        columns = {
+            "start": walk.start,
+            "source": walk.source,
+            "target": walk.target,
+            "step": torch.full_like(walk.start, walk.steps),
+            "path": path,
+            "crossed": crossed,
+            "stopped": stopped,
+            "finite": finite,
+        }
+        self.steps.append(columns | self.observer.take_columns())
+        self.logits.append(logits.float())
+
+    def frame(self) -> pd.DataFrame:
+        """The table, in the order in which the rows came."""
+        names = list(self.steps[0])
+        whole = [torch.cat([step[name] for step in self.steps]) for name in names]
+        logits, *columns = to_host(torch.cat(self.logits), *whole)
+        frame = pd.DataFrame({name: value.numpy() for name, value in zip(names, columns)})
+        values = logits.numpy()
+        # One `assign` for all: pandas would copy the frame for every column that is set alone.
+        return frame.assign(
+            **{f"logit:{name}": values[:, k] for k, name in enumerate(self.attributes.columns())}
+        )
 
 
 class _CodesFile:
@@ -303,16 +348,29 @@ class _CodesFile:
         if self.writer is not None:
             self.writer.close()
 
-    def add(self, walk: Walk) -> None:
-        """Write the codes of all samples under way, as float32."""
+    def wanted(self, walk: Walk) -> list[Tensor]:
+        """What `add` takes from the device: the codes as float32; nothing where there is no file."""
         if self.path is None or not len(walk):
-            return
-        flat = walk.codes.flatten(1).float().cpu().numpy()
-        values = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
+            return []
+        return [walk.codes.flatten(1).float()]
+
+    def add(self, start: np.ndarray, step: int, *codes: Tensor) -> None:
+        """Write the codes of all samples under way.
+
+        Args:
+            start: (n,) bank indices.
+            step: number of the step.
+            codes: what `wanted` gave, (n, d), on the host.
+        """
+        for values in codes:
+            self._write(start, step, values.numpy())
+
+    def _write(self, start: np.ndarray, step: int, codes: np.ndarray) -> None:
+        values = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
         table = pa.table(
             {
-                "start": walk.start.cpu().numpy(),
-                "step": np.full(len(walk), walk.steps, np.int32),
+                "start": start,
+                "step": np.full(len(start), step, np.int32),
                 "codes": values,
             }
         )

@@ -31,11 +31,13 @@ from editbench.methods.shared.control_search import (
     measure,
 )
 from editbench.methods.shared.picture_distance import PictureDistance
+from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import choice
 from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
+from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.seeding import generator as random_stream
 from editbench.base.spaces import Codes, Space, WeightShift
@@ -189,6 +191,7 @@ class NaviGAN(Editor):
         self.kernels = torch.zeros(0)  # (U, *weight.shape), those in use
         self.tables: dict[str, Tensor] = {}  # name -> (classes, 2): row of kernels, sign
         self.effects: Effects | None = None
+        self._ready = Ready()
 
     # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
@@ -384,14 +387,22 @@ class NaviGAN(Editor):
             raise Unsupported("a walk in THETA needs the samples' own latents")
         if walk.attribute not in self.tables:
             raise Unsupported(f"no control found for '{walk.attribute}'")
-        rows, sign = self.tables[walk.attribute].to(walk.target.device).T
+        rows, sign = self.tables[walk.attribute].cpu().T
         # Only the directions of this attribute go to the device, each once.
         used, index = rows.unique(return_inverse=True)
+
+        def moved(kernels: Tensor, like: Tensor) -> Tensor:
+            return kernels[used.to(kernels.device)].to(like)
+
+        # Which direction a sample takes is known to the host, which sorts the samples by it.
+        (target,) = to_host(walk.target)
+        device = walk.codes.device
         shift = WeightShift(
             self.at,
-            self.kernels.to(walk.codes)[used.cpu()],
-            index[walk.target],
-            walk.codes[:, 0] * sign[walk.target],
+            self._ready(f"kernels {walk.attribute}", self.kernels, walk.codes, moved),
+            to_device(index[target], device),
+            walk.codes[:, 0] * to_device(sign[target], device),
+            index[target],
         )
         # An inverted image may come as (n, num_ws, w_dim): the shift does not care.
         space = Space.W_PLUS if walk.latent.dim() == 3 else self.latent_space

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 import torch
 from editbench.methods.neural_ode.field import Field, Solver
 from editbench.methods.neural_ode.training import Embedding, Training, starts_of, train
+from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import choice
 from editbench.methods.shared.state import group
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
+from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.base.validation import check_kind
@@ -124,6 +126,7 @@ class NeuralODE(Editor):
         # (K, 2): flow and sign towards each class; sign 0: none
         self.routes: dict[str, Tensor] = {}
         self.diverged: dict[str, Tensor] = {}  # (flows,) bool
+        self._ready = Ready()
 
     # -- fit ------------------------------------------------------------------
     @property
@@ -235,21 +238,30 @@ class NeuralODE(Editor):
         """
         if attribute not in self.fields or bool(self.diverged[attribute].any()):
             raise Unsupported(f"no flow was trained for '{attribute}'")
-        targets = torch.as_tensor(target, device=codes.device).expand(len(codes))
-        route = self.routes[attribute].to(codes.device)[targets]
+        # Flows and lengths are sorted out on the host, which reads the targets once.
+        (targets,) = to_host(torch.as_tensor(target).expand(len(codes)))
+        route = self.routes[attribute].cpu()[targets]
         if bool((route[:, 1] == 0).any()):
             raise Unsupported(
                 f"targets: reference has flows to the first and last class of '{attribute}' alone: "
                 "set target to one of them, or method.targets=each"
             )
         # In float64, so that a sample's result does not depend on which others are in the batch.
-        field = self.fields[attribute].to(codes.device, torch.float64)
+        field = self._field(attribute, codes.device)
         moved = torch.empty_like(codes)
         rows = self.rows(attribute) if self.space == Space.W_PLUS else None
         for k in route[:, 0].unique().tolist():
-            members = route[:, 0] == k
-            moved[members] = self._move(codes[members], field[k], length * route[members, 1], rows)
+            members = (route[:, 0] == k).nonzero()[:, 0]
+            there = to_device(members, codes.device)
+            moved[there] = self._move(codes[there], field[k], length * route[members, 1], rows)
         return moved
+
+    def _field(self, attribute: str, device: torch.device) -> Field:
+        """The fields of an attribute in float64 on a device, moved there once."""
+        field = self.fields[attribute]
+        like = torch.empty(0, dtype=torch.float64, device=device)
+        weight = self._ready(f"weight {attribute}", field.weight, like)
+        return Field(weight, self._ready(f"bias {attribute}", field.bias, like))
 
     def _move(
         self, codes: Tensor, field: Field, length: Tensor, rows: tuple[int, int] | None
@@ -259,7 +271,7 @@ class NeuralODE(Editor):
         Args:
             codes: (m, ...).
             field: one field.
-            length: (m,) in the paper's units.
+            length: (m,) in the paper's units, on the host.
             rows: rows of W+ that move; None for all.
         """
         out = codes.clone()

@@ -209,7 +209,7 @@ def train(
             one_each = (len(targets), options.batch, 1)
             share = clock.random(one_each if options.times == "sample" else (1, 1, 1))
             # t ~ U(T/4, T)
-            length = torch.from_numpy(options.horizon * (0.25 + 0.75 * share)).to(codes)
+            length = torch.from_numpy(options.horizon * (0.25 + 0.75 * share)).to(codes.dtype)
             moved = solver.integrate(field.velocity, codes[picks] * scale, length) / scale
             slopes = torch.zeros_like(moved)
             for k in flows:

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from editbench.methods.shared.control_search import MIN_EFFECT, Control, controls, measure
 from editbench.methods.shared.layer_choice import RANGES, RANGES_OF, scale_ranges
+from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import walk_space
 from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
+from editbench.base.devices import to_device
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
@@ -107,6 +109,7 @@ class DirectionSearch(Editor):
         self.moves: dict[str, Tensor] = {}
         self.bounds: dict[str, Tensor] = {}  # name -> (K, 2) rows [a, b)
         self.reasons: dict[str, str] = {}  # name -> why it has no control
+        self._ready = Ready()
 
     # -- fit ------------------------------------------------------------------
     @abstractmethod
@@ -127,7 +130,7 @@ class DirectionSearch(Editor):
             moves = torch.from_numpy(scaled[direction]).to(codes).expand(len(positions), -1)
             origin = codes[positions]
             moved = self._advance(origin, moves, strength, self.centre)
-            return self._within(origin, moved, torch.tensor([bounds], device=codes.device))
+            return self._within(origin, moved, torch.tensor([bounds]))
 
         effects = measure(
             data,
@@ -233,21 +236,26 @@ class DirectionSearch(Editor):
             reason = f"no control for '{walk.attribute}' was searched for"
             raise Unsupported(self.reasons.get(walk.attribute, reason))
         # A row for each class: (n, d) by the samples' targets.
-        moves = self.moves[walk.attribute].to(walk.codes)[walk.target]
+        name = walk.attribute
+        moves = self._ready(f"move {name}", self.moves[name], walk.codes)[walk.target]
         return self._advance(walk.codes, moves, self.length, self.centre and walk.steps == 0)
 
     def codes(self, walk: Walk) -> Codes:
         """W+ codes in which only the rows of each sample's own control have moved."""
         if walk.attribute not in self.bounds:
             return super().codes(walk)
-        bounds = self.bounds[walk.attribute].to(walk.codes.device)
+        bounds = self.bounds[walk.attribute]
         return self._within(walk.origin, walk.codes, bounds, walk.target)
 
     def _advance(self, codes: Tensor, moves: Tensor, amount: float, centre: bool) -> Tensor:
         """codes (n, d) + amount * moves (n, d); with `centre` from the mean along the moves."""
         if centre:
             unit = unit_rows(moves)
-            codes = codes - ((codes - self.mean.to(codes)) * unit).sum(1, keepdim=True) * unit
+            codes = (
+                codes
+                - ((codes - self._ready("mean", self.mean, codes)) * unit).sum(1, keepdim=True)
+                * unit
+            )
         return codes + amount * moves
 
     def _within(
@@ -258,14 +266,16 @@ class DirectionSearch(Editor):
         Args:
             origin: (n, d) codes at the start.
             moved: (n, d) codes that were reached.
-            bounds: (K, 2) ranges [a, b).
+            bounds: (K, 2) ranges [a, b), on the host.
             choice: (n,) the range of each sample; None: the same one for all.
         """
         # Where every range is the whole of W+, a plain code says the same and costs less.
-        if bool((bounds == torch.tensor([0, self.num_ws], device=bounds.device)).all()):
+        if bool((bounds == torch.tensor([0, self.num_ws])).all()):
             return Codes(self.space, moved)
-        own = bounds if choice is None else bounds[choice]
         row = torch.arange(self.num_ws, device=moved.device)
+        own = to_device(bounds, moved.device)
+        if choice is not None:
+            own = own[choice]
         inside = (row >= own[:, :1]) & (row < own[:, 1:])
         rows = torch.where(inside.unsqueeze(2), moved.unsqueeze(1), origin.unsqueeze(1))
         return Codes(Space.W_PLUS, rows)

@@ -8,6 +8,7 @@ import torch
 from editbench.methods.stylespace.channels import channel_moments, movable
 from torch import Tensor
 
+from editbench.base.devices import to_device
 from editbench.base.seeding import uniforms
 from editbench.base.spaces import Space
 from editbench.base.validation import check_positive
@@ -55,7 +56,9 @@ class RandomChannel(Editor):
         # The step must leave the walk's own codes as they are.
         moved = walk.codes.clone()
         rows = torch.arange(len(moved), device=moved.device)
-        moved[rows, channel.to(moved.device)] += length.to(moved)
+        moved[rows, to_device(channel, moved.device)] += to_device(
+            length.to(moved.dtype), moved.device
+        )
         return moved
 
     def _draw(self, start: Tensor) -> tuple[Tensor, Tensor]:

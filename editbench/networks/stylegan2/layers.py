@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editbench.base.devices import to_device
 from editbench.base.precision import exact, lowered
 from editbench.base.spaces import WeightShift
 from editbench.networks.stylegan2.ops import (
@@ -251,11 +252,13 @@ def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: 
     their order.
     """
     kernels = shift.kernels.unbind(0)
-    used = shift.index.unique().tolist()
+    # On the host: a GPU would be waited for at every question.
+    index = shift.index.cpu() if shift.known is None else shift.known
+    used = index.unique().tolist()
     # The usual case, without a copy of the batch.
     if len(used) <= 1:
         return function(kernels[used[0] if used else 0], *batches)
-    groups = [(shift.index == k).nonzero()[:, 0] for k in used]
+    groups = [to_device((index == k).nonzero()[:, 0], shift.index.device) for k in used]
     parts = [
         function(kernels[k], *(batch[rows] for batch in batches)) for k, rows in zip(used, groups)
     ]

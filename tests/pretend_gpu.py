@@ -125,6 +125,9 @@ class _Module:
     def _is_in_bad_fork(self) -> bool:
         return False
 
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
     def manual_seed_all(self, seed: int) -> None:
         pass
 
@@ -133,6 +136,19 @@ class _Module:
 
     def set_rng_state(self, state: Tensor, device: object = None) -> None:
         pass
+
+
+class _NoGrad:
+    """In the place of inference mode."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.context: Any = torch.no_grad() if wanted else nullcontext()
+
+    def __enter__(self) -> None:
+        self.context.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.context.__exit__(*error)
 
 
 class _Stream:
@@ -242,10 +258,9 @@ def pretend_gpu() -> Iterator[Waits]:
     if not hasattr(torch, NAME):
         getattr(backends, REGISTER)(NAME, backend_module=_Module())
     with pytest.MonkeyPatch.context() as patch:
-        # Tensors of inference mode have no version, which a wrapper needs.
-        patch.setattr(
-            torch, "inference_mode", lambda on=True: torch.no_grad() if on else nullcontext()
-        )
+        # Tensors of inference mode have no version, which a wrapper needs. Below the decorator, which
+        # functions have had since they were imported.
+        patch.setattr(torch._C, "_InferenceMode", _NoGrad)
         cuda = torch.cuda
         patch.setattr(cuda, "_lazy_init", lambda: None)
         patch.setattr(cuda, "is_available", lambda: True)

@@ -131,11 +131,11 @@ def test_the_path_length_of_a_linear_generator_has_its_closed_form() -> None:
     noise = torch.from_numpy(normals(0, "gan/path", 0, BATCH // 2, 192)).float()
     # A row has its share of the gradient; the mean over rows is taken of its square.
     lengths = (noise / 8 @ matrix.T).norm(dim=1) / CONFIG.num_ws
-    assert length == pytest.approx(lengths.mean().item(), rel=1e-5)
+    assert length.item() == pytest.approx(lengths.mean().item(), rel=1e-5)
     assert penalty.item() == pytest.approx(
         lengths.var(unbiased=False).item(), rel=1e-4
     )  # the first mean is this one
-    assert t.path_mean.item() == pytest.approx(length, rel=1e-6)
+    assert t.path_mean.item() == pytest.approx(length.item(), rel=1e-6)
 
 
 def test_the_log_tells_every_term_and_the_plain_game_has_none() -> None:

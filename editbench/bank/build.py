@@ -23,6 +23,7 @@ from editbench.bank.layout import LAYOUT, shard_folder, shard_size
 from editbench.bank.values import recognise
 from editbench.base import user_code
 from editbench.base.attributes import Attributes
+from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, NonFinite
 from editbench.base.files import (
     atomic_folder,
@@ -288,7 +289,7 @@ def compute_block(
     z = torch.from_numpy(normals(seed, "bank", start, stop, generator.z_dim)).float()
     out = {"z": z}
     with _one_thread(device):
-        codes = Codes(Space.Z, z.to(device))
+        codes = Codes(Space.Z, to_device(z, torch.device(device)))
         if Space.W in generator.spaces:
             codes = Codes(Space.W, generator.map(codes.values))
             out["w"] = codes.values
@@ -302,9 +303,9 @@ def compute_block(
             if quality is not None:
                 out["quality"] = quality
     arrays = {}
-    for name, values in out.items():
+    for name, values in zip(out, to_host(*(values.float() for values in out.values()))):
         _refuse_non_finite(name, values, start)
-        arrays[name] = values.float().cpu().numpy()
+        arrays[name] = values.numpy()
     return arrays
 
 

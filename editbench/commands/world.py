@@ -191,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     parts.add_argument(
         "--faces", type=int, default=None, help="different training renders (default: the recipe's)"
     )
+    parts.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
     card = add("card", _card, "write index.html, card.json and sheet.png that describe the world")
     card.add_argument("--out", type=Path, required=True, help="folder of the card")
@@ -304,7 +305,7 @@ def _train_parser(args: argparse.Namespace) -> int:
     from editbench.worlds.parser import ParserTraining, parser_quality, train_parser
 
     options = ParserTraining() if args.faces is None else ParserTraining(faces=args.faces)
-    parser = train_parser(options, _print_now)
+    parser = train_parser(options, _print_now, device=args.device).to("cpu")
     path = args.out / f"parser{options.resolution}.safetensors"
     parser.save(path)
     print(f"parser: {path}")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from editbench.base.devices import to_device
 from editbench.base.errors import EditbenchError, NonFinite, Unsupported
 from editbench.base.progress import Advance
 from editbench.base.seeding import normals
@@ -233,4 +234,5 @@ def jitter(spec: Projection, step: int, index: np.ndarray, code: Tensor) -> Tens
         return torch.zeros_like(code)
     width = code[0].numel()
     values = rows_of_normals(spec.seed, f"inversion/jitter/{step}", index, width) * scale
-    return torch.from_numpy(values.astype(np.float32)).to(code).reshape(code.shape)
+    noise = torch.from_numpy(values.astype(np.float32)).to(code.dtype)
+    return to_device(noise, code.device).reshape(code.shape)

@@ -56,6 +56,8 @@ class LinearTerm:
         self, attributes: Attributes, w_dim: int, weight: float, device: torch.device | str = "cpu"
     ) -> None:
         self.columns = binary_columns(attributes)
+        # On the device: a list would be copied there at every look.
+        self.places = torch.tensor(self.columns, device=device)
         self.weight = weight
         self.regressor = nn.Linear(w_dim, len(self.columns)).to(device)
         self.optimiser = torch.optim.Adam(self.regressor.parameters(), RATE)
@@ -75,7 +77,7 @@ class LinearTerm:
         # In full precision: a squared error of bfloat16 numbers has few digits.
         with torch.autocast(w.device.type, enabled=False):
             # A face that shows its trait clearly need not show it more clearly still.
-            traits = logits[:, self.columns].float().clamp(-CLEAR, CLEAR) / SCALE
+            traits = logits.index_select(1, self.places).float().clamp(-CLEAR, CLEAR) / SCALE
             predicted = self.regressor(w.float())
             return (predicted - traits).square().mean()
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editbench.base.devices import to_device
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import stream_key
 from editbench.networks.weights import load_strict, load_tensors, save_module
@@ -160,25 +161,36 @@ def faces_and_masks(
 
 
 def train_parser(
-    options: ParserTraining, log: Callable[[str], None] = print, log_every: int = 100
+    options: ParserTraining,
+    log: Callable[[str], None] = print,
+    log_every: int = 100,
+    device: str = "cpu",
 ) -> RegionParser:
-    """Train to the end (minutes on one core); deterministic in the options."""
+    """Train to the end (minutes on one core); deterministic in the options.
+
+    Args:
+        options: the recipe.
+        log: takes a JSON line now and then.
+        log_every: steps between two lines.
+        device: where to train.
+    """
     images, masks = faces_and_masks(
         DENSE, options.seed, options.faces, options.resolution, "parser/train"
     )
     random = torch.Generator().manual_seed(stream_key(options.seed, "parser/augment") >> 65)
     torch.manual_seed(options.seed)
     # channels_last is the layout that CPU convolutions prefer.
-    parser = RegionParser().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parser = RegionParser().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     shares = torch.bincount(masks.flatten().long(), minlength=len(REGIONS)) / masks.numel()
-    weights = shares.clamp_min(1e-6) ** -options.rarity
+    weights = (shares.clamp_min(1e-6) ** -options.rarity).to(device)
     steps = options.passes * (options.faces // options.batch)
     optimiser = torch.optim.AdamW(parser.parameters(), options.lr)
     # One step more than is taken: the schedule refuses to be stepped past its end.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.lr, total_steps=steps + 1, pct_start=0.1
     )
-    total = 0.0
+    # Added up where it is computed: the host does not wait for every step.
+    total = torch.zeros((), dtype=torch.float64, device=device)
     order = torch.empty(0, dtype=torch.int64)
     for step in range(steps):
         if len(order) < options.batch:
@@ -191,6 +203,8 @@ def train_parser(
         if step % 2:
             shown = shown.flip(3)
             wanted = wanted.flip(2)
+        shown = to_device(shown, total.device)
+        wanted = to_device(wanted, total.device)
         logits = parser.logits(shown.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits, wanted, weights)
         optimiser.zero_grad(set_to_none=True)
@@ -198,11 +212,11 @@ def train_parser(
         torch.nn.utils.clip_grad_norm_(parser.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        total += loss.item()
+        total += loss.detach()
         if (step + 1) % log_every == 0 or step + 1 == steps:
-            mean = total / (step % log_every + 1)
+            mean = total.item() / (step % log_every + 1)
             log(json.dumps({"step": step + 1, "of": steps, "loss": round(mean, 4)}))
-            total = 0.0
+            total.zero_()
     parser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return parser.eval().requires_grad_(False)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
+from editbench.base.devices import to_device
 from editbench.networks.scorer import Scorer
 
 FLOOR = 1e-3  # shares below it count as this much: the logarithm stays finite
@@ -73,7 +74,10 @@ class ShareSteering:
         """The same from the witness's logits (N, width), where they are known already."""
         batch = joint_shares(class_probabilities(logits.float(), self.witness.attributes))
         step = min(1.0, len(logits) / self.memory)
-        self.shares = torch.lerp(self.shares, batch.detach().cpu(), step)
+        # Moved once: only the first pictures say where the training is.
+        for name in ("shares", "data", "scale"):
+            setattr(self, name, to_device(getattr(self, name), batch.device))
+        self.shares = torch.lerp(self.shares, batch.detach(), step)
         # The gradient of KL(shares || data), which weighs the batch; it is not differentiated.
         pull = self.scale * torch.log(self.shares.clamp_min(FLOOR) / self.data.clamp_min(FLOOR))
         return self.weight * (pull.to(batch) * batch).sum()

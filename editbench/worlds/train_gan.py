@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.seeding import normals, uniforms
 from editbench.networks.scorer import Scorer
@@ -38,6 +39,10 @@ from editbench.worlds.steering import ShareSteering
 PATH_SHRINK = 2
 # Share of the latest path length in the running mean, which starts as a plain one.
 PATH_MEMORY = 0.01
+
+
+# What each network minimises, terms and all; read to see that it is finite.
+TOTALS = ("d_total", "g_total")
 
 
 @dataclass(frozen=True)
@@ -174,15 +179,24 @@ class GANTrainer:
         # Latents of the discriminator's fakes and of the generator's, side by side.
         width = 2 * self.g.config.z_dim
         z = torch.from_numpy(normals(self.options.seed, "gan", first, last, width))
-        z_d, z_g = z.float().to(self.device).chunk(2, 1)
+        z_d, z_g = to_device(z.float(), self.device).chunk(2, 1)
         self._set_rates()
-        values = self._discriminator_step(self.reals(first, last).to(self.device), z_d)
+        found = self._discriminator_step(to_device(self.reals(first, last), self.device), z_d)
         if self.kimg >= self.options.warmup_kimg:
-            values |= self._generator_step(z_g)
+            found |= self._generator_step(z_g)
+        # Read together: the host waits for the device once a step.
+        (row,) = to_host(torch.stack([value.detach().float() for value in found.values()]))
+        values = dict(zip(found, row.tolist()))
+        for name in TOTALS:
+            total = values.pop(name, 0.0)
+            if not math.isfinite(total):
+                raise FloatingPointError(
+                    f"the GAN loss became {total} at step {self.step}; resume with a lower lr"
+                )
         self.step += 1
         return values
 
-    def _discriminator_step(self, real: Tensor, z: Tensor) -> dict[str, float]:
+    def _discriminator_step(self, real: Tensor, z: Tensor) -> dict[str, Tensor]:
         options = self.options
         self.g.requires_grad_(False)
         with self._autocast():
@@ -197,31 +211,33 @@ class GANTrainer:
         self._update(self.d_opt, loss)
         self.g.requires_grad_(True)
         return {
-            "d": loss.item(),
-            "real": real_logit.float().mean().item(),
-            "fake": fake_logit.float().mean().item(),
+            TOTALS[0]: loss,
+            "d": loss,
+            "real": real_logit.float().mean(),
+            "fake": fake_logit.float().mean(),
         }
 
-    def _generator_step(self, z: Tensor) -> dict[str, float]:
+    def _generator_step(self, z: Tensor) -> dict[str, Tensor]:
         options = self.options
         self.d.requires_grad_(False)
         with self._autocast():
             w, w_plus = self._mixed(z, "g")
             logit = self.d(self._picture(w_plus))
         loss = F.softplus(-logit.float()).mean()
-        values = {"g": loss.item()}
+        values = {"g": loss}
         # Asked now and then: its pictures are decoded for it alone.
         asks = self._asks_witness()
         if asks:
             for name, (weight, term) in self._witness_terms(w).items():
                 loss = loss + options.witness_every * weight * term
-                values[name] = term.item()
+                values[name] = term
         if options.path_weight and self.step % options.path_every == 0:
             penalty, length = self._path_length(z)
             loss = loss + penalty * (options.path_weight * options.path_every)
-            values |= {"path_penalty": penalty.item(), "path_length": length}
+            values |= {"path_penalty": penalty, "path_length": length}
         if self.linear is not None:
             self.linear.zero_grad()
+        values[TOTALS[1]] = loss
         self._update(self.g_opt, loss)
         if self.linear is not None and asks:
             self.linear.step()
@@ -257,11 +273,11 @@ class GANTrainer:
         other_z = torch.from_numpy(normals(seed, f"gan/mixing/{stream}/z", first, last, width))
         draw = torch.from_numpy(uniforms(seed, f"gan/mixing/{stream}/cut", first, last, 2))
         # The cut in the first column, whether there is one in the second.
-        draw = draw.to(self.device)
+        draw = to_device(draw, self.device)
         cut = 1 + (draw[:, 0] * (rows - 1)).long()  # at least one row of each
         cut = torch.where(draw[:, 1] < options.mixing, cut, rows)
         own = torch.arange(rows, device=self.device) < cut[:, None]
-        other = self.g.mapping(other_z.float().to(self.device)).unsqueeze(1)
+        other = self.g.mapping(to_device(other_z.float(), self.device)).unsqueeze(1)
         return w, torch.where(own[:, :, None], w_plus, other)
 
     # -- terms of the generator's loss ----------------------------------------
@@ -290,7 +306,7 @@ class GANTrainer:
             terms["linear"] = (self.linear.weight, self.linear.loss(centred, logits))
         return terms
 
-    def _path_length(self, z: Tensor) -> tuple[Tensor, float]:
+    def _path_length(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Squared deviation of the path length from its running mean, and this batch's mean length.
 
         The length of a picture is the norm of the gradient, in w, of the picture times unit noise
@@ -304,14 +320,14 @@ class GANTrainer:
             drawn = normals(
                 self.options.seed, "gan/path", self.step * n, (self.step + 1) * n, image[0].numel()
             )
-            noise = torch.from_numpy(drawn).float().to(self.device).view_as(image)
+            noise = to_device(torch.from_numpy(drawn).float(), self.device).view_as(image)
             noise = noise / math.sqrt(image.shape[2] * image.shape[3])
             (gradient,) = torch.autograd.grad((image * noise).sum(), w_plus, create_graph=True)
             length = gradient.square().sum(2).mean(1).sqrt()
         self.path_count += 1
         share = max(PATH_MEMORY, 1 / self.path_count)
         self.path_mean = self.path_mean.lerp(length.detach().mean(), share)
-        return (length - self.path_mean).square().mean(), length.mean().item()
+        return (length - self.path_mean).square().mean(), length.mean()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bfloat16)
@@ -323,10 +339,6 @@ class GANTrainer:
         return gradient.square().sum((1, 2, 3)).mean()
 
     def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(
-                f"the GAN loss became {loss.item()} at step {self.step}; resume with a lower lr"
-            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
+from editbench.base.devices import to_device
 from editbench.base.seeding import stream_key
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer, classification_loss
@@ -216,9 +217,10 @@ def train_scorer(
         optimiser, options.lr, total_steps=steps + 1, pct_start=0.15
     )
     started = time.time()
-    total = 0.0
+    # Added up where it is computed: the host does not wait for every step.
+    total = torch.zeros((), dtype=torch.float64, device=device)
     for step in range(steps):
-        images, labels = (part.to(device) for part in batches(step))
+        images, labels = (to_device(part, total.device) for part in batches(step))
         kind = scorer.head.weight.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=options.bfloat16):
             logits = scorer(images)
@@ -229,18 +231,18 @@ def train_scorer(
         torch.nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        total += loss.item()
+        total += loss.detach()
         if (step + 1) % log_every == 0 or step + 1 == steps:
             done = step % log_every + 1
             speed = (step + 1) * options.batch / (time.time() - started)
             line = {
                 "role": options.role,
                 "images": (step + 1) * options.batch,
-                "loss": round(total / done, 4),
+                "loss": round(total.item() / done, 4),
                 "img_per_s": round(speed, 1),
             }
             log(json.dumps(line))
-            total = 0.0
+            total.zero_()
     return scorer.seal()
 
 

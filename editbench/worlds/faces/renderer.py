@@ -12,11 +12,14 @@ so an edit of age alone keeps the colour that the hair is called by.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from editbench.base.devices import to_device
 from editbench.worlds.faces.factors import Factors
 
 # In the order of HAIR_COLORS, in [0, 1].
@@ -69,6 +72,11 @@ def render(factors: Factors, resolution: int, supersample: int = 2) -> Tensor:
     canvas.draw()
     image = canvas.image if supersample == 1 else F.avg_pool2d(canvas.image, supersample)
     return image.mul_(2).sub_(1).clamp_(-1, 1)
+
+
+def _numbers(values: Sequence[Any], device: torch.device) -> Tensor:
+    """A few constants on a device; nothing that is under way there is waited for."""
+    return to_device(torch.tensor(values), device)
 
 
 class Canvas:
@@ -133,7 +141,7 @@ class Canvas:
             region: what is painted, one of REGIONS; a picture does not need it, `regions` does.
         """
         if isinstance(color, tuple):
-            color = torch.tensor(color, device=self.image.device).expand(len(self.f), 3)
+            color = _numbers(color, self.image.device).expand(len(self.f), 3)
         self.image += coverage.unsqueeze(1) * (color[:, :, None, None] - self.image)
 
     # -- the picture, back to front -------------------------------------------
@@ -141,14 +149,14 @@ class Canvas:
         f = self.f
         device = self.image.device
         age = f.amounts[:, 4:5]
-        grey = torch.tensor(GREY_RGB, device=device)
-        pigment = f.hair @ torch.tensor(HAIR_RGB, device=device)
+        grey = _numbers(GREY_RGB, device)
+        pigment = f.hair @ _numbers(HAIR_RGB, device)
         hair = torch.lerp(pigment, grey, GREY_SHARE * age)
         temples = torch.lerp(pigment, grey, TEMPLE_SHARE * age)
-        tones = torch.tensor(SKIN_RGB, device=device)
+        tones = _numbers(SKIN_RGB, device)
         low = torch.lerp(tones[0], tones[1], (2 * f.skin).clamp(max=1).unsqueeze(1))
         skin = torch.lerp(low, tones[2].expand_as(low), (2 * f.skin - 1).clamp(min=0).unsqueeze(1))
-        pale = skin.mean(1, keepdim=True) + torch.tensor([0.05, 0.02, 0.0], device=device)
+        pale = skin.mean(1, keepdim=True) + _numbers([0.05, 0.02, 0.0], device)
         skin = torch.lerp(skin, pale, 0.3 * age)
 
         self._background()
@@ -248,7 +256,7 @@ class Canvas:
             bags = torch.maximum(bags, below * self.cover(EYE_Y + 0.07 - self.y))
         self.paint(
             head * bags * 0.8 * age,
-            skin * torch.tensor((0.66, 0.58, 0.66), device=skin.device),
+            skin * _numbers((0.66, 0.58, 0.66), skin.device),
             "skin",
         )
 

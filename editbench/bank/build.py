@@ -23,6 +23,7 @@ from editbench.bank.layout import LAYOUT, shard_folder, shard_size
 from editbench.bank.values import recognise
 from editbench.base import user_code
 from editbench.base.attributes import Attributes
+from editbench.base.batches import Batches
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, NonFinite
 from editbench.base.files import (
@@ -50,6 +51,7 @@ def build_bank(
     models: Callable[[], Models],
     device: str = "cpu",
     workers: int = 1,
+    batch: int | None = None,
 ) -> Bank:
     """Build the missing shards of a bank and open it.
 
@@ -61,6 +63,7 @@ def build_bank(
             its own.
         device: where the networks run.
         workers: processes that build.
+        batch: samples in memory at a time; None: a block.
 
     Returns:
         The complete bank, opened.
@@ -70,11 +73,12 @@ def build_bank(
         BadFile: a shard that is there already is damaged, or a logit is constant.
     """
     spec = fix_layout(folder, spec)
+    batch = batch or spec.block
     missing = [k for k in range(spec.shards) if not shard_folder(folder, k).exists()]
     if workers > 1 and len(missing) > 1:
-        _build_with_workers(folder, spec, models, device, workers, missing)
+        _build_with_workers(folder, spec, models, device, workers, missing, batch)
     elif missing:
-        _build_here(folder, spec, models(), device, missing)
+        _build_here(folder, spec, models(), device, missing, batch)
     return finish_bank(folder, bank_id, spec, models())
 
 
@@ -85,6 +89,7 @@ def _build_with_workers(
     device: str,
     workers: int,
     missing: list[int],
+    batch: int,
 ) -> None:
     """Build the missing shards in processes of their own."""
     threads = max(1, torch.get_num_threads() // workers)
@@ -102,7 +107,7 @@ def _build_with_workers(
                 jobs = {}
                 for k in missing:
                     jobs[k] = pool.submit(
-                        _build_in_worker, folder, spec, models, device, k, threads, wait
+                        _build_in_worker, folder, spec, models, device, k, threads, wait, batch
                     )
                 missing = []
                 for k, job in jobs.items():
@@ -116,7 +121,12 @@ def _build_with_workers(
 
 
 def _build_here(
-    folder: Path, spec: BankSpec, models: Models, device: str, missing: list[int]
+    folder: Path,
+    spec: BankSpec,
+    models: Models,
+    device: str,
+    missing: list[int],
+    batch: int,
 ) -> None:
     """Build the missing shards in this process."""
     rows = 0
@@ -128,7 +138,7 @@ def _build_here(
         for wait in (False, True):
             held = []
             for k in missing:
-                if not build_shard(folder, spec, models, device, k, advance, wait):
+                if not build_shard(folder, spec, models, device, k, advance, wait, batch):
                     held.append(k)
             missing = held
 
@@ -154,10 +164,11 @@ def _build_in_worker(
     shard: int,
     threads: int,
     wait: bool,
+    batch: int,
 ) -> bool:
     """`build_shard` in a process that shares the processor with others, without progress."""
     torch.set_num_threads(threads)
-    return build_shard(folder, spec, models(), device, shard, lambda amount=1: None, wait)
+    return build_shard(folder, spec, models(), device, shard, lambda amount=1: None, wait, batch)
 
 
 def build_shard(
@@ -168,6 +179,7 @@ def build_shard(
     shard: int,
     advance: Advance,
     wait: bool = True,
+    batch: int | None = None,
 ) -> bool:
     """Build one shard unless it is there.
 
@@ -179,6 +191,7 @@ def build_shard(
         shard: its number.
         advance: is called with the number of samples done.
         wait: whether to wait for a shard that another process holds.
+        batch: samples in memory at a time; None: a block.
 
     Returns:
         False where another process holds the shard and `wait` is False.
@@ -191,14 +204,22 @@ def build_shard(
             if path.exists():
                 advance(stop - start)
             else:
-                _write_shard(path, spec, models, device, (start, stop), advance)
+                _write_shard(
+                    path, spec, models, device, (start, stop), advance, batch or spec.block
+                )
     except Timeout:
         return False
     return True
 
 
 def _write_shard(
-    path: Path, spec: BankSpec, models: Models, device: str, rows: tuple[int, int], advance: Advance
+    path: Path,
+    spec: BankSpec,
+    models: Models,
+    device: str,
+    rows: tuple[int, int],
+    advance: Advance,
+    batch: int,
 ) -> None:
     """Compute and write samples rows[0]..rows[1]-1; the caller holds the lock of the shard."""
     start, stop = rows
@@ -224,9 +245,18 @@ def _write_shard(
                 stream = stack.enter_context((partial / f"{name}.npy").open("wb"))
                 write_npy_header(stream, (stop - start, width))
                 streams[name] = stream
-            for first in range(start, stop, spec.block):
-                last = min(first + spec.block, stop)
-                block = compute_block(spec.seed, first, last, models, device)
+            batches = Batches(batch, "bank", generator)
+            # Whole blocks where the memory holds several, and parts of one where it does not.
+            together = max(spec.block, batch // spec.block * spec.block)
+            for first in range(start, stop, together):
+                last = min(first + together, stop)
+
+                def work(rows: slice, first: int = first) -> dict[str, np.ndarray]:
+                    place = (first + rows.start, first + rows.stop)
+                    return compute_block(spec.seed, *place, models, device)
+
+                parts = batches.run(last - first, work)
+                block = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
                 # A short block at the end could have logits in [0, 1] by chance.
                 if first == start and last - first >= ENOUGH:
                     refuse_probabilities(block, models)

@@ -72,6 +72,7 @@ WITHOUT_EFFECT = (
     "metric",
     "attribute",
     "bank.workers",
+    "bank.batch",
     "bank.block",
     "bank.shard",
     "engine.batch",

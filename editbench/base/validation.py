@@ -49,7 +49,10 @@ def _as_in(key: str, example: object) -> str:
 
 
 def check_fields(group: str, spec: Any) -> None:
-    """`check_kind` for every field of a dataclass of plain values; `KIND | None` allows None."""
+    """`check_kind` for every field of a dataclass of plain values; `KIND | None` allows None.
+
+    A field of two kinds is its dataclass's own to check.
+    """
     for item in fields(spec):
         # The default of a field is a right value to show; a field without one shows none.
         example = item.default
@@ -57,7 +60,7 @@ def check_fields(group: str, spec: Any) -> None:
             example = None
         value = getattr(spec, item.name)
         kind, _, optional = str(item.type).partition(" | ")
-        if optional == "None" and value is None:
+        if (optional == "None" and value is None) or optional not in ("", "None"):
             continue
         check_kind(f"{group}.{item.name}", value, kind, example)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
+from editbench.base.batches import Batches, fitting_batch
 from editbench.base.errors import BadFile, EditbenchError, NonFinite
 from editbench.base.files import (
     atomic_folder,
@@ -30,6 +31,7 @@ from editbench.base.files import (
 from editbench.base.identity import INVERSION_CODE, modules_digest
 from editbench.base.images import to_uint8
 from editbench.base.progress import Advance, progress
+from editbench.base.spaces import Codes
 from editbench.inversion.images import Images, Part
 from editbench.inversion.page import write_page
 from editbench.inversion.projector import (
@@ -130,15 +132,7 @@ def _make_block(
         advance(task.spec.schedule.steps)
         return
     pixels = part.pixels.to(task.device)
-    found = invert(
-        task.networks.generator,
-        task.perceptual,
-        pixels,
-        task.spec,
-        part.index,
-        statistics,
-        advance=advance,
-    )
+    found = _invert_all(task, pixels, part.index, statistics, advance)
     noise = {name: values[:, 0].cpu().contiguous() for name, values in found.noise.items()}
     save_file(
         {"codes": found.codes.values.cpu().contiguous()} | noise, folder / "codes.safetensors"
@@ -151,6 +145,47 @@ def _make_block(
             {"original": to_uint8(pixels)[few], "reconstruction": to_uint8(made)[few]},
             folder / "pictures.safetensors",
         )
+
+
+def _invert_all(
+    task: Task, pixels: Tensor, index: np.ndarray, statistics: Statistics, advance: Advance
+) -> Inverted:
+    """Invert the images of a block, as many at once as the memory holds: none depends on another."""
+    generator = task.networks.generator
+    short = replace(task.spec, schedule=replace(task.spec.schedule, steps=1))
+
+    def some(rows: slice, spec: Projection = task.spec, advance: Advance | None = None) -> Inverted:
+        return invert(
+            generator,
+            task.perceptual,
+            pixels[rows],
+            spec,
+            index[rows],
+            statistics,
+            advance=advance,
+        )
+
+    def one() -> Inverted:
+        return some(slice(0, 1), short)
+
+    size = len(index)
+    # A step of one image is no cost where a block is one image anyway.
+    if size > 1:
+        size = fitting_batch(one, task.device, size, counted=generator)
+
+    def work(rows: slice) -> Inverted:
+        # The bar counts the steps of a block once: with its first images.
+        return some(rows, advance=None if rows.start else advance)
+
+    return _joined(Batches(size, "inversion", generator).run(len(index), work))
+
+
+def _joined(parts: list[Inverted]) -> Inverted:
+    """Several inversions as one."""
+    codes = torch.cat([part.codes.values for part in parts])
+    noise = {name: torch.cat([part.noise[name] for part in parts]) for name in parts[0].noise}
+    distance = torch.cat([part.distance for part in parts])
+    return Inverted(Codes(parts[0].codes.space, codes), noise, distance)
 
 
 @torch.no_grad()

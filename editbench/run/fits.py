@@ -21,6 +21,7 @@ from editbench.base.files import digest, lock, read_checked, sweep_partials, wri
 from editbench.base.progress import status
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
+from editbench.run.batch import fit_batch
 from editbench.run.loading import load_editor
 from editbench.run.settings import Settings
 from editbench.stats.ordering import mean_auc
@@ -78,6 +79,7 @@ def fit_data(settings: Settings, bank: Bank, networks: Networks) -> FitData:
         bank.split("tune", settings.device),
         bank_sigma(bank, settings.device),
         settings.seed,
+        fit_batch(settings, networks),
     )
 
 

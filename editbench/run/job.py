@@ -33,6 +33,7 @@ from editbench.networks.generator import Generator
 from editbench.networks.registry import require
 from editbench.networks.roles import Networks
 from editbench.run import record as records
+from editbench.run.batch import engine_batch
 from editbench.run.fits import Fitted, fit_editor, fitted_editor, scored
 from editbench.run.inversions import inversion_id, load_inversion
 from editbench.run.loading import (
@@ -267,9 +268,10 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     departure = _depart(job, editor, real, starts, folder)
     for observation in observations.values():
         observation.prepare(networks, settings.device)  # no cost of the walk
+    batch = engine_batch(settings, networks)
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
-        result = _walk(job, departure, starts, WalkObserver(observations), folder)
+        result = _walk(job, departure, starts, WalkObserver(observations), folder, batch)
     walk_calls = networks.generator.decoded - before
     if not networks.leaking:  # where the judge is the teacher, its own answers are among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
@@ -283,7 +285,7 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     if real is not None:
         made["inversion"] = _about_inversion(real)
     # The costs above are counted: what an observation decodes from here is none of the method's.
-    observed = _observe(job, editor, observations, folder)
+    observed = _observe(job, editor, observations, folder, batch)
     if observed:
         made["observations"] = observed
     write_json(folder / Record.PROVENANCE, made)
@@ -319,7 +321,12 @@ def _depart(
 
 
 def _walk(
-    job: Job, departure: Departure, starts: Starts, observer: WalkObserver, folder: Path
+    job: Job,
+    departure: Departure,
+    starts: Starts,
+    observer: WalkObserver,
+    folder: Path,
+    batch: int,
 ) -> WalkResult:
     settings = job.settings
     codes_file = folder / Record.CODES if settings.save_codes else None
@@ -332,7 +339,7 @@ def _walk(
         departure.codes,
         departure.logits,
         job.bank.sigma["judge"],
-        settings.engine,
+        replace(settings.engine, batch=batch),
         codes_file,
         observer,
     )
@@ -372,7 +379,7 @@ def _about_inversion(real: Inversion) -> dict[str, Any]:
 
 
 def _observe(
-    job: Job, editor: Editor, observations: dict[str, Observation], folder: Path
+    job: Job, editor: Editor, observations: dict[str, Observation], folder: Path, batch: int
 ) -> dict[str, Any]:
     """Let observations look at pictures after the walk. Name -> seconds, calls and reason."""
     settings = job.settings
@@ -391,7 +398,7 @@ def _observe(
         job.target,
         settings.seed,
         settings.device,
-        settings.engine.batch,
+        batch,
         settings.cache,
         editor_for,
     )

@@ -20,6 +20,7 @@ from editbench.base.precision import use_precision
 from editbench.networks.generator import Generator
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
+from editbench.run.batch import bank_batch
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
 from editbench.walk.metric import Metric
@@ -155,7 +156,13 @@ def load_bank(settings: Settings) -> Bank:
         return found
     models = partial(_models, settings)  # picklable, for the processes that build it
     bank = build_bank(
-        folder, name, settings.bank.spec, models, settings.device, settings.bank.workers
+        folder,
+        name,
+        settings.bank.spec,
+        models,
+        settings.device,
+        settings.bank.workers,
+        bank_batch(settings, load_networks(settings)),
     )
     return _keep(bank)
 

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from editbench.bank.bank import BankSpec
 from editbench.bank.starts import StartsSpec
+from editbench.base.batches import check_batch
 from editbench.base.conf import LABELS, known_keys
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
 from editbench.base.files import usable_folder
@@ -146,11 +147,13 @@ class BankSettings:
         spec: what it holds.
         path: a bank to open instead of the one that `spec` describes; None builds that one.
         workers: processes that build it.
+        batch: samples computed together, 'auto' for what the memory holds; None: a block.
     """
 
     spec: BankSpec
     path: Path | None
     workers: int
+    batch: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -442,12 +445,15 @@ def _bank(value: object) -> BankSettings:
     # What is left describes the samples and is part of the bank's identity.
     path = options.pop("path", None)
     workers = options.pop("workers", 1)
+    batch = options.pop("batch", None)
     if path is not None:
         check_kind("bank.path", path, "str", "runs/my_bank")
     check_kind("bank.workers", workers, "int", 1)
     check_at_least("bank.workers", workers, 1)
+    if batch is not None:
+        check_batch("bank.batch", batch)
     spec = _spec("bank", BankSpec, options)
-    return BankSettings(spec, Path(path) if path else None, workers)
+    return BankSettings(spec, Path(path) if path else None, workers, batch)
 
 
 def _starts(value: object) -> StartsSpec:

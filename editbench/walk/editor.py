@@ -19,12 +19,14 @@ import abc
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from editbench.bank.bank import Split
 from editbench.base.attributes import Attributes
+from editbench.base.batches import Batches
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
@@ -34,6 +36,10 @@ from editbench.networks.scorer import Scorer
 # components (omertov/encoder4editing). Step sizes that papers give for that W are scaled by the
 # spread of the W at hand over this.
 FFHQ_W_SPREAD = 9.06
+
+
+# Samples that a fit has the teacher score together, where the memory holds them.
+SCORED = 256
 
 
 @dataclass
@@ -50,11 +56,17 @@ class FitData:
     tune: Split  # to choose hyperparameters on
     sigma: Tensor  # (width,) standard deviation of each of the teacher's log-odds over the bank
     seed: int  # of the method's own randomness
+    batch: int = SCORED  # samples that are decoded together, at most
 
     @property
     def attributes(self) -> Attributes:
         """The evaluated attributes: all that a method may protect, be conditioned on or search by."""
         return self.teacher.attributes
+
+    @cached_property
+    def batches(self) -> Batches:
+        """Runs work on samples that are decoded, in parts that the memory holds."""
+        return Batches(self.batch, "fit", self.generator)
 
     def spread(self, space: Space) -> float:
         """Root-mean-square distance of the fit codes from their mean."""
@@ -81,21 +93,19 @@ class FitData:
         """
         return split.codes(Space.W if Space.W in self.generator.spaces else Space.Z)
 
-    def score(self, codes: Codes, batch: int = 256) -> Tensor:
+    def score(self, codes: Codes) -> Tensor:
         """The teacher's logits of decoded codes, without gradients.
 
         Args:
             codes: (n, ...) in any space of the generator.
-            batch: samples decoded together.
 
         Returns:
             (n, width).
         """
         with torch.inference_mode():
-            parts = [
-                self.teacher(self.generator.decode(codes[i : i + batch]))
-                for i in range(0, len(codes), batch)
-            ]
+            parts = self.batches.run(
+                len(codes), lambda rows: self.teacher(self.generator.decode(codes[rows]))
+            )
         # A tensor made in inference mode cannot take part in a later derivative; a copy can.
         return torch.cat(parts).clone()
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from editbench.bank.starts import Starts
 from editbench.base.attributes import Attributes
+from editbench.base.batches import Batches, check_batch
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.images import to_bytes
@@ -44,13 +45,13 @@ class EngineSpec:
     max_steps: int = 50  # a start that has not crossed by then is a failure
     # Every start walks so far, also past its crossing: dependency needs a range of effects.
     sweep_steps: int = 0
-    batch: int = 64  # samples decoded together
+    batch: int | str = 64  # samples decoded together; 'auto' is settled before a walk
     pictures: int = 6  # starts whose images are kept
 
     def __post_init__(self) -> None:
         check_fields("engine", self)
         check_at_least("engine.max_steps", self.max_steps, 1)
-        check_at_least("engine.batch", self.batch, 1)
+        check_batch("engine.batch", self.batch)
         check_at_least("engine.sweep_steps", self.sweep_steps, 0)
         check_at_least("engine.pictures", self.pictures, 0)
 
@@ -70,17 +71,20 @@ class Pictures:
         self.step: list[int] = []  # step of each image
         self._waiting: list[Tensor] = []  # uint8 (n, C, H, W) of this step, still on the device
 
-    def add(self, place: np.ndarray, step: int, decoded: Tensor) -> None:
-        """Keep those images of a batch that belong to the first starts; `take` makes them ready.
+    def chosen(self, place: np.ndarray, decoded: Tensor) -> Tensor:
+        """Those images of a batch that belong to the first starts, as bytes on their device.
 
         Args:
             place: (n,) which starts the batch is of, ascending.
-            step: number of the step.
             decoded: (n, C, H, W) images in [-1, 1].
         """
-        count = int((place < len(self.starts)).sum())
+        return to_bytes(decoded[: int((place < len(self.starts)).sum())])
+
+    def add(self, place: np.ndarray, step: int, chosen: Tensor) -> None:
+        """Keep what `chosen` gave of a batch at a step; `take` makes the images ready."""
+        count = len(chosen)
         if count:
-            self._waiting.append(to_bytes(decoded[:count]))
+            self._waiting.append(chosen)
             self.start.extend(self.starts[place[:count]].tolist())
             self.step.extend([step] * count)
 
@@ -147,11 +151,12 @@ def walk_starts(
     """
     began = time.perf_counter()
     observer = observer or WalkObserver()
-    decoder = _Decoder(editor, generator, judge, spec.batch, observer)
+    batches = Batches(int(spec.batch), f"walk of {attribute}", generator)
+    decoder = _Decoder(editor, generator, judge, batches, observer)
     walk = _begin(editor, generator, attribute, starts, codes)
     pictures = Pictures(starts.index[: spec.pictures])
     _check_start(walk, decoder, logits, sigma, pictures)
-    observer.start(walk, editor.codes(walk), generator, spec.batch)
+    observer.start(walk, editor.codes(walk), generator, batches)
     # They passed the generator, but they are not charged to the method.
     decoder.decoded += observer.decoded
 
@@ -224,28 +229,33 @@ class _Decoder:
         editor: Editor,
         generator: Generator,
         judge: Scorer,
-        batch: int,
+        batches: Batches,
         observer: WalkObserver,
     ) -> None:
         self.editor = editor
         self.generator = generator
         self.judge = judge
-        self.batch = batch
+        self.batches = batches
         self.observer = observer
+        self.pictured = generator.output == "image"
         self.decoded = 0
 
     def __call__(self, walk: Walk, place: np.ndarray, pictures: Pictures) -> Tensor:
         """The judge's logits (n, width) of n samples, which are those of the starts `place` (n,)."""
         codes = self.editor.codes(walk)
-        parts = []
-        for first in range(0, len(codes), self.batch):
-            rows = slice(first, first + self.batch)
+
+        def work(rows: slice) -> Tensor:
             decoded = self.generator.decode(codes[rows])
             # Thresholds and files are float32, whatever precision the judge computes in.
-            parts.append(self.judge(decoded).float())
+            scored = self.judge(decoded).float()
+            # What fails for lack of memory may leave nothing behind: columns are kept last.
+            shown = pictures.chosen(place[rows], decoded) if self.pictured else None
             self.observer.measure(walk[rows], codes[rows], decoded)
-            if self.generator.output == "image":
-                pictures.add(place[rows], walk.steps, decoded)
+            if shown is not None:
+                pictures.add(place[rows], walk.steps, shown)
+            return scored
+
+        parts = self.batches.run(len(codes), work)
         self.decoded += len(codes)
         return torch.cat(parts)
 

@@ -19,13 +19,14 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from editbench.base.batches import Batches, halved, is_out_of_memory
 from editbench.base.errors import Unsupported
 from editbench.walk.observed import Observed as Observed
 from editbench.walk.observed import observation_file as observation_file
@@ -162,14 +163,14 @@ class WalkObserver:
         self._references: dict[str, Tensor] = {}  # rows in the order of `_starts`
         self._parts: list[dict[str, Tensor]] = []  # columns of the step's batches so far
 
-    def start(self, walk: Walk, codes: Codes, generator: Generator, batch: int) -> None:
+    def start(self, walk: Walk, codes: Codes, generator: Generator, batches: Batches) -> None:
         """Keep the references of all starts, and measure the starts as step 0.
 
         Args:
             walk: all starts, at step 0.
             codes: what to decode for them.
             generator: decodes them.
-            batch: samples decoded together.
+            batches: how many samples are decoded together.
         """
         if not self.observations:
             return  # without observations a walk decodes nothing for them
@@ -177,17 +178,25 @@ class WalkObserver:
         order = walk.start.argsort()
         self._starts = walk.start[order]
         kept: dict[str, list[Tensor]] = {name: [] for name in self.observations}
-        for first in range(0, len(walk), batch):
-            rows = order[first : first + batch]
-            decoded = generator.decode(codes[rows])
+
+        def keep(rows: slice) -> dict[str, Tensor]:
+            decoded = generator.decode(codes[order[rows]])
+            found = {}
             for name, observation in self.observations.items():
-                kept[name].append(observation.reference(decoded))
+                found[name] = observation.reference(decoded)
+            return found
+
+        for found in batches.run(len(walk), keep):
+            for name, reference in found.items():
+                kept[name].append(reference)
         self._references = {name: torch.cat(parts) for name, parts in kept.items()}
         # A second pass in the walk's own order and batches: a batch of another composition may
         # round differently, and step 0 is to be measured exactly as every other step.
-        for first in range(0, len(walk), batch):
-            part = slice(first, first + batch)
-            self._measure(walk[part], codes[part], generator.decode(codes[part]))
+
+        def measure(rows: slice) -> None:
+            self._measure(walk[rows], codes[rows], generator.decode(codes[rows]))
+
+        batches.run(len(walk), measure)
         self.decoded += 2 * len(walk)
         self.seconds += time.perf_counter() - began
 
@@ -242,12 +251,7 @@ def observe_after_walk(
             continue
         began = time.perf_counter()
         before = scene.generator.decoded
-        try:
-            with torch.no_grad():
-                found = observation.look(scene)
-        except Unsupported as error:
-            # Nothing to look at is a result; any other error is a defect, and fails the job.
-            found = Observed(reason=str(error))
+        found = _look(name, observation, scene)
         found.save(observation_file(folder, name))
         costs[name] = {
             "seconds": time.perf_counter() - began,
@@ -255,3 +259,28 @@ def observe_after_walk(
             "reason": found.reason,
         }
     return costs
+
+
+def _look(name: str, observation: AfterWalk, scene: Scene) -> Observed:
+    """What an observation keeps; where memory ends, it looks again in smaller batches."""
+
+    # The observation makes its own batches, of the size that the scene names.
+    def work(scene: Scene) -> Observed | None:
+        before = scene.generator.decoded
+        try:
+            with torch.no_grad():
+                return observation.look(scene)
+        except Unsupported as error:
+            # Nothing to look at is a result; any other error is a defect, and fails the job.
+            return Observed(reason=str(error))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or scene.batch == 1:
+                raise
+            scene.generator.decoded = before
+            return None
+
+    found = work(scene)
+    while found is None:
+        scene = replace(scene, batch=halved(scene.batch, name))
+        found = work(scene)
+    return found

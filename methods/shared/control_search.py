@@ -151,7 +151,6 @@ def _look(
     data: FitData,
     codes: Codes,
     distance: Callable[[Tensor], Tensor] | None,
-    batch: int = 256,
 ) -> tuple[Tensor, list[Tensor]]:
     """Logits (n, width) of the teacher, and distances (n,) in parts: of the same pictures."""
     if distance is None:
@@ -159,10 +158,15 @@ def _look(
     logits = []
     away = []
     with torch.inference_mode():
-        for first in range(0, len(codes), batch):
-            pictures = data.generator.decode(codes[first : first + batch])
-            logits.append(data.teacher(pictures))
-            away.append(distance(pictures))
+
+        def work(rows: slice) -> tuple[Tensor, Tensor]:
+            pictures = data.generator.decode(codes[rows])
+            far = distance(pictures)
+            return data.teacher(pictures), far
+
+        for scored, far in data.batches.run(len(codes), work):
+            logits.append(scored)
+            away.append(far)
     # A tensor made in inference mode cannot take part in a later derivative; a copy can.
     return torch.cat(logits).clone(), [part.clone() for part in away]
 

@@ -43,11 +43,10 @@ class PictureDistance:
     def __init__(self, data: FitData, samples: int = SAMPLES) -> None:
         space = Space.W if Space.W in data.generator.spaces else Space.Z
         codes = data.latents(data.fit)[: max(samples, 4)]
-        found = []
         with torch.inference_mode():
-            for first in range(0, len(codes), 256):
-                pictures = data.generator.decode(Codes(space, codes[first : first + 256]))
-                found.append(_pixels(pictures))
+            found = data.batches.run(
+                len(codes), lambda rows: _pixels(data.generator.decode(Codes(space, codes[rows])))
+            )
         x = torch.cat(found)
         # The model is of other pictures than its unit: its own ones are nearer to it.
         half = len(x) // 2

@@ -29,6 +29,7 @@ from editbench.base.files import digest, lock, read_checked, write_checked
 from editbench.base.progress import progress, status
 from editbench.base.spaces import Space
 from editbench.networks.roles import Networks
+from editbench.run.batch import engine_batch
 from editbench.run.fits import fit_data
 from editbench.run.loading import load_bank, load_editor, load_networks
 from editbench.run.protocol import evaluated_names
@@ -214,7 +215,7 @@ def make_bench(
         space,
         torch.from_numpy(bank.sigma[design.scorer]).to(settings.device),
         design.shown,
-        settings.engine.batch,
+        engine_batch(settings, networks),
     )
 
 

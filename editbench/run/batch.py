@@ -1,0 +1,63 @@
+"""Sizes of a job's batches where they are `auto`, and at most what the memory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from editbench.base.batches import AUTO, fitting_batch
+from editbench.base.spaces import Codes, Space
+from editbench.networks.roles import Networks
+from editbench.networks.scorer import Scorer
+from editbench.run.settings import Settings
+from editbench.walk.editor import SCORED
+
+
+def engine_batch(settings: Settings, networks: Networks) -> int:
+    """Samples that a walk and its observations decode together.
+
+    Args:
+        settings: of the job.
+        networks: of the job.
+    """
+    if settings.engine.batch != AUTO:
+        return int(settings.engine.batch)
+    return _fitting(settings, networks, networks.judge)
+
+
+def fit_batch(settings: Settings, networks: Networks) -> int:
+    """Samples that a fit has the teacher score together: SCORED, or what the memory holds."""
+    return _fitting(settings, networks, networks.teacher, SCORED)
+
+
+def bank_batch(settings: Settings, networks: Networks) -> int:
+    """Samples of a bank that are computed together: its block, unless `bank.batch` says otherwise."""
+    batch = settings.bank.batch
+    if batch is None:
+        return settings.bank.spec.block
+    if batch != AUTO:
+        return int(batch)
+    workers = settings.bank.workers
+    return _fitting(settings, networks, networks.judge, workers=workers)
+
+
+def _fitting(
+    settings: Settings, networks: Networks, scorer: Scorer, most: int = 0, workers: int = 1
+) -> int:
+    one = _one(settings, networks, scorer)
+    return fitting_batch(one, settings.device, most, workers, networks.generator)
+
+
+def _one(settings: Settings, networks: Networks, scorer: Scorer) -> Callable[[], Tensor]:
+    """Decodes one sample and scores it."""
+    generator = networks.generator
+    space = Space.W if Space.W in generator.spaces else Space.Z
+    code = torch.zeros(1, generator.code_dim(space), device=settings.device)
+
+    def work() -> Tensor:
+        with torch.no_grad():
+            return scorer(generator.decode(Codes(space, code)))
+
+    return work

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # The package as it is installed: methods, metrics and conf inside. mypy does not follow an editable install.
 TYPED  := build/typed
 
-.PHONY: demo test check venv lint density tests docs clean
+.PHONY: demo test check venv lint density tests docs gpu clean
 
 demo: venv
 	$(BIN)/editbench demo
@@ -48,6 +48,10 @@ $(VENV)/.ready: pyproject.toml setup.py
 	$(BIN)/pip install --quiet -e ".[dev]"
 	$(BIN)/editbench list > /dev/null && $(BIN)/editbench plan > /dev/null
 	touch $@
+
+# Everything that wants a GPU, once: SUMMARY.md and the numbers in runs/gpu. Started again, it goes on.
+gpu: venv
+	$(BIN)/python benchmarks/gpu.py --out runs/gpu
 
 clean:
 	rm -rf $(VENV) build site runs/demo runs/cache

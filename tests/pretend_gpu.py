@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import torch.utils.backend_registration as backends
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 ROOT = Path(__file__).parents[1]
 NAME = "cudax"  # begins as the names of real GPUs do, so that the branches for them are taken
@@ -138,6 +137,12 @@ class _Module:
         pass
 
 
+# When this file is imported, which is before any test runs: torch counts the devices at its first
+# derivative, and knows no other ones afterwards.
+if hasattr(backends, REGISTER):
+    getattr(backends, REGISTER)(NAME, backend_module=_Module())
+
+
 class _NoGrad:
     """In the place of inference mode."""
 
@@ -164,7 +169,7 @@ class _Mode(TorchDispatchMode):
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    flat, _ = tree_flatten((args, kwargs))
+    flat = [*_leaves(args), *_leaves(tuple(kwargs.values()))]
     ours = [x for x in flat if isinstance(x, OnDevice)]
     hosts = [x for x in flat if isinstance(x, Tensor) and not isinstance(x, OnDevice)]
     # torch.func's own wrappers come back here with what they hold.
@@ -185,7 +190,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     # The host's random numbers: the same as on the CPU, so that results can be compared.
     if to_device and isinstance(given.get("generator"), torch.Generator):
         raise RuntimeError(f"{func}: expected a generator of the device, {_where()}")
-    out = func(*tree_map(_inner, args), **tree_map(_inner, given))
+    plain = {name: _each(_inner, value) for name, value in given.items()}
+    out = func(*_each(_inner, args), **plain)
     if not to_device:
         return out
     # In place: the same object comes back, as from torch.
@@ -196,7 +202,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return x
         return by_storage[id(x)] if id(x) in by_storage else OnDevice(x)
 
-    return tree_map(wrap, out)
+    return _each(wrap, out)
 
 
 def _check(
@@ -232,6 +238,21 @@ def _count(
         WAITS.add("to device" if to_device else "to host")
 
 
+def _leaves(values: Any) -> Iterator[Any]:
+    """What the arguments of an operator hold; torch's own trees take as long as the operators."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)([_each(function, item) for item in value])
+    return function(value)
+
+
 def _inner(x: Any) -> Any:
     return x.inner if isinstance(x, OnDevice) else x
 
@@ -253,10 +274,8 @@ def _where() -> str:
 def pretend_gpu() -> Iterator[Waits]:
     """A machine with one GPU, `cudax:0`; yields the waits, from zero.
 
-    The kind of device stays registered in this process, which changes nothing for other tests.
+    Tensors of other tests stay on the CPU: the device is there, and nothing chooses it.
     """
-    if not hasattr(torch, NAME):
-        getattr(backends, REGISTER)(NAME, backend_module=_Module())
     with pytest.MonkeyPatch.context() as patch:
         # Tensors of inference mode have no version, which a wrapper needs. Below the decorator, which
         # functions have had since they were imported.
@@ -274,6 +293,10 @@ def pretend_gpu() -> Iterator[Waits]:
             patch.setattr(cuda, name, lambda *_: 0)
         for name in ("synchronize", "reset_peak_memory_stats", "empty_cache", "set_device"):
             patch.setattr(cuda, name, lambda *_: None)
+        # What a job on a GPU switches on for its process.
+        patch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        for name in ("deterministic", "benchmark", "allow_tf32"):
+            patch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
         torch._C._set_only_lift_cpu_tensors(True)
         WAITS.clear()
         try:
@@ -281,3 +304,4 @@ def pretend_gpu() -> Iterator[Waits]:
                 yield WAITS
         finally:
             torch._C._set_only_lift_cpu_tensors(False)
+            torch.use_deterministic_algorithms(False)

@@ -14,6 +14,7 @@ from editbench.metrics.identity.observation import JUDGE, FeatureSimilarity, Pix
 from omegaconf import OmegaConf
 from torch import nn
 
+from editbench.base.batches import Batches
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
@@ -56,7 +57,7 @@ def test_the_columns_are_the_cosine_and_the_pixels():
         observation.prepare(world(), "cpu")
     observer = WalkObserver({"similarity": similarity, "pixels": pixels})
     walk = walk_of(w, [40, 8, 90, 3, 5, 77])  # references are found by start, in whatever order
-    observer.start(walk, Codes(Space.W, w), GENERATOR, 4)
+    observer.start(walk, Codes(Space.W, w), GENERATOR, Batches(4, "walk"))
     first = observer.take_columns()
     np.testing.assert_allclose(first["similarity:flat"], 1, atol=1e-6)
     assert (first["pixel_distance"] == 0).all() and observer.decoded == 12
@@ -170,7 +171,7 @@ def test_an_observation_without_a_reference_needs_none():
             return {"step": torch.full((len(walk),), float(walk.steps))}
 
     observer, w = WalkObserver({"step": Step()}), torch.zeros(3, 8)
-    observer.start(walk_of(w, [1, 2, 3]), Codes(Space.W, w), GENERATOR, 2)
+    observer.start(walk_of(w, [1, 2, 3]), Codes(Space.W, w), GENERATOR, Batches(2, "walk"))
     assert observer.take_columns()["step"].tolist() == [0, 0, 0]
 
 

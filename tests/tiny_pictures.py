@@ -39,6 +39,7 @@ SIZES = {
     "min_per_side": 12,
     "semantics": 2,
 }  # at most, wherever a method has such a key
+FIRST = {"ranges": 2, "strengths": 1, "channels": 2}  # of a list, so many
 FREE = {"min_effect": 0.0, "max_off_target": None, "max_distance": None, "exclude": 3}
 
 
@@ -65,6 +66,8 @@ def shrink(config: dict) -> None:
     for key, value in config.items():
         if isinstance(value, dict):
             shrink(value)
+        elif key in FIRST and value is not None:
+            config[key] = value[: FIRST[key]]
         elif key in SIZES and isinstance(value, int):
             config[key] = min(value, SIZES[key])
         elif key == "reconstructor":

@@ -36,8 +36,9 @@ class BankSpec:
         seed: of the samples; sample i depends on (seed, i) alone.
         fit: share of the index range that editors learn from.
         tune: share that they choose their options on; the rest is the test split.
-        block: samples computed together. Blocks start at multiples of it, so that the number of
-            shards and workers changes no bit.
+        block: samples that are computed together unless `bank.batch` says otherwise, and summed
+            together in any case. Blocks start at multiples of it, so that the number of shards and
+            workers changes no bit.
         shard: samples a shard, a multiple of `block`. It only lays out files.
 
     Raises:

@@ -24,11 +24,12 @@ from editbench.bank.values import recognise
 from editbench.base import user_code
 from editbench.base.attributes import Attributes
 from editbench.base.batches import Batches
-from editbench.base.devices import to_device, to_host
+from editbench.base.devices import device_kind, to_device, to_host
 from editbench.base.errors import BadFile, NonFinite
 from editbench.base.files import (
     atomic_folder,
     lock,
+    read_seal,
     sweep_partials,
     write_json,
 )
@@ -41,6 +42,9 @@ from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
 Models = tuple[Generator, Scorer, Scorer]  # generator, teacher, judge
+# Largest difference of a logit between two kinds of devices in one bank, in sigmas: what another
+# batch size does, see editbench.walk.engine.
+SAME_DEVICES = 1e-3
 ENOUGH = 32  # samples from which on values in [0, 1] alone are no logits
 
 
@@ -79,7 +83,7 @@ def build_bank(
         _build_with_workers(folder, spec, models, device, workers, missing, batch)
     elif missing:
         _build_here(folder, spec, models(), device, missing, batch)
-    return finish_bank(folder, bank_id, spec, models())
+    return finish_bank(folder, bank_id, spec, models(), device)
 
 
 def _build_with_workers(
@@ -225,7 +229,8 @@ def _write_shard(
     start, stop = rows
     # The lock is held, so a partial folder of this shard has no living writer.
     sweep_partials(path)
-    with atomic_folder(path, {"rows": [start, stop]}) as partial:
+    about = {"rows": [start, stop], "device": device_kind(device)}
+    with atomic_folder(path, about) as partial:
         generator, teacher, judge = models
         widths = {
             "z": generator.z_dim,
@@ -376,7 +381,9 @@ def _refuse_non_finite(name: str, values: Tensor, start: int) -> None:
     )
 
 
-def finish_bank(folder: Path, bank_id: str, spec: BankSpec, models: Models) -> Bank:
+def finish_bank(
+    folder: Path, bank_id: str, spec: BankSpec, models: Models, device: str = "cpu"
+) -> Bank:
     """Write bank.json once every shard is there, and open the bank.
 
     Args:
@@ -384,9 +391,11 @@ def finish_bank(folder: Path, bank_id: str, spec: BankSpec, models: Models) -> B
         bank_id: content address of the bank.
         spec: of the bank, with the shard size of the folder.
         models: generator, teacher and judge.
+        device: where they run.
 
     Raises:
-        BadFile: a shard is damaged, or a logit is constant over the bank.
+        BadFile: a shard is damaged or was made by a device that gives other numbers, or a logit is
+            constant over the bank.
     """
     generator, teacher, judge = models
     # bank.json is written last: where it is, the bank is complete.
@@ -396,6 +405,7 @@ def finish_bank(folder: Path, bank_id: str, spec: BankSpec, models: Models) -> B
                 "teacher": stream_sigma(folder, spec, "teacher", teacher.attributes).tolist(),
                 "judge": stream_sigma(folder, spec, "judge", judge.attributes).tolist(),
             }
+            devices = check_devices(folder, spec, models, device, sigma)
             # What the shards hold, since z and w depend on the generator.
             fields = sorted(file.stem for file in shard_folder(folder, 0).glob("*.npy"))
             write_json(
@@ -415,6 +425,7 @@ def finish_bank(folder: Path, bank_id: str, spec: BankSpec, models: Models) -> B
                     "spec": vars(spec),
                     "fields": fields,
                     "sigma": sigma,
+                    "devices": devices,
                     "generator": generator.digest,
                     "teacher": teacher.digest,
                     "judge": judge.digest,
@@ -424,6 +435,47 @@ def finish_bank(folder: Path, bank_id: str, spec: BankSpec, models: Models) -> B
                 },
             )
     return Bank(folder)
+
+
+def check_devices(
+    folder: Path, spec: BankSpec, models: Models, device: str, sigma: dict[str, list[float]]
+) -> list[str]:
+    """The kinds of devices that made the shards. Several must give the same numbers.
+
+    Of every kind but this process's own, the first block of a shard is computed again here.
+
+    Args:
+        folder: of the bank, with all its shards.
+        spec: of the bank, with the shard size of the folder.
+        models: generator, teacher and judge.
+        device: where they run.
+        sigma: 'teacher' and 'judge' -> (width,) of each log-odds.
+
+    Raises:
+        BadFile: a logit differs by more than SAME_DEVICES of the least sigma of its network.
+    """
+    shards: dict[str, int] = {}  # kind -> one of its shards
+    for shard in range(spec.shards):
+        kind = read_seal(shard_folder(folder, shard)).get("device", "cpu")
+        shards.setdefault(kind, shard)
+    here = device_kind(device)
+    if len(shards) == 1:
+        return list(shards)
+    for kind, shard in shards.items():
+        if kind == here:
+            continue
+        first, stop = spec.range_of(shard)
+        again = compute_block(spec.seed, first, min(stop, first + spec.block), models, device)
+        for role in ("teacher", "judge"):
+            kept = np.load(shard_folder(folder, shard) / f"{role}.npy", mmap_mode="r")
+            gap = np.abs(kept[: len(again[role])] - again[role]).max()
+            if not gap <= SAME_DEVICES * min(sigma[role]):
+                raise BadFile(
+                    f"{shard_folder(folder, shard)} was made on {kind}, and {here} gives other "
+                    f"logits of the {role} (by {gap:.2g}): delete the shards of one of the two, and "
+                    "build the bank on one kind of device"
+                )
+    return sorted(shards)
 
 
 def stream_sigma(folder: Path, spec: BankSpec, role: str, attributes: Attributes) -> np.ndarray:

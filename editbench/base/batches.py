@@ -140,7 +140,7 @@ def fitting_batch(
     before = counted.decoded if counted is not None else 0
     try:
         need = WORKSPACE * peak_bytes(one)
-    except (RuntimeError, EditbenchError):
+    except Exception:
         # A network of one fixed batch size takes no single sample; what is wrong shows in the job.
         need = 0.0
     if counted is not None:

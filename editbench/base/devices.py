@@ -20,6 +20,11 @@ def is_gpu(device: str | torch.device) -> bool:
     return str(device).startswith("cuda")
 
 
+def device_kind(device: str | torch.device) -> str:
+    """What computes: 'cpu', or the model of a GPU. Kinds may differ in the last digits."""
+    return torch.cuda.get_device_name(device) if is_gpu(device) else "cpu"
+
+
 # -- copies ----------------------------------------------------------------------------------------
 def to_host(*tensors: Tensor) -> list[Tensor]:
     """Copies of tensors on the host, for which it waits once.
@@ -82,3 +87,13 @@ def free_memory(device: str | torch.device = "cpu") -> int:
         if line.startswith("MemAvailable"):
             return min(int(line.split()[1]) * 1024, memory())  # the file gives KiB
     return 0
+
+
+def forget_peak(device: str) -> None:
+    """Begin to measure the peak of a GPU's memory anew: what came before is another job's.
+
+    On a CPU nothing is forgotten. A process keeps freed memory for its next blocks, so that what a
+    job needs there is what its process needed at most.
+    """
+    if is_gpu(device):
+        torch.cuda.reset_peak_memory_stats(device)

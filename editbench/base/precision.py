@@ -12,9 +12,11 @@ no identity.
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.utils.deterministic
 
 from editbench.base.errors import EditbenchError, UnknownName
 
@@ -74,6 +76,22 @@ def use_precision(precision: str, device: str) -> None:
     # Matrix products and the convolutions of cuDNN have a flag each. Both are also switched off,
     # since an earlier run of the same process may have left them on.
     if gpu:
+        repeat_numbers()
         tf32 = precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
+
+
+def repeat_numbers() -> None:
+    """Have a GPU give the same numbers for the same work; before CUDA starts in this process.
+
+    A kernel that knows no such way runs all the same, and torch warns.
+    """
+    # cuBLAS reads it when it starts; two buffers of this size are what NVIDIA names for it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # No result reads memory that was never written; filling it would cost time alone.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.deterministic = True
+    # The fastest algorithm of a first try differs from run to run.
+    torch.backends.cudnn.benchmark = False

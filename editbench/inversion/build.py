@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from editbench.base.files import (
 from editbench.base.identity import INVERSION_CODE, modules_digest
 from editbench.base.images import to_uint8
 from editbench.base.progress import Advance, progress
-from editbench.base.spaces import Codes
+from editbench.base.spaces import Codes, Space
 from editbench.inversion.images import Images, Part
 from editbench.inversion.page import write_page
 from editbench.inversion.projector import (
@@ -152,30 +152,27 @@ def _invert_all(
 ) -> Inverted:
     """Invert the images of a block, as many at once as the memory holds: none depends on another."""
     generator = task.networks.generator
-    short = replace(task.spec, schedule=replace(task.spec.schedule, steps=1))
+    space = Space(task.spec.space)
 
-    def some(rows: slice, spec: Projection = task.spec, advance: Advance | None = None) -> Inverted:
+    def one() -> Tensor:
+        latent = statistics.mean.to(pixels)[None]
+        code = generator.lift(latent, space).clone().requires_grad_()
+        image = generator.decode(Codes(space, code))
+        return torch.autograd.grad(task.perceptual.residual(image).square().sum(), code)[0]
+
+    size = fitting_batch(one, task.device, len(index), counted=generator)
+
+    def work(rows: slice) -> Inverted:
+        # The bar counts the steps of a block once: with its first images.
         return invert(
             generator,
             task.perceptual,
             pixels[rows],
-            spec,
+            task.spec,
             index[rows],
             statistics,
-            advance=advance,
+            advance=None if rows.start else advance,
         )
-
-    def one() -> Inverted:
-        return some(slice(0, 1), short)
-
-    size = len(index)
-    # A step of one image is no cost where a block is one image anyway.
-    if size > 1:
-        size = fitting_batch(one, task.device, size, counted=generator)
-
-    def work(rows: slice) -> Inverted:
-        # The bar counts the steps of a block once: with its first images.
-        return some(rows, advance=None if rows.start else advance)
 
     return _joined(Batches(size, "inversion", generator).run(len(index), work))
 

@@ -17,6 +17,7 @@ import torch
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts, aim, draw_targets
 from editbench.base import identity
+from editbench.base.devices import forget_peak
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import (
     atomic_folder,
@@ -177,6 +178,7 @@ def run_job(settings: Settings) -> Outcome:
         EditbenchError: the folder of the records cannot be written.
     """
     root = settings.out
+    forget_peak(settings.device)
     try:
         # First of all: with offline=true a missing file is named before any time is spent.
         require(settings.plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ BASIC = ".BasicLauncher"
 JOBLIB = ".JoblibLauncher"
 SUBMITIT_LOCAL = ".LocalLauncher"
 SUBMITIT_SLURM = ".SlurmLauncher"
+# MiB more than the least used GPU has; one that is in use beyond that is somebody's.
+IN_USE = 512
 WATCH_EVERY = 0.5  # seconds between two looks at the parent process
 
 
@@ -174,11 +177,57 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def dealt_device(device: str, number: int, count: int) -> str:
-    """The device of job `number`: device=cuda goes round the `count` GPUs in turn.
+def dealt_device(device: str, number: int, count: int, used: Sequence[int] = ()) -> str:
+    """The device of job `number`: device=cuda goes round the GPUs in turn that are free.
 
     Any other device stays what it is.
+
+    Args:
+        device: that the job asks for.
+        number: of the job in its sweep.
+        count: GPUs that this process sees.
+        used: memory in use on each of them, MiB; empty where nothing says: all are dealt.
     """
-    if device == "cuda" and count > 0:
-        return f"cuda:{number % count}"
-    return device
+    if device != "cuda" or count == 0:
+        return device
+    able = list(range(count))
+    if len(used) == count:
+        # Jobs that begin together see the same numbers: turns keep them apart.
+        able = [k for k in able if used[k] <= min(used) + IN_USE]
+    return f"cuda:{able[number % len(able)]}"
+
+
+def used_gpu_memory(environ: Mapping[str, str]) -> list[int]:
+    """Memory in use on each GPU that this process sees, in MiB, in CUDA's order.
+
+    The driver's own tool is asked, since torch would start every GPU to look at it.
+
+    Args:
+        environ: of the process; CUDA_VISIBLE_DEVICES says which GPUs it sees.
+
+    Returns:
+        As many numbers as visible GPUs; empty where the driver or a name cannot be read.
+    """
+    command = ["nvidia-smi", "--query-gpu=uuid,memory.used", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        rows = [line.split(", ") for line in answer.stdout.splitlines()]
+        names = [row[0] for row in rows]
+        used = [int(row[1]) for row in rows]
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return []
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return used
+    found = []
+    for word in visible.split(","):
+        # A number, or the beginning of a name. The driver counts as CUDA does with PCI_BUS_ID.
+        places = [
+            k for k, name in enumerate(names) if word.strip() and name.startswith(word.strip())
+        ]
+        if word.strip().isdecimal():
+            places = [int(word)]
+        if len(places) != 1 or places[0] >= len(used):
+            return []
+        found.append(used[places[0]])
+    return found

@@ -46,7 +46,7 @@ def provenance(
         "bank": bank.id,
         "method_source": source_digest(target),
     }
-    return records.environment() | {
+    return records.environment(device) | {
         "hashes": hashes,
         "bank_n": len(bank),
         "starts": len(starts),

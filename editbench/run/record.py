@@ -290,8 +290,12 @@ def write_pictures(
     write_atomic(folder / Record.PICTURES, save(stacked))
 
 
-def environment() -> dict:
-    """Versions and hardware, for the provenance of a record."""
+def environment(device: str = "cuda") -> dict:
+    """Versions and hardware, for the provenance of a record.
+
+    Args:
+        device: of the job: the GPU that is named is its own.
+    """
     import torch
 
     return {
@@ -300,9 +304,16 @@ def environment() -> dict:
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "git": git_commit(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": _gpu_name(device) if torch.cuda.is_available() else None,
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def _gpu_name(device: str) -> str:
+    import torch
+
+    # A job on the CPU tells the GPU that the machine has.
+    return torch.cuda.get_device_name(device if device.startswith("cuda") else None)
 
 
 def processor() -> str:
@@ -341,11 +352,11 @@ def git_commit() -> str | None:
 
 def peak_memory_mb(device: str) -> float:
     """Peak resident memory of this process or one that it started and that has ended; on a GPU peak
-    allocation. MiB."""
+    allocation there. MiB."""
     if device.startswith("cuda"):
         import torch
 
-        return torch.cuda.max_memory_allocated() / 2**20
+        return torch.cuda.max_memory_allocated(device) / 2**20
     # Linux gives ru_maxrss in KiB.
     return (
         max(

@@ -53,6 +53,7 @@ from editbench.run.launch import (
     local_workers,
     many_processes,
     submitit_cluster,
+    used_gpu_memory,
     worker_threads,
 )
 from editbench.run.protocol import check_protocols
@@ -439,7 +440,12 @@ def join_sweep(settings: Settings) -> Settings:
         return settings
     # In the sweep's own process the device stays: its jobs run one after the other.
     number = HydraConfig.get().job.num
-    device = dealt_device(settings.device, number, torch.cuda.device_count())
+    device = settings.device
+    if device == "cuda":
+        # The driver's order, so that its numbers and CUDA's mean the same GPUs.
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        used = used_gpu_memory(os.environ)
+        device = dealt_device(device, number, torch.cuda.device_count(), used)
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     starter = int(os.environ.get(STARTER, 0))

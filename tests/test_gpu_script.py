@@ -1,0 +1,78 @@
+"""The script behind `make gpu`: without a GPU it says so in one line, and a dry run goes through its parts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("gpu_script", ROOT / "benchmarks" / "gpu.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks its module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_a_gpu_it_says_so_in_one_line(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert script.main(["--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == "--device cuda: torch sees no CUDA device\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_parts_together_keep_within_25_minutes(script):
+    assert sum(limit for _, limit in script.PARTS.values()) < 25 * 60
+    assert list(script.PARTS)[-1] == "world"
+
+
+@pytest.mark.parametrize("name", ["machine", "decoding", "ffhq_pass", "world"])
+def test_a_dry_run_of_a_part_leaves_its_numbers(name, script, tmp_path, capsys):
+    words = ["--device", "cpu", "--tiny", "--out", str(tmp_path), "--part", name]
+    assert script.main(words) == 0, capsys.readouterr().err
+    found = json.loads((tmp_path / f"{name}.json").read_text())
+    assert found["status"] == "done" and found["rows"] and found["device"] == "cpu"
+
+
+def test_a_part_that_is_done_is_not_repeated_and_one_that_fails_is_told(
+    script, tmp_path, monkeypatch, capsys
+):
+    begun = []
+
+    def run(name, setting):
+        begun.append(name)
+        if name == "tests":
+            return {"status": "failed", "reason": "one test fell", "rows": []}
+        return script.run_part(name, setting)
+
+    parts = {name: (lambda setting: [{"x": 1.23456}], 9) for name in script.PARTS}
+    monkeypatch.setattr(script, "PARTS", parts)
+    monkeypatch.setattr(script, "run_apart", run)
+    words = ["--device", "cpu", "--out", str(tmp_path)]
+    assert script.main(words) == 1
+    text = (tmp_path / "SUMMARY.md").read_text()
+    assert "## tests: failed" in text and "one test fell" in text and "| 1.235 |" in text
+    begun.clear()
+    script.main(words)
+    assert begun == ["tests"]
+
+
+def test_two_walks_are_compared_where_both_have_been(script):
+    from types import SimpleNamespace
+
+    import pandas as pd
+
+    table = pd.DataFrame({"start": [1, 1, 2], "step": [0, 1, 0], "logit:a": [0.0, 1.0, 2.0]})
+    table["stopped"] = [False, True, False]
+    other = table.iloc[:2].assign(**{"logit:a": [0.0, 1.5]})
+    found = script.compared(SimpleNamespace(table=table), SimpleNamespace(table=other))
+    assert found == {"rows": 2, "largest gap, sigma": 0.5, "crossings": 1, "the same": 1}

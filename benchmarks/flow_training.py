@@ -15,13 +15,13 @@ import statistics
 import time
 
 import torch
-from editbench.methods.neural_ode.field import Field, Solver
-from editbench.methods.neural_ode.training import Training, main_loss, other_loss, train
 from torchdiffeq import odeint_adjoint
 
 from editbench.bank.bank import Split
 from editbench.base.seeding import generator
 from editbench.base.spaces import Codes, Space
+from editbench.methods.neural_ode.field import Field, Solver
+from editbench.methods.neural_ode.training import Training, main_loss, other_loss, train
 from editbench.walk.editor import FitData
 from editbench.worlds.faces import load_generator, load_scorer
 

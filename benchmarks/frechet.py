@@ -13,8 +13,8 @@ import argparse
 import time
 
 import numpy as np
-from editbench.metrics.frechet_distance.blocks import jackknife
 
+from editbench.metrics.frechet_distance.blocks import jackknife
 from editbench.stats.frechet import gaussian_distance, moments
 from editbench.stats.moments import Moments
 

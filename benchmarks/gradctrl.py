@@ -15,9 +15,9 @@ import time
 
 import numpy as np
 import torch
+
 from editbench.methods.gradctrl.exclusion import excluded_channels
 from editbench.methods.gradctrl.latent_classifier import LatentClassifier
-
 from editbench.walk.editor import unit_rows
 
 NAMES = ("gender", "smile", "eyeglasses", "age")

@@ -14,9 +14,10 @@ import argparse
 import time
 
 import numpy as np
-from editbench.methods.ganspace.pca import Moments
 from sklearn.decomposition import IncrementalPCA
 from threadpoolctl import threadpool_limits
+
+from editbench.methods.ganspace.pca import Moments
 
 
 class Stream:

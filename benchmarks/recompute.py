@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from editbench.base.seeding import generator
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
 from editbench.metrics.control_disentanglement.metric import ControlDisentanglement
 from editbench.metrics.crossing_accuracy.metric import CrossingAccuracy
 from editbench.metrics.dependency_matrix.metric import DependencyMatrix
 from editbench.metrics.matched_effect.metric import MatchedEffect
-
-from editbench.base.seeding import generator
 from editbench.walk.trajectory import Trajectories
 from editbench.worlds.faces import attributes
 

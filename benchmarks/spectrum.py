@@ -20,10 +20,10 @@ import time
 
 import numpy as np
 import torch
-from editbench.methods.navigan.spectrum import Spectrum, spectrum
 from torch import Tensor
 
 from editbench.base.seeding import normals
+from editbench.methods.navigan.spectrum import Spectrum, spectrum
 from editbench.networks.perceptual import FeatureDistance
 from editbench.worlds.faces import load_generator, load_scorer
 

@@ -12,9 +12,10 @@ import argparse
 import time
 
 import numpy as np
+from sklearn.svm import SVC, LinearSVC
+
 from editbench.methods.interfacegan.projection import unit
 from editbench.methods.interfacegan.svm import linear_svm
-from sklearn.svm import SVC, LinearSVC
 
 
 def main() -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from editbench.methods.shared.selection import walk_space
-from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.bank.published.directions import read_direction
@@ -16,6 +14,8 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_positive
+from editbench.methods.shared.selection import walk_space
+from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 

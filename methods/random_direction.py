@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from editbench.methods.shared.selection import walk_space
 from torch import Tensor
 
 from editbench.base.devices import to_device
 from editbench.base.seeding import normals
 from editbench.base.validation import check_positive
+from editbench.methods.shared.selection import walk_space
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 

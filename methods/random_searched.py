@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from editbench.methods.shared.control_search import MIN_EFFECT
-from editbench.methods.shared.direction_search import Directions, DirectionSearch
-from editbench.methods.shared.layer_choice import RANGES
 
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
+from editbench.methods.shared.control_search import MIN_EFFECT
+from editbench.methods.shared.direction_search import Directions, DirectionSearch
+from editbench.methods.shared.layer_choice import RANGES
 from editbench.walk.editor import FitData
 
 

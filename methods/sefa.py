@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from editbench.methods.shared.control_search import MIN_EFFECT
-from editbench.methods.shared.direction_search import Directions, DirectionSearch
-from editbench.methods.shared.layer_choice import scale_ranges
 from torch import Tensor, nn
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.methods.shared.control_search import MIN_EFFECT
+from editbench.methods.shared.direction_search import Directions, DirectionSearch
+from editbench.methods.shared.layer_choice import scale_ranges
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from editbench.methods.gradctrl.latent_classifier import LatentClassifier, load_heads
 from safetensors.torch import load_file
 from torch import nn
 
 from editbench.base.attributes import Attributes
+from editbench.methods.gradctrl.latent_classifier import LatentClassifier, load_heads
 from tests.toy import DATA
 
 FFHQ = ("gender", "smile", "eyeglasses", "age", "pose")

@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.methods.ganspace import GANSpace
-from editbench.methods.gradctrl import GradCtrl
-from editbench.methods.navigan import NaviGAN
-from editbench.methods.random_searched import RandomSearched
-from editbench.methods.stylespace import RandomChannel, StyleSpace
 from PIL import Image
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.commands.atlas import main
+from editbench.methods.ganspace import GANSpace
+from editbench.methods.gradctrl import GradCtrl
+from editbench.methods.navigan import NaviGAN
+from editbench.methods.random_searched import RandomSearched
+from editbench.methods.stylespace import RandomChannel, StyleSpace
 from editbench.run.compose import compose_settings
 from editbench.studies.atlas.bench import Bench, Measured, small_pictures
 from editbench.studies.atlas.make import Atlas, Design, both_ways, make_atlas

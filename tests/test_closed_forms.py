@@ -11,6 +11,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
+from editbench.bank.starts import Starts
+from editbench.base.spaces import Space
+from editbench.conformance.toy import CurvedScorer, fit_data, make_walk
 from editbench.methods.direction import Direction
 from editbench.methods.ganspace.editor import GANSpace
 from editbench.methods.gradctrl.editor import GradCtrl
@@ -21,10 +25,6 @@ from editbench.methods.neural_ode.editor import NeuralODE
 from editbench.methods.random_direction import RandomDirection
 from editbench.methods.stylespace.editor import StyleSpace
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
-
-from editbench.bank.starts import Starts
-from editbench.base.spaces import Space
-from editbench.conformance.toy import CurvedScorer, fit_data, make_walk
 from editbench.walk.editor import Editor, FitData
 from editbench.walk.engine import EngineSpec, walk_starts
 from editbench.walk.trajectory import Trajectories

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.metrics.composition.metric import CompositionSuccess
-from editbench.metrics.composition.observation import CompositionObservation, advance
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
+from editbench.metrics.composition.metric import CompositionSuccess
+from editbench.metrics.composition.observation import CompositionObservation, advance
 from editbench.walk.editor import Editor, FitReport, unit_rows
 from editbench.walk.observation import Observed, read_observed
 from tests.by_config import run_job

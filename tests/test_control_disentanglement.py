@@ -10,6 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from editbench.base.attributes import Attribute, Attributes
 from editbench.metrics.control_disentanglement.figure import (
     bands,
     cd_curves,
@@ -19,11 +24,6 @@ from editbench.metrics.control_disentanglement.figure import (
     kept_paths,
 )
 from editbench.metrics.control_disentanglement.metric import ControlDisentanglement
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import binomtest
-
-from editbench.base.attributes import Attribute, Attributes
 from editbench.report import load
 from editbench.stats.first_crossing import area, at_level, most_within
 from editbench.walk.figures import looks_of

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from editbench.methods.shared.control_search import Bounds, Effects, choose, controls, measure
-from editbench.methods.shared.picture_distance import PictureDistance
 
 from editbench.bank.bank import Split
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.methods.shared.control_search import Bounds, Effects, choose, controls, measure
+from editbench.methods.shared.picture_distance import PictureDistance
 from editbench.walk.editor import FitData
 from editbench.worlds.faces import load_generator, load_scorer
 from editbench.worlds.faces.factors import FactorLaw, sample_factors

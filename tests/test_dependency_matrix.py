@@ -6,13 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from editbench.methods.random_direction import RandomDirection
-from editbench.metrics.attribute_dependency.metric import AttributeDependency
-from editbench.metrics.dependency_matrix.metric import DependencyMatrix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editbench.base.attributes import Attribute, Attributes
+from editbench.methods.random_direction import RandomDirection
+from editbench.metrics.attribute_dependency.metric import AttributeDependency
+from editbench.metrics.dependency_matrix.metric import DependencyMatrix
 from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from tests.test_metrics import HAND, TOY, toy_trajectories
 from tests.toy import check_splits, fit_data, make_walk, trajectories

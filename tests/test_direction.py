@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from editbench.methods.direction import Direction
 
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Space
+from editbench.methods.direction import Direction
 from tests.toy import BINARY, DATA, MIXED, check_editor, fit_data, make_walk, needs_data
 
 DIM, ROWS = 24, 4

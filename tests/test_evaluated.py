@@ -13,10 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.methods.gradctrl import GradCtrl
-from editbench.methods.interfacegan import InterFaceGAN
-from editbench.methods.shared import meta_validation
-from editbench.methods.shared.control_search import choose, measure
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
@@ -25,6 +21,10 @@ from editbench.base.spaces import Codes, Space
 from editbench.cli import main
 from editbench.commands.demo import demo_methods, demo_seeds, demo_settings, in_demo_order
 from editbench.conformance.toy import BINARY, LinearScorer
+from editbench.methods.gradctrl import GradCtrl
+from editbench.methods.interfacegan import InterFaceGAN
+from editbench.methods.shared import meta_validation
+from editbench.methods.shared.control_search import choose, measure
 from editbench.networks.features import ScorerFeatures
 from editbench.networks.scorer import Scorer
 from editbench.networks.selected import select_attributes

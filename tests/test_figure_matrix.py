@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from editbench.metrics.dependency_matrix.figure import cells, draw, figure
 
+from editbench.metrics.dependency_matrix.figure import cells, draw, figure
 from editbench.report import report
 from editbench.report.load import load
 from editbench.walk.figures import looks_of

@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from editbench.methods.neural_ode.field import Field, Solver
 from scipy.integrate import solve_ivp
 from torch.nn.functional import leaky_relu
 from torchdiffeq import odeint
 
 from editbench.base.errors import EditbenchError, Unsupported
+from editbench.methods.neural_ode.field import Field, Solver
 
 DIM = 12
 

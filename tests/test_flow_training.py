@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from editbench.methods.neural_ode.field import Field, Solver
-from editbench.methods.neural_ode.training import Training, starts_of, train
 from scipy import stats
 
 from editbench.base.spaces import Space
+from editbench.methods.neural_ode.field import Field, Solver
+from editbench.methods.neural_ode.training import Training, starts_of, train
 from tests.toy import BINARY, fit_data
 
 

@@ -10,6 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+
+from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.files import digest
+from editbench.base.seeding import normals
 from editbench.metrics.frechet_distance.blocks import jackknife, over_blocks
 from editbench.metrics.frechet_distance.by_class import class_statistics
 from editbench.metrics.frechet_distance.figure import draw, frechet_points
@@ -23,11 +28,6 @@ from editbench.metrics.frechet_distance.reference import (
     Renders,
     statistics,
 )
-from PIL import Image
-
-from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import digest
-from editbench.base.seeding import normals
 from editbench.networks.features import FeatureNetwork, ScorerFeatures
 from editbench.report.load import load
 from editbench.report.write import markdown

@@ -7,10 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from editbench.methods.ganspace import editor as ganspace
-from editbench.methods.ganspace.directions import activation_directions, latent_blocks
-from editbench.methods.ganspace.editor import GANSpace
-from editbench.methods.shared.layer_choice import RANGES, scale_ranges
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
@@ -18,6 +14,10 @@ from editbench.bank.bank import Split
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
+from editbench.methods.ganspace import editor as ganspace
+from editbench.methods.ganspace.directions import activation_directions, latent_blocks
+from editbench.methods.ganspace.editor import GANSpace
+from editbench.methods.shared.layer_choice import RANGES, scale_ranges
 from editbench.networks.latent_only import LatentOnly, PCALatents
 from tests.toy import (
     BINARY,

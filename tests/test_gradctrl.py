@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.methods.gradctrl.editor import GradCtrl
 from editbench.methods.gradctrl.exclusion import FFHQ_EXCLUDE, excluded_channels, scaled_count
 from editbench.methods.gradctrl.latent_classifier import LatentClassifier
 from editbench.methods.shared.meta_validation import meta_validation
-
-from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.networks.latent_only import LatentOnly
 from editbench.run.fits import learned_auc
 from tests.published_heads import FFHQ, HEADS, ffhq_codes, heads, published, random_classifier

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.metrics.judge_truth.metric import JudgeTruth, target_lead
 from omegaconf import OmegaConf
 
 from editbench.base.conf import group_options
@@ -14,6 +13,7 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import seal_folder
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
+from editbench.metrics.judge_truth.metric import JudgeTruth, target_lead
 from editbench.report.load import load
 from editbench.run.compose import compose_config
 from editbench.run.record import Record

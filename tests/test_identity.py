@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.metrics.identity.metric import Identity, row_name
-from editbench.metrics.identity.observation import JUDGE, FeatureSimilarity, PixelDistance
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -18,6 +16,8 @@ from editbench.base.batches import Batches
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
+from editbench.metrics.identity.metric import Identity, row_name
+from editbench.metrics.identity.observation import JUDGE, FeatureSimilarity, PixelDistance
 from editbench.run.record import Record
 from editbench.walk.editor import Walk
 from editbench.walk.observation import DuringWalk, WalkObserver

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
+from editbench.base.errors import EditbenchError, Unsupported
 from editbench.methods.interfacegan.boundaries import extreme_sides, fit_boundary, per_side
 from editbench.methods.interfacegan.editor import InterFaceGAN
 from editbench.methods.interfacegan.projection import project, unit
 from editbench.methods.shared.selection import example_order
-
-from editbench.base.errors import EditbenchError, Unsupported
 from editbench.run.fits import learned_auc
 from tests.toy import BINARY, DATA, MIXED, check_editor, fit_data, make_walk, needs_data
 

@@ -7,6 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
+from editbench.bank.bank import Split
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import BadFile
 from editbench.methods.gradctrl.editor import GradCtrl
 from editbench.methods.gradctrl.latent_classifier import (
     Examples,
@@ -20,10 +24,6 @@ from editbench.methods.shared.selection import (
     extreme_examples,
     random_examples,
 )
-
-from editbench.bank.bank import Split
-from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import BadFile
 from tests.published_heads import FFHQ, ffhq_codes, heads, published
 from tests.toy import DATA, fit_data, needs_data
 

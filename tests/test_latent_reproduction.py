@@ -8,6 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor, nn
+
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.files import seal_folder
+from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.metrics.latent_reproduction.figure import (
     draw,
     reproduced,
@@ -25,11 +30,6 @@ from editbench.metrics.latent_reproduction.latent_shift import (
 from editbench.metrics.latent_reproduction.metric import LatentReproduction
 from editbench.metrics.latent_reproduction.observation import LatentReproductionObservation
 from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
-from torch import Tensor, nn
-
-from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.files import seal_folder
-from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.networks.perceptual import PixelDistance
 from editbench.networks.stylegan2.layers import shifted
 from editbench.report.load import load

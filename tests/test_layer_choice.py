@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from editbench.methods.gradctrl.editor import GradCtrl
-from editbench.methods.interfacegan.editor import InterFaceGAN
-from editbench.methods.shared.layer_choice import RANGES, scale_ranges
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.conformance.toy import ToyGenerator
+from editbench.methods.gradctrl.editor import GradCtrl
+from editbench.methods.interfacegan.editor import InterFaceGAN
+from editbench.methods.shared.layer_choice import RANGES, scale_ranges
 from tests.toy import check_editor, fit_data, make_walk
 
 

@@ -10,11 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.methods.ganspace.editor import GANSpace
-from editbench.methods.navigan.editor import NaviGAN
-from editbench.methods.neural_ode.editor import NeuralODE
-from editbench.methods.random_direction import RandomDirection
-from editbench.methods.stylespace.editor import StyleSpace
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -22,6 +17,11 @@ from sklearn.metrics import roc_auc_score
 
 from editbench.base.files import write_checked
 from editbench.base.spaces import Space
+from editbench.methods.ganspace.editor import GANSpace
+from editbench.methods.navigan.editor import NaviGAN
+from editbench.methods.neural_ode.editor import NeuralODE
+from editbench.methods.random_direction import RandomDirection
+from editbench.methods.stylespace.editor import StyleSpace
 from editbench.report import load, print_table
 from editbench.report.means import summary
 from editbench.report.tables import main_table

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.metrics.locality.figure import draw, heatmap_figure, heats
-from editbench.metrics.locality.metric import Locality, entropy, top_share
-from editbench.metrics.locality.observation import LocalityObservation
 from torch import Tensor
 
 from editbench.base.conf import CONF, group_options
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space
+from editbench.metrics.locality.figure import draw, heatmap_figure, heats
+from editbench.metrics.locality.metric import Locality, entropy, top_share
+from editbench.metrics.locality.observation import LocalityObservation
 from editbench.report.load import load
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport

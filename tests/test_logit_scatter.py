@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.methods.random_direction import RandomDirection
-from editbench.metrics.logit_scatter.figure import scatter_figure, scatter_points
-from editbench.metrics.logit_scatter.metric import LogitScatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, iqr
 
+from editbench.methods.random_direction import RandomDirection
+from editbench.metrics.logit_scatter.figure import scatter_figure, scatter_points
+from editbench.metrics.logit_scatter.metric import LogitScatter
 from editbench.report import load
 from editbench.walk.figures import looks
 from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS

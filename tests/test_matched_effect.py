@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
 from editbench.metrics.matched_effect.metric import MatchedEffect
-
 from editbench.report.load import load
 from editbench.report.matched import matched_differences, matched_table
 from editbench.walk.editor import Editor, FitReport

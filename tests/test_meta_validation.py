@@ -1,8 +1,8 @@
 """Which samples of the tune split choices are tried on: planted ones, and a slow loop."""
 
 import torch
-from editbench.methods.shared.meta_validation import EXAMPLES, meta_validation
 
+from editbench.methods.shared.meta_validation import EXAMPLES, meta_validation
 from tests.toy import BINARY, MIXED, fit_data
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from editbench.methods.random_direction import RandomDirection
-from editbench.metrics.attribute_dependency.metric import AttributeDependency
-from editbench.metrics.crossing_accuracy.metric import CrossingAccuracy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError
+from editbench.methods.random_direction import RandomDirection
+from editbench.metrics.attribute_dependency.metric import AttributeDependency
+from editbench.metrics.crossing_accuracy.metric import CrossingAccuracy
 from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from editbench.walk.trajectory import Trajectories
 from tests.toy import BINARY, MIXED, check_splits, fit_data, make_walk, trajectories

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from editbench.methods.ganspace import GANSpace
-from editbench.methods.sefa import first_weight
 from torch import nn
 
 from editbench.base.attributes import Attribute, Attributes
@@ -13,6 +11,8 @@ from editbench.base.conf import group_options
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.cli import main
+from editbench.methods.ganspace import GANSpace
+from editbench.methods.sefa import first_weight
 from editbench.networks.module_generator import ModuleGenerator
 from editbench.run.compose import compose_settings
 from editbench.run.loading import load_editor

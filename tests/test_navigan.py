@@ -5,17 +5,17 @@ import copy
 import numpy as np
 import pytest
 import torch
-from editbench.methods.navigan.editor import NaviGAN
-from editbench.methods.navigan.reconstructor import small
-from editbench.methods.navigan.spectrum import spectrum
-from editbench.methods.navigan.training import Pairs, Training, decode_pair, learn, losses, push_out
-from editbench.methods.navigan.weight_bases import PAPER_NORM, SVDBasis, VectorBasis
 from torch import nn
 
 from editbench.bank.bank import Split
 from editbench.base.errors import EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.base.seeding import generator as random_stream
 from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.methods.navigan.editor import NaviGAN
+from editbench.methods.navigan.reconstructor import small
+from editbench.methods.navigan.spectrum import spectrum
+from editbench.methods.navigan.training import Pairs, Training, decode_pair, learn, losses, push_out
+from editbench.methods.navigan.weight_bases import PAPER_NORM, SVDBasis, VectorBasis
 from editbench.networks.perceptual import PixelDistance
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config

@@ -6,6 +6,10 @@ import copy
 
 import pytest
 import torch
+from torch.nn import functional as F
+
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Codes, Space
 from editbench.methods.neural_ode.editor import NeuralODE
 from editbench.methods.neural_ode.field import Field, Solver
 from editbench.methods.neural_ode.training import (
@@ -17,10 +21,6 @@ from editbench.methods.neural_ode.training import (
     starts_of,
     train,
 )
-from torch.nn import functional as F
-
-from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.spaces import Codes, Space
 from tests.toy import BINARY, MIXED, CurvedScorer, LinearScorer, check_editor, fit_data, make_walk
 
 # Two layers: a budget as small as this does not train the default of one.

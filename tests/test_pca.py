@@ -6,13 +6,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from editbench.methods.ganspace import pca
-from editbench.methods.ganspace.pca import Components, Incremental, Moments, estimator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA, IncrementalPCA
 
 from editbench.base.errors import EditbenchError, NonFinite
+from editbench.methods.ganspace import pca
+from editbench.methods.ganspace.pca import Components, Incremental, Moments, estimator
 
 
 def correlated(n: int, dim: int, seed: int = 0, mean: float = 0.0) -> np.ndarray:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from editbench.methods.ganspace import directions
-from editbench.methods.shared import meta_validation, picture_distance
 from PIL import Image
 
 from editbench.base.conf import group_options
+from editbench.methods.ganspace import directions
+from editbench.methods.shared import meta_validation, picture_distance
 from editbench.run.compose import compose_config
 from editbench.run.record import Record
 from editbench.walk import engine

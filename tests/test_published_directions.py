@@ -8,8 +8,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from editbench.methods.direction import Direction
-from editbench.methods.stylespace.regions import select
 
 from editbench.bank.published.__main__ import main as show
 from editbench.bank.published.directions import read_direction
@@ -17,6 +15,8 @@ from editbench.bank.published.interfacegan import read_boundary
 from editbench.bank.published.stylespace import REGIONS, read_semantic, select_channels
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.spaces import Space
+from editbench.methods.direction import Direction
+from editbench.methods.stylespace.regions import select
 from tests.data_folder import DATA, needs_data
 from tests.toy import BINARY, check_editor, fit_data, make_walk
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from editbench.methods.random_direction import RandomDirection
 
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
+from editbench.methods.random_direction import RandomDirection
 from editbench.walk.editor import Walk
 from tests.toy import check_editor, fit_data, make_walk
 

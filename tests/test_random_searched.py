@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from editbench.methods.ganspace import GANSpace
-from editbench.methods.random_searched import RandomSearched
 
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
+from editbench.methods.ganspace import GANSpace
+from editbench.methods.random_searched import RandomSearched
 from tests.toy import check_editor, fit_data
 
 SMALL = {"components": 6, "search_samples": 20}

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from editbench.methods.navigan.reconstructor import BasicBlock, resnet18, small
 from torch import nn
+
+from editbench.methods.navigan.reconstructor import BasicBlock, resnet18, small
 
 
 def pair(n=4, size=32, channels=3):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from editbench.methods.sefa import RANGES, SeFa, affine_weights, eigenvectors, first_weight
-from editbench.methods.shared.layer_choice import scale_ranges
 from torch import nn
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.methods.sefa import RANGES, SeFa, affine_weights, eigenvectors, first_weight
+from editbench.methods.shared.layer_choice import scale_ranges
 from editbench.networks.generator import Generator
 from editbench.worlds.faces import load_generator, load_scorer
 from tests.toy import fit_data

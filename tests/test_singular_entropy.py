@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
+
+from editbench.base.errors import Unsupported
 from editbench.methods.neural_ode.field import Field
 from editbench.metrics.singular_entropy.figure import STAND_IN, draw, entropies, sentence
 from editbench.metrics.singular_entropy.metric import SingularEntropy, entropy
 from editbench.metrics.singular_entropy.observation import SingularEntropyObservation
-
-from editbench.base.errors import Unsupported
 from editbench.report import _drawings
 from editbench.report.load import load
 from editbench.report.numbers import numbers_of

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from editbench.methods.navigan import curvature as curvature_module
-from editbench.methods.navigan.curvature import Curvature
-from editbench.methods.navigan.spectrum import Spectrum, spectrum
 from torch import Tensor
 
 from editbench.base.errors import EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.methods.navigan import curvature as curvature_module
+from editbench.methods.navigan.curvature import Curvature
+from editbench.methods.navigan.spectrum import Spectrum, spectrum
 from editbench.networks.module_generator import ModuleGenerator
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.stylegan2.generator import StyleGAN2Generator

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from editbench.methods.ganspace import directions
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
@@ -22,6 +21,7 @@ from editbench.base.instantiate import build, plain
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.conformance.testbeds import ColourScorer
 from editbench.inversion.noise import NoiseMaps
+from editbench.methods.ganspace import directions
 from editbench.networks.checkpoints import assemble, read_source
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
 from editbench.networks.stylegan3 import activation

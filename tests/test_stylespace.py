@@ -5,6 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
+from editbench.bank.bank import Split
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Codes, Space
+from editbench.conformance.toy import RGB
 from editbench.methods.stylespace.channels import (
     Candidates,
     Moments,
@@ -17,12 +23,6 @@ from editbench.methods.stylespace.channels import (
     rank_channels,
 )
 from editbench.methods.stylespace.editor import StyleSpace
-
-from editbench.bank.bank import Split
-from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.spaces import Codes, Space
-from editbench.conformance.toy import RGB
 from editbench.networks.latent_only import LatentOnly
 from editbench.walk.editor import FitData
 from editbench.worlds.faces import load_generator

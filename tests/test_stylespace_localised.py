@@ -5,6 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
+from editbench.bank.bank import Split
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
+from editbench.base.spaces import Codes, Space
+from editbench.conformance.toy import ToyGenerator
 from editbench.methods.stylespace.channels import movable
 from editbench.methods.stylespace.localised import LocalisedStyleSpace
 from editbench.methods.stylespace.regions import (
@@ -14,12 +20,6 @@ from editbench.methods.stylespace.regions import (
     pooled_labels,
     select,
 )
-from torch import Tensor
-
-from editbench.bank.bank import Split
-from editbench.base.errors import EditbenchError, UnknownName, Unsupported
-from editbench.base.spaces import Codes, Space
-from editbench.conformance.toy import ToyGenerator
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.walk.editor import FitData

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from editbench.methods.stylespace import RandomChannel
-from editbench.methods.stylespace.channels import channel_moments, movable
 
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import uniforms
+from editbench.methods.stylespace import RandomChannel
+from editbench.methods.stylespace.channels import channel_moments, movable
 from editbench.walk.editor import Walk
 from tests.toy import check_editor, fit_data, make_walk
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from editbench.methods.interfacegan.svm import linear_svm
 from sklearn.svm import SVC
+
+from editbench.methods.interfacegan.svm import linear_svm
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torchmetrics
-from editbench.metrics.attribute_dependency import AttributeDependency
-from editbench.metrics.crossing_accuracy import CrossingAccuracy
-from editbench.metrics.dependency_matrix import DependencyMatrix
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError
+from editbench.metrics.attribute_dependency import AttributeDependency
+from editbench.metrics.crossing_accuracy import CrossingAccuracy
+from editbench.metrics.dependency_matrix import DependencyMatrix
 from editbench.stats.moments import Moments
 from editbench.walk.trajectory import Trajectories
 from tests.processes import Started

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from editbench.methods.true_factor import TrueFactor
-from editbench.metrics.judge_truth.observation import Truth
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.seeding import normals
+from editbench.methods.true_factor import TrueFactor
+from editbench.metrics.judge_truth.observation import Truth
 from editbench.worlds.faces import attributes, load_generator
 from editbench.worlds.faces.factors import BINARY as TRAITS
 from editbench.worlds.faces.truth import WIDTH, YAW, RenderGenerator, margins, to_factors, towards

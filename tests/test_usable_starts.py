@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from editbench.methods.random_direction import RandomDirection
 from sklearn.metrics import cohen_kappa_score
 from torch import nn
 
@@ -18,6 +17,7 @@ from editbench.bank.build import build_bank
 from editbench.bank.starts import StartsSpec, aim, draw_targets
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
+from editbench.methods.random_direction import RandomDirection
 from editbench.networks.scorers.module import ModuleScorer
 from editbench.stats.agreement import cohen_kappa
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer

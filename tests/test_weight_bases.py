@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+
+from editbench.base.errors import UnknownName
 from editbench.methods.navigan.weight_bases import (
     SVDBasis,
     VectorBasis,
@@ -12,8 +14,6 @@ from editbench.methods.navigan.weight_bases import (
     layer_name,
     paper_scale,
 )
-
-from editbench.base.errors import UnknownName
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from tests.toy import ToyGenerator

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from editbench.methods.ganspace.pca import Components, Incremental, Moments, estimator
-from editbench.methods.shared.direction_search import Directions
 from scipy.linalg import lstsq
 from torch import Tensor
 
@@ -15,6 +13,8 @@ from editbench.base.errors import EditbenchError
 from editbench.base.progress import progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
+from editbench.methods.ganspace.pca import Components, Incremental, Moments, estimator
+from editbench.methods.shared.direction_search import Directions
 from editbench.walk.editor import FitData
 
 BLOCK = 256  # samples whose activations are held together

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from editbench.base.attributes import Attributes
+from editbench.base.errors import EditbenchError
+from editbench.base.spaces import Space
 from editbench.methods.ganspace.directions import (
     activation_directions,
     component_notes,
@@ -17,10 +20,6 @@ from editbench.methods.ganspace.pca import Moments
 from editbench.methods.shared.control_search import MIN_EFFECT
 from editbench.methods.shared.direction_search import Directions, DirectionSearch
 from editbench.methods.shared.layer_choice import RANGES
-
-from editbench.base.attributes import Attributes
-from editbench.base.errors import EditbenchError
-from editbench.base.spaces import Space
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
 

@@ -12,6 +12,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from editbench.base.attributes import Attribute, Attributes, log_odds_of_classes
+from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.seeding import generator
+from editbench.base.spaces import Space
+from editbench.base.validation import check_positive
 from editbench.methods.gradctrl.exclusion import (
     FFHQ_LAYERS,
     Exclude,
@@ -46,14 +54,6 @@ from editbench.methods.shared.selection import (
     walk_space,
 )
 from editbench.methods.shared.state import group, prefixed
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-
-from editbench.base.attributes import Attribute, Attributes, log_odds_of_classes
-from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.seeding import generator
-from editbench.base.spaces import Space
-from editbench.base.validation import check_positive
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FFHQ_W_SPREAD, Editor, FitData, FitReport, Walk, unit_rows
 

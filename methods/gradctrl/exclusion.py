@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from editbench.methods.gradctrl.latent_classifier import LatentClassifier
 from torch import Tensor
 
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.methods.gradctrl.latent_classifier import LatentClassifier
 
 PAPER_DIM = 512  # the width of W for which the papers give counts
 ROUNDING = 1e-4  # relative; well above that of single precision

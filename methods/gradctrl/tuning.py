@@ -6,7 +6,6 @@ Chen et al. 2022, section 4.
 from __future__ import annotations
 
 from editbench.methods.shared.meta_validation import score_choices
-
 from editbench.walk.editor import Editor, FitData
 
 # The counts that the paper tries on 512 channels, and the one that it calls a good default.

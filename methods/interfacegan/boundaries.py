@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from editbench.methods.interfacegan.projection import unit
-from editbench.methods.interfacegan.svm import linear_svm
 
 from editbench.base.seeding import generator
+from editbench.methods.interfacegan.projection import unit
+from editbench.methods.interfacegan.svm import linear_svm
 
 # Of a class: with fewer the surest samples of its side are nearly all of another class
 MIN_EXAMPLES = 10

@@ -11,6 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.validation import check_positive
 from editbench.methods.interfacegan.boundaries import (
     MIN_EXAMPLES,
     Boundary,
@@ -35,11 +40,6 @@ from editbench.methods.shared.selection import (
     walk_space,
 )
 from editbench.methods.shared.state import group, prefixed
-from torch import Tensor
-
-from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.validation import check_positive
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 

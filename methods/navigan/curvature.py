@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from editbench.methods.shared.selection import choice
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
 from editbench.base.errors import NonFinite, UnknownName
 from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.methods.shared.selection import choice
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import Perceptual
 from editbench.networks.style_generator import StyleGenerator

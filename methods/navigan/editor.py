@@ -13,6 +13,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+
+from editbench.base.attributes import Attributes
+from editbench.base.devices import to_device, to_host
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.seeding import generator as random_stream
+from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.base.validation import check_fields, check_kind
 from editbench.methods.navigan import curvature, reconstructor
 from editbench.methods.navigan.spectrum import METHODS, spectrum
 from editbench.methods.navigan.training import Training, learn
@@ -34,14 +42,6 @@ from editbench.methods.shared.picture_distance import PictureDistance
 from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import choice
 from editbench.methods.shared.state import group, prefixed
-from torch import Tensor
-
-from editbench.base.attributes import Attributes
-from editbench.base.devices import to_device, to_host
-from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.seeding import generator as random_stream
-from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.base.validation import check_fields, check_kind
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import (
     LPIPS,

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from editbench.methods.navigan.curvature import Curvature
-from editbench.methods.shared.selection import choice
 from torch import Tensor
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.progress import progress, status
 from editbench.base.seeding import generator as random_stream
 from editbench.base.spaces import Codes
+from editbench.methods.navigan.curvature import Curvature
+from editbench.methods.shared.selection import choice
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import Perceptual
 from editbench.walk.editor import unit_rows

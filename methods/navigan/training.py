@@ -13,9 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from editbench.methods.navigan.reconstructor import RECONSTRUCTORS
-from editbench.methods.navigan.weight_bases import WeightBasis, paper_scale
-from editbench.methods.shared.selection import choice
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, NonFinite, Unsupported
@@ -24,6 +21,9 @@ from editbench.base.seeding import generator as random_stream
 from editbench.base.seeding import stream_key
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.base.validation import check_fields
+from editbench.methods.navigan.reconstructor import RECONSTRUCTORS
+from editbench.methods.navigan.weight_bases import WeightBasis, paper_scale
+from editbench.methods.shared.selection import choice
 from editbench.networks.generator import Generator
 from editbench.networks.style_generator import StyleGenerator
 

@@ -9,11 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from editbench.methods.neural_ode.field import Field, Solver
-from editbench.methods.neural_ode.training import Embedding, Training, starts_of, train
-from editbench.methods.shared.ready import Ready
-from editbench.methods.shared.selection import choice
-from editbench.methods.shared.state import group
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
@@ -21,6 +16,11 @@ from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.base.validation import check_kind
+from editbench.methods.neural_ode.field import Field, Solver
+from editbench.methods.neural_ode.training import Embedding, Training, starts_of, train
+from editbench.methods.shared.ready import Ready
+from editbench.methods.shared.selection import choice
+from editbench.methods.shared.state import group
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 

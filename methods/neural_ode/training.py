@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from editbench.methods.neural_ode.field import Field, Solver
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +19,7 @@ from editbench.base.progress import progress
 from editbench.base.seeding import generator
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_fields
+from editbench.methods.neural_ode.field import Field, Solver
 from editbench.walk.editor import FitData
 
 CHOICES = {

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from editbench.methods.shared.control_search import MIN_EFFECT, Control, controls, measure
-from editbench.methods.shared.layer_choice import RANGES, RANGES_OF, scale_ranges
-from editbench.methods.shared.ready import Ready
-from editbench.methods.shared.selection import walk_space
-from editbench.methods.shared.state import group, prefixed
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.methods.shared.control_search import MIN_EFFECT, Control, controls, measure
+from editbench.methods.shared.layer_choice import RANGES, RANGES_OF, scale_ranges
+from editbench.methods.shared.ready import Ready
+from editbench.methods.shared.selection import walk_space
+from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
 from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk, unit_rows
 

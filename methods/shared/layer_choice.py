@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from editbench.methods.shared.meta_validation import score_choices
-from editbench.methods.shared.state import group
 from torch import Tensor
 
 from editbench.base.errors import Unsupported
 from editbench.base.spaces import Space
+from editbench.methods.shared.meta_validation import score_choices
+from editbench.methods.shared.state import group
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData
 

@@ -10,6 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
+
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.spaces import Codes, Space
+from editbench.base.validation import check_kind
 from editbench.methods.shared.control_search import MIN_EFFECT, Effects, choose, measure
 from editbench.methods.shared.selection import choice, class_counts, class_log_odds
 from editbench.methods.shared.state import group, prefixed
@@ -22,12 +28,6 @@ from editbench.methods.stylespace.channels import (
     positive_bank,
     rank_for_class,
 )
-from torch import Tensor
-
-from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.spaces import Codes, Space
-from editbench.base.validation import check_kind
 from editbench.networks.generator import Generator
 from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from editbench.methods.shared.control_search import MIN_EFFECT
-from editbench.methods.stylespace.channels import Candidates, Moments, channel_name, movable
-from editbench.methods.stylespace.editor import StyleSpace
-from editbench.methods.stylespace.regions import DISCOUNT, MIN_MARGIN, MIN_RATE, localise
 from torch import Tensor, nn
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Space
+from editbench.methods.shared.control_search import MIN_EFFECT
+from editbench.methods.stylespace.channels import Candidates, Moments, channel_name, movable
+from editbench.methods.stylespace.editor import StyleSpace
+from editbench.methods.stylespace.regions import DISCOUNT, MIN_MARGIN, MIN_RATE, localise
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
 

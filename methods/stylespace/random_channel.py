@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from editbench.methods.stylespace.channels import channel_moments, movable
 from torch import Tensor
 
 from editbench.base.devices import to_device
 from editbench.base.seeding import uniforms
 from editbench.base.spaces import Space
 from editbench.base.validation import check_positive
+from editbench.methods.stylespace.channels import channel_moments, movable
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from editbench.metrics.frechet_distance.matching import SETS
-from editbench.metrics.frechet_distance.reference import Reference, cached, reference_key
 from torch import Tensor
 
 from editbench.base.progress import progress
+from editbench.metrics.frechet_distance.matching import SETS
+from editbench.metrics.frechet_distance.reference import Reference, cached, reference_key
 from editbench.networks.features import FeatureNetwork
 from editbench.stats.moments import Moments
 from editbench.walk.observation import Scene

@@ -41,9 +41,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from editbench.metrics.frechet_distance.blocks import Against, Estimate, jackknife, over_blocks
 from editbench.metrics.frechet_distance.matching import SETS, ClassReference
-
 from editbench.stats.frechet import gaussian_distance
 from editbench.stats.intervals import NO_INTERVAL, Interval
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder, join_notes

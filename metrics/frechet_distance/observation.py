@@ -12,14 +12,14 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import torch
-from editbench.metrics.frechet_distance.by_class import class_statistics
-from editbench.metrics.frechet_distance.reference import Reference, Renders, statistics
 from torch import Tensor
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import digest
 from editbench.base.progress import progress
 from editbench.base.validation import check_kind
+from editbench.metrics.frechet_distance.by_class import class_statistics
+from editbench.metrics.frechet_distance.reference import Reference, Renders, statistics
 from editbench.networks.features import FeatureNetwork, InceptionFeatures, ScorerFeatures
 from editbench.stats.moments import Kernel, Moments, block_ends, in_blocks
 from editbench.walk.observation import AfterWalk, Observed, Scene

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.progress import Advance
 from editbench.base.seeding import generator as random
 from editbench.base.spaces import Codes, Space
+from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
 from editbench.networks.generator import Generator
 
 SPACES = ("z", "w", "w_plus", "activation")

@@ -14,6 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.progress import progress
+from editbench.base.spaces import Space
+from editbench.base.validation import check_kind
 from editbench.metrics.latent_reproduction.latent_shift import (
     SPACES,
     ShiftSpace,
@@ -22,12 +28,6 @@ from editbench.metrics.latent_reproduction.latent_shift import (
     shift_space,
 )
 from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
-from torch import Tensor
-
-from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.progress import progress
-from editbench.base.spaces import Space
-from editbench.base.validation import check_kind
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.walk.editor import Editor, FitData
 from editbench.walk.observation import AfterWalk, Observed, Scene

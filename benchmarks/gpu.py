@@ -89,7 +89,9 @@ def tests(setting: Setting) -> list[dict[str, Any]]:
     """The tests that need a device."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", "0", "tests/test_gpu.py"]
     environ = os.environ | {DEVICE_OF_TESTS: setting.device}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, encoding="utf-8", errors="replace"
+    )
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""]
     if done.returncode:
         raise EditbenchError("\n".join(lines[-20:]))

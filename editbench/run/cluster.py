@@ -87,7 +87,9 @@ def job_states() -> dict[str, str]:
         OSError: squeue cannot be started.
         subprocess.SubprocessError: it failed or did not answer.
     """
-    answer = subprocess.run(QUEUE, capture_output=True, text=True, check=True, timeout=120)
+    answer = subprocess.run(
+        QUEUE, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=120
+    )
     states: dict[str, str] = {}
     for line in answer.stdout.splitlines():
         job, _, state = line.strip().partition(" ")

@@ -210,7 +210,9 @@ def used_gpu_memory(environ: Mapping[str, str]) -> list[int]:
     """
     command = ["nvidia-smi", "--query-gpu=uuid,memory.used", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=True
+        )
         rows = [line.split(", ") for line in answer.stdout.splitlines()]
         names = [row[0] for row in rows]
         used = [int(row[1]) for row in rows]

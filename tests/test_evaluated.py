@@ -236,7 +236,7 @@ def test_a_run_whose_starts_are_far_warns_in_its_line_and_its_record(tmp_path):
     made = Record.read(tmp_path / outcome.run_id).provenance()
     assert made["start_distance"]["target"] > 0.5
     assert "sigma from the target's boundary" in made["start_warning"]
-    assert "(warning: half of the starts" in describe(Settings.from_config(cfg), outcome)
+    assert "(far starts: 0." in describe(Settings.from_config(cfg), outcome)
     near = run_job(toy_config(tmp_path, "starts.near=target", "starts.pool=0.1"))
     assert Record.read(tmp_path / near.run_id).provenance()["start_warning"] == ""
 

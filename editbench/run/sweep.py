@@ -505,8 +505,11 @@ def describe(settings: Settings, outcome: Outcome) -> str:
     if outcome.status != "done":
         return f"{head}: {outcome.reason}"
     record = Record.read(settings.out / outcome.run_id)
-    warning = record.provenance().get("start_warning")
-    remark = f" (warning: {warning})" if warning else ""
+    made = record.provenance()
+    remark = ""
+    # The report says what it means and what helps: here it may stand in every line of a sweep.
+    if made.get("start_warning"):
+        remark = f" (far starts: {made['start_distance']['target']:.2f} sigma)"
     return f"{head}: {headline(record)}{remark}"
 
 

@@ -148,7 +148,7 @@ def test_the_command_trains_saves_and_prints(
     asked = []
     monkeypatch.setattr(
         "editbench.worlds.parser.train_parser",
-        lambda options, log: asked.append(options) or RegionParser(),
+        lambda options, log, device: asked.append(options) or RegionParser(),
     )
     monkeypatch.setattr(
         "editbench.worlds.parser.parser_quality",

@@ -133,4 +133,4 @@ def test_a_worker_finds_what_its_sweep_finds(tmp_path, monkeypatch):
     def task(config):
         return __import__("own_worker").ANSWER
 
-    assert _in_worker(task, folders, None) == 42
+    assert _in_worker(task, folders, False, None) == 42

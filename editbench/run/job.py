@@ -178,11 +178,12 @@ def run_job(settings: Settings) -> Outcome:
         EditbenchError: the folder of the records cannot be written.
     """
     root = settings.out
-    forget_peak(settings.device)
     try:
         # First of all: with offline=true a missing file is named before any time is spent.
         require(settings.plain)
         networks = load_networks(settings)
+        # Now that the device is known to be there; the networks themselves stay counted.
+        forget_peak(settings.device)
         # Before the bank is built: editor, observations and metrics see these attributes alone.
         names = check_protocol(settings, networks.judge.attributes)
         networks = networks.select(names)

@@ -224,7 +224,7 @@ def _followed(
     """
     if many_processes(launcher):
         with follower.looking(), batches.waited_for() if batches else nullcontext():
-            yield partial(_in_worker, task, user_code.searched())
+            yield partial(_in_worker, task, user_code.searched(), batches is not None)
         return
 
     def run_and_look(config: DictConfig) -> Outcome:
@@ -359,10 +359,19 @@ def share_cores(master: DictConfig, jobs: int) -> None:
         os.environ[THREADS] = str(threads)
 
 
-def _in_worker(task: Task, folders: Sequence[Path], config: DictConfig) -> Outcome:
-    """A task in a process of a launcher, which finds the user's modules as the sweep's own does."""
+def _in_worker(
+    task: Task, folders: Sequence[Path], of_submitit: bool, config: DictConfig
+) -> Outcome:
+    """A task in a process of a launcher, which finds the user's modules as the sweep's own does.
+
+    Args:
+        task: what is done.
+        folders: of the user's modules.
+        of_submitit: whether the launcher is one of submitit's.
+        config: of the job.
+    """
     user_code.search(*folders)
-    if submitit_cluster(str(HydraConfig.get().launcher["_target_"])) is not None:
+    if of_submitit:
         from editbench.run.cluster import stop_is_no_failure
 
         stop_is_no_failure()

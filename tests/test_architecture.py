@@ -25,6 +25,16 @@ def test_every_room_imports_only_from_rooms_below_it():
     assert sorted(upwards) == []
 
 
+def test_no_room_imports_what_stands_above_all_rooms():
+    """The entry point and the public interface stand in no room; commands alone may use them."""
+    upwards = []
+    for module, others in GRAPH.items():
+        if room(module) in ("", "commands"):
+            continue
+        upwards += [f"{module} -> {other}" for other in others if room(other) == ""]
+    assert upwards == []
+
+
 def test_the_harness_knows_no_method_and_no_metric():
     """Only Hydra's `_target_` joins them."""
     named = [

@@ -10,11 +10,11 @@ import textwrap
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import NamedTuple
 
 import pandas as pd
 
-from editbench import __version__
 from editbench.report.cells import (
     COLUMNS,
     LEAST_LEARNED,
@@ -581,7 +581,9 @@ def _comments(numbers: Numbers, look: Looks, cited: Cited | None) -> list[str]:
     results = numbers.results
     # The facts are of this setting alone, and provenance is of all.
     mine = results.kept(pd.Series(True, results.runs.index))
-    lines = [f"Made by editbench {__version__} from {len(mine.provenance)} records."]
+    lines = [
+        f"Made by editbench {metadata.version('editbench')} from {len(mine.provenance)} records."
+    ]
     lines += [f"{term}: {text}." for term, text in facts(mine, numbers.table, look)]
     setting = str(numbers.table["setting"].iloc[0])
     if setting:

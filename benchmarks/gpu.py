@@ -43,7 +43,7 @@ from editbench.base.spaces import Codes, Space  # noqa: E402
 from editbench.conformance.testbeds import KINDS, ColourScorer  # noqa: E402
 from editbench.networks.stylegan2.generator import StyleGAN2Generator  # noqa: E402
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config  # noqa: E402
-from editbench.run.machine import kinds  # noqa: E402
+from editbench.run.machine import fastest, kinds  # noqa: E402
 from editbench.run.record import peak_memory_mb  # noqa: E402
 from editbench.walk.editor import Editor, FitData, FitReport, Walk  # noqa: E402
 from editbench.walk.engine import EngineSpec, walk_starts  # noqa: E402
@@ -291,18 +291,6 @@ def peak_flops(setting: Setting, precision: str) -> float:
         side = 64
     a = torch.ones(side, side, dtype=dtype, device=setting.device)
     return 2 * side**3 / fastest(lambda: a @ a, setting.device)
-
-
-def fastest(work: Callable[[], object], device: str, repeats: int = 5) -> float:
-    """Seconds of the fastest of some calls, after one that may compile."""
-    times = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        work()
-        if is_gpu(device):
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
-    return max(min(times[1:]), 1e-9)
 
 
 def compared(here: Any, there: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_positive
+from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import walk_space
 from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
@@ -76,6 +77,7 @@ class Direction(Editor):
         # Name -> (1, d) or (num_ws, d), sign applied; float64
         # A published file may know its rows of W+ better than the configuration does.
         self.directions: dict[str, Tensor] = {}
+        self._ready = Ready()
         # Name -> rows that the file itself says it edits
         self.ranges: dict[str, tuple[int, int]] = {}
 
@@ -153,7 +155,8 @@ class Direction(Editor):
     def _rows(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.directions:
             raise Unsupported(f"no direction for '{walk.attribute}'")
-        return self.directions[walk.attribute].to(walk.codes.device)
+        like = walk.codes.new_empty(0, dtype=torch.float64)
+        return self._ready(walk.attribute, self.directions[walk.attribute], like)
 
     def step(self, walk: Walk) -> Tensor:
         rows = self._rows(walk)

@@ -11,6 +11,7 @@ from torch import Tensor
 from editbench.base.devices import to_device
 from editbench.base.seeding import normals
 from editbench.base.validation import check_positive
+from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import walk_space
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
@@ -50,8 +51,8 @@ class RandomDirection(Editor):
     def _forget(self) -> None:
         # Directions that were drawn are kept for speed alone: they follow from seed and start.
         self._starts = np.empty(0, np.int64)  # sorted
-        self._units = np.empty((0, 0))  # (len(starts), d) float64
-        self._cast = torch.empty(0)  # the same, on the device and in the dtype of the codes
+        self._units = torch.empty(0, 0)  # (len(starts), d) float64
+        self._ready = Ready()
 
     def fit(self, data: FitData) -> FitReport:
         self._forget()
@@ -73,13 +74,9 @@ class RandomDirection(Editor):
         new = np.setdiff1d(wanted, self._starts)
         if len(new) or self._units.shape[1] != dim:
             self._starts = np.union1d(wanted, self._starts)
-            self._units = self._draw_units(dim)
-            self._cast = torch.empty(0)
-        same_kind = (self._cast.dtype, self._cast.device) == (like.dtype, like.device)
-        if self._cast.shape != self._units.shape or not same_kind:
-            self._cast = torch.from_numpy(self._units).to(like)
+            self._units = torch.from_numpy(self._draw_units(dim))
         place = torch.from_numpy(np.searchsorted(self._starts, wanted))
-        return self._cast[to_device(place, like.device)]
+        return self._ready("units", self._units, like)[to_device(place, like.device)]
 
     def _draw_units(self, dim: int) -> np.ndarray:
         """Unit directions (len(starts), dim) of the starts that are known by now."""

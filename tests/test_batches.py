@@ -86,12 +86,8 @@ def test_one_sample_that_is_too_much_and_other_errors_are_raised():
     with pytest.raises(torch.OutOfMemoryError):
         Batches(8, "work").run(8, full)
     with pytest.raises(RuntimeError, match="shape"):
-        Batches(8, "work").run(8, lambda rows: torch.zeros(2) @ torch.zeros(3, 1) + _shape())
+        Batches(8, "work").run(8, lambda rows: torch.zeros(2, 2) @ torch.zeros(3, 1))
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(ValueError("not enough memory"))
-
-
-def _shape():
-    raise RuntimeError("a wrong shape")
 
 
 # -- how many fit ----------------------------------------------------------------------------------------------------
@@ -104,7 +100,15 @@ def test_the_peak_is_that_of_tensors_alive_at_once():
 
 
 @pytest.mark.parametrize(
-    "free, most, expected", [(1e9, 0, 64), (1e9, 50, 50), (48e6, 0, 16), (1, 0, 1), (1, 50, 1)]
+    "free, most, expected",
+    [
+        (1e9, 0, 64),
+        (1e9, 50, 50),
+        (48e6, 0, 16),
+        (1, 0, 1),
+        (1, 50, 1),
+        (0, 50, 50),  # nothing says, as on macOS
+    ],
 )
 def test_the_size_is_what_the_free_memory_holds(free, most, expected, monkeypatch):
     """A sample of 0.4 MB needs 0.6 MB with its workspace, and a quarter of the memory is taken."""

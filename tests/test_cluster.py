@@ -36,7 +36,7 @@ def command(folder, name, text):
     (folder / name).chmod(0o755)
 
 
-class World:
+class FakeSlurm:
     """A cluster whose time runs while somebody sleeps.
 
     Args:
@@ -46,8 +46,10 @@ class World:
     """
 
     def __init__(self, folder, states, results):
-        self.folder, self.states, self.results = folder, states, results
-        self.now, self.queue, self.asked = 0.0, folder / "queue", 0
+        self.states = states
+        self.results = results
+        self.now = 0.0
+        self.queue = folder / "queue"
         folder.mkdir()
         self.jobs = [submitit.SlurmJob(folder / "%j", name) for name in states]
         for job in self.jobs:
@@ -71,9 +73,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path, path, monkeypatch):
+def slurm(tmp_path, path, monkeypatch):
     def make(states, results):
-        made = World(tmp_path / "jobs", states, results)
+        made = FakeSlurm(tmp_path / "jobs", states, results)
         monkeypatch.setattr(cluster, "time", made)
         command(path, "squeue", f"echo x >> {tmp_path}/asked; cat {made.queue}")
         return made
@@ -81,8 +83,8 @@ def world(tmp_path, path, monkeypatch):
     return make
 
 
-def test_a_cancelled_job_is_lost_and_the_others_are_waited_for(world, capfd, tmp_path):
-    made = world(
+def test_a_cancelled_job_is_lost_and_the_others_are_waited_for(slurm, capfd, tmp_path):
+    made = slurm(
         {
             "12_0": [(0, "RUNNING"), (200, "COMPLETED")],
             "12_1": [(0, "RUNNING"), (5, "CANCELLED"), (300, "")],
@@ -114,8 +116,8 @@ def test_a_cancelled_job_is_lost_and_the_others_are_waited_for(world, capfd, tmp
     assert len((tmp_path / "asked").read_text().split()) < 30
 
 
-def test_a_job_that_is_queued_anew_is_no_lost_one(world, capfd):
-    made = world(
+def test_a_job_that_is_queued_anew_is_no_lost_one(slurm, capfd):
+    made = slurm(
         {
             "7": [
                 (0, "RUNNING"),
@@ -133,8 +135,8 @@ def test_a_job_that_is_queued_anew_is_no_lost_one(world, capfd):
     assert "lost" not in capfd.readouterr().err
 
 
-def test_a_controller_that_is_silent_for_a_while_is_asked_again(world, path, capfd):
-    made = world({"7": [(0, "RUNNING")]}, {"7": 30})
+def test_a_controller_that_is_silent_for_a_while_is_asked_again(slurm, path, capfd):
+    made = slurm({"7": [(0, "RUNNING")]}, {"7": 30})
     command(path, "squeue", "echo squeue: error: cannot contact the controller >&2; exit 1")
     batches = cluster.Batches("slurm")
     batches.run(lambda: made.jobs)
@@ -143,8 +145,8 @@ def test_a_controller_that_is_silent_for_a_while_is_asked_again(world, path, cap
     assert "lost" not in err
 
 
-def test_who_stops_waiting_is_told_what_goes_on(world):
-    made = world({name: [(0, "RUNNING")] for name in ("12_0", "12_1", "13")}, {"12_0": 1})
+def test_who_stops_waiting_is_told_what_goes_on(slurm):
+    made = slurm({name: [(0, "RUNNING")] for name in ("12_0", "12_1", "13")}, {"12_0": 1})
 
     def interrupt(seconds, sleep=made.sleep):
         sleep(seconds)

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import get_class
-from omegaconf import OmegaConf
-from safetensors.torch import save_file
 
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts
@@ -35,6 +33,7 @@ from editbench.conformance.testbeds import (
     other_judge,
 )
 from editbench.run.compose import compose_config
+from tests.tiny_pictures import save_random_heads, shrink
 
 torch.set_num_threads(1)  # the testbeds are tiny: more threads only wait for one another
 
@@ -103,6 +102,10 @@ SMALL = {
     "latents": 32,
     "resolution": 32,
 }  # at most, wherever a method has such a key
+SET = {
+    "min_effect": 0.1,  # of eight candidates on random weights, none does much
+    "semantics": 16,  # five axes of the testbed are too few for classes of their own
+}
 
 
 def by_status(results, status):
@@ -197,37 +200,17 @@ def test_testbeds_hold_every_class_and_another_bank_differs_only_where_an_editor
 
 
 # -- the methods of the project ----------------------------------------------------------------------------------------
-def shrink(config):
-    """Cheaper than any preset, with the paper's procedure."""
-    for key, value in config.items():
-        if OmegaConf.is_dict(value):
-            shrink(value)
-        elif key in SMALL and isinstance(value, int):
-            config[key] = min(value, SMALL[key])
-        elif key == "min_effect":  # of eight candidates on random weights, none does much
-            config[key] = 0.1
-        elif key == "semantics":  # five axes of the testbed are too few for classes of their own
-            config[key] = 16
-
-
 def files_for(config, folder):
     """Files for the methods that want some, made for the suite's testbed."""
     if "paths" in config:
         normals = axis_normals(KINDS["binary"].width).numpy()
         for k, name in enumerate(("a", "b")):
             np.save(folder / f"{name}.npy", normals[k])
-        config.paths = {name: str(folder / f"{name}.npy") for name in ("a", "b")}
+        config["paths"] = {name: str(folder / f"{name}.npy") for name in ("a", "b")}
     if "regions" in config:
-        config.regions = {"a": ["hair"], "kind": ["hair", "skin"]}
+        config["regions"] = {"a": ["hair"], "kind": ["hair", "skin"]}
     if config.get("heads"):
-        heads, rng = {}, torch.Generator().manual_seed(0)
-        for i in range(2):
-            for layer, shape in ((0, (16, DIM)), (2, (1, 16))):
-                heads[f"classifiers.{i}.classifier.{layer}.weight"] = torch.randn(
-                    *shape, generator=rng
-                )
-                heads[f"classifiers.{i}.classifier.{layer}.bias"] = torch.zeros(shape[0])
-        save_file(heads, folder / "heads.safetensors")
+        save_random_heads(folder / "heads.safetensors", 2, DIM)
         config.update(
             {
                 "heads": str(folder / "heads.safetensors"),
@@ -241,9 +224,9 @@ def files_for(config, folder):
 @pytest.mark.parametrize("method", group_options("method"))
 def test_every_method_of_the_project_conforms(method, tmp_path):
     config = compose_config([f"method={method}", "budget=demo", f"data={tmp_path}"]).method
-    OmegaConf.set_struct(config, False)
-    config = OmegaConf.create(instantiate.plain(config) | {"name": method})
-    shrink(config)
+    config = instantiate.plain(config)
+    # Cheaper than any preset, with the paper's procedure.
+    shrink(config, SMALL, SET)
     files_for(config, tmp_path)
     results = conform(lambda: instantiate.build(config))
     assert not by_status(results, "failed"), "\n".join(

@@ -16,6 +16,7 @@ from editbench.bank.build import build_bank, build_shard, fix_layout
 from editbench.base.devices import forget_peak, free_memory, memory, to_device, to_host
 from editbench.base.errors import BadFile
 from editbench.base.precision import use_precision
+from editbench.methods.shared.ready import Ready
 from editbench.run import launch
 from editbench.run.record import peak_memory_mb
 from tests.pretend_gpu import DEVICE, needs_pretend_gpu, pretend_gpu
@@ -83,6 +84,17 @@ def test_the_peak_is_that_of_the_job_and_its_device(monkeypatch):
 def test_copies_on_the_host_are_the_tensors_themselves():
     x = torch.arange(3)
     assert to_host(x)[0] is x and to_device(x, torch.device("cpu")) is x
+
+
+def test_what_is_kept_of_a_fit_is_that_of_its_tensor_and_of_the_walk_s_numbers():
+    ready = Ready()
+    fit = torch.arange(3, dtype=torch.float64)
+    like = torch.zeros(1)
+    kept = ready("a", fit, like)
+    assert kept.dtype == like.dtype and ready("a", fit, like + 1) is kept
+    assert ready("a", fit, like.double()) is fit
+    # Another fit has other tensors, though they are equal.
+    assert ready("a", fit.clone(), like) is not kept
 
 
 @needs_pretend_gpu

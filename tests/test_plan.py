@@ -7,28 +7,20 @@ from pathlib import Path
 import pytest
 
 from editbench.cli import main
-
-ROOT = Path(__file__).parents[1]
+from tests.sweep_editors import toy_words
 
 
 @pytest.fixture
 def toy(tmp_path):
     """The words that put a sweep on the toy world, with an experiment that brings a sweep of its own."""
-    conf = tmp_path / "conf"
-    shutil.copytree(ROOT / "tests" / "conf", conf)
+    words = toy_words(tmp_path)
+    conf = Path(words[1])
     (conf / "experiment").mkdir()
     (conf / "experiment" / "own.yaml").write_text(
         f"# @package _global_\nname: own\nout: {tmp_path}/own\nattribute: a\n"
         "hydra:\n  sweeper:\n    params:\n      method: along,skip\n      attribute: a,b\n"
     )
-    return [
-        "--config-dir",
-        str(conf),
-        "generator=toy",
-        "scorer=toy",
-        "budget=toy",
-        f"cache={tmp_path}/cache",
-    ]
+    return words
 
 
 def plan(capsys, *words):

@@ -34,9 +34,8 @@ JUDGE = {"_target_": "tests.tiny_pictures.scorer", "role": "judge"}
 FRECHET = "editbench.metrics.frechet_distance.reference"
 PARSER = "tests.tiny_pictures.Thirds"
 INVERSION_WAITS_A_STEP = 1
-WAITS_A_STEP = (
-    3  # at most; the engine has one, and an editor that draws or sorts on the host a second
-)
+# At most: the engine has one, and an editor that draws or sorts on the host a second.
+WAITS_A_STEP = 3
 # The renderer has codes of its own; see below.
 METHODS = [name for name in group_options("method") if name != "true_factor"]
 

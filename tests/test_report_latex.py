@@ -120,13 +120,13 @@ def test_caption_says_what_was_measured(root: Path) -> None:
     # What was run is for whoever makes the paper, not for its reader.
     comments = " ".join(re.findall(r"^% (.*)$", text, re.M))
     for part in (
-        "% Starts: 200 an attribute",
+        "Starts: 200 an attribute",
         "Judge: faces, scores images",
         "Bank: standard (50,000 samples)",
         "Generator: Cartoon faces",
         "Seeds: 0",
     ):
-        assert part.removeprefix("% ") in comments and part not in caption, part
+        assert part in comments and part not in caption, part
     assert r"\emph{skipped}" in text and "skipped: good\\_one on age" in text
 
 

@@ -110,16 +110,17 @@ def test_starts_with_the_same_numbers_in_another_bank_are_not_paired(tmp_path):
 
 
 def test_holm_is_over_the_cells_of_a_number(tmp_path):
-    """Two cells without a difference beside one that is separated by itself alone."""
+    """A cell that is separated by itself is not any more beside two without a difference."""
     base = values_of(0, 0.5)
     small = base.copy()
-    small[np.flatnonzero(base == 0)[:7]] = 1.0
+    small[np.flatnonzero(base == 0)[:5]] = 1.0
     for k in range(3):
         record(tmp_path / "a", base, method=f"m{k}")
         record(tmp_path / "b", small if k == 0 else base, method=f"m{k}")
     found = side_by_side(tmp_path / "a", tmp_path / "b")
     row = accuracy_row(found, method="m0")
-    assert row["p_holm"] == pytest.approx(3 * row["p"])
+    assert 0 < row["p"] < 0.05 < row["p_holm"] == pytest.approx(3 * row["p"])
+    assert row["low"] > 0 and row["verdict"] == "not separated"
     same = accuracy_row(found, method="m1")
     assert same["difference"] == 0 and same["p"] == 1 and same["verdict"] == "not separated"
 

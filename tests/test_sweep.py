@@ -421,7 +421,7 @@ def test_found_jobs_are_settled_and_the_others_run_under_their_numbers(
 def test_a_record_that_another_works_on_holds_no_sweep_up(tmp_path, words, in_root):
     sweep = ["run", *words, f"out={tmp_path}/runs", "method=one", "attribute=a"]
     assert main(sweep) == 0
-    overrides = [word for word in words[2:]] + sweep[-3:]
+    overrides = [*words[2:], *sweep[-3:]]
     settings = compose_settings(overrides, [Path(words[1])])
     found = find_job(settings)
     assert found is not None and found.reused

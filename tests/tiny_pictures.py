@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,13 @@ SIZES = {
     "semantics": 2,
 }  # at most, wherever a method has such a key
 FIRST = {"ranges": 2, "strengths": 1, "channels": 2}  # of a list, so many
-FREE = {"min_effect": 0.0, "max_off_target": None, "max_distance": None, "exclude": 3}
+SET = {
+    "min_effect": 0.0,
+    "max_off_target": None,
+    "max_distance": None,
+    "exclude": 3,
+    "reconstructor": "small",
+}  # where a method has such a key at all; a walk is to come out of every one
 
 
 def generator() -> Generator:
@@ -61,37 +68,55 @@ class Thirds(nn.Module):
         return (grey > -0.3).long() + (grey > 0.3)
 
 
-def shrink(config: dict) -> None:
-    """Make a method small; a walk is to come out of every one."""
+def shrink(
+    config: dict,
+    most: Mapping[str, int],
+    fixed: Mapping[str, object],
+    first: Mapping[str, int] | None = None,
+) -> None:
+    """Make a method small.
+
+    Args:
+        config: its options, which are changed at any depth.
+        most: option -> its largest whole number.
+        fixed: option -> its value, unless it is null.
+        first: option -> how many entries of its list are kept.
+    """
+    first = first or {}
     for key, value in config.items():
         if isinstance(value, dict):
-            shrink(value)
-        elif key in FIRST and value is not None:
-            config[key] = value[: FIRST[key]]
-        elif key in SIZES and isinstance(value, int):
-            config[key] = min(value, SIZES[key])
-        elif key == "reconstructor":
-            config[key] = "small"
-        elif key in FREE and value is not None:
-            config[key] = FREE[key]
+            shrink(value, most, fixed, first)
+        elif key in first and value is not None:
+            config[key] = value[: first[key]]
+        elif key in most and isinstance(value, int):
+            config[key] = min(value, most[key])
+        elif key in fixed and value is not None:
+            config[key] = fixed[key]
+
+
+def save_random_heads(file: Path, count: int, dim: int) -> None:
+    """A file as GradCtrl's authors publish it, of as many binary heads of random weights on codes of a width."""
+    rng = torch.Generator().manual_seed(0)
+    heads = {}
+    for k in range(count):
+        for layer, shape in ((0, (16, dim)), (2, (1, 16))):
+            name = f"classifiers.{k}.classifier.{layer}"
+            heads[f"{name}.weight"] = torch.randn(*shape, generator=rng)
+            heads[f"{name}.bias"] = torch.zeros(shape[0])
+    save_file(heads, file)
 
 
 def add_files(config: dict, folder: Path) -> None:
     """Files and networks for the methods that want some."""
-    rng = torch.Generator().manual_seed(0)
     if "paths" in config:
+        rng = torch.Generator().manual_seed(0)
         np.save(folder / "a.npy", torch.randn(DIM, generator=rng).numpy())
         config["paths"] = {"a": str(folder / "a.npy")}
     if "regions" in config:
         config["parser"] = {"_target_": "tests.tiny_pictures.Thirds"}
         config["regions"] = {"a": ["dark", "bright"]}
     if config.get("heads"):
-        heads = {}
-        for layer, shape in ((0, (16, DIM)), (2, (1, 16))):
-            name = f"classifiers.0.classifier.{layer}"
-            heads[f"{name}.weight"] = torch.randn(*shape, generator=rng)
-            heads[f"{name}.bias"] = torch.zeros(shape[0])
-        save_file(heads, folder / "heads.safetensors")
+        save_random_heads(folder / "heads.safetensors", 1, DIM)
         config |= {"heads": str(folder / "heads.safetensors"), "exclude": 0, "layers": None}
         config |= {"head_attributes": ["a"], "head_signs": [1]}
 
@@ -108,7 +133,7 @@ def tiny_config(folder: Path, method: str, *overrides: str) -> DictConfig:
     config = compose_config([*words, *overrides], [Path(__file__).parent / "conf"])
     OmegaConf.set_struct(config, False)
     options = instantiate.plain(config.method)
-    shrink(options)
+    shrink(options, SIZES, SET, FIRST)
     add_files(options, folder)
     config.method = options | {"name": method}
     config.out = str(folder / "runs")

@@ -145,7 +145,11 @@ def fitting_batch(
         need = 0.0
     if counted is not None:
         counted.decoded = before
-    room = free_memory(device) * (SHARE_ON_GPU if gpu else SHARE_ON_CPU) / workers
+    free = free_memory(device)
+    # Nothing says what is free, as on macOS: a batch is halved only where memory has ended.
+    if free == 0:
+        return most
+    room = free * (SHARE_ON_GPU if gpu else SHARE_ON_CPU) / workers
     size = 1
     while 2 * size <= most and 2 * size * need <= room:
         size *= 2

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.utils.deterministic
 
+from editbench.base.devices import is_gpu
 from editbench.base.errors import EditbenchError, UnknownName
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
@@ -62,7 +63,7 @@ def use_precision(precision: str, device: str) -> None:
     """
     if precision not in PRECISIONS:
         raise UnknownName("precision", precision, PRECISIONS)
-    gpu = device.startswith("cuda")
+    gpu = is_gpu(device)
     if precision == "tf32" and not (gpu and torch.cuda.get_device_capability(device)[0] >= AMPERE):
         raise EditbenchError(
             f"precision=tf32 with device={device}: TF32 is a mode of NVIDIA GPUs from Ampere on; use "

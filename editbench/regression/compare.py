@@ -19,6 +19,7 @@ from editbench.walk.rows import written_key
 FAILS = ("moved", "lost", "broke", "missing")
 TOLD = ("not comparable", "new")
 AGREES = ("same", "within", "noise", "unread")
+VERDICTS = (*FAILS, *TOLD, "noise", "within", "same", "unread")  # in the order of tables
 COMPARED = ("moved", "same", "within", "noise")
 SHARED_STARTS = 0.9  # of all starts of both; fewer and the two were drawn otherwise
 # Skipped is above failed: a job that says why it cannot run is in order.
@@ -300,14 +301,19 @@ def unlike(old: PinnedRun, new: PinnedRun) -> list[str]:
     found = differences(old.setting, new.setting)
     own = set(old.starts.tolist())
     others = set(new.starts.tolist())
-    # Of the union, so that both fewer starts and other starts count.
-    shared = own & others
     # Other starts say nothing new where the setting differs already.
-    if own and others and len(shared) < SHARED_STARTS * len(own | others) and not found:
+    if own and others and not found and not share_starts(own, others):
         found.append(
-            f"starts: {len(shared)} in common of {len(old.starts)} pinned and {len(new.starts)} new"
+            f"starts: {len(own & others)} in common of {len(old.starts)} pinned and "
+            f"{len(new.starts)} new"
         )
     return found
+
+
+def share_starts(own: set[int], others: set[int]) -> bool:
+    """Whether two runs walked from the same starts, by the numbers of those that each has."""
+    # Of the union, so that both fewer starts and other starts count.
+    return len(own & others) >= SHARED_STARTS * len(own | others)
 
 
 def differences(old: dict, new: dict) -> list[str]:

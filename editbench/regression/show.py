@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.files import write_atomic
-from editbench.regression.compare import AGREES, FAILS, TOLD, Comparison, Finding
+from editbench.regression.compare import AGREES, FAILS, TOLD, VERDICTS, Comparison, Finding
 
 # More rows hide the first ones, which failed, above the top of the screen.
 LONGEST = 60  # rows of the table, unless all are asked for
@@ -30,7 +30,7 @@ def print_comparison(
     shown = sorted(
         (f for f in comparison.findings if every or f.verdict not in ("same", "within", "unread")),
         # Stable: rows of one verdict keep the order of the pins.
-        key=lambda f: [*FAILS, *TOLD, "noise", "within", "same", "unread"].index(f.verdict),
+        key=lambda f: VERDICTS.index(f.verdict),
     )
     # With `every` nothing is merged or cut: it is asked for to see each row.
     cut = shown if every else merged(shown)[:LONGEST]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from editbench.base.files import explain_disk_errors
-from editbench.regression.compare import FAILS, TOLD, Comparison, Finding
+from editbench.regression.compare import VERDICTS, Comparison, Finding
 from editbench.regression.show import counts, difference, merged, number
 
 # The environment variable that names the file, to which every command of a step appends.
@@ -16,7 +16,6 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 LARGEST = 1024 * 1024  # bytes of a step's summary; GitHub shows nothing of a larger one
 ROWS = 200  # of the table of what failed; more are not read on a page
 LONGEST = 300  # characters of a cell
-KINDS = (*FAILS, *TOLD, "noise", "within", "same", "unread")
 CUT = "\n\n(cut: the whole summary would be larger than GitHub shows)\n"
 
 
@@ -64,7 +63,7 @@ def markdown(title: str, comparison: Comparison, failures: Sequence[Finding]) ->
     by_method: dict[str, Counter[str]] = {}
     for finding in comparison.findings:
         by_method.setdefault(method_of(finding), Counter())[finding.verdict] += 1
-    kinds = [kind for kind in KINDS if comparison.count(kind)]
+    kinds = [kind for kind in VERDICTS if comparison.count(kind)]
     counted = [[name, *(str(found[kind]) for kind in kinds)] for name, found in by_method.items()]
     parts.append(table(("method", *kinds), counted, numbers=range(1, len(kinds) + 1)))
     notes = [f"- {clean(note)}" for note in comparison.notes[:ROWS]]

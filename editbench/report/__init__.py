@@ -4,7 +4,7 @@ nothing else."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -109,8 +109,8 @@ def write_report(
     style: Style | None = None,
 ) -> Path:
     """Write index.html, table.csv, table.md, means.csv, ranking.csv, paired.csv, costs.csv,
-    matched.csv, matched_paired.csv, references.bib and latex/. The tables are written first, and a figure that
-    fails is listed in the page, so what can be reported is.
+    matched.csv, matched_paired.csv, references.bib and latex/. The tables are written first, and a
+    figure that fails is listed in the page, so what can be reported is.
 
     Args:
         results: the records.
@@ -126,10 +126,9 @@ def write_report(
     Raises:
         EditbenchError: no run is readable, or `out` cannot be written.
     """
-    root = results.root
     # A page without a run would only hide that every folder is damaged.
     require_readable(results)
-    out = Path(root) / "report" if out is None else Path(out)
+    out = results.root / "report" if out is None else Path(out)
     style = style or Style()
     # From all settings together, so that a method keeps its colour across the sections of the page.
     look = style.looks(results)
@@ -146,18 +145,11 @@ def write_report(
     sections: list[Section] = []
     written: list[str] = []
     for numbers in every:
-        name = numbers.name
-        part = numbers.results
         section = Section(numbers)
-        suffix = f"_{_slug(name)}" if name else ""
+        suffix = f"_{_slug(numbers.name)}" if numbers.name else ""
         try:
-            for key, text in latex.tables(numbers, look, style, cited, suffix).items():
-                name = f"{key}{suffix}"
-                write_atomic(out / "latex" / f"{name}.tex", text)
-                # A fragment is for \\input; this compiles it alone.
-                alone = latex.document([latex.input_of(name)], style.column)
-                write_atomic(out / "latex" / f"{name}_standalone.tex", alone)
-                written.append(name)
+            tables = latex.tables(numbers, look, style, cited, suffix)
+            written += _write_latex(out / "latex", tables, suffix, style)
         except Exception as error:  # as for a figure
             problems.append(Problem("LaTeX tables" + suffix, f"{type(error).__name__}: {error}"))
         drawings = _drawings(numbers, look, problems)
@@ -170,7 +162,7 @@ def write_report(
             if drawn:
                 place = section.figures if one.first else section.more
                 place.append((one.title, one.caption, drawn))
-        section.strips, unreadable = strips(part, look)
+        section.strips, unreadable = strips(numbers.results, look)
         problems += unreadable
         for attribute, starts in section.strips.items() if files else ():
             try:
@@ -193,7 +185,7 @@ def write_report(
     slopes = dial.slopes(dial.points(results))
     if len(slopes):
         write_atomic(out / "dial.csv", slopes.to_csv(index=False, lineterminator="\n"))
-    for file, tables in {
+    for file, frames in {
         "means": [one.means.drop(columns="variant_of") for one in every],
         "paired": [one.paired for one in every],
         "ranking": [one.ranked.table for one in every],
@@ -202,10 +194,10 @@ def write_report(
         "matched_paired": [matched.matched_differences(one.results) for one in every],
     }.items():
         # concat of an empty frame could change the types of the others' columns.
-        tables = [table for table in tables if not table.empty]
-        if tables:
+        frames = [frame for frame in frames if not frame.empty]
+        if frames:
             write_atomic(
-                out / f"{file}.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n")
+                out / f"{file}.csv", pd.concat(frames).to_csv(index=False, lineterminator="\n")
             )
     if written:
         write_atomic(
@@ -213,6 +205,18 @@ def write_report(
         )
     write_atomic(out / "index.html", page(sections, results, look, problems, style, across))
     return out / "index.html"
+
+
+def _write_latex(folder: Path, tables: Mapping[str, str], suffix: str, style: Style) -> list[str]:
+    """Write tables, and for each a document that compiles it alone; their names in the folder."""
+    names = []
+    for key, text in tables.items():
+        name = f"{key}{suffix}"
+        write_atomic(folder / f"{name}.tex", text)
+        alone = latex.document([latex.input_of(name)], style.column)
+        write_atomic(folder / f"{name}_standalone.tex", alone)
+        names.append(name)
+    return names
 
 
 def _drawings(numbers: Numbers, look: Looks, problems: list[Problem]) -> list[Drawing]:

@@ -318,6 +318,10 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
     methods = order_methods(found["method"], look)
     # Methods have the same settings; side by side, their whiskers do not cover one another.
     gap = 0.05 / max(len(methods), 1)
+    settings = sorted(set(found["dial"]))
+    # Between the ends there is no room in a paper's column.
+    inner = range(1, len(settings) - 1) if tall else ()
+    ticks = ["" if k in inner else f"{x:g}" for k, x in enumerate(settings)]
     for place, axes in enumerate(panels):
         quantity = shown[place // len(attributes)]
         attribute = attributes[place % len(attributes)]
@@ -342,7 +346,8 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
         if quantity == "entanglement":
             # Zero is the answer of an editor that takes nothing along.
             axes.axhline(0, color=STYLE["axes.edgecolor"], linewidth=1.0, zorder=0)
-        if mine.empty:
+        # Other panels are empty where too few starts reach the effect, which the caption says.
+        if mine.empty and quantity == "entanglement" and partners[attribute] is None:
             axes.text(
                 0.5,
                 0.5,
@@ -354,22 +359,19 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
             )
         if place < len(attributes):
             pair = partners[attribute]
-            title = look.attribute(attribute)
+            name = look.attribute(attribute)
             if pair:
-                title += f" (with {look.attribute(pair[0])})"
+                name += f" (with {look.attribute(pair[0])})"
             if tall:
-                axes.set_ylabel(title.replace(" (", "\n("))
+                axes.set_ylabel(name.replace(" (", "\n("))
             else:
-                axes.set_title(title)
+                axes.set_title(name)
         if place % len(attributes) == 0:
             if tall:
                 axes.set_title(textwrap.fill(TITLES[quantity], TITLE_LINE), fontsize=TYPE)
             else:
                 axes.set_ylabel(TITLES[quantity])
-        settings = sorted(set(found["dial"]))
-        # Between the ends there is no room in a paper's column.
-        inner = range(1, len(settings) - 1) if tall else ()
-        axes.set_xticks(settings, ["" if k in inner else f"{x:g}" for k, x in enumerate(settings)])
+        axes.set_xticks(settings, ticks)
     drawing.supxlabel(dial.axis, fontsize=STYLE["font.size"])
     put_legend(drawing, methods, look)
     return drawing

@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from editbench.report.strips import LARGEST, PIXELATED, Strip, frame_caption, picture
-from editbench.walk.figures import Looks
+from editbench.walk.figures import Looks, order_methods
 
 BUDGET = (
     14_000_000  # bytes of all sprites in base64; the page with its figures then stays below 25 MB
@@ -146,11 +146,8 @@ def explorer(
         crossed, or the reason why it has no pictures; `first`, the start that is shown first.
     """
     # Methods without pictures are listed too: the explorer says why they have none.
-    methods = sorted(
-        {strip.method for group in found.values() for sheet in group for strip in sheet.strips}
-        | set(runs["label"]),
-        key=list(look).index,
-    )
+    shown = {strip.method for group in found.values() for sheet in group for strip in sheet.strips}
+    methods = order_methods(shown | set(runs["label"]), look)
     status = {(run["label"], run["attribute"]): run for run in runs.to_dict("records")}
     return {
         "methods": [

@@ -33,6 +33,7 @@ LONGEST_ID = 64  # characters of a run's id in Weights & Biases; a record's hash
 BATCH_METRICS = 1000
 BATCH_PARAMETERS = 100
 LONGEST_PARAMETER = 500  # characters; older servers refuse more
+LONGEST_TAG = 5000  # characters
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def write_mlflow(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> 
     for run in runs:
         for earlier in client.search_runs([number], f"tags.editbench_run = '{run.name}'"):
             client.delete_run(earlier.info.run_id)
-        about = {key: value[:5000] for key, value in run.about.items()}
+        about = {key: value[:LONGEST_TAG] for key, value in run.about.items()}
         target = client.create_run(
             number, run_name=run.name, tags=about | {"editbench_run": run.name}
         )

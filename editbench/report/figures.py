@@ -108,13 +108,14 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
     attributes = look.order(curve["attribute"])
     columns = look.across(len(attributes), MOST_COLUMNS)
     lines = -(-len(attributes) // columns)
-    banded = curve["method"].nunique() <= BANDED
+    methods = order_methods(curve["method"], look)
+    banded = len(methods) <= BANDED
     figure = new_figure(max(5.5, 3.05 * columns), 0.6 + (2.5 if banded else 3.4) * lines)
     panels = panel_grid(figure, len(attributes), columns)
     for place, (axes, attribute) in enumerate(zip(panels, attributes)):
         # Named in the panel: a method that silently has no line would look forgotten.
         out = []
-        for method in order_methods(curve["method"], look):
+        for method in methods:
             rows = curve[(curve["attribute"] == attribute) & (curve["method"] == method)]
             enough = (rows["count"] >= FEWEST) & (rows["note"] == "")
             shown = rows[enough & np.isfinite(rows["value"])]
@@ -163,7 +164,7 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
     # A signed curve needs room below 0.
     if (curve["value"].dropna() >= 0).all():
         panels[0].set_ylim(bottom=0)
-    put_legend(figure, order_methods(curve["method"], look), look)
+    put_legend(figure, methods, look)
     return figure
 
 

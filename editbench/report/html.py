@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from editbench.bank.near import NEARBY
 from editbench.report import dial
@@ -25,7 +24,8 @@ from editbench.report.cells import (
     number,
     over_what,
 )
-from editbench.report.costs import COSTS, SUMMED
+from editbench.report.costs import SUMMED
+from editbench.report.environment import page_environment
 from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
 from editbench.report.means import lines as means_lines
@@ -39,10 +39,12 @@ from editbench.report.tables import main_table, matrix, quantities
 from editbench.report.write import (
     BOLD,
     FLOOR_RULE,
+    floors_of,
     heading,
     legend,
     missed_bars,
     over_starts,
+    worlds_of,
 )
 from editbench.walk.figures import Looks
 
@@ -95,15 +97,7 @@ def page(
         style: which columns, with how many digits.
         across: figures over several settings.
     """
-    # autoescape: names and reasons come from records. StrictUndefined: a misspelt name is an error
-    # and no empty cell.
-    environment = Environment(
-        loader=PackageLoader("editbench", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters["number"] = number
     environment.filters["method"] = look.method
     environment.filters["attribute"] = look.attribute
@@ -132,8 +126,8 @@ def page(
         warnings=warnings(table) + missed_bars(whole) + far_starts(whole),
         provenance=provenance(whole),
         notes=method_notes(whole),
-        title=", ".join(map(look.world, sorted(set(table["generator"])))),
-        floors=[look.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))],
+        title=worlds_of(table, look),
+        floors=floors_of(table, look),
         rules=(BOLD, FLOOR_RULE),
         summed=SUMMED,
     )
@@ -171,7 +165,7 @@ def facts(results: Results, table: pd.DataFrame, look: Looks) -> list[tuple[str,
         f"{counts[state]} {state}" for state in ("done", "skipped", "failed") if state in counts
     )
     found = [
-        ("Generator", ", ".join(map(look.world, sorted(set(table["generator"]))))),
+        ("Generator", worlds_of(table, look)),
         ("Card", _cards(made)),
         ("Judge", "; ".join(judged)),
         ("Teacher and judge", _agreement(made, look)),
@@ -341,7 +335,7 @@ def _section(
         )
         for attribute in wide
     }
-    priced = style.written(column for column in COSTS if numbers.costs[column.key].notna().any())
+    priced = style.costs_of(numbers)
     # `wide` holds numbers only; the grid also tells why one is missing.
     status = {
         (record["method"], record["attribute"]): record for record in table.to_dict("records")
@@ -357,7 +351,7 @@ def _section(
         for method in wide.index
     ]
     titles = {column.key: column.title for column in columns}
-    averaged = [metric for metric in numbers.compared if any(c.key == metric for c in columns)]
+    averaged = [metric for metric in numbers.compared if metric in titles]
     return {
         "name": numbers.name,
         "columns": [(column, heading(column)) for column in columns],
@@ -378,13 +372,7 @@ def _section(
         "more": section.more,
         "published": published(results, look),
         "strips": gallery(pictures),
-        "explorer": explorer(
-            pictures,
-            results.runs,
-            look,
-            OUTLINES,
-            numbers.floors,
-        ),
+        "explorer": explorer(pictures, results.runs, look, OUTLINES, numbers.floors),
         "ranked": [
             # A floor has no rank to sort by.
             row
@@ -440,6 +428,7 @@ def _mean_row(
         **record,
         "cells": [replace(cell(record, column), mark="") for column in columns],
         "accuracy_cell": replace(cell(record, accuracy), mark=""),
+        "accuracy_over": over_what(record, "accuracy"),
         "over": [over_what(record, metric) for metric in averaged],
         "marks": marks(record),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from editbench.report.cells import (
     not_learned,
     over_what,
 )
-from editbench.report.costs import COSTS, SUMMED
+from editbench.report.costs import SUMMED
 from editbench.report.html import facts
 from editbench.report.load import Results
 from editbench.report.means import Comparison
@@ -36,7 +36,7 @@ from editbench.report.paper import WIDTHS
 from editbench.report.references import Cited
 from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT, WORSE
-from editbench.report.write import NOT_LEARNED_MEANS, not_done, where
+from editbench.report.write import NOT_LEARNED_MEANS, heading, not_done, where
 from editbench.walk.figures import Looks
 
 POINTS = 72.27  # of TeX, an inch
@@ -155,10 +155,10 @@ class Grid:
     rows: Sequence[tuple[str, Sequence[tuple[Line, ...]]]]
     notes: Sequence[str] = ()
 
-    def has(self, test: str) -> bool:
-        """Whether a form, or a character, is in a cell."""
-        lines = [line for _, cells in self.rows for cell in cells for line in cell]
-        return any(test == line.form or (len(test) == 1 and test in line.text) for line in lines)
+    @property
+    def lines(self) -> list[Line]:
+        """The lines of all cells."""
+        return [line for _, cells in self.rows for cell in cells for line in cell]
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ def _attribute_table(paper: Paper, name: str, column: Column) -> str:
     effects = ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
     caption = [WHAT[column.key].format(effect=effects) + _over(table, column) + "."]
     caption.append(_mean(paper, compared))
-    return _float(paper, name, caption, grid, [column.key])
+    return _float(paper, name, caption, grid)
 
 
 def _cell_notes(paper: Paper, column: Column, compared: Comparison) -> list[str]:
@@ -352,25 +352,23 @@ def _means_table(paper: Paper) -> str:
         if column.hint:
             caption.append(f"{column.title[0].upper()}{column.title[1:]}: {column.hint}.")
     caption.append(_mean(paper, numbers.compared["accuracy"]))
-    heads = ["method", *(_headed(column) for column in columns)]
-    return _float(paper, "means", caption, Grid(heads, rows), [c.key for c in columns])
+    return _float(paper, "means", caption, Grid(["method", *map(heading, columns)], rows))
 
 
 def _cost_table(paper: Paper) -> str:
-    costs = paper.numbers.costs
-    shown = paper.style.written(column for column in COSTS if costs[column.key].notna().any())
+    costs = paper.numbers.costs.to_dict("records")
+    shown = paper.style.costs_of(paper.numbers)
     if not shown:
         return ""
     rows = []
-    for row in costs.to_dict("records"):
+    for row in costs:
         cells = [(Line(cell(row, column).text),) for column in shown]
         rows.append((paper.name(row), cells))
-    known = [row for row in costs.to_dict("records") if row["accuracy_attributes"]]
+    known = [row for row in costs if row["accuracy_attributes"]]
     over = f" ({over_what(known[0], 'accuracy')})" if known else ""
     hints = "; ".join(f"{column.title}: {column.hint}" for column in shown)
     caption = [f"Costs: {SUMMED}{over}. {hints}. Measured once a run, on one machine; no test."]
-    heads = ["method", *(_headed(column) for column in shown)]
-    return _float(paper, "cost", caption, Grid(heads, rows), [])
+    return _float(paper, "cost", caption, Grid(["method", *map(heading, shown)], rows))
 
 
 def _ranking_table(paper: Paper) -> str:
@@ -398,7 +396,7 @@ def _ranking_table(paper: Paper) -> str:
         "A floor has no rank.",
     ]
     left = [f"not ranked: {paper.look.method(m)}: {why}" for m, why in ranked.compared.left.items()]
-    return _float(paper, "ranking", caption, Grid(heads, rows, left), ["accuracy"])
+    return _float(paper, "ranking", caption, Grid(heads, rows, left))
 
 
 # -- parts of a caption ----------------------------------------------------------------------------
@@ -436,11 +434,6 @@ def _ranges(places: Sequence[int]) -> str:
         else:
             runs.append([place])
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-
-
-def _headed(column: Column) -> str:
-    """'accuracy ↑'."""
-    return column.title + {True: " ↑", False: " ↓", None: ""}[column.better]
 
 
 # -- cells -----------------------------------------------------------------------------------------
@@ -485,9 +478,7 @@ def _marks_of(record: Mapping, value: Cell) -> str:
 
 
 # -- LaTeX -----------------------------------------------------------------------------------------
-def _float(
-    paper: Paper, name: str, caption: Sequence[str], grid: Grid, metrics: Collection[str]
-) -> str:
+def _float(paper: Paper, name: str, caption: Sequence[str], grid: Grid) -> str:
     """The fragment.
 
     Args:
@@ -495,13 +486,14 @@ def _float(
         name: of the table.
         caption: its sentences.
         grid: its numbers.
-        metrics: the numbers in it.
     """
     style = paper.style
     sentences = [part for part in caption if part]
-    if grid.has("textbf"):
+    # Only what stands in the table is explained.
+    if any(line.form == "textbf" for line in grid.lines):
         sentences.append(BOLD)
-    told = [f"{mark}: {meaning}" for mark, meaning in FLOORS.items() if grid.has(mark)]
+    texts = "".join(line.text for line in grid.lines)
+    told = [f"{mark}: {meaning}" for mark, meaning in FLOORS.items() if mark in texts]
     if told:
         sentences.append(f"{'; '.join(told)}.")
     made = escape(" ".join(sentences))

@@ -49,13 +49,12 @@ def cited_in(results: Results, folders: Sequence[Path] = ()) -> Cited:
     methods: dict[str, list[str]] = {}
     metrics: dict[str, list[str]] = {}
     worlds: dict[str, list[str]] = {}
-    for run in results.runs.to_dict("records"):
-        config = results.configs.get(run["run_id"], {})
-        method = wording.of("method", config.get("method"), run["method"])
+    for run, method in wording.by_run("method"):
         methods[run["label"]] = _keys(method.get("cite"))
-        generator = wording.of("generator", config.get("generator"), run["generator"])
+    for run, generator in wording.by_run("generator"):
         worlds[run["generator"]] = _keys(generator.get("cite"))
-        own = config.get("metric")
+    for run_id in results.runs["run_id"]:
+        own = results.configs.get(run_id, {}).get("metric")
         for name, recorded in own.items() if isinstance(own, dict) else ():
             metrics[name] = _keys(wording.of("metric", recorded, name).get("cite"))
     lists = [*methods.values(), *metrics.values(), *worlds.values()]

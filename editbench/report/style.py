@@ -113,8 +113,9 @@ class Style:
         if keep.all():
             return results
         if not keep.any():
+            chosen = "methods" if self.methods else "attributes"
             raise EditbenchError(
-                f"{self.places.get('methods') or self.places['attributes']}: no run is of one of "
+                f"{self.places.get(chosen, chosen)}: no run is of one of "
                 "these methods on one of these attributes; choose others"
             )
         return results.kept(keep)
@@ -138,21 +139,22 @@ class Style:
         ):
             for name in getattr(self, key):
                 if name not in known:
-                    raise EditbenchError(f"{self.places[key]}: {UnknownName(kind, name, known)}")
+                    # A Style that Python made has no places.
+                    place = self.places.get(key, key)
+                    raise EditbenchError(f"{place}: {UnknownName(kind, name, known)}")
 
     def looks(self, results: Results) -> Looks:
         """How methods, attributes and worlds are shown, in their order."""
         wording = Wording(results, self.folders)
         runs = results.runs
+        names = dict(zip(runs["label"], runs["method"]))
         titles = wording.methods()
-        for run in runs.to_dict("records"):
-            label, method = run["label"], run["method"]
+        for label, method in names.items():
             if label in self.titles:
                 titles[label] = self.titles[label]
             elif method in self.titles:
                 titles[label] = f"{self.titles[method]}{label.removeprefix(method)}"
         found = looks_of(runs, titles)
-        names = dict(zip(runs["label"], runs["method"]))
         if self.methods:
             order = _ordered(found, self.methods, names)
             found = Looks({label: found[label] for label in order})
@@ -186,6 +188,10 @@ class Style:
     def columns_of(self, numbers: Numbers) -> list[Column]:
         """The columns of a table of numbers: those that were chosen, or all that hold one."""
         return self.written(columns_of(numbers.table, quantities(numbers.results)))
+
+    def costs_of(self, numbers: Numbers) -> list[Column]:
+        """The columns of the table of costs, likewise."""
+        return self.written(column for column in COSTS if numbers.costs[column.key].notna().any())
 
     def written(self, columns: Iterable[Column]) -> list[Column]:
         """Columns in their order, with their titles and digits."""

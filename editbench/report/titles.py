@@ -9,7 +9,7 @@ from the record. What has neither is written by its name.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,18 @@ class Wording:
         self.folders = folders
         self._files: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def of(self, group: str, recorded: object, name: str = "") -> dict[str, Any]:
+    def by_run(self, group: str) -> Iterator[tuple[dict[Any, Any], dict[str, Any]]]:
+        """Every row of the records' `runs`, with the wording of its option.
+
+        Args:
+            group: of the option: 'method', 'scorer' or 'generator'.
+        """
+        for run in self.results.runs.to_dict("records"):
+            recorded = self.results.configs.get(run["run_id"], {}).get(group)
+            # The row has the option's name as well, for records without a configuration.
+            yield run, self.of(group, recorded, run[group])
+
+    def of(self, group: str, recorded: object, name: str) -> dict[str, Any]:
         """The wording of one option.
 
         Args:
@@ -55,9 +66,8 @@ class Wording:
     def methods(self) -> dict[str, str]:
         """Label -> title. A title that two labels share is told apart by the label."""
         found: dict[str, str] = {}
-        for run in self.results.runs.to_dict("records"):
-            recorded = self.results.configs.get(run["run_id"], {}).get("method")
-            title = self.of("method", recorded, run["method"]).get("title")
+        for run, wording in self.by_run("method"):
+            title = wording.get("title")
             if title:
                 # A label is the name, and what a variant differs in: 'gradctrl (n_per_class=50)'.
                 found[run["label"]] = f"{title}{run['label'].removeprefix(run['method'])}"
@@ -70,9 +80,8 @@ class Wording:
     def attributes(self) -> dict[str, str]:
         """Attribute -> title, of those that have one."""
         found: dict[str, str] = {}
-        for run in self.results.runs.to_dict("records"):
-            recorded = self.results.configs.get(run["run_id"], {}).get("scorer")
-            titles = self.of("scorer", recorded).get("titles")
+        for _, wording in self.by_run("scorer"):
+            titles = wording.get("titles")
             if isinstance(titles, Mapping):
                 found |= {str(name): str(title) for name, title in titles.items()}
         return found
@@ -80,9 +89,8 @@ class Wording:
     def worlds(self) -> dict[str, str]:
         """Name of a generator -> title, of those that have one."""
         found: dict[str, str] = {}
-        for run in self.results.runs.to_dict("records"):
-            recorded = self.results.configs.get(run["run_id"], {}).get("generator")
-            title = self.of("generator", recorded, run["generator"]).get("title")
+        for run, wording in self.by_run("generator"):
+            title = wording.get("title")
             if title:
                 found[run["generator"]] = str(title)
         return found

@@ -27,7 +27,7 @@ from editbench.report.cells import (
     not_learned,
     over_what,
 )
-from editbench.report.costs import COSTS, SUMMED
+from editbench.report.costs import SUMMED
 from editbench.report.load import Results
 from editbench.report.means import lines as means_lines
 from editbench.report.numbers import Numbers, numbers_of
@@ -79,7 +79,6 @@ def print_table(
     console = console or (
         Console() if sys.stdout.isatty() else Console(width=PIPE)
     )  # a pipe or a log gets it all
-    whole = main_table(results)
     if every is None:
         every = [numbers_of(setting, part) for setting, part in results.by_setting()]
     for numbers in every:
@@ -90,11 +89,7 @@ def print_table(
             out.add_row(*map(escape, row))
         console.print(out)
         console.print(dial.SLOPE, style="dim", soft_wrap=True)
-    for line in (
-        legend(whole, quantities(results), look)
-        + not_done(whole, look)
-        + [f"broken: {p.name}: {p.reason}" for p in results.problems]
-    ):
+    for line in _last_notes(results, look):
         console.print(escape(line), style="dim", soft_wrap=True)
 
 
@@ -105,9 +100,9 @@ def by_name(results: Results) -> Looks:
 
 def _print_setting(numbers: Numbers, console: Console, style: Style, look: Looks) -> None:
     table = numbers.table
-    title = f"editbench: {', '.join(sorted(set(table['generator'])))}" + (
-        f" · {numbers.name}" if numbers.name else ""
-    )
+    title = f"editbench: {worlds_of(table, look)}"
+    if numbers.name:
+        title += f" · {numbers.name}"
     columns = style.columns_of(numbers)
     if console.width < WIDE:
         # In a narrow terminal intervals go as well, but for the main number.
@@ -201,13 +196,11 @@ def markdown(
     if every is None:
         every = [numbers_of(name, part) for name, part in results.by_setting()]
     parts = ["# editbench report"]
-    whole = main_table(results)
     for numbers in every:
         table = numbers.table
         setting = numbers.name
         columns = style.columns_of(numbers)
-        worlds = ", ".join(map(look.world, sorted(set(table["generator"]))))
-        parts.append(f"## {worlds}" + (f": {setting}" if setting else ""))
+        parts.append(f"## {worlds_of(table, look)}" + (f": {setting}" if setting else ""))
         parts.append(_pipes(*_runs(table, columns, "plain", look)))
         told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table, look)]
         parts += [_sentence(line) for line in told]
@@ -222,14 +215,25 @@ def markdown(
         rows = [[look.method(row[0]), *row[1:]] for row in tied[1:]]
         parts += [f"## {dial.title(results)}", _pipes(tied[0], rows), f"{dial.SLOPE}."]
     parts += lines(results, look)
-    notes = (
-        legend(whole, quantities(results), look)
-        + not_done(whole, look)
-        + [f"broken: {p.name}: {p.reason}" for p in results.problems]
-    )
-    return (
-        "\n\n".join([*parts, "\n".join(f"- {_pipe_safe(line)}" for line in notes)]).rstrip() + "\n"
-    )
+    parts.append("\n".join(f"- {_pipe_safe(line)}" for line in _last_notes(results, look)))
+    return "\n\n".join(parts).rstrip() + "\n"
+
+
+def _last_notes(results: Results, look: Looks) -> list[str]:
+    """What stands below all tables: what marks mean, what was not done, what cannot be read."""
+    table = main_table(results)
+    broken = [f"broken: {problem.name}: {problem.reason}" for problem in results.problems]
+    return [*legend(table, quantities(results), look), *not_done(table, look), *broken]
+
+
+def worlds_of(table: pd.DataFrame, look: Looks) -> str:
+    """The generators of a `main_table`, as they are written."""
+    return ", ".join(map(look.world, sorted(set(table["generator"]))))
+
+
+def floors_of(table: pd.DataFrame, look: Looks) -> list[str]:
+    """The floors in a `main_table`, as they are written."""
+    return [look.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))]
 
 
 def missed_bars(results: Results) -> list[str]:
@@ -272,9 +276,9 @@ def _means(
     """Headings and rows of the means: each says how many attributes and starts it is over."""
     records = numbers.means.to_dict("records")
     marked = [above_floor(record) for record in records]
-    shown = [metric for metric in numbers.compared if any(c.key == metric for c in columns)]
-    heads = ["method", "served", *map(heading, columns)]
     titles = {column.key: column.title for column in columns}
+    shown = [metric for metric in numbers.compared if metric in titles]
+    heads = ["method", "served", *map(heading, columns)]
     heads += [f"{titles[metric]} over" for metric in shown]
     rows = []
     for record, mark in zip(records, marked):
@@ -313,7 +317,7 @@ def over_starts(table: pd.DataFrame) -> str:
 
 def _floor_lines(table: pd.DataFrame, look: Looks) -> list[str]:
     """What the marks of the floor mean, where there is a floor."""
-    floors = [look.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))]
+    floors = floors_of(table, look)
     return [f"floor: {', '.join(floors)}; {FLOOR_RULE}"] if floors else []
 
 
@@ -381,8 +385,8 @@ def not_done(table: pd.DataFrame, look: Looks) -> list[str]:
     found = []
     for row in table[table["reason"] != ""].to_dict("records"):
         state = f"{row['seeds']} seeds only" if row["status"] == "done" else row["status"]
-        where = f"{look.method(row['method'])} on {look.attribute(row['attribute'])}"
-        found.append(f"{state}: {where}: {row['reason']}")
+        run = f"{look.method(row['method'])} on {look.attribute(row['attribute'])}"
+        found.append(f"{state}: {run}: {row['reason']}")
     return found
 
 
@@ -405,7 +409,7 @@ def _ranks_and_costs(
         ]
         for row in ranked.table.to_dict("records")
     ]
-    shown = style.written(column for column in COSTS if numbers.costs[column.key].notna().any())
+    shown = style.costs_of(numbers)
     costs = [
         [
             safe(_name(row, look)),

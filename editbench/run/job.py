@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from editbench.bank.bank import Bank
+from editbench.bank.bank import Bank, BankSpec
 from editbench.bank.starts import Starts, aim, draw_targets
 from editbench.base import identity
 from editbench.base.devices import forget_peak
@@ -134,12 +134,16 @@ class Identified(NamedTuple):
         networks: that the names follow from, with all attributes of the judge.
         evaluated: names of the evaluated attributes.
         bank_id: identity of its bank.
+        bank_folder: where that lies or will lie.
+        bank_spec: what it holds or will hold.
         run_id: of its record.
     """
 
     networks: Networks
     evaluated: list[str]
     bank_id: str
+    bank_folder: Path
+    bank_spec: BankSpec
     run_id: str
 
 
@@ -155,8 +159,16 @@ def identify(settings: Settings) -> Identified:
     here = settings.with_device("cpu")
     networks = load_networks(here)
     evaluated = check_protocol(here, networks.judge.attributes)
-    bank_id = load_bank(here).id if here.bank.path is not None else bank_folder(here)[1]
-    return Identified(networks, evaluated, bank_id, make_run_id(here, bank_id, evaluated))
+    if here.bank.path is None:
+        folder, bank_id = bank_folder(here)
+        spec = here.bank.spec
+    else:
+        bank = load_bank(here)
+        folder = bank.folder
+        bank_id = bank.id
+        spec = bank.spec
+    run_id = make_run_id(here, bank_id, evaluated)
+    return Identified(networks, evaluated, bank_id, folder, spec, run_id)
 
 
 def _found(settings: Settings, folder: Path) -> Outcome | None:

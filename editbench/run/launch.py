@@ -222,13 +222,12 @@ def used_gpu_memory(environ: Mapping[str, str]) -> list[int]:
     if visible is None:
         return used
     found = []
-    for word in visible.split(","):
+    for word in map(str.strip, visible.split(",")):
         # A number, or the beginning of a name. The driver counts as CUDA does with PCI_BUS_ID.
-        places = [
-            k for k, name in enumerate(names) if word.strip() and name.startswith(word.strip())
-        ]
-        if word.strip().isdecimal():
+        if word.isdecimal():
             places = [int(word)]
+        else:
+            places = [k for k, name in enumerate(names) if word and name.startswith(word)]
         if len(places) != 1 or places[0] >= len(used):
             return []
         found.append(used[places[0]])

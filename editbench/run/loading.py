@@ -13,6 +13,7 @@ import torch
 from editbench.bank.bank import Bank
 from editbench.bank.build import Models, build_bank
 from editbench.base import identity
+from editbench.base.devices import is_gpu
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import file_state, named_files
 from editbench.base.instantiate import build
@@ -52,7 +53,7 @@ def check_device(name: str) -> None:
         torch.device(name)
     except RuntimeError as error:
         raise EditbenchError(f"device={name} is no device: use cpu, cuda or cuda:0") from error
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if is_gpu(name) and not torch.cuda.is_available():
         raise EditbenchError(
             f"device={name}, but torch sees no CUDA device: use device=cpu "
             "(`editbench doctor` says what this machine has)"

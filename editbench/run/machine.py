@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editbench.base.devices import free_memory, memory
+from editbench.base.devices import free_memory, is_gpu, memory
 from editbench.run.launch import available_cores
 from editbench.run.record import processor as processor_model
 
@@ -97,12 +97,12 @@ def kinds(device: str, side: int = 0, repeats: int = REPEATS) -> list[Kind]:
     Returns:
         One entry for each of KINDS. tf32 is tried on GPUs alone: elsewhere it is fp32.
     """
-    is_gpu = device.startswith("cuda")
-    side = side or (GPU_SIDE if is_gpu else CPU_SIDE)
+    gpu = is_gpu(device)
+    side = side or (GPU_SIDE if gpu else CPU_SIDE)
     found: list[Kind] = []
     base: tuple[float, float] | None = None  # seconds of fp32, which comes first
     for name, dtype in KINDS.items():
-        if name == "tf32" and not (is_gpu and _has_tf32(device)):
+        if name == "tf32" and not (gpu and _has_tf32(device)):
             found.append(Kind(name, False, reason="needs a GPU of compute capability 8 or more"))
             continue
         with tf32(name == "tf32"):
@@ -168,21 +168,27 @@ def timed(device: str, dtype: torch.dtype, side: int, repeats: int) -> tuple[flo
     def convolution() -> Tensor:
         return F.conv2d(x, weight, padding=1)
 
-    return _fastest(product, device, repeats), _fastest(convolution, device, repeats)
+    return fastest(product, device, repeats), fastest(convolution, device, repeats)
 
 
-def _fastest(work: Callable[[], Tensor], device: str, repeats: int) -> float:
+def fastest(work: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
+    """Seconds of the fastest call of some work.
+
+    Args:
+        work: what is timed.
+        device: that it runs on.
+        repeats: calls, after a first one.
+    """
     # The first call may compile or allocate: it is slow, and the minimum passes over it.
     return min(_seconds(work, device) for _ in range(repeats + 1))
 
 
-def _seconds(work: Callable[[], Tensor], device: str) -> float:
-    is_gpu = device.startswith("cuda")
+def _seconds(work: Callable[[], object], device: str) -> float:
     # A GPU works behind the program: without waiting, only the call would be timed.
-    if is_gpu:
+    if is_gpu(device):
         torch.cuda.synchronize(device)
     began = time.perf_counter()
     work()
-    if is_gpu:
+    if is_gpu(device):
         torch.cuda.synchronize(device)
     return max(time.perf_counter() - began, SHORTEST)

@@ -13,7 +13,6 @@ from editbench.run.fits import fit_files
 from editbench.run.job import identify
 from editbench.run.job_names import JobNames
 from editbench.run.launch import check_launcher
-from editbench.run.loading import bank_folder, load_bank
 from editbench.run.settings import Settings
 
 
@@ -49,7 +48,6 @@ def name_job(settings: Settings, words: list[str]) -> JobNames:
     seed = settings.seed
     try:
         found = identify(settings)
-        folder, n, shard = _bank(settings.with_device("cpu"))
         # The class alone says whether there is a tuning for the attribute beside the fit.
         editor = get_class(settings.method.target)
         networks = found.networks.select(found.evaluated)
@@ -64,17 +62,8 @@ def name_job(settings: Settings, words: list[str]) -> JobNames:
         run_id=found.run_id,
         out=str(settings.out),
         bank=found.bank_id,
-        bank_folder=str(folder),
-        n=n,
-        shard=shard,
+        bank_folder=str(found.bank_folder),
+        n=found.bank_spec.n,
+        shard=found.bank_spec.shard,
         fits=[str(file) for file in files],
     )
-
-
-def _bank(settings: Settings) -> tuple[Path, int, int]:
-    """Folder, samples, and samples a shard of a job's bank, which need not be built."""
-    if settings.bank.path:
-        bank = load_bank(settings)
-        return bank.folder, len(bank), bank.spec.shard
-    folder, _ = bank_folder(settings)
-    return folder, settings.bank.spec.n, settings.bank.spec.shard

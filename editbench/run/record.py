@@ -312,8 +312,10 @@ def environment(device: str = "cuda") -> dict:
 def _gpu_name(device: str) -> str:
     import torch
 
+    from editbench.base.devices import is_gpu
+
     # A job on the CPU tells the GPU that the machine has.
-    return torch.cuda.get_device_name(device if device.startswith("cuda") else None)
+    return torch.cuda.get_device_name(device if is_gpu(device) else None)
 
 
 def processor() -> str:
@@ -353,9 +355,11 @@ def git_commit() -> str | None:
 def peak_memory_mb(device: str) -> float:
     """Peak resident memory of this process or one that it started and that has ended; on a GPU peak
     allocation there. MiB."""
-    if device.startswith("cuda"):
-        import torch
+    import torch
 
+    from editbench.base.devices import is_gpu
+
+    if is_gpu(device):
         return torch.cuda.max_memory_allocated(device) / 2**20
     # Linux gives ru_maxrss in KiB.
     return (

@@ -107,11 +107,12 @@ def read_world(results: Results, name: str) -> World | None:
     done = results.runs[results.runs["status"] == "done"]
     asked = sorted(set(results.runs["attribute"]))
     values = _start_values(results, done)
+    floors = set(results.runs.loc[results.runs["floor"].astype(bool), "method"])
     left = {}
     methods = []
     for method in sorted(set(results.runs["method"])):
         served = sum((method, attribute) in values for attribute in asked)
-        if method in _floors(results):
+        if method in floors:
             left[method] = "a floor"
         elif served < LEAST * len(asked) or not served:
             left[method] = f"serves {served} of {len(asked)} attributes"
@@ -140,16 +141,6 @@ def _start_values(results: Results, done: pd.DataFrame) -> dict[tuple[str, str],
     found = {}
     for (method, attribute), part in joined.groupby(["method", "attribute"]):
         found[str(method), str(attribute)] = part.groupby("start")["value"].mean()
-    return found
-
-
-def _floors(results: Results) -> set[str]:
-    """Names of the methods that are floors."""
-    found = {"random"}  # records of earlier versions say nothing of it
-    for config in results.configs.values():
-        method = config.get("method") or {}
-        if method.get("floor"):
-            found.add(str(method.get("name")))
     return found
 
 
@@ -197,11 +188,12 @@ def figure(worlds: Sequence[World], found: pd.DataFrame) -> Figure:
     """
     table = rank_table(worlds)
     look = looks(table.index)
+    methods = order_methods(table.index, look)
     count = len(worlds)
     drawing = new_figure(4.5 + 0.9 * count, 2.4 + 0.32 * count)
     means, matrix = drawing.subplots(1, 2, width_ratios=(1.3, 1))
     places = np.arange(count)
-    for method in order_methods(table.index, look):
+    for method in methods:
         # A line goes through the worlds that have the method.
         line = table.loc[method].reset_index(drop=True).dropna()
         means.plot(
@@ -231,5 +223,5 @@ def figure(worlds: Sequence[World], found: pd.DataFrame) -> Figure:
     labels = [f"{world.name}  {number}" for world, number in zip(worlds, numbers)]
     matrix.set_yticks(places, labels)
     matrix.set_title("Kendall's tau of two worlds")
-    put_legend(drawing, order_methods(table.index, look), look)
+    put_legend(drawing, methods, look)
     return drawing

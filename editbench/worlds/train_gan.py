@@ -39,10 +39,8 @@ from editbench.worlds.steering import ShareSteering
 PATH_SHRINK = 2
 # Share of the latest path length in the running mean, which starts as a plain one.
 PATH_MEMORY = 0.01
-
-
-# What each network minimises, terms and all; read to see that it is finite.
-TOTALS = ("d_total", "g_total")
+# The generator's loss, terms and all; read to see that it is finite, and not logged.
+TOTAL = "total"
 
 
 @dataclass(frozen=True)
@@ -187,11 +185,10 @@ class GANTrainer:
         # Read together: the host waits for the device once a step.
         (row,) = to_host(torch.stack([value.detach().float() for value in found.values()]))
         values = dict(zip(found, row.tolist()))
-        for name in TOTALS:
-            total = values.pop(name, 0.0)
-            if not math.isfinite(total):
+        for loss in (values["d"], values.pop(TOTAL, 0.0)):
+            if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"the GAN loss became {total} at step {self.step}; resume with a lower lr"
+                    f"the GAN loss became {loss} at step {self.step}; resume with a lower lr"
                 )
         self.step += 1
         return values
@@ -211,7 +208,6 @@ class GANTrainer:
         self._update(self.d_opt, loss)
         self.g.requires_grad_(True)
         return {
-            TOTALS[0]: loss,
             "d": loss,
             "real": real_logit.float().mean(),
             "fake": fake_logit.float().mean(),
@@ -237,7 +233,7 @@ class GANTrainer:
             values |= {"path_penalty": penalty, "path_length": length}
         if self.linear is not None:
             self.linear.zero_grad()
-        values[TOTALS[1]] = loss
+        values[TOTAL] = loss
         self._update(self.g_opt, loss)
         if self.linear is not None and asks:
             self.linear.step()

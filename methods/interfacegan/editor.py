@@ -30,6 +30,7 @@ from editbench.methods.shared.layer_choice import (
     layers_state,
     load_layers,
 )
+from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import (
     choice,
     class_counts,
@@ -136,7 +137,7 @@ class InterFaceGAN(Editor):
         self.positions: dict[str, Tensor] = {}
         self.remaining: dict[str, float] = {}  # name -> smallest norm left by the conditions
         self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
-        self._ready: dict[str, Tensor] = {}  # directions as the walk's codes are
+        self._ready = Ready()
 
     # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
@@ -145,7 +146,6 @@ class InterFaceGAN(Editor):
         self.directions = {}
         self.positions = {}
         self.remaining = {}
-        self._ready = {}
         self.counts = {name: class_counts(data, name).cpu() for name in attributes.names}
         # A condition by name must have a boundary; 'all' means all those that have one.
         named = () if isinstance(self.conditions, str) else self.conditions
@@ -367,18 +367,21 @@ class InterFaceGAN(Editor):
     def step(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.directions or self.remaining[walk.attribute] < TOO_SMALL:
             raise Unsupported(f"no direction for '{walk.attribute}'")
-        ready = self._ready.get(walk.attribute)
-        if ready is None or (ready.dtype, ready.device) != (walk.codes.dtype, walk.codes.device):
-            ready = self._ready[walk.attribute] = self.directions[walk.attribute].to(walk.codes)
-        return walk.codes + self._distance(walk) * ready[walk.source, walk.target]
+        name = walk.attribute
+        directions = self._ready(f"direction {name}", self.directions[name], walk.codes)
+        return walk.codes + self._distance(walk) * directions[walk.source, walk.target]
 
     def _distance(self, walk: Walk) -> float | Tensor:
         """How far a step goes: one length for all, or (n, 1) up to the next multiple of it."""
         if self.offsets == "relative":
             return self.length
-        rows = self.positions[walk.attribute].to(walk.codes.device)[walk.source, walk.target]
-        # Distance from the boundary in steps; in float64, for a code lies on a multiple exactly.
-        position = ((walk.codes.double() * rows[:, :-1]).sum(1) + rows[:, -1]) / self.length
+        # In float64, for a code lies on a multiple exactly.
+        codes = walk.codes.double()
+        name = walk.attribute
+        positions = self._ready(f"position {name}", self.positions[name], codes)
+        rows = positions[walk.source, walk.target]
+        # Distance from the boundary in steps.
+        position = ((codes * rows[:, :-1]).sum(1) + rows[:, -1]) / self.length
         left = ((position + ON_THE_WAY).floor() + 1 - position) * self.length
         return left.unsqueeze(1).to(walk.codes)
 
@@ -395,7 +398,6 @@ class InterFaceGAN(Editor):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.length = float(state["step"])
-        self._ready = {}
         self.directions = group(state, "direction")
         self.positions = group(state, "position")
         self.counts = group(state, "counts")

@@ -251,11 +251,8 @@ class DirectionSearch(Editor):
         """codes (n, d) + amount * moves (n, d); with `centre` from the mean along the moves."""
         if centre:
             unit = unit_rows(moves)
-            codes = (
-                codes
-                - ((codes - self._ready("mean", self.mean, codes)) * unit).sum(1, keepdim=True)
-                * unit
-            )
+            mean = self._ready("mean", self.mean, codes)
+            codes = codes - ((codes - mean) * unit).sum(1, keepdim=True) * unit
         return codes + amount * moves
 
     def _within(

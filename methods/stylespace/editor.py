@@ -17,6 +17,7 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
 from editbench.methods.shared.control_search import MIN_EFFECT, Effects, choose, measure
+from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import choice, class_counts, class_log_odds
 from editbench.methods.shared.state import group, prefixed
 from editbench.methods.stylespace.channels import (
@@ -121,14 +122,13 @@ class StyleSpace(Editor):
         self.effects: dict[str, Tensor] = {}
         self.offered: dict[str, Tensor] = {}  # name -> candidates that there were
         self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
-        self._ready: dict[str, Tensor] = {}  # directions on the device of the codes
+        self._ready = Ready()
 
     # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
         self.directions = {}
         self.effects = {}
         self.offered = {}
-        self._ready = {}
         self._count(data)
         # Sigma of a channel is that of the fit split's styles (the published code: 100,000).
         bank = channel_moments(data.generator, data.latents(data.fit))
@@ -327,10 +327,8 @@ class StyleSpace(Editor):
     def step(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.directions:
             raise Unsupported(f"no channel for '{walk.attribute}'")
-        ready = self._ready.get(walk.attribute)
-        if ready is None or (ready.dtype, ready.device) != (walk.codes.dtype, walk.codes.device):
-            ready = self._ready[walk.attribute] = self.directions[walk.attribute].to(walk.codes)
-        return walk.codes + self.length * ready[walk.target]
+        directions = self._ready(walk.attribute, self.directions[walk.attribute], walk.codes)
+        return walk.codes + self.length * directions[walk.target]
 
     # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
@@ -344,6 +342,5 @@ class StyleSpace(Editor):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.directions = group(state, "direction")
         self.effects = group(state, "effect")
-        self._ready = {}
         self.offered = group(state, "offered")
         self.counts = group(state, "count")

@@ -17,6 +17,7 @@ from editbench.walk.figures import (
     Records,
     bare,
     new_figure,
+    order_methods,
     show_picture,
 )
 
@@ -102,7 +103,8 @@ def reproduction_figure(methods: dict[str, Reproduced], look: Looks) -> Figure:
     figure = new_figure(max(5.5, 0.9 + 0.62 * pictures * len(methods)), 0.4 + 0.85 * len(names))
     panels = figure.subplots(len(names), len(methods), squeeze=False)
     bare(panels)
-    for column, (method, one) in enumerate(sorted(methods.items())):
+    for column, method in enumerate(order_methods(methods, look)):
+        one = methods[method]
         panels[0][column].set_title(look.method(method), wrap=True, fontsize=8.5, loc="center")
         for line, name in enumerate(names):
             axes = panels[line][column]

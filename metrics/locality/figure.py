@@ -22,6 +22,7 @@ from editbench.walk.observed import Observed
 
 OBSERVATION = "locality"
 MAP = "viridis"  # perceptually uniform, and readable with any colour vision
+SIDE = 1.0  # inches at screen type of a map, where they stand below each other
 CAPTION = (
     "Mean over samples and strengths of the squared difference of edited and unedited pictures, "
     "summed over the colours (pictures in [-1, 1]); left the mean unedited picture. {scale} Below "
@@ -82,9 +83,6 @@ def joined(several: list[tuple[Observed, float]]) -> Heat:
         weak = weak or not (seen.meta["down"]["reached"] and seen.meta["up"]["reached"])
     top = float(np.mean([share for _, share in several]))
     return Heat(energy / max(count, 1.0), several[0][0].arrays["mean"], weak, top)
-
-
-SIDE = 1.0  # inches at screen type of a map, where they stand below each other
 
 
 def draw(records: Records, look: Looks) -> list[Drawing]:

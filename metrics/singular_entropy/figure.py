@@ -148,8 +148,9 @@ def entropy_figure(found: Entropies, look: Looks) -> Figure:
             colour = one.colour
             break
     drawn = table[np.isfinite(table["gain"])]
-    columns = look.across(2, 2) if len(drawn) else 1
-    lines = 2 // columns if len(drawn) else 1
+    count = 2 if len(drawn) else 1
+    columns = look.across(count, count)
+    lines = count // columns
     figure = new_figure(9.0 if columns == 2 else 5.5, (1.4 + 0.3 * len(table)) * lines)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     names = [look.attribute(name) for name in table["attribute"]]

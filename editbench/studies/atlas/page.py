@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from editbench.base.files import write_atomic
+from editbench.report.environment import page_environment
 from editbench.report.explorer import Sheet, css, sheets
 from editbench.report.strips import Strip
 from editbench.studies.atlas.make import Atlas
@@ -69,20 +69,7 @@ def write_atlas(folder: Path, atlas: Atlas) -> list[Path]:
 def render_page(atlas: Atlas) -> str:
     """The page as text."""
     blocks = sprites(atlas)
-    environment = Environment(
-        # The report's page sorts tables too.
-        loader=ChoiceLoader(
-            [
-                PackageLoader("editbench", "studies/atlas"),
-                PackageLoader("editbench", "report"),
-            ]
-        ),
-        # Names of methods and attributes are the user's text.
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("studies/atlas")
     environment.filters["signed"] = signed
     return environment.get_template("atlas.html").render(
         atlas=atlas,

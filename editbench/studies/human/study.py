@@ -15,12 +15,12 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import atomic_folder, digest, file_sha256, write_atomic, write_json
 from editbench.base.progress import progress
+from editbench.report.environment import page_environment
 from editbench.report.strips import PIXELATED, picture
 from editbench.studies.human import ASKED, FORMAT, RATER, VERSION
 from editbench.studies.human.draw import Comparison, Question, comparisons, questions
@@ -162,14 +162,7 @@ def render(
         "asked": list(design.asked),
         "questions": shown,
     }
-    # Names of attributes and classes come from records, so the template escapes them.
-    environment = Environment(
-        loader=PackageLoader("editbench", "studies/human"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("studies/human")
     parts = {
         part: Markup(_source(part)) for part in ("page.css", "page.js")
     }  # our own files, not text of a record

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from editbench.base.files import write_atomic
 from editbench.base.images import to_uint8
+from editbench.report.environment import page_environment
 from editbench.studies.scorer_check.checkup import Checkup
 from editbench.studies.scorer_check.sources import Pictures
 
@@ -158,14 +158,7 @@ def write_page(
 
     Agreements: (title, table) of pairs of scorers.
     """
-    environment = Environment(
-        loader=PackageLoader("editbench", "studies/scorer_check"),
-        # Names of classes and files are the user's text.
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("studies/scorer_check")
     environment.filters["signed"] = lambda value: f"{value:+.2f}" if math.isfinite(value) else "∞"
     shown = [(checkup, parts_of(checkup, pictures, images)) for checkup in checkups]
     page = environment.get_template("check.html").render(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from editbench.regression.compare import share_starts
 from editbench.report.load import COSTS, Results
 from editbench.report.paired import (
     LEVEL,
@@ -37,7 +38,7 @@ from editbench.stats.intervals import (
     seed_draws,
     seed_spread,
 )
-from editbench.studies.side_by_side.pairing import Pair, Pairing, pair_folders, shares_starts
+from editbench.studies.side_by_side.pairing import Pair, Pairing, pair_folders
 from editbench.walk.rows import KEY_COLUMNS, join_notes, key_of, written_key
 
 NAN = float("nan")
@@ -178,6 +179,15 @@ class Numbers:
         # A median or a ratio cannot be compared through the values of single starts.
         return table if np.isclose(mean, value, rtol=ROUNDING, atol=ROUNDING) else None
 
+    def starts_of(self, cell: Cell) -> set[int]:
+        """All starts that the runs of a cell have a value of."""
+        run_ids = cell.run_ids(self.side)
+        found: set[int] = set()
+        for (run, _), series in self.samples.items():
+            if run in run_ids:
+                found |= set(series.index.tolist())
+        return found
+
     def spread(self, cell: Cell, key: tuple) -> SeedSpread:
         """What the seeds of a cell add to the variance of a number."""
         return self.spreads.get((cell.run_ids(self.side)[0], key), SeedSpread())
@@ -230,42 +240,51 @@ def cells_of(pairs: Iterable[Pair], by_seed: bool) -> list[Cell]:
 
 def compare_cell(cell: Cell, a: Numbers, b: Numbers, draws: int) -> list[dict[str, Any]]:
     """The rows of the table of one cell."""
+    same = all(pair.refers_to_same_starts() for pair in cell.pairs)
+    # Of all numbers together: accuracy counts every start of a walk, others may lack some of them.
+    paired = same and share_starts(a.starts_of(cell), b.starts_of(cell))
     rows = []
     for key, left in a.of(cell).items():
         right = b.of(cell).get(key)
         if right is None:
             continue
-        values = (a.by_start(cell, key), b.by_start(cell, key))
-        rows.append(compare_number(cell, key, (a, b), (left, right), values, draws))
+        row = describe_number(cell, key, left, right)
+        row["floor"] = bool(a.floors[cell.run_ids("a")[0]])
+        rows.append(row)
+        if row["verdict"] != OPEN:
+            continue
+        values = a.by_start(cell, key)
+        others = b.by_start(cell, key)
+        if values is None or others is None:
+            row["verdict"] = NO_VALUES
+        elif paired:
+            row |= paired_test(values, others, draws)
+        else:
+            spreads = (a.spread(cell, key), b.spread(cell, key))
+            row |= unpaired_test(values, others, spreads, draws)
     return rows
 
 
-def compare_number(
-    cell: Cell,
-    key: tuple,
-    sides: tuple[Numbers, Numbers],
-    rows: tuple[dict[Any, Any], dict[Any, Any]],
-    values: tuple[pd.DataFrame | None, pd.DataFrame | None],
-    draws: int,
+def describe_number(
+    cell: Cell, key: tuple, left: dict[Any, Any], right: dict[Any, Any]
 ) -> dict[str, Any]:
-    """One row of the table.
+    """One row of the table before any test.
 
     Args:
         cell: of the number.
         key: of the number.
-        sides: the numbers of A and B.
-        rows: the number's own row of A and of B.
-        values: (starts, seeds) of A and of B.
-        draws: of the bootstrap.
+        left: the number's own row of A.
+        right: that of B.
+
+    Returns:
+        Its verdict is OPEN where a test can say more.
     """
-    left, right = rows
     fields = dict(zip(KEY_COLUMNS, key))
     found: dict[str, Any] = {
         "number": written_key(key),
         **{name: fields[name] for name in ("metric", "variant", "network", "x")},
         "attribute": cell.attribute,
         "method": cell.method,
-        "floor": bool(sides[0].floors[cell.run_ids("a")[0]]),
         "seeds": cell.seeds,
         "higher_is_better": known_better(left, right),
         "p": NAN,
@@ -281,28 +300,7 @@ def compare_number(
     found["difference"] = right["value"] - left["value"]
     if found["note"] or not np.isfinite(found["difference"]):
         return found | {"verdict": UNREAD}
-    if values[0] is None or values[1] is None:
-        return found | {"verdict": NO_VALUES}
-    same = all(pair.refers_to_same_starts() for pair in cell.pairs)
-    # Accuracy counts every start of a walk, other numbers may lack some of them.
-    whole = [side.samples for side in sides]
-    if same and shares_starts(
-        starts_of(cell.run_ids("a"), whole[0]), starts_of(cell.run_ids("b"), whole[1])
-    ):
-        tested = paired_test(values[0], values[1], draws)
-    else:
-        spreads = (sides[0].spread(cell, key), sides[1].spread(cell, key))
-        tested = unpaired_test(values[0], values[1], spreads, draws)
-    return found | tested | {"verdict": OPEN}
-
-
-def starts_of(run_ids: list[str], samples: dict[tuple[str, tuple], pd.Series]) -> set[int]:
-    """All starts that runs have a value of."""
-    found: set[int] = set()
-    for (run, _), series in samples.items():
-        if run in run_ids:
-            found |= set(series.index.tolist())
-    return found
+    return found | {"verdict": OPEN}
 
 
 def paired_test(a: pd.DataFrame, b: pd.DataFrame, draws: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from editbench.base.errors import EditbenchError
 from editbench.regression import PinnedRun, pin_runs
-from editbench.regression.compare import SHARED_STARTS, differences, match
+from editbench.regression.compare import differences, match
 from editbench.report.load import Results, load, require_readable
 
 # Under another generator or judge a number means something else.
@@ -197,8 +197,3 @@ def described(runs: list[PinnedRun]) -> str:
     done = "" if "done" in states else f", {' or '.join(sorted(states))}"
     numbers = ", ".join(map(str, seeds))
     return f"{', '.join(methods)} on {', '.join(attributes)}, seed {numbers}{done}"
-
-
-def shares_starts(own: set[int], others: set[int]) -> bool:
-    """Whether two runs walked from the same starts, as the regression check asks it."""
-    return len(own & others) >= SHARED_STARTS * len(own | others) > 0

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +16,7 @@ from editbench.base.files import write_atomic
 from editbench.base.progress import PIPE
 from editbench.report import latex
 from editbench.report.cells import MISSING, number
+from editbench.report.environment import page_environment
 from editbench.report.paired import LEVEL
 from editbench.report.tables import AT_EFFECT
 from editbench.studies.side_by_side.differences import (
@@ -49,7 +49,7 @@ def print_side_by_side(found: SideBySide, console: Console | None = None) -> Non
         console: to print to; None is the terminal, or a pipe.
     """
     console = console or (Console() if sys.stdout.isatty() else Console(width=PIPE))
-    for line in about(found):
+    for line in (f"A: {found.first}", f"B: {found.second}", *changes(found)):
         console.print(escape(line), soft_wrap=True)
     for name, part in found.parts():
         if part["metric"].iloc[0] not in SHOWN:
@@ -110,9 +110,9 @@ def write_side_by_side(found: SideBySide, out: Path) -> Path:
 
 
 # -- sentences -------------------------------------------------------------------------------------
-def about(found: SideBySide) -> list[str]:
-    """What A and B are, and what differs between them."""
-    lines = [f"A: {found.first}", f"B: {found.second}"]
+def changes(found: SideBySide) -> list[str]:
+    """What differs between A and B, a line each."""
+    lines = []
     by_change: dict[str, list[str]] = {}
     for pair in found.pairing.pairs:
         for change in pair.changed:
@@ -190,8 +190,7 @@ def title_of(name: str, part: pd.DataFrame) -> str:
     """The name of a number with an arrow to its better side."""
     row = part.iloc[0]
     title = name.replace(row["metric"], TITLES.get(row["metric"], row["metric"]), 1)
-    better = row["higher_is_better"]
-    arrow = "" if better is None or pd.isna(better) else " ↑" if better else " ↓"
+    arrow = {True: " ↑", False: " ↓", None: ""}[row["higher_is_better"]]
     return title.replace("_", " ") + arrow
 
 
@@ -331,25 +330,12 @@ def latex_cell(row: dict[Any, Any] | None) -> tuple[str, str, str]:
 # -- page ------------------------------------------------------------------------------------------
 def page(found: SideBySide) -> str:
     """The page as text: a table a number, with a drawing of each interval."""
-    environment = Environment(
-        # The report's page sorts tables too.
-        loader=ChoiceLoader(
-            [
-                PackageLoader("editbench", "studies/side_by_side"),
-                PackageLoader("editbench", "report"),
-            ]
-        ),
-        # Names and notes come from records.
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = [page_section(name, part) for name, part in found.parts()]
+    environment = page_environment("studies/side_by_side")
     return environment.get_template("side_by_side.html").render(
         first=found.first,
         second=found.second,
-        about=about(found)[2:],
+        changes=changes(found),
         conclusions=[*conclusions(found), *footnotes(found.table)],
         first_sections=[one for one in sections if one["first"]],
         more_sections=[one for one in sections if not one["first"]],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from editbench.base.conf import read_yaml
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
 from editbench.commands.demo import demo_methods
@@ -102,7 +103,31 @@ def test_list_shows_the_users_options(own, capsys):
     assert main(["list", "methods", "--config-dir", str(own)]) == 0
     text = capsys.readouterr().out
     assert f"  {'mine':26} one of my own\n" in text and "gradctrl" in text
-    assert main(["list", "--config-dir", "nowhere"]) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list"],
+        ["list", "attributes"],
+        ["run", "method=mine"],
+        ["run", "-m", "method=mine,random"],
+        ["run", "--dry-run", "method=mine"],
+        ["plan", "method=mine"],
+        ["bank", "generator=mine"],
+        ["conform", "mine"],
+        ["demo"],
+        ["invert", "pictures", "--out", "codes", "generator=mine"],
+        ["scorer", "check", "mine"],
+        ["atlas", "method=mine"],
+        ["world", "card", "generator=mine", "--out", "card"],
+        ["report"],
+    ],
+    ids=" ".join,
+)
+def test_a_misspelt_folder_is_told_before_the_names_in_it(words, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--config-dir", "nowhere"]) == 1
     assert "--config-dir nowhere: no such folder" in capsys.readouterr().err
 
 
@@ -155,3 +180,19 @@ def test_a_scorer_is_checked_by_the_name_of_an_option(tmp_path, capsys):
     words = ["--config-dir", str(CONF), "--generator", "toy", "-n", "20", "--out", str(tmp_path)]
     main(["scorer", "check", "toy", *words])
     assert "teacher: 20 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text, remedy",
+    [
+        ("about: a walk: two steps", "text that has a colon stands in quotes"),
+        ("about: @me", "text that begins with @"),
+        ("_target_: x\nabout:\n\tdeep: 1", "no line with a tab"),
+    ],
+)
+def test_the_usual_mistakes_in_yaml_are_named_with_their_line(text, remedy, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    line = len(text.splitlines())
+    with pytest.raises(BadFile, match=f"mine.yaml, line {line} is not readable YAML.*{remedy}"):
+        read_yaml(file)

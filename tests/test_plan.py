@@ -119,7 +119,8 @@ def test_the_table_says_what_is_there(toy, tmp_path, capsys):
 def test_a_tuned_method_needs_a_fit_and_a_tuning(capsys, tmp_path):
     words = ["budget=demo", f"cache={tmp_path}", f"out={tmp_path}/runs"]
     _, found = plan(capsys, *words, "method=gradctrl", "attribute=smile,age")
-    assert found["totals"]["to_fit"] == 3 and found["jobs"][0]["bank"] == found["jobs"][1]["bank"]
+    assert found["totals"]["to_fit"] == 1 and found["totals"]["to_tune"] == 2
+    assert found["jobs"][0]["bank"] == found["jobs"][1]["bank"]
 
 
 @pytest.mark.parametrize(

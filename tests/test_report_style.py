@@ -278,6 +278,7 @@ def test_a_report_lists_the_papers_of_what_stands_in_it(results: Results, tmp_pa
     assert cited.methods["mine"] == ["me2030", "gone2031"]
     assert entries(cited.bibtex)["me2030"] == "@misc{me2030, title = {A {brace}}, year = {2030}}"
     assert "No entry for the key gone2031" in cited.bibtex
+    assert cited.missing == ["gone2031"] and "gone2031: write it into" in cited.problem
 
 
 # -- figures ---------------------------------------------------------------------------------------

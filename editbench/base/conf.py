@@ -78,6 +78,8 @@ def option_file(group: str, name: str, more: Sequence[Path] = ()) -> Path:
 
 
 def _group_files(group: str, more: Sequence[Path]) -> list[Path]:
+    # Before any name is looked for: else a name would be unknown because its folder is misspelt.
+    check_folders(more)
     files: list[Path] = []
     for folder in (CONF, *more):
         files += (folder / group).glob("*.yaml")
@@ -141,7 +143,7 @@ def read_yaml(file: Path) -> dict:
     try:
         found = yaml.load(yaml_text(file), Loader=_YAML_LOADER) or {}
     except yaml.YAMLError as error:
-        raise BadFile(f"{file} is not readable YAML: {error}") from error
+        raise unreadable(file, error) from error
     if not isinstance(found, dict):
         raise BadFile(f"{file}: must be a mapping (key: value), it holds a {type(found).__name__}")
     return found
@@ -173,9 +175,25 @@ def yaml_text(file: Path) -> str:
                     f"{file}: line {event.start_mark.line + 1} has the alias *{event.anchor}, "
                     "which is not read; repeat the value, or write ${key}"
                 )
-    except (OSError, yaml.YAMLError) as error:
-        raise BadFile(f"{file} is not readable YAML: {error}") from error
+    except OSError as error:
+        raise BadFile(f"{file} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise unreadable(file, error) from error
     return text
+
+
+def unreadable(file: Path, error: yaml.YAMLError) -> BadFile:
+    """The error of a file that is no YAML: the line, and the remedy of the usual mistakes."""
+    mark = getattr(error, "problem_mark", None)
+    # The parser's own message repeats the file's path on each of its lines.
+    what = getattr(error, "problem", None) or str(error)
+    line = f", line {mark.line + 1}" if mark is not None else ""
+    remedy = ""
+    if "mapping values are not allowed" in what:
+        remedy = '; text that has a colon stands in quotes, as in about: "a walk: two steps"'
+    elif "cannot start any token" in what:
+        remedy = "; text that begins with @, % or ` stands in quotes, and no line with a tab"
+    return BadFile(f"{file}{line} is not readable YAML: {what}{remedy}")
 
 
 def _stem(file: Path) -> str:

@@ -48,7 +48,9 @@ KINDS = {
         ("method",),
         (
             "editbench conform {name}.py",
-            "editbench run --config-dir {conf} -m method={name},random attribute=smile budget=demo",
+            "editbench run --config-dir {conf} -m experiment=demo budget=demo method={name},random "
+            "attribute=smile,age",
+            "editbench report runs/demo --config-dir {conf}",
         ),
     ),
     "metric": Kind(

@@ -90,6 +90,8 @@ def show(jobs: Sequence[PlannedJob]) -> None:
     text = (
         f"{sums['jobs']} jobs: {counts}; to run: {sums['to_run']}; fits to make: {sums['to_fit']}"
     )
+    if sums["to_tune"]:
+        text += f"; tunings for one attribute: {sums['to_tune']}"
     out.print(text, highlight=False, soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ from editbench.base.user_code import search_configuration
 from editbench.commands.options import add_config_dir
 from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.report.exports import EXPORTERS, export
+from editbench.report.references import FILE, cited_in
 
 EXAMPLES = """examples:
   editbench report runs
@@ -25,6 +26,8 @@ EXAMPLES = """examples:
                                            these alone, in this order
   editbench report runs --column one --font serif --digits 2
                                            figures and LaTeX tables for a column of a paper
+  editbench report runs --config-dir my_conf
+                                           with titles and papers of your own options
   editbench report runs --tensorboard      write the records for TensorBoard, and no report
   editbench report --compare runs/before runs/after     two folders, with the differences of their numbers
 
@@ -122,6 +125,9 @@ def main(argv: list[str]) -> int:
         with status("drawing the report"):
             page = write_report(results, every, args.out, not args.no_figures, style)
         print(f"table  {page.parent / 'table.csv'}\nreport {page}")
+        missing = cited_in(results, style.folders).problem
+        if missing:
+            print(f"{FILE}: {missing}")
     return 0
 
 

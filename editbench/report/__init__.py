@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import write_atomic
-from editbench.report import dial, figure_trade, figures, latex, matched
+from editbench.report import dial, figure_trade, figures, latex, matched, references
 from editbench.report.costs import COSTS
 from editbench.report.html import Section, page
 from editbench.report.load import Problem, Results, load, require_readable
@@ -137,7 +137,9 @@ def write_report(
     write_atomic(out / "table.md", markdown(results, every, style, look))
     problems = list(results.problems)
     cited = cited_in(results, style.folders)
-    write_atomic(out / "references.bib", cited.bibtex)
+    write_atomic(out / references.FILE, cited.bibtex)
+    if cited.problem:
+        problems.append(Problem(references.FILE, cited.problem))
     printed_look = look
     if files and style.column == "one":
         # Fewer panels side by side: the same figure made narrow could not be read.

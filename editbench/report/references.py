@@ -7,7 +7,7 @@ keys. The entries are in the references.bib of the same configuration folder.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +29,25 @@ class Cited:
         methods: label -> keys.
         metrics: name -> keys.
         worlds: name of a generator -> keys.
+        missing: keys without an entry.
         bibtex: text of the file.
     """
 
     methods: dict[str, list[str]]
     metrics: dict[str, list[str]]
     worlds: dict[str, list[str]]
+    missing: list[str]
     bibtex: str
+
+    @property
+    def problem(self) -> str:
+        """Which keys have no entry, and what to do; '' where all have one."""
+        if not self.missing:
+            return ""
+        return (
+            f"no entry for {', '.join(self.missing)}: write it into the {FILE} of a configuration "
+            "folder of yours, and name the folder: editbench report --config-dir FOLDER"
+        )
 
 
 def cited_in(results: Results, folders: Sequence[Path] = ()) -> Cited:
@@ -59,7 +71,12 @@ def cited_in(results: Results, folders: Sequence[Path] = ()) -> Cited:
             metrics[name] = _keys(wording.of("metric", recorded, name).get("cite"))
     lists = [*methods.values(), *metrics.values(), *worlds.values()]
     keys = sorted({key for keys in lists for key in keys})
-    return Cited(methods, metrics, worlds, _bibtex(keys, folders))
+    known = _known(folders)
+    missing = [key for key in keys if key not in known]
+    lines = ["The papers of the methods, metrics and data sets of this report."]
+    # Told in the file as well, where whoever misses the entry looks: BibTeX reads it as a comment.
+    lines += [known.get(key, f"No entry for the key {key}.") for key in keys]
+    return Cited(methods, metrics, worlds, missing, "\n\n".join(lines) + "\n")
 
 
 def entries(text: str) -> dict[str, str]:
@@ -75,18 +92,14 @@ def entries(text: str) -> dict[str, str]:
     return found
 
 
-def _bibtex(keys: Iterable[str], folders: Sequence[Path]) -> str:
+def _known(folders: Sequence[Path]) -> dict[str, str]:
+    """Key -> entry of all that ships and that the user has."""
     known: dict[str, str] = {}
     # The user's own come last, and may replace one that ships.
     for folder in (CONF, *folders):
         if (folder / FILE).is_file():
             known |= entries(read_text(folder / FILE))
-    lines = ["The papers of the methods, metrics and data sets of this report."]
-    for key in keys:
-        # Told in the file, where whoever misses the entry looks. BibTeX reads it as a comment.
-        missing = f"No entry for the key {key}: write one into the {FILE} beside the YAML's folder."
-        lines.append(known.get(key, missing))
-    return "\n\n".join(lines) + "\n"
+    return known
 
 
 def _keys(cite: object) -> list[str]:

@@ -35,7 +35,8 @@ class Style:
     """The choices. Their names are the keys of report.yaml.
 
     Attributes:
-        methods: those that are reported, in this order, by name or label; empty: all, best first.
+        methods: those that are reported, in this order, by name or label; empty: all, means and
+            ranking best first.
         attributes: likewise; empty: all, by name.
         columns: of the tables of numbers, by the name in table.csv; empty: all.
         titles: a method, attribute, generator or column -> how it is written.

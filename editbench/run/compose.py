@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from editbench.base.conf import (
     CONF,
+    LABELS,
     MAIN,
     check_folders,
     default_option,
@@ -457,7 +458,9 @@ def _check_keys(config: DictConfig, keys: Sequence[str]) -> None:
             names = [str(name) for name in node]  # type: ignore[attr-defined]
             if part not in names:
                 if path:
-                    raise UnknownName(f"option of '{'.'.join(path)}'", part, names)
+                    # Labels are no arguments, so they are not what was meant.
+                    known = [name for name in names if name not in (*LABELS, "_target_")]
+                    raise UnknownName(f"option of '{'.'.join(path)}'", part, known)
                 raise UnknownName("option", part, [*names, *groups()])
             path.append(part)
             node = OmegaConf.select(config, ".".join(path), throw_on_missing=False)

@@ -54,11 +54,17 @@ def fit_editor(
     data = fit_data(settings, bank, networks)
     # `more` is empty unless the method has a `tune` of its own.
     path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
-    fitted = _cached(path, editor, data, data.attributes.names, lambda: editor.fit(data))
+    kind = type(editor).__name__
+    fitted = _cached(
+        path, editor, data, data.attributes.names, f"fitting {kind}", lambda: editor.fit(data)
+    )
     if not more:
         return fitted
     # All attributes share the fit; what is tuned for one of them has a file of its own.
-    tuned = _cached(more[0], editor, data, [attribute], lambda: editor.tune(data, attribute))
+    tuning = f"tuning {kind} for {attribute}"
+    tuned = _cached(
+        more[0], editor, data, [attribute], tuning, lambda: editor.tune(data, attribute)
+    )
     # A job is charged for both, also where the cache had one of them.
     return Fitted(
         fitted.seconds + tuned.seconds,
@@ -153,6 +159,7 @@ def _cached(
     editor: Editor,
     data: FitData,
     names: Sequence[str],
+    told: str,
     work: Callable[[], FitReport],
 ) -> Fitted:
     # Jobs of a sweep may need the same fit: one of them makes it, the others wait and load it.
@@ -163,7 +170,7 @@ def _cached(
         # The lock is held, so partial files here were left by a process that was killed.
         sweep_partials(path)
         began, before = time.perf_counter(), data.generator.decoded
-        with status(f"fitting {type(editor).__name__}"), scored(data.teacher) as asked:
+        with status(told), scored(data.teacher) as asked:
             report = work()
         fitted = Fitted(
             time.perf_counter() - began,

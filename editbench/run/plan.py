@@ -53,7 +53,7 @@ class PlannedJob:
         run_id: name of its record.
         out: folder of the records.
         bank: None for a job that cannot run.
-        fit_files: the cached fits that it needs.
+        fit_files: in the cache, that of its fit and, of a method that tunes, that of the tuning.
     """
 
     method: str
@@ -147,20 +147,23 @@ def banks(jobs: Sequence[PlannedJob]) -> list[BankState]:
 
 
 def totals(jobs: Sequence[PlannedJob]) -> dict[str, int]:
-    """Jobs by status, and the fits and tunings that the jobs to run would have to make."""
+    """Jobs by status, and how many fits (for all attributes) and tunings (for one attribute) the
+    jobs to run would have to make."""
     records: set[tuple[str, str]] = set()  # two jobs of a sweep may have one record
     fits: set[Path] = set()
+    tunings: set[Path] = set()
     for job in jobs:
         if job.to_run:
             records.add((job.out, job.run_id))
-            fits.update(job.fit_files)
-    # Jobs share fits: each is made by the first one that needs it.
-    missing = {file for file in fits if not file.exists()}
+            fits.update(job.fit_files[:1])
+            tunings.update(job.fit_files[1:])
     counts = {"jobs": len(jobs)}
     for status in STATUSES:
         counts[status] = sum(job.status == status for job in jobs)
     counts["to_run"] = len(records)
-    counts["to_fit"] = len(missing)
+    # Jobs share fits: each is made by the first one that needs it.
+    counts["to_fit"] = sum(not file.exists() for file in fits)
+    counts["to_tune"] = sum(not file.exists() for file in tunings)
     return counts
 
 

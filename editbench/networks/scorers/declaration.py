@@ -13,7 +13,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from editbench.base.conf import WORDING, option_file, option_names, yaml_text
+from editbench.base.conf import WORDING, option_file, option_names, unreadable, yaml_text
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build
 from editbench.networks.scorer import Scorer
@@ -60,7 +60,9 @@ def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
     try:
         # OmegaConf reads it, as in a run, since its YAML has rules of its own for numbers.
         text = OmegaConf.to_container(OmegaConf.load(StringIO(yaml_text(path))))
-    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except yaml.YAMLError as error:
+        raise unreadable(path, error) from error
+    except OmegaConfBaseException as error:
         raise BadFile(f"{path}: not readable YAML: {error}") from error
     if not isinstance(text, dict):
         raise BadFile(

@@ -18,7 +18,7 @@ from editbench.base.files import read_json
 from editbench.base.progress import say, status
 from editbench.base.validation import check_at_least, check_kind
 from editbench.commands.options import add_config_dir
-from editbench.report import every_setting, load, print_table, write_report
+from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.run.compose import compose_settings
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.protocol import check_starts, evaluated_names
@@ -31,7 +31,7 @@ EXAMPLES = """examples:
   editbench demo
   editbench demo starts.near=target
   editbench demo --out /data/demo --device cuda starts.n=600
-  editbench demo --config-dir my_conf          with the methods of my_conf/method/
+  editbench demo --config-dir my_conf          with the methods of my_conf/method/ beside the others
 """
 TAKEN = ("method", "attribute", "experiment", "budget")  # the demo sets these itself
 
@@ -85,9 +85,10 @@ def main(argv: list[str]) -> int:
     runs = {outcome["run_id"] for outcome in outcomes}
     with status("drawing the report"):
         results = load(args.out, runs, by_seed=False)
-        every = every_setting(results)
-        page = write_report(results, every, files=False)
-    print_table(results, every=every)
+        style = Style(folders=tuple(args.config_dir))
+        every = every_setting(results, style)
+        page = write_report(results, every, files=False, style=style)
+    print_table(results, every=every, style=style)
     say(
         f"demo took {time.perf_counter() - began:.0f} s, peak memory of a process "
         f"{peak_memory_mb(args.device):.0f} MiB"

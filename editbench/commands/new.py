@@ -48,9 +48,8 @@ KINDS = {
         ("method",),
         (
             "editbench conform {name}.py",
-            "editbench run --config-dir {conf} -m experiment=demo budget=demo method={name},random "
-            "attribute=smile,age",
-            "editbench report runs/demo --config-dir {conf}",
+            "editbench run --config-dir {conf} -m method={name},random attribute=smile budget=demo",
+            "editbench demo --config-dir {conf}",
         ),
     ),
     "metric": Kind(

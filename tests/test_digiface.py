@@ -16,6 +16,7 @@ from editbench.base.conf import CONF, group_options, read_yaml
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.spaces import Codes, Space
 from editbench.cli import main
+from editbench.commands import demo
 from editbench.networks.dcgan import DCGAN
 from editbench.networks.digiface import archives, faces, load
 from editbench.networks.digiface.convert import (
@@ -153,6 +154,24 @@ def test_one_command_converts_archives_of_a_folder(synthetic, tmp_path, capsys):
     # A second call finds everything.
     assert main(["fetch", "digiface", "--from", str(folder)]) == 0
     assert capsys.readouterr().out.count("here already") == 3
+
+
+def test_the_demo_adds_jobs_on_them_where_they_are(synthetic, tmp_path, monkeypatch):
+    folder, _ = synthetic
+    assert not load.is_here()
+    list(load.convert_archives(folder))
+    assert load.is_here()
+    built = []
+    monkeypatch.setattr(demo, "load_bank", built.append)
+    jobs = demo.digiface_jobs(tmp_path / "runs", "cpu")
+    assert [(job.attribute, job.plain["method"]["name"]) for job in jobs] == [
+        (attribute, method) for attribute in ("turned", "smile") for method in demo.DIGIFACE_METHODS
+    ]
+    assert {(job.out, job.plain["generator"]["name"]) for job in jobs} == {
+        (tmp_path / "runs", "digiface")
+    }
+    # Random networks make no faces, and the real bank of 3,000 is not for a test.
+    assert [settings.bank.spec.n for settings in built] == [3000]
 
 
 def test_scorers_of_the_configuration_take_them(synthetic):

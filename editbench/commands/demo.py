@@ -1,6 +1,7 @@
 """`editbench demo`: every method on every evaluated attribute of the embedded world, then table and page.
 
-A method that draws its examples runs with several seeds: as many as `seeds` of its YAML says.
+A method that draws its examples runs with several seeds: as many as `seeds` of its YAML says. Where the networks of
+`editbench fetch digiface` are, a few methods run on a GAN of real faces too, in a section of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from editbench.base.files import read_json
 from editbench.base.progress import say, status
 from editbench.base.validation import check_at_least, check_kind
 from editbench.commands.options import add_config_dir
+from editbench.networks.digiface import load as digiface
 from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.run.compose import compose_settings
 from editbench.run.loading import bank_folder, load_bank, load_networks
@@ -33,6 +35,8 @@ EXAMPLES = """examples:
   editbench demo --out /data/demo --device cuda starts.n=600
   editbench demo --config-dir my_conf          with the methods of my_conf/method/ beside the others
 """
+# On the GAN of real faces a sample takes ten times as long: a family of each kind, and a floor.
+DIGIFACE_METHODS = ("gradctrl", "interfacegan_conditional", "sefa", "random")
 TAKEN = ("method", "attribute", "experiment", "budget")  # the demo sets these itself
 
 
@@ -76,6 +80,9 @@ def main(argv: list[str]) -> int:
     bank_found = (bank_folder(base)[0] / "bank.json").exists()
     # Here and not in a worker, where the others would wait for it without a word.
     load_bank(base)
+    # Other words are meant for the embedded world.
+    if digiface.is_here() and not args.overrides:
+        jobs += digiface_jobs(args.out, args.device)
     outcomes: list[dict[str, Any]] = []
     for settings, outcome in run_jobs(jobs, args.workers or default_workers(args.device)):
         outcomes.append({"job": settings.title, **vars(outcome)})
@@ -154,6 +161,26 @@ def in_demo_order(composed: Sequence[Settings], attributes: Sequence[str]) -> li
             for seed in demo_seeds(settings):
                 jobs.append(settings.with_attribute(attribute).with_seed(seed))
     return jobs
+
+
+def digiface_jobs(out: Path, device: str) -> list[Settings]:
+    """Every method of DIGIFACE_METHODS on every attribute of real faces; their bank is built here.
+
+    Args:
+        out: folder of the records.
+        device: of the networks.
+    """
+    words = ["experiment=digiface", "budget=demo", f"out={out}", f"device={device}"]
+    composed = [compose_settings([*words, f"method={method}"]) for method in DIGIFACE_METHODS]
+    base = composed[0]
+    attributes = evaluated_names(base, load_networks(base).judge.attributes)
+    check_starts(base, len(attributes))
+    say(
+        f"faces of digiface: {', '.join(DIGIFACE_METHODS)} on {', '.join(attributes)}; "
+        f"bank of {base.bank.spec.n} samples"
+    )
+    load_bank(base)
+    return [settings.with_attribute(name) for name in attributes for settings in composed]
 
 
 def demo_seeds(settings: Settings) -> list[int]:

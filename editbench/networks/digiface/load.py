@@ -78,6 +78,11 @@ def path_of(archive: Archive) -> Path:
     return place() / archive.converted
 
 
+def is_here() -> bool:
+    """Whether all converted files are there."""
+    return all(path_of(archive).is_file() for archive in ARCHIVES)
+
+
 # -- making them ---------------------------------------------------------------------------------
 def convert_archives(source: Path | None = None) -> Iterator[Converted]:
     """Get and convert the archives; a file that is there and whole is kept.

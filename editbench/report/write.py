@@ -244,8 +244,8 @@ def missed_bars(results: Results) -> list[str]:
         if card.get("missed"):
             found[str(run["generator"])] = (
                 f"The world {run['generator']} misses {len(card['missed'])} of the {card['bars']} "
-                "bars of its card, which say whether editors can be compared in it: "
-                f"{'; '.join(card['missed'])}."
+                "bars of its card, which say how far its numbers can be trusted (docs/world.md tells "
+                f"what follows): {'; '.join(card['missed'])}."
             )
     return [found[name] for name in sorted(found)]
 

@@ -21,7 +21,14 @@ from PIL import Image
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import lock, read_json, usable_folder, write_atomic, write_json
+from editbench.base.files import (
+    lock,
+    read_json,
+    usable_folder,
+    user_cache,
+    write_atomic,
+    write_json,
+)
 from editbench.base.output import Output, steady_output
 from editbench.base.progress import say
 from editbench.base.text import path_key, printable, read_text
@@ -311,6 +318,26 @@ def test_a_home_that_cannot_be_written_is_not_used(
     # What an administrator has put there is found all the same.
     (home / ".cache" / "editbench" / "networks").mkdir(parents=True)
     assert registry.folder() == home / ".cache" / "editbench" / "networks"
+
+
+def test_a_home_that_nobody_else_may_look_into_is_not_used(
+    homeless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HOME is root's, in a container that runs as another user."""
+    home = homeless / "root"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    looked_up = os.stat
+
+    def stat(path: str | Path, **options: object) -> os.stat_result:
+        if home in Path(path).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return looked_up(path, **options)  # type: ignore[arg-type]
+
+    allowed = os.access
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != home and allowed(path, mode))
+    assert user_cache("networks") is None
 
 
 def test_a_folder_that_cannot_be_written_names_the_remedy(

@@ -353,14 +353,15 @@ def user_cache(part: str) -> Path | None:
         found = Path(platformdirs.user_cache_dir("editbench", appauthor=False)) / part
     except RuntimeError:  # neither HOME nor the list of users names a home
         return None
-    if found.is_dir():
+    # os.path, as pathlib raises in the home of somebody else, which may not even be looked into.
+    if os.path.isdir(found):
         return found
     home = Path(os.path.expanduser("~"))
     # A home that is not there is not made: its name may stand for "none", as in /nonexistent.
-    if not found.is_absolute() or (found.is_relative_to(home) and not home.is_dir()):
+    if not found.is_absolute() or (found.is_relative_to(home) and not os.path.isdir(home)):
         return None
-    above = next(parent for parent in found.parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+    above = next(parent for parent in found.parents if os.path.exists(parent))
+    if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
         return None
     return found
 

@@ -4,7 +4,7 @@ nothing else."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +13,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from editbench.base.errors import EditbenchError
-from editbench.base.files import write_atomic
+from editbench.base.files import digest, write_atomic
 from editbench.report import dial, figure_trade, figures, latex, matched, references
 from editbench.report.costs import COSTS
 from editbench.report.html import Section, page
@@ -58,6 +57,7 @@ COST_COLUMNS = (
     "on_front",
 )
 ORDER = ("accuracy", "ad", "trade")  # these figures come first, in this order
+LONGEST_NAME = 80  # characters of a setting or attribute in the name of a file
 
 
 def report(
@@ -155,12 +155,14 @@ def write_report(
         except Exception as error:  # as for a figure
             problems.append(Problem("LaTeX tables" + suffix, f"{type(error).__name__}: {error}"))
         drawings = _drawings(numbers, look, problems)
-        printed = drawings
+        narrow = {}
         if printed_look is not look:
-            printed = _drawings(numbers, printed_look, [])
-        for one, narrow in zip(drawings, printed):
+            narrow = _by_file(_drawings(numbers, printed_look, []))
+        for one in drawings:
             path = out / "figures" / f"{_slug(one.file)}{suffix}"
-            drawn = _draw(path, one.draw, narrow.draw, problems, files, style)
+            # What cannot be made narrow is printed as it is on the page.
+            draw_printed = narrow.get(one.file, one.draw)
+            drawn = _draw(path, one.draw, draw_printed, problems, files, style)
             if drawn:
                 place = section.figures if one.first else section.more
                 place.append((one.title, one.caption, drawn))
@@ -177,11 +179,13 @@ def write_report(
         sections.append(section)
     # The dial compares worlds, and each world is a setting: it cannot be drawn within one.
     across = []
-    drawings = dial.drawings(results, look)
-    printed = drawings if printed_look is look else dial.drawings(results, printed_look)
-    for one, narrow in zip(drawings, printed):
+    narrow = {}
+    if printed_look is not look:
+        narrow = _by_file(dial.drawings(results, printed_look))
+    for one in dial.drawings(results, look):
         path = out / "figures" / one.file
-        drawn = _draw(path, one.draw, narrow.draw, problems, files, style)
+        draw_printed = narrow.get(one.file, one.draw)
+        drawn = _draw(path, one.draw, draw_printed, problems, files, style)
         if drawn:
             across.append((one.title, one.caption, drawn))
     slopes = dial.slopes(dial.points(results))
@@ -234,12 +238,12 @@ def _drawings(numbers: Numbers, look: Looks, problems: list[Problem]) -> list[Dr
     found = []
     if table["accuracy"].notna().any():
         accuracy = partial(figures.accuracy_figure, table, look)
+        found.append(Drawing("accuracy", "Accuracy", CAPTIONS["accuracy"], accuracy, first=True))
+    # Where too few attributes are readable there are cells and no means.
+    if numbers.costs["accuracy"].notna().any():
         trade = partial(figure_trade.trade_figure, numbers.costs, look)
         title = "Accuracy against side effects and cost"
-        found = [
-            Drawing("accuracy", "Accuracy", CAPTIONS["accuracy"], accuracy, first=True),
-            Drawing("trade", title, CAPTIONS["trade"], trade, first=True),
-        ]
+        found.append(Drawing("trade", title, CAPTIONS["trade"], trade, first=True))
     # Metrics that bring a figure are drawn by it, and their curves are not drawn a second time.
     own = metric_figures(results)
     for group, name in own.items():
@@ -254,6 +258,14 @@ def _drawings(numbers: Numbers, look: Looks, problems: list[Problem]) -> list[Dr
         caption = CAPTIONS.get(name, CURVE_CAPTION)
         found.append(Drawing(name, title, caption, draw, first=name in CAPTIONS))
     return sorted(found, key=lambda one: [*ORDER, one.file].index(one.file))
+
+
+def _by_file(drawings: Iterable[Drawing]) -> dict[str, Callable[[], Figure]]:
+    """Name of the file -> what makes the figure."""
+    found = {}
+    for one in drawings:
+        found[one.file] = one.draw
+    return found
 
 
 def metric_figures(results: Results) -> dict[str, str]:
@@ -297,30 +309,38 @@ def _draw(
         problems: a figure that fails is added to it.
         files: whether it is saved too, as SVG, and as PNG and PDF at the size of a paper's column.
         style: font and column.
+
+    Raises:
+        EditbenchError: a file cannot be written.
     """
+    made = {}
     try:
         with matplotlib.rc_context(STYLE | {"font.family": FONTS[style.font]}):  # type: ignore[arg-type]
             figure = draw()
             # Rendered before to_paper, which shrinks the figure in place.
             svg = figures.render(figure, "svg")
             drawn = figures.for_page(svg)
-            if not files:
-                return drawn
-            write_atomic(path.with_name(f"{path.name}.svg"), svg)
-            if draw_printed is not draw:
-                figure = draw_printed()
-            to_paper(figure, style.column)
-            for kind in ("png", "pdf"):
-                write_atomic(path.with_name(f"{path.name}.{kind}"), figures.render(figure, kind))
-            return drawn
-    # A full disk or a missing permission would hit every other file too, so it ends the report.
-    except EditbenchError:
-        raise
+            if files:
+                made["svg"] = svg
+                if draw_printed is not draw:
+                    figure = draw_printed()
+                to_paper(figure, style.column)
+                for kind in ("png", "pdf"):
+                    made[kind] = figures.render(figure, kind)
     except Exception as error:  # a plot is never worth the tables
         problems.append(Problem(f"figure {path.name}", f"{type(error).__name__}: {error}"))
         return ""
+    # A full disk or a missing permission would hit every other file too, so it ends the report.
+    for kind, data in made.items():
+        write_atomic(path.with_name(f"{path.name}.{kind}"), data)
+    return drawn
 
 
 def _slug(text: str) -> str:
     """A short file name; never a path."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:80] or "x"
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
+    if text.isascii() and len(plain) <= LONGEST_NAME:
+        return plain or "x"
+    # Two long settings, or two attributes in another script, would have one name and one file.
+    end = f"-{digest(text, 8)}"
+    return (plain or "x")[: LONGEST_NAME - len(end)] + end

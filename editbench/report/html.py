@@ -123,7 +123,7 @@ def page(
         undone=undone,
         problems=problems,
         facts=facts(whole, table, look),
-        warnings=warnings(table) + missed_bars(whole) + far_starts(whole),
+        warnings=warnings(table) + missed_bars(whole) + far_starts(whole, look),
         provenance=provenance(whole),
         notes=method_notes(whole),
         title=worlds_of(table, look),
@@ -204,17 +204,21 @@ def _cards(made: list[dict]) -> str:
 
 def _agreement(made: list[dict], look: Looks) -> str:
     """How far teacher and judge give the same classes over the bank, by attribute."""
-    found: dict[str, str] = {}
+    # Worlds, teachers and judges differ in it; the runs of one setting tell the same.
+    found: dict[str, dict[str, None]] = {}
     for one in made:
         for name, values in (one.get("agreement") or {}).items():
-            text = f"{look.attribute(name)} {values['agreement']:.0%}"
+            text = f"{values['agreement']:.0%}"
             # It is undefined where both give one class alone.
             if values["kappa"] is not None:
                 text += f" (κ {values['kappa']:.2f})"
-            found.setdefault(name, text)
+            found.setdefault(name, {})[text] = None
     if not found:
         return ""
-    return f"agree on {', '.join(found.values())} of the samples"
+    told = ", ".join(
+        f"{look.attribute(name)} {' or '.join(texts)}" for name, texts in found.items()
+    )
+    return f"agree on {told} of the samples"
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
@@ -235,8 +239,13 @@ def warnings(table: pd.DataFrame) -> list[str]:
     return found
 
 
-def far_starts(results: Results) -> list[str]:
-    """Of runs whose starts were asked to be near a boundary and lie far from it: one line, or none."""
+def far_starts(results: Results, look: Looks) -> list[str]:
+    """Of runs whose starts were asked to be near a boundary and lie far from it: one line, or none.
+
+    Args:
+        results: of all settings.
+        look: how attributes are written.
+    """
     far: dict[str, list[float]] = {}
     for run in results.runs.to_dict("records"):
         made = results.provenance.get(run["run_id"], {})
@@ -246,7 +255,7 @@ def far_starts(results: Results) -> list[str]:
     if not far:
         return []
     # Methods share their starts, but two settings may differ.
-    told = ", ".join(f"{name} {_spread(set(values))}" for name, values in sorted(far.items()))
+    told = ", ".join(f"{look.attribute(name)} {_spread(set(far[name]))}" for name in sorted(far))
     return [
         f"Starts are not near their boundary: half of them lie further than {told} σ from the "
         f"target's, where {NEARBY:g} σ counts as near. A larger bank or a smaller starts.pool brings "
@@ -408,12 +417,13 @@ def accuracy_conclusion(
         best = [look.method(method) for method, cells in grid if cells[place]["best"]]
         name = look.attribute(attribute)
         found.append(f"on {name} {', '.join(best)}" if best else f"on {name} nothing is separated")
-    done = [cell for _, cells in grid for cell in cells if cell["status"] == "done"]
+    conclusion = f"Best, with what the test does not separate from it: {'; '.join(found)}."
+    rivals = [cells for method, cells in grid if not look[method].floor]
+    if len(rivals) == len(grid):
+        return conclusion
+    done = [cell for cells in rivals for cell in cells if cell["status"] == "done"]
     floored = sum(bool(cell["cell"].floor) for cell in done)
-    return (
-        f"Best, with what the test does not separate from it: {'; '.join(found)}. "
-        f"{floored} of {len(done)} cells are not clear of the best floor."
-    )
+    return f"{conclusion} {floored} of {len(done)} cells are not clear of the best floor."
 
 
 def _row(record: dict, columns: list[Column]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from editbench.report.references import Cited
 from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT, WORSE
 from editbench.report.write import NOT_LEARNED_MEANS, heading, not_done, where
-from editbench.walk.figures import Looks
+from editbench.walk.figures import Looks, spoken
 
 POINTS = 72.27  # of TeX, an inch
 COLSEP = 4.0  # points on either side of a column
@@ -304,7 +304,7 @@ def _attribute_table(paper: Paper, name: str, column: Column) -> str:
     notes = not_done(table, paper.look) if column.key == "accuracy" else []
     grid = Grid(heads, rows, [*notes, *_cell_notes(paper, column, compared)])
     effects = ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
-    caption = [WHAT[column.key].format(effect=effects) + _over(table, column) + "."]
+    caption = [WHAT[column.key].format(effect=effects) + _over(table, column.interval) + "."]
     caption.append(_mean(paper, compared))
     return _float(paper, name, caption, grid)
 
@@ -343,16 +343,31 @@ def _means_table(paper: Paper) -> str:
     if not columns:
         return ""
     rows = []
+    weak = []
     for row in means.to_dict("records"):
         bold = row["method"] in numbers.ranked.bold
         cells = [_cell(row, column, bold and column.key == "accuracy") for column in columns]
         rows.append((paper.name(row), cells))
-    caption = [f"Means over attributes{_over(numbers.table, columns[0])}."]
+        if not_learned(row):
+            weak.append(paper.look.method(row["method"]))
+    hints = []
+    over = {}
+    intervals = False
     for column in columns:
+        intervals = intervals or column.interval
         if column.hint:
-            caption.append(f"{column.title[0].upper()}{column.title[1:]}: {column.hint}.")
-    caption.append(_mean(paper, numbers.compared["accuracy"]))
-    return _float(paper, "means", caption, Grid(["method", *map(heading, columns)], rows))
+            hints.append(f"{_begun(column.title)}: {column.hint}.")
+        # AD has a set of its own, all others that of accuracy.
+        if column.key == AT_EFFECT:
+            over[f"Mean {column.title}"] = numbers.compared[AT_EFFECT]
+        else:
+            over["Mean"] = numbers.compared["accuracy"]
+    caption = [f"Means over attributes{_over(numbers.table, intervals)}.", *hints]
+    caption += [_mean(paper, compared, title) for title, compared in over.items()]
+    notes = []
+    if weak:
+        notes.append(f"‡{NOT_LEARNED_MEANS} ({', '.join(weak)})")
+    return _float(paper, "means", caption, Grid(["method", *map(heading, columns)], rows, notes))
 
 
 def _cost_table(paper: Paper) -> str:
@@ -389,7 +404,7 @@ def _ranking_table(paper: Paper) -> str:
         rows.append((f"{k}. {paper.look.method(row['method'])}", cells))
     heads = ["method", "rank", "accuracy", "ties"]
     caption = [
-        f"Methods by mean accuracy{_over(paper.numbers.table, number)}.",
+        f"Methods by mean accuracy{_over(paper.numbers.table, number.interval)}.",
         _mean(paper, ranked.compared),
         "A rank is a range where the paired bootstrap over starts leaves it open (Holm, adjusted p "
         f"below {LEVEL:g}); ties are the numbers of the methods that it does not separate. "
@@ -400,15 +415,15 @@ def _ranking_table(paper: Paper) -> str:
 
 
 # -- parts of a caption ----------------------------------------------------------------------------
-def _over(table: pd.DataFrame, column: Column) -> str:
-    """'; over 150 starts an attribute and 1 to 3 seeds, 95 % interval below'."""
+def _over(table: pd.DataFrame, intervals: bool) -> str:
+    """'; over 150 starts an attribute and 1 to 3 seeds, with the 95 % interval below'."""
     counts = sorted(set(table["n"].dropna().astype(int)))
     seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
     if not counts:
         return ""
     starts = _span(counts) + " starts"
     several = f" and {_span(seeds)} seeds" if seeds[-1] > 1 else ", one seed"
-    interval = ", with the 95 % interval below" if column.interval else ""
+    interval = ", with the 95 % interval below" if intervals else ""
     return f"; over {starts} an attribute{several}{interval}"
 
 
@@ -417,12 +432,17 @@ def _span(values: Sequence[int]) -> str:
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
-def _mean(paper: Paper, compared: Comparison) -> str:
+def _mean(paper: Paper, compared: Comparison, title: str = "Mean") -> str:
     """What the column of means is over, or why there is none."""
     if compared.note:
-        return f"No mean: {compared.note}."
+        return f"{_begun(compared.note)}."
     names = paper.attributes(compared.attributes)
-    return f"Mean: over {compared.over} ({names}), the same for every method."
+    return f"{title}: over {compared.over} ({names}), the same for every method."
+
+
+def _begun(text: str) -> str:
+    """A text as the beginning of a sentence."""
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def _ranges(places: Sequence[int]) -> str:
@@ -497,7 +517,7 @@ def _float(paper: Paper, name: str, caption: Sequence[str], grid: Grid) -> str:
     if told:
         sentences.append(f"{'; '.join(told)}.")
     made = escape(" ".join(sentences))
-    label = style.labels.get(name, f"tab:{name}{paper.suffix}")
+    label = style.labels.get(name, f"tab:{name}") + paper.suffix
     # A starred float spans both columns where the paper has two.
     kind = "table" if style.column == "one" else "table*"
     lines = [
@@ -590,10 +610,11 @@ def _comments(numbers: Numbers, look: Looks, cited: Cited | None) -> list[str]:
 def _papers(results: Results, look: Looks, cited: Cited) -> str:
     r"""'GradCtrl \cite{chen2022gradctrl}; ...' of what has a paper."""
     runs = results.runs
-    named = {look.method(name): cited.methods[name] for name in sorted(set(runs["label"]))}
-    named |= {look.world(name): cited.worlds[name] for name in sorted(set(runs["generator"]))}
-    named |= {name.replace("_", " "): keys for name, keys in cited.metrics.items()}
-    return "; ".join(rf"{name} \cite{{{','.join(keys)}}}" for name, keys in named.items() if keys)
+    # Pairs, as a method, a world and a metric may be written alike.
+    named = [(look.method(name), cited.methods[name]) for name in sorted(set(runs["label"]))]
+    named += [(look.world(name), cited.worlds[name]) for name in sorted(set(runs["generator"]))]
+    named += [(spoken(name), keys) for name, keys in cited.metrics.items()]
+    return "; ".join(rf"{name} \cite{{{','.join(keys)}}}" for name, keys in named if keys)
 
 
 def _commented(lines: Iterable[str]) -> list[str]:

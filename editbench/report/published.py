@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from editbench.report.cells import COLUMNS, MISSING, number
+from editbench.report.cells import COLUMNS, MISSING, Column, cell
 from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
 from editbench.report.tables import main_table
@@ -167,19 +167,24 @@ def _row(
     mine = mine[mine["attribute"] == attribute]
     if not len(mine):
         return row | {"ours": "not run"}
-    record = mine.iloc[0]
+    record = mine.iloc[0].to_dict()
     if record["status"] != "done" or metric not in record or not np.isfinite(record[metric]):
         return row | {"ours": str(record["status"]) if record["status"] != "done" else MISSING}
     # The interval is of the number measured here; the paper's stands as it was printed.
-    low, high = record[f"{metric}_low"], record[f"{metric}_high"]
+    # Costs, and what was learnt, have none.
+    low, high = record.get(f"{metric}_low", np.nan), record.get(f"{metric}_high", np.nan)
     why = ""
     if is_far(value, record[metric], low, high):
         why = explain(results.provenance.get(record["run_id"], {}), attribute, block)
+    ours = cell(record, Column(metric, metric, interval=True))
+    text = ours.text
+    if ours.interval:
+        text += f" ({ours.interval})"
     return row | {
         "value": record[metric],
         "low": low,
         "high": high,
         "n": record["n"],
         "why": why,
-        "ours": f"{number(record[metric], 3)} ({number(low, 3)}–{number(high, 3)})",
+        "ours": text,
     }

@@ -105,8 +105,13 @@ def _print_setting(numbers: Numbers, console: Console, style: Style, look: Looks
         title += f" · {numbers.name}"
     columns = style.columns_of(numbers)
     if console.width < WIDE:
-        # In a narrow terminal intervals go as well, but for the main number.
-        columns = [replace(c, interval=c.key == "accuracy") for c in columns if c.narrow]
+        # In a narrow terminal intervals go as well, but for the main number. What was asked for
+        # stays: the table is then printed in parts.
+        columns = [
+            replace(column, interval=column.key == "accuracy")
+            for column in columns
+            if column.narrow or column.key in style.columns
+        ]
     heads, rows = _runs(table, columns, "terminal", look)
     print_runs(console, title, heads, rows, _last(heads))
     told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table, look)]
@@ -238,16 +243,17 @@ def floors_of(table: pd.DataFrame, look: Looks) -> list[str]:
 
 def missed_bars(results: Results) -> list[str]:
     """Of worlds whose card misses bars: one line each, with what is missed."""
-    found: dict[str, str] = {}
+    # A set, as the runs of a world tell the same, and not its name: it may have been trained anew.
+    found = set()
     for run in results.runs.to_dict("records"):
         card = results.provenance.get(run["run_id"], {}).get("world_card") or {}
         if card.get("missed"):
-            found[str(run["generator"])] = (
+            found.add(
                 f"The world {run['generator']} misses {len(card['missed'])} of the {card['bars']} "
                 "bars of its card, which say how far its numbers can be trusted (docs/world.md tells "
                 f"what follows): {'; '.join(card['missed'])}."
             )
-    return [found[name] for name in sorted(found)]
+    return sorted(found)
 
 
 def _sentence(line: str) -> str:
@@ -439,7 +445,7 @@ def _values(record: dict, columns: list[Column], kind: str) -> list[str]:
     status = record.get("status", "done")
     if status != "done":
         # The status takes the first number's place, so that a gap is never left unexplained.
-        return [status, *[""] * (len(columns) - 1)]
+        return [status, *[""] * (len(columns) - 1)][: len(columns)]
     return [_written(cell(record, column), kind) for column in columns]
 
 
@@ -461,8 +467,9 @@ def _name(record: dict, look: Looks) -> str:
 def _rich(headings: list[str], title: str, wrapped: Iterable[int] = (0, 1)) -> Table:
     """The columns in `wrapped` are text and fold; the others are numbers."""
     wrapped = tuple(wrapped)
+    # Names of settings, metrics and columns come from records and from the user.
     out = Table(
-        title=title,
+        title=escape(title),
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -471,7 +478,7 @@ def _rich(headings: list[str], title: str, wrapped: Iterable[int] = (0, 1)) -> T
     )
     for position, text in enumerate(headings):
         out.add_column(
-            text,
+            escape(text),
             justify="left" if position in (0, 1, *wrapped) else "right",
             # A number that is broken over two lines can be misread.
             no_wrap=position not in wrapped,

@@ -1,0 +1,243 @@
+"""The report where there is little, where names are unusual, and where settings differ."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from editbench.base.errors import EditbenchError
+from editbench.base.files import seal_folder
+from editbench.report import Style, every_setting, load, print_table, report, write_report
+from editbench.walk.figures import Drawing, Looks, Records, new_figure
+from tests.fake_records import fake_run, metric_rows, report_of, start_samples
+
+
+def caption(file: Path) -> str:
+    return re.findall(r"\\caption\{.*", file.read_text(encoding="utf-8"))[0]
+
+
+def conclusion(page: Path) -> str:
+    return re.findall(r"<p>(Best, .*?)</p>", page.read_text(encoding="utf-8"))[0]
+
+
+# -- names -----------------------------------------------------------------------------------------
+def test_settings_with_long_names_have_files_of_their_own(tmp_path: Path) -> None:
+    """Their names agree in more characters than a file's name has."""
+    for end in ("one", "two"):
+        fake_run(tmp_path, "alpha", "smile", generator=f"{'long_' * 20}{end}", tag=end)
+    folder = report_of(tmp_path).parent / "latex"
+    files = sorted(folder.glob("accuracy*_standalone.tex"))
+    assert len(files) == 2 and all(len(path.name) < 120 for path in files)
+    read = re.findall(r"\\input\{(accuracy.*)\}", (folder / "tables.tex").read_text())
+    assert len(set(read)) == 2
+
+
+def test_attributes_in_another_script_have_pictures_of_their_own(tmp_path: Path) -> None:
+    pictures = torch.zeros(2, 4, 3, 8, 8, dtype=torch.uint8)
+    for attribute in ("笑顔", "長髪"):
+        fake_run(tmp_path, "alpha", attribute, pictures=pictures)
+    folder = report_of(tmp_path, draws=["none"]).parent / "figures"
+    assert len(list(folder.glob("strips_*.png"))) == 2
+
+
+def test_a_label_of_the_user_is_told_apart_by_the_setting(tmp_path: Path) -> None:
+    for generator in ("faces32", "ffhq"):
+        fake_run(tmp_path, "alpha", "smile", generator=generator, tag=generator)
+    style = Style(labels={"accuracy": "tab:main"})
+    results = load(tmp_path)
+    write_report(results, every_setting(results, style), files=False, style=style)
+    labels = []
+    for path in (tmp_path / "report" / "latex").glob("accuracy*.tex"):
+        labels += re.findall(r"\\label\{(.*)\}", path.read_text())
+    assert sorted(labels) == ["tab:main_generator-faces32", "tab:main_generator-ffhq"]
+
+
+def test_titles_with_brackets_are_printed_whole(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile")
+    style = Style(titles={"ad_at": "AD [sigma]", "accuracy": "share [/s]"})
+    console = Console(width=160, file=StringIO())
+    print_table(load(tmp_path), console, style=style)
+    out = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "AD [sigma] ↓" in out and "share [/s] ↑" in out
+
+
+def test_a_method_and_a_world_that_are_written_alike_keep_their_papers(tmp_path: Path) -> None:
+    fake_run(tmp_path, "mine", "smile", generator="world")
+    for group, name, key in (("method", "mine", "a2020"), ("generator", "world", "b2021")):
+        file = tmp_path / "conf" / group / f"{name}.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"title: Same\ncite: {key}\n")
+    style = Style(folders=(tmp_path / "conf",))
+    results = load(tmp_path)
+    write_report(results, every_setting(results, style), files=False, style=style)
+    text = (tmp_path / "report" / "latex" / "accuracy.tex").read_text()
+    assert r"Same \cite{a2020}; Same \cite{b2021}" in text
+
+
+# -- columns ---------------------------------------------------------------------------------------
+def test_a_narrow_terminal_shows_the_columns_that_were_chosen(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile")
+    console = Console(width=80, file=StringIO())
+    print_table(load(tmp_path), console, style=Style(columns=("fit_seconds", "labels_used")))
+    out = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"smile +alpha +1\.5 +60", out)
+
+
+def test_a_table_of_costs_alone_has_rows_of_one_length(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile")
+    fake_run(tmp_path, "alpha", "age", status="skipped", reason="no control")
+    style = Style(columns=("peak_memory_mb",))
+    results = load(tmp_path)
+    write_report(results, every_setting(results, style), files=False, style=style)
+    text = (tmp_path / "report" / "table.md").read_text(encoding="utf-8")
+    table = text.split("\n\n")[2].splitlines()
+    assert table[0] == "| attribute | method |" and {line.count("|") for line in table} == {3}
+
+
+# -- what is told ----------------------------------------------------------------------------------
+def test_the_conclusion_counts_the_cells_that_a_floor_is_compared_with(tmp_path: Path) -> None:
+    shares = {"good": 0.6, "weak": 0.1, "random": 0.1}
+    for method, share in shares.items():
+        values = (np.arange(200) < 200 * share).astype(float)
+        fake_run(
+            tmp_path, method, "smile", metric_rows(share), samples=start_samples(accuracy=values)
+        )
+    assert conclusion(report_of(tmp_path)).endswith("1 of 2 cells are not clear of the best floor.")
+    results = Style(methods=("good", "weak")).choose(load(tmp_path))
+    page = write_report(results, every_setting(results), files=False)
+    assert "floor" not in conclusion(page)
+
+
+def ad_samples(starts: int) -> pd.DataFrame:
+    """60 starts, of which some reach the effect at which AD is read."""
+    samples = start_samples(
+        accuracy=np.arange(60) % 2 * 1.0, ad_at=np.where(np.arange(60) < starts, 0.3, np.nan)
+    )
+    return samples.assign(x=np.where(samples["metric"] == "ad_at", 1.0, np.nan))
+
+
+def test_a_table_of_means_says_of_ad_what_it_is_over_and_what_its_marks_mean(
+    tmp_path: Path,
+) -> None:
+    """Few starts reach the effect on age, so that AD is over fewer attributes than accuracy."""
+    for method, learned in (("sure", 0.9), ("guessing", 0.5)):
+        for attribute in ("smile", "hat", "age"):
+            samples = ad_samples(5 if attribute == "age" else 40)
+            fake_run(tmp_path, method, attribute, samples=samples, made={"learned": learned})
+    folder = report_of(tmp_path).parent / "latex"
+    told = caption(folder / "means.tex")
+    assert "Mean: over 3 of 3 attributes, 180 starts (age, hat, smile)" in told
+    assert "Mean AD: over 2 of 3 attributes, 80 starts (hat, smile)" in told
+    text = (folder / "means.tex").read_text()
+    assert r"0.50\textsuperscript{\ddag}" in text
+    assert r"\textsuperscript{\ddag}not learned" in text and "(guessing)" in text
+    # Of AD alone nothing is over the set of accuracy; the first of two columns has no interval.
+    results = load(tmp_path)
+    for columns, part, other in (
+        (("ad_at",), "Mean AD: over 2", "Mean: over"),
+        (("success_rate", "accuracy"), "with the 95 \\% interval below", "Mean AD"),
+    ):
+        style = Style(columns=columns)
+        write_report(results, every_setting(results, style), files=False, style=style)
+        told = caption(folder / "means.tex")
+        assert part in told and other not in told
+
+
+def test_a_caption_says_once_that_there_is_no_mean(tmp_path: Path) -> None:
+    for method in ("alpha", "beta"):
+        for attribute in ("smile", "hat", "age"):
+            samples = ad_samples(40 if attribute == "age" else 5)
+            fake_run(tmp_path, method, attribute, samples=samples)
+    told = caption(report_of(tmp_path).parent / "latex" / "ad.tex")
+    assert told.lower().count("no mean") == 1 and "share 10 or more starts on 1 of 3" in told
+
+
+def test_worlds_that_differ_are_told_apart(tmp_path: Path) -> None:
+    for k, generator in enumerate(("faces32", "ffhq")):
+        made = {
+            "agreement": {"smile": {"agreement": 0.7 + 0.2 * k, "kappa": None}},
+            "start_warning": "far",
+            "start_distance": {"target": 0.9},
+        }
+        fake_run(tmp_path, "alpha", "smile", generator=generator, tag=generator, made=made)
+    # The same name after another training: both cards stand in the report.
+    for k in range(2):
+        made = {"world_card": {"bars": 9, "missed": [f"bar {k}"]}}
+        fake_run(tmp_path, f"m{k}", "hair_color", made=made)
+    page = report_of(tmp_path).read_text(encoding="utf-8")
+    assert "agree on smile 70% or 90% of the samples" in page
+    assert "what follows): bar 0." in page and "what follows): bar 1." in page
+
+
+def test_far_starts_are_told_by_the_title_of_their_attribute(tmp_path: Path) -> None:
+    made = {"start_warning": "far", "start_distance": {"target": 0.9}}
+    fake_run(tmp_path, "alpha", "long_hair", made=made)
+    assert "further than long hair 0.9 σ" in report_of(tmp_path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("fit_seconds", "| alpha | smile | 0.5 | 1.500 |"),
+        ("wrong_direction", "| alpha | smile | 0.5 | −0.300 (−0.369 to −0.231) |"),
+        ("accuracy", "| alpha | smile | 0.5 | 0.500 (0.431–0.569) |"),
+    ],
+)
+def test_a_published_number_of_any_column(tmp_path: Path, metric: str, said: str) -> None:
+    """One without an interval, and one with a sign."""
+    folder = fake_run(tmp_path, "alpha", "smile", metric_rows(wrong_direction=-0.3))
+    config = OmegaConf.load(folder / "config.yaml")
+    config.published = {"source": "P", "metric": metric, "values": {"alpha": {"smile": 0.5}}}
+    OmegaConf.save(config, folder / "config.yaml")
+    seal_folder(folder)
+    report_of(tmp_path)
+    assert said in (tmp_path / "report" / "table.md").read_text(encoding="utf-8")
+
+
+# -- figures that fail -----------------------------------------------------------------------------
+def blank() -> Figure:
+    figure = new_figure(5.5, 2.0)
+    figure.add_subplot()
+    return figure
+
+
+def only_wide(records: Records, look: Looks) -> list[Drawing]:
+    if look.width is not None:
+        raise ValueError("no room")
+    return [Drawing("only_wide", "Wide", "", blank)]
+
+
+def damaged(records: Records, look: Looks) -> list[Drawing]:
+    def draw() -> Figure:
+        raise EditbenchError("these pictures are damaged")
+
+    return [Drawing("damaged", "Damaged", "", draw)]
+
+
+def test_a_figure_that_cannot_be_made_narrow_is_still_there(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile", metrics={"m": {"figure": f"{__name__}.only_wide"}})
+    folder = report(tmp_path, files=True, style=Style(column="one")).parent / "figures"
+    for kind in ("svg", "pdf", "png"):
+        assert (folder / f"only_wide.{kind}").exists()
+
+
+def test_a_figure_of_damaged_pictures_costs_itself_alone(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile", metrics={"m": {"figure": f"{__name__}.damaged"}})
+    page = report(tmp_path, files=False).read_text(encoding="utf-8")
+    assert "these pictures are damaged" in page and "<h3>Accuracy</h3>" in page
+
+
+def test_no_figure_of_means_where_there_are_none(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile")
+    fake_run(tmp_path, "alpha", "age", status="skipped", reason="no control")
+    page = report(tmp_path, files=False).read_text(encoding="utf-8")
+    assert "<h3>Accuracy</h3>" in page and "figure trade" not in page

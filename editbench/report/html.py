@@ -419,9 +419,10 @@ def accuracy_conclusion(
         found.append(f"on {name} {', '.join(best)}" if best else f"on {name} nothing is separated")
     conclusion = f"Best, with what the test does not separate from it: {'; '.join(found)}."
     rivals = [cells for method, cells in grid if not look[method].floor]
-    if len(rivals) == len(grid):
-        return conclusion
     done = [cell for cells in rivals for cell in cells if cell["status"] == "done"]
+    # Without a floor, or with nothing but floors, no cell is compared with one.
+    if len(rivals) == len(grid) or not done:
+        return conclusion
     floored = sum(bool(cell["cell"].floor) for cell in done)
     return f"{conclusion} {floored} of {len(done)} cells are not clear of the best floor."
 

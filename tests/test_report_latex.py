@@ -225,6 +225,15 @@ def test_escapes() -> None:
     assert "é" in text and r"$\sigma$" in text
 
 
+def test_the_second_line_of_a_name_keeps_its_first_letter(tmp_path: Path) -> None:
+    """A star, or a bracket, behind the end of a line is an argument of it."""
+    for name, title in (("a", "A method of thirty letters now *best"), ("b", "x" * 30 + " [b]")):
+        fake_run(tmp_path, name, "smile", method_config={"title": title})
+    report_of(tmp_path)
+    text = (tmp_path / "report" / "latex" / "accuracy.tex").read_text()
+    assert "\n{*}best &" in text and "\n{[}b{]} &" in text
+
+
 def compiled(folder: Path, name: str) -> str:
     """What the engine said of a file that it could make a PDF of."""
     options = [] if ENGINE == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]

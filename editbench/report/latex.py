@@ -50,7 +50,8 @@ NARROW = {letter: 2.6 for letter in ".,:;!|()[]' iljtf"}
 WIDE = {letter: 6.4 for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZmw%"}
 SLACK = 1.08  # so much wider than its line a table is scaled, which keeps its type above 7 points
 SMALL = 7 / 8  # \\scriptsize of \\footnotesize
-# Beside what LaTeX itself reads, the signs of these tables: pdfLaTeX stops at their Unicode.
+# Beside what LaTeX itself reads, the signs of these tables: pdfLaTeX stops at their Unicode. A line
+# that begins with [ or * would be taken for an argument of the line end before it.
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -68,6 +69,7 @@ SPECIAL = {
     '"': "''",
     "[": "{[}",
     "]": "{]}",
+    "*": "{*}",
     "σ": r"$\sigma$",
     "ρ": r"$\rho$",
     "λ": r"$\lambda$",

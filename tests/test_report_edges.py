@@ -204,6 +204,15 @@ def test_a_published_number_of_any_column(tmp_path: Path, metric: str, said: str
     assert said in (tmp_path / "report" / "table.md").read_text(encoding="utf-8")
 
 
+def test_a_row_that_lost_seeds_says_how_many_it_has(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile", seed=0)
+    fake_run(tmp_path, "alpha", "smile", seed=1, status="failed", reason="no disk")
+    page = report_of(tmp_path)
+    assert "<td>1 seed only</td>" in page.read_text(encoding="utf-8")
+    text = (page.parent / "table.md").read_text(encoding="utf-8")
+    assert "- 1 seed only: alpha on smile: seed 1 failed: no disk" in text
+
+
 # -- figures that fail -----------------------------------------------------------------------------
 def blank() -> Figure:
     figure = new_figure(5.5, 2.0)

@@ -44,6 +44,7 @@ from editbench.report.write import (
     legend,
     missed_bars,
     over_starts,
+    state_of,
     worlds_of,
 )
 from editbench.walk.figures import Looks
@@ -104,8 +105,7 @@ def page(
     table = main_table(whole)
     # Of all settings: what is missing must be seen in one place.
     undone = [
-        row | ({"status": f"{row['seeds']} seeds only"} if row["status"] == "done" else {})
-        for row in table[table["reason"] != ""].to_dict("records")
+        row | {"status": state_of(row)} for row in table[table["reason"] != ""].to_dict("records")
     ]
     # All sections together, since the budget of bytes is that of the page.
     pictures = sheets([section.strips for section in sections])

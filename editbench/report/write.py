@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -390,10 +391,17 @@ def not_done(table: pd.DataFrame, look: Looks) -> list[str]:
     """
     found = []
     for row in table[table["reason"] != ""].to_dict("records"):
-        state = f"{row['seeds']} seeds only" if row["status"] == "done" else row["status"]
+        state = state_of(row)
         run = f"{look.method(row['method'])} on {look.attribute(row['attribute'])}"
         found.append(f"{state}: {run}: {row['reason']}")
     return found
+
+
+def state_of(row: Mapping[Any, Any]) -> str:
+    """What became of a row of `main_table` that has a reason: its status, or the seeds it is left with."""
+    if row["status"] != "done":
+        return str(row["status"])
+    return "1 seed only" if row["seeds"] == 1 else f"{row['seeds']} seeds only"
 
 
 def _ranks_and_costs(

@@ -322,13 +322,19 @@ def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_p
         stamp = os.stat(folder / "status.json").st_mtime - age
         os.utime(folder / "status.json", (stamp, stamp))
     (run,), notes = pin_runs(load(tmp_path / "runs"))
-    assert run.rows[key("accuracy")].value == 0.25 and "m-smile-s0-bbbbbbbbbb left out" in notes[0]
+    assert (
+        run.rows[key("accuracy")].value == 0.25
+        and "left out, by other code or weights: m-smile-s0-bbbbbbbbbb" in notes[0]
+    )
     change_hash(
         folder, method_source="as it is now"
     )  # an older record of the present code: it was found, not repeated
-    monkeypatch.setattr("editbench.regression.pins.source_digest", lambda target: "as it is now")
+    monkeypatch.setattr("editbench.report.newest.source_digest", lambda target: "as it is now")
     (run,), notes = pin_runs(load(tmp_path / "runs"))
-    assert run.rows[key("accuracy")].value == 0.45 and "m-smile-s0-aaaaaaaaaa left out" in notes[0]
+    assert (
+        run.rows[key("accuracy")].value == 0.45
+        and "left out, by other code or weights: m-smile-s0-aaaaaaaaaa" in notes[0]
+    )
 
 
 # -- tolerances --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from html.parser import HTMLParser
 from io import StringIO
@@ -243,6 +244,27 @@ def test_a_failed_figure_keeps_the_tables(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(figures, "accuracy_figure", broken)
     page = report_of(tmp_path, tmp_path / "elsewhere", ["accuracy"])
     assert "no ink" in page.read_text() and (tmp_path / "elsewhere" / "table.csv").exists()
+
+
+def test_of_one_job_the_newest_record_is_shown_and_the_older_one_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for age, tag in enumerate(("aaaaaaaaaa", "bbbbbbbbbb")):
+        for attribute in ("smile", "age"):
+            folder = fake_run(tmp_path, "alpha", attribute, tag=tag)
+            stamp = os.stat(folder / "status.json").st_mtime - 100 * age
+            os.utime(folder / "status.json", (stamp, stamp))
+    results = load(tmp_path)
+    assert sorted(results.runs["run_id"]) == ["alpha-age-s0-aaaaaaaaaa", "alpha-smile-s0-aaaaaaaaaa"]
+    assert set(results.runs["label"]) == {"alpha"}
+    assert set(results.rows["run_id"]) == set(results.configs) == set(results.runs["run_id"])
+    note = (
+        "alpha: 2 older records of 2 jobs are left out, by other code or weights: "
+        "alpha-age-s0-bbbbbbbbbb, alpha-smile-s0-bbbbbbbbbb"
+    )
+    page = report_of(tmp_path)
+    assert note in capsys.readouterr().out and note in page.read_text()
+    assert len(load(tmp_path, newest=False).runs) == 4
 
 
 def test_seeds_are_one_cell_unless_they_are_kept_apart(

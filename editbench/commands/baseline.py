@@ -10,8 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from editbench.base.conf import check_folders
 from editbench.base.errors import EditbenchError
+from editbench.base.user_code import search_configuration
 from editbench.commands.check import console
+from editbench.commands.options import add_config_dir
 from editbench.regression import (
     Baseline,
     compare,
@@ -56,7 +59,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--force", action="store_true", help="replace a baseline that is there, keeping its reasons"
     )
+    add_config_dir(parser)
     args = parser.parse_args(argv)
+    check_folders(args.config_dir)
+    search_configuration(args.config_dir)  # the present code of a user's own methods
     # argparse demands the option and takes an empty text for it.
     if not args.reason.strip():
         raise EditbenchError(
@@ -99,9 +105,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def whole(root: Path) -> Results:
-    """The records of a folder, all readable: pins must not depend on what happened to be broken."""
-    results = load(root)
+def whole(root: Path, newest: bool = True) -> Results:
+    """The records of a folder, all readable: pins must not depend on what happened to be broken.
+
+    Args:
+        root: the folder.
+        newest: whether one record of each job is read; else all.
+    """
+    results = load(root, newest=newest)
     if results.problems:
         named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
         raise EditbenchError(
@@ -120,7 +131,7 @@ def read_spreads(paths: list[Path], root: Path) -> dict[Path, list]:
             "alone, so rename one"
         )
     # Every record of a job: the ones that differ by a setting are what a spread is measured by.
-    return {path: pin_runs(whole(path), every=True)[0] for path in paths}
+    return {path: pin_runs(whole(path, newest=False), every=True)[0] for path in paths}
 
 
 def report(runs: list, spread: dict, out: Console) -> None:

@@ -8,13 +8,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from editbench.base.conf import check_folders
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import PIPE
+from editbench.base.user_code import search_configuration
+from editbench.commands.options import add_config_dir
 from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
 from editbench.regression.compare import differences
 from editbench.regression.show import github, print_comparison, write_junit
 from editbench.regression.summary import append_summary, markdown
 from editbench.report.load import load
+from editbench.report.newest import present_source
 
 EXAMPLES = """examples:
   editbench check runs/demo --baseline runs/baselines/demo.json
@@ -52,7 +56,10 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="print annotations of GitHub Actions, one a run, and write the summary of its page",
     )
+    add_config_dir(parser)
     args = parser.parse_args(argv)
+    check_folders(args.config_dir)
+    search_configuration(args.config_dir)  # the present code of a user's own methods
     baseline = read_baseline(args.baseline)
     results = load(args.root)
     runs, notes = pin_runs(results)
@@ -66,7 +73,8 @@ def main(argv: list[str]) -> int:
             f"{args.root} holds {'; '.join([described(runs), *broken])}"
         )
     # In front of the others, since they may be the cause of what the table shows.
-    found.notes[:0] = broken + notes + made_otherwise(baseline, surroundings(results))
+    made = made_otherwise(baseline, surroundings(results))
+    found.notes[:0] = [*broken, *notes, *of_other_code(runs), *made]
     failures = found.failures(args.allow_missing, args.strict)
     title = f"{args.root} against {args.baseline} ({baseline.reason})"
     print_comparison(found, console(), args.all, title)
@@ -105,6 +113,23 @@ def described(runs: list[PinnedRun]) -> str:
     )
     seeds = sorted({run.seed for run in runs})
     return f"{', '.join(methods)} on {', '.join(attributes)}, seed {', '.join(map(str, seeds))}"
+
+
+def of_other_code(runs: list[PinnedRun]) -> list[str]:
+    """A note on methods whose code has changed since their records were made."""
+    targets = {run.method: str(run.options.get("method._target_")) for run in runs}
+    now = {method: present_source(target) for method, target in targets.items()}
+    changed: dict[str, None] = {}
+    for run in runs:
+        # Of a skipped job, and of a class that cannot be found here, the code is not known.
+        if run.source and now[run.method] and run.source != now[run.method]:
+            changed[run.method] = None
+    if not changed:
+        return []
+    return [
+        f"code changed since the records were made: {', '.join(changed)}; this check says nothing "
+        "of the present code until their jobs have run again"
+    ]
 
 
 def made_otherwise(baseline: Baseline, now: dict) -> list[str]:

@@ -103,6 +103,9 @@ def main(argv: list[str]) -> int:
     if styled and (exports or args.compare):
         other = "compare" if args.compare else exports[0]
         parser.error(f"--{other} has no style: leave out --{styled[0]}")
+    check_folders(args.config_dir)
+    # The figures of a user's own metrics, and the present code of own methods.
+    search_configuration(args.config_dir)
     if args.compare:
         if args.root is not None:
             parser.error(f"--compare takes two folders and no third one: {args.root}")
@@ -113,8 +116,6 @@ def main(argv: list[str]) -> int:
             told = export(load(root), exports, args.out or root / "report")
         print("\n".join(told))
         return 0
-    check_folders(args.config_dir)
-    search_configuration(args.config_dir)  # the figures of a user's own metrics
     root = args.root or Path("runs")
     style = read_style(args, root)
     results = style.choose(load(root, by_seed=args.by_seed))

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from editbench.base.sources import source_digest
 from editbench.report.load import Results
+from editbench.report.newest import method_source, newest_of
 from editbench.report.settings import flatten, protocol
 from editbench.walk.rows import KEY_COLUMNS, KEY_TYPES, key_of
 
@@ -124,7 +124,8 @@ class PinnedRun:
 def pin_runs(results: Results, every: bool = False) -> tuple[list[PinnedRun], list[str]]:
     """The runs of a folder as they are pinned.
 
-    Of several records of one job (by other code) one is taken, and a note names all.
+    Of several records of one job one is taken, and a note names the others. Networks are told apart
+    by their hashes here: a copy under another path is the same network, and the same job.
 
     Args:
         results: the records.
@@ -140,7 +141,10 @@ def pin_runs(results: Results, every: bool = False) -> tuple[list[PinnedRun], li
         _pin(run, results, rows.get(run["run_id"]), samples.get(run["run_id"]))
         for run in results.runs.to_dict("records")
     ]
-    return (runs, []) if every else _distinct(runs, results)
+    if every:
+        return runs, []
+    kept, notes = _distinct(runs, results)
+    return kept, [*results.notes, *notes]
 
 
 def surroundings(results: Results) -> dict:
@@ -206,7 +210,7 @@ def _pin(
         run_id,
         options,
         setting,
-        str(hashes.get("method_source", "")),
+        method_source(made),
         changed,
         _rows(rows),
         starts,
@@ -268,31 +272,17 @@ def _distinct(runs: Sequence[PinnedRun], results: Results) -> tuple[list[PinnedR
         groups.setdefault(
             json.dumps([run.job, run.options, _unhashed(run)], sort_keys=True, default=str), []
         ).append(run)
-    kept, notes = [], []
+    kept = []
+    notes = []
     for group in groups.values():
-        if len(group) > 1:
-            now = _present_source(group[0])
-            # The last one is taken: of the present code first, and then the newest.
-            group.sort(key=lambda run: (run.source == now, _written(results, run)))
-            left_out = ", ".join(run.run_id for run in group[:-1])
-            notes.append(
-                f"{group[-1].label}: {len(group)} records of the same job; {group[-1].run_id} is "
-                f"taken, the newest of the present code if there is one, and {left_out} left out"
-            )
-        kept.append(group[-1])
+        by_id = {run.run_id: run for run in group}
+        sources = {run.run_id: run.source for run in group}
+        target = str(group[0].options.get("method._target_"))
+        taken = by_id.pop(newest_of(list(sources), sources, target, results.root))
+        if by_id:
+            notes.append(f"{taken.label}: {taken.run_id} is taken, and {', '.join(by_id)} left out")
+        kept.append(taken)
     return _labelled(kept), notes
-
-
-def _present_source(run: PinnedRun) -> str:
-    """Hash of the method's code as it is now; '' where it cannot be found."""
-    try:
-        return source_digest(str(run.options.get("method._target_")))
-    except Exception:  # a class of somebody else that cannot be imported here
-        return ""
-
-
-def _written(results: Results, run: PinnedRun) -> int:
-    return (results.root / run.run_id / "status.json").stat().st_mtime_ns
 
 
 def _unhashed(run: PinnedRun) -> dict:

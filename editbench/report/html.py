@@ -123,7 +123,12 @@ def page(
         undone=undone,
         problems=problems,
         facts=facts(whole, table, look),
-        warnings=warnings(table) + missed_bars(whole) + far_starts(whole, look),
+        warnings=[
+            *warnings(table),
+            *missed_bars(whole),
+            *far_starts(whole, look),
+            *whole.notes,
+        ],
         provenance=provenance(whole),
         notes=method_notes(whole),
         title=worlds_of(table, look),

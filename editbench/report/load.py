@@ -16,6 +16,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from editbench.base.errors import EditbenchError
+from editbench.report.newest import notes_of, older_records
 from editbench.report.seeds import pool_seeds
 from editbench.report.settings import add_settings
 from editbench.run.record import Record
@@ -67,6 +68,7 @@ class Results:
         configs: run_id -> operative configuration.
         provenance: run_id -> provenance.
         problems: what could not be read.
+        notes: which records were left out, for others of the same jobs.
     """
 
     root: Path
@@ -76,6 +78,7 @@ class Results:
     configs: dict[str, dict] = field(default_factory=dict)
     provenance: dict[str, dict] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def only(self, setting: str) -> Results:
         """The same, of one setting."""
@@ -149,14 +152,20 @@ class Results:
         return arrays
 
 
-def load(root: Path, only: Collection[str] | None = None, by_seed: bool = True) -> Results:
-    """Read all records under `root`.
+def load(
+    root: Path,
+    only: Collection[str] | None = None,
+    by_seed: bool = True,
+    newest: bool = True,
+) -> Results:
+    """Read the records under `root`.
 
     Args:
         root: folder of the records.
         only: run ids to read; None takes every record.
         by_seed: whether each seed is a row and a setting of its own. Without, the seeds of a method
             on an attribute are one row: means over starts and seeds, see editbench.report.seeds.
+        newest: whether one record of each job is read, see editbench.report.newest; else all.
 
     Raises:
         EditbenchError: the folder is missing or holds no record at all.
@@ -166,7 +175,9 @@ def load(root: Path, only: Collection[str] | None = None, by_seed: bool = True) 
         raise EditbenchError(
             f"the runs folder '{root}' does not exist; name the folder that a sweep wrote to"
         )
-    runs, rows, samples, problems = [], [], [], []
+    runs, problems = [], []
+    rows: dict[str, pd.DataFrame] = {}
+    samples: dict[str, pd.DataFrame] = {}
     configs: dict[str, dict] = {}
     provenance: dict[str, dict] = {}
     # The order of a directory is the file system's; sorted, two machines give the same tables.
@@ -188,8 +199,8 @@ def load(root: Path, only: Collection[str] | None = None, by_seed: bool = True) 
                 )
                 own_samples = _table(record.samples(), Record.SAMPLES, SAMPLE_TYPES)
                 # Both tables are read before either is kept: a damaged one leaves nothing behind.
-                rows.append(own_rows.assign(run_id=folder.name))
-                samples.append(own_samples.assign(run_id=folder.name))
+                rows[folder.name] = own_rows.assign(run_id=folder.name)
+                samples[folder.name] = own_samples.assign(run_id=folder.name)
         except Exception as error:  # any damage: the other runs must still be reported
             problems.append(Problem(folder.name, f"{type(error).__name__}: {error}"))
             continue
@@ -208,6 +219,14 @@ def load(root: Path, only: Collection[str] | None = None, by_seed: bool = True) 
             f"no run was found in '{root}' (a run is a folder with a status.json); run a job "
             "first, or name another folder"
         )
+    notes: list[str] = []
+    if newest:
+        older = older_records(runs, configs, provenance, root)
+        notes = notes_of(runs, older)
+        runs = [run for run in runs if run["run_id"] not in older]
+        for by_run in (configs, provenance, rows, samples):
+            for run_id in older:
+                by_run.pop(run_id, None)
     columns = [
         "run_id",
         "method",
@@ -236,13 +255,13 @@ def load(root: Path, only: Collection[str] | None = None, by_seed: bool = True) 
     )
     # Settings are named by what differs, so they need all runs at once.
     table = add_settings(table, configs, by_seed)
-    joined = _join(rows, ROW_TYPES).assign(**SEED_COLUMNS)
-    values = _join(samples, SAMPLE_TYPES)
+    joined = _join(list(rows.values()), ROW_TYPES).assign(**SEED_COLUMNS)
+    values = _join(list(samples.values()), SAMPLE_TYPES)
     # Before seeds are pooled: a mean over versions would hide that there are several.
     problems += mixed_versions(table, joined)
     if not by_seed:
         table, joined, values = pool_seeds(table, joined, values, ("learned", *COSTS))
-    return Results(root, table, joined, values, configs, provenance, tuple(problems))
+    return Results(root, table, joined, values, configs, provenance, tuple(problems), tuple(notes))
 
 
 def require_readable(results: Results) -> None:

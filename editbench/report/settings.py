@@ -8,11 +8,12 @@ which they differ.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from editbench.base.conf import WORDING
+from editbench.base.conf import LABELS, WORDING
 from editbench.base.identity import COMPARABLE, WITHOUT_EFFECT
 
 STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
@@ -96,6 +97,20 @@ def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def effective(run: Mapping[str, Any], config: dict) -> str:
+    """What a job is: two records that agree in it differ in code or weights alone.
+
+    Args:
+        run: `method`, `attribute`, `seed` and the other STATUS_FIELDS of its record.
+        config: operative configuration.
+    """
+    flat = flatten(config)
+    for name in LABELS:
+        flat.pop(f"method.{name}", None)
+    fields = {name: run[name] for name in ("method", "attribute", *STATUS_FIELDS)}
+    return json.dumps([fields, flat], sort_keys=True, default=str)
+
+
 def flatten(config: object, prefix: str = "") -> dict[str, Any]:
     """{'a': {'b': 1}} -> {'a.b': 1}, without what does not determine a result.
 
@@ -147,9 +162,7 @@ def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str,
     named = group.assign(label=[labels[run] for run in group["run_id"]])
     again = named.duplicated(["attribute", "label", "seed"], keep=False)
     for run in named.loc[again, "run_id"]:
-        labels[run] += (
-            f" [{run[-8:]}]"  # the same settings, but other code or weights: both are shown
-        )
+        labels[run] += f" [{run[-8:]}]"  # they differ in what is not shown: metrics, or code
     return labels
 
 

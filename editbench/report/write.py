@@ -229,7 +229,8 @@ def _last_notes(results: Results, look: Looks) -> list[str]:
     """What stands below all tables: what marks mean, what was not done, what cannot be read."""
     table = main_table(results)
     broken = [f"broken: {problem.name}: {problem.reason}" for problem in results.problems]
-    return [*legend(table, quantities(results), look), *not_done(table, look), *broken]
+    told = [*legend(table, quantities(results), look), *not_done(table, look)]
+    return [*told, *results.notes, *broken]
 
 
 def worlds_of(table: pd.DataFrame, look: Looks) -> str:

@@ -255,7 +255,10 @@ def test_of_one_job_the_newest_record_is_shown_and_the_older_one_named(
             stamp = os.stat(folder / "status.json").st_mtime - 100 * age
             os.utime(folder / "status.json", (stamp, stamp))
     results = load(tmp_path)
-    assert sorted(results.runs["run_id"]) == ["alpha-age-s0-aaaaaaaaaa", "alpha-smile-s0-aaaaaaaaaa"]
+    assert sorted(results.runs["run_id"]) == [
+        "alpha-age-s0-aaaaaaaaaa",
+        "alpha-smile-s0-aaaaaaaaaa",
+    ]
     assert set(results.runs["label"]) == {"alpha"}
     assert set(results.rows["run_id"]) == set(results.configs) == set(results.runs["run_id"])
     note = (
@@ -263,6 +266,7 @@ def test_of_one_job_the_newest_record_is_shown_and_the_older_one_named(
         "alpha-age-s0-bbbbbbbbbb, alpha-smile-s0-bbbbbbbbbb"
     )
     page = report_of(tmp_path)
+    print_table(results)
     assert note in capsys.readouterr().out and note in page.read_text()
     assert len(load(tmp_path, newest=False).runs) == 4
 

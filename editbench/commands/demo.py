@@ -94,6 +94,8 @@ def main(argv: list[str]) -> int:
         results = load(args.out, runs, by_seed=False)
         style = Style(folders=tuple(args.config_dir))
         every = every_setting(results, style)
+        # The demo's own world before that of digiface.
+        every.sort(key=lambda numbers: numbers.name.startswith("digiface"))
         page = write_report(results, every, files=False, style=style)
     print_table(results, every=every, style=style)
     say(

@@ -44,6 +44,7 @@ from editbench.report.write import (
     legend,
     missed_bars,
     over_starts,
+    setting_title,
     state_of,
     worlds_of,
 )
@@ -122,7 +123,6 @@ def page(
         sprites=css(pictures),
         undone=undone,
         problems=problems,
-        facts=facts(whole, table, look),
         warnings=[
             *warnings(table),
             *missed_bars(whole),
@@ -138,14 +138,16 @@ def page(
     )
 
 
-def facts(results: Results, table: pd.DataFrame, look: Looks) -> list[tuple[str, str]]:
+def facts(numbers: Numbers, look: Looks) -> list[tuple[str, str]]:
     """What was compared: (term, text).
 
     Args:
-        results: the records.
-        table: their `main_table`.
+        numbers: of one setting.
         look: how attributes and worlds are written.
     """
+    table = numbers.table
+    # The provenance of a setting's results is that of all settings.
+    results = numbers.results.kept(pd.Series(True, numbers.results.runs.index))
     made = list(results.provenance.values())
     # A set, as the runs of a sweep have mostly one judge, told once.
     judged = sorted(
@@ -209,21 +211,18 @@ def _cards(made: list[dict]) -> str:
 
 def _agreement(made: list[dict], look: Looks) -> str:
     """How far teacher and judge give the same classes over the bank, by attribute."""
-    # Worlds, teachers and judges differ in it; the runs of one setting tell the same.
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, str] = {}
     for one in made:
         for name, values in (one.get("agreement") or {}).items():
-            text = f"{values['agreement']:.0%}"
+            text = f"{look.attribute(name)} {values['agreement']:.0%}"
             # It is undefined where both give one class alone.
             if values["kappa"] is not None:
                 text += f" (κ {values['kappa']:.2f})"
-            found.setdefault(name, {})[text] = None
+            # The runs of one setting tell the same.
+            found.setdefault(name, text)
     if not found:
         return ""
-    told = ", ".join(
-        f"{look.attribute(name)} {' or '.join(texts)}" for name, texts in found.items()
-    )
-    return f"agree on {told} of the samples"
+    return f"agree on {', '.join(found.values())} of the samples"
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
@@ -367,7 +366,8 @@ def _section(
     titles = {column.key: column.title for column in columns}
     averaged = [metric for metric in numbers.compared if metric in titles]
     return {
-        "name": numbers.name,
+        "title": setting_title(numbers, look) if numbers.name else "",
+        "facts": facts(numbers, look),
         "columns": [(column, heading(column)) for column in columns],
         "rows": [_row(record, columns) for record in table.to_dict("records")],
         "rows_over": over_starts(table),

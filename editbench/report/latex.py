@@ -593,12 +593,9 @@ def _row(texts: Iterable[str]) -> str:
 def _comments(numbers: Numbers, look: Looks, cited: Cited | None) -> list[str]:
     """What was run, and the papers, a line each."""
     results = numbers.results
-    # The facts are of this setting alone, and provenance is of all.
-    mine = results.kept(pd.Series(True, results.runs.index))
-    lines = [
-        f"Made by editbench {metadata.version('editbench')} from {len(mine.provenance)} records."
-    ]
-    lines += [f"{term}: {text}." for term, text in facts(mine, numbers.table, look)]
+    records = sum(len(run_ids) for run_ids in results.runs["run_ids"])
+    lines = [f"Made by editbench {metadata.version('editbench')} from {records} records."]
+    lines += [f"{term}: {text}." for term, text in facts(numbers, look)]
     setting = str(numbers.table["setting"].iloc[0])
     if setting:
         lines.append(f"Setting: {setting}.")

@@ -42,24 +42,7 @@ def add_settings(
     if not by_seed:
         for key in keys:
             del key["seed"]
-    names = sorted(set().union(*keys))
-    # Only what differs is in the name: all runs of one sweep then have the setting ''.
-    differing = [
-        name for name in names if len({_text(key[name]) for key in keys if name in key}) > 1
-    ]
-    # Where a group has another name its options differ too; the name says it already, unless two
-    # runs of the same name differ in the option.
-    differing = [
-        name
-        for name in differing
-        if name in STATUS_FIELDS
-        or f"{name.split('.')[0]}.name" not in differing
-        or name.endswith(".name")
-        or not _told(name, keys)
-    ]
-    runs["setting"] = [
-        ", ".join(f"{name} {_text(key[name])}" for name in differing if name in key) for key in keys
-    ]
+    runs["setting"] = _names(keys)
     runs["label"] = runs["method"]
     for _, group in runs.groupby(["setting", "method"]):
         # Otherwise there is nothing to tell apart, and the plain name is best.
@@ -67,6 +50,40 @@ def add_settings(
             variants = _variants(group, flat)
             runs.loc[group.index, "label"] = [variants[run] for run in group["run_id"]]
     return runs.sort_values(["setting", "attribute", "label", "run_id"], ignore_index=True)
+
+
+def _names(keys: list[dict[str, Any]]) -> list[str]:
+    """What each setting is called: its world, where there are several, and what differs in it."""
+    worlds: dict[str, list[dict[str, Any]]] = {}
+    for key in keys:
+        worlds.setdefault(str(key["generator"]), []).append(key)
+    # Two worlds differ in all options of their networks, banks and starts: the name says it.
+    differing = {world: _differing(part) for world, part in worlds.items()}
+    found = []
+    for key in keys:
+        world = str(key["generator"])
+        parts = [world] if len(worlds) > 1 else []
+        parts += [f"{name} {_text(key[name])}" for name in differing[world] if name in key]
+        found.append(", ".join(parts))
+    return found
+
+
+def _differing(keys: list[dict[str, Any]]) -> list[str]:
+    """The names whose values differ, so that all runs of one sweep have a setting without a name."""
+    names = sorted(set().union(*keys))
+    differing = [
+        name for name in names if len({_text(key[name]) for key in keys if name in key}) > 1
+    ]
+    # Where a group has another name its options differ too; the name says it already, unless two
+    # runs of the same name differ in the option.
+    return [
+        name
+        for name in differing
+        if name in STATUS_FIELDS
+        or f"{name.split('.')[0]}.name" not in differing
+        or name.endswith(".name")
+        or not _told(name, keys)
+    ]
 
 
 def _told(name: str, keys: list[dict[str, Any]]) -> bool:

@@ -101,9 +101,7 @@ def by_name(results: Results) -> Looks:
 
 def _print_setting(numbers: Numbers, console: Console, style: Style, look: Looks) -> None:
     table = numbers.table
-    title = f"editbench: {worlds_of(table, look)}"
-    if numbers.name:
-        title += f" · {numbers.name}"
+    title = f"editbench: {setting_title(numbers, look)}"
     columns = style.columns_of(numbers)
     if console.width < WIDE:
         # In a narrow terminal intervals go as well, but for the main number. What was asked for
@@ -204,9 +202,8 @@ def markdown(
     parts = ["# editbench report"]
     for numbers in every:
         table = numbers.table
-        setting = numbers.name
         columns = style.columns_of(numbers)
-        parts.append(f"## {worlds_of(table, look)}" + (f": {setting}" if setting else ""))
+        parts.append(f"## {setting_title(numbers, look)}")
         parts.append(_pipes(*_runs(table, columns, "plain", look)))
         told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table, look)]
         parts += [_sentence(line) for line in told]
@@ -236,6 +233,18 @@ def _last_notes(results: Results, look: Looks) -> list[str]:
 def worlds_of(table: pd.DataFrame, look: Looks) -> str:
     """The generators of a `main_table`, as they are written."""
     return ", ".join(map(look.world, sorted(set(table["generator"]))))
+
+
+def setting_title(numbers: Numbers, look: Looks) -> str:
+    """'Cartoon faces: starts.n 40': the world, and what tells the setting from others in it."""
+    rest = numbers.name
+    # Where there are several worlds, the setting's name begins with that of its own.
+    for world in set(numbers.table["generator"]):
+        if rest == world or rest.startswith(f"{world}, "):
+            rest = rest[len(world) :].removeprefix(", ")
+            break
+    worlds = worlds_of(numbers.table, look)
+    return f"{worlds}: {rest}" if rest else worlds
 
 
 def floors_of(table: pd.DataFrame, look: Looks) -> list[str]:

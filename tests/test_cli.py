@@ -163,12 +163,20 @@ def test_an_unwritable_folder_is_explained(tmp_path, editbench):
     assert run.returncode == 1 and "set out=DIR" in run.stderr
 
 
-def test_a_file_in_the_way_of_the_output_is_explained(tmp_path, editbench):
-    (tmp_path / "runs").write_text("in the way")
-    words = toy_words(tmp_path / "runs")
-    run = editbench("run", *words, "method=along", "attribute=a")
-    assert run.returncode == 1 and "cannot write" in run.stderr and "set out=DIR" in run.stderr
-    assert "Traceback" not in run.stderr
+@pytest.mark.parametrize("place", ["way", "way/deeper"])
+def test_a_file_in_the_way_of_the_output_is_told_before_any_work(place, tmp_path, capsys):
+    way = tmp_path / "way"
+    way.write_text("in the way")
+    words = toy_words(tmp_path / place)
+    for command in (
+        ["run", *words, "method=along", "attribute=a"],
+        ["run", *words, "-m", "method=along", "attribute=a,b"],
+        ["report", str(tmp_path), "--out", str(tmp_path / place)],
+        ["demo", "--out", str(tmp_path / place)],
+    ):
+        assert main(command) == 1
+        out, err = capsys.readouterr()
+        assert f"{way} is a file; name a folder" in err and out == ""
 
 
 def test_bank_builds_describes_and_imports(tmp_path, editbench):

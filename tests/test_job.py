@@ -15,6 +15,7 @@ from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
 from editbench.run import job
 from editbench.run.record import Record
+from editbench.run.settings import Settings
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
 from tests.toy_world import AlongColumn, toy_config
@@ -227,11 +228,12 @@ def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path
 
 
 def test_an_unwritable_place_is_explained(tmp_path):
-    (tmp_path / "file").write_text("in the way")
     cfg = toy_config(tmp_path / "file")
     cfg.cache = str(tmp_path / "cache")
+    settings = Settings.from_config(cfg)
+    (tmp_path / "file").write_text("in the way since then")
     with pytest.raises(EditbenchError, match=r"cannot write .*set out=DIR"):
-        run_job(cfg)
+        run_job(settings)
 
 
 def test_a_full_disk_is_explained_and_the_job_is_done_later(tmp_path, monkeypatch):

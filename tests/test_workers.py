@@ -52,3 +52,12 @@ def test_a_worker_that_is_killed_is_told_and_nothing_finished_is_lost(tmp_path):
     with pytest.raises(EditbenchError, match="start again with fewer --workers"):
         list(run_jobs(configs, 2))
     assert all(outcome.reused for _, outcome in run_jobs(configs[:2], 1))
+
+
+def test_what_is_there_comes_first_so_that_the_time_left_is_that_of_the_rest(tmp_path, capsys):
+    first, *others = jobs(tmp_path)[:3]
+    list(run_jobs(others, 1))
+    capsys.readouterr()
+    ended = list(run_jobs([first, *others], 1))
+    assert [outcome.reused for _, outcome in ended] == [True, True, False]
+    assert "left)" not in capsys.readouterr().err

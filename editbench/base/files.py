@@ -62,14 +62,15 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if number in NO_PERMISSION and isinstance(error, OSError):
             raise EditbenchError(
-                f"cannot write {path} ({os.strerror(number)}): set out=DIR and cache=DIR to a "
-                "folder you may write to"
+                f"cannot write {path} ({os.strerror(number)}): set out=DIR and cache=DIR, "
+                "or --out DIR, to a folder you may write to"
             ) from error
         raise
 
 
-def usable_folder(path: Path) -> Path:
-    """A folder for parquet and safetensors files, whose libraries open UTF-8 paths alone.
+def usable_folder(path: str | Path) -> Path:
+    """A folder that files can be written to, parquet and safetensors among them, whose libraries open
+    UTF-8 paths alone.
 
     Args:
         path: of the folder, which need not be there.
@@ -78,8 +79,16 @@ def usable_folder(path: Path) -> Path:
         The path.
 
     Raises:
-        EditbenchError: its name has bytes that are not UTF-8.
+        EditbenchError: it, or a folder above it, is a file; its name has bytes that are not UTF-8.
     """
+    path = Path(path)
+    for place in (path, *path.parents):
+        # A folder that is not there yet is made below the first one that is.
+        if place.is_dir():
+            break
+        if place.exists():
+            where = "" if place == path else f"{path}: "
+            raise EditbenchError(f"{where}{place} is a file; name a folder")
     if str(path) != printable(str(path)):
         raise EditbenchError(
             f"{path}: its name has bytes that are not UTF-8, and no parquet or safetensors file can "

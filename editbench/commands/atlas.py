@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
+from editbench.base.files import usable_folder
 from editbench.commands.options import add_config_dir
 
 EXAMPLES = """examples:
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
         help="teacher, on the tune split (default), or judge, on the test split",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1")
-    parser.add_argument("--out", type=Path, help="folder (default: runs/atlas/METHOD)")
+    parser.add_argument("--out", type=usable_folder, help="folder (default: runs/atlas/METHOD)")
     add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)
     # Imported here: torch takes seconds, and `--help` should not wait for it.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
+from editbench.base.files import usable_folder
 from editbench.commands.options import DefaultsFormatter
 from editbench.commands.world_data import add_data_arguments, reading
 
@@ -50,7 +51,9 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=DefaultsFormatter,
     )
     pack.add_argument("source", type=Path, help="image folder, .npz, or the .yaml of one")
-    pack.add_argument("--out", type=Path, required=True, help="folder of the packed data set")
+    pack.add_argument(
+        "--out", type=usable_folder, required=True, help="folder of the packed data set"
+    )
     # A data set is packed once, at the size that it is trained at.
     pack.add_argument(
         "--resolution", type=int, default=None, help="height and width (of an .npz: its own)"

@@ -15,7 +15,7 @@ from typing import Any
 
 from editbench.base.conf import group_options
 from editbench.base.errors import EditbenchError
-from editbench.base.files import read_json
+from editbench.base.files import read_json, usable_folder
 from editbench.base.progress import say, status
 from editbench.base.validation import check_at_least, check_kind
 from editbench.commands.options import add_config_dir
@@ -48,7 +48,10 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), help="folder of the records and the report"
+        "--out",
+        type=usable_folder,
+        default=Path("runs/demo"),
+        help="folder of the records and the report",
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument(

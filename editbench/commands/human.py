@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from editbench.base.files import usable_folder
 from editbench.base.text import read_text
 from editbench.commands.check import console
 from editbench.studies.human import ASKED
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     plan = Design()
     job = jobs.add_parser("make", help="draw a study from finished runs")
     job.add_argument("root", type=Path, help="runs folder")
-    job.add_argument("--out", type=Path, required=True, help="new folder of the study")
+    job.add_argument("--out", type=usable_folder, required=True, help="new folder of the study")
     job.add_argument(
         "--methods",
         help="comma-separated (default: all with finished runs, the floor `random` too)",
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> int:
     job = jobs.add_parser("analyse", help="win rates, strengths and agreement from raters' files")
     job.add_argument("study", type=Path, help="folder that `make` wrote")
     job.add_argument("files", type=Path, nargs="+", help="responses-*.json")
-    job.add_argument("--out", type=Path, help="where tables go (default: STUDY/analysis)")
+    job.add_argument("--out", type=usable_folder, help="where tables go (default: STUDY/analysis)")
     job.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     args = parser.parse_args(argv)
     return make(args) if args.job == "make" else analyse_files(args)

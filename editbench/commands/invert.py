@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
+from editbench.base.files import usable_folder
 from editbench.commands.options import add_config_dir
 from editbench.inversion.build import build_inversion
 from editbench.inversion.page import print_inversion
@@ -50,7 +51,10 @@ def main(argv: list[str]) -> int:
         "images", help="a folder of pictures, or faces:N: renders that the generator never produced"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the codes, the table and the page"
+        "--out",
+        type=usable_folder,
+        required=True,
+        help="folder of the codes, the table and the page",
     )
     parser.add_argument("--space", choices=("w", "w_plus", "z"), default="w")
     parser.add_argument(

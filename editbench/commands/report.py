@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from editbench.base.conf import check_folders
+from editbench.base.files import usable_folder
 from editbench.base.progress import status
 from editbench.base.user_code import search_configuration
 from editbench.commands.options import add_config_dir
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=usable_folder,
         help="where the report goes (default: ROOT/report; of a comparison B/report/compare)",
     )
     parser.add_argument("--table", action="store_true", help="only print the table")

@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.base.files import write_json
+from editbench.base.files import usable_folder, write_json
 from editbench.base.instantiate import build
 from editbench.base.user_code import search
 from editbench.commands.options import add_config_dir
@@ -63,7 +63,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-n", type=int, default=2000, help="pictures")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, help="folder of the page; default: scorer-check-NAME")
+    parser.add_argument(
+        "--out", type=usable_folder, help="folder of the page; default: scorer-check-NAME"
+    )
     add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)
     if args.action != "check":

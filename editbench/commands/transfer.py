@@ -10,7 +10,7 @@ import matplotlib
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
-from editbench.base.files import write_atomic
+from editbench.base.files import usable_folder, write_atomic
 from editbench.studies.transfer import World, figure, rank_table, read_worlds, transfer
 from editbench.walk.figures import STYLE
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUNS", help="runs folders")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/transfer"), help="folder of the result"
+        "--out", type=usable_folder, default=Path("runs/transfer"), help="folder of the result"
     )
     args = parser.parse_args(argv)
     # Read before anything is written: a folder without runs is the usual mistake.

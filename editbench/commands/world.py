@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from editbench.base.errors import EditbenchError
+from editbench.base.files import usable_folder
 from editbench.commands import world_data
 from editbench.commands.options import DefaultsFormatter, add_config_dir
 from editbench.commands.world_data import add_data_arguments
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     gan.add_argument("--kimg", type=float, default=850, help="length in thousands of renders shown")
     gan.add_argument(
         "--out",
-        type=Path,
+        type=usable_folder,
         default=None,
         help="folder of checkpoint.pt and log.jsonl (runs/world/gan, with --data runs/world/NAME)",
     )
@@ -161,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     # They may be trained apart, on several machines.
     scorers.add_argument(
         "--out",
-        type=Path,
+        type=usable_folder,
         default=None,
         help="folder of the weights (runs/world/scorers, with --data runs/world/NAME)",
     )
@@ -186,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         "train-parser", _train_parser, "train the parser of face regions and print its held-out IoU"
     )
     parts.add_argument(
-        "--out", type=Path, default=Path("runs/world/parser"), help="folder of the weights"
+        "--out", type=usable_folder, default=Path("runs/world/parser"), help="folder of the weights"
     )
     parts.add_argument(
         "--faces", type=int, default=None, help="different training renders (default: the recipe's)"
@@ -194,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parts.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
     card = add("card", _card, "write index.html, card.json and sheet.png that describe the world")
-    card.add_argument("--out", type=Path, required=True, help="folder of the card")
+    card.add_argument("--out", type=usable_folder, required=True, help="folder of the card")
     # 10,000 pictures: a class share is then known to half a percent.
     card.add_argument("-n", type=int, default=10_000, help="renders, and generated faces")
     for role in ("generator", "teacher", "judge"):

@@ -12,8 +12,8 @@ class MeanDifference(Editor):
     space = Space.W  # where it walks: Z, W, W_PLUS, S or THETA
     unit = "W units"  # of the length of a step
 
-    # Keys of the YAML are arguments here.
-    def __init__(self, delta=0.6, layers=None):
+    # Keys of the YAML are arguments here. Of an argument with a type other values are refused.
+    def __init__(self, delta: float = 0.6, layers=None):
         super().__init__(layers)  # rows of W+ that the edit reaches; None for all
         self.delta = delta
         self.means = {}

@@ -19,7 +19,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.progress import hush, say
 from editbench.base.workers import worker_context
 from editbench.run.follow import Pace
-from editbench.run.job import Outcome, run_job
+from editbench.run.job import Outcome, find_job, run_job
 from editbench.run.launch import available_cores
 from editbench.run.settings import Settings
 from editbench.run.sweep import describe, failure
@@ -35,7 +35,7 @@ def default_workers(device: str) -> int:
 
 
 def run_jobs(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings, Outcome]]:
-    """Run jobs; a line is printed as each ends.
+    """Run jobs; a line is printed as each ends. Those whose records are there come first.
 
     Args:
         jobs: the settings of each.
@@ -47,13 +47,26 @@ def run_jobs(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings,
     Raises:
         EditbenchError: a worker was killed.
     """
-    # One worker is this process itself, so that a debugger and Ctrl-C reach the job.
-    ended = _in_turn(jobs) if workers == 1 else _in_parallel(jobs, workers)
     pace = Pace(len(jobs))
-    for place, outcome in ended:
+    for settings, outcome in _outcomes(jobs, workers):
         mark = pace.mark(outcome.reused)
-        say(f"{mark} {describe(jobs[place], outcome)}{pace.left()}")
-        yield jobs[place], outcome
+        say(f"{mark} {describe(settings, outcome)}{pace.left()}")
+        yield settings, outcome
+
+
+def _outcomes(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings, Outcome]]:
+    missing = []
+    for settings in jobs:
+        # Where nothing was ever written there is nothing to find, and no time is spent on it.
+        outcome = find_job(settings) if settings.out.is_dir() else None
+        if outcome is None:
+            missing.append(settings)
+        else:
+            yield settings, outcome
+    # One worker is this process itself, so that a debugger and Ctrl-C reach the job.
+    ended = _in_turn(missing) if workers == 1 else _in_parallel(missing, workers)
+    for place, outcome in ended:
+        yield missing[place], outcome
 
 
 def _in_turn(jobs: Sequence[Settings]) -> Iterator[tuple[int, Outcome]]:

@@ -260,3 +260,13 @@ def test_the_files_hold_every_cell_and_escape_names(tmp_path):
     assert [columns for columns, _ in tables] == [5, 2, 5, 2]
     assert "<b>" not in page.read_text() and "m_&lt;b&gt;" in page.read_text()
     assert page.read_text().count("<svg") == 6
+
+
+def test_page_and_latex_write_titles_and_the_csv_names(tmp_path):
+    for root in ("a", "b"):
+        record(tmp_path / root, values_of(0), "gradctrl", "smile")
+    folder = tmp_path / "out"
+    page = write_side_by_side(side_by_side(tmp_path / "a", tmp_path / "b"), folder)
+    assert "GradCtrl" in page.read_text() and "gradctrl" not in (folder / "compare.tex").read_text()
+    assert "GradCtrl" in (folder / "compare.tex").read_text()
+    assert set(pd.read_csv(folder / "compare.csv")["method"]) == {"gradctrl"}

@@ -167,6 +167,6 @@ def compare_folders(args: argparse.Namespace) -> int:
     print_side_by_side(found)
     if not args.table:
         out = args.out or second / "report" / "compare"
-        page = write_side_by_side(found, out)
+        page = write_side_by_side(found, out, args.config_dir)
         print(f"table  {out / 'compare.csv'}\nlatex  {out / 'compare.tex'}\nreport {page}")
     return 0

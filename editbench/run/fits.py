@@ -54,7 +54,7 @@ def fit_editor(
     data = fit_data(settings, bank, networks)
     # `more` is empty unless the method has a `tune` of its own.
     path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
-    kind = type(editor).__name__
+    kind = settings.method.name
     fitted = _cached(
         path, editor, data, data.attributes.names, f"fitting {kind}", lambda: editor.fit(data)
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from editbench.report import latex
 from editbench.report.cells import MISSING, number
 from editbench.report.environment import page_environment
 from editbench.report.paired import LEVEL
+from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT
+from editbench.report.titles import Wording
 from editbench.studies.side_by_side.differences import (
     FIRST,
     NO_VALUES,
@@ -88,12 +92,13 @@ def print_side_by_side(found: SideBySide, console: Console | None = None) -> Non
         console.print(escape(line), style="dim", soft_wrap=True)
 
 
-def write_side_by_side(found: SideBySide, out: Path) -> Path:
+def write_side_by_side(found: SideBySide, out: Path, folders: Sequence[Path] = ()) -> Path:
     """Write compare.csv, not_compared.csv, compare.tex and the page.
 
     Args:
         found: the comparison.
         out: folder of the files.
+        folders: a user's own configuration folders, whose YAMLs have titles.
 
     Returns:
         The path of the page.
@@ -104,9 +109,34 @@ def write_side_by_side(found: SideBySide, out: Path) -> Path:
     alone = pd.DataFrame(found.pairing.alone, columns=["side", "run", "reason"])
     write_atomic(out / "compare.csv", found.table.to_csv(index=False, lineterminator="\n"))
     write_atomic(out / "not_compared.csv", alone.to_csv(index=False, lineterminator="\n"))
-    write_atomic(out / "compare.tex", latex_table(found))
-    write_atomic(out / PAGE, page(found))
+    # CSV has the names, which other programs look for.
+    shown = titled(found, folders)
+    write_atomic(out / "compare.tex", latex_table(shown))
+    write_atomic(out / PAGE, page(shown))
     return out / PAGE
+
+
+def titled(found: SideBySide, folders: Sequence[Path] = ()) -> SideBySide:
+    """The same with methods and attributes as the report writes them, see editbench.report.titles.
+
+    Args:
+        found: the comparison.
+        folders: a user's own configuration folders.
+    """
+    results = found.pairing.b
+    titles = {}
+    for run, wording in Wording(results, folders).by_run("method"):
+        titles[run["method"]] = str(wording.get("title") or run["method"])
+    look = Style(folders=tuple(folders)).looks(results)
+    table = found.table.copy()
+    written = []
+    for label in table["method"]:
+        # A variant's options follow its name.
+        name, space, options = label.partition(" ")
+        written.append(titles.get(name, name) + space + options)
+    table["method"] = written
+    table["attribute"] = [look.attribute(name) for name in table["attribute"]]
+    return replace(found, table=table)
 
 
 # -- sentences -------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ class MeanDifference(Editor):
     def __init__(self, delta: float = 0.6, layers=None):
         super().__init__(layers)  # rows of W+ that the edit reaches; None for all
         self.delta = delta
-        self.means = {}
+        self.means: dict[str, torch.Tensor] = {}
         self.length = 0.0
 
     # Once, for all attributes. `data` has the fit and tune splits, with the teacher's logits, the

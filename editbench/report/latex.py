@@ -108,7 +108,7 @@ FIT = (
 )
 BOLD = (
     "Bold: the best of a column, and whatever the paired bootstrap over starts does not separate "
-    f"from it (Holm, adjusted p below {LEVEL:g})."
+    f"from it (Holm, adjusted p below {LEVEL:g}); of means accuracy alone is tested."
 )
 FLOORS = {
     "○": "the interval overlaps that of the best floor",

@@ -112,13 +112,26 @@ def hydra_application(more: Sequence[Path] = ()) -> Iterator[Any]:
                 hydra.config_loader = _loader_with(hydra.config_loader, more)
             yield hydra
     except (HydraException, OmegaConfBaseException) as error:
-        cause = f"\n{error.__cause__}" if error.__cause__ else ""
-        message = f"could not compose the configuration: {error}{cause}"
-        raise EditbenchError(message) from error
+        raise EditbenchError(f"could not compose the configuration: {_told(error)}") from error
     finally:
         GlobalHydra.instance().clear()
         if before is not None:
             GlobalHydra.instance().initialize(before)
+
+
+def _told(error: BaseException) -> str:
+    """What Hydra or OmegaConf says of an error and of its cause, in one line."""
+    lines = str(error).splitlines()
+    if error.__cause__ is not None:
+        lines += str(error.__cause__).splitlines()
+    # Where a value stands in their own classes helps nobody who typed it.
+    told = [
+        line.strip()
+        for line in lines
+        if line.strip()
+        and not line.strip().startswith(("full_key:", "object_type=", "reference_type="))
+    ]
+    return ": ".join(dict.fromkeys(told))
 
 
 def _loader_with(loader: ConfigLoader, folders: Sequence[Path]) -> ConfigLoader:

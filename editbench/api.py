@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from editbench.base.conf import group_options, groups
+from editbench.base.conf import group_options, groups, quoted
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
@@ -422,7 +422,7 @@ def generator(name: str = "faces32", device: str = "cpu", **options: Any) -> Gen
         (2, 3, 32, 32)
     """
     words = [f"generator={name}"]
-    words += [f"generator.{key}={_quoted(value)}" for key, value in options.items()]
+    words += [f"generator.{key}={_written(value)}" for key, value in options.items()]
     network: Generator = _ready(compose_settings(words).generator, device)
     return network
 
@@ -502,7 +502,7 @@ def _ready(component: Any, device: str) -> Any:
     return component.build().to(device).eval().requires_grad_(False)
 
 
-def _quoted(value: object) -> str:
+def _written(value: object) -> str:
     """A value as Hydra's grammar reads it back: text in quotes, null, true, numbers as they are."""
     if value is None:
         return "null"
@@ -510,8 +510,7 @@ def _quoted(value: object) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
+    return quoted(value)
 
 
 # -- what there is -------------------------------------------------------------------------------

@@ -92,6 +92,14 @@ def test_list_shows_a_line_each(capsys):
     assert "Did you mean 'methods'" in capsys.readouterr().err
 
 
+def test_list_takes_flags_and_overrides_in_any_order_and_names_what_is_shown(capsys):
+    words = ["list", "attributes", "--generator", "renders", "scorer=digiface"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("attributes of scorer digiface ")
+    assert main(["list", "layers", "generator=faces32_rho00"]) == 0
+    assert capsys.readouterr().out.startswith("layers of generator faces32_rho00 ")
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from editbench.commands.demo import demo_methods, reuse
+import pytest
+
+from editbench.commands.demo import demo_methods, demo_settings, reuse
 from editbench.regression.file import read_baseline
 
 
@@ -35,6 +37,14 @@ def test_methods_that_need_files_are_not_in_it():
     assert "interfacegan" in demo_methods() and not {"direction", "gradctrl_ffhq_heads"} & set(
         demo_methods()
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["runs ä", "a,b", "it's (1)", "x=y", "back\\slash", "at the end\\", "\\'"]
+)
+def test_its_folder_may_have_any_name(name):
+    [settings] = demo_settings(["random"], Path(name), "cpu", [])
+    assert settings.out == Path(name)
 
 
 def test_its_pinned_numbers_are_of_its_methods():

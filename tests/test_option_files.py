@@ -70,11 +70,13 @@ def test_in_a_folder_a_metric_says_where_it_belongs(tmp_path):
         ("method=gradctrl.yaml", EditbenchError, "has the name of an option of editbench"),
         ("method=bad.yaml", BadFile, "must be a mapping"),
         ("method=mine.yaml,other/mine.yaml", EditbenchError, "have one name"),
+        ("method=größer.yaml", EditbenchError, "the name of an option has letters a to z"),
+        ("method=mine (1).yaml", EditbenchError, "the name of an option has letters a to z"),
     ],
 )
 def test_a_file_that_cannot_serve_is_named(word, error, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("gradctrl.yaml", "mine.yaml", "other/mine.yaml"):
+    for name in ("gradctrl.yaml", "mine.yaml", "other/mine.yaml", "größer.yaml", "mine (1).yaml"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(MINE)
     Path("bad.yaml").write_text("- a list\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,6 +132,17 @@ def default_option(group: str) -> str:
         if isinstance(entry, dict) and isinstance(entry.get(group), str):
             return entry[group]
     return ""
+
+
+def quoted(value: object) -> str:
+    """Text as the value of a word, in quotes: Hydra's grammar takes any text there.
+
+    Args:
+        value: a path or any other text.
+    """
+    # A backslash is one by itself; only in front of a quote it must be doubled.
+    text = re.sub(r"(\\+)(?='|$)", r"\1\1", str(value)).replace("'", "\\'")
+    return f"'{text}'"
 
 
 def known_keys() -> list[str]:

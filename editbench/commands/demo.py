@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from editbench.base.conf import group_options
+from editbench.base.conf import group_options, quoted
 from editbench.base.errors import EditbenchError
 from editbench.base.files import read_json, usable_folder
 from editbench.base.progress import say, status
@@ -146,7 +146,13 @@ def demo_settings(
                 "them use `editbench run -m experiment=demo budget=demo`, for other attributes "
                 "evaluated=[NAME,NAME]"
             )
-    common = ["experiment=demo", "budget=demo", f"out={out}", f"device={device}", *overrides]
+    common = [
+        "experiment=demo",
+        "budget=demo",
+        f"out={quoted(out)}",
+        f"device={device}",
+        *overrides,
+    ]
     return [compose_settings([*common, f"method={method}"], more) for method in methods]
 
 
@@ -175,7 +181,7 @@ def digiface_jobs(out: Path, device: str) -> list[Settings]:
         out: folder of the records.
         device: of the networks.
     """
-    words = ["experiment=digiface", "budget=demo", f"out={out}", f"device={device}"]
+    words = ["experiment=digiface", "budget=demo", f"out={quoted(out)}", f"device={device}"]
     composed = [compose_settings([*words, f"method={method}"]) for method in DIGIFACE_METHODS]
     base = composed[0]
     attributes = evaluated_names(base, load_networks(base).judge.attributes)

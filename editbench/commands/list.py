@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from editbench.base.conf import check_folders, group_options, groups, option_file
+from editbench.base.conf import check_folders, group_options, groups, option_file, quoted
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.commands.options import add_config_dir
 from editbench.run.option_files import name_files
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--scorer", default="faces")
     parser.add_argument("--data", default=DATA, help="folder of third-party inputs")
     add_config_dir(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     check_folders(args.config_dir)
     if args.kind is not None and args.kind not in known:
         raise UnknownName("kind", args.kind, known)
@@ -58,15 +58,15 @@ def main(argv: list[str]) -> int:
         if args.kind in (None, title):
             print_group(title, group, args.config_dir)
     if args.kind in (None, ATTRIBUTES):
-        print_attributes(args.scorer, words, args.config_dir)
+        print_attributes(words, args.config_dir)
     if args.kind == LAYERS:
-        print_layers(args.generator, words, args.config_dir)
+        print_layers(words, args.config_dir)
     return 0
 
 
 def network_words(generator: str, scorer: str, data: str = DATA) -> list[str]:
     """The overrides that choose the networks."""
-    return [f"generator={generator}", f"scorer={scorer}", f"data={data}"]
+    return [f"generator={generator}", f"scorer={scorer}", f"data={quoted(data)}"]
 
 
 def print_group(title: str, group: str, more: Sequence[Path]) -> None:
@@ -84,9 +84,14 @@ def headline(file: Path) -> str:
     return ""
 
 
-def print_attributes(scorer: str, words: Sequence[str], more: Sequence[Path]) -> None:
+def _chosen(words: Sequence[str], group: str) -> str:
+    """The option of a group that words choose: the last one wins, as in Hydra."""
+    return [word.partition("=")[2] for word in words if word.startswith(f"{group}=")][-1]
+
+
+def print_attributes(words: Sequence[str], more: Sequence[Path]) -> None:
     """The attributes of a scorer and their classes; words: overrides that choose the networks."""
-    print(f"attributes of scorer {scorer} (attribute=NAME)")
+    print(f"attributes of scorer {_chosen(words, 'scorer')} (attribute=NAME)")
     try:
         attributes = find_attributes(words, more)
     except UnknownName:
@@ -123,7 +128,7 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
     return attributes
 
 
-def print_layers(generator: str, words: Sequence[str], more: Sequence[Path]) -> None:
+def print_layers(words: Sequence[str], more: Sequence[Path]) -> None:
     """The layers of a generator by the names that methods take, and the weights among them; words:
     overrides that choose the networks.
     """
@@ -132,7 +137,7 @@ def print_layers(generator: str, words: Sequence[str], more: Sequence[Path]) -> 
 
     found = build(compose_settings(words, more).generator.config)
     kernels = found.kernels()
-    print(f"layers of generator {generator} (method.layer=NAME)")
+    print(f"layers of generator {_chosen(words, 'generator')} (method.layer=NAME)")
     for name in found.layers():
         shape = ""
         if name in kernels:

@@ -20,7 +20,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -112,26 +112,11 @@ def hydra_application(more: Sequence[Path] = ()) -> Iterator[Any]:
                 hydra.config_loader = _loader_with(hydra.config_loader, more)
             yield hydra
     except (HydraException, OmegaConfBaseException) as error:
-        raise EditbenchError(f"could not compose the configuration: {_told(error)}") from error
+        raise _not_composed(error) from error
     finally:
         GlobalHydra.instance().clear()
         if before is not None:
             GlobalHydra.instance().initialize(before)
-
-
-def _told(error: BaseException) -> str:
-    """What Hydra or OmegaConf says of an error and of its cause, in one line."""
-    lines = str(error).splitlines()
-    if error.__cause__ is not None:
-        lines += str(error.__cause__).splitlines()
-    # Where a value stands in their own classes helps nobody who typed it.
-    told = [
-        line.strip()
-        for line in lines
-        if line.strip()
-        and not line.strip().startswith(("full_key:", "object_type=", "reference_type="))
-    ]
-    return ": ".join(dict.fromkeys(told))
 
 
 def _loader_with(loader: ConfigLoader, folders: Sequence[Path]) -> ConfigLoader:
@@ -146,6 +131,24 @@ def _loader_with(loader: ConfigLoader, folders: Sequence[Path]) -> ConfigLoader:
         path.prepend("command-line", f"file://{folder.absolute()}", last)
     make_loader: Any = type(loader)
     return make_loader(path)
+
+
+def _not_composed(error: Exception) -> EditbenchError:
+    """What Hydra or OmegaConf says of a configuration and of the cause, in one line."""
+    lines = str(error).splitlines()
+    if error.__cause__ is not None:
+        lines += str(error.__cause__).splitlines()
+    # Where a value stands in their own classes helps nobody who typed it.
+    told = [
+        line.strip()
+        for line in lines
+        if line.strip()
+        and not line.strip().startswith(("full_key:", "object_type=", "reference_type="))
+    ]
+    if isinstance(error, OverrideParseException):
+        # The grammar knows letters of ASCII alone, and gives commas and brackets a meaning.
+        told.append("a value with other letters or signs stands in quotes: \"out='my runs (2)'\"")
+    return EditbenchError(f"could not compose the configuration: {': '.join(dict.fromkeys(told))}")
 
 
 # -- the jobs of a sweep -------------------------------------------------------------------------
@@ -311,7 +314,7 @@ def check_single(overrides: Sequence[str]) -> None:
     try:
         parsed = parser.parse_overrides(list(overrides))
     except HydraException as error:
-        raise EditbenchError(f"could not compose the configuration: {error}") from error
+        raise _not_composed(error) from error
     for override in parsed:
         # A quoted value with a comma is none, and Hydra's parser knows.
         if override.is_sweep_override():

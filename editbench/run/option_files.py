@@ -17,6 +17,8 @@ from editbench.base.user_code import search
 YAML = (".yaml", ".yml")
 # What stands between the options of a value, as in [a,b] and a,b.
 BETWEEN = re.compile(r"[^\[\],]+")
+# Names that Hydra's grammar takes. It knows letters of ASCII alone, and brackets mean something.
+NAME = re.compile(r"[\w.+@|/\\%*? -]+", re.ASCII)
 PACKAGE = "@package"  # of Hydra: where in the configuration a file belongs
 
 
@@ -87,6 +89,11 @@ def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
             raise BadFile(f"{group}={text}: no such file; give a YAML file or a name")
         read_yaml(file)  # a damaged file is named here; Hydra would name a copy of it
         name = file.stem
+        if not NAME.fullmatch(name):
+            raise EditbenchError(
+                f"{group}={text}: the name of an option has letters a to z, digits, _ and - alone: "
+                "give the file another name"
+            )
         if name in option_names(group):
             raise EditbenchError(
                 f"{group}={text} has the name of an option of editbench: give the file another name"

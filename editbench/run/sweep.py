@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from editbench.base import user_code
-from editbench.base.conf import MAIN, load_yaml
+from editbench.base.conf import MAIN, load_yaml, quoted
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import (
     claim_folder,
@@ -157,8 +157,7 @@ def run_sweep(
         os.environ[STARTER] = str(os.getpid())
         share_cores(master, len(jobs))
         # Two sweeps may start in one second: the folder that was claimed is this one's alone.
-        quoted = str(sweep.folder).replace("\\", "\\\\").replace("'", "\\'")
-        own = [f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
+        own = [f"hydra.sweep.dir={quoted(sweep.folder)}", "hydra.mode=MULTIRUN"]
         interrupted = False
         follower = Follower(sweep.folder, len(jobs))
         words = list(overrides)

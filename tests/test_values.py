@@ -214,6 +214,14 @@ def test_a_scorer_that_says_what_it_gives_is_not_asked() -> None:
     building.refuse_probabilities(block, (Pictures(), stated, stated))
 
 
+@pytest.mark.parametrize("block", [1, 12, 16, 100])
+def test_small_blocks_are_looked_at_together(block: int, tmp_path: Path) -> None:
+    models = (Pictures(), scorer(nn.Sigmoid()), scorer(nn.Identity()))
+    spec = BankSpec(200, block=block, shard=100 // block * block)
+    with pytest.raises(BadFile, match="teacher gives values in"):
+        build_bank(tmp_path / "bank", "id", spec, lambda: models)
+
+
 @pytest.mark.parametrize("n", [101, 201, 401])
 def test_a_last_shard_of_one_sample_is_no_reason(n: int, tmp_path: Path) -> None:
     models = (Pictures(), scorer(nn.Identity()), scorer(nn.Identity()))

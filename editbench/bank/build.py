@@ -6,7 +6,7 @@ depend neither on the number of processes nor on the size of a shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -253,6 +253,7 @@ def _write_shard(
             batches = Batches(batch, "bank", generator)
             # Whole blocks where the memory holds several, and parts of one where it does not.
             together = max(spec.block, batch // spec.block * spec.block)
+            begun: list[dict[str, np.ndarray]] = []  # the first samples
             for first in range(start, stop, together):
                 last = min(first + together, stop)
 
@@ -260,14 +261,20 @@ def _write_shard(
                     place = (first + rows.start, first + rows.stop)
                     return compute_block(spec.seed, *place, models, device)
 
-                parts = batches.run(last - first, work)
-                block = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-                # A short block at the end could have logits in [0, 1] by chance.
-                if first == start and last - first >= ENOUGH:
-                    refuse_probabilities(block, models)
+                block = _joined(batches.run(last - first, work))
+                # Once, as soon as there are enough: a few logits could lie in [0, 1] by chance.
+                if first < start + ENOUGH:
+                    begun.append(block)
+                    if last >= start + ENOUGH:
+                        refuse_probabilities(_joined(begun), models)
                 for name, values in block.items():
                     streams[name].write(np.ascontiguousarray(values, np.float32).tobytes())
                 advance(last - first)
+
+
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Several results of `compute_block` as one."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def write_npy_header(stream: BinaryIO, shape: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -241,7 +242,7 @@ def test_a_third_folder_is_refused(tmp_path, capfd):
     assert "takes two folders and no third one: runs" in capfd.readouterr().err
 
 
-def test_the_files_hold_every_cell_and_escape_names(tmp_path):
+def test_the_files_hold_every_cell_and_escape_names(tmp_path, monkeypatch):
     hostile = r"m_<b>&\input{x}"
     for root, seed in (("a", 0), ("b", 1)):
         for attribute in ("age", "smile", "a_1", "a_2", "a_3"):
@@ -251,10 +252,12 @@ def test_the_files_hold_every_cell_and_escape_names(tmp_path):
         status = json.loads((folder / "status.json").read_text()) | {"method": hostile}
         (folder / "status.json").write_text(json.dumps(status))
         seal_folder(folder)
-    page = write_side_by_side(side_by_side(tmp_path / "a", tmp_path / "b"), tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "a")
+    page = write_side_by_side(side_by_side(Path(), Path("../b")), tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "compare.csv")
     assert len(table[table["metric"] == "accuracy"]) == 6
     text = (tmp_path / "out" / "compare.tex").read_text()
+    assert "in A (a) and B (b)" in text
     tables = check_structure(text)
     # Two numbers of five attributes each, four beside each other.
     assert [columns for columns, _ in tables] == [5, 2, 5, 2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,7 +51,7 @@ def test_order_of_worlds(tmp_path):
     assert list(table.index) == ["alpha", "beta", "gamma", "delta"]
 
 
-def test_every_world_has_a_name_of_its_own_and_seeds_are_none(tmp_path):
+def test_every_world_has_a_name_of_its_own_and_seeds_are_none(tmp_path, monkeypatch):
     rates = {"alpha": 0.8, "beta": 0.6, "gamma": 0.4}
     one = write(tmp_path / "a" / "runs", rates)
     write(one, rates, seed=1)
@@ -61,6 +63,8 @@ def test_every_world_has_a_name_of_its_own_and_seeds_are_none(tmp_path):
     assert worlds[0].name == str(one)
     with pytest.raises(EditbenchError, match="named twice"):
         read_worlds([one, one.parent / "runs"])
+    monkeypatch.chdir(one)
+    assert read_worlds([Path()])[0].name == "runs"
 
 
 def test_a_tie_has_a_wide_interval(tmp_path):

@@ -76,7 +76,7 @@ def read_worlds(folders: Sequence[Path]) -> list[World]:
         EditbenchError: a folder has no world with three methods to compare, or is named twice.
     """
     worlds = []
-    names = [folder.name for folder in folders]
+    names = [folder.resolve().name for folder in folders]  # that of '.' is empty
     for place, folder in enumerate(folders):
         if folder.resolve() in [other.resolve() for other in folders[:place]]:
             raise EditbenchError(f"{folder} is named twice; name the runs folder of another world")
@@ -85,7 +85,7 @@ def read_worlds(folders: Sequence[Path]) -> list[World]:
         generators = [part.runs["generator"].iloc[0] for _, part in settings]
         found = []
         for (setting, part), generator in zip(settings, generators):
-            name = str(folder) if names.count(folder.name) > 1 else folder.name
+            name = str(folder) if names.count(names[place]) > 1 else names[place]
             if len(settings) > 1:
                 # A dial has a generator for each of its worlds; other worlds differ in more.
                 alone = generators.count(generator) == 1

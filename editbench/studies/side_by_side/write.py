@@ -300,9 +300,12 @@ def latex_table(found: SideBySide) -> str:
             for line in conclusions(found)
             if line.startswith(f"{title}:")
         ]
+        # Resolved, since the name of '.' is empty.
+        a = found.first.resolve().name
+        b = found.second.resolve().name
         caption = (
-            f"{title[0].upper()}{title[1:]} in A ({found.first.name}) and B ({found.second.name}), and "
-            "B − A with its 95 % interval, bold where the two are separated: "
+            f"{title[0].upper()}{title[1:]} in A ({a}) and B ({b}), and B − A with its 95 % "
+            "interval, bold where the two are separated: "
             f"{' '.join(told) or 'not tested.'}"
             + "".join(f" {line[0].upper()}{line[1:]}." for line in footnotes(part))
         )

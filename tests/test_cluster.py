@@ -9,6 +9,7 @@ import pytest
 from editbench.base.errors import EditbenchError
 from editbench.cli import main
 from editbench.run import job as jobs
+from editbench.run import sweep
 from editbench.run.compose import compose_settings
 from tests.sweep_editors import toy_words
 
@@ -207,14 +208,28 @@ def test_every_job_may_be_lost(path, tmp_path, capfd, monkeypatch):
     command(path, "sbatch", f"echo $1 >> {tmp_path}/given; echo Submitted batch job 5")
     batches = "hydra.sweeper.max_batch_size=2"
     words = [*toy_words(tmp_path), f"out={tmp_path}/runs"]
-    sweep = ["run", *words, "-m", "attribute=a,b,c", SLURM, batches]
-    assert main(sweep) == 1
+    assert main(["run", *words, "-m", "attribute=a,b,c", SLURM, batches]) == 1
     err = capfd.readouterr().err
     assert "3 jobs: 0 done, 0 skipped, 0 failed, 3 not finished\n" in err
     assert "  not finished  #1 attribute=b: job 5_1 no longer there; it did not begin" in err
     assert "  not finished  #2 attribute=c: job 5 no longer there; it did not begin" in err
     assert "run them again: editbench run" in err
     assert len((tmp_path / "given").read_text().splitlines()) == 2
+
+
+def test_jobs_that_go_on_keep_the_copies_of_option_files(path, tmp_path, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    for name in ("srun", "squeue"):
+        command(path, name, "exit 0")
+    command(path, "sbatch", "echo Submitted batch job 5")
+    monkeypatch.setattr(cluster.time, "sleep", interrupt)
+    kept = []
+    monkeypatch.setattr(sweep, "keep_copies", lambda: kept.append(True))
+    words = [*toy_words(tmp_path), f"out={tmp_path}/runs"]
+    assert main(["run", *words, "-m", "attribute=a,b", SLURM]) == sweep.INTERRUPTED
+    assert kept == [True]
 
 
 # -- in a job --------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,15 @@ def test_a_loose_file_is_composed_as_an_option(tmp_path):
     assert settings.method.name == "mine" and settings.method.options == {"delta": 0.25}
     settings = compose_settings([*TOY, f"method={tmp_path}/mine_too.yml"], [CONF])
     assert settings.method.options == {"delta": 0.75}
+
+
+@pytest.mark.parametrize("end", ["", "keep_copies()"])
+def test_a_copy_ends_with_the_process_unless_it_is_kept(end, tmp_path):
+    (tmp_path / "mine.yaml").write_text(MINE)
+    code = "from editbench.run.option_files import keep_copies, name_files\n"
+    code += f"print(name_files(['method=mine.yaml'])[1][0])\n{end}"
+    told = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, encoding="utf-8")
+    assert Path(told.strip()).is_dir() == bool(end)
 
 
 def test_a_metric_in_a_list_is_placed_by_its_name(tmp_path, monkeypatch):

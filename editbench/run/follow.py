@@ -74,11 +74,19 @@ class Follower:
         """Print the jobs that have ended since the last look."""
         with self._lock:
             for number in outcome_numbers(self.folder):
-                if number not in self._seen:
-                    self._seen.add(number)
-                    self._print(number)
+                self._print(number)
+
+    def show(self, number: int) -> None:
+        """Print a job that has ended. A look at all of thousands of jobs for each of them would
+        take longer than finding its record.
+        """
+        with self._lock:
+            self._print(number)
 
     def _print(self, number: int) -> None:
+        if number in self._seen:
+            return
+        self._seen.add(number)
         try:
             outcome = read_json(self.folder / f"{number}.json")
         except BadFile:

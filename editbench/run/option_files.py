@@ -28,7 +28,7 @@ def name_files(
     """Give the options that stand as files their names.
 
     A file FOLDER/GROUP/NAME.yaml makes FOLDER a configuration folder. Any other is copied into one
-    that lasts as long as this process.
+    that lasts as long as this process, or on after `keep_copies`.
 
     Args:
         overrides: words such as 'method=my_editor.yaml' or 'metric=[locality,mine.yaml]'.
@@ -112,7 +112,7 @@ def _folder_of(files: dict[tuple[str, str], Path]) -> Path:
     # Where it may be: a job of a cluster reads it too, on a machine with a /tmp of its own.
     here = Path.cwd() if os.access(Path.cwd(), os.W_OK) else None
     folder = Path(tempfile.mkdtemp(dir=here, prefix=".editbench-options-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_remove_copies, folder)
     for (group, name), file in files.items():
         text = yaml_text(file)
         # The copy says itself where it belongs, as the file need not.
@@ -122,3 +122,14 @@ def _folder_of(files: dict[tuple[str, str], Path]) -> Path:
         place.parent.mkdir(exist_ok=True)
         place.write_text(text, encoding="utf-8")
     return folder
+
+
+def _remove_copies(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_copies() -> None:
+    """Leave the copies of files behind when this process ends: jobs that go on elsewhere read them
+    when they begin.
+    """
+    atexit.unregister(_remove_copies)

@@ -56,6 +56,7 @@ from editbench.run.launch import (
     used_gpu_memory,
     worker_threads,
 )
+from editbench.run.option_files import keep_copies
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
@@ -181,6 +182,8 @@ def run_sweep(
                 f"({FULL_ERROR}=1 shows where)"
             )
     going_on = batches.let_go() if batches else ""
+    if going_on:
+        keep_copies()
     code = finish_sweep(sweep, interrupted, again, partial(_describe_end, batches, numbers))
     if going_on or interrupted:
         say(going_on or STOPPED)
@@ -279,7 +282,7 @@ def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> dic
             settings = composer.settings(words)
         except EditbenchError as error:
             leave_failure(sweep.folder, number, " ".join(words), error)
-            follower.look()
+            follower.show(number)
             continue
         try:
             found = find_job(settings)
@@ -290,7 +293,7 @@ def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> dic
             continue
         line = describe(settings, found)
         write_outcome(sweep.folder, number, settings.title, found, line)
-        follower.look()
+        follower.show(number)
     return waiting
 
 

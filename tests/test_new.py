@@ -94,6 +94,7 @@ def test_nothing_is_overwritten(here, capsys):
         ("my-editor", "must be a Python name"),
         ("class", "must be a Python name"),
         ("Mine", "in small letters"),
+        ("größer", "in small letters a to z"),
         ("gradctrl", "name of an option of method already"),
         ("torch", "name of an installed module"),
     ],
@@ -121,11 +122,12 @@ def test_the_documentation_shows_what_is_written(page, kind):
 
 
 def test_a_name_that_holds_the_name_of_the_folder(here, capsys):
-    words = ["--config-dir", "conf", "--folder", "some where"]
+    words = ["--config-dir", "the conf", "--folder", "some where"]
     assert main(["new", "editor", "my_own_conf_editor", *words]) == 0
     assert (here / "some where" / "my_own_conf_editor.py").is_file()
-    assert (here / "some where" / "conf" / "method" / "my_own_conf_editor.yaml").is_file()
-    assert "cd 'some where'" in capsys.readouterr().out
+    assert (here / "some where" / "the conf" / "method" / "my_own_conf_editor.yaml").is_file()
+    text = capsys.readouterr().out
+    assert "cd 'some where'" in text and "editbench demo --config-dir 'the conf'" in text
     texts = written(KINDS["editor"], "my_conf_editor", "conf")
     assert set(texts) == {
         "my_conf_editor.py",

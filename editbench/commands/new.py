@@ -119,14 +119,18 @@ def main(argv: list[str]) -> int:
     if args.folder != Path("."):
         print(f"  cd {shlex.quote(str(args.folder))}")
     for step in (f"python -m pytest test_{args.name}.py", *kind.next_steps):
-        print("  " + step.format(name=args.name, conf=args.config_dir))
+        print("  " + step.format(name=args.name, conf=shlex.quote(args.config_dir)))
     return 0
 
 
 def check_name(name: str, kind: Kind) -> None:
     """Refuse a name that no module or option can have."""
-    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
-        raise EditbenchError(f"{name} must be a Python name in small letters, such as my_editor")
+    is_name = name.isidentifier() and not keyword.iskeyword(name)
+    # Python takes other letters too, and Hydra takes no option with them.
+    if not is_name or not name.isascii() or name != name.lower():
+        raise EditbenchError(
+            f"{name} must be a Python name in small letters a to z, such as my_editor"
+        )
     for group in kind.groups:
         if name in option_names(group):
             raise EditbenchError(

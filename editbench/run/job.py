@@ -110,7 +110,7 @@ def find_job(settings: Settings) -> Outcome | None:
         settings: of the job.
 
     Raises:
-        EditbenchError: the folder of the records cannot be written.
+        EditbenchError: a metric of the job cannot be made.
     """
     try:
         require(settings.plain)

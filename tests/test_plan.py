@@ -131,6 +131,8 @@ def test_a_tuned_method_needs_a_fit_and_a_tuning(capsys, tmp_path):
         (["smile"], 1, "'smile' is not an override: write key=value"),
         (["hydra/launcher=jobli"], 2, "unknown launcher 'jobli'. Did you mean 'joblib'?"),
         (["seed=range(1"], 1, "could not compose the configuration: "),
+        (["method=glob(zzz*)"], 1, "method=glob(zzz*): has no value, so there is no job"),
+        (["seed=range(0)"], 1, "seed=range(0): has no value, so there is no job"),
         (["out=/data/Müller"], 1, "stands in quotes: \"out='my runs (2)'\""),
         (["--cfg", "job"], 1, "--cfg means nothing to a plan"),
     ],

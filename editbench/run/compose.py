@@ -177,6 +177,9 @@ def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
                 choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             except ValueError as error:  # such as a range with a step of 0
                 raise EditbenchError(f"{override.input_line}: {error}") from error
+            # Of a glob that matches nothing, say: a sweep without a job looks like one that went well.
+            if not choices[key]:
+                raise EditbenchError(f"{override.input_line}: has no value, so there is no job")
         else:
             raise EditbenchError(
                 f"{override.input_line}: a sweep over an interval has no end; list the values"

@@ -294,6 +294,7 @@ def words(tmp_path):
         ),
         (["attribute=a,b", "starts.n=200"], "exceeds the pool of 180"),
         (["attribute=a,b", "starts.attributes=[a,b]"], "set evaluated=[a,b]"),
+        (["attribute=a,bb"], "unknown attribute 'bb'. Did you mean 'b'?"),
     ],
 )
 def test_a_sweep_finds_it_once_and_before_a_bank_is_built(more, message, words, tmp_path, capsys):

@@ -15,7 +15,7 @@ from rich.console import Console
 from editbench.report import figure_trade, load, print_table
 from editbench.report.html import facts
 from editbench.report.numbers import Numbers, numbers_of
-from editbench.report.paired import paired
+from editbench.report.paired import compare, paired
 from editbench.report.tables import AT_FLOOR, WORSE, main_table
 from editbench.stats.intervals import bootstrap_mean, crossed_share, seed_spread, wilson
 from editbench.walk.figures import Looks, looks_of
@@ -308,3 +308,9 @@ def test_the_interval_of_a_mean_of_equal_starts_is_the_bootstrap(tmp_path: Path)
     row = numbers_of("", load(tmp_path)).means.set_index("method").loc["a"]
     low, high = bootstrap_mean(0.3 + 0.01 * np.arange(float(N)))
     assert (row["ad_at_low"], row["ad_at_high"]) == pytest.approx((low, high), abs=0.01)
+
+
+def test_one_start_is_no_evidence() -> None:
+    table = pd.DataFrame({"a": [0.9, np.nan, np.nan], "b": [0.1, 0.2, 0.3]})
+    n, difference, *tested = compare(table)["a", "b"]
+    assert (n, difference) == (1, pytest.approx(0.8)) and np.isnan(tested).all()

@@ -12,8 +12,9 @@ import pytest
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.cli import main
-from editbench.stats.intervals import crossed_means, paired_difference
+from editbench.stats.intervals import SeedSpread, crossed_means, paired_difference
 from editbench.studies.side_by_side import side_by_side, write_side_by_side
+from editbench.studies.side_by_side.differences import OPEN, unpaired_test, verdict_of
 from tests.fake_records import complete, fake_run, metric_rows
 from tests.test_report_latex import check_structure
 
@@ -273,3 +274,12 @@ def test_page_and_latex_write_titles_and_the_csv_names(tmp_path):
     assert "GradCtrl" in page.read_text() and "gradctrl" not in (folder / "compare.tex").read_text()
     assert "GradCtrl" in (folder / "compare.tex").read_text()
     assert set(pd.read_csv(folder / "compare.csv")["method"]) == {"gradctrl"}
+
+
+def test_one_start_is_no_evidence():
+    one = pd.DataFrame({0: [0.9]})
+    many = pd.DataFrame({0: np.linspace(0.1, 0.3, 8)})
+    found = unpaired_test(one, many, (SeedSpread(), SeedSpread()), 200)
+    assert found["difference"] == pytest.approx(-0.7)
+    assert np.isnan([found["low"], found["high"], found["p"]]).all()
+    assert verdict_of({"verdict": OPEN, "p_holm": np.nan}) == OPEN

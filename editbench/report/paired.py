@@ -41,6 +41,7 @@ COLUMNS = (
 )
 # Draws a pair: the smallest p, times the pairs of its family, must stay well below 0.05.
 PER_PAIR = 100
+FEWEST = 2  # starts of a test
 LEVEL = 0.05  # of the adjusted p-value: below it two methods are separated
 
 
@@ -155,6 +156,10 @@ def compare(
         difference = gaps.sum(0) / n
     low, high = percentiles(means)
     p = two_sided(means, difference)
+    # Resampling one start gives that start again: it says nothing of others.
+    alone = n < FEWEST
+    for values in (low, high, p):
+        values[alone] = np.nan
     found: dict[tuple[str, str], tuple[int, float, float, float, float, float]] = {}
     for k, (pair, adjusted) in enumerate(zip(pairs, holm(p))):
         found[pair] = (

@@ -99,18 +99,29 @@ def check_protocols(jobs: Iterable[Settings]) -> None:
     jobs, is left to the jobs.
 
     Raises:
-        UnknownName: an evaluated attribute that the scorer lacks.
+        UnknownName: an evaluated attribute that the scorer lacks; an attribute that every scorer of
+            the sweep lacks.
         EditbenchError: an attribute is not evaluated, or there are fewer samples than starts.
     """
     found: dict[str, Attributes | None] = {}  # by the scorer's configuration
+    lacking: dict[str, Attributes] = {}  # attribute -> what a scorer has instead
+    known: set[str] = set()
     for settings in jobs:
         key = json.dumps(settings.scorer.judge.config, sort_keys=True, default=str)
         if key not in found:
             found[key] = _scored_by(settings)
         attributes = found[key]
-        # A job of an attribute that no scorer knows fails by itself, with the nearest name.
-        if attributes is not None and settings.attribute in attributes.names:
+        if attributes is None:
+            known.add(settings.attribute)  # perhaps
+        elif settings.attribute in attributes.names:
+            known.add(settings.attribute)
             check_evaluated(settings, attributes)
+        else:
+            lacking[settings.attribute] = attributes
+    # A sweep over scorers may have attributes of one of them, whose other jobs fail by themselves.
+    for name, attributes in lacking.items():
+        if name not in known:
+            attributes[name]  # raises UnknownName
 
 
 def _scored_by(settings: Settings) -> Attributes | None:

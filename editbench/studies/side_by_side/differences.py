@@ -20,6 +20,7 @@ import pandas as pd
 from editbench.regression.compare import share_starts
 from editbench.report.load import COSTS, Results
 from editbench.report.paired import (
+    FEWEST,
     LEVEL,
     PER_PAIR,
     compare,
@@ -349,13 +350,17 @@ def unpaired_test(
     difference = np.array([means[1] - means[0]])
     drawn = (sums[1] - sums[0])[:, None]
     low, high = percentiles(drawn)[:, 0]
+    p = two_sided(drawn, difference)[0]
+    # Resampling one start gives that start again: it says nothing of others.
+    if min(len(a), len(b)) < FEWEST:
+        low = high = p = NAN
     return {
         "starts": UNPAIRED,
         "n": NAN,
         "difference": float(difference[0]),
         "low": float(low),
         "high": float(high),
-        "p": float(two_sided(drawn, difference)[0]),
+        "p": float(p),
     }
 
 

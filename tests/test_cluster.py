@@ -2,7 +2,9 @@
 
 import shutil
 import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -224,7 +226,8 @@ def test_jobs_that_go_on_keep_the_copies_of_option_files(path, tmp_path, monkeyp
     for name in ("srun", "squeue"):
         command(path, name, "exit 0")
     command(path, "sbatch", "echo Submitted batch job 5")
-    monkeypatch.setattr(cluster.time, "sleep", interrupt)
+    # Its own `time` alone: subprocess sleeps too.
+    monkeypatch.setattr(cluster, "time", SimpleNamespace(sleep=interrupt, monotonic=time.monotonic))
     kept = []
     monkeypatch.setattr(sweep, "keep_copies", lambda: kept.append(True))
     words = [*toy_words(tmp_path), f"out={tmp_path}/runs"]

@@ -4,6 +4,11 @@ The same z are decoded and scored by the judge in every mode that the device has
 row says what another batch size changes. Seconds are medians over alternating rounds.
 
     python benchmarks/precision.py [--n 1024] [--device cpu] [--rounds 3]
+
+With --runs, what it does to a comparison: the outcomes of two folders of records on the starts that both have.
+
+    editbench demo && editbench demo precision=bf16 --out runs/demo_bf16
+    python benchmarks/precision.py --runs runs/demo runs/demo_bf16
 """
 
 from __future__ import annotations
@@ -11,7 +16,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -20,8 +27,33 @@ from editbench.base.precision import PRECISIONS
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.networks.roles import Networks
+from editbench.report.load import load
 from editbench.run.compose import compose_settings
 from editbench.run.loading import load_networks
+
+
+def outcomes(folder: Path) -> pd.DataFrame:
+    """Whether each start of each finished run was edited rightly: method, attribute, seed, start, right."""
+    results = load(folder)
+    values = results.samples[results.samples["metric"] == "accuracy"]
+    runs = results.runs[["run_id", "method", "attribute", "seed"]]
+    found = runs.merge(values[["run_id", "start", "value"]], on="run_id")
+    return found.drop(columns="run_id").rename(columns={"value": "right"})
+
+
+def compare_runs(first: Path, second: Path) -> None:
+    """Print a line a method: starts that both folders have, outcomes that agree, both accuracies."""
+    keys = ["method", "attribute", "seed", "start"]
+    shared = outcomes(first).merge(outcomes(second), on=keys, suffixes=("_a", "_b"))
+    shared["same"] = shared["right_a"] == shared["right_b"]
+    parts = [*shared.groupby("method"), ("all", shared)]
+    print(f"{'':>26} {'starts':>7} {'same outcome':>13} {first.name:>14} {second.name:>14}")
+    for name, part in parts:
+        means = part[["same", "right_a", "right_b"]].mean()
+        print(
+            f"{name:>26} {len(part):7} {means['same']:13.1%} {means['right_a']:14.3f} "
+            f"{means['right_b']:14.3f}"
+        )
 
 
 @torch.inference_mode()
@@ -43,7 +75,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, nargs=2, metavar=("A", "B"))
     args = parser.parse_args()
+    if args.runs:
+        compare_runs(*args.runs)
+        return
     networks_of: dict[str, Networks] = {}
     for precision in PRECISIONS:
         try:

@@ -131,7 +131,9 @@ def page(
         ],
         provenance=provenance(whole),
         notes=method_notes(whole),
-        title=worlds_of(table, look),
+        title=" and ".join(
+            dict.fromkeys(worlds_of(section.numbers.table, look) for section in sections)
+        ),
         floors=floors_of(table, look),
         rules=(BOLD, FLOOR_RULE),
         summed=SUMMED,

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 import editbench.report as reports
 from editbench.base.files import seal_folder
 from editbench.report.load import ROW_TYPES, SAMPLE_TYPES
+from editbench.report.style import Style
 
 BETTER = {
     "accuracy": True,
@@ -207,7 +208,11 @@ def save_strips(folder: Path, pictures: torch.Tensor) -> None:
 
 
 def report_of(
-    root: Path, out: Path | None = None, draws: Collection[str] = (), by_seed: bool = False
+    root: Path,
+    out: Path | None = None,
+    draws: Collection[str] = (),
+    by_seed: bool = False,
+    style: Style | None = None,
 ) -> Path:
     """`report` with the figures of these names alone: drawing takes most of a report's time."""
     draw = reports._draw
@@ -217,4 +222,4 @@ def report_of(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reports, "_draw", draw_some)
-        return reports.report(root, out, by_seed=by_seed, files=bool(draws))
+        return reports.report(root, out, by_seed=by_seed, files=bool(draws), style=style)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
-from editbench.report import Style, every_setting, load, print_table, report, write_report
+from editbench.report import Style, load, print_table, report
 from editbench.walk.figures import Drawing, Looks, Records, new_figure
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
@@ -53,8 +53,7 @@ def test_a_label_of_the_user_is_told_apart_by_the_setting(tmp_path: Path) -> Non
     for generator in ("faces32", "ffhq"):
         fake_run(tmp_path, "alpha", "smile", generator=generator, tag=generator)
     style = Style(labels={"accuracy": "tab:main"})
-    results = load(tmp_path)
-    write_report(results, every_setting(results, style), files=False, style=style)
+    report_of(tmp_path, style=style)
     labels = []
     for path in (tmp_path / "report" / "latex").glob("accuracy*.tex"):
         labels += re.findall(r"\\label\{(.*)\}", path.read_text())
@@ -77,8 +76,7 @@ def test_a_method_and_a_world_that_are_written_alike_keep_their_papers(tmp_path:
         file.parent.mkdir(parents=True)
         file.write_text(f"title: Same\ncite: {key}\n")
     style = Style(folders=(tmp_path / "conf",))
-    results = load(tmp_path)
-    write_report(results, every_setting(results, style), files=False, style=style)
+    report_of(tmp_path, style=style)
     text = (tmp_path / "report" / "latex" / "accuracy.tex").read_text()
     assert r"Same \cite{a2020}; Same \cite{b2021}" in text
 
@@ -96,8 +94,7 @@ def test_a_table_of_costs_alone_has_rows_of_one_length(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile")
     fake_run(tmp_path, "alpha", "age", status="skipped", reason="no control")
     style = Style(columns=("peak_memory_mb",))
-    results = load(tmp_path)
-    write_report(results, every_setting(results, style), files=False, style=style)
+    report_of(tmp_path, style=style)
     text = (tmp_path / "report" / "table.md").read_text(encoding="utf-8")
     table = text.split("\n\n")[2].splitlines()
     assert table[0] == "| attribute | method |" and {line.count("|") for line in table} == {3}
@@ -113,8 +110,7 @@ def test_the_conclusion_counts_the_cells_that_a_floor_is_compared_with(tmp_path:
         )
     assert conclusion(report_of(tmp_path)).endswith("1 of 2 cells are not clear of the best floor.")
     for methods in (("good", "weak"), ("random",)):
-        results = Style(methods=methods).choose(load(tmp_path))
-        page = write_report(results, every_setting(results), files=False)
+        page = report_of(tmp_path, style=Style(methods=methods))
         assert "floor" not in conclusion(page)
 
 
@@ -142,13 +138,12 @@ def test_a_table_of_means_says_of_ad_what_it_is_over_and_what_its_marks_mean(
     assert r"0.50\textsuperscript{\ddag}" in text
     assert r"\textsuperscript{\ddag}not learned" in text and "(guessing)" in text
     # Of AD alone nothing is over the set of accuracy; the first of two columns has no interval.
-    results = load(tmp_path)
     for columns, part, other in (
         (("ad_at",), "Mean AD: over 2", "Mean: over"),
         (("success_rate", "accuracy"), "with the 95 \\% interval below", "Mean AD"),
     ):
         style = Style(columns=columns)
-        write_report(results, every_setting(results, style), files=False, style=style)
+        report_of(tmp_path, style=style)
         told = caption(folder / "means.tex")
         assert part in told and other not in told
 

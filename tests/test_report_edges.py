@@ -173,7 +173,7 @@ def test_worlds_that_differ_are_told_apart(tmp_path: Path) -> None:
     for share in (70, 90):
         assert f"agree on smile {share}% of the samples" in page
     assert re.search(r"<h2>[^<]*FFHQ[^<]*</h2>", page)
-    assert "what follows): bar 0." in page and "what follows): bar 1." in page
+    assert "<li>bar 0</li>" in page and "<li>bar 1</li>" in page
 
 
 def test_far_starts_are_told_by_the_title_of_their_attribute(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from editbench.report.write import (
     floors_of,
     heading,
     legend,
-    missed_bars,
+    missed_cards,
     over_starts,
     setting_title,
     state_of,
@@ -123,12 +123,8 @@ def page(
         sprites=css(pictures),
         undone=undone,
         problems=problems,
-        warnings=[
-            *warnings(table),
-            *missed_bars(whole),
-            *far_starts(whole, look),
-            *whole.notes,
-        ],
+        warnings=[*warnings(table), *far_starts(whole, look), *whole.notes],
+        missed=missed_cards(whole),
         provenance=provenance(whole),
         notes=method_notes(whole),
         title=" and ".join(

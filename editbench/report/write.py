@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
@@ -252,19 +252,37 @@ def floors_of(table: pd.DataFrame, look: Looks) -> list[str]:
     return [look.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))]
 
 
-def missed_bars(results: Results) -> list[str]:
-    """Of worlds whose card misses bars: one line each, with what is missed."""
+class Missed(NamedTuple):
+    """What the card of a world misses.
+
+    Attributes:
+        summary: how many bars, without a stop.
+        bars: each of them with its figure.
+    """
+
+    summary: str
+    bars: tuple[str, ...]
+
+
+def missed_cards(results: Results) -> list[Missed]:
+    """Of each world whose card misses bars."""
     # A set, as the runs of a world tell the same, and not its name: it may have been trained anew.
     found = set()
     for run in results.runs.to_dict("records"):
         card = results.provenance.get(run["run_id"], {}).get("world_card") or {}
         if card.get("missed"):
-            found.add(
+            summary = (
                 f"The world {run['generator']} misses {len(card['missed'])} of the {card['bars']} "
                 "bars of its card, which say how far its numbers can be trusted (docs/world.md tells "
-                f"what follows): {'; '.join(card['missed'])}."
+                "what follows)"
             )
+            found.add(Missed(summary, tuple(card["missed"])))
     return sorted(found)
+
+
+def missed_bars(results: Results) -> list[str]:
+    """`missed_cards`, a line each."""
+    return [f"{card.summary}: {'; '.join(card.bars)}." for card in missed_cards(results)]
 
 
 def _sentence(line: str) -> str:

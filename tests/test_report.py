@@ -401,8 +401,9 @@ def test_page_in_a_browser(root: Path, html: str, tmp_path: Path) -> None:
     const panels = [...document.querySelectorAll("[role=tabpanel]")];
     document.querySelectorAll("[role=tab]")[1].click();
     out.append("hidden=" + panels.map(p => p.hidden) + ";");
-    const select = document.querySelector(".filtered select"); select.value = "smile";
-    select.dispatchEvent(new Event("change"));
+    for (const box of document.querySelectorAll(".filtered")) {
+      const select = box.querySelector("select"); select.value = "smile";
+      select.dispatchEvent(new Event("change")); }
     const rows = [...document.querySelectorAll(".filtered tbody tr")];
     out.append("filter=" + rows.every(r => r.hidden === (r.dataset.attribute !== "smile")) + ";");
     out.append("errors=" + window.failures.length + ";"); document.body.append(out);</script>"""

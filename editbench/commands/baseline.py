@@ -10,11 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from editbench.base.conf import check_folders
 from editbench.base.errors import EditbenchError
-from editbench.base.user_code import search_configuration
 from editbench.commands.check import console
-from editbench.commands.options import add_config_dir
+from editbench.commands.options import add_config_dir, use_config_dir
 from editbench.regression import (
     Baseline,
     compare,
@@ -61,8 +59,7 @@ def main(argv: list[str]) -> int:
     )
     add_config_dir(parser)
     args = parser.parse_args(argv)
-    check_folders(args.config_dir)
-    search_configuration(args.config_dir)  # the present code of a user's own methods
+    use_config_dir(args.config_dir)
     # argparse demands the option and takes an empty text for it.
     if not args.reason.strip():
         raise EditbenchError(

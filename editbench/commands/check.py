@@ -8,11 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from editbench.base.conf import check_folders
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import PIPE
-from editbench.base.user_code import search_configuration
-from editbench.commands.options import add_config_dir
+from editbench.commands.options import add_config_dir, use_config_dir
 from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
 from editbench.regression.compare import differences
 from editbench.regression.show import github, print_comparison, write_junit
@@ -58,8 +56,7 @@ def main(argv: list[str]) -> int:
     )
     add_config_dir(parser)
     args = parser.parse_args(argv)
-    check_folders(args.config_dir)
-    search_configuration(args.config_dir)  # the present code of a user's own methods
+    use_config_dir(args.config_dir)
     baseline = read_baseline(args.baseline)
     results = load(args.root)
     runs, notes = pin_runs(results)

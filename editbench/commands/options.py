@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+from editbench.base.conf import check_folders
+from editbench.base.user_code import search_configuration
 
 CONFIG_DIR = ("--config-dir", "-cd")
 
@@ -19,6 +23,20 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a folder with options of your own, FOLDER/method/NAME.yaml and the like",
     )
+
+
+def use_config_dir(folders: Sequence[Path]) -> None:
+    """Find modules of one's own in the folders of --config-dir and beside them, for a command that
+    composes no configuration: methods whose code is compared, metrics with figures.
+
+    Args:
+        folders: of --config-dir.
+
+    Raises:
+        BadFile: no such folder.
+    """
+    check_folders(folders)
+    search_configuration(folders)
 
 
 class DefaultsFormatter(argparse.ArgumentDefaultsHelpFormatter):

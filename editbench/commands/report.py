@@ -7,11 +7,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from editbench.base.conf import check_folders
 from editbench.base.files import usable_folder
 from editbench.base.progress import status
-from editbench.base.user_code import search_configuration
-from editbench.commands.options import add_config_dir
+from editbench.commands.options import add_config_dir, use_config_dir
 from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.report.exports import EXPORTERS, export
 from editbench.report.references import FILE, cited_in
@@ -104,9 +102,7 @@ def main(argv: list[str]) -> int:
     if styled and (exports or args.compare):
         other = "compare" if args.compare else exports[0]
         parser.error(f"--{other} has no style: leave out --{styled[0]}")
-    check_folders(args.config_dir)
-    # The figures of a user's own metrics, and the present code of own methods.
-    search_configuration(args.config_dir)
+    use_config_dir(args.config_dir)
     if args.compare:
         if args.root is not None:
             parser.error(f"--compare takes two folders and no third one: {args.root}")

@@ -46,7 +46,7 @@ from editbench.report.write import (
     over_starts,
     setting_title,
     state_of,
-    worlds_of,
+    world_of,
 )
 from editbench.walk.figures import Looks
 
@@ -127,9 +127,7 @@ def page(
         missed=missed_cards(whole),
         provenance=provenance(whole),
         notes=method_notes(whole),
-        title=" and ".join(
-            dict.fromkeys(worlds_of(section.numbers.table, look) for section in sections)
-        ),
+        title=" and ".join(dict.fromkeys(world_of(one.numbers, look) for one in sections)),
         floors=floors_of(table, look),
         rules=(BOLD, FLOOR_RULE),
         summed=SUMMED,
@@ -170,7 +168,7 @@ def facts(numbers: Numbers, look: Looks) -> list[tuple[str, str]]:
         f"{counts[state]} {state}" for state in ("done", "skipped", "failed") if state in counts
     )
     found = [
-        ("Generator", worlds_of(table, look)),
+        ("Generator", world_of(numbers, look)),
         ("Card", _cards(made)),
         ("Judge", "; ".join(judged)),
         ("Teacher and judge", _agreement(made, look)),

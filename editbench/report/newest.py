@@ -39,8 +39,6 @@ def older_records(
         jobs.setdefault(effective(run, configs[run_id]), []).append(run_id)
     found: dict[str, str] = {}
     for run_ids in jobs.values():
-        if len(run_ids) == 1:
-            continue
         target = str((configs[run_ids[0]].get("method") or {}).get("_target_"))
         sources = {run_id: method_source(provenance[run_id]) for run_id in run_ids}
         newest = newest_of(run_ids, sources, target, root)
@@ -57,6 +55,9 @@ def newest_of(run_ids: Sequence[str], sources: Mapping[str, str], target: str, r
         target: dotted name of the method's class.
         root: folder of the records.
     """
+    # Mostly there is one, and reading the method's modules takes time.
+    if len(run_ids) == 1:
+        return run_ids[0]
     now = present_source(target)
 
     def rank(run_id: str) -> tuple[bool, int]:

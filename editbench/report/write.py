@@ -230,21 +230,17 @@ def _last_notes(results: Results, look: Looks) -> list[str]:
     return [*told, *results.notes, *broken]
 
 
-def worlds_of(table: pd.DataFrame, look: Looks) -> str:
-    """The generators of a `main_table`, as they are written."""
-    return ", ".join(map(look.world, sorted(set(table["generator"]))))
+def world_of(numbers: Numbers, look: Looks) -> str:
+    """The generator of a setting, as it is written."""
+    return look.world(str(numbers.table["generator"].iloc[0]))
 
 
 def setting_title(numbers: Numbers, look: Looks) -> str:
     """'Cartoon faces: starts.n 40': the world, and what tells the setting from others in it."""
-    rest = numbers.name
-    # Where there are several worlds, the setting's name begins with that of its own.
-    for world in set(numbers.table["generator"]):
-        if rest == world or rest.startswith(f"{world}, "):
-            rest = rest[len(world) :].removeprefix(", ")
-            break
-    worlds = worlds_of(numbers.table, look)
-    return f"{worlds}: {rest}" if rest else worlds
+    world = str(numbers.table["generator"].iloc[0])
+    # Where there are several worlds, a setting's name begins with that of its own.
+    rest = numbers.name.removeprefix(world).removeprefix(", ")
+    return f"{world_of(numbers, look)}: {rest}" if rest else world_of(numbers, look)
 
 
 def floors_of(table: pd.DataFrame, look: Looks) -> list[str]:

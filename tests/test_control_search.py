@@ -66,6 +66,17 @@ def test_a_diverging_candidate_is_never_chosen():
     assert found.candidate == 1 and found.found
 
 
+@pytest.mark.parametrize("column", [0, 1])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_candidate_with_one_broken_logit_is_never_chosen(column, value):
+    """The broken logit is that of the attribute or of another; the other candidate is weaker."""
+    change = torch.tensor([[2.0, 0.1, 0.1], [1.0, 0.1, 0.1]])[:, None, None].repeat(1, 1, 5, 1)
+    change[0, 0, 2, column] = value
+    effects = Effects(change, (3.0,), torch.zeros(5, 3, dtype=torch.long), 10)
+    found = choose(effects, BINARY, "a", 1)
+    assert found.candidate == 1 and found.found and found.effect == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("share, chosen", [(0.8, 0), (0.94, 0), (0.96, 1), (0.97, 1)])
 def test_a_cleaner_candidate_is_taken_only_within_5_percent_of_the_best_effect(share, chosen):
     """Candidate 0 moves 'a' by 2 sigma and the others by 1; candidate 1 moves it by a share of that, others hardly."""

@@ -200,8 +200,7 @@ def choose(
     # Samples that have the class already tell nothing of the way there.
     lacking = lacking if bool(lacking.any()) else torch.ones_like(lacking)
     change = effects.change[:, :, lacking]  # (C, T, m, width)
-    # A candidate that breaks the picture scores NaN, and must lose rather than win.
-    effect = torch.nan_to_num((sign * change[..., column]).mean(2), nan=-torch.inf)
+    effect = (sign * change[..., column]).mean(2)
     others = []
     for k, other in enumerate(attributes.names):
         if other != name:
@@ -211,6 +210,10 @@ def choose(
             index = own.expand(*change.shape[:2], -1).unsqueeze(3)
             others.append(change.gather(3, index)[..., 0].abs().mean(2))
     off_target = torch.stack(others).mean(0) if others else torch.zeros_like(effect)
+    # A candidate that breaks the picture scores NaN or infinity, of whichever attribute, and must
+    # lose rather than win.
+    sound = torch.isfinite(effect) & torch.isfinite(off_target)
+    effect = torch.where(sound, effect, -torch.inf)
     # NaN of a broken picture is within no bound.
     kept = torch.ones_like(effect, dtype=torch.bool)
     if bounds.off_target is not None:

@@ -115,6 +115,10 @@ def test_paired_p_values():
     assert np.mean(false) < 0.1
     nothing = paired_difference(pd.Series([1.0], [0]), pd.Series([1.0], [1]))
     assert nothing.n == 0 and np.isnan(nothing.p)
+    # Every draw of one start is that start: no interval and no test, however far it lies from 0.
+    alone = paired_difference(pd.Series([5.0], [0]), pd.Series([1.0], [0]))
+    assert (alone.n, alone.difference) == (1, 4.0)
+    assert np.isnan([alone.low, alone.high, alone.p]).all()
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5])
@@ -154,6 +158,17 @@ def test_an_interval_stays_above_0_where_every_start_does():
     assert low == 0 and high > values.mean()
     below, _ = crossed_means(values - 0.5)
     assert below < -0.5
+
+
+def test_the_interval_of_a_share_with_missing_values_stays_below_1():
+    """Seeds that do not have all starts: Wilson's interval does not serve, and t reaches above 1."""
+    rng = np.random.default_rng(0)
+    values = (rng.uniform(size=(60, 3)) < [0.85, 0.97, 1.0]).astype(float)
+    values[rng.uniform(size=values.shape) < 0.2] = np.nan
+    low, high = crossed_means(values)
+    assert 0 < low < np.nanmean(values) < high == 1
+    # What only happens to lie below 1 is no share.
+    assert crossed_means(0.99 * values)[1] > 1
 
 
 def test_one_seed_has_the_intervals_of_starts_alone():

@@ -91,7 +91,10 @@ def percentiles(samples: np.ndarray, level: float = LEVEL) -> np.ndarray:
 def bootstrap_mean(
     values: np.ndarray, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
 ) -> Interval:
-    """Percentile interval of a mean; NaN values are left out. Any order of the values gives the same interval."""
+    """Percentile interval of a mean; NaN values are left out. Any order of the values gives the same interval.
+
+    It is too narrow for a few values, and a single one is both of its ends: read it with the count.
+    """
     # A draw picks values by their places, so the places must not depend on the order given.
     values = np.sort(np.asarray(values, np.float64))
     values = values[np.isfinite(values)]
@@ -113,9 +116,12 @@ def bootstrap_ratios(
     Args:
         numerators: (n, m), one row a cluster, sorted by cluster.
         denominators: (n, m) likewise.
+        seed: of the draws.
+        draws: how many.
+        level: of the intervals.
 
     Returns:
-        low (m,) and high (m,).
+        low (m,) and high (m,); NaN where no denominator is above 0.
     """
     width = numerators.shape[1]
     if not len(numerators):
@@ -216,7 +222,8 @@ def crossed_means(values: np.ndarray, draws: int = DRAWS, level: float = LEVEL) 
 
     Returns:
         With one seed the interval of `bootstrap_mean`. It does not go below 0 where no value does: with
-        few seeds the tails of Student's t are long, and such a mean is hardly negative.
+        few seeds the tails of Student's t are long, and such a mean is hardly negative. Nor does it go
+        above 1 where every value is 0 or 1, for the mean is a share then.
     """
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values).any(1)]
@@ -228,6 +235,8 @@ def crossed_means(values: np.ndarray, draws: int = DRAWS, level: float = LEVEL) 
     resampled = resampled_sums(means[:, None], draws) / len(means)
     resampled += seed_draws(seed_spread(values), draws)[:, None]
     low, high = percentiles(resampled, level)[:, 0]
+    if np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
+        high = min(high, 1.0)
     return above_zero(float(low), values), float(high)
 
 
@@ -292,7 +301,8 @@ def paired_difference(
 
     The draws are centred on the null hypothesis of no difference. The p-value is the share of them
     that lie at least as far out as the difference seen, with one added to both counts so that it is
-    never 0. It is NaN where no start is common.
+    never 0. With a handful of starts the draws vary too little, and it rejects too often. Interval
+    and p-value are NaN where fewer than two starts are common.
     """
     for name, series in (("a", a), ("b", b)):
         if series.index.has_duplicates:
@@ -305,6 +315,9 @@ def paired_difference(
     if n == 0:
         return PairedDifference(float("nan"), *NO_INTERVAL, float("nan"), 0)
     mean = float(gaps.mean())
+    # Resampling one start gives that start again: it says nothing of others.
+    if n == 1:
+        return PairedDifference(mean, *NO_INTERVAL, float("nan"), n)
     means = resampled_sums(gaps[:, None], draws, seed, "paired") / n
     low, high = percentiles(means, level)[:, 0]
     # Draws that equal the difference in exact arithmetic lie as far out as it does.

@@ -55,11 +55,16 @@ def spearman(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Spearman:
     a = np.asarray(a, np.float64)
     b = np.asarray(b, np.float64)
     both = np.isfinite(a) & np.isfinite(b)
+    n = int(both.sum())
+    nothing = Spearman(NAN, NAN, NAN, NAN, n, n <= EXACT)
+    # Before the ranks: the mean of no ranks would warn.
+    if n < 3:
+        return nothing
     x = centred(average_ranks(a[both]))
     y = centred(average_ranks(b[both]))
-    n = int(both.sum())
-    if n < 3 or not x.any() or not y.any():
-        return Spearman(NAN, NAN, NAN, NAN, n, n <= EXACT)
+    # A constant side has no order.
+    if not x.any() or not y.any():
+        return nothing
     # Both sides are centred and of unit length, so their product is the correlation.
     rho = float(x @ y)
     if abs(rho) >= 1 - 1e-12:  # rounding leaves 0.999... for equal orders

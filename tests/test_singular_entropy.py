@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import permutations
 from types import SimpleNamespace
 
@@ -168,6 +169,10 @@ def test_the_interval_covers():
 def test_too_few_pairs_have_no_number():
     assert np.isnan(spearman(np.array([1.0, 2]), np.array([2.0, 1])).rho)
     assert np.isnan(spearman(np.ones(6), np.arange(6)).p)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        none = spearman(np.full(3, np.nan), np.arange(3))
+    assert none.n == 0 and np.isnan(none.rho)
     three = spearman(np.array([1.0, 2, 3, np.nan]), np.array([2.0, 4, 5, 1]))
     assert (three.n, three.rho) == (3, 1) and np.isnan(three.low)
 
@@ -218,11 +223,15 @@ def test_the_report_orders_the_attributes_and_tests_the_order(tmp_path):
         for word in ("rho 0.80", "exact p", "accuracy of neural_ode less that of neural_ode_linear")
     )
     results = load(tmp_path)
-    (one,) = draw(results, looks(results.runs["label"]))
+    look = looks(results.runs["label"])
+    (one,) = draw(results, look)
     assert one.file == "singular_entropy" and "Spearman" in one.caption
     left, right = one.draw().axes
     assert left.lines[0].get_xdata().tolist() == sorted(H.values())
     assert right.lines[0].get_ydata().tolist() == pytest.approx([-0.05, 0.0, 0.2, 0.1])
+    # The entropies are those of the nonlinear flow, and have its colour.
+    assert look["neural_ode"].colour != look["neural_ode_linear"].colour
+    assert left.lines[0].get_color() == look["neural_ode"].colour
     found = _drawings(numbers_of("", results), looks(results.runs["label"]), [])
     drawn = [one.file for one in found]
     assert drawn.count("singular_entropy") == 1 and "singular_entropy_kept" not in drawn

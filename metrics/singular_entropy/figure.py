@@ -144,7 +144,8 @@ def entropy_figure(found: Entropies, look: Looks) -> Figure:
     table = found.table
     colour = INK
     for label, one in look.items():
-        if label.split(" ")[0] == LINEAR:
+        # The entropies are of this flow, so the points have its colour.
+        if label.split(" ")[0] == NONLINEAR:
             colour = one.colour
             break
     drawn = table[np.isfinite(table["gain"])]

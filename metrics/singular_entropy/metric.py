@@ -1,4 +1,6 @@
-"""Singular entropy of a linear flow (Khrulkov et al. 2021, eq. 8): in how many directions it acts.
+"""Singular entropy of a flow of depth one (Khrulkov et al. 2021, eq. 8): in how many directions it
+acts. Its field is one matrix and a bias; the paper's "linear" flow is a constant field, without a
+matrix.
 
 H = - sum s_i ln s_i over the N largest singular values, divided by their sum first. ln N for N
 equal values, 0 where one stands alone; the paper reads exp(H) as the dimension of the subspace in

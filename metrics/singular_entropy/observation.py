@@ -1,4 +1,4 @@
-"""Singular values of a linear flow's matrices (Khrulkov et al. 2021, section 5.2.5)."""
+"""Singular values of the matrix of a flow of depth one (Khrulkov et al. 2021, section 5.2.5)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class SingularEntropyObservation(AfterWalk):
         """Take the singular values.
 
         Raises:
-            Unsupported: the editor has no linear flow of one layer, or its weights are not finite.
+            Unsupported: the editor has no flow of depth one, or its weights are not finite.
         """
-        # Found by what the editor keeps, not by its class: any linear flow may be measured.
+        # Found by what the editor keeps, not by its class: any flow of depth one may be measured.
         field = getattr(scene.editor, "fields", {}).get(scene.attribute)
         if field is None:
             raise Unsupported(
-                f"{type(scene.editor).__name__} has no flow; singular entropy is that of a linear "
-                "one"
+                f"{type(scene.editor).__name__} has no flow; singular entropy is that of a flow of "
+                "depth one"
             )
         weight = torch.as_tensor(field.weight).detach().double().cpu()
         if len(weight) == 0:

@@ -372,6 +372,10 @@ def test_an_end_whose_effect_is_another_over_all_samples_says_so(found):
         "over all 120 the mean effect is 0.5" in notes["frechet_distance_up"]
         and not notes["frechet_distance_down"]
     )
+    # The difference of the ends is no better than they are.
+    assert notes["frechet_distance_asymmetry"] == f"up: {notes['frechet_distance_up']}"
+    sound = rows_of(FrechetDistance()(found)).set_index("metric")["note"]
+    assert not sound["frechet_distance_asymmetry"]
 
 
 def test_pictures_that_are_not_finite_have_no_number_at_that_strength(scene):

@@ -326,6 +326,7 @@ def ends_of(
     down = 0
     missed = {side: not_reached(side, meta) for side in ("up", "down")}
     out = []
+    doubts = []
     for side, place in (("up", up), ("down", down)):
         if missed[side]:
             out.append(End(side, note=missed[side]))
@@ -333,6 +334,8 @@ def ends_of(
         interval = estimate.interval(place)
         note = join_notes(unlike_effect(place, arrays, meta), notes[place])
         out.append(End(side, estimate.value[place], interval, estimate.blocks[place], note))
+        if note:
+            doubts.append(f"{side}: {note}")
     zero = int(np.flatnonzero(strength == 0)[0])
     out.append(
         End(
@@ -353,6 +356,8 @@ def ends_of(
                 estimate.value[up] - estimate.value[down],
                 estimate.difference(up, down),
                 estimate.blocks[up] - estimate.blocks[down],
+                # A difference is no better than its two numbers.
+                join_notes(*doubts),
             )
         )
     return out

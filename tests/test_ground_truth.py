@@ -221,6 +221,18 @@ def test_without_truth_there_is_a_remark_and_no_number():
     assert result.samples.empty
 
 
+def test_a_ratio_of_no_labels_says_why():
+    found = walks(0.5)
+    still = Trajectories(found.table.assign(path=0.0), BINARY, "a", np.ones(3))
+    notes = JudgeTruth(draws=20)(still).rows.set_index("metric")["note"]
+    assert notes["judge_right_target"] == "no step moved"
+    alone = BINARY.select(["a"])
+    columns = [c for c in found.table if c not in ("logit:b", "logit:c", "true:b", "true:c")]
+    rows = JudgeTruth(draws=20)(Trajectories(found.table[columns], alone, "a", np.ones(1))).rows
+    notes = rows.set_index("metric")["note"]
+    assert "no other attribute" in notes["judge_right_others"] and not notes["judge_right_target"]
+
+
 # -- the experiment ----------------------------------------------------------------------------------------------------
 def job(tmp_path, *words: str):
     cfg = compose_config(

@@ -39,6 +39,11 @@ RATIOS = {
     "judge_right_target": ("right", "steps"),
     "judge_right_others": ("right_others", "steps_others"),
 }
+# Why a ratio has no number although the truth is known.
+NO_LABELS = {
+    "judge_right_target": "no step moved",
+    "judge_right_others": "no step moved, or there is no other attribute",
+}
 SUMS = ("steps", "right", "steps_others", "right_others")
 MEANS = ("threshold_shift", "threshold_error", "true_flips", "false_flips")
 PER_START = (*MEANS, "stop_is_true")
@@ -169,7 +174,8 @@ class JudgeTruth(Metric):
             low, high = bootstrap_ratios(hits, counts, draws=self.draws)
             n = int(counts.sum())
             interval = (float(low[0]), float(high[0]))
-            out.add(name, share(hits.sum(), n), n, interval, unknown)
+            note = unknown or ("" if n else NO_LABELS[name])
+            out.add(name, share(hits.sum(), n), n, interval, note)
             with np.errstate(invalid="ignore", divide="ignore"):
                 out.add_samples(name, start, (hits / counts)[:, 0])
         for name in MEANS:

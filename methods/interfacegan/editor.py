@@ -72,9 +72,9 @@ class InterFaceGAN(Editor):
         multiclass: 'ovr', one boundary a class against the rest; 'pairwise', one for each of the
             K (K - 1) / 2 pairs of classes, walked from the start's class to the target's.
         offsets: 'relative' steps from the start; or 'distance', as the published tool moves 1-D
-            codes: a step goes to the next whole multiple of the step length in <codes, n'> + b, b
-            the intercept on n', so that all starts visit the same distances from the boundary and
-            a first step may be shorter.
+            codes: a step goes to the next whole multiple of the step length in the way from the
+            boundary along n', (<codes, n> + b) / <n, n'> with n and b of the boundary as fitted. So
+            all starts visit the same distances from it, and a first step may be shorter.
         delta: step length for StyleGAN2-FFHQ's W (0.6).
         scale_step: scale `delta` to the spread of this space.
         space: 'w' or 'z'.

@@ -75,11 +75,11 @@ class Direction(Editor):
         self.unit = f"{self.space.name} units"
         self.length = self.delta
         # Name -> (1, d) or (num_ws, d), sign applied; float64
-        # A published file may know its rows of W+ better than the configuration does.
         self.directions: dict[str, Tensor] = {}
-        self._ready = Ready()
-        # Name -> rows that the file itself says it edits
+        # Name -> rows that the file itself says it edits: a published one may know its rows of W+
+        # better than the configuration does.
         self.ranges: dict[str, tuple[int, int]] = {}
+        self._ready = Ready()
 
     def fit(self, data: FitData) -> FitReport:
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta

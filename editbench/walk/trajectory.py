@@ -1,9 +1,12 @@
-"""What a job leaves for the metrics: one tidy row for every decoded step of every start, with the judge's logits.
+"""What a job leaves for the metrics: one tidy row for every decoded step of every start, with the
+judge's logits.
 
-Columns: start (bank index), source and target (classes), step, path (length walked, editor's unit), crossed (at or
-before this step), stopped (the row of the first crossing), finite (false: the walk diverged here), those of the job's
-observations (editbench.walk.observation.DuringWalk), then one column 'logit:NAME' for each of the judge's logits. Rows are sorted by (start, step);
-step 0 is the unedited start.
+Columns: start (bank index), source and target (classes), step, path (Euclidean length walked by the
+codes, in units of the editor's space: of S also where steps are measured in sigmas of a channel),
+crossed (at or before this step), stopped (the row of the first crossing), finite (false: the walk
+diverged here), those of the job's observations (editbench.walk.observation.DuringWalk), then one
+column 'logit:NAME' for each of the judge's logits. Rows are sorted by (start, step); step 0 is the
+unedited start.
 """
 
 from __future__ import annotations
@@ -71,10 +74,10 @@ class Trajectories:
         return self._change(self.attribute, self.table["target"].to_numpy(np.int64))
 
     def dependency(self, signed: bool = False) -> np.ndarray:
-        """(rows, A - 1) change of every other attribute's log-odds (of its class at step 0), in sigmas.
+        """(rows, A - 1) change of every other attribute's log-odds, in sigmas.
 
-        Absolute values unless `signed`; a signed change is positive away from nothing but up the logit: for a binary
-        attribute towards its positive class, for others towards keeping the start's class.
+        Absolute values unless `signed`. A signed change is positive where the log-odds grow: of a binary attribute those
+        of its positive class, of one of many classes those of the class at step 0.
         """
         changes = []
         for position, name in enumerate(self.attributes.names):

@@ -33,7 +33,8 @@ class CrossingAccuracy(Metric):
     Rows:
         accuracy, success_rate: shares of all starts, Wilson intervals.
         off_target_flips: mean number of other labels changed, over crossed starts, bootstrap.
-        path_length: median over crossed starts in the editor's unit, order-statistic interval.
+        path_length: median over crossed starts, in units of the editor's space, order-statistic
+            interval.
     Samples: accuracy and success_rate, 0 or 1 a start.
 
     States:

@@ -1,8 +1,10 @@
 """Identity preservation at matched effect: how alike an edited picture is to the original.
 
 The number is the cosine between the embeddings of the two pictures (observation
-`feature_similarity`). It is compared at the same achieved effect x on the target, in the bins of
-attribute dependency, never at the same step. With a face recognition network it is the papers'
+`feature_similarity`). It is compared at the same achieved effect x on the target, never at the same
+step: where a walk first passes x*, and in bins of x as wide as those of attribute dependency. Every
+sound row after step 0 is a point of its bin, as with `pooling='rows'` there: a walk that lingers
+weighs more than one that passes quickly. With a face recognition network it is the papers'
 identity preservation; without one the embedding is the judge's features, and the metric is called
 by that name: the judge's features hold what tells its attributes apart, not who a person is.
 

@@ -3,7 +3,7 @@
 Starts of one class combination are edited; x is the logit of the target, y that of one other
 attribute. Choices:
 
-- The end of a walk is its crossing, where the paper stops; without one, its last sound step.
+- The end of a walk is its crossing, where the paper stops; without one, its last step.
 - x and y are logits of the positive class, whichever way the walk goes, so that a slope means the
   same both ways; x = 0 is the boundary, the dashed line of the figure. An attribute of many classes
   has the log-odds of one of them: of the target class for x, of the start's class for y.

@@ -40,7 +40,7 @@ class MatchedEffect(Metric):
     Rows, x: effect in sigmas; means over the starts that reach it, bootstrap intervals:
         matched_ad, matched_ad_max: mean and largest change of the others, in sigmas.
         matched_flips: share of the other attributes with another class than at step 0.
-        matched_path: length walked, in the editor's unit.
+        matched_path: length walked, in units of the editor's space.
         matched_similarity: to the original, with its network; only where it was observed.
         matched_pixel_distance: to the original; only where it was observed.
         matched_reached: share of all starts that reach x, Wilson.

@@ -24,6 +24,7 @@ from editbench.walk.metric import (
     Metric,
     MetricResult,
     ResultBuilder,
+    effect_cells,
     mean_of,
     share,
     start_rows,
@@ -143,10 +144,7 @@ class Identity(Metric):
         threshold = table[THRESHOLD + network].to_numpy(np.float64)
         sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(cosine)
         moved = table["step"].to_numpy() > 0
-        inside = np.flatnonzero(sound & moved & (x >= 0) & (x < self.bins * self.width))
-        # The last bin takes what rounding pushes beyond its end.
-        place = np.minimum((x[inside] / self.width).astype(np.int64), self.bins - 1)
-        cell = owner[inside] * self.bins + place
+        inside, cell = effect_cells(x, owner, sound & moved, self.width, self.bins)
         verified = (cosine >= threshold)[inside].astype(np.float64)
         sums = []
         for values in (np.ones(len(inside)), cosine[inside], verified):

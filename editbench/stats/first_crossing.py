@@ -33,9 +33,9 @@ def at_level(control: np.ndarray, other: np.ndarray, levels: np.ndarray) -> np.n
         before = np.maximum(after - 1, 0)
         low = np.take_along_axis(control, before, -1)
         high = np.take_along_axis(control, after, -1)
-        # A level that is reached at the very first point has no piece before it: the share is 0.
-        rises = (high > low) & (after > 0)
-        share = np.divide(level - low, high - low, out=np.zeros_like(low), where=rises)
+        # A level that is reached at the very first point has no piece before it: both ends are that
+        # point, and the share is 0.
+        share = np.divide(level - low, high - low, out=np.zeros_like(low), where=high > low)
         value = (1 - share) * np.take_along_axis(other, before, -1) + share * np.take_along_axis(
             other, after, -1
         )

@@ -13,7 +13,14 @@ import torch
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.metrics.composition.metric import CompositionSuccess
-from editbench.metrics.composition.observation import CompositionObservation, advance
+from editbench.metrics.composition.observation import (
+    FORWARD,
+    CompositionObservation,
+    _Drawn,
+    _order_arrays,
+    _Stage,
+    advance,
+)
 from editbench.walk.editor import Editor, FitReport, unit_rows
 from editbench.walk.observation import Observed, read_observed
 from tests.by_config import run_job
@@ -183,6 +190,25 @@ def test_what_cannot_be_composed_is_said():
         CompositionObservation("z").look(scene(AlongColumn()))
     with pytest.raises(EditbenchError, match="n=0"):
         CompositionObservation("b", n=0)
+
+
+def test_both_hold_only_where_each_walk_arrived_and_the_end_is_sound():
+    """Four starts whose end has both targets: all is well; the first walk never arrived (the second
+    took its attribute along); the second undid the first; the second turned NaN."""
+    n = 4
+    index = np.arange(n)
+    start = np.full((n, ATTRIBUTES.width), -1.0, np.float32)
+    end = np.ones_like(start)
+    end[2, 0] = -1
+    end[3] = np.nan
+    classes = np.zeros(n, np.int64)
+    codes = np.zeros((n, 8), np.float32)
+    one = _Stage(codes, start, classes, np.array([True, False, True, True]))
+    both = _Stage(codes, end, classes, np.ones(n, bool))
+    drawn = _Drawn(index, codes, start, {"a": classes + 1, "b": classes + 1})
+    found = _order_arrays(scene(AlongColumn()), ("a", "b"), drawn, (one, both), FORWARD)
+    assert found["both"].tolist() == [True, False, False, False]
+    assert found["crossed"].tolist() == [True, False, True, True]
 
 
 def test_the_metric_by_hand():

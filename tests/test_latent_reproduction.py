@@ -401,6 +401,10 @@ def test_rho_its_interval_and_its_samples():
         range(400)
     )
     assert float(PixelDistance()(torch.zeros(1, 3), torch.ones(1, 3))) == 3
+    # A search whose control turned NaN has not passed it.
+    lost = arrays | {"pixels_w": np.stack([left, np.full(400, np.nan)])}
+    rows = LatentReproduction()(Observed(lost, meta)).rows.set_index("metric")
+    assert "must not be concluded" in rows.loc["reproduction_w", "note"]
 
 
 def test_the_configured_observation_is_the_papers():

@@ -95,6 +95,19 @@ def test_by_hand():
     )
 
 
+def test_a_walk_whose_codes_diverged_has_no_slope_whatever_its_picture_shows():
+    """Start 2 ends in a step that is not finite, although the judge gave it logits."""
+    table = HAND.table
+    last = (table["start"] == 2) & (table["step"] == 1)
+    broken = Trajectories(table.assign(finite=table["finite"] & ~last), BINARY, "a", np.ones(3))
+    found = LogitScatter("b", other_class="no", min_points=1)(broken)
+    slopes = found.samples[found.samples["metric"] == "scatter_slope"]
+    assert sorted(slopes["start"]) == [1, 3, 4, 6]
+    # It stays in the denominator, as one that did not go the right way.
+    right = found.rows.set_index("metric").loc["scatter_right_way"]
+    assert (right["value"], right["count"]) == (3 / 7, 7)
+
+
 def test_the_class_combination_chooses_the_starts():
     only = LogitScatter("b", source="yes", other_class=0, min_points=1)(HAND)
     assert only.samples["start"].unique().tolist() == [4]

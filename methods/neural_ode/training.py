@@ -41,8 +41,8 @@ class Training:
         lr: learning rate.
         decay_every: iterations after which the learning rate is halved.
         temperature: tau of the softmax.
-        tempering: 'symmetric' divides the logits of both images by tau, so that no edit has no
-            loss; 'reference' those of the edited image alone.
+        tempering: 'symmetric' divides the logits of both images by tau, so that the term is 0 of an
+            image that did not change; 'reference' those of the edited image alone, so that it is not.
         other: what must stay, the other attributes ('logits') or an embedding of the picture
             ('identity').
         weight: its share of the loss.

@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from editbench.base.conf import option_names
 from editbench.base.errors import EditbenchError
 from editbench.commands.report import main
 from editbench.report import figures, load, print_table, report
@@ -22,7 +23,7 @@ from editbench.report.means import compare_methods, summary
 from editbench.report.paired import paired
 from editbench.report.tables import main_table, matrix
 from editbench.report.write import csv, print_runs
-from editbench.walk.figures import GREY, looks, order_methods
+from editbench.walk.figures import FLOOR_SLOTS, GREY, SLOTS, looks, order_methods
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
@@ -307,10 +308,27 @@ def test_paired_difference_on_common_starts(tmp_path: Path) -> None:
     assert (found["a"], found["b"], found["n"], found["difference"]) == ("alpha", "beta", 40, 1.0)
 
 
-def test_colours_do_not_depend_on_order() -> None:
-    names = [f"m{k}" for k in range(20)] + ["random"]
-    assert looks(names, {"random"}) == looks(reversed(names), {"random"})
-    assert len({look[:2] for look in looks(names, {"random"}).values()}) == 21
+def test_a_method_keeps_its_sign_whatever_else_is_reported() -> None:
+    names = option_names("method")
+    assert sorted(names) == sorted([*SLOTS, *FLOOR_SLOTS])
+    whole = looks(names, FLOORS)
+    for name in names:
+        alone = looks([name], {name} & set(FLOORS))
+        assert alone[name] == whole[name]
+    # A user's methods and floors move no other, whatever their names; theirs follow their order.
+    own = looks([*names, "0", "sega", "zz", "low", "random_0"], [*FLOORS, "low", "random_0"])
+    assert all(own[name] == whole[name] for name in names)
+    assert looks(["zz", "0", "sega"]) == {name: own[name] for name in ("0", "sega", "zz")}
+
+
+def test_no_two_methods_look_alike() -> None:
+    names = [f"m{k:03d}" for k in range(150)] + list(SLOTS)
+    floors = [f"f{k}" for k in range(21)]
+    assert looks(names + floors, floors) == looks(reversed(names + floors), floors)
+    found = looks(names + floors, floors).values()
+    assert len({(look.colour, look.marker, look.dash) for look in found}) == len(found) == 197
+    # Beside a name only colour and marker are seen.
+    assert len({look[:2] for look in looks(names[-56:]).values()}) == 56
 
 
 def test_floors_are_grey_and_told_apart() -> None:

@@ -20,8 +20,8 @@ from safetensors.numpy import load_file, save_file
 
 from editbench.base.files import seal_folder
 from editbench.report import load
+from editbench.report.environment import OUTLINES
 from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
-from editbench.report.html import OUTLINES
 from editbench.report.strips import Strip, strips
 from editbench.walk.figures import looks
 from tests.browser import dump_page, needs_browser

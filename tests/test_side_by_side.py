@@ -12,10 +12,12 @@ import pytest
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.cli import main
+from editbench.report.environment import dot
 from editbench.stats.intervals import SeedSpread, crossed_means, paired_difference
 from editbench.studies.side_by_side import side_by_side, write_side_by_side
 from editbench.studies.side_by_side.differences import OPEN, unpaired_test, verdict_of
-from tests.fake_records import complete, fake_run, metric_rows
+from editbench.walk.figures import looks
+from tests.fake_records import complete, fake_run, metric_rows, report_of
 from tests.test_report_latex import check_structure
 
 N = 120
@@ -263,7 +265,7 @@ def test_the_files_hold_every_cell_and_escape_names(tmp_path, monkeypatch):
     # Two numbers of five attributes each, four beside each other.
     assert [columns for columns, _ in tables] == [5, 2, 5, 2]
     assert "<b>" not in page.read_text() and "m_&lt;b&gt;" in page.read_text()
-    assert page.read_text().count("<svg") == 6
+    assert page.read_text().count('<svg class="drawn"') == 6
 
 
 def test_page_and_latex_write_titles_and_the_csv_names(tmp_path):
@@ -273,7 +275,13 @@ def test_page_and_latex_write_titles_and_the_csv_names(tmp_path):
     page = write_side_by_side(side_by_side(tmp_path / "a", tmp_path / "b"), folder)
     assert "GradCtrl" in page.read_text() and "gradctrl" not in (folder / "compare.tex").read_text()
     assert "GradCtrl" in (folder / "compare.tex").read_text()
-    assert set(pd.read_csv(folder / "compare.csv")["method"]) == {"gradctrl"}
+    table = pd.read_csv(folder / "compare.csv")
+    assert set(table["method"]) == {"gradctrl"} and "label" not in table
+    # The sign of the report's page and figures.
+    sign = str(dot(looks(["gradctrl"])["gradctrl"]))
+    assert page.read_text().count(sign) == page.read_text().count('class="dot"') == len(table)
+    report_of(tmp_path / "b")
+    assert sign in (tmp_path / "b" / "report" / "index.html").read_text()
 
 
 def test_one_start_is_no_evidence():

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from editbench.walk.figures import Look
 
 REPORT = "report"
+# Outlines of matplotlib's markers in a box from -5 to 5, for the sign of a method beside its name.
+OUTLINES = {
+    "o": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "s": "M-3.6-3.6h7.2v7.2h-7.2z",
+    "D": "M0-4.7L4.7 0L0 4.7L-4.7 0z",
+    "^": "M0-4.4L4.4 3.6H-4.4z",
+    "v": "M0 4.4L4.4-3.6H-4.4z",
+    "P": "M-1.6-4.4h3.2v2.8h2.8v3.2h-2.8v2.8h-3.2v-2.8h-2.8v-3.2h2.8z",
+    "X": "M-4.4-2.2L-2.2-4.4L0-2.2L2.2-4.4L4.4-2.2L2.2 0L4.4 2.2L2.2 4.4L0 2.2L-2.2 4.4L-4.4 2.2L-2.2 0z",
+}
 
 
 def page_environment(folder: str = REPORT) -> Environment:
@@ -15,7 +28,7 @@ def page_environment(folder: str = REPORT) -> Environment:
             well: its script sorts the tables of other pages too.
     """
     folders = dict.fromkeys((folder, REPORT))
-    return Environment(
+    environment = Environment(
         loader=ChoiceLoader([PackageLoader("editbench", name) for name in folders]),
         # Names, notes and reasons come from records and from the user.
         autoescape=True,
@@ -24,3 +37,13 @@ def page_environment(folder: str = REPORT) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["dot"] = dot
+    return environment
+
+
+def dot(look: Look) -> Markup:
+    """The sign of a method, to stand beside its name: the marker of the figures in its colour."""
+    sign = (
+        '<svg class="dot" viewBox="-5 -5 10 10" aria-hidden="true"><path d="{}" fill="{}"/></svg>'
+    )
+    return Markup(sign).format(OUTLINES[look.marker], look.colour)

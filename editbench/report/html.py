@@ -25,7 +25,7 @@ from editbench.report.cells import (
     over_what,
 )
 from editbench.report.costs import SUMMED
-from editbench.report.environment import page_environment
+from editbench.report.environment import OUTLINES, page_environment
 from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
 from editbench.report.means import lines as means_lines
@@ -50,16 +50,6 @@ from editbench.report.write import (
 )
 from editbench.walk.figures import Looks
 
-# Outlines of matplotlib's markers in a box from -5 to 5, for the sign of a method beside its name.
-OUTLINES = {
-    "o": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
-    "s": "M-3.6-3.6h7.2v7.2h-7.2z",
-    "D": "M0-4.7L4.7 0L0 4.7L-4.7 0z",
-    "^": "M0-4.4L4.4 3.6H-4.4z",
-    "v": "M0 4.4L4.4-3.6H-4.4z",
-    "P": "M-1.6-4.4h3.2v2.8h2.8v3.2h-2.8v2.8h-3.2v-2.8h-2.8v-3.2h2.8z",
-    "X": "M-4.4-2.2L-2.2-4.4L0-2.2L2.2-4.4L4.4-2.2L2.2 0L4.4 2.2L2.2 4.4L0 2.2L-2.2 4.4L-4.4 2.2L-2.2 0z",
-}
 # What the page tells of how runs were made; costs and notes have tables of their own.
 PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "threads", "git")
 
@@ -115,7 +105,6 @@ def page(
             _section(section, found, look, style) for section, found in zip(sections, pictures)
         ],
         look=look,
-        outlines=OUTLINES,
         across=across or [],
         dial=dial.table(whole),
         dial_note=dial.SLOPE,

@@ -4,16 +4,17 @@ A metric brings its figure: a function that is named by `figure` in the metric's
 `Records` and the methods' looks. It stands here, below the metrics and the report, so that both can
 use it. Figures are drawn without pyplot: nothing of matplotlib's global state is kept or changed.
 
-A method has the same colour and marker in every figure. Colours are told apart by people with the
-common colour vision deficiencies (after Paul Tol's schemes); a floor is grey and not solid, and
-several floors have other markers and dashes.
+A method has the same colour and marker in every figure, whatever else is drawn: those of its slot. The
+shipped methods have fixed slots. Colours are told apart by people with the common colour vision
+deficiencies (after Paul Tol's schemes); a floor is grey and not solid, and several floors have other
+markers and dashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -39,8 +40,41 @@ COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377", "#33aacc", "#bba811", "#e
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 Dash = Literal["-", "--"] | tuple[float, tuple[float, ...]]
 SOLID: Dash = "-"
-# Of floors, in the order of their names: dashed, dotted, dash and dot.
+# Of floors, in the order of their slots: dashed, dotted, dash and dot.
 DASHES: tuple[Dash, ...] = ("--", (0, (1.2, 1.6)), (0, (5, 1.5, 1.2, 1.5)))
+# 8 colours and 7 markers have no common factor, so that there are 56 different pairs.
+PAIRS = len(COLOURS) * len(MARKERS)
+# The slots of the shipped methods: eight that are often seen together have the eight colours. A new
+# method is added at the end, since an inserted one would recolour those behind it.
+SLOTS = (
+    "gradctrl",
+    "interfacegan",
+    "ganspace",
+    "navigan_spectrum",
+    "neural_ode",
+    "sefa",
+    "stylespace",
+    "navigan",
+    "navigan_svd",
+    "gradctrl_random",
+    "interfacegan_random",
+    "interfacegan_conditional",
+    "stylespace_localised",
+    "gradctrl_500",
+    "true_factor",
+    "direction",
+    "neural_ode_linear",
+    "neural_ode_deep",
+    "neural_ode_identity",
+    "navigan_hybrid",
+    "stylespace_multi",
+    "ganspace_activations",
+    "gradctrl_layers",
+    "interfacegan_layers",
+    "gradctrl_ffhq_heads",
+    "direction_ffhq",
+)
+FLOOR_SLOTS = ("random", "random_channel", "random_searched")  # of the shipped floors
 TYPE = 9.5  # points, on the screen
 NARROWEST = 2.1  # inches at screen type of a panel that can still be read
 PER_LETTER = 0.075  # inches of a letter at screen type, about
@@ -213,8 +247,7 @@ def looks(
     floors: Iterable[str] = (),
     titles: Mapping[str, str] | None = None,
 ) -> Looks:
-    """The look of every method, by its position among the sorted names: the same set has always the
-    same looks. Floors stand last.
+    """The look of every method, by its slot. Floors stand last.
 
     Args:
         methods: labels.
@@ -222,19 +255,33 @@ def looks(
         titles: label -> how it is written, where that is not the label.
     """
     titles = titles or {}
-    # 8 colours and 7 markers have no common factor, so there are 56 different pairs.
-    pairs = zip(cycle(COLOURS), cycle(MARKERS))
-    grey = zip(cycle(MARKERS), cycle(DASHES))
+    names = set(methods)
+    last = sorted(names & set(floors))
+    rivals = sorted(names - set(floors))
     found = {}
-    for name in sorted(set(methods), key=lambda name: (name in set(floors), name)):
-        title = titles.get(name, "")
-        if name in set(floors):
-            marker, dash = next(grey)
-            found[name] = Look(GREY, marker, dash, floor=True, title=title)
-        else:
-            colour, marker = next(pairs)
-            found[name] = Look(colour, marker, title=title)
+    for name, slot in zip(rivals, slots_of(rivals, SLOTS)):
+        # Only from the 57th pair on a line is not solid.
+        dash = (SOLID, *DASHES)[slot // PAIRS % (1 + len(DASHES))]
+        colour = COLOURS[slot % len(COLOURS)]
+        marker = MARKERS[slot % len(MARKERS)]
+        found[name] = Look(colour, marker, dash, title=titles.get(name, ""))
+    for name, slot in zip(last, slots_of(last, FLOOR_SLOTS)):
+        marker = MARKERS[slot % len(MARKERS)]
+        dash = DASHES[slot % len(DASHES)]
+        found[name] = Look(GREY, marker, dash, floor=True, title=titles.get(name, ""))
     return Looks(found)
+
+
+def slots_of(names: Iterable[str], fixed: Sequence[str]) -> list[int]:
+    """The slot of each name: its place in `fixed`, or else, in the order of the names, the first
+    that is free behind them.
+
+    Args:
+        names: sorted.
+        fixed: names with a slot of their own, whether they are there or not.
+    """
+    free = itertools.count(len(fixed))
+    return [fixed.index(name) if name in fixed else next(free) for name in names]
 
 
 def looks_of(runs: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Looks:

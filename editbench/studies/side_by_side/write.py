@@ -34,6 +34,7 @@ from editbench.studies.side_by_side.differences import (
     UNREAD,
     SideBySide,
 )
+from editbench.walk.figures import looks
 
 TITLES = {"accuracy": "accuracy", AT_EFFECT: "AD", "success_rate": "success"}
 SHOWN = FIRST[:2]  # numbers of the terminal's table and of LaTeX; page and CSV have all
@@ -122,13 +123,16 @@ def titled(found: SideBySide, folders: Sequence[Path] = ()) -> SideBySide:
     Args:
         found: the comparison.
         folders: a user's own configuration folders.
+
+    Returns:
+        Its table has another column, label: the method's own name.
     """
     results = found.pairing.b
     titles = {}
     for run, wording in Wording(results, folders).by_run("method"):
         titles[run["method"]] = str(wording.get("title") or run["method"])
     look = Style(folders=tuple(folders)).looks(results)
-    table = found.table.copy()
+    table = found.table.assign(label=found.table["method"])
     written = []
     for label in table["method"]:
         # A variant's options follow its name.
@@ -362,8 +366,14 @@ def latex_cell(row: dict[Any, Any] | None) -> tuple[str, str, str]:
 
 # -- page ------------------------------------------------------------------------------------------
 def page(found: SideBySide) -> str:
-    """The page as text: a table a number, with a drawing of each interval."""
+    """The page as text: a table a number, with a drawing of each interval.
+
+    Args:
+        found: the comparison as `titled` returns it.
+    """
     sections = [page_section(name, part) for name, part in found.parts()]
+    table = found.table
+    look = looks(table["label"], set(table.loc[table["floor"], "label"]))
     environment = page_environment("studies/side_by_side")
     return environment.get_template("side_by_side.html").render(
         first=found.first,
@@ -375,6 +385,7 @@ def page(found: SideBySide) -> str:
         alone=found.pairing.alone,
         notes=[*(f"Numbers {line}" for line in found.left_out), *found.pairing.notes],
         width=WIDTH,
+        look=look,
     )
 
 
@@ -398,6 +409,7 @@ def page_section(name: str, part: pd.DataFrame) -> dict[str, Any]:
             {
                 "attribute": row["attribute"],
                 "method": named(row),
+                "label": row["label"],
                 "a": value_text(row, "a"),
                 "a_interval": interval_text(row, "a_low", "a_high"),
                 "a_number": sortable(row["a"]),

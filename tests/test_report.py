@@ -21,9 +21,19 @@ from editbench.report import figures, load, print_table, report
 from editbench.report.cells import Column, cell, number
 from editbench.report.means import compare_methods, summary
 from editbench.report.paired import paired
+from editbench.report.paper import TALLEST, to_paper
 from editbench.report.tables import main_table, matrix
 from editbench.report.write import csv, print_runs
-from editbench.walk.figures import FLOOR_SLOTS, GREY, SLOTS, looks, order_methods
+from editbench.walk.figures import (
+    FLOOR_SLOTS,
+    GREY,
+    LINE,
+    MOST,
+    SLOTS,
+    grouped,
+    looks,
+    order_methods,
+)
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
@@ -338,6 +348,55 @@ def test_floors_are_grey_and_told_apart() -> None:
     assert len({look.marker for look in floors}) == len({look.dash for look in floors}) == 3
     assert "-" not in {look.dash for look in floors} and found["a"].dash == "-"
     assert order_methods(found, found) == ["a", *FLOORS]
+
+
+def test_many_curves_are_drawn_in_groups_that_can_be_told_apart() -> None:
+    names = [*SLOTS[:14], *FLOORS]
+    look = looks(names, FLOORS)
+    assert grouped(names[:8], look) == [sorted(names[:8])]
+    groups = grouped(names, look)
+    for group in groups:
+        assert group[-3:] == FLOORS and len(group) <= MOST
+        # One pair of a colour is left over, which the markers tell apart.
+        assert len({look[name].colour for name in group}) >= len(group) - 3
+        assert len({look[name][:2] for name in group}) == len(group)
+    rivals = [name for group in groups for name in group[:-3]]
+    assert sorted(rivals) == sorted(names[:14]) and len(groups) == 3
+    # Floors alone, too many of them for every group.
+    many = [f"f{k}" for k in range(20)]
+    groups = grouped(many, looks(many, many))
+    assert {name for group in groups for name in group} == set(many)
+    assert max(map(len, groups)) <= MOST
+
+
+def test_a_figure_of_many_curves_has_each_method_in_colour_once(tmp_path: Path) -> None:
+    rows = pd.concat(
+        metric_rows(ad=0.3 + 0.02 * k).assign(method=name, attribute=attribute)
+        for k, name in enumerate([*SLOTS[:10], *FLOORS])
+        for attribute in ("age", "smile")
+    )
+    curve = rows[rows["metric"] == "ad"]
+    curve.loc[curve["method"] == "sefa", "note"] = "excluded: few successes"
+    look = looks(curve["method"], FLOORS)
+    figure = figures.curve_figure(curve, look, "AD")
+    assert len(figure.subfigs) == 2
+    seen = []
+    for part in figure.subfigs:
+        for axes in part.axes:
+            lines = [line for line in axes.lines if line.get_color() != LINE]
+            seen += [(line.get_color(), line.get_marker()) for line in lines]
+            # The other curves are there, as one line with gaps.
+            (pale,) = (line for line in axes.lines if line.get_color() == LINE)
+            curves = int(np.isnan(pale.get_xdata()).sum())
+            assert curves + len(lines) == 12 and axes.get_ylim() == part.axes[0].get_ylim()
+    assert all(seen.count(look[name][:2]) == 2 for name in SLOTS[:10] if name != "sefa")
+    assert all(seen.count(look[name][:2]) == 4 for name in FLOORS)
+    told = [text.get_text() for part in figure.subfigs for text in part.axes[0].texts]
+    assert told == ["excluded: sefa"]
+    names = [text.get_text() for part in figure.subfigs for text in part.legends[0].get_texts()]
+    assert sorted(names) == sorted(set(curve["method"]))
+    # In print too, and no taller than a page.
+    assert to_paper(figure).get_figheight() <= TALLEST
 
 
 @pytest.mark.parametrize(

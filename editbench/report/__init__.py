@@ -25,18 +25,17 @@ from editbench.report.strips import sheet, strips
 from editbench.report.style import Style
 from editbench.report.tables import curves
 from editbench.report.write import csv, markdown, print_table
-from editbench.walk.figures import FONTS, STYLE, Drawing, Looks, spoken
+from editbench.walk.figures import FONTS, STYLE, Drawing, Looks, caption_of_groups, spoken
 
 __all__ = ["Results", "Style", "every_setting", "load", "print_table", "report", "write_report"]
 
 CAPTIONS = {
     "accuracy": "Share of starts whose target was reached with every other attribute kept, at the "
     "first crossing; whiskers are 95 % intervals. A cross: skipped or failed.",
-    # The limits that this names are BANDED and FEWEST of editbench.walk.figures.
+    # The limit that this names is FEWEST of editbench.walk.figures.
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
     "σ; lower is better. A start counts once in a bin, where its walk first passes the centre. Bands "
-    "are 95 % intervals over starts, drawn for up to 8 methods; bins of fewer than 30 starts are "
-    "hidden.",
+    "are 95 % intervals over starts; bins of fewer than 30 starts are hidden.",
     "trade": figure_trade.CAPTION,
 }
 CURVE_CAPTION = "Against the achieved effect on the target; bands are 95 % intervals."
@@ -256,6 +255,7 @@ def _drawings(numbers: Numbers, look: Looks, problems: list[Problem]) -> list[Dr
         label = "AD, σ" if name.startswith("ad") else spoken(name)
         draw = partial(figures.curve_figure, curve, look, label)
         caption = CAPTIONS.get(name, CURVE_CAPTION)
+        caption += caption_of_groups(set(curve["method"]), look)
         found.append(Drawing(name, title, caption, draw, first=name in CAPTIONS))
     return sorted(found, key=lambda one: [*ORDER, one.file].index(one.file))
 
@@ -325,8 +325,10 @@ def _draw(
                 if draw_printed is not draw:
                     figure = draw_printed()
                 to_paper(figure, style.column)
-                for kind in ("png", "pdf"):
-                    made[kind] = figures.render(figure, kind)
+                made["png"] = figures.render(figure, "png")
+                # Both have one layout, which takes as long as the drawing.
+                figure.set_layout_engine(None)
+                made["pdf"] = figures.render(figure, "pdf")
     except Exception as error:  # a plot is never worth the tables
         problems.append(Problem(f"figure {path.name}", f"{type(error).__name__}: {error}"))
         return ""

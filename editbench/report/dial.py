@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from scipy.special import ndtri
 
 from editbench.report.cells import MISSING, number
@@ -27,9 +27,10 @@ from editbench.walk.figures import (
     TYPE,
     Drawing,
     Looks,
-    new_figure,
-    order_methods,
-    put_legend,
+    caption_of_groups,
+    curve_groups,
+    draw_pale,
+    share_limits,
 )
 
 TITLE_LINE = 11  # letters of a line above a narrow panel
@@ -284,7 +285,8 @@ def drawings(results: Results, look: Looks) -> list[Drawing]:
     dial = dial_of(results)
     if found.empty or dial is None:
         return []
-    return [Drawing("dial", dial.title, dial.caption, partial(figure, found, look, dial))]
+    caption = dial.caption + caption_of_groups(set(found["method"]), look)
+    return [Drawing("dial", dial.title, caption, partial(figure, found, look, dial))]
 
 
 def _partners(attributes: Iterable[str], dial: Dial) -> dict[str, tuple[str, int] | None]:
@@ -306,72 +308,81 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
     # In a paper's column attributes go down and quantities across: there are fewer of these.
     tall = look.across(len(attributes), len(attributes)) < len(attributes)
     if tall:
-        drawing = new_figure(max(5.5, 2.0 * len(shown)), 0.7 + 1.9 * len(attributes))
-        panels = drawing.subplots(
-            len(attributes), len(shown), sharex=True, sharey="col", squeeze=False
-        ).T.ravel()
+        width = max(5.5, 2.0 * len(shown))
+        height = 0.7 + 1.9 * len(attributes)
     else:
-        drawing = new_figure(max(5.5, 3.05 * len(attributes)), 0.7 + 2.4 * len(shown))
-        panels = drawing.subplots(
-            len(shown), len(attributes), sharex=True, sharey="row", squeeze=False
-        ).ravel()
-    methods = order_methods(found["method"], look)
+        width = max(5.5, 3.05 * len(attributes))
+        height = 0.7 + 2.4 * len(shown)
+    panels = partial(_panels, quantities=len(shown), attributes=len(attributes), tall=tall)
+    drawing, groups = curve_groups(width, height, found["method"], look, panels)
     # Methods have the same settings; side by side, their whiskers do not cover one another.
-    gap = 0.05 / max(len(methods), 1)
+    gap = 0.05 / max(len(group.methods) for group in groups)
     settings = sorted(set(found["dial"]))
     # Between the ends there is no room in a paper's column.
     inner = range(1, len(settings) - 1) if tall else ()
     ticks = ["" if k in inner else f"{x:g}" for k, x in enumerate(settings)]
-    for place, axes in enumerate(panels):
-        quantity = shown[place // len(attributes)]
-        attribute = attributes[place % len(attributes)]
-        mine = found[(found["quantity"] == quantity) & (found["attribute"] == attribute)]
-        for position, method in enumerate(methods):
-            line = mine[mine["method"] == method]
-            if line.empty:
-                continue
-            colour, marker = look[method][:2]
-            x = line["dial"] + (position - (len(methods) - 1) / 2) * gap
-            axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.5)
-            axes.plot(
-                x,
-                line["value"],
-                color=colour,
-                linewidth=1.5,
-                linestyle=look[method].dash,
-                marker=marker,
-                markersize=4.5,
-                markeredgewidth=0,
-            )
-        if quantity == "entanglement":
-            # Zero is the answer of an editor that takes nothing along.
-            axes.axhline(0, color=STYLE["axes.edgecolor"], linewidth=1.0, zorder=0)
-        # Other panels are empty where too few starts reach the effect, which the caption says.
-        if mine.empty and quantity == "entanglement" and partners[attribute] is None:
-            axes.text(
-                0.5,
-                0.5,
-                "tied to\nno other",
-                transform=axes.transAxes,
-                ha="center",
-                va="center",
-                alpha=0.7,
-            )
-        if place < len(attributes):
-            pair = partners[attribute]
-            name = look.attribute(attribute)
-            if pair:
-                name += f" (with {look.attribute(pair[0])})"
-            if tall:
-                axes.set_ylabel(name.replace(" (", "\n("))
-            else:
-                axes.set_title(name)
-        if place % len(attributes) == 0:
-            if tall:
-                axes.set_title(textwrap.fill(TITLES[quantity], TITLE_LINE), fontsize=TYPE)
-            else:
-                axes.set_ylabel(TITLES[quantity])
-        axes.set_xticks(settings, ticks)
+    for group in groups:
+        for place, axes in enumerate(group.panels):
+            quantity = shown[place // len(attributes)]
+            attribute = attributes[place % len(attributes)]
+            mine = found[(found["quantity"] == quantity) & (found["attribute"] == attribute)]
+            lines = dict(list(mine.groupby("method")))
+            pale = [lines[name] for name in group.pale if name in lines]
+            draw_pale(axes, [(line["dial"], line["value"]) for line in pale])
+            for position, method in enumerate(group.methods):
+                if method not in lines:
+                    continue
+                line = lines[method]
+                colour, marker = look[method][:2]
+                x = line["dial"] + (position - (len(group.methods) - 1) / 2) * gap
+                axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.5)
+                axes.plot(
+                    x,
+                    line["value"],
+                    color=colour,
+                    linewidth=1.5,
+                    linestyle=look[method].dash,
+                    marker=marker,
+                    markersize=4.5,
+                    markeredgewidth=0,
+                )
+            if quantity == "entanglement":
+                # Zero is the answer of an editor that takes nothing along.
+                axes.axhline(0, color=STYLE["axes.edgecolor"], linewidth=1.0, zorder=0)
+            # Other panels are empty where too few starts reach the effect, which the caption says.
+            if mine.empty and quantity == "entanglement" and partners[attribute] is None:
+                axes.text(
+                    0.5,
+                    0.5,
+                    "tied to\nno other",
+                    transform=axes.transAxes,
+                    ha="center",
+                    va="center",
+                    alpha=0.7,
+                )
+            if place < len(attributes):
+                pair = partners[attribute]
+                name = look.attribute(attribute)
+                if pair:
+                    name += f" (with {look.attribute(pair[0])})"
+                if tall:
+                    axes.set_ylabel(name.replace(" (", "\n("))
+                else:
+                    axes.set_title(name)
+            if place % len(attributes) == 0:
+                if tall:
+                    axes.set_title(textwrap.fill(TITLES[quantity], TITLE_LINE), fontsize=TYPE)
+                else:
+                    axes.set_ylabel(TITLES[quantity])
+            axes.set_xticks(settings, ticks)
+    share_limits(groups)
     drawing.supxlabel(dial.axis, fontsize=STYLE["font.size"])
-    put_legend(drawing, methods, look)
     return drawing
+
+
+def _panels(part: FigureBase, quantities: int, attributes: int, tall: bool) -> np.ndarray:
+    """Panels of a group, the attributes of a quantity after each other."""
+    if tall:
+        grid = part.subplots(attributes, quantities, sharex=True, sharey="col", squeeze=False)
+        return grid.T.ravel()
+    return part.subplots(quantities, attributes, sharex=True, sharey="row", squeeze=False).ravel()

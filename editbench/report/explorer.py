@@ -272,7 +272,8 @@ def _sheet(name: str, strips: list[Strip], way: Way) -> Sheet:
             page.paste(one, (column * wide, row * high))
     buffer = io.BytesIO()
     if way.kind == "PNG":
-        page.save(buffer, "PNG", optimize=True)
+        # A higher level takes twice the time for one byte in five hundred.
+        page.save(buffer, "PNG", compress_level=4)
     else:
         # With subsampling a block of colour would be 16 pixels wide and could cross into the next
         # cell, whose sides are multiples of BLOCK.

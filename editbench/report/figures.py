@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import io
 import re
+from functools import partial
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from editbench.walk.figures import (
     BAND,
-    BANDED,
     FEWEST,
     INK,
     LINE,
     STYLE,
+    Look,
     Looks,
+    curve_groups,
+    draw_pale,
     name_ticks,
     new_figure,
     order_methods,
     panel_grid,
     put_legend,
+    share_limits,
     upper_limit,
 )
 
@@ -97,8 +102,7 @@ def accuracy_figure(table: pd.DataFrame, look: Looks) -> Figure:
 def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
     """A metric against the achieved effect, a panel an attribute.
 
-    Bins of fewer than FEWEST starts or with a note are left out, and so are the bands of more
-    methods than can be distinguished.
+    Bins of fewer than FEWEST starts or with a note are left out.
 
     Args:
         curve: rows with method, attribute, x, value, low, high, count, note.
@@ -108,64 +112,68 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
     attributes = look.order(curve["attribute"])
     columns = look.across(len(attributes), MOST_COLUMNS)
     lines = -(-len(attributes) // columns)
-    methods = order_methods(curve["method"], look)
-    banded = len(methods) <= BANDED
-    figure = new_figure(max(5.5, 3.05 * columns), 0.6 + (2.5 if banded else 3.4) * lines)
-    panels = panel_grid(figure, len(attributes), columns)
-    for place, (axes, attribute) in enumerate(zip(panels, attributes)):
-        # Named in the panel: a method that silently has no line would look forgotten.
-        out = []
-        for method in methods:
-            rows = curve[(curve["attribute"] == attribute) & (curve["method"] == method)]
-            enough = (rows["count"] >= FEWEST) & (rows["note"] == "")
-            shown = rows[enough & np.isfinite(rows["value"])]
-            colour = look[method].colour
-            dash = look[method].dash
-            # Attribute dependency excludes a method that hardly ever succeeds.
-            if rows["note"].str.startswith("excluded").any():
-                out.append(look.method(method))
-            elif len(shown):
-                if banded:
-                    axes.fill_between(
-                        shown["x"],
-                        shown["low"],
-                        shown["high"],
-                        color=colour,
-                        alpha=0.16,
-                        linewidth=0,
-                    )
-                axes.plot(
-                    shown["x"],
-                    shown["value"],
-                    color=colour,
-                    linewidth=1.7,
-                    linestyle=dash,
-                    marker=look[method].marker,
-                    markersize=3.6,
-                    markeredgewidth=0,
+    figure, groups = curve_groups(
+        max(5.5, 3.05 * columns),
+        0.6 + 2.5 * lines,
+        curve["method"],
+        look,
+        partial(panel_grid, count=len(attributes), columns=columns),
+    )
+    enough = (curve["count"] >= FEWEST) & (curve["note"] == "") & np.isfinite(curve["value"])
+    shown = dict(list(curve[enough].groupby(["attribute", "method"])))
+    excluded = curve[curve["note"].str.startswith("excluded")]
+    # Attribute dependency excludes a method that hardly ever succeeds.
+    excluded = set(zip(excluded["attribute"], excluded["method"]))
+    drawn = {key: rows for key, rows in shown.items() if key not in excluded}
+    for group in groups:
+        for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
+            found = [drawn.get((attribute, method)) for method in group.pale]
+            draw_pale(axes, [(rows["x"], rows["value"]) for rows in found if rows is not None])
+            for method in group.methods:
+                if (attribute, method) in drawn:
+                    _draw_curve(axes, drawn[attribute, method], look[method])
+            axes.set_title(look.attribute(attribute))
+            # Named in the panel: a method that silently has no line would look forgotten.
+            out = [look.method(name) for name in group.methods if (attribute, name) in excluded]
+            if out:
+                told = axes.text(
+                    0.03,
+                    0.97,
+                    "excluded: " + ",\n".join(out),
+                    transform=axes.transAxes,
+                    fontsize=7.5,
+                    va="top",
+                    alpha=0.75,
                 )
-        axes.set_title(look.attribute(attribute))
-        if out:
-            axes.text(
-                0.03,
-                0.97,
-                "excluded: " + ", ".join(out),
-                transform=axes.transAxes,
-                fontsize=7.5,
-                va="top",
-                alpha=0.75,
-                wrap=True,
-            )
-        axes.tick_params(labelbottom=place + columns >= len(attributes))
-        if place % columns == 0:
-            axes.set_ylabel(ylabel)
+                # A long name would make the panels of its group narrower.
+                told.set_in_layout(False)
+            axes.tick_params(labelbottom=place + columns >= len(attributes))
+            if place % columns == 0:
+                axes.set_ylabel(ylabel)
+        group.panels[0].set_xlim(left=0)
+        # A signed curve needs room below 0.
+        if (curve["value"].dropna() >= 0).all():
+            group.panels[0].set_ylim(bottom=0)
+    share_limits(groups)
     figure.supxlabel("achieved effect, σ of the target", fontsize=STYLE["font.size"])
-    panels[0].set_xlim(left=0)
-    # A signed curve needs room below 0.
-    if (curve["value"].dropna() >= 0).all():
-        panels[0].set_ylim(bottom=0)
-    put_legend(figure, methods, look)
     return figure
+
+
+def _draw_curve(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    """One curve with its band."""
+    axes.fill_between(
+        rows["x"], rows["low"], rows["high"], color=look.colour, alpha=0.16, linewidth=0
+    )
+    axes.plot(
+        rows["x"],
+        rows["value"],
+        color=look.colour,
+        linewidth=1.7,
+        linestyle=look.dash,
+        marker=look.marker,
+        markersize=3.6,
+        markeredgewidth=0,
+    )
 
 
 def render(figure: Figure, kind: str) -> bytes:
@@ -180,7 +188,13 @@ def render(figure: Figure, kind: str) -> bytes:
     with matplotlib.rc_context(style):  # type: ignore[arg-type]
         # Without dates, so that the same records give the same bytes.
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        # Laid out here, as savefig would draw the whole figure once more for it.
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(buffer, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
+        figure.set_layout_engine(engine)
     return buffer.getvalue()
 
 

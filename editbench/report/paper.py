@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
@@ -36,18 +36,28 @@ def to_paper(figure: Figure, column: str = "") -> Figure:
         column: 'one' or 'two'; '': whichever it fits.
     """
     width, height = figure.get_size_inches()
-    named = sum(len(legend.get_texts()) for legend in figure.legends)
+    # A figure of many curves has a part, with a legend of its own, for each group of methods.
+    parts: list[FigureBase] = [figure, *figure.subfigs]
+    legends = [(part, legend) for part in parts for legend in part.legends]
+    names = [[text.get_text() for text in legend.get_texts()] for _, legend in legends]
+    named = sum(map(len, names))
     fits = "one" if width <= NARROW and named <= FEW else "two"
     target = WIDTHS[column or fits]
     room = target / SCALE  # the width before type is scaled
     # Panels that get narrower get lower too, within reason.
     squeeze = min(1.0, max(0.62, room / width))
-    legend_before = sum(legend_height(legend) for legend in figure.legends)
-    for legend in list(figure.legends):
-        _refit(figure, legend, room)
-    legend_after = sum(legend_height(legend) for legend in figure.legends)
+    legend_before = legends_height(names, width)
+    legend_after = legends_height(names, room)
+    for part, legend in legends:
+        _refit(part, legend, room)
     tall = min(TALLEST, SCALE * (squeeze * (height - legend_before) + legend_after))
     figure.set_size_inches(target, tall)
+    if figure.subfigs:
+        # The panels of all parts get the same height, whatever the lines of their legends.
+        panels = (tall / SCALE - legend_after) / len(figure.subfigs)
+        ratios = [panels + legends_height([one], room) for one in names]
+        # matplotlib has no public name for the grid of the parts.
+        figure.subfigs[0]._subplotspec.get_gridspec().set_height_ratios(ratios)  # type: ignore[attr-defined]
     for text in figure.findobj(Text):
         text.set_fontsize(max(SMALLEST, float(text.get_fontsize()) * SCALE))
     for line in figure.findobj(Line2D):
@@ -61,7 +71,12 @@ def to_paper(figure: Figure, column: str = "") -> Figure:
     return figure
 
 
-def _refit(figure: Figure, legend: Legend, room: float) -> None:
+def legends_height(names: list[list[str]], width: float) -> float:
+    """Inches at screen type of legends with these names, in a width in inches."""
+    return sum(legend_height(len(one), columns_that_fit(one, width)) for one in names if one)
+
+
+def _refit(figure: FigureBase, legend: Legend, room: float) -> None:
     names = [text.get_text() for text in legend.get_texts()]
     handles = legend.legend_handles
     style = {

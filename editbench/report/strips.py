@@ -164,7 +164,7 @@ def sheet(starts: dict[int, list[Strip]], title: str, look: Looks) -> bytes:
                 )
             y += pitch
     buffer = io.BytesIO()
-    page.save(buffer, "PNG", compress_level=6)
+    page.save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
 
 

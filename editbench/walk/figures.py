@@ -20,17 +20,17 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.font_manager import FontProperties
-from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
 from editbench.walk.observed import Observed
 
 FEWEST = 30  # starts: below this an interval says little, and curves hide the bin
-BANDED = 8  # methods up to which curves have their interval bands
+MOST = 8  # methods in colour in one panel of curves; more are drawn in groups
 # The page swaps these three for its own, light or dark.
 INK = "#24292f"
 LINE = "#d3d8de"
@@ -306,7 +306,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def panel_grid(figure: Figure, count: int, columns: int, sharex: bool = True) -> np.ndarray:
+def panel_grid(figure: FigureBase, count: int, columns: int, sharex: bool = True) -> np.ndarray:
     """`count` axes in rows of `columns` with a common y; what is left of the last row stays
     empty."""
     lines = -(-count // columns)
@@ -362,10 +362,127 @@ def upper_limit(values: pd.Series) -> float:
     return float(min(1.02, max(0.2, 1.08 * highest)))
 
 
-def put_legend(figure: Figure, methods: list[str], look: Looks, line: bool = True) -> None:
+@dataclass(frozen=True)
+class Group:
+    """A part of a figure of curves: some methods in their looks, all others pale.
+
+    Attributes:
+        methods: those in their looks, in order.
+        pale: the others.
+        panels: flat.
+    """
+
+    methods: list[str]
+    pale: list[str]
+    panels: np.ndarray
+
+
+def grouped(methods: Iterable[str], look: Looks) -> list[list[str]]:
+    """Methods in groups of at most MOST, in each as many colours as can be; of few methods one group.
+
+    Each group has the floors as well, which are what all others have to beat.
+    """
+    names = order_methods(methods, look)
+    if len(names) <= MOST:
+        return [names]
+    floors = [name for name in names if look[name].floor]
+    # More of them would leave too little room: further ones stand in one group, as any other.
+    floors = floors[: MOST // 2]
+    rest = [name for name in names if name not in floors]
+    size = MOST - len(floors)
+    count = -(-len(rest) // size)
+    # As even as that: one method in a last group would look forgotten.
+    size = -(-len(rest) // count)
+    groups: list[list[str]] = [[] for _ in range(count)]
+    for name in rest:
+        room = [group for group in groups if len(group) < size]
+        colour = look[name].colour
+        apart = [group for group in room if colour not in [look[other].colour for other in group]]
+        # Names that follow each other are often variants of one method: they stay together.
+        (apart or room)[0].append(name)
+    return [[*group, *floors] for group in groups]
+
+
+def caption_of_groups(methods: Iterable[str], look: Looks) -> str:
+    """What the caption of a figure of curves says of its groups, after a space; '' of a single one."""
+    if len(grouped(methods, look)) == 1:
+        return ""
+    floors = any(look[name].floor for name in methods)
+    told = f" At most {MOST} methods are in colour at a time, all others pale"
+    return told + ("; floors are in every group, and named in the first." if floors else ".")
+
+
+def curve_groups(
+    width: float,
+    height: float,
+    methods: Iterable[str],
+    look: Looks,
+    panels: Callable[[FigureBase], np.ndarray],
+) -> tuple[Figure, list[Group]]:
+    """An empty figure for curves of methods, with a legend for each group above its panels.
+
+    In one panel more than MOST curves cannot be told apart. There the panels are repeated for each
+    group of `grouped`, below each other, and the caller draws the others with `draw_pale`.
+
+    Args:
+        width: of the figure, inches.
+        height: of the panels of a group, inches.
+        methods: labels.
+        look: of the methods.
+        panels: makes the panels of a group, flat.
+    """
+    several = grouped(methods, look)
+    figure = new_figure(width, height * len(several))
+    legends = [several[0]]
+    # Floors are in every group, and named in the first.
+    for group in several[1:]:
+        legends.append([name for name in group if name not in several[0]])
+    parts: list[FigureBase] = [figure]
+    if len(several) > 1:
+        heights = []
+        for names in legends:
+            heights.append(height + legend_height(len(names), columns_of(names, look, width)))
+        parts = list(figure.subfigures(len(several), 1, height_ratios=heights))
+    groups = []
+    for group, names, part in zip(several, legends, parts):
+        pale = [name for name in order_methods(methods, look) if name not in group]
+        groups.append(Group(group, pale, panels(part)))
+        put_legend(part, names, look)
+    return figure, groups
+
+
+def draw_pale(axes: Axes, curves: Iterable[tuple[Any, Any]]) -> None:
+    """The curves of other groups, for comparison.
+
+    Args:
+        axes: to draw on.
+        curves: (x, y) of each.
+    """
+    x: list[float] = []
+    y: list[float] = []
+    # One line with gaps is drawn much faster than a line a curve.
+    for across, up in curves:
+        x += [*across, np.nan]
+        y += [*up, np.nan]
+    if x:
+        axes.plot(x, y, color=LINE, linewidth=0.9, zorder=1)
+
+
+def share_limits(groups: Sequence[Group]) -> None:
+    """The same axes for every group: bands are drawn for their own group alone."""
+    for same in zip(*(group.panels for group in groups)):
+        across = np.array([axes.get_xlim() for axes in same])
+        up = np.array([axes.get_ylim() for axes in same])
+        for axes in same:
+            axes.set_xlim(across[:, 0].min(), across[:, 1].max())
+            axes.set_ylim(up[:, 0].min(), up[:, 1].max())
+
+
+def put_legend(figure: FigureBase, methods: list[str], look: Looks, line: bool = True) -> None:
     """A legend above the panels, which keep their height.
 
     Args:
+        figure: the whole, or a part of it.
         methods: labels, in the order of the legend.
         line: whether a line goes through the marker, as in a curve.
     """
@@ -383,17 +500,23 @@ def put_legend(figure: Figure, methods: list[str], look: Looks, line: bool = Tru
                 markeredgewidth=0,
             )
         )
-    names = [look.method(method) for method in methods]
-    legend = figure.legend(
+    whole = figure.figure
+    columns = columns_of(methods, look, float(whole.get_figwidth()))
+    figure.legend(
         handles,
-        names,
+        [look.method(method) for method in methods],
         loc="outside upper left",
-        ncols=columns_that_fit(names, float(figure.get_figwidth())),
+        ncols=columns,
         handlelength=1.8 if line else 1,
         columnspacing=1.4,
         handletextpad=0.5,
     )
-    figure.set_figheight(figure.get_figheight() + legend_height(legend))
+    whole.set_figheight(whole.get_figheight() + legend_height(len(methods), columns))
+
+
+def columns_of(methods: Iterable[str], look: Looks, width: float) -> int:
+    """Columns of a legend of methods in a width in inches at screen type."""
+    return columns_that_fit([look.method(method) for method in methods], width)
 
 
 def columns_that_fit(names: list[str], width: float) -> int:
@@ -409,11 +532,6 @@ def columns_that_fit(names: list[str], width: float) -> int:
     return max(1, min(len(names), int((width - 0.1) / inches)))
 
 
-def legend_height(legend: Legend) -> float:
-    """Inches, from the type."""
-    texts = legend.get_texts()
-    if not texts:
-        return 0.0
-    # matplotlib has no public name for the number of columns.
-    lines = -(-len(texts) // max(1, legend._ncols))  # type: ignore[attr-defined]
-    return float(lines * 1.5 * texts[0].get_fontsize() / 72)
+def legend_height(count: int, columns: int) -> float:
+    """Inches at screen type of a legend of `count` names."""
+    return -(-count // max(1, columns)) * 1.5 * TYPE / 72

@@ -17,11 +17,15 @@ from editbench.walk.figures import (
     Looks,
     Records,
     bare,
+    caption_of_groups,
+    curve_groups,
+    draw_pale,
     name_ticks,
     new_figure,
     order_methods,
     panel_grid,
     put_legend,
+    share_limits,
     show_picture,
 )
 
@@ -53,7 +57,7 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
         Drawing(
             "cd",
             "Control and disentanglement",
-            CAPTIONS["cd"],
+            CAPTIONS["cd"] + caption_of_groups(set(curves["method"]), look),
             partial(cd_figure, curves, bands(records), look),
             first=True,
         )
@@ -210,39 +214,48 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
     attributes = look.order(curves["attribute"])
     columns = look.across(len(attributes), MOST_COLUMNS)
     lines = -(-len(attributes) // columns)
-    figure = new_figure(max(5.5, 3.05 * columns), 0.7 + 2.6 * lines)
-    panels = panel_grid(figure, len(attributes), columns)
-    for place, (axes, attribute) in enumerate(zip(panels, attributes)):
-        for method, walk in curves[curves["attribute"] == attribute].groupby("method"):
-            colour, marker = look[str(method)][:2]
-            rows = band[(band["attribute"] == attribute) & (band["method"] == method)]
-            axes.fill_between(
-                rows["x"], rows["low"], rows["high"], color=colour, alpha=0.14, linewidth=0
-            )
-            axes.plot(
-                walk["control"],
-                walk["entropy"],
-                color=colour,
-                linewidth=1.5,
-                linestyle=look[str(method)].dash,
-            )
-            # The marker stands at the last step, which need not have the most control.
-            axes.plot(
-                walk["control"].iloc[-1],
-                walk["entropy"].iloc[-1],
-                marker=marker,
-                color=colour,
-                markersize=4.5,
-                markeredgewidth=0,
-            )
-        axes.set_title(look.attribute(attribute))
-        axes.tick_params(labelbottom=place + columns >= len(attributes))
-    panels[0].set_xlim(0, 1)
-    panels[0].set_ylim(bottom=0)
+    figure, groups = curve_groups(
+        max(5.5, 3.05 * columns),
+        0.7 + 2.6 * lines,
+        curves["method"],
+        look,
+        partial(panel_grid, count=len(attributes), columns=columns),
+    )
+    for group in groups:
+        for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
+            here = curves[curves["attribute"] == attribute]
+            pale = here[here["method"].isin(group.pale)].groupby("method")
+            draw_pale(axes, [(walk["control"], walk["entropy"]) for _, walk in pale])
+            for method, walk in here[here["method"].isin(group.methods)].groupby("method"):
+                colour, marker = look[str(method)][:2]
+                rows = band[(band["attribute"] == attribute) & (band["method"] == method)]
+                axes.fill_between(
+                    rows["x"], rows["low"], rows["high"], color=colour, alpha=0.14, linewidth=0
+                )
+                axes.plot(
+                    walk["control"],
+                    walk["entropy"],
+                    color=colour,
+                    linewidth=1.5,
+                    linestyle=look[str(method)].dash,
+                )
+                # The marker stands at the last step, which need not have the most control.
+                axes.plot(
+                    walk["control"].iloc[-1],
+                    walk["entropy"].iloc[-1],
+                    marker=marker,
+                    color=colour,
+                    markersize=4.5,
+                    markeredgewidth=0,
+                )
+            axes.set_title(look.attribute(attribute))
+            axes.tick_params(labelbottom=place + columns >= len(attributes))
+        group.panels[0].set_xlim(0, 1)
+        group.panels[0].set_ylim(bottom=0)
+    share_limits(groups)
     size = STYLE["font.size"]
     figure.supxlabel("control C", fontsize=size)
     figure.supylabel("disentanglement D (entropy)", fontsize=size)
-    put_legend(figure, order_methods(curves["method"], look), look)
     return figure
 
 

@@ -10,19 +10,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from editbench.walk.figures import (
-    BANDED,
     INK,
     STYLE,
     Drawing,
+    Look,
     Looks,
     Records,
-    new_figure,
-    order_methods,
+    caption_of_groups,
+    curve_groups,
+    draw_pale,
     panel_grid,
-    put_legend,
+    share_limits,
 )
 
 KINDS = {
@@ -39,8 +41,8 @@ SMALLEST = 1e-12
 PERFECT_DASH = (0, (4, 2, 1, 2))
 LINES = (
     "; the dashed line is that of the unedited pictures, the dotted one that of other real "
-    "pictures (the floor at this n). {perfect}Bands are 95 % intervals, drawn for up to 8 methods. "
-    "Lower is better; only equal n, network and reference compare. {share}"
+    "pictures (the floor at this n). {perfect}Bands are 95 % intervals. Lower is better; "
+    "only equal n, network and reference compare. {share}"
 )
 # By the variant of the rows. Records of earlier versions have none: they are unmatched.
 PERFECT = (
@@ -94,6 +96,7 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
                 share=SHARE.get(fields["variant"], SHARE["unmatched"]),
             )
             caption = CAPTIONS[axis].format(lines=lines, name=f"{KINDS[kind]}, {written(fields)}")
+            caption += caption_of_groups(set(group["method"]), look)
             found.append(
                 Drawing(
                     "".join(c if c.isalnum() or c in "_-" else "-" for c in name),
@@ -190,65 +193,70 @@ def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> 
         label: of the vertical axis.
     """
     attributes = look.order(points["attribute"])
-    methods = order_methods(points["method"], look)
     columns = look.across(len(attributes), MOST_COLUMNS)
     lines = -(-len(attributes) // columns)
-    figure = new_figure(max(5.5, 3.6 * columns), 0.7 + 2.9 * lines)
-    panels = panel_grid(figure, len(attributes), columns)
+    figure, groups = curve_groups(
+        max(5.5, 3.6 * columns),
+        0.7 + 2.9 * lines,
+        points["method"],
+        look,
+        partial(panel_grid, count=len(attributes), columns=columns),
+    )
     x = "share" if axis == "strength" else "achieved"
-    for place, (axes, attribute) in enumerate(zip(panels, attributes)):
-        here = points[points["attribute"] == attribute]
-        for method in methods:
-            mine = here[here["method"] == method]
-            colour = look[method].colour
-            marker = look[method].marker
-            for _, one in mine.groupby("run_id"):  # of one seed each
-                if len(methods) <= BANDED:
-                    axes.fill_between(
-                        one[x], one["low"], one["high"], color=colour, alpha=0.14, linewidth=0
+    for group in groups:
+        for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
+            here = points[points["attribute"] == attribute]
+            pale = here[here["method"].isin(group.pale)]
+            draw_pale(axes, [(one[x], one["value"]) for _, one in pale.groupby("run_id")])
+            for method in group.methods:
+                mine = here[here["method"] == method]
+                for _, one in mine.groupby("run_id"):  # of one seed each
+                    draw_curve(axes, one, x, look[method])
+            for level, dash in (("zero", (0, (5, 3))), ("floor", (0, (1, 2)))):
+                if np.isfinite(here[level]).any():
+                    axes.axhline(
+                        float(here[level].dropna().iloc[0]),
+                        color=INK,
+                        linewidth=0.9,
+                        linestyle=dash,
+                        alpha=0.6,
                     )
-                axes.plot(
-                    one[x], one["value"], color=colour, linewidth=1.5, linestyle=look[method].dash
-                )
-                axes.plot(
-                    one[x],
-                    one["perfect"],
-                    color=INK,
-                    linewidth=0.9,
-                    linestyle=PERFECT_DASH,
-                    alpha=0.6,
-                )
-                for is_open, part in one.groupby("open"):
-                    axes.plot(
-                        part[x],
-                        part["value"],
-                        linestyle="none",
-                        marker=marker,
-                        color=colour,
-                        markersize=4.2,
-                        markerfacecolor="none" if is_open else colour,
-                        markeredgewidth=1.0 if is_open else 0,
-                    )
-        for level, dash in (("zero", (0, (5, 3))), ("floor", (0, (1, 2)))):
-            if np.isfinite(here[level]).any():
-                axes.axhline(
-                    float(here[level].dropna().iloc[0]),
-                    color=INK,
-                    linewidth=0.9,
-                    linestyle=dash,
-                    alpha=0.6,
-                )
-        axes.set_title(look.attribute(attribute))
-        axes.tick_params(labelbottom=place + columns >= len(attributes))
-        if place % columns == 0:
-            axes.set_ylabel(label)
-    if (points["value"].dropna() >= 0).all():
-        panels[0].set_ylim(bottom=0)
+            axes.set_title(look.attribute(attribute))
+            axes.tick_params(labelbottom=place + columns >= len(attributes))
+            if place % columns == 0:
+                axes.set_ylabel(label)
+        if (points["value"].dropna() >= 0).all():
+            group.panels[0].set_ylim(bottom=0)
+    share_limits(groups)
     figure.supxlabel(
         "strength, share of the end"
         if axis == "strength"
         else "mean achieved effect, σ of the target",
         fontsize=STYLE["font.size"],
     )
-    put_legend(figure, methods, look)
     return figure
+
+
+def draw_curve(axes: Axes, one: pd.DataFrame, x: str, look: Look) -> None:
+    """One distance with its band, and that of the edit without error.
+
+    Args:
+        axes: to draw on.
+        one: rows of `frechet_points` of one run and kind.
+        x: column of the horizontal axis.
+        look: of the method.
+    """
+    axes.fill_between(one[x], one["low"], one["high"], color=look.colour, alpha=0.14, linewidth=0)
+    axes.plot(one[x], one["value"], color=look.colour, linewidth=1.5, linestyle=look.dash)
+    axes.plot(one[x], one["perfect"], color=INK, linewidth=0.9, linestyle=PERFECT_DASH, alpha=0.6)
+    for is_open, part in one.groupby("open"):
+        axes.plot(
+            part[x],
+            part["value"],
+            linestyle="none",
+            marker=look.marker,
+            color=look.colour,
+            markersize=4.2,
+            markerfacecolor="none" if is_open else look.colour,
+            markeredgewidth=1.0 if is_open else 0,
+        )

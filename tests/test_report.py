@@ -467,8 +467,8 @@ def test_terminal_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @needs_browser
 def test_page_in_a_browser(root: Path, html: str, tmp_path: Path) -> None:
-    """Sort by accuracy both ways, change the tab, filter the pairs; errors and results are written
-    into the DOM.
+    """Sort by accuracy both ways, change the tab, filter the pairs, hide a column; errors and results
+    are written into the DOM.
     """
     probe = """<script>
     const table = document.querySelector("table[data-main]"), out = document.createElement("pre");
@@ -483,6 +483,20 @@ def test_page_in_a_browser(root: Path, html: str, tmp_path: Path) -> None:
       select.dispatchEvent(new Event("change")); }
     const rows = [...document.querySelectorAll(".filtered tbody tr")];
     out.append("filter=" + rows.every(r => r.hidden === (r.dataset.attribute !== "smile")) + ";");
+    const boxes = [...document.querySelectorAll("details.columns")];
+    const tables = [...document.querySelectorAll("table[data-columns]")];
+    out.append("boxes=" + (boxes.length === tables.length && boxes.every(b => b.nextElementSibling
+      .contains(tables[boxes.indexOf(b)]))) + ";");
+    const box = boxes[tables.indexOf(table)], checks = [...box.querySelectorAll("input")];
+    out.append("offered=" + [...box.querySelectorAll("label")].map(l => l.textContent).slice(0, 2) + ";");
+    const shown = () => [...table.rows].map(r => [...r.cells].filter(c => c.offsetWidth).length);
+    const before = shown();
+    box.open = true; checks[0].focus(); out.append("focus=" + (document.activeElement === checks[0]) + ";");
+    checks[0].click(); checks[1].click();
+    const seen = [...table.rows].filter(r => !r.hidden);
+    out.append("less=" + seen.every(r => r.cells[2].hidden && r.cells[3].hidden && !r.cells[4].hidden
+      && !r.cells[0].hidden && !r.cells[2].offsetWidth) + ";");
+    checks[0].click(); checks[1].click(); out.append("again=" + (String(shown()) === String(before)) + ";");
     out.append("errors=" + window.failures.length + ";"); document.body.append(out);</script>"""
     run = dump_page(html, probe, tmp_path)
     dom = run.stdout
@@ -490,5 +504,7 @@ def test_page_in_a_browser(root: Path, html: str, tmp_path: Path) -> None:
         "down=0.7312,0.61,0.5,0.1,0.05,none,none;" in dom
         and "up=0.05,0.1,0.5,0.61,0.7312,none,none;" in dom
     )
+    assert "boxes=true;" in dom and "offered=accuracy ↑,success ↑;" in dom and "focus=true;" in dom
+    assert "less=true;" in dom and "again=true;" in dom
     assert "hidden=true,false;" in dom and "filter=true;" in dom and "errors=0;" in dom
     assert "CONSOLE" not in run.stderr

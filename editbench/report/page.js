@@ -40,3 +40,22 @@ for (const box of document.querySelectorAll(".filtered")) {
       row.hidden = choices.some(c => c.value && row.dataset[c.dataset.key] !== c.value);
   }));
 }
+// Columns behind the names of a table may be hidden; without this script all of them are shown.
+for (const table of document.querySelectorAll("table[data-columns]")) {
+  const box = document.createElement("details"), title = document.createElement("summary");
+  box.className = "columns note";
+  title.textContent = "Columns";
+  box.append(title);
+  for (const head of [...table.tHead.rows[0].cells].slice(table.dataset.columns)) {
+    const label = document.createElement("label"), check = document.createElement("input");
+    check.type = "checkbox";
+    check.autocomplete = "off";  // a page that is loaded again shows all
+    check.checked = true;
+    check.addEventListener("change", () => {
+      for (const row of table.rows) row.cells[head.cellIndex].hidden = !check.checked;
+    });
+    label.append(check, head.textContent.trim());
+    box.append(label);
+  }
+  table.parentElement.before(box);
+}

@@ -22,7 +22,8 @@ from editbench.base.files import seal_folder
 from editbench.report import load
 from editbench.report.environment import OUTLINES
 from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
-from editbench.report.strips import Strip, strips
+from editbench.report.paper import TALLEST, WIDTHS
+from editbench.report.strips import Strip, pages, strips
 from editbench.walk.figures import looks
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, report_of
@@ -168,6 +169,33 @@ def test_pictures_stand_once_in_the_page(root: Path) -> None:
     uris = re.findall(r"data:image/\w+;base64,[^)\"]+", html)
     assert len(uris) == len(set(uris)) == 4  # two attributes, two starts
     assert NAME not in html and "<b>alpha" not in html
+
+
+@pytest.mark.parametrize(("starts", "methods", "pages_made"), [(1, 17, 3), (4, 3, 2)])
+def test_strips_in_files_are_no_taller_than_a_page(
+    starts: int, methods: int, pages_made: int
+) -> None:
+    """Every strip has a colour of its own, so that each can be found on the pages."""
+    names = [f"m{k:02d}" for k in range(methods)]
+    found = {}
+    colours = []
+    for start in range(starts):
+        found[start] = []
+        for k, name in enumerate(names):
+            colours.append((10 + 12 * k, 200, 40 + 30 * start))
+            images = np.broadcast_to(np.array(colours[-1], np.uint8)[:, None, None], (8, 3, 8, 8))
+            found[start].append(made_strip(name, images))
+    ratio = TALLEST / WIDTHS["two"]
+    made = pages(found, "smile", looks(names), ratio)
+    seen = []
+    for one in made:
+        pixels = np.array(Image.open(io.BytesIO(one)))
+        assert pixels.shape[0] <= ratio * pixels.shape[1]
+        # A column of pixels through the middle of the last frames.
+        column = [tuple(pixel) for pixel in pixels[:, pixels.shape[1] - 60]]
+        seen += [colour for colour in dict.fromkeys(column) if colour in colours]
+    assert seen == colours and len(made) == pages_made
+    assert len(pages(found, "smile", looks(names))) == 1
 
 
 def test_broken_and_missing_strips_keep_the_rest(tmp_path: Path) -> None:

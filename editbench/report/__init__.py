@@ -19,9 +19,9 @@ from editbench.report.costs import COSTS
 from editbench.report.html import Section, page
 from editbench.report.load import Problem, Results, load, require_readable
 from editbench.report.numbers import Numbers, numbers_of
-from editbench.report.paper import SCALE, WIDTHS, to_paper
+from editbench.report.paper import SCALE, TALLEST, WIDTHS, to_paper
 from editbench.report.references import cited_in
-from editbench.report.strips import sheet, strips
+from editbench.report.strips import pages, strips
 from editbench.report.style import Style
 from editbench.report.tables import curves
 from editbench.report.write import csv, markdown, print_table
@@ -167,12 +167,17 @@ def write_report(
                 place.append((one.title, one.caption, drawn))
         section.strips, unreadable = strips(numbers.results, look)
         problems += unreadable
+        # As wide as the text of a paper, and then no taller.
+        ratio = TALLEST / WIDTHS[style.column or "two"]
         for attribute, starts in section.strips.items() if files else ():
+            path = out / "figures" / f"strips_{_slug(attribute)}{suffix}.png"
             try:
-                write_atomic(
-                    out / "figures" / f"strips_{_slug(attribute)}{suffix}.png",
-                    sheet(starts, look.attribute(attribute), look),
-                )
+                for number, part in enumerate(
+                    pages(starts, look.attribute(attribute), look, ratio), 1
+                ):
+                    # The first has the plain name, as where all stands on one page.
+                    more = f"_{number}" if number > 1 else ""
+                    write_atomic(path.with_stem(path.stem + more), part)
             except (ValueError, MemoryError) as error:
                 problems.append(Problem(f"strips of {attribute}", str(error)))
         sections.append(section)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ PIXELATED = 64  # pictures up to this side are enlarged without smoothing
 LARGEST = 128  # side of a picture in the page
 # The orange that the page calls --cross in template.html.
 OUTLINE = (238, 119, 51)
+# Pixels of a page: between frames, of the line below a frame, and of a heading.
+GAP = 6
+CAPTION = 16
+HEAD = 30
 # matplotlib brings the font along; the system may have none with σ and arrows.
 FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
@@ -107,62 +113,129 @@ def picture(image: np.ndarray) -> Image.Image:
     )
 
 
-def sheet(starts: dict[int, list[Strip]], title: str, look: Looks) -> bytes:
-    """All strips of an attribute as one PNG with labels; the crossing is outlined, the effect is
+@dataclass(frozen=True)
+class Block:
+    """Strips of one start that stand together on a page.
+
+    Attributes:
+        title: of the start.
+        strips: below each other.
+    """
+
+    title: str
+    strips: list[Strip]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Pixels of a page of strips.
+
+    Attributes:
+        left: of the column of names.
+        side: height and width of a frame.
+        width: of the page.
+    """
+
+    left: int
+    side: tuple[int, int]
+    width: int
+
+    @property
+    def pitch(self) -> int:
+        """From a strip to the next."""
+        return self.side[0] + CAPTION + GAP
+
+    def height(self, blocks: Sequence[Block]) -> int:
+        """Of a page with these blocks."""
+        return HEAD + sum(HEAD + self.pitch * len(block.strips) for block in blocks) + GAP
+
+
+def pages(
+    starts: dict[int, list[Strip]], title: str, look: Looks, ratio: float = math.inf
+) -> list[bytes]:
+    """All strips of an attribute as PNGs with labels; the crossing is outlined, the effect is
     under each frame.
 
     Args:
         starts: start -> its strips.
         title: heading.
         look: how methods are written.
+        ratio: the largest height of a page in its widths, so that a sheet of paper takes it. A page
+            holds one strip in any case.
     """
     everything = [strip for row in starts.values() for strip in row]
-    height, width = everything[0].images.shape[-2:]
+    high, wide = everything[0].images.shape[-2:]
     # A whole number, so that every pixel of a small picture has the same size; about 96 pixels a
     # frame, and never less than the picture's own.
-    scale = max(1, round(96 / max(height, width)))
-    side_w, side_h, gap, caption, head = width * scale, height * scale, 6, 16, 30
-    font, bold = (
-        ImageFont.truetype(str(FONT), 13),
-        ImageFont.truetype(str(FONT.with_name("DejaVuSans-Bold.ttf")), 15),
-    )
-    small = ImageFont.truetype(str(FONT), 10)
+    scale = max(1, round(96 / max(high, wide)))
+    side = (high * scale, wide * scale)
+    font = ImageFont.truetype(str(FONT), 13)
     left = 24 + int(max(font.getlength(look.method(strip.method)) for strip in everything))
     # Walks end at different steps; the longest sets the width.
     columns = max(len(strip.images) for strip in everything)
-    pitch = side_h + caption + gap
-    total = head + sum(head + pitch * len(row) for row in starts.values())
-    page = Image.new("RGB", (left + columns * (side_w + gap) + 12, total + 8), "white")
+    measures = Measures(left, side, left + columns * (side[1] + GAP) + 12)
+    parts = _parts(starts, measures, ratio * measures.width)
+    made = []
+    for number, blocks in enumerate(parts, 1):
+        told = f"{title}, page {number} of {len(parts)}" if len(parts) > 1 else title
+        made.append(_page(blocks, told, look, measures))
+    return made
+
+
+def _parts(starts: dict[int, list[Strip]], measures: Measures, limit: float) -> list[list[Block]]:
+    """The blocks of each page; none is higher than `limit` pixels, if that takes one strip."""
+    room = (limit - measures.height([Block("", [])])) / measures.pitch
+    most = max(1, math.floor(room)) if math.isfinite(room) else sys.maxsize
+    parts: list[list[Block]] = []
+    for strips in starts.values():
+        # As even as the same number of blocks allows: one strip on a last page would look forgotten.
+        size = -(-len(strips) // -(-len(strips) // most))
+        for begin in range(0, len(strips), size):
+            more = ", continued" if begin else ""
+            block = Block(strips[0].title + more, strips[begin : begin + size])
+            if parts and measures.height([*parts[-1], block]) <= limit:
+                parts[-1].append(block)
+            else:
+                parts.append([block])
+    return parts
+
+
+def _page(blocks: Sequence[Block], title: str, look: Looks, measures: Measures) -> bytes:
+    font = ImageFont.truetype(str(FONT), 13)
+    bold = ImageFont.truetype(str(FONT.with_name("DejaVuSans-Bold.ttf")), 15)
+    small = ImageFont.truetype(str(FONT), 10)
+    high, wide = measures.side
+    page = Image.new("RGB", (measures.width, measures.height(blocks)), "white")
     draw = ImageDraw.Draw(page)
     draw.text((12, 8), title, fill="black", font=bold)
-    y = head
-    for row in starts.values():
-        draw.text((12, y + 10), row[0].title, fill="#57606a", font=font)
-        y += head
-        for strip in row:
+    y = HEAD
+    for block in blocks:
+        draw.text((12, y + 10), block.title, fill="#57606a", font=font)
+        y += HEAD
+        for strip in block.strips:
             named = look.method(strip.method)
-            draw.text((12, y + side_h // 2 - 8), named, fill="black", font=font)
+            draw.text((12, y + high // 2 - 8), named, fill="black", font=font)
             for place, image in enumerate(strip.images):
-                x = left + place * (side_w + gap)
-                smooth = max(height, width) > PIXELATED
+                x = measures.left + place * (wide + GAP)
+                smooth = max(image.shape[-2:]) > PIXELATED
                 shown = picture(image).resize(
-                    (side_w, side_h),
+                    (wide, high),
                     Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST,
                 )
                 page.paste(shown, (x, y))
                 if place == strip.crossing:
                     # Around the picture and not over it: the frame hides no pixel.
                     draw.rectangle(
-                        (x - 3, y - 3, x + side_w + 2, y + side_h + 2), outline=OUTLINE, width=3
+                        (x - 3, y - 3, x + wide + 2, y + high + 2), outline=OUTLINE, width=3
                     )
                 draw.text(
-                    (x + side_w / 2, y + side_h + 3),
+                    (x + wide / 2, y + high + 3),
                     frame_caption(strip, place),
                     fill="#57606a",
                     font=small,
                     anchor="ma",
                 )
-            y += pitch
+            y += measures.pitch
     buffer = io.BytesIO()
     page.save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()

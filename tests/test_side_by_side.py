@@ -16,6 +16,7 @@ from editbench.report.environment import dot
 from editbench.stats.intervals import SeedSpread, crossed_means, paired_difference
 from editbench.studies.side_by_side import side_by_side, write_side_by_side
 from editbench.studies.side_by_side.differences import OPEN, unpaired_test, verdict_of
+from editbench.studies.side_by_side.write import names_of_folders
 from editbench.walk.figures import looks
 from tests.fake_records import complete, fake_run, metric_rows, report_of
 from tests.test_report_latex import check_structure
@@ -75,6 +76,7 @@ def test_the_seeds_of_both_sides_are_paired_as_well(tmp_path):
         record(tmp_path / "b", b, seed=seed)
     row = accuracy_row(side_by_side(tmp_path / "a", tmp_path / "b"))
     low, high = crossed_means(np.array(gaps).T)
+    assert row["b"] - row["a"] == pytest.approx(row["difference"])
     assert row["seeds"] == "0, 1, 2" and row["difference"] == pytest.approx(np.mean(gaps))
     # Both are bootstraps of the same means, by other draws.
     assert (row["low"], row["high"]) == pytest.approx((low, high), abs=0.006)
@@ -160,10 +162,12 @@ def test_a_number_that_some_starts_lack_is_compared_on_those_that_both_have(tmp_
     found = side_by_side(tmp_path / "a", tmp_path / "b")
     [row] = found.table[found.table["metric"] == "ad_at"].to_dict("records")
     assert row["starts"] == "same" and row["n"] == 80 and row["difference"] == 0
-    assert row["b"] > row["a"] + 0.9
+    # The three numbers are over the same starts, with the interval of A for both.
+    assert row["a"] == row["b"] == pytest.approx(base[:80].mean()) and row["b_n"] == 80
+    assert row["b_low"] < row["b"] < row["b_high"] < row["b"] + 0.15
     folders = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert main(["report", "--compare", *folders, "--table"]) == 0
-    assert "it is not the difference of the two numbers" in capfd.readouterr().out
+    assert "A, B and B − A are over the n starts that both have" in capfd.readouterr().out
 
 
 def test_notes_and_other_versions_are_not_tested(tmp_path):
@@ -282,6 +286,18 @@ def test_page_and_latex_write_titles_and_the_csv_names(tmp_path):
     assert page.read_text().count(sign) == page.read_text().count('class="dot"') == len(table)
     report_of(tmp_path / "b")
     assert sign in (tmp_path / "b" / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ("/x/a", "/x/b", ("a", "b")),
+        ("/x/before/runs", "/y/after/runs", ("before/runs", "after/runs")),
+        ("/runs", "/x/runs", ("//runs", "x/runs")),
+    ],
+)
+def test_folders_of_one_name_are_told_apart(first, second, names):
+    assert names_of_folders(Path(first), Path(second)) == names
 
 
 def test_one_start_is_no_evidence():

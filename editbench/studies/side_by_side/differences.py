@@ -1,7 +1,7 @@
 """The numbers of two folders and their differences, B - A.
 
-Where both runs walked from the same starts, the difference is the mean of B - A over the starts that
-both have, with the paired bootstrap of `editbench.report.paired`. A cell is over the seeds that both
+Where both runs walked from the same starts, both numbers and their difference are means over the starts
+that both have, the difference with the paired bootstrap of `editbench.report.paired`. A cell is over the seeds that both
 folders have; what they add to the variance is then that of the difference. Where the starts are
 others, the difference is that of the two means, each resampled by itself: the interval is unpaired.
 p-values are adjusted over all cells of a number (Holm, 1979).
@@ -91,9 +91,9 @@ class SideBySide:
     Args:
         first: folder A.
         second: folder B.
-        table: a row a number, attribute and method, columns COLUMNS. `a` and `b` with their own 95 %
-            intervals are over all starts of their side; `difference`, `low` and `high` are over the
-            `n` starts that both have where `starts` is PAIRED, and of the two means otherwise.
+        table: a row a number, attribute and method, columns COLUMNS. Where `starts` is PAIRED, `a`, `b`
+            and `difference`, each with its 95 % interval, are over the `n` starts that both have;
+            otherwise `a` and `b` are over all starts of their side. `difference` is b - a.
         pairing: the runs, and those that are not compared.
         left_out: numbers that only one of the folders has, in words.
     """
@@ -311,14 +311,16 @@ def paired_test(a: pd.DataFrame, b: pd.DataFrame, draws: int) -> dict[str, Any]:
         a: (starts, seeds), NaN where a seed has no value of a start.
         b: the same of the other side, with the same seeds.
         draws: of the bootstrap.
+
+    Returns:
+        Fields of the row; among them the number of a side that has further starts, over those that
+        both have.
     """
-    gaps = (b - a).dropna(how="all").sort_index()
-    # The seeds are the same on both sides, so their part is that of the difference. It stands on one
-    # side of a pair whose other side is zero.
-    pair = pd.DataFrame({"B - A": gaps.mean(axis=1), "zero": 0.0})
-    spreads = {"B - A": seed_spread(gaps.to_numpy(np.float64))}
-    [(n, difference, low, high, p, _)] = compare(pair, spreads, draws).values()
-    return {
+    left, right = a.align(b, join="inner")
+    both = left.notna() & right.notna()
+    gaps = (right - left).dropna(how="all").sort_index()
+    n, difference, low, high, p = mean_with_interval(gaps, draws)
+    found = {
         "starts": PAIRED,
         "n": n,
         "difference": difference,
@@ -326,6 +328,31 @@ def paired_test(a: pd.DataFrame, b: pd.DataFrame, draws: int) -> dict[str, Any]:
         "high": high,
         "p": p,
     }
+    for name, own, values in (("a", a, left), ("b", b, right)):
+        # A side without further values has the mean and interval of its record.
+        if n and own.notna().to_numpy().sum() > both.to_numpy().sum():
+            shared = values.where(both).loc[gaps.index]
+            count, mean, lower, upper, _ = mean_with_interval(shared, draws)
+            found |= {name: mean, f"{name}_low": lower, f"{name}_high": upper, f"{name}_n": count}
+    return found
+
+
+def mean_with_interval(values: pd.DataFrame, draws: int) -> tuple[int, float, float, float, float]:
+    """The mean over starts and seeds, with the bootstrap of the report.
+
+    Args:
+        values: (starts, seeds), NaN where a seed has no value of a start; no start without any.
+        draws: of the bootstrap.
+
+    Returns:
+        (n, mean, low, high, p), n the starts and p of the mean against 0.
+    """
+    # The mean stands on one side of a pair whose other side is zero, and so does what the seeds
+    # add to its variance.
+    pair = pd.DataFrame({"values": values.mean(axis=1), "zero": 0.0})
+    spreads = {"values": seed_spread(values.to_numpy(np.float64))}
+    [(n, mean, low, high, p, _)] = compare(pair, spreads, draws).values()
+    return n, mean, low, high, p
 
 
 def unpaired_test(

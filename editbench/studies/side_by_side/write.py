@@ -41,7 +41,6 @@ SHOWN = FIRST[:2]  # numbers of the terminal's table and of LaTeX; page and CSV 
 DIGITS = 3  # of the numbers in FIRST
 SIGNS = {"better": "▲", "worse": "▼", "higher": "△", "lower": "▽"}
 ACROSS = 4  # attributes side by side in LaTeX; more go into a second tabular below
-ROUNDING = 1e-6  # differences of differences below it are of no interest
 WIDTH = 170.0  # units of the drawing of an interval
 PAGE = "index.html"
 
@@ -198,12 +197,9 @@ def kind_of(tested: pd.DataFrame) -> str:
 def footnotes(table: pd.DataFrame) -> list[str]:
     """How the differences were made, as far as a reader could take them for something else."""
     found = []
-    gap = (table["difference"] - (table["b"] - table["a"])).abs()
-    if (gap[table["starts"] == PAIRED] > ROUNDING).any():
-        found.append(
-            "B − A is over the n starts that both have; where one side has further starts it is not "
-            "the difference of the two numbers"
-        )
+    # Over all starts of its side it can be another number than that of the report.
+    if (table["starts"] == PAIRED).any():
+        found.append("A, B and B − A are over the n starts that both have")
     if (table["starts"] == UNPAIRED).any():
         found.append(
             "unpaired: A and B walked from different starts, so each mean is resampled by itself, its "
@@ -217,6 +213,17 @@ def not_compared(found: SideBySide) -> list[str]:
     sides = {"A": "only in A", "B": "only in B", "both": "not compared"}
     lines = [f"{sides[one.side]}: {one.run}: {one.reason}" for one in found.pairing.alone]
     return [*lines, *(f"numbers {line}" for line in found.left_out), *found.pairing.notes]
+
+
+def names_of_folders(first: Path, second: Path) -> tuple[str, str]:
+    """The last parts of two different paths, as many as tell them apart: before/runs, after/runs."""
+    # Resolved, since the name of '.' is empty.
+    a = first.resolve().parts
+    b = second.resolve().parts
+    count = 1
+    while a[-count:] == b[-count:]:
+        count += 1
+    return "/".join(a[-count:]), "/".join(b[-count:])
 
 
 # -- cells -----------------------------------------------------------------------------------------
@@ -304,9 +311,7 @@ def latex_table(found: SideBySide) -> str:
             for line in conclusions(found)
             if line.startswith(f"{title}:")
         ]
-        # Resolved, since the name of '.' is empty.
-        a = found.first.resolve().name
-        b = found.second.resolve().name
+        a, b = names_of_folders(found.first, found.second)
         caption = (
             f"{title[0].upper()}{title[1:]} in A ({a}) and B ({b}), and B − A with its 95 % "
             "interval, bold where the two are separated: "
@@ -378,6 +383,7 @@ def page(found: SideBySide) -> str:
     return environment.get_template("side_by_side.html").render(
         first=found.first,
         second=found.second,
+        names=" and ".join(names_of_folders(found.first, found.second)),
         changes=changes(found),
         conclusions=[*conclusions(found), *footnotes(found.table)],
         first_sections=[one for one in sections if one["first"]],

@@ -162,7 +162,7 @@ def test_the_report_has_the_dial_as_figure_table_and_file(tmp_path):
     assert "Across worlds" in page and "The entanglement dial" in page and "0.700 (" in page
     assert (tmp_path / "figures" / "dial.png").stat().st_size > 10_000
     rows = list(csv.DictReader((tmp_path / "dial.csv").open()))
-    assert {row["method"] for row in rows} == {"bound", "free"}
+    assert {row["method"] for row in rows} == {"bound", "free"} and "variant_of" not in rows[0]
     assert "## The entanglement dial" in (tmp_path / "table.md").read_text()
 
 

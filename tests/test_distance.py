@@ -11,6 +11,7 @@ from editbench.base.files import seal_folder
 from editbench.report import load
 from editbench.report.distance import explain, is_far
 from editbench.report.published import published
+from editbench.report.style import Style
 from tests.fake_records import fake_run, metric_rows, report_of
 
 MADE = {
@@ -77,7 +78,9 @@ def test_it_stands_where_the_papers_number_is_shown_and_only_if_that_is_far(tmp_
     why = {(row["method"], row["attribute"]): row["why"] for row in one.rows}
     assert why["alpha", "smile"] == explain(MADE, "smile", block) != ""
     assert why["alpha", "age"] == "" and why["beta", "smile"] == ""
-    page = report_of(tmp_path)
+    page = report_of(tmp_path, style=Style(titles={"beta": "a|b"}))
+    # Each line of a Markdown table has as many cells as its head.
+    assert "\n| a\\|b | smile | 0.9 |" in (page.parent / "table.md").read_text()
     for text in (page.read_text(), (page.parent / "table.md").read_text()):
         assert f"alpha on smile: {why['alpha', 'smile']}" in text
         assert "alpha on age:" not in text and "beta on smile:" not in text

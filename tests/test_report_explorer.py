@@ -24,6 +24,7 @@ from editbench.report.environment import OUTLINES
 from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
 from editbench.report.paper import TALLEST, WIDTHS
 from editbench.report.strips import Strip, pages, strips
+from editbench.report.style import Style
 from editbench.walk.figures import looks
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, report_of
@@ -150,6 +151,9 @@ def test_data_of_the_explorer(root: Path) -> None:
     data = explorer(made, results.runs, look, OUTLINES)
     assert [one["name"] for one in data["methods"]] == ["alpha", "beta", "delta", "gamma"]
     assert [one["name"] for one in data["attributes"]] == ["smile", "age"]
+    # Unless an order was asked for.
+    ordered = sheets([strips(results, look)[0]], first="")[0]
+    assert list(ordered) == ["age", "smile"]
     smile = data["attributes"][0]["starts"][0]
     alpha, beta, delta, gamma = smile["methods"]
     assert (
@@ -239,6 +243,13 @@ def test_the_start_that_most_methods_carry_over_the_boundary_is_shown_first() ->
     look = looks(["a", "b"])
     assert explorer(found, runs, look, OUTLINES)["attributes"][0]["first"] == 1
     assert explorer(found, runs, look, OUTLINES, ["b"])["attributes"][0]["first"] == 0
+
+
+def test_the_explorer_follows_the_order_that_was_chosen(root: Path, tmp_path: Path) -> None:
+    style = Style(attributes=("age", "smile"))
+    html = report_of(root, tmp_path, ["none"], style=style).read_text(encoding="utf-8")
+    found = html.index('"attributes": [{"first"')
+    assert html.index('"name": "age"', found) < html.index('"name": "smile"', found)
 
 
 def test_no_pictures_no_explorer(tmp_path: Path) -> None:

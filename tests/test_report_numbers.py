@@ -301,6 +301,14 @@ def test_no_starts_are_told_where_no_run_is_done(tmp_path: Path) -> None:
     assert "Starts" not in dict(facts(numbers, Looks({})))
 
 
+def test_runs_and_cells_are_counted_apart(tmp_path: Path) -> None:
+    for seed in range(3):
+        fake_run(tmp_path, "a", "smile", seed=seed)
+    fake_run(tmp_path, "b", "smile", status="skipped", reason="none")
+    told = dict(facts(numbers_of("", load(tmp_path, by_seed=False)), Looks({})))
+    assert told["Cells of a method and an attribute"] == "1 done, 1 skipped; 4 runs"
+
+
 def test_the_interval_of_a_mean_of_equal_starts_is_the_bootstrap(tmp_path: Path) -> None:
     """One attribute, one seed, AD of all starts: the mean's interval is that of the starts."""
     for name in ("a", "b"):

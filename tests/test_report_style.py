@@ -156,6 +156,9 @@ def test_a_file_chooses_what_stands_where(root: Path, tmp_path: Path) -> None:
     assert "0.60" in tex and "0.600" not in tex
     text = (out / "table.md").read_text()
     assert "| attribute | method | Dependency ↓ | accuracy ↑ |" in text and "## Faces" in text
+    # A renamed column has its title in every sentence too.
+    assert "Dependency is readable on 0 of 2 attributes" in text.replace("\n", " ")
+    assert "Dependency over those that reach" in text and not re.search(r"\bAD\b", text)
     # Fewer methods and attributes are what means and tests are over.
     means = pd.read_csv(out / "means.csv").set_index("method")
     assert list(means.index) == ["random", "mine"] and (means["asked"] == 2).all()

@@ -293,7 +293,7 @@ def test_page_and_latex_write_titles_and_the_csv_names(tmp_path):
     [
         ("/x/a", "/x/b", ("a", "b")),
         ("/x/before/runs", "/y/after/runs", ("before/runs", "after/runs")),
-        ("/runs", "/x/runs", ("//runs", "x/runs")),
+        ("/runs", "/x/runs", ("/runs", "x/runs")),
     ],
 )
 def test_folders_of_one_name_are_told_apart(first, second, names):

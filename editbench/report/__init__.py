@@ -196,7 +196,7 @@ def write_report(
     if len(slopes):
         write_atomic(out / "dial.csv", slopes.to_csv(index=False, lineterminator="\n"))
     for file, frames in {
-        "means": [one.means.drop(columns="variant_of") for one in every],
+        "means": [one.means for one in every],
         "paired": [one.paired for one in every],
         "ranking": [one.ranked.table for one in every],
         "costs": [one.costs[list(COST_COLUMNS)] for one in every],

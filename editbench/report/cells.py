@@ -11,6 +11,7 @@ import pandas as pd
 
 from editbench.report.means import over
 from editbench.report.tables import ABOVE_FLOOR, FIRST, WORSE, Quantity
+from editbench.walk.figures import Looks
 
 MISSING = "–"
 # Below this AUC what a method learnt says next to nothing of codes that it was not fitted on; 0.5
@@ -229,9 +230,9 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
     return Cell(number(value, column.digits), interval, float(value), note, floor, tag)
 
 
-def above_floor(record: Mapping[Any, Any]) -> str:
+def above_floor(record: Mapping[Any, Any], look: Looks) -> str:
     """Which numbers of a row are not clear of the floor: 'accuracy, AD (worse)', or ''."""
-    titles = {column.key: column.title for column in COLUMNS}
+    titles = {column.key: look.column(column.key, column.title) for column in COLUMNS}
     found = []
     for key in ABOVE_FLOOR:
         mark = record.get(f"{key}_floor")
@@ -289,3 +290,8 @@ def marks(record: Mapping[Any, Any]) -> list[tuple[str, str]]:
     if record.get("judged_in") == "w":
         found.append(("latent", "the judge scored latent codes, not images"))
     return found
+
+
+def markdown_safe(text: object) -> str:
+    """Text of a record in Markdown, where it could end its cell, its line, or open a tag."""
+    return str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

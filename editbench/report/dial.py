@@ -126,12 +126,11 @@ def points(results: Results) -> pd.DataFrame:
     intervals are too short for a weight.
 
     Returns:
-        One row a number: method, variant_of, attribute, dial (the setting), quantity (a key of
+        One row a number: method, attribute, dial (the setting), quantity (a key of
         TITLES), value, low, high, count. Empty where fewer than two settings were run.
     """
     columns = [
         "method",
-        "variant_of",
         "attribute",
         "dial",
         "quantity",
@@ -147,9 +146,7 @@ def points(results: Results) -> pd.DataFrame:
     runs = results.runs.assign(dial=_settings(results, turned_dial))
     runs = runs[np.isfinite(runs["dial"]) & (runs["status"] == "done")]
     found = results.rows[np.isfinite(results.rows["value"]) & (results.rows["note"] == "")].merge(
-        runs[["run_id", "label", "method", "attribute", "dial"]].rename(
-            columns={"method": "variant_of", "label": "method"}
-        ),
+        runs[["run_id", "label", "attribute", "dial"]].rename(columns={"label": "method"}),
         on="run_id",
     )
     # Which attribute a world ties to which is known from its law and not guessed from the numbers.
@@ -179,7 +176,7 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
     attributes), slope, low, high, attributes (how many), worlds (the fewest of them). An attribute
     with one world has no slope and is out."""
     rows = []
-    for (quantity, method, variant), group in found.groupby(["quantity", "method", "variant_of"]):
+    for (quantity, method), group in found.groupby(["quantity", "method"]):
         fits = {
             name: fit
             # A line for each attribute: pooled points would mix their levels with the slope.
@@ -197,7 +194,6 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
             {
                 "quantity": quantity,
                 "method": method,
-                "variant_of": variant,
                 "first": used["value"].first().mean(),
                 "last": used["value"].last().mean(),
                 "slope": slope.mean(),
@@ -211,7 +207,6 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
     columns = [
         "quantity",
         "method",
-        "variant_of",
         "first",
         "last",
         "slope",

@@ -83,9 +83,11 @@ class Sheet:
         )
 
 
-def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, list[Sheet]]]:
+def sheets(
+    galleries: list[Gallery], budget: int = BUDGET, first: str = FIRST
+) -> list[dict[str, list[Sheet]]]:
     """For each section of the page: attribute -> its sprites, one a start, in the order of the
-    starts.
+    starts; the attribute `first` stands before the others, which keep their order.
 
     The first of WAYS is taken with which the sprites of all sections stay within `budget` bytes;
     pictures above PIXELATED are never stored as PNG.
@@ -112,7 +114,9 @@ def sheets(galleries: list[Gallery], budget: int = BUDGET) -> list[dict[str, lis
                     _sheet(f"sp-{section}-{a}-{k}", strips, way)
                     for k, strips in enumerate(starts.values())
                 ]
-                for a, (attribute, starts) in enumerate(sorted(gallery.items(), key=_later))
+                for a, (attribute, starts) in enumerate(
+                    sorted(gallery.items(), key=lambda item: item[0] != first)
+                )
             }
             for section, gallery in enumerate(galleries)
         ]
@@ -219,11 +223,6 @@ def gallery(found: dict[str, list[Sheet]]) -> list[tuple[str, list[tuple[str, li
         )
         for attribute, group in found.items()
     ]
-
-
-def _later(item: tuple[str, Mapping[int, list[Strip]]]) -> bool:
-    """Whether an attribute stands after FIRST; the others keep their order."""
-    return item[0] != FIRST
 
 
 def css(parts: Iterable[dict[str, list[Sheet]]]) -> str:

@@ -24,9 +24,9 @@ from editbench.report.cells import (
     number,
     over_what,
 )
-from editbench.report.costs import SUMMED
+from editbench.report.costs import COSTS, SUMMED
 from editbench.report.environment import OUTLINES, page_environment
-from editbench.report.explorer import Sheet, css, explorer, gallery, sheets
+from editbench.report.explorer import FIRST, Sheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
 from editbench.report.means import lines as means_lines
 from editbench.report.numbers import Numbers
@@ -99,7 +99,8 @@ def page(
         row | {"status": state_of(row)} for row in table[table["reason"] != ""].to_dict("records")
     ]
     # All sections together, since the budget of bytes is that of the page.
-    pictures = sheets([section.strips for section in sections])
+    first = "" if style.attributes else FIRST
+    pictures = sheets([section.strips for section in sections], first=first)
     return environment.get_template("template.html").render(
         sections=[
             _section(section, found, look, style) for section, found in zip(sections, pictures)
@@ -153,9 +154,10 @@ def facts(numbers: Numbers, look: Looks) -> list[tuple[str, str]]:
     seeds = sorted({seed for several in results.runs["seeds"] for seed in several})
     # Always in this order, whichever is most frequent.
     counts = table["status"].value_counts()
-    runs = ", ".join(
+    cells = ", ".join(
         f"{counts[state]} {state}" for state in ("done", "skipped", "failed") if state in counts
     )
+    runs = sum(map(len, results.runs["run_ids"]))
     found = [
         ("Generator", world_of(numbers, look)),
         ("Card", _cards(made)),
@@ -177,7 +179,11 @@ def facts(numbers: Numbers, look: Looks) -> list[tuple[str, str]]:
         ("Seeds", ", ".join(map(str, seeds))),
         ("Methods", str(table["method"].nunique())),
         ("Attributes", str(table["attribute"].nunique())),
-        ("Runs", runs),
+        # Several seeds of a method on an attribute are one row of every table.
+        (
+            "Cells of a method and an attribute",
+            cells + (f"; {runs} runs" if runs > len(table) else ""),
+        ),
     ]
     # A term without text would look as if something had been lost.
     return [(term, text) for term, text in found if text.strip()]
@@ -355,7 +361,7 @@ def _section(
         "facts": facts(numbers, look),
         "columns": [(column, heading(column)) for column in columns],
         "rows": [_row(record, columns) for record in table.to_dict("records")],
-        "rows_over": over_starts(table),
+        "rows_over": over_starts(table, look),
         "means": [
             _mean_row(record, columns, averaged, accuracy)
             for record in numbers.means.to_dict("records")
@@ -382,14 +388,22 @@ def _section(
             }
             for row in numbers.ranked.table.to_dict("records")
         ],
+        "accuracy": accuracy.title,
         "ranked_notes": lines(numbers.ranked, look),
         "costs": [
-            _row(record, priced) | {"over": over_what(record, "accuracy")}
+            _row(record, priced)
+            | {"over": over_what(record, "accuracy"), "on_front": _fronts(record, look)}
             for record in numbers.costs.to_dict("records")
         ],
         "priced": [(column, heading(column)) for column in priced],
         "paired": numbers.paired.to_dict("records"),
     }
+
+
+def _fronts(record: dict, look: Looks) -> str:
+    """The costs that no other method beats a method in, as their columns are written."""
+    titles = {column.title: look.column(column.key, column.title) for column in COSTS}
+    return ", ".join(titles.get(one, one) for one in record["on_front"].split(", "))
 
 
 def accuracy_conclusion(

@@ -29,7 +29,7 @@ from editbench.report.cells import (
 from editbench.report.costs import SUMMED
 from editbench.report.html import facts
 from editbench.report.load import Results
-from editbench.report.means import Comparison
+from editbench.report.means import Comparison, told
 from editbench.report.numbers import Numbers
 from editbench.report.paired import LEVEL, leaders
 from editbench.report.paper import WIDTHS
@@ -326,7 +326,7 @@ def _cell_notes(paper: Paper, column: Column, compared: Comparison) -> list[str]
         notes.append(f"‡{NOT_LEARNED_MEANS} ({where(weak, paper.look)})")
     # A note for all methods is the caption's; these are of single ones.
     for method, why in compared.left.items():
-        notes.append(f"no mean of {paper.look.method(method)}: {why}")
+        notes.append(f"no mean of {paper.look.method(method)}: {told(why, paper.look)}")
     return notes
 
 
@@ -412,7 +412,9 @@ def _ranking_table(paper: Paper) -> str:
         f"below {LEVEL:g}); ties are the numbers of the methods that it does not separate. "
         "A floor has no rank.",
     ]
-    left = [f"not ranked: {paper.look.method(m)}: {why}" for m, why in ranked.compared.left.items()]
+    left = []
+    for method, why in ranked.compared.left.items():
+        left.append(f"not ranked: {paper.look.method(method)}: {told(why, paper.look)}")
     return _float(paper, "ranking", caption, Grid(heads, rows, left))
 
 
@@ -437,7 +439,7 @@ def _span(values: Sequence[int]) -> str:
 def _mean(paper: Paper, compared: Comparison, title: str = "Mean") -> str:
     """What the column of means is over, or why there is none."""
     if compared.note:
-        return f"{_begun(compared.note)}."
+        return f"{_begun(told(compared.note, paper.look))}."
     names = paper.attributes(compared.attributes)
     return f"{title}: over {compared.over} ({names}), the same for every method."
 
@@ -515,9 +517,9 @@ def _float(paper: Paper, name: str, caption: Sequence[str], grid: Grid) -> str:
     if any(line.form == "textbf" for line in grid.lines):
         sentences.append(BOLD)
     texts = "".join(line.text for line in grid.lines)
-    told = [f"{mark}: {meaning}" for mark, meaning in FLOORS.items() if mark in texts]
-    if told:
-        sentences.append(f"{'; '.join(told)}.")
+    floors = [f"{mark}: {meaning}" for mark, meaning in FLOORS.items() if mark in texts]
+    if floors:
+        sentences.append(f"{'; '.join(floors)}.")
     made = escape(" ".join(sentences))
     label = style.labels.get(name, f"tab:{name}") + paper.suffix
     # A starred float spans both columns where the paper has two.

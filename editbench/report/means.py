@@ -14,8 +14,9 @@ Where fewer than half of the attributes are left there is no mean, and the reaso
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from editbench.report.load import Results
 from editbench.report.paired import seed_spreads, start_values
 from editbench.report.tables import AT_EFFECT, floor_mark, main_table, readable
 from editbench.stats.intervals import DRAWS, SeedSpread, percentiles, resampled_sums, seed_draws
-from editbench.walk.figures import Looks
+from editbench.walk.figures import Looks, spoken
 
 LEAST = 0.5  # share of the attributes: below it a mean would be one of a few chosen ones
 SHARED = 10  # starts of an attribute: a bootstrap over fewer has too few different draws
@@ -44,6 +45,44 @@ ALONGSIDE = (
 TITLES = {"accuracy": "accuracy", AT_EFFECT: "AD"}
 
 
+class Name(NamedTuple):
+    """A name in a sentence, which a report may write by a title.
+
+    Attributes:
+        kind: of what it is the name.
+        name: as the records have it.
+    """
+
+    kind: Literal["method", "attribute", "column"]
+    name: str
+
+
+# A sentence, or a part of one, in pieces.
+Sentence = tuple[str | Name, ...]
+
+
+def told(sentence: Sentence, look: Looks | None = None) -> str:
+    """A sentence with its names as `look` writes them, or else as the records do."""
+    words = []
+    for piece in sentence:
+        if isinstance(piece, str):
+            words.append(piece)
+        elif piece.kind == "column":
+            title = TITLES.get(piece.name, spoken(piece.name))
+            words.append(title if look is None else look.column(piece.name, title))
+        else:
+            words.append(piece.name if look is None else getattr(look, piece.kind)(piece.name))
+    return "".join(words)
+
+
+def listed(attributes: Iterable[str]) -> Sentence:
+    """Attributes with commas between them."""
+    pieces: list[str | Name] = []
+    for name in attributes:
+        pieces += [", ", Name("attribute", name)]
+    return tuple(pieces[1:])
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What the means of one number are over.
@@ -57,7 +96,7 @@ class Comparison:
         methods: columns of the values.
         floors: further columns, which have no say in the set.
         left: method -> why it has no mean.
-        note: why there is no mean at all, or ''.
+        note: why there is no mean at all, or empty.
     """
 
     metric: str
@@ -66,8 +105,8 @@ class Comparison:
     spreads: Mapping[tuple[str, str], SeedSpread] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
     floors: tuple[str, ...] = ()
-    left: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
+    left: Mapping[str, Sentence] = field(default_factory=dict)
+    note: Sentence = ()
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -126,15 +165,16 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> Compa
         method: {attribute for name, attribute in series if name == method}
         for method in sorted(set(table["method"]))
     }
-    title = TITLES.get(metric, metric.replace("_", " "))
-    left = {}
+    title = Name("column", metric)
+    left: dict[str, Sentence] = {}
     for method, own in served.items():
         # Two methods that are readable on half each may share no attribute at all.
         if method not in floors and len(own) <= LEAST * len(asked):
-            left[method] = f"{title} is readable on {len(own)} of {len(asked)} attributes"
+            left[method] = (title, f" is readable on {len(own)} of {len(asked)} attributes")
     methods = [method for method in served if method not in floors and method not in left]
     if not methods:
-        note = f"no method has a readable {title} on more than half of the {len(asked)} attributes"
+        most = f" on more than half of the {len(asked)} attributes"
+        note = ("no method has a readable ", title, most)
         return Comparison(metric, len(asked), left=left, note=note)
     # Accuracy counts every start; AD only those that reach the effect under every method.
     least = SHARED if metric == AT_EFFECT else 1
@@ -147,23 +187,25 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> Compa
             if len(wide) >= least:
                 values[attribute] = wide
     if len(values) < LEAST * len(asked):
-        lacking = [
-            f"{method} on {', '.join(a for a in asked if a not in served[method])}"
-            for method in methods
-            if len(served[method]) < len(asked)
-        ]
-        note = (
-            f"no mean of {title}: all methods compared share {least} or more starts on "
-            f"{len(values)} of {len(asked)} attributes, fewer than half"
+        few = (
+            f": all methods compared share {least} or more starts on {len(values)} of {len(asked)} "
+            "attributes, fewer than half"
         )
-        if lacking:
-            note += f" (not readable: {'; '.join(lacking)})"
-        return Comparison(metric, len(asked), left=left, note=note)
+        pieces: list[str | Name] = ["no mean of ", title, few]
+        before = " (not readable: "
+        for method in methods:
+            if len(served[method]) < len(asked):
+                missing = (name for name in asked if name not in served[method])
+                pieces += [before, Name("method", method), " on ", *listed(missing)]
+                before = "; "
+        if before == "; ":
+            pieces.append(")")
+        return Comparison(metric, len(asked), left=left, note=tuple(pieces))
     kept = []
     for floor in floors:
         lacking = [a for a in values if not _covers(series.get((floor, a)), values[a])]
         if lacking:
-            left[floor] = f"{title} of this floor lacks starts of {', '.join(lacking)}"
+            left[floor] = (title, " of this floor lacks starts of ", *listed(lacking))
             continue
         kept.append(floor)
         for attribute, wide in values.items():
@@ -221,7 +263,7 @@ def summary(
         found: number of MEANS -> its comparison, likewise.
 
     Returns:
-        Columns setting, method, floor, variant_of, seeds, served, asked (attributes); for each of
+        Columns setting, method, floor, seeds, served, asked (attributes); for each of
         MEANS the mean, `_low`, `_high` (95 % interval), `_note` (why there is none), `_attributes`
         and `_starts` (how many it is over) and `_floor` (whether it is clear of the best floor);
         ALONGSIDE and peak memory (the largest) over the attributes of accuracy; n (starts), leaking, judged_in.
@@ -238,7 +280,6 @@ def summary(
             "setting": setting,
             "method": method,
             "floor": bool(group["floor"].any()),
-            "variant_of": group["variant_of"].iloc[0],
             "seeds": int(group["seeds"].max()),
             # One row a method and attribute: rows count attributes.
             "served": len(done),
@@ -279,7 +320,8 @@ def _numbers(found: Comparison, methods: set[str]) -> dict[str, dict[str, object
     absent = {"": np.nan, "_low": np.nan, "_high": np.nan, "_attributes": 0, "_starts": 0}
     numbers: dict[str, dict[str, object]] = {}
     for method in methods:
-        numbers[method] = {**absent, "_note": found.left.get(method) or found.note}
+        why = found.left.get(method) or found.note
+        numbers[method] = {**absent, "_note": told(why)}
     if not found.values:
         return numbers
     means = found.averages()
@@ -303,13 +345,14 @@ def lines(found: Mapping[str, Comparison], look: Looks) -> list[str]:
         found: number -> what its means are over.
         look: how methods and attributes are written.
     """
-    told = []
+    said = []
     for metric, one in found.items():
-        title = TITLES.get(metric, metric)
         if one.note:
-            told.append(one.note)
+            said.append(told(one.note, look))
         else:
-            attributes = ", ".join(map(look.attribute, one.attributes))
-            told.append(f"mean {title}: over {one.over} ({attributes}), the same for every method")
-        told += [f"no mean of {look.method(name)}: {why}" for name, why in one.left.items()]
-    return told
+            title = told((Name("column", metric),), look)
+            attributes = told(listed(one.attributes), look)
+            said.append(f"mean {title}: over {one.over} ({attributes}), the same for every method")
+        for name, why in one.left.items():
+            said.append(f"no mean of {look.method(name)}: {told(why, look)}")
+    return said

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from editbench.report.cells import COLUMNS, MISSING, Column, cell
+from editbench.report.cells import COLUMNS, MISSING, Column, cell, markdown_safe
 from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
 from editbench.report.tables import main_table
@@ -94,7 +94,7 @@ def lines(results: Results, look: Looks | None = None) -> list[str]:
     out = []
     for one in published(results, look):
         out.append(
-            f"Published: {one.source} ({one.setting}), {one.title}"
+            markdown_safe(f"Published: {one.source} ({one.setting}), {one.title}")
             + ("" if one.rows else ": the numbers are not in the paper's text")
         )
         if one.rows:
@@ -105,10 +105,12 @@ def lines(results: Results, look: Looks | None = None) -> list[str]:
             heads = ["here" if name == "ours" else name for name in names]
             rules = ["---:" if name in ("paper", "ours") else "---" for name in names]
             table = [heads, rules, *([str(row[name]) for name in names] for row in one.rows)]
-            out.append("\n".join(f"| {' | '.join(line)} |" for line in table))
+            out.append("\n".join(f"| {' | '.join(map(markdown_safe, line))} |" for line in table))
             told = reasons(one)
             if told:
-                out.append("\n".join([f"{WHY}:", "", *(f"- {line}" for line in told)]))
+                out.append(
+                    "\n".join([f"{WHY}:", "", *(f"- {markdown_safe(line)}" for line in told)])
+                )
     return out
 
 

@@ -166,7 +166,8 @@ class Style:
         }
         # Attributes that are measured and not edited have titles too, after the edited ones.
         attributes |= {name: spoken[name] for name in sorted(spoken) if name not in attributes}
-        return Looks(found, attributes, {**wording.worlds(), **self.titles})
+        worlds = {**wording.worlds(), **self.titles}
+        return Looks(found, attributes, worlds, columns=self.titles)
 
     def ordered(self, numbers: Numbers, look: Looks) -> Numbers:
         """The same numbers with their rows in the order that was chosen."""

@@ -200,9 +200,7 @@ def curves(results: Results, without: Collection[str] = ()) -> dict[str, pd.Data
     spread = rows.groupby(["curve", "run_id"])["x"].nunique().groupby("curve").max()
     # Two points are no curve, and AD at matched effect has a column of the main table.
     names = [name for name in spread.index[spread > 2] if name != AT_EFFECT]
-    runs = results.runs[["run_id", "label", "method", "attribute"]].rename(
-        columns={"method": "variant_of", "label": "method"}
-    )
+    runs = results.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
     joined = rows.merge(runs, on="run_id").sort_values("x")
     found = {}
     for name in sorted(names, key=lambda name: (name != "ad", name)):

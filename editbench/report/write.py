@@ -24,6 +24,7 @@ from editbench.report.cells import (
     Column,
     above_floor,
     cell,
+    markdown_safe,
     marks,
     not_learned,
     over_what,
@@ -76,7 +77,7 @@ def print_table(
         style: which columns, and with how many digits.
     """
     style = style or Style()
-    look = by_name(results)
+    look = by_name(results, style)
     console = console or (
         Console() if sys.stdout.isatty() else Console(width=PIPE)
     )  # a pipe or a log gets it all
@@ -94,9 +95,10 @@ def print_table(
         console.print(escape(line), style="dim", soft_wrap=True)
 
 
-def by_name(results: Results) -> Looks:
-    """Methods and attributes written by their names."""
-    return Looks({}, {name: name for name in sorted(set(results.runs["attribute"]))})
+def by_name(results: Results, style: Style) -> Looks:
+    """Methods and attributes written by their names, columns by their titles."""
+    attributes = {name: name for name in sorted(set(results.runs["attribute"]))}
+    return Looks({}, attributes, columns=style.titles)
 
 
 def _print_setting(numbers: Numbers, console: Console, style: Style, look: Looks) -> None:
@@ -113,7 +115,7 @@ def _print_setting(numbers: Numbers, console: Console, style: Style, look: Looks
         ]
     heads, rows = _runs(table, columns, "terminal", look)
     print_runs(console, title, heads, rows, _last(heads))
-    told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table, look)]
+    told = [*missed_bars(numbers.results), over_starts(table, look), *_floor_lines(table, look)]
     heads, rows = _means(numbers, columns, "terminal", look)
     out = _rich(heads, "mean over attributes, the same for every method", wrapped=range(len(heads)))
     for row in rows:
@@ -196,16 +198,16 @@ def markdown(
         look: how methods and attributes are written; None: by their names.
     """
     style = style or Style()
-    look = look or by_name(results)
+    look = look or by_name(results, style)
     if every is None:
         every = [numbers_of(name, part) for name, part in results.by_setting()]
     parts = ["# editbench report"]
     for numbers in every:
         table = numbers.table
         columns = style.columns_of(numbers)
-        parts.append(f"## {setting_title(numbers, look)}")
+        parts.append(f"## {markdown_safe(setting_title(numbers, look))}")
         parts.append(_pipes(*_runs(table, columns, "plain", look)))
-        told = [*missed_bars(numbers.results), over_starts(table), *_floor_lines(table, look)]
+        told = [*missed_bars(numbers.results), over_starts(table, look), *_floor_lines(table, look)]
         parts += [_sentence(line) for line in told]
         parts.append("Mean over attributes, the same for every method:")
         parts.append(_pipes(*_means(numbers, columns, "plain", look)))
@@ -218,7 +220,7 @@ def markdown(
         rows = [[look.method(row[0]), *row[1:]] for row in tied[1:]]
         parts += [f"## {dial.title(results)}", _pipes(tied[0], rows), f"{dial.SLOPE}."]
     parts += lines(results, look)
-    parts.append("\n".join(f"- {_pipe_safe(line)}" for line in _last_notes(results, look)))
+    parts.append("\n".join(f"- {markdown_safe(line)}" for line in _last_notes(results, look)))
     return "\n\n".join(parts).rstrip() + "\n"
 
 
@@ -282,14 +284,14 @@ def missed_bars(results: Results) -> list[str]:
 
 
 def _sentence(line: str) -> str:
-    return _pipe_safe(f"{line[0].upper()}{line[1:]}" + ("" if line.endswith(".") else "."))
+    return markdown_safe(f"{line[0].upper()}{line[1:]}" + ("" if line.endswith(".") else "."))
 
 
 def _runs(
     table: pd.DataFrame, columns: list[Column], kind: str, look: Looks
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the main table."""
-    marked = [above_floor(record) for record in table.to_dict("records")]
+    marked = [above_floor(record, look) for record in table.to_dict("records")]
     heads = ["attribute", "method", *map(heading, columns)]
     rows = []
     for record, mark in zip(table.to_dict("records"), marked):
@@ -306,7 +308,7 @@ def _means(
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the means: each says how many attributes and starts it is over."""
     records = numbers.means.to_dict("records")
-    marked = [above_floor(record) for record in records]
+    marked = [above_floor(record, look) for record in records]
     titles = {column.key: column.title for column in columns}
     shown = [metric for metric in numbers.compared if metric in titles]
     heads = ["method", "served", *map(heading, columns)]
@@ -330,7 +332,7 @@ def _last(heads: list[str]) -> tuple[int, ...]:
     return (len(heads) - 1,) if heads[-1] == AT_FLOOR else ()
 
 
-def over_starts(table: pd.DataFrame) -> str:
+def over_starts(table: pd.DataFrame, look: Looks) -> str:
     """What each row of the main table is over."""
     counts = sorted(set(table["n"].dropna().astype(int)))
     # Below it stands what was skipped or failed, with its reason.
@@ -340,10 +342,16 @@ def over_starts(table: pd.DataFrame) -> str:
     seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
     several = ", ".join(map(str, seeds))
     pooled = f" and {several} seeds, mean and interval over both" if seeds[-1] > 1 else ", one seed"
+    flips, path, ad = (title_of(key, look) for key in ("off_target_flips", "path_length", "ad_at"))
     return (
-        f"each row: over {n} starts{pooled}; flips and path over the starts that crossed, AD over "
-        "those that reach its effect"
+        f"each row: over {n} starts{pooled}; {flips} and {path} over the starts that crossed, {ad} "
+        "over those that reach its effect"
     )
+
+
+def title_of(key: str, look: Looks) -> str:
+    """How a column is written, its key where it is not one of COLUMNS."""
+    return look.column(key, TITLES.get(key, key))
 
 
 def _floor_lines(table: pd.DataFrame, look: Looks) -> list[str]:
@@ -377,7 +385,7 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity], look: Looks) -> l
     effects = sorted(set(table["ad_at_effect"].dropna()))
     if effects:
         lines.append(
-            f"AD: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
+            f"{title_of('ad_at', look)}: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
         )
     if any(not_learned(record) for record in table.to_dict("records")):
         lines.append(NOT_LEARNED_MEANS)
@@ -393,7 +401,7 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity], look: Looks) -> l
     for key in (name for name in table.columns if name in noted):
         for note, group in table[table[key] != ""].groupby(key):
             name = key.removesuffix("_note")
-            lines.append(f"† {TITLES.get(name, name)}: {note} ({where(group, look)})")
+            lines.append(f"† {title_of(name, look)}: {note} ({where(group, look)})")
     return lines
 
 
@@ -522,10 +530,5 @@ def _rich(headings: list[str], title: str, wrapped: Iterable[int] = (0, 1)) -> T
 def _pipes(headings: list[str], rows: list[list[str]]) -> str:
     rule = ["---", "---", *["---:"] * (len(headings) - 2)]
     return "\n".join(
-        "| " + " | ".join(map(_pipe_safe, row)) + " |" for row in [headings, rule, *rows]
+        "| " + " | ".join(map(markdown_safe, row)) + " |" for row in [headings, rule, *rows]
     )
-
-
-def _pipe_safe(text: str) -> str:
-    # A record's text could end the cell or open a tag.
-    return str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

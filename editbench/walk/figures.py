@@ -175,6 +175,7 @@ class Looks(dict[str, Look]):
         attributes: name -> title, in the order of panels and columns. Others follow, sorted.
         worlds: name of a generator -> title.
         width: inches at screen type that a figure has; None: as many as it likes.
+        columns: key of a column -> title, of those that were renamed.
     """
 
     def __init__(
@@ -183,11 +184,13 @@ class Looks(dict[str, Look]):
         attributes: Mapping[str, str] | None = None,
         worlds: Mapping[str, str] | None = None,
         width: float | None = None,
+        columns: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(methods)
         self.attributes = dict(attributes or {})
         self.worlds = dict(worlds or {})
         self.width = width
+        self.columns = dict(columns or {})
 
     def method(self, label: str) -> str:
         """How a method is written; its label where it has no title."""
@@ -201,6 +204,10 @@ class Looks(dict[str, Look]):
         """How a generator is written; its name where it has no title."""
         return self.worlds.get(name, name)
 
+    def column(self, key: str, title: str) -> str:
+        """How a column of a table is written; `title` where it was not renamed."""
+        return self.columns.get(key, title)
+
     def order(self, attributes: Iterable[str]) -> list[str]:
         """Attributes, each once, in their order."""
         place = {name: k for k, name in enumerate(self.attributes)}
@@ -208,7 +215,7 @@ class Looks(dict[str, Look]):
 
     def narrowed(self, width: float) -> Looks:
         """The same for figures of a width in inches at screen type."""
-        return Looks(self, self.attributes, self.worlds, width)
+        return Looks(self, self.attributes, self.worlds, width, self.columns)
 
     def across(self, count: int, most: int, each: float = NARROWEST) -> int:
         """How many of `count` panels stand side by side.

@@ -54,7 +54,7 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
 
 
 def scatter_points(records: Records) -> pd.DataFrame:
-    """One row a start: run_id, method, variant_of, attribute, other, and the columns ENDS.
+    """One row a start: run_id, method, attribute, other, and the columns ENDS.
 
     Failed walks are left out.
     """
@@ -63,9 +63,7 @@ def scatter_points(records: Records) -> pd.DataFrame:
         index=["run_id", "start"], columns="metric", values="value", aggfunc="first"
     )
     wide = wide.reindex(columns=list(ENDS)).dropna().reset_index()
-    runs = records.runs[["run_id", "label", "method", "attribute"]].rename(
-        columns={"method": "variant_of", "label": "method"}
-    )
+    runs = records.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
     other = {}
     for run, config in records.configs.items():
         options = (config.get("metric") or {}).get("logit_scatter") or {}

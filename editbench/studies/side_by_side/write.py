@@ -223,7 +223,7 @@ def names_of_folders(first: Path, second: Path) -> tuple[str, str]:
     count = 1
     while a[-count:] == b[-count:]:
         count += 1
-    return "/".join(a[-count:]), "/".join(b[-count:])
+    return str(Path(*a[-count:])), str(Path(*b[-count:]))
 
 
 # -- cells -----------------------------------------------------------------------------------------

@@ -120,11 +120,13 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
         partial(panel_grid, count=len(attributes), columns=columns),
     )
     enough = (curve["count"] >= FEWEST) & (curve["note"] == "") & np.isfinite(curve["value"])
-    shown = dict(list(curve[enough].groupby(["attribute", "method"])))
-    excluded = curve[curve["note"].str.startswith("excluded")]
     # Attribute dependency excludes a method that hardly ever succeeds.
-    excluded = set(zip(excluded["attribute"], excluded["method"]))
-    drawn = {key: rows for key, rows in shown.items() if key not in excluded}
+    left = curve[curve["note"].str.startswith("excluded")]
+    excluded = set(zip(left["attribute"], left["method"]))
+    drawn = {}
+    for (attribute, method), rows in curve[enough].groupby(["attribute", "method"]):
+        if (attribute, method) not in excluded:
+            drawn[attribute, method] = rows
     for group in groups:
         for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
             found = [drawn.get((attribute, method)) for method in group.pale]

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -449,7 +449,8 @@ def curve_groups(
         heights = []
         for names in legends:
             heights.append(height + legend_height(len(names), columns_of(names, look, width)))
-        parts = list(figure.subfigures(len(several), 1, height_ratios=heights))
+        below = figure.subfigures(len(several), 1, height_ratios=heights)
+        parts = list(cast(np.ndarray, below))
     groups = []
     for group, names, part in zip(several, legends, parts):
         pale = [name for name in order_methods(methods, look) if name not in group]
@@ -507,7 +508,8 @@ def put_legend(figure: FigureBase, methods: list[str], look: Looks, line: bool =
                 markeredgewidth=0,
             )
         )
-    whole = figure.figure
+    # Of a part it is the whole that gets higher.
+    whole = cast(Figure, figure.figure)
     columns = columns_of(methods, look, float(whole.get_figwidth()))
     figure.legend(
         handles,

@@ -41,7 +41,7 @@ SHOWN = FIRST[:2]  # numbers of the terminal's table and of LaTeX; page and CSV 
 DIGITS = 3  # of the numbers in FIRST
 SIGNS = {"better": "▲", "worse": "▼", "higher": "△", "lower": "▽"}
 ACROSS = 4  # attributes side by side in LaTeX; more go into a second tabular below
-WIDTH = 170.0  # units of the drawing of an interval
+WIDTH = 140.0  # units of the drawing of an interval
 PAGE = "index.html"
 
 

@@ -40,8 +40,14 @@ COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377", "#33aacc", "#bba811", "#e
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 Dash = Literal["-", "--"] | tuple[float, tuple[float, ...]]
 SOLID: Dash = "-"
-# Of floors, in the order of their slots: dashed, dotted, dash and dot.
-DASHES: tuple[Dash, ...] = ("--", (0, (1.2, 1.6)), (0, (5, 1.5, 1.2, 1.5)))
+# Of floors, in the order of their slots: dashed, dotted, dash and dot, dash and two dots. The fourth is
+# that of the first floor of a user.
+DASHES: tuple[Dash, ...] = (
+    "--",
+    (0, (1.2, 1.6)),
+    (0, (5, 1.5, 1.2, 1.5)),
+    (0, (5, 1.5, 1.2, 1.5, 1.2, 1.5)),
+)
 # 8 colours and 7 markers have no common factor, so that there are 56 different pairs.
 PAIRS = len(COLOURS) * len(MARKERS)
 # The slots of the shipped methods: eight that are often seen together have the eight colours. A new

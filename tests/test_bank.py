@@ -15,7 +15,7 @@ from editbench.bank.bank import Bank, BankSpec, ShardedArray
 from editbench.bank.build import build_bank, build_shard
 from editbench.bank.layout import shard_folder
 from editbench.base.errors import BadFile, EditbenchError, NonFinite, Unsupported
-from editbench.base.files import digest
+from editbench.base.files import digest, read_json, write_json
 from editbench.base.identity import bank_id
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
@@ -136,6 +136,39 @@ def test_a_cut_shard_is_noticed_and_only_it_is_rebuilt(tmp_path):
     shard_folder(bank.folder, 2).rmdir()
     assert contents(build(tmp_path / "b")) == before
     assert {k: shard_folder(bank.folder, k).stat().st_mtime_ns for k in (0, 1, 3)} == others
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_sigma_is_never_that_of_a_damaged_shard(tmp_path, finished):
+    whole = build(tmp_path / "b")
+    sigma = whole.sigma["judge"]
+    damaged = shard_folder(whole.folder, 1)
+    np.save(damaged / "judge.npy", 50 * np.load(damaged / "judge.npy"))
+    bank_json = whole.folder / "bank.json"
+    if finished:
+        # As a bank of before: its sigma was taken of the damaged shard.
+        wrong = {"teacher": whole.sigma["teacher"].tolist(), "judge": (50 * sigma).tolist()}
+        write_json(bank_json, {**read_json(bank_json), "sigma": wrong})
+    else:
+        bank_json.unlink()
+    with pytest.raises(BadFile, match=r"judge\.npy was cut or altered.*only this shard is rebuilt"):
+        build(whole.folder)
+    assert bank_json.exists() == finished
+    shutil.rmtree(damaged)
+    assert np.array_equal(build(whole.folder).sigma["judge"], sigma)
+
+
+@pytest.mark.parametrize("harm", ["cut", "missing"])
+def test_a_damaged_shard_of_an_unfinished_bank_is_named(tmp_path, harm):
+    bank = build(tmp_path / "b")
+    (bank.folder / "bank.json").unlink()
+    file = shard_folder(bank.folder, 1) / "teacher.npy"
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:500])
+    else:
+        file.unlink()
+    with pytest.raises(BadFile, match=r"shard-00001.*teacher\.npy (was cut|is missing).*delete"):
+        build(bank.folder)
 
 
 def test_one_flipped_bit_is_noticed(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import torch
 from editbench.bank import build
 from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank, build_shard, fix_layout
+from editbench.bank.layout import shard_folder
 from editbench.base.devices import forget_peak, free_memory, memory, to_device, to_host
 from editbench.base.errors import BadFile
 from editbench.base.precision import use_precision
@@ -143,3 +145,17 @@ def test_shards_of_two_kinds_that_differ_are_refused(tmp_path, monkeypatch):
     with pytest.raises(BadFile, match="shard-00000 was made on H100, and cpu gives other logits"):
         build_bank(tmp_path / "a", "id", SPEC, models)
     assert not (tmp_path / "a" / "bank.json").exists()
+
+
+def test_a_shard_that_another_kind_builds_anew_is_compared(tmp_path, monkeypatch):
+    folder = tmp_path / "a"
+    begin_elsewhere(folder, monkeypatch, 1.01)
+    kept = shard_folder(folder, 0)
+    moved = kept.rename(tmp_path / "elsewhere")
+    build_bank(folder, "id", SPEC, models)
+    shutil.rmtree(kept)
+    # A finished bank of the processor whose first shard H100 has built anew.
+    moved.rename(kept)
+    shutil.rmtree(shard_folder(folder, 1))
+    with pytest.raises(BadFile, match="shard-00000 was made on H100, and cpu gives other logits"):
+        build_bank(folder, "id", SPEC, models)

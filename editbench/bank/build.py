@@ -18,7 +18,7 @@ import torch
 from filelock import Timeout
 from torch import Tensor
 
-from editbench.bank.bank import VERSION, Bank, BankSpec
+from editbench.bank.bank import VERSION, Bank, BankSpec, check_shard
 from editbench.bank.layout import LAYOUT, shard_folder, shard_size
 from editbench.bank.values import recognise
 from editbench.base import user_code
@@ -78,12 +78,32 @@ def build_bank(
     """
     spec = fix_layout(folder, spec)
     batch = batch or spec.block
-    missing = [k for k in range(spec.shards) if not shard_folder(folder, k).exists()]
+    missing = _missing_shards(folder, spec)
+    if missing:
+        _take_back(folder, spec)
     if workers > 1 and len(missing) > 1:
         _build_with_workers(folder, spec, models, device, workers, missing, batch)
     elif missing:
         _build_here(folder, spec, models(), device, missing, batch)
     return finish_bank(folder, bank_id, spec, models(), device)
+
+
+def _missing_shards(folder: Path, spec: BankSpec) -> list[int]:
+    """Numbers of the shards that are not there."""
+    return [k for k in range(spec.shards) if not shard_folder(folder, k).exists()]
+
+
+def _take_back(folder: Path, spec: BankSpec) -> None:
+    """Remove bank.json while a shard is missing, so that it is written of what is built now.
+
+    Its sigma may be of a damaged shard that was deleted since, and another kind of device may build
+    the new one.
+    """
+    with lock(folder / "bank.json"):
+        # Another process may have built the shards, and finished the bank, before this one had the
+        # lock.
+        if _missing_shards(folder, spec):
+            (folder / "bank.json").unlink(missing_ok=True)
 
 
 def _build_with_workers(
@@ -408,6 +428,9 @@ def finish_bank(
     # bank.json is written last: where it is, the bank is complete.
     with lock(folder / "bank.json"):
         if not (folder / "bank.json").exists():
+            # A damaged shard is named here, and not met while it is summed up.
+            for shard in range(spec.shards):
+                check_shard(shard_folder(folder, shard), spec.range_of(shard))
             sigma = {
                 "teacher": stream_sigma(folder, spec, "teacher", teacher.attributes).tolist(),
                 "judge": stream_sigma(folder, spec, "judge", judge.attributes).tolist(),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError
 from editbench.networks.external import fixed_batch
-from editbench.networks.module_generator import ModuleGenerator
+from editbench.networks.module_generator import PROBES, ModuleGenerator
 from editbench.networks.scorers.exported import FileScorer
 from editbench.networks.scorers.module import ModuleScorer
 from tests.data_folder import REPORTS, needs_reports
@@ -84,6 +84,12 @@ def test_modules_and_generators(fails: bool) -> None:
         ModuleScorer(judge, ATTRIBUTES, (8, 8))
     with pytest.raises(EditbenchError, match="takes exactly 1 z"):
         ModuleGenerator(OneByOne(Reshaped(5, 12), fails), 5, (3, 2, 2), check_range=False)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_generator_that_takes_as_many_as_it_is_tried_on() -> None:
+    with pytest.raises(EditbenchError, match=f"takes exactly {PROBES} z"):
+        ModuleGenerator(traced(PROBES, (5,), 12), 5, (3, 2, 2), check_range=False)
 
 
 def test_any_batch_is_no_fault() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from editbench.networks.external import (
 )
 from editbench.networks.generator import Generator
 from editbench.networks.stylegan2.layers import contribution
+from editbench.networks.torchscript import first_line
 
 PROBES = 8  # z that are decoded to check the declarations
 OVERSHOOT = 0.5  # of the declared range: networks without a squashing output leave it a little
@@ -162,14 +163,7 @@ class ModuleGenerator(Generator):
         """Decode a few z and compare with what was declared."""
         # Fixed draws, so that a network is refused every time or never.
         z = torch.from_numpy(normals(0, "probe", 0, PROBES, self.z_dim)).float()
-        try:
-            out = self.network(z)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            self._refuse_fixed_batch(error)
-            raise EditbenchError(
-                f"{self.source}: the network does not take z of shape {tuple(z.shape)} "
-                f"({str(error).splitlines()[0]}); change generator.z_dim"
-            ) from error
+        out = self._probe(z)
         if not isinstance(out, Tensor):
             raise EditbenchError(
                 f"{self.source}: the network gives {type(out).__name__}, one tensor is needed; "
@@ -191,13 +185,25 @@ class ModuleGenerator(Generator):
         if check_range:
             self._check_range(out.min().item(), out.max().item())
         # Batch normalisation in training mode and random noise both show here.
-        alone = self.network(z[:1]).reshape(-1)
+        alone = self._probe(z[:1]).reshape(-1)
         together = out.reshape(PROBES, -1)[0]
         if alone.shape != together.shape or (alone - together).abs().max() > SAME * out.std():
             raise EditbenchError(
                 f"{self.source}: the network gives another image for the same z when it is decoded "
                 "alone: noise must be constant, and no layer may mix the samples of a batch"
             )
+
+    def _probe(self, z: Tensor) -> Any:
+        """What the network gives for z; EditbenchError where it does not take them."""
+        try:
+            return self.network(z)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            # One that was traced at PROBES fails at another number of z alone.
+            self._refuse_fixed_batch(error)
+            raise EditbenchError(
+                f"{self.source}: the network does not take z of shape {tuple(z.shape)} "
+                f"({first_line(error)}); change generator.z_dim"
+            ) from error
 
     def _refuse_fixed_batch(self, cause: Exception | None = None) -> None:
         """Raise EditbenchError where the network takes one number of z alone."""

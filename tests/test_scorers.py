@@ -13,7 +13,8 @@ import torch.nn.functional as F
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
-from editbench.networks.scorers.convnet import ConvScorer, classification_loss
+from editbench.networks.scorers.convnet import KIND, ConvScorer, classification_loss
+from editbench.networks.weights import save_tensors
 from editbench.worlds import train_scorers
 from editbench.worlds.faces import attributes, load_generator, load_scorer, weights_path
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
@@ -80,6 +81,16 @@ def test_file_round_trip(scorer: ConvScorer, tmp_path: Path) -> None:
     assert torch.equal(again(images), scorer(images))
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(BadFile, match=str(path)):
+        ConvScorer.from_file(path)
+
+
+@pytest.mark.parametrize("config", [{}, {"attributes": ATTRIBUTES.as_config(), "depth": 3}])
+def test_a_file_of_another_version_is_named(
+    scorer: ConvScorer, config: dict, tmp_path: Path
+) -> None:
+    path = tmp_path / "scorer.safetensors"
+    save_tensors(path, scorer.state_dict(), KIND, config)
+    with pytest.raises(BadFile, match=f"{path}: its configuration is not that of a ConvScorer"):
         ConvScorer.from_file(path)
 
 

@@ -389,6 +389,21 @@ def test_files_and_declarations_are_named(tmp_path: Path):
         LatentHeads(good, BINARY)
 
 
+def test_heads_of_other_shapes_and_no_number_are_refused(tmp_path):
+    path = tmp_path / "heads.safetensors"
+    sizes = {"0.weight": (5, 4), "0.bias": (5,), "2.weight": (1, 5), "2.bias": (1,)}
+    parts = {f"classifiers.0.classifier.{name}": torch.ones(size) for name, size in sizes.items()}
+    save_file(parts, path)
+    entry = {"name": "a", "classes": ["x", "y"]}
+    assert LatentHeads(path, [entry | {"head": 0}])(torch.ones(2, 4)).shape == (2, 1)
+    with pytest.raises(EditbenchError, match=r"scorer\.attributes\.a\.head=first must be a whole"):
+        LatentHeads(path, [entry | {"head": "first"}])
+    # A vector in place of the matrix fits the bias, but no code.
+    save_file({**parts, "classifiers.0.classifier.0.weight": torch.ones(5)}, path)
+    with pytest.raises(BadFile, match="the shapes of head 0 do not fit"):
+        LatentHeads(path, [entry])
+
+
 @pytest.mark.parametrize(
     "attributes, error, message",
     [

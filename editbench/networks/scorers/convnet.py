@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.base.attributes import Attributes
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.networks.scorer import Scorer
 from editbench.networks.weights import load_strict, load_tensors, save_module, tensors_digest
 
@@ -129,8 +129,14 @@ class ConvScorer(Scorer):
     def from_file(cls, path: Path | str, device: torch.device | str = "cpu") -> ConvScorer:
         """Read a scorer written by `save`; BadFile names the file and the remedy."""
         config, tensors = load_tensors(path, KIND, "train one with `editbench world train-scorers`")
-        config["attributes"] = Attributes.from_config(config["attributes"])
-        scorer = cls(**config)
+        try:
+            config["attributes"] = Attributes.from_config(config["attributes"])
+            scorer = cls(**config)
+        # Another version of the project may have written it.
+        except (KeyError, TypeError) as error:
+            raise BadFile(
+                f"{path}: its configuration is not that of a {cls.__name__} ({error}); train it again"
+            ) from error
         load_strict(scorer, tensors, path)
         return scorer.to(device).seal()
 

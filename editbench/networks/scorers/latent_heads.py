@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.validation import check_kind
 from editbench.networks.external import read_tensors
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.declared import declare
@@ -41,6 +42,7 @@ class LatentHeads(Scorer):
 
     Raises:
         BadFile: a tensor is missing, or shapes do not fit each other or the classes.
+        EditbenchError: a `head` is no whole number.
     """
 
     input = "w"
@@ -56,7 +58,8 @@ class LatentHeads(Scorer):
         tensors = read_tensors(path)
         parts: list[tuple[Tensor, ...]] = []
         for position, (item, sign) in enumerate(zip(self.attributes, signs)):
-            head = int(attributes[position].get("head", position))
+            head = attributes[position].get("head", position)
+            check_kind(f"scorer.attributes.{item.name}.head", head, "int")
             weight, bias, second, second_bias = _read_head(tensors, head, path)
             if item.binary and len(second) == 2:
                 # Softmax of two outputs is the sigmoid of their difference.
@@ -111,7 +114,8 @@ def _read_head(
             )
     weight, bias, second, second_bias = (tensors[name] for name in names)
     if (
-        bias.shape != weight.shape[:1]
+        weight.dim() != 2
+        or bias.shape != weight.shape[:1]
         or second.shape[1:] != weight.shape[:1]
         or second_bias.shape != second.shape[:1]
     ):

@@ -57,6 +57,21 @@ def test_a_bank_keeps_the_quality_of_each_sample(bank):
     assert quality.shape == (len(bank), 1) and np.array_equal(quality[:, 0], 2 * z[:, 0])
 
 
+def test_one_scorer_in_both_roles_scores_once(tmp_path):
+    calls = []
+    scorer = Picky("both")
+    scorer.register_forward_hook(lambda *_: calls.append(1))
+    bank = build_bank(
+        tmp_path / "b",
+        "id",
+        BankSpec(200, block=100, shard=200),
+        lambda: (ToyGenerator(), scorer, scorer),
+    )
+    assert len(calls) == 2
+    teacher, judge = (bank.array(role).range(0, 200) for role in ("teacher", "judge"))
+    assert np.array_equal(teacher, judge) and "quality" in bank.fields
+
+
 @pytest.mark.parametrize("near", ["joint", "target", "any"])
 def test_no_start_is_below_the_asked_quality(bank, near):
     spec = StartsSpec(40, pool=0.4, near=near, min_quality=0.5)

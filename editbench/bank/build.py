@@ -356,14 +356,12 @@ def compute_block(
             codes = Codes(Space.W, generator.map(codes.values))
             out["w"] = codes.values
         decoded = generator.decode(codes)
-        out["teacher"] = teacher(decoded)
+        logits, quality = judge.assess(decoded)
         # One scorer in both roles scores once.
-        if judge is teacher and not judge.has_quality:
-            out["judge"] = out["teacher"]
-        else:
-            out["judge"], quality = judge.assess(decoded)
-            if quality is not None:
-                out["quality"] = quality
+        out["teacher"] = logits if teacher is judge else teacher(decoded)
+        out["judge"] = logits
+        if quality is not None:
+            out["quality"] = quality
     arrays = {}
     for name, values in zip(out, to_host(*(values.float() for values in out.values()))):
         _refuse_non_finite(name, values, start)

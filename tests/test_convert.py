@@ -291,6 +291,8 @@ def test_a_run_takes_the_converted_file(conditional: Path) -> None:
         (["generator.label=1.5"], "a class is a whole number"),
         (["generator.label=1", "generator.truncation_cutoff=7"], "0 to 6"),
         (["generator.label=1", "generator.truncation_cutoff=2.5"], "counts rows"),
+        (["generator.label=1", "generator.truncation_cutoff=2.0"], "counts rows"),
+        (["generator.label=1", "generator.truncation_cutoff=true"], "counts rows"),
         (["generator.label=1", "generator.truncation_psi=half"], "between 0 and 1"),
     ],
 )

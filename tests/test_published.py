@@ -213,6 +213,11 @@ def test_a_bank_leaks_where_judge_and_teacher_are_one_and_holds_finite_numbers(
         assert bank.meta["leaking"] is leaking
     with pytest.raises(BadFile, match="float32"):
         import_bank(tmp_path / "no", tmp_path / "w.npy", tmp_path / "big.npy", attributes)
+    # Of no values nothing says what they are, and nothing needs to.
+    np.save(tmp_path / "none.npy", logits[:0])
+    np.save(tmp_path / "w.npy", data["w"][:0])
+    with pytest.raises(BadFile, match=r"w\.npy has no rows"):
+        import_bank(tmp_path / "no", tmp_path / "w.npy", tmp_path / "none.npy", attributes)
     assert not (tmp_path / "no").exists() and not list(tmp_path.glob(".partial*"))
 
 

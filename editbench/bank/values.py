@@ -54,8 +54,9 @@ class Values:
             BadFile: values in [0, 1] of which nothing says what they are, or another kind than the
                 stated one.
         """
-        # Shapes are checked by the reader of the file, with a message of its own.
-        if values.ndim != 2 or values.shape[1] != layout.width:
+        # Shapes are checked by the reader of the file, with a message of its own: that of no rows too,
+        # as nothing says what no values are.
+        if values.ndim != 2 or values.shape[1] != layout.width or not len(values):
             return values
         out = values
         for item in layout:

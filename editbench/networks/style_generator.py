@@ -56,7 +56,9 @@ class StyleGenerator(Generator):
         config = network.config
         if not isinstance(truncation_psi, (int, float)) or not 0 <= truncation_psi <= 1:
             raise EditbenchError(f"truncation_psi lies between 0 and 1, got {truncation_psi}")
-        if truncation_cutoff is not None and truncation_cutoff not in range(config.num_ws + 1):
+        # By type(): 8.0 and true are in the range, but no rows can be cut there.
+        is_count = type(truncation_cutoff) is int and 0 <= truncation_cutoff <= config.num_ws
+        if truncation_cutoff is not None and not is_count:
             raise EditbenchError(
                 f"truncation_cutoff counts rows of w_plus, 0 to {config.num_ws}, "
                 f"got {truncation_cutoff}"

@@ -117,8 +117,11 @@ def test_scores(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     marked = P[:, :1].copy()
     marked[5] = -1
     np.save(folder / "marked.npy", marked)
-    words = ["--w", "@w.npy", "--scores", "smile=@marked.npy", "--invalid=-1"]
-    code, out = imported(folder, *words)
+    words = ["--w", "@w.npy", "--scores", "smile=@marked.npy"]
+    # Without the option all of them would pass for logits.
+    assert imported(folder, *words)[0] == 1
+    assert "1 of 60 scores are -1" in (err := capsys.readouterr().err) and "--invalid=-1" in err
+    code, out = imported(folder, *words, "--invalid=-1")
     kept = Bank(out).array("judge").range(0, 59)
     assert code == 0
     assert np.allclose(kept, np.delete(np.load(folder / "logits.npy"), 5, 0), atol=1e-5)

@@ -92,7 +92,8 @@ def read_scores(
 
     Raises:
         UnknownName: a score file is of no attribute.
-        BadFile: an attribute has no file, or a file is unreadable or of another length.
+        BadFile: an attribute has no file; or a file is unreadable, of another length, or marks
+            samples without a score and `invalid` is None.
     """
     for name in scores:
         if name not in layout.names:
@@ -126,6 +127,8 @@ def read_scores(
         if invalid is not None:
             # In the file's own precision: -0.1 as float32 differs from -0.1 as float64.
             keep = keep & (column != column.dtype.type(invalid)).all(1)
+        else:
+            _refuse_marks(column, path)
     return np.concatenate(columns, 1), np.broadcast_to(keep, len(columns[0]))
 
 
@@ -158,3 +161,17 @@ def read_boundary(path: Path | str) -> np.ndarray:
             "direction, use method=direction"
         )
     return normal
+
+
+def _refuse_marks(column: np.ndarray, path: Path) -> None:
+    """BadFile where scores are probabilities but for one repeated negative number, which says that
+    a sample could not be scored: taken as they stand, all of them would pass for logits."""
+    outside = column[(column < 0) | (column > 1)]
+    if not 0 < len(outside) < column.size - len(outside):
+        return
+    mark = outside[0]
+    if mark < 0 and (outside == mark).all():
+        raise BadFile(
+            f"{path}: {len(outside)} of {column.size} scores are {mark:g} and all others lie in "
+            f"[0, 1]: add --invalid={mark:g} to leave these samples out"
+        )

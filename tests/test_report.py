@@ -28,8 +28,10 @@ from editbench.walk.figures import (
     FLOOR_SLOTS,
     GREY,
     LINE,
+    MARKERS,
     MOST,
     SLOTS,
+    colours_of,
     grouped,
     looks,
     order_methods,
@@ -325,13 +327,31 @@ def test_a_method_keeps_its_sign_whatever_else_is_reported() -> None:
     for name in names:
         alone = looks([name], {name} & set(FLOORS))
         assert alone[name] == whole[name]
+    # With few of them, one whose colour is taken has a spare one.
+    shared = ("gradctrl", "neural_ode_linear")
+    assert len({whole[name].colour for name in shared}) == 1
+    for count in range(2, 9):
+        few = looks([*shared, *SLOTS[-count + 2 :]][:count])
+        assert len({look.colour for look in few.values()}) == count
+        assert {name: look.marker for name, look in few.items()} == {
+            name: whole[name].marker for name in few
+        }
+        assert few["gradctrl"] == whole["gradctrl"]
     # A user's methods and floors move no other, whatever their names; theirs follow their order.
     own = looks([*names, "0", "sega", "zz", "low", "random_0"], [*FLOORS, "low", "random_0"])
     assert all(own[name] == whole[name] for name in names)
-    assert looks(["zz", "0", "sega"]) == {name: own[name] for name in ("0", "sega", "zz")}
+    alone = looks(["zz", "0", "sega"])
+    assert {name: look.marker for name, look in alone.items()} == {
+        name: own[name].marker for name in ("0", "sega", "zz")
+    }
 
 
 def test_no_two_methods_look_alike() -> None:
+    draw = np.random.default_rng(0)
+    for count in draw.integers(1, 57, 40):
+        slots = draw.choice(56, count, replace=False).tolist()
+        pairs = {(colour, slot % len(MARKERS)) for slot, colour in colours_of(slots).items()}
+        assert len(pairs) == count
     names = [f"m{k:03d}" for k in range(150)] + list(SLOTS)
     floors = [f"f{k}" for k in range(21)]
     assert looks(names + floors, floors) == looks(reversed(names + floors), floors)

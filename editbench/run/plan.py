@@ -136,7 +136,8 @@ def bank_state(names: JobNames) -> BankState:
     # A bank that was begun keeps the shard size it was begun with.
     shards = -(-names.n // shard_size(folder, names.shard))
     there = sum(shard_folder(folder, shard).exists() for shard in range(shards))
-    built = (folder / "bank.json").exists()
+    # Whoever deleted a damaged shard has it built anew.
+    built = (folder / "bank.json").exists() and there == shards
     return BankState(names.bank, names.bank_folder, names.n, built, shards, there)
 
 

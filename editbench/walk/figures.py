@@ -4,10 +4,10 @@ A metric brings its figure: a function that is named by `figure` in the metric's
 `Records` and the methods' looks. It stands here, below the metrics and the report, so that both can
 use it. Figures are drawn without pyplot: nothing of matplotlib's global state is kept or changed.
 
-A method has the same colour and marker in every figure, whatever else is drawn: those of its slot. The
-shipped methods have fixed slots. Colours are told apart by people with the common colour vision
-deficiencies (after Paul Tol's schemes); a floor is grey and not solid, and several floors have other
-markers and dashes.
+A method has the marker and, where no other one has it already, the colour of its slot, whatever else
+is drawn. The shipped methods have fixed slots. Colours are told apart by people with the common
+colour vision deficiencies (after Paul Tol's schemes); a floor is grey and not solid, and several
+floors have other markers and dashes.
 """
 
 from __future__ import annotations
@@ -272,12 +272,13 @@ def looks(
     last = sorted(names & set(floors))
     rivals = sorted(names - set(floors))
     found = {}
-    for name, slot in zip(rivals, slots_of(rivals, SLOTS)):
+    slots = slots_of(rivals, SLOTS)
+    colours = colours_of(slots)
+    for name, slot in zip(rivals, slots):
         # Only from the 57th pair on a line is not solid.
         dash = (SOLID, *DASHES)[slot // PAIRS % (1 + len(DASHES))]
-        colour = COLOURS[slot % len(COLOURS)]
         marker = MARKERS[slot % len(MARKERS)]
-        found[name] = Look(colour, marker, dash, title=titles.get(name, ""))
+        found[name] = Look(colours[slot], marker, dash, title=titles.get(name, ""))
     for name, slot in zip(last, slots_of(last, FLOOR_SLOTS)):
         marker = MARKERS[slot % len(MARKERS)]
         dash = DASHES[slot % len(DASHES)]
@@ -295,6 +296,20 @@ def slots_of(names: Iterable[str], fixed: Sequence[str]) -> list[int]:
     """
     free = itertools.count(len(fixed))
     return [fixed.index(name) if name in fixed else next(free) for name in names]
+
+
+def colours_of(slots: Iterable[int]) -> dict[int, str]:
+    """The colour of each slot: its own, or, where an earlier slot has that, one that is no slot's
+    own, as long as there are any. So up to eight methods never share a colour, and a further
+    method changes none but such a spare one."""
+    slots = sorted(slots)
+    own = {slot: COLOURS[slot % len(COLOURS)] for slot in slots}
+    spare = [colour for colour in COLOURS if colour not in own.values()]
+    found: dict[int, str] = {}
+    for slot in slots:
+        taken = own[slot] in found.values()
+        found[slot] = spare.pop(0) if taken and spare else own[slot]
+    return found
 
 
 def looks_of(runs: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Looks:

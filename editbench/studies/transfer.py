@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from editbench.base.errors import EditbenchError
 from editbench.report.load import Results, load
 from editbench.stats.intervals import DRAWS, percentiles, resampled_sums
 from editbench.stats.rank_correlation import kendall
-from editbench.walk.figures import looks, new_figure, order_methods, put_legend
+from editbench.walk.figures import new_figure
 
 METRIC = "accuracy"
 # Share of a world's attributes that a method must serve: one that serves few would leave the others
@@ -180,48 +181,47 @@ def rank_table(worlds: Sequence[World]) -> pd.DataFrame:
 
 
 def figure(worlds: Sequence[World], found: pd.DataFrame) -> Figure:
-    """Mean accuracies of the methods in each world, and Kendall's tau of every two worlds.
+    """Mean accuracy of every method in every world, and Kendall's tau of every two worlds.
 
     Args:
         worlds: in the order in which they are drawn.
         found: of `transfer`.
     """
     table = rank_table(worlds)
-    look = looks(table.index)
-    methods = order_methods(table.index, look)
     count = len(worlds)
-    drawing = new_figure(4.5 + 0.9 * count, 2.4 + 0.32 * count)
-    means, matrix = drawing.subplots(1, 2, width_ratios=(1.3, 1))
-    places = np.arange(count)
-    for method in methods:
-        # A line goes through the worlds that have the method.
-        line = table.loc[method].reset_index(drop=True).dropna()
-        means.plot(
-            line.index,
-            line,
-            color=look[method].colour,
-            marker=look[method].marker,
-            markersize=5,
-            markeredgewidth=0,
-            linewidth=1.2,
-        )
-    # Names of worlds are long: they stand once, beside their row of the matrix.
-    numbers = [str(place + 1) for place in places]
-    means.set_xticks(places, numbers)
+    drawing = new_figure(4.5 + 0.9 * count, 1.2 + 0.32 * max(count, len(table)))
+    means, matrix = drawing.subplots(1, 2)
+    numbers = [str(place + 1) for place in range(count)]
+    _draw_matrix(means, table.to_numpy(np.float64), "Blues", 0.0)
+    means.set_xticks(range(count), numbers)
     means.set_xlabel("world")
-    means.set_ylabel("mean accuracy")
+    means.set_yticks(range(len(table)), list(table.index))
+    means.set_title("Mean accuracy")
     taus = np.full((count, count), np.nan)
     for k, (i, j) in enumerate(combinations(range(count), 2)):
         taus[i, j] = taus[j, i] = found["tau"].iloc[k]
-    matrix.imshow(taus, cmap="RdBu", vmin=-1, vmax=1)
-    for i, j in zip(*np.nonzero(np.isfinite(taus))):
-        dark = abs(taus[i, j]) > 0.6
-        text = f"{taus[i, j]:.2f}".replace("-", "−")
-        matrix.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
-    matrix.grid(False)
-    matrix.set_xticks(places, numbers)
+    _draw_matrix(matrix, taus, "RdBu", -1.0)
+    matrix.set_xticks(range(count), numbers)
+    matrix.set_xlabel("world")
+    # Names of worlds are long: they stand once, beside their row.
     labels = [f"{world.name}  {number}" for world, number in zip(worlds, numbers)]
-    matrix.set_yticks(places, labels)
+    matrix.set_yticks(range(count), labels)
     matrix.set_title("Kendall's tau of two worlds")
-    put_legend(drawing, methods, look)
     return drawing
+
+
+def _draw_matrix(axes: Axes, values: np.ndarray, colours: str, lowest: float) -> None:
+    """A field for each value, with its number; none where it is NaN.
+
+    Args:
+        axes: that the matrix fills.
+        values: (rows, columns), at most 1.
+        colours: name of a colour map of matplotlib.
+        lowest: the value at its lower end; the upper one is 1.
+    """
+    axes.imshow(values, cmap=colours, vmin=lowest, vmax=1, aspect="auto")
+    axes.grid(False)
+    for i, j in zip(*np.nonzero(np.isfinite(values))):
+        dark = abs(values[i, j]) > 0.6
+        text = f"{values[i, j]:.2f}".replace("-", "−")
+        axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black")

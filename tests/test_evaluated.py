@@ -159,7 +159,7 @@ def test_searches_and_tunings_look_at_the_evaluated_attributes(pair):
     codes = whole.tune.codes(Space.W)
     moves = torch.eye(codes.shape[1])[:4]
 
-    def apply(candidate: int, strength: float, at: Tensor) -> Codes:
+    def apply(candidate: int, strength: Tensor, at: Tensor) -> Codes:
         return Codes(Space.W, codes[at] + strength * moves[candidate])
 
     effects = measure(selected, apply, len(moves), (-1.0, 1.0))

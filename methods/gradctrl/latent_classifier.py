@@ -241,22 +241,17 @@ def train(
     best = [p.detach().clone() for p in parameters]
     lowest = torch.full((len(names),), torch.inf, device=device)
     since = torch.zeros(len(names), device=device)
-    accuracy = torch.zeros(len(names), device=device)
     used = torch.zeros(len(names), dtype=torch.long, device=device)
     for epoch in range(epochs + 1):
-        logits = _class_logits(parameters, training.codes, owner, table)
-        losses = F.cross_entropy(logits, training.labels, reduction="none")
+        losses = _losses(parameters, training, owner, table)
         with torch.no_grad():  # a head's snapshot is taken before its parameters move
-            value, right = _judge(parameters, validation, owner, table)
-            own_right = training.mean((logits.argmax(1) == training.labels).float())
+            value = validation.mean(_losses(parameters, validation, owner, table))
             value = torch.where(validated, value, training.mean(losses))
-            right = torch.where(validated, right, own_right)
             better = (value < lowest) & (since <= PATIENCE)
             for kept, now, per_row in zip(best, parameters, PER_ROW):
                 take = better[owner] if per_row else better
                 kept[take] = now.detach()[take]
             lowest = torch.where(better, value, lowest)
-            accuracy = torch.where(better, right, accuracy)
             used = torch.where(better, epoch, used)
             since = torch.where(better, 0.0, since + 1)
         # A head that has stopped goes on in the batch, but its snapshot does not change any more.
@@ -265,6 +260,12 @@ def train(
         adam.zero_grad(set_to_none=True)
         training.mean(losses).sum().backward()
         adam.step()
+    with torch.no_grad():  # of the snapshots alone: an epoch would spend a third of its time on it
+        accuracy = torch.where(
+            validated,
+            _accuracies(best, validation, owner, table),
+            _accuracies(best, training, owner, table),
+        )
     pieces = {}
     notes = {}
     for a, (name, width) in enumerate(zip(names, widths)):
@@ -317,11 +318,17 @@ def _class_logits(
     return rows[table]
 
 
-def _judge(
+def _losses(
     parameters: Sequence[Tensor], examples: Examples, owner: Tensor, table: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Mean loss (A,) and accuracy (A,) of the heads; NaN for a head without samples."""
+) -> Tensor:
+    """Cross-entropy of each example (A, m)."""
     logits = _class_logits(parameters, examples.codes, owner, table)
-    losses = F.cross_entropy(logits, examples.labels, reduction="none")
-    right = (logits.argmax(1) == examples.labels).float()
-    return examples.mean(losses), examples.mean(right)
+    return F.cross_entropy(logits, examples.labels, reduction="none")
+
+
+def _accuracies(
+    parameters: Sequence[Tensor], examples: Examples, owner: Tensor, table: Tensor
+) -> Tensor:
+    """Accuracy of the heads (A,); NaN for a head without examples."""
+    logits = _class_logits(parameters, examples.codes, owner, table)
+    return examples.mean((logits.argmax(1) == examples.labels).float())

@@ -200,9 +200,9 @@ class NaviGAN(Editor):
         # The tune split's own latents: the search must see the pictures that are edited.
         latents = data.latents(data.tune)
 
-        def apply(candidate: int, strength: float, at: Tensor) -> Codes:
+        def apply(candidate: int, strengths: Tensor, at: Tensor) -> Codes:
             index = torch.zeros_like(at)
-            amount = latents.new_full((len(at),), strength)
+            amount = strengths[:, 0].to(latents)
             shift = WeightShift(self.at, direction(candidate)[None], index, amount)
             return Codes(self.latent_space, latents[at], shift)
 

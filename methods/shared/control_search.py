@@ -101,7 +101,7 @@ class Effects:
 
 def measure(
     data: FitData,
-    apply: Callable[[int, float, Tensor], Codes],
+    apply: Callable[[int, Tensor, Tensor], Codes],
     candidates: int,
     strengths: tuple[float, ...],
     samples: int = 64,
@@ -112,8 +112,7 @@ def measure(
 
     Args:
         data: the splits, the generator and the teacher.
-        apply: (candidate, strength, positions (n,) in the tune split) -> edited codes of these
-            samples.
+        apply: (candidate, strengths (m, 1), positions (m,) in the tune split) -> m edited codes.
         candidates: C, how many there are.
         strengths: (T,) signed.
         samples: how many of the tune split, at most all.
@@ -127,17 +126,19 @@ def measure(
     positions = torch.arange(min(samples, len(data.tune)), device=data.tune.logits.device)
     logits = data.tune.logits[positions]
     base = attributes.log_odds(logits)
+    count = len(positions)
+    # All strengths of a candidate are decoded together: small batches cost more a picture.
+    each = torch.tensor(strengths, device=positions.device).repeat_interleave(count).unsqueeze(1)
+    again = positions.repeat(len(strengths))
     change = []
     far = []
     with progress(f"effects of {what}", candidates) as advance:
         for candidate in range(candidates):
-            edited = []
-            for strength in strengths:
-                scored, away = _look(data, apply(candidate, strength, positions), distance)
-                edited.append(attributes.log_odds(scored) - base)
-                far += away
+            scored, away = _look(data, apply(candidate, each, again), distance)
+            edited = attributes.log_odds(scored).unflatten(0, (len(strengths), count)) - base
+            far += away
             # In sigmas, so that attributes of different scale can be compared.
-            change.append(torch.stack(edited) / data.sigma)
+            change.append(edited / data.sigma)
             advance()
     # The search's pictures count among the costs of a method.
     decoded = data.generator.decoded - before

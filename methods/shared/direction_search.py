@@ -125,11 +125,11 @@ class DirectionSearch(Editor):
         candidates = self._candidates(data, found)
         codes = data.tune.codes(self.space)
 
-        def apply(candidate: int, strength: float, positions: Tensor) -> Codes:
+        def apply(candidate: int, strengths: Tensor, positions: Tensor) -> Codes:
             direction, bounds = candidates[candidate]
             moves = torch.from_numpy(scaled[direction]).to(codes).expand(len(positions), -1)
             origin = codes[positions]
-            moved = self._advance(origin, moves, strength, self.centre)
+            moved = self._advance(origin, moves, strengths, self.centre)
             return self._within(origin, moved, torch.tensor([bounds]))
 
         effects = measure(
@@ -247,8 +247,10 @@ class DirectionSearch(Editor):
         bounds = self.bounds[walk.attribute]
         return self._within(walk.origin, walk.codes, bounds, walk.target)
 
-    def _advance(self, codes: Tensor, moves: Tensor, amount: float, centre: bool) -> Tensor:
-        """codes (n, d) + amount * moves (n, d); with `centre` from the mean along the moves."""
+    def _advance(
+        self, codes: Tensor, moves: Tensor, amount: float | Tensor, centre: bool
+    ) -> Tensor:
+        """codes (n, d) + amount (n, 1) * moves (n, d); with `centre` from the mean along the moves."""
         if centre:
             unit = unit_rows(moves)
             mean = self._ready("mean", self.mean, codes)

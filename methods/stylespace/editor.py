@@ -226,8 +226,8 @@ class StyleSpace(Editor):
         base = data.generator.lift(data.latents(data.tune)[: self.samples], Space.S)
         moves = (torch.stack(found.rows) * bank.std.cpu()).to(base)
 
-        def apply(candidate: int, strength: float, positions: Tensor) -> Codes:
-            return Codes(Space.S, base[positions] + strength * moves[candidate])
+        def apply(candidate: int, strengths: Tensor, positions: Tensor) -> Codes:
+            return Codes(Space.S, base[positions] + strengths * moves[candidate])
 
         return measure(data, apply, len(moves), self.strengths, self.samples, "style channels")
 

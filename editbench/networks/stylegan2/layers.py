@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from editbench.base.devices import to_device
 from editbench.base.precision import exact, lowered
@@ -173,14 +174,16 @@ class StyledConv(ModulatedConv):
             demodulation: (N, n_out, 1, 1), with the gain of the activation.
             offset: noise and bias, as they broadcast to x, with the gain of the activation.
         """
-        # A gradient of the demodulation needs x as it is. Without one nothing has to be kept, and new
-        # memory costs more than the arithmetic. Both ways give the same bits.
+        # A gradient of the demodulation needs x as it is, and tangents of x would be copied back at
+        # each step. Without either nothing has to be kept, and new memory costs more than the
+        # arithmetic. All ways give the same bits.
         factors = (x, demodulation, offset)
-        if torch.is_grad_enabled() and any(factor.requires_grad for factor in factors):
-            x = (x * demodulation).add_(offset)
+        if forward_ad.unpack_dual(x).tangent is not None:
+            x = F.leaky_relu(x * demodulation + offset, 0.2)
+        elif torch.is_grad_enabled() and any(factor.requires_grad for factor in factors):
+            x = F.leaky_relu((x * demodulation).add_(offset), 0.2, inplace=True)
         else:
-            x.mul_(demodulation).add_(offset)
-        F.leaky_relu(x, 0.2, inplace=True)
+            x = F.leaky_relu(x.mul_(demodulation).add_(offset), 0.2, inplace=True)
         if self.clamp is None:
             return x
         return x.clamp(-self.clamp, self.clamp)

@@ -423,7 +423,7 @@ class GradCtrl(Editor):
             classifier, logits, slopes, self.excluded(walk.attribute), self.ties, self.multiclass
         )
         # Zero where every channel is masked: no move
-        direction = unit_rows(gradient.masked_fill(mask, 0.0))
+        direction = unit_rows(gradient * ~mask)
         return walk.codes + (self.length * direction).to(walk.codes)
 
     # -- state ----------------------------------------------------------------

@@ -128,18 +128,21 @@ def most_salient(
         ties: 'exact' or 'all'; see `excluded_channels`.
     """
     coarse = saliency(slice(None), torch.float32)
-    # The count-th largest value of each row (n, 1): NumPy's partition is the fastest on a CPU.
+    # Slightly below the count-th largest value of each row: a row whose mask then holds `count`
+    # channels had no rival within the rounding, and is right as it is.
     if coarse.is_cuda:
         threshold = coarse.topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
+        mask = coarse >= threshold * (1 - ROUNDING)
+        held = mask.sum(1)
     else:
-        place = coarse.shape[1] - count
-        threshold = torch.from_numpy(
-            np.partition(coarse.numpy(), place, axis=1)[:, place : place + 1]
-        )
-    # Slightly below the threshold: a row whose mask then holds `count` channels had no rival
-    # within the rounding, and is right as it is.
-    mask = coarse >= threshold * (1 - ROUNDING)
-    unsure = (mask.sum(1) != count).nonzero()[:, 0]  # others come close to the last one
+        # NumPy partitions, compares and counts two to four times as fast on a CPU.
+        values = coarse.numpy()
+        place = values.shape[1] - count
+        parted = np.partition(values, place, axis=1)
+        found = values >= parted[:, place : place + 1] * np.float32(1 - ROUNDING)
+        mask = torch.from_numpy(found)
+        held = torch.from_numpy(np.count_nonzero(found, axis=1))
+    unsure = (held != count).nonzero()[:, 0]  # others come close to the last one
     if len(unsure):
         exact = saliency(unsure, torch.float64)
         top = exact.topk(count, dim=1)

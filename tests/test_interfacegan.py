@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from editbench.base.errors import EditbenchError, Unsupported
-from editbench.methods.interfacegan.boundaries import extreme_sides, fit_boundary, per_side
+from editbench.methods.interfacegan.boundaries import (
+    FEW,
+    extreme_sides,
+    fit_boundary,
+    per_side,
+    soft_margin,
+)
 from editbench.methods.interfacegan.editor import InterFaceGAN
 from editbench.methods.interfacegan.projection import project, unit
 from editbench.methods.shared.selection import example_order
@@ -70,6 +76,22 @@ def test_newton_finds_the_normal_of_svc(offset):
     ]
     assert normals[0].normal @ normals[1].normal >= 0.9999
     assert abs(normals[0].accuracy - normals[1].accuracy) < 0.02
+
+
+def test_with_few_samples_a_channel_newton_is_svc():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(40, 8))
+    y = x[:, 0] + 0.5 * rng.normal(size=40) > 0
+    few = FEW * 8
+    svc = soft_margin(x[:few], y[:few], "svc")
+    newton = soft_margin(x[:few], y[:few], "newton")
+    np.testing.assert_array_equal(newton[0], svc[0])
+    # With one more it is the other machine, of the same optimum to its accuracy.
+    more = few + 1
+    own = soft_margin(x[:more], y[:more], "newton")[0]
+    other = soft_margin(x[:more], y[:more], "svc")[0]
+    assert not np.array_equal(own, other)
+    assert unit(own) @ unit(other) > 0.9999
 
 
 def test_per_side_is_a_share_within_bounds():

@@ -12,6 +12,8 @@ from editbench.methods.interfacegan.svm import linear_svm
 
 # Of a class: with fewer the surest samples of its side are nearly all of another class
 MIN_EXAMPLES = 10
+# Samples a channel, up to which SVC is faster than Newton's method (benchmarks/svm.py)
+FEW = 4
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,7 @@ def fit_boundary(
         codes: (n, d) latents.
         sides: (2, m) positions of the samples on the low and on the high side.
         hold_out: share of each side that does not train and gives the accuracy.
-        solver: 'svc' (as published) or 'newton' (editbench.methods.interfacegan.svm: the same
-            optimum, much faster on many samples).
+        solver: 'svc' (as published) or 'newton' (the same optimum, see `soft_margin`).
         standardise: fit on codes with unit variance in every channel; the normal is mapped back.
         seed: of the split.
         name: of the boundary, for its own random split.
@@ -94,7 +95,7 @@ def fit_boundary(
     scale = x[train].std(0) if standardise else np.ones(x.shape[1])
     # A channel that does not vary stays as it is.
     scale = np.where(scale > 0, scale, 1.0)
-    normal, intercept = _solve(x[train] / scale, np.repeat([1, 0], cut), solver)
+    normal, intercept = soft_margin(x[train] / scale, np.repeat([1, 0], cut), solver)
     accuracy = float("nan")
     if len(held_out):
         side = (x[held_out] / scale) @ normal + intercept > 0
@@ -104,10 +105,20 @@ def fit_boundary(
     return Boundary(unit(normal / scale), intercept / max(length, 1e-300), accuracy, sides)
 
 
-def _solve(x: np.ndarray, y: np.ndarray, solver: str) -> tuple[np.ndarray, float]:
-    """Soft-margin hyperplane with C = 1: coefficients (d,) and intercept."""
+def soft_margin(x: np.ndarray, y: np.ndarray, solver: str) -> tuple[np.ndarray, float]:
+    """Soft-margin hyperplane with C = 1.
+
+    Args:
+        x: (n, d) samples.
+        y: (n,) with both of two labels, the larger one positive.
+        solver: 'svc', scikit-learn's; 'newton', editbench.methods.interfacegan.svm where there are
+            more than FEW samples a channel, else SVC too.
+
+    Returns:
+        Coefficients (d,) and intercept.
+    """
     # The published code calls scikit-learn's SVC with its defaults, of which C = 1 is one.
-    if solver == "svc":
+    if solver == "svc" or len(x) <= FEW * x.shape[1]:
         # Imported here: it takes a second, which a fit that is cached need not wait for.
         from sklearn.svm import SVC
 

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from editbench.base.memory import keep_freed_memory
 from editbench.base.spaces import WeightShift
 from editbench.networks.stylegan2.layers import ACTIVATION_GAIN, DEMODULATION_EPS, StyledConv
 
@@ -126,6 +127,8 @@ def main() -> None:
         help="WIDTHxBATCHxPIXELS",
     )
     args = parser.parse_args()
+    # As the command does.
+    keep_freed_memory()
     # One thread: the numbers then compare between machines of any size.
     torch.set_num_threads(1)
     for text in args.sizes:

@@ -218,13 +218,14 @@ def test_by_hand():
     assert at.loc["judge_feature_similarity_at", "value"] == pytest.approx((0.8 + 0.55) / 2)
     assert at.loc["judge_feature_verified_at", ["value", "count"]].tolist() == [0.5, 2]
     curve = result.rows[result.rows["metric"] == "judge_feature_similarity"].set_index("x")
-    assert curve.loc[0.375, ["value", "count"]].tolist() == pytest.approx(
-        [(0.9 + 0.7 + 0.6) / 3, 3]
-    )
-    assert curve.loc[0.625, ["value", "count"]].tolist() == pytest.approx([0.8, 1])
-    assert curve["count"].sum() == 7 and curve["note"].str.startswith("hidden").all()
+    # A start counts once, where it first passes the centre: between the steps before and after.
+    passing = [1 - 0.1 * 15 / 16, 1 - 0.3 * 15 / 16, 0.9 - 0.1 * 23 / 32, 1 - 0.4 * 15 / 16]
+    assert curve.loc[0.375, ["value", "count"]].tolist() == pytest.approx([np.mean(passing), 4])
+    passing = [0.9, 0.7 - 0.4 * 9 / 64]
+    assert curve.loc[0.625, ["value", "count"]].tolist() == pytest.approx([np.mean(passing), 2])
+    assert curve["note"].str.startswith("hidden").all()
     passed = result.rows[result.rows["metric"] == "judge_feature_verified"].set_index("x")
-    assert passed.loc[0.375, "value"] == pytest.approx(1 / 3) and passed.loc[0.625, "value"] == 1
+    assert passed.loc[[0.375, 0.625], "value"].tolist() == [0.5, 0.5]
     samples = result.samples[result.samples["metric"] == "judge_feature_similarity_at"]
     assert dict(zip(samples["start"], samples["value"])) == pytest.approx({3: 0.8, 5: 0.55})
 

@@ -325,24 +325,3 @@ def start_rows(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
     begins = np.flatnonzero(trajectories.table["step"].to_numpy() == 0)
     owner = np.searchsorted(begins, trajectories.first_row)
     return begins, owner
-
-
-def effect_cells(
-    x: np.ndarray, owner: np.ndarray, kept: np.ndarray, width: float, bins: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that lie in a bin of achieved effect, and their cells. A cell is a bin of one start.
-
-    Args:
-        x: (rows,) achieved effect in sigmas.
-        owner: (rows,) which start each row belongs to.
-        kept: (rows,) bool, which rows may count.
-        width: of a bin, in sigmas; the bins cover [0, bins * width).
-        bins: how many.
-
-    Returns:
-        (m,) positions of the rows, and (m,) cells, start * bins + bin.
-    """
-    inside = np.flatnonzero(kept & (x >= 0) & (x < bins * width))
-    # The last bin takes what rounding pushes beyond its end.
-    place = np.minimum((x[inside] / width).astype(np.int64), bins - 1)
-    return inside, owner[inside] * bins + place

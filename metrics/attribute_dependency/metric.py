@@ -33,7 +33,6 @@ from editbench.walk.metric import (
     Metric,
     MetricResult,
     ResultBuilder,
-    effect_cells,
     join_notes,
     mean_of,
     start_rows,
@@ -173,7 +172,10 @@ class AttributeDependency(Metric):
         n: int,
     ) -> dict[str, np.ndarray]:
         """in_bin and CURVES, each (n, bins), of every row in the bin that it lies in."""
-        inside, cell = effect_cells(x, owner, moved, self.width, self.bins)
+        # A cell is a bin of one start. The last bin takes what rounding pushes beyond its end.
+        inside = np.flatnonzero(moved & (x >= 0) & (x < self.bins * self.width))
+        place = np.minimum((x[inside] / self.width).astype(np.int64), self.bins - 1)
+        cell = owner[inside] * self.bins + place
         cells = n * self.bins
         sums: dict[str, np.ndarray] = {"in_bin": np.bincount(cell, minlength=cells).astype(float)}
         for name in CURVES:

@@ -2,11 +2,10 @@
 
 The number is the cosine between the embeddings of the two pictures (observation
 `feature_similarity`). It is compared at the same achieved effect x on the target, never at the same
-step: where a walk first passes x*, and in bins of x as wide as those of attribute dependency. Every
-sound row after step 0 is a point of its bin, as with `pooling='rows'` there: a walk that lingers
-weighs more than one that passes quickly. With a face recognition network it is the papers'
-identity preservation; without one the embedding is the judge's features, and the metric is called
-by that name: the judge's features hold what tells its attributes apart, not who a person is.
+step: where a walk first passes x*, and for the curve the centres of bins as wide as those of
+attribute dependency, between its two decoded neighbours. With a face recognition network it is the
+papers' identity preservation; without one the embedding is the judge's features, and the metric is
+called by that name: the judge's features hold what tells its attributes apart, not who a person is.
 
 A share of verified pictures stands beside it: those whose cosine is at least the verification
 threshold that the observation wrote down (the cosine that 1 % of the pairs of different pictures
@@ -24,7 +23,6 @@ from editbench.walk.metric import (
     Metric,
     MetricResult,
     ResultBuilder,
-    effect_cells,
     mean_of,
     share,
     start_rows,
@@ -44,16 +42,15 @@ class Identity(Metric):
 
     Rows, with the network in their column:
         judge_feature_similarity, judge_feature_verified: curves; x is the centre of a bin in
-            sigmas, count the number of points, the interval a bootstrap over starts.
+            sigmas, count the number of starts that pass it, the interval a bootstrap over starts.
         judge_feature_similarity_at, judge_feature_verified_at: at x = x*; count is of starts.
         identity_similarity and so on: the same of every other network.
     Samples: those that end in `_at`.
 
     States:
         start: (n,) start ids.
-        points: (n, networks, bins) number of points in a bin.
-        similarity: (n, networks, bins) sum over the points of a bin.
-        verified: (n, networks, bins) sum over the points of a bin.
+        similarity: (n, networks, bins), NaN where the walk does not get to the centre of a bin.
+        verified: (n, networks, bins), NaN likewise.
         similarity_at: (n, networks), NaN where the walk does not get to x*.
         verified_at: (n, networks), NaN likewise.
         networks: their names.
@@ -62,12 +59,12 @@ class Identity(Metric):
         at: matched effect x*, in sigmas.
         stop: bins cover [0, stop), in sigmas.
         width: of a bin, in sigmas.
-        min_points: bins with fewer points carry a note that hides them.
+        min_points: bins of fewer starts carry a note that hides them.
         draws: bootstrap draws.
     """
 
     name = "identity"
-    version = 1
+    version = 2
     citation = (
         "Khrulkov et al.: Latent Transformations via NeuralODEs, ICCV 2021, A.4 (FaceNet "
         "embeddings); Schroff, Kalenichenko & Philbin: FaceNet, CVPR 2015 (verification)"
@@ -102,8 +99,8 @@ class Identity(Metric):
         self.bins = round(stop / width)
         self.min_points = int(min_points)
         self.draws = int(draws)
-        self.add_columns("start", "points", "similarity", "verified")
-        self.add_columns("similarity_at", "verified_at")
+        self.centres = (np.arange(self.bins) + 0.5) * self.width
+        self.add_columns("start", "similarity", "verified", "similarity_at", "verified_at")
         self.add_facts("networks")
 
     def update(self, trajectories: Trajectories) -> None:
@@ -115,49 +112,39 @@ class Identity(Metric):
         for column in map(str, table):
             if column.startswith(COLUMN):
                 networks.append(column.removeprefix(COLUMN))
-        binned = np.zeros((3, n, len(networks), self.bins))
-        at_star = np.zeros((2, n, len(networks)))
+        # The centres of the bins, and x* behind them.
+        levels = [*self.centres, self.x_star]
+        found = np.zeros((len(KINDS), n, len(networks), len(levels)))
         for place, network in enumerate(networks):
-            binned[:, :, place], at_star[:, :, place] = self._measure(trajectories, network)
+            for k, level in enumerate(levels):
+                found[:, :, place, k] = self._passed(trajectories, network, level)
         self.append(
             start=table["start"].to_numpy(np.int64)[begins],
-            points=binned[0],
-            similarity=binned[1],
-            verified=binned[2],
-            similarity_at=at_star[0],
-            verified_at=at_star[1],
+            similarity=found[0, ..., :-1],
+            verified=found[1, ..., :-1],
+            similarity_at=found[0, ..., -1],
+            verified_at=found[1, ..., -1],
         )
         self.keep_fact("networks", networks)
 
-    def _measure(self, trajectories: Trajectories, network: str) -> tuple[np.ndarray, np.ndarray]:
-        """What one network saw.
+    def _passed(self, trajectories: Trajectories, network: str, level: float) -> np.ndarray:
+        """What one network saw where walks first pass an effect, as for dependency, so that the two
+        are read at the same picture.
 
         Returns:
-            (3, n, bins) number, sum of cosines and number of verified points in each bin, and
-            (2, n) cosine and verification at x*.
+            (2, n) cosine and verification, NaN where a walk does not get there.
         """
         table = trajectories.table
         x = trajectories.effect
         begins, owner = start_rows(trajectories)
-        n = len(begins)
         cosine = table[COLUMN + network].to_numpy(np.float64)
-        threshold = table[THRESHOLD + network].to_numpy(np.float64)
+        threshold = table[THRESHOLD + network].to_numpy(np.float64)[begins]
         sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(cosine)
-        moved = table["step"].to_numpy() > 0
-        inside, cell = effect_cells(x, owner, sound & moved, self.width, self.bins)
-        verified = (cosine >= threshold)[inside].astype(np.float64)
-        sums = []
-        for values in (np.ones(len(inside)), cosine[inside], verified):
-            sums.append(np.bincount(cell, values, n * self.bins).reshape(n, self.bins))
-        # First passage of x*, as for dependency, so that the two are read at the same picture.
-        found = at_effect(x, cosine[:, None], owner, sound, self.x_star, n)[:, 0]
-        passed = np.where(np.isfinite(found), found >= threshold[begins], NAN)
-        return np.stack(sums), np.stack([found, passed])
+        found = at_effect(x, cosine[:, None], owner, sound, level, len(begins))[:, 0]
+        return np.stack([found, np.where(np.isfinite(found), found >= threshold, NAN)])
 
     def compute(self) -> MetricResult:
-        found = self.sorted_columns(
-            "points", "similarity", "verified", "similarity_at", "verified_at"
-        )
+        found = self.sorted_columns("similarity", "verified", "similarity_at", "verified_at")
         networks = self.fact("networks")
         out = ResultBuilder()
         for place, network in enumerate(networks):
@@ -179,14 +166,15 @@ class Identity(Metric):
     ) -> None:
         """Add one row a bin."""
         # The bootstrap walks down the columns: in this order they lie side by side in memory.
-        counts = np.asfortranarray(found["points"][:, place])
-        sums = np.asfortranarray(found[kind][:, place])
+        values = np.asfortranarray(found[kind][:, place])
+        counts = np.isfinite(values).astype(np.float64)
+        sums = np.nan_to_num(values)
         n = counts.sum(0).astype(int)
         low, high = bootstrap_ratios(sums, counts, draws=self.draws)
-        for b in range(self.bins):
+        for b, centre in enumerate(self.centres):
             few = ""
             if n[b] < self.min_points:
-                few = f"hidden: {n[b]} points are fewer than {self.min_points}"
+                few = f"hidden: {n[b]} starts are fewer than {self.min_points}"
             out.add(
                 row_name(network, kind),
                 share(sums[:, b].sum(), n[b]),
@@ -194,7 +182,7 @@ class Identity(Metric):
                 (low[b], high[b]),
                 few,
                 network=network,
-                x=(b + 0.5) * self.width,
+                x=float(centre),
             )
 
     def _add_at(

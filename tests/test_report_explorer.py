@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from editbench.base.files import seal_folder
-from editbench.report import load
+from editbench.report import _write_pages, load
 from editbench.report.environment import OUTLINES
 from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
 from editbench.report.paper import TALLEST, WIDTHS
@@ -200,6 +200,16 @@ def test_strips_in_files_are_no_taller_than_a_page(
         seen += [colour for colour in dict.fromkeys(column) if colour in colours]
     assert seen == colours and len(made) == pages_made
     assert len(pages(found, "smile", looks(names))) == 1
+
+
+def test_a_shorter_report_leaves_no_page_of_a_longer_one(tmp_path: Path) -> None:
+    first = tmp_path / "strips_smile.png"
+    for parts in ([b"1", b"2", b"3"], [b"4"], [b"5", b"6"]):
+        _write_pages(first, parts)
+        names = ["strips_smile.png", "strips_smile_2.png", "strips_smile_3.png"][: len(parts)]
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == dict(
+            zip(names, parts)
+        )
 
 
 def test_broken_and_missing_strips_keep_the_rest(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@ nothing else."""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -172,12 +173,7 @@ def write_report(
         for attribute, starts in section.strips.items() if files else ():
             path = out / "figures" / f"strips_{_slug(attribute)}{suffix}.png"
             try:
-                for number, part in enumerate(
-                    pages(starts, look.attribute(attribute), look, ratio), 1
-                ):
-                    # The first has the plain name, as where all stands on one page.
-                    more = f"_{number}" if number > 1 else ""
-                    write_atomic(path.with_stem(path.stem + more), part)
+                _write_pages(path, pages(starts, look.attribute(attribute), look, ratio))
             except (ValueError, MemoryError) as error:
                 problems.append(Problem(f"strips of {attribute}", str(error)))
         sections.append(section)
@@ -295,6 +291,19 @@ def find_function(name: str) -> Callable[[Results, Looks], list[Drawing]]:
     """
     module, _, function = name.rpartition(".")
     return getattr(import_module(module), function)
+
+
+def _write_pages(path: Path, parts: Sequence[bytes]) -> None:
+    """Write a file a page: the first has the plain name, further ones end in _2, _3 and so on. What
+    a longer report left there is removed."""
+    for number in itertools.count(1):
+        file = path if number == 1 else path.with_stem(f"{path.stem}_{number}")
+        if number <= len(parts):
+            write_atomic(file, parts[number - 1])
+        elif file.exists():
+            file.unlink()
+        else:
+            return
 
 
 def _draw(

@@ -216,6 +216,15 @@ def test_another_setting_is_named_by_its_hashes_and_never_compared(tmp_path, cap
     assert "not one number" in capsys.readouterr().err
 
 
+def test_another_precision_is_another_setting_by_name(tmp_path):
+    record(tmp_path / "old")
+    folder = record(tmp_path / "new")
+    made = json.loads((folder / "provenance.json").read_text())
+    change_hash(folder, generator=made["hashes"]["generator"] + "-bf16")
+    found = findings(tmp_path / "old", tmp_path / "new")["m x smile, seed 0", ""]
+    assert found.text == "other setting: generator 11aa22bb33cc -> 11aa22bb33cc-bf16"
+
+
 def test_other_start_numbers_and_other_starts_are_other_settings(tmp_path):
     record(tmp_path / "old")
     record(tmp_path / "more", starts_n=77)

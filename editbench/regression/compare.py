@@ -317,15 +317,23 @@ def share_starts(own: set[int], others: set[int]) -> bool:
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """Keys that both have with other values, 'key old -> new', hashes cut to 12 digits."""
+    """Keys that both have with other values, 'key old -> new', hashes cut short."""
     out = []
     for key in sorted(old.keys() & new.keys()):
         # As JSON, since pins come from a file, where tuples have become lists.
         if json.dumps(old[key], default=str) != json.dumps(new[key], default=str):
             name = key.removeprefix("hash.").removeprefix("method.")
-            cut = slice(12) if key.startswith("hash.") else slice(None)
-            out.append(f"{name} {str(old[key])[cut]} -> {str(new[key])[cut]}")
+            shown = [
+                _cut(value) if key.startswith("hash.") else value for value in (old[key], new[key])
+            ]
+            out.append(f"{name} {shown[0]} -> {shown[1]}")
     return out
+
+
+def _cut(value: object) -> str:
+    """The first 12 digits of a hash, and the precision that may stand behind it."""
+    digits, dash, precision = str(value).partition("-")
+    return digits[:12] + dash + precision
 
 
 def _bumped(old: PinnedRun, new: PinnedRun, key: Key) -> bool:

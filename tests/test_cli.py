@@ -206,3 +206,14 @@ def test_doctor_passes_on_this_machine(editbench):
     run = editbench("doctor")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "self-test                  passed" in run.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["check", "runs"], ["world"], ["report", "--nope"], ["convert", "x.pkl", "--out"]]
+)
+def test_wrong_usage_is_one_line_that_names_the_help(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert f"(see `editbench {words[0]} --help`)" in err

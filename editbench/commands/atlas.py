@@ -10,7 +10,7 @@ import pandas as pd
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
-from editbench.commands.options import add_config_dir
+from editbench.commands.options import Parser, add_config_dir
 
 EXAMPLES = """examples:
   editbench atlas method=navigan_spectrum budget=demo
@@ -27,7 +27,7 @@ LEAST = 0.5  # sigmas that an effect must have to be listed
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench atlas",
         description=__doc__,
         epilog=EXAMPLES,

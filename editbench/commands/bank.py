@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from editbench.bank.values import KINDS, OPTION
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import say
 from editbench.commands.command_line import CommandLine
+from editbench.commands.options import Parser
 from editbench.run.job import Outcome
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.record import peak_memory_mb
@@ -173,7 +173,7 @@ def class_counts(bank: Bank) -> dict[str, dict[str, int]]:
 
 
 def import_main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench bank import",
         description="Make a bank of latents and logits that you "
         "have. It is judged in latent space: edits are scored by a scorer of latents.",
@@ -255,9 +255,7 @@ def named_files(words: list[str]) -> dict[str, Path]:
 
 
 def info_main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        "editbench bank info", description="Verify a bank's checksums and describe it."
-    )
+    parser = Parser("editbench bank info", description="Verify a bank's checksums and describe it.")
     parser.add_argument("folder", type=Path)
     # Opening a bank compares its checksums.
     describe(Bank(parser.parse_args(argv).folder))

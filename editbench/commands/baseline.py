@@ -12,7 +12,7 @@ from rich.console import Console
 
 from editbench.base.errors import EditbenchError
 from editbench.commands.check import console
-from editbench.commands.options import add_config_dir, use_config_dir
+from editbench.commands.options import Parser, add_config_dir, use_config_dir
 from editbench.regression import (
     Baseline,
     compare,
@@ -38,7 +38,7 @@ noise of a fit, which hides small bugs from a check at the pinned seed (docs/reg
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench baseline",
         description=__doc__,
         epilog=EXAMPLES,

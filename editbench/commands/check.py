@@ -10,7 +10,7 @@ from rich.console import Console
 
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import PIPE
-from editbench.commands.options import add_config_dir, use_config_dir
+from editbench.commands.options import Parser, add_config_dir, use_config_dir
 from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
 from editbench.regression.compare import differences
 from editbench.regression.show import github, print_comparison, write_junit
@@ -29,7 +29,7 @@ starts both have, excludes zero. exit code: 0 agrees; 1 moved, lost, missing, no
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench check",
         description=__doc__,
         epilog=EXAMPLES,

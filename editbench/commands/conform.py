@@ -17,7 +17,7 @@ from rich.table import Table
 
 from editbench.base.errors import UnknownName
 from editbench.base.progress import status
-from editbench.commands.options import add_config_dir
+from editbench.commands.options import Parser, add_config_dir
 
 if TYPE_CHECKING:
     from editbench.conformance.suite import Check
@@ -38,7 +38,7 @@ COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "warned": 
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench conform",
         description=__doc__,
         epilog=EXAMPLES,

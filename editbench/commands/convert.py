@@ -12,6 +12,7 @@ from rich.table import Table
 
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import explain_disk_errors
+from editbench.commands.options import Parser
 from editbench.networks.celebahq.network import CelebAHQClassifiers
 from editbench.networks.celebahq.read import ReadClassifier, is_classifier, read_classifier
 from editbench.networks.celebahq.store import (
@@ -43,7 +44,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench convert",
         description=__doc__,
         epilog=EPILOG,

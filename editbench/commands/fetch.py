@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.commands.options import Parser
 from editbench.networks.digiface import load as digiface
 from editbench.networks.digiface.archives import ARCHIVES, Archive
 from editbench.networks.fetch import fetch
@@ -38,7 +39,7 @@ off goes on from there.
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench fetch",
         description=__doc__,
         epilog=EPILOG,

@@ -11,6 +11,7 @@ from pathlib import Path
 from editbench.base.files import usable_folder
 from editbench.base.text import read_text
 from editbench.commands.check import console
+from editbench.commands.options import Parser
 from editbench.studies.human import ASKED
 from editbench.studies.human.responses import read_responses
 from editbench.studies.human.study import Design, make_study, read_key, summary
@@ -28,7 +29,7 @@ exit code of analyse: 0 every file counted; 1 some file could not be counted (th
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench human",
         description=__doc__,
         epilog=EXAMPLES,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from editbench.base.conf import option_names
 from editbench.base.errors import EditbenchError
+from editbench.commands.options import Parser
 
 EXAMPLES = """examples:
   editbench new editor my_editor           my_editor.py, my_conf/method/my_editor.yaml, test_my_editor.py
@@ -83,7 +84,7 @@ KINDS = {
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench new",
         description=__doc__,
         epilog=EXAMPLES,

@@ -5,11 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from editbench.base.conf import check_folders
 from editbench.base.user_code import search_configuration
 
 CONFIG_DIR = ("--config-dir", "-cd")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all others of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        # argparse would print every option before it.
+        self.exit(2, f"error: {message} (see `{self.prog} --help`)\n")
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:

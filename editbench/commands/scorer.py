@@ -15,7 +15,7 @@ from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import usable_folder, write_json
 from editbench.base.instantiate import build
 from editbench.base.user_code import search
-from editbench.commands.options import add_config_dir
+from editbench.commands.options import Parser, add_config_dir
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.declaration import read_scorers, scorer_file
 from editbench.run.compose import compose_config
@@ -39,7 +39,7 @@ code 1 where something is an error.
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench scorer",
         description=__doc__,
         epilog=EPILOG,

@@ -11,6 +11,7 @@ import pandas as pd
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder, write_atomic
+from editbench.commands.options import Parser
 from editbench.studies.transfer import World, figure, rank_table, read_worlds, transfer
 from editbench.walk.figures import STYLE
 
@@ -25,7 +26,7 @@ accuracy.csv, transfer.png.
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench transfer",
         description=__doc__,
         epilog=EXAMPLES,

@@ -14,7 +14,7 @@ from typing import Any
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.commands import world_data
-from editbench.commands.options import DefaultsFormatter, add_config_dir
+from editbench.commands.options import DefaultsFormatter, Parser, add_config_dir
 from editbench.commands.world_data import add_data_arguments
 
 EXAMPLES = """examples:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "editbench world",
         description=__doc__,
         epilog=EXAMPLES,

@@ -49,11 +49,13 @@ def counted(words: Sequence[str], environ: Mapping[str, str] | None = None) -> U
     """Run a Python process with these arguments; its output is dropped.
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        SystemExit: it failed, with what it said last.
     """
     command = [sys.executable, "-c", COUNTED, sys.executable, *words]
     done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, env=None if environ is None else dict(environ)
+        command, stdout=subprocess.PIPE, env=None if environ is None else dict(environ)
     )
     cpu, wall, mib, said = json.loads(done.stdout)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: {' '.join(said)}")
     return Used(cpu, wall, mib, "".join(said))

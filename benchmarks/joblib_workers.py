@@ -4,7 +4,7 @@ Both sweeps run in processes of their own, on a bank that is there and with fold
 their own. CPU seconds are of all processes of a sweep, so the second ratio is what the workers cost
 more. Seconds compare only on two idle cores.
 
-    python benchmarks/joblib_workers.py [--starts 200] [--bank 6400]
+    python benchmarks/joblib_workers.py [--starts 160] [--bank 6400]
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--starts", type=int, default=200)
+    parser.add_argument("--starts", type=int, default=160)
     parser.add_argument("--bank", type=int, default=6400, help="samples of the bank")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        words = ["budget=demo", f"bank.n={args.bank}", f"starts.n={args.starts}"]
+        words = ["experiment=demo", "budget=demo", f"bank.n={args.bank}", f"starts.n={args.starts}"]
         words.append(f"cache={folder}/cache")
         load_bank(compose_settings(words))
         # Fits are made in both sweeps, as each has a copy of the cache with the bank alone.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import re
-from functools import partial
 
 import matplotlib
 import numpy as np
@@ -23,12 +22,11 @@ from editbench.walk.figures import (
     STYLE,
     Look,
     Looks,
-    curve_groups,
     draw_pale,
+    groups_of_attributes,
     name_ticks,
     new_figure,
     order_methods,
-    panel_grid,
     put_legend,
     share_limits,
     upper_limit,
@@ -110,15 +108,7 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
         ylabel: of the vertical axis.
     """
     attributes = look.order(curve["attribute"])
-    columns = look.across(len(attributes), MOST_COLUMNS)
-    lines = -(-len(attributes) // columns)
-    figure, groups = curve_groups(
-        max(5.5, 3.05 * columns),
-        0.6 + 2.5 * lines,
-        curve["method"],
-        look,
-        partial(panel_grid, count=len(attributes), columns=columns),
-    )
+    figure, groups = groups_of_attributes(curve, look, MOST_COLUMNS, (3.05, 2.5), 0.6, ylabel)
     enough = (curve["count"] >= FEWEST) & (curve["note"] == "") & np.isfinite(curve["value"])
     # Attribute dependency excludes a method that hardly ever succeeds.
     left = curve[curve["note"].str.startswith("excluded")]
@@ -128,13 +118,12 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
         if (attribute, method) not in excluded:
             drawn[attribute, method] = rows
     for group in groups:
-        for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
+        for axes, attribute in zip(group.panels, attributes):
             found = [drawn.get((attribute, method)) for method in group.pale]
             draw_pale(axes, [(rows["x"], rows["value"]) for rows in found if rows is not None])
             for method in group.methods:
                 if (attribute, method) in drawn:
                     _draw_curve(axes, drawn[attribute, method], look[method])
-            axes.set_title(look.attribute(attribute))
             # Named in the panel: a method that silently has no line would look forgotten.
             out = [look.method(name) for name in group.methods if (attribute, name) in excluded]
             if out:
@@ -149,9 +138,6 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
                 )
                 # A long name would make the panels of its group narrower.
                 told.set_in_layout(False)
-            axes.tick_params(labelbottom=place + columns >= len(attributes))
-            if place % columns == 0:
-                axes.set_ylabel(ylabel)
         group.panels[0].set_xlim(left=0)
         # A signed curve needs room below 0.
         if (curve["value"].dropna() >= 0).all():

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
@@ -477,6 +478,43 @@ def curve_groups(
         pale = [name for name in order_methods(methods, look) if name not in group]
         groups.append(Group(group, pale, panels(part)))
         put_legend(part, names, look)
+    return figure, groups
+
+
+def groups_of_attributes(
+    curves: pd.DataFrame,
+    look: Looks,
+    most: int,
+    panel: tuple[float, float],
+    margin: float,
+    label: str = "",
+) -> tuple[Figure, list[Group]]:
+    """The figure of `curve_groups` with a panel for each attribute, under its name, in each group.
+
+    Args:
+        curves: rows with method and attribute.
+        look: of the methods; the panels are in the order of its attributes.
+        most: panels side by side.
+        panel: width and height of a panel, inches.
+        margin: height of what stands around the panels of a group, inches.
+        label: of the vertical axes, beside the first panel of each row.
+    """
+    attributes = look.order(curves["attribute"])
+    columns = look.across(len(attributes), most)
+    lines = -(-len(attributes) // columns)
+    figure, groups = curve_groups(
+        max(5.5, panel[0] * columns),
+        margin + panel[1] * lines,
+        curves["method"],
+        look,
+        partial(panel_grid, count=len(attributes), columns=columns),
+    )
+    for group in groups:
+        for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
+            axes.set_title(look.attribute(attribute))
+            axes.tick_params(labelbottom=place + columns >= len(attributes))
+            if place % columns == 0:
+                axes.set_ylabel(label)
     return figure, groups
 
 

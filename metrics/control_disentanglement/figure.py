@@ -18,12 +18,11 @@ from editbench.walk.figures import (
     Records,
     bare,
     caption_of_groups,
-    curve_groups,
     draw_pale,
+    groups_of_attributes,
     name_ticks,
     new_figure,
     order_methods,
-    panel_grid,
     put_legend,
     share_limits,
     show_picture,
@@ -212,17 +211,9 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
 def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
     """A panel an attribute: D against C along the steps."""
     attributes = look.order(curves["attribute"])
-    columns = look.across(len(attributes), MOST_COLUMNS)
-    lines = -(-len(attributes) // columns)
-    figure, groups = curve_groups(
-        max(5.5, 3.05 * columns),
-        0.7 + 2.6 * lines,
-        curves["method"],
-        look,
-        partial(panel_grid, count=len(attributes), columns=columns),
-    )
+    figure, groups = groups_of_attributes(curves, look, MOST_COLUMNS, (3.05, 2.6), 0.7)
     for group in groups:
-        for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
+        for axes, attribute in zip(group.panels, attributes):
             here = curves[curves["attribute"] == attribute]
             pale = here[here["method"].isin(group.pale)].groupby("method")
             draw_pale(axes, [(walk["control"], walk["entropy"]) for _, walk in pale])
@@ -248,8 +239,6 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
                     markersize=4.5,
                     markeredgewidth=0,
                 )
-            axes.set_title(look.attribute(attribute))
-            axes.tick_params(labelbottom=place + columns >= len(attributes))
         group.panels[0].set_xlim(0, 1)
         group.panels[0].set_ylim(bottom=0)
     share_limits(groups)

@@ -21,9 +21,8 @@ from editbench.walk.figures import (
     Looks,
     Records,
     caption_of_groups,
-    curve_groups,
     draw_pale,
-    panel_grid,
+    groups_of_attributes,
     share_limits,
 )
 
@@ -193,18 +192,10 @@ def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> 
         label: of the vertical axis.
     """
     attributes = look.order(points["attribute"])
-    columns = look.across(len(attributes), MOST_COLUMNS)
-    lines = -(-len(attributes) // columns)
-    figure, groups = curve_groups(
-        max(5.5, 3.6 * columns),
-        0.7 + 2.9 * lines,
-        points["method"],
-        look,
-        partial(panel_grid, count=len(attributes), columns=columns),
-    )
+    figure, groups = groups_of_attributes(points, look, MOST_COLUMNS, (3.6, 2.9), 0.7, label)
     x = "share" if axis == "strength" else "achieved"
     for group in groups:
-        for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
+        for axes, attribute in zip(group.panels, attributes):
             here = points[points["attribute"] == attribute]
             pale = here[here["method"].isin(group.pale)]
             draw_pale(axes, [(one[x], one["value"]) for _, one in pale.groupby("run_id")])
@@ -221,10 +212,6 @@ def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> 
                         linestyle=dash,
                         alpha=0.6,
                     )
-            axes.set_title(look.attribute(attribute))
-            axes.tick_params(labelbottom=place + columns >= len(attributes))
-            if place % columns == 0:
-                axes.set_ylabel(label)
         if (points["value"].dropna() >= 0).all():
             group.panels[0].set_ylim(bottom=0)
     share_limits(groups)

@@ -14,6 +14,8 @@ exceed, or one published with the network).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from editbench.stats.first_crossing import at_effect
@@ -116,8 +118,7 @@ class Identity(Metric):
         levels = [*self.centres, self.x_star]
         found = np.zeros((len(KINDS), n, len(networks), len(levels)))
         for place, network in enumerate(networks):
-            for k, level in enumerate(levels):
-                found[:, :, place, k] = self._passed(trajectories, network, level)
+            found[:, :, place] = self._passed(trajectories, network, levels)
         self.append(
             start=table["start"].to_numpy(np.int64)[begins],
             similarity=found[0, ..., :-1],
@@ -127,20 +128,25 @@ class Identity(Metric):
         )
         self.keep_fact("networks", networks)
 
-    def _passed(self, trajectories: Trajectories, network: str, level: float) -> np.ndarray:
-        """What one network saw where walks first pass an effect, as for dependency, so that the two
-        are read at the same picture.
+    def _passed(
+        self, trajectories: Trajectories, network: str, levels: Sequence[float]
+    ) -> np.ndarray:
+        """What one network saw where walks first pass some effects, as for dependency, so that the
+        two are read at the same picture.
 
         Returns:
-            (2, n) cosine and verification, NaN where a walk does not get there.
+            (2, n, levels) cosine and verification, NaN where a walk does not get there.
         """
         table = trajectories.table
         x = trajectories.effect
         begins, owner = start_rows(trajectories)
         cosine = table[COLUMN + network].to_numpy(np.float64)
-        threshold = table[THRESHOLD + network].to_numpy(np.float64)[begins]
+        threshold = table[THRESHOLD + network].to_numpy(np.float64)[begins, None]
         sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(cosine)
-        found = at_effect(x, cosine[:, None], owner, sound, level, len(begins))[:, 0]
+        passed = []
+        for level in levels:
+            passed.append(at_effect(x, cosine[:, None], owner, sound, level, len(begins)))
+        found = np.concatenate(passed, 1)
         return np.stack([found, np.where(np.isfinite(found), found >= threshold, NAN)])
 
     def compute(self) -> MetricResult:

@@ -238,3 +238,9 @@ def test_an_inversion_goes_on_where_memory_ends(monkeypatch, capfd):
     torch.testing.assert_close(parts.codes.values, whole.codes.values, atol=1e-4, rtol=0)
     assert list(parts.noise) == list(whole.noise) and len(parts.distance) == 3
     assert len(steps) == 4 and "inversion: 3 samples at once" in capfd.readouterr().err
+
+
+def test_asking_for_the_peak_does_not_load_torchs_compiler():
+    # torch wraps what a mode does in a function that imports the compiler: two seconds of every
+    # process that asks. Another test may have imported it, so the wrapping is looked at.
+    assert not hasattr(batches._Alive.__torch_dispatch__, "__wrapped__")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, norm
+from scipy.stats import binom, binomtest, norm
 
 from editbench.stats.intervals import (
     bootstrap_mean,
@@ -84,6 +84,9 @@ def test_median_interval_covers():
     ]
     assert 0.95 <= np.mean(covered) < 0.98
     assert median_interval(np.array([2.0, 1.0, np.nan])) == (1.0, 2.0)
+    for n in (1, 5, 6, 7, 30, 200, 3001):
+        rank = max(int(binom.ppf(0.025, n, 0.5)) - 1, 0)
+        assert median_interval(np.arange(n)) == (rank, n - 1 - rank)
 
 
 def test_paired_difference_uses_common_starts_only():

@@ -174,6 +174,11 @@ class _Alive(TorchDispatchMode):
         self.most = 0
         self._seen: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keeps torch from importing its compiler, which takes two seconds of every process."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri, stdtrit
+from scipy.special import bdtr, ndtri, stdtrit
 
 from editbench.base.seeding import generator
 
@@ -140,9 +140,6 @@ def median_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     It covers at least `level` where n allows that; with too few values (n < 6 at 95 %) it is the
     whole range of the values.
     """
-    # Imported here: scipy.stats takes a second, and nothing else here needs it.
-    from scipy.stats import binom
-
     values = np.sort(np.asarray(values, np.float64))
     values = values[np.isfinite(values)]
     n = len(values)
@@ -151,7 +148,10 @@ def median_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     # The number of values below the median is binomial (n, 1/2).
     # With k its quantile at the tail, P(fewer than k) is below the tail: the k-th value from each
     # end covers enough. Its index is k - 1.
-    rank = max(int(binom.ppf((1 - level) / 2, n, 0.5)) - 1, 0)
+    # `scipy.stats.binom` has the quantile too, but takes a second to import.
+    up_to = bdtr(np.arange(n + 1), n, 0.5)  # P(at most 0, 1, ..., n)
+    quantile = int(np.searchsorted(up_to, (1 - level) / 2))
+    rank = max(quantile - 1, 0)
     return float(values[rank]), float(values[n - 1 - rank])
 
 

@@ -23,7 +23,15 @@ from editbench.run.job import Outcome
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
-from editbench.run.sweep import failure, has_own_log, in_sweep, join_sweep, leave_outcome, run_hydra
+from editbench.run.sweep import (
+    failure,
+    has_own_log,
+    in_sweep,
+    join_sweep,
+    leave_outcome,
+    run_hydra,
+    take_number,
+)
 
 HELP = """usage: editbench bank [--parts N] [group=option ...] [key=value ...]
        editbench bank import --w W.npy --logits LOGITS.npy --attributes ATTRIBUTES.yaml --out FOLDER
@@ -86,6 +94,7 @@ def build_task(config: DictConfig) -> Outcome:
     """Build what is missing of the bank and say so; in a sweep, leave the outcome for the
     summary.
     """
+    number = take_number(config)
     part = f"part {config.part}" if "part" in config else "bank"
     try:
         outcome, text = build(join_sweep(Settings.from_config(config)), part)
@@ -97,7 +106,7 @@ def build_task(config: DictConfig) -> Outcome:
         outcome = failure(error)
     if has_own_log() and text:
         say(f"{part}: {text}")
-    leave_outcome(part, outcome, f"{part}: {text}")
+    leave_outcome(part, outcome, f"{part}: {text}", number)
     return outcome
 
 

@@ -106,7 +106,7 @@ def show(line: CommandLine) -> int:
     # Hydra's own --cfg composes one job and refuses the words of a sweep: see below.
     if not line.sweep:
         check_single(line.overrides)
-    with hydra_application(line.folders) as hydra:
+    with hydra_application(line.folders, line.overrides) as hydra:
         if kind is None:
             mode = RunMode.MULTIRUN if line.sweep else RunMode.RUN
             with _logging_as_before():

@@ -66,24 +66,14 @@ def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictC
         EditbenchError: Hydra cannot compose it.
     """
     overrides, more = name_files(overrides, more)
-    chosen, plain = _check_words(overrides, more)
+    check_overrides(overrides, more)
     check_single(overrides)
-    try:
-        return _compose(overrides, more)
-    except EditbenchError:
-        # Hydra refuses an unknown key as well, but in many lines and without the nearest name.
-        if plain:
-            _check_keys(_compose(chosen, more), plain)
-        raise
-
-
-def _compose(overrides: Sequence[str], more: Sequence[Path]) -> DictConfig:
-    with hydra_application(more):
+    with hydra_application(more, overrides):
         return compose(MAIN, overrides=list(overrides))
 
 
 @contextmanager
-def hydra_application(more: Sequence[Path] = ()) -> Iterator[Any]:
+def hydra_application(more: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Iterator[Any]:
     """Set Hydra up with the project's configuration and a user's folders, and undo it afterwards.
 
     `hydra.main` would read sys.argv, and what it calls with other words is private. The public
@@ -91,12 +81,15 @@ def hydra_application(more: Sequence[Path] = ()) -> Iterator[Any]:
 
     Args:
         more: a user's own configuration folders.
+        overrides: words that are composed meanwhile, which `check_overrides` has seen. Where Hydra
+            refuses a key of theirs, the nearest one is named.
 
     Yields:
-        Hydra's application object, with `run`, `multirun`, `show_cfg` and a `config_loader`.
+        Hydra's application object, with `run`, `show_cfg` and a `config_loader`.
 
     Raises:
         BadFile: no such folder.
+        UnknownName: a word has a key that does not exist.
         EditbenchError: what Hydra or OmegaConf raised meanwhile.
     """
     check_folders(more)
@@ -112,6 +105,8 @@ def hydra_application(more: Sequence[Path] = ()) -> Iterator[Any]:
                 hydra.config_loader = _loader_with(hydra.config_loader, more)
             yield hydra
     except (HydraException, OmegaConfBaseException) as error:
+        # Hydra says of an unknown key that it is none, but in many lines and names no other.
+        _check_keys(overrides, more)
         raise _not_composed(error) from error
     finally:
         GlobalHydra.instance().clear()
@@ -261,7 +256,7 @@ def sweep_settings(
     overrides: Sequence[str], more: Sequence[Path] = ()
 ) -> Iterator[tuple[list[str], Settings]]:
     """The words and the settings of every job of a sweep, as Hydra composes them for a multirun."""
-    with hydra_application(more) as hydra:
+    with hydra_application(more, overrides) as hydra:
         master, jobs = compose_master(hydra.config_loader, overrides)
         composer = JobComposer(hydra.config_loader, master)
         for words in jobs:
@@ -331,6 +326,8 @@ def check_single(overrides: Sequence[str]) -> None:
 def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
     """Check the words of a command line before Hydra sees them, whose own messages are long.
 
+    Keys that `+` does not add are checked where they are composed: see `hydra_application`.
+
     Args:
         overrides: words such as 'method=gradctrl' or 'starts.n=300'.
         more: the folders given with --config-dir, where a user keeps options of their own.
@@ -339,21 +336,18 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
         UnknownName: a group option or a key that does not exist, with the nearest one.
         EditbenchError: a word that is no override, or several options of a group that takes one.
     """
-    chosen, plain = _check_words(overrides, more)
-    # Which keys there are depends on the chosen options: method.delta is not every method's.
-    if plain:
-        _check_keys(_compose(chosen, more), plain)
+    _sort_words(overrides, more)
 
 
-def _check_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """What `check_overrides` can see without composing.
+def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """Check words one by one, and sort them.
 
     Returns:
-        The words that choose options, and the keys of the words that give a value.
+        The words that choose options, without sweeps, and the keys of the words that give a value.
     """
     known_groups = groups()
-    chosen: list[str] = []  # words that choose options, without sweeps
-    plain: list[str] = []  # keys of the other words
+    chosen: list[str] = []
+    plain: list[str] = []
     for override in overrides:
         key, has_value, value = override.partition("=")
         # Hydra's prefixes (+ adds, ~ deletes) and the package behind @ are no part of the name.
@@ -467,7 +461,14 @@ def _check_hydra_key(key: str) -> None:
             return
 
 
-def _check_keys(config: DictConfig, keys: Sequence[str]) -> None:
+def _check_keys(overrides: Sequence[str], more: Sequence[Path]) -> None:
+    """Refuse the first key of the words that does not exist, with the nearest one."""
+    chosen, keys = _sort_words(overrides, more)
+    if not keys:
+        return
+    # Which keys there are depends on the chosen options: method.delta is not every method's.
+    with hydra_application(more):
+        config = compose(MAIN, overrides=chosen)
     for key in keys:
         node: object = config
         path: list[str] = []

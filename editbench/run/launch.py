@@ -141,12 +141,7 @@ def local_workers(config: DictConfig, jobs: int, cores: int) -> int | None:
     launcher = str(config.hydra.launcher._target_)
     if launcher.endswith(BASIC):
         return 1
-    # The sweeper hands the launcher this many jobs at most, and waits for them.
-    batch = config.hydra.sweeper.get("max_batch_size")
-    at_once = jobs
-    if batch is not None and batch >= 1:
-        at_once = min(jobs, batch)
-    at_once = max(1, at_once)
+    at_once = batch_size(config, jobs)
     if launcher.endswith(JOBLIB):
         wanted = config.hydra.launcher.n_jobs
         if wanted <= 0:
@@ -155,6 +150,19 @@ def local_workers(config: DictConfig, jobs: int, cores: int) -> int | None:
     if launcher.endswith(SUBMITIT_LOCAL):
         return at_once
     return None
+
+
+def batch_size(config: DictConfig, jobs: int) -> int:
+    """How many jobs of a sweep a launcher gets at once, and ends before it gets others.
+
+    Args:
+        config: of the sweep, with Hydra's own node.
+        jobs: number of jobs.
+    """
+    most = config.hydra.sweeper.get("max_batch_size")
+    if most is None or most < 1:
+        return max(1, jobs)
+    return max(1, min(jobs, most))
 
 
 def worker_threads(workers: int | None, cores: int, environ: Mapping[str, str]) -> int | None:

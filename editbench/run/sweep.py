@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from hydra._internal.callbacks import Callbacks  # a launcher must be given them
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from editbench.base import user_code
-from editbench.base.conf import MAIN, load_yaml, quoted
+from editbench.base.conf import MAIN, quoted
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import (
     claim_folder,
     explain_disk_errors,
     read_json,
-    write_atomic,
     write_json,
 )
 from editbench.base.progress import hush, say
@@ -47,6 +49,7 @@ from editbench.run.job import Outcome, find_job, run_job
 from editbench.run.launch import (
     CHOICE,
     available_cores,
+    batch_size,
     dealt_device,
     end_with_parent,
     ends_with_its_sweep,
@@ -113,7 +116,7 @@ def run_single(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) 
         except EditbenchError as error:
             return error  # Hydra would print its own lines about an exception
 
-    with hydra_application(more) as hydra, _explained_disk():
+    with hydra_application(more, overrides) as hydra, _explained_disk():
         try:
             done = hydra.run(MAIN, guarded, list(overrides))
         except KeyboardInterrupt:
@@ -145,7 +148,7 @@ def run_sweep(
         EditbenchError: the configuration is wrong.
     """
     # The environment is put back at the end: this process may start another sweep.
-    with hydra_application(more) as hydra, _explained_disk(), _own_environment():
+    with hydra_application(more, overrides) as hydra, _explained_disk(), _own_environment():
         master, jobs = compose_master(hydra.config_loader, overrides)
         # Before the folder is claimed: a sweep with a wrong value leaves nothing behind.
         composer = JobComposer(hydra.config_loader, master)
@@ -155,22 +158,18 @@ def run_sweep(
         launcher = str(master.hydra.launcher["_target_"])
         batches = _open_batches(master.hydra.launcher)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
+        settle_in(master, sweep.folder)
         os.environ[STARTER] = str(os.getpid())
         share_cores(master, len(jobs))
-        # Two sweeps may start in one second: the folder that was claimed is this one's alone.
-        own = [f"hydra.sweep.dir={quoted(sweep.folder)}", "hydra.mode=MULTIRUN"]
         interrupted = False
         follower = Follower(sweep.folder, len(jobs))
-        words = list(overrides)
         numbers = list(range(len(jobs)))  # of the jobs that the launcher gets
         try:
             if task is job_task:
-                waiting = settle_found(sweep, composer, follower)
-                words = remaining_words(sweep, overrides, waiting, master)
-                numbers = list(waiting)
+                numbers = settle_found(sweep, composer, follower)
             if numbers:
                 with _followed(task, follower, launcher, batches) as followed:
-                    hydra.multirun(MAIN, followed, [*words, *own])
+                    launch_jobs(sweep, numbers, hydra.config_loader, master, followed)
         except KeyboardInterrupt:
             interrupted = True
         except Exception as error:
@@ -251,7 +250,7 @@ def run_hydra(
     """
     may_say = bool(more) or any(word.startswith("hydra.mode") for word in overrides)
     if not sweep and may_say:
-        with hydra_application(more) as hydra:
+        with hydra_application(more, overrides) as hydra:
             sweep = hydra.get_mode(MAIN, list(overrides)) == RunMode.MULTIRUN
     if sweep:
         return run_sweep(task, overrides, more, again)
@@ -264,7 +263,7 @@ def _is_explained(error: Exception) -> bool:
     return isinstance(error, kinds)
 
 
-def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> dict[int, Settings]:
+def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> list[int]:
     """Leave the outcomes of the jobs that no launcher is needed for: their records are there, or
     their settings are wrong.
 
@@ -274,9 +273,9 @@ def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> dic
         follower: prints a line as each is settled.
 
     Returns:
-        The other jobs, by their numbers.
+        The numbers of the other jobs.
     """
-    waiting: dict[int, Settings] = {}
+    waiting: list[int] = []
     for number, words in enumerate(sweep.jobs):
         try:
             settings = composer.settings(words)
@@ -289,7 +288,7 @@ def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> dic
         except Exception:  # one job's trouble is not the sweep's; the job meets it when it runs
             found = None
         if found is None:
-            waiting[number] = settings
+            waiting.append(number)
             continue
         line = describe(settings, found)
         write_outcome(sweep.folder, number, settings.title, found, line)
@@ -297,36 +296,54 @@ def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> dic
     return waiting
 
 
-def remaining_words(
-    sweep: Sweep, overrides: Sequence[str], waiting: Mapping[int, Settings], master: DictConfig
-) -> list[str]:
-    """Words that make Hydra run the jobs of a sweep that wait; none where no job does.
+def settle_in(master: DictConfig, folder: Path) -> None:
+    """Tell the jobs of a sweep what they share: its folder, its mode and its launcher.
 
-    All jobs together are what the command line says. Some of them need not be a product of values,
-    which is all that Hydra's words can say: they become a sweep over their numbers, and `job_task`
-    finds their configurations in the sweep's folder.
+    Args:
+        master: configuration of the sweep as a whole, with Hydra's own node.
+        folder: that was claimed for it. Two sweeps may start in one second: it is this one's alone.
+    """
+    of_hydra = master.hydra.overrides.hydra
+    of_hydra += [f"hydra.sweep.dir={quoted(folder)}", "hydra.mode=MULTIRUN"]
+    # A job may have an experiment with a launcher of its own, which is not the one that starts it.
+    if not any(word.startswith(CHOICE) for word in of_hydra):
+        of_hydra.append(f"{CHOICE}{master.hydra.runtime.choices[CHOICE.removesuffix('=')]}")
+    master.hydra.sweep.dir = str(folder)
+    master.hydra.mode = RunMode.MULTIRUN
+
+
+def launch_jobs(
+    sweep: Sweep,
+    numbers: Sequence[int],
+    loader: ConfigLoader,
+    master: DictConfig,
+    task: TaskFunction,
+) -> None:
+    """Hand jobs to Hydra's launcher, each with its words and its number.
+
+    Hydra's own sweeper makes the jobs from the words of the command line, so that it cannot leave
+    one out that is found, and it composes every job once more than its launcher does.
 
     Args:
         sweep: under way.
-        overrides: words of the command line.
-        waiting: the settings of the jobs to run, by their numbers.
-        master: configuration of the sweep as a whole, with Hydra's own node.
+        numbers: of the jobs.
+        loader: of Hydra.
+        master: configuration of the sweep as a whole, after `settle_in`.
+        task: what each job does.
     """
-    if not waiting:
-        return []
-    if len(waiting) == len(sweep.jobs):
-        return list(overrides)
-    for number, settings in waiting.items():
-        write_atomic(sweep.folder / f"{number}.yaml", OmegaConf.to_yaml(settings.plain))
-    numbers = ",".join(str(number) for number in waiting)
-    # What all jobs share, such as an experiment with its launcher, the words of the first one say.
-    shared = sweep.jobs[next(iter(waiting))]
-    of_hydra = list(master.hydra.overrides.hydra)
-    # The job whose words these are may have an experiment with a launcher of its own.
-    if not any(word.startswith(CHOICE) for word in of_hydra):
-        of_hydra.append(f"{CHOICE}{master.hydra.runtime.choices[CHOICE.removesuffix('=')]}")
-    # Without the experiment's own sweep, whose values the numbers stand for.
-    return [*shared, *of_hydra, "hydra.sweeper.params=null", f"+{NUMBER}={numbers}"]
+    callbacks = Callbacks(master)
+    context = HydraContext(config_loader=loader, callbacks=callbacks)
+    launcher = Plugins.instance().instantiate_launcher(context, task, master)
+    # Kept where Hydra's sweeper keeps it.
+    OmegaConf.save(master, sweep.folder / "multirun.yaml")
+    jobs = [[*sweep.jobs[number], f"+{NUMBER}={number}"] for number in numbers]
+    at_once = batch_size(master, len(jobs))
+    callbacks.on_multirun_start(config=master, config_name=MAIN)
+    for first in range(0, len(jobs), at_once):
+        done = launcher.launch(jobs[first : first + at_once], initial_job_idx=first)
+        for job in done:
+            _ = job.return_value  # raises what the job raised
+    callbacks.on_multirun_end(config=master, config_name=MAIN)
 
 
 @contextmanager
@@ -389,9 +406,9 @@ def job_task(config: DictConfig) -> Outcome:
     Raises:
         EditbenchError: a single job's settings are wrong. In a sweep this is its outcome.
     """
-    number = job_number(config)
+    number = take_number(config)
     try:
-        settings = join_sweep(read_settings(config))
+        settings = join_sweep(Settings.from_config(config))
     except EditbenchError as error:
         if not in_sweep():
             raise
@@ -409,19 +426,14 @@ def job_task(config: DictConfig) -> Outcome:
     return outcome
 
 
-def job_number(config: DictConfig) -> int:
-    """Which job of its sweep this is; 0 outside of a sweep."""
-    if config.get(NUMBER) is not None:
-        return int(config[NUMBER])
-    return int(HydraConfig.get().job.num) if in_sweep() else 0
+def take_number(config: DictConfig) -> int:
+    """Which job of its sweep this is; 0 outside of a sweep.
 
-
-def read_settings(config: DictConfig) -> Settings:
-    """The settings of a job, which one of some jobs of a sweep finds in the sweep's folder."""
-    if config.get(NUMBER) is None or not in_sweep():
-        return Settings.from_config(config)
-    file = Path(HydraConfig.get().sweep.dir) / f"{config[NUMBER]}.yaml"
-    return Settings.from_config(load_yaml(file.read_text(encoding="utf-8")))
+    Args:
+        config: of the job, which loses the number: it is none of its settings.
+    """
+    with open_dict(config):
+        return int(config.pop(NUMBER, 0))
 
 
 def in_sweep() -> bool:
@@ -470,21 +482,17 @@ def join_sweep(settings: Settings) -> Settings:
     return settings.with_device(device)
 
 
-def leave_outcome(title: str, outcome: Outcome, line: str, number: int | None = None) -> None:
+def leave_outcome(title: str, outcome: Outcome, line: str, number: int) -> None:
     """In a sweep, write the outcome where the process that started the sweep reads it.
 
     Args:
         title: of the job.
         outcome: of the job.
         line: that is printed of it.
-        number: of the job in its sweep; None takes Hydra's.
+        number: of the job in its sweep.
     """
-    if not in_sweep():
-        return
-    hydra = HydraConfig.get()
-    if number is None:
-        number = int(hydra.job.num)
-    write_outcome(Path(hydra.sweep.dir), number, title, outcome, line)
+    if in_sweep():
+        write_outcome(Path(HydraConfig.get().sweep.dir), number, title, outcome, line)
 
 
 def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, line: str) -> None:

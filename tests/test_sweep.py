@@ -123,8 +123,9 @@ def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, cap
         "seed=0,1,2",
         *JOBLIB,
     ]
-    assert main(sweep) == 1
-    err = capfd.readouterr().err
+    process = Started(main_with_forks, sweep)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
     finished = records(tmp_path / "runs")
     assert "the launcher stopped: TerminatedWorkerError" in err and "Traceback" not in err
     assert (

@@ -141,6 +141,9 @@ def affine_weights(generator: Generator, like: Tensor) -> list[np.ndarray]:
 
     Returns:
         For each row (w_dim, channels): the columns are the weights of the style channels.
+
+    Raises:
+        Unsupported: a style that is no affine function of w has no such weights.
     """
     size = generator.w_dim
     last = len(generator.layer_names) - 1
@@ -151,6 +154,7 @@ def affine_weights(generator: Generator, like: Tensor) -> list[np.ndarray]:
     columns = torch.tensor(kept, device=like.device)
     zero = like.new_zeros(1, generator.num_ws, size)
     base = generator.styles(zero)
+    _check_affine(generator, zero, base)
     weights = []
     for row in range(generator.num_ws):
         # A style is an affine function of its row: the identity in that row reads its weights.
@@ -160,6 +164,18 @@ def affine_weights(generator: Generator, like: Tensor) -> list[np.ndarray]:
         # Layers that read other rows do not move at all.
         weights.append(weight[:, weight.abs().amax(0) > 0].double().cpu().numpy())
     return weights
+
+
+def _check_affine(generator: Generator, zero: Tensor, base: Tensor) -> None:
+    """Raise Unsupported unless styles move twice as far for a code that is twice as long."""
+    probe = torch.ones_like(zero)
+    once = generator.styles(probe) - base
+    twice = generator.styles(2 * probe) - base
+    if not torch.allclose(twice, 2 * once, rtol=1e-3, atol=1e-3 * float(once.abs().max())):
+        raise Unsupported(
+            "SeFa takes the weights of the style affines, and the styles of this generator are no "
+            "affine function of w"
+        )
 
 
 @torch.no_grad()

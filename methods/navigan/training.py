@@ -166,7 +166,7 @@ def decode_pair(generator: Generator, z: Tensor, shift: WeightShift) -> tuple[Te
     synthesis = generator.network.synthesis
     first = generator.layer_names.index(shift.layer)
     with torch.no_grad():
-        styles = synthesis.styles(generator.w_plus(generator.map(z)))
+        styles = generator.split_styles(generator.styles(generator.w_plus(generator.map(z))))
         state = synthesis.run(synthesis.begin(len(z)), styles, last=first)
         _, plain = synthesis.run(state, styles, first=first)
     _, edited = synthesis.run(state, styles, shift=shift, first=first)

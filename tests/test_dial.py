@@ -17,7 +17,14 @@ from editbench.report import dial
 from editbench.report.load import load
 from editbench.worlds.card import phi
 from editbench.worlds.faces import load_scorer
-from editbench.worlds.faces.dial import PAIRS, SETTINGS, law, load_generator, partner
+from editbench.worlds.faces.dial import (
+    CURVATURES,
+    PAIRS,
+    SETTINGS,
+    law,
+    load_generator,
+    partner,
+)
 from editbench.worlds.faces.factors import TRAITS, sample_factors
 from tests.fake_records import fake_run, metric_rows, report_of
 
@@ -155,6 +162,16 @@ def test_the_linearity_dial_ties_nothing(tmp_path):
     assert found.loc[("accuracy", "bound"), "slope"] == pytest.approx(0.5)
     assert found.loc[("accuracy", "free"), "slope"] == pytest.approx(0, abs=1e-12)
     assert "entanglement" not in found.index.get_level_values(0)
+
+
+def test_the_curvature_dial_is_drawn_against_its_turns(tmp_path):
+    for setting in CURVATURES:
+        one = {"key": "curvature", "accuracy": 0.8 - 0.4 * setting}
+        dial_run(tmp_path, "straight", "smile", setting, **one)
+    results = load(tmp_path)
+    assert dial.title(results) == "The curvature dial"
+    found = dial.slopes(dial.points(results)).iloc[0]
+    assert found["slope"] == pytest.approx(-0.4) and found["worlds"] == len(CURVATURES)
 
 
 def test_the_report_has_the_dial_as_figure_table_and_file(tmp_path):

@@ -35,6 +35,7 @@ OWN = {
     "demo",
     "entanglement_dial",
     "linearity_dial",
+    "curvature_dial",
     "ground_truth",
     "ground_truth_cd",
     "real_images",

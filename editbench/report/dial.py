@@ -1,10 +1,11 @@
 """Dials: the same comparison in worlds that differ in one number, and how fast each method follows it.
 
-Reads records whose generator has a `rho` or a `linearity` (editbench.worlds.faces.dial). The starts
-near the boundaries of one world are hardly ever those of another, so their numbers are taken as
-independent, and a slope over the setting is that of weighted least squares with the variances of
-the intervals. These are over starts: how much another training of a world's generator would change
-is not in them.
+Reads records whose generator has a `rho`, a `linearity` or a `curvature`
+(editbench.worlds.faces.dial). The starts near the boundaries of one world are hardly ever those of
+another, so their numbers are taken as independent, and a slope over the setting is that of weighted
+least squares with the variances of the intervals. These are over starts: how much another training
+of a world's generator would change is not in them. Of the curvature the starts are the same at
+every setting, so its intervals are rather too wide.
 """
 
 from __future__ import annotations
@@ -84,6 +85,15 @@ DIALS = (
         "Against lambda, the weight of the term that straightens the traits in W while the "
         "generator is trained (0: W as curved as it comes out): the accuracy at the first "
         "crossing, and AD at matched effect." + WHISKERS,
+        False,
+    ),
+    Dial(
+        "curvature",
+        "The curvature dial",
+        "turn of W, radians a standard deviation",
+        "Against the turn that was added to W (0: the network's own W; pictures, starts and S are the "
+        "same at every setting): the accuracy at the first crossing, and AD at matched effect."
+        + WHISKERS,
         False,
     ),
 )

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.conf import LABELS
@@ -40,6 +38,10 @@ def build(config: Mapping[str, Any] | DictConfig) -> Any:
         EditbenchError: the component refuses its options. An error of ours passes as it is, so that
             its own message is read.
     """
+    # Imported here: a report derives names from configurations and builds nothing.
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
     try:
         return instantiate(plain(config), _convert_="all")
     except InstantiationException as error:

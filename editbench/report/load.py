@@ -344,9 +344,11 @@ def _table(
         )
     # Optional columns come in as NaN, others that a newer version adds are dropped.
     table = table.reindex(columns=list(types))
-    if "note" in types:
+    if "note" in types and table["note"].hasnans:
         table["note"] = table["note"].fillna("")
-    return table.astype(types)  # type: ignore[call-overload]
+    # What is of its type already, as in every record of this version, is not copied.
+    others = {column: kind for column, kind in types.items() if table[column].dtype != kind}
+    return table.astype(others) if others else table  # type: ignore[call-overload]
 
 
 def _join(parts: list[pd.DataFrame], types: dict[str, str]) -> pd.DataFrame:

@@ -180,8 +180,7 @@ def _seed_part(
     # One stream a method: its seeds are the same in every pair.
     own = {
         name: seed_draws(spreads.get(name, SeedSpread()), draws, "paired", name)
-        for pair in pairs
-        for name in pair
+        for name in {name for pair in pairs for name in pair}
     }
     return np.stack([own[a] - own[b] for a, b in pairs], 1)
 

@@ -55,8 +55,10 @@ def published(results: Results, look: Looks | None = None) -> list[Published]:
     titles = {column.key: column.title for column in COLUMNS} | {
         SERVED: "attributes with a control"
     }
+    found: list[Published] = []
+    if not blocks:
+        return found
     tables = {name: main_table(part) for name, part in results.by_setting()}
-    found = []
     for _, block in sorted(blocks.items()):
         metric = str(block.get("metric", ""))
         # A source whose numbers are not in the text has none, and is named without a table.

@@ -11,6 +11,7 @@ calibrates) is that of the first seed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,13 +54,16 @@ def pool_seeds(
     cells = []
     pooled_rows = []
     pooled_samples = []
+    # Looked up once: a comparison of the whole tables with each cell's runs grows with the square.
+    rows_of = rows.groupby("run_id").indices
+    samples_of = samples.groupby("run_id").indices
     for _, group in runs.groupby(CELL, sort=False):
         group = group.sort_values(["seed", "run_id"])
         cell = _joined_runs(group, costs)
         cells.append(cell)
         done = group.loc[group["status"] == "done", "run_id"].tolist()
-        own_rows = rows[rows["run_id"].isin(done)]
-        own_samples = samples[samples["run_id"].isin(done)]
+        own_rows = _of_runs(rows, rows_of, done)
+        own_samples = _of_runs(samples, samples_of, done)
         if len(done) > 1:
             tables = _by_start(own_samples, done)
             own_rows = _joined_rows(own_rows, tables, done, group)
@@ -74,6 +78,18 @@ def pool_seeds(
         _stacked(pooled_rows, rows),
         _stacked(pooled_samples, samples),
     )
+
+
+def _of_runs(table: pd.DataFrame, places: Mapping[Any, Any], run_ids: list[str]) -> pd.DataFrame:
+    """The rows of some runs, in the order of the table.
+
+    Args:
+        table: of all runs.
+        places: run_id -> the positions of its rows.
+        run_ids: which runs; one without rows has no place.
+    """
+    found = [places[run] for run in run_ids if run in places]
+    return table.take(np.sort(np.concatenate([np.array([], int), *found])))
 
 
 def _stacked(parts: list[pd.DataFrame], like: pd.DataFrame) -> pd.DataFrame:

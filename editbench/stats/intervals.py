@@ -84,7 +84,10 @@ def percentiles(samples: np.ndarray, level: float = LEVEL) -> np.ndarray:
     some = np.isfinite(samples).any(0)
     if some.any():
         tail = 50 * (1 - level)
-        out[:, some] = np.nanpercentile(samples[:, some], [tail, 100 - tail], axis=0)
+        known = samples[:, some]
+        # The same numbers in half the time, where there is no NaN to leave out.
+        percentile = np.nanpercentile if np.isnan(known).any() else np.percentile
+        out[:, some] = percentile(known, [tail, 100 - tail], axis=0)
     return out
 
 

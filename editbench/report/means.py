@@ -231,10 +231,11 @@ def _readable_values(
     """(method, attribute) -> values indexed by start, where the table's number may be read."""
     known = readable(table, metric)
     values = start_values(results, metric, dict(zip(table["run_id"], table["ad_at_effect"])))
+    shown = table.loc[known, ["method", "attribute", "run_id"]]
     return {
-        (row["method"], row["attribute"]): values[row["run_id"]]
-        for row in table[known].to_dict("records")
-        if row["run_id"] in values
+        (method, attribute): values[run]
+        for method, attribute, run in shown.itertuples(index=False)
+        if run in values
     }
 
 

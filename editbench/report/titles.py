@@ -28,6 +28,8 @@ class Wording:
 
     def __init__(self, results: Results, folders: Sequence[Path] = ()) -> None:
         self.results = results
+        # Once for all groups of options.
+        self._runs = results.runs.to_dict("records")
         self.folders = folders
         self._files: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -37,7 +39,7 @@ class Wording:
         Args:
             group: of the option: 'method', 'scorer' or 'generator'.
         """
-        for run in self.results.runs.to_dict("records"):
+        for run in self._runs:
             recorded = self.results.configs.get(run["run_id"], {}).get(group)
             # The row has the option's name as well, for records without a configuration.
             yield run, self.of(group, recorded, run[group])

@@ -399,7 +399,11 @@ def legend(table: pd.DataFrame, known: Mapping[str, Quantity], look: Looks) -> l
     noted = [f"{key}_note" for key, one in known.items() if one.metric not in HIDDEN]
     # In the order of the columns, as a reader looks from the table to the note.
     for key in (name for name in table.columns if name in noted):
-        for note, group in table[table[key] != ""].groupby(key):
+        with_note = table[key] != ""
+        # Most columns have none, and a part of a table this wide takes time even without a row.
+        if not with_note.any():
+            continue
+        for note, group in table[with_note].groupby(key):
             name = key.removesuffix("_note")
             lines.append(f"† {title_of(name, look)}: {note} ({where(group, look)})")
     return lines

@@ -16,13 +16,17 @@ from rich.console import Console
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
-from editbench.report import Style, load, print_table, report
+from editbench.report import Style, every_setting, latex, load, print_table, report
 from editbench.walk.figures import Drawing, Looks, Records, new_figure
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 
 def caption(file: Path) -> str:
-    return re.findall(r"\\caption\{.*", file.read_text(encoding="utf-8"))[0]
+    return caption_of(file.read_text(encoding="utf-8"))
+
+
+def caption_of(table: str) -> str:
+    return re.findall(r"\\caption\{.*", table)[0]
 
 
 def conclusion(page: Path) -> str:
@@ -137,14 +141,15 @@ def test_a_table_of_means_says_of_ad_what_it_is_over_and_what_its_marks_mean(
     text = (folder / "means.tex").read_text()
     assert r"0.50\textsuperscript{\ddag}" in text
     assert r"\textsuperscript{\ddag}not learned" in text and "(guessing)" in text
+    results = load(tmp_path, by_seed=False)
+    (numbers,) = every_setting(results)
     # Of AD alone nothing is over the set of accuracy; the first of two columns has no interval.
     for columns, part, other in (
         (("ad_at",), "Mean AD: over 2", "Mean: over"),
         (("success_rate", "accuracy"), "with the 95 \\% interval below", "Mean AD"),
     ):
         style = Style(columns=columns)
-        report_of(tmp_path, style=style)
-        told = caption(folder / "means.tex")
+        told = caption_of(latex.tables(numbers, style.looks(results), style)["means"])
         assert part in told and other not in told
 
 
@@ -232,7 +237,8 @@ def damaged(records: Records, look: Looks) -> list[Drawing]:
 
 def test_a_figure_that_cannot_be_made_narrow_is_still_there(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile", metrics={"m": {"figure": f"{__name__}.only_wide"}})
-    folder = report(tmp_path, files=True, style=Style(column="one")).parent / "figures"
+    page = report_of(tmp_path, draws=("only_wide",), style=Style(column="one"))
+    folder = page.parent / "figures"
     for kind in ("svg", "pdf", "png"):
         assert (folder / f"only_wide.{kind}").exists()
 

@@ -1,11 +1,10 @@
 """The conformance suite: it passes what is sound, and says of each broken method what is broken and how to mend it."""
 
 import ast
+import functools
 import inspect
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from editbench.base.conf import group_options
 from editbench.base.errors import UnknownName
 from editbench.base.spaces import Codes, Space
 from editbench.cli import main
-from editbench.conformance import CHECKS, conform
+from editbench.conformance import CHECKS, conform, subject
 from editbench.conformance.load import load_factory
 from editbench.conformance.testbeds import (
     DIM,
@@ -33,6 +32,7 @@ from editbench.conformance.testbeds import (
     other_judge,
 )
 from editbench.run.compose import compose_config
+from editbench.walk.editor import Editor
 from tests.tiny_pictures import save_random_heads, shrink
 
 torch.set_num_threads(1)  # the testbeds are tiny: more threads only wait for one another
@@ -106,6 +106,17 @@ SET = {
     "min_effect": 0.1,  # of eight candidates on random weights, none does much
     "semantics": 16,  # five axes of the testbed are too few for classes of their own
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def banks_made_once(tmp_path_factory):
+    """Each suite has networks of its own, and finds the banks of its testbeds on disk."""
+    folder = tmp_path_factory.mktemp("testbeds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            subject, "make_testbed", lambda family, kind, _: make_testbed(family, kind, folder)
+        )
+        yield
 
 
 def by_status(results, status):
@@ -221,10 +232,15 @@ def files_for(config, folder):
         )
 
 
+@functools.cache
+def compose_method(method, *words):
+    """A method's settings, which no test may change."""
+    return compose_config([f"method={method}", *words]).method
+
+
 @pytest.mark.parametrize("method", group_options("method"))
 def test_every_method_of_the_project_conforms(method, tmp_path):
-    config = compose_config([f"method={method}", "budget=demo", f"data={tmp_path}"]).method
-    config = instantiate.plain(config)
+    config = instantiate.plain(compose_method(method, "budget=demo"))
     # Cheaper than any preset, with the paper's procedure.
     shrink(config, SMALL, SET)
     files_for(config, tmp_path)
@@ -296,8 +312,10 @@ def test_a_reason_has_three_words(text, expected):
 
 @pytest.mark.parametrize("method", group_options("method"))
 def test_every_method_has_an_oracle_a_citation_its_arguments_written_down_and_a_demo(method):
-    raw, config = group_options("method")[method], compose_config([f"method={method}"]).method
+    raw, config = group_options("method")[method], compose_method(method)
+    assert config.name == method and config.about
     editor = get_class(config["_target_"])
+    assert issubclass(editor, Editor)
     family = editor.__module__.removeprefix("editbench.methods.").removesuffix(".editor")
     oracle = family.replace(".", "_").removesuffix("_direction")
     tests = ROOT / "tests" / f"test_{oracle}.py"
@@ -324,7 +342,7 @@ def test_every_method_has_an_oracle_a_citation_its_arguments_written_down_and_a_
         )
     if preset.exists():
         assert preset.read_text().startswith("# @package method\n") and raw.get("demo") != "as_is"
-        demo = compose_config([f"method={method}", "budget=demo"]).method
+        demo = compose_method(method, "budget=demo")
         assert demo != config and demo.about == f"{config.about} (demo preset: a smaller budget)"
 
 
@@ -416,18 +434,12 @@ def test_one_of_several_a_dotted_name_and_a_configuration(tmp_path, monkeypatch)
         load_factory(str(conf / "mine.yaml"), ["delt=1"])
 
 
-def test_from_a_shell_outside_the_project(tmp_path):
-    (tmp_path / "mean_shift.py").write_text((BROKEN_METHODS / "mean_shift.py").read_text())
-    (tmp_path / "forgets.py").write_text((BROKEN_METHODS / "forgets.py").read_text())
-    run = subprocess.run(
-        [sys.executable, "-m", "editbench.cli", "conform", "forgets.py", "--only", "state"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-    )
-    assert (
-        run.returncode == 1
-        and "state failed" in run.stdout
-        and "Traceback" not in run.stdout + run.stderr
-    )
+def test_a_file_in_a_folder_outside_the_project(tmp_path, monkeypatch, capsys):
+    """A relative path, and a module of the user's beside the file, under a name nothing else has."""
+    (tmp_path / "own_shift.py").write_text((BROKEN_METHODS / "mean_shift.py").read_text())
+    text = (BROKEN_METHODS / "forgets.py").read_text()
+    (tmp_path / "forgets.py").write_text(text.replace("from mean_shift", "from own_shift"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["conform", "forgets.py", "--only", "state"]) == 1
+    out, err = capsys.readouterr()
+    assert "state failed" in out and "Traceback" not in out + err

@@ -9,7 +9,7 @@ from editbench.base.spaces import Codes
 from editbench.conformance.compare import close, spelled_out
 from editbench.conformance.subject import Fit, Subject
 from editbench.conformance.verdicts import Failed, Skipped, explain
-from editbench.walk.editor import DirectionSet
+from editbench.walk.editor import DirectionSet, Editor
 
 SAMPLES = 6
 
@@ -23,10 +23,13 @@ def directions(subject: Subject) -> str:
     again = _find(subject, fit, 1)
     generator = fit.data.generator
     codes = generator.lift(fit.data.latents(fit.data.tune)[:SAMPLES], found.space)
+    # Editors that have not found the directions themselves, as after a stop: one for each set.
+    editor = _unfitted(subject, fit)
+    other_editor = _unfitted(subject, fit)
     with torch.no_grad():
         plain = generator.decode(Codes(found.space, codes))
     for place, name in enumerate(found.names):
-        start = _apply(subject, fit, found, place, 0.0, codes)
+        start = _apply(subject, editor, found, place, 0.0, codes)
         with torch.no_grad():
             seen = generator.decode(start)
         if not torch.allclose(seen, plain, rtol=0, atol=1e-5):
@@ -37,8 +40,8 @@ def directions(subject: Subject) -> str:
                 "in `apply_direction` give codes + (change), with a change that is 0 at strength 0",
             )
         size = found.strengths[-1]
-        one = spelled_out(_apply(subject, fit, found, place, size, codes))
-        other = spelled_out(_apply(subject, fit, again, place, size, codes))
+        one = spelled_out(_apply(subject, editor, found, place, size, codes))
+        other = spelled_out(_apply(subject, other_editor, again, place, size, codes))
         if not close(one, other, spelled_out(start)).all():
             raise Failed(
                 f"direction '{name}' is another one when it is found again under another global "
@@ -49,10 +52,16 @@ def directions(subject: Subject) -> str:
     return f"{len(found)} directions"
 
 
-def _find(subject: Subject, fit: Fit, seed: int) -> DirectionSet:
-    """The directions of a new editor, which is not fitted."""
+def _unfitted(subject: Subject, fit: Fit) -> Editor:
+    """A new editor, which knows the number of rows of W+ and nothing else."""
     editor = subject.make()
     editor.num_ws = fit.data.generator.num_ws
+    return editor
+
+
+def _find(subject: Subject, fit: Fit, seed: int) -> DirectionSet:
+    """The directions of a new editor, which is not fitted."""
+    editor = _unfitted(subject, fit)
     try:
         with subject.watch.running(seed):
             found = editor.fixed_directions(fit.data)
@@ -76,15 +85,13 @@ def _find(subject: Subject, fit: Fit, seed: int) -> DirectionSet:
 
 def _apply(
     subject: Subject,
-    fit: Fit,
+    editor: Editor,
     found: DirectionSet,
     place: int,
     strength: float,
     codes: torch.Tensor,
 ) -> Codes:
-    """Codes of an editor that has not found the directions itself, as after a stop."""
-    editor = subject.make()
-    editor.num_ws = fit.data.generator.num_ws
+    """Codes of one direction at one strength."""
     try:
         with torch.no_grad(), subject.watch.running(0):
             return editor.apply_direction(found, place, strength, codes.clone())

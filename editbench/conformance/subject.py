@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,14 @@ from editbench.bank.bank import Bank
 from editbench.base.errors import Unsupported
 from editbench.base.spaces import Codes
 from editbench.conformance.compare import altered, snapshot, spelled_out
-from editbench.conformance.testbeds import FAMILIES, Testbed, clone_walk, make_testbed
+from editbench.conformance.testbeds import (
+    FAMILIES,
+    Testbed,
+    clone_walk,
+    make_testbed,
+    other_bank,
+    other_judge,
+)
 from editbench.conformance.verdicts import Skipped, explain
 from editbench.conformance.watch import Tally, Watch
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
@@ -220,6 +227,20 @@ class Subject:
         if (family, kind) not in self._fits:
             self._fits[family, kind] = self.fit(self.testbed(family, kind))
         return self._fits[family, kind]
+
+    @cached_property
+    def again(self) -> Fit:
+        """A second fit of the first served attribute's data, with all that may not matter changed.
+
+        The global random state, the judge, its logits and the test split are others. Where it is
+        the same as the first fit, none of them matters; where it is not, a check fits once more
+        with its own cause alone changed.
+        """
+        testbed = self.need_served()[0].fit.testbed
+        bank = other_bank(testbed.bank, self.folder / "other")
+        judge = other_judge(testbed)
+        elsewhere = replace(testbed, judge=judge, bank=bank)
+        return self.fit(elsewhere, seed=1)
 
     @cached_property
     def family(self) -> str:

@@ -27,9 +27,11 @@ import os
 import pickle
 import struct
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import zipfile
 
 REFUSED = 3  # exit code
 DAMAGED = "it is damaged or incomplete ({}); copy it again from where it came"
@@ -40,6 +42,7 @@ TOO_LARGE = (
 # torch/serialization.py; a number that no pickle of other data begins with.
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of an older archive, after torch/serialization.py
 ZIP = b"PK\x03\x04"
+STORED = 0  # zipfile.ZIP_STORED
 DEEPEST = 4  # archives within archives
 INLINE = 64  # characters; longer text is written once, however often it is referred to
 STORAGE_WIDTHS = {  # bytes of an element, after torch/storage.py
@@ -363,7 +366,7 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
         raise Refused("two members of the archive have one name; do not trust the file")
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
-        packed = info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size
+        packed = info.compress_type != STORED or info.file_size != info.compress_size
         encrypted = info.flag_bits & 1
         if packed or encrypted:
             raise Refused(
@@ -379,6 +382,9 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
 
 def read_zip(stream: BinaryIO, size: int, depth: int) -> Any:
     """An archive of PyTorch 1.6 or newer: a zip file with data.pkl and one member a storage."""
+    # Here, since it would be a third of the start of every other file.
+    import zipfile
+
     archive = zipfile.ZipFile(stream)  # open until the storages are written
     names = archive.NameToInfo
     if any(name.endswith("/constants.pkl") for name in names):

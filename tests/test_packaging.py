@@ -63,13 +63,14 @@ def test_the_wheel_holds_every_source_and_data_file(unpacked):
 
 def test_the_unpacked_wheel_imports_the_same_names_in_a_folder_with_others(unpacked, tmp_path):
     """The folder has a `methods`, a `metrics` and a `conf` that would fail if they were
-    imported.
+    imported. No name needs the picture libraries that torchmetrics uses where they are.
     """
     for name in ("methods", "metrics", "conf"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the wrong package')")
     code = (
         "import sys\n"
+        "sys.modules['torchvision'] = sys.modules['torch_fidelity'] = None\n"
         "finders = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
         "sys.meta_path = finders\n"
         "import importlib, pathlib, editbench\n"

@@ -158,7 +158,7 @@ def test_from_an_array_to_a_finished_run(
         right
     )  # after 40 steps; chance 0.5
 
-    assert main(["world", "train-scorers", *data, "--images", "1280", "--role", "witness"]) == 0
+    assert main(["world", "train-scorers", *data, "--images", "640", "--role", "witness"]) == 0
     watched = [
         "--steer",
         "--linearity",
@@ -166,7 +166,7 @@ def test_from_an_array_to_a_finished_run(
         "--witness",
         str(tmp_path / "world" / "witness16.safetensors"),
     ]
-    assert main(["world", "train-gan", *data, *TINY, *watched, "--kimg", "0.16"]) == 0
+    assert main(["world", "train-gan", *data, *TINY, *watched, "--kimg", "0.08"]) == 0
     assert "use it: editbench run --config-dir" in capsys.readouterr().out
     generator = StyleGAN2Generator.from_file(tmp_path / "world" / "generator16.safetensors")
     assert generator.resolution == 16 and generator.config.channels == (8, 8, 8)
@@ -177,7 +177,7 @@ def test_from_an_array_to_a_finished_run(
         "generator=toyworld",
         "scorer=toyworld",
     ]
-    assert main(["world", "card", "--out", str(tmp_path / "card"), "-n", "300", *named]) == 0
+    assert main(["world", "card", "--out", str(tmp_path / "card"), "-n", "200", *named]) == 0
     assert "AUC in W, all codes" in capsys.readouterr().out
     card = json.loads((tmp_path / "card" / "card.json").read_text())
     assert (

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
+from editbench.bank.bank import BankSpec
+from editbench.bank.build import build_bank
+from editbench.bank.starts import StartsSpec, draw_targets
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.methods.sefa import affine_weights
 from editbench.networks.twist import Twist
-from editbench.worlds.faces import load_generator
+from editbench.worlds.faces import load_generator, load_scorer
 from editbench.worlds.faces.dial import CURVATURES, load_curved
 
 DIM = 12
@@ -104,12 +109,29 @@ def test_pictures_styles_and_shifts_are_those_of_the_plain_generator(z, curvatur
         assert not torch.allclose(twisted, w, atol=0.1)
 
 
+def test_starts_are_those_of_the_plain_generator(tmp_path):
+    """Banks of any setting draw alike: the same pictures, in the same order but for ties."""
+    judge = load_scorer("judge")
+    drawn = []
+    for name, generator in (("plain", load_generator()), ("bent", load_curved(1.0))):
+        models = partial(tuple, (generator, judge, judge))
+        bank = build_bank(tmp_path / name, name, BankSpec(120, fit=0.2, tune=0.1), models)
+        drawn.append(draw_targets(StartsSpec(n=28, pool=0.4), bank))
+    for attribute, starts in drawn[0].items():
+        np.testing.assert_array_equal(starts.index, drawn[1][attribute].index)
+        np.testing.assert_array_equal(starts.target, drawn[1][attribute].target)
+
+
 def test_settings_have_identities_of_their_own():
     assert len({load_curved(curvature).digest for curvature in CURVATURES}) == len(CURVATURES)
     assert load_curved(0.3).digest == load_curved(0.3).digest
+    bent = load_curved(0.3)
+    # A run in another precision adds it to the digest, and then draws starts of its own.
+    bent.digest += "-bf16"
+    assert bent.samples_digest == f"{load_generator().digest}-bf16"
 
 
-@pytest.mark.parametrize("curvature", [-1.0, "much", True])
+@pytest.mark.parametrize("curvature", [-1.0, float("nan"), float("inf"), "much", True])
 def test_a_wrong_curvature_is_named(curvature):
     with pytest.raises(EditbenchError, match=rf"generator.curvature={curvature} must be a number"):
         load_curved(curvature)

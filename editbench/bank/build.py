@@ -445,7 +445,8 @@ def finish_bank(
                     "samples": samples_key(
                         vars(spec),
                         {
-                            "generator": generator.digest,
+                            # Of the pictures: in other coordinates starts stay the same.
+                            "generator": generator.samples_digest,
                             "teacher": teacher.digest,
                             "judge": judge.digest,
                         },

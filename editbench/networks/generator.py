@@ -20,6 +20,8 @@ class Generator(nn.Module, abc.ABC):
         output: "image" when `decode` gives pictures (N, C, H, W) in [-1, 1]; "w" when there are no
             pictures and the codes themselves are judged (latent-only data).
         digest: hash of all that determines its output (weights, architecture, truncation).
+        samples_digest: digest of the generator whose pictures its samples are, where it is that
+            one in other coordinates; the starts of both are then drawn alike. Otherwise `digest`.
         layer_names: of a generator with S, its layers in the order of S; a layer that gives colours
             (ToRGB) has a name that begins with 'rgb'.
         style_sizes: the channels of each of these layers.
@@ -37,6 +39,10 @@ class Generator(nn.Module, abc.ABC):
     precision: str = "fp32"  # of `decode`, see editbench.base.precision
     # Samples decoded so far, and passes of derivatives: the cost that every table shows.
     decoded: int = 0
+
+    @property
+    def samples_digest(self) -> str:
+        return self.digest
 
     def map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> w (N, w_dim), truncated as the generator is configured."""

@@ -141,7 +141,14 @@ class TwistedGenerator(StyleGAN2Generator):
             w = network.mapping(z, None)
         self.twist = Twist(w, curvature, components)
         # Not of the map's numbers, whose last digits differ from one machine to another.
-        self.digest = digest([self.digest, self.twist.curvature, components, SAMPLES, SEED])
+        twist = digest([self.twist.curvature, components, SAMPLES, SEED])
+        self._mark = f"-twisted-{twist}"
+        self.digest = f"{self.digest}{self._mark}"
+
+    @property
+    def samples_digest(self) -> str:
+        """The plain network's, with what a run adds, such as its precision."""
+        return self.digest.replace(self._mark, "")
 
     def map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> twisted w (N, w_dim)."""

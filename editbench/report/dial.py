@@ -5,7 +5,7 @@ Reads records whose generator has a `rho`, a `linearity` or a `curvature`
 another, so their numbers are taken as independent, and a slope over the setting is that of weighted
 least squares with the variances of the intervals. These are over starts: how much another training
 of a world's generator would change is not in them. Of the curvature the starts are the same at
-every setting, so its intervals are rather too wide.
+every setting (`Generator.samples_digest`), so its intervals are rather too wide.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ went on from the world's own; docs/entanglement_dial.md and docs/linearity_dial.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
@@ -129,7 +130,9 @@ def load_curved(
     Raises:
         EditbenchError: a curvature that is no number from 0 on.
     """
-    if isinstance(curvature, bool) or not isinstance(curvature, (int, float)) or curvature < 0:
+    is_number = isinstance(curvature, (int, float)) and not isinstance(curvature, bool)
+    # NaN is below nothing, and every picture would be NaN.
+    if not is_number or not 0 <= curvature < math.inf:
         raise EditbenchError(
             f"generator.curvature={curvature} must be a number from 0 on (radians of turn for a "
             f"standard deviation of W; the dial has {', '.join(map(str, CURVATURES))})"

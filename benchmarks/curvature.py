@@ -8,6 +8,9 @@ For each setting, of random samples of the world's generator:
   the first one; and at two codes of different samples. A straight W has 1;
 - the spread of W, which scales the step of every method.
 
+And once, of the components of W that the dial leaves as they are: their share of its variance, and
+what a linear classifier reads from them alone.
+
     python benchmarks/curvature.py [--samples 9000] [--gradients 200]
 """
 
@@ -58,6 +61,27 @@ def gradients(generator: Generator, judge: Scorer, w: Tensor, name: str) -> Tens
     return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
 
+def left_alone(codes: np.ndarray, labels: dict[str, np.ndarray], cut: int) -> str:
+    """What lies in the components that no setting turns.
+
+    Args:
+        codes: (n, w_dim) of the plain W.
+        labels: attribute -> (n,) 0 or 1.
+        cut: codes that a classifier learns from; the others are ordered.
+    """
+    twist = load_curved(0.0).twist
+    centred = torch.from_numpy(codes) - twist.mean
+    rest = (centred - centred @ twist.into @ twist.back).numpy()
+    share = (rest**2).sum() / (centred.numpy() ** 2).sum()
+    # In units of one scale, as small numbers would be held back by the classifier's penalty.
+    rest = rest / rest.std(0).mean()
+    found = []
+    for name, values in labels.items():
+        auc = fitted_auc(rest[:cut], values[:cut], rest[cut:], values[cut:])
+        found.append(f"{name} {auc:.3f}")
+    return f"not turned: {share:.3f} of the variance, AUC linear {', '.join(found)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -71,6 +95,12 @@ def main() -> None:
     _, logits = scored_codes(load_generator(), judge, args.samples, SEED)
     z = torch.from_numpy(normals(SEED, "separability/z", 0, args.samples, 128)).float()
     cut = 2 * args.samples // 3
+    labels = {}
+    for name in ATTRIBUTES:
+        logit = judge.attributes.logits(logits, name)[:, 0]
+        labels[name] = (logit > 0).int().numpy()
+    with torch.inference_mode():
+        print(left_alone(load_generator().map(z).numpy(), labels, cut), flush=True)
     for curvature in CURVATURES:
         generator = load_curved(curvature)
         with torch.inference_mode():
@@ -79,8 +109,7 @@ def main() -> None:
         print(f"curvature {curvature}, spread {spread:.3f}", flush=True)
         start = torch.from_numpy(codes[: args.gradients])
         for name in ATTRIBUTES:
-            labels = (judge.attributes.logits(logits, name)[:, 0].numpy() > 0).astype(int)
-            parts = (codes[:cut], labels[:cut], codes[cut:], labels[cut:])
+            parts = (codes[:cut], labels[name][:cut], codes[cut:], labels[name][cut:])
             first = gradients(generator, judge, start, name)
             length = STEPS * STEP * spread / FFHQ_W_SPREAD
             later = gradients(generator, judge, start + length * first, name)

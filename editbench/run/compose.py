@@ -185,8 +185,18 @@ def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
 def compose_master(
     loader: ConfigLoader, overrides: Sequence[str]
 ) -> tuple[DictConfig, list[list[str]]]:
-    """The configuration of a sweep as a whole, with Hydra's own node, and the words of its jobs."""
+    """The configuration of a sweep as a whole, with Hydra's own node, and the words of its jobs.
+
+    Raises:
+        EditbenchError: a sweeper of somebody else, which would choose the jobs as they end.
+    """
     master = loader.load_configuration(MAIN, list(overrides), RunMode.MULTIRUN)
+    sweeper = str(master.hydra.sweeper["_target_"])
+    if not sweeper.endswith(".BasicSweeper"):
+        raise EditbenchError(
+            f"hydra.sweeper is {sweeper}: a sweep is the product of the values that are given, so "
+            "leave the sweeper out"
+        )
     return master, sweep_jobs(master, loader)
 
 

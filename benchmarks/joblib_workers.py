@@ -1,8 +1,9 @@
 """Eight jobs under joblib with two workers against the same jobs one after the other.
 
-Both sweeps run in processes of their own, on a bank that is there and with folders of records of
-their own. CPU seconds are of all processes of a sweep, so the second ratio is what the workers cost
-more. Seconds compare only on two idle cores.
+The sweeps run in processes of their own, on a bank that is there and with folders of records of
+their own. One after the other, jobs have one thread, as each of the two workers has, and then a
+thread a core, which is what one job alone takes. CPU seconds are of all processes of a sweep, so
+that ratio is what the workers cost more. Seconds compare only on two idle cores.
 
     python benchmarks/joblib_workers.py [--starts 160] [--bank 6400]
 """
@@ -15,20 +16,35 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from children import counted
+from children import Used, counted
 
 from editbench.run.compose import compose_settings
 from editbench.run.loading import load_bank
 
 JOBS = ["method=sefa,random", "attribute=smile,age", "seed=0,1"]
+THREADS = "OMP_NUM_THREADS"
 WORKERS = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
-def sweep(words: list[str], out: Path) -> tuple[float, float]:
-    """CPU seconds and seconds of a sweep."""
-    used = counted(["-m", "editbench", "run", "-m", *JOBS, *words, f"out={out}"])
+def sweep(words: list[str], folder: Path, name: str, threads: int | None = None) -> Used:
+    """What a sweep takes, with a copy of the cache that has the bank alone.
+
+    Args:
+        words: of the sweep, beside its jobs.
+        folder: of the cache, and of what the sweeps write.
+        name: of the sweep.
+        threads: of a process; None: what a process takes by itself.
+    """
+    environ = {key: value for key, value in os.environ.items() if key != THREADS}
+    if threads is not None:
+        environ[THREADS] = str(threads)
+    cache = folder / f"cache-{name}"
+    shutil.copytree(folder / "cache", cache)
+    out = folder / name
+    used = counted(["-m", "editbench", "run", "-m", *JOBS, *words, f"cache={cache}", f"out={out}"])
     assert len(list(out.glob("*-s*"))) == 8
-    return used.cpu, used.wall
+    print(f"{name:12} {used.cpu:6.1f} CPU s {used.wall:6.1f} s", flush=True)
+    return used
 
 
 def main() -> None:
@@ -41,19 +57,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = ["experiment=demo", "budget=demo", f"bank.n={args.bank}", f"starts.n={args.starts}"]
-        words.append(f"cache={folder}/cache")
-        load_bank(compose_settings(words))
-        # Fits are made in both sweeps, as each has a copy of the cache with the bank alone.
-        shutil.copytree(folder / "cache", folder / "cache2")
-        one, one_wall = sweep(words, folder / "one")
-        words[-1] = f"cache={folder}/cache2"
-        two, two_wall = sweep([*words, *WORKERS], folder / "two")
-    print(f"one after the other: {one:.1f} CPU s, {one_wall:.1f} s")
-    print(f"two workers:         {two:.1f} CPU s, {two_wall:.1f} s")
-    load = os.getloadavg()[0]
-    print(
-        f"{one_wall / two_wall:.2f}x in seconds (load {load:.1f}), {two / one:.3f}x in CPU seconds"
-    )
+        load_bank(compose_settings([*words, f"cache={folder}/cache"]))
+        one = sweep(words, folder, "one-thread", threads=1)
+        all_cores = sweep(words, folder, "all-cores")
+        two = sweep([*words, *WORKERS], folder, "two-workers")
+    for name, used in (("one thread", one), ("a thread a core", all_cores)):
+        print(
+            f"against one after the other with {name}: {used.wall / two.wall:.2f}x in seconds, "
+            f"{two.cpu / used.cpu:.3f}x in CPU seconds"
+        )
+    print(f"load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

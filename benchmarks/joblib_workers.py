@@ -41,7 +41,8 @@ def sweep(words: list[str], folder: Path, name: str, threads: int | None = None)
     cache = folder / f"cache-{name}"
     shutil.copytree(folder / "cache", cache)
     out = folder / name
-    used = counted(["-m", "editbench", "run", "-m", *JOBS, *words, f"cache={cache}", f"out={out}"])
+    places = [f"cache={cache}", f"out={out}"]
+    used = counted(["-m", "editbench", "run", "-m", *JOBS, *words, *places], environ)
     assert len(list(out.glob("*-s*"))) == 8
     print(f"{name:12} {used.cpu:6.1f} CPU s {used.wall:6.1f} s", flush=True)
     return used

@@ -24,7 +24,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
-from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
@@ -92,19 +91,16 @@ def main() -> None:
     torch.set_num_threads(1)
     judge = load_scorer("judge").requires_grad_(False)
     # The pictures, and with them the labels, are the same at every setting.
-    _, logits = scored_codes(load_generator(), judge, args.samples, SEED)
-    z = torch.from_numpy(normals(SEED, "separability/z", 0, args.samples, 128)).float()
+    straight, logits = scored_codes(load_generator(), judge, args.samples, SEED)
     cut = 2 * args.samples // 3
     labels = {}
     for name in ATTRIBUTES:
         logit = judge.attributes.logits(logits, name)[:, 0]
         labels[name] = (logit > 0).int().numpy()
-    with torch.inference_mode():
-        print(left_alone(load_generator().map(z).numpy(), labels, cut), flush=True)
+    print(left_alone(straight, labels, cut), flush=True)
     for curvature in CURVATURES:
         generator = load_curved(curvature)
-        with torch.inference_mode():
-            codes = generator.map(z).numpy()
+        codes = generator.twist(torch.from_numpy(straight)).numpy()
         spread = float(np.sqrt(codes.var(0).sum()))
         print(f"curvature {curvature}, spread {spread:.3f}", flush=True)
         start = torch.from_numpy(codes[: args.gradients])

@@ -131,9 +131,18 @@ def test_settings_have_identities_of_their_own():
     assert bent.samples_digest == f"{load_generator().digest}-bf16"
 
 
-@pytest.mark.parametrize("curvature", [-1.0, float("nan"), float("inf"), "much", True])
-def test_a_wrong_curvature_is_named(curvature):
-    with pytest.raises(EditbenchError, match=rf"generator.curvature={curvature} must be a number"):
+@pytest.mark.parametrize(
+    ("curvature", "wanted"),
+    [
+        (-1.0, "at least 0"),
+        (float("nan"), "at least 0"),
+        (float("inf"), "finite"),
+        ("much", "a number"),
+        (True, "a number"),
+    ],
+)
+def test_a_wrong_curvature_is_named(curvature, wanted):
+    with pytest.raises(EditbenchError, match=f"generator.curvature={curvature} must be {wanted}"):
         load_curved(curvature)
 
 

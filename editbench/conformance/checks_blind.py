@@ -61,6 +61,7 @@ def blind(subject: Subject) -> str:
     served = subject.need_served()[0]
     testbed = served.fit.testbed
     again = subject.again
+    difference = ""
     if again.error is not None or _differs(subject, served, again):
         # The global random state may be why, which is another check's matter.
         again = subject.fit(again.testbed)
@@ -68,8 +69,6 @@ def blind(subject: Subject) -> str:
             how = explain(again.error, again.editor)
             raise Failed(f"with another test split and judge, fit raised {how}", REQUIRED, FIX)
         difference = _differs(subject, served, again)
-    else:
-        difference = ""
     # Two ways to find out: the trap sees uses of the objects themselves, the comparison also what
     # was read past them, from disk for example.
     if subject.watch.touched:

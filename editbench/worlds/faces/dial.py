@@ -20,6 +20,7 @@ import math
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
+from editbench.base.validation import check_at_least, check_kind
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2
 from editbench.networks.twist import TwistedGenerator
@@ -128,14 +129,12 @@ def load_curved(
         device: of the network.
 
     Raises:
-        EditbenchError: a curvature that is no number from 0 on.
+        EditbenchError: a curvature that is no finite number from 0 on.
     """
-    is_number = isinstance(curvature, (int, float)) and not isinstance(curvature, bool)
-    # NaN is below nothing, and every picture would be NaN.
-    if not is_number or not 0 <= curvature < math.inf:
-        raise EditbenchError(
-            f"generator.curvature={curvature} must be a number from 0 on (radians of turn for a "
-            f"standard deviation of W; the dial has {', '.join(map(str, CURVATURES))})"
-        )
+    key = "generator.curvature"
+    check_kind(key, curvature, "float", CURVATURES[1])
+    check_at_least(key, curvature, 0)
+    if math.isinf(curvature):
+        raise EditbenchError(f"{key}={curvature} must be finite: radians a standard deviation")
     network = StyleGAN2.from_file(weights or faces_path("generator"))
     return TwistedGenerator(network, curvature, TURNED, truncation_psi).to(device)

@@ -50,7 +50,7 @@ def test_bootstrap_interval_is_the_normal_one_for_many_samples():
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.randoms(use_true_random=False))
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30), st.randoms(use_true_random=False))
 def test_intervals_do_not_depend_on_order(values, shuffler):
     other = list(values)
     shuffler.shuffle(other)
@@ -76,6 +76,16 @@ def test_ratio_of_identical_clusters_has_no_width_and_empty_columns_none():
     np.testing.assert_array_equal([low, high], [[3.0, np.nan]] * 2)
 
 
+def test_a_single_value_has_no_interval():
+    """Resampling one start gives that start again, which would be an interval without width."""
+    one = np.array([3.0, np.nan])
+    assert np.isnan([bootstrap_mean(one), median_interval(one), crossed_means(one[:, None])]).all()
+    assert np.isnan(crossed_means(np.array([[1.0, 2.0, 3.0]]))).all()
+    # Two clusters, of which the second column has one alone.
+    low, high = bootstrap_ratios(np.array([[1.0, 1.0], [3.0, 0.0]]), np.array([[1, 1], [1, 0]]))
+    assert (low[0], high[0]) == (1.0, 3.0) and np.isnan([low[1], high[1]]).all()
+
+
 def test_median_interval_covers():
     rng = np.random.default_rng(1)
     covered = [
@@ -84,7 +94,7 @@ def test_median_interval_covers():
     ]
     assert 0.95 <= np.mean(covered) < 0.98
     assert median_interval(np.array([2.0, 1.0, np.nan])) == (1.0, 2.0)
-    for n in (1, 5, 6, 7, 30, 200, 3001):
+    for n in (5, 6, 7, 30, 200, 3001):
         rank = max(int(binom.ppf(0.025, n, 0.5)) - 1, 0)
         assert median_interval(np.arange(n)) == (rank, n - 1 - rank)
 

@@ -96,12 +96,13 @@ def bootstrap_mean(
 ) -> Interval:
     """Percentile interval of a mean; NaN values are left out. Any order of the values gives the same interval.
 
-    It is too narrow for a few values, and a single one is both of its ends: read it with the count.
+    It is too narrow for a few values: read it with the count. Of a single value there is no interval.
     """
     # A draw picks values by their places, so the places must not depend on the order given.
     values = np.sort(np.asarray(values, np.float64))
     values = values[np.isfinite(values)]
-    if not len(values):
+    # Resampling one value gives that value again: it says nothing of others.
+    if len(values) < 2:
         return NO_INTERVAL
     low, high = percentiles(resampled_sums(values[:, None], draws, seed) / len(values), level)[:, 0]
     return float(low), float(high)
@@ -124,15 +125,18 @@ def bootstrap_ratios(
         level: of the intervals.
 
     Returns:
-        low (m,) and high (m,); NaN where no denominator is above 0.
+        low (m,) and high (m,); NaN where fewer than two denominators are above 0.
     """
     width = numerators.shape[1]
-    if not len(numerators):
+    few = (denominators > 0).sum(0) < 2
+    if few.all():
         nothing = np.full(width, np.nan)
         return nothing, nothing
     sums = resampled_sums(np.concatenate([numerators, denominators], 1), draws, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.where(sums[:, width:] > 0, sums[:, :width] / sums[:, width:], np.nan)
+    # Resampling one cluster gives that cluster again: it says nothing of others.
+    ratios[:, few] = np.nan
     low, high = percentiles(ratios, level)
     return low, high
 
@@ -141,12 +145,12 @@ def median_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     """Distribution-free interval of a median, from order statistics.
 
     It covers at least `level` where n allows that; with too few values (n < 6 at 95 %) it is the
-    whole range of the values.
+    whole range of the values. Of a single value there is no interval.
     """
     values = np.sort(np.asarray(values, np.float64))
     values = values[np.isfinite(values)]
     n = len(values)
-    if n == 0:
+    if n < 2:
         return NO_INTERVAL
     # The number of values below the median is binomial (n, 1/2).
     # With k its quantile at the tail, P(fewer than k) is below the tail: the k-th value from each
@@ -224,13 +228,13 @@ def crossed_means(values: np.ndarray, draws: int = DRAWS, level: float = LEVEL) 
             many of the seeds have it.
 
     Returns:
-        With one seed the interval of `bootstrap_mean`. It does not go below 0 where no value does: with
+        With one seed the interval of `bootstrap_mean`; of a single start there is none. It does not go below 0 where no value does: with
         few seeds the tails of Student's t are long, and such a mean is hardly negative. Nor does it go
         above 1 where every value is 0 or 1, for the mean is a share then.
     """
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values).any(1)]
-    if not len(values):
+    if len(values) < 2:
         return NO_INTERVAL
     if values.shape[1] == 1:
         return bootstrap_mean(values[:, 0], draws=draws, level=level)

@@ -220,6 +220,7 @@ class ControlDisentanglement(Metric):
         keys = [("cd_entropy", float(t)) for t in range(size)]
         keys += [("cd_entropy_at", float(level)) for level in LEVELS]
         keys += [(name, NAN) for name in SCALARS]
+        counts = [n if name == "cd_max_control" else kept for name, _ in keys]
         mean = low = high = np.full(len(keys), NAN)
         if not why:
             # One draw of starts serves all numbers, so that D over C has an interval of its own.
@@ -228,14 +229,16 @@ class ControlDisentanglement(Metric):
             )
             mean = self._summary(columns.sum(0)[None], n)[0]
             low, high = percentiles(self._summary(resampled_sums(columns, self.draws), n))
-            low = np.where(np.isfinite(mean), low, NAN)
-            high = np.where(np.isfinite(mean), high, NAN)
+            # Resampling one start gives that start again: it says nothing of others.
+            known = np.isfinite(mean) & (np.array(counts) > 1)
+            low = np.where(known, low, NAN)
+            high = np.where(known, high, NAN)
         for place, (name, x) in enumerate(keys):
             note = why or self._remark(name, mean[place])
             if name in SCALARS and not note:
                 note = lost
-            count = n if name == "cd_max_control" else kept
-            out.add(name, mean[place], count, (low[place], high[place]), note, x=x)
+            interval = (low[place], high[place])
+            out.add(name, mean[place], counts[place], interval, note, x=x)
 
     def _remark(self, name: str, value: float) -> str:
         """Why one number of the entropy is missing, or ''."""

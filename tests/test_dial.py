@@ -26,7 +26,7 @@ from editbench.worlds.faces.dial import (
     partner,
 )
 from editbench.worlds.faces.factors import TRAITS, sample_factors
-from tests.fake_records import fake_run, metric_rows, report_of
+from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 HALF = 0.05
 
@@ -85,6 +85,8 @@ def dial_run(
     n: int = 100,
     note: str = "",
     key: str = "rho",
+    samples: pd.DataFrame | None = None,
+    half: float = HALF,
     **numbers: float,
 ) -> None:
     other = partner(attribute)
@@ -102,8 +104,8 @@ def dial_run(
             "variant": variant,
             "x": x,
             "value": value,
-            "low": value - HALF,
-            "high": value + HALF,
+            "low": value - half,
+            "high": value + half,
             "count": n,
             "note": note,
             "version": 1,
@@ -111,7 +113,13 @@ def dial_run(
         }
         rows = pd.concat([rows[rows["metric"] != metric], pd.DataFrame([one])], ignore_index=True)
     folder = fake_run(
-        root, method, attribute, rows, generator=f"faces32_rho{rho}", tag=f"rho{10 * rho:.0f}"
+        root,
+        method,
+        attribute,
+        rows,
+        generator=f"faces32_rho{rho}",
+        tag=f"rho{10 * rho:.0f}",
+        samples=samples,
     )
     config = folder / "config.yaml"
     config.write_text(
@@ -131,7 +139,7 @@ def write(root, rhos=SETTINGS):
 
 
 def test_slopes_by_hand(tmp_path):
-    found = dial.slopes(dial.points(load(write(tmp_path)))).set_index(["quantity", "method"])
+    found = dial.slopes(load(write(tmp_path))).set_index(["quantity", "method"])
     assert found.loc[("entanglement", "bound"), "slope"] == pytest.approx(
         (1 + 0.4) / 2
     )  # a tie of sign -1 is turned
@@ -158,7 +166,7 @@ def test_the_linearity_dial_ties_nothing(tmp_path):
         dial_run(tmp_path, "free", "eyeglasses", setting, key="linearity", accuracy=0.7)
     results = load(tmp_path)
     assert dial.title(results) == "The linearity dial"
-    found = dial.slopes(dial.points(results)).set_index(["quantity", "method"])
+    found = dial.slopes(results).set_index(["quantity", "method"])
     assert found.loc[("accuracy", "bound"), "slope"] == pytest.approx(0.5)
     assert found.loc[("accuracy", "free"), "slope"] == pytest.approx(0, abs=1e-12)
     assert "entanglement" not in found.index.get_level_values(0)
@@ -170,8 +178,55 @@ def test_the_curvature_dial_is_drawn_against_its_turns(tmp_path):
         dial_run(tmp_path, "straight", "smile", setting, **one)
     results = load(tmp_path)
     assert dial.title(results) == "The curvature dial"
-    found = dial.slopes(dial.points(results)).iloc[0]
+    found = dial.slopes(results).iloc[0]
     assert found["slope"] == pytest.approx(-0.4) and found["worlds"] == len(CURVATURES)
+
+
+def bootstrapped_slopes(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the slope of the means of values (starts, CURVATURES), over whole starts."""
+    rng = np.random.default_rng(5)
+    draws = []
+    for _ in range(4000):
+        drawn = values[rng.integers(0, len(values), len(values))]
+        draws.append(np.polyfit(CURVATURES, drawn.mean(0), 1)[0])
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.9])
+def test_slopes_over_the_same_starts_are_paired(tmp_path, shared):
+    """The interval is that of resampling whole starts, whether they vary together or not."""
+    n = 400
+    rng = np.random.default_rng(3)
+    own = rng.normal(size=(n, len(CURVATURES)))
+    common = rng.normal(size=(n, 1))
+    values = 1.0 + 0.3 * (np.sqrt(shared) * common + np.sqrt(1 - shared) * own)
+    half = dial.Z95 * values.std(0).mean() / np.sqrt(n)
+    for setting, column in zip(CURVATURES, values.T):
+        dial_run(
+            tmp_path,
+            "walk",
+            "smile",
+            setting,
+            key="curvature",
+            samples=start_samples(ad_at=column),
+            half=half,
+            ad_at=column.mean(),
+        )
+    found = dial.slopes(load(tmp_path)).set_index("quantity").loc["ad_at"]
+    low, high = bootstrapped_slopes(values)
+    assert found["slope"] == pytest.approx(np.polyfit(CURVATURES, values.mean(0), 1)[0])
+    assert found["high"] - found["low"] == pytest.approx(high - low, rel=0.06)
+
+
+def test_starts_that_agree_everywhere_leave_no_doubt(tmp_path):
+    """The control of the curvature dial: the same outcome of every start at every setting."""
+    same = start_samples(accuracy=(np.arange(100) < 60).astype(float))
+    for setting in CURVATURES:
+        one = {"key": "curvature", "accuracy": 0.6, "samples": same}
+        dial_run(tmp_path, "control", "smile", setting, **one)
+    found = dial.slopes(load(tmp_path)).iloc[0]
+    assert found[["slope", "low", "high"]].tolist() == pytest.approx([0, 0, 0], abs=1e-9)
 
 
 def test_the_report_has_the_dial_as_figure_table_and_file(tmp_path):
@@ -219,7 +274,7 @@ def test_both_ends_are_of_the_attributes_that_have_a_slope(tmp_path):
     for rho in SETTINGS:
         dial_run(tmp_path, "bound", "eyeglasses", rho, entanglement=rho, accuracy=0.5)
     dial_run(tmp_path, "bound", "beard", 0.9, entanglement=-5.0, accuracy=0.5)  # one world: no line
-    one = dial.slopes(dial.points(load(tmp_path))).set_index("quantity").loc["entanglement"]
+    one = dial.slopes(load(tmp_path)).set_index("quantity").loc["entanglement"]
     assert (
         one[["first", "last", "slope"]].tolist() == pytest.approx([0, 0.9, 1])
         and one["attributes"] == 1

@@ -188,7 +188,7 @@ def write_report(
         drawn = _draw(path, one.draw, draw_printed, problems, files, style)
         if drawn:
             across.append((one.title, one.caption, drawn))
-    slopes = dial.slopes(dial.points(results))
+    slopes = dial.slopes(results)
     if len(slopes):
         write_atomic(out / "dial.csv", slopes.to_csv(index=False, lineterminator="\n"))
     for file, frames in {

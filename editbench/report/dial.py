@@ -1,19 +1,20 @@
 """Dials: the same comparison in worlds that differ in one number, and how fast each method follows it.
 
 Reads records whose generator has a `rho`, a `linearity` or a `curvature`
-(editbench.worlds.faces.dial). The starts near the boundaries of one world are hardly ever those of
-another, so their numbers are taken as independent, and a slope over the setting is that of weighted
-least squares with the variances of the intervals. These are over starts: how much another training
-of a world's generator would change is not in them. Of the curvature the starts are the same at
-every setting (`Generator.samples_digest`), so its intervals are rather too wide.
+(editbench.worlds.faces.dial). A slope over the setting is that of weighted least squares with the
+variances of the intervals. These are over starts and seeds: how much another training of a world's
+generator would change is not in them. The starts near the boundaries of one world are hardly ever
+those of another, so their numbers are taken as independent. Of the curvature the pictures are the
+same at every setting, so there a slope is paired: starts that two settings share vary together.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,7 @@ class Dial:
         axis: label of the horizontal axis.
         caption: of the figure.
         ties: whether it ties attributes to one another, so that an edit takes a partner along.
+        paired: whether a sample is the same picture at every setting.
     """
 
     key: str
@@ -65,6 +67,7 @@ class Dial:
     axis: str
     caption: str
     ties: bool
+    paired: bool
 
 
 DIALS = (
@@ -76,7 +79,8 @@ DIALS = (
         "is tied to its own, in σ at matched effect and in the direction of the correlation, the "
         "accuracy at the first crossing, and AD at matched effect. An attribute that is tied to "
         "none has no first panel." + WHISKERS,
-        True,
+        ties=True,
+        paired=False,
     ),
     Dial(
         "linearity",
@@ -85,7 +89,8 @@ DIALS = (
         "Against lambda, the weight of the term that straightens the traits in W while the "
         "generator is trained (0: W as curved as it comes out): the accuracy at the first "
         "crossing, and AD at matched effect." + WHISKERS,
-        False,
+        ties=False,
+        paired=False,
     ),
     Dial(
         "curvature",
@@ -94,13 +99,14 @@ DIALS = (
         "Against the turn that was added to W (0: the network's own W; pictures, starts and S are the "
         "same at every setting): the accuracy at the first crossing, and AD at matched effect."
         + WHISKERS,
-        False,
+        ties=False,
+        paired=True,
     ),
 )
 SLOPE = (
     "values: at the smallest and at the largest setting; slope: change for a setting from 0 to 1, "
     "weighted least squares over the worlds, averaged over the attributes; 95 % interval over "
-    "starts, for these generators"
+    "starts and seeds, for these generators"
 )
 
 
@@ -136,18 +142,22 @@ def points(results: Results) -> pd.DataFrame:
     intervals are too short for a weight.
 
     Returns:
-        One row a number: method, attribute, dial (the setting), quantity (a key of
-        TITLES), value, low, high, count. Empty where fewer than two settings were run.
+        One row a number: run_id, method, attribute, dial (the setting), quantity (a key of
+        TITLES), metric, value, low, high, count, seed_variance. Empty where fewer than two settings
+        were run.
     """
     columns = [
+        "run_id",
         "method",
         "attribute",
         "dial",
         "quantity",
+        "metric",
         "value",
         "low",
         "high",
         "count",
+        "seed_variance",
     ]
     turned_dial = dial_of(results)
     # One world has no slope; the report is then as without a dial.
@@ -181,17 +191,24 @@ def points(results: Results) -> pd.DataFrame:
     )
 
 
-def slopes(found: pd.DataFrame) -> pd.DataFrame:
-    """One row a method and quantity: first, last (at the smallest and largest setting, means over
-    attributes), slope, low, high, attributes (how many), worlds (the fewest of them). An attribute
-    with one world has no slope and is out."""
+def slopes(results: Results) -> pd.DataFrame:
+    """How much each quantity of a method changes with the setting, a mean over attributes.
+
+    Returns:
+        One row a method and quantity: first, last (at the smallest and largest setting, means over
+        attributes), slope, low, high, attributes (how many), worlds (the fewest of them). An
+        attribute with one world has no slope and is out.
+    """
+    found = points(results)
+    dial = dial_of(results)
+    starts = _start_values(results, found) if dial is not None and dial.paired else {}
     rows = []
     for (quantity, method), group in found.groupby(["quantity", "method"]):
         fits = {
             name: fit
             # A line for each attribute: pooled points would mix their levels with the slope.
             for name, part in group.groupby("attribute")
-            if (fit := _line(part)) is not None
+            if (fit := _line(part, starts)) is not None
         }
         if not fits:
             continue
@@ -234,29 +251,84 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _line(part: pd.DataFrame) -> tuple[float, float] | None:
-    """(slope, its variance) of value over the setting; the variance of each point is read off its
-    interval."""
+def _start_values(results: Results, found: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
+    """(run_id, metric) -> the values that a number is the mean of, indexed by start.
+
+    Only of metrics with one number a run among the points: an entanglement, with a number for each
+    other attribute, stays unpaired.
+    """
+    single = found[found["metric"] == found["quantity"]]
+    places = pd.MultiIndex.from_frame(single[["run_id", "metric"]])
+    samples = results.samples.set_index(["run_id", "metric"])
+    samples = samples[samples.index.isin(places)]
+    return {
+        (str(run), str(metric)): part.drop_duplicates("start").set_index("start")["value"].dropna()
+        for (run, metric), part in samples.groupby(level=[0, 1])
+    }
+
+
+def _line(
+    part: pd.DataFrame, starts: Mapping[tuple[str, str], pd.Series]
+) -> tuple[float, float] | None:
+    """(slope, its variance) of value over the setting; None with fewer than two settings.
+
+    Args:
+        part: points of a method, attribute and quantity.
+        starts: `_start_values`; empty where the points are independent.
+    """
     # A bootstrap or Wilson interval is taken as that of a normal distribution.
     deviation = (part["high"] - part["low"]).to_numpy(np.float64) / (2 * Z95)
     # An interval of no width would have an infinite weight.
     sound = np.isfinite(deviation) & (deviation > 0)
-    setting, value = (
-        part["dial"].to_numpy(np.float64)[sound],
-        part["value"].to_numpy(np.float64)[sound],
-    )
+    part = part[sound]
+    deviation = deviation[sound]
+    setting = part["dial"].to_numpy(np.float64)
     if len(np.unique(setting)) < 2:
         return None
-    # Weights are known variances, so the slope's variance is 1 / spread without a residual term.
-    weight = deviation[sound] ** -2
+    weight = deviation**-2
     centred = setting - np.average(setting, weights=weight)
-    spread = (weight * centred**2).sum()
-    return float((weight * centred * value).sum() / spread), float(1 / spread)
+    # The slope is a sum of the values with these factors.
+    factors = weight * centred / (weight * centred**2).sum()
+    covariance = np.diag(deviation**2) + _shared_covariance(part, deviation, starts)
+    slope = factors @ part["value"].to_numpy(np.float64)
+    # Rounding may leave a little less than nothing where all starts agree.
+    return float(slope), float(max(0.0, factors @ covariance @ factors))
+
+
+def _shared_covariance(
+    part: pd.DataFrame, deviation: np.ndarray, starts: Mapping[tuple[str, str], pd.Series]
+) -> np.ndarray:
+    """What points have in common by the starts that they share: (points, points), 0 on the diagonal.
+
+    The mean of n_a values and that of n_b, of which n are of the same starts and have the correlation
+    r, have the covariance r n / sqrt(n_a n_b) times their deviations over starts. What seeds add to a
+    deviation is not shared.
+
+    Args:
+        part: the points.
+        deviation: of each point, seeds included.
+        starts: `_start_values`.
+    """
+    covariance = np.zeros((len(part), len(part)))
+    by_seeds = np.nan_to_num(part["seed_variance"].to_numpy(np.float64))
+    over_starts = np.sqrt(np.clip(deviation**2 - by_seeds, 0, None))
+    keys = list(zip(part["run_id"], part["metric"]))
+    for (j, one), (k, other) in combinations(enumerate(keys), 2):
+        if one not in starts or other not in starts:
+            continue
+        shared = pd.concat([starts[one], starts[other]], axis=1, join="inner").to_numpy()
+        # Of too few starts, or of values that are all the same, no correlation is known.
+        if len(shared) < FEWEST or not shared.std(0).all():
+            continue
+        overlap = len(shared) / np.sqrt(len(starts[one]) * len(starts[other]))
+        correlation = np.corrcoef(shared.T)[0, 1] * overlap
+        covariance[j, k] = covariance[k, j] = correlation * over_starts[j] * over_starts[k]
+    return covariance
 
 
 def table(results: Results) -> list[list[str]]:
     """Headings, then a row a method, by the first slope; empty without a dial."""
-    found = slopes(points(results))
+    found = slopes(results)
     if found.empty:
         return []
     shown = [name for name in TITLES if name in set(found["quantity"])]

@@ -84,6 +84,14 @@ def test_file_round_trip(scorer: ConvScorer, tmp_path: Path) -> None:
         ConvScorer.from_file(path)
 
 
+def test_weights_of_nan_are_refused(scorer: ConvScorer, tmp_path: Path) -> None:
+    path = tmp_path / "scorer.safetensors"
+    tensors = scorer.state_dict() | {"neck.bias": torch.full_like(scorer.neck.bias, torch.nan)}
+    save_tensors(path, tensors, KIND, scorer.config())
+    with pytest.raises(BadFile, match=r"'neck\.bias' holds NaN or infinity"):
+        ConvScorer.from_file(path)
+
+
 @pytest.mark.parametrize("config", [{}, {"attributes": ATTRIBUTES.as_config(), "depth": 3}])
 def test_a_file_of_another_version_is_named(
     scorer: ConvScorer, config: dict, tmp_path: Path

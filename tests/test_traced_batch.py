@@ -87,6 +87,12 @@ def test_modules_and_generators(fails: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_module_that_was_traced_at_two() -> None:
+    with pytest.raises(EditbenchError, match="takes exactly 2 images"):
+        ModuleScorer(traced(2, (3, 8, 8), 1), ATTRIBUTES, (8, 8))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_generator_that_takes_as_many_as_it_is_tried_on() -> None:
     with pytest.raises(EditbenchError, match=f"takes exactly {PROBES} z"):
         ModuleGenerator(traced(PROBES, (5,), 12), 5, (3, 2, 2), check_range=False)

@@ -185,11 +185,38 @@ def _joined(parts: list[Inverted]) -> Inverted:
     return Inverted(Codes(parts[0].codes.space, codes), noise, distance)
 
 
-@torch.no_grad()
 def _measure(
     task: Task, part: Part, pixels: Tensor, found: Inverted
 ) -> tuple[pd.DataFrame, Tensor]:
     """The block's rows of the table, and the reconstructions."""
+
+    def work(rows: slice) -> tuple[dict[str, Tensor], Tensor]:
+        noise = {name: one[rows] for name, one in found.noise.items()}
+        some = Inverted(found.codes[rows], noise, found.distance[rows])
+        return _reconstructed(task, pixels[rows], some)
+
+    batches = Batches(len(pixels), "reconstructions", task.networks.generator)
+    parts = batches.run(len(pixels), work)
+    columns = {name: torch.cat([one[name] for one, _ in parts]) for name in parts[0][0]}
+    for name, values in columns.items():
+        if name != "noise_mse" and not bool(torch.isfinite(values).all()):
+            bad = part.names[int((~torch.isfinite(values)).nonzero()[0])]
+            raise NonFinite(
+                f"the inversion of {bad} has NaN or infinite {name}: check the weights of generator and "
+                "scorers"
+            )
+    frame = pd.DataFrame(
+        {"index": part.index, "name": part.names}
+        | {name: values.cpu().numpy() for name, values in columns.items()}
+    )
+    attributes = task.networks.judge.attributes
+    truth = {f"truth:{name}": part.truth[:, k] for k, name in enumerate(attributes.names)}
+    return frame.assign(**truth), torch.cat([made for _, made in parts])
+
+
+@torch.no_grad()
+def _reconstructed(task: Task, pixels: Tensor, found: Inverted) -> tuple[dict[str, Tensor], Tensor]:
+    """Column -> its value for each image, (N,), and the reconstructions (N, C, H, W)."""
     generator, teacher, judge = task.networks.generator, task.networks.teacher, task.networks.judge
     made = generator.decode(found.codes)
     columns: dict[str, Tensor] = {"mse": (made - pixels).square().flatten(1).mean(1)}
@@ -206,19 +233,7 @@ def _measure(
             logits = scorer(shown).float()
             names = scorer.attributes.columns()
             columns |= {f"{prefix}{role}:{name}": logits[:, k] for k, name in enumerate(names)}
-    for name, values in columns.items():
-        if name != "noise_mse" and not bool(torch.isfinite(values).all()):
-            bad = part.names[int((~torch.isfinite(values)).nonzero()[0])]
-            raise NonFinite(
-                f"the inversion of {bad} has NaN or infinite {name}: check the weights of generator and "
-                "scorers"
-            )
-    frame = pd.DataFrame(
-        {"index": part.index, "name": part.names}
-        | {name: values.cpu().numpy() for name, values in columns.items()}
-    )
-    truth = {f"truth:{name}": part.truth[:, k] for k, name in enumerate(judge.attributes.names)}
-    return frame.assign(**truth), made
+    return columns, made
 
 
 def _finish(folder: Path, task: Task) -> None:

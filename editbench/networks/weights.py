@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -59,8 +60,8 @@ def load_tensors(
     """(config, tensors on the host) of a file of the given kind.
 
     Raises:
-        BadFile: the file is missing, truncated, not safetensors, or of another kind; the message
-            ends with `remedy`.
+        BadFile: the file is missing, truncated, not safetensors, of another kind, or holds NaN or
+            infinity.
     """
     path = Path(path)
     remedy = remedy or "check the path, or copy the file again from where it came"
@@ -92,6 +93,10 @@ def load_tensors(
         raise BadFile(
             f"{path}: holds a '{found}', a '{kind}' is needed; give the path of a {kind} file"
         )
+    # NaN would spread to every picture or logit, and a metric of NaN names no cause.
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise BadFile(f"{path}: its tensor '{name}' holds NaN or infinity; {remedy}")
     return config, tensors
 
 

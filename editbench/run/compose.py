@@ -1,6 +1,6 @@
 """Composing the Hydra configuration of a job or of every job of a sweep, and errors for wrong names.
 
-Hydra is used through its public modules alone: see `hydra_application`.
+Hydra is used through its public modules: see `hydra_application`.
 """
 
 from __future__ import annotations

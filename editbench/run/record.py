@@ -182,11 +182,6 @@ class Record:
         with unsealed_folder(self.folder):
             yield self.folder
 
-    def written_at(self) -> int:
-        """When the run ended, in nanoseconds since the epoch."""
-        # `updating` writes metrics anew and leaves the status, whose time stays that of the run.
-        return (self.folder / self.STATUS).stat().st_mtime_ns
-
 
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a record of an earlier version, with today's keys.

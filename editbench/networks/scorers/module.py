@@ -221,7 +221,7 @@ class ModuleScorer(Scorer):
 
     @torch.no_grad()
     def _check(self) -> None:
-        """Score a ramp and a chequerboard and compare with what was declared."""
+        """Score a ramp, a chequerboard and grey, and compare with what was declared."""
         height, width = self.input_size or (64, 64)
         # All grey values, and all frequencies up to a quarter of the pixels.
         ramp = torch.linspace(-1, 1, height * width).view(1, 1, height, width)
@@ -231,7 +231,9 @@ class ModuleScorer(Scorer):
             .mul(2.0)
             .sub(1)
         )
-        images = torch.cat([ramp, board.expand(1, 1, -1, -1)]).expand(-1, self.channels, -1, -1)
+        # Three images: hardly a network is traced at this number, and one that is would pass.
+        images = torch.cat([ramp, board.expand(1, 1, -1, -1), torch.zeros_like(ramp)])
+        images = images.expand(-1, self.channels, -1, -1)
         try:
             out = self.network(self.prepare(images))
         except EditbenchError as error:  # which a network of a file raises itself

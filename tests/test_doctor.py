@@ -37,7 +37,8 @@ def test_it_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["devices"][0]["name"] == "cpu"
     assert len(found["devices"]) == 1 + torch.cuda.device_count()
     assert 0 < found["devices"][0]["free"] <= found["devices"][0]["memory"]
-    assert found["packages"]["torch"] == torch.__version__
+    # Some wheels leave the build, such as +cu130, out of their version.
+    assert found["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert found["networks"]["inception"] == {
         "state": "not here: editbench fetch inception",
         "path": None,

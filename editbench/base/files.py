@@ -358,6 +358,9 @@ def user_cache(part: str) -> Path | None:
     Args:
         part: name of the folder.
     """
+    # Some versions of platformdirs take an empty HOME for the root folder.
+    if os.environ.get("HOME") == "" and not os.environ.get("XDG_CACHE_HOME"):
+        return None
     try:
         found = Path(platformdirs.user_cache_dir("editbench", appauthor=False)) / part
     except RuntimeError:  # neither HOME nor the list of users names a home

@@ -26,6 +26,7 @@ from editbench.base.errors import BadFile, Unsupported
 from editbench.networks.torchscript import (
     COPY_AGAIN,
     DAMAGE,
+    OLD_EXPORT,
     check_whole,
     expect_kind,
     first_line,
@@ -33,7 +34,7 @@ from editbench.networks.torchscript import (
 )
 
 REMEDY = (
-    "export it again with this torch: torch.export.save(torch.export.export(module.eval(), "
+    "export it again with this torch, 2.8 or later: torch.export.save(torch.export.export(module.eval(), "
     "(images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), PATH)"
 )
 # Operators of PyTorch itself; those of extensions can do anything.
@@ -132,6 +133,12 @@ def rebuild(path: Path | str) -> io.BytesIO:
         with open_archive(path) as archive:
             check_whole(path, archive)
             names = archive.namelist()
+            if OLD_EXPORT in names:
+                raise BadFile(
+                    f"{path}: written by torch.export of a torch before 2.8, whose weights are "
+                    f"pickles (this is torch {torch.__version__}); {REMEDY}. With an older torch "
+                    "save a TorchScript file: torch.jit.script(module.eval()).save(PATH)"
+                )
             # torch finds members by the first folder; a second one could hide others.
             top = {name.partition("/")[0] for name in names}
             members = {name.partition("/")[2]: name for name in names}

@@ -26,6 +26,8 @@ DISK = re.compile(
     rb"\.(?:\s|\\|#[^\n]*\n)*(save|from_file)\b|\"(save|from_file)\"|"
     rb"\b(getattr)\b(?!\((?:[\w.]|getattr\(|, \"\w+\"\))+, \"\w+\"\))"
 )
+# Member of the archives that torch.export wrote before torch 2.8, whose weights are pickles.
+OLD_EXPORT = "serialized_exported_program.json"
 # What zipfile may raise.
 DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, ValueError)
 # an archive may unpack to so many times its size and so many bytes more
@@ -61,13 +63,11 @@ def kind_of(path: Path | str) -> str:
             return "state dict or pickled module"
         return "unknown"
     with open_archive(path) as archive:
-        names = [name.partition("/")[2] for name in archive.namelist()]
+        members = archive.namelist()
+    names = [name.partition("/")[2] for name in members]
     if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
         return "torchscript"
-    if (
-        any(name.startswith("models/") for name in names)
-        or "serialized_exported_program.json" in names
-    ):
+    if any(name.startswith("models/") for name in names) or OLD_EXPORT in members:
         return "export"
     if "data.pkl" in names:
         return "state dict or pickled module"

@@ -257,10 +257,12 @@ def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: 
     kernels = shift.kernels.unbind(0)
     # On the host: a GPU would be waited for at every question.
     index = shift.index.cpu() if shift.known is None else shift.known
+    # The usual case, without a copy of the batch. It is asked by single values, since under
+    # torch.func some versions of torch make no list of a tensor.
+    first = int(index[0]) if len(index) else 0
+    if bool((index == first).all()):
+        return function(kernels[first], *batches)
     used = index.unique().tolist()
-    # The usual case, without a copy of the batch.
-    if len(used) <= 1:
-        return function(kernels[used[0] if used else 0], *batches)
     groups = [to_device((index == k).nonzero()[:, 0], shift.index.device) for k in used]
     parts = [
         function(kernels[k], *(batch[rows] for batch in batches)) for k, rows in zip(used, groups)

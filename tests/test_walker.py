@@ -91,6 +91,39 @@ def test_codes_of_another_shape_are_refused(walk):
         Walker(Wide(), walk).step()
 
 
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda codes: None, "step returned NoneType, expected a tensor"),
+        (
+            lambda codes: codes.double(),
+            r"expected torch.float32 on cpu: end with .to\(walk.codes\)",
+        ),
+    ],
+)
+def test_a_step_that_gives_no_codes_of_its_kind_is_refused(walk, result, message):
+    class Other(Turning):
+        def step(self, walk):
+            return result(walk.codes)
+
+    with pytest.raises(EditbenchError, match=message):
+        Walker(Other(), walk).step()
+
+
+@pytest.mark.parametrize("part", ["codes", "origin"])
+def test_a_step_that_works_in_place_is_refused(part):
+    """The path would be 0, and with a layer range the rows out of reach would move as well."""
+
+    class InPlace(Turning):
+        def step(self, walk):
+            codes = walk.codes + 0.1
+            getattr(walk, part).add_(0.1)
+            return codes
+
+    with pytest.raises(EditbenchError, match=r"InPlace\.step changes the walk"):
+        walk_in_engine(InPlace(), spec=PLAIN)
+
+
 def test_the_engine_gives_the_codes_at_which_each_start_ended(tmp_path):
     file = tmp_path / "codes.parquet"
     result = walk_in_engine(spec=PLAIN, codes_file=file)

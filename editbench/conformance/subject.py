@@ -29,7 +29,7 @@ from editbench.conformance.testbeds import (
 from editbench.conformance.verdicts import Skipped, explain
 from editbench.conformance.watch import Tally, Watch
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
-from editbench.walk.walker import Walker
+from editbench.walk.walker import Walker, unlike
 
 # Attributes that are walked, of each kind of testbed.
 MIXED_ATTRIBUTES = ("a", "kind", "angle")
@@ -300,9 +300,9 @@ class Subject:
         except Exception as error:
             self.crashed[where] = explain(error, fit.editor)
             return None
-        problem = _unlike(after, walk.codes)
+        problem = unlike(after, walk.codes)
         if problem:
-            self.crashed[where] = problem
+            self.crashed[where] = f"step returned {problem}"
             return None
         return served
 
@@ -329,15 +329,3 @@ class Subject:
             raise Skipped("nothing could be fitted; see `fit`")
         named = [f"{name}: {reason}" for name, reason in self.refused.items()]
         raise Skipped("serves no such attribute here" + (f" ({named[0]})" if named else ""))
-
-
-def _unlike(after: object, codes: Tensor) -> str:
-    """How the result of a step differs in kind from the codes of the walk; '' where it does not."""
-    if not isinstance(after, Tensor):
-        return f"step gave {type(after).__name__}, not a tensor"
-    if (after.shape, after.dtype, after.device) == (codes.shape, codes.dtype, codes.device):
-        return ""
-    return (
-        f"step gave {tuple(after.shape)} {after.dtype} on {after.device} for codes "
-        f"{tuple(codes.shape)} {codes.dtype} on {codes.device}"
-    )

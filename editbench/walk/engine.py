@@ -43,7 +43,8 @@ class EngineSpec:
     """How far and in what portions starts walk."""
 
     max_steps: int = 50  # a start that has not crossed by then is a failure
-    # Every start walks so far, also past its crossing: dependency needs a range of effects.
+    # Every start walks so far, also past its crossing, but never beyond `max_steps`: dependency needs
+    # a range of effects.
     sweep_steps: int = 0
     batch: int | str = 64  # samples decoded together; 'auto' is settled before a walk
     pictures: int = 6  # starts whose images are kept
@@ -175,9 +176,15 @@ def walk_starts(
         progress(f"{attribute}: steps", spec.max_steps) as advance,
     ):
         store.add(starts.index, 0, *to_host(*store.wanted(walk)))
-        before = walk.codes
+        given = walk
+        versions = _versions(given)
         for walk in walker.steps(spec.max_steps):
-            path = path + (walk.codes - before).flatten(1).norm(dim=1)
+            if _versions(given) != versions:
+                raise EditbenchError(
+                    f"{type(editor).__name__}.step changes the walk that it is given: return new "
+                    "codes, `walk.codes + change` and not `walk.codes += change`"
+                )
+            path = path + (walk.codes - given.codes).flatten(1).norm(dim=1)
             logits = decoder(walk, place, pictures)
             finite = torch.isfinite(logits).all(1) & torch.isfinite(walk.codes).flatten(1).all(1)
             arrived = finite & (judge.attributes.labels(logits, attribute) == walk.target)
@@ -197,11 +204,22 @@ def walk_starts(
             path = path[on]
             crossed = crossed[on]
             place = place[going_here.numpy()]
-            before = walker.walk.codes
+            given = walker.walk
+            versions = _versions(given)
             advance()
     table = rows.frame().sort_values(["start", "step"], ignore_index=True)
     seconds = time.perf_counter() - began - observer.seconds
     return WalkResult(table, ends, pictures, seconds, decoder.decoded)
+
+
+def _versions(walk: Walk) -> list[int]:
+    """How often torch has seen each tensor of a walk change in place."""
+    tensors = (walk.origin, walk.codes, walk.latent, walk.source, walk.target, walk.start)
+    return [
+        tensor._version
+        for tensor in tensors
+        if tensor is not None and not tensor.is_inference()  # whose changes nobody counts
+    ]
 
 
 def _begin(

@@ -41,16 +41,14 @@ class Walker:
         """The samples one step on, without going there.
 
         Raises:
-            EditbenchError: the editor gives codes of another shape than it was given.
+            EditbenchError: the editor gives something else than codes like those it was given.
         """
         if self._next is None:
             moved = self.editor.step(self.walk)
             # Broadcasting would hide a wrong shape until much later.
-            if moved.shape != self.walk.codes.shape:
-                raise EditbenchError(
-                    f"{type(self.editor).__name__}.step returned codes of shape "
-                    f"{tuple(moved.shape)}, expected {tuple(self.walk.codes.shape)}"
-                )
+            problem = unlike(moved, self.walk.codes)
+            if problem:
+                raise EditbenchError(f"{type(self.editor).__name__}.step returned {problem}")
             # A new Walk: whoever keeps the last one, as a path over strength does, keeps it whole.
             self._next = replace(self.walk, codes=moved, steps=self.walk.steps + 1)
         return self._next
@@ -81,6 +79,20 @@ class Walker:
         """
         self.walk = self.walk[rows]
         self._next = None  # it held all of the samples
+
+
+def unlike(moved: object, codes: Tensor) -> str:
+    """How the result of a step differs in kind from the codes of the walk; '' where it does not."""
+    if not isinstance(moved, Tensor):
+        return f"{type(moved).__name__}, expected a tensor: the next codes of every sample"
+    if moved.shape != codes.shape:
+        return f"codes of shape {tuple(moved.shape)}, expected {tuple(codes.shape)}"
+    if (moved.dtype, moved.device) != (codes.dtype, codes.device):
+        return (
+            f"{moved.dtype} on {moved.device}, expected {codes.dtype} on {codes.device}: end with "
+            ".to(walk.codes)"
+        )
+    return ""
 
 
 def walk_own_lengths(editor: Editor, walk: Walk, lengths: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ BROKEN = {  # file -> the one check that fails, and the remedy that its message 
     "spoils_the_data": ("pure", ".clone() before writing"),
     "single_precision": ("dtype_device", "end with .to(walk.codes)"),
     "forgets": ("state", "put everything that `step`, `codes` and `check` read into `state`"),
+    "tunes_from_the_fit": ("state", "put everything that `tune` reads into `state`"),
     "shares_memory": ("state", ".contiguous(), .clone()"),
     "peeks_at_the_judge": ("blind", "look for nothing on the stack, in gc or on disk"),
     "peeks_at_the_test_split": (
@@ -83,6 +84,7 @@ BROKEN = {  # file -> the one check that fails, and the remedy that its message 
     ),
     "one_way": ("multi_class", "use walk.target as the class index, not as a sign"),
     "adrift": ("directions", "with a change that is 0 at strength 0"),
+    "one_score_a_sample": ("scores", "give a row a tune sample and a column a class"),
     "uncounted": (
         "costs",
         "decode with data.generator.decode(Codes(space, values)) or data.score(codes)",

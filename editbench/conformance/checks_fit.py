@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.conformance.compare import close
 from editbench.conformance.subject import Fit, Subject
 from editbench.conformance.testbeds import FAMILIES
 from editbench.conformance.verdicts import Failed, Skipped, Warned, explain
-from editbench.walk.editor import Editor, FitReport
+from editbench.run.fits import learned_auc
+from editbench.walk.editor import Editor, FitData, FitReport
 
 TESTBEDS = (
     "W of 20, 4 rows and a layer 'conv', without pictures; or 16x16 pictures of a StyleGAN2, W of "
@@ -220,6 +223,34 @@ def _different_step(subject: Subject, first: Fit, again: Fit) -> str:
         if not same.all():
             return f"towards {served.name} ({int((~same).sum())} of {len(same)} samples)"
     return ""
+
+
+def scores(subject: Subject) -> str:
+    """Score the tune split for every attribute, as a job does when the fit has ended."""
+    chosen = subject.need_served()
+    if type(chosen[0].editor).class_scores is Editor.class_scores:
+        return "gives no scores of classes"
+    # An editor is asked for all attributes after its fit, and after a tuning for the tuned one.
+    asked: dict[int, tuple[Editor, FitData, Sequence[str]]] = {}
+    for served in chosen:
+        data = served.fit.data
+        fitted = served.fit.editor
+        asked.setdefault(id(fitted), (fitted, data, data.attributes.names))
+        asked.setdefault(id(served.editor), (served.editor, data, [served.attribute]))
+    found: set[str] = set()
+    for editor, data, names in asked.values():
+        try:
+            with subject.watch.running(0):
+                found |= set(learned_auc(editor, data, names))
+        except Exception as error:
+            raise Failed(
+                f"for {', '.join(names)}, scoring raised {explain(error, editor)}",
+                "(n, K) scores of the n tune samples, or None for an attribute without any: a job "
+                "asks for those of all attributes when the fit has ended",
+                "in `class_scores` give a row a tune sample and a column a class, from codes alone, "
+                "and None where the fit learnt none",
+            ) from None
+    return "scores " + (", ".join(sorted(found)) or "no attribute")
 
 
 def costs(subject: Subject) -> str:

@@ -44,8 +44,40 @@ def state(subject: Subject) -> str:
                 "restore in `load_state` what `check` reads",
             )
         count = max(count, len(tensors))
+    _check_tuning(subject)
     _check_refusals(subject)
     return f"{count} tensors"
+
+
+def _check_tuning(subject: Subject) -> None:
+    """A job whose fit is in the cache tunes an editor that was restored, and never fitted."""
+    served = subject.need_served()[0]
+    fitted = served.fit.editor
+    if type(fitted).tune is Editor.tune:
+        return
+    required = "the tuning of the editor that was fitted: jobs for other attributes load the fit"
+    fix = "put everything that `tune` reads into `state` and take it back in `load_state`"
+    with subject.watch.running(0):
+        tensors = fitted.state()
+    fresh = restored(subject, served.fit, tensors)
+    try:
+        with subject.watch.running(0):
+            fresh.tune(served.fit.data, served.attribute)
+    except Exception as error:
+        raise Failed(
+            f"an editor restored by load_state cannot be tuned: {explain(error, fresh)}",
+            required,
+            fix,
+        ) from None
+    walk = served.walk()
+    here = subject.outcome(served.editor, walk)
+    there = _outcome_of_restored(subject, fresh, walk, 1, tensors)
+    if not torch.equal(here.nan_to_num(), there.nan_to_num()):
+        raise Failed(
+            f"an editor restored by load_state is tuned otherwise towards {served.name}",
+            required,
+            fix,
+        )
 
 
 def _check_refusals(subject: Subject) -> None:

@@ -114,6 +114,12 @@ _ALL = (
         "a fixed set of directions, if there is one, follows from the data and starts at the sample",
         checks_directions.directions,
     ),
+    Check(
+        "scores",
+        "Editor.class_scores",
+        "what was fitted scores the classes in the tune split, if it gives scores",
+        checks_fit.scores,
+    ),
     Check("costs", "FitReport", "decodes and labels are counted", checks_fit.costs),
     # A warning at most: a control without knowledge steers nothing, and is sound.
     Check(

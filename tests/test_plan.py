@@ -159,3 +159,7 @@ def test_a_sweep_for_a_device_that_is_not_here_can_be_planned(toy, tmp_path, cap
     here = json.loads(capsys.readouterr().out)["jobs"][0]["run_id"]
     assert main(["plan", *words, "device=cuda:7", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["jobs"][0]["run_id"] == here != ""
+    # Nor does this machine have to have the precision, which makes another run.
+    assert main(["plan", *words, "device=cuda", "precision=fp16", "--json"]) == 0
+    (job,) = json.loads(capsys.readouterr().out)["jobs"]
+    assert job["status"] == "missing" and job["run_id"] != here

@@ -123,6 +123,26 @@ def test_what_is_nowhere_says_where_to_put_it(tmp_path):
         load_target("method", "own_absent.Mine")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("own_key", "\nMine = {}['a']\n", r"KeyError: 'a' \(.*own_key\.py:2\)"),
+        ("own_import", "import own_nowhere\n", r"No module named 'own_nowhere' \(.*\.py:1\)"),
+        ("own_exit", "raise SystemExit\n", r"SystemExit \(.*own_exit\.py:1\)"),
+        ("own_syntax", "def f(:\n", r"invalid syntax \(own_syntax\.py, line 1\)"),
+        ("own_other", "class Yours: ...\n", r"module 'own_other' has no attribute 'Mine'$"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_says_where(name, text, message, tmp_path, capfd):
+    (tmp_path / f"{name}.py").write_text(text)
+    user_code.search(tmp_path)
+    with pytest.raises(
+        EditbenchError, match=f"_target_={name}.Mine cannot be imported: .*{message}"
+    ):
+        load_target("method", f"{name}.Mine")
+    assert capfd.readouterr().err == ""  # the message says it all
+
+
 def test_a_worker_finds_what_its_sweep_finds(tmp_path, monkeypatch):
     (tmp_path / "own_worker.py").write_text("ANSWER = 42\n")
     user_code.search(tmp_path)

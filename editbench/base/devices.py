@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from editbench.base.errors import EditbenchError
+
 # Where a container's limit of memory stands: version 2 of cgroups, then version 1.
 MEMORY_LIMITS = (
     "/sys/fs/cgroup/memory.max",
@@ -23,6 +25,20 @@ def is_gpu(device: str | torch.device) -> bool:
 def device_kind(device: str | torch.device) -> str:
     """What computes: 'cpu', or the model of a GPU. Kinds may differ in the last digits."""
     return torch.cuda.get_device_name(device) if is_gpu(device) else "cpu"
+
+
+def check_device_name(name: str) -> None:
+    """Refuse what names no device of editbench. Whether the machine has it is not looked at.
+
+    Raises:
+        EditbenchError: it is neither the CPU nor a CUDA GPU.
+    """
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    if kind != "cpu" and not is_gpu(kind):
+        raise EditbenchError(f"device={name} is no device: use cpu, cuda or cuda:0")
 
 
 # -- copies ----------------------------------------------------------------------------------------

@@ -9,6 +9,17 @@ from collections.abc import Iterable
 CLOSE = 0.5
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that is not empty; '' where there is none."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next(filter(None, lines), "")
+
+
+def one_line(error: BaseException) -> str:
+    """An error that nobody expected: its type and `first_line`, as in 'KeyError: 'smile''."""
+    return f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
+
+
 class EditbenchError(Exception):
     """Base of all errors that are printed without a traceback."""
 

@@ -378,6 +378,12 @@ def user_cache(part: str) -> Path | None:
     return found
 
 
+def could_name_file(text: str) -> bool:
+    """Whether a text of a configuration may name a file: a word without a dot or a slash is a name
+    of something else, which a file beside the user must not change."""
+    return "." in text or "/" in text
+
+
 def named_files(config: object) -> Iterator[str]:
     """Every text of a nested configuration that could be the name of a file or folder."""
     if isinstance(config, Mapping):
@@ -388,7 +394,7 @@ def named_files(config: object) -> Iterator[str]:
     elif isinstance(config, list):
         for value in config:
             yield from named_files(value)
-    elif isinstance(config, str) and ("." in config or "/" in config):
+    elif isinstance(config, str) and could_name_file(config):
         yield config
 
 

@@ -9,6 +9,7 @@ pins of the regression check.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.conf import LABELS
 from editbench.base.errors import EditbenchError
-from editbench.base.files import digest, file_sha256
+from editbench.base.files import could_name_file, digest, file_sha256, file_state
 from editbench.base.instantiate import build
 from editbench.base.sources import source_digest
 
@@ -193,7 +194,7 @@ def content(config: object, nested: bool = False) -> object:
     if isinstance(config, dict):
         parts: dict[str, object] = {}
         for key, value in config.items():
-            if key == "path" and isinstance(value, str) and Path(value).is_dir():
+            if key == "path" and isinstance(value, str) and os.path.isdir(value):
                 parts[key] = _listing(value)
             else:
                 parts[key] = content(value, nested=True)
@@ -202,7 +203,7 @@ def content(config: object, nested: bool = False) -> object:
         return parts
     if isinstance(config, list):
         return [content(value, nested=True) for value in config]
-    if isinstance(config, str) and "." in config and Path(config).is_file():
+    if isinstance(config, str) and could_name_file(config) and file_state(config) is not None:
         return f"sha256:{file_sha256(Path(config))}"
     return config
 

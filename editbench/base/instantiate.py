@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.conf import LABELS
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import EditbenchError, one_line
 
 
 def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
@@ -52,4 +52,9 @@ def build(config: Mapping[str, Any] | DictConfig) -> Any:
                 raise cause from None
             cause = cause.__cause__
         name = config.get("name", config.get("_target_"))
-        raise EditbenchError(f"could not make '{name}': {error.__cause__ or error}") from error
+        reason = error.__cause__ or error
+        # The message of a KeyError is a bare word, that of others may be empty.
+        told = str(reason)
+        if isinstance(reason, LookupError) or not told:
+            told = one_line(reason)
+        raise EditbenchError(f"could not make '{name}': {told}") from error

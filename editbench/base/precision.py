@@ -50,8 +50,9 @@ def exact(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-def use_precision(precision: str, device: str) -> None:
-    """Check that the device has the precision, and set the TF32 mode of the process on a GPU.
+def check_precision(precision: str, device: str) -> None:
+    """Refuse a precision that a processor does not have. No GPU is looked at, which may be another
+    machine's.
 
     Args:
         precision: one of PRECISIONS.
@@ -59,28 +60,48 @@ def use_precision(precision: str, device: str) -> None:
 
     Raises:
         UnknownName: the precision is not one of PRECISIONS.
-        EditbenchError: tf32 without a GPU of Ampere or newer, or fp16 on a processor.
+        EditbenchError: tf32 or fp16 on a processor.
     """
     if precision not in PRECISIONS:
         raise UnknownName("precision", precision, PRECISIONS)
-    gpu = is_gpu(device)
-    if precision == "tf32" and not (gpu and torch.cuda.get_device_capability(device)[0] >= AMPERE):
-        raise EditbenchError(
-            f"precision=tf32 with device={device}: TF32 is a mode of NVIDIA GPUs from Ampere on; use "
-            "precision=fp32, or bf16"
-        )
-    if precision == "fp16" and not gpu:
+    if is_gpu(device):
+        return
+    if precision == "tf32":
+        raise _without_tf32(device)
+    if precision == "fp16":
         raise EditbenchError(
             f"precision=fp16 with device={device}: half precision is for GPUs, on a processor it is "
             "slower than float32 and no better than bf16; use precision=fp32 or bf16"
         )
+
+
+def use_precision(precision: str, device: str) -> None:
+    """Set the modes of the process for a precision on a GPU; a processor has none.
+
+    Args:
+        precision: one of PRECISIONS, which `check_precision` has seen.
+        device: a name of torch, such as 'cpu' or 'cuda:0'.
+
+    Raises:
+        EditbenchError: tf32 on a GPU older than Ampere.
+    """
+    if not is_gpu(device):
+        return
+    tf32 = precision == "tf32"
+    if tf32 and torch.cuda.get_device_capability(device)[0] < AMPERE:
+        raise _without_tf32(device)
+    repeat_numbers()
     # Matrix products and the convolutions of cuDNN have a flag each. Both are also switched off,
     # since an earlier run of the same process may have left them on.
-    if gpu:
-        repeat_numbers()
-        tf32 = precision == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def _without_tf32(device: str) -> EditbenchError:
+    return EditbenchError(
+        f"precision=tf32 with device={device}: TF32 is a mode of NVIDIA GPUs from Ampere on; use "
+        "precision=fp32, or bf16"
+    )
 
 
 def repeat_numbers() -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from hydra.utils import get_object
-
 from editbench.base import user_code
-from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.errors import EditbenchError, UnknownName, one_line
 
 # Kind of a plain value -> the types that it may have, and the words of the message.
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -116,13 +116,40 @@ def check_options(key: str, target: str, options: Mapping[str, Any]) -> None:
 def load_target(key: str, target: str) -> Callable[..., Any]:
     """The class or function of a dotted name. EditbenchError where it cannot be imported."""
     try:
-        return get_object(target)
-    except Exception as error:  # importing somebody's module may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return _imported(target)
+    except (Exception, SystemExit) as error:  # importing somebody's module may raise anything
+        reason = f"{one_line(error)}{_place(error)}"
         remedy = user_code.hint(target)
         raise EditbenchError(
             f"{key}._target_={target} cannot be imported: {reason}{remedy}"
         ) from error
+
+
+def _imported(target: str) -> Any:
+    """What a dotted name stands for, with the error of the module that cannot be imported. Hydra's
+    `get_object` prints it in lines of its own."""
+    words = target.split(".")
+    found: Any = importlib.import_module(words[0])
+    for count, word in enumerate(words[1:], 2):
+        # Of a package a module that nobody has imported yet; of anything else an attribute.
+        if not hasattr(found, word) and hasattr(found, "__path__"):
+            importlib.import_module(".".join(words[:count]))
+        found = getattr(found, word)
+    return found
+
+
+def _place(error: BaseException) -> str:
+    """The line of somebody's module that raised an error, in brackets; '' where none did."""
+    if isinstance(error, SyntaxError):
+        return ""  # its message has the line
+    passed_by = (__file__, importlib.__file__)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if frame.filename not in passed_by and not frame.filename.startswith("<frozen ")
+    ]
+    return f" ({own[0].filename}:{own[0].lineno})" if own else ""
 
 
 def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:

@@ -13,7 +13,7 @@ import torch
 from editbench.bank.bank import Bank
 from editbench.bank.build import Models, build_bank
 from editbench.base import identity
-from editbench.base.devices import is_gpu
+from editbench.base.devices import check_device_name, is_gpu
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import file_state, named_files
 from editbench.base.instantiate import build
@@ -47,16 +47,20 @@ def load_networks(settings: Settings) -> Networks:
 
 
 def check_device(name: str) -> None:
-    """Refuse a device that torch does not know, and a GPU on a machine without any."""
+    """Refuse what is no device, and a GPU that this machine does not have."""
     # Commands without settings, such as `world`, take any text.
-    try:
-        torch.device(name)
-    except RuntimeError as error:
-        raise EditbenchError(f"device={name} is no device: use cpu, cuda or cuda:0") from error
-    if is_gpu(name) and not torch.cuda.is_available():
+    check_device_name(name)
+    if not is_gpu(name):
+        return
+    if not torch.cuda.is_available():
         raise EditbenchError(
             f"device={name}, but torch sees no CUDA device: use device=cpu "
             "(`editbench doctor` says what this machine has)"
+        )
+    count = torch.cuda.device_count()
+    if (torch.device(name).index or 0) >= count:
+        raise EditbenchError(
+            f"device={name}, but torch sees {count} CUDA devices, cuda:0 to cuda:{count - 1}"
         )
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,10 +19,11 @@ from editbench.bank.bank import BankSpec
 from editbench.bank.starts import StartsSpec
 from editbench.base.batches import check_batch
 from editbench.base.conf import LABELS, known_keys
-from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
+from editbench.base.devices import check_device_name
+from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported, first_line
 from editbench.base.files import usable_folder
 from editbench.base.instantiate import build
-from editbench.base.precision import PRECISIONS
+from editbench.base.precision import PRECISIONS, check_precision
 from editbench.base.validation import (
     check_at_least,
     check_choice,
@@ -274,6 +274,7 @@ class Settings:
             inversion=_inversion(plain.get("inversion")),
             plain=plain,
         )
+        check_precision(settings.precision, settings.device)
         if not settings.metrics:
             raise EditbenchError("metric=[] leaves nothing to measure: set metric=[NAME,...]")
         # Editors and metrics are cheap to build, and a metric is otherwise built after the walk.
@@ -331,13 +332,9 @@ def resolve(config: DictConfig | Mapping[Any, Any]) -> dict[str, Any]:
                 OmegaConf.to_container(config, resolve=True, throw_on_missing=True),
             )
     except OmegaConfBaseException as error:
-        raise EditbenchError(f"the configuration is incomplete: {_first_line(error)}") from error
+        # OmegaConf puts the full key and the type of the node on further lines.
+        raise EditbenchError(f"the configuration is incomplete: {first_line(error)}") from error
     return {str(key): value for key, value in config.items()}
-
-
-def _first_line(error: Exception) -> str:
-    # OmegaConf puts the full key and the type of the node on further lines.
-    return (str(error).splitlines() or [""])[0]
 
 
 # -- values at the top ---------------------------------------------------------------------------
@@ -398,15 +395,12 @@ def _one_seed(value: object) -> int:
 
 
 def _one_device(value: object) -> str:
-    """A device that torch knows. Whether this machine has it is seen when networks are loaded: a
-    sweep may be started on one machine for the GPUs of another."""
+    """A device by its name. Whether this machine has it is seen when networks are loaded: a sweep
+    may be started on one machine for the GPUs of another."""
     _refuse_list("device", value, "device")
     # YAML reads device=0 as a number; torch would take it for a GPU.
     check_kind("device", value, "str", "cpu")
-    try:
-        torch.device(cast(str, value))
-    except RuntimeError as error:
-        raise EditbenchError(f"device={value} is no device: use cpu, cuda or cuda:0") from error
+    check_device_name(cast(str, value))
     return cast(str, value)
 
 

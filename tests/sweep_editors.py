@@ -11,15 +11,15 @@ from tests.toy_world import AlongColumn
 
 
 class Noted(AlongColumn):
-    """Appends 'LABEL check ATTRIBUTE', 'LABEL fit' and 'LABEL fitted' to NOTES, a line each.
+    """Appends 'LABEL check ATTRIBUTE', 'LABEL fit' and 'LABEL fitted' to the file FOLDER/notes, a line each.
 
-    A file named DIE or HANG beside NOTES is taken away by the first fit that finds it, and that fit is killed or never
-    ends. While there is a file HOLD, fits wait.
+    A file named DIE or HANG beside it is taken away by the first fit that finds it, and that fit is killed or never
+    ends. While there is a file HOLD, fits wait. The option is the folder: a file's bytes would be part of a job's name.
     """
 
-    def __init__(self, notes: str, label: str) -> None:
+    def __init__(self, folder: str, label: str) -> None:
         super().__init__()
-        self.notes, self.label = Path(notes), label
+        self.notes, self.label = Path(folder) / "notes", label
 
     def note(self, text: str) -> None:
         with self.notes.open("a") as file:
@@ -53,7 +53,7 @@ def toy_words(tmp_path: Path) -> list[str]:
     shutil.copytree(Path(__file__).with_name("conf"), conf)
     for name in ("one", "two"):
         (conf / "method" / f"{name}.yaml").write_text(
-            f"name: {name}\n_target_: tests.sweep_editors.Noted\nlabel: {name}\nnotes: {tmp_path}/notes\n"
+            f"name: {name}\n_target_: tests.sweep_editors.Noted\nlabel: {name}\nfolder: {tmp_path}\n"
         )
     return [
         "--config-dir",

@@ -70,6 +70,13 @@ def test_a_follower_prints_each_job_once(tmp_path, capsys, clock):
     assert capsys.readouterr().err == ""
 
 
+def test_files_that_are_no_outcomes_are_passed_over(tmp_path):
+    """A user's callbacks of Hydra may leave files in the folder of the sweep."""
+    for name in ("3.json", "11.json", "notes.json", ".partial-4.json", "multirun.yaml"):
+        (tmp_path / name).touch()
+    assert follow.outcome_numbers(tmp_path) == [3, 11]
+
+
 def test_a_follower_looks_while_others_work(tmp_path, capsys):
     with Follower(tmp_path, 1).looking():
         leave(tmp_path, 0)

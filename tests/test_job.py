@@ -1,7 +1,9 @@
 """Jobs: records that are whole or absent, found instead of repeated; a failure stays a failure of its own job."""
 
+import hashlib
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +15,7 @@ from editbench.base import identity
 from editbench.base.errors import EditbenchError
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
-from editbench.run import job
+from editbench.run import job, record
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.trajectory import Trajectories
@@ -119,6 +121,20 @@ def test_a_failure_is_kept_for_reading_and_never_taken_for_a_result(tmp_path):
     assert outcome.status == "failed" and "RuntimeError: a defect of the method" in outcome.reason
     assert "Traceback" in (folder_of(cfg, outcome) / "log.txt").read_text()
     assert not run_job(cfg).reused
+
+
+def test_a_method_that_ends_the_program_fails_alone_and_in_one_line(tmp_path):
+    """As a parser of arguments does, in whose message there may be several lines."""
+    outcome = run_job(toy_config(tmp_path, _target_="tests.test_job.Ending"))
+    assert outcome.status == "failed" and outcome.reason.startswith("SystemExit: usage (see ")
+
+
+def test_a_fit_without_a_report_says_what_to_return(tmp_path):
+    outcome = run_job(toy_config(tmp_path, _target_="tests.test_job.Silent"))
+    assert outcome.reason == (
+        "Silent gave NoneType after fitting along: end `fit` and `tune` with "
+        "`return FitReport(labels=...)`"
+    )
 
 
 def test_ctrl_c_leaves_no_record_and_the_next_start_goes_on(tmp_path):
@@ -292,6 +308,16 @@ def test_what_an_editor_asks_of_teacher_and_generator_is_charged(tmp_path):
     assert diligent["generator_calls"] == plain["generator_calls"] + 30 + steps
 
 
+class Ending(AlongColumn):
+    def fit(self, data):
+        raise SystemExit("\n  usage\n  more")
+
+
+class Silent(AlongColumn):
+    def fit(self, data):
+        super().fit(data)
+
+
 class Shifted(AlongColumn):
     def codes(self, walk):
         moved = walk.codes.clone()
@@ -302,6 +328,31 @@ class Shifted(AlongColumn):
 def test_an_editor_that_moves_any_start_at_step_0_fails(tmp_path):
     outcome = run_job(toy_config(tmp_path, _target_="tests.test_job.Shifted"))
     assert outcome.status == "failed" and "changes the starts at step 0" in outcome.reason
+
+
+def test_a_package_in_a_checkout_of_something_else_has_no_commit(tmp_path, monkeypatch):
+    """As in an environment that lies within a user's own project."""
+    place = tmp_path / "record.py"
+    place.touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    monkeypatch.setattr(record, "__file__", str(place))
+    assert record.git_commit() is None
+    subprocess.run([*git, "add", "."], check=True)
+    assert record.git_commit().endswith("+")
+
+
+def test_text_that_names_no_file_is_itself_and_a_file_its_bytes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    long = "a." * 200  # longer than the system takes for a name
+    assert content({"text": long, "zero": "a.\0"}) == {"text": long, "zero": "a.\0"}
+    (tmp_path / "part").mkdir()
+    for name in ("one.npy", "part/one", "one"):
+        (tmp_path / name).write_bytes(b"1")
+    found = content(["one.npy", "part/one", "one"])
+    # A word alone is the name of something else, whatever lies beside the user.
+    assert found == [f"sha256:{hashlib.sha256(b'1').hexdigest()}"] * 2 + ["one"]
 
 
 def test_weights_behind_a_part_of_the_configuration_are_its_content():

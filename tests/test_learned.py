@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
+from editbench.base.errors import Unsupported
 from editbench.base.files import write_checked
 from editbench.base.spaces import Space
 from editbench.methods.ganspace.editor import GANSpace
@@ -104,6 +105,16 @@ def test_scores_that_do_not_fit_the_classes_are_named(tmp_path, monkeypatch):
     outcome = run_job(toy_config(tmp_path))
     assert outcome.status == "failed"
     assert "AlongColumn.class_scores gave (3, 2) for 'a': return (" in outcome.reason
+
+
+def test_an_attribute_without_scores_does_not_skip_the_job_of_another(tmp_path, monkeypatch):
+    def scores(self, data, attribute):
+        if attribute != "a":
+            raise Unsupported(f"no scores of {attribute}")
+        return data.tune.codes(Space.W)[:, :2]
+
+    monkeypatch.setattr(AlongColumn, "class_scores", scores)
+    assert 0 <= provenance_of(toy_config(tmp_path))["learned"] <= 1
 
 
 def test_a_large_tune_split_is_judged_by_its_first_samples(monkeypatch):

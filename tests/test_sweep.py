@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -426,8 +427,12 @@ def test_a_record_that_another_works_on_holds_no_sweep_up(tmp_path, words, in_ro
     settings = compose_settings(overrides, [Path(words[1])])
     found = find_job(settings)
     assert found is not None and found.reused
+    # Nor a single job, which needs no bank to be found.
+    shutil.rmtree(settings.cache)
     with lock(settings.out / found.run_id):
         assert find_job(settings) == found
+        assert main(sweep) == 0
+    assert not (settings.cache / "banks").exists()
     # A failure, and metrics of other options, are left to the job.
     other = compose_settings([*overrides, "metric.attribute_dependency.draws=10"], [Path(words[1])])
     assert find_job(other) is None

@@ -1,7 +1,9 @@
 """Jobs on several processes: the same records as on one, and a worker that dies is not the end of the others' work."""
 
+import multiprocessing
 import os
 import signal
+import time
 
 import pandas as pd
 import pytest
@@ -43,6 +45,15 @@ def test_two_workers_leave_the_records_of_one(tmp_path):
                 pd.read_parquet(tmp_path / n / outcome.run_id / "trajectory.parquet") for n in "12"
             ]
             pd.testing.assert_frame_equal(*tables)
+
+
+def test_processes_of_whoever_calls_are_left_alone(tmp_path):
+    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    other.start()
+    list(run_jobs(jobs(tmp_path)[-2:], 2))
+    assert other.is_alive()
+    other.kill()
+    other.join()
 
 
 def test_a_worker_that_is_killed_is_told_and_nothing_finished_is_lost(tmp_path):

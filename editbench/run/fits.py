@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from editbench.bank.bank import Bank
 from editbench.base import identity
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import status
 from editbench.networks.roles import Networks
@@ -137,8 +137,11 @@ def learned_auc(editor: Editor, data: FitData, names: Sequence[str]) -> dict[str
     part = replace(data, tune=hidden)
     found = {}
     for name in names:
-        with torch.no_grad():
-            scores = editor.class_scores(part, name)
+        try:
+            with torch.no_grad():
+                scores = editor.class_scores(part, name)
+        except Unsupported:
+            continue  # of one attribute of many, which need not be the one that the job edits
         if scores is None:
             continue
         shape = (len(tune), len(data.attributes[name].classes))
@@ -172,6 +175,11 @@ def _cached(
         began, before = time.perf_counter(), data.generator.decoded
         with status(told), scored(data.teacher) as asked:
             report = work()
+        if not isinstance(report, FitReport):
+            raise EditbenchError(
+                f"{type(editor).__name__} gave {type(report).__name__} after {told}: end `fit` and "
+                "`tune` with `return FitReport(labels=...)`"
+            )
         fitted = Fitted(
             time.perf_counter() - began,
             data.generator.decoded - before,
@@ -214,10 +222,10 @@ def _load(path: Path, editor: Editor) -> Fitted | None:
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {})["fitted"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        # A file of an earlier format has other fields, and is fitted anew.
-        meta["learned"] = dict(meta["learned"])
+        # A file of another format has other fields, and is fitted anew.
+        fitted = Fitted(**{**meta, "learned": dict(meta["learned"]), "cached": True})
     except (BadFile, OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
     # Not within the try: an editor's own ValueError would pass for a damaged file.
     editor.load_state(state)
-    return Fitted(**(meta | {"cached": True}))
+    return fitted

@@ -20,8 +20,8 @@ LOOK_EVERY = 0.5  # seconds between two looks at the folder of a sweep
 
 def outcome_numbers(folder: Path) -> list[int]:
     """Numbers of the jobs of a sweep that have left an outcome, in order."""
-    # A name that begins with a dot is a file that is still being written.
-    return sorted(int(file.stem) for file in folder.glob("[!.]*.json"))
+    # Other names are of files that are still being written, or of a user's callbacks of Hydra.
+    return sorted(int(file.stem) for file in folder.glob("*.json") if file.stem.isdecimal())
 
 
 class Pace:

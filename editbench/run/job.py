@@ -18,7 +18,7 @@ from editbench.bank.bank import Bank, BankSpec
 from editbench.bank.starts import Starts, aim, draw_targets
 from editbench.base import identity
 from editbench.base.devices import forget_peak
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, Unsupported, one_line
 from editbench.base.files import (
     atomic_folder,
     explain_disk_errors,
@@ -108,21 +108,18 @@ def find_job(settings: Settings) -> Outcome | None:
 
     Args:
         settings: of the job.
-
-    Raises:
-        EditbenchError: a metric of the job cannot be made.
     """
     try:
         require(settings.plain)
         folder = settings.out / identify(settings).run_id
-    except EditbenchError:
-        return None  # the job itself meets the same error and reports it
-    if not Record.is_record(folder):
-        return None
-    # Not `_found`: it waits for whoever works on the record, and computes metrics anew. Such a
-    # record is left to the job.
-    found = Record.open(folder)
-    if found is None or not found.final or is_outdated(found, settings):
+        if not Record.is_record(folder):
+            return None
+        # Not `_found`: it waits for whoever works on the record, and computes metrics anew. Such a
+        # record is left to the job.
+        found = Record.open(folder)
+        if found is None or not found.final or is_outdated(found, settings):
+            return None
+    except Exception:  # of a user's code as well: the job meets the same error and reports it
         return None
     return Outcome(found.status["status"], found.status["reason"], folder.name, True)
 
@@ -235,10 +232,10 @@ def _run(job: Job, folder: Path) -> Outcome:
         except EditbenchError as error:
             status = "failed"
             reason = str(error)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Any defect of a method is a result of that method, not the end of the sweep.
             status = "failed"
-            reason = f"{type(error).__name__}: {error} (see {folder / Record.LOG})"
+            reason = f"{one_line(error)} (see {folder / Record.LOG})"
             write_atomic(partial / Record.LOG, traceback.format_exc())
         seconds = round(time.time() - began, 3)
         records.write_status(partial, status, reason, seconds=seconds, **_about(job, folder.name))

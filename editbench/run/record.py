@@ -327,7 +327,10 @@ def processor() -> str:
 
 
 def git_commit() -> str | None:
-    """Commit of the source tree, with '+' where it has local changes; None outside a checkout."""
+    """Commit of the source tree, with '+' where it has local changes; None outside a checkout.
+
+    An installed package may lie in a checkout of something else, such as a user's own project.
+    """
 
     def git(*words: str) -> str | None:
         run = subprocess.run(
@@ -339,6 +342,8 @@ def git_commit() -> str | None:
         return run.stdout.strip() if run.returncode == 0 else None
 
     try:
+        if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+            return None
         commit = git("rev-parse", "--short", "HEAD")
         # -uno: untracked files, such as records, are no change of the source.
         return commit and commit + ("+" if git("status", "--porcelain", "-uno") else "")

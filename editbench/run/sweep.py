@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from editbench.base import user_code
 from editbench.base.conf import MAIN, quoted
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, one_line
 from editbench.base.files import (
     claim_folder,
     explain_disk_errors,
@@ -175,11 +175,7 @@ def run_sweep(
         except Exception as error:
             if _is_explained(error) or os.environ.get(FULL_ERROR) == "1":
                 raise
-            reason = (str(error).splitlines() or [""])[0]
-            say(
-                f"the launcher stopped: {type(error).__name__}: {reason} "
-                f"({FULL_ERROR}=1 shows where)"
-            )
+            say(f"the launcher stopped: {one_line(error)} ({FULL_ERROR}=1 shows where)")
     going_on = batches.let_go() if batches else ""
     if going_on:
         keep_copies()
@@ -283,10 +279,7 @@ def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> lis
             leave_failure(sweep.folder, number, " ".join(words), error)
             follower.show(number)
             continue
-        try:
-            found = find_job(settings)
-        except Exception:  # one job's trouble is not the sweep's; the job meets it when it runs
-            found = None
+        found = find_job(settings)
         if found is None:
             waiting.append(number)
             continue
@@ -415,8 +408,10 @@ def job_task(config: DictConfig) -> Outcome:
         # Without settings there is no method's name and no attribute: the words must do.
         title = " ".join(HydraConfig.get().overrides.task)
         return leave_failure(Path(HydraConfig.get().sweep.dir), number, title, error)
+    # The jobs of a sweep that are found were settled before its launcher started.
+    found = None if in_sweep() else find_job(settings)
     try:
-        outcome = run_job(settings)
+        outcome = found or run_job(settings)
     except Exception as error:  # one job's trouble is not the sweep's
         outcome = failure(error)
     line = describe(settings, outcome)
@@ -509,9 +504,7 @@ def leave_failure(folder: Path, number: int, title: str, error: EditbenchError) 
 
 def failure(error: Exception) -> Outcome:
     """The outcome of a job that failed before it could leave a record."""
-    reason = str(error)
-    if not isinstance(error, EditbenchError):
-        reason = f"{type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, EditbenchError) else one_line(error)
     return Outcome("failed", reason, "", False)
 
 

@@ -77,6 +77,7 @@ def _in_turn(jobs: Sequence[Settings]) -> Iterator[tuple[int, Outcome]]:
 def _in_parallel(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
     threads = max(1, available_cores() // workers)
     folders = user_code.searched()
+    others = set(multiprocessing.active_children())  # of whoever called this
     pool = ProcessPoolExecutor(workers, worker_context(), _start_worker, (threads, folders))
     try:
         waiting = [pool.submit(_job, place, settings) for place, settings in enumerate(jobs)]
@@ -90,7 +91,7 @@ def _in_parallel(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, 
     finally:
         # After an error or Ctrl-C nothing is waited for: the next run begins these jobs anew.
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from editbench.base.conf import group_options, groups, quoted
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.spaces import Codes, Space
+from editbench.base.validation import check_at_least
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.report import load as load_results
@@ -49,7 +50,7 @@ HEAD = 0.45
 def run(
     overrides: str | Sequence[str] = "",
     *,
-    config_dirs: Sequence[PathLike] = (),
+    config_dirs: PathLike | Sequence[PathLike] = (),
     workers: int = 1,
 ) -> Runs:
     """Run one job, or every job of a sweep, and return their records.
@@ -60,8 +61,8 @@ def run(
     Args:
         overrides: the words of `editbench run`, as one text or as a list. Comma-separated values
             make a sweep over their product.
-        config_dirs: folders with options of your own, as for `--config-dir`. Their `_target_` runs
-            code: take configuration only from people you trust.
+        config_dirs: one folder or several with options of your own, as for `--config-dir`. Their
+            `_target_` runs code: take configuration only from people you trust.
         workers: processes; 1 runs the jobs in this process, in their order. With more, a script
             needs the usual `if __name__ == "__main__":`.
 
@@ -79,7 +80,10 @@ def run(
         >>> [run.method for run in runs]
         ['interfacegan', 'random']
     """
+    check_at_least("workers", workers, 1)
     words = _words(overrides)
+    if isinstance(config_dirs, str | os.PathLike):
+        config_dirs = [config_dirs]
     folders = [Path(folder) for folder in config_dirs]
     words, folders = name_files(words, folders)
     check_overrides(words, folders)
@@ -99,7 +103,10 @@ def _words(overrides: str | Sequence[str]) -> list[str]:
     """The words of a command line; `+experiment=x` is taken as `experiment=x`, as the command
     does.
     """
-    words = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
+    try:
+        words = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
+    except ValueError as error:  # a quotation mark that is never closed
+        raise EditbenchError(f"overrides {overrides!r} are no command line: {error}") from error
     if "-m" in words:
         words.remove("-m")  # harmless: here commas alone make a sweep
     return [word[1:] if word.startswith("+experiment=") else word for word in words]
@@ -169,8 +176,12 @@ class Runs:
 
         Raises:
             UnknownName: there is no such run.
-            EditbenchError: several runs fit.
+            EditbenchError: several runs fit, or the key has other parts.
         """
+        if not isinstance(key, tuple) or len(key) not in (2, 3):
+            raise EditbenchError(
+                f"runs[{key!r}]: a run is runs[method, attribute] or runs[method, attribute, seed]"
+            )
         table = self._results.runs
         method, attribute, *seed = key
         is_method = (table["method"] == method) | (table["label"] == method)
@@ -434,7 +445,7 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
 
     Args:
         gan: a generator.
-        count: number of samples.
+        count: number of samples, at least 1.
         seed: of the draw; the same on every device.
 
     Returns:
@@ -447,6 +458,7 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
         >>> start.values.shape[0]
         5
     """
+    check_at_least("count", count, 1)
     source = torch.Generator().manual_seed(seed)
     z: Tensor = torch.randn(count, gan.z_dim, generator=source)
     device = next((tensor.device for tensor in gan.state_dict().values()), z.device)

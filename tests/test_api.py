@@ -125,6 +125,20 @@ def test_wrong_names_have_the_nearest_right_one(here):
         eb.rnu  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: eb.run("method=random", workers=0), "workers=0 must be at least 1"),
+        (lambda: eb.run("out='runs"), "are no command line: No closing quotation"),
+        (lambda: eb.load("runs")["random"], r"runs\[method, attribute\]"),
+        (lambda: eb.codes(eb.generator("faces32"), count=0), "count=0 must be at least 1"),
+    ],
+)
+def test_calls_that_mean_nothing_are_refused_with_the_reason(call, message, here):
+    with pytest.raises(EditbenchError, match=message):
+        call()
+
+
 def test_a_generator_takes_options_of_its_configuration(tmp_path):
     half, whole = eb.generator("faces32", truncation_psi=0.5), eb.generator("faces32")
     z = torch.randn(2000, whole.z_dim, generator=torch.Generator().manual_seed(0))

@@ -337,6 +337,8 @@ def test_bad_input_gets_a_clear_message(
         == 1
     )
     assert "--questions takes change and identity" in capsys.readouterr().err
+    assert main(["human", "make", str(root), "--out", str(tmp_path / "t"), "--methods", ""]) == 1
+    assert "--methods names no method" in capsys.readouterr().err
     mixed = copied(root, tmp_path)
     one = next(mixed.glob("quickest-a-*"))
     (one / "config.yaml").write_text(

@@ -384,6 +384,20 @@ def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_pa
     assert usual[key("accuracy")].origin == "default"
 
 
+def test_a_run_of_the_pinned_folder_is_no_spread_of_itself(tmp_path, monkeypatch, capsys):
+    record(tmp_path)
+    assert pin(tmp_path, tmp_path / "b.json", "--spread", tmp_path) == 1
+    assert "holds no finished run of a pinned job" in capsys.readouterr().err
+    record(tmp_path, outcome(won=30), seed=1)
+    monkeypatch.chdir(tmp_path)  # '.' has no name of its own
+    assert pin(tmp_path, tmp_path / "b.json", "--spread", ".") == 0
+    found = read_baseline(tmp_path / "b.json")
+    tolerances = [run.rows[key("accuracy")].tolerance for run in found.runs]
+    assert tolerances == pytest.approx([2 * 0.15] * 2)
+    spread = json.loads((tmp_path / "b.json").read_text())["tolerance"]["spread"]
+    assert spread[tmp_path.name]["runs"] == 2
+
+
 def test_spread_of_other_code_or_of_another_job_is_refused(tmp_path):
     record(tmp_path / "runs")
     change_hash(record(tmp_path / "code"), method_source="other")
@@ -630,7 +644,7 @@ def test_the_summary_stays_within_what_github_shows():
         Finding(f"m{k} x smile, seed 0", "accuracy", "moved", "é|<b>\n" * 5000, 0.5, 0.1, -0.4)
         for k in range(3000)
     ]
-    text = summary.markdown("title", Comparison(findings, ["note " * 99] * 400), findings)
+    text = summary.markdown("title", Comparison(findings, ["note " * 99] * 400, True), findings)
     assert "2800 further rows failed" in text and "<b>" not in text
     assert max(map(len, text.splitlines())) < 2000
     cut = summary.shortened("é" * summary.LARGEST, summary.LARGEST)

@@ -67,6 +67,23 @@ def test_every_world_has_a_name_of_its_own_and_seeds_are_none(tmp_path, monkeypa
     assert read_worlds([Path()])[0].name == "runs"
 
 
+def test_variants_of_a_method_are_methods_of_their_own(tmp_path):
+    rates = {"alpha": 0.8, "beta": 0.6, "gamma": 0.4}
+    one = write(tmp_path, rates)
+    write(one, {"alpha": 0.2}, method_config={"delta": 2.0}, tag="delta")
+    order = list(rank_table(read_worlds([one])).index)
+    assert [name.split()[0] for name in order] == ["alpha", "beta", "gamma", "alpha"]
+    assert len(set(order)) == 4
+
+
+def test_a_world_without_an_order_has_no_tau(tmp_path, capsys):
+    rates = {"alpha": 1.0, "beta": 1.0, "gamma": 1.0}
+    one = write(tmp_path / "one", rates)
+    other = write(tmp_path / "other", {"alpha": 0.8, "beta": 0.6, "gamma": 0.4})
+    assert main([str(one), str(other), "--out", str(tmp_path / "out")]) == 0
+    assert "no ranking, since all methods of one are equally accurate" in capsys.readouterr().out
+
+
 def test_a_tie_has_a_wide_interval(tmp_path):
     rates = {"alpha": 0.5, "beta": 0.5, "gamma": 0.5, "delta": 0.5}
     worlds = read_worlds([write(tmp_path / "a", rates, n=60), write(tmp_path / "b", rates, n=60)])

@@ -15,6 +15,7 @@ from editbench.commands.check import console
 from editbench.commands.options import Parser, add_config_dir, use_config_dir
 from editbench.regression import (
     Baseline,
+    PinnedRun,
     compare,
     measure,
     pin_runs,
@@ -67,10 +68,8 @@ def main(argv: list[str]) -> int:
         )
     results = whole(args.root)
     runs, notes = pin_runs(results)
-    # Folders stand in the file by their names alone: a path says nothing on another machine.
-    runs, spread = measure(
-        runs, {path.name: others for path, others in read_spreads(args.spread, args.root).items()}
-    )
+    spreads, own = read_spreads(args.spread, args.root)
+    runs, spread = measure(runs, spreads, own)
     out = console()
     for note in notes:
         out.print(f"note: {note}", style="dim", soft_wrap=True, markup=False)
@@ -119,16 +118,35 @@ def whole(root: Path, newest: bool = True) -> Results:
     return results
 
 
-def read_spreads(paths: list[Path], root: Path) -> dict[Path, list]:
-    """Folder -> its runs. The pinned folder itself may be named, for its other seeds."""
-    names = [path.name for path in paths]
-    if len(set(names)) < len(names):
-        raise EditbenchError(
-            f"--spread names two folders alike ({', '.join(names)}): the file keeps the names "
-            "alone, so rename one"
-        )
-    # Every record of a job: the ones that differ by a setting are what a spread is measured by.
-    return {path: pin_runs(whole(path, newest=False), every=True)[0] for path in paths}
+def read_spreads(paths: list[Path], root: Path) -> tuple[dict[str, list[PinnedRun]], str]:
+    """The runs that a spread is measured by.
+
+    Args:
+        paths: their folders. The pinned folder itself may be among them, for its other seeds.
+        root: the pinned folder.
+
+    Returns:
+        Name of a folder -> its runs, and the name of the pinned one, '' where it is not among them.
+
+    Raises:
+        EditbenchError: two folders have one name, or a record is not readable.
+    """
+    found: dict[str, list[PinnedRun]] = {}
+    own = ""
+    for path in paths:
+        # The file holds the name alone: a path says nothing on another machine. The name of '.' is
+        # empty before it is resolved.
+        name = path.resolve().name
+        if name in found:
+            raise EditbenchError(
+                f"--spread names two folders alike ({name}): the file keeps the names alone, so "
+                "rename one"
+            )
+        # Every record of a job: the ones that differ by a setting are what a spread is measured by.
+        found[name] = pin_runs(whole(path, newest=False), every=True)[0]
+        if path.resolve() == root.resolve():
+            own = name
+    return found, own
 
 
 def report(runs: list, spread: dict, out: Console) -> None:

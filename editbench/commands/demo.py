@@ -65,6 +65,7 @@ def main(argv: list[str]) -> int:
     )
     add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)
+    check_at_least("--workers", args.workers, 0)
     began = time.perf_counter()
     methods = demo_methods(args.config_dir)
     # All settings are checked before the first network is loaded.

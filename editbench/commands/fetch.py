@@ -95,10 +95,7 @@ def main(argv: list[str]) -> int:
 
 def fetch_digiface(source: Path | None, again: bool) -> None:
     """Get and convert the archives of digiface, and print what they may be used for."""
-    if again:
-        for archive in ARCHIVES:
-            digiface.path_of(archive).unlink(missing_ok=True)
-    for made in digiface.convert_archives(source):
+    for made in digiface.convert_archives(source, again):
         what = "converted" if made.is_new else "here already"
         print(f"{made.archive.package}\n  {what}: {made.path}\n  licence: {made.archive.licence}")
     print(f"{digiface.NOTE}\nlicences: {digiface.place() / digiface.LICENCES}")

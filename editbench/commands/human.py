@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.base.text import read_text
 from editbench.commands.check import console
@@ -92,8 +93,12 @@ def main(argv: list[str]) -> int:
 
 
 def make(args: argparse.Namespace) -> int:
+    methods = _names(args.methods)
+    # An empty variable of a shell would otherwise mean all methods.
+    if args.methods is not None and not methods:
+        raise EditbenchError("--methods names no method: leave it out for all with finished runs")
     design = Design(
-        methods=_names(args.methods),
+        methods=methods,
         pairs=args.pairs,
         sets=args.sets,
         split=args.split,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from editbench.base.conf import option_names
 from editbench.base.errors import EditbenchError
+from editbench.base.files import write_atomic
 from editbench.commands.options import Parser
 
 EXAMPLES = """examples:
@@ -113,8 +114,7 @@ def main(argv: list[str]) -> int:
         )
     for place, text in texts.items():
         path = args.folder / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_atomic(path, text)
         print(f"wrote {path}")
     print("try")
     if args.folder != Path("."):
@@ -137,6 +137,8 @@ def check_name(name: str, kind: Kind) -> None:
             raise EditbenchError(
                 f"{name} is the name of an option of {group} already: choose another"
             )
+    if name == "__main__":  # the running program, of which Python finds no file
+        raise EditbenchError(f"{name} is the program itself to Python: choose another name")
     spec = find_spec(name)
     # A module of the current folder is among the files, which are looked at one by one.
     if spec is not None and Path(spec.origin or "").parent != Path.cwd():

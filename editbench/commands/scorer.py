@@ -19,6 +19,7 @@ from editbench.commands.options import Parser, add_config_dir
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.declaration import read_scorers, scorer_file
 from editbench.run.compose import compose_config
+from editbench.run.loading import check_device
 from editbench.studies.scorer_check.agreement import compare
 from editbench.studies.scorer_check.checkup import Checkup, examine
 from editbench.studies.scorer_check.page import write_page
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> int:
         raise UnknownName("action of `editbench scorer`", args.action, ["check"])
     if args.n < 2 or args.batch < 1:
         raise EditbenchError("-n must be 2 or more, and --batch 1 or more")
+    check_device(args.device)
     path = scorer_file(args.scorer, args.config_dir)
     search(path.absolute().parent)  # modules that the YAML names may lie beside it
     cfg = compose_config(
@@ -94,17 +96,14 @@ def main(argv: list[str]) -> int:
     # The teacher with the judge, and each of both with the other file.
     pairs = []
     for part in checkups[1:]:
-        pairs.append((checkups[0], part))
+        pairs.append((checkups[0], part, part.role))
     for part in checkups:
         for reference in references:
-            pairs.append((part, reference))
+            # Roles of two files have the same names.
+            pairs.append((part, reference, f"{args.against}: {reference.role}"))
     agreements = []
-    for first, second in pairs:
+    for first, second, other in pairs:
         table, findings = compare(first, second)
-        # Roles of two files have the same names.
-        other = second.role
-        if second in references:
-            other = f"{args.against}: {second.role}"
         agreements.append((f"{first.role} and {other}", table))
         first.findings[:0] = findings
     # W codes have no pictures to show.

@@ -12,7 +12,7 @@ import pandas as pd
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder, write_atomic
 from editbench.commands.options import Parser
-from editbench.studies.transfer import World, figure, rank_table, read_worlds, transfer
+from editbench.studies.transfer import FEWEST, World, figure, rank_table, read_worlds, transfer
 from editbench.walk.figures import STYLE
 
 DPI = 150
@@ -62,8 +62,11 @@ def _print(worlds: Sequence[World], found: pd.DataFrame, table: pd.DataFrame) ->
     for row in found.to_dict("records"):
         pair = f"{row['world']} and {row['other']}"
         # Two worlds may have been run with other methods.
-        if pd.isna(row["tau"]):
+        if row["methods"] < FEWEST:
             print(f"  {pair}: only {row['methods']} methods in common")
+            continue
+        if pd.isna(row["tau"]):
+            print(f"  {pair}: no ranking, since all methods of one are equally accurate")
             continue
         interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
         print(f"  {pair}: {row['tau']:.2f} {interval}, {row['methods']} methods")

@@ -13,6 +13,7 @@ from typing import Any
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
+from editbench.base.validation import check_at_least
 from editbench.commands import world_data
 from editbench.commands.options import DefaultsFormatter, Parser, add_config_dir
 from editbench.commands.world_data import add_data_arguments
@@ -39,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         EditbenchError: what a user can act on.
     """
     args = _parser().parse_args(argv)
+    for option, flag in (("images", "--images"), ("faces", "--faces"), ("n", "-n")):
+        count = getattr(args, option, None)
+        if count is not None:
+            check_at_least(flag, count, 1)
     if getattr(args, "device", "cpu") != "cpu":
         from editbench.run.loading import check_device
 

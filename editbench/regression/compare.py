@@ -64,19 +64,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All findings, in order of the pins, and remarks that decide nothing."""
+    """What `compare` found.
+
+    Args:
+        findings: in the order of the pins.
+        notes: remarks that decide nothing.
+        matched: whether any pinned run was found. If not, the folder is likely that of another
+            experiment, and the caller says so.
+    """
 
     findings: list[Finding]
     notes: list[str]
+    matched: bool
 
     def count(self, *verdicts: str) -> int:
         return sum(finding.verdict in verdicts for finding in self.findings)
-
-    @property
-    def matched(self) -> bool:
-        """Whether any pinned run was found."""
-        # Without a match the folder is likely that of another experiment, and the caller says so.
-        return any(finding.verdict not in ("missing", "new") for finding in self.findings)
 
     def failures(self, allow_missing: bool = False, strict: bool = False) -> list[Finding]:
         """What makes the check fail.
@@ -133,7 +135,7 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparis
         for new in found
         if new not in taken
     ]
-    return Comparison(findings, notes)
+    return Comparison(findings, notes, any(new is not None for _, new in pairs))
 
 
 def match(

@@ -126,13 +126,15 @@ def describe_changes(pairs: Sequence[tuple[PinnedRun, PinnedRun]]) -> dict[str, 
 
 
 def measure(
-    runs: Sequence[PinnedRun], spreads: Mapping[str, Sequence[PinnedRun]]
+    runs: Sequence[PinnedRun], spreads: Mapping[str, Sequence[PinnedRun]], own: str = ""
 ) -> tuple[list[PinnedRun], dict]:
     """Tolerances from runs that should agree.
 
     Args:
         runs: the runs to pin.
         spreads: name of a folder -> its runs.
+        own: the folder among them that the pinned runs are of, '' for none. There a run is no
+            counterpart of itself: the deviation of a record from itself is no spread.
 
     Returns:
         The runs with measured tolerances, and what was varied in each folder.
@@ -145,7 +147,10 @@ def measure(
     for where, others in spreads.items():
         pairs = []
         for found, run in zip(matched, runs):
-            same = counterparts(run, others, where) if run.status == "done" else []
+            if run.status != "done":
+                continue
+            rivals = [other for other in others if where != own or other.run_id != run.run_id]
+            same = counterparts(run, rivals, where)
             found += same
             pairs += [(run, other) for other in same]
         if not pairs:

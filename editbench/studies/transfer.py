@@ -12,7 +12,7 @@ how well these starts know the two rankings, for these generators and these fits
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -104,7 +104,13 @@ def read_worlds(folders: Sequence[Path]) -> list[World]:
 
 
 def read_world(results: Results, name: str) -> World | None:
-    """One setting as a world; None where fewer than three methods can be compared."""
+    """One setting as a world; None where fewer than three methods can be compared.
+
+    Variants of a method are methods of their own, by their labels.
+    """
+    several = results.runs.groupby("method")["label"].transform("nunique") > 1
+    methods_of_runs = results.runs["method"].where(~several, results.runs["label"])
+    results = replace(results, runs=results.runs.assign(method=methods_of_runs))
     done = results.runs[results.runs["status"] == "done"]
     asked = sorted(set(results.runs["attribute"]))
     values = _start_values(results, done)

@@ -84,11 +84,12 @@ def is_here() -> bool:
 
 
 # -- making them ---------------------------------------------------------------------------------
-def convert_archives(source: Path | None = None) -> Iterator[Converted]:
+def convert_archives(source: Path | None = None, again: bool = False) -> Iterator[Converted]:
     """Get and convert the archives; a file that is there and whole is kept.
 
     Args:
         source: a folder in which the archives lie; None fetches those that are not here.
+        again: whether files that are there are made anew, each replaced once its new one is whole.
 
     Yields:
         One converted file after the other.
@@ -99,7 +100,7 @@ def convert_archives(source: Path | None = None) -> Iterator[Converted]:
     """
     for archive in ARCHIVES:
         path = path_of(archive)
-        if path.is_file():
+        if path.is_file() and not again:
             # A damaged file is refused here, and the message says to delete it.
             load_converted(path, str(archive.sha256), _again(archive))
             yield Converted(path, archive, False)

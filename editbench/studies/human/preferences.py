@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from editbench.base.seeding import generator
+from editbench.report.paired import FEWEST
 from editbench.stats.intervals import holm, percentiles, wilson
 from editbench.studies.human.bradley_terry import RIDGE, connected, fit
 
@@ -73,7 +74,8 @@ def preferences(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Columns RATES and STRENGTHS, of every question asked, over all attributes and for each.
 
-    rate_a: a's share of the votes that were no tie, with Wilson's interval and the bootstrap's; p:
+    rate_a: a's share of the votes that were no tie, with Wilson's interval and the bootstrap's (NaN
+    where fewer than two comparisons were no tie); p:
     exact binomial test against 1/2, p_holm: adjusted over the pairs of methods of a question
     ('all'), or over its attributes and pairs.
     strength: log-odds, mean zero over the methods; only where more than two methods were compared.
@@ -159,6 +161,9 @@ def _rate(
     # A draw may hold ties only; `percentiles` leaves it out.
     with np.errstate(invalid="ignore"):
         ends = percentiles((drawn_a / (drawn_a + drawn_b))[:, None])[:, 0]
+    # Resampling one comparison gives that comparison again: it says nothing of others.
+    if pair.loc[pair["winner"] != "", "comparison"].nunique() < FEWEST:
+        ends[:] = np.nan
     return {
         "raters": pair["rater"].nunique(),
         "comparisons": pair["comparison"].nunique(),

@@ -22,6 +22,7 @@ from editbench.base.files import atomic_folder, digest, file_sha256, write_atomi
 from editbench.base.progress import progress
 from editbench.report.environment import page_environment
 from editbench.report.strips import PIXELATED, picture
+from editbench.run.loading import check_device
 from editbench.studies.human import ASKED, FORMAT, RATER, VERSION
 from editbench.studies.human.draw import Comparison, Question, comparisons, questions
 from editbench.studies.human.edits import read
@@ -70,8 +71,10 @@ def make_study(
     manifest.
 
     Raises EditbenchError where nothing can be compared, where `out` is there already (answers may
-    belong to it), or where a page would be too large.
+    belong to it), where there is no such device, or where a page would be too large.
     """
+    # Without it each run would fall back on the few pictures of its strips.
+    check_device(device)
     # An existing study is never replaced: with another key its answers could not be read.
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise EditbenchError(

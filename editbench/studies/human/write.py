@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.files import write_atomic
+from editbench.base.text import printable
 from editbench.report import latex
 from editbench.report.cells import MISSING
 from editbench.studies.human import ASKED
@@ -42,7 +43,7 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
     files = pd.DataFrame(
         [
             {
-                "file": sheet.path.name,
+                "file": printable(sheet.path.name),
                 "rater": sheet.rater,
                 "page": sheet.page,
                 "answers": sheet.given,
@@ -71,7 +72,10 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
         "Wilson and p take votes as independent. Where raters saw the same pictures they are not: "
         "read the bootstrap interval",
         *_unseen(study),
-        *(f"not counted: {name}: {reason}" for name, reason in responses.left + responses.doubles),
+        *(
+            printable(f"not counted: {name}: {reason}")
+            for name, reason in responses.left + responses.doubles
+        ),
     ]
     # In the order of the paper's questions; one that nobody answered has no table.
     asked = tuple(name for name in ASKED if name in set(responses.votes["asked"]))

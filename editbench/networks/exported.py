@@ -29,8 +29,8 @@ from editbench.networks.torchscript import (
     OLD_EXPORT,
     check_whole,
     expect_kind,
-    first_line,
     open_archive,
+    telling_line,
 )
 
 REMEDY = (
@@ -122,7 +122,7 @@ def read_exported(path: Path | str) -> ExportedNetwork:
             return ExportedNetwork(torch.export.load(clean))
     except Exception as error:  # its reader raises whatever it stumbles over
         raise BadFile(
-            f"{path}: torch could not read it ({type(error).__name__}: {first_line(error)}); "
+            f"{path}: torch could not read it ({type(error).__name__}: {telling_line(error)}); "
             f"{REMEDY}"
         ) from error
 
@@ -161,7 +161,7 @@ def rebuild(path: Path | str) -> io.BytesIO:
         _check(path, program, configs)
     except (*DAMAGE, KeyError, TypeError, AttributeError) as error:
         raise BadFile(
-            f"{path}: damaged inside ({type(error).__name__}: {first_line(error)}); {COPY_AGAIN}"
+            f"{path}: damaged inside ({type(error).__name__}: {telling_line(error)}); {COPY_AGAIN}"
         ) from error
     # Text that torch would execute; the shapes are checked without it.
     program["guards_code"] = []

@@ -19,7 +19,7 @@ from editbench.base.files import digest as hash_of
 from editbench.networks.fetch import locate
 from editbench.networks.registry import Published
 from editbench.networks.scorer import Scorer
-from editbench.networks.torchscript import first_line, read_torchscript, takes
+from editbench.networks.torchscript import read_torchscript, takes, telling_line
 
 PROBE = 2  # images that a new network is tried on
 
@@ -237,7 +237,7 @@ def probe(
         out = network(images)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise EditbenchError(
-            f"{source}: gives no features of images {tuple(images.shape)} ({first_line(error)})"
+            f"{source}: gives no features of images {tuple(images.shape)} ({telling_line(error)})"
         ) from error
     if out.dim() != 2 or len(out) != PROBE:
         raise EditbenchError(

@@ -21,7 +21,7 @@ from editbench.networks.external import (
 )
 from editbench.networks.generator import Generator
 from editbench.networks.stylegan2.layers import contribution
-from editbench.networks.torchscript import first_line
+from editbench.networks.torchscript import telling_line
 
 PROBES = 8  # z that are decoded to check the declarations
 OVERSHOOT = 0.5  # of the declared range: networks without a squashing output leave it a little
@@ -202,7 +202,7 @@ class ModuleGenerator(Generator):
             self._refuse_fixed_batch(error)
             raise EditbenchError(
                 f"{self.source}: the network does not take z of shape {tuple(z.shape)} "
-                f"({first_line(error)}); change generator.z_dim"
+                f"({telling_line(error)}); change generator.z_dim"
             ) from error
 
     def _refuse_fixed_batch(self, cause: Exception | None = None) -> None:

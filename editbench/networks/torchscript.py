@@ -111,7 +111,7 @@ def read_torchscript(path: Path | str) -> nn.Module:
         network = torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
         raise BadFile(
-            f"{path}: torch could not load it ({first_line(error)}); it may be damaged or of a "
+            f"{path}: torch could not load it ({telling_line(error)}); it may be damaged or of a "
             f"newer torch than {torch.__version__}; {COPY_AGAIN}"
         ) from error
     # Archives keep the mode in which they were saved.
@@ -127,7 +127,7 @@ def takes(network: nn.Module, *names: str) -> bool:
     return set(names) <= {argument.name for argument in schema.arguments}
 
 
-def first_line(error: BaseException) -> str:
+def telling_line(error: BaseException) -> str:
     """The most telling line of an error; TorchScript's own is the last of a long text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:

@@ -13,7 +13,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import digest, file_sha256
 from editbench.networks.exported import REMEDY, ExportedNetwork, read_exported
 from editbench.networks.scorers.module import ModuleScorer
-from editbench.networks.torchscript import expect_kind, first_line, kind_of, read_torchscript
+from editbench.networks.torchscript import expect_kind, kind_of, read_torchscript, telling_line
 
 
 class Held(nn.Module):
@@ -33,7 +33,7 @@ class Held(nn.Module):
                 raise
             raise EditbenchError(
                 f"{self.source}: the network does not take images {tuple(images.shape)} "
-                f"({first_line(error)}); change the scorer's input_size or channels"
+                f"({telling_line(error)}); change the scorer's input_size or channels"
             ) from error
 
 

@@ -22,7 +22,7 @@ from editbench.networks.external import (
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.columns import Columns
 from editbench.networks.scorers.declared import declare
-from editbench.networks.torchscript import first_line
+from editbench.networks.torchscript import telling_line
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -243,7 +243,7 @@ class ModuleScorer(Scorer):
             self.refuse_fixed_batch(error)
             raise EditbenchError(
                 f"{self.source}: the network does not take images {tuple(images.shape)} "
-                f"({first_line(error)}); change the scorer's input_size or channels"
+                f"({telling_line(error)}); change the scorer's input_size or channels"
             ) from error
         if isinstance(out, Tensor) and out.dim() and len(out) != len(images):
             self.refuse_fixed_batch()

@@ -44,8 +44,8 @@ TITLES = {
     "ad_at": "AD at matched effect, σ",
 }
 WHISKERS = (
-    f" Whiskers are 95 % intervals over starts; where fewer than {FEWEST} starts reach the effect "
-    "there is no point."
+    f" Whiskers are 95 % intervals over starts and seeds; where fewer than {FEWEST} starts reach the "
+    "effect there is no point."
 )
 
 

@@ -445,7 +445,7 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
 
     Args:
         gan: a generator.
-        count: number of samples, at least 1.
+        count: number of samples.
         seed: of the draw; the same on every device.
 
     Returns:
@@ -458,7 +458,7 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
         >>> start.values.shape[0]
         5
     """
-    check_at_least("count", count, 1)
+    check_at_least("count", count, 0)
     source = torch.Generator().manual_seed(seed)
     z: Tensor = torch.randn(count, gan.z_dim, generator=source)
     device = next((tensor.device for tensor in gan.state_dict().values()), z.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -337,8 +338,12 @@ def test_bad_input_gets_a_clear_message(
         == 1
     )
     assert "--questions takes change and identity" in capsys.readouterr().err
-    assert main(["human", "make", str(root), "--out", str(tmp_path / "t"), "--methods", ""]) == 1
+    words = ["human", "make", str(root), "--out", str(tmp_path / "t")]
+    assert main([*words, "--methods", ""]) == 1
     assert "--methods names no method" in capsys.readouterr().err
+    assert main([*words, "--device", "nonsense"]) == 1
+    assert "device=nonsense is no device" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
     mixed = copied(root, tmp_path)
     one = next(mixed.glob("quickest-a-*"))
     (one / "config.yaml").write_text(
@@ -499,6 +504,14 @@ def test_files_of_another_kind_are_refused(
         )
 
 
+def test_a_file_whose_name_is_no_text(study: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"r\xff.json")
+    saved(path, answer_page(study, "1", "r1", lambda entry, asked: "left"))
+    out = tmp_path / "out"
+    assert main(["human", "analyse", str(study), str(path), "--out", str(out)]) == 0
+    assert pd.read_csv(out / "files.csv")["file"].tolist() == ["r\\xff.json"]
+
+
 def test_one_file_a_rater_and_page_counts(study: Path, tmp_path: Path) -> None:
     full = answer_page(study, "1", "r", lambda *_: "left")
     half = full | {"answers": dict(list(full["answers"].items())[:3]), "saved": "2027"}
@@ -609,6 +622,15 @@ def test_all_ties_have_no_rate() -> None:
         and (rates["ties"] == rates["votes"]).all()
     )
     assert strengths.empty
+
+
+def test_one_comparison_has_no_bootstrap_interval() -> None:
+    votes = made_votes({"p": 5.0, "q": 0.0}, 1, 4)
+    rates, _ = preferences(votes, draws=20)
+    assert rates[["boot_low", "boot_high"]].isna().all(axis=None) and rates["low"].notna().all()
+    # Of two comparisons, one an attribute, only the row over both attributes has one.
+    rates, _ = preferences(made_votes({"p": 5.0, "q": 0.0}, 2, 4), draws=20)
+    assert rates["boot_low"].notna().tolist() == (rates["attribute"] == "all").tolist()
 
 
 def test_bradley_terry_of_two_is_the_log_odds_of_wins() -> None:

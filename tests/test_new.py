@@ -88,6 +88,12 @@ def test_nothing_is_overwritten(here, capsys):
     assert (here / "test_my_own_editor.py").read_text() == "mine\n"
 
 
+def test_a_folder_that_is_none_is_said(here, capsys):
+    (here / "file").write_text("")
+    assert main(["new", "editor", "mine", "--folder", "file"]) == 1
+    assert "cannot write file/mine.py" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -97,6 +103,7 @@ def test_nothing_is_overwritten(here, capsys):
         ("größer", "in small letters a to z"),
         ("gradctrl", "name of an option of method already"),
         ("torch", "name of an installed module"),
+        ("__main__", "the program itself"),
     ],
 )
 def test_a_name_that_cannot_serve_is_refused(name, message, here, capsys):

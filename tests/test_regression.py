@@ -384,18 +384,18 @@ def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_pa
     assert usual[key("accuracy")].origin == "default"
 
 
-def test_a_run_of_the_pinned_folder_is_no_spread_of_itself(tmp_path, monkeypatch, capsys):
-    record(tmp_path)
-    assert pin(tmp_path, tmp_path / "b.json", "--spread", tmp_path) == 1
-    assert "holds no finished run of a pinned job" in capsys.readouterr().err
-    record(tmp_path, outcome(won=30), seed=1)
-    monkeypatch.chdir(tmp_path)  # '.' has no name of its own
-    assert pin(tmp_path, tmp_path / "b.json", "--spread", ".") == 0
-    found = read_baseline(tmp_path / "b.json")
-    tolerances = [run.rows[key("accuracy")].tolerance for run in found.runs]
-    assert tolerances == pytest.approx([2 * 0.15] * 2)
+def test_a_record_is_no_spread_of_itself(tmp_path, monkeypatch, capsys):
+    record(tmp_path / "runs")
+    # The folder by another name of it: its own name is empty.
+    monkeypatch.chdir(tmp_path / "runs")
+    assert pin(tmp_path / "runs", tmp_path / "b.json", "--spread", ".") == 1
+    assert "'runs' holds no finished run of a pinned job" in capsys.readouterr().err
+    record(tmp_path / "runs", outcome(won=30), seed=1)
+    assert pin(tmp_path / "runs", tmp_path / "b.json", "--spread", ".") == 0
+    rows = read_baseline(tmp_path / "b.json").runs[0].rows
+    assert rows[key("accuracy")].tolerance == pytest.approx(2 * 0.15)
     spread = json.loads((tmp_path / "b.json").read_text())["tolerance"]["spread"]
-    assert spread[tmp_path.name]["runs"] == 2
+    assert spread == {"runs": {"runs": 2, "varied": {"seed": ["0 -> 1", "1 -> 0"]}}}
 
 
 def test_spread_of_other_code_or_of_another_job_is_refused(tmp_path):
@@ -519,6 +519,15 @@ def test_a_file_that_is_no_baseline_is_explained(tmp_path, spoil, text, capsys):
         read_baseline(tmp_path / "b.json")
     assert check(tmp_path / "runs", tmp_path / "b.json") == 1
     assert "error: " in capsys.readouterr().err
+
+
+def test_a_job_that_runs_now_is_of_the_same_experiment(tmp_path, capsys):
+    record(tmp_path / "old", status="skipped", reason="no control")
+    record(tmp_path / "new")
+    pin(tmp_path / "old", tmp_path / "b.json")
+    capsys.readouterr()
+    assert check(tmp_path / "new", tmp_path / "b.json") == 0
+    assert "skipped -> done: re-pin" in capsys.readouterr().out
 
 
 def test_a_baseline_of_another_experiment_and_unreadable_runs_are_named(tmp_path, capsys):

@@ -226,6 +226,21 @@ def test_the_page_shows_every_class_and_the_command_fails_on_errors(
         assert picture.width > 800 and np.asarray(picture).std() > 20
 
 
+def test_a_scorer_against_another_of_the_same_roles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["scorer", "check", "faces", "--against", "faces", "-n", "2", "--out", str(tmp_path)]
+    main(words)
+    pairs = ["teacher and judge"]
+    for role in ("teacher", "judge"):
+        pairs += [f"{role} and faces: teacher", f"{role} and faces: judge"]
+    report = json.loads((tmp_path / "check.json").read_text())["agreement"]
+    assert sorted(report) == sorted(pairs)
+    assert report["judge and faces: judge"]["smile"]["agreement"] == 1
+    assert main([*words, "--device", "nonsense"]) == 1
+    assert "device=nonsense is no device" in capsys.readouterr().err
+
+
 # -- the numbers by hand -----------------------------------------------------------------------------------------------
 def test_shares_quantiles_correlation_and_information_by_hand() -> None:
     rng = torch.Generator().manual_seed(2)

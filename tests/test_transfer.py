@@ -67,23 +67,6 @@ def test_every_world_has_a_name_of_its_own_and_seeds_are_none(tmp_path, monkeypa
     assert read_worlds([Path()])[0].name == "runs"
 
 
-def test_variants_of_a_method_are_methods_of_their_own(tmp_path):
-    rates = {"alpha": 0.8, "beta": 0.6, "gamma": 0.4}
-    one = write(tmp_path, rates)
-    write(one, {"alpha": 0.2}, method_config={"delta": 2.0}, tag="delta")
-    order = list(rank_table(read_worlds([one])).index)
-    assert [name.split()[0] for name in order] == ["alpha", "beta", "gamma", "alpha"]
-    assert len(set(order)) == 4
-
-
-def test_a_world_without_an_order_has_no_tau(tmp_path, capsys):
-    rates = {"alpha": 1.0, "beta": 1.0, "gamma": 1.0}
-    one = write(tmp_path / "one", rates)
-    other = write(tmp_path / "other", {"alpha": 0.8, "beta": 0.6, "gamma": 0.4})
-    assert main([str(one), str(other), "--out", str(tmp_path / "out")]) == 0
-    assert "no ranking, since all methods of one are equally accurate" in capsys.readouterr().out
-
-
 def test_a_tie_has_a_wide_interval(tmp_path):
     rates = {"alpha": 0.5, "beta": 0.5, "gamma": 0.5, "delta": 0.5}
     worlds = read_worlds([write(tmp_path / "a", rates, n=60), write(tmp_path / "b", rates, n=60)])
@@ -102,6 +85,26 @@ def test_what_cannot_be_compared_is_named(tmp_path):
     write(root, {"alpha": 0.8, "beta": 0.6, "gamma": 0.5}, ("yaw", "beard"))
     world = read_world(load(root), "two")
     assert world is not None and world.left == {"few": "serves 1 of 4 attributes"}
+
+
+def test_variants_are_methods_of_their_own(tmp_path):
+    root = write(tmp_path / "one", {"alpha": 0.8, "beta": 0.6, "gamma": 0.4})
+    write(root, {"alpha": 0.2}, method_config={"delta": 0.3}, tag="slow")
+    (world,) = read_worlds([root])
+    alphas = [name for name in world.methods if name.startswith("alpha")]
+    assert len(alphas) == 2 and world.methods[2:] == ["beta", "gamma"]
+    # The same draws of the same starts: the shares are those of the two variants alone.
+    draws = np.random.default_rng(0).random(400)
+    shares = [(draws < 0.2).mean(), (draws < 0.8).mean()]
+    assert sorted(world.means(alphas)) == pytest.approx(shares)
+
+
+def test_a_tie_of_all_methods_is_no_lack_of_methods(tmp_path, capsys):
+    rates = {"alpha": 0.8, "beta": 0.6, "gamma": 0.4}
+    one = write(tmp_path / "one", rates)
+    other = write(tmp_path / "other", dict.fromkeys(rates, 1.0))
+    assert main([str(one), str(other), "--out", str(tmp_path / "out")]) == 0
+    assert "one and other: no ranking" in capsys.readouterr().out
 
 
 def test_the_command_writes_its_files(tmp_path, capsys):

@@ -294,3 +294,17 @@ def test_the_card_is_one_self_contained_page(tmp_path: Path) -> None:
     assert card["frechet"]["generated"] > 0 and set(card["agreement"]["generated"]) == set(
         attributes().names
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["train-scorers", "--images", "0"], "--images"),
+        (["train-parser", "--faces", "0"], "--faces"),
+        (["card", "-n", "0"], "-n"),
+    ],
+)
+def test_a_count_of_nothing_is_refused(words, key, tmp_path):
+    with pytest.raises(EditbenchError, match=f"{key}=0 must be at least 1"):
+        world.main([*words, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

@@ -85,6 +85,9 @@ class DependencyMatrix(Metric):
         found = self.sorted_columns("dependency", "entanglement")
         signed = self.fact("signed")
         out = ResultBuilder()
+        if len(found["start"]) and not self.fact("others"):
+            note = "one attribute only: there is no other to depend on"
+            out.add("dependency_on", np.nan, 0, note=note, x=self.x_star)
         for place, name in enumerate(self.fact("others")):
             self._add(out, "dependency_on", name, found["start"], found["dependency"][:, place])
             if name in signed:

@@ -495,6 +495,7 @@ def test_a_reason_is_mandatory(tmp_path, capsys):
     ("spoil", "text"),
     [
         (lambda path: path.unlink(), "does not exist"),
+        (lambda path: (path.unlink(), path.mkdir()), "is a folder"),
         (lambda path: path.write_text(path.read_text()[:400]), "no whole JSON file"),
         (lambda path: path.write_bytes(b"\x80\x00"), "no whole JSON file"),
         (lambda path: path.write_text('{"a": 1}'), "JSON but no baseline"),

@@ -308,3 +308,16 @@ def test_a_count_of_nothing_is_refused(words, key, tmp_path):
     with pytest.raises(EditbenchError, match=f"{key}=0 must be at least 1"):
         world.main([*words, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["train-gan", "--labels", "folders", "--name", "mine"], "--name, --labels"),
+        (["train-scorers", "--resolution", "64"], "--resolution"),
+    ],
+)
+def test_options_of_data_need_data(words, given, tmp_path):
+    with pytest.raises(EditbenchError, match=f"^{given} without --data"):
+        world.main([*words, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

@@ -262,6 +262,7 @@ def _train_gan(args: argparse.Namespace) -> int:
 
     if args.data is not None:
         return world_data.train_gan(args)
+    world_data.refuse_without_data(args)
     law = read_law(args.correlation)
     options = replace(world_data.training_options(args), margin=law.margin)
     # None in the checkpoint stands for the world's own law, whatever it is named there.
@@ -290,6 +291,7 @@ def _train_scorers(args: argparse.Namespace) -> int:
 
     if args.data is not None:
         return world_data.train_scorers(args)
+    world_data.refuse_without_data(args, "resolution")
     out = args.out or Path("runs/world/scorers")
     for role in args.role or ROLES:
         options = ROLES[role]

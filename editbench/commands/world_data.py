@@ -89,6 +89,25 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
     group.add_argument("--threads", type=int, default=4, help="files decoded at once")
 
 
+def refuse_without_data(args: argparse.Namespace, *more: str) -> None:
+    """Refuse options of data where a training is on renders: they would be ignored.
+
+    Args:
+        args: without `data`.
+        more: further options that say something of data alone.
+
+    Raises:
+        EditbenchError: one of them is given.
+    """
+    options = ("name", "labels", "attributes", "bins", "cardinalities", *more)
+    given = [f"--{option}" for option in options if getattr(args, option) is not None]
+    if given:
+        raise EditbenchError(
+            f"{', '.join(given)} without --data: they are of pictures of your own; add "
+            "--data SOURCE, or leave them out"
+        )
+
+
 def reading(args: argparse.Namespace) -> Reading:
     """How the command line says that data are read."""
     from editbench.worlds.datasets.opening import Reading

@@ -187,6 +187,10 @@ def _read_checked(path: Path) -> dict:
         raise BadFile(
             f"the baseline '{path}' does not exist; `editbench baseline RUNS --out {path}` makes it"
         ) from error
+    except IsADirectoryError as error:
+        raise BadFile(
+            f"the baseline '{path}' is a folder; name the file that `editbench baseline` wrote"
+        ) from error
     except (OSError, ValueError) as error:
         raise BadFile(
             f"the baseline '{path}' is no whole JSON file ({error}); take it back from version "

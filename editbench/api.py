@@ -184,8 +184,10 @@ class Runs:
             )
         table = self._results.runs
         method, attribute, *seed = key
-        is_method = (table["method"] == method) | (table["label"] == method)
-        chosen = table[is_method & (table["attribute"] == attribute)]
+        of_attribute = table[table["attribute"] == attribute]
+        chosen = of_attribute[of_attribute["label"] == method]
+        if chosen.empty:
+            chosen = of_attribute[of_attribute["method"] == method]
         if seed:
             chosen = chosen[chosen["seed"] == seed[0]]
         if chosen.empty:

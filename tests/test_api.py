@@ -17,6 +17,7 @@ import editbench as eb
 from editbench import api
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.cli import main
+from tests.fake_records import fake_run
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = {name: getattr(api, name) for name in eb.__all__}
@@ -123,6 +124,15 @@ def test_wrong_names_have_the_nearest_right_one(here):
         eb.options("metod")
     with pytest.raises(AttributeError):
         eb.rnu  # noqa: B018
+
+
+def test_a_label_that_is_the_name_of_the_method_is_one_run(tmp_path):
+    """As of a record that is older than the option in which it differs."""
+    plain = fake_run(tmp_path, "alpha", "smile", tag="plain")
+    other = fake_run(tmp_path, "alpha", "smile", tag="other", method_config={"k": 2})
+    runs = eb.load(tmp_path)
+    assert runs["alpha", "smile"].folder == plain
+    assert runs["alpha (k=2)", "smile"].folder == other
 
 
 def test_what_cannot_be_meant_is_said(here):

@@ -488,6 +488,7 @@ def test_hostile_files_get_a_clear_error(
         ({"set": ["1"]}, "no page"),
         ({"rater": "=cmd|' /C calc'!A0"}, "rater code"),
         ({"rater": None}, "rater code"),
+        ({"rater": "all"}, "rater code"),
         ({"rater": "x" * 41}, "rater"),
         ({"answers": []}, "holds no answers"),
         ({"version": 2}, "not a file of responses"),

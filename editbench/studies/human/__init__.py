@@ -13,5 +13,6 @@ ASKED = {
     "identity": "Q2: which better keeps the original",
 }
 ANSWERS = ("left", "right", "none")  # none: 'none, both, not applicable', as in the paper
-# codes of raters: no names, nothing that a table could mistake for a formula
-RATER = r"[A-Za-z0-9._\-]{1,40}"
+# Codes of raters: no names, nothing that a table could mistake for a formula, and not 'all', which is
+# the row of all raters.
+RATER = r"(?!all$)[A-Za-z0-9._\-]{1,40}"

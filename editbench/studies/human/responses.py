@@ -106,7 +106,7 @@ def read_sheet(path: Path, key: dict) -> Sheet:
     if not isinstance(rater, str) or not re.fullmatch(RATER, rater):
         raise BadFile(
             f"the rater code {_short(rater)} is not one: letters, digits, dot, dash, underscore, "
-            "at most 40"
+            "at most 40, and not 'all'"
         )
     # A page knows its own questions only; one of another page is counted as unknown.
     mine = {name for name, one in key["questions"].items() if one["set"] == page}

@@ -209,7 +209,7 @@ def test_slopes_over_the_same_starts_are_paired(tmp_path, shared):
             "smile",
             setting,
             key="curvature",
-            samples=start_samples(ad_at=column),
+            samples=start_samples(ad_at=column).assign(x=1.0),
             half=half,
             ad_at=column.mean(),
         )

@@ -23,6 +23,7 @@ from scipy.special import ndtri
 
 from editbench.report.cells import MISSING, number
 from editbench.report.load import Results
+from editbench.report.paired import keyed_values
 from editbench.walk.figures import (
     FEWEST,
     STYLE,
@@ -34,6 +35,7 @@ from editbench.walk.figures import (
     draw_pale,
     share_limits,
 )
+from editbench.walk.rows import key_of
 
 TITLE_LINE = 11  # letters of a line above a narrow panel
 # Half a 95 % interval in standard deviations, about 1.96.
@@ -43,6 +45,7 @@ TITLES = {
     "accuracy": "accuracy",
     "ad_at": "AD at matched effect, σ",
 }
+METRICS = ("entanglement_with", "accuracy", "ad_at")  # that the quantities are read from
 WHISKERS = (
     f" Whiskers are 95 % intervals over starts and seeds; where fewer than {FEWEST} starts reach the "
     "effect there is no point."
@@ -142,17 +145,17 @@ def points(results: Results) -> pd.DataFrame:
     intervals are too short for a weight.
 
     Returns:
-        One row a number: run_id, method, attribute, dial (the setting), quantity (a key of
-        TITLES), metric, value, low, high, count, seed_variance. Empty where fewer than two settings
-        were run.
+        One row a number: run_id, key (of the number, `key_of`), method, attribute, dial (the
+        setting), quantity (a key of TITLES), value, low, high, count, seed_variance. Empty where
+        fewer than two settings were run.
     """
     columns = [
         "run_id",
+        "key",
         "method",
         "attribute",
         "dial",
         "quantity",
-        "metric",
         "value",
         "low",
         "high",
@@ -178,6 +181,7 @@ def points(results: Results) -> pd.DataFrame:
     # The interval of accuracy is Wilson's, which is honest for few starts too.
     enough = (found["count"] >= FEWEST) | (found["quantity"] == "accuracy")
     found = found[found["quantity"].isin(list(TITLES)) & enough].copy()
+    found["key"] = [key_of(record) for record in found.to_dict("records")]
     # Beard and long hair are tied by -rho: turned, a positive number always goes with the
     # correlation.
     sign = found["attribute"].map({name: pair[1] for name, pair in tied.items() if pair}).fillna(1)
@@ -201,7 +205,7 @@ def slopes(results: Results) -> pd.DataFrame:
     """
     found = points(results)
     dial = dial_of(results)
-    starts = _start_values(results, found) if dial is not None and dial.paired else {}
+    starts = keyed_values(results, METRICS) if dial is not None and dial.paired else {}
     rows = []
     for (quantity, method), group in found.groupby(["quantity", "method"]):
         fits = {
@@ -251,30 +255,14 @@ def slopes(results: Results) -> pd.DataFrame:
     )
 
 
-def _start_values(results: Results, found: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
-    """(run_id, metric) -> the values that a number is the mean of, indexed by start.
-
-    Only of metrics with one number a run among the points: an entanglement, with a number for each
-    other attribute, stays unpaired.
-    """
-    single = found[found["metric"] == found["quantity"]]
-    places = pd.MultiIndex.from_frame(single[["run_id", "metric"]])
-    samples = results.samples.set_index(["run_id", "metric"])
-    samples = samples[samples.index.isin(places)]
-    return {
-        (str(run), str(metric)): part.drop_duplicates("start").set_index("start")["value"].dropna()
-        for (run, metric), part in samples.groupby(level=[0, 1])
-    }
-
-
 def _line(
-    part: pd.DataFrame, starts: Mapping[tuple[str, str], pd.Series]
+    part: pd.DataFrame, starts: Mapping[tuple[str, tuple], pd.Series]
 ) -> tuple[float, float] | None:
     """(slope, its variance) of value over the setting; None with fewer than two settings.
 
     Args:
         part: points of a method, attribute and quantity.
-        starts: `_start_values`; empty where the points are independent.
+        starts: (run_id, key) -> values by start; empty where the points are independent.
     """
     # A bootstrap or Wilson interval is taken as that of a normal distribution.
     deviation = (part["high"] - part["low"]).to_numpy(np.float64) / (2 * Z95)
@@ -296,7 +284,7 @@ def _line(
 
 
 def _shared_covariance(
-    part: pd.DataFrame, deviation: np.ndarray, starts: Mapping[tuple[str, str], pd.Series]
+    part: pd.DataFrame, deviation: np.ndarray, starts: Mapping[tuple[str, tuple], pd.Series]
 ) -> np.ndarray:
     """What points have in common by the starts that they share: (points, points), 0 on the diagonal.
 
@@ -307,20 +295,20 @@ def _shared_covariance(
     Args:
         part: the points.
         deviation: of each point, seeds included.
-        starts: `_start_values`.
+        starts: as of `_line`.
     """
     covariance = np.zeros((len(part), len(part)))
     by_seeds = np.nan_to_num(part["seed_variance"].to_numpy(np.float64))
     over_starts = np.sqrt(np.clip(deviation**2 - by_seeds, 0, None))
-    keys = list(zip(part["run_id"], part["metric"]))
+    keys = list(zip(part["run_id"], part["key"]))
     for (j, one), (k, other) in combinations(enumerate(keys), 2):
         if one not in starts or other not in starts:
             continue
-        shared = pd.concat([starts[one], starts[other]], axis=1, join="inner").to_numpy()
+        shared = pd.concat([starts[one], starts[other]], axis=1).dropna().to_numpy()
         # Of too few starts, or of values that are all the same, no correlation is known.
         if len(shared) < FEWEST or not shared.std(0).all():
             continue
-        overlap = len(shared) / np.sqrt(len(starts[one]) * len(starts[other]))
+        overlap = len(shared) / np.sqrt(starts[one].count() * starts[other].count())
         correlation = np.corrcoef(shared.T)[0, 1] * overlap
         covariance[j, k] = covariance[k, j] = correlation * over_starts[j] * over_starts[k]
     return covariance

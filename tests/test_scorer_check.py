@@ -354,7 +354,7 @@ def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
         ),
         (
             {"attributes": [{"name": "a", "classes": ["x", "y"]}]},
-            r"judge: .*gives \(3, 15\)",
+            r"judge: .*gives \(2, 15\)",
             EditbenchError,
         ),
         (

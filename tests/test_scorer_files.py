@@ -273,7 +273,7 @@ def test_a_wrong_number_of_outputs_names_file_and_key(tmp_path: Path) -> None:
     path = save(Gives([0.0] * 40), tmp_path / "celeba.pt")
     with pytest.raises(
         EditbenchError,
-        match=r"celeba\.pt: the network gives \(3, 40\).*choose outputs with columns",
+        match=r"celeba\.pt: the network gives \(2, 40\).*choose outputs with columns",
     ):
         FileScorer(path, BOTH, (4, 4))
     with pytest.raises(UnknownName, match="Did you mean 'logits'"):

@@ -353,7 +353,7 @@ def test_non_finite_outputs_are_refused_at_load():
     with pytest.raises(NonFinite, match="NaN"):
         ModuleGenerator(Gives(BLACK_AND_WHITE / 0), 4, (3, 2, 2))
     with pytest.raises(NonFinite, match="NaN"):
-        ModuleScorer(Gives(torch.full((3, 1), torch.nan)), BINARY, (8, 8))
+        ModuleScorer(Gives(torch.full((2, 1), torch.nan)), BINARY, (8, 8))
 
 
 def test_files_and_declarations_are_named(tmp_path: Path):
@@ -425,7 +425,7 @@ def test_heads_of_other_shapes_and_no_number_are_refused(tmp_path):
 )
 def test_scorer_declarations_are_checked(attributes: list, error: type, message: str):
     with pytest.raises(error, match=message):
-        ModuleScorer(Gives(torch.zeros(3, 1)), attributes, (8, 8))
+        ModuleScorer(Gives(torch.zeros(2, 1)), attributes, (8, 8))
 
 
 def test_probabilities_are_not_logits():

@@ -221,7 +221,7 @@ class ModuleScorer(Scorer):
 
     @torch.no_grad()
     def _check(self) -> None:
-        """Score a ramp, a chequerboard and grey, and compare with what was declared."""
+        """Score a ramp and a chequerboard and compare with what was declared."""
         height, width = self.input_size or (64, 64)
         # All grey values, and all frequencies up to a quarter of the pixels.
         ramp = torch.linspace(-1, 1, height * width).view(1, 1, height, width)
@@ -231,9 +231,21 @@ class ModuleScorer(Scorer):
             .mul(2.0)
             .sub(1)
         )
-        # Three images: hardly a network is traced at this number, and one that is would pass.
-        images = torch.cat([ramp, board.expand(1, 1, -1, -1), torch.zeros_like(ramp)])
-        images = images.expand(-1, self.channels, -1, -1)
+        images = torch.cat([ramp, board.expand(1, 1, -1, -1)]).expand(-1, self.channels, -1, -1)
+        out = self._probe(images)
+        self.columns.check(out, len(images), self.source)
+        if self.quality is not None and self.quality >= out.shape[1]:
+            raise EditbenchError(
+                f"{self.source}: scorer.quality={self.quality}, but the network gives "
+                f"{out.shape[1]} outputs, numbered from 0"
+            )
+        # One that was traced at two images fails at another number alone.
+        self._probe(images[:1])
+
+    def _probe(self, images: Tensor) -> Any:
+        """What the network gives for images; EditbenchError where it does not take them, or takes
+        another number of them alone.
+        """
         try:
             out = self.network(self.prepare(images))
         except EditbenchError as error:  # which a network of a file raises itself
@@ -247,9 +259,4 @@ class ModuleScorer(Scorer):
             ) from error
         if isinstance(out, Tensor) and out.dim() and len(out) != len(images):
             self.refuse_fixed_batch()
-        self.columns.check(out, len(images), self.source)
-        if self.quality is not None and self.quality >= out.shape[1]:
-            raise EditbenchError(
-                f"{self.source}: scorer.quality={self.quality}, but the network gives "
-                f"{out.shape[1]} outputs, numbered from 0"
-            )
+        return out

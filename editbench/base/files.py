@@ -379,8 +379,11 @@ def user_cache(part: str) -> Path | None:
 
 
 def could_name_file(text: str) -> bool:
-    """Whether a text of a configuration may name a file: a word without a dot or a slash is a name
-    of something else, which a file beside the user must not change."""
+    """Whether a text of a configuration may name a file.
+
+    A word without a dot or a slash, such as an option, stays what it is where the working folder has
+    a file of that name.
+    """
     return "." in text or "/" in text
 
 

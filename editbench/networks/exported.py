@@ -34,8 +34,8 @@ from editbench.networks.torchscript import (
 )
 
 REMEDY = (
-    "export it again with this torch, 2.8 or later: torch.export.save(torch.export.export(module.eval(), "
-    "(images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), PATH)"
+    "export it again with this torch, from 2.8 on: "
+    "torch.export.save(torch.export.export(module.eval(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), PATH)"
 )
 # Operators of PyTorch itself; those of extensions can do anything.
 NAMESPACES = ("aten", "prims")

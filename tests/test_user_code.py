@@ -154,3 +154,16 @@ def test_a_worker_finds_what_its_sweep_finds(tmp_path, monkeypatch):
         return __import__("own_worker").ANSWER
 
     assert _in_worker(task, folders, False, None) == 42
+
+
+def test_an_argument_that_the_yaml_lacks_is_told_how_to_give(tmp_path, capsys):
+    faster = "class Faster(Editor):\n    def __init__(self, pace: int = 1): ...\n"
+    (tmp_path / "own_faster.py").write_text(f"{CODE}\n{faster}")
+    conf = own_configuration(tmp_path, "own_faster")
+    (conf / "method" / "faster.yaml").write_text("name: faster\n_target_: own_faster.Faster\n")
+    words = ["run", "--config-dir", str(conf), "method=faster", "attribute=smile"]
+    assert main([*words, "method.pace=2"]) == 1
+    told = capsys.readouterr().err
+    assert "the YAML of 'method' has no pace, which own_faster.Faster takes" in told
+    assert main([*words, "method.pase=2"]) == 2
+    assert "unknown option of 'method' 'pase'. Available: none." in capsys.readouterr().err

@@ -39,6 +39,7 @@ from editbench.base.conf import (
 )
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.user_code import search_configuration
+from editbench.base.validation import arguments_of, load_target
 from editbench.run.option_files import check_place, name_files
 from editbench.run.settings import MOVED_STARTS, TOP_VALUES, Settings, moved_attributes
 
@@ -488,9 +489,29 @@ def _check_keys(overrides: Sequence[str], more: Sequence[Path]) -> None:
             names = [str(name) for name in node]  # type: ignore[attr-defined]
             if part not in names:
                 if path:
-                    # Labels are no arguments, so they are not what was meant.
-                    known = [name for name in names if name not in (*LABELS, "_target_")]
-                    raise UnknownName(f"option of '{'.'.join(path)}'", part, known)
+                    raise _unknown_option(".".join(path), part, node)
                 raise UnknownName("option", part, [*names, *groups()])
             path.append(part)
             node = OmegaConf.select(config, ".".join(path), throw_on_missing=False)
+
+
+def _unknown_option(key: str, name: str, options: Any) -> EditbenchError:
+    """The error for an option that a part of the configuration lacks.
+
+    Args:
+        key: of the part, such as 'method'.
+        name: of the option.
+        options: those that the part has.
+    """
+    target = options.get("_target_")
+    if target is not None:
+        arguments, _ = arguments_of(load_target(key, target))
+        # Hydra knows what the YAML has, not what the class takes.
+        if name in arguments:
+            return EditbenchError(
+                f"the YAML of '{key}' has no {name}, which {target} takes: add it there, or write "
+                f"+{key}.{name}=..."
+            )
+    # Labels are no arguments, so they are not what was meant.
+    known = [str(known) for known in options if known not in (*LABELS, "_target_")]
+    return UnknownName(f"option of '{key}'", name, known)

@@ -212,6 +212,21 @@ def test_what_one_folder_has_alone_is_listed(tmp_path, capfd):
         assert run in printed and run in written and run in shown
 
 
+def test_a_metric_that_a_cell_has_on_one_side_is_named_with_the_cell(tmp_path):
+    def without(rows):
+        return rows[rows["metric"] != "path_length"]
+
+    record(tmp_path / "a", values_of(0), method="first")
+    record(tmp_path / "a", values_of(0), method="second")
+    record(tmp_path / "b", values_of(0), method="first", edit=without)
+    record(tmp_path / "b", values_of(0), method="second")
+    found = side_by_side(tmp_path / "a", tmp_path / "b")
+    assert found.left_out == ["only in A: path_length (first on smile)"]
+    record(tmp_path / "c", values_of(0), method="first", edit=without)
+    found = side_by_side(tmp_path / "a", tmp_path / "c")
+    assert found.left_out == ["only in A: path_length"]
+
+
 def test_variants_are_paired_with_their_own(tmp_path):
     for root, better in (("a", 0.0), ("b", 1.0)):
         for step in (1, 2):

@@ -95,7 +95,7 @@ class SideBySide:
             and `difference`, each with its 95 % interval, are over the `n` starts that both have;
             otherwise `a` and `b` are over all starts of their side. `difference` is b - a.
         pairing: the runs, and those that are not compared.
-        left_out: numbers that only one of the folders has, in words.
+        left_out: numbers that a cell has in one of the folders alone, in words.
     """
 
     first: Path
@@ -223,7 +223,7 @@ def side_by_side(first: Path, second: Path, by_seed: bool = False) -> SideBySide
     table = table.assign(place=place)
     table = table.sort_values(["place", "number", "attribute", "floor", "method", "seeds"])
     table = table[list(COLUMNS)].reset_index(drop=True)
-    return SideBySide(first, second, table, pairing, only_in_one(a, b))
+    return SideBySide(first, second, table, pairing, only_in_one(cells, a, b))
 
 
 def cells_of(pairs: Iterable[Pair], by_seed: bool) -> list[Cell]:
@@ -423,13 +423,17 @@ def note_of(left: dict[Any, Any], right: dict[Any, Any]) -> str:
     return join_notes(*parts)
 
 
-def only_in_one(a: Numbers, b: Numbers) -> list[str]:
-    """Metrics that one folder has in none of its compared runs, in words."""
-    names = []
-    for numbers in (a, b):
-        names.append({key[0] for rows in numbers.rows.values() for key in rows})
+def only_in_one(cells: Iterable[Cell], a: Numbers, b: Numbers) -> list[str]:
+    """Metrics that a cell has on one side alone, in words: they have no row in the table."""
+    cells = list(cells)
     found = []
-    for side, own, others in (("A", names[0], names[1]), ("B", names[1], names[0])):
-        if own - others:
-            found.append(f"only in {side}: {', '.join(sorted(own - others))}")
+    for side, own, other in (("A", a, b), ("B", b, a)):
+        alone: dict[str, list[str]] = {}  # metric -> the cells that lack it on the other side
+        for cell in cells:
+            metrics = {key[0] for key in own.of(cell)}
+            for metric in sorted(metrics - {key[0] for key in other.of(cell)}):
+                alone.setdefault(metric, []).append(f"{cell.method} on {cell.attribute}")
+        for metric, names in alone.items():
+            where = "" if len(names) == len(cells) else f" ({', '.join(names)})"
+            found.append(f"only in {side}: {metric}{where}")
     return found

@@ -83,7 +83,7 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
 
 
 def shown(found: Analysis) -> list[Shown]:
-    """The tables as text."""
+    """The tables that have rows, as text; the last is that of the files."""
     tables: list[Shown] = []
     for asked in found.asked:
         rates = found.tables["win_rates"].query("asked == @asked")
@@ -120,26 +120,25 @@ def shown(found: Analysis) -> list[Shown]:
             )
         )
         strong = found.tables["strengths"].query("asked == @asked")
-        # Only where more than two methods took part.
-        if len(strong):
-            tables.append(
-                (
-                    f"{ASKED[asked]}: Bradley-Terry strengths, log-odds",
-                    ["attribute", "method", "strength", "bootstrap", "wins", "losses", "note"],
+        # It has rows where more than two methods took part.
+        tables.append(
+            (
+                f"{ASKED[asked]}: Bradley-Terry strengths, log-odds",
+                ["attribute", "method", "strength", "bootstrap", "wins", "losses", "note"],
+                [
                     [
-                        [
-                            row["attribute"],
-                            row["method"],
-                            _number(row["strength"], 2),
-                            _interval(row["low"], row["high"], 2),
-                            str(row["wins"]),
-                            str(row["losses"]),
-                            row["note"],
-                        ]
-                        for row in strong.to_dict("records")
-                    ],
-                )
+                        row["attribute"],
+                        row["method"],
+                        _number(row["strength"], 2),
+                        _interval(row["low"], row["high"], 2),
+                        str(row["wins"]),
+                        str(row["losses"]),
+                        row["note"],
+                    ]
+                    for row in strong.to_dict("records")
+                ],
             )
+        )
     tables.append(
         (
             "Raters: repeats answered alike, sides",
@@ -161,31 +160,30 @@ def shown(found: Analysis) -> list[Shown]:
     )
     # Without a comparison that two raters answered there is no agreement to tell.
     shared = found.tables["agreement"].query("comparisons > 0")
-    if len(shared):
-        tables.append(
-            (
-                "Agreement of raters",
+    tables.append(
+        (
+            "Agreement of raters",
+            [
+                "question",
+                "attribute",
+                "raters",
+                "comparisons",
+                "same answer",
+                "Krippendorff's alpha",
+            ],
+            [
                 [
-                    "question",
-                    "attribute",
-                    "raters",
-                    "comparisons",
-                    "same answer",
-                    "Krippendorff's alpha",
-                ],
-                [
-                    [
-                        row["asked"],
-                        row["attribute"],
-                        str(row["raters"]),
-                        str(row["comparisons"]),
-                        _number(row["percent"]),
-                        _number(row["alpha"]),
-                    ]
-                    for row in shared.to_dict("records")
-                ],
-            )
+                    row["asked"],
+                    row["attribute"],
+                    str(row["raters"]),
+                    str(row["comparisons"]),
+                    _number(row["percent"]),
+                    _number(row["alpha"]),
+                ]
+                for row in shared.to_dict("records")
+            ],
         )
+    )
     tables.append(
         (
             "Files",
@@ -196,7 +194,7 @@ def shown(found: Analysis) -> list[Shown]:
             ],
         )
     )
-    return tables
+    return [table for table in tables if table[2]]
 
 
 def print_analysis(found: Analysis, console: Console) -> None:

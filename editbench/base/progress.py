@@ -22,7 +22,7 @@ from rich.progress import (
 
 from editbench.base.output import Output
 
-PIPE = 240  # columns of a table where there is no terminal: nothing is wrapped
+NO_TERMINAL = 240  # columns of a table where there is no terminal: nothing is wrapped
 PLAIN_FIRST = 2.0  # seconds until the first plain line
 PLAIN_EVERY = 10.0  # seconds between two plain lines
 # The environment says it, so that processes which a worker starts in turn are silent as well.
@@ -57,6 +57,11 @@ class Advance(Protocol):
 def console() -> Console:
     """Progress and messages go to standard error; standard output is for results."""
     return Console(stderr=True)
+
+
+def results_console() -> Console:
+    """Standard output, for tables: a pipe or a log gets lines that are not wrapped."""
+    return Console() if sys.stdout.isatty() else Console(width=NO_TERMINAL)
 
 
 def say(text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from editbench.base.errors import EditbenchError
-from editbench.commands.check import console
+from editbench.base.progress import results_console
 from editbench.commands.options import Parser, add_config_dir, use_config_dir
 from editbench.regression import (
     Baseline,
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     runs, notes = pin_runs(results)
     spreads, own = read_spreads(args.spread, args.root)
     runs, spread = measure(runs, spreads, own)
-    out = console()
+    out = results_console()
     for note in notes:
         out.print(f"note: {note}", style="dim", soft_wrap=True, markup=False)
     history: list[str] = []

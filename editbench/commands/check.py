@@ -6,10 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from editbench.base.errors import EditbenchError
-from editbench.base.progress import PIPE
+from editbench.base.progress import results_console
 from editbench.commands.options import Parser, add_config_dir, use_config_dir
 from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
 from editbench.regression.compare import differences
@@ -74,7 +72,7 @@ def main(argv: list[str]) -> int:
     found.notes[:0] = [*broken, *notes, *of_other_code(runs), *made]
     failures = found.failures(args.allow_missing, args.strict)
     title = f"{args.root} against {args.baseline} ({baseline.reason})"
-    print_comparison(found, console(), args.all, title)
+    print_comparison(found, results_console(), args.all, title)
     if args.junit:
         write_junit(args.junit, found, failures)
     if args.github:
@@ -94,11 +92,6 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
     return int(bool(failures) or found.blind)
-
-
-def console() -> Console:
-    """Standard output; a pipe or a log gets lines that are not wrapped."""
-    return Console() if sys.stdout.isatty() else Console(width=PIPE)
 
 
 def described(runs: list[PinnedRun]) -> str:

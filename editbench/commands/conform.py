@@ -11,12 +11,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.errors import UnknownName
-from editbench.base.progress import status
+from editbench.base.progress import results_console, status
 from editbench.commands.options import Parser, add_config_dir
 
 if TYPE_CHECKING:
@@ -114,13 +113,13 @@ def show_list(suites: Mapping[str, Iterable[Check]], as_json: bool) -> None:
     table = columns("of", "check", "what it means", "contract")
     for row in rows:
         table.add_row(row["of"], row["name"], escape(row["meaning"]), row["member"])
-    Console().print(table)
+    results_console().print(table)
 
 
 def show(results: list) -> None:
     """The table, then what is to be done, then the count."""
     table = columns("check", "result", "remark")
-    console = Console()
+    console = results_console()
     for result in results:
         # The message of a failure is long: it stands below the table.
         remark = result.meaning if result.status in ("failed", "warned") else result.message

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import explain_disk_errors
+from editbench.base.progress import results_console
 from editbench.commands.options import Parser
 from editbench.networks.celebahq.network import CelebAHQClassifiers
 from editbench.networks.celebahq.read import ReadClassifier, is_classifier, read_classifier
@@ -102,7 +103,7 @@ def main(argv: list[str]) -> int:
         raise EditbenchError(
             f"--out {args.out}: that is the checkpoint itself, which is kept; give another name"
         )
-    console = Console(width=None if Console().is_terminal else 110)
+    console = results_console()
     content = read_content(args.files[0])
     if is_classifier(content):
         return convert_classifiers(console, args, content)

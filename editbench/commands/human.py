@@ -10,8 +10,8 @@ from pathlib import Path
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
+from editbench.base.progress import results_console
 from editbench.base.text import read_text
-from editbench.commands.check import console
 from editbench.commands.options import Parser
 from editbench.studies.human import ASKED
 from editbench.studies.human.responses import read_responses
@@ -110,7 +110,7 @@ def make(args: argparse.Namespace) -> int:
         setting=args.setting,
     )
     manifest = make_study(args.root, args.out, design, args.device, args.cache)
-    out = console()
+    out = results_console()
     for line in summary(manifest):
         # Labels of variants hold brackets, which rich would read as markup.
         out.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -122,7 +122,7 @@ def make(args: argparse.Namespace) -> int:
 def analyse_files(args: argparse.Namespace) -> int:
     key = read_key(args.study)
     found = analyse(read_responses(args.files, key), args.study, args.seed)
-    print_analysis(found, console())
+    print_analysis(found, results_console())
     folder = args.out or args.study / "analysis"
     write_analysis(found, folder)
     print(f"tables {folder}")

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from rich.console import Console
 from rich.table import Table
 
 from editbench.base.errors import EditbenchError
-from editbench.base.progress import PIPE, status
+from editbench.base.progress import results_console, status
 from editbench.commands.command_line import CommandLine
 from editbench.run.plan import (
     COLUMNS,
@@ -69,7 +68,7 @@ def main(argv: list[str]) -> int:
 def show(jobs: Sequence[PlannedJob]) -> None:
     """Print the table, the banks, the reasons and the totals."""
     # In a pipe rich would cut the table at 80 columns.
-    out = Console() if sys.stdout.isatty() else Console(width=PIPE)
+    out = results_console()
     out.print(job_table(jobs))
     for bank in banks(jobs):
         state = "cached"

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.files import write_atomic
+from editbench.base.progress import results_console
 from editbench.inversion.store import Inversion
 
 COLUMNS = 16
 SMALLEST = 64  # pixels of a picture on the sheet
-PIPE = 120  # columns where there is no terminal
 SHARES = (
     ("kept", "class kept"),
     ("real_true", "image, as judged, true"),
@@ -69,7 +67,7 @@ def figures(inversion: Inversion) -> list[tuple[str, str]]:
 
 def print_inversion(inversion: Inversion) -> None:
     """The same on standard output."""
-    out = Console() if sys.stdout.isatty() else Console(width=PIPE)
+    out = results_console()
     spec = inversion.meta["spec"]
     out.print(
         f"{inversion.meta['images']}: {len(inversion)} inverted into {inversion.space.value}, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editbench.base.progress import PIPE
+from editbench.base.progress import results_console
 from editbench.report import dial
 from editbench.report.cells import (
     COLUMNS,
@@ -78,9 +77,7 @@ def print_table(
     """
     style = style or Style()
     look = by_name(results, style)
-    console = console or (
-        Console() if sys.stdout.isatty() else Console(width=PIPE)
-    )  # a pipe or a log gets it all
+    console = console or results_console()
     if every is None:
         every = [numbers_of(setting, part) for setting, part in results.by_setting()]
     for numbers in every:

@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import write_atomic
+from editbench.base.progress import results_console
 from editbench.inversion.page import print_inversion
 from editbench.inversion.store import Inversion
 from editbench.report.load import Results, load
@@ -44,7 +44,6 @@ PAIRED = (
     "engine",
     "precision",
 )
-PIPE = 160  # columns where there is no terminal
 METRICS = ("accuracy", "ad_at")
 
 
@@ -185,7 +184,7 @@ def _against_images(folder: Path) -> dict[str, float]:
 
 
 def _print(table: pd.DataFrame) -> None:
-    out = Console() if sys.stdout.isatty() else Console(width=PIPE)
+    out = results_console()
     shown = Table(
         "method",
         "attribute",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.files import write_atomic
-from editbench.base.progress import PIPE
+from editbench.base.progress import results_console
 from editbench.report import latex
 from editbench.report.cells import MISSING, number
 from editbench.report.environment import page_environment
@@ -52,7 +51,7 @@ def print_side_by_side(found: SideBySide, console: Console | None = None) -> Non
         found: the comparison.
         console: to print to; None is the terminal, or a pipe.
     """
-    console = console or (Console() if sys.stdout.isatty() else Console(width=PIPE))
+    console = console or results_console()
     for line in (f"A: {found.first}", f"B: {found.second}", *changes(found)):
         console.print(escape(line), soft_wrap=True)
     for name, part in found.parts():

@@ -257,6 +257,12 @@ def test_training_on_data_goes_on_and_refuses_other_data(
     assert Path(conf["path"]).is_absolute() and conf["about"].startswith(
         "StyleGAN2 trained on 0.032 thousand"
     )
+    # A checkpoint gives its discriminator too, which a packed generator has not.
+    checkpoint = tmp_path / "whole" / "checkpoint.pt"
+    assert train("on", 0.032, "--init", str(checkpoint), "--warmup-kimg", "1") == 0
+    on = torch.load(tmp_path / "on" / "checkpoint.pt", weights_only=True)
+    for name, value in torch.load(checkpoint, weights_only=True)["ema"].items():
+        assert torch.equal(on["g"][name], value)
     capsys.readouterr()
     state = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)
     assert state["options"]["data"] == packed.digest

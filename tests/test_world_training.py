@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, NonFinite
 from editbench.base.seeding import normals
 from editbench.commands import world
 from editbench.networks.scorer import Scorer
@@ -98,6 +98,41 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Pa
     assert [path.name for path in folder.iterdir() if path.suffix == ".partial"] == []
 
 
+def test_a_training_that_is_stopped_in_the_look_at_a_checkpoint_logs_it_when_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    def look(t: GANTrainer) -> dict[str, int]:
+        return {"look": t.step}
+
+    def stopped(t: GANTrainer) -> dict[str, int]:
+        if t.step == at:
+            raise KeyboardInterrupt
+        return look(t)
+
+    train(trainer(), tmp_path / "whole", look)
+    for at in (2, 4, STEPS):
+        folder = tmp_path / str(at)
+        with pytest.raises(KeyboardInterrupt):
+            train(trainer(), folder, stopped)
+        train(trainer(), folder, look)
+        train(trainer(), folder, look)  # a finished training adds nothing
+        ours, theirs = (
+            [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
+            for place in (tmp_path / "whole", folder)
+        )
+        for row in ours + theirs:
+            del row["img_per_s"]
+        assert ours == theirs
+
+
+def test_a_loss_that_is_not_finite_is_an_error_with_a_remedy_that_is_taken() -> None:
+    t = trainer()
+    with torch.no_grad():
+        t.d.out.bias.fill_(float("nan"))
+    with pytest.raises(NonFinite, match=r"at step 0: train with a lower --lr .* another --out"):
+        t.train_step()
+
+
 def test_training_moves_all_networks_and_the_average_trails() -> None:
     t = trainer()
     before = [parameter.clone() for parameter in t.g.parameters()]
@@ -149,7 +184,18 @@ def test_the_log_tells_every_term_and_the_plain_game_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mixing": 1.5}, {"path_weight": -1.0}, {"linearity": float("nan")}]
+    "wrong",
+    [
+        {"mixing": 1.5},
+        {"path_weight": -1.0},
+        {"linearity": float("nan")},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"r1_gamma": -5.0},
+        {"steer_weight": float("nan")},
+        {"warmup_kimg": -1.0},
+        {"checkpoint_kimg": float("nan")},
+    ],
 )
 def test_options_out_of_range_are_named(wrong: dict[str, float]) -> None:
     (name,) = wrong
@@ -211,7 +257,7 @@ def test_a_training_goes_on_from_the_generator_and_discriminator_of_a_checkpoint
     t = trainer()
     t.train_step()
     t.save(tmp_path / "checkpoint.pt")
-    network, critic = read_start(tmp_path / "checkpoint.pt")
+    network, critic = read_start(tmp_path / "checkpoint.pt", 8)
     again = GANTrainer(
         network.config, replace(OPTIONS, linearity=0.0), reals, start=network, critic=critic
     )
@@ -221,8 +267,32 @@ def test_a_training_goes_on_from_the_generator_and_discriminator_of_a_checkpoint
         assert torch.equal(again.g.state_dict()[name], value)
     generator = StyleGAN2Generator(t.ema)
     generator.save(tmp_path / "net.safetensors")
-    network, critic = read_start(tmp_path / "net.safetensors")
+    network, critic = read_start(tmp_path / "net.safetensors", 8)
     assert critic is None and network.config == CONFIG
+    for asked, message in (
+        ({"resolution": 32}, "of 8 pixels, the training shows 32"),
+        ({"resolution": 8, "channels": [8, 4]}, "has --channels 8 8"),
+        ({"resolution": 8, "mapping_layers": 3}, "has --mapping-layers 2"),
+    ):
+        with pytest.raises(EditbenchError, match=message):
+            read_start(tmp_path / "net.safetensors", **asked)
+    assert read_start(tmp_path / "net.safetensors", 8, (8, 8), 2)[0].config == CONFIG
+
+
+def test_a_steered_training_goes_on_steered(tmp_path: Path) -> None:
+    t = trainer(steer=True)
+    path = tmp_path / "checkpoint.pt"
+    t.save(path)
+    check_checkpoint(path, CONFIG, t.options)
+    with pytest.raises(EditbenchError, match="steer True there, False here"):
+        check_checkpoint(path, CONFIG, OPTIONS)
+    # A checkpoint of before holds the shares where they were steered.
+    state = torch.load(path, weights_only=True)
+    del state["options"]["steer"]
+    torch.save(state, path)
+    with pytest.raises(EditbenchError, match="steer True there, False here"):
+        check_checkpoint(path, CONFIG, OPTIONS)
+    check_checkpoint(path, CONFIG, t.options)
 
 
 def test_what_is_not_a_checkpoint_is_named(tmp_path: Path) -> None:

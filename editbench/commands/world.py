@@ -130,7 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     gan.add_argument(
         "--path-weight", type=float, default=2.0, help="weight of the path-length penalty, 0: none"
     )
-    gan.add_argument("--mapping-layers", type=int, default=8, help="depth of the map from z to w")
+    gan.add_argument(
+        "--mapping-layers",
+        type=int,
+        default=None,
+        help="depth of the map from z to w (8, with --init the generator's)",
+    )
     gan.add_argument(
         "--checkpoint-kimg",
         type=float,

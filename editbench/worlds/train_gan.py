@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.base.devices import to_device, to_host
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, NonFinite
 from editbench.base.seeding import normals, uniforms
 from editbench.networks.scorer import Scorer
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
@@ -39,6 +39,7 @@ from editbench.worlds.steering import ShareSteering
 PATH_SHRINK = 2
 # Share of the latest path length in the running mean, which starts as a plain one.
 PATH_MEMORY = 0.01
+LOG = "log.jsonl"
 # The generator's loss, terms and all; read to see that it is finite, and not logged.
 TOTAL = "total"
 
@@ -76,6 +77,8 @@ class GANTraining:
     margin: float = 0.2
     # Digest of the data set that is shown, empty for renders. Kept in the checkpoint, not used
     data: str = ""
+    # Whether the class shares are steered. Kept in the checkpoint, not used here
+    steer: bool = False
 
     def __post_init__(self) -> None:
         if self.batch < 1 or not self.total_kimg >= 0:
@@ -89,6 +92,18 @@ class GANTraining:
                 "--path-weight and --linearity are 0 or more, got "
                 f"{self.path_weight} and {self.linearity}"
             )
+        if not 0 < self.lr < math.inf:
+            raise EditbenchError(f"--lr is more than 0, got {self.lr}")
+        others = {
+            "--kimg": self.total_kimg,
+            "--checkpoint-kimg": self.checkpoint_kimg,
+            "--r1-gamma": self.r1_gamma,
+            "--steer-weight": self.steer_weight,
+            "--warmup-kimg": self.warmup_kimg,
+        }
+        for flag, value in others.items():
+            if not 0 <= value < math.inf:
+                raise EditbenchError(f"{flag} is 0 or more and finite, got {value}")
 
 
 # What a checkpoint was trained with that was written before these options were there.
@@ -152,6 +167,8 @@ class GANTrainer:
         self.path_mean = torch.zeros((), device=self.device)
         self.path_count = 0
         self.step = 0
+        # The log's line of the last checkpoint, without what its look adds.
+        self.row: dict[str, float] = {}
 
     def _linear_term(self) -> LinearTerm | None:
         if not self.options.linearity:
@@ -187,8 +204,10 @@ class GANTrainer:
         values = dict(zip(found, row.tolist()))
         for loss in (values["d"], values.pop(TOTAL, 0.0)):
             if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the GAN loss became {loss} at step {self.step}; resume with a lower lr"
+                # A checkpoint is resumed with its own rate alone.
+                raise NonFinite(
+                    f"the GAN loss became {loss} at step {self.step}: train with a lower --lr than "
+                    f"{self.options.lr:g} into another --out"
                 )
         self.step += 1
         return values
@@ -367,6 +386,7 @@ class GANTrainer:
             "options": asdict(self.options),
             "config": asdict(self.g.config),
             "path": {"mean": self.path_mean, "count": self.path_count},
+            "row": self.row,
         }
         if self.steering is not None:
             state["steering"] = self.steering.state_dict()
@@ -389,6 +409,7 @@ class GANTrainer:
             self.path_mean = state["path"]["mean"]
             self.path_count = state["path"]["count"]
         self.step = state["step"]
+        self.row = state.get("row", {})
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -414,6 +435,8 @@ def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) 
     # An old file lacks new options: it was trained without them, or with their defaults.
     theirs = asdict(GANTraining()) | BEFORE | dict(state["config"])
     theirs |= dict(state["options"], total_kimg=0)
+    # Older files do not name it, but they hold the shares.
+    theirs["steer"] = state["options"].get("steer", "steering" in state)
     changed = [
         f"{key} {theirs.get(key)} there, {ours[key]} here"
         for key in ours
@@ -479,6 +502,9 @@ def train(
     if checkpoint.exists():
         trainer.load(checkpoint)
         print(f"resuming at {trainer.kimg:.0f} kimg from {checkpoint}", flush=True)
+        # The training was stopped between a checkpoint and its look, which may take minutes.
+        if trainer.row and not _is_logged(folder, trainer.row):
+            _look(trainer, folder, on_checkpoint)
     # Checkpoints fall on whole steps.
     every = max(1, round(options.checkpoint_kimg * 1000 / options.batch))
     started = time.time()
@@ -489,14 +515,32 @@ def train(
         for key, value in trainer.train_step().items():
             values.setdefault(key, []).append(value)
         if trainer.step % every == 0 or trainer.kimg >= options.total_kimg:
-            trainer.save(checkpoint)
             speed = (trainer.step - first) * options.batch / (time.time() - started)
-            row = {"kimg": round(trainer.kimg, 2), "img_per_s": round(speed, 1)}
-            row |= {key: round(math.fsum(seen) / len(seen), 4) for key, seen in values.items()}
-            if on_checkpoint is not None:
-                row |= on_checkpoint(trainer)
-            with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
+            trainer.row = {"kimg": round(trainer.kimg, 2), "img_per_s": round(speed, 1)}
+            for key, seen in values.items():
+                trainer.row[key] = round(math.fsum(seen) / len(seen), 4)
+            trainer.save(checkpoint)
+            _look(trainer, folder, on_checkpoint)
             values = {}
     return trainer.ema
+
+
+def _look(
+    trainer: GANTrainer, folder: Path, on_checkpoint: Callable[[GANTrainer], dict] | None
+) -> None:
+    """Append the line of the last checkpoint to the log, with what `on_checkpoint` adds."""
+    row = dict(trainer.row)
+    if on_checkpoint is not None:
+        row |= on_checkpoint(trainer)
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+def _is_logged(folder: Path, row: Mapping[str, float]) -> bool:
+    """Whether the last line of the log is that of the last checkpoint."""
+    if not (folder / LOG).is_file():
+        return False
+    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    # A line begins with the checkpoint's own entries.
+    return bool(lines) and lines[-1].startswith(json.dumps(row)[:-1])

@@ -26,6 +26,7 @@ from editbench.worlds.datasets.training import (
     write_generator_conf,
     write_scorer_conf,
 )
+from editbench.worlds.faces.training import read_start
 from editbench.worlds.steering import ShareSteering
 from editbench.worlds.train_gan import (
     GANTrainer,
@@ -79,7 +80,7 @@ def train_generator(
     steer: bool = False,
     init: Path | None = None,
     warmup_kimg: float = 0.0,
-    mapping_layers: int = 8,
+    mapping_layers: int | None = None,
     keep: bool = False,
 ) -> tuple[Path, StyleGAN2Generator]:
     """Train the generator, or go on from its last checkpoint.
@@ -95,9 +96,9 @@ def train_generator(
         witness: weights of the scorer that the steering, the linear term and the log ask; None:
             none of them.
         steer: whether the class shares are steered.
-        init: weights to go on from; None: a new network.
+        init: packed generator, or checkpoint of a training, to go on from; None: a new network.
         warmup_kimg: with `init`, how long only the new discriminator learns.
-        mapping_layers: depth of the map from z to w.
+        mapping_layers: depth of the map from z to w; None: 8, with `init` the generator's.
         keep: whether the averaged generator of every checkpoint is kept in out/kept.
 
     Returns the path of the weights, and the generator.
@@ -108,26 +109,22 @@ def train_generator(
     try:
         widths = tuple(channels or gan_channels(data.resolution))
         config = StyleGAN2Config(
-            data.resolution, widths, z_dim=128, w_dim=128, mapping_layers=mapping_layers
+            data.resolution, widths, z_dim=128, w_dim=128, mapping_layers=mapping_layers or 8
         )
     except ValueError as error:
         raise EditbenchError(
             f"{error}; set --channels, or pack the data with another --resolution"
         ) from error
-    options = replace(options, data=data.digest)
+    options = replace(options, data=data.digest, steer=steer)
     if steer:
         # Shares mean something once the pictures do: in the later half.
         options = replace(options, steer_from_kimg=options.total_kimg / 2)
     start = None
+    critic = None
     if init is not None:
-        start = StyleGAN2Generator.from_file(init).network
+        start, critic = read_start(init, data.resolution, channels, mapping_layers)
         config = start.config
         options = replace(options, warmup_kimg=warmup_kimg, steer_from_kimg=0)
-        if config.resolution != data.resolution:
-            raise EditbenchError(
-                f"{init} makes pictures of {config.resolution} pixels, the data have "
-                f"{data.resolution}"
-            )
     check_checkpoint(out / "checkpoint.pt", config, options)
     check_witness(witness, steer, options.linearity)
     scorer = None
@@ -138,7 +135,7 @@ def train_generator(
             _, labels = data.labelled()
             steering = ShareSteering(scorer, torch.from_numpy(labels), options.steer_weight)
     trainer = GANTrainer(
-        config, options, reals(data, options.seed), device, steering, start, scorer
+        config, options, reals(data, options.seed), device, steering, start, scorer, critic
     )
     network = train(trainer, out, at_checkpoint(out, scorer, keep))
     generator = StyleGAN2Generator(network.to("cpu"))

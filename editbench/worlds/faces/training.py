@@ -68,7 +68,7 @@ def train_generator(
     steer: bool = False,
     init: Path | None = None,
     warmup_kimg: float = 0.0,
-    mapping_layers: int = 8,
+    mapping_layers: int | None = None,
     keep: bool = False,
 ) -> None:
     """Train the generator, or go on from its last checkpoint.
@@ -85,7 +85,7 @@ def train_generator(
         steer: whether the class shares are steered.
         init: packed generator, or checkpoint of a training, to go on from; None: a new network.
         warmup_kimg: with `init`, how long only the new discriminator learns.
-        mapping_layers: depth of the map from z to w.
+        mapping_layers: depth of the map from z to w; None: 8, with `init` the generator's.
         keep: whether the averaged generator of every checkpoint is kept in out/kept.
 
     Raises:
@@ -94,17 +94,18 @@ def train_generator(
     try:
         widths = tuple(channels or CHANNELS)
         config = StyleGAN2Config(
-            resolution, widths, z_dim=128, w_dim=128, mapping_layers=mapping_layers
+            resolution, widths, z_dim=128, w_dim=128, mapping_layers=mapping_layers or 8
         )
     except ValueError as error:
         raise EditbenchError(f"{error}; set --resolution and --channels together") from error
     start = None
     critic = None
     if init is not None:
-        start, critic = read_start(init)
+        start, critic = read_start(init, resolution, channels, mapping_layers)
         config = start.config
         # A trained generator has class shares worth steering from the first picture on.
         options = replace(options, warmup_kimg=warmup_kimg, steer_from_kimg=0)
+    options = replace(options, steer=steer)
     check_checkpoint(out / "checkpoint.pt", config, options)
     check_witness(witness, steer, options.linearity)
     scorer = None
@@ -123,19 +124,40 @@ def train_generator(
     train(trainer, out, at_checkpoint(out, scorer, keep))
 
 
-def read_start(init: Path) -> tuple[StyleGAN2, dict[str, Tensor] | None]:
+def read_start(
+    init: Path,
+    resolution: int,
+    channels: Sequence[int] | None = None,
+    mapping_layers: int | None = None,
+) -> tuple[StyleGAN2, dict[str, Tensor] | None]:
     """The generator that a training goes on from, and its discriminator where the file has one.
 
     Args:
         init: a packed generator, or the checkpoint.pt of a training.
+        resolution: height and width of the pictures it is trained on.
+        channels: widths that were asked for; None: the generator's.
+        mapping_layers: depth that was asked for; None: the generator's.
 
     Raises:
         BadFile: neither of them.
+        EditbenchError: the generator has another architecture than was asked for.
     """
-    if init.suffix != ".pt":
-        return load_generator(init).network, None
-    generator, _ = read_averaged(init)
-    return generator.network, read_checkpoint(init)["d"]
+    critic = None
+    if init.suffix == ".pt":
+        generator, _ = read_averaged(init)
+        critic = read_checkpoint(init)["d"]
+    else:
+        generator = load_generator(init)
+    config = generator.network.config
+    if config.resolution != resolution:
+        raise EditbenchError(
+            f"{init} makes pictures of {config.resolution} pixels, the training shows {resolution}"
+        )
+    if tuple(channels or config.channels) != config.channels:
+        raise EditbenchError(f"{init} has --channels {' '.join(map(str, config.channels))}")
+    if mapping_layers not in (None, config.mapping_layers):
+        raise EditbenchError(f"{init} has --mapping-layers {config.mapping_layers}")
+    return generator.network, critic
 
 
 def read_averaged(checkpoint: Path) -> tuple[StyleGAN2Generator, float]:

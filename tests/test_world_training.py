@@ -380,6 +380,20 @@ def test_a_count_of_nothing_is_refused(words, key, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_card_of_the_faces_needs_two_pictures_and_other_correlations_once(tmp_path):
+    card = ["card", "--out", str(tmp_path / "out")]
+    with pytest.raises(EditbenchError, match="-n=1 must be at least 2"):
+        world.main([*card, "-n", "1"])
+    for words in (
+        ["age,age=0.3"],
+        ["age,beard=0.3", "age,beard=0.1"],
+        ["age,beard=0", "beard,age=0"],
+    ):
+        with pytest.raises(EditbenchError, match="name two traits, and each pair once"):
+            world.main([*card, "--correlation", *words])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "given"),
     [

@@ -334,6 +334,8 @@ def _card(args: argparse.Namespace) -> int:
 
     if args.world or args.config_dir:
         return _other_card(args)
+    # The Fréchet distance needs a covariance.
+    check_at_least("-n", args.n, 2)
     card = world_card(
         args.out,
         args.n,

@@ -45,8 +45,14 @@ def read_law(correlations: Sequence[str] | None) -> FactorLaw:
         return FactorLaw()
     try:
         given = {}
+        seen = set()
         for text in correlations:
             pair, rho = text.split("=")
+            traits = frozenset(name.strip() for name in pair.split(","))
+            # A trait with itself would be another variance, and of two values one would be lost.
+            if len(traits) != 2 or traits in seen:
+                raise ValueError(f"'{pair}': name two traits, and each pair once")
+            seen.add(traits)
             given[pair] = float(rho)
         law = FactorLaw(given)
         law.correlation_matrix()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,10 @@ def test_training_learns_and_repeats(tmp_path: Path):
     )
     losses = [float(line.split('"loss": ')[1].rstrip("}")) for line in lines]
     assert len(losses) == 4 and losses[-1] < losses[0]
+    # Fewer faces than a batch are one, every pass; no step at all would leave the network as drawn.
+    lines.clear()
+    train_parser(replace(tiny, faces=10), lines.append, 1)
+    assert len(lines) == tiny.passes
     one.save(tmp_path / "p.safetensors")
     read = RegionParser.from_file(tmp_path / "p.safetensors")
     images = render(sample_factors(FactorLaw(), 0, 0, 4), 32)

@@ -183,7 +183,8 @@ def train_parser(
     parser = RegionParser().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     shares = torch.bincount(masks.flatten().long(), minlength=len(REGIONS)) / masks.numel()
     weights = (shares.clamp_min(1e-6) ** -options.rarity).to(device)
-    steps = options.passes * (options.faces // options.batch)
+    # Fewer faces than a batch are one batch.
+    steps = options.passes * max(1, options.faces // options.batch)
     optimiser = torch.optim.AdamW(parser.parameters(), options.lr)
     # One step more than is taken: the schedule refuses to be stepped past its end.
     schedule = torch.optim.lr_scheduler.OneCycleLR(

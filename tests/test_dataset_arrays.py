@@ -137,6 +137,8 @@ attributes:
         ("classes: 1", "classes: none", "are a number up to 10000 or a list"),
         ("classes: 1", "classes: 1000000000000", "are a number up to 10000"),
         ("shapes.npz", "gone.npz", "no such .npz"),
+        ("[cube, ball, pill]", "[cube, ball, ball]", "'shape' are different names"),
+        ("ordered: true", "ordered: 'false'", "true or false, without quotes"),
     ):
         with pytest.raises(BadFile, match=message):
             ArrayImages(declare(tmp_path / "wrong.yaml", path.read_text().replace(old, new)))

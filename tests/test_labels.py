@@ -218,8 +218,11 @@ def test_bins_join_neighbours_of_ordered_attributes_only() -> None:
     both = Attributes([colour, Attribute("still", ("a", "b"))])
     kept, chosen = choose(both, np.array([[0, 1], [2, 1]]))
     assert kept.names == ("c",) and chosen.tolist() == [[0], [2]]
-    with pytest.raises(EditbenchError, match="none of the attributes still varies"):
-        choose(both, np.array([[0, 1], [2, 1]]), ["still"])
+    with pytest.raises(EditbenchError, match="none of the attributes c, still varies"):
+        choose(both, np.array([[2, 1], [2, 1]]))
+    # A named one is not left out silently.
+    with pytest.raises(EditbenchError, match=r"'still' has one value.*leave it out"):
+        choose(both, np.array([[0, 1], [2, 1]]), ["c", "still"])
 
 
 # -- the vocabulary --------------------------------------------------------------------------------

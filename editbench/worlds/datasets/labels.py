@@ -214,7 +214,7 @@ def choose(
     names: Sequence[str] | None = None,
     bins: int | None = None,
 ) -> tuple[Attributes, np.ndarray]:
-    """Attributes by name, binned; those that are constant in the data are left out.
+    """Attributes by name, binned; unnamed ones that are constant in the data are left out.
 
     Args:
         attributes: of the labels.
@@ -224,7 +224,7 @@ def choose(
 
     Raises:
         UnknownName: an attribute that the data do not have.
-        EditbenchError: none of them varies.
+        EditbenchError: none of them varies, or a named one does not.
     """
     items = []
     columns = []
@@ -233,9 +233,13 @@ def choose(
         if len(np.unique(column)) > 1:
             items.append(item)
             columns.append(column)
+        elif names is not None:
+            raise EditbenchError(
+                f"attribute '{name}' {ONE_VALUE} in the data; leave it out of --attributes"
+            )
     if not items:
         raise EditbenchError(
-            f"none of the attributes {', '.join(names or attributes.names)} varies in the data"
+            f"none of the attributes {', '.join(attributes.names)} varies in the data"
         )
     return Attributes(items), np.stack(columns, 1)
 

@@ -285,4 +285,13 @@ def _factor(path: Path, entry: Any) -> tuple[str, tuple[str, ...], bool]:
             f"{path}: classes of '{entry['name']}' are a number up to {MOST_CLASSES} or a list of "
             f"names, got {entry['classes']}"
         )
-    return str(entry["name"]), tuple(map(str, classes)), bool(entry.get("ordered", False))
+    if len({str(label) for label in classes}) < len(classes):
+        raise BadFile(f"{path}: classes of '{entry['name']}' are different names, got {classes}")
+    # Any text counts as true.
+    ordered = entry.get("ordered", False)
+    if not isinstance(ordered, bool):
+        raise BadFile(
+            f"{path}: 'ordered' of '{entry['name']}' is true or false, without quotes; got "
+            f"{ordered!r}"
+        )
+    return str(entry["name"]), tuple(map(str, classes)), ordered

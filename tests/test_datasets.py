@@ -330,6 +330,22 @@ def test_twins_are_found_and_split_together(tmp_path: Path, size: int) -> None:
         split(60, np.zeros(60, int))
 
 
+def test_pictures_that_differ_in_few_bits_are_no_twins(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    places = [(7, 15), (7, 23), (3, 7), (0, 8), (15, 31), (16 * 16 * 3 - 1, 7)]
+    for i, pair in enumerate(places):
+        pixels = np.zeros(16 * 16 * 3, np.uint8)
+        pixels[list(pair)] = 128
+        save(tmp_path / "in" / f"{i}.png", pixels.reshape(16, 16, 3))
+    for i in range(200):
+        pixels = np.zeros((96, 8), np.uint8)
+        pixels[:, 7] = 255 * random.integers(0, 2, 96)
+        save(tmp_path / "in" / f"r{i:03d}.png", pixels.reshape(16, 16, 3))
+    data = pack(ImageFolder(tmp_path / "in"), tmp_path / "out", 16)
+    assert len(np.unique(data.pixels(np.arange(206)), axis=0)) == 206
+    assert data.twins.tolist() == list(range(206))
+
+
 def test_a_data_set_whose_own_record_is_damaged(tmp_path: Path) -> None:
     pack(ImageFolder(folder(tmp_path), "folders"), tmp_path / "out", R)
     path = tmp_path / "out" / "dataset.json"

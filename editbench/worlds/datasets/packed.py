@@ -20,7 +20,7 @@ from editbench.worlds.datasets.labels import choose
 
 VERSION = 1
 MOST_OPEN = 256  # shards: each takes a file descriptor, of which a process often has 1024
-HASHED = 256  # pictures at once
+HASHED = 16 << 20  # bytes of pictures at once
 DATASET = "dataset.json"
 LABELS = "labels.npy"
 PROBLEMS = "problems.csv"
@@ -136,16 +136,18 @@ class Packed:
     @cached_property
     def twins(self) -> np.ndarray:
         """(n,) int64: the first row that shows the same picture, byte for byte."""
-        # By a 64-bit hash, the sum of the words by random odd weights: no row is held in memory.
+        # By a 64-bit hash, the sum of 32-bit words by random odd weights: no row is held in memory.
+        # Of 64-bit words, a difference in the upper bytes would leave few bits of the hash.
         size = 3 * self.resolution**2
-        words = np.zeros((HASHED, math.ceil(size / 8)), np.uint64)
+        most = max(1, HASHED // size)
+        words = np.zeros((most, math.ceil(size / 4)), np.uint32)
         stream = generator(0, "dataset", "twins")
         weights = stream.integers(2**63, size=words.shape[1], dtype=np.uint64) | 1
         sums = []
-        for start in range(0, self.n, HASHED):
-            pixels = self.pixels(np.arange(start, min(start + HASHED, self.n))).reshape(-1, size)
+        for start in range(0, self.n, most):
+            pixels = self.pixels(np.arange(start, min(start + most, self.n))).reshape(-1, size)
             words.view(np.uint8)[: len(pixels), :size] = pixels
-            sums.append((words[: len(pixels)] * weights).sum(1))
+            sums.append((words[: len(pixels)].astype(np.uint64) * weights).sum(1))
         _, first, group = np.unique(np.concatenate(sums), return_index=True, return_inverse=True)
         return first[group]
 

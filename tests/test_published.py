@@ -169,6 +169,22 @@ def test_interfacegan_scores_become_a_bank(tmp_path, data, attributes):
     assert main(["bank", "import", *words[:3], "smile", *words[-2:], "--out", "x"]) == 1
 
 
+def test_a_mark_beside_probabilities_that_is_not_the_given_one_is_told(tmp_path):
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "w.npy", random.normal(size=(40, 6)))
+    scores = random.random((40, 1))
+    scores[3] = -1
+    scores[5] = -7
+    np.save(tmp_path / "smile.npy", scores)
+    (tmp_path / "one.yaml").write_text("- {name: smile, classes: [neutral, smiling]}")
+    files = {"smile": tmp_path / "smile.npy"}
+    with pytest.raises(BadFile, match=r"1 of 39 scores are -1 .* add --invalid=-1"):
+        import_scores(
+            tmp_path / "bank", tmp_path / "w.npy", files, tmp_path / "one.yaml", invalid=-7.0
+        )
+    assert not (tmp_path / "bank").exists()
+
+
 def test_scores_are_left_out_in_the_precision_of_their_file(tmp_path, data, capsys):
     """-0.1 in 32 bits is another number than -0.1 in 64, which a file beside it may have."""
     scores = {"smile": data["smile"].astype(np.float32), "age": data["age"]}

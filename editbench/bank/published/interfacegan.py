@@ -126,9 +126,11 @@ def read_scores(
         columns.append(column)
         if invalid is not None:
             # In the file's own precision: -0.1 as float32 differs from -0.1 as float64.
-            keep = keep & (column != column.dtype.type(invalid)).all(1)
-        else:
-            _refuse_marks(column, path)
+            valid = column != column.dtype.type(invalid)
+            keep = keep & valid.all(1)
+            column = column[valid]
+        # Another mark than the given one.
+        _refuse_marks(column, path)
     return np.concatenate(columns, 1), np.broadcast_to(keep, len(columns[0]))
 
 

@@ -144,6 +144,12 @@ class Comparison:
             parts.append(part)
         return np.mean(parts, 0)
 
+    def intervals(self) -> np.ndarray:
+        """(2, methods and floors) low and high ends of the means' 95 % intervals."""
+        # What seeds add is symmetric, and would reach beyond what the numbers can be.
+        highest = 1.0 if self.metric == "accuracy" else np.inf
+        return percentiles(self.draws()).clip(0.0, highest)
+
 
 def over(attributes: int, asked: int, starts: int) -> str:
     """What a mean is over, in words."""
@@ -326,7 +332,7 @@ def _numbers(found: Comparison, methods: set[str]) -> dict[str, dict[str, object
     if not found.values:
         return numbers
     means = found.averages()
-    low, high = percentiles(found.draws())
+    low, high = found.intervals()
     for k, method in enumerate((*found.methods, *found.floors)):
         numbers[method] = {
             "": float(means[k]),

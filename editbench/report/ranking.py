@@ -19,7 +19,7 @@ import pandas as pd
 
 from editbench.report.means import Comparison, Sentence, listed, told
 from editbench.report.paired import LEVEL, PER_PAIR, two_sided
-from editbench.stats.intervals import DRAWS, holm, percentiles
+from editbench.stats.intervals import DRAWS, holm
 from editbench.walk.figures import Looks
 
 FLOOR = "floor"  # in place of a rank
@@ -103,7 +103,7 @@ def _ranked(
     draws = compared.draws(max(DRAWS, PER_PAIR * len(pairs)))
     # Rows are drawn whole, so the draws of all methods are of the same starts. The intervals are
     # those of the table of means, whose number of draws does not grow with the pairs.
-    low, high = percentiles(compared.draws())
+    low, high = compared.intervals()
     a, b = np.array(pairs).T
     adjusted = holm(two_sided(draws[:, a] - draws[:, b], means[a] - means[b]))
     apart = np.zeros((len(methods),) * 2, bool)

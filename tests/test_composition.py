@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.spaces import Space
+from editbench.base.spaces import Codes, Space
 from editbench.metrics.composition.metric import CompositionSuccess
 from editbench.metrics.composition.observation import (
     FORWARD,
@@ -177,11 +177,22 @@ def test_pictures_begin_with_the_start():
     assert found.arrays["pictures"].shape == (3, 5, 1, 2, 4) and found.meta["then"] == "b"
 
 
+class SomeRows(AlongColumn):
+    """Moves a row of W+ that a search has found, as GANSpace does; no option says so."""
+
+    def codes(self, walk):
+        rows = walk.origin.unsqueeze(1).repeat(1, 2, 1)
+        rows[:, 0] = walk.codes
+        return Codes(Space.W_PLUS, rows)
+
+
 def test_what_cannot_be_composed_is_said():
     with pytest.raises(Unsupported, match="job's own attribute a"):
         CompositionObservation("a").look(scene(AlongColumn()))
     with pytest.raises(Unsupported, match="without a layer range"):
         CompositionObservation("b").look(scene(AlongColumn(layers=(0, 1))))
+    with pytest.raises(Unsupported, match="without a layer range"):  # which only its codes show
+        CompositionObservation("b").look(scene(SomeRows()))
     styles = AlongColumn()
     styles.space = Space.S
     with pytest.raises(Unsupported, match="one vector of W or Z"):

@@ -27,6 +27,11 @@ from editbench.walk.walker import walk_own_lengths
 # Suffixes of array names: the job's attribute first, and the second attribute first.
 FORWARD = ""
 REVERSED = "_reversed"
+PROBED = 4  # starts by whose codes an editor is checked
+NOT_WHOLE = (
+    "a second edit starts from the end of the first: it needs an editor whose codes are one vector "
+    "of W or Z a sample, without a layer range"
+)
 PANELS = ("start", "one edit", "both", "the other edit", "both, reversed")
 
 
@@ -91,6 +96,8 @@ class CompositionObservation(AfterWalk):
             then_editor = scene.editor_for(self.then)
         editors = {scene.attribute: scene.editor, self.then: then_editor}
         drawn = self._draw_starts(scene, names)
+        for name, editor in editors.items():
+            self._check_whole(scene, editor, name, drawn)
         forward = self._walk_order(scene, editors, names, drawn)
         backward = self._walk_order(scene, editors, names[::-1], drawn)
         arrays: dict[str, np.ndarray] = {"start": drawn.index}
@@ -114,12 +121,28 @@ class CompositionObservation(AfterWalk):
                 f"observation.composition.then is the job's own attribute {self.then}: name "
                 "another one"
             )
-        layered = any(scene.editor.rows(name) for name in names)
-        if scene.editor.space not in (Space.W, Space.Z) or layered:
-            raise Unsupported(
-                "a second edit starts from the end of the first: it needs an editor whose codes "
-                "are one vector of W or Z a sample, without a layer range"
+        if scene.editor.space not in (Space.W, Space.Z):
+            raise Unsupported(NOT_WHOLE)
+
+    def _check_whole(self, scene: Scene, editor: Editor, name: str, drawn: _Drawn) -> None:
+        """Refuse an editor that moves some rows of W+ alone, by its options or by its search: its
+        pictures are of other codes than those that it would hand on."""
+        count = min(PROBED, len(drawn.index))
+        origin = torch.from_numpy(drawn.codes[:count]).to(scene.device)
+        labels = scene.judge.attributes.labels(torch.from_numpy(drawn.logits[:count]), name)
+        for target in range(len(scene.judge.attributes[name].classes)):
+            # Editors of rows decode the plain codes where nothing has moved.
+            walk = Walk(
+                name,
+                torch.from_numpy(drawn.index[:count]).to(scene.device),
+                origin,
+                origin + 1,
+                labels.to(scene.device),
+                torch.full_like(labels, target).to(scene.device),
+                latent=origin,
             )
+            if editor.codes(walk).space != editor.space:
+                raise Unsupported(NOT_WHOLE)
 
     def _draw_starts(self, scene: Scene, names: tuple[str, str]) -> _Drawn:
         """Draw starts and, for each attribute, their target classes."""

@@ -18,6 +18,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.run import job, record
 from editbench.run.record import Record
 from editbench.run.settings import Settings
+from editbench.walk.editor import FitReport
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
 from tests.toy_world import AlongColumn, toy_config
@@ -306,6 +307,42 @@ def test_what_an_editor_asks_of_teacher_and_generator_is_charged(tmp_path):
     steps = (pd.read_parquet(tmp_path / outcome.run_id / "trajectory.parquet")["step"] > 0).sum()
     assert diligent["labels_used"] == plain["labels_used"] + 30 + steps
     assert diligent["generator_calls"] == plain["generator_calls"] + 30 + steps
+
+
+class Changing(AlongColumn):
+    def fit(self, data):
+        data.fit.codes(Space.W).mul_(0)
+        return super().fit(data)
+
+
+class Counting(AlongColumn):
+    def fit(self, data):
+        return FitReport(labels=-5)
+
+
+class Listing(AlongColumn):
+    def state(self):
+        return {"rows": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Changing", "changes its samples in place, which other methods share"),
+        ("Counting", "Counting gave FitReport(labels=-5)"),
+        ("Listing", "Listing.state()['rows'] is list: give tensors"),
+    ],
+)
+def test_a_fit_that_breaks_its_contract_fails_alone(tmp_path, name, reason):
+    outcome = run_job(toy_config(tmp_path, _target_=f"tests.test_job.{name}"))
+    assert outcome.status == "failed" and reason in outcome.reason
+    assert not list(tmp_path.rglob("fits/*.safetensors"))  # nothing that a later job would load
+    # Another editor of the same process and bank learns what it would have learnt alone.
+    rows = []
+    for root in (tmp_path, tmp_path / "alone"):
+        next_job = run_job(toy_config(root))
+        rows.append((root / next_job.run_id / "trajectory.parquet").read_bytes())
+    assert rows[0] == rows[1]
 
 
 class Ending(AlongColumn):

@@ -121,7 +121,7 @@ class Split:
         return Split(self.index[:count], self.z[:count], w, self.logits[:count])
 
 
-class ShardedArray(Sequence[np.ndarray]):
+class ShardedArray:
     """Rows of one field over all shards, memory-mapped.
 
     Args:
@@ -135,9 +135,6 @@ class ShardedArray(Sequence[np.ndarray]):
 
     def __len__(self) -> int:
         return int(self.ends[-1])
-
-    def __getitem__(self, key: int) -> np.ndarray:  # type: ignore[override]
-        return self.take(np.array([key]))[0]
 
     def range(self, start: int, stop: int) -> np.ndarray:
         """Rows start..stop-1 as one array in memory, (stop - start, width)."""
@@ -250,6 +247,12 @@ class Bank:
             self._splits[name, device] = self._load_split(name, device)
         return self._splits[name, device]
 
+    def forget_splits(self) -> None:
+        """Read the splits anew when they are next asked for: somebody has changed them."""
+        self._splits.clear()
+        for selection in self._selections.values():  # their codes are these
+            selection._splits.clear()
+
     def select(self, names: Sequence[str]) -> Bank:
         """The same samples with the logits of some attributes.
 
@@ -349,6 +352,9 @@ class SelectedBank(Bank):
     def sigma(self) -> dict[str, np.ndarray]:
         """Standard deviation of each kept log-odds, 'teacher' and 'judge' -> (width,) float64."""
         return {role: self.base.sigma[role][places] for role, places in self._columns.items()}
+
+    def forget_splits(self) -> None:
+        self.base.forget_splits()
 
     def _load_split(self, name: str, device: str) -> Split:
         # Codes are shared with the whole bank; they are far larger than the logits.

@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from editbench.bank.bank import Bank
 from editbench.base import identity
+from editbench.base.changes import change_counts
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import status
@@ -55,15 +56,26 @@ def fit_editor(
     # `more` is empty unless the method has a `tune` of its own.
     path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
     kind = settings.method.name
+    told = f"fitting {kind}"
     fitted = _cached(
-        path, editor, data, data.attributes.names, f"fitting {kind}", lambda: editor.fit(data)
+        path,
+        editor,
+        data,
+        data.attributes.names,
+        told,
+        lambda: _unchanged(bank, data, told, lambda: editor.fit(data)),
     )
     if not more:
         return fitted
     # All attributes share the fit; what is tuned for one of them has a file of its own.
     tuning = f"tuning {kind} for {attribute}"
     tuned = _cached(
-        more[0], editor, data, [attribute], tuning, lambda: editor.tune(data, attribute)
+        more[0],
+        editor,
+        data,
+        [attribute],
+        tuning,
+        lambda: _unchanged(bank, data, tuning, lambda: editor.tune(data, attribute)),
     )
     # A job is charged for both, also where the cache had one of them.
     return Fitted(
@@ -74,6 +86,32 @@ def fit_editor(
         fitted.cached and tuned.cached,
         fitted.learned | tuned.learned,
     )
+
+
+def _unchanged(bank: Bank, data: FitData, told: str, work: Callable[[], FitReport]) -> FitReport:
+    """The report of a fit or a tuning that leaves the samples as they are: all editors share them.
+
+    Args:
+        bank: of the samples, which are read anew where they were changed.
+        data: with the samples.
+        told: what the work is called.
+        work: the fit or the tuning.
+
+    Raises:
+        EditbenchError: a tensor of the samples was changed in place.
+    """
+    parts = (data.fit, data.tune)
+    tensors = [x for part in parts for x in (part.index, part.z, part.w, part.logits)]
+    before = change_counts(tensors)
+    try:
+        return work()
+    finally:
+        if change_counts(tensors) != before:
+            bank.forget_splits()
+            raise EditbenchError(
+                f"{told} changes its samples in place, which other methods share: work on copies, "
+                "`data.fit.codes(space) * 2` or `.clone()`, and not `*=` or `.mul_(2)`"
+            )
 
 
 def fit_data(settings: Settings, bank: Bank, networks: Networks) -> FitData:
@@ -157,6 +195,34 @@ def learned_auc(editor: Editor, data: FitData, names: Sequence[str]) -> dict[str
     return found
 
 
+def _check_report(editor: Editor, report: object, told: str) -> None:
+    """Refuse what is no report, or has no count of labels: tables show it as a cost."""
+    name = type(editor).__name__
+    if not isinstance(report, FitReport):
+        raise EditbenchError(
+            f"{name} gave {type(report).__name__} after {told}: end `fit` and `tune` with `return "
+            "FitReport(labels=...)`"
+        )
+    # Not isinstance: True is an int, and a tensor of one number compares like one.
+    if type(report.labels) is not int or report.labels < 0:
+        raise EditbenchError(
+            f"{name} gave FitReport(labels={report.labels!r}) after {told}: give the number of "
+            "samples whose logits were read, a whole number"
+        )
+
+
+def _tensors(editor: Editor) -> dict[str, torch.Tensor]:
+    """The state of a fitted editor, checked."""
+    state = dict(editor.state())
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise EditbenchError(
+                f"{type(editor).__name__}.state()[{name!r}] is {type(value).__name__}: give "
+                "tensors by their names, torch.as_tensor(value)"
+            )
+    return state
+
+
 def _cached(
     path: Path,
     editor: Editor,
@@ -175,11 +241,7 @@ def _cached(
         began, before = time.perf_counter(), data.generator.decoded
         with status(told), scored(data.teacher) as asked:
             report = work()
-        if not isinstance(report, FitReport):
-            raise EditbenchError(
-                f"{type(editor).__name__} gave {type(report).__name__} after {told}: end `fit` and "
-                "`tune` with `return FitReport(labels=...)`"
-            )
+        _check_report(editor, report, told)
         fitted = Fitted(
             time.perf_counter() - began,
             data.generator.decoded - before,
@@ -192,7 +254,7 @@ def _cached(
         # safetensors refuses tensors that are not contiguous. The device is no part of the key, so
         # a job on another device may load the file.
         state = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in editor.state().items()
+            name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(editor).items()
         }
         # The costs stand in the file, since a job that loads the fit reports them as well.
         meta = {"fitted": json.dumps(vars(fitted), default=str)}

@@ -21,6 +21,7 @@ from torch import Tensor
 from editbench.bank.starts import Starts
 from editbench.base.attributes import Attributes
 from editbench.base.batches import Batches, check_batch
+from editbench.base.changes import change_counts
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.images import to_bytes
@@ -177,9 +178,9 @@ def walk_starts(
     ):
         store.add(starts.index, 0, *to_host(*store.wanted(walk)))
         given = walk
-        versions = _versions(given)
+        changes = _changes(given)
         for walk in walker.steps(spec.max_steps):
-            if _versions(given) != versions:
+            if _changes(given) != changes:
                 raise EditbenchError(
                     f"{type(editor).__name__}.step changes the walk that it is given: return new "
                     "codes, `walk.codes + change` and not `walk.codes += change`"
@@ -205,21 +206,18 @@ def walk_starts(
             crossed = crossed[on]
             place = place[going_here.numpy()]
             given = walker.walk
-            versions = _versions(given)
+            changes = _changes(given)
             advance()
     table = rows.frame().sort_values(["start", "step"], ignore_index=True)
     seconds = time.perf_counter() - began - observer.seconds
     return WalkResult(table, ends, pictures, seconds, decoder.decoded)
 
 
-def _versions(walk: Walk) -> list[int]:
-    """How often torch has seen each tensor of a walk change in place."""
-    tensors = (walk.origin, walk.codes, walk.latent, walk.source, walk.target, walk.start)
-    return [
-        tensor._version
-        for tensor in tensors
-        if tensor is not None and not tensor.is_inference()  # whose changes nobody counts
-    ]
+def _changes(walk: Walk) -> list[int]:
+    """How often each tensor of a walk was changed in place."""
+    return change_counts(
+        (walk.origin, walk.codes, walk.latent, walk.source, walk.target, walk.start)
+    )
 
 
 def _begin(

@@ -156,12 +156,10 @@ def _check_reports(fitted: Fit) -> None:
                 "read",
             )
         tally = fitted.tallies[name]
-        if (tally.scored or tally.read) and report.labels == 0:
-            did = "read the teacher's logits"
-            if tally.scored:
-                did = f"had the teacher score {tally.scored} samples"
+        # Samples that the fit has the teacher score are counted by the harness.
+        if tally.read and report.labels == 0:
             raise Failed(
-                f"{call} {did} and reported labels=0",
+                f"{call} read the teacher's logits and reported labels=0",
                 "the number of labels that the editor looked at: tables show it as a cost",
                 "give FitReport(labels=...) the number of samples whose teacher logits were read",
             )
@@ -274,7 +272,7 @@ def costs(subject: Subject) -> str:
                 )
             decoded += tally.counted
             # More labels than there are is no fraud, but a cost that is counted twice.
-            if report is not None and report.labels > known + tally.scored:
+            if report is not None and report.labels > known:
                 notes.append(
                     f"{call} reports {report.labels} labels, but there are {known} samples with "
                     f"logits and the teacher scored {tally.scored}"

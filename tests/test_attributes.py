@@ -59,3 +59,8 @@ def test_errors_name_what_there_is():
 
 def test_config_round_trip():
     assert Attributes.from_config(ATTRIBUTES.as_config()) == ATTRIBUTES
+
+
+def test_it_contains_its_attributes_and_their_names():
+    assert "age" in ATTRIBUTES and ATTRIBUTES["age"] in ATTRIBUTES
+    assert "ages" not in ATTRIBUTES and 0 not in ATTRIBUTES

@@ -164,3 +164,9 @@ def test_layer_range_edits_only_its_rows():
     ).table  # the toy decodes row 0: nothing may change
     logits = table.pivot(index="start", columns="step", values="logit:a")
     assert (logits.sub(logits[0], axis=0) == 0).all().all()
+
+
+def test_layers_that_are_no_pair_say_so():
+    for layers in (3, [1, 2, 3], ["a", 2]):
+        with pytest.raises(EditbenchError, match=r"must be two numbers.*method\.layers=\[a,b\]"):
+            AlongColumn(layers=layers).rows("a")

@@ -82,6 +82,10 @@ class Attributes(Sequence[Attribute]):
     def __len__(self) -> int:
         return len(self.items)
 
+    def __contains__(self, item: object) -> bool:
+        """Whether it has this attribute, or one of this name."""
+        return item in self.names or item in self.items
+
     def __iter__(self) -> Iterator[Attribute]:
         return iter(self.items)
 

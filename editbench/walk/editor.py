@@ -324,8 +324,16 @@ class Editor(abc.ABC):
     def rows(self, attribute: str) -> tuple[int, int] | None:
         """Half-open range of W+ rows that the edit of an attribute reaches; None for all."""
         layers = self.layers.get(attribute) if isinstance(self.layers, Mapping) else self.layers
-        # A configuration gives a list of two; only the pair is promised.
-        return None if layers is None else (int(layers[0]), int(layers[1]))
+        if layers is None:
+            return None
+        try:
+            first, last = layers  # a configuration gives a list
+            return (int(first), int(last))
+        except (TypeError, ValueError):
+            raise EditbenchError(
+                f"layers {layers} must be two numbers, [a, b) of the rows of W+: set "
+                "method.layers=[a,b], or null for all rows"
+            ) from None
 
     def codes(self, walk: Walk) -> Codes:
         """What the engine decodes; at step 0 it must be exactly the start.

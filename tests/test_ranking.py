@@ -13,7 +13,7 @@ from scipy.stats import ttest_rel
 
 from editbench.report import load, print_table
 from editbench.report.load import Results
-from editbench.report.means import compare_methods, told
+from editbench.report.means import compare_methods
 from editbench.report.paired import compare, leaders, paired
 from editbench.report.ranking import Ranking, lines
 from editbench.report.ranking import ranking as rank
@@ -144,8 +144,7 @@ def test_all_ranked_methods_run_over_the_same_attributes(tmp_path: Path) -> None
     found = ranking(load(tmp_path))
     assert found.compared.attributes == ("age", "smile")
     assert set(found.table["method"]) == {"a", "b", "half"}
-    left = {method: told(why) for method, why in found.compared.left.items()}
-    assert left == {"rare": "accuracy is readable on 1 of 3 attributes"}
+    assert found.compared.left(Looks({})) == {"rare": "accuracy is readable on 1 of 3 attributes"}
     assert any("not ranked: rare" in line for line in lines(found, Looks({})))
 
 
@@ -156,7 +155,8 @@ def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
     values.index += 10_000
     write(tmp_path, values, "smile")
     found = ranking(load(tmp_path))
-    assert found.table.empty and "share 1 or more starts on 0 of 1 attributes" in told(found.note)
+    note = found.compared.note(Looks({}))
+    assert found.table.empty and "share 1 or more starts on 0 of 1 attributes" in note
     assert "no ranking" in report_of(tmp_path).read_text()
 
 

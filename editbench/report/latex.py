@@ -29,7 +29,7 @@ from editbench.report.cells import (
 from editbench.report.costs import SUMMED
 from editbench.report.html import facts
 from editbench.report.load import Results
-from editbench.report.means import Comparison, told
+from editbench.report.means import Comparison
 from editbench.report.numbers import Numbers
 from editbench.report.paired import LEVEL, leaders
 from editbench.report.paper import WIDTHS
@@ -185,9 +185,6 @@ class Paper:
         """A method with its marks."""
         return self.look.method(record["method"]) + "".join(f" [{m}]" for m, _ in marks(record))
 
-    def attributes(self, names: Iterable[str]) -> str:
-        return ", ".join(map(self.look.attribute, names))
-
 
 def tables(
     numbers: Numbers,
@@ -325,8 +322,8 @@ def _cell_notes(paper: Paper, column: Column, compared: Comparison) -> list[str]
     if len(weak):
         notes.append(f"‡{NOT_LEARNED_MEANS} ({where(weak, paper.look)})")
     # A note for all methods is the caption's; these are of single ones.
-    for method, why in compared.left.items():
-        notes.append(f"no mean of {paper.look.method(method)}: {told(why, paper.look)}")
+    for method, why in compared.left(paper.look).items():
+        notes.append(f"no mean of {paper.look.method(method)}: {why}")
     return notes
 
 
@@ -413,8 +410,8 @@ def _ranking_table(paper: Paper) -> str:
         "A floor has no rank.",
     ]
     left = []
-    for method, why in ranked.compared.left.items():
-        left.append(f"not ranked: {paper.look.method(method)}: {told(why, paper.look)}")
+    for method, why in ranked.compared.left(paper.look).items():
+        left.append(f"not ranked: {paper.look.method(method)}: {why}")
     return _float(paper, "ranking", caption, Grid(heads, rows, left))
 
 
@@ -438,9 +435,9 @@ def _span(values: Sequence[int]) -> str:
 
 def _mean(paper: Paper, compared: Comparison, title: str = "Mean") -> str:
     """What the column of means is over, or why there is none."""
-    if compared.note:
-        return f"{_begun(told(compared.note, paper.look))}."
-    names = paper.attributes(compared.attributes)
+    if not compared.values:
+        return f"{_begun(compared.note(paper.look))}."
+    names = paper.look.listed(compared.attributes)
     return f"{title}: over {compared.over} ({names}), the same for every method."
 
 

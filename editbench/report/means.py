@@ -14,9 +14,8 @@ Where fewer than half of the attributes are left there is no mean, and the reaso
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -45,47 +44,11 @@ ALONGSIDE = (
 TITLES = {"accuracy": "accuracy", AT_EFFECT: "AD"}
 
 
-class Name(NamedTuple):
-    """A name in a sentence, which a report may write by a title.
-
-    Attributes:
-        kind: of what it is the name.
-        name: as the records have it.
-    """
-
-    kind: Literal["method", "attribute", "column"]
-    name: str
-
-
-# A sentence, or a part of one, in pieces.
-Sentence = tuple[str | Name, ...]
-
-
-def told(sentence: Sentence, look: Looks | None = None) -> str:
-    """A sentence with its names as `look` writes them, or else as the records do."""
-    words = []
-    for piece in sentence:
-        if isinstance(piece, str):
-            words.append(piece)
-        elif piece.kind == "column":
-            title = TITLES.get(piece.name, spoken(piece.name))
-            words.append(title if look is None else look.column(piece.name, title))
-        else:
-            words.append(piece.name if look is None else getattr(look, piece.kind)(piece.name))
-    return "".join(words)
-
-
-def listed(attributes: Iterable[str]) -> Sentence:
-    """Attributes with commas between them."""
-    pieces: list[str | Name] = []
-    for name in attributes:
-        pieces += [", ", Name("attribute", name)]
-    return tuple(pieces[1:])
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """What the means of one number are over.
+    """What the means of one number are over, and what is left out of them.
+
+    It holds names. Each output asks for its sentences, which it writes with its own titles.
 
     Args:
         metric: the number.
@@ -95,8 +58,10 @@ class Comparison:
         spreads: (method, attribute) -> what its seeds add to the variance.
         methods: columns of the values.
         floors: further columns, which have no say in the set.
-        left: method -> why it has no mean.
-        note: why there is no mean at all, or empty.
+        few: method that is not compared -> on how few attributes its number is readable.
+        unreadable: method compared -> the attributes on which its number is not readable.
+        lacking: floor without a mean -> the attributes of which it lacks starts.
+        shared: on how many attributes all methods compared share enough starts.
     """
 
     metric: str
@@ -105,8 +70,10 @@ class Comparison:
     spreads: Mapping[tuple[str, str], SeedSpread] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
     floors: tuple[str, ...] = ()
-    left: Mapping[str, Sentence] = field(default_factory=dict)
-    note: Sentence = ()
+    few: Mapping[str, int] = field(default_factory=dict)
+    unreadable: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    lacking: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    shared: int = 0
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -122,6 +89,48 @@ class Comparison:
     def over(self) -> str:
         """'3 of 4 attributes, 452 starts'."""
         return over(len(self.values), self.asked, self.starts)
+
+    def title(self, look: Looks) -> str:
+        """The number as a look writes it."""
+        return look.column(self.metric, TITLES.get(self.metric, spoken(self.metric)))
+
+    def note(self, look: Looks) -> str:
+        """Why there is no mean at all; empty where there is one.
+
+        Args:
+            look: how methods, attributes and columns are written.
+        """
+        if self.values:
+            return ""
+        title = self.title(look)
+        if not self.unreadable:
+            return (
+                f"no method has a readable {title} on more than half of the {self.asked} attributes"
+            )
+        note = (
+            f"no mean of {title}: all methods compared share {least_shared(self.metric)} or more "
+            f"starts on {self.shared} of {self.asked} attributes, fewer than half"
+        )
+        parts = [
+            f"{look.method(method)} on {look.listed(names)}"
+            for method, names in self.unreadable.items()
+            if names
+        ]
+        return f"{note} (not readable: {'; '.join(parts)})" if parts else note
+
+    def left(self, look: Looks) -> dict[str, str]:
+        """Method -> why it alone has no mean.
+
+        Args:
+            look: how attributes and columns are written.
+        """
+        title = self.title(look)
+        found = {}
+        for method, count in self.few.items():
+            found[method] = f"{title} is readable on {count} of {self.asked} attributes"
+        for floor, names in self.lacking.items():
+            found[floor] = f"{title} of this floor lacks starts of {look.listed(names)}"
+        return found
 
     def averages(self) -> np.ndarray:
         """(methods and floors,) means; each attribute weighs the same, however many starts it has."""
@@ -156,6 +165,12 @@ def over(attributes: int, asked: int, starts: int) -> str:
     return f"{attributes} of {asked} attributes, {starts:,} starts"
 
 
+def least_shared(metric: str) -> int:
+    """Starts that all methods compared must share on an attribute that is averaged over."""
+    # Accuracy counts every start; AD only those that reach the effect under every method.
+    return SHARED if metric == AT_EFFECT else 1
+
+
 def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> Comparison:
     """Choose the methods, attributes and starts that the means of one number are over.
 
@@ -167,63 +182,48 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> Compa
     series = _readable_values(results, table, metric)
     asked = sorted(set(table["attribute"]))
     floors = sorted(set(table.loc[table["floor"], "method"]))
-    served = {
-        method: {attribute for name, attribute in series if name == method}
-        for method in sorted(set(table["method"]))
-    }
-    title = Name("column", metric)
-    left: dict[str, Sentence] = {}
-    for method, own in served.items():
+    few = {}
+    unreadable = {}
+    for method in sorted(set(table["method"]) - set(floors)):
+        missing = [attribute for attribute in asked if (method, attribute) not in series]
+        count = len(asked) - len(missing)
         # Two methods that are readable on half each may share no attribute at all.
-        if method not in floors and len(own) <= LEAST * len(asked):
-            left[method] = (title, f" is readable on {len(own)} of {len(asked)} attributes")
-    methods = [method for method in served if method not in floors and method not in left]
+        if count <= LEAST * len(asked):
+            few[method] = count
+        else:
+            unreadable[method] = missing
+    methods = list(unreadable)
+    without = Comparison(metric, len(asked), few=few, unreadable=unreadable)
     if not methods:
-        most = f" on more than half of the {len(asked)} attributes"
-        note = ("no method has a readable ", title, most)
-        return Comparison(metric, len(asked), left=left, note=note)
-    # Accuracy counts every start; AD only those that reach the effect under every method.
-    least = SHARED if metric == AT_EFFECT else 1
+        return without
     values = {}
     for attribute in asked:
-        if all(attribute in served[method] for method in methods):
+        if all((method, attribute) in series for method in methods):
             # dropna leaves the starts that all methods have; sorted, as draws go by place.
             wide = pd.DataFrame({method: series[method, attribute] for method in methods})
             wide = wide.dropna().sort_index()
-            if len(wide) >= least:
+            if len(wide) >= least_shared(metric):
                 values[attribute] = wide
     if len(values) < LEAST * len(asked):
-        few = (
-            f": all methods compared share {least} or more starts on {len(values)} of {len(asked)} "
-            "attributes, fewer than half"
-        )
-        pieces: list[str | Name] = ["no mean of ", title, few]
-        before = " (not readable: "
-        for method in methods:
-            if len(served[method]) < len(asked):
-                missing = (name for name in asked if name not in served[method])
-                pieces += [before, Name("method", method), " on ", *listed(missing)]
-                before = "; "
-        if before == "; ":
-            pieces.append(")")
-        return Comparison(metric, len(asked), left=left, note=tuple(pieces))
+        return replace(without, shared=len(values))
     kept = []
+    lacking: dict[str, list[str]] = {}
     for floor in floors:
-        lacking = [a for a in values if not _covers(series.get((floor, a)), values[a])]
-        if lacking:
-            left[floor] = (title, " of this floor lacks starts of ", *listed(lacking))
+        missing = [a for a in values if not _covers(series.get((floor, a)), values[a])]
+        if missing:
+            lacking[floor] = missing
             continue
         kept.append(floor)
         for attribute, wide in values.items():
             values[attribute] = wide.assign(**{floor: series[floor, attribute]})
-    return Comparison(
-        metric,
-        len(asked),
-        values,
-        _spreads(results, metric),
-        tuple(methods),
-        tuple(kept),
-        left,
+    return replace(
+        without,
+        values=values,
+        spreads=_spreads(results, metric),
+        methods=tuple(methods),
+        floors=tuple(kept),
+        lacking=lacking,
+        shared=len(values),
     )
 
 
@@ -277,7 +277,9 @@ def summary(
     """
     table = main_table(results) if table is None else table
     found = comparisons(results, table) if found is None else found
-    numbers = {metric: _numbers(one, set(table["method"])) for metric, one in found.items()}
+    # In a table every name stands as the records have it.
+    names = Looks({}, {name: name for name in table["attribute"]})
+    numbers = {metric: _numbers(one, set(table["method"]), names) for metric, one in found.items()}
     accuracy = found["accuracy"]
     rows = []
     for (setting, name), group in table.groupby(["setting", "method"], sort=False):
@@ -322,13 +324,14 @@ def comparisons(results: Results, table: pd.DataFrame) -> dict[str, Comparison]:
     return {metric: compare_methods(results, table, metric) for metric in MEANS}
 
 
-def _numbers(found: Comparison, methods: set[str]) -> dict[str, dict[str, object]]:
+def _numbers(found: Comparison, methods: set[str], look: Looks) -> dict[str, dict[str, object]]:
     """Method -> the ends of the columns of `summary` and their values."""
     absent = {"": np.nan, "_low": np.nan, "_high": np.nan, "_attributes": 0, "_starts": 0}
     numbers: dict[str, dict[str, object]] = {}
+    left = found.left(look)
+    note = found.note(look)
     for method in methods:
-        why = found.left.get(method) or found.note
-        numbers[method] = {**absent, "_note": told(why)}
+        numbers[method] = {**absent, "_note": left.get(method, note)}
     if not found.values:
         return numbers
     means = found.averages()
@@ -353,13 +356,12 @@ def lines(found: Mapping[str, Comparison], look: Looks) -> list[str]:
         look: how methods and attributes are written.
     """
     said = []
-    for metric, one in found.items():
-        if one.note:
-            said.append(told(one.note, look))
-        else:
-            title = told((Name("column", metric),), look)
-            attributes = told(listed(one.attributes), look)
-            said.append(f"mean {title}: over {one.over} ({attributes}), the same for every method")
-        for name, why in one.left.items():
-            said.append(f"no mean of {look.method(name)}: {told(why, look)}")
+    for one in found.values():
+        said.append(
+            one.note(look)
+            or f"mean {one.title(look)}: over {one.over} ({look.listed(one.attributes)}), the same "
+            "for every method"
+        )
+        for name, why in one.left(look).items():
+            said.append(f"no mean of {look.method(name)}: {why}")
     return said

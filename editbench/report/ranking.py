@@ -17,7 +17,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from editbench.report.means import Comparison, Sentence, listed, told
+from editbench.report.means import Comparison
 from editbench.report.paired import LEVEL, PER_PAIR, two_sided
 from editbench.stats.intervals import DRAWS, holm
 from editbench.walk.figures import Looks
@@ -47,14 +47,12 @@ class Ranking:
         table: columns COLUMNS, best first, floors last; empty where nothing can be ranked.
         compared: what the means are over.
         bold: the best and whatever it is not separated from; empty where it is separated from none.
-        note: why nothing is ranked, or empty.
         ties: method -> those that it is not separated from, best first.
     """
 
     table: pd.DataFrame
     compared: Comparison
     bold: frozenset[str] = frozenset()
-    note: Sentence = ()
     ties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -67,8 +65,7 @@ def ranking(compared: Comparison, setting: str = "") -> Ranking:
     """
     empty = pd.DataFrame(columns=list(COLUMNS))
     if len(compared.methods) < 2:
-        note = compared.note or ("fewer than two methods are compared",)
-        return Ranking(empty, compared, note=note)
+        return Ranking(empty, compared)
     table, bold, ties = _ranked(compared)
     return Ranking(table.assign(setting=setting)[list(COLUMNS)], compared, bold, ties=ties)
 
@@ -80,14 +77,15 @@ def lines(found: Ranking, look: Looks) -> list[str]:
         found: the ranking.
         look: how methods and attributes are written.
     """
-    left = found.compared.left.items()
-    missing = [f"not ranked: {look.method(method)}: {told(why, look)}" for method, why in left]
-    if found.note:
-        return [f"no ranking: {told(found.note, look)}", *missing]
-    attributes = told(listed(found.compared.attributes), look)
+    compared = found.compared
+    left = compared.left(look).items()
+    missing = [f"not ranked: {look.method(method)}: {why}" for method, why in left]
+    if found.table.empty:
+        note = compared.note(look) or "fewer than two methods are compared"
+        return [f"no ranking: {note}", *missing]
     return [
-        f"ranking: mean {look.column('accuracy', 'accuracy')} over {found.compared.over} "
-        f"({attributes}), the same for every method; a rank is a range where the paired data leave "
+        f"ranking: mean {compared.title(look)} over {compared.over} "
+        f"({look.listed(compared.attributes)}), the same for every method; a rank is a range where the paired data leave "
         f"it open (Holm, {LEVEL:g}); floors have no rank",
         *missing,
     ]

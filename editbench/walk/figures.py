@@ -207,6 +207,10 @@ class Looks(dict[str, Look]):
         """How an attribute is written: by its title, or 'hair color' of hair_color."""
         return self.attributes.get(name) or spoken(name)
 
+    def listed(self, attributes: Iterable[str]) -> str:
+        """Attributes as they are written, with commas between them."""
+        return ", ".join(map(self.attribute, attributes))
+
     def world(self, name: str) -> str:
         """How a generator is written; its name where it has no title."""
         return self.worlds.get(name, name)

@@ -13,6 +13,7 @@ import torch
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.conformance.toy import BINARY, MIXED
+from editbench.walk.columns import LOGIT
 from editbench.walk.trajectory import Trajectories
 
 STARTS = 24
@@ -86,7 +87,7 @@ def _walk(
         "stopped": crossed & (np.cumsum(crossed) == 1),
         "finite": np.ones(length, bool),
     }
-    named = {f"logit:{name}": logits[:, k] for k, name in enumerate(attributes.columns())}
+    named = {f"{LOGIT}{name}": logits[:, k] for k, name in enumerate(attributes.columns())}
     return table | named
 
 
@@ -104,7 +105,7 @@ def diverged(walks: Trajectories, every: int) -> Trajectories:
     table = walks.table.copy()
     place = pd.factorize(table["start"])[0]
     lost = (place % every == 0) & (table["step"] > 0).to_numpy()
-    logits = [name for name in table.columns if name.startswith("logit:")]
+    logits = [name for name in table.columns if name.startswith(LOGIT)]
     table.loc[lost, logits] = np.nan
     table.loc[lost, ["crossed", "stopped", "finite"]] = False
     # The engine takes a walk that diverged no further.

@@ -30,6 +30,7 @@ from editbench.base.progress import progress
 from editbench.base.validation import check_at_least, check_fields
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
+from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.observation import WalkObserver
 from editbench.walk.walker import Walker
@@ -353,7 +354,7 @@ class _Rows:
         values = logits.numpy()
         # One `assign` for all: pandas would copy the frame for every column that is set alone.
         return frame.assign(
-            **{f"logit:{name}": values[:, k] for k, name in enumerate(self.attributes.columns())}
+            **{f"{LOGIT}{name}": values[:, k] for k, name in enumerate(self.attributes.columns())}
         )
 
 

@@ -24,6 +24,7 @@ import torch
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile
+from editbench.walk.columns import LOGIT
 
 KEYS = ("start", "source", "target", "step", "path", "crossed", "stopped", "finite")
 VERSION = 1
@@ -48,7 +49,7 @@ class Trajectories:
     @cached_property
     def logits(self) -> np.ndarray:
         """(rows, width) float64."""
-        return self.table[[f"logit:{c}" for c in self.attributes.columns()]].to_numpy(np.float64)
+        return self.table[[f"{LOGIT}{c}" for c in self.attributes.columns()]].to_numpy(np.float64)
 
     @cached_property
     def log_odds(self) -> np.ndarray:

@@ -19,6 +19,7 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.images import to_uint8
 from editbench.base.seeding import generator as random
 from editbench.base.spaces import Codes, Space
+from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.engine import EngineSpec, walk_starts
 from editbench.walk.observation import AfterWalk, Observed, Scene
@@ -219,7 +220,7 @@ class CompositionObservation(AfterWalk):
         )
         # The table is sorted by start, and the starts ascend: its last rows are in their order.
         last = walked.table.groupby("start").tail(1)
-        columns = [f"logit:{column}" for column in attributes.columns()]
+        columns = [f"{LOGIT}{column}" for column in attributes.columns()]
         end.codes[go] = walked.codes.float().cpu().numpy()
         end.logits[go] = last[columns].to_numpy(np.float32)
         end.arrived[go] = last["stopped"].to_numpy(bool)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from editbench.metrics.identity.observation import JUDGE, SIMILARITY, THRESHOLD
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean, bootstrap_ratios
 from editbench.walk.metric import (
@@ -31,10 +32,6 @@ from editbench.walk.metric import (
 )
 from editbench.walk.trajectory import Trajectories
 
-JUDGE = "judge_features"  # the judge's features, as the observation calls them
-# Columns of the observation; a network's name follows.
-COLUMN = "similarity:"
-THRESHOLD = "similarity_threshold:"
 KINDS = ("similarity", "verified")
 MISSING = "no similarity was measured: run the job with observation=[feature_similarity]"
 
@@ -112,8 +109,8 @@ class Identity(Metric):
         # Which networks looked is seen from the columns that their observations left.
         networks = []
         for column in map(str, table):
-            if column.startswith(COLUMN):
-                networks.append(column.removeprefix(COLUMN))
+            if column.startswith(SIMILARITY):
+                networks.append(column.removeprefix(SIMILARITY))
         # The centres of the bins, and x* behind them.
         levels = [*self.centres, self.x_star]
         found = np.zeros((len(KINDS), n, len(networks), len(levels)))
@@ -140,7 +137,7 @@ class Identity(Metric):
         table = trajectories.table
         x = trajectories.effect
         begins, owner = start_rows(trajectories)
-        cosine = table[COLUMN + network].to_numpy(np.float64)
+        cosine = table[SIMILARITY + network].to_numpy(np.float64)
         threshold = table[THRESHOLD + network].to_numpy(np.float64)[begins, None]
         sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(cosine)
         passed = []

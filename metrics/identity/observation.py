@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from editbench.networks.roles import Networks
 
 JUDGE = "judge_features"  # a label of its own: features of the judge are no identity
+# Columns: the name of a network follows.
+SIMILARITY = "similarity:"
+THRESHOLD = "similarity_threshold:"
+PIXEL_DISTANCE = "pixel_distance"  # a column
 BATCH = 64  # pictures decoded together for the threshold
 
 
@@ -122,8 +126,8 @@ class FeatureSimilarity(DuringWalk):
         cosine = (self.reference(decoded) * reference).sum(1).clamp(-1, 1)
         assert self.threshold is not None
         return {
-            f"similarity:{self.label}": cosine,
-            f"similarity_threshold:{self.label}": torch.full_like(cosine, self.threshold),
+            f"{SIMILARITY}{self.label}": cosine,
+            f"{THRESHOLD}{self.label}": torch.full_like(cosine, self.threshold),
         }
 
 
@@ -168,4 +172,4 @@ class PixelDistance(DuringWalk):
         self, walk: Walk, codes: Codes, decoded: Tensor, reference: Tensor
     ) -> dict[str, Tensor]:
         """Distances of a batch."""
-        return {"pixel_distance": (self.reference(decoded) - reference).square().mean(1).sqrt()}
+        return {PIXEL_DISTANCE: (self.reference(decoded) - reference).square().mean(1).sqrt()}

@@ -21,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from editbench.metrics.judge_truth.observation import TRUE, TRUE_MARGIN
 from editbench.stats.intervals import bootstrap_mean, bootstrap_ratios, wilson
 from editbench.walk.metric import (
     NAN,
@@ -96,7 +97,7 @@ class JudgeTruth(Metric):
     def update(self, trajectories: Trajectories) -> None:
         begins, _ = start_rows(trajectories)
         n = len(begins)
-        known = "true_margin" in trajectories.table
+        known = TRUE_MARGIN in trajectories.table
         columns = {name: np.zeros(n) for name in SUMS}
         columns |= {name: np.full(n, NAN) for name in PER_START}
         if known:
@@ -152,7 +153,7 @@ class JudgeTruth(Metric):
     def _shift(self, trajectories: Trajectories, stops: np.ndarray) -> np.ndarray:
         """(stops,) true margin where the judge's lead of the target class passes 0."""
         lead = target_lead(trajectories)
-        margin = trajectories.table["true_margin"].to_numpy(np.float64)
+        margin = trajectories.table[TRUE_MARGIN].to_numpy(np.float64)
         # Rows are sorted by start and step, and step 0 never stops: the row before is of this walk.
         before = stops - 1
         # The lead grows from below 0 to above it, so the difference is negative.
@@ -199,7 +200,7 @@ def other_attributes(trajectories: Trajectories) -> np.ndarray:
 
 def true_labels(trajectories: Trajectories) -> np.ndarray:
     """(rows, A) true classes, as the observation `truth` left them."""
-    columns = [f"true:{name}" for name in trajectories.attributes.names]
+    columns = [f"{TRUE}{name}" for name in trajectories.attributes.names]
     return trajectories.table[columns].to_numpy(np.int64)
 
 

@@ -15,6 +15,9 @@ from editbench.walk.observation import DuringWalk
 if TYPE_CHECKING:
     from editbench.networks.roles import Networks
 
+TRUE = "true:"  # a column: the name of an attribute follows
+TRUE_MARGIN = "true_margin"  # a column
+
 
 @runtime_checkable
 class KnowsTruth(Protocol):
@@ -73,6 +76,6 @@ class Truth(DuringWalk):
         labels = self.generator.true_labels(codes)
         columns = {}
         for name, place in self.columns.items():
-            columns[f"true:{name}"] = labels[:, place]
-        columns["true_margin"] = self.generator.true_margins(codes, walk.attribute, walk.target)
+            columns[f"{TRUE}{name}"] = labels[:, place]
+        columns[TRUE_MARGIN] = self.generator.true_margins(codes, walk.attribute, walk.target)
         return columns

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from editbench.metrics.identity.observation import PIXEL_DISTANCE, SIMILARITY
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean, wilson
 from editbench.walk.metric import (
@@ -30,8 +31,6 @@ from editbench.walk.metric import (
 from editbench.walk.trajectory import Trajectories
 
 KINDS = ("ad", "ad_max", "flips", "path")  # what every walk has; observations add to it
-PIXELS = "pixel_distance"
-SIMILARITY = "similarity:"  # and a network's name: a column of the observation
 
 
 class MatchedEffect(Metric):
@@ -100,7 +99,7 @@ class MatchedEffect(Metric):
         signed = trajectories.dependency(signed=True)
         logits = trajectories.logits
         sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(logits).all(1)
-        kinds = [PIXELS] if PIXELS in table else []
+        kinds = [PIXEL_DISTANCE] if PIXEL_DISTANCE in table else []
         kinds += [name for name in map(str, table) if name.startswith(SIMILARITY)]
 
         # Everything is interpolated in one array: changes, logits, path, then observed columns.

@@ -28,6 +28,7 @@ from editbench.run.protocol import evaluated_names
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.studies.human.edits import Edits
+from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
 
 Pair = tuple[np.ndarray, np.ndarray]  # original and edit, (C, H, W) uint8
@@ -189,7 +190,7 @@ class Redraw:
         columns = trajectories.attributes.columns()
         known = self.networks.judge.attributes.columns()
         rows = trajectories.table.set_index(["start", "step"]).loc[list(zip(starts, steps))]
-        recorded = rows[[f"logit:{name}" for name in columns]].to_numpy(np.float64)
+        recorded = rows[[f"{LOGIT}{name}" for name in columns]].to_numpy(np.float64)
         # In sigmas of the bank, so that one tolerance fits all logits.
         gap = (
             np.abs(logits[:, [known.index(name) for name in columns]] - recorded)

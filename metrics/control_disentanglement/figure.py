@@ -239,7 +239,7 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
                     markersize=4.5,
                     markeredgewidth=0,
                 )
-        group.panels[0].set_xlim(0, 1)
+        group.panels[0].set_xlim(0, 1.02)  # the markers at full control are whole
         group.panels[0].set_ylim(bottom=0)
     share_limits(groups)
     size = STYLE["font.size"]

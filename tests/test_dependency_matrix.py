@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError
 from editbench.methods.random_direction import RandomDirection
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
 from editbench.metrics.dependency_matrix.metric import DependencyMatrix
@@ -93,5 +94,5 @@ def test_rows_keep_the_contract_and_nothing_to_read_is_a_note():
     alone = DependencyMatrix()(toy_trajectories(Attributes([Attribute("a", ("no", "yes"))]), "a"))
     assert alone.rows["note"].str.contains("one attribute only").all() and len(alone.rows) == 1
     assert len(alone.samples) == 0
-    with pytest.raises(ValueError, match="at > 0"):
+    with pytest.raises(EditbenchError, match="at=0 must be positive"):
         DependencyMatrix(at=0)

@@ -245,5 +245,5 @@ def test_without_an_observation_there_is_a_remark_and_no_number():
 
 
 def test_impossible_bins_are_refused():
-    with pytest.raises(ValueError, match="at > 0"):
+    with pytest.raises(EditbenchError, match="at=0 must be positive"):
         Identity(at=0)

@@ -184,6 +184,22 @@ def test_the_constructor_of_a_users_editor_decides(tmp_path):
         assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("metric.attribute_dependency.at=-1", "at=-1 must be positive"),
+        ("metric.attribute_dependency.stop=0.1", "stop=0.1 must be at least 0.25"),
+        ("metric.control_disentanglement.limit=2", "limit=2 must lie in [0, 1]"),
+    ],
+)
+def test_the_option_of_a_metric_that_is_wrong_is_the_one_that_is_named(word, message):
+    group, name, _ = word.split(".", 2)
+    config = compose_config([f"metric=[{name}]", word])
+    with pytest.raises(EditbenchError) as caught:
+        Settings.from_config(config).metrics[name].build()
+    assert str(caught.value) == f"{group}.{name}.{message}"
+
+
 def test_options_of_a_function_are_its_arguments():
     check_options("generator", "editbench.worlds.faces.load_generator", {"weights": None})
     with pytest.raises(EditbenchError, match="Did you mean 'weights'"):

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from editbench.base.validation import check_choice
+from editbench.base.validation import check_at_least, check_choice, check_positive
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import NO_INTERVAL, bootstrap_mean, bootstrap_ratios
 from editbench.walk.metric import (
@@ -98,10 +98,9 @@ class AttributeDependency(Metric):
         draws: int = 2000,
         pooling: str = "passage",
     ) -> None:
-        if not 0 < width <= stop or at <= 0:
-            raise ValueError(
-                f"need 0 < width <= stop and at > 0, got width={width}, stop={stop}, at={at}"
-            )
+        check_positive("at", at)
+        check_positive("width", width)
+        check_at_least("stop", stop, width)
         check_choice("pooling", pooling, POOLINGS)
         super().__init__()
         self.x_star = float(at)

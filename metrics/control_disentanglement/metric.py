@@ -28,6 +28,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from editbench.base.errors import EditbenchError
+from editbench.base.validation import check_at_least
 from editbench.stats.first_crossing import area, at_level, most_within
 from editbench.stats.intervals import (
     bootstrap_mean,
@@ -91,10 +93,9 @@ class ControlDisentanglement(Metric):
     }
 
     def __init__(self, steps: int = 40, limit: float = 0.1, draws: int = 2000) -> None:
-        if steps < 1 or not 0 <= limit <= 1:
-            raise ValueError(
-                f"need steps of at least 1 and a limit in [0, 1], got steps={steps}, limit={limit}"
-            )
+        check_at_least("steps", steps, 1)
+        if not 0 <= limit <= 1:
+            raise EditbenchError(f"limit={limit} must lie in [0, 1]")
         super().__init__()
         self.steps = int(steps)
         self.limit = float(limit)

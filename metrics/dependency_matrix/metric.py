@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from editbench.base.validation import check_positive
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean
 from editbench.walk.metric import Metric, MetricResult, ResultBuilder, mean_of, start_rows
@@ -50,8 +51,7 @@ class DependencyMatrix(Metric):
     produces = {"dependency_on": False, "entanglement_with": None}
 
     def __init__(self, at: float = 1.0, draws: int = 2000) -> None:
-        if at <= 0:
-            raise ValueError(f"need at > 0, got at={at}")
+        check_positive("at", at)
         super().__init__()
         self.x_star = float(at)
         self.draws = int(draws)

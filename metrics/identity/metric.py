@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from editbench.base.validation import check_at_least, check_positive
 from editbench.metrics.identity.observation import JUDGE, SIMILARITY, THRESHOLD
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean, bootstrap_ratios
@@ -88,10 +89,9 @@ class Identity(Metric):
         min_points: int = 30,
         draws: int = 2000,
     ) -> None:
-        if not 0 < width <= stop or at <= 0:
-            raise ValueError(
-                f"need 0 < width <= stop and at > 0, got at={at}, width={width}, stop={stop}"
-            )
+        check_positive("at", at)
+        check_positive("width", width)
+        check_at_least("stop", stop, width)
         super().__init__()
         self.x_star = float(at)
         self.width = float(width)

@@ -293,6 +293,13 @@ def compare_checksum(path: Path, expected: str, remedy: str) -> None:
     _COMPARED.add(key)
 
 
+def _state_of(path: Path) -> tuple[int, int, int]:
+    """What tells whether a file was written anew. Some file systems keep the time in whole seconds;
+    a file that replaces another one has another number."""
+    about = path.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
 @contextmanager
 def unsealed_folder(folder: Path) -> Iterator[None]:
     """Let files of a sealed folder be written anew; the folder is sealed again when the block ends well.
@@ -302,12 +309,12 @@ def unsealed_folder(folder: Path) -> Iterator[None]:
     checksums and are not read.
     """
     seal = read_seal(folder)
-    before = {name: (folder / name).stat().st_mtime_ns for name in seal["files"]}
+    before = {name: _state_of(folder / name) for name in seal["files"]}
     (folder / SEAL).unlink()
     yield
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and before.get(name) != file.stat().st_mtime_ns:
+        if file.is_file() and before.get(name) != _state_of(file):
             seal["files"][name] = file_sha256(file)
     write_json(folder / SEAL, seal)
 

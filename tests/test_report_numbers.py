@@ -273,7 +273,7 @@ def test_seeds_that_differ_keep_two_methods_from_being_separated(tmp_path: Path)
     assert (apart["setting"] == "seed 0").any() and apart["p_holm"].iloc[0] < 0.01
     pooled = paired(load(tmp_path, by_seed=False), ("accuracy",)).iloc[0]
     assert pooled["difference"] == pytest.approx(0.3, abs=0.05) and pooled["p_holm"] > 0.05
-    # The mean of so different seeds is known to nothing, but a share stays one.
+    # The seeds leave the whole range of a share open, and no more.
     ranked = numbers_of("", load(tmp_path, by_seed=False)).ranked.table.set_index("method")
     assert ranked.loc["a", ["accuracy_low", "accuracy_high"]].tolist() == [0.0, 1.0]
 

@@ -293,13 +293,6 @@ def compare_checksum(path: Path, expected: str, remedy: str) -> None:
     _COMPARED.add(key)
 
 
-def _state_of(path: Path) -> tuple[int, int, int]:
-    """What tells whether a file was written anew. Some file systems keep the time in whole seconds;
-    a file that replaces another one has another number."""
-    about = path.stat()
-    return about.st_ino, about.st_size, about.st_mtime_ns
-
-
 @contextmanager
 def unsealed_folder(folder: Path) -> Iterator[None]:
     """Let files of a sealed folder be written anew; the folder is sealed again when the block ends well.
@@ -309,12 +302,12 @@ def unsealed_folder(folder: Path) -> Iterator[None]:
     checksums and are not read.
     """
     seal = read_seal(folder)
-    before = {name: _state_of(folder / name) for name in seal["files"]}
+    before = {name: file_state(folder / name) for name in seal["files"]}
     (folder / SEAL).unlink()
     yield
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and before.get(name) != _state_of(file):
+        if file.is_file() and before.get(name) != file_state(file):
             seal["files"][name] = file_sha256(file)
     write_json(folder / SEAL, seal)
 
@@ -408,8 +401,12 @@ def named_files(config: object) -> Iterator[str]:
         yield config
 
 
-def file_state(path: Path | str) -> tuple[int, int] | None:
-    """Size, and time of the last change in ns; None for what is no file."""
+def file_state(path: Path | str) -> tuple[int, int, int] | None:
+    """What changes when a file is written anew: inode, size, and time of the last change in ns.
+
+    Some file systems keep the time in whole seconds; a file that replaces another has another inode.
+    None for what is no file.
+    """
     # A long text is no name of a file: the system refuses to look it up.
     try:
         about = os.stat(path)
@@ -417,4 +414,4 @@ def file_state(path: Path | str) -> tuple[int, int] | None:
         return None
     if not stat.S_ISREG(about.st_mode):
         return None
-    return about.st_size, about.st_mtime_ns
+    return about.st_ino, about.st_size, about.st_mtime_ns

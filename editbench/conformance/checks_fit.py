@@ -147,8 +147,7 @@ def _check_reports(fitted: Fit) -> None:
                 "a FitReport",
                 "end with `return FitReport(labels=..., notes={...})`",
             )
-        # Not isinstance: True is an int, and a tensor of one number compares like one.
-        if type(report.labels) is not int or report.labels < 0:
+        if not report.has_count():
             raise Failed(
                 f"{call} reported labels={report.labels!r}",
                 "a whole number of labels that were looked at",

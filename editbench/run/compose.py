@@ -513,5 +513,5 @@ def _unknown_option(key: str, name: str, options: Any) -> EditbenchError:
                 f"+{key}.{name}=..."
             )
     # Labels are no arguments, so they are not what was meant.
-    known = [str(known) for known in options if known not in (*LABELS, "_target_")]
+    known = [str(option) for option in options if option not in (*LABELS, "_target_")]
     return UnknownName(f"option of '{key}'", name, known)

@@ -57,25 +57,14 @@ def fit_editor(
     path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
     kind = settings.method.name
     told = f"fitting {kind}"
-    fitted = _cached(
-        path,
-        editor,
-        data,
-        data.attributes.names,
-        told,
-        lambda: _unchanged(bank, data, told, lambda: editor.fit(data)),
-    )
+    names = data.attributes.names
+    fitted = _cached(path, editor, bank, data, names, told, lambda: editor.fit(data))
     if not more:
         return fitted
     # All attributes share the fit; what is tuned for one of them has a file of its own.
     tuning = f"tuning {kind} for {attribute}"
     tuned = _cached(
-        more[0],
-        editor,
-        data,
-        [attribute],
-        tuning,
-        lambda: _unchanged(bank, data, tuning, lambda: editor.tune(data, attribute)),
+        more[0], editor, bank, data, [attribute], tuning, lambda: editor.tune(data, attribute)
     )
     # A job is charged for both, also where the cache had one of them.
     return Fitted(
@@ -203,15 +192,14 @@ def _check_report(editor: Editor, report: object, told: str) -> None:
             f"{name} gave {type(report).__name__} after {told}: end `fit` and `tune` with `return "
             "FitReport(labels=...)`"
         )
-    # Not isinstance: True is an int, and a tensor of one number compares like one.
-    if type(report.labels) is not int or report.labels < 0:
+    if not report.has_count():
         raise EditbenchError(
             f"{name} gave FitReport(labels={report.labels!r}) after {told}: give the number of "
             "samples whose logits were read, a whole number"
         )
 
 
-def _tensors(editor: Editor) -> dict[str, torch.Tensor]:
+def _checked_state(editor: Editor) -> dict[str, torch.Tensor]:
     """The state of a fitted editor, checked."""
     state = dict(editor.state())
     for name, value in state.items():
@@ -226,6 +214,7 @@ def _tensors(editor: Editor) -> dict[str, torch.Tensor]:
 def _cached(
     path: Path,
     editor: Editor,
+    bank: Bank,
     data: FitData,
     names: Sequence[str],
     told: str,
@@ -240,7 +229,7 @@ def _cached(
         sweep_partials(path)
         began, before = time.perf_counter(), data.generator.decoded
         with status(told), scored(data.teacher) as asked:
-            report = work()
+            report = _unchanged(bank, data, told, work)
         _check_report(editor, report, told)
         fitted = Fitted(
             time.perf_counter() - began,
@@ -254,7 +243,8 @@ def _cached(
         # safetensors refuses tensors that are not contiguous. The device is no part of the key, so
         # a job on another device may load the file.
         state = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(editor).items()
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in _checked_state(editor).items()
         }
         # The costs stand in the file, since a job that loads the fit reports them as well.
         meta = {"fitted": json.dumps(vars(fitted), default=str)}

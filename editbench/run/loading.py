@@ -78,8 +78,8 @@ def _network_parts(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _file_stamps(config: object) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of every file that a configuration names."""
+def _file_stamps(config: object) -> tuple[tuple[str, int, int, int], ...]:
+    """Name and `file_state` of every file that a configuration names."""
     stamps = []
     for name in named_files(config):
         files = [Path(name)]
@@ -97,7 +97,7 @@ def _file_stamps(config: object) -> tuple[tuple[str, int, int], ...]:
 # all that the networks are made of, files included, so the cache decides no result.
 @lru_cache(maxsize=4)
 def _build_networks(
-    description: str, precision: str, device: str, stamps: tuple[tuple[str, int, int], ...]
+    description: str, precision: str, device: str, stamps: tuple[tuple[str, int, int, int], ...]
 ) -> Networks:
     parts = json.loads(description)
     generator: Generator = _on_device(parts["generator"], device)

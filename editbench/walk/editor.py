@@ -119,6 +119,11 @@ class FitReport:
     labels: int = 0
     notes: dict[str, object] = field(default_factory=dict)  # for the record, as JSON holds them
 
+    def has_count(self) -> bool:
+        """Whether `labels` is a whole number that is not negative."""
+        # Not isinstance: True is an int, and a tensor of one number compares like one.
+        return type(self.labels) is int and self.labels >= 0
+
 
 @dataclass(frozen=True)
 class DirectionSet:

@@ -90,15 +90,15 @@ class CompositionObservation(AfterWalk):
                 vector of W or Z a sample.
         """
         names = (scene.attribute, self.then)
-        self._check(scene, names)
+        self._check(scene)
+        drawn = self._draw_starts(scene, names)
+        check_whole(scene, scene.editor, scene.attribute, drawn)
         assert scene.editor_for is not None
         # Fitting takes derivatives, unless the fit is in the cache; observations look without.
         with torch.enable_grad():
             then_editor = scene.editor_for(self.then)
+        check_whole(scene, then_editor, self.then, drawn)
         editors = {scene.attribute: scene.editor, self.then: then_editor}
-        drawn = self._draw_starts(scene, names)
-        for name, editor in editors.items():
-            self._check_whole(scene, editor, name, drawn)
         forward = self._walk_order(scene, editors, names, drawn)
         backward = self._walk_order(scene, editors, names[::-1], drawn)
         arrays: dict[str, np.ndarray] = {"start": drawn.index}
@@ -115,7 +115,7 @@ class CompositionObservation(AfterWalk):
             arrays["pictures"] = torch.stack(shown, 1).numpy()
         return Observed(arrays, {"first": names[0], "then": names[1], "panels": list(PANELS)})
 
-    def _check(self, scene: Scene, names: tuple[str, str]) -> None:
+    def _check(self, scene: Scene) -> None:
         scene.judge.attributes[self.then]  # raises for an attribute that the judge does not know
         if self.then == scene.attribute:
             raise Unsupported(
@@ -124,26 +124,6 @@ class CompositionObservation(AfterWalk):
             )
         if scene.editor.space not in (Space.W, Space.Z):
             raise Unsupported(NOT_WHOLE)
-
-    def _check_whole(self, scene: Scene, editor: Editor, name: str, drawn: _Drawn) -> None:
-        """Refuse an editor that moves some rows of W+ alone, by its options or by its search: its
-        pictures are of other codes than those that it would hand on."""
-        count = min(PROBED, len(drawn.index))
-        origin = torch.from_numpy(drawn.codes[:count]).to(scene.device)
-        labels = scene.judge.attributes.labels(torch.from_numpy(drawn.logits[:count]), name)
-        for target in range(len(scene.judge.attributes[name].classes)):
-            # Editors of rows decode the plain codes where nothing has moved.
-            walk = Walk(
-                name,
-                torch.from_numpy(drawn.index[:count]).to(scene.device),
-                origin,
-                origin + 1,
-                labels.to(scene.device),
-                torch.full_like(labels, target).to(scene.device),
-                latent=origin,
-            )
-            if editor.codes(walk).space != editor.space:
-                raise Unsupported(NOT_WHOLE)
 
     def _draw_starts(self, scene: Scene, names: tuple[str, str]) -> _Drawn:
         """Draw starts and, for each attribute, their target classes."""
@@ -307,6 +287,38 @@ class _Stage:
         self.arrived = arrived  # (n,) bool
         self.sound = np.isfinite(logits).all(1)  # (n,) bool
         self.steps = np.zeros(len(codes), np.int64)
+
+
+def check_whole(scene: Scene, editor: Editor, name: str, drawn: _Drawn) -> None:
+    """Refuse an editor that moves some rows of W+ alone, by its options or by its search.
+
+    Its pictures are of other codes than those that the next edit would start from.
+
+    Args:
+        scene: what is edited.
+        editor: fitted for the attribute.
+        name: the attribute.
+        drawn: the starts.
+
+    Raises:
+        Unsupported: its codes are of another space than its walk.
+    """
+    count = min(PROBED, len(drawn.index))
+    origin = torch.from_numpy(drawn.codes[:count]).to(scene.device)
+    labels = scene.judge.attributes.labels(torch.from_numpy(drawn.logits[:count]), name)
+    for target in range(len(scene.judge.attributes[name].classes)):
+        # Codes that have moved: at step 0 an editor of rows may give the plain ones.
+        walk = Walk(
+            name,
+            torch.from_numpy(drawn.index[:count]).to(scene.device),
+            origin,
+            origin + 1,
+            labels.to(scene.device),
+            torch.full_like(labels, target).to(scene.device),
+            latent=origin,
+        )
+        if editor.codes(walk).space != editor.space:
+            raise Unsupported(NOT_WHOLE)
 
 
 def _order_arrays(

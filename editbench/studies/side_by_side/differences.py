@@ -9,7 +9,7 @@ p-values are adjusted over all cells of a number (Holm, 1979).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -423,9 +423,8 @@ def note_of(left: dict[Any, Any], right: dict[Any, Any]) -> str:
     return join_notes(*parts)
 
 
-def only_in_one(cells: Iterable[Cell], a: Numbers, b: Numbers) -> list[str]:
+def only_in_one(cells: Sequence[Cell], a: Numbers, b: Numbers) -> list[str]:
     """Metrics that a cell has on one side alone, in words: they have no row in the table."""
-    cells = list(cells)
     found = []
     for side, own, other in (("A", a, b), ("B", b, a)):
         alone: dict[str, list[str]] = {}  # metric -> the cells that lack it on the other side

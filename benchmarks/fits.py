@@ -76,7 +76,7 @@ def main() -> None:
     for settings in demo_settings(args.methods, Path("runs/demo"), "cpu", args.set):
         data = open_data(settings)
         editor = load_editor(settings)
-        editor.num_ws = data.generator.num_ws
+        editor.bind(data.generator)
         unit = picture_seconds(data)
         before = data.generator.decoded
         began = time.process_time()

@@ -28,9 +28,10 @@ class Direction(Editor):
     .pt tensor, or a .pkl component of GANSpace, which also says which rows it edits (`layers`
     overrides that) and the standard deviation of the samples along it (with `normalise` off a
     step of 1 is one deviation). The walk of a layered file still is a line in W, along a carrier
-    u, and only the decode is layered: row i is origin + t * rows[i], where t is read back from
-    the codes as <codes - origin, u> / |u|^2. So codes at any t (a bisection, an interpolation)
-    decode as they should.
+    u, and only the decode is layered: t * rows[i] is added to row i of the start's W+ (which is
+    truncated up to a cutoff, where the generator has one), and t is read back from the codes as
+    <codes - origin, u> / |u|^2. So codes at any t (a bisection, an interpolation) decode as they
+    should.
 
     Args:
         paths: attribute -> file.
@@ -176,7 +177,7 @@ class Direction(Editor):
         reached = torch.zeros(len(rows), 1, dtype=rows.dtype, device=rows.device)
         reached[first:last] = 1.0
         moves = travelled[:, None, None] * (rows * reached)
-        return Codes(Space.W_PLUS, walk.origin.unsqueeze(1) + moves.to(walk.origin))
+        return Codes(Space.W_PLUS, self.bound().w_plus(walk.origin) + moves.to(walk.origin))
 
     def state(self) -> dict[str, Tensor]:
         out = {"step": torch.tensor(self.length, dtype=torch.float64)}

@@ -135,7 +135,7 @@ def toy_directions(count: int = 3) -> DirectionSet:
 
 def toy_editor() -> RandomSearched:
     editor = RandomSearched()
-    editor.num_ws = 2
+    editor.bind(ToyGenerator())
     return editor
 
 

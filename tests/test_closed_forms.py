@@ -40,7 +40,7 @@ def walk(
     lacking: bool = False,
 ) -> Trajectories:
     """Fit, tune and walk through the engine, with the teacher as judge; `lacking`: only starts of class 0."""
-    editor.num_ws = data.generator.num_ws
+    editor.bind(data.generator)
     if fit:
         editor.fit(data)
         editor.tune(data, attribute)

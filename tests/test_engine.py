@@ -158,7 +158,7 @@ def test_codes_and_pictures_are_those_of_the_walk(tmp_path):
 
 def test_layer_range_edits_only_its_rows():
     editor = AlongColumn(layers=(1, 2))
-    editor.num_ws = 2
+    editor.bind(ToyGenerator())
     table = walk(
         editor, spec=EngineSpec(3, 3, 16, 0)
     ).table  # the toy decodes row 0: nothing may change

@@ -134,7 +134,7 @@ def test_a_method_learns_what_it_would_if_the_others_did_not_exist(make, pair):
     states = []
     for data in (selected, reduced, whole):
         editor = make()
-        editor.num_ws = data.generator.num_ws
+        editor.bind(data.generator)
         editor.fit(data)
         editor.tune(data, BINARY.names[0])
         states.append(editor.state())

@@ -44,7 +44,7 @@ def slow_mask(modules: dict, w: torch.Tensor, counts: dict[str, int]) -> tuple[s
 def test_walk_equals_a_slow_walk_with_gradient_and_mask_taken_anew_at_every_step():
     classifier, modules = heads("ffhq"), dict(zip(FFHQ, published("ffhq")))
     editor = with_classifier(classifier, exclude="ffhq", layers="ffhq")
-    editor.num_ws = 18
+    editor.bind(ToyGenerator(24, 18))
     assert editor.rows("smile") == (2, 8) and editor.excluded("smile") == FFHQ_EXCLUDE["smile"]
     w = ffhq_codes(4).double()
     data = fit_data(
@@ -260,14 +260,14 @@ def test_the_published_layers_are_the_default_where_there_are_rows():
     editor = GradCtrl(layers="ffhq")
     smile = Attributes([Attribute("smile", ("no", "yes")), Attribute("pose", ("no", "yes"))])
     data = fit_data(smile, n=200)
-    editor.num_ws = 18
+    editor.bind(ToyGenerator(24, 18))
     assert editor.rows("smile") == (2, 8) and editor.rows("pose") is None
     editor.check(ToyGenerator(24, 18), smile, "smile")
     with pytest.raises(Unsupported, match=r"no 'pose'.*set method.layers"):
         editor.check(ToyGenerator(24, 18), smile, "pose")
     # Of W codes alone there are no rows: the whole code moves, and the record says so.
     latents = LatentOnly(24)
-    editor.num_ws = latents.num_ws
+    editor.bind(latents)
     editor.check(latents, smile, "smile")
     editor.check(latents, smile, "pose")
     assert editor.rows("smile") is None

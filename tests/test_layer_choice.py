@@ -89,11 +89,11 @@ def test_a_generator_without_rows_is_a_reason():
 
 def test_the_published_table_keeps_its_proportion_and_serves_only_what_it_names():
     editor = GradCtrl(layers="ffhq")
-    editor.num_ws = 18
+    editor.bind(ToyGenerator(16, num_ws=18))
     assert editor.rows("smile") == (2, 8) and editor.rows("age") == (4, 10)
-    editor.num_ws = 8
+    editor.bind(ToyGenerator(16, num_ws=8))
     assert editor.rows("smile") == (1, 4) and editor.rows("age") == (2, 4)
     data = fit_data()
-    editor.num_ws = data.generator.num_ws
+    editor.bind(data.generator)
     with pytest.raises(Unsupported, match="table of layers has no 'a'"):
         editor.check(data.generator, data.attributes, "a")

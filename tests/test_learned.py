@@ -136,7 +136,7 @@ def test_controls_give_their_coordinates_and_flows_shifts_and_floors_nothing():
     space = GANSpace(samples=2000, components=4, search_samples=16, ranges=[[0, 18]], min_effect=0)
     style = StyleSpace(candidates=3, samples=16, min_effect=-9)
     for editor in (space, style):
-        editor.num_ws = data.generator.num_ws
+        editor.bind(data.generator)
         editor.fit(data)
     moved = space.moves["kind"]
     for c in range(3):

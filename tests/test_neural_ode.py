@@ -29,7 +29,7 @@ SMALL = {"depth": 2, "iterations": 30, "batch": 16, "lr": 2e-2, "step_size": 2.0
 
 def tuned(data, attribute, **options):
     editor = NeuralODE(**(SMALL | options))
-    editor.num_ws = data.generator.num_ws
+    editor.bind(data.generator)
     editor.fit(data)
     editor.tune(data, attribute)
     return editor

@@ -43,7 +43,7 @@ class Shift(Editor):
 
     def __init__(self, space=Space.W, layers=None):
         super().__init__(layers)
-        self.space, self.num_ws = space, 8
+        self.space = space
 
     def fit(self, data):
         return FitReport()
@@ -196,6 +196,7 @@ def test_from_equal_rows_a_walk_is_the_walk_from_w(networks, layers):
     logits = networks.judge(generator.decode(Codes(Space.W, w)))
     spec, sigma = EngineSpec(max_steps=3, sweep_steps=3), np.ones(networks.judge.attributes.width)
     editor = Shift(layers=layers)
+    editor.bind(generator)
     flat = walk_starts(editor, generator, networks.judge, "smile", starts, w, logits, sigma, spec)
     wide = walk_starts(
         LayeredEditor(editor, generator),

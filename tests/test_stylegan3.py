@@ -568,7 +568,7 @@ def test_every_family_of_editors_walks_on_it(
         options["paths"] = {name: str(tmp_path / f"{name}.npy") for name in ("a", "b")}
     monkeypatch.setattr(directions, "REGRESSION_SAMPLES", 200)
     editor = build(OmegaConf.create(options))
-    editor.num_ws = generator.num_ws
+    editor.bind(generator)
     editor.check(generator, data.attributes, "a")
     editor.fit(data)
     if method == "neural_ode":

@@ -46,7 +46,7 @@ needs_data = pytest.mark.skipif(
 
 def make_walk(data: FitData, editor: Editor, attribute: str, n: int = 40, seed: int = 5) -> Walk:
     """n new starts in the editor's space; the target is the next class (of the last one, the first)."""
-    editor.num_ws = data.generator.num_ws
+    editor.bind(data.generator)
     return toy.make_walk(data, editor.space, attribute, n, seed)
 
 
@@ -122,7 +122,7 @@ def check_editor(editor: Editor, data: FitData, attribute: str, fresh: Editor) -
     others = torch.arange(len(walk)) != 3
     assert torch.equal(editor.step(sick)[others], after[others])
     assert torch.isnan(editor.step(sick)[3]).all()
-    fresh.num_ws = editor.num_ws
+    fresh.bind(data.generator)
     fresh.load_state({name: tensor.clone() for name, tensor in editor.state().items()})
     assert torch.equal(fresh.step(walk), after)
     walk.codes, walk.steps = after, 1

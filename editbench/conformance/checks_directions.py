@@ -53,9 +53,9 @@ def directions(subject: Subject) -> str:
 
 
 def _unfitted(subject: Subject, fit: Fit) -> Editor:
-    """A new editor, which knows the number of rows of W+ and nothing else."""
+    """A new editor, which knows its generator and nothing else."""
     editor = subject.make()
-    editor.num_ws = fit.data.generator.num_ws
+    editor.bind(fit.data.generator)
     return editor
 
 

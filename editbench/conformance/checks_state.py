@@ -143,7 +143,7 @@ def restored(subject: Subject, fitted: Fit, tensors: dict[str, Tensor]) -> Edito
         Failed: `load_state` raised.
     """
     fresh = subject.make()
-    fresh.num_ws = fitted.testbed.generator.num_ws
+    fresh.bind(fitted.testbed.generator)
     # Through the bytes of a file, as the cache of fits does it.
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     stored = load(save(flat))
@@ -258,7 +258,7 @@ def _without_the_space(subject: Subject) -> str:
         data.tune.w = None
     editor = subject.make()
     what = f"on a generator that has only {has.name}"
-    editor.num_ws = 0 if has == Space.Z else data.generator.num_ws
+    editor.bind(data.generator)
     required = f"Unsupported: the editor walks in {space.name}"
     fix = "call super().check(...) first in `check`, which refuses this, or leave `check` as it is"
     try:

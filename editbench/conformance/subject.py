@@ -159,7 +159,7 @@ class Subject:
         counted = data.generator.decoded
         try:
             if first:
-                fit.editor.num_ws = data.generator.num_ws
+                fit.editor.bind(data.generator)
             with self.watch.count(fit.testbed.last, data.teacher), self.watch.running(seed):
                 fit.reports[name] = work()
         except Exception as error:

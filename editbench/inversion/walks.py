@@ -170,6 +170,9 @@ class LayeredStarts(Generator):
     def _decode(self, codes: Codes) -> Tensor:
         return self.base._decode(codes)
 
+    def w_plus(self, w: Tensor) -> Tensor:
+        return self.base.w_plus(w)
+
     def styles(self, w_plus: Tensor) -> Tensor:
         return self.base.styles(w_plus)
 
@@ -188,10 +191,10 @@ class LayeredEditor(Editor):
     def __init__(self, inner: Editor, generator: Generator) -> None:
         super().__init__()
         self.inner = inner
-        self.generator = generator
+        self.bind(generator)
+        inner.bind(generator)
         self.space = inner.space
         self.unit = inner.unit
-        self.num_ws = inner.num_ws
 
     def fit(self, data: FitData) -> FitReport:
         return self.inner.fit(data)
@@ -209,12 +212,10 @@ class LayeredEditor(Editor):
                 f"decodes {made.space.name} codes, which W+ starts do not have: set inversion.space=w"
             )
         assert walk.latent is not None and flat.latent is not None
-        if made.space == Space.W:
-            home = self.generator.w_plus(flat.latent)
-            rows = self.generator.w_plus(made.values)
-        else:  # an editor of a range of layers gives W+ and repeats w in the rows that it leaves
-            home = flat.latent.unsqueeze(1)
-            rows = made.values
+        home = self.bound().w_plus(flat.latent)
+        # An editor of a range of layers gives W+, where the rows that it leaves are those of home.
+        whole = made.space == Space.W
+        rows = self.bound().w_plus(made.values) if whole else made.values
         return Codes(Space.W_PLUS, walk.latent + (rows - home), made.shift)
 
     def _flat(self, walk: Walk) -> Walk:

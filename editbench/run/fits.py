@@ -119,7 +119,7 @@ def fit_data(settings: Settings, bank: Bank, networks: Networks) -> FitData:
 def fitted_editor(settings: Settings, bank: Bank, networks: Networks, attribute: str) -> Editor:
     """The method of a configuration, fitted for an attribute. Raises Unsupported where it finds no control."""
     editor = load_editor(settings)
-    editor.num_ws = networks.generator.num_ws
+    editor.bind(networks.generator)
     editor.check(networks.generator, networks.judge.attributes, attribute)
     fit_editor(editor, settings, bank, networks, attribute)
     # Only the fit shows whether there is a control for the attribute.

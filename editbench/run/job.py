@@ -266,7 +266,7 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     settings = job.settings
     networks = job.networks
     editor = load_editor(settings)
-    editor.num_ws = networks.generator.num_ws  # a layer range is a range of these rows
+    editor.bind(networks.generator)
     job.check(editor)
     # Before the fit, whose time a wrong option of an observation would waste.
     observations = load_observations(settings)

@@ -189,7 +189,7 @@ class Editor(abc.ABC):
     space: Space = Space.W  # where the editor walks
     unit: str = "W units"  # of the length of a step
     citation: str = ""
-    num_ws: int = 0  # rows of the generator's W+, set before the fit
+    _generator: Generator | None = None  # of the job, which `bind` sets
 
     def __init__(
         self, layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None
@@ -321,6 +321,32 @@ class Editor(abc.ABC):
         raise Unsupported(f"{type(self).__name__} has no fixed set of directions")
 
     # -- provided
+    def bind(self, generator: Generator) -> None:
+        """Take the generator of the job; the harness does so before it calls anything else.
+
+        Args:
+            generator: whose W+ the edits are made in.
+        """
+        self._generator = generator
+
+    @property
+    def num_ws(self) -> int:
+        """Rows of the generator's W+; 0 where it has none, or where the editor is not bound."""
+        return 0 if self._generator is None else self._generator.num_ws
+
+    def bound(self) -> Generator:
+        """The generator of the job.
+
+        Raises:
+            EditbenchError: `bind` was not called.
+        """
+        if self._generator is None:
+            raise EditbenchError(
+                f"{type(self).__name__} edits rows of W+ and knows no generator: call "
+                "editor.bind(generator) first"
+            )
+        return self._generator
+
     @classmethod
     def has_directions(cls) -> bool:
         """Whether the editor has a fixed set of directions."""
@@ -360,14 +386,15 @@ class Editor(abc.ABC):
         rows = self.rows(walk.attribute)
         if rows is None:
             return Codes(self.space, walk.codes)
-        # The rows out of reach keep the start's codes, the others take those of the walk.
+        origin = walk.origin
+        moved = walk.codes
         if self.space == Space.W:
-            w_plus = walk.origin.unsqueeze(1).repeat(1, self.num_ws, 1)
-            moved = walk.codes.unsqueeze(1)
-        else:
-            w_plus = walk.origin.clone()
-            moved = walk.codes[:, rows[0] : rows[1]]
-        w_plus[:, rows[0] : rows[1]] = moved
+            origin = self.bound().w_plus(origin)
+            moved = self.bound().w_plus(moved)
+        # The rows out of reach keep the start's codes, the others take those of the walk.
+        first, last = rows
+        w_plus = origin.clone()
+        w_plus[:, first:last] = moved[:, first:last]
         return Codes(Space.W_PLUS, w_plus)
 
 

@@ -118,7 +118,7 @@ class DirectionSearch(Editor):
 
     @torch.no_grad()
     def fit(self, data: FitData) -> FitReport:
-        self.num_ws = data.generator.num_ws
+        self.bind(data.generator)
         found = self.find_directions(data)
         scaled = found.rows * found.stdev[:, None]
         self.mean = torch.from_numpy(found.mean)
@@ -167,7 +167,7 @@ class DirectionSearch(Editor):
     @torch.no_grad()
     def fixed_directions(self, data: FitData) -> DirectionSet:
         """Each direction once, in rows of its own or in the first of `ranges`."""
-        self.num_ws = data.generator.num_ws
+        self.bind(data.generator)
         found = self.find_directions(data)
         # A direction's candidates follow one another; the first of them has the first range.
         first: dict[int, tuple[int, int]] = {}
@@ -276,7 +276,8 @@ class DirectionSearch(Editor):
         if choice is not None:
             own = own[choice]
         inside = (row >= own[:, :1]) & (row < own[:, 1:])
-        rows = torch.where(inside.unsqueeze(2), moved.unsqueeze(1), origin.unsqueeze(1))
+        generator = self.bound()
+        rows = torch.where(inside.unsqueeze(2), generator.w_plus(moved), generator.w_plus(origin))
         return Codes(Space.W_PLUS, rows)
 
     # -- state ----------------------------------------------------------------

@@ -115,8 +115,8 @@ def score_choices(
     labels = data.attributes.labels(data.tune.logits[position])
     latent = data.tune.codes(Space.Z) if editor.space == Space.Z else data.latents(data.tune)
     codes = data.generator.lift(latent[position], editor.space)
-    # Outside a job nothing has set the number of the generator's rows yet.
-    editor.num_ws = editor.num_ws or data.generator.num_ws
+    # A walk outside of a job: nothing has told the editor its generator.
+    editor.bind(data.generator)
     scores = {}
     for choice in choices:
         apply(choice)

@@ -282,7 +282,7 @@ class LatentReproductionObservation(AfterWalk):
         editor = self.comparator
         about: dict[str, Any] = {"editor": type(editor).__name__}
         # Fitted here and not taken from the cache of fits: the job has no configuration of it.
-        editor.num_ws = scene.generator.num_ws
+        editor.bind(scene.generator)
         sigma = torch.from_numpy(scene.bank.sigma["teacher"]).float().to(scene.device)
         data = FitData(
             scene.generator,

@@ -138,7 +138,7 @@ def make_atlas(settings: Settings, design: Design) -> Atlas:
             f"generator={settings.generator.name} gives no pictures, which an atlas shows: choose "
             "another with generator=NAME"
         )
-    editor.num_ws = networks.generator.num_ws
+    editor.bind(networks.generator)
     editor.check(networks.generator, networks.judge.attributes, settings.attribute)
     bank = load_bank(settings).select(names)
     check_samples(bank, design)

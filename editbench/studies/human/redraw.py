@@ -80,8 +80,7 @@ class Redraw:
     def _editor(self) -> Editor:
         editor = load_editor(self.settings)
         generator = self.networks.generator
-        # As in a run: the editor reads the shape of the generator before it loads its state.
-        editor.num_ws = generator.num_ws
+        editor.bind(generator)
         editor.check(generator, self.networks.judge.attributes, self.edits.attribute)
         for path in fit_files(
             self.settings, self.bank_id, self.networks, self.edits.attribute, type(editor)
@@ -163,7 +162,10 @@ class Redraw:
                 np.ascontiguousarray(self.bank.array(field).take(np.array(starts)))
             ).to(origin)
         # Styles do not tell the w that they came from.
-        return None if space == Space.S else origin[:, 0] if space == Space.W_PLUS else origin
+        if space == Space.S:
+            return None
+        # The last row is the w itself, also where a cutoff truncates the first ones.
+        return origin[:, -1] if space == Space.W_PLUS else origin
 
     def _open_bank(self) -> Bank:
         folder = self.settings.bank.path or self.settings.cache / "banks" / self.bank_id

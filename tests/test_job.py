@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -218,20 +219,42 @@ def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
     by_name, by_index = (
         run_job(toy_config(tmp_path, "attribute=c", f"target={t}")) for t in ("z", 2)
     )
-    tables = [
-        Record.open(tmp_path / outcome.run_id).trajectories().table
-        for outcome in (by_name, by_index)
-    ]
-    assert (
-        (tables[0]["target"] == 2).all()
-        and (tables[0]["source"] != 2).all()
-        and tables[0].equals(tables[1])
-    )
+    record = Record.open(tmp_path / by_name.run_id)
+    table = record.trajectories().table
+    assert (table["target"] == 2).all() and (table["source"] != 2).all()
+    # One job, and so one record.
+    assert by_index.run_id == by_name.run_id and by_index.reused
+    by_index_alone = run_job(toy_config(tmp_path / "other", "attribute=c", "target=2"))
+    other = Record.open(tmp_path / "other" / by_index_alone.run_id)
+    assert other.trajectories().table.equals(table)
+    assert by_index_alone.run_id == by_name.run_id
+    assert other.config()["target"] == "z"
     outcome = run_job(toy_config(tmp_path, "attribute=c", "target=3"))
     assert outcome.status == "failed"
     assert (
         "class 3 is out of range for attribute 'c', which has 0 (x), 1 (y), 2 (z)" in outcome.reason
     )
+
+
+def test_what_changes_no_number_makes_no_record_of_its_own(tmp_path):
+    def ask(*words):
+        config = toy_config(tmp_path, *words)
+        outcome = run_job(config)
+        assert job.find_job(Settings.from_config(config)) is not None
+        assert outcome.status == "done"
+        return outcome
+
+    first = ask("engine.pictures=2", "save_codes=false")
+    for words in (["engine.pictures=1"], ["engine.pictures=2", "engine.batch=7"]):
+        assert ask(*words, "save_codes=false") == replace(first, reused=True)
+    # What was not kept is made: the same numbers under the same name, with more beside them.
+    before = Record.open(tmp_path / first.run_id)
+    table = before.trajectories().table
+    assert not before.has(Record.CODES)
+    for words in (["engine.pictures=3", "save_codes=false"], ["engine.pictures=2"]):
+        assert ask(*words) == first
+        assert Record.open(tmp_path / first.run_id).trajectories().table.equals(table)
+    assert Record.open(tmp_path / first.run_id).has(Record.CODES)
 
 
 def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path):

@@ -144,7 +144,7 @@ def run_id(
     """
     key: dict[str, Any] = {name: config[name] for name in RUN_VALUES}
     for group in RUN_GROUPS:
-        key[group] = content(without_labels(config[group]))
+        key[group] = content(_with_effect(group, config[group]))
     for group in OPTIONAL_RUN_GROUPS:
         parts = config.get(group) or {}
         if parts:
@@ -177,6 +177,12 @@ def code_of(config: object) -> str:
 def described(part: Mapping[str, Any]) -> list[object]:
     """A component of a configuration as what it is made of: its options and its code."""
     return [content(without_labels(part)), code_of(part)]
+
+
+def _with_effect(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a component that can change a result."""
+    options = without_labels(config)
+    return {name: options[name] for name in options if f"{group}.{name}" not in WITHOUT_EFFECT}
 
 
 def without_labels(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,12 +45,12 @@ from editbench.run.loading import (
     load_observations,
 )
 from editbench.run.measure import compute_metrics, is_outdated, refresh_metrics
-from editbench.run.protocol import check_protocol, target_class
+from editbench.run.protocol import check_protocol, target_class, with_named_target
 from editbench.run.provenance import costs_to_crossing, provenance
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
-from editbench.walk.engine import WalkResult, walk_starts
+from editbench.walk.engine import EngineSpec, WalkResult, walk_starts
 from editbench.walk.observation import (
     Observation,
     Scene,
@@ -116,8 +116,8 @@ def find_job(settings: Settings) -> Outcome | None:
             return None
         # Not `_found`: it waits for whoever works on the record, and computes metrics anew. Such a
         # record is left to the job.
-        found = Record.open(folder)
-        if found is None or not found.final or is_outdated(found, settings):
+        found = _finished(settings, folder)
+        if found is None or is_outdated(found, settings):
             return None
     except Exception:  # of a user's code as well: the job meets the same error and reports it
         return None
@@ -156,6 +156,7 @@ def identify(settings: Settings) -> Identified:
     here = settings.with_device("cpu")
     networks = load_networks(here)
     evaluated = check_protocol(here, networks.judge.attributes)
+    here = with_named_target(here, networks.judge.attributes)
     if here.bank.path is None:
         folder, bank_id = bank_folder(here)
         spec = here.bank.spec
@@ -168,11 +169,27 @@ def identify(settings: Settings) -> Identified:
     return Identified(networks, evaluated, bank_id, folder, spec, run_id)
 
 
-def _found(settings: Settings, folder: Path) -> Outcome | None:
-    """The outcome of a record that is a result, with metrics of today; its lock is held."""
+def _finished(settings: Settings, folder: Path) -> Record | None:
+    """The record of a job where it is a result and keeps all that is asked for."""
     found = Record.open(folder)
     # A failure is kept for reading and never taken for a result: it runs again.
     if found is None or not found.final:
+        return None
+    # Neither changes a number, so neither is in the name of the record.
+    if found.status["status"] == "done":
+        kept = found.config()
+        pictures = (kept.get("engine") or {}).get("pictures", EngineSpec.pictures)
+        if pictures < settings.engine.pictures:
+            return None
+        if settings.save_codes and not kept.get("save_codes", True):
+            return None
+    return found
+
+
+def _found(settings: Settings, folder: Path) -> Outcome | None:
+    """The outcome of a record that is a result, with metrics of today; its lock is held."""
+    found = _finished(settings, folder)
+    if found is None:
         return None
     refresh_metrics(found, settings)
     return Outcome(found.status["status"], found.status["reason"], folder.name, True)
@@ -195,6 +212,7 @@ def run_job(settings: Settings) -> Outcome:
         forget_peak(settings.device)
         # Before the bank is built: editor, observations and metrics see these attributes alone.
         names = check_protocol(settings, networks.judge.attributes)
+        settings = with_named_target(settings, networks.judge.attributes)
         networks = networks.select(names)
         bank = load_bank(settings).select(names)
         run_id = make_run_id(settings, bank.id, names)

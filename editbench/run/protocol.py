@@ -73,6 +73,23 @@ def target_class(settings: Settings, attributes: Attributes) -> int | None:
     return attributes.class_index(settings.attribute, settings.target)
 
 
+def with_named_target(settings: Settings, attributes: Attributes) -> Settings:
+    """The same job with the target class by its name, as it may be given by its index too.
+
+    Args:
+        settings: of a job.
+        attributes: of its scorer.
+
+    Raises:
+        UnknownName: there is no such attribute or class.
+        EditbenchError: the index is out of range.
+    """
+    chosen = target_class(settings, attributes)
+    if chosen is None:
+        return settings
+    return settings.with_values(target=attributes[settings.attribute].classes[chosen])
+
+
 def check_starts(settings: Settings, evaluated: int) -> None:
     """Refuse more starts than the test split has. Of inverted images the number is not known yet.
 

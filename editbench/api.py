@@ -20,7 +20,7 @@ from torch import Tensor
 
 from editbench.base.conf import group_options, groups, quoted
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.base.spaces import Codes, Space
+from editbench.base.spaces import Codes
 from editbench.base.validation import check_at_least
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
@@ -465,10 +465,8 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
     z: Tensor = torch.randn(count, gan.z_dim, generator=source)
     device = next((tensor.device for tensor in gan.state_dict().values()), z.device)
     z = z.to(device)
-    if Space.W not in gan.spaces:
-        return Codes(Space.Z, z)
     with torch.no_grad():
-        return Codes(Space.W, gan.map(z))
+        return gan.latent(z)
 
 
 def judge(name: str = "faces", device: str = "cpu") -> Scorer:

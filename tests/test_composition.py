@@ -189,8 +189,10 @@ class SomeRows(AlongColumn):
 def test_what_cannot_be_composed_is_said():
     with pytest.raises(Unsupported, match="job's own attribute a"):
         CompositionObservation("a").look(scene(AlongColumn()))
+    layered = AlongColumn(layers=(0, 1))
+    layered.bind(ToyGenerator())
     with pytest.raises(Unsupported, match="without a layer range"):
-        CompositionObservation("b").look(scene(AlongColumn(layers=(0, 1))))
+        CompositionObservation("b").look(scene(layered))
     with pytest.raises(Unsupported, match="without a layer range"):  # which only its codes show
         CompositionObservation("b").look(scene(SomeRows()))
     styles = AlongColumn()

@@ -36,7 +36,7 @@ from editbench.base.files import (
 from editbench.base.identity import samples_key
 from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
-from editbench.base.spaces import Codes, Space
+from editbench.base.spaces import Space
 from editbench.base.workers import worker_context
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
@@ -351,9 +351,8 @@ def compute_block(
     z = torch.from_numpy(normals(seed, "bank", start, stop, generator.z_dim)).float()
     out = {"z": z}
     with _one_thread(device):
-        codes = Codes(Space.Z, to_device(z, torch.device(device)))
-        if Space.W in generator.spaces:
-            codes = Codes(Space.W, generator.map(codes.values))
+        codes = generator.latent(to_device(z, torch.device(device)))
+        if codes.space == Space.W:
             out["w"] = codes.values
         decoded = generator.decode(codes)
         logits, quality = judge.assess(decoded)

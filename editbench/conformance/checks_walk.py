@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from editbench.base.errors import EditbenchError
-from editbench.base.spaces import Codes, Space
+from editbench.base.spaces import Codes
 from editbench.conformance.compare import altered, close, snapshot, spelled_out
 from editbench.conformance.subject import Served, Subject
 from editbench.conformance.testbeds import clone_walk
@@ -27,9 +27,7 @@ def identity(subject: Subject) -> str:
     for served in subject.need_served():
         walk = served.walk()
         generator = served.fit.data.generator
-        latent = Space.W
-        if served.editor.space == Space.Z or Space.W not in generator.spaces:
-            latent = Space.Z
+        latent = generator.start_space(served.editor.space)
         assert walk.latent is not None
         try:
             codes = subject.codes(served.editor, walk)

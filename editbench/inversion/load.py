@@ -11,7 +11,7 @@ import torch
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.identity import described
 from editbench.base.instantiate import build
-from editbench.base.spaces import Codes, Space
+from editbench.base.spaces import Codes
 from editbench.base.validation import check_kind
 from editbench.inversion.build import Task, build_inversion
 from editbench.inversion.images import open_images
@@ -144,10 +144,7 @@ def distance_of(option: object, networks: Networks, device: str) -> tuple[Percep
 def picture_shape(networks: Networks, device: str) -> tuple[int, ...]:
     """(C, H, W) of the generator's pictures."""
     generator = networks.generator
-    space = Space.W if Space.W in generator.spaces else Space.Z
+    space = generator.latent_space
+    code = torch.zeros(1, generator.code_dim(space), device=device)
     with torch.no_grad():
-        return tuple(
-            generator.decode(
-                Codes(space, torch.zeros(1, generator.code_dim(space), device=device))
-            ).shape[1:]
-        )
+        return tuple(generator.decode(Codes(space, code)).shape[1:])

@@ -139,7 +139,7 @@ def depart(
     logits = torch.from_numpy(inversion.logits("judge", attributes)[starts.index]).to(device)
     if inversion.space == Space.W_PLUS:
         return Departure(LayeredEditor(editor, generator), LayeredStarts(generator), codes, logits)
-    if inversion.space == Space.Z and editor.space != Space.Z and Space.W in generator.spaces:
+    if inversion.space == Space.Z and generator.start_space(editor.space) == Space.W:
         with torch.no_grad():
             codes = generator.map(codes)
     return Departure(editor, generator, codes, logits)

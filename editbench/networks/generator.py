@@ -88,6 +88,25 @@ class Generator(nn.Module, abc.ABC):
         return sizes[space]
 
     # -- from space to space ----------------------------------------------------------------------
+    @property
+    def latent_space(self) -> Space:
+        """Where the samples' own latents lie: W, or Z of a generator without W."""
+        return Space.W if Space.W in self.spaces else Space.Z
+
+    def start_space(self, walked: Space) -> Space:
+        """Where the latents lie that walks start from: Z for walks in Z, else `latent_space`.
+
+        Args:
+            walked: space of the walks.
+        """
+        return Space.Z if walked == Space.Z else self.latent_space
+
+    def latent(self, z: Tensor) -> Codes:
+        """z (N, z_dim) -> the samples' own latents, in `latent_space`."""
+        if self.latent_space == Space.Z:
+            return Codes(Space.Z, z)
+        return Codes(Space.W, self.map(z))
+
     def w_plus(self, w: Tensor) -> Tensor:
         """w (N, w_dim) -> the same w in every row: (N, num_ws, w_dim), a view."""
         return w.unsqueeze(1).expand(-1, self.num_ws, -1)

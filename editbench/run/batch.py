@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from editbench.base.batches import AUTO, fitting_batch
-from editbench.base.spaces import Codes, Space
+from editbench.base.spaces import Codes
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.settings import Settings
@@ -53,7 +53,7 @@ def _fitting(
 def _one(settings: Settings, networks: Networks, scorer: Scorer) -> Callable[[], Tensor]:
     """Decodes one sample and scores it."""
     generator = networks.generator
-    space = Space.W if Space.W in generator.spaces else Space.Z
+    space = generator.latent_space
     code = torch.zeros(1, generator.code_dim(space), device=settings.device)
 
     def work() -> Tensor:

@@ -27,7 +27,6 @@ from editbench.base.files import (
     write_atomic,
     write_json,
 )
-from editbench.base.spaces import Space
 from editbench.inversion.store import Inversion
 from editbench.inversion.walks import Departure, check_walk, depart, draw_inverted, leave_originals
 from editbench.networks.generator import Generator
@@ -444,9 +443,7 @@ def start_codes(
         Codes (n, d): z for an editor of Z or a generator without W, else w. The judge's logits
         (n, width).
     """
-    field = "w"
-    if editor.space == Space.Z or Space.W not in generator.spaces:
-        field = "z"
+    field = generator.start_space(editor.space).value
     # A bank is a memory map over shards; torch needs rows that lie together and may be written.
     codes = np.ascontiguousarray(bank.array(field).take(starts.index))
     logits = np.ascontiguousarray(bank.array("judge").take(starts.index))

@@ -91,7 +91,7 @@ class FitData:
         Returns:
             (n, d) w, or z of a generator without W.
         """
-        return split.codes(Space.W if Space.W in self.generator.spaces else Space.Z)
+        return split.codes(self.generator.latent_space)
 
     def score(self, codes: Codes) -> Tensor:
         """The teacher's logits of decoded codes, without gradients.

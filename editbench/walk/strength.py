@@ -24,7 +24,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attribute
 from editbench.base.errors import EditbenchError
-from editbench.base.spaces import Codes, Space
+from editbench.base.spaces import Codes
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.observation import Scene
 from editbench.walk.walker import Walker
@@ -81,8 +81,7 @@ def start_walks(scene: Scene, n: int) -> Iterator[tuple[slice, Walk, Tensor]]:
         )
     generator = scene.generator
     space = scene.editor.space
-    # Walks start from w wherever there is one. An editor of Z must start from the z behind it.
-    field = "z" if space == Space.Z or Space.W not in generator.spaces else "w"
+    field = generator.start_space(space).value
     for begin in range(0, n, scene.batch):
         rows = slice(begin, min(begin + scene.batch, n))
         place = (first + rows.start, first + rows.stop)

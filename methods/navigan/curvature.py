@@ -85,7 +85,7 @@ class Curvature:
             "finite_difference": self._finite_difference,
         }[kind]
         if isinstance(latents, Tensor):
-            latents = Codes(Space.W if Space.W in generator.spaces else Space.Z, latents)
+            latents = Codes(generator.latent_space, latents)
         self.samples = len(latents)
         self._parts: list[tuple[int, Part]] = []  # samples of a minibatch, its residuals
         with torch.no_grad():

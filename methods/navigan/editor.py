@@ -246,7 +246,7 @@ class NaviGAN(Editor):
         """Find the layer, its T, and the space of the samples; the layer's weight."""
         # Layers can be named only now: the generator is not known before.
         self.at = layer_name(generator, self.layer)
-        self.latent_space = Space.W if Space.W in generator.spaces else Space.Z
+        self.latent_space = generator.latent_space
         weight = generator.kernels()[self.at]
         self.reach = self.limit * paper_scale(weight)
         return weight

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editbench.base.spaces import Codes, Space
+from editbench.base.spaces import Codes
 from editbench.walk.editor import FitData
 
 SAMPLES = 1024  # unedited pictures behind the model
@@ -41,7 +41,7 @@ class PictureDistance:
     """
 
     def __init__(self, data: FitData, samples: int = SAMPLES) -> None:
-        space = Space.W if Space.W in data.generator.spaces else Space.Z
+        space = data.generator.latent_space
         codes = data.latents(data.fit)[: max(samples, 4)]
         with torch.inference_mode():
             found = data.batches.run(

@@ -133,8 +133,7 @@ class CompositionObservation(AfterWalk):
         rng = random(0, "composition", scene.bank.samples_key, self.n, *sorted(names))
         size = min(self.n, last - first)
         index = first + np.sort(rng.choice(last - first, size=size, replace=False))
-        # Walks start from w wherever there is one; an editor of Z needs the z behind it.
-        own = "z" if scene.editor.space == Space.Z or Space.W not in scene.generator.spaces else "w"
+        own = scene.generator.start_space(scene.editor.space).value
         codes = np.array(scene.bank.array(own).take(index))
         logits = np.array(scene.bank.array("judge").take(index))
         labels = attributes.labels(torch.from_numpy(logits)).numpy()

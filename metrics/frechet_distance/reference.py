@@ -23,7 +23,7 @@ from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import progress
 from editbench.base.sources import source_digest
-from editbench.base.spaces import Codes, Space
+from editbench.base.spaces import Codes
 from editbench.networks.features import FeatureNetwork
 from editbench.stats.moments import Moments
 from editbench.walk.observation import Scene
@@ -208,7 +208,7 @@ class BankImages(Reference):
         return last - first
 
     def images(self, scene: Scene, start: int, stop: int, resolution: int) -> Tensor:
-        space = Space.W if Space.W in scene.generator.spaces else Space.Z
+        space = scene.generator.latent_space
         codes = torch.from_numpy(np.array(scene.bank.array(space.value).range(start, stop))).to(
             scene.device
         )

@@ -76,9 +76,8 @@ class ShiftSpace:
         each = shifts.repeat_interleave(n, 0)
         x = latent.repeat(m, 1)
         if self.name == "activation":
-            space = Space.W if self.field == "w" else Space.Z
             with added(self.generator.inner(self.layer), each):
-                return self.generator.decode(Codes(space, x)).float()
+                return self.generator.decode(Codes(Space(self.field), x)).float()
         if self.name == "w_plus":
             x = self.generator.w_plus(x)
         return self.generator.decode(Codes(Space(self.name), x + each)).float()

@@ -32,8 +32,7 @@ class WeightEdit:
         self.generator = scene.generator
         self.strength = strength
         self.away, self.towards = sides(scene.judge.attributes[scene.attribute], scene.target)
-        # Where samples are decoded from: W, or Z of a generator without it.
-        self.latent_space = Space.W if Space.W in scene.generator.spaces else Space.Z
+        self.latent_space = scene.generator.latent_space
         # One edit is made only to see which layer's weight it shifts; '' where it shifts none.
         _, walk, _ = next(start_walks(replace(scene, batch=1), 1))
         shift = self._codes(walk).shift

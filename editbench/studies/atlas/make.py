@@ -203,9 +203,7 @@ def make_bench(
     settings: Settings, design: Design, bank: Bank, networks: Networks, space: Space
 ) -> Bench:
     """The first samples of the split that the scorer may see."""
-    field = "z"
-    if space != Space.Z and Space.W in networks.generator.spaces:
-        field = "w"
+    field = networks.generator.start_space(space).value
     first, _ = bank.spec.split(SPLITS[design.scorer])
     stored = np.ascontiguousarray(bank.array(field).range(first, first + design.samples))
     return Bench(

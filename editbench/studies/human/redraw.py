@@ -156,8 +156,7 @@ class Redraw:
         if space == Space.THETA:
             if self.bank is None:
                 self.bank = self._open_bank()
-            # As `Walk.latent` wants it: w where the generator has W.
-            field = "w" if Space.W in self.networks.generator.spaces else "z"
+            field = self.networks.generator.latent_space.value
             return torch.from_numpy(
                 np.ascontiguousarray(self.bank.array(field).take(np.array(starts)))
             ).to(origin)

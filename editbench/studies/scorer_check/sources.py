@@ -12,7 +12,6 @@ from torch import Tensor
 
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
-from editbench.base.spaces import Codes, Space
 from editbench.base.text import printable
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
@@ -55,10 +54,7 @@ class Generated:
         # Each z from its own number, whatever the batch.
         rows = [normals(SEED, STREAM, i, i + 1, self.generator.z_dim) for i in numbers]
         z = torch.from_numpy(np.concatenate(rows)).float().to(self.device)
-        # W applies the truncation of the generator; Z alone would not on all.
-        if Space.W in self.generator.spaces:
-            return self.generator.decode(Codes(Space.W, self.generator.map(z)))
-        return self.generator.decode(Codes(Space.Z, z))
+        return self.generator.decode(self.generator.latent(z))
 
 
 class Folder:

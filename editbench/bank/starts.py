@@ -162,6 +162,26 @@ def boundary_distance(logits: np.ndarray, sigma: np.ndarray, attributes: Attribu
     return attributes.boundary_distance(tensor, torch.from_numpy(np.asarray(sigma))).numpy()
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The samples among which starts are drawn.
+
+    Args:
+        index: (n,) their places in the bank, or in another table.
+        logits: (n, width) of the judge.
+        sigma: (width,) standard deviation of each log-odds, the unit of distance.
+        attributes: the evaluated ones.
+        key: what the samples are meant to be, whichever version of the code made them. It seeds the
+            draw.
+    """
+
+    index: np.ndarray
+    logits: np.ndarray
+    sigma: np.ndarray
+    attributes: Attributes
+    key: str
+
+
 def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
     """Draw the starts of several attributes. The draw depends on no method.
 
@@ -175,18 +195,38 @@ def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
     Raises:
         EditbenchError: the test split or a pool is smaller than what is drawn from it.
     """
-    attributes = bank.judge_attributes
     first, last = bank.spec.split("test")
     allowed = usable(spec, bank)
     what = "the test split" if spec.min_quality is None else "the test split above min_quality"
-    spec.check_enough(len(allowed), len(attributes), what)
-    # The judge's classes and margins: a start is near the boundary that a crossing is measured at.
-    logits = bank.array("judge").range(first, last)[allowed]
+    spec.check_enough(len(allowed), len(bank.judge_attributes), what)
+    candidates = Candidates(
+        allowed + first,
+        # The judge's margins: a start is near the boundary that a crossing is measured at.
+        bank.array("judge").range(first, last)[allowed],
+        bank.sigma["judge"],
+        bank.judge_attributes,
+        bank.samples_key,
+    )
     refused = 1 - len(allowed) / (last - first)
-    distance = boundary_distance(logits, bank.sigma["judge"], attributes)
-    labels = attributes.labels(torch.from_numpy(np.asarray(logits))).numpy()
+    drawn = draw_among(spec, candidates)
+    return {name: replace(starts, refused=refused) for name, starts in drawn.items()}
+
+
+def draw_among(spec: StartsSpec, candidates: Candidates) -> dict[str, Starts]:
+    """Draw the starts of several attributes, as many as the caller has checked that there are.
+
+    Args:
+        spec: how many, and how near; its min_quality was applied to the candidates.
+        candidates: all that may be a start.
+
+    Returns:
+        Name -> its starts, sorted by index.
+    """
+    attributes = candidates.attributes
+    distance = boundary_distance(candidates.logits, candidates.sigma, attributes)
+    labels = attributes.labels(torch.from_numpy(np.asarray(candidates.logits))).numpy()
     starts: dict[str, Starts] = {}
-    draws = _draw(spec, bank.samples_key, distance, attributes.names)
+    draws = _draw(spec, candidates.key, distance, attributes.names)
     for k, (name, (chosen, draw, threshold)) in enumerate(zip(attributes.names, draws)):
         order = np.argsort(chosen)
         chosen = chosen[order]
@@ -194,13 +234,12 @@ def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
         classes = len(attributes[name].classes)
         others = np.delete(distance[chosen], k, 1)
         starts[name] = Starts(
-            allowed[chosen] + first,
+            candidates.index[chosen],
             source,
             draw_classes(source, draw[order], classes, attributes[name].ordered),
             threshold,
             distance[chosen, k],
             others.min(1) if others.shape[1] else np.full(len(chosen), np.nan),
-            refused,
         )
     return starts
 

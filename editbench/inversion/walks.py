@@ -15,16 +15,14 @@ logits that it has. Where an editor starts depends on its space and on the inver
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from editbench.bank.bank import Bank
-from editbench.bank.starts import Starts, StartsSpec, draw_targets
+from editbench.bank.starts import Candidates, Starts, StartsSpec, draw_among
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import digest
@@ -34,40 +32,11 @@ from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
-class Pool:
-    """The inverted images in the role of a bank's test split, for `draw_targets`.
-
-    Distances are measured in the bank's standard deviations. The draw is seeded by the images and
-    not by how they were inverted, so that inversions into other spaces have the same targets.
-    """
-
-    def __init__(self, inversion: Inversion, bank: Bank) -> None:
-        images = digest(inversion.meta["identity"])
-        self.inversion = inversion
-        self.samples_key = f"{bank.samples_key}/{images}"
-        self.sigma = bank.sigma
-        self.judge_attributes: Attributes = bank.judge_attributes
-        self.spec = self
-
-    def __len__(self) -> int:
-        return len(self.inversion)
-
-    def split(self, name: str) -> tuple[int, int]:
-        return 0, len(self)
-
-    def array(self, field: str) -> Pool:
-        return self
-
-    @cached_property
-    def logits(self) -> np.ndarray:
-        return self.inversion.logits("judge", self.judge_attributes)
-
-    def range(self, start: int, stop: int) -> np.ndarray:
-        return self.logits[start:stop]
-
-
 def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank) -> dict[str, Starts]:
     """Draw starts and targets among the inverted images; a start is a row of the inversion's table.
+
+    The draw is seeded by the images and not by how they were inverted, so that inversions into other
+    spaces have the same targets.
 
     Args:
         spec: how many, and how near to a boundary; the images are the candidates.
@@ -86,9 +55,16 @@ def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank) -> dict[st
             f"(starts.near={spec.near}, starts.pool={spec.pool}): invert more, lower starts.n, or set "
             "starts.near=any or a larger starts.pool"
         ) from error
-    # Who gives pictures of their own has chosen them: no check of the bank's samples applies.
-    spec = replace(spec, min_quality=None)
-    return draw_targets(spec, cast(Bank, Pool(inversion, bank)))
+    images = digest(inversion.meta["identity"])
+    candidates = Candidates(
+        np.arange(n),
+        inversion.logits("judge", bank.judge_attributes),
+        bank.sigma["judge"],
+        bank.judge_attributes,
+        f"{bank.samples_key}/{images}",
+    )
+    # Without spec.min_quality: who gives pictures of their own has chosen them.
+    return draw_among(spec, candidates)
 
 
 def check_walk(editor: Editor, inversion: Inversion) -> None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from editbench.bank.starts import draw_classes
 from editbench.base.seeding import generator
 from editbench.base.spaces import Space
 from editbench.walk.editor import Editor, FitData, Walk
@@ -47,16 +48,11 @@ def meta_validation(data: FitData, attribute: str) -> tuple[Tensor, Tensor, Tens
     farthest = distance.amax(1)
     position = farthest.argsort(stable=True)[:EXAMPLES]
     source = labels[position, attributes.index(attribute)]
-    classes = len(attributes[attribute].classes)
     rng = generator(data.seed, "meta_validation", attribute)
-    draw = torch.from_numpy(rng.random(len(position))).to(source.device)
-    if attributes[attribute].ordered:
-        # The first class has no neighbour below and the last none above; the others draw a side.
-        up = (source == 0) | ((source < classes - 1) & (draw < 0.5))
-        return position, source, source + 2 * up.long() - 1
-    # One of the classes - 1 others: numbers from the source on are shifted past it.
-    other = (draw * (classes - 1)).long()
-    return position, source, other + (other >= source).long()
+    draw = rng.random(len(position))
+    about = attributes[attribute]
+    target = draw_classes(source.cpu().numpy(), draw, len(about.classes), about.ordered)
+    return position, source, torch.from_numpy(target).to(source.device)
 
 
 def clean_crossings(editor: Editor, data: FitData, walk: Walk, labels: Tensor) -> float:

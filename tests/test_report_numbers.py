@@ -325,3 +325,20 @@ def test_one_start_is_no_evidence() -> None:
     table = pd.DataFrame({"a": [0.9, np.nan, np.nan], "b": [0.1, 0.2, 0.3]})
     n, difference, *tested = compare(table)["a", "b"]
     assert (n, difference) == (1, pytest.approx(0.8)) and np.isnan(tested).all()
+
+
+def test_any_metric_has_a_mean_over_the_attributes_of_accuracy(tmp_path: Path) -> None:
+    for k, attribute in enumerate(ATTRIBUTES[:3]):
+        for method in ("alpha", "beta"):
+            rows = metric_rows(0.5, n=N)
+            own = rows[rows["metric"] == "accuracy"].assign(
+                metric="hops", value=float(k), low=k - 0.5, high=k + 0.5
+            )
+            # A number that should not be read is in no mean.
+            own["note"] = "few starts" if (method, attribute) == ("beta", "hat") else ""
+            values = outcomes(0.5, k)
+            samples = start_samples(accuracy=values)
+            fake_run(tmp_path, method, attribute, pd.concat([rows, own]), samples=samples)
+    found = numbers_of("", load(tmp_path, by_seed=False))
+    means = found.means.set_index("method")
+    assert means.loc["alpha", "hops"] == 1.0 and np.isnan(means.loc["beta", "hops"])

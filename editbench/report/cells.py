@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from editbench.report.means import over
-from editbench.report.tables import ABOVE_FLOOR, FIRST, WORSE, Quantity
+from editbench.report.tables import ABOVE_FLOOR, FIRST, WORSE, Quantity, scalars_of
 from editbench.walk.figures import Looks
 
 MISSING = "–"
@@ -190,11 +190,9 @@ def columns_of(table: pd.DataFrame, known: Mapping[str, Quantity] | None = None)
     # One seed everywhere is said once, above the tables.
     if "seeds" in table and (table["seeds"] <= 1).all():
         shown = [column for column in shown if column.key != "seeds"]
-    # Every scalar has a column NAME_low, by which metrics of somebody else are found here.
     extra: dict[str, Quantity] = {}
-    for name in table.columns:
-        key = str(name).removesuffix("_low")
-        if key == name or not table[key].notna().any():
+    for key in scalars_of(table):
+        if not table[key].notna().any():
             continue
         quantity = known.get(key, Quantity(key))
         if quantity.metric not in (*FIRST, *HIDDEN):

@@ -22,7 +22,7 @@ import pandas as pd
 
 from editbench.report.load import Results
 from editbench.report.paired import seed_spreads, start_values
-from editbench.report.tables import AT_EFFECT, floor_mark, main_table, readable
+from editbench.report.tables import AT_EFFECT, floor_mark, main_table, readable, scalars_of
 from editbench.stats.intervals import DRAWS, SeedSpread, percentiles, resampled_sums, seed_draws
 from editbench.walk.figures import Looks, spoken
 
@@ -273,7 +273,8 @@ def summary(
         Columns setting, method, floor, seeds, served, asked (attributes); for each of
         MEANS the mean, `_low`, `_high` (95 % interval), `_note` (why there is none), `_attributes`
         and `_starts` (how many it is over) and `_floor` (whether it is clear of the best floor);
-        ALONGSIDE and peak memory (the largest) over the attributes of accuracy; n (starts), leaking, judged_in.
+        ALONGSIDE, every other scalar metric and peak memory (the largest) over the attributes of
+        accuracy; n (starts), leaking, judged_in.
     """
     table = main_table(results) if table is None else table
     found = comparisons(results, table) if found is None else found
@@ -281,6 +282,7 @@ def summary(
     names = Looks({}, {name: name for name in table["attribute"]})
     numbers = {metric: _numbers(one, set(table["method"]), names) for metric, one in found.items()}
     accuracy = found["accuracy"]
+    others = [name for name in scalars_of(table) if name not in (*MEANS, *ALONGSIDE)]
     rows = []
     for (setting, name), group in table.groupby(["setting", "method"], sort=False):
         method = str(name)
@@ -305,6 +307,11 @@ def summary(
             known = compared and bool(np.isfinite(own[column]).all()) and len(own) > 0
             value = own[column].max() if column == "peak_memory_mb" else own[column].mean()
             row[column] = float(value) if known else np.nan
+        for column in others:
+            # Whatever metrics there are more. A cell with a note should not be read.
+            cells = own[column].where(own[f"{column}_note"] == "")
+            known = compared and bool(np.isfinite(cells).all()) and len(cells) > 0
+            row[column] = float(cells.mean()) if known else np.nan
         row["n"] = float(accuracy.starts) if compared else np.nan
         rows.append(row)
     frame = pd.DataFrame(rows)

@@ -57,6 +57,12 @@ def main_table(results: Results) -> pd.DataFrame:
     return make_main_table(results).copy()
 
 
+def scalars_of(table: pd.DataFrame) -> list[str]:
+    """The columns of `main_table` that hold a metric, whoever wrote it: each has a NAME_low."""
+    names = [str(name) for name in table.columns]
+    return [name for name in names if f"{name}_low" in names]
+
+
 @lru_cache(maxsize=KEPT)
 def make_main_table(results: Results) -> pd.DataFrame:
     """One row a run, or a method and attribute where seeds are pooled.

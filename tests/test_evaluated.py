@@ -33,7 +33,7 @@ from editbench.run import fits
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.run.sweep import describe
+from editbench.run.sweep import describe, remarks
 from editbench.walk.editor import FitData, FitReport
 from editbench.walk.observation import read_observed
 from editbench.worlds.faces import load_scorer
@@ -254,6 +254,49 @@ def test_the_page_warns_of_far_starts_and_tells_the_distances(tmp_path):
     text = report_of(tmp_path).read_text()
     assert "half of them lie further than smile 0.93 σ" in text
     assert "median distance from the target&#39;s 0.93 σ, from the nearest other 0.31 σ" in text
+
+
+def test_walks_that_become_nan_are_counted_in_the_line_the_tables_and_the_check(tmp_path, capsys):
+    """The editor gives NaN where the start's number in the bank is odd."""
+    cfg = toy_config(tmp_path / "runs", fail="nan")
+    outcome = run_job(cfg)
+    table = Record.read(tmp_path / "runs" / outcome.run_id).trajectories().table
+    starts = table["start"].unique()
+    told = f"{(starts % 2).sum()} of {len(starts)}"
+    assert 0 < (starts % 2).sum() < len(starts)
+    assert f"; not finite: {told} walks)" in describe(Settings.from_config(cfg), outcome)
+    page = report_of(tmp_path / "runs")
+    pins = str(tmp_path / "pins.json")
+    print_table(load(tmp_path / "runs"))
+    assert main(["baseline", str(tmp_path / "runs"), "--out", pins, "--reason", "first"]) == 0
+    printed = capsys.readouterr().out
+    assert main(["check", str(tmp_path / "runs"), "--baseline", pins]) == 0
+    said = f"Walks became NaN or infinite, which counts as a failure where they had not crossed: along on a {told}"
+    for text in (
+        printed,
+        capsys.readouterr().out,
+        page.read_text(encoding="utf-8"),
+        (page.parent / "table.md").read_text(encoding="utf-8"),
+    ):
+        assert said in text
+
+
+def test_a_teacher_and_a_judge_that_contradict_each_other_are_told(tmp_path, capsys):
+    made = {
+        "agreement": {
+            "smile": {"agreement": 0.31, "kappa": -0.38},
+            "age": {"agreement": 0.9, "kappa": 0.8},
+            "hat": {"agreement": 1.0, "kappa": None},
+        }
+    }
+    for method in ("alpha", "beta"):
+        fake_run(tmp_path, method, "smile", made=made)
+    page = report_of(tmp_path)
+    print_table(load(tmp_path))
+    said = "(Cohen's κ at most 0.2): smile in {} (κ −0.38). What"
+    assert said.format("faces32") in capsys.readouterr().out
+    assert said.format("Cartoon faces").replace("'", "&#39;") in page.read_text(encoding="utf-8")
+    assert remarks(made) == ["teacher and judge disagree on smile: kappa -0.38"]
 
 
 def test_a_world_that_misses_bars_is_named_in_every_table(tmp_path, capsys):

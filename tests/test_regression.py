@@ -347,6 +347,21 @@ def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_p
 
 
 # -- tolerances --------------------------------------------------------------------------------------------------------
+def test_changed_code_is_told_of_the_records_that_it_is_true_of(tmp_path, monkeypatch, capsys):
+    for root in ("old", "new"):
+        for method in ("m", "n"):
+            for attribute in ("smile", "age"):
+                folder = record(tmp_path / root, method=method, attribute=attribute)
+                is_other = root == "new" and (method, attribute) != ("m", "age")
+                change_hash(folder, method_source="other" if is_other else "first")
+    pin(tmp_path / "old", tmp_path / "b.json")
+    monkeypatch.setattr("editbench.commands.check.present_source", lambda target: "other")
+    check(tmp_path / "new", tmp_path / "b.json")
+    said = capsys.readouterr().out
+    assert "code changed since the pins: m (1 of 2 records), n\n" in said
+    assert "code changed since records were made: m (1 of 2 records); of these" in said
+
+
 def test_default_tolerances_are_the_documented_function_of_the_row():
     row = regression.Pin(0.5, 0.4, 0.64, 100, 1)
     assert default(row, paired=True) == pytest.approx(0.06)  # a quarter of the interval's width

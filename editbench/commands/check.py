@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import results_console
 from editbench.commands.options import Parser, add_config_dir, use_config_dir
 from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
-from editbench.regression.compare import differences
+from editbench.regression.compare import differences, of_records
 from editbench.regression.show import github, print_comparison, write_junit
 from editbench.regression.summary import append_summary, markdown
+from editbench.report.doubts import doubts
 from editbench.report.load import load
 from editbench.report.newest import present_source
+from editbench.report.style import Style
+from editbench.report.write import by_name
 
 EXAMPLES = """examples:
   editbench check runs/demo --baseline runs/baselines/demo.json
@@ -69,7 +73,8 @@ def main(argv: list[str]) -> int:
         )
     # In front of the others, since they may be the cause of what the table shows.
     made = made_otherwise(baseline, surroundings(results))
-    found.notes[:0] = [*broken, *notes, *of_other_code(runs), *made]
+    doubted = doubts(results, by_name(results, Style()))
+    found.notes[:0] = [*broken, *notes, *of_other_code(runs), *made, *doubted]
     failures = found.failures(args.allow_missing, args.strict)
     title = f"{args.root} against {args.baseline} ({baseline.reason})"
     print_comparison(found, results_console(), args.all, title)
@@ -107,18 +112,20 @@ def described(runs: list[PinnedRun]) -> str:
 
 def of_other_code(runs: list[PinnedRun]) -> list[str]:
     """A note on methods whose code has changed since their records were made."""
-    targets = {run.method: str(run.options.get("method._target_")) for run in runs}
-    now = {method: present_source(target) for method, target in targets.items()}
-    changed: dict[str, None] = {}
+    targets = {str(run.options.get("method._target_")) for run in runs}
+    now = {target: present_source(target) for target in targets}
+    changed: Counter[str] = Counter()
     for run in runs:
+        present = now[str(run.options.get("method._target_"))]
         # Of a skipped job, and of a class that cannot be found here, the code is not known.
-        if run.source and now[run.method] and run.source != now[run.method]:
-            changed[run.method] = None
+        if run.source and present and run.source != present:
+            changed[run.method] += 1
     if not changed:
         return []
+    told = of_records(changed, Counter(run.method for run in runs if run.source))
     return [
-        f"code changed since the records were made: {', '.join(changed)}; this check says nothing "
-        "of the present code until their jobs have run again"
+        f"code changed since records were made: {told}; of these, this check says nothing of the "
+        "present code until their jobs have run again"
     ]
 
 

@@ -110,7 +110,8 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparis
     # None may be among them, which no found run equals.
     taken = {new for _, new in pairs}
     findings: list[Finding] = []
-    recoded: set[str] = set()
+    recoded: Counter[str] = Counter()
+    known: Counter[str] = Counter()  # runs whose code is known on both sides
     changes: Counter[tuple[str, str]] = Counter()
     for old, new in pairs:
         if new is None:
@@ -121,21 +122,34 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparis
         findings += compare_run(old, new)
         # Counted by what differs: a changed default would otherwise be told for every attribute.
         changes[old.method, ", ".join(differences(old.options, new.options))] += 1
-        if old.source and new.source and old.source != new.source:
-            recoded.add(old.method)
+        if old.source and new.source:
+            known[old.method] += 1
+            recoded[old.method] += old.source != new.source
     notes = [
         f"{method}: options differ from the pinned ones in {count} runs: {changed}"
         for (method, changed), count in changes.items()
         if changed
     ]
-    if recoded:
-        notes.append(f"code changed since the pins: {', '.join(sorted(recoded))}")
+    if any(recoded.values()):
+        notes.append(f"code changed since the pins: {of_records(recoded, known)}")
     findings += [
         Finding(new.label, "", "new", f"{new.status}, not pinned")
         for new in found
         if new not in taken
     ]
     return Comparison(findings, notes, any(new is not None for _, new in pairs))
+
+
+def of_records(some: Counter[str], every: Counter[str]) -> str:
+    """'gradctrl (2 of 12 records), sefa': the methods of which something is true, and of how many of
+    their records where not of all."""
+    told = []
+    for method in sorted(some):
+        if some[method] == every[method]:
+            told.append(method)
+        elif some[method]:
+            told.append(f"{method} ({some[method]} of {every[method]} records)")
+    return ", ".join(told)
 
 
 def match(

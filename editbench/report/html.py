@@ -25,6 +25,7 @@ from editbench.report.cells import (
     over_what,
 )
 from editbench.report.costs import COSTS, SUMMED
+from editbench.report.doubts import doubts
 from editbench.report.environment import OUTLINES, page_environment
 from editbench.report.explorer import FIRST, Sheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
@@ -113,7 +114,12 @@ def page(
         sprites=css(pictures),
         undone=undone,
         problems=problems,
-        warnings=[*warnings(table), *far_starts(whole, look), *whole.notes],
+        warnings=[
+            *warnings(table),
+            *far_starts(whole, look),
+            *doubts(whole, look),
+            *whole.notes,
+        ],
         missed=missed_cards(whole),
         provenance=provenance(whole),
         notes=method_notes(whole),

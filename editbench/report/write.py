@@ -29,6 +29,7 @@ from editbench.report.cells import (
     over_what,
 )
 from editbench.report.costs import SUMMED
+from editbench.report.doubts import NAMED, doubts
 from editbench.report.load import Results
 from editbench.report.means import lines as means_lines
 from editbench.report.numbers import Numbers, numbers_of
@@ -43,8 +44,6 @@ UNBOUNDED = 10_000  # columns; no table is that wide
 WIDE = 140  # columns of a terminal that takes the costs too
 # The biased ones: the legend warns of them only.
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
-# A note on every run of a sweep would fill the screen.
-NAMED = 6  # runs that a note names
 BOLD = (
     "Bold: the best of a column and whatever the paired bootstrap does not separate from it (Holm, "
     f"adjusted p below {LEVEL:g}); nothing where it separates the best from no other method. A floor "
@@ -226,7 +225,7 @@ def _last_notes(results: Results, look: Looks) -> list[str]:
     table = main_table(results)
     broken = [f"broken: {problem.name}: {problem.reason}" for problem in results.problems]
     told = [*legend(table, quantities(results), look), *not_done(table, look)]
-    return [*told, *results.notes, *broken]
+    return [*told, *doubts(results, look), *results.notes, *broken]
 
 
 def world_of(numbers: Numbers, look: Looks) -> str:

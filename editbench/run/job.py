@@ -45,7 +45,7 @@ from editbench.run.loading import (
 )
 from editbench.run.measure import compute_metrics, is_outdated, refresh_metrics
 from editbench.run.protocol import check_protocol, target_class, with_named_target
-from editbench.run.provenance import costs_to_crossing, provenance
+from editbench.run.provenance import costs_to_crossing, not_finite_walks, provenance
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
@@ -392,6 +392,7 @@ def _provenance(
     made["resolution"] = getattr(job.networks.generator, "resolution", None)
     made["walk_seconds"] = result.seconds
     made["walk_generator_calls"] = walk_calls
+    made["walks_not_finite"] = not_finite_walks(result)
     # The engine counts what it decodes itself; the rest was decoded inside the editor's steps.
     in_steps = walk_calls - result.decoded
     return made | costs_to_crossing(result, fitted, len(starts), in_steps)

@@ -68,6 +68,12 @@ def provenance(
     }
 
 
+def not_finite_walks(result: WalkResult) -> int:
+    """How many walks ended at codes or logits that are NaN or infinite."""
+    table = result.table
+    return int(table.loc[~table["finite"], "start"].nunique())
+
+
 def costs_to_crossing(
     result: WalkResult, fitted: Fitted, starts: int, in_steps: int
 ) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -63,6 +63,7 @@ from editbench.run.option_files import keep_copies
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
+from editbench.stats.agreement import contradicted
 
 if TYPE_CHECKING:
     from editbench.run.cluster import Batches
@@ -517,12 +518,26 @@ def describe(settings: Settings, outcome: Outcome) -> str:
     if outcome.status != "done":
         return f"{head}: {outcome.reason}"
     record = Record.read(settings.out / outcome.run_id)
-    made = record.provenance()
-    remark = ""
-    # The report says what it means and what helps: here it may stand in every line of a sweep.
+    told = "; ".join(remarks(record.provenance()))
+    return f"{head}: {headline(record)}" + (f" ({told})" if told else "")
+
+
+def remarks(made: Mapping[str, Any]) -> list[str]:
+    """What makes the numbers of a run mean less than they seem to, in a few words each.
+
+    The report says what it means and what helps: here it may stand in every line of a sweep.
+
+    Args:
+        made: the provenance of a record; one of an earlier version lacks some keys.
+    """
+    found = []
     if made.get("start_warning"):
-        remark = f" (far starts: {made['start_distance']['target']:.2f} sigma)"
-    return f"{head}: {headline(record)}{remark}"
+        found.append(f"far starts: {made['start_distance']['target']:.2f} sigma")
+    if made.get("walks_not_finite"):
+        found.append(f"not finite: {made['walks_not_finite']} of {made['starts']} walks")
+    for name, kappa in contradicted(made.get("agreement") or {}).items():
+        found.append(f"teacher and judge disagree on {name}: kappa {kappa:.2f}")
+    return found
 
 
 def headline(record: Record, count: int = 2, most: int = 5) -> str:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+
+# Kappa up to here is "slight" agreement (Landis & Koch 1977); below 0 it is contradiction.
+SLIGHT = 0.2
 
 
 def cohen_kappa(first: np.ndarray, second: np.ndarray) -> float:
@@ -29,3 +35,20 @@ def cohen_kappa(first: np.ndarray, second: np.ndarray) -> float:
     if chance == 1:
         return float("nan")
     return (equal - chance) / (1 - chance)
+
+
+def contradicted(agreement: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Attributes on which two classifiers agree hardly more than chance, or less.
+
+    Args:
+        agreement: attribute -> 'kappa', Cohen's, or None where it is undefined.
+
+    Returns:
+        Attribute -> kappa, of those whose kappa is at most SLIGHT.
+    """
+    found = {}
+    for name, values in agreement.items():
+        kappa = values["kappa"]
+        if kappa is not None and kappa <= SLIGHT:
+            found[name] = float(kappa)
+    return found

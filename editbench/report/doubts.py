@@ -1,0 +1,83 @@
+"""Sentences on runs whose numbers mean less than they seem to, from what their provenance says.
+
+Terminal, Markdown, page and `editbench check` print the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from editbench.report.cells import number
+from editbench.report.load import Results
+from editbench.stats.agreement import SLIGHT, contradicted
+from editbench.walk.figures import Looks
+
+# A note on every run of a sweep would fill the screen.
+NAMED = 6  # runs that a note names
+
+
+def doubts(results: Results, look: Looks) -> list[str]:
+    """`not_finite` and `contradictions`, those that there are."""
+    return [*not_finite(results, look), *contradictions(results, look)]
+
+
+def not_finite(results: Results, look: Looks) -> list[str]:
+    """One sentence on the runs in which walks became NaN or infinite, or none.
+
+    Args:
+        results: of any settings; records of earlier versions do not say it.
+        look: how methods and attributes are written.
+    """
+    found = []
+    for run in results.runs.to_dict("records"):
+        every = _provenance(results, run)
+        count = sum(one.get("walks_not_finite") or 0 for one in every)
+        if count:
+            starts = sum(one["starts"] for one in every if "walks_not_finite" in one)
+            name = f"{look.method(run['label'])} on {look.attribute(run['attribute'])}"
+            found.append(f"{name} {count:,} of {starts:,}")
+    if not found:
+        return []
+    return [
+        "Walks became NaN or infinite, which counts as a failure where they had not crossed: "
+        f"{listed(found)}."
+    ]
+
+
+def contradictions(results: Results, look: Looks) -> list[str]:
+    """One sentence on the attributes on which teacher and judge contradict each other, or none.
+
+    Args:
+        results: of any settings.
+        look: how attributes and worlds are written.
+    """
+    found: dict[str, None] = {}
+    for run in results.runs.to_dict("records"):
+        for made in _provenance(results, run):
+            for name, kappa in contradicted(made.get("agreement") or {}).items():
+                world = look.world(str(run["generator"]))
+                # The runs of a world tell the same.
+                found[f"{look.attribute(name)} in {world} (κ {number(kappa, 2)})"] = None
+    if not found:
+        return []
+    return [
+        f"Teacher and judge agree hardly more than chance, or less (Cohen's κ at most {SLIGHT:g}): "
+        f"{listed(list(found))}. What a method learns of such an attribute is not what it is judged "
+        "by."
+    ]
+
+
+def listed(items: Sequence[str]) -> str:
+    """The first NAMED items, and how many more there are."""
+    more = f"; and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return "; ".join(items[:NAMED]) + more
+
+
+def _provenance(results: Results, run: Mapping[Any, Any]) -> list[dict]:
+    """What the records behind a row of `results.runs` say; several where seeds are pooled."""
+    found = []
+    for run_id in run["run_ids"]:
+        if run_id in results.provenance:
+            found.append(results.provenance[run_id])
+    return found

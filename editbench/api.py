@@ -88,13 +88,17 @@ def run(
     words, folders = name_files(words, folders)
     check_overrides(words, folders)
     # All settings are checked before the first network is loaded.
-    jobs = [settings for _, settings in sweep_settings(words, folders)]
+    words_of_jobs: list[list[str]] = []
+    jobs: list[Settings] = []
+    for of_job, settings in sweep_settings(words, folders):
+        words_of_jobs.append(of_job)
+        jobs.append(settings)
     check_protocols(jobs)
     roots = {settings.out for settings in jobs}
     if len(roots) > 1:
         raise EditbenchError("out must be one folder for all jobs of a call of run")
     found: set[str] = set()
-    for settings, outcome in run_jobs(jobs, workers):
+    for settings, outcome in run_jobs(jobs, workers, words_of_jobs):
         found.add(_run_id(settings, outcome))
     return Runs(load_results(roots.pop(), found))
 

@@ -17,8 +17,8 @@ from editbench.run.follow import Follower, Pace, again_command
 
 
 def leave(folder, number, reused=False):
-    line = f"job {number}: done"
-    write_json(folder / f"{number}.json", {"status": "done", "reused": reused, "line": line})
+    outcome = {"status": "done", "reused": reused, "job": f"job {number}", "told": "done"}
+    write_json(folder / f"{number}.json", outcome)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_pace_is_that_of_jobs_that_took_time(clock):
 
 
 def test_a_follower_prints_each_job_once(tmp_path, capsys, clock):
-    follower = Follower(tmp_path, 3)
+    follower = Follower(tmp_path, [[], [], []])
     leave(tmp_path, 2, reused=True)
     (tmp_path / ".partial.json").write_text("{")
     follower.look()
@@ -78,7 +78,7 @@ def test_files_that_are_no_outcomes_are_passed_over(tmp_path):
 
 
 def test_a_follower_looks_while_others_work(tmp_path, capsys):
-    with Follower(tmp_path, 1).looking():
+    with Follower(tmp_path, [[]]).looking():
         leave(tmp_path, 0)
     assert capsys.readouterr().err == "[1/1] job 0: done\n"
 

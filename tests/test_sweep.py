@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from editbench.api import run
 from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank, build_shard
 from editbench.bank.layout import shard_folder
@@ -103,7 +104,7 @@ def test_two_workers_leave_what_one_leaves(tmp_path, words, in_root, capfd, monk
     assert "OMP_NUM_THREADS" not in os.environ
     described = [
         {
-            k: v for k, v in found.items() if k not in ("reason", "line", "checksum")
+            k: v for k, v in found.items() if k not in ("reason", "told", "checksum")
         }  # they name folders
         for run in ("one", "two")
         for _, found in sorted(outcomes(tmp_path / run).items())
@@ -420,6 +421,21 @@ def test_found_jobs_are_settled_and_the_others_run_under_their_numbers(
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
     seeds = {record["seed"] for record in records(tmp_path / "runs").values()}
     assert seeds == {0, 1, 2}
+
+
+def test_jobs_that_differ_in_an_option_are_told_apart(tmp_path, words, capfd):
+    """When they end, in the list of failures, and where `eb.run` finds them."""
+    mixed = ["method=along,crash", "attribute=a", "method.delta=0.25,0.5", f"out={tmp_path}/runs"]
+    assert main(["run", *words, "-m", *mixed]) == 1
+    err = capfd.readouterr().err
+    for delta in ("0.25", "0.5"):
+        assert f"] along x a, seed 0 (method.delta={delta}): done" in err
+        assert f"] crash x a, seed 0 (method.delta={delta}): failed: " in err
+        assert f"  failed  crash x a, seed 0 (method.delta={delta}): Runtime" in err
+    named = "crash x a, seed 0 (method.delta=0.25); crash x a, seed 0 (method.delta=0.5)\n"
+    assert f"2 failed: {named}" in err
+    run([*words[2:], *mixed], config_dirs=words[1])
+    assert "] along x a, seed 0 (method.delta=0.5): done (found)" in capfd.readouterr().err
 
 
 def test_a_record_that_another_works_on_holds_no_sweep_up(tmp_path, words, in_root):

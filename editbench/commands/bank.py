@@ -20,6 +20,7 @@ from editbench.base.progress import say
 from editbench.commands.command_line import CommandLine
 from editbench.commands.options import Parser
 from editbench.run.job import Outcome
+from editbench.run.job_names import PART
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
@@ -87,7 +88,7 @@ def as_parts(argv: list[str]) -> list[str]:
         raise EditbenchError(
             f"{PARTS} {number}: give how many jobs are to build the bank, as in {PARTS} 8"
         )
-    return [*argv[:at], *argv[at + 2 :], "-m", f"+part=range({number})"]
+    return [*argv[:at], *argv[at + 2 :], "-m", f"+{PART}=range({number})"]
 
 
 def build_task(config: DictConfig) -> Outcome:
@@ -95,7 +96,7 @@ def build_task(config: DictConfig) -> Outcome:
     summary.
     """
     number = take_number(config)
-    part = f"part {config.part}" if "part" in config else "bank"
+    part = f"part {config[PART]}" if PART in config else "bank"
     try:
         outcome, text = build(join_sweep(Settings.from_config(config)), part)
     except EditbenchError as error:
@@ -106,7 +107,7 @@ def build_task(config: DictConfig) -> Outcome:
         outcome = failure(error)
     if has_own_log() and text:
         say(f"{part}: {text}")
-    leave_outcome(part, outcome, f"{part}: {text}", number)
+    leave_outcome(part, outcome, text, number)
     return outcome
 
 

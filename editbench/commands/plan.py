@@ -12,8 +12,8 @@ from rich.table import Table
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import results_console, status
 from editbench.commands.command_line import CommandLine
+from editbench.run.job_names import NAMING, own_words
 from editbench.run.plan import (
-    COLUMNS,
     STATUSES,
     PlannedJob,
     as_data,
@@ -21,7 +21,6 @@ from editbench.run.plan import (
     plan_sweep,
     reasons,
     totals,
-    varied_overrides,
 )
 
 HELP = """usage: editbench plan [--json] [the words of `editbench run -m`]
@@ -96,10 +95,10 @@ def show(jobs: Sequence[PlannedJob]) -> None:
 
 def job_table(jobs: Sequence[PlannedJob]) -> Table:
     """A row a job; a column 'more' where overrides without a column of their own differ."""
-    varied = varied_overrides(jobs)
+    varied = [" ".join(words) for words in own_words([job.overrides for job in jobs])]
     # Without such overrides the column would be empty.
     more = ["more"] if any(varied) else []
-    table = Table(*COLUMNS, *more, "status", "run id", "bank", "fit", box=None)
+    table = Table(*NAMING, *more, "status", "run id", "bank", "fit", box=None)
     for job, words in zip(jobs, varied):
         cells = [job.method, job.attribute, str(job.seed)]
         if more:

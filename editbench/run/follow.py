@@ -14,6 +14,7 @@ from pathlib import Path
 from editbench.base.errors import BadFile
 from editbench.base.files import read_json
 from editbench.base.progress import say, time_left
+from editbench.run.job_names import full_title
 
 LOOK_EVERY = 0.5  # seconds between two looks at the folder of a sweep
 
@@ -60,12 +61,13 @@ class Follower:
 
     Args:
         folder: where the jobs leave their outcomes.
-        count: jobs of the sweep.
+        own: of each job, the words that its title lacks; see `editbench.run.job_names`.
     """
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, own: Sequence[Sequence[str]]) -> None:
         self.folder = folder
-        self.pace = Pace(count)
+        self.own = own
+        self.pace = Pace(len(own))
         self._seen: set[int] = set()
         # A job of this process and the thread may look at once.
         self._lock = threading.Lock()
@@ -92,7 +94,8 @@ class Follower:
         except BadFile:
             return  # the summary names it
         mark = self.pace.mark(outcome["reused"])
-        say(f"{mark} {outcome['line']}{self.pace.left()}")
+        title = full_title(outcome["job"], self.own[number])
+        say(f"{mark} {title}: {outcome['told']}{self.pace.left()}")
 
     @contextmanager
     def looking(self) -> Iterator[None]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+NAMING = ("method", "attribute", "seed")  # keys that the title of a job tells
+PART = "part"  # key of the parts of a bank, which their titles tell
 
 
 @dataclass(frozen=True)
@@ -34,3 +39,33 @@ class JobNames:
     n: int = 0
     shard: int = 1
     fits: list[str] = field(default_factory=list)
+
+
+def own_words(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of each job of a sweep, the words that not all jobs have and that its title does not tell.
+
+    Args:
+        jobs: the overrides of each.
+    """
+    # Words that every job has, such as budget=demo, would tell nothing.
+    counts = Counter(word for words in jobs for word in words)
+    found: list[list[str]] = []
+    for words in jobs:
+        own: list[str] = []
+        for word in words:
+            key = word.partition("=")[0].lstrip("+")
+            if key not in (*NAMING, PART) and counts[word] < len(jobs):
+                own.append(word)
+        found.append(own)
+    return found
+
+
+def full_title(title: str, own: Sequence[str]) -> str:
+    """'gradctrl x smile, seed 0 (method.delta=0.1)'.
+
+    Args:
+        title: of a job; its words, where it could not be composed.
+        own: of `own_words`.
+    """
+    told = [word for word in own if word not in title]
+    return f"{title} ({' '.join(told)})" if told else title

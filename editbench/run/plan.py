@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from editbench.run.remembered import keep, recall
 
 STATUSES = ("done", "skipped", "failed", "missing", "impossible")
 TO_RUN = ("failed", "missing")  # jobs of these statuses run; done and skipped ones are found
-COLUMNS = ("method", "attribute", "seed")  # overrides that have a column of their own
 
 
 @dataclass(frozen=True)
@@ -188,17 +186,3 @@ def reasons(jobs: Sequence[PlannedJob]) -> dict[tuple[str, str], int]:
             key = (job.status, job.reason)
             counts[key] = counts.get(key, 0) + 1
     return counts
-
-
-def varied_overrides(jobs: Sequence[PlannedJob]) -> list[str]:
-    """Of each job, the overrides that differ between jobs and have no column of their own."""
-    # Words that every job has, such as budget=demo, would fill the column and tell nothing.
-    counts = Counter(word for job in jobs for word in job.overrides)
-    varied: list[str] = []
-    for job in jobs:
-        own: list[str] = []
-        for word in job.overrides:
-            if word.split("=")[0] not in COLUMNS and counts[word] < len(jobs):
-                own.append(word)
-        varied.append(" ".join(own))
-    return varied

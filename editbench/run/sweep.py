@@ -46,6 +46,7 @@ from editbench.run.compose import (
 )
 from editbench.run.follow import Follower, outcome_numbers
 from editbench.run.job import Outcome, find_job, run_job
+from editbench.run.job_names import full_title, own_words
 from editbench.run.launch import (
     CHOICE,
     available_cores,
@@ -92,6 +93,11 @@ class Sweep:
 
     folder: Path
     jobs: list[list[str]]
+
+    @property
+    def own(self) -> list[list[str]]:
+        """Of each job, the words that its title lacks."""
+        return own_words(self.jobs)
 
 
 # -- running -------------------------------------------------------------------------------------
@@ -163,7 +169,7 @@ def run_sweep(
         os.environ[STARTER] = str(os.getpid())
         share_cores(master, len(jobs))
         interrupted = False
-        follower = Follower(sweep.folder, len(jobs))
+        follower = Follower(sweep.folder, sweep.own)
         numbers = list(range(len(jobs)))  # of the jobs that the launcher gets
         try:
             if task is job_task:
@@ -284,8 +290,8 @@ def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> lis
         if found is None:
             waiting.append(number)
             continue
-        line = describe(settings, found)
-        write_outcome(sweep.folder, number, settings.title, found, line)
+        told = tell(settings, found)
+        write_outcome(sweep.folder, number, settings.title, found, told)
         follower.show(number)
     return waiting
 
@@ -415,10 +421,10 @@ def job_task(config: DictConfig) -> Outcome:
         outcome = found or run_job(settings)
     except Exception as error:  # one job's trouble is not the sweep's
         outcome = failure(error)
-    line = describe(settings, outcome)
+    told = tell(settings, outcome)
     if has_own_log():
-        say(line)
-    leave_outcome(settings.title, outcome, line, number)
+        say(f"{settings.title}: {told}")
+    leave_outcome(settings.title, outcome, told, number)
     return outcome
 
 
@@ -478,28 +484,28 @@ def join_sweep(settings: Settings) -> Settings:
     return settings.with_device(device)
 
 
-def leave_outcome(title: str, outcome: Outcome, line: str, number: int) -> None:
+def leave_outcome(title: str, outcome: Outcome, told: str, number: int) -> None:
     """In a sweep, write the outcome where the process that started the sweep reads it.
 
     Args:
         title: of the job.
         outcome: of the job.
-        line: that is printed of it.
+        told: what is printed behind the title.
         number: of the job in its sweep.
     """
     if in_sweep():
-        write_outcome(Path(HydraConfig.get().sweep.dir), number, title, outcome, line)
+        write_outcome(Path(HydraConfig.get().sweep.dir), number, title, outcome, told)
 
 
-def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, line: str) -> None:
-    """Write the outcome of job `number` of the sweep in `folder`, with the line to print of it."""
-    write_json(folder / f"{number}.json", {"job": title, **vars(outcome), "line": line})
+def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, told: str) -> None:
+    """Write the outcome of job `number` of the sweep in `folder`, and what to print of it."""
+    write_json(folder / f"{number}.json", {"job": title, **vars(outcome), "told": told})
 
 
 def leave_failure(folder: Path, number: int, title: str, error: EditbenchError) -> Outcome:
     """Write the outcome of a job whose settings are wrong."""
     outcome = failure(error)
-    write_outcome(folder, number, title, outcome, f"{title}: failed: {outcome.reason}")
+    write_outcome(folder, number, title, outcome, f"failed: {outcome.reason}")
     return outcome
 
 
@@ -510,9 +516,9 @@ def failure(error: Exception) -> Outcome:
 
 
 # -- lines ---------------------------------------------------------------------------------------
-def describe(settings: Settings, outcome: Outcome) -> str:
-    """One line on a job: what it was, its status, and its first numbers or its reason."""
-    head = f"{settings.title}: {outcome.status}"
+def tell(settings: Settings, outcome: Outcome) -> str:
+    """What is printed behind the title of a job: its status, and its first numbers or its reason."""
+    head = outcome.status
     if outcome.reused:
         head += " (found)"
     if outcome.status != "done":
@@ -634,6 +640,9 @@ def finish_sweep(
     """
     # Whatever the launcher returned is not looked at: a worker that was killed returned nothing.
     outcomes = read_outcomes(sweep.folder)
+    for number, own in enumerate(sweep.own):
+        if number in outcomes:
+            outcomes[number]["job"] = full_title(outcomes[number]["job"], own)
     common: set[str] = set()  # words that all jobs share tell nothing
     if len(sweep.jobs) > 1:
         common = set.intersection(*map(set, sweep.jobs))

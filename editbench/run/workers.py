@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -20,9 +20,10 @@ from editbench.base.progress import hush, say
 from editbench.base.workers import worker_context
 from editbench.run.follow import Pace
 from editbench.run.job import Outcome, find_job, run_job
+from editbench.run.job_names import full_title, own_words
 from editbench.run.launch import available_cores
 from editbench.run.settings import Settings
-from editbench.run.sweep import describe, failure
+from editbench.run.sweep import failure, tell
 
 MOST = 4  # processes by default: each holds its networks and a split of the bank
 
@@ -34,12 +35,15 @@ def default_workers(device: str) -> int:
     return min(available_cores(), MOST)
 
 
-def run_jobs(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings, Outcome]]:
+def run_jobs(
+    jobs: Sequence[Settings], workers: int, words: Sequence[Sequence[str]] = ()
+) -> Iterator[tuple[Settings, Outcome]]:
     """Run jobs; a line is printed as each ends. Those whose records are there come first.
 
     Args:
         jobs: the settings of each.
         workers: processes; with 1 the jobs run in this one, in their order.
+        words: the overrides of each, where they were made from some; the lines tell which differ.
 
     Yields:
         The settings and the outcome of a job, in the order in which jobs end.
@@ -48,39 +52,41 @@ def run_jobs(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings,
         EditbenchError: a worker was killed.
     """
     pace = Pace(len(jobs))
-    for settings, outcome in _outcomes(jobs, workers):
+    own = own_words(words) or [[] for _ in jobs]
+    for place, outcome in _outcomes(jobs, workers):
+        settings = jobs[place]
         mark = pace.mark(outcome.reused)
-        say(f"{mark} {describe(settings, outcome)}{pace.left()}")
+        title = full_title(settings.title, own[place])
+        say(f"{mark} {title}: {tell(settings, outcome)}{pace.left()}")
         yield settings, outcome
 
 
-def _outcomes(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[Settings, Outcome]]:
-    missing = []
-    for settings in jobs:
+def _outcomes(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
+    """The place of each job and its outcome, as they end."""
+    missing: dict[int, Settings] = {}
+    for place, settings in enumerate(jobs):
         # Where nothing was ever written there is nothing to find, and no time is spent on it.
         outcome = find_job(settings) if settings.out.is_dir() else None
         if outcome is None:
-            missing.append(settings)
+            missing[place] = settings
         else:
-            yield settings, outcome
+            yield place, outcome
     # One worker is this process itself, so that a debugger and Ctrl-C reach the job.
-    ended = _in_turn(missing) if workers == 1 else _in_parallel(missing, workers)
-    for place, outcome in ended:
-        yield missing[place], outcome
+    yield from _in_turn(missing) if workers == 1 else _in_parallel(missing, workers)
 
 
-def _in_turn(jobs: Sequence[Settings]) -> Iterator[tuple[int, Outcome]]:
-    for place, settings in enumerate(jobs):
+def _in_turn(jobs: Mapping[int, Settings]) -> Iterator[tuple[int, Outcome]]:
+    for place, settings in jobs.items():
         yield _job(place, settings)
 
 
-def _in_parallel(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
+def _in_parallel(jobs: Mapping[int, Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
     threads = max(1, available_cores() // workers)
     folders = user_code.searched()
     others = set(multiprocessing.active_children())  # of whoever called this
     pool = ProcessPoolExecutor(workers, worker_context(), _start_worker, (threads, folders))
     try:
-        waiting = [pool.submit(_job, place, settings) for place, settings in enumerate(jobs)]
+        waiting = [pool.submit(_job, place, settings) for place, settings in jobs.items()]
         for done in as_completed(waiting):
             yield done.result()
     except BrokenProcessPool as error:

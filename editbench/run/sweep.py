@@ -404,7 +404,8 @@ def job_task(config: DictConfig) -> Outcome:
     Its outcome is printed and, in a sweep, left for the summary.
 
     Raises:
-        EditbenchError: a single job's settings are wrong. In a sweep this is its outcome.
+        EditbenchError: a single job's settings are wrong, or it cannot begin. In a sweep this is its
+            outcome.
     """
     number = take_number(config)
     try:
@@ -421,6 +422,9 @@ def job_task(config: DictConfig) -> Outcome:
         outcome = found or run_job(settings)
     except Exception as error:  # one job's trouble is not the sweep's
         outcome = failure(error)
+    # Nothing was begun and no record says why: an error as one of the settings.
+    if outcome.status == "failed" and not outcome.run_id and not in_sweep():
+        raise EditbenchError(outcome.reason)
     told = tell(settings, outcome)
     if has_own_log():
         say(f"{settings.title}: {told}")

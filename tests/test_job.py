@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from editbench.base import identity
 from editbench.base.errors import EditbenchError
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
+from editbench.report import load, metric_figures
 from editbench.run import job, record
 from editbench.run.loading import load_bank
 from editbench.run.record import Record
@@ -111,6 +113,20 @@ def test_a_broken_fit_cache_is_fitted_again(tmp_path):
     other = toy_config(tmp_path, "attribute=b")
     provenance = json.loads((folder_of(other, run_job(other)) / "provenance.json").read_text())
     assert provenance["fit_cached"] is False
+
+
+def test_a_metric_that_is_added_to_a_finished_run_brings_its_figure(tmp_path):
+    first = run_job(toy_config(tmp_path))
+    assert "dependency_matrix" not in metric_figures(load(tmp_path))
+    more = toy_config(tmp_path, "metric=[crossing_accuracy,dependency_matrix]")
+    again = run_job(more)
+    assert again.reused and again.run_id == first.run_id
+    figures = metric_figures(load(tmp_path))
+    assert figures["dependency_matrix"] == more.metric.dependency_matrix.figure
+    # Of the configuration nothing else has changed.
+    assert Record.open(folder_of(more, again)).config() == OmegaConf.to_container(
+        more, resolve=True
+    )
 
 
 def test_a_skip_is_a_result(tmp_path):

@@ -58,5 +58,8 @@ def refresh_metrics(record: Record, settings: Settings) -> None:
     if is_outdated(record, settings):
         # Read first: reading compares checksums, and the update takes the seal away.
         trajectories = record.trajectories()
+        config = record.config() | {"metric": settings.plain["metric"]}
         with record.updating() as folder:
+            # Figures and papers of the metrics are looked up there.
+            records.write_config(folder, config)
             compute_metrics(folder, trajectories, settings)

@@ -166,6 +166,29 @@ def test_a_file_chooses_what_stands_where(root: Path, tmp_path: Path) -> None:
     assert page.index("Smiling") < page.index("hair colour") and "gradctrl" not in page
 
 
+def test_nothing_is_said_of_columns_that_are_left_out(tmp_path: Path) -> None:
+    rows = metric_rows(note="read with care", fid_up=9.0)
+    for method in ("alpha", "beta"):
+        fake_run(tmp_path, method, "smile", rows, made={"learned": 0.5})
+    said = (
+        "read with care",
+        "Fréchet distance",
+        "AUC below",
+        "AD: at an",
+        "AD over",
+        "flips and path",
+    )
+    (tmp_path / "report.yaml").write_text("columns: [accuracy, path_length]")
+    outputs = {}
+    for name, style in (("all", Style()), ("some", Style.of_runs(tmp_path))):
+        page = report_of(tmp_path, tmp_path / name, style=style)
+        table = (page.parent / "table.md").read_text()
+        outputs[name] = f"{table} {page.read_text(encoding='utf-8')}"
+    assert [text for text in said if text not in outputs["all"]] == []
+    assert [text for text in said if text in outputs["some"]] == []
+    assert "path over the starts that crossed" in outputs["some"]
+
+
 def test_options_stand_above_the_file(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

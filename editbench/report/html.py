@@ -40,6 +40,7 @@ from editbench.report.tables import main_table, matrix, quantities
 from editbench.report.write import (
     BOLD,
     FLOOR_RULE,
+    compared_of,
     floors_of,
     heading,
     legend,
@@ -367,15 +368,15 @@ def _section(
         "facts": facts(numbers, look),
         "columns": [(column, heading(column)) for column in columns],
         "rows": [_row(record, columns) for record in table.to_dict("records")],
-        "rows_over": over_starts(table, look),
+        "rows_over": over_starts(table, look, style),
         "means": [
             _mean_row(record, columns, averaged, accuracy)
             for record in numbers.means.to_dict("records")
         ],
         "means_over": [f"{titles[metric]} over" for metric in averaged],
-        "means_notes": means_lines(numbers.compared, look),
+        "means_notes": means_lines(compared_of(numbers, style), look),
         "bold_means": numbers.ranked.bold,
-        "legend": legend(table, quantities(results), look),
+        "legend": legend(table, quantities(results), look, style),
         "attributes": list(wide),
         "conclusion": accuracy_conclusion(grid, [str(attribute) for attribute in wide], look),
         "grid": grid,

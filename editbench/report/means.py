@@ -14,7 +14,7 @@ Where fewer than half of the attributes are left there is no mean, and the reaso
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -355,15 +355,15 @@ def _numbers(found: Comparison, methods: set[str], look: Looks) -> dict[str, dic
     return numbers
 
 
-def lines(found: Mapping[str, Comparison], look: Looks) -> list[str]:
+def lines(found: Iterable[Comparison], look: Looks) -> list[str]:
     """What stands below a table of means: what they are over, and which method has none.
 
     Args:
-        found: number -> what its means are over.
+        found: what the means of each number are over.
         look: how methods and attributes are written.
     """
     said = []
-    for one in found.values():
+    for one in found:
         said.append(
             one.note(look)
             or f"mean {one.title(look)}: over {one.over} ({look.listed(one.attributes)}), the same "

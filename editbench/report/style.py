@@ -202,6 +202,10 @@ class Style:
             found = {key: found[key] for key in self.columns if key in found}
         return [self.column_of(column) for column in found.values()]
 
+    def shows(self, key: str) -> bool:
+        """Whether a column may stand in the tables, and what is to be said of it below them."""
+        return not self.columns or key in self.columns
+
     def column_of(self, column: Column) -> Column:
         """One column with its title and digits."""
         digits = column.digits

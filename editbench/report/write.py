@@ -31,6 +31,7 @@ from editbench.report.cells import (
 from editbench.report.costs import SUMMED
 from editbench.report.doubts import NAMED, doubts
 from editbench.report.load import Results
+from editbench.report.means import Comparison
 from editbench.report.means import lines as means_lines
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paired import LEVEL
@@ -54,6 +55,7 @@ NOT_LEARNED_MEANS = (
     f"{NOT_LEARNED}: what the method learnt orders the teacher's labels on the tune split with an "
     f"AUC below {LEAST_LEARNED:g}; 0.5 is chance, and its accuracy says little of the method"
 )
+OVER_CROSSED = ("off_target_flips", "path_length")  # columns over the starts that crossed
 TITLES = {column.key: column.title for column in COLUMNS}
 
 
@@ -87,7 +89,7 @@ def print_table(
             out.add_row(*map(escape, row))
         console.print(out)
         console.print(dial.SLOPE, style="dim", soft_wrap=True)
-    for line in _last_notes(results, look):
+    for line in _last_notes(results, look, style):
         console.print(escape(line), style="dim", soft_wrap=True)
 
 
@@ -111,13 +113,17 @@ def _print_setting(numbers: Numbers, console: Console, style: Style, look: Looks
         ]
     heads, rows = _runs(table, columns, "terminal", look)
     print_runs(console, title, heads, rows, _last(heads))
-    told = [*missed_bars(numbers.results), over_starts(table, look), *_floor_lines(table, look)]
+    told = [
+        *missed_bars(numbers.results),
+        over_starts(table, look, style),
+        *_floor_lines(table, look),
+    ]
     heads, rows = _means(numbers, columns, "terminal", look)
     out = _rich(heads, "mean over attributes, the same for every method", wrapped=range(len(heads)))
     for row in rows:
         out.add_row(*row)
     console.print(out)
-    told += means_lines(numbers.compared, look)
+    told += means_lines(compared_of(numbers, style), look)
     for title, headings, rows, notes in _ranks_and_costs(numbers, "terminal", style, look):
         # Ties are a list of names and fold; everything else in the ranking is short.
         out = _rich(headings, title, wrapped=(len(headings) - 1,) if title == "ranking" else (0, 1))
@@ -203,11 +209,15 @@ def markdown(
         columns = style.columns_of(numbers)
         parts.append(f"## {markdown_safe(setting_title(numbers, look))}")
         parts.append(_pipes(*_runs(table, columns, "plain", look)))
-        told = [*missed_bars(numbers.results), over_starts(table, look), *_floor_lines(table, look)]
+        told = [
+            *missed_bars(numbers.results),
+            over_starts(table, look, style),
+            *_floor_lines(table, look),
+        ]
         parts += [_sentence(line) for line in told]
         parts.append("Mean over attributes, the same for every method:")
         parts.append(_pipes(*_means(numbers, columns, "plain", look)))
-        parts += [_sentence(line) for line in means_lines(numbers.compared, look)]
+        parts += [_sentence(line) for line in means_lines(compared_of(numbers, style), look)]
         for title, headings, rows, notes in _ranks_and_costs(numbers, "plain", style, look):
             parts += [f"{title[0].upper()}{title[1:]}:", _pipes(headings, rows)] if rows else []
             parts += [_sentence(line) for line in notes]
@@ -216,15 +226,17 @@ def markdown(
         rows = [[look.method(row[0]), *row[1:]] for row in tied[1:]]
         parts += [f"## {dial.title(results)}", _pipes(tied[0], rows), f"{dial.SLOPE}."]
     parts += lines(results, look)
-    parts.append("\n".join(f"- {markdown_safe(line)}" for line in _last_notes(results, look)))
+    parts.append(
+        "\n".join(f"- {markdown_safe(line)}" for line in _last_notes(results, look, style))
+    )
     return "\n\n".join(parts).rstrip() + "\n"
 
 
-def _last_notes(results: Results, look: Looks) -> list[str]:
+def _last_notes(results: Results, look: Looks, style: Style) -> list[str]:
     """What stands below all tables: what marks mean, what was not done, what cannot be read."""
     table = main_table(results)
     broken = [f"broken: {problem.name}: {problem.reason}" for problem in results.problems]
-    told = [*legend(table, quantities(results), look), *not_done(table, look)]
+    told = [*legend(table, quantities(results), look, style), *not_done(table, look)]
     return [*told, *doubts(results, look), *results.notes, *broken]
 
 
@@ -328,7 +340,12 @@ def _last(heads: list[str]) -> tuple[int, ...]:
     return (len(heads) - 1,) if heads[-1] == AT_FLOOR else ()
 
 
-def over_starts(table: pd.DataFrame, look: Looks) -> str:
+def compared_of(numbers: Numbers, style: Style) -> list[Comparison]:
+    """What the means are over, of the numbers that the tables show; the ranking shows accuracy."""
+    return [one for key, one in numbers.compared.items() if key == "accuracy" or style.shows(key)]
+
+
+def over_starts(table: pd.DataFrame, look: Looks, style: Style) -> str:
     """What each row of the main table is over."""
     counts = sorted(set(table["n"].dropna().astype(int)))
     # Below it stands what was skipped or failed, with its reason.
@@ -338,11 +355,14 @@ def over_starts(table: pd.DataFrame, look: Looks) -> str:
     seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
     several = ", ".join(map(str, seeds))
     pooled = f" and {several} seeds, mean and interval over both" if seeds[-1] > 1 else ", one seed"
-    flips, path, ad = (title_of(key, look) for key in ("off_target_flips", "path_length", "ad_at"))
-    return (
-        f"each row: over {n} starts{pooled}; {flips} and {path} over the starts that crossed, {ad} "
-        "over those that reach its effect"
-    )
+    crossed = [title_of(key, look) for key in OVER_CROSSED if style.shows(key)]
+    others = []
+    if crossed:
+        others.append(f"{' and '.join(crossed)} over the starts that crossed")
+    if style.shows("ad_at"):
+        others.append(f"{title_of('ad_at', look)} over those that reach its effect")
+    told = f"each row: over {n} starts{pooled}"
+    return f"{told}; {', '.join(others)}" if others else told
 
 
 def title_of(key: str, look: Looks) -> str:
@@ -367,32 +387,37 @@ def heading(column: Column) -> str:
     return column.title + {True: " ↑", False: " ↓", None: ""}[column.better]
 
 
-def legend(table: pd.DataFrame, known: Mapping[str, Quantity], look: Looks) -> list[str]:
+def legend(
+    table: pd.DataFrame, known: Mapping[str, Quantity], look: Looks, style: Style
+) -> list[str]:
     """What the marks in the table mean.
 
     Args:
         table: of `main_table`.
         known: `quantities` of the same records.
         look: how methods and attributes are written.
+        style: which columns are shown; of others nothing is said.
     """
     # A dictionary, so that a mark on many rows is explained once.
     found = dict(mark for record in table.to_dict("records") for mark in marks(record))
     lines = [f"{name}: {meaning}" for name, meaning in found.items()]
     effects = sorted(set(table["ad_at_effect"].dropna()))
-    if effects:
+    if effects and style.shows("ad_at"):
         lines.append(
             f"{title_of('ad_at', look)}: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
         )
-    if any(not_learned(record) for record in table.to_dict("records")):
+    weak = any(not_learned(record) for record in table.to_dict("records"))
+    if weak and style.shows("learned"):
         lines.append(NOT_LEARNED_MEANS)
     # A column can be there without a number, and then needs no warning.
-    distances = [key for key, one in known.items() if one.metric in FRECHET and key in table]
+    chosen = {key: one for key, one in known.items() if style.shows(key)}
+    distances = [key for key, one in chosen.items() if one.metric in FRECHET and key in table]
     if any(table[key].notna().any() for key in distances):
         lines.append(
             "Fréchet distance, FID: that of n pictures lies above that of all, by more where they "
             "vary more; the kernel distance, in table.csv and the figures, has no such bias"
         )
-    noted = [f"{key}_note" for key, one in known.items() if one.metric not in HIDDEN]
+    noted = [f"{key}_note" for key, one in chosen.items() if one.metric not in HIDDEN]
     # In the order of the columns, as a reader looks from the table to the note.
     for key in (name for name in table.columns if name in noted):
         with_note = table[key] != ""

@@ -37,7 +37,8 @@ class SeFa(DirectionSearch):
         semantics: directions of each range.
         normalise: bring the weights of each style channel to unit length first, as the published
             code does; the paper's eq. 5 does not.
-        space: 'w'; or 'z', where A is the weight of the first layer of the generator.
+        space: 'w'; or 'z', where A is the weight of the first layer of a generator that has no
+            style affines.
         ranges: rows [a, b) of W+ whose affines are factorised together, and which are then moved.
         strength: in units of StyleGAN2-FFHQ's W, carried over to this W by the ratio of the spreads;
             in Z in its own units.
@@ -103,6 +104,8 @@ class SeFa(DirectionSearch):
                 f"{', '.join(space.name for space in generator.spaces)}); method.space=z factorises "
                 "its first layer instead"
             )
+        if self.space == Space.Z:
+            first_layer(generator)  # raises Unsupported, before the search for nothing
 
 
 def eigenvectors(weight: np.ndarray, count: int, normalise: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -189,10 +192,7 @@ def first_weight(generator: Generator, like: Tensor) -> np.ndarray:
     Raises:
         Unsupported: there is none, or its output is not linear in z.
     """
-    linear = [name for name in generator.layers() if isinstance(generator.inner(name), LINEAR)]
-    name = next(iter(linear), "")
-    if not name:
-        raise Unsupported("the generator has no linear layer to factorise")
+    name = first_layer(generator)
 
     def respond(z: Tensor) -> Tensor:
         return generator.activation(Codes(Space.Z, z), name).flatten(1).double()
@@ -205,3 +205,25 @@ def first_weight(generator: Generator, like: Tensor) -> np.ndarray:
     if (twice - 2 * weight).norm() > TOLERANCE * twice.norm():
         raise Unsupported(f"the first layer '{name}' is not linear in z: z is changed before it")
     return weight.cpu().numpy()
+
+
+def first_layer(generator: Generator) -> str:
+    """Name of the first linear layer that z meets.
+
+    Args:
+        generator: decodes Z.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    for name in generator.layers():
+        if isinstance(generator.inner(name), LINEAR):
+            return name
+    # The paper has both kinds: the first layer of PGGAN, the affines of StyleGAN. The mapping of a
+    # StyleGAN brings z to unit length first, so its first layer is no linear map of z.
+    if Space.S in generator.spaces:
+        raise Unsupported(
+            "of a generator with style affines SeFa factorises these, which read w, and nothing of "
+            "the mapping from z, as in the paper: set method.space=w"
+        )
+    raise Unsupported("SeFa in Z factorises a linear layer, and the generator has none")

@@ -111,6 +111,14 @@ def test_a_generator_of_z_alone_is_factorised_at_its_first_layer():
         SeFa().check(ToyGenerator(), load_scorer("teacher").attributes, "smile")
 
 
+def test_of_a_generator_with_styles_nothing_is_factorised_in_z(generator):
+    """Its first linear map reads z at unit length: twice as far a z is the same sample."""
+    z = torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(generator.map(2 * z), generator.map(z))
+    with pytest.raises(Unsupported, match=r"as in the paper: set method\.space=w"):
+        SeFa(space="z").check(generator, load_scorer("teacher").attributes, "smile")
+
+
 def test_wrong_options_are_named():
     with pytest.raises(EditbenchError, match=r"method.semantics=0"):
         SeFa(semantics=0)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.validation import check_options
 from editbench.cli import main
 from editbench.run import loading
-from editbench.run.compose import compose_config, compose_settings
+from editbench.run.compose import compose_config, compose_settings, sweep_settings
 from editbench.run.record import upgrade
 from editbench.run.settings import Settings
 from tests.toy_world import AlongColumn, toy_config
@@ -109,6 +109,17 @@ def test_a_sweep_is_refused_before_its_first_job_wherever_the_wrong_value_stands
     ):
         assert main(["run", "-m", *words, *sweep]) == 1
         assert message in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_over_methods_has_the_options_of_its_own_methods():
+    """Which of them lacks an option is named; what the default method has does not matter."""
+    words = ["method=random_channel,stylespace", "method.exemplars=30"]
+    with pytest.raises(UnknownName, match="unknown option of method=random_channel 'exemplars'"):
+        list(sweep_settings(words))
+    assert "exemplars" not in compose_settings([]).method.options
+    words[0] = "method=stylespace,stylespace_multi"
+    found = [settings.method.options["exemplars"] for _, settings in sweep_settings(words)]
+    assert found == [30, 30]
 
 
 def test_several_values_without_m_say_what_is_missing(capsys):

@@ -191,7 +191,12 @@ def compose_master(
     Raises:
         EditbenchError: a sweeper of somebody else, which would choose the jobs as they end.
     """
-    master = loader.load_configuration(MAIN, list(overrides), RunMode.MULTIRUN)
+    # Hydra composes it with the default options of swept groups, which may lack what the swept ones
+    # have. Values of options stand in the jobs' own words, and are checked there.
+    shared = [word for word in overrides if not _is_of_group(word)]
+    master = loader.load_configuration(MAIN, shared, RunMode.MULTIRUN)
+    of_hydra = set(master.hydra.overrides.hydra)
+    master.hydra.overrides.task = [word for word in overrides if word not in of_hydra]
     sweeper = str(master.hydra.sweeper["_target_"])
     if not sweeper.endswith(".BasicSweeper"):
         raise EditbenchError(
@@ -199,6 +204,12 @@ def compose_master(
             "leave the sweeper out"
         )
     return master, sweep_jobs(master, loader)
+
+
+def _is_of_group(word: str) -> bool:
+    """Whether a word gives a value to an option of a group, as method.delta=0.3 does."""
+    group, dot, _ = word.partition("=")[0].partition(".")
+    return bool(dot) and group in groups()
 
 
 @dataclass
@@ -212,10 +223,12 @@ class JobComposer:
     Args:
         loader: of Hydra.
         master: configuration of the sweep as a whole, with Hydra's own node.
+        more: a user's own configuration folders.
     """
 
     loader: ConfigLoader
     master: DictConfig
+    more: Sequence[Path] = ()
     # The other words of a job -> its settings, None where something refers to one of TOP_VALUES.
     _composed: dict[tuple[str, ...], Settings | None] = field(default_factory=dict)
 
@@ -226,6 +239,7 @@ class JobComposer:
             words: its overrides.
 
         Raises:
+            UnknownName: a key that the options of this job do not have.
             EditbenchError: a wrong value.
         """
         values: dict[str, Any] = {}
@@ -241,7 +255,12 @@ class JobComposer:
         if known is not None:
             return known.with_values(**values)
         # As Hydra does for each job: an experiment may be among the swept words, with defaults.
-        config = self.loader.load_sweep_config(self.master, list(words))
+        try:
+            config = self.loader.load_sweep_config(self.master, list(words))
+        except HydraException:
+            # Hydra does not say which of the jobs it is.
+            _check_keys(words, self.more, of_sweep=True)
+            raise
         # Hydra closes the configuration, after which no key can be deleted.
         with open_dict(config):
             del config["hydra"]
@@ -269,7 +288,7 @@ def sweep_settings(
     """The words and the settings of every job of a sweep, as Hydra composes them for a multirun."""
     with hydra_application(more, overrides) as hydra:
         master, jobs = compose_master(hydra.config_loader, overrides)
-        composer = JobComposer(hydra.config_loader, master)
+        composer = JobComposer(hydra.config_loader, master, more)
         for words in jobs:
             yield words, composer.settings(words)
 
@@ -472,8 +491,14 @@ def _check_hydra_key(key: str) -> None:
             return
 
 
-def _check_keys(overrides: Sequence[str], more: Sequence[Path]) -> None:
-    """Refuse the first key of the words that does not exist, with the nearest one."""
+def _check_keys(overrides: Sequence[str], more: Sequence[Path], of_sweep: bool = False) -> None:
+    """Refuse the first key of the words that does not exist, with the nearest one.
+
+    Args:
+        overrides: words of one job.
+        more: a user's own configuration folders.
+        of_sweep: whether other jobs have other options, so that the error names those of this one.
+    """
     chosen, keys = _sort_words(overrides, more)
     if not keys:
         return
@@ -489,19 +514,23 @@ def _check_keys(overrides: Sequence[str], more: Sequence[Path]) -> None:
             names = [str(name) for name in node]  # type: ignore[attr-defined]
             if part not in names:
                 if path:
-                    raise _unknown_option(".".join(path), part, node)
+                    place = ".".join(path)
+                    chosen_here = [word for word in chosen if word.partition("=")[0] == place]
+                    named = chosen_here[-1] if of_sweep and chosen_here else f"'{place}'"
+                    raise _unknown_option(place, part, node, named)
                 raise UnknownName("option", part, [*names, *groups()])
             path.append(part)
             node = OmegaConf.select(config, ".".join(path), throw_on_missing=False)
 
 
-def _unknown_option(key: str, name: str, options: Any) -> EditbenchError:
+def _unknown_option(key: str, name: str, options: Any, named: str) -> EditbenchError:
     """The error for an option that a part of the configuration lacks.
 
     Args:
         key: of the part, such as 'method'.
         name: of the option.
         options: those that the part has.
+        named: the part, as the error names it: 'method' in quotes, or method=sefa.
     """
     target = options.get("_target_")
     if target is not None:
@@ -509,9 +538,9 @@ def _unknown_option(key: str, name: str, options: Any) -> EditbenchError:
         # Hydra knows what the YAML has, not what the class takes.
         if name in arguments:
             return EditbenchError(
-                f"the YAML of '{key}' has no {name}, which {target} takes: add it there, or write "
+                f"the YAML of {named} has no {name}, which {target} takes: add it there, or write "
                 f"+{key}.{name}=..."
             )
     # Labels are no arguments, so they are not what was meant.
     known = [str(option) for option in options if option not in (*LABELS, "_target_")]
-    return UnknownName(f"option of '{key}'", name, known)
+    return UnknownName(f"option of {named}", name, known)

@@ -158,7 +158,7 @@ def run_sweep(
     with hydra_application(more, overrides) as hydra, _explained_disk(), _own_environment():
         master, jobs = compose_master(hydra.config_loader, overrides)
         # Before the folder is claimed: a sweep with a wrong value leaves nothing behind.
-        composer = JobComposer(hydra.config_loader, master)
+        composer = JobComposer(hydra.config_loader, master, more)
         composed = check_sweep(composer, jobs)
         if task is job_task:  # a task of another command draws no starts
             check_protocols(composed)

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from editbench.base.conf import group_options, groups, quoted
-from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.errors import EditbenchError, UnknownName, WrongType
 from editbench.base.spaces import Codes
 from editbench.base.validation import check_at_least
 from editbench.networks.generator import Generator
@@ -371,6 +372,7 @@ def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
         A matplotlib figure; a notebook shows it.
 
     Raises:
+        WrongType: `walks` is neither, or `start` is no whole number.
         EditbenchError: the record keeps no pictures, or not so many.
 
     Examples:
@@ -380,6 +382,8 @@ def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
         >>> len(figure.axes) > 1
         True
     """
+    if not isinstance(start, int | np.integer):
+        raise WrongType(f"start={start!r} must be a whole number, as in start=0")
     kept = _kept_strips(walks)
     if not 0 <= start < len(kept):
         raise EditbenchError(
@@ -392,6 +396,11 @@ def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
 def _kept_strips(walks: pd.DataFrame | Run) -> Sequence[Strip]:
     if isinstance(walks, Run):
         return strips_of_record(walks.folder)
+    if not isinstance(walks, pd.DataFrame):
+        raise WrongType(
+            f"strip shows a run, as runs[method, attribute], or its trajectory(), and was given "
+            f"{type(walks).__name__}"
+        )
     if FOLDER not in walks.attrs:
         raise EditbenchError(
             "these walks do not say which run they are of (pandas loses that in some operations): "

@@ -9,14 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import editbench as eb
 from editbench import api
-from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.errors import EditbenchError, UnknownName, WrongType
 from editbench.cli import main
+from editbench.metrics.crossing_accuracy import CrossingAccuracy
 from tests.fake_records import fake_run
 
 ROOT = Path(__file__).parents[1]
@@ -146,6 +148,24 @@ def test_what_cannot_be_meant_is_said(here):
         eb.run("method=random", workers=0)
     with pytest.raises(EditbenchError, match="no_such_folder: no such folder"):
         eb.run("method=random", config_dirs="no_such_folder")
+
+
+def test_a_value_of_another_type_is_told_what_is_wanted(here):
+    run = eb.load("runs")["interfacegan", "smile"]
+    gan, judge = eb.generator("faces32"), eb.judge("faces")
+    codes = eb.codes(gan, count=1)
+    wrong = [
+        (lambda: eb.strip(run, start=1.0), r"start=1\.0 must be a whole number"),
+        (lambda: eb.strip([run]), "strip shows a run, .* was given list"),
+        (lambda: gan.decode(codes.values), r"decode takes Codes, .* was given Tensor"),
+        (lambda: judge(np.zeros((1, 3, 32, 32), np.uint8)), r"images in \[-1, 1\] .* given uint8"),
+        (lambda: judge(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), r"given torch\.uint8"),
+        (lambda: judge(codes), "given Codes"),
+        (lambda: CrossingAccuracy().update(run.trajectory()), r"no table: give it Traj"),
+    ]
+    for call, message in wrong:
+        with pytest.raises(WrongType, match=message):
+            call()
 
 
 def test_a_generator_takes_options_of_its_configuration(tmp_path):

@@ -58,6 +58,10 @@ class SpaceMismatch(EditbenchError, TypeError):
     """Codes of one latent space were given to something that works in another."""
 
 
+class WrongType(EditbenchError, TypeError):
+    """A function was given something of another type than it takes."""
+
+
 class Unsupported(EditbenchError):
     """A method cannot serve this generator, space or attribute.
 

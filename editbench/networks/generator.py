@@ -6,7 +6,7 @@ import abc
 
 from torch import Tensor, nn
 
-from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName
+from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName, WrongType
 from editbench.base.precision import casting
 from editbench.base.spaces import Codes, Space
 
@@ -52,8 +52,15 @@ class Generator(nn.Module, abc.ABC):
         """Codes of one of `spaces` -> images (N, C, H, W) float32, about [-1, 1] (or codes, if
         output is "w").
 
-        Raises SpaceMismatch for codes of a space the generator does not have.
+        Raises SpaceMismatch for codes of a space the generator does not have, and WrongType for a
+        plain tensor.
         """
+        if not isinstance(codes, Codes):
+            raise WrongType(
+                f"{type(self).__name__}.decode takes Codes, which know their space, and was given "
+                f"{type(codes).__name__}: give it Codes(Space.W, w) of editbench.base.spaces, or "
+                "editbench.codes(generator, count=4)"
+            )
         if codes.space not in self.spaces:
             raise SpaceMismatch(
                 f"{type(self).__name__} decodes {', '.join(s.name for s in self.spaces)} codes but "

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from editbench.base.attributes import Attributes
+from editbench.base.errors import WrongType
 from editbench.base.precision import casting
 
 
@@ -53,6 +54,13 @@ class Scorer(nn.Module, abc.ABC):
 
     def __call__(self, decoded: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Here and not in forward, so that each subclass is covered.
+        if not isinstance(decoded, Tensor) or not decoded.is_floating_point():
+            kind = getattr(decoded, "dtype", type(decoded).__name__)
+            values = "codes" if self.input == "w" else "images in [-1, 1]"
+            raise WrongType(
+                f"{type(self).__name__} scores a tensor of floats, {values} as a generator decodes "
+                f"them, and was given {kind}"
+            )
         with casting(self.precision, decoded.device):
             return super().__call__(decoded, *args, **kwargs)
 

@@ -14,8 +14,9 @@ other attributes, travel as JSON in a tensor of bytes, because a state cannot ho
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import EditbenchError, WrongType
 from editbench.base.light_torchmetrics import torchmetrics
 from editbench.stats.intervals import NO_INTERVAL, Interval
 from editbench.walk.observed import Observed
@@ -117,6 +118,21 @@ class ResultBuilder:
         return MetricResult(rows.astype(ROW_TYPES), table.astype(SAMPLE_TYPES))
 
 
+def _refusing_tables(update: Callable[..., None]) -> Callable[..., None]:
+    """`update`, with an error that says what to give where it is given a table of pandas."""
+
+    @functools.wraps(update)
+    def checked(self: Metric, *given: Any, **named: Any) -> None:
+        if any(isinstance(value, pd.DataFrame) for value in (*given, *named.values())):
+            wanted = 'Trajectories.load(run.folder / "trajectory.parquet")'
+            if isinstance(self, ObservationMetric):
+                wanted = f'read_observed(run.folder, "{self.observation}")'
+            raise WrongType(f"{type(self).__name__}.update takes no table: give it {wanted}")
+        update(self, *given, **named)
+
+    return checked
+
+
 class Metric(torchmetrics.Metric):
     """Base of all metrics on trajectories.
 
@@ -151,6 +167,12 @@ class Metric(torchmetrics.Metric):
     def compute(self) -> MetricResult:
         """Numbers with intervals of all starts that were added."""
         raise NotImplementedError
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # A method of torchmetrics' own cannot look at what a subclass is given.
+        if "update" in cls.__dict__:
+            cls.update = _refusing_tables(cls.update)  # type: ignore[method-assign]
 
     # -- states -----------------------------------------------------------------------------------
     def add_columns(self, *names: str) -> None:

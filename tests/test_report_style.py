@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from matplotlib.text import Text
+from matplotlib.ticker import NullLocator
 from omegaconf import DictConfig, OmegaConf
 
 from editbench.base.conf import CONF, group_options
@@ -18,6 +21,8 @@ from editbench.base.errors import EditbenchError
 from editbench.base.identity import fit_key
 from editbench.commands.report import main
 from editbench.report import Results, Style, every_setting, latex, load, report
+from editbench.report.cells import number
+from editbench.report.figure_trade import SpacedLogLocator
 from editbench.report.paper import SCALE, to_paper
 from editbench.report.references import cited_in, entries
 from editbench.report.settings import add_settings, flatten
@@ -344,3 +349,25 @@ def test_numbers_do_not_follow_the_style(results: Results) -> None:
     (styled,) = every_setting(results, Style(methods=("random", "mine", "gradctrl"), digits=1))
     assert styled.order == ["random", "mine", "gradctrl"]
     pd.testing.assert_frame_equal(styled.means.set_index("method").loc[plain.index], plain)
+
+
+@pytest.mark.parametrize("limits", [(17, 1400), (1100, 9000), (0.3, 2.5)])
+@pytest.mark.parametrize(("width", "in_a_decade"), [(1.5, 1), (2.2, 1), (9.0, 3)])
+def test_the_ticks_of_a_cost_do_not_touch(
+    limits: tuple[float, float], width: float, in_a_decade: int
+) -> None:
+    figure = new_figure(width, 1.5)
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    axes.set_xlim(limits)
+    axes.xaxis.set_major_locator(SpacedLogLocator())
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: number(value))
+    figure.draw_without_rendering()
+    inside = [
+        label.get_window_extent()
+        for label, at in zip(axes.get_xticklabels(), axes.get_xticks())
+        if limits[0] <= at <= limits[1]
+    ]
+    assert len(inside) >= in_a_decade * np.floor(np.log10(limits[1] / limits[0]))
+    assert all(left.x1 < right.x0 for left, right in pairwise(inside))

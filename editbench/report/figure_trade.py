@@ -3,6 +3,8 @@ both."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -33,6 +35,9 @@ LABELS = {
 }
 # Costs span powers of ten between methods, AD does not.
 LINEAR = ("ad_at",)
+SUBS = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))  # ticks of a decade, from the densest on
+# Between two ticks, in matplotlib's own room for a label, which is 3 em; four digits take 2.4.
+LEAST_ROOM = 0.85
 # A logarithm has no place for 0, which methods without a fit and without labels have.
 FLOORS = {"fit_seconds": 0.01}  # on a logarithmic axis less is drawn here; 1 for the others
 CAPTION = (
@@ -128,7 +133,7 @@ def _log_axis(axes: Axes, values: pd.Series, floor: float) -> None:
     axes.set_xlim(values.min() / 1.9, values.max() * 1.9)
     # Over less than one and a half decades the powers of ten alone give one tick or none.
     narrow = values.max() < 30 * values.min()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+    axes.xaxis.set_major_locator(SpacedLogLocator() if narrow else LogLocator())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(
@@ -137,3 +142,22 @@ def _log_axis(axes: Axes, values: pd.Series, floor: float) -> None:
             number(value) if value > 1.1 * floor else f"≤{floor:g}" if value > 0.9 * floor else ""
         )
     )
+
+
+class SpacedLogLocator(LogLocator):
+    """Ticks between powers of ten too, as many as have labels that do not touch.
+
+    How much room there is follows from the layout, and so is known when the figure is drawn.
+    """
+
+    def __call__(self) -> Sequence[float]:
+        low, high = np.log10(self.axis.get_view_interval())  # type: ignore[union-attr]
+        room = self.axis.get_tick_space() / (high - low)  # type: ignore[union-attr]
+        decades = np.arange(np.floor(low), np.ceil(high))
+        for subs in SUBS:
+            ticks = np.add.outer(decades, np.log10(subs)).ravel()
+            shown = ticks[(ticks >= low) & (ticks <= high)]
+            if len(shown) > 1 and np.diff(shown).min() * room >= LEAST_ROOM:
+                break
+        self.set_params(subs=subs)
+        return super().__call__()

@@ -13,6 +13,10 @@ import pytest
 from editbench.base import user_code
 from editbench.cli import main
 from editbench.commands.new import KINDS, class_name, written
+from editbench.examples import steps_to_crossing
+from editbench.report import Style, load
+from editbench.run.compose import compose_settings
+from tests.fake_records import fake_run, metric_rows
 
 ROOT = Path(__file__).parents[1]
 TOY = ["generator=toy", "scorer=toy", "budget=toy"]
@@ -115,6 +119,27 @@ def test_no_name_of_the_example_is_left():
     for kind in KINDS.values():
         for path, text in written(kind, "my_own", "conf").items():
             assert not re.search(rf"{kind.example}|{class_name(kind.example)}|my_conf", path + text)
+
+
+def test_the_figure_of_the_metric_has_titles(tmp_path):
+    for attribute in ("long_hair", "smile"):
+        fake_run(tmp_path, "gradctrl", attribute, metric_rows(steps_to_crossing=4.0))
+    results = load(tmp_path)
+    (drawing,) = steps_to_crossing.draw(results, Style().looks(results))
+    (axes,) = drawing.draw().axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["long hair", "smile"]
+    assert [label.get_text() for label in axes.get_legend().get_texts()] == ["GradCtrl"]
+
+
+def test_a_preset_of_an_own_method_begins_as_the_template_says(here):
+    assert main(["new", "editor", "my_own_editor"]) == 0
+    said = Path("my_conf/method/my_own_editor.yaml").read_text()
+    (place, first) = re.search(r"(preset/\S+\.yaml), below the line \"(.*)\"", said).groups()
+    preset = Path("my_conf") / place
+    preset.parent.mkdir()
+    preset.write_text(f"{first}\ndelta: 0.25\n")
+    words = ["method=my_own_editor", "budget=demo"]
+    assert compose_settings(words, [Path("my_conf")]).method.options["delta"] == 0.25
 
 
 # -- the documentation

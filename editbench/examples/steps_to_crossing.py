@@ -39,7 +39,7 @@ class StepsToCrossing(Metric):
 
 
 # Optional: the figure of the report, named by `figure` in the YAML. One point a method and
-# attribute, in the colour and with the marker that the method has everywhere.
+# attribute, in the colour, with the marker and under the titles that they have everywhere.
 def draw(records, look):
     rows = records.rows[records.rows["metric"] == "steps_to_crossing"]
     rows = rows.merge(records.runs[["run_id", "label", "attribute"]], on="run_id")
@@ -50,8 +50,9 @@ def draw(records, look):
         drawing = new_figure(5.5, 3.0)  # inches
         axes = drawing.add_subplot()
         for label, mine in rows.groupby("label"):
-            one = look[label]
-            axes.plot(mine["attribute"], mine["value"], one.marker, color=one.colour, label=label)
+            names = mine["attribute"].map(look.attribute)
+            colour, marker = look[label].colour, look[label].marker
+            axes.plot(names, mine["value"], marker, color=colour, label=look.method(label))
         axes.set_ylabel("steps")
         axes.legend()
         return drawing

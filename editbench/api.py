@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from editbench.base.conf import group_options, groups, quoted
+from editbench.base.devices import device_of
 from editbench.base.errors import EditbenchError, UnknownName, WrongType
 from editbench.base.spaces import Codes
 from editbench.base.validation import check_at_least
@@ -476,8 +477,7 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
     check_at_least("count", count, 0)
     source = torch.Generator().manual_seed(seed)
     z: Tensor = torch.randn(count, gan.z_dim, generator=source)
-    device = next((tensor.device for tensor in gan.state_dict().values()), z.device)
-    z = z.to(device)
+    z = z.to(device_of(gan))
     with torch.no_grad():
         return gan.latent(z)
 

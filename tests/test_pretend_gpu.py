@@ -18,11 +18,13 @@ from editbench.run.compose import compose_config
 from editbench.run.record import Record
 from editbench.walk import engine
 from editbench.walk.walker import Walker
+from editbench.worlds import separability
+from editbench.worlds.card import other_card
 from editbench.worlds.parser import ParserTraining, train_parser
 from editbench.worlds.steering import ShareSteering
 from editbench.worlds.train_gan import GANTrainer
 from editbench.worlds.train_scorers import ScorerTraining, train_scorer
-from tests.by_config import load_bank, run_job
+from tests.by_config import load_bank, load_networks, run_job
 from tests.pretend_gpu import DEVICE, WAITS, needs_pretend_gpu, pretend_gpu
 from tests.tiny_pictures import tiny_config
 
@@ -159,6 +161,19 @@ def test_a_bank_of_the_device_is_that_of_the_host(folder, tmp_path):
     blocks = bank.meta["spec"]["n"] // bank.meta["spec"]["block"]
     asked = [n for (_, where), n in waits.places.items() if "bank/build.py" in where]
     assert sum(asked) <= 2 * blocks, str(waits)
+
+
+def test_the_card_of_a_world_of_the_device_is_that_of_the_host(tmp_path, monkeypatch):
+    monkeypatch.setattr(separability, "few_shot_auc", lambda *_: None)  # of the host in any case
+    cards = {}
+    for device in ("cpu", DEVICE):
+        with pretend_gpu():
+            networks = load_networks(tiny_config(tmp_path, "random", f"device={device}"))
+            three = (networks.generator, networks.teacher, networks.judge)
+            cards[device] = other_card(tmp_path / device, 96, *three, "tiny")
+    assert cards[DEVICE] == cards["cpu"] and "path_length" in cards["cpu"]
+    pictures = [(tmp_path / device / "sheet.png").read_bytes() for device in cards]
+    assert pictures[0] == pictures[1]
 
 
 @pytest.mark.parametrize("space", ["w", "w_plus"])

@@ -70,6 +70,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 # -- memory ----------------------------------------------------------------------------------------
+def device_of(network: torch.nn.Module) -> torch.device:
+    """Where a network lies; the host, where it has no tensors."""
+    tensors = network.state_dict().values()
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
 def memory() -> int:
     """Bytes of main memory, or what a container may use of it."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
+from editbench.base.devices import device_of
 from editbench.base.errors import EditbenchError
 from editbench.base.files import write_atomic, write_json
 from editbench.base.images import to_uint8
@@ -225,6 +226,8 @@ def _of_generated(
     if Space.W in generator.spaces:
         with torch.inference_mode():
             spaces["W"] = generator.map(z)
+    # What follows is arithmetic on the host.
+    spaces = {space: codes.cpu() for space, codes in spaces.items()}
     card = {
         "n": n,
         "generator": generator.digest,
@@ -254,9 +257,10 @@ def _renders(law: FactorLaw, seed: int, start: int, stop: int) -> Iterator[Tenso
 
 
 def _codes(generator: Generator, seed: int, n: int) -> Iterator[Codes]:
+    device = device_of(generator)
     for first in range(0, n, BATCH):
         z = normals(seed, "card/z", first, min(first + BATCH, n), generator.z_dim)
-        yield Codes(Space.Z, torch.from_numpy(z).float())
+        yield Codes(Space.Z, torch.from_numpy(z).float().to(device))
 
 
 def _generated(generator: Generator, seed: int, n: int) -> Iterator[Tensor]:

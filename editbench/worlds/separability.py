@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
+from editbench.base.devices import device_of
 from editbench.base.seeding import generator as random_stream
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
@@ -143,7 +144,7 @@ def scored_codes(
     """w (n, w_dim) of n random samples, and the scorer's logits (n, width), on the host."""
     codes = []
     logits = []
-    device = next(generator.parameters()).device
+    device = device_of(generator)
     # In blocks, as thousands of decoded pictures would not fit.
     for start in range(0, n, BATCH):
         z = normals(seed, "separability/z", start, min(start + BATCH, n), generator.z_dim)
@@ -194,15 +195,16 @@ def path_lengths(generator: Generator, n: int, seed: int) -> np.ndarray:
         (n,) lengths.
     """
     lengths = []
+    device = device_of(generator)
     for start in range(0, n, BATCH):
         stop = min(start + BATCH, n)
         z = torch.from_numpy(normals(seed, "path/z", start, stop, generator.z_dim)).float()
-        w = generator.map(z).detach().requires_grad_(True)
+        w = generator.map(z.to(device)).detach().requires_grad_(True)
         image = generator.decode(Codes(Space.W, w))
         drawn = normals(seed, "path/noise", start, stop, image[0].numel())
-        noise = torch.from_numpy(drawn).float().view_as(image)
+        noise = torch.from_numpy(drawn).float().to(device).view_as(image)
         # As in training: lengths of different resolutions then have one scale.
         size = (image.shape[2] * image.shape[3]) ** 0.5
         (gradient,) = torch.autograd.grad((image * noise).sum() / size, w)
-        lengths.append(gradient.norm(dim=1))
+        lengths.append(gradient.norm(dim=1).cpu())
     return torch.cat(lengths).numpy()

@@ -229,12 +229,14 @@ class Runs:
     def table(self) -> pd.DataFrame:
         """One row a run and metric.
 
-        A curve has one row for each of its points, told apart by `x`, its effect in sigma.
+        A curve has one row for each of its points, told apart by `x`: an effect in sigma, a step or
+        a strength, as its metric says.
 
         Returns:
             Columns method (with its variant), attribute, seed, run_id, then those of the metrics'
             rows: `metric`, `value`, `low` and `high` (the 95 % interval; NaN where a metric has
-            none), `x` (NaN for a number that is no curve), `n`, `note` (why a number should not be
+            none), `x` (NaN for a number that is of no single effect; `ad_at` is one number, and its
+            `x` the effect that it is read at), `n`, `note` (why a number should not be
             read) and what else the metrics say.
         """
         runs = self.status()[["method", "attribute", "seed", "run_id"]]

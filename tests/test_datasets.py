@@ -97,6 +97,39 @@ def test_grey_palette_alpha_and_deep_pictures_become_rgb(tmp_path: Path) -> None
     assert (found[:, : R // 2] == 255).all() and (found[:, R // 2 :] == (10, 20, 30)).all()
 
 
+def test_the_transparent_colour_of_a_16_bit_png_becomes_white(tmp_path: Path) -> None:
+    """Its lower byte counts in greys; of colours Pillow gives the upper byte alone."""
+    deep = noise(R, R, 1).astype(np.uint16) * 256 + noise(R, R, 1, seed=1)
+    deep[:3, :3] = 1000
+    deep[3, 3] = 1001
+    upper = np.repeat((deep >> 8).astype(np.uint8)[..., None], 3, 2)
+    expected = np.where((deep == 1000)[..., None], 255, upper)
+    (tmp_path / "grey.png").write_bytes(deep_png(deep, 1000))
+    assert np.array_equal(load_picture(tmp_path / "grey.png", R)[0], expected)
+    expected = np.where(upper == 1000 >> 8, 255, upper)
+    (tmp_path / "rgb.png").write_bytes(deep_png(np.stack([deep] * 3, 2), 1000))
+    assert np.array_equal(load_picture(tmp_path / "rgb.png", R)[0], expected)
+
+
+def deep_png(pixels: np.ndarray, transparent: int) -> bytes:
+    """A PNG of (h, w) or (h, w, 3) uint16, with a transparent grey; Pillow writes none."""
+    height, width, *channels = pixels.shape
+    colours = channels[0] if channels else 1
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels else 0, 0, 0, 0)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    parts = {
+        b"IHDR": header,
+        b"tRNS": struct.pack(f">{colours}H", *[transparent] * colours),
+        b"IDAT": zlib.compress(lines),
+        b"IEND": b"",
+    }
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 def test_cmyk_and_turned_pictures(tmp_path: Path) -> None:
     inks = Image.new("CMYK", (R, R), (0, 255, 255, 0))  # no cyan, all of magenta and yellow: red
     inks.save(tmp_path / "cmyk.jpg", quality=100)

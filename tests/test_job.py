@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from editbench.base import identity
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
 from editbench.report import load, metric_figures
@@ -127,6 +127,18 @@ def test_a_metric_that_is_added_to_a_finished_run_brings_its_figure(tmp_path):
     assert Record.open(folder_of(more, again)).config() == OmegaConf.to_container(
         more, resolve=True
     )
+
+
+def test_trajectories_of_another_format_are_refused(tmp_path, monkeypatch):
+    cfg = toy_config(tmp_path)
+    walks = Record.open(folder_of(cfg, run_job(cfg))).trajectories()
+    walks.save(tmp_path / "same.parquet")
+    pd.testing.assert_frame_equal(Trajectories.load(tmp_path / "same.parquet").table, walks.table)
+    monkeypatch.setattr("editbench.walk.trajectory.VERSION", 7)
+    walks.save(tmp_path / "other.parquet")
+    monkeypatch.undo()
+    with pytest.raises(BadFile, match="has the format 7 of another version"):
+        Trajectories.load(tmp_path / "other.parquet")
 
 
 def test_a_skip_is_a_result(tmp_path):

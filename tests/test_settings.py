@@ -200,6 +200,10 @@ def test_the_constructor_of_a_users_editor_decides(tmp_path):
     [
         ("metric.attribute_dependency.at=-1", "at=-1 must be positive"),
         ("metric.attribute_dependency.stop=0.1", "stop=0.1 must be at least 0.25"),
+        (
+            "metric.attribute_dependency.stop=3.1",
+            "stop=3.1 must be a multiple of width=0.25, such as 3",
+        ),
         ("metric.control_disentanglement.limit=2", "limit=2 must lie in [0, 1]"),
     ],
 )

@@ -77,6 +77,23 @@ def check_positive(key: str, value: float) -> None:
         raise EditbenchError(f"{key}={value} must be positive")
 
 
+def check_multiple(key: str, value: float, of: str, part: float) -> None:
+    """Refuse a number that is no whole multiple of another one.
+
+    Args:
+        key: name of the value, for the message.
+        value: that is checked.
+        of: name of the other one.
+        part: the other one, positive.
+    """
+    times = round(value / part)
+    # Of numbers such as 0.3 and 0.1 the quotient is off by rounding.
+    if abs(value / part - times) > 1e-9 * max(times, 1):
+        raise EditbenchError(
+            f"{key}={value} must be a multiple of {of}={part}, such as {times * part:g}"
+        )
+
+
 def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
     """Refuse a value that is not among `choices`."""
     known = list(choices)

@@ -114,12 +114,19 @@ class Trajectories:
 
     @classmethod
     def load(cls, path: Path) -> Trajectories:
+        """What `save` wrote. Raises BadFile where it is damaged or of another format."""
         try:
             table = pq.read_table(path)
             meta = json.loads((table.schema.metadata or {})[b"editbench"])
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            version = meta["version"]
+        except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
             raise BadFile(
                 f"{path} is not a readable trajectory file ({error}); run the job again"
             ) from error
+        if version != VERSION:
+            raise BadFile(
+                f"{path} has the format {version} of another version of editbench, and this one "
+                f"reads {VERSION}: read it with that version, or run the job again"
+            )
         attributes = Attributes.from_config(meta["attributes"])
         return cls(table.to_pandas(), attributes, meta["attribute"], np.asarray(meta["sigma"]))

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from editbench.base.validation import check_at_least, check_choice, check_positive
+from editbench.base.validation import check_at_least, check_choice, check_multiple, check_positive
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import NO_INTERVAL, bootstrap_mean, bootstrap_ratios
 from editbench.walk.metric import (
@@ -65,7 +65,7 @@ class AttributeDependency(Metric):
 
     Args:
         at: matched effect x*, in sigmas.
-        stop: bins cover [0, stop), in sigmas.
+        stop: bins cover [0, stop), in sigmas; a multiple of width.
         width: of a bin, in sigmas.
         min_points: bins of fewer starts (or points) carry a note that hides them.
         min_success: below this share of crossed starts every row carries a note.
@@ -101,6 +101,7 @@ class AttributeDependency(Metric):
         check_positive("at", at)
         check_positive("width", width)
         check_at_least("stop", stop, width)
+        check_multiple("stop", stop, "width", width)
         check_choice("pooling", pooling, POOLINGS)
         super().__init__()
         self.x_star = float(at)

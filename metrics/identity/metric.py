@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from editbench.base.validation import check_at_least, check_positive
+from editbench.base.validation import check_at_least, check_multiple, check_positive
 from editbench.metrics.identity.observation import JUDGE, SIMILARITY, THRESHOLD
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean, bootstrap_ratios
@@ -57,7 +57,7 @@ class Identity(Metric):
 
     Args:
         at: matched effect x*, in sigmas.
-        stop: bins cover [0, stop), in sigmas.
+        stop: bins cover [0, stop), in sigmas; a multiple of width.
         width: of a bin, in sigmas.
         min_points: bins of fewer starts carry a note that hides them.
         draws: bootstrap draws.
@@ -92,6 +92,7 @@ class Identity(Metric):
         check_positive("at", at)
         check_positive("width", width)
         check_at_least("stop", stop, width)
+        check_multiple("stop", stop, "width", width)
         super().__init__()
         self.x_star = float(at)
         self.width = float(width)

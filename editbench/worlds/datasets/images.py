@@ -30,6 +30,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # Whatever the ending says: Pillow's readers of EPS and the like never see a file.
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 89_478_485  # of one file, Pillow's own bound: 256 MiB decoded, as much a thread
+WHITE = 255  # what is behind transparent pixels
 FOLDERS = "folders"
 
 
@@ -70,11 +71,18 @@ def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow's own conversion clips 16 bits to 8 instead of keeping the upper byte.
-        upper = np.asarray(image).astype(np.uint32) >> 8
-        image = Image.fromarray(upper.clip(0, 255).astype(np.uint8))
+        deep = np.asarray(image).astype(np.uint32)
+        grey = (deep >> 8).clip(0, 255).astype(np.uint8)
+        # The grey that a PNG declares transparent has 16 bits too, and would be lost here.
+        grey[deep == image.info.get("transparency", -1)] = WHITE
+        image = Image.fromarray(grey)
+    colour = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > WHITE:
+        # Of 16-bit colours Pillow keeps the upper bytes, but of the transparent one both.
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (WHITE,) * 4), image)
     image = image.convert("RGB")
     side = min(image.size)
     left = (image.width - side) // 2

@@ -644,9 +644,9 @@ def finish_sweep(
     """
     # Whatever the launcher returned is not looked at: a worker that was killed returned nothing.
     outcomes = read_outcomes(sweep.folder)
-    for number, own in enumerate(sweep.own):
+    for number, words in enumerate(sweep.own):
         if number in outcomes:
-            outcomes[number]["job"] = full_title(outcomes[number]["job"], own)
+            outcomes[number]["job"] = full_title(outcomes[number]["job"], words)
     common: set[str] = set()  # words that all jobs share tell nothing
     if len(sweep.jobs) > 1:
         common = set.intersection(*map(set, sweep.jobs))

@@ -48,7 +48,7 @@ def contradicted(agreement: Mapping[str, Mapping[str, Any]]) -> dict[str, float]
     """
     found = {}
     for name, values in agreement.items():
-        kappa = values["kappa"]
+        kappa = values.get("kappa")
         if kappa is not None and kappa <= SLIGHT:
             found[name] = float(kappa)
     return found

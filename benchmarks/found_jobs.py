@@ -17,9 +17,10 @@ from pathlib import Path
 
 from children import counted
 
-from editbench.run.compose import compose_master, hydra_application, sweep_settings
+from editbench.run.compose import compose_master, sweep_settings
 from editbench.run.job import run_job
 from editbench.run.naming import name_job
+from editbench.run.overrides import hydra_application
 
 METHODS = ("random", "sefa")
 SMALL = ["budget=demo", "bank.n=2560", "bank.shard=1280", "starts.n=56", "engine.sweep_steps=4"]

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.run import job
-from editbench.run.compose import check_overrides, compose_config
+from editbench.run.compose import compose_config
+from editbench.run.overrides import check_overrides
 from editbench.run.record import Record
 from editbench.walk.editor import Editor, FitReport
 from editbench.walk.metric import MetricResult, ObservationMetric, ResultBuilder

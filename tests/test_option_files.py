@@ -15,8 +15,9 @@ from editbench.cli import main
 from editbench.commands.demo import demo_methods
 from editbench.commands.invert import invert_settings
 from editbench.networks.scorers.declaration import scorer_file
-from editbench.run.compose import check_overrides, compose_settings
+from editbench.run.compose import compose_settings
 from editbench.run.option_files import name_files
+from editbench.run.overrides import check_overrides
 
 CONF = Path(__file__).parent / "conf"
 TOY = ["generator=toy", "scorer=toy", "budget=toy", "attribute=a"]

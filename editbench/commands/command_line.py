@@ -72,9 +72,9 @@ class CommandLine:
 
     def check(self) -> None:
         """Refuse wrong names, with the nearest right one, before Hydra sees them."""
-        # Imported here: composing needs torch, and `--help` should not wait for it.
-        from editbench.run.compose import check_overrides
+        # Imported here: `--help` should not wait for Hydra.
         from editbench.run.launch import check_launcher
+        from editbench.run.overrides import check_overrides
 
         check_launcher(self.overrides, self.folders)
         check_overrides(self.overrides, self.folders)

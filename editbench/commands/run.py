@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
 
 def dry_run(argv: list[str]) -> int:
     """What the same words would run: `editbench plan`, of one job where -m is not given."""
-    from editbench.run.compose import check_single
+    from editbench.run.overrides import check_single
 
     line = CommandLine.parse([word for word in argv if word != "--json"])
     if not line.sweep:
@@ -94,7 +94,8 @@ def show(line: CommandLine) -> int:
     """Print the configuration (--cfg), or how Hydra composes it (--info)."""
     from hydra.types import RunMode
 
-    from editbench.run.compose import check_single, compose_master, hydra_application
+    from editbench.run.compose import compose_master
+    from editbench.run.overrides import check_single, hydra_application
 
     kind = line.flag("--cfg", "-c")
     info = line.flag("--info", "-i")

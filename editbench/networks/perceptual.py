@@ -11,6 +11,7 @@ import abc
 import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 
 from editbench.base.errors import BadFile
 from editbench.base.files import digest
-from editbench.base.light_torchmetrics import torchmetrics
 from editbench.networks.external import read_tensors
 from editbench.networks.fetch import locate
 from editbench.networks.registry import Published
@@ -30,6 +30,8 @@ from editbench.networks.torchscript import read_torchscript, takes
 
 # Simonyan & Zisserman 2015, table 1, configuration D.
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each stage
+# Of the package torchmetrics.
+LINEAR_FILE = "torchmetrics/functional/image/lpips_models/vgg.pth"
 VGG16_FILE = "vgg16-397923af.pth"
 LPIPS_REMEDY = (
     f"LPIPS needs torchvision's vgg16 weights ({VGG16_FILE}) and the linear weights of lpips "
@@ -181,8 +183,9 @@ def lpips_files(vgg: str = "", linear: str = "") -> list[Path]:
         raise BadFile(f"{path}: no such file; {LPIPS_REMEDY}")
     if linear:
         return [path, Path(linear)]
-    folder = Path(str(torchmetrics.__file__)).parent
-    return [path, folder / "functional" / "image" / "lpips_models" / "vgg.pth"]
+    # Found without importing torchmetrics, which takes more than a second.
+    found = distribution("torchmetrics").locate_file(LINEAR_FILE)
+    return [path, Path(str(found))]
 
 
 class ScriptedLPIPS(Perceptual):

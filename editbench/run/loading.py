@@ -6,7 +6,7 @@ import json
 import os
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,8 +24,11 @@ from editbench.networks.scorer import Scorer
 from editbench.run.batch import bank_batch
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
-from editbench.walk.metric import Metric
 from editbench.walk.observation import Observation, Unavailable
+
+# torchmetrics is loaded with the first metric of a job, after its other settings were checked.
+if TYPE_CHECKING:
+    from editbench.walk.metric import Metric
 
 
 # -- networks ------------------------------------------------------------------------------------

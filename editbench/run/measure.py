@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from editbench.base.files import digest, write_json
 from editbench.run import record as records
 from editbench.run.loading import load_metrics
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.walk.metric import ROW_COLUMNS, Metric, ObservationMetric
 from editbench.walk.observation import read_observed
+from editbench.walk.rows import ROW_COLUMNS
 from editbench.walk.trajectory import Trajectories
+
+if TYPE_CHECKING:
+    from editbench.walk.metric import Metric
 
 
 def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings) -> None:
@@ -22,6 +26,9 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
         trajectories: of the record.
         settings: of the job.
     """
+    # Imported here: torchmetrics takes seconds, and a wrong setting is named before.
+    from editbench.walk.metric import ObservationMetric
+
     metrics = load_metrics(settings)
     results = {}
     for name, metric in metrics.items():

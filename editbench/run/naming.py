@@ -8,11 +8,12 @@ from pathlib import Path
 from hydra.utils import get_class
 
 from editbench.base.errors import EditbenchError
-from editbench.run.compose import check_overrides, sweep_settings
+from editbench.run.compose import sweep_settings
 from editbench.run.fits import fit_files
 from editbench.run.job import identify
 from editbench.run.job_names import JobNames
 from editbench.run.launch import check_launcher
+from editbench.run.overrides import check_overrides
 from editbench.run.settings import Settings
 
 

@@ -198,6 +198,12 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "starts": kept, "evaluated": config.get("evaluated", names)}
 
 
+def moved_attributes(value: object) -> str:
+    """What to write in place of `starts.attributes`."""
+    names = ",".join(map(str, value)) if isinstance(value, list) else str(value).strip("[]")
+    return f"starts.attributes=[{names}] is no option any more: set evaluated=[{names}]"
+
+
 def write_status(folder: Path, status: str, reason: str = "", **about: object) -> None:
     write_json(folder / Record.STATUS, {"status": status, "reason": reason, **about})
 

@@ -32,7 +32,7 @@ from editbench.base.validation import (
 )
 from editbench.inversion.projector import Projection
 from editbench.inversion.schedule import Schedule
-from editbench.run.record import MOVED_STARTS
+from editbench.run.record import MOVED_STARTS, moved_attributes
 from editbench.walk.engine import EngineSpec
 
 # Groups whose options set keys at the top and leave none below their own names.
@@ -455,12 +455,6 @@ def _starts(value: object) -> StartsSpec:
     if MOVED_STARTS in options:
         raise EditbenchError(moved_attributes(options[MOVED_STARTS]))
     return _spec("starts", StartsSpec, options)
-
-
-def moved_attributes(value: object) -> str:
-    """What to write in place of `starts.attributes`."""
-    names = ",".join(map(str, value)) if isinstance(value, list) else str(value).strip("[]")
-    return f"starts.attributes=[{names}] is no option any more: set evaluated=[{names}]"
 
 
 def _evaluated(value: object) -> tuple[str, ...] | None:

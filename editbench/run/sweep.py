@@ -37,12 +37,9 @@ from editbench.base.files import (
 )
 from editbench.base.progress import hush, say
 from editbench.run.compose import (
-    NUMBER,
     JobComposer,
-    check_single,
     check_sweep,
     compose_master,
-    hydra_application,
 )
 from editbench.run.follow import Follower, outcome_numbers
 from editbench.run.job import Outcome, find_job, run_job
@@ -61,6 +58,7 @@ from editbench.run.launch import (
     worker_threads,
 )
 from editbench.run.option_files import keep_copies
+from editbench.run.overrides import NUMBER, check_single, hydra_application
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings

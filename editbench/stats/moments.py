@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchmetrics
 from torch import Tensor
-
-from editbench.base.light_torchmetrics import torchmetrics
 
 DEGREE = 3  # of the polynomial kernel (x.y / d + 1)^3 of Binkowski et al. 2018
 

@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+import torchmetrics
 from torch import Tensor
 
 from editbench.base.errors import EditbenchError, WrongType
-from editbench.base.light_torchmetrics import torchmetrics
 from editbench.stats.intervals import NO_INTERVAL, Interval
 from editbench.walk.observed import Observed
 from editbench.walk.rows import NAN as NAN

@@ -1,0 +1,329 @@
+"""The words of a command line: errors for wrong ones, and Hydra set up to compose them.
+
+Hydra is used through its public modules: see `hydra_application`. Nothing here needs torch, so that
+a wrong name is told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from editbench.base.conf import (
+    CONF,
+    LABELS,
+    MAIN,
+    check_folders,
+    default_option,
+    groups,
+    known_keys,
+    list_groups,
+    option_names,
+    read_yaml,
+)
+from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.user_code import search_configuration
+from editbench.base.validation import arguments_of, load_target
+from editbench.run.option_files import check_place
+from editbench.run.record import MOVED_STARTS, moved_attributes
+
+NUMBER = "job_number"  # key of a job of a sweep that is known by its number
+HYDRA_VERSION = "1.3"  # whose defaults the configuration is written for
+
+
+# -- Hydra ---------------------------------------------------------------------------------------
+@contextmanager
+def hydra_application(more: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Iterator[Any]:
+    """Set Hydra up with the project's configuration and a user's folders, and undo it afterwards.
+
+    `hydra.main` would read sys.argv, and what it calls with other words is private. The public
+    `initialize_config_dir` makes the very object that `hydra.main` makes, and GlobalHydra gives it.
+
+    Args:
+        more: a user's own configuration folders.
+        overrides: words that are composed meanwhile, which `check_overrides` has seen. Where Hydra
+            refuses a key of theirs, the nearest one is named.
+
+    Yields:
+        Hydra's application object, with `run`, `show_cfg` and a `config_loader`.
+
+    Raises:
+        BadFile: no such folder.
+        UnknownName: a word has a key that does not exist.
+        EditbenchError: what Hydra or OmegaConf raised meanwhile.
+    """
+    check_folders(more)
+    # What the configuration names is built after this block, so it stays importable.
+    search_configuration(more)
+    # Whatever was set up before, in a notebook for example, is put back at the end.
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), job_name="editbench", version_base=HYDRA_VERSION):
+            hydra: Any = GlobalHydra.instance().hydra
+            if more:
+                hydra.config_loader = _loader_with(hydra.config_loader, more)
+            yield hydra
+    except (HydraException, OmegaConfBaseException) as error:
+        # Hydra says of an unknown key that it is none, but in many lines and names no other.
+        check_keys(overrides, more)
+        raise _not_composed(error) from error
+    finally:
+        GlobalHydra.instance().clear()
+        if before is not None:
+            GlobalHydra.instance().initialize(before)
+
+
+def _loader_with(loader: ConfigLoader, folders: Sequence[Path]) -> ConfigLoader:
+    """A loader that also looks in the folders, after our own.
+
+    The override `hydra.searchpath` would do for composing, but `glob` in a sweep does not see it.
+    """
+    path = loader.get_search_path()
+    for folder in folders:
+        # Hydra's own --config-dir stands there too: before the schemas, which come last.
+        last = SearchPathQuery(provider="schema")
+        path.prepend("command-line", f"file://{folder.absolute()}", last)
+    make_loader: Any = type(loader)
+    return make_loader(path)
+
+
+def _not_composed(error: Exception) -> EditbenchError:
+    """What Hydra or OmegaConf says of a configuration and of the cause, in one line."""
+    lines = str(error).splitlines()
+    if error.__cause__ is not None:
+        lines += str(error.__cause__).splitlines()
+    # Where a value stands in their own classes helps nobody who typed it.
+    told = [
+        line.strip()
+        for line in lines
+        if line.strip()
+        and not line.strip().startswith(("full_key:", "object_type=", "reference_type="))
+    ]
+    if isinstance(error, OverrideParseException):
+        # The grammar knows letters of ASCII alone, and gives commas and brackets a meaning.
+        told.append("a value with other letters or signs stands in quotes: \"out='my runs (2)'\"")
+    return EditbenchError(f"could not compose the configuration: {': '.join(dict.fromkeys(told))}")
+
+
+# -- wrong words ---------------------------------------------------------------------------------
+def check_single(overrides: Sequence[str]) -> None:
+    """Refuse a sweep where one job is run. Hydra's own message has four lines and misleads: it
+    recommends a list, which no key of a job but `evaluated` takes."""
+    parser = OverridesParser.create()
+    try:
+        parsed = parser.parse_overrides(list(overrides))
+    except HydraException as error:
+        raise _not_composed(error) from error
+    for override in parsed:
+        # A quoted value with a comma is none, and Hydra's parser knows.
+        if override.is_sweep_override():
+            raise EditbenchError(
+                f"{override.input_line}: several values make a sweep, which needs -m; "
+                f"for one job give {override.get_key_element()} one value"
+            )
+
+
+def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
+    """Check the words of a command line before Hydra sees them, whose own messages are long.
+
+    Keys that `+` does not add are checked where they are composed: see `hydra_application`.
+
+    Args:
+        overrides: words such as 'method=gradctrl' or 'starts.n=300'.
+        more: the folders given with --config-dir, where a user keeps options of their own.
+
+    Raises:
+        UnknownName: a group option or a key that does not exist, with the nearest one.
+        EditbenchError: a word that is no override, or several options of a group that takes one.
+    """
+    _sort_words(overrides, more)
+
+
+def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """Check words one by one, and sort them.
+
+    Returns:
+        The words that choose options, without sweeps, and the keys of the words that give a value.
+    """
+    known_groups = groups()
+    chosen: list[str] = []
+    plain: list[str] = []
+    for override in overrides:
+        key, has_value, value = override.partition("=")
+        # Hydra's prefixes (+ adds, ~ deletes) and the package behind @ are no part of the name.
+        bare = key.lstrip("+~").split("@")[0]
+        if bare == f"starts.{MOVED_STARTS}":
+            raise EditbenchError(moved_attributes(value))
+        if not has_value:
+            if not key.startswith(("~", "-")):
+                raise EditbenchError(
+                    f"'{override}' is not an override: write key=value (see `editbench run --help`)"
+                )
+        elif bare in known_groups:
+            if key.startswith("+") and default_option(bare):
+                raise EditbenchError(
+                    f"{override}: a job has an option of {bare} already; write {bare}={value}"
+                )
+            options = _named_options(value)
+            _check_options_exist(bare, options, more)
+            if _is_list(value):
+                _check_takes_several(bare, options)
+                chosen.append(override)
+            elif options:
+                chosen.append(f"{key}={options[0]}")
+        elif key.startswith("+"):
+            # Hydra adds whatever follows a plus.
+            _check_new_key(bare)
+        elif key.startswith("hydra."):
+            _check_hydra_key(bare.partition(".")[2])
+        elif not key.startswith(("~", "hydra")):
+            plain.append(bare)
+    return chosen, plain
+
+
+def _is_list(value: str) -> bool:
+    """Whether the value is one list of options, as metric=[a,b]; a sweep over lists is not."""
+    return value.startswith("[") and value.endswith("]") and value.count("[") == 1
+
+
+def _named_options(value: str) -> list[str]:
+    """The options that a value names, where they can be read off it.
+
+    A mapping, an interpolation, a function such as choice(a,b) and a sweep over lists are left to
+    Hydra.
+    """
+    if value[:1] in ("{", "$") or "(" in value:
+        return []
+    if value[:1] == "[" and not _is_list(value):
+        return []
+    parts = [part.strip() for part in value.strip("[]").split(",")]
+    if _is_list(value):
+        return [part for part in parts if part]
+    return parts
+
+
+def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path]) -> None:
+    known = option_names(group, more)
+    ours = option_names(group)
+    for name in names:
+        if name not in known:
+            raise UnknownName(group, name, known)
+        places = {(folder / group / f"{name}.yaml").resolve() for folder in more}
+        files = sorted(place for place in places if place.is_file())
+        if len(files) > 1:
+            raise EditbenchError(
+                f"{' and '.join(map(str, files))} have one name, and only one would be taken: "
+                "give one of them another"
+            )
+        for file in files:
+            if name in ours:
+                raise EditbenchError(
+                    f"{file} has the name of an option of editbench, which would be taken instead: "
+                    "give the file another name"
+                )
+            read_yaml(file)  # a damaged file is named here; Hydra's message would be long
+            check_place(group, file)
+
+
+def _check_takes_several(group: str, names: Sequence[str]) -> None:
+    """Hydra would merge the options of a list into one, which none of them is."""
+    if len(names) > 1 and group not in list_groups():
+        words = ",".join(names)
+        raise EditbenchError(f"{group}=[{words}]: one {group} a job; sweep with -m {group}={words}")
+
+
+def _check_new_key(key: str) -> None:
+    """A key that `+` adds at the top must be one that a job reads; deeper ones are checked later,
+    against the arguments of what they configure."""
+    first, _, rest = key.partition(".")
+    if first == "hydra":
+        _check_hydra_key(rest)
+    elif first not in known_keys():
+        raise UnknownName("option", first, known_keys())
+    elif first == NUMBER:
+        raise EditbenchError(f"{NUMBER} is set by a sweep itself: leave it out")
+
+
+def _check_hydra_key(key: str) -> None:
+    """Refuse a key that Hydra's own node does not have. Launchers and sweepers have keys of their
+    own, and mappings, such as hydra.job.env_set, have any."""
+    node: Any = OmegaConf.structured(HydraConf)
+    path = "hydra"
+    for part in key.split("."):
+        if OmegaConf.get_type(node) in (None, dict):
+            return
+        names = [str(name) for name in node]
+        if part not in names:
+            raise UnknownName(f"option of '{path}'", part, names)
+        path = f"{path}.{part}"
+        node = OmegaConf.select(node, part, throw_on_missing=False)
+        if not OmegaConf.is_dict(node):
+            return
+
+
+def check_keys(overrides: Sequence[str], more: Sequence[Path], of_sweep: bool = False) -> None:
+    """Refuse the first key of the words that does not exist, with the nearest one.
+
+    Args:
+        overrides: words of one job.
+        more: a user's own configuration folders.
+        of_sweep: whether other jobs have other options, so that the error names those of this one.
+    """
+    chosen, keys = _sort_words(overrides, more)
+    if not keys:
+        return
+    # Which keys there are depends on the chosen options: method.delta is not every method's.
+    with hydra_application(more):
+        config = compose(MAIN, overrides=chosen)
+    for key in keys:
+        node: object = config
+        path: list[str] = []
+        for part in key.split("."):
+            if not OmegaConf.is_dict(node):
+                break  # a list index or a value: Hydra's own message is precise there
+            names = [str(name) for name in node]  # type: ignore[attr-defined]
+            if part not in names:
+                if path:
+                    place = ".".join(path)
+                    chosen_here = [word for word in chosen if word.partition("=")[0] == place]
+                    named = chosen_here[-1] if of_sweep and chosen_here else f"'{place}'"
+                    raise _unknown_option(place, part, node, named)
+                raise UnknownName("option", part, [*names, *groups()])
+            path.append(part)
+            node = OmegaConf.select(config, ".".join(path), throw_on_missing=False)
+
+
+def _unknown_option(key: str, name: str, options: Any, named: str) -> EditbenchError:
+    """The error for an option that a part of the configuration lacks.
+
+    Args:
+        key: of the part, such as 'method'.
+        name: of the option.
+        options: those that the part has.
+        named: the part, as the error names it: 'method' in quotes, or method=sefa.
+    """
+    target = options.get("_target_")
+    if target is not None:
+        arguments, _ = arguments_of(load_target(key, target))
+        # Hydra knows what the YAML has, not what the class takes.
+        if name in arguments:
+            return EditbenchError(
+                f"the YAML of {named} has no {name}, which {target} takes: add it there, or write "
+                f"+{key}.{name}=..."
+            )
+    # Labels are no arguments, so they are not what was meant.
+    known = [str(option) for option in options if option not in (*LABELS, "_target_")]
+    return UnknownName(f"option of {named}", name, known)

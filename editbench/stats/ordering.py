@@ -28,25 +28,13 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     n_negative = len(positive) - n_positive
     if n_positive == 0 or n_negative == 0 or np.isnan(scores).any():
         return NAN
+    # Imported here: it takes a second, in which a wrong setting of a job would wait.
+    from scipy.stats import rankdata
+
     # Average ranks give each tied pair its half.
-    ranks = average_ranks(scores)
+    ranks = rankdata(scores)
     above = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
     return float(above / (n_positive * n_negative))
-
-
-def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of theirs.
-
-    Args:
-        values: (n,), without NaN.
-
-    Returns:
-        (n,) float64, those of `scipy.stats.rankdata`, which takes a second to import.
-    """
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    # The ranks of a group of equal values end where those of all smaller ones and its own do.
-    last = counts.cumsum()
-    return (last - (counts - 1) / 2)[place]
 
 
 def mean_auc(scores: np.ndarray, labels: np.ndarray) -> float:

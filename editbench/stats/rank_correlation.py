@@ -9,9 +9,9 @@ from itertools import chain, islice, permutations
 
 import numpy as np
 from scipy.special import ndtri, stdtr
+from scipy.stats import rankdata
 
 from editbench.stats.intervals import LEVEL
-from editbench.stats.ordering import average_ranks
 
 EXACT = 10  # pairs up to which all permutations are counted: 10! is 3.6 million
 CHUNK = 200_000  # permutations held in memory at once
@@ -60,8 +60,8 @@ def spearman(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Spearman:
     # Before the ranks: the mean of no ranks would warn.
     if n < 3:
         return nothing
-    x = centred(average_ranks(a[both]))
-    y = centred(average_ranks(b[both]))
+    x = centred(rankdata(a[both]))
+    y = centred(rankdata(b[both]))
     # A constant side has no order.
     if not x.any() or not y.any():
         return nothing

@@ -18,9 +18,10 @@ from editbench.report.paired import compare, leaders, paired
 from editbench.report.ranking import Ranking, lines
 from editbench.report.ranking import ranking as rank
 from editbench.report.tables import main_table
-from editbench.stats.intervals import holm, paired_difference
+from editbench.stats.intervals import holm
 from editbench.walk.figures import Looks
 from tests.fake_records import fake_run, metric_rows, report_of
+from tests.paired_by_hand import paired_difference
 
 
 def outcomes(shares: dict[str, float], n: int = 300, seed: int = 0) -> pd.DataFrame:
@@ -73,6 +74,21 @@ def test_missing_starts_leave_only_their_own_pairs() -> None:
     assert found["a", "c"][2:4] == pytest.approx(p.confidence_interval(), abs=0.01)
     nothing = compare(pd.DataFrame({"a": [1.0, np.nan], "b": [np.nan, 1.0]}))["a", "b"]
     assert nothing[0] == 0 and np.isnan(nothing[1:]).all()
+
+
+def test_p_values_of_noise_of_a_shift_and_of_a_single_start() -> None:
+    rng = np.random.default_rng(2)
+    noise = rng.normal(size=400)
+    shifted = noise + 0.5 + rng.normal(0, 0.5, 400)
+    assert compare(pd.DataFrame({"a": noise, "b": noise}))["a", "b"][4] == 1.0
+    assert compare(pd.DataFrame({"a": shifted, "b": noise}))["a", "b"][4] < 0.001
+    tests = [pd.DataFrame({"a": rng.normal(size=60), "b": np.zeros(60)}) for _ in range(300)]
+    assert np.mean([compare(table, draws=200)["a", "b"][4] < 0.05 for table in tests]) < 0.1
+    # Every draw of one start is that start: no interval and no test, however far it lies from 0.
+    n, difference, low, high, p, adjusted = compare(pd.DataFrame({"a": [5.0], "b": [1.0]}))[
+        "a", "b"
+    ]
+    assert (n, difference) == (1, 4.0) and np.isnan([low, high, p, adjusted]).all()
 
 
 def test_sixteen_methods_can_still_be_separated() -> None:

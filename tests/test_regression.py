@@ -27,11 +27,11 @@ from editbench.regression import (
 from editbench.regression.compare import paired_interval
 from editbench.regression.tolerance import default
 from editbench.report.load import SAMPLE_TYPES, load
-from editbench.stats.intervals import paired_difference
 from editbench.walk.editor import Editor, FitReport, unit_rows
 from editbench.walk.rows import key_of
 from tests.by_config import run_job
 from tests.fake_records import complete, fake_run, metric_rows
+from tests.paired_by_hand import paired_difference
 from tests.toy_world import ToyScorer, V, toy_config
 
 N = 200

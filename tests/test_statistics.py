@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 
+from editbench.base.seeding import generator
 from editbench.stats.intervals import (
     bootstrap_mean,
     bootstrap_ratios,
@@ -16,7 +16,7 @@ from editbench.stats.intervals import (
     crossed_share,
     holm,
     median_interval,
-    paired_difference,
+    resampled_means,
     resampled_sums,
     wilson,
 )
@@ -99,39 +99,16 @@ def test_median_interval_covers():
         assert median_interval(np.arange(n)) == (rank, n - 1 - rank)
 
 
-def test_paired_difference_uses_common_starts_only():
-    a = pd.Series([1.0, 1.0, 0.0, 1.0, np.nan], index=[5, 3, 1, 9, 2])
-    b = pd.Series([0.0, 1.0, 0.0, 7.0, 1.0], index=[3, 5, 1, 11, 2])
-    found = paired_difference(a, b)
-    assert (
-        found.n == 3
-        and found.difference == pytest.approx(1 / 3)
-        and found.low == 0.0
-        and found.high == 1.0
-    )
-    assert paired_difference(a[::-1], b) == found
-    with pytest.raises(ValueError, match="twice"):
-        paired_difference(pd.concat([a, a]), b)
-
-
-def test_paired_p_values():
-    index = np.arange(400)
-    rng = np.random.default_rng(2)
-    noise = pd.Series(rng.normal(size=400), index)
-    assert paired_difference(noise, noise).p == 1.0
-    assert paired_difference(noise + 0.5, noise + rng.normal(0, 0.5, 400)).p < 0.001
-    false = [
-        paired_difference(pd.Series(rng.normal(size=60)), pd.Series(np.zeros(60)), draws=200).p
-        < 0.05
-        for _ in range(300)
-    ]
-    assert np.mean(false) < 0.1
-    nothing = paired_difference(pd.Series([1.0], [0]), pd.Series([1.0], [1]))
-    assert nothing.n == 0 and np.isnan(nothing.p)
-    # Every draw of one start is that start: no interval and no test, however far it lies from 0.
-    alone = paired_difference(pd.Series([5.0], [0]), pd.Series([1.0], [0]))
-    assert (alone.n, alone.difference) == (1, 4.0)
-    assert np.isnan([alone.low, alone.high, alone.p]).all()
+def test_resampled_means_are_those_of_rows_drawn_by_hand():
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(40, 3))
+    values[:25, 1] = np.nan
+    values[:, 2] = np.nan
+    found = resampled_means(values, 200, 7, "a stream")
+    picked = generator(7, "a stream", 40).integers(0, 40, (200, 40))
+    expected = np.nanmean(values[picked][:, :, :2], 1)
+    np.testing.assert_allclose(found[:, :2], expected, atol=1e-12)
+    assert np.isnan(found[:, 2]).all()
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5])

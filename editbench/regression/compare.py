@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from editbench.regression.pins import NAN, Key, Pin, PinnedRun
-from editbench.stats.intervals import percentiles, resampled_sums
+from editbench.stats.intervals import percentiles, resampled_means
 from editbench.walk.rows import written_key
 
 FAILS = ("moved", "lost", "broke", "missing")
@@ -302,13 +302,9 @@ def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
     """
     # Sorted by start, since a draw picks rows by their place.
     both = pd.concat([new, old], axis=1, keys=["new", "old"]).sort_index().to_numpy(np.float64)
-    has = np.isfinite(both)
-    # Values and how many there are, drawn together: each mean is over the starts of its own side.
-    sums = resampled_sums(np.concatenate([np.where(has, both, 0.0), has], 1), stream="paired")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = sums[:, :2] / sums[:, 2:]
+    means = resampled_means(both, stream="paired")
     low, high = percentiles(means[:, :1] - means[:, 1:])[:, 0]
-    return float(low), float(high), int(has.all(1).sum())
+    return float(low), float(high), int(np.isfinite(both).all(1).sum())
 
 
 def unlike(old: PinnedRun, new: PinnedRun) -> list[str]:

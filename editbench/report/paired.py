@@ -18,8 +18,9 @@ from editbench.stats.intervals import (
     SeedSpread,
     holm,
     percentiles,
-    resampled_sums,
+    resampled_means,
     seed_draws,
+    two_sided,
 )
 from editbench.walk.rows import KEY_COLUMNS, key_of
 
@@ -48,8 +49,8 @@ LEVEL = 0.05  # of the adjusted p-value: below it two methods are separated
 def paired(results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")) -> pd.DataFrame:
     """Differences of every two methods.
 
-    It is the paired bootstrap of `editbench.stats.intervals.paired_difference`, with the starts of
-    a family resampled once for all of its pairs. Starts missing in one of the two are left out.
+    It is a paired bootstrap, with the starts of a family resampled once for all of its pairs. Starts
+    missing in one of the two are left out.
 
     Returns:
         One row an attribute, number and pair of methods, columns COLUMNS. difference: mean of a - b
@@ -139,21 +140,15 @@ def compare(
     held = np.isfinite(gaps)
     used = held.any(1)
     # A start that no pair has would only dilute the resampling.
-    gaps = np.where(held, gaps, 0.0)[used]
-    held = held[used]
+    gaps = gaps[used]
     n = held.sum(0)
     if not len(gaps):
         return {pair: (0, *(float("nan"),) * 5) for pair in pairs}
-    # The counts are resampled with the gaps: the mean of a draw is over the starts that the pair
-    # has in that draw.
-    sums = resampled_sums(
-        np.concatenate([gaps, held], 1), max(draws, PER_PAIR * len(pairs)), 0, "paired"
-    )
     # A draw may hold no start of a pair that shares few; it is NaN and handled below.
+    means = resampled_means(gaps, max(draws, PER_PAIR * len(pairs)), stream="paired")
+    means += _seed_part(pairs, len(means), spreads or {})
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = sums[:, : len(pairs)] / sums[:, len(pairs) :]
-        means += _seed_part(pairs, len(sums), spreads or {})
-        difference = gaps.sum(0) / n
+        difference = np.where(held[used], gaps, 0.0).sum(0) / n
     low, high = percentiles(means)
     p = two_sided(means, difference)
     # Resampling one start gives that start again: it says nothing of others.
@@ -183,20 +178,6 @@ def _seed_part(
         for name in {name for pair in pairs for name in pair}
     }
     return np.stack([own[a] - own[b] for a, b in pairs], 1)
-
-
-def two_sided(draws: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(draws, m) bootstrap values and (m,) values seen -> (m,) p of no difference, NaN where
-    nothing was seen.
-
-    The share of draws, recentred on the null hypothesis, at least as far out as the value seen,
-    with one added to both counts so that it is never 0. Draws without a value (NaN) count as that
-    far out.
-    """
-    # What is equal in exact arithmetic counts as at least as far out.
-    rounding = 1e-12 * np.maximum(1.0, np.abs(seen))
-    closer = np.abs(draws - seen) < np.abs(seen) - rounding
-    return np.where(np.isfinite(seen), (1 + (~closer).sum(0)) / (1 + len(draws)), np.nan)
 
 
 def leaders(

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from editbench.report.means import Comparison
-from editbench.report.paired import LEVEL, PER_PAIR, two_sided
-from editbench.stats.intervals import DRAWS, holm
+from editbench.report.paired import LEVEL, PER_PAIR
+from editbench.stats.intervals import DRAWS, holm, two_sided
 from editbench.walk.figures import Looks
 
 FLOOR = "floor"  # in place of a rank

@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy.special import bdtr, ndtri, stdtrit
 
 from editbench.base.seeding import generator
@@ -75,6 +74,33 @@ def resampled_sums(
         weights = np.bincount(index.ravel(), minlength=count * n).reshape(count, n)
         sums.append(weights.astype(np.float64) @ rows)
     return np.concatenate(sums)
+
+
+def resampled_means(
+    values: np.ndarray, draws: int = DRAWS, seed: int = 0, stream: str = "bootstrap"
+) -> np.ndarray:
+    """Means of columns over rows drawn with replacement; all columns share the drawn rows.
+
+    It is a paired bootstrap: of differences, where a column holds the differences of a pair, or of
+    several means whose differences are taken afterwards.
+
+    Args:
+        values: (n, m), NaN where a column has no value of a row. A mean is over the rows that its
+            column has. The result depends on the order of the rows.
+        draws: how many means.
+        seed: of the draws, together with n.
+        stream: of the draws, so that two uses of a seed differ.
+
+    Returns:
+        (draws, m) float64, NaN where a draw has no value of a column.
+    """
+    held = np.isfinite(values)
+    width = values.shape[1]
+    # How many values there are is drawn with the values.
+    columns = np.concatenate([np.where(held, values, 0.0), held], 1)
+    sums = resampled_sums(columns, draws, seed, stream)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums[:, :width] / sums[:, width:]
 
 
 def percentiles(samples: np.ndarray, level: float = LEVEL) -> np.ndarray:
@@ -282,55 +308,24 @@ def crossed_share(values: np.ndarray, level: float = LEVEL) -> Interval:
     return wilson(share * effective, effective, level)
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """Mean of a - b over the n starts that both have, its bootstrap interval, and a two-sided p-value."""
+def two_sided(draws: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Two-sided p-values of no difference, from the draws of a bootstrap.
 
-    difference: float
-    low: float
-    high: float
-    p: float
-    n: int
-
-
-def paired_difference(
-    a: pd.Series, b: pd.Series, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
-) -> PairedDifference:
-    """Paired bootstrap of a mean difference on common starts.
+    The p-value is the share of draws, recentred on the null hypothesis, at least as far out as the
+    value seen, with one added to both counts so that it is never 0. With a handful of starts the
+    draws vary too little, and it rejects too often.
 
     Args:
-        a: one value a start, indexed by start. Starts that one side lacks, or where one is NaN, are
-            left out of both.
-        b: the same of the other side.
+        draws: (draws, m) values. Those without a value (NaN) count as far out.
+        seen: (m,) values seen.
 
-    Raises:
-        ValueError: a start stands twice in one of the two.
-
-    The draws are centred on the null hypothesis of no difference. The p-value is the share of them
-    that lie at least as far out as the difference seen, with one added to both counts so that it is
-    never 0. With a handful of starts the draws vary too little, and it rejects too often. Interval
-    and p-value are NaN where fewer than two starts are common.
+    Returns:
+        (m,), NaN where nothing was seen.
     """
-    for name, series in (("a", a), ("b", b)):
-        if series.index.has_duplicates:
-            raise ValueError(
-                f"{name} has a start twice: average or choose one value a start before pairing"
-            )
-    pairs = pd.concat([a.astype(float), b.astype(float)], axis=1, keys=["a", "b"], join="inner")
-    gaps = (pairs["a"] - pairs["b"]).dropna().sort_index().to_numpy()
-    n = len(gaps)
-    if n == 0:
-        return PairedDifference(float("nan"), *NO_INTERVAL, float("nan"), 0)
-    mean = float(gaps.mean())
-    # Resampling one start gives that start again: it says nothing of others.
-    if n == 1:
-        return PairedDifference(mean, *NO_INTERVAL, float("nan"), n)
-    means = resampled_sums(gaps[:, None], draws, seed, "paired") / n
-    low, high = percentiles(means, level)[:, 0]
-    # Draws that equal the difference in exact arithmetic lie as far out as it does.
-    rounding = ROUNDING * max(1.0, abs(mean))
-    p = (1 + int((np.abs(means[:, 0] - mean) >= abs(mean) - rounding).sum())) / (1 + draws)
-    return PairedDifference(mean, float(low), float(high), p, n)
+    # What is equal in exact arithmetic counts as at least as far out.
+    rounding = ROUNDING * np.maximum(1.0, np.abs(seen))
+    closer = np.abs(draws - seen) < np.abs(seen) - rounding
+    return np.where(np.isfinite(seen), (1 + (~closer).sum(0)) / (1 + len(draws)), np.nan)
 
 
 def holm(pvalues: np.ndarray) -> np.ndarray:

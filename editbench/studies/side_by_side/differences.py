@@ -26,7 +26,6 @@ from editbench.report.paired import (
     compare,
     keyed_values,
     seed_spreads,
-    two_sided,
 )
 from editbench.report.seeds import ROUNDING, pool_seeds
 from editbench.report.tables import AT_EFFECT
@@ -38,6 +37,7 @@ from editbench.stats.intervals import (
     resampled_sums,
     seed_draws,
     seed_spread,
+    two_sided,
 )
 from editbench.studies.side_by_side.pairing import Pair, Pairing, pair_folders
 from editbench.walk.rows import KEY_COLUMNS, join_notes, key_of, written_key

@@ -14,6 +14,7 @@ ORDER = (
     "worlds",
     "bank",
     "walk",
+    "figures",
     "inversion",
     "run",
     "report",

@@ -16,6 +16,7 @@ from scipy.integrate import trapezoid
 from scipy.stats import binomtest
 
 from editbench.base.attributes import Attribute, Attributes
+from editbench.figures.looks import looks_of
 from editbench.metrics.control_disentanglement.figure import (
     bands,
     cd_curves,
@@ -27,7 +28,6 @@ from editbench.metrics.control_disentanglement.figure import (
 from editbench.metrics.control_disentanglement.metric import ControlDisentanglement
 from editbench.report import load
 from editbench.stats.first_crossing import area, at_level, most_within
-from editbench.walk.figures import looks_of
 from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from editbench.walk.trajectory import Trajectories
 from tests.fake_records import fake_run, metric_rows, report_of

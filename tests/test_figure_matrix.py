@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from editbench.figures.looks import looks_of
 from editbench.metrics.dependency_matrix.figure import cells, draw, figure
 from editbench.report import report
 from editbench.report.load import load
-from editbench.walk.figures import looks_of
 from tests.fake_records import fake_run, metric_rows
 
 METRICS = {"dependency_matrix": {"figure": "editbench.metrics.dependency_matrix.figure.draw"}}

@@ -15,6 +15,7 @@ from PIL import Image
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest
 from editbench.base.seeding import normals
+from editbench.figures.looks import looks
 from editbench.metrics.frechet_distance.blocks import jackknife, over_blocks
 from editbench.metrics.frechet_distance.by_class import class_statistics
 from editbench.metrics.frechet_distance.figure import draw, frechet_points
@@ -33,7 +34,6 @@ from editbench.report.load import load
 from editbench.report.write import markdown
 from editbench.stats.frechet import frechet_distance, gaussian_distance
 from editbench.stats.moments import Kernel, Moments, block_ends, covariance, mixture, unbiased
-from editbench.walk.figures import looks
 from editbench.walk.observation import Observed
 from editbench.walk.rows import key_of
 from editbench.walk.strength import edited_codes

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.figures.looks import looks
 from editbench.metrics.latent_reproduction.figure import (
     draw,
     reproduced,
@@ -35,7 +36,6 @@ from editbench.networks.stylegan2.layers import shifted
 from editbench.report.load import load
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport
-from editbench.walk.figures import looks
 from editbench.walk.observation import Observed, observation_file
 from editbench.worlds.faces import load_generator
 from tests.fake_records import fake_run, metric_rows

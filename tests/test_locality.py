@@ -14,13 +14,13 @@ from editbench.base.conf import CONF, group_options
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space
+from editbench.figures.looks import looks
 from editbench.metrics.locality.figure import draw, heatmap_figure, heats
 from editbench.metrics.locality.metric import Locality, entropy, top_share
 from editbench.metrics.locality.observation import LocalityObservation
 from editbench.report.load import load
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport
-from editbench.walk.figures import looks
 from editbench.walk.observation import Observed, observation_file
 from editbench.walk.strength import edited_codes
 from editbench.worlds.faces import attributes as face_attributes

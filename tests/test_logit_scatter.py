@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, iqr
 
+from editbench.figures.looks import looks
 from editbench.methods.random_direction import RandomDirection
 from editbench.metrics.logit_scatter.figure import scatter_figure, scatter_points
 from editbench.metrics.logit_scatter.metric import LogitScatter
 from editbench.report import load
-from editbench.walk.figures import looks
 from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from editbench.walk.trajectory import Trajectories
 from tests.fake_records import fake_run, metric_rows, report_of

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_rel
 
+from editbench.figures.looks import Looks
 from editbench.report import load, print_table
 from editbench.report.load import Results
 from editbench.report.means import compare_methods
@@ -19,7 +20,6 @@ from editbench.report.ranking import Ranking, lines
 from editbench.report.ranking import ranking as rank
 from editbench.report.tables import main_table
 from editbench.stats.intervals import holm
-from editbench.walk.figures import Looks
 from tests.fake_records import fake_run, metric_rows, report_of
 from tests.paired_by_hand import paired_difference
 

@@ -17,6 +17,18 @@ from rich.console import Console
 from editbench.base.conf import option_names
 from editbench.base.errors import EditbenchError
 from editbench.commands.report import main
+from editbench.figures.curves import MOST, grouped
+from editbench.figures.looks import (
+    FLOOR_SLOTS,
+    GREY,
+    LINE,
+    MARKERS,
+    SLOTS,
+    Looks,
+    colours_of,
+    looks,
+    order_methods,
+)
 from editbench.report import figures, load, print_table, report
 from editbench.report.cells import Column, cell, number
 from editbench.report.means import compare_methods, summary
@@ -24,19 +36,6 @@ from editbench.report.paired import paired
 from editbench.report.paper import TALLEST, to_paper
 from editbench.report.tables import main_table, matrix
 from editbench.report.write import csv, print_runs
-from editbench.walk.figures import (
-    FLOOR_SLOTS,
-    GREY,
-    LINE,
-    MARKERS,
-    MOST,
-    SLOTS,
-    Looks,
-    colours_of,
-    grouped,
-    looks,
-    order_methods,
-)
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 

@@ -16,8 +16,10 @@ from rich.console import Console
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
+from editbench.figures.drawing import Drawing, Records
+from editbench.figures.looks import Looks
+from editbench.figures.panels import new_figure
 from editbench.report import Style, every_setting, latex, load, print_table, report
-from editbench.walk.figures import Drawing, Looks, Records, new_figure
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 

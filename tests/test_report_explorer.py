@@ -19,13 +19,13 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from editbench.base.files import seal_folder
+from editbench.figures.looks import looks
 from editbench.report import _write_pages, load
 from editbench.report.environment import OUTLINES
 from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
 from editbench.report.paper import TALLEST, WIDTHS
 from editbench.report.strips import Strip, pages, strips
 from editbench.report.style import Style
-from editbench.walk.figures import looks
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, report_of
 

@@ -15,6 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from editbench.figures.looks import looks
 from editbench.report import Style, every_setting, figures, latex, load, report
 from editbench.report.cells import Column
 from editbench.report.costs import COSTS, front
@@ -22,7 +23,6 @@ from editbench.report.figure_trade import trade_figure
 from editbench.report.numbers import numbers_of
 from editbench.report.paper import DOUBLE, SINGLE, to_paper
 from editbench.report.references import cited_in
-from editbench.walk.figures import looks
 from tests.fake_records import fake_run, metric_rows, report_of
 
 HOSTILE = r"100 % of_x & y # $5 ~ ^ {a} \input{/etc/passwd} [b] <c> | “q” é σ 中" + "\nline"

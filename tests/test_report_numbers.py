@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from editbench.figures.looks import Looks, looks_of
 from editbench.report import figure_trade, load, print_table
 from editbench.report.html import facts
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paired import compare, paired
 from editbench.report.tables import AT_FLOOR, WORSE, main_table
 from editbench.stats.intervals import bootstrap_mean, crossed_share, seed_spread, wilson
-from editbench.walk.figures import Looks, looks_of
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 ATTRIBUTES = ("age", "beard", "hat", "smile")

@@ -20,6 +20,8 @@ from editbench.base.conf import CONF, group_options
 from editbench.base.errors import EditbenchError
 from editbench.base.identity import fit_key
 from editbench.commands.report import main
+from editbench.figures.looks import looks
+from editbench.figures.panels import new_figure
 from editbench.report import Results, Style, every_setting, latex, load, report
 from editbench.report.cells import number
 from editbench.report.figure_trade import SpacedLogLocator
@@ -27,7 +29,6 @@ from editbench.report.paper import SCALE, to_paper
 from editbench.report.references import cited_in, entries
 from editbench.report.settings import add_settings, flatten
 from editbench.report.titles import Wording
-from editbench.walk.figures import looks, new_figure
 from tests.by_config import make_run_id, run_job
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 from tests.toy_world import toy_config

@@ -12,12 +12,12 @@ import pytest
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.cli import main
+from editbench.figures.looks import looks
 from editbench.report.environment import dot
 from editbench.stats.intervals import SeedSpread, crossed_means
 from editbench.studies.side_by_side import side_by_side, write_side_by_side
 from editbench.studies.side_by_side.differences import OPEN, unpaired_test, verdict_of
 from editbench.studies.side_by_side.write import names_of_folders
-from editbench.walk.figures import looks
 from tests.fake_records import complete, fake_run, metric_rows, report_of
 from tests.paired_by_hand import paired_difference
 from tests.test_report_latex import check_structure

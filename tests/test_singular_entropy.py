@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 
 from editbench.base.errors import Unsupported
+from editbench.figures.looks import looks
 from editbench.methods.neural_ode.field import Field
 from editbench.metrics.singular_entropy.figure import STAND_IN, draw, entropies, sentence
 from editbench.metrics.singular_entropy.metric import SingularEntropy, entropy
@@ -21,7 +22,6 @@ from editbench.report import _drawings
 from editbench.report.load import load
 from editbench.report.numbers import numbers_of
 from editbench.stats.rank_correlation import spearman
-from editbench.walk.figures import looks
 from editbench.walk.observation import Observed
 from tests.fake_records import fake_run, metric_rows
 

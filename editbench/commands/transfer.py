@@ -12,8 +12,8 @@ import pandas as pd
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder, write_atomic
 from editbench.commands.options import Parser
+from editbench.figures.panels import STYLE
 from editbench.studies.transfer import FEWEST, World, figure, rank_table, read_worlds, transfer
-from editbench.walk.figures import STYLE
 
 DPI = 150
 EXAMPLES = """examples:

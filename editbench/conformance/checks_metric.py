@@ -19,7 +19,9 @@ import pandas as pd
 from editbench.conformance.verdicts import Failed, Skipped, explain
 from editbench.conformance.walks import ALONE, diverged, make_walks, many_classes, of_starts
 from editbench.conformance.watch import global_seed
-from editbench.walk.figures import STYLE, Drawing, looks_of
+from editbench.figures.drawing import Drawing
+from editbench.figures.looks import looks_of
+from editbench.figures.panels import STYLE
 from editbench.walk.metric import Metric, MetricResult, ObservationMetric
 from editbench.walk.observed import Observed
 from editbench.walk.rows import KEY_COLUMNS, ROW_TYPES, SAMPLE_TYPES, key_of

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from editbench.figures.drawing import Drawing
+from editbench.figures.panels import new_figure
 from editbench.stats.intervals import bootstrap_mean
-from editbench.walk.figures import Drawing, new_figure
 from editbench.walk.metric import Metric, ResultBuilder, mean_of
 
 

@@ -15,6 +15,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from editbench.base.files import digest, write_atomic
+from editbench.figures.curves import caption_of_groups
+from editbench.figures.drawing import Drawing
+from editbench.figures.looks import Looks, spoken
+from editbench.figures.panels import FONTS, STYLE
 from editbench.report import dial, figure_trade, figures, latex, matched, references
 from editbench.report.costs import COSTS
 from editbench.report.html import Section, page
@@ -26,14 +30,13 @@ from editbench.report.strips import pages, strips
 from editbench.report.style import Style
 from editbench.report.tables import curves
 from editbench.report.write import csv, markdown, print_table
-from editbench.walk.figures import FONTS, STYLE, Drawing, Looks, caption_of_groups, spoken
 
 __all__ = ["Results", "Style", "every_setting", "load", "print_table", "report", "write_report"]
 
 CAPTIONS = {
     "accuracy": "Share of starts whose target was reached with every other attribute kept, at the "
     "first crossing; whiskers are 95 % intervals. A cross: skipped or failed.",
-    # The limit that this names is FEWEST of editbench.walk.figures.
+    # The limit that this names is FEWEST of editbench.figures.panels.
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
     "σ; lower is better. A start counts once in a bin, where its walk first passes the centre. Bands "
     "are 95 % intervals over starts; bins of fewer than 30 starts are hidden.",

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from editbench.figures.looks import Looks
 from editbench.report.means import over
 from editbench.report.tables import ABOVE_FLOOR, FIRST, WORSE, Quantity, scalars_of
-from editbench.walk.figures import Looks
 
 MISSING = "–"
 # Below this AUC what a method learnt says next to nothing of codes that it was not fitted on; 0.5

@@ -21,20 +21,13 @@ import pandas as pd
 from matplotlib.figure import Figure, FigureBase
 from scipy.special import ndtri
 
+from editbench.figures.curves import caption_of_groups, curve_groups, draw_pale, share_limits
+from editbench.figures.drawing import Drawing
+from editbench.figures.looks import Looks
+from editbench.figures.panels import FEWEST, STYLE, TYPE
 from editbench.report.cells import MISSING, number
 from editbench.report.load import Results
 from editbench.report.paired import keyed_values
-from editbench.walk.figures import (
-    FEWEST,
-    STYLE,
-    TYPE,
-    Drawing,
-    Looks,
-    caption_of_groups,
-    curve_groups,
-    draw_pale,
-    share_limits,
-)
 from editbench.walk.rows import key_of
 
 TITLE_LINE = 11  # letters of a line above a narrow panel

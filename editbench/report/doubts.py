@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from editbench.figures.looks import Looks
 from editbench.report.cells import number
 from editbench.report.load import Results
 from editbench.stats.agreement import SLIGHT, contradicted
-from editbench.walk.figures import Looks
 
 # A note on every run of a sweep would fill the screen.
 NAMED = 6  # runs that a note names

@@ -6,7 +6,7 @@ from jinja2 import BytecodeCache, ChoiceLoader, Environment, PackageLoader, Stri
 from jinja2.bccache import Bucket
 from markupsafe import Markup
 
-from editbench.walk.figures import Look
+from editbench.figures.looks import Look
 
 REPORT = "report"
 # Outlines of matplotlib's markers in a box from -5 to 5, for the sign of a method beside its name.

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from editbench.figures.looks import Looks, order_methods
 from editbench.report.strips import LARGEST, PIXELATED, Strip, frame_caption, picture
-from editbench.walk.figures import Looks, order_methods
 
 BUDGET = (
     14_000_000  # bytes of all sprites in base64; the page with its figures then stays below 25 MB

@@ -11,17 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
+from editbench.figures.legend import put_legend
+from editbench.figures.looks import INK, Looks, order_methods
+from editbench.figures.panels import new_figure, panel_grid, upper_limit
 from editbench.report.cells import Column, number, over_what
 from editbench.report.costs import COSTS, front
-from editbench.walk.figures import (
-    INK,
-    Looks,
-    new_figure,
-    order_methods,
-    panel_grid,
-    put_legend,
-    upper_limit,
-)
 
 SIDE = Column("ad_at", "AD", 3, True, False)
 LABELS = {

@@ -1,6 +1,6 @@
 """The report's own figures, and how a figure becomes a file.
 
-What all figures share, those of metrics too, is editbench.walk.figures.
+What all figures share, those of metrics too, is in the room editbench.figures.
 """
 
 from __future__ import annotations
@@ -14,23 +14,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from editbench.walk.figures import (
-    BAND,
-    FEWEST,
-    INK,
-    LINE,
-    STYLE,
-    Look,
-    Looks,
-    draw_pale,
-    groups_of_attributes,
-    name_ticks,
-    new_figure,
-    order_methods,
-    put_legend,
-    share_limits,
-    upper_limit,
-)
+from editbench.figures.curves import draw_pale, groups_of_attributes, share_limits
+from editbench.figures.legend import put_legend
+from editbench.figures.looks import BAND, INK, LINE, Look, Looks, order_methods
+from editbench.figures.panels import FEWEST, STYLE, name_ticks, new_figure, upper_limit
 
 DPI = 300  # of a PNG, at the size of a paper's column
 MOST_COLUMNS = 4  # of panels

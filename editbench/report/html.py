@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from editbench.bank.near import NEARBY
+from editbench.figures.looks import Looks
 from editbench.report import dial
 from editbench.report.cells import (
     COLUMNS,
@@ -50,7 +51,6 @@ from editbench.report.write import (
     state_of,
     world_of,
 )
-from editbench.walk.figures import Looks
 
 # What the page tells of how runs were made; costs and notes have tables of their own.
 PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "threads", "git")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from editbench.figures.looks import Looks, spoken
 from editbench.report.cells import (
     COLUMNS,
     LEAST_LEARNED,
@@ -37,7 +38,6 @@ from editbench.report.references import Cited
 from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT, WORSE
 from editbench.report.write import NOT_LEARNED_MEANS, heading, not_done, where
-from editbench.walk.figures import Looks, spoken
 
 POINTS = 72.27  # of TeX, an inch
 COLSEP = 4.0  # points on either side of a column

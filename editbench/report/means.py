@@ -20,11 +20,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from editbench.figures.looks import Looks, spoken
 from editbench.report.load import Results
 from editbench.report.paired import seed_spreads, start_values
 from editbench.report.tables import AT_EFFECT, floor_mark, main_table, readable, scalars_of
 from editbench.stats.intervals import DRAWS, SeedSpread, percentiles, resampled_sums, seed_draws
-from editbench.walk.figures import Looks, spoken
 
 LEAST = 0.5  # share of the attributes: below it a mean would be one of a few chosen ones
 SHARED = 10  # starts of an attribute: a bootstrap over fewer has too few different draws

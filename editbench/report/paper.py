@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
 
-from editbench.walk.figures import columns_that_fit, legend_height
+from editbench.figures.legend import columns_that_fit, legend_height
 
 # Inches of a paper's column, and of two.
 SINGLE = 3.3

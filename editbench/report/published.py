@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from editbench.figures.looks import Looks
 from editbench.report.cells import COLUMNS, MISSING, Column, cell, markdown_safe
 from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
 from editbench.report.tables import main_table
-from editbench.walk.figures import Looks
 
 ALL = "all"  # in place of an attribute: one number a method
 # Above the sentences of `reasons`.

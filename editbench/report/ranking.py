@@ -17,10 +17,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from editbench.figures.looks import Looks
 from editbench.report.means import Comparison
 from editbench.report.paired import LEVEL, PER_PAIR
 from editbench.stats.intervals import DRAWS, holm, two_sided
-from editbench.walk.figures import Looks
 
 FLOOR = "floor"  # in place of a rank
 COLUMNS = (

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from editbench.base.errors import EditbenchError
+from editbench.figures.looks import Looks
 from editbench.report.load import Problem, Results, load
-from editbench.walk.figures import Looks
 
 # Smoothing would blur the few pixels that the judge saw of a small picture.
 PIXELATED = 64  # pictures up to this side are enlarged without smoothing

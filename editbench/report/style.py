@@ -16,6 +16,8 @@ import pandas as pd
 
 from editbench.base.conf import read_yaml
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.figures.looks import Looks, looks_of
+from editbench.figures.panels import FONTS
 from editbench.report.cells import Column, columns_of
 from editbench.report.costs import COSTS
 from editbench.report.load import Results
@@ -23,7 +25,6 @@ from editbench.report.numbers import Numbers
 from editbench.report.paper import WIDTHS
 from editbench.report.tables import main_table, quantities
 from editbench.report.titles import Wording
-from editbench.walk.figures import FONTS, Looks, looks_of
 
 FILE = "report.yaml"  # in the folder of the runs
 LATEX_TABLES = ("accuracy", "ad", "learned", "means", "cost", "ranking")

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from editbench.figures.panels import FEWEST
 from editbench.report.load import COSTS, Results
-from editbench.walk.figures import FEWEST
 from editbench.walk.rows import KEY_COLUMNS, key_of, written_key
 
 KEPT = 4  # results whose tables are kept; a report asks for those of one several times

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.progress import results_console
+from editbench.figures.looks import Looks
 from editbench.report import dial
 from editbench.report.cells import (
     COLUMNS,
@@ -39,7 +40,6 @@ from editbench.report.published import lines
 from editbench.report.ranking import lines as ranking_lines
 from editbench.report.style import Style
 from editbench.report.tables import AT_FLOOR, WORSE, Quantity, main_table, quantities
-from editbench.walk.figures import Looks
 
 UNBOUNDED = 10_000  # columns; no table is that wide
 WIDE = 140  # columns of a terminal that takes the costs too

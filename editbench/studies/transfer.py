@@ -22,10 +22,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from editbench.base.errors import EditbenchError
+from editbench.figures.panels import new_figure
 from editbench.report.load import Results, load
 from editbench.stats.intervals import DRAWS, percentiles, resampled_sums
 from editbench.stats.rank_correlation import kendall
-from editbench.walk.figures import new_figure
 
 METRIC = "accuracy"
 # Share of a world's attributes that a method must serve: one that serves few would leave the others

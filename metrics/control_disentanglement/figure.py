@@ -10,23 +10,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from editbench.base.errors import EditbenchError
-from editbench.stats.first_crossing import area
-from editbench.walk.figures import (
-    STYLE,
-    Drawing,
-    Looks,
-    Records,
-    bare,
+from editbench.figures.curves import (
     caption_of_groups,
     draw_pale,
     groups_of_attributes,
-    name_ticks,
-    new_figure,
-    order_methods,
-    put_legend,
     share_limits,
-    show_picture,
 )
+from editbench.figures.drawing import Drawing, Records
+from editbench.figures.legend import put_legend
+from editbench.figures.looks import Looks, order_methods
+from editbench.figures.panels import STYLE, bare, name_ticks, new_figure, show_picture
+from editbench.stats.first_crossing import area
 
 LEAST = 0.1  # a method with less control than this does not set the common range
 MOST_COLUMNS = 4  # of panels

@@ -9,14 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from editbench.walk.figures import (
-    FEWEST,
-    Drawing,
-    Looks,
-    Records,
-    new_figure,
-    order_methods,
-)
+from editbench.figures.drawing import Drawing, Records
+from editbench.figures.looks import Looks, order_methods
+from editbench.figures.panels import FEWEST, new_figure
 
 CAPTION = (
     "Mean change of every other attribute at matched effect on the target (the panel), in σ; "

@@ -13,18 +13,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from editbench.walk.figures import (
-    INK,
-    STYLE,
-    Drawing,
-    Look,
-    Looks,
-    Records,
+from editbench.figures.curves import (
     caption_of_groups,
     draw_pale,
     groups_of_attributes,
     share_limits,
 )
+from editbench.figures.drawing import Drawing, Records
+from editbench.figures.looks import INK, Look, Looks
+from editbench.figures.panels import STYLE
 
 KINDS = {
     "frechet_distance": "Fréchet distance",

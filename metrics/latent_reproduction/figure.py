@@ -11,15 +11,9 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from editbench.walk.figures import (
-    Drawing,
-    Looks,
-    Records,
-    bare,
-    new_figure,
-    order_methods,
-    show_picture,
-)
+from editbench.figures.drawing import Drawing, Records
+from editbench.figures.looks import Looks, order_methods
+from editbench.figures.panels import bare, new_figure, show_picture
 
 OBSERVATION = "latent_reproduction"
 NAMES = {

@@ -10,16 +10,9 @@ import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from editbench.walk.figures import (
-    INK,
-    STYLE,
-    Drawing,
-    Looks,
-    Records,
-    new_figure,
-    order_methods,
-    panel_grid,
-)
+from editbench.figures.drawing import Drawing, Records
+from editbench.figures.looks import INK, Looks, order_methods
+from editbench.figures.panels import STYLE, new_figure, panel_grid
 
 ENDS = ("scatter_x0", "scatter_y0", "scatter_x1", "scatter_y1")
 MOST = 300  # arrows a panel: more make a blot; the numbers are of all

@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from editbench.figures.drawing import Drawing, Records
+from editbench.figures.looks import INK, Looks
+from editbench.figures.panels import new_figure
 from editbench.stats.rank_correlation import Spearman, spearman
-from editbench.walk.figures import INK, Drawing, Looks, Records, new_figure
 
 ENTROPY = "singular_entropy"
 # Methods of the experiment, in the paper's words: the flow of depth one, which has the matrix, and

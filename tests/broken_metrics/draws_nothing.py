@@ -2,7 +2,8 @@
 
 from mean_steps import MeanSteps
 
-from editbench.walk.figures import Drawing, new_figure
+from editbench.figures.drawing import Drawing
+from editbench.figures.panels import new_figure
 
 
 class DrawsNothing(MeanSteps): ...

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from editbench.base.files import write_atomic
 from editbench.base.progress import results_console
+from editbench.figures.looks import looks
 from editbench.report import latex
 from editbench.report.cells import MISSING, number
 from editbench.report.environment import page_environment
@@ -33,7 +34,6 @@ from editbench.studies.side_by_side.differences import (
     UNREAD,
     SideBySide,
 )
-from editbench.walk.figures import looks
 
 TITLES = {"accuracy": "accuracy", AT_EFFECT: "AD", "success_rate": "success"}
 SHOWN = FIRST[:2]  # numbers of the terminal's table and of LaTeX; page and CSV have all

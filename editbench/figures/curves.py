@@ -1,0 +1,173 @@
+"""Figures of curves: many methods are drawn in groups, each with its legend and panels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+
+from editbench.figures.legend import columns_of, legend_height, put_legend
+from editbench.figures.looks import LINE, Looks, order_methods
+from editbench.figures.panels import new_figure, panel_grid
+
+MOST = 8  # methods in colour in one panel of curves; more are drawn in groups
+
+
+@dataclass(frozen=True)
+class Group:
+    """A part of a figure of curves: some methods in their looks, all others pale.
+
+    Attributes:
+        methods: those in their looks, in order.
+        pale: the others.
+        panels: flat.
+    """
+
+    methods: list[str]
+    pale: list[str]
+    panels: np.ndarray
+
+
+def grouped(methods: Iterable[str], look: Looks) -> list[list[str]]:
+    """Methods in groups of at most MOST, in each as many colours as can be; of few methods one group.
+
+    Each group has the floors as well, which are what all others have to beat.
+    """
+    names = order_methods(methods, look)
+    if len(names) <= MOST:
+        return [names]
+    floors = [name for name in names if look[name].floor]
+    # More of them would leave too little room: further ones stand in one group, as any other.
+    floors = floors[: MOST // 2]
+    rest = [name for name in names if name not in floors]
+    size = MOST - len(floors)
+    count = -(-len(rest) // size)
+    # As even as that: one method in a last group would look forgotten.
+    size = -(-len(rest) // count)
+    groups: list[list[str]] = [[] for _ in range(count)]
+    for name in rest:
+        room = [group for group in groups if len(group) < size]
+        colour = look[name].colour
+        apart = [group for group in room if colour not in [look[other].colour for other in group]]
+        # Names that follow each other are often variants of one method: they stay together.
+        (apart or room)[0].append(name)
+    return [[*group, *floors] for group in groups]
+
+
+def caption_of_groups(methods: Iterable[str], look: Looks) -> str:
+    """What the caption of a figure of curves says of its groups, after a space; '' of a single one."""
+    if len(grouped(methods, look)) == 1:
+        return ""
+    floors = any(look[name].floor for name in methods)
+    told = f" At most {MOST} methods are in colour at a time, all others pale"
+    return told + ("; floors are in every group, and named in the first." if floors else ".")
+
+
+def curve_groups(
+    width: float,
+    height: float,
+    methods: Iterable[str],
+    look: Looks,
+    panels: Callable[[FigureBase], np.ndarray],
+) -> tuple[Figure, list[Group]]:
+    """An empty figure for curves of methods, with a legend for each group above its panels.
+
+    In one panel more than MOST curves cannot be told apart. There the panels are repeated for each
+    group of `grouped`, below each other, and the caller draws the others with `draw_pale`.
+
+    Args:
+        width: of the figure, inches.
+        height: of the panels of a group, inches.
+        methods: labels.
+        look: of the methods.
+        panels: makes the panels of a group, flat.
+    """
+    several = grouped(methods, look)
+    figure = new_figure(width, height * len(several))
+    legends = [several[0]]
+    # Floors are in every group, and named in the first.
+    for group in several[1:]:
+        legends.append([name for name in group if name not in several[0]])
+    parts: list[FigureBase] = [figure]
+    if len(several) > 1:
+        heights = []
+        for names in legends:
+            heights.append(height + legend_height(len(names), columns_of(names, look, width)))
+        below = figure.subfigures(len(several), 1, height_ratios=heights)
+        parts = list(cast(np.ndarray, below))
+    groups = []
+    for group, names, part in zip(several, legends, parts):
+        pale = [name for name in order_methods(methods, look) if name not in group]
+        groups.append(Group(group, pale, panels(part)))
+        put_legend(part, names, look)
+    return figure, groups
+
+
+def groups_of_attributes(
+    curves: pd.DataFrame,
+    look: Looks,
+    most: int,
+    panel: tuple[float, float],
+    margin: float,
+    label: str = "",
+) -> tuple[Figure, list[Group]]:
+    """The figure of `curve_groups` with a panel for each attribute, under its name, in each group.
+
+    Args:
+        curves: rows with method and attribute.
+        look: of the methods; the panels are in the order of its attributes.
+        most: panels side by side.
+        panel: width and height of a panel, inches.
+        margin: height of what stands around the panels of a group, inches.
+        label: of the vertical axes, beside the first panel of each row.
+    """
+    attributes = look.order(curves["attribute"])
+    columns = look.across(len(attributes), most)
+    lines = -(-len(attributes) // columns)
+    figure, groups = curve_groups(
+        max(5.5, panel[0] * columns),
+        margin + panel[1] * lines,
+        curves["method"],
+        look,
+        partial(panel_grid, count=len(attributes), columns=columns),
+    )
+    for group in groups:
+        for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
+            axes.set_title(look.attribute(attribute))
+            axes.tick_params(labelbottom=place + columns >= len(attributes))
+            if place % columns == 0:
+                axes.set_ylabel(label)
+    return figure, groups
+
+
+def draw_pale(axes: Axes, curves: Iterable[tuple[Any, Any]]) -> None:
+    """The curves of other groups, for comparison.
+
+    Args:
+        axes: to draw on.
+        curves: (x, y) of each.
+    """
+    x: list[float] = []
+    y: list[float] = []
+    # One line with gaps is drawn much faster than a line a curve.
+    for across, up in curves:
+        x += [*across, np.nan]
+        y += [*up, np.nan]
+    if x:
+        axes.plot(x, y, color=LINE, linewidth=0.9, zorder=1)
+
+
+def share_limits(groups: Sequence[Group]) -> None:
+    """The same axes for every group: bands are drawn for their own group alone."""
+    for same in zip(*(group.panels for group in groups)):
+        across = np.array([axes.get_xlim() for axes in same])
+        up = np.array([axes.get_ylim() for axes in same])
+        for axes in same:
+            axes.set_xlim(across[:, 0].min(), across[:, 1].max())
+            axes.set_ylim(up[:, 0].min(), up[:, 1].max())

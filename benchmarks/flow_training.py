@@ -18,7 +18,7 @@ import torch
 from torchdiffeq import odeint_adjoint
 
 from editbench.bank.bank import Split
-from editbench.base.seeding import generator
+from editbench.base import seeding
 from editbench.base.spaces import Codes, Space
 from editbench.methods.neural_ode.field import Field, Solver
 from editbench.methods.neural_ode.training import Training, main_loss, other_loss, train
@@ -49,8 +49,8 @@ def published(
     velocity = Velocity(field)
     codes = data.fit.codes(Space.W)
     adam = torch.optim.Adam(velocity.parameters(), lr=options.lr)
-    draw = generator(data.seed, "neural_ode", NAME, TARGET, "starts")
-    clock = generator(data.seed, "neural_ode", NAME, "times")
+    draw = seeding.rng(data.seed, "neural_ode", NAME, TARGET, "starts")
+    clock = seeding.rng(data.seed, "neural_ode", NAME, "times")
     for _ in range(options.iterations):
         w = codes[pool[torch.from_numpy(draw.integers(len(pool), size=options.batch))]]
         t = options.horizon * (0.25 + 0.75 * clock.random())

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from editbench.base.seeding import generator
+from editbench.base import seeding
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
 from editbench.metrics.control_disentanglement.metric import ControlDisentanglement
 from editbench.metrics.crossing_accuracy.metric import CrossingAccuracy
@@ -36,7 +36,7 @@ METRICS = (
 
 def made_up(job: int, attribute: str, starts: int) -> Trajectories:
     """Straight walks with noise, towards the target class."""
-    rng, layout = generator(0, "recompute", job), attributes()
+    rng, layout = seeding.rng(0, "recompute", job), attributes()
     n, width = starts, layout.width
     drift = rng.normal(0, 0.05, (n, 1, width)) * np.arange(STEPS + 1)[:, None]
     logits = rng.normal(0, 0.6, (n, 1, width)) + drift + rng.normal(0, 0.02, (n, STEPS + 1, width))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from editbench.base.seeding import generator
+from editbench.base import seeding
 
 
 class PairedDifference(NamedTuple):
@@ -25,7 +25,7 @@ def paired_difference(a: pd.Series, b: pd.Series, draws: int = 2000) -> PairedDi
     starts = a.index.intersection(b.index).sort_values()
     gaps = (a[starts] - b[starts]).to_numpy(np.float64)
     n = len(gaps)
-    picked = generator(0, "paired", n).integers(0, n, (draws, n))
+    picked = seeding.rng(0, "paired", n).integers(0, n, (draws, n))
     means = gaps[picked].mean(1)
     mean = gaps.mean()
     low, high = np.percentile(means, [2.5, 97.5])

@@ -64,7 +64,7 @@ BROKEN = {  # file -> the one check that fails, and the remedy that its message 
         "determinism",
         'in `step` from editbench.base.seeding.normals(seed, "name", index, ...)',
     ),
-    "random_fit": ("determinism", 'draw from editbench.base.seeding.generator(data.seed, "name")'),
+    "random_fit": ("determinism", 'draw from editbench.base.seeding.rng(data.seed, "name")'),
     "in_place": ("pure", "`walk.codes + step`, not `walk.codes += step`"),
     "spoils_the_data": ("pure", ".clone() before writing"),
     "single_precision": ("dtype_device", "end with .to(walk.codes)"),

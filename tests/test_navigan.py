@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from editbench.bank.bank import Split
+from editbench.base import seeding
 from editbench.base.errors import EditbenchError, NonFinite, UnknownName, Unsupported
-from editbench.base.seeding import generator as random_stream
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.methods.navigan.editor import NaviGAN
 from editbench.methods.navigan.reconstructor import small
@@ -275,7 +275,7 @@ def test_finite_differences_have_the_radius_and_the_unit_that_were_asked_for(net
     """Of a network that is not linear they depend on both; the paper's and the code's numbers are at hand."""
     data, found = picture_data(network), {}
     z = torch.from_numpy(
-        random_stream(data.seed, "navigan/spectrum").standard_normal((6, 10))
+        seeding.rng(data.seed, "navigan/spectrum").standard_normal((6, 10))
     ).float()
     paper = {"method": "power", "products": "finite_difference", "iterations": 2}
     for radius, unit in ((0.1, True), (0.1, False), (3.0, True)):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 
-from editbench.base.seeding import generator
+from editbench.base import seeding
 from editbench.stats.intervals import (
     bootstrap_mean,
     bootstrap_ratios,
@@ -105,7 +105,7 @@ def test_resampled_means_are_those_of_rows_drawn_by_hand():
     values[:25, 1] = np.nan
     values[:, 2] = np.nan
     found = resampled_means(values, 200, 7, "a stream")
-    picked = generator(7, "a stream", 40).integers(0, 40, (200, 40))
+    picked = seeding.rng(7, "a stream", 40).integers(0, 40, (200, 40))
     expected = np.nanmean(values[picked][:, :, :2], 1)
     np.testing.assert_allclose(found[:, :2], expected, atol=1e-12)
     assert np.isnan(found[:, 2]).all()

@@ -27,9 +27,9 @@ import numpy as np
 import torch
 
 from editbench.bank.bank import Bank
+from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
-from editbench.base.seeding import generator
 from editbench.base.validation import check_at_least, check_choice, check_fields
 
 NEAR = ("joint", "target", "any")  # how starts are chosen, see above
@@ -268,7 +268,7 @@ def _draw(
         # A pool for each attribute, and a draw that does not know of the others.
         for k, count in enumerate(spec.counts(len(names))):
             pool, threshold = _nearest(distance[:, k], size)
-            places, draws = _shuffled(generator(*seeds, names[k]), pool)
+            places, draws = _shuffled(seeding.rng(*seeds, names[k]), pool)
             found.append((places[:count], draws[:count], threshold))
         return found
     pool = np.arange(candidates)
@@ -276,7 +276,7 @@ def _draw(
     if spec.near == "joint":
         pool, threshold = _nearest(distance.max(1), size)
     # One draw for all attributes, dealt in turn: no sample is a start of two.
-    places, draws = _shuffled(generator(*seeds, *names), pool)
+    places, draws = _shuffled(seeding.rng(*seeds, *names), pool)
     for k in range(len(names)):
         mine = slice(k, spec.n, len(names))
         found.append((places[mine], draws[mine], threshold))

@@ -67,8 +67,8 @@ def normals(seed: int, stream: str, start: int, stop: int, width: int) -> np.nda
     return ndtri(uniforms(seed, stream, start, stop, width))
 
 
-def generator(seed: int, *names: object) -> np.random.Generator:
-    """A NumPy generator for one named purpose.
+def rng(seed: int, *names: object) -> np.random.Generator:
+    """A NumPy random number generator for one named purpose.
 
     Args:
         seed: of the run.

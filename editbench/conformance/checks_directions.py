@@ -47,7 +47,7 @@ def directions(subject: Subject) -> str:
                 f"direction '{name}' is another one when it is found again under another global "
                 "random state",
                 "directions that follow from the data and data.seed alone",
-                'draw from editbench.base.seeding.generator(data.seed, "name")',
+                'draw from editbench.base.seeding.rng(data.seed, "name")',
             )
     return f"{len(found)} directions"
 

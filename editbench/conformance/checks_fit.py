@@ -180,7 +180,7 @@ def determinism(subject: Subject) -> str:
             raise Failed(
                 f"the step towards {served.name} changes with the global random state",
                 "steps that depend on the data, data.seed and walk.start alone",
-                'draw in `fit` from editbench.base.seeding.generator(data.seed, "name"), or in '
+                'draw in `fit` from editbench.base.seeding.rng(data.seed, "name"), or in '
                 '`step` from editbench.base.seeding.normals(seed, "name", index, ...); not from '
                 "torch.randn, np.random or random",
             )
@@ -201,7 +201,7 @@ def determinism(subject: Subject) -> str:
         raise Failed(
             f"two fits of the same data with the same data.seed step differently {different}",
             "one result for one seed, whatever the global random state, the time or the process",
-            'draw from editbench.base.seeding.generator(data.seed, "name"); give scikit-learn a '
+            'draw from editbench.base.seeding.rng(data.seed, "name"); give scikit-learn a '
             "random_state and torch modules weights drawn from it",
         )
     return "two fits under different global seeds step alike"

@@ -314,7 +314,7 @@ def determinism(subject: MetricSubject) -> str:
         subject.whole,
         subject.result(subject.walks, seed=1),
         "another global random state",
-        'draw from editbench.base.seeding.generator(0, "name"), or use bootstrap_mean of '
+        'draw from editbench.base.seeding.rng(0, "name"), or use bootstrap_mean of '
         "editbench.stats.intervals",
     )
     return "the same walks, the same numbers"

@@ -21,7 +21,7 @@ class MeanDifference(Editor):
 
     # Once, for all attributes. `data` has the fit and tune splits, with the teacher's logits, the
     # generator and the teacher; never the test split or the judge. Random numbers come from
-    # editbench.base.seeding.generator(data.seed, "name"). `data.score` gives the teacher's logits of
+    # editbench.base.seeding.rng(data.seed, "name"). `data.score` gives the teacher's logits of
     # codes, without gradients. For a gradient take data.teacher(data.generator.decode(Codes(space,
     # codes))) and count its backward pass: data.generator.decoded += len(codes).
     def fit(self, data):

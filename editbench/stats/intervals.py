@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import bdtr, ndtri, stdtrit
 
-from editbench.base.seeding import generator
+from editbench.base import seeding
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -64,7 +64,7 @@ def resampled_sums(
     """
     rows = np.asarray(rows, np.float64)
     n = len(rows)
-    rng = generator(seed, stream, len(rows))
+    rng = seeding.rng(seed, stream, len(rows))
     size = max(1, CHUNK // max(n, 1))
     sums = []
     for begin in range(0, draws, size):
@@ -242,7 +242,7 @@ def seed_draws(spread: SeedSpread, draws: int, *stream: object) -> np.ndarray:
     """
     if spread.variance <= 0 or spread.seeds < 2:
         return np.zeros(draws)
-    places = (generator(0, "seeds", *stream).permutation(draws) + 0.5) / draws
+    places = (seeding.rng(0, "seeds", *stream).permutation(draws) + 0.5) / draws
     return np.sqrt(spread.variance) * stdtrit(spread.seeds - 1, places)
 
 

@@ -17,9 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.devices import device_of
-from editbench.base.seeding import generator as random_stream
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
@@ -79,7 +79,7 @@ def few_shot_auc(
         return None
     found = []
     for draw in range(draws):
-        random = random_stream(0, "separability", name, draw)
+        random = seeding.rng(0, "separability", name, draw)
         rows = np.concatenate(
             [random.permutation(rows_of_class)[:examples] for rows_of_class in classes]
         )

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from editbench.base import seeding
 from editbench.base.attributes import Attribute, Attributes, log_odds_of_classes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.seeding import generator
 from editbench.base.spaces import Space
 from editbench.base.validation import check_positive
 from editbench.methods.gradctrl.exclusion import (
@@ -273,7 +273,7 @@ class GradCtrl(Editor):
             out = []
             for c, size in enumerate(sizes):
                 # Each class is split by itself, so that both sides hold all classes.
-                turn = generator(data.seed, "gradctrl", "split", name, c).permutation(size)
+                turn = seeding.rng(data.seed, "gradctrl", "split", name, c).permutation(size)
                 out.append(torch.from_numpy(turn < int(self.hold_out * size)))
             held.append(torch.cat(out))
             samples.append(torch.from_numpy(np.concatenate(chosen)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from editbench.base.seeding import generator
+from editbench.base import seeding
 from editbench.methods.interfacegan.projection import unit
 from editbench.methods.interfacegan.svm import linear_svm
 
@@ -85,8 +85,8 @@ def fit_boundary(
     count = sides.shape[1]
     if count < 2:
         raise ValueError(f"boundary '{name}': {len(codes)} samples are too few")
-    low = sides[0][generator(seed, "boundary", name, 0).permutation(count)]
-    high = sides[1][generator(seed, "boundary", name, 1).permutation(count)]
+    low = sides[0][seeding.rng(seed, "boundary", name, 0).permutation(count)]
+    high = sides[1][seeding.rng(seed, "boundary", name, 1).permutation(count)]
     # At least one sample of each side trains.
     cut = max(count - round(hold_out * count), 1)
     train = np.concatenate([high[:cut], low[:cut]])

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.seeding import generator as random_stream
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.base.validation import check_fields, check_kind
 from editbench.methods.navigan import curvature, reconstructor
@@ -321,7 +321,7 @@ class NaviGAN(Editor):
         """Top eigenvectors over fresh z."""
         size = options.size if self.variant == "hybrid" else self.count
         # The paper: 512 fixed z for the whole spectrum.
-        rng = random_stream(data.seed, "navigan/spectrum")
+        rng = seeding.rng(data.seed, "navigan/spectrum")
         weight = data.generator.kernels()[self.at]
         drawn = rng.standard_normal((options.latents, data.generator.z_dim))
         z = torch.from_numpy(drawn).to(weight)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from editbench.base import seeding
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.progress import progress, status
-from editbench.base.seeding import generator as random_stream
 from editbench.base.spaces import Codes
 from editbench.methods.navigan.curvature import Curvature
 from editbench.methods.shared.selection import choice
@@ -106,7 +106,7 @@ def spectrum(
         )
     # A layer may have fewer weights than a block has rows.
     block = min(block, curvature.size)
-    noise = random_stream(seed, "spectrum", layer)
+    noise = seeding.rng(seed, "spectrum", layer)
 
     def draw(rows: int) -> Tensor:
         return torch.from_numpy(noise.standard_normal((rows, curvature.size))).to(curvature.weight)

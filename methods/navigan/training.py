@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editbench.base import seeding
 from editbench.base.errors import EditbenchError, NonFinite, Unsupported
 from editbench.base.progress import progress
-from editbench.base.seeding import generator as random_stream
 from editbench.base.seeding import stream_key
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.base.validation import check_fields
@@ -214,7 +214,7 @@ def learn(
         raise EditbenchError(
             f"training.min_shift={options.min_shift:g} exceeds limit={limit:g}: lower it"
         )
-    rng = random_stream(seed, "navigan", layer)
+    rng = seeding.rng(seed, "navigan", layer)
     pairs = Pairs(generator, layer, basis, count, limit, options.min_shift, rng)
     # Coefficients live where the weight lives.
     weight = generator.kernels()[layer]

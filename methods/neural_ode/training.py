@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import progress
-from editbench.base.seeding import generator
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_fields
 from editbench.methods.neural_ode.field import Field, Solver
@@ -194,8 +194,8 @@ def train(
     flows = range(len(targets))
     adam = torch.optim.Adam([weight, bias], lr=options.lr)
     schedule = torch.optim.lr_scheduler.StepLR(adam, options.decay_every, 0.5)
-    draws = [generator(data.seed, "neural_ode", name, target, "starts") for target in targets]
-    clock = generator(data.seed, "neural_ode", name, "times")
+    draws = [seeding.rng(data.seed, "neural_ode", name, target, "starts") for target in targets]
+    clock = seeding.rng(data.seed, "neural_ode", name, "times")
     diverged = torch.zeros(len(targets), dtype=torch.bool, device=device)
     last = torch.zeros(len(targets), 3)
     kept = max(1, options.iterations // 10)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from editbench.bank.starts import draw_classes
-from editbench.base.seeding import generator
+from editbench.base import seeding
 from editbench.base.spaces import Space
 from editbench.walk.editor import Editor, FitData, Walk
 from editbench.walk.walker import Walker
@@ -48,7 +48,7 @@ def meta_validation(data: FitData, attribute: str) -> tuple[Tensor, Tensor, Tens
     farthest = distance.amax(1)
     position = farthest.argsort(stable=True)[:EXAMPLES]
     source = labels[position, attributes.index(attribute)]
-    rng = generator(data.seed, "meta_validation", attribute)
+    rng = seeding.rng(data.seed, "meta_validation", attribute)
     draw = rng.random(len(position))
     about = attributes[attribute]
     target = draw_classes(source.cpu().numpy(), draw, len(about.classes), about.ordered)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from editbench.base import seeding
 from editbench.base.errors import EditbenchError
-from editbench.base.seeding import generator as random_generator
 from editbench.base.spaces import Space
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
@@ -161,7 +161,7 @@ def draw_exemplars(bank: Tensor, exemplars: int | None, seed: int, *names: objec
     if exemplars is None or exemplars >= len(bank):
         return bank
     # In the order of the bank, so that sums are the same whichever way they were drawn.
-    rows = random_generator(seed, "stylespace", *names).permutation(len(bank))[:exemplars]
+    rows = seeding.rng(seed, "stylespace", *names).permutation(len(bank))[:exemplars]
     return bank[torch.from_numpy(np.sort(rows)).to(bank.device)]
 
 

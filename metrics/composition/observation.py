@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from editbench.bank.starts import Starts, draw_classes
+from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.images import to_uint8
-from editbench.base.seeding import generator as random
 from editbench.base.spaces import Codes, Space
 from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
@@ -130,7 +130,7 @@ class CompositionObservation(AfterWalk):
         attributes = scene.judge.attributes
         first, last = scene.bank.spec.split("test")
         # Both jobs of a pair, (a then b) and (b then a), draw the same: names are sorted.
-        rng = random(0, "composition", scene.bank.samples_key, self.n, *sorted(names))
+        rng = seeding.rng(0, "composition", scene.bank.samples_key, self.n, *sorted(names))
         size = min(self.n, last - first)
         index = first + np.sort(rng.choice(last - first, size=size, replace=False))
         own = scene.generator.start_space(scene.editor.space).value

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from editbench.base import seeding
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.progress import Advance
-from editbench.base.seeding import generator as random
 from editbench.base.spaces import Codes, Space
 from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
 from editbench.networks.generator import Generator
@@ -139,7 +139,7 @@ def plant(edit: WeightEdit, space: ShiftSpace, energy: float) -> Tensor:
         has the effect of the planted shift, too.
     """
     # The name of the stream decides the draws: it stays as it is.
-    rng = random(0, "reproduction/planted", space.name)
+    rng = seeding.rng(0, "reproduction/planted", space.name)
     rows = space.shape[0] if space.name == "w_plus" else 1
     picks = torch.from_numpy(rng.choice(PAIRS, size=(rows, 2), replace=rows * 2 > PAIRS))
     z, latent = edit.draw(0, PAIRS)
@@ -210,7 +210,7 @@ def optimise(
         shifts: (2, restarts, *shape).
         losses: (2, restarts) mean training loss of the last tenth of the steps.
     """
-    rng = random(0, "reproduction/restarts", space.name)
+    rng = seeding.rng(0, "reproduction/restarts", space.name)
     first = torch.from_numpy(rng.standard_normal((2, restarts, *space.shape))).float()
     first = first * BEGIN * space.unit
     first[:, 0] = 0  # restart 0 begins at the unshifted samples

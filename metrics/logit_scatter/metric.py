@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from editbench.base.seeding import generator
+from editbench.base import seeding
 from editbench.stats.intervals import (
     DRAWS,
     NO_INTERVAL,
@@ -218,7 +218,7 @@ class LogitScatter(Metric):
         """Percentile interval of the interquartile range, from resampled slopes."""
         if not len(slope):
             return NO_INTERVAL
-        rng = generator(0, "scatter", len(slope))
+        rng = seeding.rng(0, "scatter", len(slope))
         # Sorted, so that the draws do not depend on the order of the starts.
         ordered = np.sort(slope)
         ranges = []

@@ -10,8 +10,8 @@ from itertools import combinations
 
 import numpy as np
 
+from editbench.base import seeding
 from editbench.base.errors import EditbenchError
-from editbench.base.seeding import generator
 from editbench.studies.human.edits import Edits
 
 
@@ -60,7 +60,7 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
         if not couples:
             continue
         # What is left after an even share goes to pairs by lot, not to the first in the alphabet.
-        extra = generator(seed, "human spread", attribute).permutation(len(couples))
+        extra = seeding.rng(seed, "human spread", attribute).permutation(len(couples))
         for k, (a, b) in enumerate(couples):
             quota = pairs // len(couples) + int(extra[k] < pairs % len(couples))
             one = runs[a]
@@ -68,7 +68,7 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
             both = sorted(one.crossed & two.crossed)
             usable = sorted(one.usable & two.usable)
             # A stream of its own, so that other pairs do not change the order of this one's starts.
-            rng = generator(seed, "human starts", attribute, a, b)
+            rng = seeding.rng(seed, "human starts", attribute, a, b)
             # No start twice: that would be a repeat which is not counted as one.
             picked = sorted(rng.permutation(usable)[:quota].tolist()) if usable else []
             shared = len(set(one.walks.index) & set(two.walks.index))
@@ -127,7 +127,7 @@ def questions(drawn: list[Comparison], name: str, share: float, seed: int) -> li
     """
     n = len(drawn)
     # The name of the page is in the stream, so that each has an order and sides of its own.
-    rng = generator(seed, "human page", name)
+    rng = seeding.rng(seed, "human page", name)
     swapped = _sides(drawn, rng)
     order = rng.permutation(n)
     # 1e-9 less, as 0.07 * 100 is 7.000000000000001 in floating point.

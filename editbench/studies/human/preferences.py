@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from editbench.base.seeding import generator
+from editbench.base import seeding
 from editbench.report.paired import FEWEST
 from editbench.stats.intervals import holm, percentiles, wilson
 from editbench.studies.human.bradley_terry import RIDGE, connected, fit
@@ -125,7 +125,7 @@ def bootstrap_wins(votes: pd.DataFrame, methods: list[str], seed: int, draws: in
     items, raters = (pd.factorize(votes[name], sort=True)[0] for name in ("comparison", "rater"))
     choice = np.zeros((len(votes), m * m))
     choice[np.flatnonzero(place >= 0), place[place >= 0]] = 1.0
-    rng = generator(seed, "human bootstrap", items.max() + 1, raters.max() + 1)
+    rng = seeding.rng(seed, "human bootstrap", items.max() + 1, raters.max() + 1)
     sums = []
     # Draws in pieces bound the memory, whatever the number of votes.
     size = max(1, CHUNK // len(votes))

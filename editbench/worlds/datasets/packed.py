@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import file_sha256, read_json
-from editbench.base.seeding import generator
 from editbench.worlds.datasets.labels import choose
 
 VERSION = 1
@@ -141,7 +141,7 @@ class Packed:
         size = 3 * self.resolution**2
         most = max(1, HASHED // size)
         words = np.zeros((most, math.ceil(size / 4)), np.uint32)
-        stream = generator(0, "dataset", "twins")
+        stream = seeding.rng(0, "dataset", "twins")
         weights = stream.integers(2**63, size=words.shape[1], dtype=np.uint64) | 1
         sums = []
         for start in range(0, self.n, most):
@@ -212,7 +212,7 @@ class Epochs:
         if epoch not in self._orders:
             # A batch may span two
             self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
-            self._orders[epoch] = generator(self.seed, self.stream, epoch).permutation(self.rows)
+            self._orders[epoch] = seeding.rng(self.seed, self.stream, epoch).permutation(self.rows)
         return self._orders[epoch]
 
     def take(self, start: int, stop: int) -> np.ndarray:

@@ -16,11 +16,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.conf import group_options
 from editbench.base.errors import EditbenchError
 from editbench.base.files import digest, lock, read_json, write_atomic, write_json
-from editbench.base.seeding import generator, stream_key
+from editbench.base.seeding import stream_key
 from editbench.networks.scorer import Scorer
 from editbench.worlds.datasets.packed import Epochs, Packed
 from editbench.worlds.train_scorers import ROLES, ScorerTraining, augment
@@ -75,7 +76,7 @@ def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
     # Held out first: teacher and judge share what is left.
     held = round(HELD_OUT * n)
     half = (n - held) // 2
-    order = generator(0, "dataset", "split").permutation(n)
+    order = seeding.rng(0, "dataset", "split").permutation(n)
     place = np.empty(n, np.int64)
     place[order] = np.arange(n)
     # The part of a row is that of its first twin.
